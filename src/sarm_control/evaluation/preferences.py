@@ -1,0 +1,75 @@
+"""Preference accuracy from scores alone: pairs, and best of n by RewardBench 2's rule.
+
+Both functions return one number per row, so that a caller can average, compare or
+bootstrap them by prompt. Shapes: `R` rows (prompts), `c`/`r` chosen/rejected answers of a row.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.errors import DataError
+
+Scores = Sequence[Sequence[float]]
+
+
+def pair_accuracy(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
+    """The share of each row's chosen-rejected pairs in which the chosen answer scores higher.
+
+    Strict, as in RM-Bench: a tie counts as wrong.
+
+    Args:
+        chosen: R rows of one or more scores.
+        rejected: R rows of one or more scores; a row's lengths need not be equal.
+
+    Returns:
+        [R] float64 in [0, 1]; chance is 0.5.
+
+    Raises:
+        DataError: the row counts differ, a row has no score on one side, or a score is not finite.
+    """
+    rows = _checked_rows(chosen, rejected)
+    return np.array([np.mean(good[:, None] > bad[None, :]) for good, bad in rows], dtype=np.float64)
+
+
+def best_of_n(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
+    """Whether each row's best-scored answer is a chosen one, ties shared out evenly.
+
+    RewardBench 2: with one chosen answer, `1/m` when it is among the m maxima, else 0.
+    With several chosen answers, the share of the maxima that are chosen.
+
+    Args:
+        chosen: R rows of one or more scores.
+        rejected: R rows of one or more scores.
+
+    Returns:
+        [R] float64 in [0, 1]; chance is `c / (c + r)`.
+
+    Raises:
+        DataError: the row counts differ, a row has no score on one side, or a score is not finite.
+    """
+    rows = _checked_rows(chosen, rejected)
+    return np.array([_share_of_maxima(good, bad) for good, bad in rows], dtype=np.float64)
+
+
+def _share_of_maxima(good: NDArray[np.float64], bad: NDArray[np.float64]) -> float:
+    best = max(good.max(), bad.max())
+    won, lost = int((good == best).sum()), int((bad == best).sum())
+    return won / (won + lost)
+
+
+def _checked_rows(
+    chosen: Scores, rejected: Scores
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    if len(chosen) != len(rejected):
+        raise DataError(f"{len(chosen)} rows of chosen scores but {len(rejected)} rows of rejected scores")
+    rows = []
+    for number, (good, bad) in enumerate(zip(chosen, rejected, strict=True)):
+        if not len(good) or not len(bad):
+            raise DataError(f"row {number}: needs at least one chosen and one rejected score")
+        pair = np.asarray(good, dtype=np.float64), np.asarray(bad, dtype=np.float64)
+        if not (np.isfinite(pair[0]).all() and np.isfinite(pair[1]).all()):
+            raise DataError(f"row {number}: a score is not finite")
+        rows.append(pair)
+    return rows
