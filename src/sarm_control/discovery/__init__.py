@@ -1,0 +1,1 @@
+"""Which latents a reward model pays for: exact effects, tests clustered by prompt, named lists."""

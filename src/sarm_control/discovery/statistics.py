@@ -1,0 +1,238 @@
+"""Tests and intervals with the prompt as the unit: sign flips, BCa bootstrap, Benjamini-Hochberg.
+
+Answers to one prompt are not independent, so nothing here sees an answer: every
+column is one number per prompt.
+
+Shapes: `P` prompts, `M` tested latents, `B` random draws, `S` nonzero prompts of a latent.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sarm_control.seeds import numpy_generator
+
+FloatVector = NDArray[np.float64]
+
+EXACT_UP_TO = 14
+BOOTSTRAP_DRAWS = 2000
+_CHUNK = 1000
+_BLOCK = 2048
+
+
+class Interval(NamedTuple):
+    """A mean over prompts with its 95 % BCa bootstrap interval.
+
+    Args:
+        mean: the mean of the n values.
+        low: lower end; NaN when n < 2, where no interval exists.
+        high: upper end; NaN when n < 2.
+        n: how many prompts.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """The same as a JSON object, with null in place of NaN."""
+        numbers = {"mean": self.mean, "low": self.low, "high": self.high}
+        finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        return {**finite, "n": self.n}
+
+
+class Intervals(NamedTuple):
+    """The ends of M intervals, [M] float64 each."""
+
+    low: FloatVector
+    high: FloatVector
+
+
+def mean_interval(values: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> Interval:
+    """The mean of one number per prompt, with a 95 % BCa bootstrap interval over prompts.
+
+    Args:
+        values: [P] numbers, one per prompt; booleans count as 0 and 1.
+        seed: the same seed gives the same interval.
+        draws: bootstrap resamples.
+    """
+    column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
+    count = len(column)
+    mean = float(column.mean()) if count else math.nan
+    if count < 2:
+        return Interval(mean, math.nan, math.nan, count)
+    ends = bootstrap_means(column, seed=seed, draws=draws)
+    return Interval(mean, float(ends.low[0]), float(ends.high[0]), count)
+
+
+def clustered_mean(
+    values: ArrayLike, clusters: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
+) -> Interval:
+    """The mean of several values per prompt, where every prompt counts once whatever its size.
+
+    Args:
+        values: [N] numbers, one per answer or comparison.
+        clusters: [N] the prompt each value belongs to: any labels.
+        seed: the same seed gives the same interval.
+        draws: bootstrap resamples of prompts.
+    """
+    column = np.asarray(values, dtype=np.float64)
+    _, ids = np.unique(np.asarray(clusters), return_inverse=True)
+    means = np.bincount(ids, weights=column) / np.bincount(ids) if len(column) else column
+    return mean_interval(means, seed=seed, draws=draws)
+
+
+def bootstrap_means(
+    columns: Any, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS, level: float = 0.95
+) -> Intervals:
+    """BCa bootstrap intervals (Efron 1987) of M column means; prompts are resampled.
+
+    All columns share their resamples. The acceleration is the closed form of the
+    jackknife for a mean, `sum d^3 / (6 (sum d^2)^1.5)` with `d` the deviations.
+
+    Args:
+        columns: [P, M] numbers, dense or scipy sparse; P >= 2.
+        seed: the same seed gives the same intervals.
+        draws: resamples.
+        level: coverage, in (0, 1).
+    """
+    matrix = _sparse_columns(columns)
+    weights = _resampling_weights(matrix.shape[0], draws, seed)
+    ends = np.empty((2, matrix.shape[1]))
+    for start in range(0, matrix.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        ends[:, block] = _bca_block(matrix[:, block], weights, level)
+    return Intervals(ends[0], ends[1])
+
+
+def _resampling_weights(count: int, draws: int, seed: int) -> FloatVector:
+    """[P, B]: how often each prompt was drawn in each resample, over P."""
+    generator = numpy_generator(seed, "bootstrap", count)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws)
+    return np.ascontiguousarray(drawn.T, dtype=np.float64) / count
+
+
+def _bca_block(block: Any, weights: FloatVector, level: float) -> FloatVector:
+    """[2, M] ends of the intervals of a few columns."""
+    from scipy.special import ndtr, ndtri
+
+    count, draws = weights.shape
+    mean = np.asarray(block.sum(axis=0)).ravel() / count
+    resampled = np.sort(np.asarray(block.T @ weights), axis=1)
+    slack = 1e-12 * np.maximum(np.abs(resampled[:, :1]), np.abs(resampled[:, -1:]))
+    below = (resampled < mean[:, None] - slack).mean(axis=1)
+    not_above = (resampled <= mean[:, None] + slack).mean(axis=1)
+    share = np.clip((below + not_above) / 2, 0.5 / draws, 1 - 0.5 / draws)
+    bias, acceleration = ndtri(share), _acceleration(block, mean)
+    ends = np.empty((2, len(mean)))
+    for row, tail in enumerate(((1 - level) / 2, (1 + level) / 2)):
+        shifted = bias + ndtri(tail)
+        position = ndtr(bias + shifted / (1 - acceleration * shifted)) * (draws - 1)
+        ends[row] = _interpolate_rows(resampled, position)
+    return ends
+
+
+def _acceleration(block: Any, mean: FloatVector) -> FloatVector:
+    """[M] `sum d^3 / (6 (sum d^2)^1.5)` from the raw moments, so zeros stay unstored."""
+    count = block.shape[0]
+    second = np.asarray(block.multiply(block).sum(axis=0)).ravel()
+    third = np.asarray(block.multiply(block).multiply(block).sum(axis=0)).ravel()
+    squares = np.maximum(second - count * mean**2, 0)
+    cubes = third - 3 * mean * second + 2 * count * mean**3
+    usable = squares > 1e-12 * second
+    ratio = cubes / (6 * np.where(usable, squares, 1.0) ** 1.5)
+    return np.where(usable, ratio, 0.0)
+
+
+def _interpolate_rows(sorted_rows: FloatVector, position: FloatVector) -> FloatVector:
+    lower = np.floor(position).astype(np.int64)
+    upper = np.minimum(lower + 1, sorted_rows.shape[1] - 1)
+    row = np.arange(len(sorted_rows))
+    fraction = position - lower
+    between: FloatVector = sorted_rows[row, lower] * (1 - fraction) + sorted_rows[row, upper] * fraction
+    return between
+
+
+def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> FloatVector:
+    """Two-sided p of "the mean over prompts is 0" for M columns, by flipping signs of prompts.
+
+    Under the null a prompt's contribution is as likely `c` as `-c`. A column with
+    at most 14 nonzero prompts is enumerated exactly, `p = count / 2^S`; others use
+    `B` sign vectors shared by all columns, `p = (1 + count) / (1 + B)`, where
+    `count` are the flips whose `|sum|` reaches the observed one.
+
+    Args:
+        columns: [P, M] contributions, dense or scipy sparse.
+        draws: B, the sign vectors of the Monte Carlo part.
+        seed: the same seed gives the same p.
+
+    Returns:
+        [M] float64 p-values in (0, 1]; 1 for a column without a nonzero prompt.
+    """
+    rows = _sparse_columns(columns).T.tocsr()
+    rows.eliminate_zeros()
+    nonzero = np.diff(rows.indptr)
+    result = np.ones(rows.shape[0])
+    for count in range(1, EXACT_UP_TO + 1):
+        chosen = np.flatnonzero(nonzero == count)
+        if len(chosen):
+            values = rows[chosen].data.reshape(len(chosen), count)
+            result[chosen] = _exact_p(values)
+    many = np.flatnonzero(nonzero > EXACT_UP_TO)
+    if len(many):
+        result[many] = _monte_carlo_p(rows[many], draws, seed)
+    return result
+
+
+def _exact_p(values: FloatVector) -> FloatVector:
+    """[M] p from all `2^S` sign patterns of [M, S] nonzero values.
+
+    Flipping every sign leaves `|sum|` as it is, so one sign is held at +.
+    """
+    count = values.shape[1]
+    patterns = np.arange(1 << (count - 1))[:, None] >> np.arange(count)
+    signs = 1.0 - 2.0 * (patterns & 1)
+    result = np.empty(len(values))
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        reached = np.abs(block @ signs.T) >= _threshold(block)[:, None]
+        result[start : start + _BLOCK] = reached.mean(axis=1)
+    return result
+
+
+def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
+    observed = np.abs(np.asarray(rows.sum(axis=1)).ravel())
+    total = np.asarray(abs(rows).sum(axis=1)).ravel()
+    threshold = (observed - 1e-10 * total)[:, None]
+    generator = numpy_generator(seed, "sign-flip", rows.shape[1])
+    count = np.zeros(rows.shape[0])
+    for start in range(0, draws, _CHUNK):
+        size = min(_CHUNK, draws - start)
+        signs = generator.integers(0, 2, size=(rows.shape[1], size), dtype=np.int8) * 2.0 - 1.0
+        count += (np.abs(rows @ signs) >= threshold).sum(axis=1)
+    return (1 + count) / (1 + draws)
+
+
+def _threshold(values: FloatVector) -> FloatVector:
+    # Equal sums of the same numbers in another order may differ in the last bits.
+    reached: FloatVector = np.abs(values.sum(axis=1)) - 1e-10 * np.abs(values).sum(axis=1)
+    return reached
+
+
+def benjamini_hochberg(p: FloatVector) -> FloatVector:
+    """[M] Benjamini-Hochberg adjusted p-values (q); an empty input gives an empty output."""
+    from scipy.stats import false_discovery_control
+
+    if not len(p):
+        return np.empty(0)
+    return np.asarray(false_discovery_control(p, method="bh"), dtype=np.float64)
+
+
+def _sparse_columns(columns: Any) -> Any:
+    from scipy.sparse import csc_array, issparse
+
+    matrix: Any = columns if issparse(columns) else np.asarray(columns)
+    return csc_array(matrix.astype(np.float64))
