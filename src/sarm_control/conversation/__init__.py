@@ -1,0 +1,14 @@
+"""Chat templates, end-of-turn, truncation; the JSON Lines rows and their reader."""
+
+from sarm_control.conversation.template import ChatTemplate, load_tokenizer
+from sarm_control.conversation.types import Encoded, Message, Prompt, as_messages, prompt_key
+
+__all__ = [
+    "ChatTemplate",
+    "Encoded",
+    "Message",
+    "Prompt",
+    "as_messages",
+    "load_tokenizer",
+    "prompt_key",
+]

@@ -1,0 +1,145 @@
+"""Files written whole or not at all, and the manifest that says where they came from."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sarm_control.errors import OutputError
+
+_VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors")
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it into place when the block succeeds.
+
+    Raises:
+        OutputError: the folder does not exist and cannot be made, or is read-only.
+    """
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; renames it into place when the block succeeds.
+
+    Raises:
+        OutputError: `path` exists and `overwrite` is false, or its parent is read-only.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
+    check_writable(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        for child in temporary.rglob("*"):
+            if child.is_file():
+                _fsync(child)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Fails early when `path` could not be written later.
+
+    Raises:
+        OutputError: naming the folder that cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(prefix=".probe.", dir=path.parent)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror} ({path.parent})",
+            hint="choose an output path in a folder you can write to",
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically; NaN is refused rather than written as invalid JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes JSON Lines atomically, one object a line, keys in the order given."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def manifest(
+    command: str, *, inputs: Sequence[Path] = (), config: Mapping[str, Any], seed: int | None = None
+) -> dict[str, Any]:
+    """What a reader needs to make the same output again.
+
+    Inputs are named by file name and SHA-256, never by the path of one machine.
+    """
+    return {
+        "command": command,
+        "inputs": {path.name: sha256_file(path) for path in inputs},
+        "config": dict(config),
+        "seed": seed,
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS_OF:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _temporary_beside(path: Path) -> Path:
+    check_writable(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    temporary.chmod(0o644)
+    return temporary
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Padded batches of conversations, and the state at the end of turn.
+
+Shapes: `B` answers, `T` tokens, `D` hidden size.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sarm_control.errors import ModelError
+
+PaddingSide: TypeAlias = Literal["left", "right"]
+
+
+class Padded(NamedTuple):
+    """`input_ids` [B, T] int64 and `attention_mask` [B, T] int64 (1 = token)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Groups row numbers so that rows times the longest row stays within `batch_tokens`.
+
+    The longest rows come first: a batch too large for the memory fails at once,
+    not after an hour. A row longer than the budget is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    batches: list[list[int]] = []
+    for row in order:
+        fits = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens
+        if fits:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def pad_batch(
+    rows: Sequence[Sequence[int]], pad_id: int, *, side: PaddingSide = "right", device: torch.device | None = None
+) -> Padded:
+    """Pads token ids to one length; the mask comes from the lengths, never from the ids."""
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for j, row in enumerate(rows):
+        span = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[j, span] = torch.tensor(row, dtype=torch.long)
+        mask[j, span] = 1
+    return Padded(ids.to(device), mask.to(device))
+
+
+def pool_states(states: Tensor, batch: Padded, end_of_turn_id: int) -> Tensor:
+    """The state at the last unmasked end-of-turn token: [B, T, D] to [B, D].
+
+    Raises:
+        ModelError: a row has no unmasked end-of-turn token.
+    """
+    is_end = (batch.input_ids == end_of_turn_id) & (batch.attention_mask == 1)
+    positions = torch.arange(is_end.shape[1], device=is_end.device)
+    last = torch.where(is_end, positions, -1).amax(dim=1)
+    if bool((last < 0).any()):
+        row = int((last < 0).nonzero()[0])
+        raise ModelError(f"row {row} of the batch has no end-of-turn token (id {end_of_turn_id})")
+    return states[torch.arange(len(last), device=states.device), last.to(states.device)]

@@ -1,0 +1,281 @@
+"""The reward model: trunk, autoencoder and head, from text to rewards and the latents that paid.
+
+Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K` kept latents.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokenizer
+from sarm_control.errors import ModelError
+from sarm_control.sarm.autoencoder import Autoencoder
+from sarm_control.sarm.batching import PaddingSide, length_sorted_batches, pad_batch, pool_states
+from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
+from sarm_control.sarm.config import SarmConfig, read_config
+from sarm_control.sarm.head import LinearHead
+from sarm_control.sarm.saving import save_sarm
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import FloatArray, SparseLatents
+from sarm_control.sarm.trunk import Trunk, load_trunk, quiet_transformers, trunk_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_BATCH_TOKENS_CPU = 8_192
+_BATCH_TOKENS_GPU = 65_536
+_AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
+_HEAD_NAME = "score.weight"
+
+
+class RewardModel:
+    """A SARM: `reward = sum_i w_i z_i` at the end-of-turn token.
+
+    Use `RewardModel.from_pretrained`; the constructor is for code that builds a SARM.
+
+    Args:
+        config: source layer, latents, k.
+        trunk: the decoder layers.
+        autoencoder: in float32, on the trunk's last device.
+        head: the head weights.
+        template: the tokenizer's chat template.
+    """
+
+    def __init__(
+        self,
+        config: SarmConfig,
+        trunk: Trunk,
+        autoencoder: Autoencoder,
+        head: LinearHead,
+        template: ChatTemplate,
+    ) -> None:
+        self.config = config
+        self.trunk = trunk
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.head = head
+        self.template = template
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        max_length: int | None = None,
+    ) -> "RewardModel":
+        """Loads a SARM without running or unpickling anything from the checkpoint.
+
+        Args:
+            id_or_folder: a folder, or a hub id (downloaded once).
+            device: "cpu", "cuda", "cuda:1", ... or "auto" to spread a large trunk over
+                the GPUs; the default is a GPU when there is one.
+            dtype: the trunk's dtype ("float32", "bfloat16", ...); the default is the
+                checkpoint's. Autoencoder and head are float32 always.
+            revision: of a hub id.
+            local_files_only: never use the network.
+            max_length: tokens of a conversation; the default is the trunk's context.
+
+        Raises:
+            ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
+                tensors missing, extra or of another shape.
+        """
+        name = str(id_or_folder)
+        folder = find_folder(name, revision=revision, local_files_only=local_files_only)
+        config = read_config(folder, name)
+        index = read_index(folder, name)
+        cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
+        check_tensors(index, _expected_tensors(config, cut), name)
+
+        trunk = load_trunk(
+            str(folder), cut, dtype=_as_dtype(dtype), device=device or _default_device(), local_files_only=True
+        )
+        stored = load_tensors(index, (*_AUTOENCODER_NAMES, _HEAD_NAME))
+        head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
+        autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
+        template = ChatTemplate(
+            load_tokenizer(str(folder), local_files_only=True), max_length=max_length or _context(cut)
+        )
+        return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trunk takes its token ids."""
+        return self.trunk.device
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the head; latent numbers mean nothing under another one."""
+        return self.head.fingerprint
+
+    def with_head(self, weight: FloatArray) -> "RewardModel":
+        """The same trunk and autoencoder under other head weights [L]; nothing is copied."""
+        if weight.shape != self.head.weight.shape:
+            raise ModelError(f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given")
+        head = LinearHead(np.asarray(weight, dtype=np.float32))
+        return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template)
+
+    def score(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        responses: str | Sequence[str],
+        *,
+        ended: Sequence[bool] | None = None,
+        batch_tokens: int | None = None,
+        padding_side: PaddingSide = "right",
+        keep_states: bool = False,
+        progress: ProgressFactory = no_progress,
+    ) -> Scored:
+        """Rewards and latents of N (prompt, answer) rows, in the order given.
+
+        Args:
+            prompts: one prompt (a string or a list of messages) or N of them.
+            responses: one answer or N of them; an empty string is legal.
+            ended: [N] false where an answer hit its length limit; default all true.
+            batch_tokens: padded tokens of one forward pass; does not change results.
+            padding_side: does not change results either; for self-checks.
+            keep_states: also return the trunk states [N, D].
+            progress: see `sarm_control.console.progress`.
+
+        Raises:
+            ModelError: N prompts for M answers, or a conversation the template refuses.
+        """
+        rows = _as_rows(prompts, responses)
+        flags = [True] * len(rows) if ended is None else list(ended)
+        if len(flags) != len(rows):
+            raise ModelError(f"{len(flags)} ended flags were given for {len(rows)} answers")
+        encoded = [
+            self.template.encode(prompt, response, ended=flag)
+            for (prompt, response), flag in zip(rows, flags, strict=True)
+        ]
+        states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
+        latents = self.score_states(states)
+        return Scored(
+            rewards=latents.dot(self.head.weight),
+            latents=latents,
+            head=self.head.weight,
+            truncated=np.array([row.truncated for row in encoded], dtype=np.int64),
+            ended=np.array([row.ended for row in encoded], dtype=np.bool_),
+            lengths=np.array([row.answer_length for row in encoded], dtype=np.int64),
+            fingerprint=self.fingerprint,
+            states=states.numpy() if keep_states else None,
+        )
+
+    @torch.inference_mode()
+    def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:
+        """Latents of N trunk states [N, D] taken at the end of turn.
+
+        In chunks, so that at most [chunk, L] pre-activations exist at once.
+        """
+        rows: list[tuple[Any, Any]] = []
+        for part in states.split(chunk):
+            kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
+            indices, values = kept.indices.cpu().numpy(), kept.values.float().cpu().numpy()
+            rows.extend(zip(indices, values, strict=True))
+        return SparseLatents.from_rows(rows, self.config.latents)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes config, safetensors and tokenizer; loading it again gives the same bits.
+
+        Raises:
+            OutputError: the folder exists already or cannot be written.
+        """
+        return save_sarm(
+            Path(folder),
+            config=self.config,
+            trunk=self.trunk,
+            autoencoder=self.autoencoder,
+            head=self.head,
+            tokenizer=self.template.tokenizer,
+            overwrite=overwrite,
+        )
+
+    @torch.inference_mode()
+    def _pooled_states(
+        self, encoded: Sequence[Encoded], batch_tokens: int | None, side: PaddingSide, progress: ProgressFactory
+    ) -> Tensor:
+        budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
+        with progress("Scoring", len(encoded)) as advance:
+            for rows in length_sorted_batches([len(row.input_ids) for row in encoded], budget):
+                ids = [encoded[row].input_ids for row in rows]
+                batch = pad_batch(ids, self.template.pad_id, side=side, device=self.device)
+                states = self.trunk(batch.input_ids, batch.attention_mask)
+                pooled[rows] = pool_states(states, batch, self.template.end_of_turn_id).float().cpu()
+                advance(len(rows))
+        return pooled
+
+
+def _as_rows(
+    prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str]
+) -> list[tuple[Prompt, str]]:
+    """One answer goes with one prompt (a string or a list of messages), N answers with N prompts."""
+    if isinstance(responses, str):
+        one: Any = prompts[0] if _is_batch_of_one(prompts) else prompts
+        return [(one, responses)]
+    if isinstance(prompts, str) or len(prompts) != len(responses):
+        count = 1 if isinstance(prompts, str) else len(prompts)
+        raise ModelError(f"{count} prompts were given for {len(responses)} answers")
+    many: Any = prompts
+    return list(zip(many, responses, strict=True))
+
+
+def _is_batch_of_one(prompts: Any) -> bool:
+    return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
+
+
+def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
+    from transformers import AutoModel
+
+    with torch.device("meta"), quiet_transformers():
+        skeleton = AutoModel.from_config(cut)
+    prefix = f"{skeleton.base_model_prefix}."
+    shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
+    size, latents = int(cut.hidden_size), config.latents
+    shapes.update(zip(_AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True))
+    shapes[_HEAD_NAME] = (1, latents)
+    return shapes
+
+
+def _with_stored_vocabulary(raw: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A SARM's vocabulary may be one larger (its pad token) than its base model's config says."""
+    embedding = index.get("model.embed_tokens.weight")
+    return {**raw, "vocab_size": embedding.shape[0]} if embedding else dict(raw)
+
+
+def _autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_size: int) -> Autoencoder:
+    with torch.device("meta"):
+        autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
+    weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
+    autoencoder.load_state_dict(weights, assign=True)
+    return autoencoder
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype or "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"unknown dtype {dtype}", hint="use float32, bfloat16 or float16")
+    return found
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _last_device(trunk: Trunk) -> torch.device:
+    return next(trunk.layers[-1].parameters()).device
+
+
+def _context(config: "PretrainedConfig") -> int | None:
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length and math.isfinite(length) else None
