@@ -1,0 +1,50 @@
+"""Read, test causally, and control what a sparse-autoencoder reward model pays for.
+
+The public names below load on first use, so that importing the package (or asking
+for `sarm --help`) loads neither torch nor transformers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sarm_control.control import Controls, Edit, HumanKL, Penalty
+    from sarm_control.latents import HumanBuffer
+    from sarm_control.sarm import RewardModel, Scored, SparseLatents
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Controls",
+    "Edit",
+    "HumanBuffer",
+    "HumanKL",
+    "Penalty",
+    "RewardModel",
+    "Scored",
+    "SparseLatents",
+    "__version__",
+]
+
+_HOME_OF = {
+    "Controls": "sarm_control.control",
+    "Edit": "sarm_control.control",
+    "HumanBuffer": "sarm_control.latents",
+    "HumanKL": "sarm_control.control",
+    "Penalty": "sarm_control.control",
+    "RewardModel": "sarm_control.sarm",
+    "Scored": "sarm_control.sarm",
+    "SparseLatents": "sarm_control.sarm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,164 @@
+"""What a person sees while a command works: progress and remarks, all on stderr.
+
+On a terminal `progress` is a bar with the time left; elsewhere (a log file, CI) it is
+a plain line about every ten seconds. Library code takes a `ProgressFactory` and
+defaults to `no_progress`, so nothing is shown unless a command asks for it.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often a plain line appears where there is no terminal."""
+
+
+class Advance(Protocol):
+    """Called by the worker after each piece of work."""
+
+    def __call__(self, steps: int = 1, *, note: str | None = None) -> None:
+        """Counts `steps` more done; `note` is a few words shown beside the count."""
+
+
+class ProgressFactory(Protocol):
+    """`progress` and `no_progress`: a context manager that gives an `Advance`."""
+
+    def __call__(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """Starts counting `total` steps of the work called `label`."""
+
+
+class _State:
+    """One process has one terminal, so this state is the module's."""
+
+    quiet: bool = False
+    bar: "RichProgress | None" = None
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silences `say` and `progress` (errors are not affected), or lets them speak again."""
+    _State.quiet = quiet
+
+
+def say(text: str) -> None:
+    """Writes one line to stderr, above the progress bar if there is one."""
+    if _State.quiet:
+        return
+    if _State.bar is not None:
+        _State.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        _write(text)
+
+
+@contextlib.contextmanager
+def no_progress(label: str, total: int) -> Iterator[Advance]:
+    """A `ProgressFactory` that shows nothing."""
+    del label, total
+
+    def advance(steps: int = 1, *, note: str | None = None) -> None:
+        del steps, note
+
+    yield advance
+
+
+def progress(label: str, total: int) -> AbstractContextManager[Advance]:
+    """A context manager that shows how far `label` is and gives the `Advance` to call.
+
+    Args:
+        label: what is being done, such as "Scoring".
+        total: how many steps there are, at least 0.
+    """
+    if _State.quiet:
+        return no_progress(label, total)
+    if sys.stderr.isatty():
+        return _bar(label, total)
+    return _plain_lines(label, total, time.monotonic)
+
+
+def duration(seconds: float) -> str:
+    """A time span in words: `8 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextlib.contextmanager
+def _plain_lines(label: str, total: int, clock: Callable[[], float]) -> Iterator[Advance]:
+    start = last = clock()
+    done = 0
+
+    def advance(steps: int = 1, *, note: str | None = None) -> None:
+        nonlocal done, last
+        done += steps
+        now = clock()
+        if now - last < SECONDS_BETWEEN_LINES or done >= total:
+            return
+        last = now
+        say(_line(label, done, total, now - start, note))
+
+    yield advance
+    say(f"{label}: {done} done in {duration(clock() - start)}")
+
+
+def _line(label: str, done: int, total: int, elapsed: float, note: str | None) -> str:
+    parts = [f"{label}: {done}/{total} ({100 * done // max(1, total)} %)"]
+    if done:
+        parts.append(f"{duration(elapsed / done * (total - done))} left")
+    if note:
+        parts.append(note)
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int) -> Iterator[Advance]:
+    with _shared_bar() as bar:
+        task = bar.add_task(label, total=total, note="")
+
+        def advance(steps: int = 1, *, note: str | None = None) -> None:
+            if note is None:
+                bar.update(task, advance=steps)
+            else:
+                bar.update(task, advance=steps, note=note)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _shared_bar() -> Iterator["RichProgress"]:
+    """The bar on screen; a second `progress` inside the first adds a row to it."""
+    if _State.bar is not None:
+        yield _State.bar
+        return
+    with _new_bar() as bar:
+        _State.bar = bar
+        try:
+            yield bar
+        finally:
+            _State.bar = None
+
+
+def _new_bar() -> "RichProgress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+    )
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
