@@ -1,0 +1,181 @@
+"""Checkpoints that are whole or not there: safetensors, JSON, and a manifest of hashes.
+
+A checkpoint is `checkpoints/step-000100/{NAME.safetensors..., state.json, manifest.json}`. It is
+written to a temporary folder beside its place, synced and renamed, so a kill leaves either the
+old state or the new one. Nothing in it is ever unpickled.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.errors import TrainingError
+from sarm_control.files import atomic_folder, sha256_file, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{6,})")
+_MANIFEST, _STATE = "manifest.json", "state.json"
+
+
+class Checkpoint(NamedTuple):
+    """What was saved: the step it was saved after, tensors by file and name, and JSON state."""
+
+    step: int
+    tensors: dict[str, dict[str, "torch.Tensor"]]
+    state: dict[str, Any]
+
+
+class Damaged(NamedTuple):
+    """A checkpoint that does not verify and why, in words."""
+
+    path: Path
+    reason: str
+
+
+class Found(NamedTuple):
+    """The newest checkpoint that verifies (`None`: there is none) and the newer ones that do not."""
+
+    path: Path | None
+    damaged: tuple[Damaged, ...]
+
+    @property
+    def step(self) -> int:
+        """The step of `path`; 0 when there is no checkpoint."""
+        return 0 if self.path is None else step_of(self.path)
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]
+) -> Path:
+    """Writes `run/checkpoints/step-NNNNNN` and returns it.
+
+    Args:
+        run: the run folder.
+        step: steps done so far, >= 0.
+        tensors: file name without suffix -> tensor name -> torch tensor or numpy array.
+        state: anything JSON can hold without loss (floats keep every bit, NaN is refused).
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    place = run / FOLDER / f"step-{step:06d}"
+    with atomic_folder(place, overwrite=True) as temporary:
+        for name, named in tensors.items():
+            _save_tensors(temporary / f"{name}.safetensors", named)
+        write_json(temporary / _STATE, {"step": step, "state": dict(state)})
+        files = {path.name: _entry(path) for path in sorted(temporary.iterdir())}
+        write_json(temporary / _MANIFEST, {"step": step, "files": files})
+    return place
+
+
+def newest_checkpoint(run: Path) -> Found:
+    """The newest checkpoint whose every file matches its manifest, newest first."""
+    damaged = []
+    for path in reversed(list_checkpoints(run)):
+        reason = damage(path)
+        if reason is None:
+            return Found(path, tuple(damaged))
+        damaged.append(Damaged(path, reason))
+    return Found(None, tuple(damaged))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint after verifying it.
+
+    Raises:
+        TrainingError: it is damaged; the message names the file.
+    """
+    reason = damage(path)
+    if reason is not None:
+        raise TrainingError(f"{path} is damaged: {reason}", hint="resume from an older checkpoint")
+    from safetensors.torch import load_file
+
+    saved = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    return Checkpoint(saved["step"], tensors, saved["state"])
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Checkpoint folders by step, oldest first, verified or not."""
+    folder = run / FOLDER
+    names = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(names, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """100 for `.../step-000100`."""
+    return int(path.name.removeprefix("step-"))
+
+
+def damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be used, or `None` when every file is as it was written."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): entry for name, entry in manifest["files"].items()}
+        step, expected = manifest["step"], {name: entry["sha256"] for name, entry in files.items()}
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{_MANIFEST} is not readable"
+    if step != step_of(path) or _STATE not in expected:
+        return f"{_MANIFEST} belongs to another checkpoint"
+    for name, digest in expected.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != files[name].get("bytes"):
+            return f"{name} has {file.stat().st_size} bytes, not {files[name].get('bytes')}"
+        if sha256_file(file) != digest:
+            return f"{name} was altered (its SHA-256 is not the one written)"
+    return None
+
+
+def prune(run: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints, and what an interrupted write left behind."""
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    for path in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(path)
+    sweep(run)
+
+
+def sweep(run: Path) -> None:
+    """Removes temporary folders of writes that a kill interrupted."""
+    for path in (run / FOLDER).glob(".step-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def set_aside(damaged: tuple[Damaged, ...]) -> list[Path]:
+    """Renames damaged checkpoints to `damaged-step-NNNNNN`, so that pruning counts good ones only."""
+    moved = []
+    for item in damaged:
+        target = item.path.with_name(f"damaged-{item.path.name}")
+        if target.exists():
+            shutil.rmtree(target)
+        moved.append(item.path.rename(target))
+    return moved
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _save_tensors(path: Path, named: Mapping[str, Any]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    plain: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in named.items():
+        tensor = torch.as_tensor(value).detach().to("cpu").contiguous()
+        # safetensors refuses tensors that share memory, as tied embeddings do.
+        shared = tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor.clone() if shared else tensor
+    save_file(plain, path)
