@@ -1,0 +1,218 @@
+"""Edits: changes of latents before the head.
+
+Shapes: `N` answers, `L` latents.
+An edit acts on the full vector z: a latent that is not active is z = 0, and an edit may move it.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from sarm_control.control.specs import (
+    SPEC,
+    check_latent,
+    finite_number,
+    latent_number,
+    one_line_errors,
+    unknown_key,
+)
+from sarm_control.errors import ConfigError
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import SparseLatents
+
+_OPERATIONS = ("set", "max", "min", "scale", "add")
+_EXAMPLES = "12345=0, 12345:max=2, 12345:min=0,max=2, 12345:*0.5 or 12345:+1"
+
+
+@one_line_errors("edit")
+@dataclass(frozen=True, config=SPEC)
+class Edit:
+    """A change of one latent before the head: `z -> f(z)`.
+
+    `set` stands alone. The others may be combined and act in the order scale, add, then the limits
+    min and max. Multiplying a head weight by c is the same as `scale=c`.
+
+    Raises:
+        ConfigError: a negative latent, no operation, `set` with another one, or min above max.
+    """
+
+    latent: int
+    """The latent to change, 0..L-1."""
+    set: float | None = None
+    """The value z takes, for every answer."""
+    max: float | None = None
+    """The cap: z is at most this."""
+    min: float | None = None
+    """The floor: z is at least this."""
+    scale: float | None = None
+    """The factor z is multiplied by."""
+    add: float | None = None
+    """The amount added to z, for every answer, active or not."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Edit":
+        check_latent(self.latent, "edit")
+        given = [name for name in _OPERATIONS if getattr(self, name) is not None]
+        if not given:
+            hint = f"write it like {_EXAMPLES}"
+            raise ConfigError(f"edit of latent {self.latent}: no operation", hint=hint)
+        if "set" in given and len(given) > 1:
+            raise ConfigError(f"edit of latent {self.latent}: set and {given[1]} cannot be combined")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ConfigError(f"edit of latent {self.latent}: min {self.min:g} is above max {self.max:g}")
+        return self
+
+    def apply(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """`f(z)` in float64, elementwise, same shape."""
+        value = np.array(z, dtype=np.float64)
+        if self.set is not None:
+            return np.full_like(value, self.set)
+        if self.scale is not None:
+            value *= self.scale
+        if self.add is not None:
+            value += self.add
+        return np.clip(value, self.min, self.max) if self._limited else value
+
+    @property
+    def _limited(self) -> bool:
+        return self.min is not None or self.max is not None
+
+    def __str__(self) -> str:
+        """The command-line spelling, which `parse_edit` reads back."""
+        given = [f"{name}={getattr(self, name)!r}" for name in _OPERATIONS if getattr(self, name) is not None]
+        return f"{self.latent}:{','.join(given)}"
+
+
+def parse_edit(text: str) -> Edit:
+    """Reads an edit from the command line.
+
+    `12345=0` sets; `12345:max=2`, `12345:min=0,max=2`, `12345:scale=0.5`, `12345:add=1` name the
+    operations; `12345:*0.5` and `12345:+1` (or `12345:-1`) are short for scale and add.
+
+    Raises:
+        ConfigError: the text is not an edit.
+    """
+    found = re.fullmatch(r"([^:=]*)([:=])(.*)", text.strip())
+    if found is None:
+        raise ConfigError(f"{text!r} is not an edit", hint=f"write it like {_EXAMPLES}")
+    latent = latent_number(found[1], text, _EXAMPLES)
+    what = f"edit of latent {latent}"
+    if found[2] == "=":
+        return Edit(latent, set=finite_number(found[3], f"{what}: set"))
+    return Edit(latent, **dict(_operation(part.strip(), what) for part in found[3].split(",")))
+
+
+def _operation(text: str, what: str) -> tuple[str, float]:
+    if text[:1] == "*":
+        return "scale", finite_number(text[1:], f"{what}: scale")
+    if text[:1] in ("+", "-"):
+        return "add", finite_number(text.removeprefix("+"), f"{what}: add")
+    name, _, value = text.partition("=")
+    if name.strip() not in _OPERATIONS:
+        raise unknown_key(what, name.strip(), _OPERATIONS)
+    return name.strip(), finite_number(value, f"{what}: {name.strip()}")
+
+
+def load_edits(path: Path) -> list[Edit]:
+    """Reads edits from a JSON file.
+
+    Two forms: SARM's steering file `{"16720": ["*", 2], "5": ["+", 1]}`, where `*` multiplies z and
+    `+` adds to z for every answer, active or not; or a list `[{"latent": 16720, "max": 2}, ...]`.
+
+    Raises:
+        ConfigError: the file cannot be read, is not JSON, or holds something that is not an edit.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON in UTF-8 ({error})") from error
+    try:
+        edits = _edits_from_json(content)
+        check_one_edit_each(edits)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+    return edits
+
+
+def _edits_from_json(content: Any) -> list[Edit]:
+    if isinstance(content, dict):
+        return [_sarm_edit(latent, operation) for latent, operation in content.items()]
+    if isinstance(content, list) and all(isinstance(item, dict) for item in content):
+        return [Edit(**item) for item in content]
+    raise ConfigError(
+        "neither a steering file nor a list of edits",
+        hint='write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]',
+    )
+
+
+def _sarm_edit(latent: str, operation: Any) -> Edit:
+    example = '{"16720": ["*", 2], "5": ["+", 1]}'
+    number = latent_number(latent, latent, example)
+    if not (isinstance(operation, list) and len(operation) == 2 and operation[0] in ("*", "+")):
+        raise ConfigError(
+            f'edit of latent {number}: {operation!r} is not ["*", number] or ["+", number]',
+            hint=f"write it like {example}",
+        )
+    return Edit(number, **{"scale" if operation[0] == "*" else "add": operation[1]})
+
+
+def check_one_edit_each(edits: Sequence[Edit]) -> None:
+    """Refuses two edits of one latent, whose order would matter.
+
+    Raises:
+        ConfigError: naming the latent.
+    """
+    seen: set[int] = set()
+    for edit in edits:
+        if edit.latent in seen:
+            raise ConfigError(f"latent {edit.latent} has two edits", hint="combine them in one edit")
+        seen.add(edit.latent)
+
+
+def apply_edits(latents: SparseLatents, edits: Sequence[Edit]) -> SparseLatents:
+    """The edited latents [N, L].
+
+    Every stored pair stays stored, edited to 0 or not; a pair is added wherever an edit moves an
+    inactive latent off 0. Without edits the batch itself is returned.
+    """
+    if not edits:
+        return latents
+    edited = [edit.latent for edit in edits]
+    keep = ~np.isin(latents.indices, edited)
+    rows, indices, values = [latents.row_ids()[keep]], [latents.indices[keep]], [latents.values[keep]]
+    for edit, z in zip(edits, latents.columns(edited).T, strict=True):
+        moved = edit.apply(z).astype(np.float32)
+        stored = np.zeros(len(latents), dtype=bool)
+        stored[latents.row_ids()[latents.indices == edit.latent]] = True
+        chosen = np.flatnonzero(stored | (moved != 0))
+        rows.append(chosen)
+        indices.append(np.full(len(chosen), edit.latent, dtype=np.int32))
+        values.append(moved[chosen])
+    return _from_pairs(np.concatenate(rows), np.concatenate(indices), np.concatenate(values), latents)
+
+
+def _from_pairs(
+    rows: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32], like: SparseLatents
+) -> SparseLatents:
+    order = np.lexsort((indices, rows))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(like)))]).astype(np.int64)
+    return SparseLatents(indptr, indices[order], values[order], like.size)
+
+
+def edit_delta(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]:
+    """[N] float64 change of the reward, exactly: `sum_i w_i (f(z_i) - z_i)` over the edited latents."""
+    if not edits:
+        return np.zeros(len(scored))
+    chosen = [edit.latent for edit in edits]
+    z = scored.latents.columns(chosen).astype(np.float64)
+    moved = np.stack([edit.apply(column) for edit, column in zip(edits, z.T, strict=True)], axis=1)
+    return np.asarray((moved - z) @ scored.head[chosen].astype(np.float64))

@@ -1,0 +1,123 @@
+"""Penalties: charges for a latent that fires, read from the unedited z."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from sarm_control.control.specs import (
+    SPEC,
+    check_latent,
+    finite_number,
+    in_sd,
+    latent_number,
+    not_negative,
+    number_if_number,
+    one_line_errors,
+    unknown_key,
+)
+from sarm_control.errors import ConfigError
+
+Form = Literal["indicator", "hinge", "sigmoid"]
+_KEYS = ("tau", "alpha", "form", "temperature")
+_EXAMPLE = "48659:tau=3,alpha=0.1"
+
+
+@one_line_errors("penalty")
+@dataclass(frozen=True, config=SPEC)
+class Penalty:
+    """A charge of `alpha * penalty(z)` on one latent, with z as the reward model gave it (unedited).
+
+    Raises:
+        ConfigError: a negative latent or alpha, a quantile outside 0..1, a temperature that is not
+            positive, or text that is neither a number nor one of the symbolic forms.
+    """
+
+    latent: int
+    """The latent to watch, 0..L-1."""
+    tau: Annotated[float | str, BeforeValidator(number_if_number)]
+    """The threshold on z: a number, or a quantile of the reference policy's z such as `q0.9`."""
+    alpha: Annotated[float | str, BeforeValidator(number_if_number)]
+    """The charge, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`."""
+    form: Form = "indicator"
+    """`indicator` 1[z > tau] (strict), `hinge` max(0, z - tau), or `sigmoid` 1 / (1 + exp((tau - z) / T))."""
+    temperature: float = 1.0
+    """T of the sigmoid, > 0, in units of z; the other forms do not use it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Penalty":
+        check_latent(self.latent, "penalty")
+        what = f"penalty on latent {self.latent}"
+        _ = self.quantile
+        if in_sd(self.alpha, f"{what}: alpha") is None:
+            not_negative(float(self.alpha), f"{what}: alpha")
+        if self.temperature <= 0:
+            raise ConfigError(f"{what}: temperature is {self.temperature:g}, it must be > 0")
+        return self
+
+    @property
+    def quantile(self) -> float | None:
+        """The level of a symbolic `tau`, 0..1; None when tau is a number."""
+        if not isinstance(self.tau, str):
+            return None
+        what = f"penalty on latent {self.latent}: tau"
+        if not self.tau.startswith("q"):
+            raise ConfigError(f"{what} is {self.tau!r}, it must be a number or a quantile such as q0.9")
+        level = finite_number(self.tau[1:], what)
+        if not 0 <= level <= 1:
+            raise ConfigError(f"{what} is {self.tau!r}, a quantile lies in 0..1")
+        return level
+
+    @property
+    def resolved(self) -> bool:
+        """Whether tau and alpha are numbers."""
+        return not isinstance(self.tau, str) and not isinstance(self.alpha, str)
+
+    def charge(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """`alpha * penalty(z)` in reward units, elementwise, >= 0; it is subtracted from the reward.
+
+        Raises:
+            ConfigError: tau or alpha is still symbolic.
+        """
+        if isinstance(self.tau, str) or isinstance(self.alpha, str):
+            raise ConfigError(
+                f"penalty on latent {self.latent}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
+                hint="call controls.resolve(reference_statistics) first",
+            )
+        above = np.asarray(z, dtype=np.float64) - self.tau
+        return self.alpha * _penalty(above, self.form, self.temperature)
+
+
+def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDArray[np.float64]:
+    if form == "indicator":
+        return (above > 0).astype(np.float64)
+    if form == "hinge":
+        return np.maximum(above, 0.0)
+    # tanh does not overflow where exp would
+    return np.asarray(0.5 * (1.0 + np.tanh(above / (2.0 * temperature))))
+
+
+def parse_penalty(text: str) -> Penalty:
+    """Reads a penalty from the command line: `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`.
+
+    Raises:
+        ConfigError: the text is not a penalty; an unknown key comes with the closest known one.
+    """
+    number, _, rest = text.strip().partition(":")
+    latent = latent_number(number, text, _EXAMPLE)
+    what = f"penalty on latent {latent}"
+    given: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if key not in _KEYS:
+            raise unknown_key(what, key, _KEYS)
+        if not equals or not value or key in given:
+            fault = "is given twice" if key in given else "has no value"
+            raise ConfigError(f"{what}: {key} {fault}", hint=f"write it like {_EXAMPLE}")
+        given[key] = value
+    for key in ("tau", "alpha"):
+        if key not in given:
+            raise ConfigError(f"{what}: {key} is missing", hint=f"write it like {_EXAMPLE}")
+    return Penalty(latent, **given)
