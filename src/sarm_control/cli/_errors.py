@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cyclopts import (
     App,
+    ArgumentCollection,
     CoercionError,
     CycloptsError,
     MissingArgumentError,
@@ -24,6 +25,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+_COMMON_OPTIONS = ("--help", "--version", "--quiet")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
 
 
@@ -71,8 +73,9 @@ def explain_usage(error: CycloptsError) -> Explained:
 
 def _usage_message(error: CycloptsError) -> str:
     if isinstance(error, UnknownOptionError):
-        typed = error.token.keyword or error.token.value
-        return _unknown("option", typed, [name for a in error.argument_collection for name in a.names])
+        return _unknown(
+            "option", error.token.keyword or error.token.value, _option_names(error.argument_collection)
+        )
     if isinstance(error, MissingArgumentError):
         return _missing(error)
     if isinstance(error, ValidationError) and error.argument is not None:
@@ -90,7 +93,7 @@ def _usage_message(error: CycloptsError) -> str:
 def _unknown_command(error: UnknownCommandError) -> Explained:
     typed = (error.unused_tokens or ["?"])[0]
     if typed.startswith("-"):
-        return Explained(_unknown("option", typed, ["--help", "--version", "--quiet"]), _help_hint(error))
+        return Explained(_unknown("option", typed, _COMMON_OPTIONS), _help_hint(error))
     names = _command_names(error.app)
     hint = f"the commands are {', '.join(names)}" if names else None
     return Explained(_unknown("command", typed, names), hint)
@@ -104,12 +107,13 @@ def _unknown(what: str, typed: str, known: Iterable[str]) -> str:
 
 def _missing(error: MissingArgumentError) -> str:
     name = error.keyword or _name_of(error)
-    typed = error.root_input_tokens or []
-    if name in typed:
+    if name in (error.root_input_tokens or []):
         return f"{name} needs a value"
-    unused = [token for token in error.unused_tokens or [] if token.startswith("--")]
-    near = difflib.get_close_matches(name, unused, n=1, cutoff=0.6)
-    return f"unknown option {near[0]}; did you mean {name}?" if near else f"{name} is required"
+    # A mistyped option is the likelier mistake: it leaves the right one missing.
+    unused = [token for token in error.unused_tokens or [] if token.startswith("--") and token != "--"]
+    if unused and error.app is not None:
+        return _unknown("option", unused[0], _option_names(error.app.assemble_argument_collection()))
+    return f"{name} is required"
 
 
 def _not_of_kind(error: CoercionError) -> str:
@@ -129,8 +133,10 @@ def _name_of(error: CycloptsError) -> str:
     if error.argument is None:
         return ""
     typed = [token.keyword for token in error.argument.tokens if token.keyword]
-    name = typed[0] if typed else error.argument.name
-    return name if name.startswith("-") else name.upper()
+    if typed:
+        return typed[0]
+    name = error.argument.name
+    return name.lstrip("-").upper() if error.argument.field_info.is_positional else name
 
 
 def _typed(error: CycloptsError) -> str:
@@ -139,6 +145,10 @@ def _typed(error: CycloptsError) -> str:
 
 def _help_hint(error: CycloptsError) -> str:
     return f"{' '.join(('sarm', *(error.command_chain or ())))} --help lists the options"
+
+
+def _option_names(arguments: ArgumentCollection) -> list[str]:
+    return [*_COMMON_OPTIONS, *(name for argument in arguments for name in argument.names)]
 
 
 def _command_names(app: App | None) -> list[str]:

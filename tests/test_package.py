@@ -1,0 +1,58 @@
+"""Contract tests of the package as installed: light to import, complete, one version."""
+
+import importlib.util
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import sarm_control
+
+HEAVY = {"torch", "transformers", "scipy", "pyarrow", "pandas", "sae_lens", "peft", "pydantic", "rich"}
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules a fresh interpreter has loaded after running `code`."""
+    program = f"{code}\nimport sys\nsys.stdout.write('\\n' + ' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.rsplit("\n", 1)[-1].split()}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not modules_after("import sarm_control; dir(sarm_control)") & (HEAVY | {"numpy", "cyclopts"})
+
+
+@pytest.mark.parametrize("name", ["errors", "files", "console", "seeds"])
+def test_the_ground_floor_loads_nothing_heavy(name: str) -> None:
+    assert not modules_after(f"import sarm_control.{name}") & HEAVY
+
+
+@pytest.mark.parametrize("name", sorted(set(sarm_control.__all__) - {"__version__"}))
+def test_every_public_name_resolves_to_a_documented_class(name: str) -> None:
+    value = getattr(sarm_control, name)
+    assert isinstance(value, type)
+    assert value.__name__ == name
+    assert value.__doc__
+
+
+def test_dir_lists_the_public_names_before_they_are_loaded() -> None:
+    assert set(sarm_control.__all__) <= set(dir(sarm_control))
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match=r"module 'sarm_control' has no attribute 'RewardModle'"):
+        sarm_control.RewardModle  # noqa: B018 - the access is the test
+
+
+def test_the_installed_version_is_the_one_in_the_package() -> None:
+    assert metadata.version("sarm-control") == sarm_control.__version__
+
+
+def test_the_type_marker_is_shipped() -> None:
+    spec = importlib.util.find_spec("sarm_control")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    from pathlib import Path
+
+    assert (Path(spec.submodule_search_locations[0]) / "py.typed").is_file()
