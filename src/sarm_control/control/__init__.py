@@ -1,6 +1,27 @@
 """Controls: what changes the reward a policy sees. Edits, penalties and the human-KL term."""
 
+from sarm_control.control.controls import Controls
+from sarm_control.control.density_ratio import LogRatio, fit_log_ratio
 from sarm_control.control.edits import Edit, apply_edits, edit_delta, load_edits, parse_edit
+from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.control.shaped import ShapedReward
+from sarm_control.control.state import ControlState
 
-__all__ = ["Edit", "Penalty", "apply_edits", "edit_delta", "load_edits", "parse_edit", "parse_penalty"]
+__all__ = [
+    "ControlState",
+    "Controls",
+    "Edit",
+    "HumanKL",
+    "LogRatio",
+    "Penalty",
+    "ReferenceStatistics",
+    "ShapedReward",
+    "apply_edits",
+    "edit_delta",
+    "fit_log_ratio",
+    "load_edits",
+    "parse_edit",
+    "parse_penalty",
+]

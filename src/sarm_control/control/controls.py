@@ -1,0 +1,254 @@
+"""Controls: everything that changes the reward a policy sees.
+
+Shapes: `N` answers, `P` penalties.
+`R_j = sum_i w_i edit_i(z_ij) - sum_p alpha_p penalty_p(z_j) - beta l_j` (DESIGN.md, section 2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from sarm_control.control.density_ratio import Array
+from sarm_control.control.discriminator import Discriminator, Divergence
+from sarm_control.control.edits import Edit, check_one_edit_each, edit_delta
+from sarm_control.control.human_kl import HumanKL
+from sarm_control.control.penalties import Penalty
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.control.shaped import ShapedReward
+from sarm_control.control.specs import SPEC, check_exists, in_sd, one_line_errors, unknown_key
+from sarm_control.control.state import ControlState
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.latents.human import HumanBuffer
+from sarm_control.sarm.scored import Scored
+
+
+@one_line_errors("controls")
+@dataclass(frozen=True, config=SPEC)
+class Controls:
+    """Edits, penalties and the human-KL term of a run. Immutable; what learns is in `ControlState`.
+
+    Raises:
+        ConfigError: two edits of one latent, or two penalties of the same form on one latent.
+    """
+
+    edits: Annotated[Sequence[Edit], AfterValidator(tuple)] = ()
+    """Changes of latents before the head, at most one a latent."""
+    penalties: Annotated[Sequence[Penalty], AfterValidator(tuple)] = ()
+    """Charges for latents that fire, read from the unedited z."""
+    human_kl: HumanKL | None = None
+    """The charge for drifting away from human demonstrations."""
+    fingerprint: str | None = None
+    """The head the latents were found on; another head is then refused."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Controls":
+        check_one_edit_each(self.edits)
+        seen: set[tuple[int, str]] = set()
+        for penalty in self.penalties:
+            if (penalty.latent, penalty.form) in seen:
+                raise ConfigError(
+                    f"latent {penalty.latent} has two penalties of the form {penalty.form}",
+                    hint="keep one of them, or give them different forms",
+                )
+            seen.add((penalty.latent, penalty.form))
+        return self
+
+    def latents(self) -> tuple[int, ...]:
+        """Every latent an edit, a penalty or the human-KL term names, ascending."""
+        compared = () if self.human_kl is None else self.human_kl.latents
+        return tuple(sorted({*self._charged(), *compared}))
+
+    def quantile_latents(self) -> tuple[int, ...]:
+        """The latents whose reference quantiles `resolve` needs."""
+        return tuple(sorted({p.latent for p in self.penalties if p.quantile is not None}))
+
+    def check(self, size: int, fingerprint: str | None = None) -> None:
+        """Refuses latents a reward model does not have, and another head than the latents' own.
+
+        Args:
+            size: L, the number of latents of the reward model.
+            fingerprint: of its head.
+
+        Raises:
+            ConfigError: a latent outside 0..L-1.
+            ModelError: another head.
+        """
+        for latent in self.latents():
+            check_exists(latent, size)
+        if self.fingerprint is not None and fingerprint is not None and self.fingerprint != fingerprint:
+            raise ModelError(
+                f"these controls were made for head {self.fingerprint}, this reward model has {fingerprint}",
+                hint="latent numbers mean nothing on another head: run discover on this reward model",
+            )
+
+    def resolve(self, reference: ReferenceStatistics) -> "Controls":
+        """The same controls with every tau, alpha and beta a number.
+
+        Raises:
+            ConfigError: the reference statistics lack a latent's values.
+        """
+        penalties = tuple(_resolve_penalty(penalty, reference) for penalty in self.penalties)
+        human_kl = self.human_kl
+        if human_kl is not None:
+            human_kl = replace(human_kl, beta=_in_reward_units(human_kl.beta, reference, "beta"))
+        return replace(self, penalties=penalties, human_kl=human_kl)
+
+    def start(self, human: HumanBuffer | None = None, seed: int = 0) -> ControlState:
+        """The state at the beginning of a run.
+
+        Raises:
+            ConfigError: a human-KL term without demonstrations, or with a buffer of other latents.
+        """
+        if self.human_kl is None:
+            return ControlState()
+        if human is None:
+            raise ConfigError(
+                "human_kl needs human demonstrations",
+                hint="give them with --human demos.jsonl, or drop --beta",
+            )
+        return ControlState(Discriminator(self.human_kl, human, seed))
+
+    def shape(self, scored: Scored, state: ControlState | None = None) -> ShapedReward:
+        """The reward under these controls: a pure function of the scored answers and the state.
+
+        Every answer's part depends on that answer alone, except for the human-KL term in `batch` mode.
+
+        Raises:
+            ConfigError: a symbolic tau, alpha or beta, a latent outside 0..L-1, or a human-KL term without a
+                started state.
+            ModelError: another head than the controls' or the buffer's own.
+        """
+        self._check_resolved()
+        self.check(scored.latents.size, scored.fingerprint)
+        reward_model = scored.rewards.astype(np.float64)
+        edited = reward_model + edit_delta(scored, self.edits)
+        penalties = self._charges(scored)
+        divergence = self._divergence(scored, state)
+        human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence.log_ratio)
+        shaped = ShapedReward(
+            total=edited - penalties.sum(axis=1) - human_kl,
+            reward_model=reward_model,
+            edited=edited,
+            penalties=penalties,
+            human_kl=human_kl,
+            log_ratio=None if divergence is None else divergence.log_ratio,
+            penalty_latents=tuple(penalty.latent for penalty in self.penalties),
+        )
+        shaped.info.update(self._info(scored, shaped), **({} if divergence is None else divergence.info))
+        return shaped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a config file or manifest; what is not given is left out."""
+        values: dict[str, Any] = {
+            "edits": [_given(edit) for edit in self.edits],
+            "penalties": [_given(penalty) for penalty in self.penalties],
+        }
+        if self.human_kl is not None:
+            values["human_kl"] = {**_given(self.human_kl), "latents": list(self.human_kl.latents)}
+        return values if self.fingerprint is None else {**values, "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Controls":
+        """What `to_dict` gave, or the same written by hand.
+
+        Raises:
+            ConfigError: the message names the place, such as `penalties[1]`.
+        """
+        known = ("edits", "penalties", "human_kl", "fingerprint")
+        for key in values:
+            if key not in known:
+                raise unknown_key("controls", key, known)
+        human_kl = values.get("human_kl")
+        return cls(
+            edits=_build(Edit, values.get("edits") or (), "edits"),
+            penalties=_build(Penalty, values.get("penalties") or (), "penalties"),
+            human_kl=None if human_kl is None else HumanKL(**_mapping(human_kl, "human_kl")),
+            fingerprint=values.get("fingerprint"),
+        )
+
+    def _charged(self) -> tuple[int, ...]:
+        return tuple(sorted({edit.latent for edit in self.edits} | {p.latent for p in self.penalties}))
+
+    def _check_resolved(self) -> None:
+        if not all(penalty.resolved for penalty in self.penalties) or not (
+            self.human_kl is None or self.human_kl.resolved
+        ):
+            raise ConfigError(
+                "a threshold or charge is still given as a quantile or in SDs",
+                hint="call controls.resolve(reference_statistics) before controls.shape(scored)",
+            )
+
+    def _charges(self, scored: Scored) -> Array:
+        if not self.penalties:
+            return np.zeros((len(scored), 0))
+        z = scored.latents.columns([penalty.latent for penalty in self.penalties])
+        charges = [penalty.charge(column) for penalty, column in zip(self.penalties, z.T, strict=True)]
+        return np.stack(charges, axis=1)
+
+    def _divergence(self, scored: Scored, state: ControlState | None) -> Divergence | None:
+        if self.human_kl is None:
+            return None
+        if state is None or state.discriminator is None:
+            raise ConfigError(
+                "human_kl needs the state of a run",
+                hint="call controls.start(human_buffer) and pass the state on",
+            )
+        return state.discriminator.score(scored)
+
+    def _human_kl(self, log_ratio: Array) -> Array:
+        if self.human_kl is None:
+            return np.zeros_like(log_ratio)
+        charged = np.full_like(log_ratio, log_ratio.mean()) if self.human_kl.mode == "batch" else log_ratio
+        return float(self.human_kl.beta) * charged
+
+    def _info(self, scored: Scored, shaped: ShapedReward) -> dict[str, float]:
+        info = {name: float(column.mean()) for name, column in shaped.columns().items()}
+        latents = self._charged()
+        if latents:
+            rates = (scored.latents.columns(latents) > 0).mean(axis=0)
+            names = [f"latent/{latent}/rate" for latent in latents]
+            info.update(zip(names, rates.tolist(), strict=True))
+        variance = float(shaped.total.var())
+        for penalty, charge in zip(self.penalties, shaped.penalties.T, strict=True):
+            z = scored.latents.columns([penalty.latent])[:, 0]
+            info[f"penalty/{penalty.latent}/rate"] = float((z > float(penalty.tau)).mean())
+            share = float(charge.var()) / variance if variance else 0.0
+            info[f"penalty/{penalty.latent}/variance_share"] = share
+        return info
+
+
+def _resolve_penalty(penalty: Penalty, reference: ReferenceStatistics) -> Penalty:
+    level = penalty.quantile
+    tau = penalty.tau if level is None else reference.quantile(penalty.latent, level)
+    return replace(penalty, tau=tau, alpha=_in_reward_units(penalty.alpha, reference, "alpha"))
+
+
+def _in_reward_units(value: float | str, reference: ReferenceStatistics, what: str) -> float:
+    in_sds = in_sd(value, what)
+    return float(value) if in_sds is None else in_sds * reference.sd
+
+
+def _given(spec: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(spec).items() if value is not None}
+
+
+def _build(kind: Any, items: Any, key: str) -> list[Any]:
+    if not isinstance(items, list | tuple):
+        raise ConfigError(f"{key} must be a list")
+    built = []
+    for i, item in enumerate(items):
+        try:
+            built.append(kind(**_mapping(item, f"{key}[{i}]")))
+        except ConfigError as error:
+            raise ConfigError(f"{key}[{i}]: {error}", hint=error.hint) from error
+    return built
+
+
+def _mapping(item: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(item, Mapping):
+        raise ConfigError(f"{where} must be a mapping with keys, not {item!r}")
+    return item

@@ -1,0 +1,65 @@
+"""The human-KL term: a charge for latents that drift away from human demonstrations."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from sarm_control.control.specs import (
+    SPEC,
+    check_latent,
+    in_sd,
+    not_negative,
+    number_if_number,
+    one_line_errors,
+)
+from sarm_control.errors import ConfigError
+
+_MOST_LATENTS = 1024
+
+
+@one_line_errors("human_kl")
+@dataclass(frozen=True, config=SPEC)
+class HumanKL:
+    """A charge of `beta * l_j`, with `l_j` the log density ratio of answer j's latents.
+
+    `l_j = log p_policy(z_j) - log p_human(z_j)`, from a logistic discriminator on `[1(z > 0), z]`
+    that has only seen policy answers of earlier steps. It is negative for an answer more typical of
+    the humans than of the policy, which is then paid. Its batch mean estimates the KL divergence.
+
+    Raises:
+        ConfigError: a value outside its range, a negative latent, or a latent named twice.
+    """
+
+    beta: Annotated[float | str, BeforeValidator(number_if_number)]
+    """The charge per nat, >= 0: in reward units, or in SDs of the reference policy's reward (`0.1sd`)."""
+    latents: tuple[int, ...] = ()
+    """The latents compared, at most 1024; empty means those of the human buffer."""
+    mode: Literal["per_sample", "batch"] = "per_sample"
+    """`batch` charges every answer the batch mean: a constant, which cancels in whitened advantages."""
+    l2: float = 3.0
+    """Strength of the discriminator's regularisation, > 0; see `fit_log_ratio`."""
+    clip: float = 10.0
+    """Log ratios are limited to +-clip nats: one classifier cannot tell more than about 8 apart."""
+    replay: int = 16
+    """How many recent policy batches the discriminator is fitted on; 512 rows or more are advisable."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "HumanKL":
+        if in_sd(self.beta, "human_kl: beta") is None:
+            not_negative(float(self.beta), "human_kl: beta")
+        for latent in self.latents:
+            check_latent(latent, "human_kl")
+        if len(set(self.latents)) < len(self.latents):
+            raise ConfigError("human_kl: a latent is named twice")
+        if len(self.latents) > _MOST_LATENTS:
+            raise ConfigError(f"human_kl: {len(self.latents)} latents, at most {_MOST_LATENTS} are compared")
+        for name in ("l2", "clip", "replay"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"human_kl: {name} is {getattr(self, name):g}, it must be > 0")
+        return self
+
+    @property
+    def resolved(self) -> bool:
+        """Whether beta is a number."""
+        return not isinstance(self.beta, str)

@@ -1,0 +1,102 @@
+"""Reference statistics: the units of symbolic thresholds and charges."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.files import write_json
+from sarm_control.sarm.scored import Scored
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """The reward and chosen latents of the reference policy's answers, before any training.
+
+    Args:
+        n: number of answers, at least 2.
+        mean: mean reward, without any control.
+        sd: standard deviation of the reward (n - 1), > 0; the unit of `0.5sd`.
+        fingerprint: of the head that scored the answers.
+        latents: for each chosen latent its z in all n answers, ascending; 0 where it was not active.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    fingerprint: str
+    latents: Mapping[int, tuple[float, ...]]
+
+    @classmethod
+    def from_scored(cls, scored: Scored, latents: Iterable[int] = ()) -> "ReferenceStatistics":
+        """The statistics of scored answers; `latents` are those whose quantiles will be asked for.
+
+        Raises:
+            DataError: fewer than two answers, rewards that do not vary, or a NaN reward.
+        """
+        rewards = scored.rewards.astype(np.float64)
+        if len(rewards) < 2:
+            raise DataError(f"reference statistics need at least 2 answers, there are {len(rewards)}")
+        sd = float(rewards.std(ddof=1))
+        if not (np.isfinite(sd) and sd > 0):
+            raise DataError("the reference policy's rewards are all equal or not finite: they have no SD")
+        chosen = sorted(set(latents))
+        columns = np.sort(scored.latents.columns(chosen).astype(np.float64), axis=0).T
+        values = {latent: tuple(column.tolist()) for latent, column in zip(chosen, columns, strict=True)}
+        return cls(len(rewards), float(rewards.mean()), sd, scored.fingerprint, values)
+
+    def quantile(self, latent: int, level: float) -> float:
+        """The quantile of z over *all* answers, inactive ones (z = 0) included, interpolated linearly.
+
+        A latent active in fewer than `1 - level` of the answers thus has the quantile 0, and the
+        penalty `1[z > 0]` charges its every firing.
+
+        Raises:
+            ConfigError: the latent was not among those kept.
+        """
+        if latent not in self.latents:
+            raise ConfigError(
+                f"the reference statistics hold no values of latent {latent}",
+                hint="compute them with ReferenceStatistics.from_scored(scored, controls.quantile_latents())",
+            )
+        return float(np.quantile(self.latents[latent], level))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back exactly."""
+        latents = {str(latent): list(values) for latent, values in self.latents.items()}
+        moments = {"n": self.n, "mean": self.mean, "sd": self.sd}
+        return {**moments, "fingerprint": self.fingerprint, "latents": latents}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceStatistics":
+        """What `to_dict` gave.
+
+        Raises:
+            DataError: a key is missing or holds something else.
+        """
+        try:
+            latents = {int(latent): tuple(map(float, z)) for latent, z in values["latents"].items()}
+            moments = float(values["mean"]), float(values["sd"])
+            return cls(int(values["n"]), *moments, str(values["fingerprint"]), latents)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"not reference statistics: {error!r}") from error
+
+    def save(self, path: Path) -> None:
+        """Writes JSON."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: Path) -> "ReferenceStatistics":
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: the file cannot be read or is something else.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from error

@@ -1,0 +1,229 @@
+"""The human buffer: what good answers look like in a set of chosen latents.
+
+Shapes: `N` answers, `D` chosen latents, `2D` features (`1[z > 0]` of every latent, then z of every latent).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.errors import ConfigError, DataError, ModelError
+from sarm_control.files import atomic_file
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import FloatArray
+
+SMALLEST_BUFFER = 8
+_FORMAT = "sarm-control human buffer 1"
+_RAREST_RATE = 0.01
+
+
+class Standardisation(NamedTuple):
+    """`(features - mean) * factor`; both [2D] float64. A factor of 0 leaves a feature out."""
+
+    mean: NDArray[np.float64]
+    factor: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class HumanBuffer:
+    """Chosen latents of human demonstrations, which the human-KL term compares the policy with.
+
+    Args:
+        latents: D latent ids, the columns of `values`.
+        values: [N, D] float32 z, 0 where a latent is not active.
+        fingerprint: of the head (and so the autoencoder) that scored the demonstrations.
+
+    Raises:
+        ConfigError: no latents, or one twice.
+        DataError: fewer than 8 rows, a NaN or infinity, or no latent that varies.
+    """
+
+    latents: tuple[int, ...]
+    values: FloatArray
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        check_distinct(self.latents, "the human buffer")
+        if len(self.values) < SMALLEST_BUFFER:
+            raise DataError(
+                f"the human buffer has {len(self.values)} rows, at least {SMALLEST_BUFFER} are needed",
+                hint="give a file with more demonstrations",
+            )
+        check_finite(self.values, "the human buffer")
+        if not np.ptp(self.values, axis=0).any():
+            raise DataError(
+                "every latent of the human buffer is constant over all demonstrations",
+                hint="choose latents that fire on some demonstrations and not on others",
+            )
+
+    @classmethod
+    def from_scored(cls, scored: Scored, latents: Sequence[int] = ()) -> "HumanBuffer":
+        """The buffer of scored demonstrations; without `latents` those of `choose_latents`."""
+        chosen = tuple(int(latent) for latent in latents) or choose_latents(scored)
+        return cls(chosen, scored.latents.columns(chosen), scored.fingerprint)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64]:
+        """[D] share of demonstrations in which each latent is above 0."""
+        return np.asarray((self.values > 0).mean(axis=0))
+
+    @cached_property
+    def standardisation(self) -> Standardisation:
+        """Mean and inverse spread of the features over the demonstrations.
+
+        The spread is the SD, but never less than that of a latent firing in 1 % of the rows, so that
+        rare latents do not make huge features. A latent no demonstration fires keeps its indicator
+        (firing it is a departure from the humans) and loses its z, which has no scale.
+        """
+        features = latent_features(self.values)
+        half = len(self.latents)
+        floor = np.full(2 * half, np.sqrt(_RAREST_RATE * (1 - _RAREST_RATE)))
+        fires = np.maximum((self.values != 0).sum(axis=0), 1)
+        floor[half:] *= np.sqrt((features[:, half:] ** 2).sum(axis=0) / fires)
+        spread = np.maximum(features.std(axis=0), floor)
+        factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        return Standardisation(features.mean(axis=0), factor)
+
+    def features(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """[N, 2D] float64 standardised features of z [N, D]."""
+        mean, factor = self.standardisation
+        return (latent_features(z) - mean) * factor
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know: latents that are on in every demonstration, or in none."""
+        found = []
+        for name, rate in (("never", 0.0), ("always", 1.0)):
+            ids = [latent for latent, share in zip(self.latents, self.rates, strict=True) if share == rate]
+            if ids:
+                some = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
+                of = f"{len(ids)} of {len(self.latents)} latents"
+                found.append(f"{of} {name} fire in the human buffer: {some}")
+        return found
+
+    def check(self, fingerprint: str) -> None:
+        """Refuses use with another head.
+
+        Raises:
+            ModelError: naming both heads.
+        """
+        if fingerprint != self.fingerprint:
+            raise ModelError(
+                f"the human buffer was made with head {self.fingerprint}, "
+                f"this reward model has {fingerprint}",
+                hint="score the demonstrations with this reward model",
+            )
+
+    def check_latents(self, latents: Sequence[int]) -> None:
+        """Refuses use with other latents; none asked for means those of the buffer.
+
+        Raises:
+            ConfigError: the latents, or their order, differ.
+        """
+        if latents and tuple(latents) != self.latents:
+            raise ConfigError(
+                f"the human buffer holds {len(self.latents)} latents, not the {len(latents)} asked for",
+                hint="make the buffer again with these latents",
+            )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that identify the buffer's contents."""
+        header = json.dumps([self.fingerprint, list(self.latents)]).encode()
+        return hashlib.sha256(header + np.ascontiguousarray(self.values).tobytes()).digest()
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file; its metadata names the head and the format."""
+        from safetensors.numpy import save_file
+
+        tensors: dict[str, NDArray[Any]] = {
+            "values": np.ascontiguousarray(self.values),
+            "latents": np.array(self.latents, np.int64),
+        }
+        with atomic_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": _FORMAT, "fingerprint": self.fingerprint})
+
+    @classmethod
+    def load(cls, path: Path) -> "HumanBuffer":
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: the file cannot be read or is something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                metadata = stored.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise DataError(f"{path} is not a human buffer")
+                latents = tuple(int(latent) for latent in stored.get_tensor("latents"))
+                return cls(latents, stored.get_tensor("values"), metadata["fingerprint"])
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path} cannot be read as a human buffer: {error}") from error
+
+
+def latent_features(z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """[N, 2D] float64 `[1(z > 0), z]`: z alone misses half the divergence of sparse latents."""
+    return np.concatenate([z > 0, z], axis=1).astype(np.float64)
+
+
+def choose_latents(
+    scored: Scored, *, limit: int = 64, low: float = 0.02, high: float = 0.98
+) -> tuple[int, ...]:
+    """The latents that move the reward most from answer to answer: largest `w_i^2 var(z_i)`.
+
+    Only latents that fire in a share of the answers between `low` and `high` are considered; what
+    an answer is *about* or whether it is good plays no part. Ascending ids, at most `limit`.
+
+    Raises:
+        DataError: no latent qualifies.
+    """
+    n, size = len(scored), scored.latents.size
+    indices, values = scored.latents.indices, scored.latents.values.astype(np.float64)
+    rate = np.bincount(indices[values > 0], minlength=size) / n
+    mean = np.bincount(indices, weights=values, minlength=size) / n
+    variance = np.bincount(indices, weights=values**2, minlength=size) / n - mean**2
+    moved = np.where((rate >= low) & (rate <= high), scored.head.astype(np.float64) ** 2 * variance, 0.0)
+    best = np.argsort(-moved, kind="stable")[:limit]
+    chosen = tuple(sorted(int(latent) for latent in best if moved[latent] > 0))
+    if not chosen:
+        raise DataError(
+            f"no latent fires in {low:.0%} to {high:.0%} of the demonstrations",
+            hint="name the latents of the human-KL term",
+        )
+    return chosen
+
+
+def check_distinct(latents: Sequence[int], what: str) -> None:
+    """Refuses an empty list of latents, or one that names a latent twice.
+
+    Raises:
+        ConfigError: naming the latent; the message begins with `what`.
+    """
+    if not latents:
+        raise ConfigError(f"{what} has no latents")
+    repeated = sorted({latent for latent in latents if list(latents).count(latent) > 1})
+    if repeated:
+        raise ConfigError(f"{what} names latent {repeated[0]} twice")
+
+
+def check_finite(values: NDArray[np.floating[Any]], what: str) -> None:
+    """Refuses NaN and infinite latents.
+
+    Raises:
+        DataError: naming the first row; the message begins with `what`.
+    """
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise DataError(f"{what} has a latent that is NaN or infinite in row {bad[0]}")
