@@ -232,8 +232,8 @@ def test_property_only_newlines_split_rows(tmp_path_factory, texts):
         ),
         (b'{"messages": [{"role": "assistant", "content": "a"}]}', "only the assistant's message"),
         (
-            b'{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "response": "r"}',
-            "the prompt in messages ends with the assistant's message",
+            b'{"prompt": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}',
+            "prompt ends with the assistant's message",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
-from sarm_control.conversation.types import Message, Prompt, prompt_key
+from sarm_control.conversation.types import Prompt, prompt_key
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
 
@@ -251,7 +251,7 @@ def _no_answer(raw: Mapping[str, Any], want: Collection[Kind]) -> NoReturn:
     raise _Reason(f"no answer field: has keys [{keys}], wants one of [{wanted}]")
 
 
-def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[Message], str | None]:
+def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, str]], str | None]:
     own = next((name for name in ("prompt", "question") if name in fields), None)
     answer = next((name for name in ("response", "answer") if name in fields), None)
     said = None if answer is None else _text(fields[answer], answer)
@@ -270,7 +270,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[Message], 
     return _unanswered(messages, "messages"), said
 
 
-def _prompt(value: Any, name: str) -> str | list[Message]:
+def _prompt(value: Any, name: str) -> str | list[dict[str, str]]:
     if isinstance(value, list):
         return _unanswered(_messages(value, name), name)
     text = _text(value, name, "a string or a list of messages")
@@ -279,18 +279,18 @@ def _prompt(value: Any, name: str) -> str | list[Message]:
     return text
 
 
-def _unanswered(messages: list[Message], name: str) -> list[Message]:
+def _unanswered(messages: list[dict[str, str]], name: str) -> list[dict[str, str]]:
     if messages[-1]["role"] == "assistant":
-        raise _Reason(f"the prompt in {name} ends with the assistant's message", "end it with the user's")
+        raise _Reason(f"{name} ends with the assistant's message", "end it with the user's")
     if not any(message["content"].strip() for message in messages):
         raise _Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
     return messages
 
 
-def _messages(value: Any, name: str) -> list[Message]:
+def _messages(value: Any, name: str) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
         raise _Reason(f'{name} is {_type_name(value)}, wants a list of {{"role", "content"}} messages')
-    messages: list[Message] = []
+    messages: list[dict[str, str]] = []
     for i, message in enumerate(value):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise _Reason(f'{name}[{i}] is not a {{"role", "content"}} message')

@@ -5,7 +5,9 @@ containers, and this runs only when a person asks for it by `sarm convert`.
 """
 
 import json
+import pickle
 import shutil
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WEIGHT_PATTERNS = ("pytorch_model*.bin", "model*.bin", "model*.pt", "model*.pth")
+# What damaged and hostile pickles make torch raise.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # Configuration and tokenizer; code and other pickles stay behind.
 _COPIED = (".json", ".jinja", ".txt", ".model", ".md")
 
@@ -92,20 +106,16 @@ def _check_shards(source: Path, found: list[Path]) -> None:
 
 
 def _load(file: Path) -> "dict[str, Tensor]":
-    import pickle
-
     import torch
 
     try:
         # Legacy files are no zip archives and cannot be mapped; others need no memory of their own.
         content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
+    except _UNREADABLE as error:
         raise ModelError(
-            f"{file} holds more than tensors, so reading it could run code; nothing was read",
-            hint="ask its author for safetensors",
+            f"{file} is damaged or holds more than tensors, which could run code; nothing of it was used",
+            hint="download it again, or ask its author for safetensors",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{file} is not a whole weight file: {str(error).splitlines()[0]}") from error
     return _checked(content, file)
 
 

@@ -1,0 +1,169 @@
+"""`sarm score`: rewards and contributions for the rows of a data file."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, load_model, model_name
+from sarm_control.console import progress, say
+from sarm_control.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from sarm_control.control import Edit
+    from sarm_control.conversation.rows import Row
+    from sarm_control.sarm import RewardModel, Scored
+
+
+def score(
+    data: Annotated[Path, Parameter(help="JSON Lines rows with answers.")],
+    /,
+    *,
+    model: Model,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
+    ] = None,
+    edit: Annotated[
+        list[str] | None,
+        Parameter(help="Edit of a latent, may be repeated: 12345=0, 12345:max=2, 12345:*0.5."),
+    ] = None,
+    edits_file: Annotated[
+        Path | None, Parameter(help="JSON file of edits, SARM's steering file too.")
+    ] = None,
+    top: Annotated[
+        int, Parameter(validator=validators.Number(gte=0), help="Contributions to write for each answer.")
+    ] = 10,
+    skip_bad_rows: Annotated[
+        Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
+    ] = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Score answers: reward, top contributions, and the reward under edits.
+
+    Each row keeps its fields and its place and gains reward, edited_reward (with edits),
+    contributions ([[latent, z, w, w*z], ...]), truncated and ended. Pairs and candidates gain
+    chosen_scores and rejected_scores, or candidate_scores: a list of the same for each answer.
+    """
+    from sarm_control.control.specs import check_exists
+    from sarm_control.conversation.rows import read_rows
+    from sarm_control.evaluation.scored_rows import annotate, score_rows
+
+    edits = _edits(edit or [], edits_file)
+    for path in (out, json_file):
+        _check_output(path, [data, edits_file, skip_bad_rows], overwrite=overwrite)
+    rows = read_rows(data, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
+    rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
+    for one in edits:
+        check_exists(one.latent, rm.config.latents)
+    scored = score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress)
+    annotated = annotate(rows, scored, edits, top=top)
+    summary = _summary(rm, rows, scored, edits)
+    config = {
+        "model": model_name(model),
+        "head": scored.fingerprint,
+        "edits": [str(one) for one in edits],
+        "top": top,
+        "dtype": dtype,
+        "max_length": rm.template.max_length,
+    }
+    _write(out, annotated, [data, *([edits_file] if edits_file else [])], config)
+    if json_file is not None:
+        _write_summary(json_file, summary, config, skip_bad_rows)
+    _say_remarks(rows, annotated, summary)
+
+
+def _edits(specs: Sequence[str], file: Path | None) -> "list[Edit]":
+    from sarm_control.control.edits import check_one_edit_each, load_edits, parse_edit
+
+    edits = [*(load_edits(file) if file else []), *(parse_edit(spec) for spec in specs)]
+    check_one_edit_each(edits)
+    return edits
+
+
+def _check_output(path: Path | None, inputs: Sequence[Path | None], *, overwrite: bool) -> None:
+    from sarm_control.files import check_writable
+
+    if path is None:
+        return
+    if path.resolve() in {other.resolve() for other in inputs if other is not None}:
+        raise ConfigError(f"{path} is an input too and would be overwritten", hint="choose another output")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
+    check_writable(path)
+
+
+def _summary(
+    rm: "RewardModel", rows: "Sequence[Row]", scored: "Scored", edits: "Sequence[Edit]"
+) -> dict[str, Any]:
+    import numpy as np
+
+    from sarm_control.control import edit_delta
+    from sarm_control.conversation.rows import count_empty_answers
+    from sarm_control.evaluation.scored_rows import count_long_prompts
+
+    rewards = scored.rewards.astype(np.float64)
+    delta = edit_delta(scored, edits)
+    edited = {"edited_mean": float((rewards + delta).mean()), "changed": int((delta != 0).sum())}
+    return {
+        "rows": len(rows),
+        "answers": len(scored),
+        "reward_mean": float(rewards.mean()),
+        "reward_sd": float(rewards.std(ddof=1)) if len(rewards) > 1 else None,
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
+        **(edited if edits else {}),
+        "truncated": int((scored.truncated > 0).sum()),
+        "prompt_fills_context": count_long_prompts(rm, rows, scored),
+        "not_ended": int((~scored.ended).sum()),
+        "empty_answers": count_empty_answers(rows),
+    }
+
+
+def _write(
+    out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
+) -> None:
+    from sarm_control.files import manifest, write_json, write_jsonl
+
+    if out is None:
+        for row in annotated:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    write_jsonl(out, annotated)
+    write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
+
+
+def _write_summary(
+    path: Path, summary: dict[str, Any], config: dict[str, Any], skip_bad_rows: Path | None
+) -> None:
+    from sarm_control.files import write_json
+
+    aside = len(skip_bad_rows.read_bytes().splitlines()) if skip_bad_rows else 0
+    write_json(path, {**config, **summary, "rows_set_aside": aside})
+
+
+def _say_remarks(rows: "Sequence[Row]", annotated: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
+    from sarm_control.evaluation.scored_rows import replaced_fields
+
+    spread = "" if summary["reward_sd"] is None else f" (SD {summary['reward_sd']:.4g})"
+    counts = f"{summary['answers']} answers of {summary['rows']} rows"
+    say(f"{counts}: mean reward {summary['reward_mean']:.4g}{spread}")
+    if "edited_mean" in summary:
+        say(f"with the edits {summary['edited_mean']:.4g}; {summary['changed']} answers changed")
+    if summary["truncated"]:
+        say(
+            f"warning: {summary['truncated']} answers were cut from the left to fit the context; "
+            f"in {summary['prompt_fills_context']} of them the prompt alone is too long"
+        )
+    if summary["empty_answers"]:
+        say(f"warning: {summary['empty_answers']} answers are empty strings; they were scored as they are")
+    replaced = replaced_fields(rows, annotated)
+    if replaced:
+        say(f"warning: fields the rows had before were replaced: {', '.join(replaced)}")

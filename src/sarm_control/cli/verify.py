@@ -1,0 +1,116 @@
+"""`sarm verify`: does this reward model give the rewards that were recorded?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, load_model, model_name
+from sarm_control.console import progress
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.evaluation.verification import RewardCheck, Verification
+
+_ROWS_SHOWN = 5
+
+
+def verify(
+    recorded: Annotated[Path, Parameter(help='Rows {"prompt", "response", "reward"}.')],
+    /,
+    *,
+    model: Model,
+    steps: Annotated[
+        float, Parameter(validator=validators.Number(gte=0), help="Tolerance in bfloat16 steps.")
+    ] = 2.0,
+    steered_latents: Annotated[
+        str | None,
+        Parameter(
+            help="Latents whose removal reward_steered records, such as 48659,28879. "
+            "Default: the five of the published run."
+        ),
+    ] = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="The comparison as JSON.")] = None,
+) -> int:
+    """Check a reward model against recorded rewards.
+
+    Rows may also carry reward_steered and active_steered_latents, the reward with the steered
+    latents multiplied by 0 and which of them were active. One step at r is 2^(floor(log2 |r|) - 7).
+    The exit code is 1 when a reward is further from its record than the tolerance.
+    """
+    from sarm_control.control.specs import check_exists
+    from sarm_control.evaluation.scored_rows import score_rows
+    from sarm_control.evaluation.verification import read_recorded
+    from sarm_control.evaluation.verification import verify as compare
+    from sarm_control.files import check_writable
+
+    if json_file is not None:
+        check_writable(json_file)
+    latents = _latents(steered_latents)
+    records = read_recorded(recorded)
+    rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
+    if records.has_steering:
+        for latent in latents:
+            check_exists(latent, rm.config.latents)
+    scored = score_rows(rm, records.rows, batch_tokens=batch_tokens, progress=progress)
+    result = compare(records, scored, steered_latents=latents, steps=steps)
+    _print(result, steps)
+    if json_file is not None:
+        _write(json_file, result, model=model_name(model), steps=steps)
+    return 0 if result.passed else 1
+
+
+def _latents(text: str | None) -> tuple[int, ...]:
+    from sarm_control.evaluation.verification import PUBLISHED_STEERED_LATENTS
+
+    if text is None:
+        return PUBLISHED_STEERED_LATENTS
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise ConfigError(
+            f"--steered-latents: {text!r} is not a list of distinct latent numbers",
+            hint="write it like 48659,28879",
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _print(result: "Verification", steps: float) -> None:
+    for check in result.rewards:
+        _print_check(check, steps)
+    if result.active is not None:
+        n, equal = result.active
+        print(f"active steered latents: equal in {equal} of {n} rows")
+    print("verified" if result.passed else "not verified")
+
+
+def _print_check(check: "RewardCheck", steps: float) -> None:
+    print(
+        f"{check.name}: n = {check.n}, largest difference {check.largest:.3g} steps "
+        f"({check.largest_absolute:.3g}), {100 * check.share_within:.2f} % within {steps:g} steps"
+    )
+    for row in check.outside[:_ROWS_SHOWN]:
+        print(f"  {row.where}: recorded {row.recorded:.6g}, found {row.found:.6g}, {row.steps:.3g} steps")
+    if len(check.outside) > _ROWS_SHOWN:
+        print(f"  and {len(check.outside) - _ROWS_SHOWN} more rows")
+
+
+def _write(path: Path, result: "Verification", *, model: str, steps: float) -> None:
+    from sarm_control.files import write_json
+
+    checks = [
+        {
+            **asdict(check),
+            "share_within": check.share_within,
+            "outside": [row._asdict() for row in check.outside],
+        }
+        for check in result.rewards
+    ]
+    active = None if result.active is None else result.active._asdict()
+    write_json(
+        path, {"model": model, "steps": steps, "passed": result.passed, "rewards": checks, "active": active}
+    )

@@ -1,0 +1,110 @@
+"""Scores for the rows of a data file: every answer in one pass, written back in the row's own place.
+
+Shapes: `N` answers of all rows, in the rows' order.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.control import Edit, edit_delta
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import DataError, ModelError
+from sarm_control.sarm.scored import Scored
+
+if TYPE_CHECKING:
+    from sarm_control.sarm import RewardModel
+
+
+def score_rows(
+    rm: "RewardModel",
+    rows: Sequence[Row],
+    *,
+    batch_tokens: int | None = None,
+    progress: ProgressFactory = no_progress,
+) -> Scored:
+    """Scores every answer (`Row.answers`) of every row, in order.
+
+    Raises:
+        DataError: `file:line: reason` for a conversation the chat template refuses.
+    """
+    ended = [row.ended for row in rows for _ in row.answers]
+    prompts = [row.prompt for row in rows for _ in row.answers]
+    answers = [answer for row in rows for answer in row.answers]
+    try:
+        return rm.score(prompts, answers, ended=ended, batch_tokens=batch_tokens, progress=progress)
+    except ModelError as error:
+        _blame_row(rm, rows)
+        raise error
+
+
+def annotate(
+    rows: Sequence[Row], scored: Scored, edits: Sequence[Edit] = (), *, top: int = 10
+) -> list[dict[str, Any]]:
+    """Each row's own fields followed by what scoring found.
+
+    An answer gains `reward`, `edited_reward` (with edits), `contributions` (the `top` largest in
+    magnitude, `[latent, z, w, w * z]`, before the edits), `truncated` (tokens cut from the left) and
+    `ended`. A pair holds lists of such objects in `chosen_scores` and `rejected_scores`, a row of
+    candidates in `candidate_scores`.
+
+    Args:
+        rows: rows with answers.
+        scored: their scores, from `score_rows`.
+        edits: as checked by the caller; at most one for a latent.
+        top: contributions to keep for each answer, at least 0.
+    """
+    found = _found(scored, edits, top)
+    return [row.raw | _fields(row, [next(found) for _ in row.answers]) for row in rows]
+
+
+def replaced_fields(rows: Sequence[Row], annotated: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the rows' own fields that the scores took the place of, with another value."""
+    names = {
+        name: None
+        for row, new in zip(rows, annotated, strict=True)
+        for name, value in row.raw.items()
+        if new[name] != value
+    }
+    return list(names)
+
+
+def count_long_prompts(rm: "RewardModel", rows: Sequence[Row], scored: Scored) -> int:
+    """How many answers have a prompt that alone fills the context, so that nothing of them fits whole."""
+    limit = rm.template.max_length
+    prompts = [row.prompt for row in rows for _ in row.answers]
+    cut = [prompts[j] for j in scored.truncated.nonzero()[0]]
+    return 0 if limit is None else sum(len(rm.template.encode_prompt(prompt)) >= limit for prompt in cut)
+
+
+def _found(scored: Scored, edits: Sequence[Edit], top: int) -> Iterator[dict[str, Any]]:
+    deltas = edit_delta(scored, edits)
+    for j in range(len(scored)):
+        reward = float(scored.rewards[j])
+        edited = {"edited_reward": reward + float(deltas[j])} if edits else {}
+        yield {
+            "reward": reward,
+            **edited,
+            "contributions": [list(part) for part in scored.contributions(j, top)],
+            "truncated": int(scored.truncated[j]),
+            "ended": bool(scored.ended[j]),
+        }
+
+
+def _fields(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
+    if row.kind == "answer":
+        return found[0]
+    if row.kind == "candidates":
+        return {"candidate_scores": found}
+    chosen = len(row.chosen)
+    return {"chosen_scores": found[:chosen], "rejected_scores": found[chosen:]}
+
+
+def _blame_row(rm: "RewardModel", rows: Sequence[Row]) -> None:
+    """Raises for the first row whose conversation cannot be encoded; returns when all can be."""
+    for row in rows:
+        for answer in row.answers:
+            try:
+                rm.template.encode(row.prompt, answer)
+            except ModelError as error:
+                raise DataError(f"{row.where}: {error}", hint=error.hint) from error
