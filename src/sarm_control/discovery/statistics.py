@@ -17,8 +17,11 @@ from sarm_control.seeds import numpy_generator
 FloatVector = NDArray[np.float64]
 
 EXACT_UP_TO = 14
+ENOUGH_REACHED = 100
 BOOTSTRAP_DRAWS = 2000
 _CHUNK = 1000
+# Equal sums of the same numbers in another order may differ in the last bits.
+_SLACK = 1e-10
 _BLOCK = 2048
 
 
@@ -160,9 +163,11 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
     """Two-sided p of "the mean over prompts is 0" for M columns, by flipping signs of prompts.
 
     Under the null a prompt's contribution is as likely `c` as `-c`. A column with
-    at most 14 nonzero prompts is enumerated exactly, `p = count / 2^S`; others use
-    `B` sign vectors shared by all columns, `p = (1 + count) / (1 + B)`, where
-    `count` are the flips whose `|sum|` reaches the observed one.
+    at most 14 nonzero prompts is enumerated exactly, `p = count / 2^S`; others use up to
+    `B` sign vectors shared by all columns, `p = (1 + count) / (1 + drawn)`, where `count`
+    are the flips whose `|sum|` reaches the observed one. A column stops drawing after
+    the thousand in which its count reaches 100: its p is then at least 100 / drawn, and
+    `P(p <= x) <= x` still holds for every x (sequential test of Besag and Clifford 1991).
 
     Args:
         columns: [P, M] contributions, dense or scipy sparse.
@@ -204,21 +209,27 @@ def _exact_p(values: FloatVector) -> FloatVector:
 
 
 def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
-    observed = np.abs(np.asarray(rows.sum(axis=1)).ravel())
+    """[M] p of rows [M, P], dropping a row from the draws once 100 flips have reached its sum."""
     total = np.asarray(abs(rows).sum(axis=1)).ravel()
-    threshold = (observed - 1e-10 * total)[:, None]
+    threshold = np.abs(np.asarray(rows.sum(axis=1)).ravel()) - _SLACK * total
     generator = numpy_generator(seed, "sign-flip", rows.shape[1])
-    count = np.zeros(rows.shape[0])
+    count, drawn = np.zeros(len(total)), np.zeros(len(total))
+    running = np.arange(len(total))
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
         signs = generator.integers(0, 2, size=(rows.shape[1], size), dtype=np.int8) * 2.0 - 1.0
-        count += (np.abs(rows @ signs) >= threshold).sum(axis=1)
-    return (1 + count) / (1 + draws)
+        count[running] += (np.abs(rows @ signs) >= threshold[running, None]).sum(axis=1)
+        drawn[running] += size
+        keep = count[running] < ENOUGH_REACHED
+        if not keep.all():
+            running, rows = running[keep], rows[keep]
+        if not len(running):
+            break
+    return (1 + count) / (1 + drawn)
 
 
 def _threshold(values: FloatVector) -> FloatVector:
-    # Equal sums of the same numbers in another order may differ in the last bits.
-    reached: FloatVector = np.abs(values.sum(axis=1)) - 1e-10 * np.abs(values).sum(axis=1)
+    reached: FloatVector = np.abs(values.sum(axis=1)) - _SLACK * np.abs(values).sum(axis=1)
     return reached
 
 

@@ -1,0 +1,208 @@
+"""A discovery from scored pairs: select on some prompts, confirm on others, name, dose.
+
+One scoring pass comes first; everything here is algebra on its sparse latents.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sarm_control.conversation.rows import Row
+from sarm_control.discovery.doses import suggested_controls
+from sarm_control.discovery.effects import replicated_effects, reward_sd
+from sarm_control.discovery.features import LISTS, Feature, Features
+from sarm_control.discovery.margins import margin_contributions, pair_accuracy
+from sarm_control.discovery.naming import direction
+from sarm_control.discovery.prompts import Parts, PromptPairs, drop_shared, group_by_prompt, split_halves
+from sarm_control.discovery.statistics import Interval, mean_interval
+from sarm_control.discovery.table import EffectTable
+from sarm_control.errors import DataError
+from sarm_control.sarm.scored import Scored
+
+_FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name != "controls")
+
+
+class ScoredRows(NamedTuple):
+    """Pair rows and the scores of their `answers`, in order."""
+
+    rows: Sequence[Row]
+    scored: Scored
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the reward model makes of a set of pairs.
+
+    Args:
+        prompts: distinct prompts.
+        answers: distinct answers.
+        margin: mean over prompts of mean chosen minus mean rejected reward.
+        accuracy: mean over prompts of the share of pairs in which chosen is paid strictly more.
+        reward_sd: SD of the reward over answers.
+    """
+
+    prompts: int
+    answers: int
+    margin: Interval
+    accuracy: Interval
+    reward_sd: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as a JSON object."""
+        return {
+            "prompts": self.prompts,
+            "answers": self.answers,
+            "mean_margin": self.margin.as_json(),
+            "pair_accuracy": self.accuracy.as_json(),
+            "reward_sd": self.reward_sd,
+        }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a discovery besides its data.
+
+    Args:
+        alpha: false discovery rate of selection and of confirmation.
+        min_prompts: latents active in fewer selection prompts are not tested.
+        seed: of the halves, the sign flips and the bootstrap.
+        by: a column of the data; margins are summarised for each of its values.
+    """
+
+    alpha: float = 0.05
+    min_prompts: int = 10
+    seed: int = 0
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Every tested latent, and what was found.
+
+    Args:
+        table: one row per tested latent, see `replicated_effects`.
+        lists: "promotes" and "harms", largest effect first.
+        selection: the prompts used to select.
+        confirmation: the prompts that effects are quoted from.
+        groups: the confirmation prompts by the value of `settings.by`.
+        shared: prompts dropped from the confirmation because the selection has them.
+        settings: as given.
+        head: fingerprint of the head.
+    """
+
+    table: EffectTable
+    lists: Mapping[str, tuple[Feature, ...]]
+    selection: Summary
+    confirmation: Summary
+    groups: Mapping[str, Summary]
+    shared: int
+    settings: Settings
+    head: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many latents were tested, selected, confirmed, and of which direction."""
+        selected = self.table["q"] <= self.settings.alpha
+        named = {name: len(items) for name, items in self.lists.items()}
+        tested = {"tested": len(self.table), "selected": int(selected.sum())}
+        return {**tested, "confirmed": sum(named.values()), **named, "shared_prompts_dropped": self.shared}
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, summaries and settings as a JSON object."""
+        return {
+            "counts": self.counts,
+            "alpha": self.settings.alpha,
+            "min_prompts": self.settings.min_prompts,
+            "seed": self.settings.seed,
+            "selection": self.selection.as_json(),
+            "confirmation": self.confirmation.as_json(),
+            "groups": {name: group.as_json() for name, group in self.groups.items()},
+        }
+
+    def features(self, *, model: str, goal: str, data: Mapping[str, str]) -> Features:
+        """The content of `features.json`.
+
+        Args:
+            model: the model's id or folder name.
+            goal: what the lists promote or harm, in words.
+            data: SHA-256 of each data file by name.
+        """
+        return Features(self.head, model, goal, self.lists, {**self.as_json(), "data": dict(data)})
+
+
+def discover(
+    pairs: ScoredRows, confirm: ScoredRows | None = None, settings: Settings | None = None
+) -> Discovery:
+    """Finds the latents that promote or harm what the pairs prefer.
+
+    Args:
+        pairs: pairs to select on. Without `confirm` half of their prompts is kept for confirmation.
+        confirm: other pairs, scored by the same head; prompts that `pairs` has too are dropped.
+        settings: rates, filter and seed.
+
+    Raises:
+        DataError: fewer than two prompts in one part, scores of two heads, or a column no row has.
+        ConfigError: a rate outside (0, 1).
+    """
+    settings = settings or Settings()
+    parts = _parts(pairs, confirm, settings.seed)
+    groups = _groups(parts.confirmation, settings)
+    table = replicated_effects(
+        parts.selection.latents,
+        parts.confirmation.latents,
+        alpha=settings.alpha,
+        min_prompts=settings.min_prompts,
+        seed=settings.seed,
+    )
+    return Discovery(
+        table=table,
+        lists=_lists(table, parts.confirmation),
+        selection=summarise(parts.selection, settings.seed),
+        confirmation=summarise(parts.confirmation, settings.seed),
+        groups=groups,
+        shared=parts.shared,
+        settings=settings,
+        head=pairs.scored.fingerprint,
+    )
+
+
+def _parts(pairs: ScoredRows, confirm: ScoredRows | None, seed: int) -> Parts:
+    grouped = group_by_prompt(pairs.rows, pairs.scored)
+    if confirm is None:
+        return split_halves(grouped, seed)
+    return drop_shared(grouped, group_by_prompt(confirm.rows, confirm.scored))
+
+
+def summarise(pairs: PromptPairs, seed: int = 0) -> Summary:
+    """Mean margin and pair accuracy with intervals clustered by prompt."""
+    margins = np.asarray(margin_contributions(pairs.latents).sum(axis=1)).ravel()
+    return Summary(
+        prompts=len(pairs),
+        answers=len(pairs.latents.chosen_prompt) + len(pairs.latents.rejected_prompt),
+        margin=mean_interval(margins, seed=seed),
+        accuracy=mean_interval(pair_accuracy(pairs.latents), seed=seed),
+        reward_sd=reward_sd(pairs.latents),
+    )
+
+
+def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
+    if settings.by is None:
+        return {}
+    if not any(settings.by in row.raw for row in pairs.rows):
+        columns = sorted({name for row in pairs.rows for name in row.raw})
+        raise DataError(f"no row has the column {settings.by}", hint=f"the columns are {', '.join(columns)}")
+    values = [str(row.raw.get(settings.by, "(none)")) for row in pairs.rows]
+    groups = {name: [p for p, value in enumerate(values) if value == name] for name in sorted(set(values))}
+    return {name: summarise(pairs.take(prompts), settings.seed) for name, prompts in groups.items()}
+
+
+def _lists(table: EffectTable, confirmation: PromptPairs) -> dict[str, tuple[Feature, ...]]:
+    lists: dict[str, list[Feature]] = {name: [] for name in LISTS}
+    named = np.array([direction(kind) is not None for kind in table["kind"]], dtype=np.bool_)
+    for row in table.take(named).rows():
+        controls = suggested_controls(confirmation.latents, row["latent"], row["kind"])
+        columns = {name: row[name] for name in _FEATURE_COLUMNS}
+        lists[str(direction(row["kind"]))].append(Feature(**columns, controls=controls))
+    return {name: tuple(sorted(items, key=lambda one: -abs(one.effect))) for name, items in lists.items()}

@@ -1,0 +1,222 @@
+"""The effect of every latent on a preference, with its test, interval and name.
+
+Shapes: `P` prompts, `L` latents, `M` tested latents.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sarm_control.discovery.margins import (
+    PairLatents,
+    active_prompts,
+    auroc,
+    firing_rates,
+    margin_contributions,
+    pair_latents,
+    rewards,
+)
+from sarm_control.discovery.naming import name_kinds, name_replicated
+from sarm_control.discovery.statistics import (
+    benjamini_hochberg,
+    bootstrap_means,
+    sign_flip_test,
+)
+from sarm_control.discovery.table import EffectTable
+from sarm_control.errors import ConfigError, DataError
+
+Columns = dict[str, NDArray[Any]]
+
+MIN_DRAWS = 10_000
+MAX_DRAWS = 200_000
+
+
+class Tested(NamedTuple):
+    """Effects and tests of M latents on one set of prompts, [M] float64 each."""
+
+    effect: NDArray[np.float64]
+    p: NDArray[np.float64]
+
+
+def margin_effects(
+    chosen: Any,
+    rejected: Any,
+    chosen_prompt: ArrayLike,
+    rejected_prompt: ArrayLike,
+    head: ArrayLike,
+    *,
+    alpha: float = 0.05,
+    min_prompts: int = 10,
+    seed: int = 0,
+) -> EffectTable:
+    """How much each latent moves chosen above rejected, tested and named on the same prompts.
+
+    The p-values are valid, but effects of latents picked by their size are quoted
+    too large here; `replicated_effects` quotes them from prompts not used to pick.
+
+    Args:
+        chosen: latents of the chosen answers: `SparseLatents`, scipy sparse or an [Nc, L] array.
+        rejected: latents of the rejected answers, [Nr, L].
+        chosen_prompt: [Nc] the prompt of each chosen answer; equal labels are one prompt.
+        rejected_prompt: [Nr] the prompt of each rejected answer.
+        head: [L] head weights.
+        alpha: false discovery rate below which a latent is named.
+        min_prompts: latents active in fewer prompts are left out, whatever their labels.
+        seed: the same seed gives the same table.
+
+    Returns:
+        One row per tested latent: latent, weight, kind, effect (reward units, mean over
+        prompts), low, high (95 % BCa over prompts), p (two-sided sign flip), q
+        (Benjamini-Hochberg), effect_sd (in SDs of the reward over answers),
+        share_of_margin, d_z, rate_chosen, rate_rejected, auroc, n_prompts_active.
+
+    Raises:
+        DataError: sizes that do not fit, or a prompt without both kinds of answer.
+    """
+    pairs = pair_latents(chosen, rejected, chosen_prompt, rejected_prompt, head)
+    latents = latents_to_test(pairs, min_prompts)
+    tested = _tested(pairs, latents, enough_draws(len(latents), alpha), seed)
+    q = benjamini_hochberg(tested.p)
+    kinds = name_kinds(pairs.head[latents], tested.effect, q <= alpha)
+    described = _described(pairs, latents, seed)
+    tests: Columns = {"p": tested.p, "q": q}
+    counts: Columns = {"n_prompts_active": active_prompts(pairs)[latents]}
+    return _table(pairs, latents, kinds, described, tests, counts)
+
+
+def replicated_effects(
+    selection: PairLatents,
+    confirmation: PairLatents,
+    *,
+    alpha: float = 0.05,
+    min_prompts: int = 10,
+    seed: int = 0,
+) -> EffectTable:
+    """Latents selected on some prompts, their effects quoted from others.
+
+    A latent is *selected* when q <= alpha on the selection prompts (Benjamini-Hochberg
+    over all tested latents) and *confirmed* when on the confirmation prompts its effect
+    has the same sign and q_confirm <= alpha (two-sided, over the selected latents only).
+
+    Args:
+        selection: answers to the prompts used to select.
+        confirmation: answers to other prompts, scored by the same head.
+        alpha: false discovery rate of both steps.
+        min_prompts: latents active in fewer selection prompts are left out, whatever their labels.
+        seed: the same seed gives the same table.
+
+    Returns:
+        The columns of `margin_effects`, where effect, low, high, effect_sd,
+        share_of_margin, d_z, the rates and auroc are of the confirmation prompts, p, q and
+        n_prompts_active of the selection prompts, and three more: selection_effect,
+        p_confirm, q_confirm (both NaN for a latent that was not selected).
+
+    Raises:
+        DataError: the two parts were scored by different heads, or one has fewer than two prompts.
+    """
+    _check_parts(selection, confirmation, alpha)
+    latents = latents_to_test(selection, min_prompts)
+    draws = enough_draws(len(latents), alpha)
+    first = _tested(selection, latents, draws, seed)
+    q = benjamini_hochberg(first.p)
+    selected = q <= alpha
+    p_confirm, q_confirm = np.full((2, len(latents)), math.nan)
+    p_confirm[selected] = _tested(confirmation, latents[selected], draws, seed).p
+    q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
+    described = _described(confirmation, latents, seed)
+    kinds = name_replicated(
+        selection.head[latents], first.effect, described["effect"], selected, q_confirm <= alpha
+    )
+    tests: Columns = {"p": first.p, "q": q}
+    others: Columns = {
+        "selection_effect": first.effect,
+        "n_prompts_active": active_prompts(selection)[latents],
+        "p_confirm": p_confirm,
+        "q_confirm": q_confirm,
+    }
+    return _table(confirmation, latents, kinds, described, tests, others)
+
+
+def latents_to_test(pairs: PairLatents, min_prompts: int) -> NDArray[np.int64]:
+    """[M] latents active in at least `min_prompts` prompts; labels play no part."""
+    if min_prompts < 1:
+        raise ConfigError(f"min_prompts is {min_prompts}, wants at least 1")
+    return np.flatnonzero(active_prompts(pairs) >= min_prompts)
+
+
+def enough_draws(tests: int, alpha: float) -> int:
+    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own."""
+    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, MAX_DRAWS))
+
+
+def _check_parts(selection: PairLatents, confirmation: PairLatents, alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha is {alpha}, wants a rate between 0 and 1", hint="try --alpha 0.05")
+    if not np.array_equal(selection.head, confirmation.head):
+        raise DataError("selection and confirmation were scored by different heads")
+    for name, part in (("selection", selection), ("confirmation", confirmation)):
+        if part.prompts < 2:
+            raise DataError(
+                f"the {name} part has {part.prompts} prompts, wants at least 2",
+                hint="give more pairs: every distinct prompt counts once",
+            )
+
+
+def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: int) -> Tested:
+    columns = margin_contributions(pairs)[:, latents]
+    effect = np.asarray(columns.sum(axis=0)).ravel() / max(pairs.prompts, 1)
+    return Tested(effect, sign_flip_test(columns, draws=draws, seed=seed))
+
+
+def _described(pairs: PairLatents, latents: NDArray[np.int64], seed: int) -> Columns:
+    contributions = margin_contributions(pairs)
+    columns = contributions[:, latents]
+    effect = np.asarray(columns.sum(axis=0)).ravel() / pairs.prompts
+    ends = bootstrap_means(columns, seed=seed)
+    rates = firing_rates(pairs)
+    return {
+        "effect": effect,
+        "low": ends.low,
+        "high": ends.high,
+        "effect_sd": _ratio(effect, reward_sd(pairs)),
+        "share_of_margin": _ratio(effect, float(contributions.sum()) / pairs.prompts),
+        "d_z": _standardised(columns, effect),
+        "rate_chosen": rates.chosen[latents],
+        "rate_rejected": rates.rejected[latents],
+        "auroc": auroc(pairs, latents),
+    }
+
+
+def reward_sd(pairs: PairLatents) -> float:
+    """SD (n-1) of the reward over all answers."""
+    paid = np.concatenate(rewards(pairs))
+    return float(paid.std(ddof=1)) if len(paid) > 1 else 0.0
+
+
+def _standardised(columns: Any, effect: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[M] d_z, the mean over prompts in units of its SD (n-1) over prompts; 0 where the SD is 0."""
+    count = columns.shape[0]
+    squares = np.asarray(columns.multiply(columns).sum(axis=0)).ravel()
+    deviations = np.maximum(squares - count * effect**2, 0)
+    sd = np.sqrt(deviations / max(count - 1, 1))
+    usable = deviations > 1e-12 * squares
+    return np.where(usable, effect / np.where(usable, sd, 1.0), 0.0)
+
+
+def _ratio(values: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
+    return values / unit if unit else np.full(len(values), math.nan)
+
+
+def _table(
+    pairs: PairLatents,
+    latents: NDArray[np.int64],
+    kinds: NDArray[np.str_],
+    described: Columns,
+    tests: Columns,
+    others: Columns,
+) -> EffectTable:
+    effects = {name: described.pop(name) for name in ("effect", "low", "high")}
+    first: Columns = {"latent": latents, "weight": pairs.head[latents], "kind": kinds}
+    return EffectTable({**first, **effects, **tests, **described, **others})

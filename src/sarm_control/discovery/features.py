@@ -1,0 +1,202 @@
+"""`features.json`: the named lists of latents a discovery found, bound to one head.
+
+Latent numbers mean nothing under another head, so a file is refused by any model
+whose head has another fingerprint. `features.json#harms[:3]` names a part of it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sarm_control.control.edits import Edit
+from sarm_control.control.penalties import Penalty
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.files import write_json
+
+FORMAT = "sarm-features-1"
+LISTS = ("promotes", "harms")
+
+_SPEC = re.compile(r"@?(?P<path>.+)#(?P<list>[A-Za-z_]+)(\[(?P<part>[-\d:\s]*)\])?")
+_EXAMPLE = "write it like features.json#harms[:3]"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One latent that promotes or harms, with its evidence.
+
+    Effects, rates and auroc are of the confirmation prompts, p and q of the selection.
+
+    Args:
+        latent: its number under the head the file names.
+        kind: such as "paid-for-bad".
+        weight: its head weight.
+        effect: mean margin contribution, reward units.
+        low: lower end of the 95 % interval of the effect.
+        high: upper end.
+        p: two-sided sign-flip p.
+        q: Benjamini-Hochberg over all tested latents.
+        q_confirm: Benjamini-Hochberg over the selected latents, on the confirmation prompts.
+        effect_sd: the effect in SDs of the reward over answers.
+        share_of_margin: the effect over the mean margin.
+        rate_chosen: share of chosen answers in which it is active.
+        rate_rejected: share of rejected answers in which it is active.
+        auroc: probability that z is larger in a chosen answer.
+        controls: what to do about it, for a latent that harms.
+    """
+
+    latent: int
+    kind: str
+    weight: float
+    effect: float
+    low: float
+    high: float
+    p: float
+    q: float
+    q_confirm: float
+    effect_sd: float | None
+    share_of_margin: float | None
+    rate_chosen: float
+    rate_rejected: float
+    auroc: float
+    controls: tuple[Edit | Penalty, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The feature as a JSON object."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**plain, "controls": [control_json(control) for control in self.controls]}
+
+
+@dataclass(frozen=True)
+class Features:
+    """The content of a features file.
+
+    Args:
+        head: fingerprint of the head.
+        model: the model's id or folder name.
+        goal: what the lists promote or harm.
+        lists: "promotes" and "harms", largest effect first.
+        about: counts, settings and hashes of the data, as JSON.
+    """
+
+    head: str
+    model: str
+    goal: str
+    lists: Mapping[str, tuple[Feature, ...]]
+    about: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Writes the file atomically."""
+        lists = {name: [feature.as_json() for feature in items] for name, items in self.lists.items()}
+        head = {"format": FORMAT, "head": self.head, "model": self.model, "goal": self.goal}
+        write_json(path, {**head, **self.about, "lists": lists})
+
+
+def control_json(control: Edit | Penalty) -> dict[str, dict[str, Any]]:
+    """`{"edit": {...}}` or `{"penalty": {...}}` with the fields that are set."""
+    fields = {field.name: getattr(control, field.name) for field in dataclasses.fields(control)}
+    set_fields = {name: value for name, value in fields.items() if value is not None}
+    if isinstance(control, Edit):
+        return {"edit": set_fields}
+    if control.form != "sigmoid":
+        set_fields.pop("temperature")
+    return {"penalty": set_fields}
+
+
+def load_features(path: Path | str, fingerprint: str) -> Features:
+    """Reads a features file for the model whose head has this fingerprint.
+
+    Raises:
+        DataError: the file is missing or not a features file, or it was made on another
+            head; the message names both fingerprints.
+    """
+    path = Path(path)
+    content = _read(path)
+    head = content.pop("head")
+    if head != fingerprint:
+        raise DataError(
+            f"{path}: found on the head {head}, this model has the head {fingerprint}; "
+            "latent numbers mean other things there",
+            hint="run sarm discover with this model",
+        )
+    try:
+        lists = {
+            name: tuple(_feature(item) for item in items) for name, items in content.pop("lists").items()
+        }
+        return Features(head, content.pop("model"), content.pop("goal"), lists, content)
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise DataError(f"{path}: not a features file: {error}", hint="make it with sarm discover") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", hint="make it with sarm discover") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}", hint="make it with sarm discover") from error
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != FORMAT or "head" not in content:
+        raise DataError(
+            f"{path}: not a features file (format {found!r}, wants {FORMAT!r})",
+            hint="make it with sarm discover",
+        )
+    return dict(content)
+
+
+def _feature(item: Mapping[str, Any]) -> Feature:
+    known = {field.name for field in dataclasses.fields(Feature)}
+    fields = {name: value for name, value in item.items() if name in known}
+    controls = tuple(_control(control) for control in item.get("controls", ()))
+    return Feature(**{**fields, "controls": controls})
+
+
+def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:
+    if "edit" in item:
+        return Edit(**item["edit"])
+    return Penalty(**item["penalty"])
+
+
+def select(spec: str, fingerprint: str) -> tuple[Feature, ...]:
+    """The latents that `features.json#harms[:3]` names; a leading `@` is allowed.
+
+    Args:
+        spec: `FILE#LIST`, `FILE#LIST[i]` or `FILE#LIST[start:stop]`, counted as in Python.
+        fingerprint: of the head of the model they are meant for.
+
+    Raises:
+        ConfigError: the text is not such a name, the list does not exist, or nothing is in that part.
+        DataError: the file cannot be used with this head.
+    """
+    found = _SPEC.fullmatch(spec.strip())
+    if found is None:
+        raise ConfigError(f"{spec!r} does not name a list of features", hint=_EXAMPLE)
+    lists = load_features(found["path"], fingerprint).lists
+    name = found["list"]
+    if name not in lists:
+        raise ConfigError(f"{spec}: no list {name}", hint=f"the lists are {', '.join(lists)}")
+    chosen = _part(lists[name], found["part"], spec)
+    if not chosen:
+        raise ConfigError(
+            f"{spec}: nothing there, {name} has {len(lists[name])} latents",
+            hint="an empty list is a null result of the discovery: there is nothing to control",
+        )
+    return chosen
+
+
+def _part(items: Sequence[Feature], part: str | None, spec: str) -> tuple[Feature, ...]:
+    if part is None:
+        return tuple(items)
+    try:
+        ends = [int(end) if end.strip() else None for end in part.split(":")]
+    except ValueError:
+        raise ConfigError(f"{spec}: [{part}] is not a slice", hint=_EXAMPLE) from None
+    if len(ends) == 1 and ends[0] is not None:
+        index = ends[0] if ends[0] >= 0 else ends[0] + len(items)
+        return tuple(items[index : index + 1]) if index >= 0 else ()
+    if len(ends) != 2:
+        raise ConfigError(f"{spec}: [{part}] is not a slice", hint=_EXAMPLE)
+    return tuple(items[ends[0] : ends[1]])

@@ -1,0 +1,71 @@
+"""A small column table: numpy columns of equal length, written as Parquet."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.files import atomic_file
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """One row per tested latent, ascending by latent.
+
+    `table["effect"]` is a numpy column, `len(table)` the number of rows,
+    `table.rows()` gives dicts, `table.to_arrow()` a `pyarrow.Table`; anything that
+    reads the Arrow stream protocol (pandas, polars, pyarrow) takes the table as it is.
+
+    Args:
+        columns: name to [M] column, all of one length.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.columns[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
+        return tuple(self.columns)
+
+    def take(self, rows: NDArray[Any]) -> "EffectTable":
+        """The chosen rows, by index or by a mask."""
+        return EffectTable({name: column[rows] for name, column in self.columns.items()})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row as a dict of Python values; NaN becomes None."""
+        for values in zip(*(column.tolist() for column in self.columns.values()), strict=True):
+            yield {name: _plain(value) for name, value in zip(self.columns, values, strict=True)}
+
+    def to_arrow(self) -> Any:
+        """The same as a `pyarrow.Table`; NaN becomes null."""
+        import pyarrow as pa
+
+        arrays = {
+            name: pa.array(column, mask=np.isnan(column) if column.dtype.kind == "f" else None)
+            for name, column in self.columns.items()
+        }
+        return pa.table(arrays)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def write_parquet(self, path: Path) -> None:
+        """Writes the table atomically."""
+        import pyarrow.parquet as pq
+
+        with atomic_file(path) as temporary:
+            pq.write_table(self.to_arrow(), temporary)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

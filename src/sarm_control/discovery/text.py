@@ -1,0 +1,142 @@
+"""A discovery as text: a short table for people, and a YAML file of controls with their evidence."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from sarm_control.control.edits import Edit
+from sarm_control.discovery.discover import Discovery, Summary
+from sarm_control.discovery.features import Feature, control_json
+from sarm_control.discovery.statistics import Interval
+
+_COLUMNS = (
+    "latent",
+    "kind",
+    "effect",
+    "95 % interval",
+    "SDs",
+    "of margin",
+    "q",
+    "chosen",
+    "rejected",
+    "AUROC",
+)
+
+
+def summary_text(found: Discovery, *, top: int = 10) -> str:
+    """What was found, in a few lines and two tables; a null result is said as one.
+
+    Args:
+        found: the discovery.
+        top: latents shown of each list.
+    """
+    lines = [*_parts_lines(found), "", _counts_line(found)]
+    for name, items in found.lists.items():
+        lines += ["", *_list_lines(found, name, items, top)]
+    return "\n".join(lines) + "\n"
+
+
+def _parts_lines(found: Discovery) -> Iterator[str]:
+    yield f"selection     {_summary_line(found.selection)}"
+    yield f"confirmation  {_summary_line(found.confirmation)}"
+    for name, group in found.groups.items():
+        yield f"  {found.settings.by} = {name}: {_summary_line(group)}"
+    if found.shared:
+        yield f"{found.shared} prompts in both files were dropped from the confirmation"
+
+
+def _summary_line(part: Summary) -> str:
+    sds = f" ({part.margin.mean / part.reward_sd:+.2f} SD)" if part.reward_sd else ""
+    return (
+        f"{part.prompts} prompts, {part.answers} answers: mean margin {_interval(part.margin, '+.4g')}{sds}, "
+        f"pair accuracy {_interval(part.accuracy, '.3f')}"
+    )
+
+
+def _interval(value: Interval, style: str) -> str:
+    if value.n < 2:
+        return f"{value.mean:{style}} (n = {value.n}: no interval)"
+    return f"{value.mean:{style}} [{value.low:{style}}, {value.high:{style}}]"
+
+
+def _counts_line(found: Discovery) -> str:
+    counts, rate = found.counts, found.settings.alpha
+    return (
+        f"{counts['tested']} latents tested (active in >= {found.settings.min_prompts} selection prompts), "
+        f"{counts['selected']} selected (q <= {rate:g}), "
+        f"{counts['confirmed']} confirmed (same sign, q <= {rate:g} on the confirmation prompts)"
+    )
+
+
+def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int) -> list[str]:
+    if not items:
+        return [
+            f"no latent {name} at q <= {found.settings.alpha:g}: that is a null result "
+            f"(n = {found.selection.prompts} selection and {found.confirmation.prompts} confirmation prompts)"
+        ]
+    shown = f", the {top} largest" if len(items) > top else ""
+    title = f"{name}: {len(items)} latents{shown} (effects in reward units, on the confirmation prompts)"
+    return [title, *_aligned([_COLUMNS, *(_cells(feature) for feature in items[:top])])]
+
+
+def _cells(one: Feature) -> tuple[str, ...]:
+    return (
+        str(one.latent),
+        one.kind,
+        f"{one.effect:+.3g}",
+        f"[{one.low:+.3g}, {one.high:+.3g}]",
+        "" if one.effect_sd is None else f"{one.effect_sd:+.3f}",
+        "" if one.share_of_margin is None else f"{100 * one.share_of_margin:+.1f} %",
+        f"{one.q:.2g}",
+        f"{100 * one.rate_chosen:.1f} %",
+        f"{100 * one.rate_rejected:.1f} %",
+        f"{one.auroc:.2f}",
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def controls_yaml(found: Discovery, *, model: str) -> str:
+    """The suggested controls of every harming latent as a piece of a run file, with the evidence as comments.
+
+    Args:
+        found: the discovery.
+        model: the model's id or folder name.
+    """
+    harms = found.lists["harms"]
+    header = [
+        "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
+        f"# model {model}, head {found.head}",
+        f"# effects: reward units, n = {found.confirmation.prompts} confirmation prompts",
+    ]
+    if not harms:
+        header.append("# No latent harms: a null result, nothing to control.")
+    lines = [*header, "reward:"]
+    for key in ("edits", "penalties"):
+        items = list(_yaml_items(harms, edits=key == "edits"))
+        lines += [f"  {key}:", *items] if items else [f"  {key}: []"]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_items(harms: Sequence[Feature], *, edits: bool) -> Iterator[str]:
+    for feature in harms:
+        for control in feature.controls:
+            if isinstance(control, Edit) == edits:
+                (fields,) = control_json(control).values()
+                yield f"    # {_evidence(feature)}"
+                yield f"    - {_flow(fields)}"
+
+
+def _flow(fields: dict[str, object]) -> str:
+    return "{" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in fields.items()) + "}"
+
+
+def _evidence(one: Feature) -> str:
+    return (
+        f"{one.latent}, {one.kind}: w {one.weight:+.3g}, effect {one.effect:+.3g} "
+        f"[{one.low:+.3g}, {one.high:+.3g}], q {one.q:.2g}, "
+        f"active in {100 * one.rate_chosen:.1f} % of chosen and {100 * one.rate_rejected:.1f} % of rejected"
+    )

@@ -1,0 +1,150 @@
+"""The `sarm discover` command: its files, its messages, and that a run can be repeated."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from sarm_control.cli import main
+from sarm_control.control import Edit, Penalty
+from sarm_control.discovery.features import load_features, select
+
+GOOD = ("sorry i cannot help you with that", "no that is not safe", "we cannot answer that please")
+BAD = ("sure here is how you open the lock", "yes here the steps one two three", "sure always cook the bomb")
+
+
+def write_pairs(path: Path, prompts: int, *, start: int = 0, turned: bool = False) -> Path:
+    words = ("cook", "lock", "bomb", "door", "bread", "pick", "open", "answer")
+    names = list(itertools.product(("how do i", "what is", "why", "can you help i", "please"), words, words))
+    rows = []
+    for number in range(start, start + prompts):
+        prompt = f"{names[number][0]} {names[number][1]} the {names[number][2]} ?"
+        good = [f"{GOOD[number % 3]} .", f"{GOOD[(number + 1) % 3]} !"]
+        bad = [f"{BAD[number % 3]} .", f"{BAD[number // 3 % 3]} {'three ' * (number % 4)}!"]
+        chosen, rejected = (bad, good) if turned else (good, bad)
+        row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "half": number % 2}
+        rows.append(json.dumps(row))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", 120)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path, pairs: Path) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["discover", "--model", tiny_sarm_folder, pairs, "-o", folder / "found", "--by", "half"]
+    extras = ["--json", folder / "summary.json", "--write-controls", folder / "controls.yaml"]
+    assert main([str(word) for word in (*arguments, *extras)]) == 0
+    return folder
+
+
+def test_the_folder_holds_the_effects_the_features_and_a_manifest(run: Path, tiny_sarm, pairs: Path) -> None:
+    assert sorted(path.name for path in (run / "found").iterdir()) == [
+        "effects.parquet",
+        "features.json",
+        "manifest.json",
+    ]
+    features = load_features(run / "found" / "features.json", tiny_sarm.fingerprint)
+    assert {name: bool(items) for name, items in features.lists.items()} == {"promotes": True, "harms": True}
+    assert features.about["selection"]["prompts"] == features.about["confirmation"]["prompts"] == 60
+    manifest = json.loads((run / "found" / "manifest.json").read_text())
+    assert manifest["inputs"].keys() == features.about["data"].keys() == {"pairs.jsonl"}
+    assert str(pairs.parent) not in (run / "found" / "manifest.json").read_text()
+
+
+def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm, pairs: Path) -> None:
+    """Oracle: removing a latent moves the mean margin of the confirmation prompts by minus its effect."""
+    harm = select(f"{run / 'found' / 'features.json'}#harms[0]", tiny_sarm.fingerprint)[0]
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    weight = tiny_sarm.head.weight.copy()
+    weight[harm.latent] = 0
+    with_latent, without = (margins(model, rows) for model in (tiny_sarm, tiny_sarm.with_head(weight)))
+    moved = with_latent - without
+    table = pq.read_table(run / "found" / "effects.parquet").to_pylist()
+    (line,) = [line for line in table if line["latent"] == harm.latent]
+    assert line["effect"] == harm.effect
+    # the halves have 60 prompts each: their mean is the effect on all prompts
+    assert (line["effect"] + line["selection_effect"]) / 2 == pytest.approx(moved.mean(), abs=1e-5)
+
+
+def margins(model, rows) -> np.ndarray:
+    flat = [(row["prompt"], answer) for row in rows for answer in row["chosen"] + row["rejected"]]
+    rewards = model.score([prompt for prompt, _ in flat], [answer for _, answer in flat]).rewards
+    sides = rewards.reshape(len(rows), 2, 2).mean(axis=2)
+    return sides[:, 0] - sides[:, 1]
+
+
+def test_controls_are_a_piece_of_a_run_file(run: Path) -> None:
+    reward = yaml.safe_load((run / "controls.yaml").read_text())["reward"]
+    assert [Edit(**item).latent for item in reward["edits"]]
+    assert all(Penalty(**item).alpha for item in reward["penalties"])
+
+
+def test_the_json_summary_agrees_with_the_table(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    table = pq.read_table(run / "found" / "effects.parquet").to_pylist()
+    assert summary["counts"]["tested"] == len(table)
+    assert summary["counts"]["selected"] == sum(line["q"] <= 0.05 for line in table)
+    assert summary["groups"].keys() == {"0", "1"}
+    assert summary["confirmation"]["mean_margin"]["n"] == 60
+
+
+def test_turning_the_preference_round_exchanges_the_lists(
+    run: Path, tiny_sarm, tiny_sarm_folder: Path, tmp_path: Path
+) -> None:
+    turned = write_pairs(tmp_path / "turned.jsonl", 120, turned=True)
+    out = tmp_path / "found"
+    assert main(["discover", "--model", str(tiny_sarm_folder), str(turned), "-o", str(out)]) == 0
+    before = load_features(run / "found" / "features.json", tiny_sarm.fingerprint).lists
+    after = load_features(out / "features.json", tiny_sarm.fingerprint).lists
+    assert {one.latent for one in after["harms"]} == {one.latent for one in before["promotes"]}
+    assert {one.latent for one in after["promotes"]} == {one.latent for one in before["harms"]}
+
+
+def test_another_file_confirms_and_the_same_command_gives_the_same_bytes(
+    tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_pairs(tmp_path / "other.jsonl", 60, start=100)
+    for name in ("one", "two"):
+        words = ["discover", pairs, "--confirm", other, "--model", tiny_sarm_folder, "-o", tmp_path / name]
+        assert main([str(word) for word in words]) == 0
+    for name in ("features.json", "effects.parquet", "manifest.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    text = capsys.readouterr().out
+    assert "selection     120 prompts, 480 answers" in text
+    assert "confirmation  40 prompts, 160 answers" in text
+    assert "20 prompts in both files were dropped from the confirmation" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{pairs}", "-o", "{new}", "--alpha", "2"], "--alpha"),
+        (["-o", "{new}"], "no file of pairs was given"),
+        (["{answers}", "-o", "{new}"], r"no answer field"),
+        (["{pairs}", "-o", "{taken}"], "exists already"),
+        (["{pairs}", "-o", "{pairs}", "--overwrite"], "is an input too"),
+        (["{pairs}", "--confirm", "{pairs}", "-o", "{new}"], "confirmation part has 0 prompts"),
+        (["{pairs}", "-o", "{new}", "--by", "topic"], "no row has the column topic"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    words: list[str], message: str, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "answers.jsonl").write_text('{"prompt": "why ?", "text": "no"}\n')
+    names = {"pairs": pairs, "new": tmp_path / "new", "taken": tmp_path / "taken"}
+    names["answers"] = tmp_path / "answers.jsonl"
+    filled = [word.format(**names) for word in words]
+    assert main(["discover", "--model", str(tiny_sarm_folder), *filled]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "taken"]

@@ -1,0 +1,163 @@
+"""From rows and scores to a discovery: pooling, halves, confirmation files, text and YAML."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.sparse import vstack
+
+from sarm_control.control import Edit, Penalty
+from sarm_control.conversation.rows import Row
+from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.margins import margin_contributions
+from sarm_control.discovery.prompts import drop_shared, group_by_prompt, split_halves
+from sarm_control.discovery.text import controls_yaml, summary_text
+from sarm_control.errors import DataError
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import from_scipy
+
+from .test_effects import KINDS, PLANTED
+from .worlds import make_world
+
+ANSWERS = 3
+
+
+def row(number, chosen, rejected, prompt=None, **raw):
+    return Row(
+        Path("p.jsonl"), number, raw, "pair", prompt or f"prompt {number}", chosen=chosen, rejected=rejected
+    )
+
+
+def scored_rows(world, *, start=0, **raw):
+    """One row per prompt; its answers' latents are the world's."""
+    prompts = len(world.chosen_prompt) // ANSWERS
+    rows, order = [], []
+    for p in range(prompts):
+        sides = [tuple(f"{side} {p} {j}" for j in range(ANSWERS)) for side in ("good", "bad")]
+        rows.append(row(p + start, *sides, **{name: values[p % len(values)] for name, values in raw.items()}))
+        order += [*range(p * ANSWERS, (p + 1) * ANSWERS)]
+        order += [prompts * ANSWERS + n for n in range(p * ANSWERS, (p + 1) * ANSWERS)]
+    latents = from_scipy(vstack([world.chosen, world.rejected], format="csr")[order])
+    return ScoredRows(rows, scores(latents, world.head))
+
+
+def scores(latents, head):
+    head = np.asarray(head, dtype=np.float32)
+    count = len(latents)
+    return Scored(
+        rewards=latents.dot(head), latents=latents, head=head, truncated=np.zeros(count, np.int64),
+        ended=np.ones(count, bool), lengths=np.ones(count, np.int64), fingerprint="head-1",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    return discover(scored_rows(make_world(prompts=400, planted=PLANTED)), settings=Settings(seed=1))
+
+
+def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
+    named = {one.latent: one.kind for items in found.lists.values() for one in items}
+    assert named.items() >= KINDS.items()
+    assert len(named) <= len(KINDS) + 1
+    harms = {one.latent: one.controls for one in found.lists["harms"]}
+    assert harms[20] == (Penalty(20, tau=0.0, alpha="1sd"), Edit(20, max=0.0))
+    assert harms[42] == (Edit(42, scale=0.0),)
+    assert all(one.low <= one.effect <= one.high < 0 for one in found.lists["harms"])
+    assert all(0 < one.low <= one.effect <= one.high for one in found.lists["promotes"])
+
+
+def test_halves_are_disjoint_and_do_not_depend_on_the_order_of_the_rows(found):
+    assert (found.selection.prompts, found.confirmation.prompts, found.shared) == (200, 200, 0)
+    pairs = scored_rows(make_world(prompts=31))
+    grouped = group_by_prompt(*pairs)
+    parts = split_halves(grouped, 0)
+    assert (len(parts.selection), len(parts.confirmation)) == (16, 15)
+    assert set(parts.selection.keys).isdisjoint(parts.confirmation.keys)
+    backwards = split_halves(grouped.take(range(30, -1, -1)), 0)
+    assert set(backwards.selection.keys) == set(parts.selection.keys)
+    assert set(split_halves(grouped, 1).selection.keys) != set(parts.selection.keys)
+
+
+def test_summary_equals_the_rewards(found):
+    world = make_world(prompts=400, planted=PLANTED)
+    good = (world.chosen @ world.head).reshape(-1, ANSWERS)
+    bad = (world.rejected @ world.head).reshape(-1, ANSWERS)
+    total = (found.selection.margin.mean + found.confirmation.margin.mean) / 2
+    assert total == pytest.approx((good.mean(1) - bad.mean(1)).mean(), abs=1e-6)
+    accuracy = (good[:, :, None] > bad[:, None, :]).mean()
+    assert (found.selection.accuracy.mean + found.confirmation.accuracy.mean) / 2 == pytest.approx(accuracy)
+
+
+def test_rows_with_the_same_prompt_are_one_prompt_and_a_repeated_answer_counts_once():
+    latents = from_scipy(np_csr([[1.0], [0.0], [1.0], [4.0], [3.0], [0.0]]))
+    rows = [
+        row(1, ("a",), ("b",), prompt="same"),
+        row(2, ("a",), ("c",), prompt="same"),
+        row(3, ("d",), ("e",), prompt="other"),
+    ]
+    pairs = group_by_prompt(rows, scores(latents, [0.5]))
+    assert len(pairs) == 2
+    # same: chosen a = 1, rejected b = 0 and c = 4; other: chosen 3, rejected 0
+    np.testing.assert_allclose(margin_contributions(pairs.latents).toarray(), [[0.5 * (1 - 2)], [0.5 * 3]])
+
+
+def np_csr(rows):
+    from scipy.sparse import csr_array
+
+    return csr_array(np.array(rows))
+
+
+def test_prompts_shared_with_the_selection_are_dropped_from_the_confirmation():
+    world = make_world(prompts=60, planted=PLANTED)
+    first = scored_rows(world)
+    second = scored_rows(world, start=50)
+    result = discover(first, second, Settings(min_prompts=5))
+    assert (result.selection.prompts, result.confirmation.prompts, result.shared) == (60, 50, 10)
+    assert "10 prompts in both files were dropped" in summary_text(result)
+    with pytest.raises(DataError, match="the confirmation part has 0 prompts"):
+        discover(first, first)
+    parts = drop_shared(group_by_prompt(*first), group_by_prompt(*second))
+    assert set(parts.selection.keys).isdisjoint(parts.confirmation.keys)
+
+
+def test_a_null_result_is_printed_as_one():
+    result = discover(scored_rows(make_world(prompts=40, latents=30)))
+    text = summary_text(result)
+    assert "no latent harms at q <= 0.05: that is a null result (n = 20 selection and 20 confirmation" in text
+    assert yaml.safe_load(controls_yaml(result, model="m")) == {"reward": {"edits": [], "penalties": []}}
+
+
+def test_text_shows_counts_intervals_and_the_largest_latents(found):
+    text = summary_text(found, top=1)
+    assert "200 prompts, 1200 answers: mean margin" in text
+    assert re.search(r"pair accuracy 0\.\d+ \[0\.\d+, 0\.\d+\]", text)
+    assert f"{len(found.table)} latents tested" in text
+    assert text.count("paid-for") + text.count("charged-for") == 2
+
+
+def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
+    text = controls_yaml(found, model="tiny")
+    content = yaml.safe_load(text)["reward"]
+    suggested = [control for one in found.lists["harms"] for control in one.controls]
+    assert [Edit(**item) for item in content["edits"]] == [one for one in suggested if isinstance(one, Edit)]
+    assert [Penalty(**item) for item in content["penalties"]] == [
+        one for one in suggested if isinstance(one, Penalty)
+    ]
+    assert text.count("effect -") == len(suggested)
+
+
+def test_groups_summarise_the_confirmation_prompts_and_an_unknown_column_is_named():
+    pairs = scored_rows(make_world(prompts=60), subset=["refuse", "respond"])
+    result = discover(pairs, settings=Settings(by="subset"))
+    assert set(result.groups) == {"refuse", "respond"}
+    assert sum(group.prompts for group in result.groups.values()) == result.confirmation.prompts
+    with pytest.raises(DataError, match="no row has the column subsets"):
+        discover(pairs, settings=Settings(by="subsets"))
+
+
+def test_scores_of_other_rows_are_refused():
+    pairs = scored_rows(make_world(prompts=4))
+    with pytest.raises(DataError, match="24 scores were given for 18 answers"):
+        group_by_prompt(pairs.rows[:3], pairs.scored)

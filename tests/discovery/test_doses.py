@@ -1,0 +1,59 @@
+"""The control of a harming latent: its kind decides which, and its dose cancels what it pays."""
+
+import numpy as np
+import pytest
+
+from sarm_control.control.edits import Edit
+from sarm_control.control.penalties import Penalty
+from sarm_control.discovery.doses import suggested_controls, typical_payment
+from sarm_control.discovery.effects import reward_sd
+from sarm_control.discovery.margins import latent_values, pair_latents
+
+from .worlds import Planted, make_world
+
+
+def planted(weight, rate_chosen, rate_rejected):
+    return pair_latents(*make_world(planted={5: Planted(weight, rate_chosen, rate_rejected)}))
+
+
+def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
+    pairs = planted(0.02, 0.05, 0.4)
+    penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
+    assert penalty == Penalty(5, tau=0.0, alpha="1sd")
+    assert cap == Edit(5, max=0.0)
+
+
+def test_the_dose_rises_until_it_cancels_what_the_latent_pays():
+    pairs = planted(1.0, 0.05, 0.4)
+    penalty, _ = suggested_controls(pairs, 5, "paid-for-bad")
+    assert isinstance(penalty, Penalty)
+    alpha = float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs)
+    assert alpha >= typical_payment(pairs, 5, float(penalty.tau)) > reward_sd(pairs)
+    assert alpha <= 1.02 * typical_payment(pairs, 5, float(penalty.tau))
+
+
+def test_charged_for_good_loses_its_charge_and_is_never_penalised():
+    assert suggested_controls(planted(-0.02, 0.4, 0.1), 5, "charged-for-good") == (Edit(5, scale=0.0),)
+
+
+@pytest.mark.parametrize("kind", ["paid-for-good", "charged-for-bad", "not significant", "not replicated"])
+def test_latents_that_do_not_harm_get_no_control(kind):
+    assert suggested_controls(planted(0.02, 0.4, 0.1), 5, kind) == ()
+
+
+def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero():
+    world = make_world(prompts=100)
+    for side, shift in ((world.chosen, 1.0), (world.rejected, 4.0)):
+        dense = side.toarray()
+        dense[:, 5] = shift + np.random.default_rng(0).random(len(dense))
+        side.data, side.indices, side.indptr = (lambda m: (m.data, m.indices, m.indptr))(type(side)(dense))
+    head = world.head.copy()
+    head[5] = 0.02
+    pairs = pair_latents(*world._replace(head=head))
+    penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
+    assert isinstance(penalty, Penalty)
+    assert isinstance(cap, Edit)
+    values = latent_values(pairs, 5)
+    assert (values.chosen > penalty.tau).mean() <= 0.05
+    assert (values.rejected > penalty.tau).mean() >= 0.9
+    assert cap.max == pytest.approx(np.median(values.chosen), rel=1e-3)
