@@ -167,6 +167,8 @@ def test_one_corrupted_record_fails_and_is_named(tiny_sarm_folder, records, caps
     assert "recorded.jsonl:7: recorded " in printed
     assert printed.endswith("not verified\n")
     assert run(tiny_sarm_folder, records, "--steps", "8") == 0
+    assert run(tiny_sarm_folder, records, "--share", "0.92") == 1
+    assert run(tiny_sarm_folder, records, "--share", "0.91") == 0
 
 
 def test_corrupted_steered_record_fails(tiny_sarm_folder, records, capsys):

@@ -24,6 +24,12 @@ def verify(
     steps: Annotated[
         float, Parameter(validator=validators.Number(gte=0), help="Tolerance in bfloat16 steps.")
     ] = 2.0,
+    share: Annotated[
+        float,
+        Parameter(
+            validator=validators.Number(gte=0, lte=1), help="Share of rows that has to be within it, 0 to 1."
+        ),
+    ] = 1.0,
     steered_latents: Annotated[
         str | None,
         Parameter(
@@ -41,7 +47,7 @@ def verify(
 
     Rows may also carry reward_steered and active_steered_latents, the reward with the steered
     latents multiplied by 0 and which of them were active. One step at r is 2^(floor(log2 |r|) - 7).
-    The exit code is 1 when a reward is further from its record than the tolerance.
+    The exit code is 1 when fewer rows than --share are within the tolerance.
     """
     from sarm_control.control.specs import check_exists
     from sarm_control.evaluation.scored_rows import score_rows
@@ -58,7 +64,7 @@ def verify(
         for latent in latents:
             check_exists(latent, rm.config.latents)
     scored = score_rows(rm, records.rows, batch_tokens=batch_tokens, progress=progress)
-    result = compare(records, scored, steered_latents=latents, steps=steps)
+    result = compare(records, scored, steered_latents=latents, steps=steps, share=share)
     _print(result, steps)
     if json_file is not None:
         _write(json_file, result, model=model_name(model), steps=steps)

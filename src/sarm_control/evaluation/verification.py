@@ -1,7 +1,9 @@
 """Checks a reward model against recorded rewards, in steps of bfloat16.
 
 Recorded rewards were rounded to bfloat16 (8 significant bits), so two right
-implementations differ by a step or two and by no more.
+implementations differ by a step or two. Near 0 a step is tiny while the rounding inside the trunk
+is not, so rewards recorded there may lie many steps off by a difference of no account:
+the largest difference in reward units is given beside the steps.
 
 Shapes: `N` recorded rows, `S` steered latents.
 """
@@ -96,15 +98,21 @@ class Verification:
 
     Activity is reported and decides nothing: a latent at the edge of TopK may be in or out by
     rounding, and one that matters shows in the steered rewards.
+
+    Args:
+        rewards: the comparison of each recorded reward field.
+        active: the comparison of activity, where it was recorded.
+        share: the share of rows that has to be within the tolerance, 0..1.
     """
 
     rewards: tuple[RewardCheck, ...]
     active: ActiveCheck | None
+    share: float = 1.0
 
     @property
     def passed(self) -> bool:
-        """Whether every reward compared is within the tolerance."""
-        return not any(check.outside for check in self.rewards)
+        """Whether enough rows of every reward field are within the tolerance."""
+        return all(check.share_within >= self.share for check in self.rewards)
 
 
 def bfloat16_step(value: NDArray[np.floating[Any]]) -> Floats:
@@ -142,7 +150,12 @@ def read_recorded(path: Path) -> Recorded:
 
 
 def verify(
-    recorded: Recorded, scored: Scored, *, steered_latents: Sequence[int] = (), steps: float = 2.0
+    recorded: Recorded,
+    scored: Scored,
+    *,
+    steered_latents: Sequence[int] = (),
+    steps: float = 2.0,
+    share: float = 1.0,
 ) -> Verification:
     """Compares scores with their records.
 
@@ -151,13 +164,14 @@ def verify(
         scored: the scores of those rows, in their order.
         steered_latents: [S] the latents whose removal `reward_steered` records.
         steps: the tolerance, in bfloat16 steps at the recorded value.
+        share: the share of rows that has to be within it, 0..1.
     """
     found = scored.rewards.astype(np.float64)
     checks = [_compare("reward", recorded, recorded.reward, found, steps)]
     if np.isfinite(recorded.steered).any():
         removed = found + edit_delta(scored, [Edit(latent, scale=0.0) for latent in steered_latents])
         checks.append(_compare("reward_steered", recorded, recorded.steered, removed, steps))
-    return Verification(tuple(checks), _compare_active(recorded, scored, steered_latents))
+    return Verification(tuple(checks), _compare_active(recorded, scored, steered_latents), share)
 
 
 def _compare(name: str, recorded: Recorded, wanted: Floats, found: Floats, steps: float) -> RewardCheck:
