@@ -241,8 +241,9 @@ def _build(kind: Any, items: Any, key: str) -> list[Any]:
         raise ConfigError(f"{key} must be a list")
     built = []
     for i, item in enumerate(items):
+        entry = _mapping(item, f"{key}[{i}]")
         try:
-            built.append(kind(**_mapping(item, f"{key}[{i}]")))
+            built.append(kind(**entry))
         except ConfigError as error:
             raise ConfigError(f"{key}[{i}]: {error}", hint=error.hint) from error
     return built
@@ -251,4 +252,4 @@ def _build(kind: Any, items: Any, key: str) -> list[Any]:
 def _mapping(item: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
         raise ConfigError(f"{where} must be a mapping with keys, not {item!r}")
-    return item
+    return {str(name): value for name, value in item.items()}

@@ -41,8 +41,8 @@ class HumanKL:
     """Strength of the discriminator's regularisation, > 0; see `fit_log_ratio`."""
     clip: float = 10.0
     """Log ratios are limited to +-clip nats: one classifier cannot tell more than about 8 apart."""
-    replay: int = 16
-    """How many recent policy batches the discriminator is fitted on; 512 rows or more are advisable."""
+    replay: int = 32
+    """How many recent policy batches the discriminator is fitted on; about 1,000 answers are best."""
 
     @model_validator(mode="after")
     def _check(self) -> "HumanKL":

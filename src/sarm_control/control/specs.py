@@ -13,6 +13,8 @@ from sarm_control.errors import ConfigError
 SPEC = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 """Unknown keys, NaN and infinities are refused in every specification."""
 
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
 T = TypeVar("T")
 
 
@@ -45,12 +47,13 @@ def one_line_errors(kind: str) -> Callable[[type[T]], type[T]]:
 def config_error(error: ValidationError, kind: str, names: Iterable[str]) -> ConfigError:
     """The first mistake of a pydantic error as one line, with the closest key for an unknown one."""
     known = list(names)
-    first = error.errors()[0]
+    # a misspelled key also leaves its right name missing: the misspelling is the cause
+    first = min(error.errors(), key=lambda mistake: mistake["type"] not in _UNKNOWN)
     cause = first.get("ctx", {}).get("error")
     path = [known[part] if i == 0 and isinstance(part, int) else part for i, part in enumerate(first["loc"])]
     if isinstance(cause, ConfigError):
         return ConfigError(f"{_dotted(path)}: {cause}" if path else str(cause), hint=cause.hint)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if first["type"] in _UNKNOWN:
         return unknown_key(" ".join([kind, _dotted(path[:-1])]).strip(), str(path[-1]), known)
     if first["type"].startswith("missing"):
         return ConfigError(f"{kind}: {_dotted(path)} is missing")

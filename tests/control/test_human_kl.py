@@ -1,0 +1,176 @@
+"""The human-KL term in a loop: it scores before it learns, restores exactly, and says when it saturates."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from sarm_control.control import Controls, ControlState, HumanKL
+from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
+from sarm_control.latents import HumanBuffer
+from sarm_control.sarm.scored import Scored
+from tests.control.batches import laws_with_kl, scored_from
+
+WIDTH = 8
+CONTROLS = Controls(human_kl=HumanKL(beta=0.5, latents=tuple(range(WIDTH))))
+
+
+def batches(kl: float, n: int = 256, count: int = 3, seed: int = 5) -> tuple[HumanBuffer, list[Scored]]:
+    rng = np.random.default_rng(seed)
+    policy, human = laws_with_kl(kl, WIDTH, rng)
+    buffer = HumanBuffer(tuple(range(WIDTH)), human.draw(1000, rng), "head-a")
+    return buffer, [scored_from(policy.draw(n, rng)) for _ in range(count)]
+
+
+def learnt(kl: float, controls: Controls = CONTROLS) -> tuple[ControlState, list[Scored]]:
+    buffer, drawn = batches(kl)
+    state = controls.start(buffer, seed=1)
+    for batch in drawn[:-1]:
+        state.learn(batch)
+    return state, drawn
+
+
+def test_before_anything_is_learnt_the_log_ratio_is_exactly_zero() -> None:
+    buffer, drawn = batches(1.0)
+    shaped = CONTROLS.shape(drawn[0], CONTROLS.start(buffer))
+    np.testing.assert_array_equal(shaped.human_kl, 0.0)
+    np.testing.assert_array_equal(shaped.total, drawn[0].rewards.astype(np.float64))
+    assert shaped.info["human_kl/fitted"] == 0.0
+
+
+def test_it_scores_a_batch_before_it_learns_from_it() -> None:
+    state, drawn = learnt(1.0)
+    before = CONTROLS.shape(drawn[-1], state)
+    again = CONTROLS.shape(drawn[-1], state)
+    np.testing.assert_array_equal(before.log_ratio, again.log_ratio)
+    state.learn(drawn[-1])
+    assert not np.array_equal(CONTROLS.shape(drawn[-1], state).log_ratio, before.log_ratio)
+
+
+@pytest.mark.parametrize("kl", [0.25, 1.0])
+def test_oracle_the_batch_mean_estimates_the_divergence(kl: float) -> None:
+    state, drawn = learnt(kl)
+    shaped = CONTROLS.shape(drawn[-1], state)
+    assert shaped.info["human_kl/kl"] == pytest.approx(kl, abs=0.25)
+    assert shaped.info["human_kl/kl"] == pytest.approx(float(shaped.log_ratio.mean()))
+    np.testing.assert_allclose(shaped.human_kl, 0.5 * shaped.log_ratio)
+    assert shaped.info["human_kl/saturated"] == 0.0
+    assert 0.5 < shaped.info["human_kl/accuracy"] < 0.9
+
+
+def test_batch_mode_charges_every_answer_the_mean() -> None:
+    batch_mode = Controls(human_kl=HumanKL(0.5, tuple(range(WIDTH)), mode="batch"))
+    state, drawn = learnt(1.0, batch_mode)
+    shaped = batch_mode.shape(drawn[-1], state)
+    np.testing.assert_allclose(shaped.human_kl, 0.5 * shaped.log_ratio.mean())
+    assert np.ptp(shaped.log_ratio) > 1
+
+
+def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:
+    buffer, _ = batches(1.0)
+    far = [scored_from(np.full((64, WIDTH), 20.0) + np.arange(64)[:, None] * 0.1) for _ in range(2)]
+    state = CONTROLS.start(buffer)
+    state.learn(far[0])
+    info = CONTROLS.shape(far[1], state).info
+    assert info["human_kl/saturated"] == 1.0
+    assert info["human_kl/logit_max"] > 10
+    assert info["human_kl/clipped_share"] > 0
+    assert info["human_kl/kl"] <= 10
+
+
+def test_firing_a_latent_no_human_fires_is_charged_and_reported() -> None:
+    rng = np.random.default_rng(0)
+    human, policy = (rng.random((2, 400, 3)) < 0.5).astype(np.float32)
+    human[:, 2] = 0
+    controls = Controls(human_kl=HumanKL(1.0))
+    state = controls.start(HumanBuffer((0, 1, 2), human, "head-a"))
+    state.learn(scored_from(policy))
+    shaped = controls.shape(scored_from(policy), state)
+    novel = policy[:, 2] > 0
+    assert shaped.human_kl[novel].mean() > shaped.human_kl[~novel].mean() + 2
+    assert shaped.info["human_kl/unseen_share"] == pytest.approx(novel.mean())
+
+
+def test_metamorphic_other_rows_and_order_do_not_change_a_row() -> None:
+    state, drawn = learnt(1.0)
+    whole = CONTROLS.shape(drawn[-1], state)
+    order = np.random.default_rng(0).permutation(len(whole))[:40]
+    part = CONTROLS.shape(drawn[-1].take(order), state)
+    np.testing.assert_allclose(part.total, whole.total[order], atol=1e-12)
+
+
+def test_metamorphic_a_restored_state_goes_on_exactly() -> None:
+    buffer, drawn = batches(1.0, count=4)
+    controls = Controls(human_kl=HumanKL(0.5, replay=2))
+    state = controls.start(buffer, seed=1)
+    state.learn(drawn[0])
+    state.learn(drawn[1])
+    restored = controls.start(buffer, seed=1)
+    restored.load_state_dict(load(save(state.state_dict())))
+    for batch in drawn[2:]:
+        ours, theirs = controls.shape(batch, state), controls.shape(batch, restored)
+        np.testing.assert_array_equal(ours.total, theirs.total)
+        assert ours.info == theirs.info
+        state.learn(batch)
+        restored.learn(batch)
+
+
+def test_an_unfitted_state_saves_and_loads() -> None:
+    buffer, drawn = batches(1.0)
+    state = CONTROLS.start(buffer)
+    state.load_state_dict(load(save(CONTROLS.start(buffer).state_dict())))
+    assert CONTROLS.shape(drawn[0], state).info["human_kl/fitted"] == 0.0
+
+
+def test_old_batches_leave_the_replay_window() -> None:
+    buffer, drawn = batches(1.0)
+    controls = Controls(human_kl=HumanKL(0.5, replay=1))
+    long, short = controls.start(buffer), controls.start(buffer)
+    long.learn(drawn[0])
+    long.learn(drawn[1])
+    short.learn(drawn[1])
+    ours, theirs = controls.shape(drawn[2], long), controls.shape(drawn[2], short)
+    np.testing.assert_allclose(ours.log_ratio, theirs.log_ratio, atol=1e-8)
+
+
+def test_bad_input_is_named() -> None:
+    buffer, drawn = batches(1.0)
+    with pytest.raises(ConfigError, match="human_kl needs human demonstrations"):
+        CONTROLS.start()
+    with pytest.raises(ConfigError, match="human_kl needs the state of a run"):
+        CONTROLS.shape(drawn[0])
+    with pytest.raises(ConfigError, match="the human buffer holds 8 latents, not the 2 asked for"):
+        Controls(human_kl=HumanKL(0.1, (0, 1))).start(buffer)
+    other_head = scored_from(np.ones((2, WIDTH)), fingerprint="head-b")
+    with pytest.raises(ModelError, match="made with head head-a, this reward model has head-b"):
+        CONTROLS.shape(other_head, CONTROLS.start(buffer))
+    with pytest.raises(DataError, match="the batch has a latent that is NaN or infinite in row 1"):
+        CONTROLS.start(buffer).learn(scored_from(np.array([[1.0] * WIDTH, [np.nan] * WIDTH])))
+
+
+def test_a_state_of_another_run_is_refused() -> None:
+    buffer, other = batches(1.0)[0], batches(1.0, seed=6)[0]
+    with pytest.raises(TrainingError, match="belongs to another human buffer"):
+        CONTROLS.start(buffer).load_state_dict(CONTROLS.start(other).state_dict())
+    with pytest.raises(TrainingError, match=r"has no human_kl.parameters"):
+        CONTROLS.start(buffer).load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"beta": -1}, "^human_kl: beta is -1, it must be >= 0$"),
+        ({"beta": "0.1s"}, "human_kl: beta is '0.1s', it must be a number or a number of SDs"),
+        ({"beta": 1, "latents": (3, 3)}, "human_kl: a latent is named twice"),
+        ({"beta": 1, "latents": (-3,)}, "human_kl: latent is -3, it must be >= 0"),
+        ({"beta": 1, "clip": 0}, "human_kl: clip is 0, it must be > 0"),
+        ({"beta": 1, "l2": 0}, "human_kl: l2 is 0, it must be > 0"),
+        ({"beta": 1, "replay": 0}, "human_kl: replay is 0, it must be > 0"),
+        ({"beta": 1, "latents": tuple(range(2000))}, "2000 latents, at most 1024"),
+        ({"beta": 1, "bata": 1}, r"human_kl: unknown key 'bata'; did you mean beta\?"),
+        ({"beta": 1, "mode": "token"}, "human_kl: mode is 'token'"),
+        ({}, "human_kl: beta is missing"),
+    ],
+)
+def test_bad_settings_say_what_is_wrong(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HumanKL(**keys)  # type: ignore[arg-type]
