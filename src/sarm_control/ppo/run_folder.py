@@ -1,0 +1,314 @@
+"""A run's folder: what it was made from, what it measured, and how it goes on after a stop.
+
+`runs/NAME/{config.yaml, manifest.json, metrics.jsonl, timing.jsonl, samples.jsonl, checkpoints/}`.
+`metrics.jsonl` holds nothing that differs between two equal runs; clocks go to `timing.jsonl`.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sarm_control.errors import ConfigError, OutputError, TrainingError
+from sarm_control.files import atomic_folder, check_writable, manifest, sha256_file, write_json, write_text
+from sarm_control.ppo import checkpoint
+from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.config_errors import load_config
+from sarm_control.ppo.yaml_config import dump_yaml
+
+_CONFIG, _MANIFEST = "config.yaml", "manifest.json"
+_LOGS = ("metrics", "timing", "samples")
+_MISSING = object()
+
+
+class Start(NamedTuple):
+    """Where a run begins.
+
+    Args:
+        folder: the run folder, open for writing.
+        checkpoint: what to load first; `None` starts from the untrained policy.
+        step: steps done already.
+        notes: lines to tell the user (damaged checkpoints, a restart from the beginning).
+    """
+
+    folder: "RunFolder"
+    checkpoint: Path | None
+    step: int
+    notes: tuple[str, ...]
+
+
+class RunFolder:
+    """Writes one run's rows and checkpoints.
+
+    Args:
+        path: the folder, already made by `start_run`.
+        keep: checkpoints to keep.
+    """
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self.path = path
+        self.keep = keep
+
+    def record(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        *,
+        timing: Mapping[str, Any] | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Appends one step's rows; `step` counts from 1.
+
+        Args:
+            step: the step just done.
+            metrics: names of DESIGN.md -> numbers that are equal in equal runs.
+            timing: seconds by phase, memory, clocks.
+            samples: prompts, answers and their rewards.
+        """
+        self._append("samples", [{"step": step, **sample} for sample in samples])
+        self._append("timing", [{"step": step, **timing}] if timing else [])
+        self._append("metrics", [{"step": step, **metrics}])
+
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> Path:
+        """Writes a checkpoint after the rows before it are on disk, and drops the oldest ones."""
+        for name in _LOGS:
+            _sync(self.path / f"{name}.jsonl")
+        written = checkpoint.save_checkpoint(self.path, step, tensors, state)
+        checkpoint.prune(self.path, self.keep)
+        return written
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Marks the run as finished in its manifest; `summary` must hold `step`."""
+        path = self.path / _MANIFEST
+        write_json(path, {**_read_manifest(path), "finished": dict(summary)})
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(format_row(row) + "\n" for row in rows)
+        if not text:
+            return
+        path = self.path / f"{name}.jsonl"
+        try:
+            with path.open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}", hint="make room, then add --resume"
+            ) from error
+
+
+def check_run(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Fails before any work when `path` cannot become, or go on as, a run folder.
+
+    Raises:
+        OutputError: the name is in use, is not a run folder, or cannot be written.
+        ConfigError: both `resume` and `overwrite`.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other", hint="pass one of them")
+    check_writable(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / _CONFIG).is_file():
+        raise OutputError(f"{path} exists and is not a run folder", hint="choose another name with --out")
+    if not (resume or overwrite):
+        raise OutputError(
+            f"{path} exists already",
+            hint="go on with --resume, start over with --overwrite, or choose another name with --out",
+        )
+    check_writable(path / _MANIFEST)
+
+
+def start_run(
+    path: Path,
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
+) -> Start:
+    """Makes a new run folder, or opens one to go on.
+
+    Args:
+        path: `runs/NAME`.
+        config: the settings asked for now.
+        resume: go on from the newest checkpoint that verifies; a name not in use starts a new run.
+        overwrite: delete the run of that name first.
+        inputs: data files whose hashes are kept, and compared on resume.
+
+    Raises:
+        OutputError: see `check_run`.
+        ConfigError: the settings differ from the run's; each differing key is shown.
+        TrainingError: an input changed, or rows before the checkpoint are missing.
+    """
+    check_run(path, resume=resume, overwrite=overwrite)
+    if resume and (path / _CONFIG).is_file():
+        return _go_on(path, config, inputs)
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    if path.exists():
+        path.rmdir()
+    with atomic_folder(path) as temporary:
+        _write_config(temporary, config)
+        write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
+        (temporary / checkpoint.FOLDER).mkdir()
+    notes = ("no run of that name yet: starting from the beginning",) if resume else ()
+    return Start(RunFolder(path, keep=config.checkpoints.keep), None, 0, notes)
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The settings a run was made with."""
+    return load_config(path / _CONFIG)
+
+
+def finished_step(path: Path) -> int | None:
+    """The last step of a run that finished; `None` when it did not, or is not a run."""
+    if not (path / _MANIFEST).is_file():
+        return None
+    step = _read_manifest(path / _MANIFEST).get("finished", {}).get("step")
+    return step if isinstance(step, int) else None
+
+
+def config_differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """`key: before -> now` for each differing key."""
+    old, new = _flat(before.to_dict()), _flat(now.to_dict())
+    keys = dict.fromkeys((*old, *new))
+    return [
+        f"{key}: {_show(old.get(key, _MISSING))} -> {_show(new.get(key, _MISSING))}"
+        for key in keys
+        if old.get(key, _MISSING) != new.get(key, _MISSING)
+    ]
+
+
+def check_same_config(path: Path, config: RunConfig) -> None:
+    """Refuses to go on with other settings; `training.steps` may grow.
+
+    Raises:
+        ConfigError: with one line for each differing key.
+    """
+    before = read_run_config(path)
+    steps = before.training.steps
+    if config.training.steps >= steps:
+        grown = before.training.model_copy(update={"steps": config.training.steps})
+        before = before.model_copy(update={"training": grown})
+    differences = config_differences(before, config)
+    if differences:
+        raise ConfigError(
+            f"{path} was made with other settings (only training.steps may change, and only grow):\n  "
+            + "\n  ".join(differences),
+            hint="put the settings back, or start another run with --out",
+        )
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """One JSON line; floats with nine significant digits, NaN and infinities as null."""
+    return json.dumps({key: _stable(value) for key, value in row.items()}, ensure_ascii=False)
+
+
+def cut_back(path: Path, step: int) -> int:
+    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went."""
+    if not path.is_file():
+        return 0
+    lines = path.read_bytes().split(b"\n")
+    kept = [line for line in lines[:-1] if (found := _row_step(line)) is not None and found <= step]
+    dropped = len(lines) - 1 - len(kept) + bool(lines[-1])
+    if dropped:
+        write_text(path, b"".join(line + b"\n" for line in kept).decode("utf-8"))
+    return dropped
+
+
+def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
+    check_same_config(path, config)
+    _check_inputs(path, inputs)
+    checkpoint.sweep(path)
+    found = checkpoint.newest_checkpoint(path)
+    _check_rows(path / "metrics.jsonl", found.step)
+    notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
+    checkpoint.set_aside(found.damaged)
+    if found.path is None:
+        notes.append("no checkpoint to resume from: starting from the beginning")
+    for name in _LOGS:
+        cut_back(path / f"{name}.jsonl", found.step)
+    _write_config(path, config)
+    return Start(RunFolder(path, keep=config.checkpoints.keep), found.path, found.step, tuple(notes))
+
+
+def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:
+    known = _read_manifest(path / _MANIFEST).get("inputs", {})
+    for file in inputs:
+        if file.name in known and sha256_file(file) != known[file.name]:
+            raise TrainingError(
+                f"{file} changed since {path} was started (its SHA-256 differs)",
+                hint="put the file back, or start another run with --out",
+            )
+
+
+def _check_rows(path: Path, step: int) -> None:
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    present = {_row_step(line) for line in lines}
+    missing = next((number for number in range(1, step + 1) if number not in present), None)
+    if missing is not None:
+        raise TrainingError(
+            f"{path} has no row for step {missing}, but the checkpoint is of step {step}",
+            hint="put the file back, or start over with --overwrite",
+        )
+
+
+def _row_step(line: bytes) -> int | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _write_config(folder: Path, config: RunConfig) -> None:
+    write_text(folder / _CONFIG, dump_yaml(config.to_dict()))
+
+
+def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
+    return manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path} is not readable", hint="start over with --overwrite") from error
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _show(value: Any) -> str:
+    return "(not set)" if value is _MISSING else json.dumps(value, ensure_ascii=False)
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _stable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def _sync(path: Path) -> None:
+    if not path.is_file():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,259 @@
+"""YAML and command line settings with the place each value came from.
+
+The scalars are those of YAML 1.2: `1e-4` is a number, `yes` and `012` are not surprises.
+Anchors, tags, `${}` and several documents in one file are refused.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sarm_control.errors import ConfigError
+
+Path_ = tuple[str | int, ...]
+
+_NULL, _TRUE, _FALSE = (
+    {"", "~", "null", "Null", "NULL"},
+    {"true", "True", "TRUE"},
+    {"false", "False", "FALSE"},
+)
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
+
+
+@dataclass(frozen=True)
+class Document:
+    """Nested settings and, for each key or list item, where it was written.
+
+    Args:
+        values: nested dicts, lists and scalars; `None` when nothing was written.
+        origins: path of keys -> `run.yaml:7` or `--set training.steps=20`.
+        source: the file or flag as a whole, for keys that are not there.
+    """
+
+    values: Any
+    origins: Mapping[Path_, str] = field(default_factory=dict)
+    source: str = "settings"
+
+    def origin(self, path: Path_) -> str:
+        """Where `path` was written, or its nearest enclosing key that was."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return self.source
+
+    def under(self, path: Path_) -> "Document":
+        """The same settings moved below the keys of `path`."""
+        values = self.values
+        for key in reversed(path):
+            values = {str(key): values}
+        origins = {path + key: origin for key, origin in self.origins.items()}
+        return Document(values, origins, self.source)
+
+
+def read_document(path: Path) -> Document:
+    """Reads one YAML file.
+
+    Raises:
+        ConfigError: `file:line` and the reason, for a file that is missing, not UTF-8, not YAML,
+            not a mapping, or that writes one key twice.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from error
+    document = _parse(text, str(path), numbered=True)
+    if not isinstance(document.values, dict):
+        raise ConfigError(f"{path}:1: expected keys such as 'policy:', found {_short(document.values)}")
+    return document
+
+
+def parse_setting(text: str, flag: str = "--set") -> Document:
+    """`training.steps=20` as a document; the value is YAML, so `[a, b]` and `{rank: 8}` work.
+
+    Raises:
+        ConfigError: there is no `=`, or the value is not YAML.
+    """
+    origin = f"{flag} {text}"
+    key, equals, value = text.partition("=")
+    keys: Path_ = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+    if not equals or not all(str(part) for part in keys):
+        raise ConfigError(f"{origin}: expected KEY=VALUE", hint=f"{flag} training.steps=20")
+    return setting(keys, _parse(value, origin, numbered=False).values, origin)
+
+
+def setting(path: Path_, value: Any, origin: str) -> Document:
+    """One value at `path`, said to come from `origin`."""
+    nested = value
+    for key in reversed(path):
+        nested = {key: nested}
+    origins = {path[: length + 1]: origin for length in range(len(path))}
+    return Document(nested, origins, origin)
+
+
+def merge(base: Document, *overlays: Document) -> Document:
+    """Later documents win; maps merge, everything else is replaced whole.
+
+    A number as a key of an overlay (`reward.penalties.0.alpha`) changes one item of a list.
+
+    Raises:
+        ConfigError: an overlay changes a list item that is not there.
+    """
+    merged = base
+    for overlay in overlays:
+        replaced: list[Path_] = []
+        values = _merged(merged.values, overlay, overlay.values, (), replaced)
+        kept = {
+            path: where
+            for path, where in merged.origins.items()
+            if not any(path[: len(gone)] == gone for gone in replaced)
+        }
+        merged = Document(values, {**overlay.origins, **kept}, base.source)
+    return merged
+
+
+def _merged(base: Any, overlay: Document, new: Any, path: Path_, replaced: list[Path_]) -> Any:
+    if isinstance(base, list) and isinstance(new, dict) and all(isinstance(key, int) for key in new):
+        items = list(base)
+        for index, value in new.items():
+            if index >= len(items):
+                raise ConfigError(
+                    f"{overlay.source}: {dotted(path)} has {len(items)} items, not item {index}"
+                )
+            items[index] = _merged(items[index], overlay, value, (*path, index), replaced)
+        return items
+    if not (isinstance(base, dict) and isinstance(new, dict)):
+        replaced.append(path)
+        return new
+    changed = {
+        key: _merged(base.get(key), overlay, value, (*path, key), replaced) for key, value in new.items()
+    }
+    return {**base, **changed}
+
+
+def dotted(path: Path_) -> str:
+    """`reward.penalties.0.alpha`."""
+    return ".".join(str(part) for part in path)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain scalars stay text until `_scalar`; anchors and aliases are refused."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(
+                None,
+                None,
+                "anchors (&) and aliases (*) are not supported; write the value out",
+                event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+
+def _parse(text: str, source: str, *, numbered: bool) -> Document:
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if numbered and mark is not None else source
+        raise ConfigError(f"{where}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply") from error
+    if node is None and numbered:
+        raise ConfigError(f"{source}: the file is empty", hint="start from examples/minimal.yaml")
+    builder = _Builder(source, numbered, {})
+    return Document(None if node is None else builder.value(node, ()), builder.origins, source)
+
+
+class _Builder(NamedTuple):
+    """Turns YAML nodes into plain values and notes where each was written."""
+
+    source: str
+    numbered: bool
+    origins: dict[Path_, str]
+
+    def where(self, node: yaml.Node) -> str:
+        return f"{self.source}:{node.start_mark.line + 1}" if self.numbered else self.source
+
+    def value(self, node: yaml.Node, path: Path_) -> Any:
+        if node.tag not in _PLAIN_TAGS:
+            raise ConfigError(f"{self.where(node)}: tags such as {node.tag} are not supported")
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.noted(child, child, (*path, index)) for index, child in enumerate(node.value)]
+        mapping: dict[str, Any] = {}
+        for key, child in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            here = (*path, name)
+            if name in mapping:
+                first = self.origins[here]
+                raise ConfigError(f"{self.where(key)}: key '{name}' is written twice (first: {first})")
+            mapping[name] = self.noted(key, child, here)
+        return mapping
+
+    def noted(self, place: yaml.Node, node: yaml.Node, path: Path_) -> Any:
+        self.origins[path] = self.where(place)
+        return self.value(node, path)
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        text: str = node.value
+        if node.style is not None:
+            return text
+        if "${" in text:
+            raise ConfigError(
+                f"{self.where(node)}: {text}: '${{}}' is not replaced here",
+                hint="write the value, or pass it with --set",
+            )
+        return plain_scalar(text)
+
+
+def plain_scalar(text: str) -> Any:
+    """An unquoted YAML 1.2 scalar: null, boolean, integer, float or text."""
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if special := _SPECIAL.fullmatch(text):
+        return float("nan" if special[3] else f"{special[1]}inf")
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that this reader would take for something else, such as `1e-4` or a line break."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = isinstance(plain_scalar(text), str) and "${" not in text and text.isprintable()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `read_document` reads back equal."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
