@@ -93,7 +93,7 @@ def test_the_json_summary_agrees_with_the_table(run: Path) -> None:
     table = pq.read_table(run / "found" / "effects.parquet").to_pylist()
     assert summary["counts"]["tested"] == len(table)
     assert summary["counts"]["selected"] == sum(line["q"] <= 0.05 for line in table)
-    assert summary["groups"].keys() == {"0", "1"}
+    assert summary["groups"]["confirmation"].keys() == {"0", "1"}
     assert summary["confirmation"]["mean_margin"]["n"] == 60
 
 

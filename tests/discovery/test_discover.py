@@ -148,11 +148,13 @@ def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
     assert text.count("effect -") == len(suggested)
 
 
-def test_groups_summarise_the_confirmation_prompts_and_an_unknown_column_is_named():
+def test_groups_summarise_both_parts_and_an_unknown_column_is_named():
     pairs = scored_rows(make_world(prompts=60), subset=["refuse", "respond"])
     result = discover(pairs, settings=Settings(by="subset"))
-    assert set(result.groups) == {"refuse", "respond"}
-    assert sum(group.prompts for group in result.groups.values()) == result.confirmation.prompts
+    for part, whole in (("selection", result.selection), ("confirmation", result.confirmation)):
+        assert set(result.groups[part]) == {"refuse", "respond"}
+        assert sum(group.prompts for group in result.groups[part].values()) == whole.prompts
+    assert "subset = refuse: " in summary_text(result)
     with pytest.raises(DataError, match="no row has the column subsets"):
         discover(pairs, settings=Settings(by="subsets"))
 

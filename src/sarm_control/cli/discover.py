@@ -63,7 +63,7 @@ def discover(
     half of the prompts (or on the files given) and their effects are quoted from the other half (or
     from --confirm). A latent promotes or harms by the sign of its effect, never of its weight alone.
     """
-    from sarm_control.discovery.discover import Settings
+    from sarm_control.discovery.discover import Settings, check_column
     from sarm_control.discovery.discover import discover as find
 
     if not pairs:
@@ -72,6 +72,7 @@ def discover(
     for path in (out, json_file, write_controls):
         _check_output(path, inputs, overwrite=overwrite)
     selecting, confirming = (_read(files, skip_bad_rows) for files in (pairs, confirm or []))
+    check_column([*selecting, *confirming], by)
     rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
     scored = _score(rm, selecting, confirming, batch_tokens)
     found = find(*scored, settings=Settings(alpha=alpha, min_prompts=min_prompts, seed=seed, by=by))

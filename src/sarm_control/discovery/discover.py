@@ -68,7 +68,7 @@ class Settings:
         alpha: false discovery rate of selection and of confirmation.
         min_prompts: latents active in fewer selection prompts are not tested.
         seed: of the halves, the sign flips and the bootstrap.
-        by: a column of the data; margins are summarised for each of its values.
+        by: a column of the data; margins are summarised for each of its values, in both parts.
     """
 
     alpha: float = 0.05
@@ -86,7 +86,7 @@ class Discovery:
         lists: "promotes" and "harms", largest effect first.
         selection: the prompts used to select.
         confirmation: the prompts that effects are quoted from.
-        groups: the confirmation prompts by the value of `settings.by`.
+        groups: by part ("selection", "confirmation"), the prompts of each value of `settings.by`.
         shared: prompts dropped from the confirmation because the selection has them.
         settings: as given.
         head: fingerprint of the head.
@@ -96,7 +96,7 @@ class Discovery:
     lists: Mapping[str, tuple[Feature, ...]]
     selection: Summary
     confirmation: Summary
-    groups: Mapping[str, Summary]
+    groups: Mapping[str, Mapping[str, Summary]]
     shared: int
     settings: Settings
     head: str
@@ -118,7 +118,10 @@ class Discovery:
             "seed": self.settings.seed,
             "selection": self.selection.as_json(),
             "confirmation": self.confirmation.as_json(),
-            "groups": {name: group.as_json() for name, group in self.groups.items()},
+            "groups": {
+                part: {value: group.as_json() for value, group in groups.items()}
+                for part, groups in self.groups.items()
+            },
         }
 
     def features(self, *, model: str, goal: str, data: Mapping[str, str]) -> Features:
@@ -147,8 +150,8 @@ def discover(
         ConfigError: a rate outside (0, 1).
     """
     settings = settings or Settings()
+    check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
     parts = _parts(pairs, confirm, settings.seed)
-    groups = _groups(parts.confirmation, settings)
     table = replicated_effects(
         parts.selection.latents,
         parts.confirmation.latents,
@@ -161,7 +164,10 @@ def discover(
         lists=_lists(table, parts.confirmation),
         selection=summarise(parts.selection, settings.seed),
         confirmation=summarise(parts.confirmation, settings.seed),
-        groups=groups,
+        groups={
+            "selection": _groups(parts.selection, settings),
+            "confirmation": _groups(parts.confirmation, settings),
+        },
         shared=parts.shared,
         settings=settings,
         head=pairs.scored.fingerprint,
@@ -187,15 +193,23 @@ def summarise(pairs: PromptPairs, seed: int = 0) -> Summary:
     )
 
 
+def check_column(rows: Sequence[Row], by: str | None) -> None:
+    """Refuses a column that no row has.
+
+    Raises:
+        DataError: naming the columns there are.
+    """
+    if by is not None and not any(by in row.raw for row in rows):
+        columns = sorted({name for row in rows for name in row.raw})
+        raise DataError(f"no row has the column {by}", hint=f"the columns are {', '.join(columns)}")
+
+
 def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
-    if settings.by is None:
-        return {}
-    if not any(settings.by in row.raw for row in pairs.rows):
-        columns = sorted({name for row in pairs.rows for name in row.raw})
-        raise DataError(f"no row has the column {settings.by}", hint=f"the columns are {', '.join(columns)}")
-    values = [str(row.raw.get(settings.by, "(none)")) for row in pairs.rows]
-    groups = {name: [p for p, value in enumerate(values) if value == name] for name in sorted(set(values))}
-    return {name: summarise(pairs.take(prompts), settings.seed) for name, prompts in groups.items()}
+    members: dict[str, list[int]] = {}
+    for p, row in enumerate(pairs.rows):
+        if settings.by in row.raw:
+            members.setdefault(str(row.raw[settings.by]), []).append(p)
+    return {value: summarise(pairs.take(members[value]), settings.seed) for value in sorted(members)}
 
 
 def _lists(table: EffectTable, confirmation: PromptPairs) -> dict[str, tuple[Feature, ...]]:

@@ -26,6 +26,7 @@ from sarm_control.discovery.statistics import (
 )
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import ConfigError, DataError
+from sarm_control.seeds import derive_seed
 
 Columns = dict[str, NDArray[Any]]
 
@@ -123,7 +124,7 @@ def replicated_effects(
     q = benjamini_hochberg(first.p)
     selected = q <= alpha
     p_confirm, q_confirm = np.full((2, len(latents)), math.nan)
-    p_confirm[selected] = _tested(confirmation, latents[selected], draws, seed).p
+    p_confirm[selected] = _tested(confirmation, latents[selected], draws, derive_seed(seed, "confirm")).p
     q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
     described = _described(confirmation, latents, seed)
     kinds = name_replicated(

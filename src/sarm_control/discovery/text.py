@@ -36,10 +36,10 @@ def summary_text(found: Discovery, *, top: int = 10) -> str:
 
 
 def _parts_lines(found: Discovery) -> Iterator[str]:
-    yield f"selection     {_summary_line(found.selection)}"
-    yield f"confirmation  {_summary_line(found.confirmation)}"
-    for name, group in found.groups.items():
-        yield f"  {found.settings.by} = {name}: {_summary_line(group)}"
+    for name, part in (("selection", found.selection), ("confirmation", found.confirmation)):
+        yield f"{name:12}  {_summary_line(part)}"
+        for value, group in found.groups[name].items():
+            yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
     if found.shared:
         yield f"{found.shared} prompts in both files were dropped from the confirmation"
 
