@@ -15,7 +15,7 @@ from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, 
 SHARED = Path(os.environ.get("SARM_SHARED", Path(__file__).parents[2] / "shared"))
 
 SPECIAL = ["<|begin|>", "<|start|>", "<|stop|>", "<|end|>", "<|pad|>", "<unk>"]
-WORDS = (
+WORDS = (  # noqa: SIM905 - a list of sixty quoted words reads worse
     "user assistant system how do i what is the a good bad safe unsafe answer yes no please help never always "
     "cook bread bomb lock pick open door why because sorry cannot can sure here steps one two three four five "
     "you we they it this that and or not . ? ! ,"
@@ -47,7 +47,9 @@ def reference_dense() -> Path:
 
 def _or_skip(folder: Path) -> Path:
     if not folder.is_dir():
-        pytest.skip(f"{folder.parent.name}/{folder.name} is not on this machine (set SARM_SHARED to its parent)")
+        pytest.skip(
+            f"{folder.parent.name}/{folder.name} is not on this machine (set SARM_SHARED to its parent)"
+        )
     return folder
 
 

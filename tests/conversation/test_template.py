@@ -1,4 +1,4 @@
-"""Oracle and property tests of chat templates: one begin-of-text, end-of-turn last, truncation from the left."""
+"""Oracle and property tests of templates: one begin-of-text, end-of-turn last, cut from the left."""
 
 import pytest
 from hypothesis import given
@@ -10,10 +10,14 @@ from sarm_control.errors import ModelError
 from tests.conftest import WORDS, make_tokenizer
 
 CHATML = (
-    "{% for message in messages %}{{ '<|start|>' + message['role'] + '\\n ' + message['content'] + ' <|end|>\\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|start|>' + message['role'] + '\\n ' + message['content'] + ' <|end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\\n ' }}{% endif %}"
 )
-NO_BOS = "{% for m in messages %}{{ '<|start|>' + m['role'] + '<|stop|> ' + m['content'] + '<|end|>' }}{% endfor %}"
+NO_BOS = (
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '<|stop|> ' + m['content'] + '<|end|>' }}"
+    "{% endfor %}"
+)
 
 
 def chatml_tokenizer() -> PreTrainedTokenizerFast:
@@ -26,7 +30,9 @@ def chatml_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("tokenizer", [make_tokenizer(), chatml_tokenizer()], ids=["llama-3", "chatml"])
-@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.lists(st.sampled_from(WORDS), max_size=12))
+@given(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.lists(st.sampled_from(WORDS), max_size=12)
+)
 def test_conversations_end_at_the_end_of_turn(
     tokenizer: PreTrainedTokenizerFast, prompt: list[str], answer: list[str]
 ) -> None:
@@ -90,8 +96,10 @@ def test_a_template_without_end_of_turn_is_refused() -> None:
 
 def test_what_the_template_refuses_is_passed_on() -> None:
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + NO_BOS
-    with pytest.raises(ModelError, match="refuses this conversation: System role not supported"):
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + NO_BOS
+    )
+    with pytest.raises(ModelError, match="refuses this conversation: No system role"):
         ChatTemplate(tokenizer).encode([{"role": "system", "content": "a"}], "no")
 
 

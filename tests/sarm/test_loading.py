@@ -91,7 +91,9 @@ def test_unknown_folder() -> None:
 
 def test_config_without_sarm_fields(broken: Callable[..., Path]) -> None:
     folder = broken(config=lambda raw: raw.pop("sarm_param"))
-    with pytest.raises(ModelError, match="is not a SARM: config.json has no sarm_param with k, latents") as caught:
+    with pytest.raises(
+        ModelError, match=r"is not a SARM: config\.json has no sarm_param with k, latents"
+    ) as caught:
         RewardModel.from_pretrained(folder)
     assert "sarm build" in str(caught.value.hint)
 
@@ -120,7 +122,9 @@ def test_missing_extra_and_misshaped_tensors_are_named(broken: Callable[..., Pat
         stored["sae.gate"] = torch.zeros(2)
         stored["score.weight"] = torch.zeros(1, 63)
 
-    with pytest.raises(ModelError, match="missing sae.latent_bias; extra sae.gate; score.weight is") as caught:
+    with pytest.raises(
+        ModelError, match=r"missing sae\.latent_bias; extra sae\.gate; score\.weight is"
+    ) as caught:
         RewardModel.from_pretrained(broken(tensors=damage))
     assert "expected [1, 64]" in str(caught.value)
 
@@ -144,7 +148,9 @@ def test_pickles_are_refused_with_the_conversion_named(tmp_path: Path, tiny_sarm
     shutil.copytree(tiny_sarm_folder, folder)
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"holds pytorch_model\.bin, a pickle, which is never loaded") as caught:
+    with pytest.raises(
+        ModelError, match=r"holds pytorch_model\.bin, a pickle, which is never loaded"
+    ) as caught:
         RewardModel.from_pretrained(folder)
     assert "sarm convert" in str(caught.value.hint)
 
@@ -154,7 +160,7 @@ def test_a_torn_file_is_named(tmp_path: Path, tiny_sarm_folder: Path) -> None:
     shutil.copytree(tiny_sarm_folder, folder)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="model.safetensors is not a whole safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is not a whole safetensors file"):
         RewardModel.from_pretrained(folder)
 
 

@@ -11,7 +11,13 @@ from sarm_control.sarm import RewardModel
 from sarm_control.sarm.batching import Padded, length_sorted_batches, pad_batch, pool_states
 from tests.conftest import make_sarm
 
-PROMPTS = ["how do i cook bread ?", "why ?", "is the door safe or not ?", "please help", "how do i pick a lock ? why ?"]
+PROMPTS = [
+    "how do i cook bread ?",
+    "why ?",
+    "is the door safe or not ?",
+    "please help",
+    "how do i pick a lock ? why ?",
+]
 ANSWERS = ["sure , here the steps . one two three", "no", "", "i cannot help that .", "yes " * 20]
 
 
@@ -114,7 +120,9 @@ def test_another_head_shares_the_latents(tiny_sarm: RewardModel) -> None:
         ("a", ["x", "y"], "1 prompts were given for 2 answers"),
     ],
 )
-def test_unequal_numbers_are_refused(tiny_sarm: RewardModel, prompts: object, answers: object, message: str) -> None:
+def test_unequal_numbers_are_refused(
+    tiny_sarm: RewardModel, prompts: object, answers: object, message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         tiny_sarm.score(prompts, answers)  # type: ignore[arg-type]
 

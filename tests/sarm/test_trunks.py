@@ -56,5 +56,5 @@ def test_a_layer_beyond_the_model_is_refused(tiny_policy_folder: object) -> None
 
 
 def test_a_model_that_does_not_exist() -> None:
-    with pytest.raises(ModelError, match="no model can be loaded from ./nowhere"):
+    with pytest.raises(ModelError, match=r"no model can be loaded from \./nowhere"):
         Trunk.from_causal_lm("./nowhere", 1, local_files_only=True)

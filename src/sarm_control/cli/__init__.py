@@ -52,6 +52,8 @@ def build_app() -> App:
         config.command(f"sarm_control.cli.config:{name}", name=name, help=text)
     app.command(config)
     app.meta.default(_with_common_flags(app))
+    # Swallowed here, an interrupt would end without the line that names the last checkpoint.
+    app.meta.suppress_keyboard_interrupt = False
     return app
 
 

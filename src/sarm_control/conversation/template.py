@@ -34,7 +34,7 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template",
-                hint="use an instruction-tuned model, or set tokenizer.chat_template and save it beside the weights",
+                hint="use an instruction-tuned model, or save a tokenizer.chat_template beside the weights",
             )
         if max_length is not None and max_length < 4:
             raise ModelError(f"max_length is {max_length}, a conversation needs at least 4 tokens")
@@ -74,8 +74,7 @@ class ChatTemplate:
         for stop in (self.end_of_turn_id, self.tokenizer.eos_token_id):
             if stop in kept:
                 kept = kept[: kept.index(stop)]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return text if isinstance(text, str) else "".join(text)
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
     def _ids(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
         text = self._render(messages, generation=generation)
@@ -161,7 +160,7 @@ def load_tokenizer(
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Tokens two sequences share at the start: where a template rewrites the answer's first token, less than the header."""
+    """Tokens two sequences share at the start; less than the header where an answer merges into it."""
     shared = 0
     for a, b in zip(left, right, strict=False):
         if a != b:

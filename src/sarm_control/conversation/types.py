@@ -1,10 +1,9 @@
 """The words a conversation is made of."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, TypeAlias
-
-import json
+from typing import TypeAlias, TypedDict
 
 
 class Message(TypedDict):

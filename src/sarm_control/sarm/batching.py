@@ -39,7 +39,11 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[lis
 
 
 def pad_batch(
-    rows: Sequence[Sequence[int]], pad_id: int, *, side: PaddingSide = "right", device: torch.device | None = None
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    side: PaddingSide = "right",
+    device: torch.device | None = None,
 ) -> Padded:
     """Pads token ids to one length; the mask comes from the lengths, never from the ids."""
     longest = max(len(row) for row in rows)

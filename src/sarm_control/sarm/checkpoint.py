@@ -34,7 +34,7 @@ def find_folder(id_or_folder: str, *, revision: str | None = None, local_files_o
     if id_or_folder.count("/") != 1 or id_or_folder.startswith((".", "/", "~")):
         raise ModelError(
             f"model folder {id_or_folder} does not exist",
-            hint="give a folder that holds config.json and *.safetensors, or a hub id such as Schrieffer/Llama-SARM-4B",
+            hint="give a folder with config.json and *.safetensors, or a hub id: Schrieffer/Llama-SARM-4B",
         )
     return _download(id_or_folder, revision, local_files_only)
 
@@ -61,7 +61,9 @@ def read_index(folder: Path, name: str) -> dict[str, TensorEntry]:
     return index
 
 
-def check_tensors(index: Mapping[str, TensorEntry], expected: Mapping[str, tuple[int, ...]], name: str) -> None:
+def check_tensors(
+    index: Mapping[str, TensorEntry], expected: Mapping[str, tuple[int, ...]], name: str
+) -> None:
     """Compares names and shapes with what the configuration asks for.
 
     Raises:
@@ -103,7 +105,7 @@ def _read_header(file: Path) -> dict[str, TensorEntry]:
 
     try:
         with safe_open(file, framework="np") as stream:
-            return {key: TensorEntry(file, tuple(stream.get_slice(key).get_shape())) for key in stream.keys()}
+            return {key: TensorEntry(file, tuple(stream.get_slice(key).get_shape())) for key in stream}
     except SafetensorError as error:
         raise ModelError(f"{file.name} is not a whole safetensors file: {error}") from error
 

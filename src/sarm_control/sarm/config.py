@@ -113,7 +113,9 @@ def _check(config: SarmConfig, name: str) -> None:
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
-        raise ModelError(f"{name} has no config.json", hint="give a model folder or a hub id such as org/name")
+        raise ModelError(
+            f"{name} has no config.json", hint="give a model folder or a hub id such as org/name"
+        )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -96,7 +96,11 @@ class RewardModel:
         check_tensors(index, _expected_tensors(config, cut), name)
 
         trunk = load_trunk(
-            str(folder), cut, dtype=_as_dtype(dtype), device=device or _default_device(), local_files_only=True
+            str(folder),
+            cut,
+            dtype=_as_dtype(dtype),
+            device=device or _default_device(),
+            local_files_only=True,
         )
         stored = load_tensors(index, (*_AUTOENCODER_NAMES, _HEAD_NAME))
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
@@ -119,7 +123,9 @@ class RewardModel:
     def with_head(self, weight: FloatArray) -> "RewardModel":
         """The same trunk and autoencoder under other head weights [L]; nothing is copied."""
         if weight.shape != self.head.weight.shape:
-            raise ModelError(f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given")
+            raise ModelError(
+                f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given"
+            )
         head = LinearHead(np.asarray(weight, dtype=np.float32))
         return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template)
 
@@ -200,7 +206,11 @@ class RewardModel:
 
     @torch.inference_mode()
     def _pooled_states(
-        self, encoded: Sequence[Encoded], batch_tokens: int | None, side: PaddingSide, progress: ProgressFactory
+        self,
+        encoded: Sequence[Encoded],
+        batch_tokens: int | None,
+        side: PaddingSide,
+        progress: ProgressFactory,
     ) -> Tensor:
         budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
         pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
@@ -214,9 +224,7 @@ class RewardModel:
         return pooled
 
 
-def _as_rows(
-    prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str]
-) -> list[tuple[Prompt, str]]:
+def _as_rows(prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str]) -> list[tuple[Prompt, str]]:
     """One answer goes with one prompt (a string or a list of messages), N answers with N prompts."""
     if isinstance(responses, str):
         one: Any = prompts[0] if _is_batch_of_one(prompts) else prompts
@@ -240,7 +248,9 @@ def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig") -> dict[str, 
     prefix = f"{skeleton.base_model_prefix}."
     shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
     size, latents = int(cut.hidden_size), config.latents
-    shapes.update(zip(_AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True))
+    shapes.update(
+        zip(_AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True)
+    )
     shapes[_HEAD_NAME] = (1, latents)
     return shapes
 

@@ -52,8 +52,7 @@ class Scored:
         paid = values.astype(np.float64) * weights.astype(np.float64)
         order = np.argsort(-np.abs(paid), kind="stable")[:top]
         return [
-            Contribution(int(indices[i]), float(values[i]), float(weights[i]), float(paid[i]))
-            for i in order
+            Contribution(int(indices[i]), float(values[i]), float(weights[i]), float(paid[i])) for i in order
         ]
 
     def take(self, rows: NDArray[np.integer[Any]]) -> "Scored":

@@ -63,9 +63,7 @@ class SparseLatents:
         return csr_array((self.values, self.indices, self.indptr), shape=(len(self), self.size))
 
     @classmethod
-    def from_rows(
-        cls, rows: Sequence[tuple[NDArray[Any], NDArray[Any]]], size: int
-    ) -> "SparseLatents":
+    def from_rows(cls, rows: Sequence[tuple[NDArray[Any], NDArray[Any]]], size: int) -> "SparseLatents":
         """Builds a batch from (indices, values) of each answer; indices are sorted here."""
         lengths = [len(indices) for indices, _ in rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

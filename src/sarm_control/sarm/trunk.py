@@ -70,7 +70,12 @@ class Trunk(nn.Module):
             raise ModelError(f"no model can be loaded from {id_or_folder}: {first_line}") from error
         cut = cut_config(config.get_text_config(), source_layer, id_or_folder)
         return load_trunk(
-            id_or_folder, cut, dtype=dtype, device=device, revision=revision, local_files_only=local_files_only
+            id_or_folder,
+            cut,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            local_files_only=local_files_only,
         )
 
     @property
@@ -87,7 +92,7 @@ class Trunk(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where token ids have to be."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return, union-attr]
+        return next(self.model.get_input_embeddings().parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, T] ids and mask (1 = token, 0 = padding on either side) to [B, T, D] states."""

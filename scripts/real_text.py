@@ -1,0 +1,172 @@
+"""The main job on real text, end to end: build, discover, train two arms, compare.
+
+SmolLM2-135M-Instruct is the policy and the trunk; the SARM is built from RM-Bench rows and tested on
+RewardBench 2 safety rows that no building step sees. Each stage is one public command; its time and
+peak memory are recorded, and a stage whose output exists is not run again.
+
+    python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
+
+Takes about an hour and a half on 2 cores; docs/results/real-text.md holds the last run.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CHAT, REFUSE, RESPOND = (f"rm_bench_{part}.jsonl" for part in ("chat", "safety-refuse", "safety-response"))
+TEST = "reward_bench_2_safety.jsonl"
+LONGEST_PROMPT = 600
+"""Characters; longer prompts (6 % of them) would dominate the time of a step on a CPU."""
+HELD_OUT = 128
+"""Prompts kept from training, for the comparison."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the data lies and where everything is written."""
+
+    data: Path
+    work: Path
+
+    def rows(self, *names: str) -> list[str]:
+        """Paths of benchmark files as arguments."""
+        return [str(self.data / name) for name in names]
+
+    def out(self, name: str) -> str:
+        """A path under the work folder as an argument."""
+        return str(self.work / name)
+
+
+def sarm(*arguments: str) -> list[str]:
+    """The `sarm` command of this environment."""
+    return [str(Path(sys.executable).with_name("sarm")), *arguments]
+
+
+def fetch(places: Places) -> list[str]:
+    """Policy and trunk base."""
+    return [sys.executable, str(Path(__file__).with_name("fetch_smollm2.py")), places.out("smollm2")]
+
+
+def build(places: Places) -> list[str]:
+    """A SARM from RM-Bench rows; RewardBench 2 rows are only scored at the end."""
+    rows = places.rows(CHAT, REFUSE, RESPOND)
+    return sarm(
+        *("build", "--base", places.out("smollm2"), "--layer", "15", "--latents", "4096", "--k", "32"),
+        *("--text", *rows, "--pairs", *rows, "--eval", *places.rows(TEST)),
+        *("--cache", places.out("states"), "-o", places.out("sarm")),
+    )
+
+
+def discover(places: Places) -> list[str]:
+    """Which latents promote or harm safety: found on RM-Bench, confirmed on RewardBench 2."""
+    return sarm(
+        *("discover", "--model", places.out("sarm"), *places.rows(REFUSE, RESPOND)),
+        *("--confirm", *places.rows(TEST), "-o", places.out("discovery")),
+        *("--write-controls", places.out("controls.yaml")),
+    )
+
+
+def train(arm: str, *controls: str) -> Callable[[Places], list[str]]:
+    """One PPO arm; every arm has the same settings, prompts and seed."""
+
+    def command(places: Places) -> list[str]:
+        return sarm(
+            *("train", str(Path(__file__).with_name("real_text.yaml")), "-o", places.out(f"runs/{arm}")),
+            *(
+                "--set",
+                f"policy.model={places.out('smollm2')}",
+                "--set",
+                f"reward.model={places.out('sarm')}",
+            ),
+            *("--set", f"data.prompts={places.out('train_prompts.jsonl')}"),
+            *(word.replace("WORK", str(places.work)) for word in controls),
+        )
+
+    return command
+
+
+def compare(places: Places) -> list[str]:
+    """Both trained policies against the base on prompts nobody trained on."""
+    runs = [places.out(f"runs/{arm}") for arm in ("none", "controls")]
+    held_out = places.out("held_out_prompts.jsonl")
+    return sarm("compare", *runs, "--prompts", held_out, "-o", places.out("compare"))
+
+
+STAGES: dict[str, tuple[Callable[[Places], list[str]], str]] = {
+    "fetch": (fetch, "smollm2/tokenizer.json"),
+    "build": (build, "sarm/config.json"),
+    "discover": (discover, "discovery/features.json"),
+    "train-none": (train("none"), "runs/none/policy/config.json"),
+    "train-controls": (
+        train("controls", "--controls", "WORK/controls.yaml"),
+        "runs/controls/policy/config.json",
+    ),
+    "compare": (compare, "compare/report.json"),
+}
+
+
+def split_prompts(places: Places) -> None:
+    """Training and held-out prompts, neither from RM-Bench's or RewardBench 2's safety rows."""
+
+    def prompts(name: str) -> list[str]:
+        lines = (places.data / name).read_text(encoding="utf-8").split("\n")
+        return [json.loads(line)["prompt"] for line in lines if line.strip()]
+
+    evaluation = {prompt.strip() for name in (CHAT, REFUSE, RESPOND, TEST) for prompt in prompts(name)}
+    usable = [p for p in prompts("prompts.jsonl") if p.strip() not in evaluation and len(p) <= LONGEST_PROMPT]
+    random.Random(0).shuffle(usable)
+    for name, part in (("held_out", usable[:HELD_OUT]), ("train", usable[HELD_OUT:])):
+        rows = "".join(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in part)
+        (places.work / f"{name}_prompts.jsonl").write_text(rows, encoding="utf-8")
+
+
+def run_stage(name: str, command: list[str], places: Places) -> None:
+    """Runs one command to its end and records its time and peak memory.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    print(f"\n== {name}: {' '.join([Path(command[0]).name, *command[1:]])}", flush=True)
+    start = time.monotonic()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{name} failed with status {os.waitstatus_to_exitcode(status)}")
+    record = places.work / "stages.json"
+    stages = json.loads(record.read_text()) if record.is_file() else {}
+    stages[name] = {"seconds": round(time.monotonic() - start, 1), "peak_mib": usage.ru_maxrss // 1024}
+    record.write_text(json.dumps(stages, indent=2) + "\n")
+    print(f"== {name}: {stages[name]['seconds']:.0f} s, {stages[name]['peak_mib']} MiB", flush=True)
+
+
+def main() -> None:
+    """Runs the stages whose output is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("work/real"))
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    arguments = parser.parse_args()
+    if not (arguments.data / TEST).is_file():
+        raise SystemExit(
+            f"{arguments.data} does not hold {TEST}; give the folder of benchmark rows with --data"
+        )
+    places = Places(arguments.data, arguments.work)
+    places.work.mkdir(parents=True, exist_ok=True)
+    split_prompts(places)
+    for name in arguments.only:
+        command, output = STAGES[name]
+        if (places.work / output).exists():
+            print(f"== {name}: {output} is there already")
+        else:
+            run_stage(name, command(places), places)
+
+
+if __name__ == "__main__":
+    main()
