@@ -128,9 +128,8 @@ def report(
         "rounds": arguments.rounds,
     }
     print(f"{arguments.rows} rows of up to {arguments.tokens} tokens, {arguments.latents} latents, float32,")
-    print(
-        f"{arguments.layers} layers x {arguments.width}, {arguments.rounds} rounds, {torch.get_num_threads()} threads\n"
-    )
+    threads = torch.get_num_threads()
+    print(f"{arguments.layers} layers x {arguments.width}, {arguments.rounds} rounds, {threads} threads\n")
     print("| way | median s | time / trunk | whole process, MiB | memory / trunk |")
     print("|---|---|---|---|---|")
     for name in WAYS:

@@ -16,9 +16,9 @@ SHARED = Path(os.environ.get("SARM_SHARED", Path(__file__).parents[2] / "shared"
 
 SPECIAL = ["<|begin|>", "<|start|>", "<|stop|>", "<|end|>", "<|pad|>", "<unk>"]
 WORDS = (  # noqa: SIM905 - a list of sixty quoted words reads worse
-    "user assistant system how do i what is the a good bad safe unsafe answer yes no please help never always "
-    "cook bread bomb lock pick open door why because sorry cannot can sure here steps one two three four five "
-    "you we they it this that and or not . ? ! ,"
+    "user assistant system how do i what is the a good bad safe unsafe answer yes no please help never "
+    "always cook bread bomb lock pick open door why because sorry cannot can sure here steps one two three "
+    "four five you we they it this that and or not . ? ! ,"
 ).split()
 LLAMA_3_STYLE = (
     "{{ bos_token }}{% for message in messages %}<|start|>{{ message['role'] }}<|stop|> "

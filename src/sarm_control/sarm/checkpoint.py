@@ -105,7 +105,8 @@ def _read_header(file: Path) -> dict[str, TensorEntry]:
 
     try:
         with safe_open(file, framework="np") as stream:
-            return {key: TensorEntry(file, tuple(stream.get_slice(key).get_shape())) for key in stream}
+            names = list(stream.keys())
+            return {name: TensorEntry(file, tuple(stream.get_slice(name).get_shape())) for name in names}
     except SafetensorError as error:
         raise ModelError(f"{file.name} is not a whole safetensors file: {error}") from error
 
