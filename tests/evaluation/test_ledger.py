@@ -25,8 +25,9 @@ def comparisons(draw):
     for _ in range(2):
         extra = draw(st.lists(st.integers(0, prompts - 1), max_size=3))
         owner = np.array([*range(prompts), *extra])
-        rows = draw(st.lists(st.lists(value, min_size=SIZE, max_size=SIZE), min_size=len(owner),
-                             max_size=len(owner)))
+        rows = draw(
+            st.lists(st.lists(value, min_size=SIZE, max_size=SIZE), min_size=len(owner), max_size=len(owner))
+        )
         sides.append((sparse(rows), owner))
     head = np.array(draw(st.lists(st.floats(-2, 2, width=32), min_size=SIZE, max_size=SIZE)), np.float32)
     return sides, head
@@ -51,7 +52,8 @@ def test_property_entries_sum_to_the_change_of_the_mean_reward(case) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
     ledger = latent_ledger(base, trained, head, base_owner, trained_owner)
     change = (
-        prompt_means(trained.dot(head), trained_owner).mean() - prompt_means(base.dot(head), base_owner).mean()
+        prompt_means(trained.dot(head), trained_owner).mean()
+        - prompt_means(base.dot(head), base_owner).mean()
     )
     scale = 1.0 + float(max(np.abs(base.dot(head)).max(), np.abs(trained.dot(head)).max()))
     assert ledger.total == pytest.approx(change, abs=1e-6 * scale)

@@ -1,1 +1,1 @@
-
+"""Measured results: preferences, recorded scores verified, policies compared, the ledger of latents."""

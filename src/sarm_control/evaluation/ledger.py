@@ -30,7 +30,7 @@ class Ledger:
         weights: [M] head weights `w_i`.
         base_mean: [M] mean z_i of the base policy's answers.
         trained_mean: [M] mean z_i of the trained policy's answers.
-        base_rate: [M] share of the base policy's answers in which the latent is active.
+        base_rate: [M] share of the base policy's answers in which the latent fires (z > 0).
         trained_rate: [M] the same for the trained policy.
         delta: [M] `w_i (trained_mean - base_mean)`, reward units.
         prompt_deltas: [P, M] sparse, each prompt's own `delta`; its column means are `delta`.
@@ -79,10 +79,10 @@ def latent_ledger(
     prompts = 1 + int(max(base_prompts.max(), trained_prompts.max()))
     before = _prompt_means(base, base_prompts, prompts)
     after = _prompt_means(trained, trained_prompts, prompts)
-    base_rate = _mean(_prompt_means(base, base_prompts, prompts, _active))
-    trained_rate = _mean(_prompt_means(trained, trained_prompts, prompts, _active))
+    base_rate = _mean(_prompt_means(base, base_prompts, prompts, _fires))
+    trained_rate = _mean(_prompt_means(trained, trained_prompts, prompts, _fires))
     weights = np.asarray(head, dtype=np.float64)
-    used = np.flatnonzero(base_rate + trained_rate > 0)
+    used = np.union1d(base.indices[base.values != 0], trained.indices[trained.values != 0])
     delta = weights[used] * (_mean(after) - _mean(before))[used]
     order = used[np.lexsort((used, -np.abs(delta)))]
     return Ledger(
@@ -104,8 +104,8 @@ def prompt_means(values: NDArray[np.floating[Any]], prompts: Integers) -> Floats
     return np.asarray(sums / counts, dtype=np.float64)
 
 
-def _active(values: Floats) -> Floats:
-    return np.asarray(values != 0, dtype=np.float64)
+def _fires(values: Floats) -> Floats:
+    return np.asarray(values > 0, dtype=np.float64)
 
 
 def _prompt_means(

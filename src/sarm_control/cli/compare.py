@@ -1,0 +1,165 @@
+"""`sarm compare`: what training changed, latent by latent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._scoring import Device, Dtype, load_model, model_name
+from sarm_control.console import progress, say
+from sarm_control.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from sarm_control.conversation.rows import Row
+    from sarm_control.evaluation.answering import Sampling
+    from sarm_control.evaluation.runs import Compared
+    from sarm_control.evaluation.trained_run import TrainedRun
+
+
+def compare(
+    *runs: Annotated[Path, Parameter(help="Run folders of sarm train; several are compared side by side.")],
+    prompts: Annotated[Path, Parameter(help="JSON Lines of held-out prompts (any row kind).")],
+    answers_per_prompt: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="Answers of each policy to each prompt.")
+    ] = 1,
+    max_new_tokens: Annotated[
+        int | None,
+        Parameter(validator=validators.Number(gte=1), help="Longest answer. Default: as in the first run."),
+    ] = None,
+    batch: Annotated[
+        int,
+        Parameter(validator=validators.Number(gte=1), help="Answers decoded together; changes no result."),
+    ] = 64,
+    seed: Annotated[int, Parameter(help="Of the answers and of the intervals.")] = 0,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="Folder for the report. Default: compare in the first run."),
+    ] = None,
+    skip_bad_rows: Annotated[
+        Path | None, Parameter(help="Set rows that cannot be used aside in this file.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Also write report.json to this file.")
+    ] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+) -> None:
+    """Compare trained policies with their base on prompts they were not trained on.
+
+    Base and trained policies answer the same prompts with the same random numbers. The answers are
+    scored with the first run's reward model. The report says what changed (reward, firing of the
+    controlled latents, KL, length) with 95 % intervals over prompts, and splits the change of the
+    reward into exact contributions of latents: report.html, report.json, ledger.parquet, answers.jsonl.
+    """
+    if not runs:
+        raise ConfigError("no run folder was given", hint="sarm compare runs/NAME --prompts held_out.jsonl")
+    from sarm_control.evaluation.runs import check_same_base, compare_runs
+    from sarm_control.evaluation.trained_run import open_run
+
+    opened = [open_run(path) for path in runs]
+    check_same_base(opened)
+    folder = out or runs[0] / "compare"
+    for path in (folder, json_file):
+        _check_output(path, overwrite=overwrite)
+    rows = _read(prompts, skip_bad_rows)
+    sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
+    settings = _settings(opened, prompts, rows, sampling)
+    rm = load_model(opened[0].config.reward.model, device=device, dtype=dtype, max_length=None)
+    found = compare_runs(opened, rows, rm, sampling, device=device, progress=progress)
+    report = _report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)
+    _write(report, found, folder, json_file, overwrite=overwrite)
+    for sentence in report["headline"]:
+        print(sentence)
+    print(f"{folder / 'report.html'}")
+
+
+def _check_output(path: Path | None, *, overwrite: bool) -> None:
+    from sarm_control.files import check_writable
+
+    if path is None:
+        return
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", hint="choose another name with -o, or pass --overwrite")
+    check_writable(path)
+
+
+def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":
+    from sarm_control.conversation.rows import read_rows
+    from sarm_control.evaluation.runs import unique_prompts
+
+    rows = read_rows(prompts, want={"prompt"}, skip_bad_rows=skip_bad_rows)
+    kept = unique_prompts(rows)
+    if len(kept) < len(rows):
+        say(f"{prompts}: {len(rows) - len(kept)} repeated prompts are answered once")
+    return kept
+
+
+def _sampling(
+    runs: "Sequence[TrainedRun]", answers_per_prompt: int, max_new_tokens: int | None, seed: int, batch: int
+) -> "Sampling":
+    from sarm_control.evaluation.answering import Sampling
+
+    training = runs[0].config.training
+    for run in runs[1:]:
+        if run.config.training.temperature != training.temperature:
+            raise ConfigError(
+                f"{run.path} sampled at temperature {run.config.training.temperature:g}, "
+                f"{runs[0].path} at {training.temperature:g}",
+                hint="compare runs of one temperature: KL depends on it",
+            )
+    return Sampling(
+        answers_per_prompt, max_new_tokens or training.max_new_tokens, training.temperature, seed, batch
+    )
+
+
+def _settings(
+    runs: "Sequence[TrainedRun]", prompts: Path, rows: "Sequence[Row]", sampling: "Sampling"
+) -> dict[str, Any]:
+    from sarm_control.evaluation.runs import trained_on
+
+    for run in runs:
+        steps = run.config.training.steps
+        if run.checkpoint.step < steps:
+            say(f"{run.path}: step {run.checkpoint.step} of {steps} is compared; the run is not finished")
+    seen = trained_on(runs, rows)
+    if seen:
+        say(f"warning: {seen} of {len(rows)} prompts are among those trained on")
+    first = runs[0].config
+    return {
+        "prompts_file": prompts.name,
+        "prompts": len(rows),
+        "trained_on": seen,
+        "answers": len(rows) * sampling.answers_per_prompt,
+        "answers_per_prompt": sampling.answers_per_prompt,
+        "max_new_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+        "base_policy": model_name(first.policy.model),
+        "reward_model": model_name(first.reward.model),
+    }
+
+
+def _report(found: "Compared", settings: dict[str, Any], prompts: Path, dtype: str | None) -> dict[str, Any]:
+    from sarm_control.files import manifest
+
+    record = manifest("compare", inputs=[prompts], config={**settings, "dtype": dtype}, seed=settings["seed"])
+    return {**found.comparison.report, "settings": settings, "manifest": record}
+
+
+def _write(
+    report: dict[str, Any], found: "Compared", folder: Path, json_file: Path | None, *, overwrite: bool
+) -> None:
+    from sarm_control.evaluation.ledger_table import write_ledger
+    from sarm_control.files import atomic_folder, write_json, write_jsonl
+    from sarm_control.report.page import write_report
+
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        write_json(temporary / "report.json", report)
+        write_report(temporary / "report.json", temporary / "report.html")
+        write_ledger(temporary / "ledger.parquet", found.comparison.ledgers)
+        write_jsonl(temporary / "answers.jsonl", found.answers)
+        write_json(temporary / "manifest.json", report["manifest"])
+    if json_file is not None:
+        write_json(json_file, report)

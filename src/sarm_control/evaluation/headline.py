@@ -1,0 +1,110 @@
+"""What happened, in one sentence per arm, from the numbers and nothing else.
+
+A change counts as one only when its interval leaves out 0; otherwise it reads "no clear change".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sarm_control.evaluation.comparison import HUMAN, KL, LENGTH, REWARD
+from sarm_control.evaluation.wording import bracket, decimals, number
+
+NO_CHANGE = "no clear change"
+_MANY = 4
+
+
+def verdict(interval: Mapping[str, Any]) -> str:
+    """`rose`, `fell`, or `no clear change` when the interval holds 0 or does not exist."""
+    low, high = interval["low"], interval["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return NO_CHANGE
+    return "rose" if low > 0 else "fell"
+
+
+def headline(report: Mapping[str, Any]) -> list[str]:
+    """One sentence per arm: did the control work, and what did it cost?
+
+    An arm with controls is set against the first arm without, when there is one,
+    else against the base policy.
+    """
+    free = next((arm for arm in report["arms"] if not arm["controls"]), None)
+    sentences = []
+    for arm in report["arms"]:
+        own = {row["key"]: row["change"] or row["trained"] for row in arm["measures"]}
+        if arm["controls"] and free is not None:
+            between = _difference(report["differences"], free["name"], arm["name"])
+            sentences.append(_sentence(arm, free["name"], {**_own_only(own), **between}))
+        else:
+            sentences.append(_sentence(arm, None, own))
+    return sentences
+
+
+def change_in_words(
+    interval: Mapping[str, Any], *, unit: str = "", scale: float = 1.0, after: str = ""
+) -> str:
+    """`rose by 0.12 SD [0.05, 0.19]`, or `shows no clear change (+0.02 SD [-0.05, +0.09])`."""
+    shown, said = _scaled(interval, scale), verdict(interval)
+    digits = decimals(shown)
+    if said == NO_CHANGE:
+        value = _joined(number(shown["mean"], digits, sign=True), unit, bracket(shown, digits, sign=True))
+        return f"shows {NO_CHANGE} ({value}{after})"
+    if said == "fell":
+        shown = _scaled(interval, -scale)
+    return _joined(f"{said} by", number(shown["mean"], digits), unit, bracket(shown, digits)) + after
+
+
+def _scaled(interval: Mapping[str, Any], scale: float) -> dict[str, float | None]:
+    mean, low, high = (
+        None if interval[name] is None else interval[name] * scale for name in ("mean", "low", "high")
+    )
+    return {"mean": mean, "low": low, "high": high} if scale > 0 else {"mean": mean, "low": high, "high": low}
+
+
+def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str, Mapping[str, Any]]) -> str:
+    sd = arm["reward_sd"]
+    in_sd = f", {number(changes[REWARD]['mean'] / sd, 2, sign=True)} SD" if sd > 0 else ""
+    parts = [*_firing(arm["controlled"], changes)]
+    if HUMAN in changes:
+        parts.append(f"the divergence from the human latents {change_in_words(changes[HUMAN], unit='nats')}")
+    parts.append(f"the unedited reward {change_in_words(changes[REWARD], after=in_sd)}")
+    if against is None:
+        digits = decimals(changes[KL])
+        value = _joined(number(changes[KL]["mean"], digits), "nats", bracket(changes[KL], digits))
+        parts.append(f"KL to the base is {value}")
+    else:
+        parts.append(f"KL to the base {change_in_words(changes[KL], unit='nats')}")
+    parts.append(f"answer length {change_in_words(changes[LENGTH], unit='tokens')}")
+    return f"{arm['name']} against {against or 'the base policy'}: {'; '.join(parts)}."
+
+
+def _firing(controlled: Sequence[int], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found = {latent: changes[_firing_key(latent, changes)] for latent in controlled}
+    if len(found) > _MANY:
+        said = [verdict(change) for change in found.values()]
+        counts = [f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE) if word in said]
+        return [f"of the {len(found)} controlled latents' firing rates {', '.join(counts)}"]
+    return [
+        f"the firing of latent {latent} {change_in_words(change, unit='points', scale=100)}"
+        for latent, change in found.items()
+    ]
+
+
+def _own_only(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What only this arm can be measured on: its own discriminator."""
+    return {HUMAN: changes[HUMAN]} if HUMAN in changes else {}
+
+
+def _joined(*words: str) -> str:
+    return " ".join(word for word in words if word)
+
+
+def _firing_key(latent: int, changes: Mapping[str, Any]) -> str:
+    above = f"penalty/{latent}/rate"
+    return above if above in changes else f"latent/{latent}/rate"
+
+
+def _difference(
+    differences: Sequence[Mapping[str, Any]], first: str, second: str
+) -> dict[str, Mapping[str, Any]]:
+    pair = next(item for item in differences if item["from"] == first and item["to"] == second)
+    return {row["key"]: row["change"] for row in pair["measures"]}

@@ -1,0 +1,172 @@
+"""Runs compared: base and trained policies answer the same prompts, and the answers are measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.evaluation.answering import Sampling, answer_prompts, kl_to_base, scored_answers
+from sarm_control.evaluation.comparison import Answers
+from sarm_control.evaluation.summary import Arm, Comparison, compare_policies
+from sarm_control.evaluation.trained_run import RunControls, TrainedRun
+from sarm_control.ppo.plan import training_rows
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.rollout import encode_prompts
+from sarm_control.sarm.reward_model import RewardModel
+
+
+class Compared(NamedTuple):
+    """A comparison, and every answer as a row for `answers.jsonl`."""
+
+    comparison: Comparison
+    answers: list[dict[str, Any]]
+
+
+class _Answered(NamedTuple):
+    base: Answers
+    trained: list[Answers]
+
+
+def compare_runs(
+    runs: Sequence[TrainedRun],
+    rows: Sequence[Row],
+    rm: RewardModel,
+    sampling: Sampling,
+    *,
+    device: str | None = None,
+    progress: ProgressFactory = no_progress,
+) -> Compared:
+    """Answers every row's prompt with the base and each trained policy, and measures the answers.
+
+    Args:
+        runs: at least one; all start from the same base policy, which answers once.
+        rows: one per prompt.
+        rm: scores every answer of every arm.
+        sampling: how answers are sampled; the same for all.
+        device: of the policies.
+        progress: see `sarm_control.console.progress`.
+
+    Raises:
+        ConfigError: the runs have other base policies.
+        ModelError: a run was trained with another head than `rm`'s.
+    """
+    check_same_base(runs)
+    names = run_names([run.path for run in runs])
+    controls = [run.open_controls(rm) for run in runs]
+    answered = _answer(runs, names, rows, rm, sampling, device, progress)
+    arms = [
+        _arm(*parts, answered.base) for parts in zip(names, runs, controls, answered.trained, strict=True)
+    ]
+    thresholds = {latent: tau for one in reversed(controls) for latent, tau in one.thresholds.items()}
+    texts = [row.prompt_key for row in rows]
+    found = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
+    table = _answer_rows("base", answered.base, texts)
+    for arm in arms:
+        table += _answer_rows(arm.name, arm.answers, texts)
+    return Compared(found, table)
+
+
+def unique_prompts(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each distinct prompt, in order."""
+    return list({row.prompt_key: row for row in reversed(rows)}.values())[::-1]
+
+
+def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
+    """How many of the prompts a run was trained on; None when a run's data is not at hand."""
+    seen: set[str] = set()
+    try:
+        for run in runs:
+            seen |= {row.prompt_key for row in training_rows(run.config).kept}
+    except DataError:
+        return None
+    return sum(row.prompt_key in seen for row in rows)
+
+
+def check_same_base(runs: Sequence[TrainedRun]) -> None:
+    """Refuses runs that cannot share the base policy's answers.
+
+    Raises:
+        ConfigError: naming the two runs that differ, or a run given twice.
+    """
+    first = runs[0]
+    for position, run in enumerate(runs[1:], start=1):
+        if run.path.resolve() in {other.path.resolve() for other in runs[:position]}:
+            raise ConfigError(f"{run.path} is given twice", hint="give each run once")
+        if _place(run.config.policy.model) != _place(first.config.policy.model):
+            raise ConfigError(
+                f"{run.path} trained {run.config.policy.model}, "
+                f"{first.path} trained {first.config.policy.model}",
+                hint="compare runs that start from one base policy",
+            )
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names; longer where two are the same or one is called base."""
+    names = [path.resolve().name for path in paths]
+    unique = len(set(names)) == len(names) and "base" not in names
+    return names if unique else [f"{path.resolve().parent.name}/{path.resolve().name}" for path in paths]
+
+
+def _answer(
+    runs: Sequence[TrainedRun],
+    names: Sequence[str],
+    rows: Sequence[Row],
+    rm: RewardModel,
+    sampling: Sampling,
+    device: str | None,
+    progress: ProgressFactory,
+) -> _Answered:
+    """One policy in memory at a time; the first one's reference gives the base's answers."""
+    base: Answers | None = None
+    trained = []
+    for run, name in zip(runs, names, strict=True):
+        policy: Policy = run.load_policy(device=device)
+        prompts = encode_prompts(
+            policy, [row.prompt for row in rows], [row.where for row in rows], sampling.max_new_tokens
+        )
+        if base is None:
+            rollout = answer_prompts(
+                policy, prompts, sampling, reference=True, label="Base policy answers", progress=progress
+            )
+            base = scored_answers(rollout, rm, sampling, progress=progress)
+        rollout = answer_prompts(policy, prompts, sampling, label=f"{name} answers", progress=progress)
+        divergence = kl_to_base(policy, rollout, sampling)
+        trained.append(scored_answers(rollout, rm, sampling, divergence=divergence, progress=progress))
+    assert base is not None
+    return _Answered(base, trained)
+
+
+def _arm(name: str, run: TrainedRun, controls: RunControls, answers: Answers, base: Answers) -> Arm:
+    return Arm(
+        name=name,
+        answers=answers,
+        parts=controls.parts(answers.scored),
+        base_parts=controls.parts(base.scored),
+        controlled=controls.controlled,
+        controls=controls.in_words(),
+        steps=run.checkpoint.step,
+        kl_coef=run.config.training.kl_coef,
+        kl_price=run.kl_price,
+        curves=run.curves(),
+    )
+
+
+def _answer_rows(name: str, answers: Answers, texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": name,
+            "prompt": texts[answers.prompts[j]],
+            "response": answers.responses[j],
+            "reward": float(answers.scored.rewards[j]),
+            "kl": None if answers.kl is None else float(answers.kl[j]),
+            "length": int(answers.lengths[j]),
+            "ended": bool(answers.scored.ended[j]),
+        }
+        for j in range(len(answers.responses))
+    ]
+
+
+def _place(model: str) -> str:
+    return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -1,0 +1,169 @@
+"""A run folder opened for evaluation: its settings, newest checkpoint, controls and curves.
+
+Shapes: `N` answers.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarm_control.control.controls import Controls
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.control.specs import in_sd
+from sarm_control.control.state import ControlState
+from sarm_control.errors import ConfigError, ModelError, TrainingError
+from sarm_control.evaluation.comparison import Columns, control_columns
+from sarm_control.evaluation.ledger import Floats
+from sarm_control.ppo.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
+from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.run import HUMAN, human_buffer
+from sarm_control.ppo.run_folder import read_run_config
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.sarm.scored import Scored
+
+CURVES = ("reward/model", "reward/total", "objective/kl")
+_MOST_POINTS = 400
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run with at least one checkpoint.
+
+    Args:
+        path: the run folder.
+        config: what it was made with.
+        checkpoint: its newest good checkpoint.
+        statistics: of the reference policy's rewards, frozen before its first step.
+    """
+
+    path: Path
+    config: RunConfig
+    checkpoint: Checkpoint
+    statistics: ReferenceStatistics
+
+    @property
+    def kl_price(self) -> float:
+        """Reward units the training objective charged per nat of KL."""
+        unit = self.statistics.sd if self.config.reward.standardize else 1.0
+        return self.config.training.kl_coef * unit
+
+    def load_policy(self, *, device: str | None = None) -> Policy:
+        """The trained policy, its base beside it as the reference.
+
+        Raises:
+            ModelError: the base cannot be loaded.
+        """
+        policy = Policy.load(self.config.policy, seed=self.config.training.seed, device=device)
+        policy.load_state_tensors(self.checkpoint.tensors)
+        return policy
+
+    def open_controls(self, rm: RewardModel) -> "RunControls":
+        """The controls with every amount a number, and what they had learnt at the checkpoint.
+
+        Raises:
+            ModelError: `rm` has another head than the run was trained with.
+        """
+        if self.statistics.fingerprint != rm.fingerprint:
+            raise ModelError(
+                f"{self.path} was trained with head {self.statistics.fingerprint}, "
+                f"this reward model has {rm.fingerprint}",
+                hint="compare runs of one reward model",
+            )
+        human = human_buffer(self.config, rm, self.path / HUMAN)
+        controls = self.config.reward.controls()
+        state = controls.start(human, self.config.training.seed)
+        learnt = self.checkpoint.tensors.get("controls", {})
+        state.load_state_dict({name: tensor.numpy() for name, tensor in learnt.items()})
+        return RunControls(controls.resolve(self.statistics), state, self._missing_end())
+
+    def curves(self) -> dict[str, list[float | None]]:
+        """Reward and KL of every step, thinned to at most 400 points."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [json.loads(line) for line in lines if line.strip()]
+        rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
+        present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
+        return {name: [row.get(name) for row in rows] for name in ("step", *present)}
+
+    def _missing_end(self) -> float:
+        amount = self.config.reward.missing_end_penalty
+        sds = in_sd(amount, "missing_end_penalty")
+        return float(amount) if sds is None else sds * self.statistics.sd
+
+
+@dataclass(frozen=True)
+class RunControls:
+    """What changed the reward in a run.
+
+    Args:
+        controls: resolved, every amount a number.
+        state: what they had learnt; read, never taught.
+        missing_end: the charge on an answer that did not end, reward units.
+    """
+
+    controls: Controls
+    state: ControlState
+    missing_end: float
+
+    def parts(self, scored: Scored) -> Columns:
+        """[N] columns of the reward of N answers under these controls."""
+        shaped = self.controls.shape(scored, self.state)
+        charge: Floats | None = None
+        if self.missing_end:
+            charge = np.where(scored.ended, 0.0, -self.missing_end)
+        return control_columns(shaped, self.controls, charge)
+
+    @property
+    def controlled(self) -> tuple[int, ...]:
+        """The latents that edits and penalties act on, ascending."""
+        edited = {edit.latent for edit in self.controls.edits}
+        return tuple(sorted(edited | {penalty.latent for penalty in self.controls.penalties}))
+
+    @property
+    def thresholds(self) -> dict[int, float]:
+        """The tau of every penalised latent."""
+        return {penalty.latent: float(penalty.tau) for penalty in self.controls.penalties}
+
+    def in_words(self) -> tuple[str, ...]:
+        """One line for each edit, each penalty, and the human-KL term."""
+        words = [f"edit of latent {edit.latent}: {_given(edit)}" for edit in self.controls.edits]
+        words += [
+            f"penalty on latent {penalty.latent}: {penalty.form}, {float(penalty.alpha):.3g} "
+            f"above {float(penalty.tau):.3g}"
+            for penalty in self.controls.penalties
+        ]
+        term = self.controls.human_kl
+        if term is not None:
+            words.append(f"human-KL term: beta {float(term.beta):.3g}, {term.mode}")
+        return tuple(words)
+
+
+def open_run(path: Path) -> TrainedRun:
+    """Reads a run folder.
+
+    Raises:
+        ConfigError: it is no run folder.
+        TrainingError: it has no checkpoint that verifies, or was not calibrated.
+    """
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"{path} is not a run folder: it has no config.yaml",
+            hint="give the folder that sarm train wrote, such as runs/NAME",
+        )
+    config = read_run_config(path)
+    found = newest_checkpoint(path)
+    if found.path is None:
+        raise TrainingError(f"{path} has no checkpoint that verifies", hint="go on with sarm train --resume")
+    checkpoint = load_checkpoint(found.path)
+    checkpoint.tensors.pop("optimizer", None)
+    statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
+    return TrainedRun(path, config, checkpoint, statistics)
+
+
+def _given(spec: Any) -> str:
+    values = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    return ", ".join(f"{n} {v:g}" for n, v in values.items() if v is not None and n != "latent")

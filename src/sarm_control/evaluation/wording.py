@@ -1,0 +1,48 @@
+"""Numbers as readers see them: as many digits as the interval justifies, and a real minus sign."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MINUS = "\u2212"
+_UNKNOWN = "\u2013"
+
+
+def decimals(interval: Mapping[str, Any]) -> int:
+    """Digits after the point that leave two significant ones in the interval's half-width."""
+    low, high, mean = interval["low"], interval["high"], interval["mean"]
+    width = (high - low) / 2 if low is not None and high is not None else 0.0
+    size = width or abs(mean or 0.0) / 10
+    if size <= 0 or not math.isfinite(size):
+        return 3
+    return min(8, max(0, 1 - math.floor(math.log10(size))))
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """A number with `digits` decimals; a dash when there is none, no sign on a zero."""
+    if value is None or not math.isfinite(value):
+        return _UNKNOWN
+    rounded = f"{value:.{digits}f}"
+    if float(rounded) == 0:
+        return f"{0:.{digits}f}"
+    shown = rounded.replace("-", MINUS)
+    return f"+{shown}" if sign and value > 0 else shown
+
+
+def short(value: float) -> str:
+    """A number with three significant digits, without an exponent where that is readable."""
+    if value == 0:
+        return "0"
+    if not 1e-5 <= abs(value) < 1e6:
+        return f"{value:.2e}".replace("-", MINUS)
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    shown = f"{value:.{digits}f}"
+    return (shown.rstrip("0").rstrip(".") if "." in shown else shown).replace("-", MINUS)
+
+
+def bracket(interval: Mapping[str, Any], digits: int, *, sign: bool = False) -> str:
+    """`[low, high]`, or an empty string when there is no interval."""
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    low, high = (number(interval[end], digits, sign=sign) for end in ("low", "high"))
+    return f"[{low}, {high}]"

@@ -1,0 +1,1 @@
+"""One JSON file per comparison, and one offline HTML page made from it."""
