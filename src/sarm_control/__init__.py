@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls, Edit, HumanKL, Penalty
+    from sarm_control.discovery.effects import margin_effects
     from sarm_control.latents import HumanBuffer
     from sarm_control.sarm import RewardModel, Scored, SparseLatents
 
@@ -24,6 +25,7 @@ __all__ = [
     "Scored",
     "SparseLatents",
     "__version__",
+    "margin_effects",
 ]
 
 _HOME_OF = {
@@ -35,6 +37,7 @@ _HOME_OF = {
     "RewardModel": "sarm_control.sarm",
     "Scored": "sarm_control.sarm",
     "SparseLatents": "sarm_control.sarm",
+    "margin_effects": "sarm_control.discovery.effects",
 }
 
 

@@ -161,7 +161,7 @@ def discover(
     )
     return Discovery(
         table=table,
-        lists=_lists(table, parts.confirmation),
+        lists=_lists(table, parts.selection),
         selection=summarise(parts.selection, settings.seed),
         confirmation=summarise(parts.confirmation, settings.seed),
         groups={
@@ -212,11 +212,12 @@ def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
     return {value: summarise(pairs.take(members[value]), settings.seed) for value in sorted(members)}
 
 
-def _lists(table: EffectTable, confirmation: PromptPairs) -> dict[str, tuple[Feature, ...]]:
+def _lists(table: EffectTable, selection: PromptPairs) -> dict[str, tuple[Feature, ...]]:
+    # Doses are read from the selection prompts, so that the confirmation set stays untouched by choices.
     lists: dict[str, list[Feature]] = {name: [] for name in LISTS}
     named = np.array([direction(kind) is not None for kind in table["kind"]], dtype=np.bool_)
     for row in table.take(named).rows():
-        controls = suggested_controls(confirmation.latents, row["latent"], row["kind"])
+        controls = suggested_controls(selection.latents, row["latent"], row["kind"])
         columns = {name: row[name] for name in _FEATURE_COLUMNS}
         lists[str(direction(row["kind"]))].append(Feature(**columns, controls=controls))
     return {name: tuple(sorted(items, key=lambda one: -abs(one.effect))) for name, items in lists.items()}
