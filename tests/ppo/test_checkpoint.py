@@ -59,7 +59,8 @@ def test_numpy_arrays_are_saved_too(tmp_path: Path) -> None:
 
 def test_two_writes_of_the_same_state_give_the_same_bytes(tmp_path: Path) -> None:
     manifests = [
-        (save_checkpoint(tmp_path / name, 5, tensors(), STATE) / "manifest.json").read_bytes() for name in "ab"
+        (save_checkpoint(tmp_path / name, 5, tensors(), STATE) / "manifest.json").read_bytes()
+        for name in "ab"
     ]
     assert manifests[0] == manifests[1]
 
@@ -101,7 +102,9 @@ def test_a_missing_file_is_noticed(tmp_path: Path, missing: str) -> None:
     assert found.damaged[0].reason == f"{missing} is missing"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": 20, "files": 3}', '{"step": 20, "files": {"a": 1}}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"step": 20, "files": 3}', '{"step": 20, "files": {"a": 1}}', "\xff"]
+)
 def test_a_manifest_that_is_not_one_is_noticed(tmp_path: Path, text: str) -> None:
     save(tmp_path, 20)
     (tmp_path / "checkpoints/step-000020/manifest.json").write_bytes(text.encode("latin-1"))

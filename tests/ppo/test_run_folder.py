@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,11 @@ from sarm_control.ppo.run_folder import (
     Start,
     check_run,
     config_differences,
-    cut_back,
     finished_step,
-    format_row,
     read_run_config,
     start_run,
 )
+from sarm_control.ppo.run_rows import cut_back, format_row, uninterrupted
 
 
 @pytest.fixture
@@ -247,3 +247,27 @@ def test_rows_are_stable_to_the_byte() -> None:
         '"e": [1e-07, true, null], "f": {"5": 0.333333333}, "g": "é"}'
     )
     assert format_row(row) == expected
+
+
+def test_an_interrupt_waits_until_the_rows_are_written() -> None:
+    seen = []
+
+    def write() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            seen.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert seen == ["written"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_without_a_checkpoint_can_be_discarded(tmp_path: Path, config: RunConfig) -> None:
+    start = start_run(tmp_path / "a", config)
+    assert start.folder.discard_if_unused()
+    start = start_run(tmp_path / "a", config)
+    work(start, until=2)
+    assert not start.folder.discard_if_unused()
+    assert newest_checkpoint(tmp_path / "a").step == 2

@@ -76,7 +76,7 @@ def save_checkpoint(
 
 def newest_checkpoint(run: Path) -> Found:
     """The newest checkpoint whose every file matches its manifest, newest first."""
-    damaged = []
+    damaged: list[Damaged] = []
     for path in reversed(list_checkpoints(run)):
         reason = damage(path)
         if reason is None:

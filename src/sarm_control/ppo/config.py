@@ -131,6 +131,9 @@ class RewardConfig(_Section):
     human_kl: HumanKL | None = None
     """Pull towards the latents of the human demonstrations in `data.human`; `null` is off."""
 
+    fingerprint: str | None = None
+    """The head the latent numbers were found on (`sarm discover` prints it); another head is refused."""
+
     standardize: bool = True
     """Shift and scale the total by the reference policy's frozen mean and SD."""
 
@@ -143,7 +146,12 @@ class RewardConfig(_Section):
 
     def controls(self) -> Controls:
         """The edits, penalties and human-KL term as one object."""
-        return Controls(edits=self.edits, penalties=self.penalties, human_kl=self.human_kl)
+        return Controls(
+            edits=self.edits,
+            penalties=self.penalties,
+            human_kl=self.human_kl,
+            fingerprint=self.fingerprint,
+        )
 
 
 class DataConfig(_Section):

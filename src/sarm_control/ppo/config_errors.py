@@ -15,6 +15,12 @@ _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _MISSING = {"missing", "missing_argument"}
 _SECTIONS = {"model_type", "model_attributes_type", "dataclass_type", "dict_type"}
 _BOUNDS = (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<="))
+_SKELETON: dict[str, Any] = {"policy": {}, "reward": {}, "data": {}}
+_FLAGS = {
+    "policy.model": "--policy FOLDER_OR_ID",
+    "reward.model": "--model FOLDER_OR_ID",
+    "data.prompts": "--prompts prompts.jsonl",
+}
 _KINDS = {
     "int_": "is not an integer",
     "float_": "is not a number",
@@ -34,7 +40,7 @@ def load_config(path: Path | None, overrides: Sequence[Document] = ()) -> RunCon
     Raises:
         ConfigError: one line for each mistake, with the file and line or the flag it came from.
     """
-    base = read_document(path) if path is not None else Document({}, {}, "flags")
+    base = read_document(path) if path is not None else Document(dict(_SKELETON), {}, "settings")
     return validate(merge(base, *overrides))
 
 
@@ -97,10 +103,10 @@ def _unknown(schema: Any, document: Document, path: Path_) -> tuple[str, str]:
 
 
 def _missing_hint(path: Path_) -> str:
-    value = {"model": "FOLDER_OR_ID", "prompts": "prompts.jsonl"}.get(str(path[-1]), "...")
-    return (
-        f"add it to the file, or pass --set {dotted(path)}={value}" if len(path) > 1 else f"add '{path[0]}:'"
-    )
+    key = dotted(path)
+    if len(path) == 1:
+        return f"add a section '{key}:' to the file"
+    return f"add it to the file, or pass {_FLAGS.get(key, f'--set {key}=...')}"
 
 
 def _inner_keys(item: Mapping[str, Any]) -> Iterator[str]:

@@ -5,10 +5,8 @@
 """
 
 import json
-import math
-import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +15,15 @@ from sarm_control.files import atomic_folder, check_writable, manifest, sha256_f
 from sarm_control.ppo import checkpoint
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.config_errors import load_config
+from sarm_control.ppo.run_rows import append_rows, check_rows, cut_back, sync, uninterrupted
 from sarm_control.ppo.yaml_config import dump_yaml
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _LOGS = ("metrics", "timing", "samples")
 _MISSING = object()
+
+
+Listener = Callable[[int, Mapping[str, Any]], None]
 
 
 class Start(NamedTuple):
@@ -46,11 +48,13 @@ class RunFolder:
     Args:
         path: the folder, already made by `start_run`.
         keep: checkpoints to keep.
+        listener: told each step's metrics once they are on disk.
     """
 
-    def __init__(self, path: Path, *, keep: int) -> None:
+    def __init__(self, path: Path, *, keep: int, listener: Listener | None = None) -> None:
         self.path = path
         self.keep = keep
+        self.listener = listener
 
     def record(
         self,
@@ -68,35 +72,33 @@ class RunFolder:
             timing: seconds by phase, memory, clocks.
             samples: prompts, answers and their rewards.
         """
-        self._append("samples", [{"step": step, **sample} for sample in samples])
-        self._append("timing", [{"step": step, **timing}] if timing else [])
-        self._append("metrics", [{"step": step, **metrics}])
+        with uninterrupted():
+            append_rows(self.path / "samples.jsonl", [{"step": step, **sample} for sample in samples])
+            append_rows(self.path / "timing.jsonl", [{"step": step, **timing}] if timing else [])
+            append_rows(self.path / "metrics.jsonl", [{"step": step, **metrics}])
+        if self.listener is not None:
+            self.listener(step, {**metrics, **(timing or {})})
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> Path:
         """Writes a checkpoint after the rows before it are on disk, and drops the oldest ones."""
-        for name in _LOGS:
-            _sync(self.path / f"{name}.jsonl")
-        written = checkpoint.save_checkpoint(self.path, step, tensors, state)
-        checkpoint.prune(self.path, self.keep)
+        with uninterrupted():
+            for name in _LOGS:
+                sync(self.path / f"{name}.jsonl")
+            written = checkpoint.save_checkpoint(self.path, step, tensors, state)
+            checkpoint.prune(self.path, self.keep)
         return written
+
+    def discard_if_unused(self) -> bool:
+        """Removes the folder of a run that stopped before its first checkpoint, so its name is free."""
+        if checkpoint.list_checkpoints(self.path):
+            return False
+        shutil.rmtree(self.path)
+        return True
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Marks the run as finished in its manifest; `summary` must hold `step`."""
         path = self.path / _MANIFEST
         write_json(path, {**_read_manifest(path), "finished": dict(summary)})
-
-    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        text = "".join(format_row(row) + "\n" for row in rows)
-        if not text:
-            return
-        path = self.path / f"{name}.jsonl"
-        try:
-            with path.open("a", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}", hint="make room, then add --resume"
-            ) from error
 
 
 def check_run(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -202,29 +204,12 @@ def check_same_config(path: Path, config: RunConfig) -> None:
         )
 
 
-def format_row(row: Mapping[str, Any]) -> str:
-    """One JSON line; floats with nine significant digits, NaN and infinities as null."""
-    return json.dumps({key: _stable(value) for key, value in row.items()}, ensure_ascii=False)
-
-
-def cut_back(path: Path, step: int) -> int:
-    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went."""
-    if not path.is_file():
-        return 0
-    lines = path.read_bytes().split(b"\n")
-    kept = [line for line in lines[:-1] if (found := _row_step(line)) is not None and found <= step]
-    dropped = len(lines) - 1 - len(kept) + bool(lines[-1])
-    if dropped:
-        write_text(path, b"".join(line + b"\n" for line in kept).decode("utf-8"))
-    return dropped
-
-
 def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     check_same_config(path, config)
     _check_inputs(path, inputs)
     checkpoint.sweep(path)
     found = checkpoint.newest_checkpoint(path)
-    _check_rows(path / "metrics.jsonl", found.step)
+    check_rows(path / "metrics.jsonl", found.step)
     notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
     checkpoint.set_aside(found.damaged)
     if found.path is None:
@@ -243,25 +228,6 @@ def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:
                 f"{file} changed since {path} was started (its SHA-256 differs)",
                 hint="put the file back, or start another run with --out",
             )
-
-
-def _check_rows(path: Path, step: int) -> None:
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    present = {_row_step(line) for line in lines}
-    missing = next((number for number in range(1, step + 1) if number not in present), None)
-    if missing is not None:
-        raise TrainingError(
-            f"{path} has no row for step {missing}, but the checkpoint is of step {step}",
-            hint="put the file back, or start over with --overwrite",
-        )
-
-
-def _row_step(line: bytes) -> int | None:
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) else None
 
 
 def _write_config(folder: Path, config: RunConfig) -> None:
@@ -290,25 +256,3 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _show(value: Any) -> str:
     return "(not set)" if value is _MISSING else json.dumps(value, ensure_ascii=False)
-
-
-def _stable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _stable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_stable(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.9g}") if math.isfinite(value) else None
-    return value
-
-
-def _sync(path: Path) -> None:
-    if not path.is_file():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

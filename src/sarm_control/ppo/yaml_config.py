@@ -100,6 +100,13 @@ def setting(path: Path_, value: Any, origin: str) -> Document:
     return Document(nested, origins, origin)
 
 
+def items(path: Path_, values: list[Any], flag: str) -> Document:
+    """A list at `path` whose items came from one `flag` each."""
+    whole = setting(path, values, flag)
+    single = {(*path, index): f"{flag} {value}" for index, value in enumerate(values)}
+    return Document(whole.values, {**whole.origins, **single}, flag)
+
+
 def merge(base: Document, *overlays: Document) -> Document:
     """Later documents win; maps merge, everything else is replaced whole.
 

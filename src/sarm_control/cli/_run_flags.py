@@ -1,0 +1,105 @@
+"""The flags that make a training configuration, alone or laid over a YAML file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.ppo.config import RunConfig
+    from sarm_control.ppo.yaml_config import Document
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunFlags:
+    """Settings given on the command line; each wins over the file, and a list replaces the file's list."""
+
+    policy: Annotated[
+        str | None, Parameter(help="Hub id or folder of the language model to train (policy.model).")
+    ] = None
+    model: Annotated[
+        str | None, Parameter(name=["--model", "-m"], help="Hub id or folder of the SARM (reward.model).")
+    ] = None
+    prompts: Annotated[Path | None, Parameter(help="JSON Lines of prompts (data.prompts).")] = None
+    exclude: Annotated[
+        list[Path] | None,
+        Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
+    ] = None
+    edit: Annotated[
+        list[str] | None, Parameter(help="Edit of a latent, may be repeated: 12345=0, 12345:max=2.")
+    ] = None
+    penalize: Annotated[
+        list[str] | None,
+        Parameter(help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1 or tau=q0.9,alpha=0.5sd."),
+    ] = None
+    human: Annotated[
+        Path | None, Parameter(help="JSON Lines of human demonstrations for --beta (data.human).")
+    ] = None
+    beta: Annotated[
+        str | None, Parameter(help="Weight of the human-KL term: 0.05, or 0.1sd (reward.human_kl.beta).")
+    ] = None
+    controls: Annotated[
+        Path | None, Parameter(help="YAML file of edits, penalties and human_kl, as sarm discover writes it.")
+    ] = None
+    steps: Annotated[int | None, Parameter(help="PPO steps (training.steps).")] = None
+    seed: Annotated[int | None, Parameter(help="Seed of everything random (training.seed).")] = None
+    set: Annotated[
+        list[str] | None,
+        Parameter(help="Any setting, may be repeated: training.learning_rate=1e-4."),
+    ] = None
+
+    def documents(self) -> "Iterator[Document]":
+        """The settings in the order they win: --controls, the named flags, --set."""
+        from sarm_control.ppo.yaml_config import parse_setting, read_document
+
+        if self.controls is not None:
+            found = read_document(self.controls)
+            yield found if "reward" in found.values else found.under(("reward",))
+        yield from self._named()
+        for text in self.set or ():
+            yield parse_setting(text)
+
+    def _named(self) -> "Iterator[Document]":
+        from sarm_control.ppo.yaml_config import items, plain_scalar, setting
+
+        single = {
+            "policy": (("policy", "model"), self.policy),
+            "model": (("reward", "model"), self.model),
+            "prompts": (("data", "prompts"), self.prompts),
+            "human": (("data", "human"), self.human),
+            "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
+            "steps": (("training", "steps"), self.steps),
+            "seed": (("training", "seed"), self.seed),
+        }
+        for flag, (path, value) in single.items():
+            if value is not None:
+                plain = str(value) if isinstance(value, Path) else value
+                yield setting(path, plain, f"--{flag} {value}")
+        several = {
+            "exclude": (("data", "exclude"), self.exclude),
+            "edit": (("reward", "edits"), self.edit),
+            "penalize": (("reward", "penalties"), self.penalize),
+        }
+        for flag, (path, values) in several.items():
+            if values is not None:
+                yield items(path, [str(value) for value in values], f"--{flag}")
+
+    def config(self, file: Path | None) -> "RunConfig":
+        """The configuration of `file` and these flags.
+
+        Raises:
+            ConfigError: one line for each mistake, naming the file and line or the flag.
+        """
+        from sarm_control.ppo.config_errors import load_config
+
+        config = load_config(file, list(self.documents()))
+        if self.human is not None and config.reward.human_kl is None:
+            raise ConfigError(
+                f"--human {self.human}: nothing uses the demonstrations", hint="add --beta 0.1sd"
+            )
+        return config

@@ -1,0 +1,157 @@
+"""`sarm train`: a policy trained by PPO with the controls in its reward."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from sarm_control.cli._run_flags import RunFlags
+from sarm_control.console import progress, say
+from sarm_control.errors import SarmError
+
+if TYPE_CHECKING:
+    from sarm_control.ppo.config import RunConfig
+    from sarm_control.ppo.run_folder import RunFolder, Start
+
+_NO_FLAGS = RunFlags()
+
+
+def train(
+    config: Annotated[
+        Path | None, Parameter(help="YAML file of a run; not needed when flags say it all.")
+    ] = None,
+    /,
+    *,
+    flags: RunFlags = _NO_FLAGS,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on from the newest good checkpoint of the run folder.")
+    ] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Start over if the run folder exists.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="Check everything, print the plan, stop.")] = False,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+) -> None:
+    """Train a policy by PPO against a SARM's reward, with edits, penalties and the human-KL term.
+
+    The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
+    folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
+    """
+    from sarm_control.files import check_writable
+    from sarm_control.ppo.plan import check_models, plan_lines, training_rows
+    from sarm_control.ppo.run_folder import check_run
+
+    folder = out or Path("runs") / (config.stem if config else "train")
+    settings = flags.config(_file(config, folder, resume=resume))
+    if json_file is not None:
+        check_writable(json_file)
+    check_run(folder, resume=resume, overwrite=overwrite)
+    if resume and _finished(folder, settings):
+        return
+    check_models(settings)
+    for line in plan_lines(settings, training_rows(settings)):
+        say(line)
+    if dry_run:
+        say(f"dry run: nothing was written; without --dry-run the run goes to {folder}")
+        return
+    summary = _run(settings, folder, resume=resume, overwrite=overwrite)
+    _report(folder, summary, json_file)
+
+
+def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
+    own = folder / "config.yaml"
+    return own if config is None and resume and own.is_file() else config
+
+
+def _finished(folder: Path, settings: "RunConfig") -> bool:
+    from sarm_control.ppo.run_folder import check_same_config, finished_step
+
+    step = finished_step(folder)
+    if step is None:
+        return False
+    check_same_config(folder, settings)
+    if step < settings.training.steps:
+        return False
+    print(f"{folder} is finished: all {step} steps are done, nothing to do")
+    return True
+
+
+def _run(settings: "RunConfig", folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    from sarm_control.ppo.run_folder import start_run
+    from sarm_control.ppo.run_rows import uninterrupted
+
+    data = settings.data
+    inputs = [data.prompts, *([data.human] if data.human else []), *data.exclude]
+    start = start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+    for note in start.notes:
+        say(note)
+    if start.checkpoint is not None:
+        say(f"resuming {folder} after step {start.step}")
+    start.folder.listener = _step_line(settings.training.steps)
+    try:
+        # An interrupt inside the import of a compiled module surfaces as a broken import.
+        with uninterrupted():
+            from sarm_control.ppo.run import run_training
+        return run_training(settings, start, progress=progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(start.folder, settings.training.steps)) from None
+    except SarmError as error:
+        _give_back_the_name(start, error)
+        raise
+
+
+def _give_back_the_name(start: "Start", error: SarmError) -> None:
+    """A run that failed before its first checkpoint leaves nothing; a later one says how to go on."""
+    if start.folder.discard_if_unused() or error.hint is None:
+        return
+    error.hint += f"; then sarm train -o {start.folder.path} --resume"
+
+
+def _interrupted(folder: "RunFolder", steps: int) -> str:
+    from sarm_control.ppo.checkpoint import list_checkpoints, step_of
+
+    saved = list_checkpoints(folder.path)
+    if folder.discard_if_unused():
+        return "interrupted before the first checkpoint: nothing was kept"
+    return (
+        f"interrupted; the last checkpoint is {saved[-1]} (step {step_of(saved[-1])} of {steps})\n"
+        f"  go on with: sarm train -o {folder.path} --resume"
+    )
+
+
+def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
+    def tell(step: int, values: Mapping[str, Any]) -> None:
+        named = {
+            "reward": values.get("reward/total"),
+            "KL": values.get("objective/kl"),
+            **{
+                name.removeprefix("reward/"): value
+                for name, value in values.items()
+                if name.startswith(("reward/penalty/", "reward/human_kl", "reward/edits"))
+            },
+        }
+        parts = [f"{name} {value:.4g}" for name, value in named.items() if value is not None]
+        if "answers/length" in values:
+            parts.append(f"length {values['answers/length']:.1f}")
+        if "seconds/step" in values:
+            parts.append(f"{values['seconds/step']:.1f} s")
+        say(f"step {step}/{steps}: {', '.join(parts)}")
+
+    return tell
+
+
+def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
+    from sarm_control.files import write_json
+
+    if json_file is not None:
+        write_json(json_file, {"run": folder.name, **summary})
+    written = {"policy": "plain transformers", "adapter": "peft"}
+    print(f"{folder}: {summary['step']} steps done")
+    for name in summary.get("saved", ()):
+        print(f"  {folder / name}: the trained policy for {written.get(name, name)}")
+    print(f"  {folder / 'metrics.jsonl'}: one row a step")
+    sys.stdout.flush()

@@ -1,0 +1,102 @@
+"""What a run will do, told before anything heavy is loaded."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from sarm_control.control.human_kl import HumanKL
+from sarm_control.control.penalties import Penalty
+from sarm_control.conversation.rows import Row, read_rows
+from sarm_control.errors import DataError, ModelError
+from sarm_control.ppo.config import RunConfig, TrainingConfig
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+class TrainingRows(NamedTuple):
+    """The rows whose prompts are trained on, and how many were left out as excluded."""
+
+    kept: list[Row]
+    dropped: int
+
+
+def training_rows(config: RunConfig) -> TrainingRows:
+    """The rows of `data.prompts` whose prompts are in no excluded file.
+
+    Raises:
+        DataError: a row that cannot be used, or no row is left.
+    """
+    rows = read_rows(config.data.prompts, want={"prompt"})
+    held_out = {row.prompt_key for path in config.data.exclude for row in read_rows(path, want={"prompt"})}
+    kept = [row for row in rows if row.prompt_key not in held_out]
+    if not kept:
+        raise DataError(
+            f"{config.data.prompts}: all {len(rows)} prompts are in an excluded file",
+            hint="give other prompts, or fewer files to exclude",
+        )
+    return TrainingRows(kept, len(rows) - len(kept))
+
+
+def check_models(config: RunConfig) -> None:
+    """Refuses folders that are not there, and latents that a SARM in a folder does not have.
+
+    Nothing is loaded or downloaded; what can only be a hub id is taken on trust.
+
+    Raises:
+        ModelError: a path with no folder, or a folder that is no SARM.
+        ConfigError: a latent outside 0..L-1.
+    """
+    for key, name in (("policy.model", config.policy.model), ("reward.model", config.reward.model)):
+        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+            raise ModelError(
+                f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
+            )
+    folder = Path(config.reward.model)
+    if folder.is_dir():
+        from sarm_control.sarm.config import read_config
+
+        config.reward.controls().check(read_config(folder, folder.resolve().name).latents)
+
+
+def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
+    """The plan in words, one fact a line."""
+    lines = [
+        f"policy {config.policy.model}, {_adapters(config)}; reward {config.reward.model}",
+        _work(config.training, len(rows.kept)),
+        f"controls: {'; '.join(_controls(config)) or 'none'}",
+    ]
+    if config.data.exclude:
+        files = ", ".join(str(path) for path in config.data.exclude)
+        lines.append(f"{rows.dropped} prompts left out because they are in {files}")
+    return lines
+
+
+def _adapters(config: RunConfig) -> str:
+    lora = config.policy.lora
+    return "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
+
+
+def _work(training: TrainingConfig, prompts: int) -> str:
+    drawn = training.steps * training.prompts_per_step
+    return (
+        f"{training.steps} steps of {training.answers_per_step} answers "
+        f"({training.prompts_per_step} prompts x {training.answers_per_prompt}, "
+        f"up to {training.max_new_tokens} tokens); "
+        f"{prompts} prompts, each used about {drawn / prompts:.1f} times"
+    )
+
+
+def _controls(config: RunConfig) -> list[str]:
+    reward = config.reward
+    words = [f"edit {edit}" for edit in reward.edits]
+    words += [_penalty(penalty) for penalty in reward.penalties]
+    return words if reward.human_kl is None else [*words, _human(reward.human_kl)]
+
+
+def _penalty(penalty: Penalty) -> str:
+    return f"penalty on {penalty.latent} ({penalty.form}, tau {penalty.tau}, alpha {penalty.alpha})"
+
+
+def _human(term: HumanKL) -> str:
+    latents = f"{len(term.latents)} latents" if term.latents else "latents chosen from the demonstrations"
+    return f"human KL (beta {term.beta}, {latents})"

@@ -1,0 +1,111 @@
+"""The rows of a run: one JSON object a line, equal to the byte in equal runs, whole after any stop."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sarm_control.errors import OutputError, TrainingError
+from sarm_control.files import write_text
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Adds rows at the end of a file.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written.
+    """
+    text = "".join(format_row(row) + "\n" for row in rows)
+    if not text:
+        return
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+    except OSError as error:
+        hint = "make room, then add --resume"
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """One JSON line; floats with nine significant digits, NaN and infinities as null."""
+    return json.dumps({key: _stable(value) for key, value in row.items()}, ensure_ascii=False)
+
+
+def cut_back(path: Path, step: int) -> int:
+    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went."""
+    if not path.is_file():
+        return 0
+    lines = path.read_bytes().split(b"\n")
+    kept = [line for line in lines[:-1] if (found := _row_step(line)) is not None and found <= step]
+    dropped = len(lines) - 1 - len(kept) + bool(lines[-1])
+    if dropped:
+        write_text(path, b"".join(line + b"\n" for line in kept).decode("utf-8"))
+    return dropped
+
+
+def check_rows(path: Path, step: int) -> None:
+    """Refuses a file that lacks the row of a step in 1..step.
+
+    Raises:
+        TrainingError: naming the first step without a row.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    present = {_row_step(line) for line in lines}
+    missing = next((number for number in range(1, step + 1) if number not in present), None)
+    if missing is not None:
+        raise TrainingError(
+            f"{path} has no row for step {missing}, but the checkpoint is of step {step}",
+            hint="put the file back, or start over with --overwrite",
+        )
+
+
+def _row_step(line: bytes) -> int | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _stable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, if it is there, is on disk."""
+    if not path.is_file():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds a Ctrl-C back until the block is done, so that no row or checkpoint is half written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt

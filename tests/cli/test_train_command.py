@@ -1,0 +1,361 @@
+"""`sarm train`: metamorphic (stopped and resumed = uninterrupted), golden (messages), bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from sarm_control.cli import main
+from sarm_control.ppo.checkpoint import list_checkpoints
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def files(
+    tmp_path_factory: pytest.TempPathFactory, tiny_policy_folder: Path, tiny_sarm_folder: Path
+) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("train")
+    things = ("bread", "bomb", "lock", "door", "answer", "steps")
+    prompts = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in things]
+    answers = [f"sorry i cannot help {thing} ." for thing in things] + [
+        "yes sure here",
+        "no never",
+        "please not",
+    ]
+    write_rows(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in prompts])
+    write_rows(folder / "held_out.jsonl", [{"prompt": prompt} for prompt in prompts[:2]])
+    write_rows(
+        folder / "demos.jsonl", [{"prompt": p, "response": a} for p, a in zip(prompts, answers, strict=False)]
+    )
+    run = {
+        "policy": {"model": str(tiny_policy_folder), "lora": {"rank": 2, "alpha": 4}},
+        "reward": {
+            "model": str(tiny_sarm_folder),
+            "edits": ["3:max=0.5"],
+            "penalties": ["5:tau=q0.5,alpha=0.5sd", {"latent": 9, "tau": 0.1, "alpha": 0.2, "form": "hinge"}],
+            "human_kl": {"beta": "0.1sd"},
+        },
+        "data": {
+            "prompts": str(folder / "prompts.jsonl"),
+            "human": str(folder / "demos.jsonl"),
+            "exclude": [str(folder / "held_out.jsonl")],
+        },
+        "training": {
+            "steps": STEPS,
+            "prompts_per_step": 3,
+            "answers_per_prompt": 2,
+            "max_new_tokens": 6,
+            "minibatches": 2,
+            "micro_batch": 2,
+            "learning_rate": 1e-2,
+            "reference_answers": 16,
+            "seed": 5,
+        },
+        "checkpoints": {"every": 2, "keep": 2},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False))
+    return {path.stem: path for path in folder.iterdir()} | {
+        "policy": tiny_policy_folder,
+        "sarm": tiny_sarm_folder,
+    }
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def train(*words: object) -> int:
+    return main(["train", *map(str, words)])
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sarm_control", "train", *map(str, words)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for(process: subprocess.Popen[str], path: Path, lines: int) -> None:
+    """Until the file has that many lines; fails when the process ends first."""
+    deadline = time.monotonic() + 240
+    while not path.is_file() or path.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_equal_runs(run: Path, other: Path) -> None:
+    for name in ("metrics.jsonl", "samples.jsonl", "config.yaml"):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    for ours, theirs in zip(list_checkpoints(run), list_checkpoints(other), strict=True):
+        assert ours.name == theirs.name
+        assert (ours / "manifest.json").read_bytes() == (theirs / "manifest.json").read_bytes()
+    weights, others = (load_file(folder / "policy/model.safetensors") for folder in (run, other))
+    assert weights.keys() == others.keys()
+    assert all(weights[name].equal(others[name]) for name in weights)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]) -> Path:
+    """A run that nothing stopped, with every control on."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    summary = out.parent / "summary.json"
+    assert train(files["run"], "--out", out, "--json", summary) == 0
+    assert json.loads(summary.read_text())["step"] == STEPS
+    return out
+
+
+def test_a_run_folder_holds_what_it_should(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "samples.jsonl",
+        "policy",
+    }
+    assert [path.name for path in list_checkpoints(whole)] == ["step-000002", "step-000004"]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"prompts.jsonl", "demos.jsonl", "held_out.jsonl"}
+    assert manifest["finished"]["step"] == STEPS
+
+
+def test_reward_columns_sum_to_the_total(whole: Path) -> None:
+    for line in (whole / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        parts = [
+            value for name, value in row.items() if name.startswith("reward/") and name != "reward/total"
+        ]
+        assert len(parts) >= 5
+        assert sum(parts) == pytest.approx(row["reward/total"], abs=1e-6)
+
+
+def test_an_equal_run_is_equal_to_the_byte(whole: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    assert train(files["run"], "--out", tmp_path / "again") == 0
+    assert_equal_runs(tmp_path / "again", whole)
+
+
+@pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_a_killed_run_resumed_equals_the_uninterrupted_one(
+    whole: Path, files: dict[str, Path], tmp_path: Path, row: int
+) -> None:
+    process = start(files["run"], "--out", tmp_path / "run")
+    wait_for(process, tmp_path / "run/metrics.jsonl", row)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert train("--out", tmp_path / "run", "--resume") == 0
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_an_interrupted_run_names_its_checkpoint_and_goes_on(
+    whole: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    process = start(files["run"], "--out", tmp_path / "run", "--set", "training.steps=500")
+    wait_for(process, tmp_path / "run/metrics.jsonl", 3)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    last = list_checkpoints(tmp_path / "run")[-1]
+    assert f"the last checkpoint is {last} (step {int(last.name[-6:])} of 500)" in message
+    assert f"sarm train -o {tmp_path / 'run'} --resume" in message
+    assert "Traceback" not in message
+    for name in ("metrics", "timing", "samples"):
+        text = (tmp_path / "run" / f"{name}.jsonl").read_text()
+        assert text.endswith("\n")
+        assert all(json.loads(line)["step"] for line in text.splitlines())
+    assert not list((tmp_path / "run/checkpoints").glob(".*"))
+    kept = (tmp_path / "run/metrics.jsonl").read_text().splitlines()[:3]
+    assert kept == (whole / "metrics.jsonl").read_text().splitlines()[:3]
+
+
+def test_an_interrupt_before_the_first_checkpoint_leaves_nothing(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    process = start(files["run"], "--out", tmp_path / "run")
+    wait_for(process, tmp_path / "run/config.yaml", 1)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in message
+    assert "interrupted before the first checkpoint: nothing was kept" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_says_so_and_does_nothing(
+    whole: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert train(files["run"], "--out", whole, "--resume") == 0
+    assert f"is finished: all {STEPS} steps are done, nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_a_finished_run_with_other_settings_is_refused(
+    whole: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(files["run"], "--out", whole, "--resume", "--set", "training.seed=6") == 2
+    assert "training.seed: 5 -> 6" in capsys.readouterr().err
+
+
+def test_more_steps_go_on_from_a_finished_run(
+    whole: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(files["run"], "--out", tmp_path / "run", "--set", "training.steps=2") == 0
+    assert train(files["run"], "--out", tmp_path / "run", "--resume") == 0
+    assert "after step 2" in capsys.readouterr().err
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_a_name_in_use_is_refused(
+    whole: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(files["run"], "--out", whole) == 2
+    error = capsys.readouterr().err
+    assert f"{whole} exists already" in error
+    assert "--resume" in error
+    assert "--overwrite" in error
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(files["run"], "--out", tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr().err
+    assert (
+        "4 steps of 6 answers (3 prompts x 2, up to 6 tokens); 10 prompts, each used about 1.2 times" in said
+    )
+    assert "edit 3:max=0.5; penalty on 5 (indicator, tau q0.5, alpha 0.5sd); penalty on 9 (hinge" in said
+    assert "human KL (beta 0.1sd, latents chosen from the demonstrations)" in said
+    assert "2 prompts left out because they are in" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_loads_no_torch(files: dict[str, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys; from sarm_control.cli import main; "
+        f"code = main(['train', {str(files['run'])!r}, '--out', {str(tmp_path / 'r')!r}, '--dry-run']); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_flags_make_the_same_configuration_as_a_file(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controls = tmp_path / "controls.yaml"
+    controls.write_text("edits: [7:set=0]\npenalties: []\n")
+    flags = [
+        "--policy",
+        "P",
+        "--model",
+        "M",
+        "--prompts",
+        files["prompts"],
+        "--penalize",
+        "48659:tau=3,alpha=0.1",
+    ]
+    flags += [
+        "--penalize",
+        "5:tau=q0.9,alpha=0.5sd",
+        "--human",
+        files["demos"],
+        "--beta",
+        "0.05",
+        "--seed",
+        "3",
+    ]
+    flags += ["--controls", controls, "--set", "training.learning_rate=1e-4", "--exclude", files["held_out"]]
+    assert main(["config", "show", *map(str, flags)]) == 0
+    text = capsys.readouterr().out
+    shown = yaml.safe_load(text)
+    assert shown["reward"]["edits"] == [{"latent": 7, "set": 0.0}]
+    assert [item["latent"] for item in shown["reward"]["penalties"]] == [48659, 5]
+    assert shown["reward"]["human_kl"]["beta"] == 0.05
+    assert shown["data"]["exclude"] == [str(files["held_out"])]
+    assert (shown["training"]["seed"], shown["training"]["learning_rate"]) == (3, 0.0001)
+    (tmp_path / "run.yaml").write_text(text)
+    assert main(["config", "show", str(tmp_path / "run.yaml")]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"].keys() >= {"policy", "reward", "training"}
+
+
+MESSAGES = [
+    (["--set", "training.stpes=3"], "--set training.stpes=3: unknown key 'stpes'; did you mean 'steps'?"),
+    (["--edit", "64=0"], "latent 64 does not exist: this reward model has 64 latents (0..63)"),
+    (["--edit", "3:set=0,max=2"], "--edit 3:set=0,max=2: reward.edits.0: edit of latent 3: set and max"),
+    (
+        ["--penalize", "3:tau=1,alpha=-1"],
+        "--penalize 3:tau=1,alpha=-1: reward.penalties.0: penalty on latent 3",
+    ),
+    (["--beta", "-1"], "human_kl: beta is -1, it must be >= 0"),
+    (["--model", "no/such/sarm"], "reward.model: there is no folder no/such/sarm"),
+    (["--policy", "./policy"], "policy.model: there is no folder ./policy"),
+    (["--policy", "FOLDER"], "no tokenizer"),
+    (["--model", "POLICY"], "tiny-policy"),
+    (["--prompts", "none.jsonl"], "none.jsonl: No such file or directory"),
+    (["--set", "training.max_new_tokens=250"], "prompts.jsonl:3: the prompt has"),
+    (["--exclude", "PROMPTS"], "all 12 prompts are in an excluded file"),
+    (["--set", "policy.lora.targets=[nothing]"], "nothing"),
+    (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MESSAGES, ids=[" ".join(words) for words, _ in MESSAGES])
+def test_a_mistake_is_one_clear_line_and_leaves_no_run_folder(
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    places = {"PROMPTS": files["prompts"], "POLICY": files["policy"], "FOLDER": files["run"].parent}
+    words = [str(places.get(word, word)) for word in words]
+    assert train(files["run"], "--out", tmp_path / "run", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "error: " in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_train_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 2
+    error = capsys.readouterr().err
+    assert "missing key 'policy.model'" in error
+    assert "--policy FOLDER_OR_ID" in error
+
+
+def test_demonstrations_without_a_weight_are_refused(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--policy", "P", "--model", "M", "--prompts", files["prompts"], "--human", files["demos"]]
+    assert train(*flags) == 2
+    assert "nothing uses the demonstrations" in capsys.readouterr().err
+
+
+def test_a_misspelled_key_names_file_and_line(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(files["run"].read_text().replace("learning_rate", "lerning_rate"))
+    line = path.read_text().splitlines().index("  lerning_rate: 0.01") + 1
+    assert train(path, "--out", tmp_path / "run") == 2
+    expected = f"{path}:{line}: unknown key 'lerning_rate'; did you mean 'learning_rate'?"
+    assert expected in capsys.readouterr().err
