@@ -1,0 +1,183 @@
+"""What answers are paid: the reward function protocol, and the SARM with controls as one.
+
+The trainer knows only `RewardFunction`. Everything is in reward units but `scores`, which is what PPO
+sees: `(total - mean) / sd` with the mean and SD of the reference policy's unedited rewards, frozen
+before the first step. A constant added to every reward therefore changes nothing.
+
+Shapes: `N` answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sarm_control.control.controls import Controls
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.control.specs import in_sd
+from sarm_control.errors import TrainingError
+from sarm_control.latents.human import HumanBuffer
+from sarm_control.ppo.rollout import Rollout
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.sarm.scored import Scored
+
+Array = NDArray[np.float64]
+TOTAL, MISSING_END = "reward/total", "reward/missing_end"
+
+
+@dataclass(frozen=True, eq=False)
+class Rewards:
+    """What N answers were paid.
+
+    Args:
+        scores: [N] float64, the terminal reward PPO sees.
+        columns: metric name -> [N] signed parts in reward units; all but `reward/total` sum to it.
+        metrics: further numbers of the batch, such as `latent/<id>/rate`.
+        scored: the latents behind the rewards, for what learns from them.
+    """
+
+    scores: Array
+    columns: Mapping[str, Array]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    scored: Scored | None = None
+
+    def means(self) -> dict[str, float]:
+        """The mean of every column, and the further numbers."""
+        return {**self.metrics, **{name: float(column.mean()) for name, column in self.columns.items()}}
+
+
+class RewardFunction(Protocol):
+    """Anything that pays answers; `SarmReward` is the one `sarm train` uses."""
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Takes the reference policy's answers, once before the first step."""
+
+    def score(self, rollout: Rollout) -> Rewards:
+        """Pays answers; changes nothing."""
+
+    def learn(self, rewards: Rewards) -> None:
+        """Learns from a batch that was scored before; called once a step, after the policy learnt."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What was learnt."""
+
+    def state(self) -> dict[str, Any]:
+        """What `calibrate` found, as JSON."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Takes up what `state_tensors` and `state` gave."""
+
+
+class SarmReward:
+    """The SARM's reward under controls, minus a charge on answers that did not end.
+
+    Args:
+        model: the reward model.
+        controls: edits, penalties and human-KL term; symbolic amounts are resolved by `calibrate`.
+        missing_end: charge on an answer that hit the length limit: reward units, or text such as `1sd`.
+        standardize: divide by the reference SD; the reference mean is taken off in any case.
+        human: demonstrations for the human-KL term.
+        seed: of what the controls learn.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        controls: Controls,
+        *,
+        missing_end: float | str = "1sd",
+        standardize: bool = True,
+        human: HumanBuffer | None = None,
+        seed: int = 0,
+    ) -> None:
+        controls.check(model.config.latents, model.fingerprint)
+        self.model = model
+        self.controls = controls
+        self.missing_end = missing_end
+        self.standardize = standardize
+        self.learner = controls.start(human, seed)
+        self.statistics: ReferenceStatistics | None = None
+        self._resolved = controls
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Freezes the reference statistics; the human-KL term sees the reference's latents first."""
+        scored = self._scored(rollout)
+        check_finite(scored.rewards.astype(np.float64), rollout, "the reference policy's reward")
+        self._freeze(ReferenceStatistics.from_scored(scored, self.controls.quantile_latents()))
+        self.learner.learn(scored)
+
+    def score(self, rollout: Rollout) -> Rewards:
+        """Rewards of answers, with every part as its own column.
+
+        Raises:
+            TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
+        """
+        if self.statistics is None:
+            raise TrainingError("the reward was not calibrated on the reference policy's answers")
+        scored = self._scored(rollout)
+        check_finite(scored.rewards.astype(np.float64), rollout, "the reward")
+        shaped = self._resolved.shape(scored, self.learner)
+        missing = np.where(np.asarray(rollout.ended), 0.0, -self._missing_end_charge(self.statistics))
+        total = shaped.total + missing
+        columns = {**shaped.columns(), MISSING_END: missing, TOTAL: total}
+        scale = self.statistics.sd if self.standardize else 1.0
+        return Rewards((total - self.statistics.mean) / scale, columns, shaped.info, scored)
+
+    def learn(self, rewards: Rewards) -> None:
+        """Lets the human-KL discriminator learn from a scored batch."""
+        if rewards.scored is not None:
+            self.learner.learn(rewards.scored)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The discriminator's arrays; empty without one."""
+        return {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """The reference statistics."""
+        return {"statistics": None if self.statistics is None else self.statistics.to_dict()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Takes up a checkpoint's statistics and discriminator.
+
+        Raises:
+            TrainingError: they belong to another head or buffer.
+        """
+        statistics = ReferenceStatistics.from_dict(state["statistics"])
+        if statistics.fingerprint != self.model.fingerprint:
+            raise TrainingError(
+                f"the checkpoint was made with head {statistics.fingerprint}, "
+                f"this reward model has {self.model.fingerprint}",
+                hint="use the reward model the run was started with",
+            )
+        self._freeze(statistics)
+        self.learner.load_state_dict({name: tensor.numpy() for name, tensor in tensors.items()})
+
+    def _scored(self, rollout: Rollout) -> Scored:
+        return self.model.score([row.prompt for row in rollout.prompts], rollout.texts, ended=rollout.ended)
+
+    def _freeze(self, statistics: ReferenceStatistics) -> None:
+        self.statistics = statistics
+        self._resolved = self.controls.resolve(statistics)
+
+    def _missing_end_charge(self, statistics: ReferenceStatistics) -> float:
+        in_sds = in_sd(self.missing_end, "missing_end_penalty")
+        return float(self.missing_end) if in_sds is None else in_sds * statistics.sd
+
+
+def check_finite(values: Array, rollout: Rollout, what: str) -> None:
+    """Stops a run whose rewards are no numbers.
+
+    Raises:
+        TrainingError: naming the prompt's row and showing the answer.
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        j = int(bad[0])
+        raise TrainingError(
+            f"{what} of an answer to {rollout.prompts[j].where} is {values[j]}: {rollout.texts[j][:80]!r}",
+            hint="look at that prompt; a reward model in float16 can overflow, try bfloat16 or float32",
+        )

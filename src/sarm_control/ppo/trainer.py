@@ -1,0 +1,190 @@
+"""PPO against a reward function: one step, and the state it leaves behind.
+
+A step, in this order: sample answers; score them (controls score before they learn); log-probabilities
+and values by the training forward pass; advantages; PPO epochs; what the controls learn; metrics.
+Everything random is derived from (seed, step, purpose), so a resumed run is the uninterrupted one.
+"""
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarm_control.errors import DataError
+from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
+from sarm_control.ppo.config import TrainingConfig
+from sarm_control.ppo.experience import Experience, collect
+from sarm_control.ppo.math import explained_variance
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.reward import RewardFunction, Rewards, check_finite
+from sarm_control.ppo.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.ppo.update import Updater
+
+SAMPLES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step's rows.
+
+    Args:
+        step: from 1.
+        metrics: equal in equal runs.
+        timing: seconds by phase, and peak memory in MiB.
+        samples: a few answers with their rewards.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    timing: dict[str, float]
+    samples: list[dict[str, Any]]
+
+
+class TrainerState(NamedTuple):
+    """What a checkpoint holds: tensors by file and name, and JSON values."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    values: dict[str, Any]
+
+
+class Trainer:
+    """Trains a policy against a reward function.
+
+    Args:
+        policy: changed in place.
+        reward: pays the answers.
+        prompts: what is answered; each comes once before any comes again.
+        settings: sizes, rates, seed.
+    """
+
+    def __init__(
+        self, policy: Policy, reward: RewardFunction, prompts: Sequence[PromptRow], settings: TrainingConfig
+    ) -> None:
+        if not prompts:
+            raise DataError("there are no prompts to train on")
+        self.policy = policy
+        self.reward = reward
+        self.prompts = prompts
+        self.settings = settings
+        self.updater = Updater(policy, settings)
+        self.done = 0
+
+    def calibrate(self) -> None:
+        """Scores the reference policy's answers, once before the first step."""
+        wanted = self.settings.reference_answers
+        chosen = prompts_of_step(len(self.prompts), min(wanted, len(self.prompts)), 1, self.settings.seed)
+        repeats = -(-wanted // len(chosen))
+        self.reward.calibrate(self._sample(chosen, repeats, ("reference",), reference=True))
+
+    def step(self) -> StepReport:
+        """Does one step and says what happened.
+
+        Raises:
+            TrainingError: a reward or gradient is NaN or infinite; the policy was not changed by it.
+        """
+        settings, step, clock = self.settings, self.done + 1, _Clock()
+        with clock("rollout"):
+            numbers = prompts_of_step(len(self.prompts), settings.prompts_per_step, step, settings.seed)
+            rollout = self._sample(numbers, settings.answers_per_prompt, (step, "rollout"))
+        with clock("reward"):
+            rewards = self.reward.score(rollout)
+            check_finite(rewards.scores, rollout, "the reward")
+        with self.policy.precision():
+            plan = plan_minibatches(
+                [len(row.ids) + n for row, n in zip(rollout.prompts, rollout.lengths, strict=True)],
+                minibatches=settings.minibatches,
+                micro_batch=settings.micro_batch,
+                seed=settings.seed,
+                step=step,
+            )
+            with clock("logprobs"):
+                scores = torch.from_numpy(rewards.scores.astype(np.float32))
+                experience = collect(self.policy, rollout, scores, list(chain(*plan)), settings)
+            with clock("update"):
+                update = self.updater.update(experience, plan, step)
+        with clock("controls"):
+            self.reward.learn(rewards)
+        self.done = step
+        metrics = {**_answer_metrics(experience), **update, **rewards.means()}
+        return StepReport(step, metrics, clock.seconds(sum(rollout.lengths)), _samples(rollout, rewards))
+
+    def state(self) -> TrainerState:
+        """Everything the next step depends on."""
+        tensors = self.policy.state_tensors()
+        tensors["optimizer"] = self.updater.state_tensors()
+        tensors["controls"] = self.reward.state_tensors()
+        filled = {name: named for name, named in tensors.items() if named}
+        return TrainerState(filled, {"done": self.done, "reward": self.reward.state()})
+
+    def load_state(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self.policy.load_state_tensors(tensors)
+        self.updater.load_state_tensors(tensors.get("optimizer", {}))
+        self.reward.load_state(tensors.get("controls", {}), values["reward"])
+        self.done = int(values["done"])
+
+    def _sample(
+        self, numbers: Sequence[int], repeats: int, purpose: Sequence[int | str], *, reference: bool = False
+    ) -> Rollout:
+        settings = self.settings
+        with self.policy.precision():
+            return sample_answers(
+                self.policy,
+                [self.prompts[i] for i in numbers],
+                answers_per_prompt=repeats,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                seed=settings.seed,
+                purpose=purpose,
+                reference=reference,
+            )
+
+
+class _Clock:
+    """Wall seconds by phase."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[f"seconds/{phase}"] = time.perf_counter() - start
+
+    def seconds(self, tokens: int) -> dict[str, float]:
+        """Seconds by phase, their sum, answer tokens a second, and the process's peak memory in MiB."""
+        total = sum(self._seconds.values())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rates = {"seconds/step": total, "answer_tokens_per_second": tokens / total, "peak_mib": peak}
+        return {**self._seconds, **rates}
+
+
+def _answer_metrics(experience: Experience) -> dict[str, float]:
+    rollout, mask = experience.rollout, experience.mask
+    return {
+        **experience.kl_metrics(),
+        "policy/entropy": float(experience.entropy[mask].mean()),
+        "value/explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
+        "answers/length": sum(rollout.lengths) / len(rollout),
+        "answers/ended": sum(rollout.ended) / len(rollout),
+    }
+
+
+def _samples(rollout: Rollout, rewards: Rewards) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": rollout.prompts[j].prompt,
+            "response": rollout.texts[j],
+            "ended": rollout.ended[j],
+            **{name: float(column[j]) for name, column in rewards.columns.items()},
+        }
+        for j in range(min(SAMPLES_KEPT, len(rollout)))
+    ]
