@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.evaluation.ledger import latent_ledger, prompt_means
@@ -42,11 +42,12 @@ def test_oracle_by_hand() -> None:
     assert ledger.latents.tolist() == [0, 2, 5]
     np.testing.assert_allclose(ledger.delta, [1.5, 1.0, -1.0])
     np.testing.assert_allclose(ledger.base_rate, [1.0, 0.0, 0.5])
-    np.testing.assert_allclose(ledger.trained_rate, [1.0, 0.5, 0.0])
+    np.testing.assert_allclose(ledger.trained_rate, [1.0, 0.0, 0.0])  # -1 is stored, but does not fire
     np.testing.assert_allclose(ledger.entry(1), [2.0, 0.0])
     assert ledger.total == pytest.approx(1.5)
 
 
+@settings(deadline=None, max_examples=40)
 @given(comparisons())
 def test_property_entries_sum_to_the_change_of_the_mean_reward(case) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
@@ -61,6 +62,7 @@ def test_property_entries_sum_to_the_change_of_the_mean_reward(case) -> None:
         assert ledger.entry(position).mean() == pytest.approx(ledger.delta[position], abs=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(comparisons(), st.randoms(use_true_random=False))
 def test_metamorphic_permuting_the_answers_changes_nothing(case, random) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
@@ -74,6 +76,7 @@ def test_metamorphic_permuting_the_answers_changes_nothing(case, random) -> None
     np.testing.assert_allclose(first.delta, expected, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(comparisons())
 def test_metamorphic_swapping_the_policies_negates_every_entry(case) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case

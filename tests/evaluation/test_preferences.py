@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.errors import DataError
@@ -29,6 +29,7 @@ def test_oracle_best_of_n_shares_ties_between_several_chosen() -> None:
     np.testing.assert_allclose(best_of_n([[4.0, 4.0, 1.0]], [[4.0, 0.0]]), [2 / 3])
 
 
+@settings(deadline=None, max_examples=40)
 @given(table)
 def test_property_shares_lie_in_the_unit_interval_and_ignore_order(rows) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]
@@ -40,6 +41,7 @@ def test_property_shares_lie_in_the_unit_interval_and_ignore_order(rows) -> None
         np.testing.assert_array_equal(value, flipped)
 
 
+@settings(deadline=None, max_examples=40)
 @given(table, st.sampled_from([0.5, 2.0, 8.0]), st.integers(-4, 4))
 def test_metamorphic_a_positive_affine_map_of_the_scores_changes_nothing(rows, scale, shift) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]
@@ -51,6 +53,7 @@ def test_metamorphic_a_positive_affine_map_of_the_scores_changes_nothing(rows, s
         np.testing.assert_array_equal(measure(chosen, rejected), measure(moved(chosen), moved(rejected)))
 
 
+@settings(deadline=None, max_examples=40)
 @given(table)
 def test_property_swapping_the_sides_swaps_the_wins(rows) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]

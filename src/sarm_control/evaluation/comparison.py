@@ -92,14 +92,14 @@ def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping
     Args:
         answers: one policy's answers.
         watched: latents whose firing rate is measured: the share of answers with z > 0.
-        thresholds: latent -> tau for those whose share above tau is measured too.
+        thresholds: latent -> tau for those whose share above tau is measured too, unless tau is 0.
     """
     scored = answers.scored
     columns: Columns = {Measure(REWARD, "Reward, unedited", "reward"): _float(scored.rewards)}
     for latent in watched:
         values = scored.latents.columns([latent])[:, 0]
-        columns[Measure(f"latent/{latent}/rate", f"Latent {latent} fires", "share")] = _float(values > 0)
-        if latent in thresholds:
+        columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", "share")] = _float(values > 0)
+        if thresholds.get(latent):
             tau = thresholds[latent]
             above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
             columns[above] = _float(values > tau)

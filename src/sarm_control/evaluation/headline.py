@@ -63,7 +63,7 @@ def _scaled(interval: Mapping[str, Any], scale: float) -> dict[str, float | None
 def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str, Mapping[str, Any]]) -> str:
     sd = arm["reward_sd"]
     in_sd = f", {number(changes[REWARD]['mean'] / sd, 2, sign=True)} SD" if sd > 0 else ""
-    parts = [*_firing(arm["controlled"], changes)]
+    parts = [*_firing(arm, changes)]
     if HUMAN in changes:
         parts.append(f"the divergence from the human latents {change_in_words(changes[HUMAN], unit='nats')}")
     parts.append(f"the unedited reward {change_in_words(changes[REWARD], after=in_sd)}")
@@ -77,15 +77,17 @@ def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str,
     return f"{arm['name']} against {against or 'the base policy'}: {'; '.join(parts)}."
 
 
-def _firing(controlled: Sequence[int], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = {latent: changes[_firing_key(latent, changes)] for latent in controlled}
+def _firing(arm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    labels = {row["key"]: row["label"] for row in arm["measures"]}
+    keys = [_firing_key(latent, changes) for latent in arm["controlled"]]
+    found = {f"{labels[key][:1].lower()}{labels[key][1:]}": changes[key] for key in keys}
     if len(found) > _MANY:
         said = [verdict(change) for change in found.values()]
         counts = [f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE) if word in said]
-        return [f"of the {len(found)} controlled latents' firing rates {', '.join(counts)}"]
+        return [f"of the firing rates of {len(found)} controlled latents {', '.join(counts)}"]
     return [
-        f"the firing of latent {latent} {change_in_words(change, unit='points', scale=100)}"
-        for latent, change in found.items()
+        f"the share of answers with {label} {change_in_words(change, unit='points', scale=100)}"
+        for label, change in found.items()
     ]
 
 

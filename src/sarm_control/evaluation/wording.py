@@ -14,7 +14,7 @@ def decimals(interval: Mapping[str, Any]) -> int:
     width = (high - low) / 2 if low is not None and high is not None else 0.0
     size = width or abs(mean or 0.0) / 10
     if size <= 0 or not math.isfinite(size):
-        return 3
+        return 0
     return min(8, max(0, 1 - math.floor(math.log10(size))))
 
 

@@ -64,7 +64,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 def x_axis(scale: Scale, *, top: float, bottom: float, label: str, zero: bool = True) -> Html:
     """Grid lines, tick labels and the axis label under a chart."""
-    values = ticks(scale.low, scale.high, max(3, round((scale.end - scale.start) / 90)))
+    values = ticks(scale.low, scale.high, max(3, round((scale.end - scale.start) / 75)))
     parts = []
     for value, text in zip(values, tick_labels(values), strict=True):
         x = scale(value)

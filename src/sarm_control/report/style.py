@@ -8,7 +8,7 @@ CSS = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Liberation Sans",sans-serif}
-main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+main{max-width:62rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 1rem;letter-spacing:-.01em}
 h2{font-size:1.25rem;line-height:1.3;margin:3rem 0 .75rem;padding-top:1rem;border-top:1px solid var(--line)}
 h3{font-size:1rem;margin:1.75rem 0 .5rem}
@@ -25,7 +25,7 @@ table{border-collapse:collapse;width:100%;font-size:.9375rem;font-variant-numeri
 caption{text-align:left;padding-bottom:.5rem;caption-side:top}
 th,td{padding:.35rem .75rem .35rem 0;text-align:right;vertical-align:baseline;
 border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;white-space:normal;min-width:9rem}
+th:first-child,td:first-child{text-align:left;white-space:normal;min-width:11rem}
 tr>*:last-child{padding-right:0}
 thead th{color:var(--soft);font-weight:600;font-size:.8125rem;border-bottom-color:var(--soft)}
 tbody th{font-weight:400}
@@ -44,6 +44,7 @@ svg .value{font-variant-numeric:tabular-nums}
 svg .marked{font-weight:700}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg .zero{stroke:var(--soft);stroke-width:1}
+svg rect{opacity:.7}
 svg .up{fill:var(--up)}svg .down{fill:var(--down)}
 svg .dot{stroke:var(--paper);stroke-width:1.5}
 svg .dot:not(.up):not(.down){fill:var(--soft)}

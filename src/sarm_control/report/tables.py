@@ -67,7 +67,9 @@ def scaled(interval: Interval, scale: float) -> dict[str, float | None]:
 def measures_table(arm: Mapping[str, Any], caption: str) -> Html:
     """Every measure of one arm: base, trained, paired change, change in SDs of the base reward."""
     head = ("Measure", "Base policy", arm["name"], "Change", "Change in SD")
-    return table(caption, head, [_measure_row(item) for item in arm["measures"]])
+    reward = next(item for item in arm["measures"] if item["key"] == "reward/model")
+    most = decimals(reward["change"]) + 2
+    return table(caption, head, [_measure_row(item, most) for item in arm["measures"]])
 
 
 def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) -> Html:
@@ -82,7 +84,7 @@ def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) ->
             )
             for item in items
         ]
-        rows.append(row(_named(items[0]), cells))
+        rows.append(row(_named(items[0], change=True), cells))
         if items[0]["change_sd"] is not None:
             cells = [element("td", data(item["change_sd"], 2, sign=True)) for item in items]
             rows.append(row("Reward, unedited, in SDs of the base policy's reward", cells))
@@ -126,10 +128,13 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Html:
 MINUS_WORD = "\u2212"
 
 
-def _measure_row(item: Mapping[str, Any]) -> Html:
+def _measure_row(item: Mapping[str, Any], most: int) -> Html:
     unit = UNITS[item["unit"]]
     change, trained = item["change"], item["trained"]
     digits = decimals(scaled(change if change and change["mean"] else trained, unit.scale))
+    if item["unit"] == "reward":
+        # A part far smaller than the reward's own interval needs no more digits than the reward.
+        digits = min(digits, most)
     cells = [
         interval_cell(item["base"], digits, scale=unit.scale),
         interval_cell(trained, digits, scale=unit.scale),
@@ -163,8 +168,8 @@ def _ledger_digits(entries: Sequence[Mapping[str, Any]], ledger: Mapping[str, An
     return decimals({"mean": size, "low": None, "high": None}) + 1
 
 
-def _named(item: Mapping[str, Any]) -> Html:
-    unit = UNITS[item["unit"]].name
+def _named(item: Mapping[str, Any], *, change: bool = False) -> Html:
+    unit = "points" if change and item["unit"] == "share" else UNITS[item["unit"]].name
     return join(item["label"], element("span", unit, class_="ends") if unit else Html(""))
 
 
