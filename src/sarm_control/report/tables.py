@@ -98,8 +98,8 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Html:
         "Weight",
         "Mean z, base",
         "Mean z, trained",
-        "Fires, base",
-        "Fires, trained",
+        "Active, base",
+        "Active, trained",
         "Change of reward",
     )
     entries = ledger["entries"]
