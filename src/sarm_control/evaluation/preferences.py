@@ -59,9 +59,7 @@ def _share_of_maxima(good: NDArray[np.float64], bad: NDArray[np.float64]) -> flo
     return won / (won + lost)
 
 
-def _checked_rows(
-    chosen: Scores, rejected: Scores
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _checked_rows(chosen: Scores, rejected: Scores) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     if len(chosen) != len(rejected):
         raise DataError(f"{len(chosen)} rows of chosen scores but {len(rejected)} rows of rejected scores")
     rows = []
