@@ -1,0 +1,1 @@
+"""A SARM from any causal language model: states, autoencoder, preference head."""

@@ -1,0 +1,145 @@
+"""A Bradley-Terry head on features of answers: one weight per prompt, no bias.
+
+The loss is `sum_p (1/n_p) sum_{c,r in p} log(1 + exp(-w.(f_c - f_r)))` over P prompts plus
+`l2/2 |s w|^2`, where `n_p` counts a prompt's comparisons and `s` is the features' root mean
+square norm, so that one `l2` means the same for any scale of features.
+
+Shapes: `N` answers, `F` features, `C` comparisons, `P` prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.build.comparisons import Comparisons
+from sarm_control.errors import TrainingError
+from sarm_control.seeds import numpy_generator
+
+Features = Any
+"""[N, F]: a float array, or a `scipy.sparse.csr_array`."""
+
+Weight = NDArray[np.float64]
+
+L2_GRID: tuple[float, ...] = tuple(float(10.0**exponent) for exponent in np.arange(-4.0, 1.01, 0.5))
+
+_MOST_ITERATIONS = 5000
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """A strength chosen by cross-validation over prompts.
+
+    Args:
+        l2: the strength with the lowest mean held-out loss.
+        grid: the strengths tried, strongest first.
+        losses: mean held-out loss of each, nats per prompt; `log 2` is chance.
+    """
+
+    l2: float
+    grid: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def fit_head(features: Features, comparisons: Comparisons, l2: float, start: Weight | None = None) -> Weight:
+    """The weights [F] float64 that minimise the regularised loss, in units of the raw features.
+
+    Args:
+        features: [N, F] of the answers that `comparisons` refers to.
+        comparisons: which answers were preferred to which.
+        l2: strength of the penalty, > 0 (it makes the minimum unique).
+        start: [F] weights to start from; the minimum does not depend on them.
+
+    Raises:
+        TrainingError: no comparison is left, or the minimiser did not converge.
+    """
+    if not len(comparisons):
+        raise TrainingError("no comparison to fit a head on", hint="give rows with chosen and rejected")
+    scale = feature_scale(features)
+    difference = (features[comparisons.chosen] - features[comparisons.rejected]) / scale
+    share = comparisons.prompt_shares()
+    begin = np.zeros(difference.shape[1]) if start is None else start * scale
+    return _minimise(difference, share, l2, begin) / scale
+
+
+def choose_l2(
+    features: Features,
+    comparisons: Comparisons,
+    *,
+    grid: Sequence[float] = L2_GRID,
+    folds: int = 5,
+    seed: int = 0,
+) -> Regularisation:
+    """Cross-validates the strength, whole prompts at a time.
+
+    Args:
+        features: [N, F].
+        comparisons: the comparisons to fit and to validate on.
+        grid: strengths to try.
+        folds: parts the prompts are dealt into; at least 2 prompts are needed.
+        seed: decides which prompt goes to which part.
+
+    Raises:
+        TrainingError: fewer than two prompts.
+    """
+    strengths = tuple(sorted(grid, reverse=True))
+    fold_of = assign_folds(comparisons, folds, seed)
+    losses = np.zeros(len(strengths))
+    for fold in range(int(fold_of.max()) + 1):
+        held_out = fold_of == fold
+        fitted, validated = comparisons.take(~held_out), comparisons.take(held_out)
+        weight: Weight | None = None
+        for position, l2 in enumerate(strengths):
+            weight = fit_head(features, fitted, l2, weight)
+            losses[position] += preference_loss(features, validated, weight) * validated.prompts_count
+    losses /= comparisons.prompts_count
+    best = int(np.argmin(losses))
+    return Regularisation(strengths[best], strengths, tuple(float(loss) for loss in losses))
+
+
+def assign_folds(comparisons: Comparisons, folds: int, seed: int) -> NDArray[np.int64]:
+    """[C]: the part each comparison belongs to; a prompt's comparisons stay together.
+
+    Raises:
+        TrainingError: fewer than two prompts.
+    """
+    prompts = np.unique(comparisons.prompt)
+    if len(prompts) < 2:
+        raise TrainingError(
+            f"{len(prompts)} prompt with a comparison: at least 2 are needed to choose the regularisation",
+            hint="add preference rows",
+        )
+    dealt = numpy_generator(seed, "head folds").permutation(len(prompts)) % min(folds, len(prompts))
+    return np.asarray(dealt[np.searchsorted(prompts, comparisons.prompt)], dtype=np.int64)
+
+
+def preference_loss(features: Features, comparisons: Comparisons, weight: Weight) -> float:
+    """Mean over prompts of the loss without its penalty, in nats; `log 2` is chance."""
+    scores = np.asarray(features @ weight)
+    margin = scores[comparisons.chosen] - scores[comparisons.rejected]
+    return float(comparisons.prompt_shares() @ np.logaddexp(0.0, -margin))
+
+
+def feature_scale(features: Features) -> float:
+    """Root mean square norm of the feature rows, 1 when they are all zero."""
+    squares = features.multiply(features) if hasattr(features, "multiply") else np.square(features)
+    return float(np.sqrt(squares.sum() / features.shape[0])) or 1.0
+
+
+def _minimise(difference: Features, share: NDArray[np.float64], l2: float, start: Weight) -> Weight:
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss_and_gradient(weight: Any) -> tuple[float, Weight]:
+        margin = np.asarray(difference @ weight)
+        loss = float(share @ np.logaddexp(0.0, -margin)) + 0.5 * l2 * float(weight @ weight)
+        return loss, l2 * weight - np.asarray(difference.T @ (share * expit(-margin)))
+
+    options: Any = {"maxiter": _MOST_ITERATIONS, "maxfun": 4 * _MOST_ITERATIONS, "ftol": 1e-13, "gtol": 1e-8}
+    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+    # Stopping short of 1e-13 because no step helps any more is as converged as floats allow.
+    if found.nit >= _MOST_ITERATIONS:
+        raise TrainingError(f"the preference head did not converge: {found.message}")
+    return np.asarray(found.x, dtype=np.float64)

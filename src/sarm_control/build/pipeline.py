@@ -1,0 +1,360 @@
+"""From a causal language model and texts to a SARM, stage by stage.
+
+The prompts are split once. The autoencoder, the regularisation and the heads whose held-out
+figures are quoted see only the fitting prompts; the head that is kept is then fitted again on
+all prompts with the regularisation chosen before. Evaluation rows are never used for anything
+but their figures.
+
+Shapes: `N` answers, `D` hidden size, `L` latents.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sarm_control.build.activations import BATCH_TOKENS, AnswerStates, collect_states
+from sarm_control.build.autoencoder import AutoencoderConfig, train_autoencoder
+from sarm_control.build.comparisons import PreferenceRow
+from sarm_control.build.heads import FittedHeads, HeadSplit, fit_heads, head_json
+from sarm_control.build.quality import explained_variance, firing_rates, head_figures
+from sarm_control.build.source import Parts
+from sarm_control.build.texts import Corpus
+from sarm_control.build.tune import TuneConfig, Tuned, tune_after, tune_before
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.sarm import RewardModel
+from sarm_control.sarm.autoencoder import Autoencoder
+from sarm_control.seeds import numpy_generator
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What `build_sarm` does.
+
+    Args:
+        autoencoder: sizes and schedule; None keeps the autoencoder of an existing SARM.
+        sentence_states: train the autoencoder on sentence ends too.
+        holdout: share of the prompts kept out of every fit, in (0, 1).
+        folds: parts of the cross-validation that chooses the head's regularisation.
+        tune_trunk: epochs of tuning the trunk first; 0 for none.
+        tune_after: epochs of tuning trunk and head through the frozen autoencoder; 0 for none.
+        tune: "lora" or "full".
+        batch_tokens: rows times longest row of a forward batch; None is the default.
+        seed: of everything random.
+    """
+
+    autoencoder: AutoencoderConfig | None
+    sentence_states: bool = True
+    holdout: float = 0.15
+    folds: int = 5
+    tune_trunk: int = 0
+    tune_after: int = 0
+    tune: Literal["lora", "full"] = "lora"
+    batch_tokens: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses shares and counts that cannot work."""
+        if not 0 < self.holdout < 1:
+            raise ConfigError(f"the held-out share is {self.holdout}, it must be between 0 and 1")
+        if self.tune_trunk < 0 or self.tune_after < 0:
+            raise ConfigError("epochs of tuning cannot be negative")
+        if self.tune_trunk and self.autoencoder is None:
+            raise ConfigError(
+                "tuning the trunk first would leave the existing autoencoder behind",
+                hint="use --tune-after, or build a new one with --base",
+            )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows to build from and rows to evaluate on, read already.
+
+    Args:
+        texts: rows with answers, for the autoencoder.
+        pairs: preference rows, for the head (their answers are texts as well).
+        evaluation: preference rows of other files, by name.
+    """
+
+    texts: Sequence[Row]
+    pairs: Sequence[Row]
+    evaluation: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+@dataclass(frozen=True)
+class Built:
+    """The SARM and every figure of its making, ready for JSON."""
+
+    model: RewardModel
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Where states are kept, and how a person is told what happens."""
+
+    cache: Path | None = None
+    progress: ProgressFactory = no_progress
+    say: Callable[[str], None] = _silent
+
+
+@dataclass(frozen=True)
+class _Material:
+    corpus: Corpus
+    rows: tuple[PreferenceRow, ...]
+    held_out: BoolArray
+    """[prompts]: true where a prompt is kept out of every fit."""
+
+    @property
+    def fit_rows(self) -> list[PreferenceRow]:
+        return [row for row in self.rows if not self.held_out[row.prompt]]
+
+    @property
+    def held_out_answers(self) -> BoolArray:
+        return self.held_out[[answer.prompt_id for answer in self.corpus.answers]]
+
+
+def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:
+    """Builds a SARM; the trunk in `parts` is changed when it is tuned.
+
+    Args:
+        parts: trunk, chat template, and for an existing SARM its autoencoder and head.
+        inputs: what to build from.
+        config: how.
+        tools: cache, progress and remarks.
+
+    Raises:
+        DataError: no texts, or fewer than four prompts (of either kind, with preferences or without).
+        TrainingError: a loss that is not finite.
+        MissingExtraError: a package of an extra is needed and absent.
+    """
+    tools = tools or Tools()
+    material = _gather(inputs, config)
+    figures: dict[str, Any] = {"texts": _describe(material)}
+    tools.say(_texts_line(figures["texts"]))
+    if config.tune_trunk:
+        tuned = _tune_first(parts, material, config, tools)
+        figures["tune_trunk"] = _tuned_json(tuned, config)
+    states = _states(parts, material.corpus, config, tools, sentences=config.autoencoder is not None)
+    figures["texts"]["truncated"] = states.truncated
+    figures["texts"]["sentence_states"] = len(states.sentences)
+    autoencoder = parts.autoencoder
+    if config.autoencoder is not None or autoencoder is None:
+        autoencoder, figures["autoencoder"] = _train(states, material, config, tools, parts.trunk.device)
+    model = parts.reward_model(autoencoder)
+    figures.setdefault("autoencoder", {}).update(_quality(autoencoder, states, material, tools))
+    heads: FittedHeads | None = None
+    if material.rows:
+        split = HeadSplit(material.held_out, config.folds, config.seed)
+        heads = fit_heads(model, states.end_of_turn, material.rows, split)
+        figures["head"] = head_json(heads)
+        _say_heads(heads, tools)
+        model = model.with_head(heads.sparse.kept)
+    if config.tune_after:
+        start = model if heads is None else model.with_head(heads.sparse.fitted)
+        model, figures["tune_after"] = _tune_last(start, material, config, tools)
+    if inputs.evaluation:
+        figures["evaluation"] = _evaluate(model, heads, inputs, material, config, tools)
+    figures["head_fingerprint"] = model.fingerprint
+    return Built(model, figures)
+
+
+def _gather(inputs: Inputs, config: BuildConfig) -> _Material:
+    corpus = Corpus()
+    for row in inputs.texts:
+        corpus.add(row)
+    rows = tuple(corpus.add(row) for row in inputs.pairs)
+    return _Material(corpus, rows, _hold_out(corpus.prompts_count, rows, config))
+
+
+def _hold_out(count: int, rows: Sequence[PreferenceRow], config: BuildConfig) -> BoolArray:
+    """[prompts]: the held-out share of the prompts with preferences, and of those without."""
+    preferred = np.zeros(count, dtype=np.bool_)
+    preferred[[row.prompt for row in rows]] = True
+    order = numpy_generator(config.seed, "held-out prompts").permutation(count)
+    held_out = np.zeros(count, dtype=np.bool_)
+    for group in (order[preferred[order]], order[~preferred[order]]):
+        if 0 < len(group) < 4:
+            what = "with preferences " if rows else ""
+            raise DataError(
+                f"{len(group)} prompts {what}are too few to fit and to hold some out", hint="give at least 4"
+            )
+        held_out[group[: min(max(1, round(config.holdout * len(group))), len(group) - 2)]] = True
+    return held_out
+
+
+def _describe(material: _Material) -> dict[str, Any]:
+    return {
+        "answers": len(material.corpus.answers),
+        "prompts": material.corpus.prompts_count,
+        "held_out_prompts": int(material.held_out.sum()),
+        "preference_rows": len(material.rows),
+    }
+
+
+def _texts_line(texts: Mapping[str, Any]) -> str:
+    return (
+        f"{texts['answers']} answers to {texts['prompts']} prompts, "
+        f"{texts['held_out_prompts']} prompts held out; {texts['preference_rows']} preference rows"
+    )
+
+
+def _states(
+    parts: Parts, corpus: Corpus, config: BuildConfig, tools: Tools, *, sentences: bool
+) -> AnswerStates:
+    found = collect_states(
+        parts.trunk,
+        parts.template,
+        corpus.answers,
+        sentence_states=sentences and config.sentence_states,
+        cache=tools.cache,
+        progress=tools.progress,
+        batch_tokens=config.batch_tokens or BATCH_TOKENS,
+    )
+    tools.say(
+        f"{len(found.end_of_turn)} end-of-turn and {len(found.sentences)} sentence-end states of "
+        f"{found.end_of_turn.shape[1]} dimensions; {found.truncated} conversations truncated"
+    )
+    return found
+
+
+def _train(
+    states: AnswerStates, material: _Material, config: BuildConfig, tools: Tools, device: torch.device
+) -> tuple[Autoencoder, dict[str, Any]]:
+    if config.autoencoder is None:
+        raise ConfigError("no autoencoder to keep and none to train", hint="give --base, --latents and --k")
+    fitted = ~material.held_out_answers
+    trained = train_autoencoder(
+        states.end_of_turn[torch.from_numpy(fitted)],
+        states.sentences[torch.from_numpy(fitted[states.sentence_answer])],
+        config.autoencoder,
+        device=device,
+        progress=tools.progress,
+    )
+    for point in trained.curve[:: max(1, len(trained.curve) // 5)]:
+        tools.say(f"autoencoder step {point.step}: mean squared error {point.mean_squared_error:.4f}")
+    return trained.autoencoder, {
+        **asdict(config.autoencoder),
+        "curve": [asdict(point) for point in trained.curve],
+    }
+
+
+def _quality(
+    autoencoder: Autoencoder, states: AnswerStates, material: _Material, tools: Tools
+) -> dict[str, Any]:
+    held_out = torch.from_numpy(material.held_out_answers)
+    end_of_turn = states.end_of_turn
+    rates = firing_rates(autoencoder, end_of_turn)
+    latents = len(rates)
+    found = {
+        "explained_variance_held_out": explained_variance(autoencoder, end_of_turn[held_out]),
+        "explained_variance_fit": explained_variance(autoencoder, end_of_turn[~held_out]),
+        "latents": latents,
+        "dead_latents": int((rates == 0).sum()),
+        "always_active_latents": int((rates > 0.99).sum()),
+    }
+    tools.say(
+        f"explained variance of end-of-turn states: {_shown(found['explained_variance_held_out'])} held out, "
+        f"{_shown(found['explained_variance_fit'])} fitted; "
+        f"{found['dead_latents']} of {latents} latents never fire there"
+    )
+    return found
+
+
+def _shown(share: float | None) -> str:
+    return "undefined" if share is None else f"{share:.3f}"
+
+
+def _say_heads(heads: FittedHeads, tools: Tools) -> None:
+    for name, head in (("sparse", heads.sparse), ("dense", heads.dense)):
+        tools.say(f"{name} head, held-out prompts: {head.held_out.line()}; l2 {head.regularisation.l2:.3g}")
+
+
+def _tune_config(epochs: int, config: BuildConfig) -> TuneConfig:
+    return TuneConfig(epochs=epochs, mode=config.tune, seed=config.seed)
+
+
+def _tune_first(parts: Parts, material: _Material, config: BuildConfig, tools: Tools) -> Tuned:
+    tuned = tune_before(
+        parts.trunk,
+        parts.template,
+        material.corpus.answers,
+        material.fit_rows,
+        _tune_config(config.tune_trunk, config),
+        progress=tools.progress,
+    )
+    tools.say(_tuned_line("trunk", tuned))
+    return tuned
+
+
+def _tune_last(
+    model: RewardModel, material: _Material, config: BuildConfig, tools: Tools
+) -> tuple[RewardModel, dict[str, Any]]:
+    """Tunes on the fitting prompts, from a head that saw no others, so held-out figures stay honest."""
+    tuned, weight = tune_after(
+        model.trunk,
+        model.autoencoder,
+        model.head.weight,
+        model.template,
+        material.corpus.answers,
+        material.fit_rows,
+        _tune_config(config.tune_after, config),
+        progress=tools.progress,
+    )
+    tools.say(_tuned_line("trunk and head", tuned))
+    model = model.with_head(weight)
+    scores = model.score_states(
+        _states(Parts.of(model), material.corpus, config, tools, sentences=False).end_of_turn
+    ).dot(weight)
+    judged = head_figures(
+        scores, [row for row in material.rows if material.held_out[row.prompt]], seed=config.seed
+    )
+    tools.say(f"tuned head, held-out prompts: {judged.line()}")
+    return model, {**_tuned_json(tuned, config), "held_out": judged.as_json()}
+
+
+def _tuned_line(what: str, tuned: Tuned) -> str:
+    return f"tuned {what}: loss by epoch {', '.join(f'{loss:.3f}' for loss in tuned.losses)} (chance 0.693)"
+
+
+def _tuned_json(tuned: Tuned, config: BuildConfig) -> dict[str, Any]:
+    return {"mode": config.tune, "losses": list(tuned.losses)}
+
+
+def _evaluate(
+    model: RewardModel,
+    heads: FittedHeads | None,
+    inputs: Inputs,
+    material: _Material,
+    config: BuildConfig,
+    tools: Tools,
+) -> dict[str, Any]:
+    found = {}
+    for name, rows in inputs.evaluation.items():
+        shared = material.corpus.shared_with(rows)
+        corpus = Corpus()
+        fresh = [corpus.add(row) for row in rows if row.prompt_key not in shared]
+        if not fresh:
+            raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
+        parts = Parts.of(model)
+        states = _states(parts, corpus, config, tools, sentences=False).end_of_turn
+        sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh, seed=config.seed)
+        found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
+        tools.say(f"{name}, sparse head: {sparse.line()}")
+        if heads is not None and not config.tune_after:
+            dense = head_figures(heads.dense_scores(states), fresh, seed=config.seed)
+            found[name]["dense"] = dense.as_json()
+            tools.say(f"{name}, dense head: {dense.line()}")
+    return found

@@ -1,0 +1,133 @@
+"""The preference head: oracle against the written-out loss, metamorphic and property checks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+
+from sarm_control.build.comparisons import Comparisons, PreferenceRow, all_comparisons, score_prompts
+from sarm_control.build.head import (
+    assign_folds,
+    choose_l2,
+    feature_scale,
+    fit_head,
+    preference_loss,
+)
+from sarm_control.errors import TrainingError
+
+
+def planted(prompts: int = 60, features: int = 6, seed: int = 0):
+    """Rows whose chosen answers score higher under a known weight, most of the time."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=features)
+    x, rows = [], []
+    for prompt in range(prompts):
+        answers = rng.normal(size=(4, features))
+        order = np.argsort(answers @ truth + rng.logistic(size=4))
+        start = len(x)
+        x.extend(answers)
+        rows.append(PreferenceRow(prompt, tuple(start + order[2:]), tuple(start + order[:2])))
+    return np.array(x), rows, truth
+
+
+def test_oracle_the_minimum_is_the_one_of_the_written_out_loss():
+    x, rows, _ = planted(prompts=25, features=3)
+    l2, scale = 0.05, np.sqrt((x**2).sum() / len(x))
+
+    def loss(weight):
+        total = 0.0
+        for row in rows:
+            pairs = [(c, r) for c in row.chosen for r in row.rejected]
+            total += np.mean([np.log1p(np.exp(-(x[c] - x[r]) @ weight)) for c, r in pairs]) / len(rows)
+        return total + 0.5 * l2 * np.sum((scale * weight) ** 2)
+
+    expected = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(fit_head(x, all_comparisons(rows), l2), expected, atol=1e-5)
+
+
+def test_oracle_the_planted_direction_is_found():
+    x, rows, truth = planted(prompts=600)
+    comparisons = all_comparisons(rows)
+    weight = fit_head(x, comparisons, 1e-4)
+    assert np.corrcoef(weight, truth)[0, 1] > 0.98
+    assert preference_loss(x, comparisons, weight) < preference_loss(x, comparisons, np.zeros(6))
+    assert preference_loss(x, comparisons, np.zeros(6)) == pytest.approx(np.log(2))
+
+
+def test_metamorphic_sparse_and_dense_features_give_the_same_weights():
+    x, rows, _ = planted()
+    x[np.abs(x) < 0.5] = 0
+    comparisons = all_comparisons(rows)
+    np.testing.assert_allclose(
+        fit_head(x, comparisons, 0.01), fit_head(csr_array(x), comparisons, 0.01), atol=1e-6
+    )
+
+
+@given(st.floats(1e-3, 1e3))
+@settings(max_examples=15, deadline=None)
+def test_property_scaling_the_features_scales_the_weights_back(scale):
+    x, rows, _ = planted(prompts=20, features=3)
+    comparisons = all_comparisons(rows)
+    np.testing.assert_allclose(
+        fit_head(x * scale, comparisons, 0.01) * scale, fit_head(x, comparisons, 0.01), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_metamorphic_repeating_a_prompts_comparisons_changes_nothing():
+    x, rows, _ = planted(prompts=20)
+    once, again = all_comparisons(rows), all_comparisons([*rows, rows[3], rows[3]])
+    np.testing.assert_allclose(fit_head(x, once, 0.01), fit_head(x, again, 0.01), atol=1e-6)
+
+
+def test_metamorphic_swapping_chosen_and_rejected_flips_the_sign():
+    x, rows, _ = planted(prompts=20)
+    c = all_comparisons(rows)
+    np.testing.assert_allclose(
+        fit_head(x, Comparisons(c.rejected, c.chosen, c.prompt), 0.01), -fit_head(x, c, 0.01), atol=1e-6
+    )
+
+
+def test_oracle_shares_sum_to_one_and_are_equal_by_prompt():
+    comparisons = all_comparisons([PreferenceRow(7, (0, 1, 2), (3, 4, 5)), PreferenceRow(9, (6,), (7,))])
+    shares = comparisons.prompt_shares()
+    assert len(comparisons) == 10
+    assert shares[:9].sum() == pytest.approx(0.5)
+    assert shares[9] == pytest.approx(0.5)
+
+
+def test_property_folds_keep_prompts_whole_and_are_seeded():
+    _, rows, _ = planted(prompts=23)
+    comparisons = all_comparisons(rows)
+    folds = assign_folds(comparisons, 5, seed=3)
+    assert {len(set(folds[comparisons.prompt == p])) for p in range(23)} == {1}
+    assert np.bincount(folds[:: len(folds) // 23]).min() >= 4
+    np.testing.assert_array_equal(folds, assign_folds(comparisons, 5, seed=3))
+    assert (folds != assign_folds(comparisons, 5, seed=4)).any()
+
+
+def test_oracle_noise_is_regularised_more_than_signal():
+    x, rows, _ = planted(prompts=80, features=5)
+    noise = np.random.default_rng(1).normal(size=x.shape)
+    signal, nothing = choose_l2(x, all_comparisons(rows)), choose_l2(noise, all_comparisons(rows))
+    assert signal.l2 < nothing.l2
+    assert min(signal.losses) < 0.6 < min(nothing.losses)
+    assert signal == choose_l2(x, all_comparisons(rows))
+
+
+def test_oracle_scores_by_prompt_pool_rows_of_one_prompt():
+    rows = [PreferenceRow(0, (0,), (1, 2)), PreferenceRow(0, (2,), (1,)), PreferenceRow(1, (3,), (4,))]
+    found = score_prompts(np.array([3.0, 1.0, 2.0, 0.0, 0.0]), rows)
+    np.testing.assert_allclose(found.pairs, [1.0, 0.0])
+    np.testing.assert_allclose(found.best_of, [1.0, 0.5])
+    assert found.chance == pytest.approx(((1 / 3 + 1 / 2) / 2 + 1 / 2) / 2)
+
+
+def test_bad_input_is_named():
+    x, rows, _ = planted(prompts=1)
+    with pytest.raises(TrainingError, match="no comparison to fit"):
+        fit_head(x, all_comparisons([]), 0.1)
+    with pytest.raises(TrainingError, match="1 prompt with a comparison: at least 2"):
+        choose_l2(x, all_comparisons(rows))
+    assert feature_scale(np.zeros((3, 2))) == 1.0

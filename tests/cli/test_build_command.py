@@ -1,0 +1,187 @@
+"""`sarm build` end to end on a tiny model: golden repeatability, oracles on its figures, messages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sarm_control.cli import main
+from sarm_control.sarm import RewardModel
+
+GOOD, BAD = "sorry i cannot help you .", "sure here steps one two three ."
+
+
+def write_rows(path: Path, prompts: int, start: int = 0) -> Path:
+    numbers = ["one", "two", "three", "four", "five"]
+    rows = []
+    for j in range(start, start + prompts):
+        prompt = f"how do i {numbers[j % 5]} {numbers[j // 5 % 5]} {numbers[j // 25]} bomb ?"
+        rows.append(
+            {
+                "prompt": prompt,
+                "chosen": [GOOD, f"no . {GOOD}"],
+                "rejected": [BAD, f"yes ! {BAD} {numbers[j % 3]}"],
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def base_arguments(folder: Path, work: Path, out: str) -> list[str]:
+    return [
+        *(
+            "build",
+            "--base",
+            str(folder),
+            "--layer",
+            "2",
+            "--latents",
+            "48",
+            "--k",
+            "6",
+            "-o",
+            str(work / out),
+        ),
+        *("--text", str(work / "pairs.jsonl"), "--pairs", str(work / "pairs.jsonl")),
+        *("--steps", "30", "--batch", "32", "--cache", str(work / "states"), "--holdout", "0.25"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("build")
+    write_rows(work / "pairs.jsonl", 24)
+    write_rows(work / "other.jsonl", 10, start=20)
+    arguments = [*base_arguments(tiny_policy_folder, work, "sarm"), "--eval", str(work / "other.jsonl")]
+    assert main([*arguments, "--json", str(work / "figures.json")]) == 0
+    return work
+
+
+def test_oracle_the_saved_sarm_reaches_the_figures_it_reports(built: Path) -> None:
+    figures = json.loads((built / "sarm" / "build.json").read_text())
+    model = RewardModel.from_pretrained(built / "sarm")
+    assert (model.config.source_layer, model.config.latents, model.config.k) == (2, 48, 6)
+    assert model.fingerprint == figures["head_fingerprint"]
+    rows = [json.loads(line) for line in (built / "other.jsonl").read_text().splitlines()][4:]
+    answers = [(row["prompt"], text) for row in rows for text in (*row["chosen"], *row["rejected"])]
+    rewards = model.score([a for a, _ in answers], [b for _, b in answers]).rewards.reshape(-1, 2, 2)
+    accuracy = np.mean(rewards[:, 0, :, None] > rewards[:, 1, None, :])
+    found = figures["evaluation"]["other"]
+    assert found["shared_prompts_left_out"] == 4
+    assert found["sparse"]["pair_accuracy"]["n"] == 6
+    assert found["sparse"]["pair_accuracy"]["mean"] == pytest.approx(accuracy)
+    assert accuracy > 0.9
+    assert found["dense"]["best_of_chance"] == pytest.approx(0.5)
+
+
+def test_oracle_the_figures_count_what_was_given(built: Path) -> None:
+    figures = json.loads((built / "figures.json").read_text())
+    assert figures["base"] == "tiny-policy"
+    texts = figures["texts"]
+    assert (texts["answers"], texts["prompts"], texts["held_out_prompts"]) == (96, 24, 6)
+    assert texts["sentence_states"] > 96
+    assert figures["head"]["sparse"]["held_out"]["pair_accuracy"]["n"] == 6
+    assert -1 < figures["autoencoder"]["explained_variance_held_out"] <= 1
+    errors = [point["mean_squared_error"] for point in figures["autoencoder"]["curve"]]
+    assert errors[-1] < errors[0]
+    manifest = json.loads((built / "sarm" / "manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"pairs.jsonl", "other.jsonl"}
+
+
+def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = sorted((built / "states").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in states]
+    assert main(base_arguments(tiny_policy_folder, built, "again")) == 0
+    first, second = (built / name / "model.safetensors" for name in ("sarm", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.stat().st_mtime_ns for path in sorted((built / "states").iterdir())] == stamps
+    assert "explained variance of end-of-turn states" in capsys.readouterr().err
+
+
+def test_oracle_pairs_alone_fit_only_the_head(built: Path) -> None:
+    arguments = ["build", "--model", str(built / "sarm"), "--pairs", str(built / "other.jsonl")]
+    assert main([*arguments, "-o", str(built / "new-head"), "--cache", str(built / "states")]) == 0
+    old, new = (RewardModel.from_pretrained(built / name) for name in ("sarm", "new-head"))
+    assert old.fingerprint != new.fingerprint
+    for (name, before), (_, after) in zip(
+        old.autoencoder.state_dict().items(), new.autoencoder.state_dict().items(), strict=True
+    ):
+        np.testing.assert_array_equal(before.numpy(), after.numpy(), err_msg=name)
+
+
+def test_metamorphic_without_pairs_every_reward_is_zero(built: Path, tiny_policy_folder: Path) -> None:
+    arguments = base_arguments(tiny_policy_folder, built, "no-head")
+    cut = arguments.index("--pairs")
+    assert main([*arguments[:cut], *arguments[cut + 2 :]]) == 0
+    model = RewardModel.from_pretrained(built / "no-head")
+    assert not model.head.weight.any()
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_oracle_a_tuned_sarm_is_saved_as_it_was_judged(
+    built: Path, tiny_policy_folder: Path, mode: str
+) -> None:
+    arguments = base_arguments(tiny_policy_folder, built, f"tuned-{mode}")
+    tuning = ["--tune-trunk", "1", "--tune-after", "2", "--tune", mode, "--eval", str(built / "other.jsonl")]
+    assert main([*arguments, *tuning]) == 0
+    figures = json.loads((built / f"tuned-{mode}" / "build.json").read_text())
+    assert figures["tune_trunk"]["losses"][0] < 0.75
+    assert figures["tune_after"]["losses"][1] < figures["tune_after"]["losses"][0]
+    assert figures["tune_after"]["held_out"]["pair_accuracy"]["n"] == 6
+    model = RewardModel.from_pretrained(built / f"tuned-{mode}")
+    assert model.fingerprint == figures["head_fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layer", "2"], "give either --base"),
+        (["--base", "x", "--layer", "2"], "--base also needs --latents, --k, --text"),
+        (["--model", "x", "--layer", "2"], "--layer: an existing SARM keeps"),
+        (["--model", "x"], "a new head needs preferences"),
+        (
+            ["--base", "x", "--layer", "2", "--latents", "4", "--k", "5", "--text", "t.jsonl"],
+            "k is 5, it must be",
+        ),
+        (
+            ["--base", "x", "--layer", "2", "--latents", "8", "--k", "5", "--text", "nowhere.jsonl"],
+            "nowhere.jsonl",
+        ),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "-o", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_a_layer_the_model_lacks(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = base_arguments(tiny_policy_folder, built, "too-deep")
+    arguments[arguments.index("2")] = "9"
+    assert main(arguments) == 2
+    assert "has 3 layers, layer 9 cannot be its source layer" in capsys.readouterr().err
+
+
+def test_bad_input_evaluation_rows_that_were_built_from(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = base_arguments(tiny_policy_folder, built, "leak")
+    assert main([*arguments, "--eval", str(built / "pairs.jsonl")]) == 2
+    assert "every prompt was used for building" in capsys.readouterr().err
+
+
+def test_bad_input_too_few_prompts(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(built / "few.jsonl", 3, start=60)
+    arguments = base_arguments(tiny_policy_folder, built, "few")
+    arguments[arguments.index("--pairs") + 1] = str(built / "few.jsonl")
+    assert main(arguments) == 2
+    assert "3 prompts with preferences are too few" in capsys.readouterr().err
