@@ -24,7 +24,8 @@ from sarm_control.ppo.yaml_config import (
     read_document,
 )
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(path for folder in ("examples", "scripts") for path in (ROOT / folder).rglob("*.yaml"))
 GOOD = """\
 policy:
   model: policy
