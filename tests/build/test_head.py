@@ -11,9 +11,9 @@ from sarm_control.build.comparisons import Comparisons, PreferenceRow, all_compa
 from sarm_control.build.head import (
     assign_folds,
     choose_l2,
-    feature_scale,
     fit_head,
     preference_loss,
+    root_mean_square_norm,
 )
 from sarm_control.errors import TrainingError
 
@@ -34,7 +34,11 @@ def planted(prompts: int = 60, features: int = 6, seed: int = 0):
 
 def test_oracle_the_minimum_is_the_one_of_the_written_out_loss():
     x, rows, _ = planted(prompts=25, features=3)
-    l2, scale = 0.05, np.sqrt((x**2).sum() / len(x))
+    l2 = 0.05
+    squares = [
+        np.mean([np.sum((x[c] - x[r]) ** 2) for c in row.chosen for r in row.rejected]) for row in rows
+    ]
+    scale = np.sqrt(np.mean(squares))
 
     def loss(weight):
         total = 0.0
@@ -72,6 +76,14 @@ def test_property_scaling_the_features_scales_the_weights_back(scale):
     comparisons = all_comparisons(rows)
     np.testing.assert_allclose(
         fit_head(x * scale, comparisons, 0.01) * scale, fit_head(x, comparisons, 0.01), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_metamorphic_moving_the_origin_changes_nothing():
+    x, rows, _ = planted(prompts=20)
+    comparisons = all_comparisons(rows)
+    np.testing.assert_allclose(
+        fit_head(x + 50.0, comparisons, 0.01), fit_head(x, comparisons, 0.01), rtol=1e-4, atol=1e-6
     )
 
 
@@ -130,4 +142,4 @@ def test_bad_input_is_named():
         fit_head(x, all_comparisons([]), 0.1)
     with pytest.raises(TrainingError, match="1 prompt with a comparison: at least 2"):
         choose_l2(x, all_comparisons(rows))
-    assert feature_scale(np.zeros((3, 2))) == 1.0
+    assert root_mean_square_norm(np.zeros((3, 2)), np.full(3, 1 / 3)) == 1.0

@@ -185,3 +185,13 @@ def test_bad_input_too_few_prompts(
     arguments[arguments.index("--pairs") + 1] = str(built / "few.jsonl")
     assert main(arguments) == 2
     assert "3 prompts with preferences are too few" in capsys.readouterr().err
+
+
+def test_golden_the_same_pairs_on_the_built_sarm_give_its_head_again_from_its_states(built: Path) -> None:
+    states = sorted((built / "states").iterdir())
+    arguments = ["build", "--model", str(built / "sarm"), "--pairs", str(built / "pairs.jsonl")]
+    arguments += ["--cache", str(built / "states"), "--holdout", "0.25", "-o", str(built / "refitted")]
+    assert main(arguments) == 0
+    old, new = (RewardModel.from_pretrained(built / name) for name in ("sarm", "refitted"))
+    assert old.fingerprint == new.fingerprint
+    assert sorted((built / "states").iterdir()) == states

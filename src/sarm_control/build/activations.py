@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sarm_control.build.cache import load_states, save_states, states_key
+from sarm_control.build.cache import Key, load_states, save_states, states_key
 from sarm_control.build.texts import Answer
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded
@@ -70,15 +70,16 @@ def collect_states(
         raise DataError("no answers to read states from", hint="give files whose rows have answers")
     encoded = [template.encode(answer.prompt, answer.response) for answer in answers]
     key = states_key(trunk, [row.input_ids for row in encoded], sentence_states, batch_tokens)
-    found = None if cache is None else load_states(cache, key)
+    found = None if cache is None else _cached(cache, key)
     if found is None:
         found = _forward(trunk, template, encoded, sentence_states, batch_tokens, progress)
         if cache is not None:
             save_states(cache, key, found)
+    kept = slice(None) if sentence_states else slice(0)
     return AnswerStates(
         found["end_of_turn"].float(),
-        found["sentences"].float(),
-        found["sentence_answer"].numpy(),
+        found["sentences"][kept].float(),
+        found["sentence_answer"][kept].numpy(),
         sum(row.truncated > 0 for row in encoded),
     )
 
@@ -95,6 +96,12 @@ def sentence_positions(template: ChatTemplate, row: Encoded) -> list[int]:
 def _ends_sentence(tokenizer: Any, token: int) -> bool:
     text: str = tokenizer.decode([token])
     return text.rstrip(" \t").endswith(_SENTENCE_ENDS)
+
+
+def _cached(folder: Path, key: Key) -> dict[str, torch.Tensor] | None:
+    """States under the key, or under the one that has sentences too."""
+    found = load_states(folder, key)
+    return load_states(folder, {**key, "sentence_states": True}) if found is None else found
 
 
 def _forward(

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -16,12 +17,15 @@ from safetensors.torch import load_file, save_file
 from sarm_control.files import atomic_file, write_json
 from sarm_control.sarm.trunk import Trunk
 
-FORMAT = 1
+FORMAT = 2
+
+Key: TypeAlias = Mapping[str, str | int | bool]
+
+# What a checkpoint calls itself, which no state depends on.
+_LABELS = frozenset({"architectures", "sarm_param", "sarm_control_format", "transformers_version", "dtype"})
 
 
-def states_key(
-    trunk: Trunk, rows: Sequence[Sequence[int]], sentence_states: bool, batch_tokens: int
-) -> dict[str, str | int | bool]:
+def states_key(trunk: Trunk, rows: Sequence[Sequence[int]], sentence_states: bool, batch_tokens: int) -> Key:
     """What decides the states; `batch_tokens` is in it because padding changes the last bits."""
     ids = hashlib.sha256()
     for row in rows:
@@ -38,8 +42,9 @@ def states_key(
 
 
 def trunk_fingerprint(trunk: Trunk) -> str:
-    """SHA-256 of the trunk's configuration and weights, as hex."""
-    settings = {k: v for k, v in trunk.model.config.to_dict().items() if not k.startswith("_")}
+    """SHA-256 of the trunk's configuration and weights, as hex; equal for a base and a SARM cut from it."""
+    settings = trunk.model.config.to_dict()
+    settings = {k: v for k, v in settings.items() if not k.startswith("_") and k not in _LABELS}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, parameter in sorted(trunk.state_dict().items()):
         digest.update(name.encode())
@@ -47,7 +52,7 @@ def trunk_fingerprint(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def load_states(folder: Path, key: Mapping[str, str | int | bool]) -> dict[str, torch.Tensor] | None:
+def load_states(folder: Path, key: Key) -> dict[str, torch.Tensor] | None:
     """The states saved under `key`; None when there are none or the file is damaged."""
     path = _path(folder, key)
     if not path.is_file():
@@ -58,9 +63,7 @@ def load_states(folder: Path, key: Mapping[str, str | int | bool]) -> dict[str, 
         return None
 
 
-def save_states(
-    folder: Path, key: Mapping[str, str | int | bool], states: Mapping[str, torch.Tensor]
-) -> Path:
+def save_states(folder: Path, key: Key, states: Mapping[str, torch.Tensor]) -> Path:
     """Writes the states whole or not at all, with the key beside them as JSON.
 
     Raises:
@@ -73,6 +76,6 @@ def save_states(
     return path
 
 
-def _path(folder: Path, key: Mapping[str, str | int | bool]) -> Path:
+def _path(folder: Path, key: Key) -> Path:
     digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:24]
     return folder / f"states-{digest}.safetensors"

@@ -1,8 +1,8 @@
 """A Bradley-Terry head on features of answers: one weight per prompt, no bias.
 
 The loss is `sum_p (1/n_p) sum_{c,r in p} log(1 + exp(-w.(f_c - f_r)))` over P prompts plus
-`l2/2 |s w|^2`, where `n_p` counts a prompt's comparisons and `s` is the features' root mean
-square norm, so that one `l2` means the same for any scale of features.
+`l2/2 |s w|^2`, where `n_p` counts a prompt's comparisons and `s` is the root mean square norm of
+the differences `f_c - f_r`, so that one `l2` means the same for any scale and origin of features.
 
 Shapes: `N` answers, `F` features, `C` comparisons, `P` prompts.
 """
@@ -23,9 +23,10 @@ Features = Any
 
 Weight = NDArray[np.float64]
 
-L2_GRID: tuple[float, ...] = tuple(float(10.0**exponent) for exponent in np.arange(-4.0, 1.01, 0.5))
+L2_GRID: tuple[float, ...] = tuple(float(10.0**exponent) for exponent in np.arange(-7.0, 0.01, 0.5))
 
 _MOST_ITERATIONS = 5000
+_PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Regularisation:
 
     Args:
         l2: the strength with the lowest mean held-out loss.
-        grid: the strengths tried, strongest first.
+        grid: the strengths tried, strongest first; the search ends two past the minimum.
         losses: mean held-out loss of each, nats per prompt; `log 2` is chance.
     """
 
@@ -57,9 +58,10 @@ def fit_head(features: Features, comparisons: Comparisons, l2: float, start: Wei
     """
     if not len(comparisons):
         raise TrainingError("no comparison to fit a head on", hint="give rows with chosen and rejected")
-    scale = feature_scale(features)
-    difference = (features[comparisons.chosen] - features[comparisons.rejected]) / scale
     share = comparisons.prompt_shares()
+    difference = features[comparisons.chosen] - features[comparisons.rejected]
+    scale = root_mean_square_norm(difference, share)
+    difference = difference / scale
     begin = np.zeros(difference.shape[1]) if start is None else start * scale
     return _minimise(difference, share, l2, begin) / scale
 
@@ -84,19 +86,24 @@ def choose_l2(
     Raises:
         TrainingError: fewer than two prompts.
     """
-    strengths = tuple(sorted(grid, reverse=True))
     fold_of = assign_folds(comparisons, folds, seed)
-    losses = np.zeros(len(strengths))
-    for fold in range(int(fold_of.max()) + 1):
-        held_out = fold_of == fold
-        fitted, validated = comparisons.take(~held_out), comparisons.take(held_out)
-        weight: Weight | None = None
-        for position, l2 in enumerate(strengths):
-            weight = fit_head(features, fitted, l2, weight)
-            losses[position] += preference_loss(features, validated, weight) * validated.prompts_count
-    losses /= comparisons.prompts_count
-    best = int(np.argmin(losses))
-    return Regularisation(strengths[best], strengths, tuple(float(loss) for loss in losses))
+    parts = [
+        (comparisons.take(fold_of != fold), comparisons.take(fold_of == fold))
+        for fold in range(int(fold_of.max()) + 1)
+    ]
+    weights: list[Weight | None] = [None] * len(parts)
+    tried: list[tuple[float, float]] = []
+    for l2 in sorted(grid, reverse=True):
+        total = 0.0
+        for number, (fitted, validated) in enumerate(parts):
+            weight = weights[number] = fit_head(features, fitted, l2, weights[number])
+            total += preference_loss(features, validated, weight) * validated.prompts_count
+        tried.append((total / comparisons.prompts_count, l2))
+        # Weaker strengths take ever longer to fit, and past the minimum the loss only rises.
+        if len(tried) - 1 - tried.index(min(tried)) == _PATIENCE:
+            break
+    losses, strengths = zip(*tried, strict=True)
+    return Regularisation(min(tried)[1], strengths, losses)
 
 
 def assign_folds(comparisons: Comparisons, folds: int, seed: int) -> NDArray[np.int64]:
@@ -122,10 +129,10 @@ def preference_loss(features: Features, comparisons: Comparisons, weight: Weight
     return float(comparisons.prompt_shares() @ np.logaddexp(0.0, -margin))
 
 
-def feature_scale(features: Features) -> float:
-    """Root mean square norm of the feature rows, 1 when they are all zero."""
-    squares = features.multiply(features) if hasattr(features, "multiply") else np.square(features)
-    return float(np.sqrt(squares.sum() / features.shape[0])) or 1.0
+def root_mean_square_norm(rows: Features, share: NDArray[np.float64]) -> float:
+    """Weighted root mean square norm of the rows [C, F], 1 when they are all zero; `share` [C] sums to 1."""
+    squares = rows.multiply(rows) if hasattr(rows, "multiply") else np.square(rows)
+    return float(np.sqrt(share @ np.asarray(squares.sum(axis=1)).ravel())) or 1.0
 
 
 def _minimise(difference: Features, share: NDArray[np.float64], l2: float, start: Weight) -> Weight:

@@ -345,11 +345,12 @@ def _evaluate(
     for name, rows in inputs.evaluation.items():
         shared = material.corpus.shared_with(rows)
         corpus = Corpus()
-        fresh = [corpus.add(row) for row in rows if row.prompt_key not in shared]
+        added = [(row.prompt_key, corpus.add(row)) for row in rows]
+        fresh = [row for key, row in added if key not in shared]
         if not fresh:
             raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
-        parts = Parts.of(model)
-        states = _states(parts, corpus, config, tools, sentences=False).end_of_turn
+        # All rows, so that the cached states serve whatever a SARM was built from.
+        states = _states(Parts.of(model), corpus, config, tools, sentences=False).end_of_turn
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh, seed=config.seed)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
         tools.say(f"{name}, sparse head: {sparse.line()}")
