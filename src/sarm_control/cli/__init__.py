@@ -1,10 +1,12 @@
 """The `sarm` command.
 
 A command is a function in the module of its own name and is imported only when it is
-the one asked for; help for all of them is written here, so `sarm --help` imports none.
+the one asked for; its help is its docstring, read from the source, so `sarm --help` imports none.
 """
 
+import ast
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -12,22 +14,20 @@ from cyclopts import App, Parameter
 from sarm_control import __version__
 from sarm_control.cli._errors import run_safely
 
-COMMANDS = {
-    "score": "Score answers: rewards, contributions, rewards under edits.",
-    "verify": "Check a reward model against recorded rewards.",
-    "convert": "Make a safetensors checkpoint from pickled weights.",
-    "build": "Build a SARM from any causal language model.",
-    "discover": "Find the latents that promote or harm what your pairs prefer.",
-    "train": "Train a policy by PPO with the controls in its reward.",
-    "compare": "Compare a trained policy with its base, latent by latent.",
-}
-"""Command name to the one line shown by `sarm --help`."""
+COMMANDS = ("score", "verify", "convert", "build", "discover", "train", "compare")
+"""Each is the function of its own name in the module of its own name."""
 
-CONFIG_COMMANDS = {
-    "show": "Print the full configuration a YAML file and flags resolve to.",
-    "schema": "Print the JSON schema of the training configuration, for editors.",
-}
-"""The commands under `sarm config`."""
+CONFIG_COMMANDS = ("show", "schema")
+"""The commands under `sarm config`, both in `cli/config.py`."""
+
+
+def help_of(module: str, function: str) -> str:
+    """A command's docstring, read from the source: importing it would load what it needs."""
+    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return ast.get_docstring(node) or ""
+    raise LookupError(f"cli/{module}.py has no function {function}")
 
 
 def build_app() -> App:
@@ -45,11 +45,11 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    for name, text in COMMANDS.items():
-        app.command(f"sarm_control.cli.{name}:{name}", name=name, help=text)
+    for name in COMMANDS:
+        app.command(f"sarm_control.cli.{name}:{name}", name=name, help=help_of(name, name))
     config = App(name="config", help="Show the training configuration or its schema.")
-    for name, text in CONFIG_COMMANDS.items():
-        config.command(f"sarm_control.cli.config:{name}", name=name, help=text)
+    for name in CONFIG_COMMANDS:
+        config.command(f"sarm_control.cli.config:{name}", name=name, help=help_of("config", name))
     app.command(config)
     app.meta.default(_with_common_flags(app))
     # Swallowed here, an interrupt would end without the line that names the last checkpoint.

@@ -46,7 +46,7 @@ def compare(
     ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
-    """Compare trained policies with their base on prompts they were not trained on.
+    """Compare trained policies with their base, latent by latent.
 
     Base and trained policies answer the same prompts with the same random numbers. The answers are
     scored with the first run's reward model. The report says what changed (reward, firing of the

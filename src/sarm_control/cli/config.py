@@ -20,7 +20,7 @@ def show(
     *,
     flags: RunFlags = _NO_FLAGS,
 ) -> None:
-    """Print the full configuration a YAML file and flags resolve to, every default spelled out."""
+    """Print the configuration a file and flags resolve to."""
     from sarm_control.ppo.yaml_config import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))

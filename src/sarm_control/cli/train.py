@@ -36,7 +36,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative="", help="Check everything, print the plan, stop.")] = False,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
 ) -> None:
-    """Train a policy by PPO against a SARM's reward, with edits, penalties and the human-KL term.
+    """Train a policy by PPO with the controls in its reward.
 
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
