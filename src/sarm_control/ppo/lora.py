@@ -39,7 +39,7 @@ def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft notes that tied embeddings are targeted by nothing of ours.
+        # peft warns of tied embeddings, which we do not target, and uses names transformers renamed.
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
