@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CHAT, REFUSE, RESPOND = (f"rm_bench_{part}.jsonl" for part in ("chat", "safety-refuse", "safety-response"))
 TEST = "reward_bench_2_safety.jsonl"
+RECORDED = "llama_sarm_4b_scores.jsonl"
 LONGEST_PROMPT = 600
 """Characters; longer prompts (6 % of them) would dominate the time of a step on a CPU."""
 HELD_OUT = 128
@@ -58,8 +60,9 @@ def build(places: Places) -> list[str]:
     """A SARM from RM-Bench rows; RewardBench 2 rows are only scored at the end."""
     rows = places.rows(CHAT, REFUSE, RESPOND)
     return sarm(
-        *("build", "--base", places.out("smollm2"), "--layer", "15", "--latents", "4096", "--k", "32"),
-        *("--text", *rows, "--pairs", *rows, "--eval", *places.rows(TEST)),
+        *("build", "--base", places.out("smollm2"), "--layer", "15", "--latents", "512", "--k", "64"),
+        *("--steps", "600", "--batch", "512", "--text", *rows, "--pairs", *rows),
+        *("--validate", places.out("validation_pairs.jsonl"), "--eval", *places.rows(TEST)),
         *("--cache", places.out("states"), "-o", places.out("sarm")),
     )
 
@@ -114,17 +117,38 @@ STAGES: dict[str, tuple[Callable[[Places], list[str]], str]] = {
 
 def split_prompts(places: Places) -> None:
     """Training and held-out prompts, neither from RM-Bench's or RewardBench 2's safety rows."""
-
-    def prompts(name: str) -> list[str]:
-        lines = (places.data / name).read_text(encoding="utf-8").split("\n")
-        return [json.loads(line)["prompt"] for line in lines if line.strip()]
-
-    evaluation = {prompt.strip() for name in (CHAT, REFUSE, RESPOND, TEST) for prompt in prompts(name)}
-    usable = [p for p in prompts("prompts.jsonl") if p.strip() not in evaluation and len(p) <= LONGEST_PROMPT]
+    seen = {row["prompt"].strip() for name in (CHAT, REFUSE, RESPOND, TEST) for row in read(places.data / name)}
+    rows = [{"prompt": row["prompt"]} for row in read(places.data / "prompts.jsonl")]
+    usable = [row for row in rows if row["prompt"].strip() not in seen and len(row["prompt"]) <= LONGEST_PROMPT]
     random.Random(0).shuffle(usable)
-    for name, part in (("held_out", usable[:HELD_OUT]), ("train", usable[HELD_OUT:])):
-        rows = "".join(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in part)
-        (places.work / f"{name}_prompts.jsonl").write_text(rows, encoding="utf-8")
+    write(places.work / "held_out_prompts.jsonl", usable[:HELD_OUT])
+    write(places.work / "train_prompts.jsonl", usable[HELD_OUT:])
+
+
+def write_validation(places: Places) -> None:
+    """Preferences of RewardBench 2 safety prompts outside the test file and RM-Bench.
+
+    They come from the answers that the recorded scores were made on; the scores are not used.
+    """
+    seen = {row["prompt"].strip() for name in (CHAT, REFUSE, RESPOND, TEST) for row in read(places.data / name)}
+    answers: dict[str, dict[str, list[str]]] = {}
+    for row in read(places.data / RECORDED):
+        benchmark, _, side = row["set"].rpartition("_")
+        if benchmark == "rb2_safety" and row["prompt"].strip() not in seen:
+            answers.setdefault(row["prompt"], {"chosen": [], "rejected": []})[side].append(row["response"])
+    pairs = [{"prompt": prompt, **sides} for prompt, sides in answers.items() if all(sides.values())]
+    write(places.work / "validation_pairs.jsonl", pairs)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows as JSON Lines."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
 
 
 def run_stage(name: str, command: list[str], places: Places) -> None:
@@ -160,6 +184,7 @@ def main() -> None:
     places = Places(arguments.data, arguments.work)
     places.work.mkdir(parents=True, exist_ok=True)
     split_prompts(places)
+    write_validation(places)
     for name in arguments.only:
         command, output = STAGES[name]
         if (places.work / output).exists():

@@ -11,6 +11,7 @@ from sarm_control.build.comparisons import Comparisons, PreferenceRow, all_compa
 from sarm_control.build.head import (
     assign_folds,
     choose_l2,
+    choose_l2_on,
     fit_head,
     preference_loss,
     root_mean_square_norm,
@@ -143,3 +144,16 @@ def test_bad_input_is_named():
     with pytest.raises(TrainingError, match="1 prompt with a comparison: at least 2"):
         choose_l2(x, all_comparisons(rows))
     assert root_mean_square_norm(np.zeros((3, 2)), np.full(3, 1 / 3)) == 1.0
+
+
+def test_oracle_a_validation_set_chooses_the_strength_that_does_best_on_it():
+    x, rows, _ = planted(prompts=80, seed=1)
+    others, validated, _ = planted(prompts=80, seed=1)
+    others = -others  # the opposite preference: the less is learnt, the better
+    comparisons, judged = all_comparisons(rows), all_comparisons(validated)
+    grid = (1e-4, 1e-2, 1.0, 100.0)
+    chosen = choose_l2_on(x, comparisons, others, judged, grid=grid)
+    losses = {l2: preference_loss(others, judged, fit_head(x, comparisons, l2)) for l2 in grid}
+    assert chosen.l2 == min(losses, key=losses.__getitem__) == 100.0
+    assert choose_l2(x, comparisons, grid=grid).l2 < 1.0
+    assert chosen.losses[0] == pytest.approx(losses[100.0], abs=1e-6)

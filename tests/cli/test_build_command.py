@@ -195,3 +195,24 @@ def test_golden_the_same_pairs_on_the_built_sarm_give_its_head_again_from_its_st
     old, new = (RewardModel.from_pretrained(built / name) for name in ("sarm", "refitted"))
     assert old.fingerprint == new.fingerprint
     assert sorted((built / "states").iterdir()) == states
+
+
+def test_oracle_a_validation_file_chooses_the_regularisation(built: Path, tiny_policy_folder: Path) -> None:
+    write_rows(built / "validation.jsonl", 8, start=40)
+    arguments = base_arguments(tiny_policy_folder, built, "validated")
+    assert main([*arguments, "--validate", str(built / "validation.jsonl")]) == 0
+    figures = json.loads((built / "validated" / "build.json").read_text())["head"]["sparse"]
+    losses = {tried["l2"]: tried["loss"] for tried in figures["regularisation"]}
+    assert figures["l2"] == min(losses, key=losses.__getitem__)
+    manifest = json.loads((built / "validated" / "manifest.json").read_text())
+    assert "validation.jsonl" in manifest["inputs"]
+
+
+def test_bad_input_validation_rows_that_are_evaluated_on(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(built / "other.jsonl")
+    arguments = base_arguments(tiny_policy_folder, built, "refused")
+    assert main([*arguments, "--validate", other, "--eval", other]) == 2
+    assert "10 validation rows have prompts of an evaluation file" in capsys.readouterr().err
+    assert not (built / "refused").exists()

@@ -31,7 +31,7 @@ _PATIENCE = 2
 
 @dataclass(frozen=True)
 class Regularisation:
-    """A strength chosen by cross-validation over prompts.
+    """A strength chosen on preferences it was not fitted on: cross-validation, or a validation set.
 
     Args:
         l2: the strength with the lowest mean held-out loss.
@@ -100,6 +100,34 @@ def choose_l2(
             total += preference_loss(features, validated, weight) * validated.prompts_count
         tried.append((total / comparisons.prompts_count, l2))
         # Weaker strengths take ever longer to fit, and past the minimum the loss only rises.
+        if len(tried) - 1 - tried.index(min(tried)) == _PATIENCE:
+            break
+    losses, strengths = zip(*tried, strict=True)
+    return Regularisation(min(tried)[1], strengths, losses)
+
+
+def choose_l2_on(
+    features: Features,
+    comparisons: Comparisons,
+    validation: Features,
+    validated: Comparisons,
+    *,
+    grid: Sequence[float] = L2_GRID,
+) -> Regularisation:
+    """The strength whose head, fitted on all of `comparisons`, does best on other preferences.
+
+    Args:
+        features: [N, F] to fit on.
+        comparisons: the comparisons to fit.
+        validation: [M, F] features of the validation answers.
+        validated: the comparisons to choose by.
+        grid: strengths to try; the search ends two past the minimum.
+    """
+    weight: Weight | None = None
+    tried: list[tuple[float, float]] = []
+    for l2 in sorted(grid, reverse=True):
+        weight = fit_head(features, comparisons, l2, weight)
+        tried.append((preference_loss(validation, validated, weight), l2))
         if len(tried) - 1 - tried.index(min(tried)) == _PATIENCE:
             break
     losses, strengths = zip(*tried, strict=True)

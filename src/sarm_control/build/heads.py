@@ -5,7 +5,7 @@ The dense head reads x, the whole normalised state, and shows the price of spars
 Shapes: `N` answers, `D` hidden size, `L` latents, `F` features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sarm_control.build.comparisons import PreferenceRow, all_comparisons
-from sarm_control.build.head import Features, Regularisation, choose_l2, fit_head
+from sarm_control.build.head import Features, Regularisation, choose_l2, choose_l2_on, fit_head
 from sarm_control.build.quality import HeadFigures, head_figures
 from sarm_control.sarm import RewardModel
 from sarm_control.sarm.autoencoder import normalise
@@ -53,6 +53,19 @@ class HeadSplit:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Preferences that choose the regularisation and nothing else.
+
+    Args:
+        states: [M, D] raw end-of-turn states.
+        rows: preference rows over the M answers.
+    """
+
+    states: Tensor
+    rows: Sequence[PreferenceRow]
+
+
+@dataclass(frozen=True)
 class FittedHeads:
     """The head on latents and the one on states."""
 
@@ -74,6 +87,7 @@ def fit_heads(
     states: Tensor,
     rows: Sequence[PreferenceRow],
     split: HeadSplit,
+    validation: Validation | None = None,
 ) -> FittedHeads:
     """Fits both heads on the prompts that are not held out.
 
@@ -82,12 +96,19 @@ def fit_heads(
         states: [N, D] raw end-of-turn states.
         rows: preference rows over the N answers.
         split: which prompts may be fitted.
+        validation: chooses the regularisation instead of cross-validation.
 
     Raises:
         TrainingError: too few prompts with preferences.
     """
-    latents = model.score_states(states).to_scipy().astype(np.float64)
-    return FittedHeads(_fit(latents, rows, split), _fit(dense_features(states), rows, split))
+
+    def sparse_features(states: Tensor) -> Features:
+        return model.score_states(states).to_scipy().astype(np.float64)
+
+    return FittedHeads(
+        _fit(sparse_features, states, rows, split, validation),
+        _fit(dense_features, states, rows, split, validation),
+    )
 
 
 def head_json(heads: FittedHeads) -> dict[str, Any]:
@@ -100,17 +121,28 @@ def _one_json(head: FittedHead) -> dict[str, Any]:
     return {
         "held_out": head.held_out.as_json(),
         "l2": chosen.l2,
-        "cross_validation": [
+        "regularisation": [
             {"l2": l2, "loss": loss} for l2, loss in zip(chosen.grid, chosen.losses, strict=True)
         ],
         "nonzero_weights": int((head.kept != 0).sum()),
     }
 
 
-def _fit(features: Features, rows: Sequence[PreferenceRow], split: HeadSplit) -> FittedHead:
+def _fit(
+    features_of: Callable[[Tensor], Features],
+    states: Tensor,
+    rows: Sequence[PreferenceRow],
+    split: HeadSplit,
+    validation: Validation | None,
+) -> FittedHead:
+    features = features_of(states)
     everything = all_comparisons(rows)
     fitting = everything.take(~split.held_out[everything.prompt])
-    regularisation = choose_l2(features, fitting, folds=split.folds, seed=split.seed)
+    if validation is None:
+        regularisation = choose_l2(features, fitting, folds=split.folds, seed=split.seed)
+    else:
+        others = features_of(validation.states), all_comparisons(validation.rows)
+        regularisation = choose_l2_on(features, fitting, *others)
     fitted = fit_head(features, fitting, regularisation.l2)
     kept = fit_head(features, everything, regularisation.l2, fitted)
     judged = [row for row in rows if split.held_out[row.prompt]]

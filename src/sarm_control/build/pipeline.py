@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sarm_control.build.activations import BATCH_TOKENS, AnswerStates, collect_states
 from sarm_control.build.autoencoder import AutoencoderConfig, train_autoencoder
 from sarm_control.build.comparisons import PreferenceRow
-from sarm_control.build.heads import FittedHeads, HeadSplit, fit_heads, head_json
+from sarm_control.build.heads import FittedHeads, HeadSplit, Validation, fit_heads, head_json
 from sarm_control.build.quality import explained_variance, firing_rates, head_figures
 from sarm_control.build.source import Parts
 from sarm_control.build.texts import Corpus
@@ -82,11 +82,13 @@ class Inputs:
         texts: rows with answers, for the autoencoder.
         pairs: preference rows, for the head (their answers are texts as well).
         evaluation: preference rows of other files, by name.
+        validation: preference rows that choose the head's regularisation; without any, cross-validation does.
     """
 
     texts: Sequence[Row]
     pairs: Sequence[Row]
     evaluation: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    validation: Sequence[Row] = ()
 
 
 def _silent(text: str) -> None:
@@ -158,7 +160,8 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
     heads: FittedHeads | None = None
     if material.rows:
         split = HeadSplit(material.held_out, config.folds, config.seed)
-        heads = fit_heads(model, states.end_of_turn, material.rows, split)
+        validation = _validation(parts, inputs, material, config, tools)
+        heads = fit_heads(model, states.end_of_turn, material.rows, split, validation)
         figures["head"] = head_json(heads)
         _say_heads(heads, tools)
         model = model.with_head(heads.sparse.kept)
@@ -193,6 +196,28 @@ def _hold_out(count: int, rows: Sequence[PreferenceRow], config: BuildConfig) ->
             )
         held_out[group[: min(max(1, round(config.holdout * len(group))), len(group) - 2)]] = True
     return held_out
+
+
+def _validation(
+    parts: Parts, inputs: Inputs, material: _Material, config: BuildConfig, tools: Tools
+) -> Validation | None:
+    """States of the validation rows whose prompts nothing is built from; none may be evaluated on."""
+    if not inputs.validation:
+        return None
+    evaluated = {row.prompt_key for rows in inputs.evaluation.values() for row in rows}
+    both = sum(row.prompt_key in evaluated for row in inputs.validation)
+    if both:
+        raise DataError(
+            f"{both} validation rows have prompts of an evaluation file: figures there would be chosen on it",
+            hint="drop them from the validation file",
+        )
+    shared = material.corpus.shared_with(inputs.validation)
+    corpus = Corpus()
+    rows = [corpus.add(row) for row in inputs.validation if row.prompt_key not in shared]
+    if not rows:
+        raise DataError("every validation prompt was used for building", hint="validate on other prompts")
+    tools.say(f"{len(rows)} preference rows choose the regularisation; {len(shared)} prompts left out")
+    return Validation(_states(parts, corpus, config, tools, sentences=False).end_of_turn, rows)
 
 
 def _describe(material: _Material) -> dict[str, Any]:

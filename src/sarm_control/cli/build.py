@@ -40,6 +40,13 @@ Evaluation = Annotated[
         name="--eval", consume_multiple=True, help="Preference rows for figures only, never for building."
     ),
 ]
+Validating = Annotated[
+    list[Path] | None,
+    Parameter(
+        consume_multiple=True,
+        help="Preference rows that choose the head's regularisation. Default: cross-validation.",
+    ),
+]
 SentenceStates = Annotated[bool, Parameter(help="Train the autoencoder on the states at sentence ends too.")]
 Steps = Annotated[int, Parameter(validator=_AT_LEAST_1, help="Training steps of the autoencoder.")]
 Batch = Annotated[int, Parameter(validator=_AT_LEAST_1, help="States of a step.")]
@@ -76,6 +83,7 @@ def build(
     k: Kept = None,
     text: Texts = None,
     pairs: Pairs = None,
+    validate: Validating = None,
     evaluate: Evaluation = None,
     sentence_states: SentenceStates = True,
     steps: Steps = 2000,
@@ -95,7 +103,7 @@ def build(
     json_file: Annotated[Path | None, Parameter(name="--json", help="The figures as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Build a SARM: a trunk, a TopK autoencoder on its states, a preference head on the latents.
+    """Build a SARM from any causal language model, or fit a new head.
 
     With --base everything is made; with --model and --pairs only the head of an existing SARM is.
     The folder also gets build.json with every figure and manifest.json with what it was made from.
@@ -118,11 +126,11 @@ def build(
         batch_tokens=batch_tokens,
         seed=seed,
     )
-    inputs = _read(text or [], pairs or [], evaluate or [])
+    inputs = _read(text or [], pairs or [], evaluate or [], validate or [])
     parts = _parts(base, model, layer, device=device, dtype=dtype, max_length=max_length)
     tools = Tools(cache=cache or _default_cache(), progress=progress, say=say)
     built = build_sarm(parts, inputs, config, tools)
-    files = [*(text or []), *(pairs or []), *(evaluate or [])]
+    files = [*(text or []), *(pairs or []), *(validate or []), *(evaluate or [])]
     source = {"base": base, "model": model, "layer": layer, "dtype": dtype}
     record = _manifest(config, files, source)
     save_built(built, out, record, overwrite=overwrite)
@@ -166,12 +174,14 @@ def _autoencoder(sizes: dict[str, Any], schedule: dict[str, Any]) -> "Autoencode
     return AutoencoderConfig(**sizes, **chosen)
 
 
-def _read(text: Sequence[Path], pairs: Sequence[Path], evaluate: Sequence[Path]) -> "Inputs":
+def _read(
+    text: Sequence[Path], pairs: Sequence[Path], evaluate: Sequence[Path], validate: Sequence[Path]
+) -> "Inputs":
     from sarm_control.build.pipeline import Inputs
     from sarm_control.build.texts import read_pairs, read_texts
 
     evaluation = {path.stem: read_pairs([path]) for path in evaluate}
-    return Inputs(read_texts(text), read_pairs(pairs), evaluation)
+    return Inputs(read_texts(text), read_pairs(pairs), evaluation, read_pairs(validate))
 
 
 def _parts(

@@ -114,7 +114,7 @@ def controls_yaml(found: Discovery, *, model: str) -> str:
     ]
     if not harms:
         header.append("# No latent harms: a null result, nothing to control.")
-    lines = [*header, "reward:"]
+    lines = [*header, "reward:", f"  fingerprint: {json.dumps(found.head)}    # another head is refused"]
     for key in ("edits", "penalties"):
         items = list(_yaml_items(harms, edits=key == "edits"))
         lines += [f"  {key}:", *items] if items else [f"  {key}: []"]
