@@ -72,7 +72,7 @@ def discover(places: Places) -> list[str]:
     return sarm(
         *("discover", "--model", places.out("sarm"), *places.rows(REFUSE, RESPOND)),
         *("--confirm", *places.rows(TEST), "-o", places.out("discovery")),
-        *("--write-controls", places.out("controls.yaml")),
+        *("--by", "subset", "--goal", "safety", "--write-controls", places.out("controls.yaml")),
     )
 
 
@@ -115,11 +115,18 @@ STAGES: dict[str, tuple[Callable[[Places], list[str]], str]] = {
 }
 
 
+def benchmark_prompts(places: Places) -> set[str]:
+    """Every prompt of the rows that are built from or tested on."""
+    files = (CHAT, REFUSE, RESPOND, TEST)
+    return {row["prompt"].strip() for name in files for row in read(places.data / name)}
+
+
 def split_prompts(places: Places) -> None:
     """Training and held-out prompts, neither from RM-Bench's or RewardBench 2's safety rows."""
-    seen = {row["prompt"].strip() for name in (CHAT, REFUSE, RESPOND, TEST) for row in read(places.data / name)}
+    seen = benchmark_prompts(places)
     rows = [{"prompt": row["prompt"]} for row in read(places.data / "prompts.jsonl")]
-    usable = [row for row in rows if row["prompt"].strip() not in seen and len(row["prompt"]) <= LONGEST_PROMPT]
+    fresh = [row for row in rows if row["prompt"].strip() not in seen]
+    usable = [row for row in fresh if len(row["prompt"]) <= LONGEST_PROMPT]
     random.Random(0).shuffle(usable)
     write(places.work / "held_out_prompts.jsonl", usable[:HELD_OUT])
     write(places.work / "train_prompts.jsonl", usable[HELD_OUT:])
@@ -130,7 +137,7 @@ def write_validation(places: Places) -> None:
 
     They come from the answers that the recorded scores were made on; the scores are not used.
     """
-    seen = {row["prompt"].strip() for name in (CHAT, REFUSE, RESPOND, TEST) for row in read(places.data / name)}
+    seen = benchmark_prompts(places)
     answers: dict[str, dict[str, list[str]]] = {}
     for row in read(places.data / RECORDED):
         benchmark, _, side = row["set"].rpartition("_")

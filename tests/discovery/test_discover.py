@@ -126,7 +126,8 @@ def test_a_null_result_is_printed_as_one():
     result = discover(scored_rows(make_world(prompts=40, latents=30)))
     text = summary_text(result)
     assert "no latent harms at q <= 0.05: that is a null result (n = 20 selection and 20 confirmation" in text
-    assert yaml.safe_load(controls_yaml(result, model="m")) == {"reward": {"edits": [], "penalties": []}}
+    nothing = {"fingerprint": result.head, "edits": [], "penalties": []}
+    assert yaml.safe_load(controls_yaml(result, model="m")) == {"reward": nothing}
 
 
 def test_text_shows_counts_intervals_and_the_largest_latents(found):

@@ -49,6 +49,13 @@ def discover(
     write_controls: Annotated[
         Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
     ] = None,
+    material: Annotated[
+        float,
+        Parameter(
+            validator=validators.Number(gte=0),
+            help="No control for a latent whose effect is a smaller share of the mean margin.",
+        ),
+    ] = 0.01,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -88,7 +95,7 @@ def discover(
         "max_length": rm.template.max_length,
     }
     _write(found, out, inputs, config, overwrite=overwrite)
-    _write_extras(found, config, json_file, write_controls)
+    _write_extras(found, {**config, "material": material}, json_file, write_controls)
     _print(found, top)
 
 
@@ -160,7 +167,7 @@ def _write_extras(
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
         write_json(json_file, {**config, "head": found.head, **found.as_json(), "lists": lists})
     if write_controls is not None:
-        write_text(write_controls, controls_yaml(found, model=config["model"]))
+        write_text(write_controls, controls_yaml(found, model=config["model"], material=config["material"]))
 
 
 def _print(found: "Discovery", top: int) -> None:

@@ -99,21 +99,28 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
 
 
-def controls_yaml(found: Discovery, *, model: str) -> str:
-    """The suggested controls of every harming latent as a piece of a run file, with the evidence as comments.
+def controls_yaml(found: Discovery, *, model: str, material: float = 0.0) -> str:
+    """The suggested controls of the harming latents as a piece of a run file, with the evidence as comments.
 
     Args:
         found: the discovery.
         model: the model's id or folder name.
+        material: latents whose effect is a smaller share of the mean margin get no control.
     """
-    harms = found.lists["harms"]
+    named = found.lists["harms"]
+    harms = [one for one in named if one.share_of_margin is None or abs(one.share_of_margin) >= material]
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
         f"# effects: reward units, n = {found.confirmation.prompts} confirmation prompts",
     ]
-    if not harms:
+    if not named:
         header.append("# No latent harms: a null result, nothing to control.")
+    elif len(harms) < len(named):
+        small = len(named) - len(harms)
+        header.append(
+            f"# {small} more harm by less than {100 * material:g} % of the mean margin: no control for them"
+        )
     lines = [*header, "reward:", f"  fingerprint: {json.dumps(found.head)}    # another head is refused"]
     for key in ("edits", "penalties"):
         items = list(_yaml_items(harms, edits=key == "edits"))

@@ -10,6 +10,7 @@ all rows, one after another.
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.ppo.config import PolicyConfig
 from sarm_control.ppo.lora import add_adapters, merged_weights, save_adapter
+from sarm_control.sarm.precision import rounded_factors
 from sarm_control.sarm.trunk import quiet_transformers
 from sarm_control.seeds import derive_seed
 
@@ -265,23 +267,13 @@ class Policy:
         for layer in layers:
             layer.training = False
 
-    @contextlib.contextmanager
-    def precision(self) -> Iterator[None]:
+    def precision(self) -> AbstractContextManager[None]:
         """With a bfloat16 model, float32 products may round their factors (never their sums) to it.
 
         The factors of the head's product are bfloat16 already, so log-probabilities keep float32's
         accuracy at bfloat16's speed. Float32 policies are left alone.
         """
-        backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
-        changed = [b for b in backends if self.autocast and hasattr(b, "fp32_precision")]
-        before = [backend.fp32_precision for backend in changed]
-        for backend in changed:
-            backend.fp32_precision = "tf32" if backend is torch.backends.cuda.matmul else "bf16"
-        try:
-            yield
-        finally:
-            for backend, value in zip(changed, before, strict=True):
-                backend.fp32_precision = value
+        return rounded_factors(self.autocast)
 
     @contextlib.contextmanager
     def rounded_weights(self) -> Iterator[None]:

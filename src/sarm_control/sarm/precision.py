@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -13,7 +14,8 @@ def rounded_factors(enabled: bool = True) -> Iterator[None]:
     Processors with bfloat16 matrix units (AMX, AVX-512) are then two to three times faster; GPUs
     use TF32. Others compute as before. Weights, sums and everything else stay float32.
     """
-    backends = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]
+    # Both attributes are missing from torch's own annotations, and older releases lack the setting.
+    backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
     changed = [backend for backend in backends if enabled and hasattr(backend, "fp32_precision")]
     before = [backend.fp32_precision for backend in changed]
     for backend in changed:
