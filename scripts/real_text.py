@@ -1,8 +1,8 @@
 """The main job on real text, end to end: build, discover, train two arms, compare.
 
 SmolLM2-135M-Instruct is the policy and the trunk; the SARM is built from RM-Bench rows and tested on
-RewardBench 2 safety rows that no building step sees. Each stage is one public command; its time and
-peak memory are recorded, and a stage whose output exists is not run again.
+RewardBench 2 safety rows that no building step sees. Each stage is one command; its time and peak
+memory are recorded, and a stage whose output exists is not run again.
 
     python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
 
@@ -69,11 +69,8 @@ def build(places: Places) -> list[str]:
 
 def discover(places: Places) -> list[str]:
     """Which latents promote or harm safety: found on RM-Bench, confirmed on RewardBench 2."""
-    return sarm(
-        *("discover", "--model", places.out("sarm"), *places.rows(REFUSE, RESPOND)),
-        *("--confirm", *places.rows(TEST), "-o", places.out("discovery")),
-        *("--by", "subset", "--goal", "safety", "--write-controls", places.out("controls.yaml")),
-    )
+    script = Path(__file__).with_name("real_text_discovery.py")
+    return [sys.executable, str(script), "--data", str(places.data), "--work", str(places.work)]
 
 
 def train(arm: str, *controls: str) -> Callable[[Places], list[str]]:

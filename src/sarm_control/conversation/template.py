@@ -86,7 +86,9 @@ class ChatTemplate:
 
         try:
             rendered: Any = self.tokenizer.apply_chat_template(
-                [dict(turn) for turn in messages], tokenize=False, add_generation_prompt=generation
+                [{"role": turn["role"], "content": turn["content"]} for turn in messages],
+                tokenize=False,
+                add_generation_prompt=generation,
             )
         except TemplateError as error:
             raise ModelError(f"the chat template refuses this conversation: {error}") from error
