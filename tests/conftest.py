@@ -1,6 +1,7 @@
 """Tiny models built in code, and the recorded reference checkpoints where they are at hand."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTo
 
 from sarm_control.conversation import ChatTemplate
 from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
+
+# A shell ignores interrupts for jobs in the background, and children inherit that: the tests of
+# Ctrl-C have to work wherever the suite is started from.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(os.environ.get("SARM_SHARED", Path(__file__).parents[2] / "shared"))
 

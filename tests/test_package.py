@@ -29,9 +29,9 @@ def test_the_ground_floor_loads_nothing_heavy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(sarm_control.__all__) - {"__version__"}))
-def test_every_public_name_resolves_to_a_documented_class(name: str) -> None:
+def test_every_public_name_resolves_to_something_documented(name: str) -> None:
     value = getattr(sarm_control, name)
-    assert isinstance(value, type)
+    assert callable(value)
     assert value.__name__ == name
     assert value.__doc__
 

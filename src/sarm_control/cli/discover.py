@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from sarm_control.sarm import RewardModel
 
 
+Material = Annotated[
+    float,
+    Parameter(
+        validator=validators.Number(gte=0),
+        help="No control for a latent whose effect is a smaller share of the mean margin.",
+    ),
+]
+
+
 def discover(
     *pairs: Annotated[Path, Parameter(help="JSON Lines of pairs; several files are pooled.")],
     model: Model,
@@ -49,13 +58,7 @@ def discover(
     write_controls: Annotated[
         Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
     ] = None,
-    material: Annotated[
-        float,
-        Parameter(
-            validator=validators.Number(gte=0),
-            help="No control for a latent whose effect is a smaller share of the mean margin.",
-        ),
-    ] = 0.01,
+    material: Material = 0.01,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -65,10 +68,10 @@ def discover(
 ) -> None:
     """Find the latents that promote or harm what your pairs prefer.
 
-    One scoring pass, then exact algebra: each latent's part of the margin between chosen and
-    rejected answers, tested by sign flips with the prompt as the unit. Latents are selected on one
-    half of the prompts (or on the files given) and their effects are quoted from the other half (or
-    from --confirm). A latent promotes or harms by the sign of its effect, never of its weight alone.
+    One scoring pass, then exact algebra: each latent's part of the margin, tested by sign flips with
+    the prompt as the unit. Latents are selected on one half of the prompts (or on the files given),
+    effects are quoted from the other half (or from --confirm). A latent promotes or harms by the sign
+    of its effect, never of its weight alone.
     """
     from sarm_control.discovery.discover import Settings, check_column
     from sarm_control.discovery.discover import discover as find
@@ -83,10 +86,11 @@ def discover(
     rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
     scored = _score(rm, selecting, confirming, batch_tokens)
     found = find(*scored, settings=Settings(alpha=alpha, min_prompts=min_prompts, seed=seed, by=by))
+    names = [path.name for path in pairs]
     config = {
         "model": model_name(model),
-        "goal": goal or f"chosen over rejected in {', '.join(path.name for path in pairs)}",
-        "selection": [path.name for path in pairs],
+        "goal": goal or f"chosen over rejected in {', '.join(names)}",
+        "selection": names,
         "confirm": [path.name for path in confirm or []],
         "alpha": alpha,
         "min_prompts": min_prompts,
