@@ -82,6 +82,22 @@ def discovery_tables(found: dict[str, Any], features: dict[str, Any], top: int =
     return lines
 
 
+def curve_tables(runs: Path, every: int = 2) -> list[str]:
+    """Reward, length and KL of every run, each `every` steps."""
+    columns = (("reward/model", "reward"), ("answers/length", "length"), ("objective/kl", "KL"))
+    rows: dict[str, dict[int, dict[str, float]]] = {}
+    for run in sorted(runs.iterdir()):
+        text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+        rows[run.name] = {row["step"]: row for row in map(json.loads, text.splitlines())}
+    last = min(max(found) for found in rows.values())
+    steps = [1, *range(every, last + 1, every)]
+    lines = [f"| step | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 1) + "|"]
+    for name, found in rows.items():
+        for key, label in columns:
+            lines.append(f"| {name}: {label} | {' | '.join(f'{found[step][key]:.2f}' for step in steps)} |")
+    return lines
+
+
 def compare_tables(report: dict[str, Any], top: int = 6) -> list[str]:
     """Every arm against the base, the arms against each other, and who paid."""
     lines: list[str] = []
@@ -123,6 +139,8 @@ def main() -> None:
         "\n".join(discovery_tables(read("discovery/discovery.json"), read("discovery/features.json"))),
         end="\n\n",
     )
+    if (work / "runs").is_dir():
+        print("\n".join(curve_tables(work / "runs")), end="\n\n")
     if (work / "compare/report.json").is_file():
         print("\n".join(compare_tables(read("compare/report.json"))))
 
