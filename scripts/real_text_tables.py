@@ -108,9 +108,12 @@ def compare_tables(report: dict[str, Any], top: int = 6) -> list[str]:
             if row["key"] in SHOWN or row["key"].startswith("latent/"):
                 cells = [interval(row[key]) for key in ("base", "trained", "change")]
                 lines.append(f"| {row['label']} ({row['unit']}) | {' | '.join(cells)} |")
-        payers = sorted(arm["ledger"]["latents"], key=lambda row: -abs(row["change"]))[:top]
-        paid = ", ".join(f"{row['latent']}: {row['change']:+.4f}" for row in payers)
-        lines += ["", f"Largest contributions to the change of the mean reward: {paid}."]
+        ledger = arm["ledger"]
+        paid = ", ".join(f"{row['latent']}: {row['delta']:+.3f}" for row in ledger["entries"][:top])
+        lines += [
+            "",
+            f"Largest of the {ledger['latents']} latents' parts of the {ledger['model_change']:+.3f}: {paid}.",
+        ]
     for difference in report["differences"]:
         lines += [
             "",
