@@ -110,10 +110,8 @@ def compare_tables(report: dict[str, Any], top: int = 6) -> list[str]:
                 lines.append(f"| {row['label']} ({row['unit']}) | {' | '.join(cells)} |")
         ledger = arm["ledger"]
         paid = ", ".join(f"{row['latent']}: {row['delta']:+.3f}" for row in ledger["entries"][:top])
-        lines += [
-            "",
-            f"Largest of the {ledger['latents']} latents' parts of the {ledger['model_change']:+.3f}: {paid}.",
-        ]
+        change = f"{ledger['model_change']:+.3f}"
+        lines += ["", f"Largest of the {ledger['latents']} latents' parts of the {change}: {paid}."]
     for difference in report["differences"]:
         lines += [
             "",
