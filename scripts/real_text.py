@@ -6,7 +6,7 @@ memory are recorded, and a stage whose output exists is not run again.
 
     python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
 
-Takes about an hour and a half on 2 cores; docs/results/real-text.md holds the last run.
+Long on a CPU: a PPO step takes about a minute and there are 2 x 40. docs/results/real-text.md holds the last run.
 """
 
 import argparse
