@@ -6,7 +6,8 @@ memory are recorded, and a stage whose output exists is not run again.
 
     python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
 
-Long on a CPU: a PPO step takes about a minute and there are 2 x 40. docs/results/real-text.md holds the last run.
+Long on a CPU: a PPO step takes about a minute and there are 2 x 40.
+docs/results/real-text.md holds the last run.
 """
 
 import argparse
