@@ -279,7 +279,7 @@ class Policy:
     def rounded_weights(self) -> Iterator[None]:
         """Holds float32 weights as the bfloat16 that autocast makes of them at every call.
 
-        The results are the same; for passes without gradients only, which are faster by a third.
+        The results are the same; for passes without gradients only, which are then faster.
         """
         linear = [part for part in self._linear_layers() if part.weight.dtype == torch.float32]
         kept = [part.weight.data for part in linear] if self.autocast else []

@@ -11,8 +11,8 @@ import torch
 def rounded_factors(enabled: bool = True) -> Iterator[None]:
     """Inside, float32 matrix products may round their factors, never their sums.
 
-    Processors with bfloat16 matrix units (AMX, AVX-512) are then two to three times faster; GPUs
-    use TF32. Others compute as before. Weights, sums and everything else stay float32.
+    Processors with bfloat16 matrix units (AMX, AVX-512) are then faster; GPUs use TF32.
+    Others compute as before. Weights, sums and everything else stay float32.
     """
     # Both attributes are missing from torch's own annotations, and older releases lack the setting.
     backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
