@@ -23,11 +23,13 @@ class PreferenceRow:
         prompt: number of the prompt, equal for rows whose prompt texts are equal.
         chosen: positions of the preferred answers.
         rejected: positions of the others.
+        annotator: number of whoever preferred them, from 0; only tuning the trunk looks at it.
     """
 
     prompt: int
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+    annotator: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,26 +13,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sarm_control.build.activations import BATCH_TOKENS, AnswerStates, collect_states
 from sarm_control.build.autoencoder import AutoencoderConfig, train_autoencoder
-from sarm_control.build.comparisons import PreferenceRow
 from sarm_control.build.heads import FittedHeads, HeadSplit, Validation, fit_heads, head_json
+from sarm_control.build.material import Material, gather
 from sarm_control.build.quality import explained_variance, firing_rates, head_figures
 from sarm_control.build.source import Parts
 from sarm_control.build.texts import Corpus
+from sarm_control.build.tune import BATCH_TOKENS as TUNE_BATCH_TOKENS
 from sarm_control.build.tune import TuneConfig, Tuned, tune_after, tune_before
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.sarm import RewardModel
 from sarm_control.sarm.autoencoder import Autoencoder
-from sarm_control.seeds import numpy_generator
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,10 @@ class BuildConfig:
         tune_trunk: epochs of tuning the trunk first; 0 for none.
         tune_after: epochs of tuning trunk and head through the frozen autoencoder; 0 for none.
         tune: "lora" or "full".
+        tune_rows: preference rows of a step of tuning.
+        tune_learning_rate: of the trunk; None is the default of `tune`.
+        annotator: field of the preference rows that says who labelled them: the trunk is then tuned
+            under a reward for each annotator. None for one reward.
         batch_tokens: rows times longest row of a forward batch; None is the default.
         seed: of everything random.
     """
@@ -58,6 +58,9 @@ class BuildConfig:
     tune_trunk: int = 0
     tune_after: int = 0
     tune: Literal["lora", "full"] = "lora"
+    tune_rows: int = 8
+    tune_learning_rate: float | None = None
+    annotator: str | None = None
     batch_tokens: int | None = None
     seed: int = 0
 
@@ -72,6 +75,8 @@ class BuildConfig:
                 "tuning the trunk first would leave the existing autoencoder behind",
                 hint="use --tune-after, or build a new one with --base",
             )
+        if self.annotator is not None and not self.tune_trunk:
+            raise ConfigError("annotators matter only to tuning the trunk first", hint="add --tune-trunk 1")
 
 
 @dataclass(frozen=True)
@@ -112,22 +117,6 @@ class Tools:
     say: Callable[[str], None] = _silent
 
 
-@dataclass(frozen=True)
-class _Material:
-    corpus: Corpus
-    rows: tuple[PreferenceRow, ...]
-    held_out: BoolArray
-    """[prompts]: true where a prompt is kept out of every fit."""
-
-    @property
-    def fit_rows(self) -> list[PreferenceRow]:
-        return [row for row in self.rows if not self.held_out[row.prompt]]
-
-    @property
-    def held_out_answers(self) -> BoolArray:
-        return self.held_out[[answer.prompt_id for answer in self.corpus.answers]]
-
-
 def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:
     """Builds a SARM; the trunk in `parts` is changed when it is tuned.
 
@@ -138,17 +127,20 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
         tools: cache, progress and remarks.
 
     Raises:
-        DataError: no texts, or fewer than four prompts (of either kind, with preferences or without).
+        DataError: no texts, or fewer than four prompts (of either kind, with preferences or without);
+            a preference row without its annotator.
         TrainingError: a loss that is not finite.
         MissingExtraError: a package of an extra is needed and absent.
     """
     tools = tools or Tools()
-    material = _gather(inputs, config)
-    figures: dict[str, Any] = {"texts": _describe(material)}
-    tools.say(_texts_line(figures["texts"]))
+    material = gather(
+        inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed, annotator=config.annotator
+    )
+    figures: dict[str, Any] = {"texts": material.figures()}
+    tools.say(material.line())
     if config.tune_trunk:
         tuned = _tune_first(parts, material, config, tools)
-        figures["tune_trunk"] = _tuned_json(tuned, config)
+        figures["tune_trunk"] = {**_tuned_json(tuned, config), **_annotators_json(tuned, material)}
     states = _states(parts, material.corpus, config, tools, sentences=config.autoencoder is not None)
     figures["texts"]["truncated"] = states.truncated
     figures["texts"]["sentence_states"] = len(states.sentences)
@@ -174,32 +166,8 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
     return Built(model, figures)
 
 
-def _gather(inputs: Inputs, config: BuildConfig) -> _Material:
-    corpus = Corpus()
-    for row in inputs.texts:
-        corpus.add(row)
-    rows = tuple(corpus.add(row) for row in inputs.pairs)
-    return _Material(corpus, rows, _hold_out(corpus.prompts_count, rows, config))
-
-
-def _hold_out(count: int, rows: Sequence[PreferenceRow], config: BuildConfig) -> BoolArray:
-    """[prompts]: the held-out share of the prompts with preferences, and of those without."""
-    preferred = np.zeros(count, dtype=np.bool_)
-    preferred[[row.prompt for row in rows]] = True
-    order = numpy_generator(config.seed, "held-out prompts").permutation(count)
-    held_out = np.zeros(count, dtype=np.bool_)
-    for group in (order[preferred[order]], order[~preferred[order]]):
-        if 0 < len(group) < 4:
-            what = "with preferences " if rows else ""
-            raise DataError(
-                f"{len(group)} prompts {what}are too few to fit and to hold some out", hint="give at least 4"
-            )
-        held_out[group[: min(max(1, round(config.holdout * len(group))), len(group) - 2)]] = True
-    return held_out
-
-
 def _validation(
-    parts: Parts, inputs: Inputs, material: _Material, config: BuildConfig, tools: Tools
+    parts: Parts, inputs: Inputs, material: Material, config: BuildConfig, tools: Tools
 ) -> Validation | None:
     """States of the validation rows whose prompts nothing is built from; none may be evaluated on."""
     if not inputs.validation:
@@ -218,22 +186,6 @@ def _validation(
         raise DataError("every validation prompt was used for building", hint="validate on other prompts")
     tools.say(f"{len(rows)} preference rows choose the regularisation; {len(shared)} prompts left out")
     return Validation(_states(parts, corpus, config, tools, sentences=False).end_of_turn, rows)
-
-
-def _describe(material: _Material) -> dict[str, Any]:
-    return {
-        "answers": len(material.corpus.answers),
-        "prompts": material.corpus.prompts_count,
-        "held_out_prompts": int(material.held_out.sum()),
-        "preference_rows": len(material.rows),
-    }
-
-
-def _texts_line(texts: Mapping[str, Any]) -> str:
-    return (
-        f"{texts['answers']} answers to {texts['prompts']} prompts, "
-        f"{texts['held_out_prompts']} prompts held out; {texts['preference_rows']} preference rows"
-    )
 
 
 def _states(
@@ -256,7 +208,7 @@ def _states(
 
 
 def _train(
-    states: AnswerStates, material: _Material, config: BuildConfig, tools: Tools, device: torch.device
+    states: AnswerStates, material: Material, config: BuildConfig, tools: Tools, device: torch.device
 ) -> tuple[Autoencoder, dict[str, Any]]:
     if config.autoencoder is None:
         raise ConfigError("no autoencoder to keep and none to train", hint="give --base, --latents and --k")
@@ -277,7 +229,7 @@ def _train(
 
 
 def _quality(
-    autoencoder: Autoencoder, states: AnswerStates, material: _Material, tools: Tools
+    autoencoder: Autoencoder, states: AnswerStates, material: Material, tools: Tools
 ) -> dict[str, Any]:
     held_out = torch.from_numpy(material.held_out_answers)
     end_of_turn = states.end_of_turn
@@ -308,10 +260,18 @@ def _say_heads(heads: FittedHeads, tools: Tools) -> None:
 
 
 def _tune_config(epochs: int, config: BuildConfig) -> TuneConfig:
-    return TuneConfig(epochs=epochs, mode=config.tune, seed=config.seed)
+    return TuneConfig(
+        epochs=epochs,
+        mode=config.tune,
+        rows=config.tune_rows,
+        learning_rate=config.tune_learning_rate,
+        # Gradients need more memory than states: the option can only make batches smaller here.
+        batch_tokens=min(config.batch_tokens or TUNE_BATCH_TOKENS, TUNE_BATCH_TOKENS),
+        seed=config.seed,
+    )
 
 
-def _tune_first(parts: Parts, material: _Material, config: BuildConfig, tools: Tools) -> Tuned:
+def _tune_first(parts: Parts, material: Material, config: BuildConfig, tools: Tools) -> Tuned:
     tuned = tune_before(
         parts.trunk,
         parts.template,
@@ -325,7 +285,7 @@ def _tune_first(parts: Parts, material: _Material, config: BuildConfig, tools: T
 
 
 def _tune_last(
-    model: RewardModel, material: _Material, config: BuildConfig, tools: Tools
+    model: RewardModel, material: Material, config: BuildConfig, tools: Tools
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Tunes on the fitting prompts, from a head that saw no others, so held-out figures stay honest."""
     tuned, weight = tune_after(
@@ -358,11 +318,18 @@ def _tuned_json(tuned: Tuned, config: BuildConfig) -> dict[str, Any]:
     return {"mode": config.tune, "losses": list(tuned.losses)}
 
 
+def _annotators_json(tuned: Tuned, material: Material) -> dict[str, Any]:
+    if not material.annotators:
+        return {}
+    losses = {material.annotators[number]: loss for number, loss in tuned.annotators.items()}
+    return {"annotators": len(material.annotators), "annotator_losses": losses}
+
+
 def _evaluate(
     model: RewardModel,
     heads: FittedHeads | None,
     inputs: Inputs,
-    material: _Material,
+    material: Material,
     config: BuildConfig,
     tools: Tools,
 ) -> dict[str, Any]:

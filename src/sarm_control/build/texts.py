@@ -68,10 +68,37 @@ def read_texts(paths: Sequence[Path]) -> list[Row]:
     return answered
 
 
-def read_pairs(paths: Sequence[Path]) -> list[Row]:
+def read_pairs(paths: Sequence[Path], *, annotator: str | None = None) -> list[Row]:
     """Every preference row of the files.
 
+    Args:
+        paths: the files.
+        annotator: the field every row has to name its annotator in, if any.
+
     Raises:
-        DataError: a row without chosen and rejected answers.
+        DataError: a row without chosen and rejected answers, or without its annotator.
     """
-    return [row for path in paths for row in read_rows(path, want={"pair"})]
+    rows = [row for path in paths for row in read_rows(path, want={"pair"})]
+    if annotator is not None:
+        for row in rows:
+            annotator_of(row, annotator)
+    return rows
+
+
+def annotator_of(row: Row, field: str) -> str:
+    """Who labelled a row.
+
+    Raises:
+        DataError: the row's `field` is absent or no text.
+    """
+    name = row.raw.get(field)
+    if isinstance(name, str) and name:
+        return name
+    if name is None:
+        raise DataError(
+            f"{row.where}: no {field} field: has keys [{', '.join(row.raw)}]",
+            hint="with --annotator every row of --pairs names who labelled it",
+        )
+    raise DataError(
+        f"{row.where}: {field} is {name!r}, not a name", hint='write names as strings: "annotator": "ann"'
+    )

@@ -1,16 +1,16 @@
 """Tuning the trunk on preferences, before the autoencoder or through it.
 
 The loss is Bradley-Terry over every chosen-rejected pair of a row, each prompt with the same
-weight. Before: a linear reward on the normalised state, thrown away afterwards. After: the
-SARM's own reward with the autoencoder frozen (the paper's second stage).
+weight. Before: a linear reward on the normalised state for each annotator, thrown away
+afterwards. After: the SARM's own reward with the autoencoder frozen (the paper's second stage).
 
-Shapes: `B` answers of a step, `D` hidden size, `L` latents.
+Shapes: `B` answers of a micro-batch, `D` hidden size, `L` latents, `A` annotators, `R` rows.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,17 +19,21 @@ from torch import Tensor, nn
 
 from sarm_control.build.comparisons import PreferenceRow
 from sarm_control.build.extras import require_peft
+from sarm_control.build.microbatches import EncodedRows, MicroBatch
 from sarm_control.build.texts import Answer
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.sarm.autoencoder import Autoencoder, normalise
-from sarm_control.sarm.batching import pad_batch, pool_states
+from sarm_control.sarm.batching import pool_states
+from sarm_control.sarm.precision import rounded_factors
 from sarm_control.sarm.trunk import Trunk
 from sarm_control.seeds import derive_seed, numpy_generator
 
-Reward = Callable[[Tensor], Tensor]
-"""Trunk states [B, D] to rewards [B]."""
+Reward = Callable[[Tensor, Tensor], Tensor]
+"""Trunk states [B, D] and annotators [B] to rewards [B]."""
+
+BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class TuneConfig:
         learning_rate: of the trunk; None is 1e-4 for LoRA and 1e-5 for full.
         head_learning_rate: of the head.
         rank: of the LoRA adapters.
+        batch_tokens: answers times longest answer of a forward pass; rows are kept whole. It
+            bounds the memory and changes results by no more than rounding.
         seed: decides the order of the rows and the adapters' initial weights.
     """
 
@@ -53,6 +59,7 @@ class TuneConfig:
     learning_rate: float | None = None
     head_learning_rate: float = 1e-3
     rank: int = 16
+    batch_tokens: int = BATCH_TOKENS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +68,10 @@ class TuneConfig:
             raise ConfigError(f"{self.epochs} epochs of tuning: at least 1 is needed")
         if self.mode not in ("lora", "full"):
             raise ConfigError(f"unknown way to tune: {self.mode}", hint="use lora or full")
+        if self.rows < 1:
+            raise ConfigError(f"{self.rows} rows in a step of tuning: at least 1 is needed")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ConfigError(f"the learning rate of tuning is {self.learning_rate}, it must be above 0")
 
     @property
     def trunk_rate(self) -> float:
@@ -70,9 +81,15 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class Tuned:
-    """How tuning went: the mean loss of each epoch in nats, `log 2` is chance."""
+    """How tuning went, in nats; `log 2` is chance.
+
+    Args:
+        losses: the mean loss of each epoch.
+        annotators: the mean loss of the last epoch over the rows of each annotator that has any.
+    """
 
     losses: tuple[float, ...]
+    annotators: dict[int, float] = field(default_factory=dict)
 
 
 def tune_before(
@@ -84,14 +101,22 @@ def tune_before(
     *,
     progress: ProgressFactory = no_progress,
 ) -> Tuned:
-    """Tunes the trunk in place under a linear reward on x, which is not kept.
+    """Tunes the trunk in place under linear rewards on x, which are not kept.
+
+    Every annotator of the rows has a reward of its own, so that tastes that pull apart can each
+    leave their direction in x; all share the trunk.
 
     Raises:
         MissingExtraError: LoRA without peft.
         TrainingError: no rows, or the loss is not finite.
     """
-    head = nn.Parameter(torch.zeros(trunk.hidden_size, device=trunk.device))
-    return _tune(trunk, template, answers, rows, config, head, lambda x: normalise(x) @ head, progress)
+    count = 1 + max((row.annotator for row in rows), default=0)
+    heads = nn.Parameter(torch.zeros(count, trunk.hidden_size, device=trunk.device))
+
+    def reward(states: Tensor, annotators: Tensor) -> Tensor:
+        return (normalise(states) * heads[annotators]).sum(dim=-1)
+
+    return _tune(trunk, template, answers, rows, config, heads, reward, progress)
 
 
 def tune_after(
@@ -113,7 +138,8 @@ def tune_after(
     """
     head = nn.Parameter(torch.from_numpy(weight.copy()).to(trunk.device))
 
-    def reward(states: Tensor) -> Tensor:
+    def reward(states: Tensor, annotators: Tensor) -> Tensor:
+        del annotators  # a SARM has one head
         kept = autoencoder.encode(states)
         return (head[kept.indices] * kept.values).sum(dim=-1)
 
@@ -143,22 +169,29 @@ def _tune(
         {"params": [head], "lr": config.head_learning_rate},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    encoded = EncodedRows(template, answers, rows, trunk.device)
     share = _row_weights(rows)
-    losses = []
+    epochs = []
     with progress("Tuning the trunk", config.epochs * len(rows)) as advance:
         for epoch in range(config.epochs):
             order = numpy_generator(config.seed, "tuning order", epoch).permutation(len(rows))
-            total = 0.0
+            losses = np.zeros(len(rows))
+            done = 0
             for start in range(0, len(order), config.rows):
-                chosen = order[start : start + config.rows]
-                loss = sum(share[j] * _row_loss(trunk, template, answers, rows[j], reward) for j in chosen)
-                total += _step(optimiser, loss / len(chosen), [*parameters, head]) * len(chosen)
-                advance(len(chosen), note=f"loss {total / (start + len(chosen)):.3f}")
-            losses.append(total / len(order))
+                step = order[start : start + config.rows]
+                with rounded_factors(dtype == torch.bfloat16):
+                    for batch in encoded.micro_batches(step.tolist(), config.batch_tokens):
+                        weights = share[batch.rows] / len(step)
+                        losses[batch.rows] = _backward(trunk, template, batch, reward, weights)
+                _step(optimiser, [*parameters, head])
+                done += len(step)
+                seen = order[:done]
+                advance(len(step), note=f"loss {share[seen] @ losses[seen] / done:.3f}")
+            epochs.append(float(share @ losses / len(rows)))
     finish()
     trunk.requires_grad_(False)
     trunk.to(dtype)
-    return Tuned(tuple(losses))
+    return Tuned(tuple(epochs), _by_annotator(rows, losses, share))
 
 
 def _open(trunk: Trunk, config: TuneConfig) -> Callable[[], None]:
@@ -184,27 +217,24 @@ def _open(trunk: Trunk, config: TuneConfig) -> Callable[[], None]:
     return merge
 
 
-def _row_loss(
-    trunk: Trunk, template: ChatTemplate, answers: Sequence[Answer], row: PreferenceRow, reward: Reward
-) -> Tensor:
-    texts = [answers[j] for j in (*row.chosen, *row.rejected)]
-    ids = [template.encode(text.prompt, text.response).input_ids for text in texts]
-    batch = pad_batch(ids, template.pad_id, device=trunk.device)
-    states = trunk(batch.input_ids, batch.attention_mask)
-    rewards = reward(pool_states(states, batch, template.end_of_turn_id).float())
-    chosen, rejected = rewards[: len(row.chosen)], rewards[len(row.chosen) :]
-    return nn.functional.softplus(rejected[None, :] - chosen[:, None]).mean()
+def _backward(
+    trunk: Trunk, template: ChatTemplate, batch: MicroBatch, reward: Reward, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Adds the gradient of `weights . losses`; returns the losses [R]."""
+    states = trunk(batch.tokens.input_ids, batch.tokens.attention_mask)
+    pooled = pool_states(states, batch.tokens, template.end_of_turn_id).float()
+    losses = batch.losses(reward(pooled, batch.annotators))
+    values = losses.detach().cpu().numpy().astype(np.float64)
+    if not np.isfinite(values).all():
+        raise TrainingError(f"the tuning loss is {values.sum()}", hint="lower the learning rate")
+    (losses @ torch.from_numpy(weights).to(losses)).backward()
+    return values
 
 
-def _step(optimiser: torch.optim.Optimizer, loss: Any, parameters: Sequence[nn.Parameter]) -> float:
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise TrainingError(f"the tuning loss is {value}", hint="lower the learning rate")
-    loss.backward()
+def _step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimiser.step()
     optimiser.zero_grad()
-    return value
 
 
 def _row_weights(rows: Sequence[PreferenceRow]) -> NDArray[np.float64]:
@@ -212,3 +242,13 @@ def _row_weights(rows: Sequence[PreferenceRow]) -> NDArray[np.float64]:
     _, position, counts = np.unique([row.prompt for row in rows], return_inverse=True, return_counts=True)
     weights = 1.0 / counts[position]
     return np.asarray(weights * len(rows) / weights.sum(), dtype=np.float64)
+
+
+def _by_annotator(
+    rows: Sequence[PreferenceRow], losses: NDArray[np.float64], share: NDArray[np.float64]
+) -> dict[int, float]:
+    who = np.array([row.annotator for row in rows])
+    return {
+        int(number): float(np.average(losses[who == number], weights=share[who == number]))
+        for number in np.unique(who)
+    }

@@ -65,6 +65,16 @@ TuneAfter = Annotated[
     int, Parameter(validator=_AT_LEAST_0, help="Epochs of tuning trunk and head, autoencoder frozen.")
 ]
 Tuning = Annotated[Literal["lora", "full"], Parameter(help="How the trunk is tuned.")]
+TuneRows = Annotated[
+    int, Parameter(validator=_AT_LEAST_1, help="Preference rows of a step of tuning the trunk.")
+]
+TuneLearningRate = Annotated[
+    float | None, Parameter(validator=_ABOVE_0, help="Of the trunk. Default: 1e-4 for lora, 1e-5 for full.")
+]
+Annotator = Annotated[
+    str | None,
+    Parameter(help="Field of --pairs that names who labelled a row: one reward each in --tune-trunk."),
+]
 Holdout = Annotated[
     float, Parameter(validator=validators.Number(gt=0, lt=1), help="Share of prompts kept out of every fit.")
 ]
@@ -93,6 +103,9 @@ def build(
     tune_trunk: TuneTrunk = 0,
     tune_after: TuneAfter = 0,
     tune: Tuning = "lora",
+    tune_rows: TuneRows = 8,
+    tune_learning_rate: TuneLearningRate = None,
+    annotator: Annotator = None,
     holdout: Holdout = 0.15,
     cache: Cache = None,
     batch_tokens: BatchTokens = None,
@@ -123,10 +136,13 @@ def build(
         tune_trunk=tune_trunk,
         tune_after=tune_after,
         tune=tune,
+        tune_rows=tune_rows,
+        tune_learning_rate=tune_learning_rate,
+        annotator=annotator,
         batch_tokens=batch_tokens,
         seed=seed,
     )
-    inputs = _read(text or [], pairs or [], evaluate or [], validate or [])
+    inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator)
     parts = _parts(base, model, layer, device=device, dtype=dtype, max_length=max_length)
     tools = Tools(cache=cache or _default_cache(), progress=progress, say=say)
     built = build_sarm(parts, inputs, config, tools)
@@ -175,13 +191,18 @@ def _autoencoder(sizes: dict[str, Any], schedule: dict[str, Any]) -> "Autoencode
 
 
 def _read(
-    text: Sequence[Path], pairs: Sequence[Path], evaluate: Sequence[Path], validate: Sequence[Path]
+    text: Sequence[Path],
+    pairs: Sequence[Path],
+    evaluate: Sequence[Path],
+    validate: Sequence[Path],
+    annotator: str | None,
 ) -> "Inputs":
     from sarm_control.build.pipeline import Inputs
     from sarm_control.build.texts import read_pairs, read_texts
 
     evaluation = {path.stem: read_pairs([path]) for path in evaluate}
-    return Inputs(read_texts(text), read_pairs(pairs), evaluation, read_pairs(validate))
+    preferences = read_pairs(pairs, annotator=annotator)
+    return Inputs(read_texts(text), preferences, evaluation, read_pairs(validate))
 
 
 def _parts(
