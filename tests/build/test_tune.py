@@ -1,7 +1,9 @@
 """Tuning: the loss goes down, the same seed repeats it, only what should move moves."""
 
 import copy
+import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +67,75 @@ def test_oracle_tuning_after_moves_trunk_and_head_but_not_the_autoencoder():
     assert (margin[:, 0] > margin[:, 1]).mean() > 0.85
 
 
+def opposite_panel() -> list[PreferenceRow]:
+    """Two annotators who label the same answers the other way round."""
+    return ROWS + [PreferenceRow(row.prompt, row.rejected, row.chosen, annotator=1) for row in ROWS]
+
+
+def test_oracle_two_opposite_tastes_each_get_a_reward_where_one_reward_stays_at_chance():
+    config = TuneConfig(epochs=6, mode="full", rows=18, learning_rate=1e-2, head_learning_rate=1e-2)
+    apart, together = make_sarm(seed=2), make_sarm(seed=2)
+    panel = tune_before(apart.trunk, apart.template, ANSWERS, opposite_panel(), config)
+    assert set(panel.annotators) == {0, 1}
+    assert max(panel.annotators.values()) < 0.5
+    mixed = [replace(row, annotator=0) for row in opposite_panel()]
+    shared = tune_before(together.trunk, together.template, ANSWERS, mixed, config)
+    # softplus(m) + softplus(-m) is 2 log 2 at least, whatever the margin.
+    assert shared.annotators[0] >= math.log(2) - 1e-6
+
+
+def ragged() -> tuple[list[Answer], list[PreferenceRow]]:
+    """Rows of 2 to 4 answers of different lengths, two of them to one prompt, by two annotators."""
+    texts = ["no", "sorry i cannot help you .", "sure here steps one two three four five .", "never ! no ."]
+    answers = [Answer(prompt, text, number) for number, prompt in enumerate(PROMPTS) for text in texts]
+    shapes = [((0,), (2,)), ((0, 1), (2, 3)), ((1,), (0, 2)), ((3, 1), (2,))]
+    rows = [
+        PreferenceRow(
+            number,
+            tuple(4 * number + j for j in shapes[number % 4][0]),
+            tuple(4 * number + j for j in shapes[number % 4][1]),
+            annotator=number % 2,
+        )
+        for number in range(len(PROMPTS))
+    ]
+    return answers, [*rows, PreferenceRow(3, (13,), (14,), annotator=0)]
+
+
+def assert_tuned_alike(
+    rows: list[PreferenceRow], others: list[PreferenceRow], config: TuneConfig, changed: TuneConfig
+) -> None:
+    answers, _ = ragged()
+    first, second = make_sarm(seed=5), make_sarm(seed=5)
+    one = tune_before(first.trunk, first.template, answers, rows, config)
+    two = tune_before(second.trunk, second.template, answers, others, changed)
+    np.testing.assert_allclose(one.losses, two.losses, atol=1e-5)
+    assert one.losses[-1] < one.losses[0] - 0.01
+    for name, value in first.trunk.state_dict().items():
+        torch.testing.assert_close(value, second.trunk.state_dict()[name], atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("batch_tokens", [1, 90, 300])
+def test_metamorphic_micro_batches_change_nothing(mode, batch_tokens):
+    _, rows = ragged()
+    config = TuneConfig(epochs=3, mode=mode, rows=4, learning_rate=1e-3, head_learning_rate=1e-2)
+    assert_tuned_alike(rows, rows, config, replace(config, batch_tokens=batch_tokens))
+
+
+def test_metamorphic_the_order_of_rows_and_the_numbers_of_annotators_change_nothing():
+    _, rows = ragged()
+    config = TuneConfig(epochs=3, mode="full", rows=len(rows), learning_rate=1e-3, head_learning_rate=1e-2)
+    assert_tuned_alike(rows, rows[::-1], config, config)
+    assert_tuned_alike(rows, [replace(row, annotator=4 - row.annotator) for row in rows], config, config)
+
+
+def test_metamorphic_a_prompt_labelled_three_times_weighs_as_much_as_the_others():
+    _, rows = ragged()
+    rows = [replace(row, annotator=0) for row in rows[:-1]]
+    config = TuneConfig(epochs=3, mode="full", rows=99, learning_rate=1e-3, head_learning_rate=1e-2)
+    assert_tuned_alike(rows, [*rows, rows[2], rows[2]], config, config)
+
+
 def test_metamorphic_bfloat16_trunks_come_back_as_bfloat16():
     model = make_sarm(seed=2)
     model.trunk.to(torch.bfloat16)
@@ -80,6 +151,10 @@ def test_bad_input_is_named():
         TuneConfig(epochs=0)
     with pytest.raises(ConfigError, match="unknown way to tune: half"):
         TuneConfig(epochs=1, mode="half")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="0 rows in a step of tuning"):
+        TuneConfig(epochs=1, rows=0)
+    with pytest.raises(ConfigError, match=r"the learning rate of tuning is 0\.0, it must be above 0"):
+        TuneConfig(epochs=1, learning_rate=0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """`sarm build` end to end on a tiny model: golden repeatability, oracles on its figures, messages."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +137,70 @@ def test_oracle_a_tuned_sarm_is_saved_as_it_was_judged(
     assert model.fingerprint == figures["head_fingerprint"]
 
 
+def write_panel(path: Path, prompts: int) -> Path:
+    """Two annotators of opposite tastes who label the same answers, each prompt twice."""
+    write_rows(path, prompts)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    panel = [{**row, "who": "zoe"} for row in rows]
+    panel += [{**row, "chosen": row["rejected"], "rejected": row["chosen"][:1], "who": "ann"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in panel), encoding="utf-8")
+    return path
+
+
+def tune_panel(folder: Path, work: Path, out: str, *options: str) -> dict[str, Any]:
+    arguments = base_arguments(folder, work, out)
+    arguments[arguments.index("--pairs") + 1] = str(write_panel(work / "panel.jsonl", 8))
+    tuning = ["--tune-trunk", "4", "--tune", "full", "--tune-rows", "99", "--annotator", "who"]
+    assert main([*arguments, *tuning, *options]) == 0
+    figures: dict[str, Any] = json.loads((work / out / "build.json").read_text())
+    return figures
+
+
+def test_oracle_a_panel_of_annotators_tunes_the_trunk(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tune_panel(tiny_policy_folder, built, "panel", "--tune-learning-rate", "1e-2")
+    tuned = figures["tune_trunk"]
+    assert tuned["annotators"] == 2
+    assert list(tuned["annotator_losses"]) == ["ann", "zoe"]
+    assert max(tuned["annotator_losses"].values()) < 0.65
+    # All rows are one step, so the first epoch is judged before any step.
+    assert tuned["losses"][0] == pytest.approx(math.log(2))
+    assert figures["texts"]["answers"] == 96
+    assert "16 preference rows by 2 annotators" in capsys.readouterr().err
+    settings = json.loads((built / "panel" / "manifest.json").read_text())["config"]
+    assert (settings["tune_rows"], settings["tune_learning_rate"], settings["annotator"]) == (99, 0.01, "who")
+    slow = tune_panel(tiny_policy_folder, built, "slow-panel", "--tune-learning-rate", "1e-6")
+    assert slow["tune_trunk"]["losses"][-1] > tuned["losses"][-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({}, "bad.jsonl:3: no who field: has keys [prompt, chosen, rejected]"),
+        ({"who": 7}, "bad.jsonl:3: who is 7, not a name"),
+    ],
+)
+def test_bad_input_a_row_that_does_not_say_who_labelled_it(
+    built: Path,
+    tiny_policy_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: dict[str, int],
+    message: str,
+) -> None:
+    lines = write_panel(built / "bad.jsonl", 6).read_text(encoding="utf-8").splitlines()
+    third = json.loads(lines[2])
+    del third["who"]
+    lines[2] = json.dumps({**third, **field})
+    (built / "bad.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    arguments = base_arguments(tiny_policy_folder, built, "nameless")
+    arguments[arguments.index("--pairs") + 1] = str(built / "bad.jsonl")
+    assert main([*arguments, "--tune-trunk", "1", "--annotator", "who"]) == 2
+    error = capsys.readouterr().err
+    assert message in error.replace("\n", "")
+    assert "labelled" in error if not field else '"who": "ann"' in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -142,6 +208,7 @@ def test_oracle_a_tuned_sarm_is_saved_as_it_was_judged(
         (["--base", "x", "--layer", "2"], "--base also needs --latents, --k, --text"),
         (["--model", "x", "--layer", "2"], "--layer: an existing SARM keeps"),
         (["--model", "x"], "a new head needs preferences"),
+        (["--model", "x", "--pairs", "p.jsonl", "--annotator", "who"], "annotators matter only to tuning"),
         (
             ["--base", "x", "--layer", "2", "--latents", "4", "--k", "5", "--text", "t.jsonl"],
             "k is 5, it must be",

@@ -100,5 +100,5 @@ def annotator_of(row: Row, field: str) -> str:
             hint="with --annotator every row of --pairs names who labelled it",
         )
     raise DataError(
-        f"{row.where}: {field} is {name!r}, not a name", hint='write names as strings: "annotator": "ann"'
+        f"{row.where}: {field} is {name!r}, not a name", hint=f'write names as strings: "{field}": "ann"'
     )
