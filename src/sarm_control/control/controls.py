@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from sarm_control.control.density_ratio import Array
@@ -43,6 +43,8 @@ class Controls:
     """The charge for drifting away from human demonstrations."""
     fingerprint: str | None = None
     """The head the latents were found on; another head is then refused."""
+    reward_sd: Annotated[float, Field(gt=0)] | None = None
+    """SD of the reference policy's reward, filled in by `resolve`: the unit of what a target rate charges."""
 
     @model_validator(mode="after")
     def _check(self) -> "Controls":
@@ -86,7 +88,7 @@ class Controls:
             )
 
     def resolve(self, reference: ReferenceStatistics) -> "Controls":
-        """The same controls with every tau, alpha and beta a number.
+        """The same controls with every tau, alpha and beta a number, and the SD that target rates need.
 
         Raises:
             ConfigError: the reference statistics lack a latent's values.
@@ -95,22 +97,32 @@ class Controls:
         human_kl = self.human_kl
         if human_kl is not None:
             human_kl = replace(human_kl, beta=_in_reward_units(human_kl.beta, reference, "beta"))
-        return replace(self, penalties=penalties, human_kl=human_kl)
+        sd = reference.sd if self._targets() else None
+        return replace(self, penalties=penalties, human_kl=human_kl, reward_sd=sd)
 
     def start(self, human: HumanBuffer | None = None, seed: int = 0) -> ControlState:
-        """The state at the beginning of a run.
+        """The state at the beginning of a run; with a target rate, of resolved controls.
 
         Raises:
             ConfigError: a human-KL term without demonstrations, or with a buffer of other latents.
         """
         if self.human_kl is None:
-            return ControlState()
+            return ControlState(targets=self._targets())
         if human is None:
             raise ConfigError(
                 "human_kl needs human demonstrations",
                 hint="give them with --human demos.jsonl, or drop --beta",
             )
-        return ControlState(Discriminator(self.human_kl, human, seed))
+        return ControlState(Discriminator(self.human_kl, human, seed), self._targets())
+
+    def alphas(self, state: ControlState | None = None) -> tuple[float, ...]:
+        """What each penalty charges now, in reward units: alpha, or what its target rate has led to.
+
+        Raises:
+            ConfigError: controls that are not resolved, or a target rate without a started state.
+        """
+        self._check_resolved()
+        return tuple(self._alpha(penalty, state) for penalty in self.penalties)
 
     def shape(self, scored: Scored, state: ControlState | None = None) -> ShapedReward:
         """The reward under these controls: a pure function of the scored answers and the state.
@@ -118,15 +130,15 @@ class Controls:
         Every answer's part depends on that answer alone, except for the human-KL term in `batch` mode.
 
         Raises:
-            ConfigError: a symbolic tau, alpha or beta, a latent outside 0..L-1, or a human-KL term without a
-                started state.
+            ConfigError: a symbolic tau, alpha or beta, a latent outside 0..L-1, or a human-KL term or target
+                rate without a started state.
             ModelError: another head than the controls' or the buffer's own.
         """
-        self._check_resolved()
         self.check(scored.latents.size, scored.fingerprint)
         reward_model = scored.rewards.astype(np.float64)
         edited = reward_model + edit_delta(scored, self.edits)
-        penalties = self._charges(scored)
+        alphas = self.alphas(state)
+        penalties = self._charges(scored, alphas)
         divergence = self._divergence(scored, state)
         human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence.log_ratio)
         shaped = ShapedReward(
@@ -138,7 +150,8 @@ class Controls:
             log_ratio=None if divergence is None else divergence.log_ratio,
             penalty_latents=tuple(penalty.latent for penalty in self.penalties),
         )
-        shaped.info.update(self._info(scored, shaped), **({} if divergence is None else divergence.info))
+        info = {**self._info(scored, shaped), **self._learnt_info(scored, alphas)}
+        shaped.info.update(info, **({} if divergence is None else divergence.info))
         return shaped
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +162,8 @@ class Controls:
         }
         if self.human_kl is not None:
             values["human_kl"] = {**_given(self.human_kl), "latents": list(self.human_kl.latents)}
-        return values if self.fingerprint is None else {**values, "fingerprint": self.fingerprint}
+        single = {"fingerprint": self.fingerprint, "reward_sd": self.reward_sd}
+        return {**values, **{name: value for name, value in single.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Controls":
@@ -158,7 +172,7 @@ class Controls:
         Raises:
             ConfigError: the message names the place, such as `penalties[1]`.
         """
-        known = ("edits", "penalties", "human_kl", "fingerprint")
+        known = ("edits", "penalties", "human_kl", "fingerprint", "reward_sd")
         for key in values:
             if key not in known:
                 raise unknown_key("controls", key, known)
@@ -168,25 +182,41 @@ class Controls:
             penalties=_build(Penalty, values.get("penalties") or (), "penalties"),
             human_kl=None if human_kl is None else HumanKL(**_mapping(human_kl, "human_kl")),
             fingerprint=values.get("fingerprint"),
+            reward_sd=values.get("reward_sd"),
         )
 
     def _charged(self) -> tuple[int, ...]:
         return tuple(sorted({edit.latent for edit in self.edits} | {p.latent for p in self.penalties}))
 
+    def _targets(self) -> tuple[Penalty, ...]:
+        return tuple(penalty for penalty in self.penalties if penalty.target_rate is not None)
+
+    def _alpha(self, penalty: Penalty, state: ControlState | None) -> float:
+        if penalty.alpha is not None:
+            return float(penalty.alpha)
+        sds = None if state is None else state.rates.sds(penalty)
+        if sds is None or self.reward_sd is None:
+            raise ConfigError(
+                f"penalty on latent {penalty.latent}: target_rate needs the state of a run",
+                hint="call controls.start() on the resolved controls and pass the state on",
+            )
+        return sds * self.reward_sd
+
     def _check_resolved(self) -> None:
-        if not all(penalty.resolved for penalty in self.penalties) or not (
-            self.human_kl is None or self.human_kl.resolved
-        ):
+        resolved = all(penalty.resolved for penalty in self.penalties)
+        resolved &= self.human_kl is None or self.human_kl.resolved
+        if not resolved or (self._targets() and self.reward_sd is None):
             raise ConfigError(
                 "a threshold or charge is still given as a quantile or in SDs",
                 hint="call controls.resolve(reference_statistics) before controls.shape(scored)",
             )
 
-    def _charges(self, scored: Scored) -> Array:
+    def _charges(self, scored: Scored, alphas: Sequence[float]) -> Array:
         if not self.penalties:
             return np.zeros((len(scored), 0))
         z = scored.latents.columns([penalty.latent for penalty in self.penalties])
-        charges = [penalty.charge(column) for penalty, column in zip(self.penalties, z.T, strict=True)]
+        parts = zip(self.penalties, z.T, alphas, strict=True)
+        charges = [penalty.charge(column, alpha) for penalty, column, alpha in parts]
         return np.stack(charges, axis=1)
 
     def _divergence(self, scored: Scored, state: ControlState | None) -> Divergence | None:
@@ -215,16 +245,27 @@ class Controls:
         variance = float(shaped.total.var())
         for penalty, charge in zip(self.penalties, shaped.penalties.T, strict=True):
             z = scored.latents.columns([penalty.latent])[:, 0]
-            info[f"penalty/{penalty.latent}/rate"] = float((z > float(penalty.tau)).mean())
+            info[f"penalty/{penalty.latent}/rate"] = float(penalty.fires(z).mean())
             share = float(charge.var()) / variance if variance else 0.0
             info[f"penalty/{penalty.latent}/variance_share"] = share
+        return info
+
+    def _learnt_info(self, scored: Scored, alphas: Sequence[float]) -> dict[str, float]:
+        info = {}
+        for penalty, alpha in zip(self.penalties, alphas, strict=True):
+            if penalty.target_rate is not None:
+                z = scored.latents.columns([penalty.latent])[:, 0]
+                # another penalty of the latent may have another tau: the rate told is the one held
+                info[f"penalty/{penalty.latent}/rate"] = float(penalty.fires(z).mean())
+                info[f"penalty/{penalty.latent}/alpha"] = alpha
         return info
 
 
 def _resolve_penalty(penalty: Penalty, reference: ReferenceStatistics) -> Penalty:
     level = penalty.quantile
     tau = penalty.tau if level is None else reference.quantile(penalty.latent, level)
-    return replace(penalty, tau=tau, alpha=_in_reward_units(penalty.alpha, reference, "alpha"))
+    alpha = None if penalty.alpha is None else _in_reward_units(penalty.alpha, reference, "alpha")
+    return replace(penalty, tau=tau, alpha=alpha)
 
 
 def _in_reward_units(value: float | str, reference: ReferenceStatistics, what: str) -> float:

@@ -21,7 +21,7 @@ from sarm_control.control.specs import (
 from sarm_control.errors import ConfigError
 
 Form = Literal["indicator", "hinge", "sigmoid"]
-_KEYS = ("tau", "alpha", "form", "temperature")
+_KEYS = ("tau", "alpha", "target_rate", "form", "temperature")
 _EXAMPLE = "48659:tau=3,alpha=0.1"
 
 
@@ -30,32 +30,57 @@ _EXAMPLE = "48659:tau=3,alpha=0.1"
 class Penalty:
     """A charge of `alpha * penalty(z)` on one latent, with z as the reward model gave it (unedited).
 
+    Either `alpha` is given, or `target_rate` and the charge is learnt during the run.
+
     Raises:
         ConfigError: a negative latent or alpha, a quantile outside 0..1, a temperature that is not
-            positive, or text that is neither a number nor one of the symbolic forms.
+            positive, text that is neither a number nor one of the symbolic forms, both or neither of
+            alpha and target_rate, or a target_rate outside 0..1 or with another form than `indicator`.
     """
 
     latent: int
     """The latent to watch, 0..L-1."""
     tau: Annotated[float | str, BeforeValidator(number_if_number)]
     """The threshold on z: a number, or a quantile of the reference policy's z such as `q0.9`."""
-    alpha: Annotated[float | str, BeforeValidator(number_if_number)]
+    alpha: Annotated[float | str | None, BeforeValidator(number_if_number)] = None
     """The charge, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`."""
     form: Form = "indicator"
     """`indicator` 1[z > tau] (strict), `hinge` max(0, z - tau), or `sigmoid` 1 / (1 + exp((tau - z) / T))."""
     temperature: float = 1.0
     """T of the sigmoid, > 0, in units of z; the other forms do not use it."""
+    target_rate: float | None = None
+    """Instead of alpha: the share of answers that may fire (z > tau), between 0 and 1; the charge follows."""
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":
         check_latent(self.latent, "penalty")
         what = f"penalty on latent {self.latent}"
         _ = self.quantile
-        if in_sd(self.alpha, f"{what}: alpha") is None:
+        if self.alpha is None or self.target_rate is not None:
+            self._check_target(what)
+        elif in_sd(self.alpha, f"{what}: alpha") is None:
             not_negative(float(self.alpha), f"{what}: alpha")
         if self.temperature <= 0:
             raise ConfigError(f"{what}: temperature is {self.temperature:g}, it must be > 0")
         return self
+
+    def _check_target(self, what: str) -> None:
+        if self.target_rate is None:
+            raise ConfigError(
+                f"{what}: alpha is missing", hint="give alpha, or target_rate to have it learnt"
+            )
+        if self.alpha is not None:
+            raise ConfigError(
+                f"{what}: alpha and target_rate cannot both be given",
+                hint="target_rate learns the charge that alpha fixes: drop one of them",
+            )
+        if not 0 < self.target_rate < 1:
+            raise ConfigError(f"{what}: target_rate is {self.target_rate:g}, it must lie between 0 and 1")
+        if self.form != "indicator":
+            raise ConfigError(
+                f"{what}: target_rate needs the form indicator, not {self.form}",
+                hint="it holds the share of answers with z > tau; drop form, or give alpha",
+            )
 
     @property
     def quantile(self) -> float | None:
@@ -72,22 +97,42 @@ class Penalty:
 
     @property
     def resolved(self) -> bool:
-        """Whether tau and alpha are numbers."""
+        """Whether tau and, when it is given, alpha are numbers."""
         return not isinstance(self.tau, str) and not isinstance(self.alpha, str)
 
-    def charge(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def charge(self, z: NDArray[np.floating[Any]], learnt: float | None = None) -> NDArray[np.float64]:
         """`alpha * penalty(z)` in reward units, elementwise, >= 0; it is subtracted from the reward.
 
+        Args:
+            z: unedited.
+            learnt: alpha in reward units as it is now, for a penalty with a target rate.
+
         Raises:
-            ConfigError: tau or alpha is still symbolic.
+            ConfigError: tau or alpha is still symbolic, or alpha is neither given nor learnt.
         """
-        if isinstance(self.tau, str) or isinstance(self.alpha, str):
-            raise ConfigError(
-                f"penalty on latent {self.latent}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
-                hint="call controls.resolve(reference_statistics) first",
-            )
-        above = np.asarray(z, dtype=np.float64) - self.tau
-        return self.alpha * _penalty(above, self.form, self.temperature)
+        alpha = self.alpha if self.target_rate is None else learnt
+        if isinstance(alpha, str) or alpha is None:
+            raise self._not_numbers()
+        return alpha * _penalty(self._above(z), self.form, self.temperature)
+
+    def fires(self, z: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """`z > tau`, elementwise.
+
+        Raises:
+            ConfigError: tau is still symbolic.
+        """
+        return np.asarray(self._above(z) > 0)
+
+    def _above(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        if isinstance(self.tau, str):
+            raise self._not_numbers()
+        return np.asarray(z, dtype=np.float64) - self.tau
+
+    def _not_numbers(self) -> ConfigError:
+        return ConfigError(
+            f"penalty on latent {self.latent}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
+            hint="call controls.resolve(reference_statistics) first",
+        )
 
 
 def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDArray[np.float64]:
@@ -100,7 +145,9 @@ def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDAr
 
 
 def parse_penalty(text: str) -> Penalty:
-    """Reads a penalty from the command line: `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`.
+    """Reads a penalty from the command line.
+
+    `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`, or `48659:tau=3,target_rate=0.1`.
 
     Raises:
         ConfigError: the text is not a penalty; an unknown key comes with the closest known one.
@@ -117,7 +164,6 @@ def parse_penalty(text: str) -> Penalty:
             fault = "is given twice" if key in given else "has no value"
             raise ConfigError(f"{what}: {key} {fault}", hint=f"write it like {_EXAMPLE}")
         given[key] = value
-    for key in ("tau", "alpha"):
-        if key not in given:
-            raise ConfigError(f"{what}: {key} is missing", hint=f"write it like {_EXAMPLE}")
+    if "tau" not in given:
+        raise ConfigError(f"{what}: tau is missing", hint=f"write it like {_EXAMPLE}")
     return Penalty(latent, **given)

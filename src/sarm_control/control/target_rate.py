@@ -1,0 +1,152 @@
+"""A charge that finds its own size: it holds the firing rate of a latent at a target.
+
+Dual ascent on `maximise reward subject to rate <= target`, with the multiplier moved by a PI
+controller instead of by a plain gradient: a policy integrates its reward, and the integral of an
+integral oscillates. Everything here is in logits of the rate and in SDs of the reference reward.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control.penalties import Penalty
+from sarm_control.errors import TrainingError
+from sarm_control.sarm.scored import Scored
+
+# The gains are the middle of a plateau of a random search on simulated policies (SGD, momentum and Adam,
+# speeds 1 : 8, 32 to 256 answers, 40 to 200 steps) and of PPO on a tiny model. tests/control/one_logit.py
+# is such a policy, tests/ppo/test_target_rate.py such a run.
+PROPORTIONAL = 1.5
+"""SDs of charge per logit of error."""
+INTEGRAL = 0.2
+"""SDs of charge gained per logit of error and step."""
+FULL_GAIN_RATE = 0.1
+"""Above this target errors count less, by the root of the ratio of rate (1 - rate): a policy's logit moves
+in proportion to rate (1 - rate), faster near a half."""
+LEAD = 5.0
+"""Steps by which the error is extrapolated along its trend: an optimizer with momentum answers late."""
+SMOOTHING = 0.2
+"""Weight of the newest difference in the trend, an exponential mean."""
+MOST_ERROR = 2.0
+"""Errors are limited to +-this many logits, so that a policy far away is not overshot."""
+MOST_SDS = 10.0
+"""The largest charge, in SDs: whitened advantages hold little else beyond it."""
+
+_PREFIX = "target_rate"
+
+
+class Multiplier(NamedTuple):
+    """The charge of one penalty and what moves it; immutable.
+
+    Args:
+        batches: how many it has seen; before the first it charges nothing.
+        error: logit of the last rate less that of the target, weighted by the target (`FULL_GAIN_RATE`).
+        trend: smoothed change of the error per step.
+        integral: SDs, 0..MOST_SDS.
+    """
+
+    batches: int = 0
+    error: float = 0.0
+    trend: float = 0.0
+    integral: float = 0.0
+
+    @property
+    def sds(self) -> float:
+        """The charge in SDs of the reference reward, 0..MOST_SDS."""
+        return min(max(self._unlimited, 0.0), MOST_SDS)
+
+    @property
+    def _ahead(self) -> float:
+        return min(max(self.error + LEAD * self.trend, -MOST_ERROR), MOST_ERROR)
+
+    @property
+    def _unlimited(self) -> float:
+        return PROPORTIONAL * self._ahead + self.integral
+
+    def after(self, fired: int, answers: int, target: float) -> "Multiplier":
+        """The multiplier after a batch in which `fired` of `answers` answers fired.
+
+        The rate enters as `(fired + 1/2) / (answers + 1)`, so that none and all have a logit. The
+        integral stands still while the charge is at a limit and the error would push it further.
+        """
+        error = _weight(target) * (_logit((fired + 0.5) / (answers + 1)) - _logit(target))
+        change = error - self.error - self.trend
+        trend = self.trend + SMOOTHING * change if self.batches else 0.0
+        moved = Multiplier(self.batches + 1, error, trend, self.integral)
+        held = moved._unlimited <= 0 if moved._ahead < 0 else moved._unlimited >= MOST_SDS
+        if held:
+            return moved
+        integral = min(max(self.integral + INTEGRAL * moved._ahead, 0.0), MOST_SDS)
+        return moved._replace(integral=integral)
+
+
+class TargetRates:
+    """The multipliers of all penalties with a `target_rate`; `learn` moves them, nothing else does.
+
+    Args:
+        penalties: those with a target rate, at most one a latent.
+    """
+
+    def __init__(self, penalties: Sequence[Penalty]) -> None:
+        self.penalties = tuple(penalties)
+        self._multipliers = [Multiplier() for _ in self.penalties]
+
+    def sds(self, penalty: Penalty) -> float | None:
+        """The charge of a penalty now, in SDs of the reference reward; None for one not among these."""
+        latents = [known.latent for known in self.penalties]
+        return self._multipliers[latents.index(penalty.latent)].sds if penalty.latent in latents else None
+
+    def learn(self, scored: Scored) -> None:
+        """Moves every charge by the firing rate of a batch; call it after the batch was scored.
+
+        Raises:
+            ConfigError: a tau is still symbolic.
+        """
+        for i, penalty in enumerate(self.penalties):
+            assert penalty.target_rate is not None
+            fires = penalty.fires(scored.latents.columns([penalty.latent])[:, 0])
+            fired = int(np.count_nonzero(fires))
+            self._multipliers[i] = self._multipliers[i].after(fired, len(fires), penalty.target_rate)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """The latents, [P] int64, and the multipliers, [P, 4] float64; empty without a target."""
+        if not self.penalties:
+            return {}
+        latents = np.array([penalty.latent for penalty in self.penalties], dtype=np.int64)
+        return {
+            f"{_PREFIX}.latents": latents,
+            f"{_PREFIX}.multipliers": np.array(self._multipliers, dtype=np.float64),
+        }
+
+    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Takes up what `state_dict` gave.
+
+        Raises:
+            TrainingError: the arrays are missing or belong to other penalties.
+        """
+        ours = self.state_dict()
+        for name in ours:
+            if name not in arrays:
+                raise TrainingError(f"the saved control state has no {name}")
+        if not ours:
+            return
+        saved, latents = arrays[f"{_PREFIX}.latents"].tolist(), ours[f"{_PREFIX}.latents"].tolist()
+        if saved != latents:
+            raise TrainingError(
+                f"the saved control state has target rates of latents {saved}, these controls of {latents}",
+                hint="resume with the penalties the run was started with",
+            )
+        rows = arrays[f"{_PREFIX}.multipliers"].tolist()
+        self._multipliers = [Multiplier(int(batches), *rest) for batches, *rest in rows]
+
+
+def _weight(target: float) -> float:
+    full = FULL_GAIN_RATE * (1.0 - FULL_GAIN_RATE)
+    return min(1.0, math.sqrt(full / (target * (1.0 - target))))
+
+
+def _logit(rate: float) -> float:
+    return math.log(rate / (1.0 - rate))
