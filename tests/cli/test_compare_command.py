@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from sarm_control.cli import main
+from sarm_control.control.target_rate import Multiplier
+from sarm_control.evaluation.trained_run import open_run
 
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]
@@ -54,7 +56,7 @@ def runs(
     )
     controls = {
         "edits": ["3:max=0.5"],
-        "penalties": ["5:tau=q0.5,alpha=1sd"],
+        "penalties": ["5:tau=q0.5,alpha=1sd", "4:tau=q0.5,target_rate=0.05"],
         "human_kl": {"beta": "0.1sd", "latents": [1, 2, 5, 8]},
     }
     return {
@@ -143,6 +145,25 @@ def test_the_trained_policies_moved_and_the_base_answered_once(found: Path) -> N
     assert all(row["kl"] is None for row in answers(found, "base"))
     for arm in read(found)["arms"]:
         assert measure(arm, "objective/kl_k3")["trained"]["mean"] > 0
+
+
+def test_oracle_a_target_rate_charges_what_the_run_ended_with(
+    found: Path, runs: dict[str, Path], tiny_sarm
+) -> None:
+    run = open_run(runs["controls"])
+    opened = run.open_controls(tiny_sarm)
+    saved = run.checkpoint.tensors["controls"]["target_rate.multipliers"][0].tolist()
+    alpha = Multiplier(*saved).sds * run.statistics.sd
+    assert saved[0] == 3  # the reference's answers and two steps
+    assert alpha > 0
+    for _ in range(2):
+        assert opened.controls.alphas(opened.state)[1] == alpha
+        opened.parts(tiny_sarm.score(HELD_OUT, ["sorry bread"] * len(HELD_OUT)))
+    arm = read(found)["arms"][1]
+    assert opened.thresholds[4] == 0
+    paid = measure(arm, "latent/4/rate")["trained"]["mean"]
+    assert measure(arm, "reward/penalty/4")["trained"]["mean"] == pytest.approx(-alpha * paid)
+    assert any(f"{alpha:.3g} above" in words and "a rate of 0.05" in words for words in arm["controls"])
 
 
 def test_metamorphic_batch_and_company_change_nothing(

@@ -240,6 +240,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert "edit 3:max=0.5; penalty on 5 (indicator, tau q0.5, alpha 0.5sd); penalty on 9 (hinge" in said
     assert "human KL (beta 0.1sd, latents chosen from the demonstrations)" in said
     assert "2 prompts left out because they are in" in said
+    target = ("--penalize", "5:tau=q0.5,target_rate=0.1")
+    assert train(files["run"], *target, "--out", tmp_path / "run", "--dry-run") == 0
+    assert "penalty on 5 (indicator, tau q0.5, target rate 0.1)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -270,6 +273,8 @@ def test_flags_make_the_same_configuration_as_a_file(
     flags += [
         "--penalize",
         "5:tau=q0.9,alpha=0.5sd",
+        "--penalize",
+        "6:tau=q0.9,target_rate=0.1",
         "--human",
         files["demos"],
         "--beta",
@@ -282,7 +287,9 @@ def test_flags_make_the_same_configuration_as_a_file(
     text = capsys.readouterr().out
     shown = yaml.safe_load(text)
     assert shown["reward"]["edits"] == [{"latent": 7, "set": 0.0}]
-    assert [item["latent"] for item in shown["reward"]["penalties"]] == [48659, 5]
+    assert [item["latent"] for item in shown["reward"]["penalties"]] == [48659, 5, 6]
+    assert shown["reward"]["penalties"][2]["target_rate"] == 0.1
+    assert "alpha" not in shown["reward"]["penalties"][2]
     assert shown["reward"]["human_kl"]["beta"] == 0.05
     assert shown["data"]["exclude"] == [str(files["held_out"])]
     assert (shown["training"]["seed"], shown["training"]["learning_rate"]) == (3, 0.0001)

@@ -126,7 +126,11 @@ def test_minibatches_hold_every_answer_once_and_do_not_depend_on_the_micro_batch
 
 CONTROLS = Controls(
     edits=[Edit(3, max=0.5)],
-    penalties=[Penalty(5, tau="q0.5", alpha="0.5sd"), Penalty(9, tau=0.1, alpha=0.2, form="hinge")],
+    penalties=[
+        Penalty(5, tau="q0.5", alpha="0.5sd"),
+        Penalty(9, tau=0.1, alpha=0.2, form="hinge"),
+        Penalty(4, tau=0.0, target_rate=0.1),
+    ],
     human_kl=HumanKL(beta="0.1sd"),
 )
 TEXTS = [f"{a} {b}" for a in ("yes", "no", "sorry", "please") for b in ("bread", "lock", "door")]
@@ -164,6 +168,7 @@ def test_two_steps_and_two_resumed_are_four_steps_to_the_bit(
 
     assert json.dumps([row.metrics for row in rows]) == json.dumps([row.metrics for row in expected])
     assert [row.samples for row in rows] == [row.samples for row in expected]
+    assert len({row.metrics["penalty/4/alpha"] for row in rows}) > 1
     assert torch.equal(weights(second), weights(whole))
     ours, theirs = whole.state().tensors, second.state().tensors
     for file, named in ours.items():
@@ -176,8 +181,8 @@ def test_reward_columns_sum_to_the_total_for_every_answer(
     trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
     trainer.calibrate()
     report = trainer.step()
-    names = ["reward/model", "reward/edits", "reward/penalty/5", "reward/penalty/9", "reward/human_kl"]
-    names.append("reward/missing_end")
+    names = ["reward/model", "reward/edits", "reward/human_kl", "reward/missing_end"]
+    names += [f"reward/penalty/{penalty.latent}" for penalty in CONTROLS.penalties]
     for row in [*report.samples, report.metrics]:
         assert sum(row[name] for name in names) == pytest.approx(row["reward/total"], abs=1e-6)
         assert {name for name in row if name.startswith("reward/")} == {*names, "reward/total"}

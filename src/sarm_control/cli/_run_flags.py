@@ -35,7 +35,10 @@ class RunFlags:
     ] = None
     penalize: Annotated[
         list[str] | None,
-        Parameter(help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1 or tau=q0.9,alpha=0.5sd."),
+        Parameter(
+            help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
+            "or tau=q0.9,target_rate=0.1."
+        ),
     ] = None
     human: Annotated[
         Path | None, Parameter(help="JSON Lines of human demonstrations for --beta (data.human).")

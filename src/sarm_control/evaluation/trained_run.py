@@ -74,11 +74,11 @@ class TrainedRun:
                 hint="compare runs of one reward model",
             )
         human = human_buffer(self.config, rm, self.path / HUMAN)
-        controls = self.config.reward.controls()
+        controls = self.config.reward.controls().resolve(self.statistics)
         state = controls.start(human, self.config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
         state.load_state_dict({name: tensor.numpy() for name, tensor in learnt.items()})
-        return RunControls(controls.resolve(self.statistics), state, self._missing_end())
+        return RunControls(controls, state, self._missing_end())
 
     def curves(self) -> dict[str, list[float | None]]:
         """Reward and KL of every step, thinned to at most 400 points."""
@@ -132,9 +132,9 @@ class RunControls:
         """One line for each edit, each penalty, and the human-KL term."""
         words = [f"edit of latent {edit.latent}: {_given(edit)}" for edit in self.controls.edits]
         words += [
-            f"penalty on latent {penalty.latent}: {penalty.form}, {float(penalty.alpha):.3g} "
-            f"above {float(penalty.tau):.3g}"
-            for penalty in self.controls.penalties
+            f"penalty on latent {penalty.latent}: {penalty.form}, {alpha:.3g} above {float(penalty.tau):.3g}"
+            + ("" if penalty.target_rate is None else f" at the end, for a rate of {penalty.target_rate:g}")
+            for penalty, alpha in zip(self.controls.penalties, self.controls.alphas(self.state), strict=True)
         ]
         term = self.controls.human_kl
         if term is not None:

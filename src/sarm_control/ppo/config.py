@@ -126,7 +126,8 @@ class RewardConfig(_Section):
     penalties: Annotated[
         tuple[Annotated[Penalty, BeforeValidator(_penalty)], ...], AfterValidator(_penalties_agree)
     ] = ()
-    """Amounts taken off while a latent fires: `48659:tau=3,alpha=0.5sd` or a mapping."""
+    """Amounts taken off while a latent fires: `48659:tau=3,alpha=0.5sd`, `48659:tau=3,target_rate=0.1` or a
+    mapping."""
 
     human_kl: HumanKL | None = None
     """Pull towards the latents of the human demonstrations in `data.human`; `null` is off."""

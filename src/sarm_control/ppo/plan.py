@@ -94,7 +94,8 @@ def _controls(config: RunConfig) -> list[str]:
 
 
 def _penalty(penalty: Penalty) -> str:
-    return f"penalty on {penalty.latent} ({penalty.form}, tau {penalty.tau}, alpha {penalty.alpha})"
+    amount = f"alpha {penalty.alpha}" if penalty.alpha is not None else f"target rate {penalty.target_rate}"
+    return f"penalty on {penalty.latent} ({penalty.form}, tau {penalty.tau}, {amount})"
 
 
 def _human(term: HumanKL) -> str:

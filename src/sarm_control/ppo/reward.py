@@ -99,12 +99,14 @@ class SarmReward:
         self.controls = controls
         self.missing_end = missing_end
         self.standardize = standardize
+        self.human = human
+        self.seed = seed
         self.learner = controls.start(human, seed)
         self.statistics: ReferenceStatistics | None = None
         self._resolved = controls
 
     def calibrate(self, rollout: Rollout) -> None:
-        """Freezes the reference statistics; the human-KL term sees the reference's latents first."""
+        """Freezes the reference statistics; what learns sees the reference's latents first."""
         scored = self._scored(rollout)
         check_finite(scored.rewards.astype(np.float64), rollout, "the reference policy's reward")
         self._freeze(ReferenceStatistics.from_scored(scored, self.controls.quantile_latents()))
@@ -128,12 +130,12 @@ class SarmReward:
         return Rewards((total - self.statistics.mean) / scale, columns, shaped.info, scored)
 
     def learn(self, rewards: Rewards) -> None:
-        """Lets the human-KL discriminator learn from a scored batch."""
+        """Lets the human-KL discriminator and the target rates learn from a scored batch."""
         if rewards.scored is not None:
             self.learner.learn(rewards.scored)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The discriminator's arrays; empty without one."""
+        """What the controls learnt, as arrays; empty when nothing learns."""
         return {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
@@ -141,10 +143,10 @@ class SarmReward:
         return {"statistics": None if self.statistics is None else self.statistics.to_dict()}
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Takes up a checkpoint's statistics and discriminator.
+        """Takes up a checkpoint's statistics and what the controls had learnt.
 
         Raises:
-            TrainingError: they belong to another head or buffer.
+            TrainingError: they belong to another head, buffer or penalties.
         """
         statistics = ReferenceStatistics.from_dict(state["statistics"])
         if statistics.fingerprint != self.model.fingerprint:
@@ -162,6 +164,8 @@ class SarmReward:
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics
         self._resolved = self.controls.resolve(statistics)
+        # again: a target rate counts firings above a threshold that is a number only now
+        self.learner = self._resolved.start(self.human, self.seed)
 
     def _missing_end_charge(self, statistics: ReferenceStatistics) -> float:
         in_sds = in_sd(self.missing_end, "missing_end_penalty")
