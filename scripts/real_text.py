@@ -6,7 +6,7 @@ memory are recorded, and a stage whose output exists is not run again.
 
     python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
 
-Long on a CPU: a PPO step takes about a minute and there are 2 x 40.
+Long on a CPU: the two arms are trained side by side, and a step of both takes about a minute.
 docs/results/real-text.md holds the last run.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 CHAT, REFUSE, RESPOND = (f"rm_bench_{part}.jsonl" for part in ("chat", "safety-refuse", "safety-response"))
 TEST = "reward_bench_2_safety.jsonl"
 RECORDED = "llama_sarm_4b_scores.jsonl"
-LONGEST_PROMPT = 600
-"""Characters; longer prompts (6 % of them) would dominate the time of a step on a CPU."""
+LONGEST_PROMPT = 300
+"""Characters; longer prompts (about a quarter of them) would dominate the time of a step on a CPU."""
 HELD_OUT = 128
 """Prompts kept from training, for the comparison."""
 
@@ -62,7 +62,8 @@ def build(places: Places) -> list[str]:
     rows = places.rows(CHAT, REFUSE, RESPOND)
     return sarm(
         *("build", "--base", places.out("smollm2"), "--layer", "15", "--latents", "512", "--k", "64"),
-        *("--steps", "600", "--batch", "512", "--text", *rows, "--pairs", *rows),
+        *("--steps", "2000", "--batch", "1024"),
+        *("--text", *rows, "--pairs", *rows, places.out("broken_pairs.jsonl")),
         *("--validate", places.out("validation_pairs.jsonl"), "--eval", *places.rows(TEST)),
         *("--cache", places.out("states"), "-o", places.out("sarm")),
     )
@@ -70,8 +71,11 @@ def build(places: Places) -> list[str]:
 
 def discover(places: Places) -> list[str]:
     """Which latents promote or harm safety: found on RM-Bench, confirmed on RewardBench 2."""
-    script = Path(__file__).with_name("real_text_discovery.py")
-    return [sys.executable, str(script), "--data", str(places.data), "--work", str(places.work)]
+    return sarm(
+        *("discover", *places.rows(REFUSE, RESPOND), "--confirm", *places.rows(TEST), "--by", "subset"),
+        *("--model", places.out("sarm"), "-o", places.out("discovery")),
+        *("--write-controls", places.out("controls.yaml"), "--material", "0.01"),
+    )
 
 
 def train(arm: str, *controls: str) -> Callable[[Places], list[str]]:
@@ -100,16 +104,31 @@ def compare(places: Places) -> list[str]:
     return sarm("compare", *runs, "--prompts", held_out, "-o", places.out("compare"))
 
 
-STAGES: dict[str, tuple[Callable[[Places], list[str]], str]] = {
-    "fetch": (fetch, "smollm2/tokenizer.json"),
-    "build": (build, "sarm/config.json"),
-    "discover": (discover, "discovery/features.json"),
-    "train-none": (train("none"), "runs/none/policy/config.json"),
-    "train-controls": (
-        train("controls", "--controls", "WORK/controls.yaml"),
+@dataclass(frozen=True)
+class Stage:
+    """One or more commands that run side by side, and what they leave behind.
+
+    Args:
+        commands: by name.
+        output: a path that exists once the stage is done.
+    """
+
+    commands: dict[str, Callable[[Places], list[str]]]
+    output: str
+
+
+STAGES = {
+    "fetch": Stage({"fetch": fetch}, "smollm2/tokenizer.json"),
+    "build": Stage({"build": build}, "sarm/config.json"),
+    "discover": Stage({"discover": discover}, "discovery/features.json"),
+    "train": Stage(
+        {
+            "train-none": train("none"),
+            "train-controls": train("controls", "--controls", "WORK/controls.yaml"),
+        },
         "runs/controls/policy/config.json",
     ),
-    "compare": (compare, "compare/report.json"),
+    "compare": Stage({"compare": compare}, "compare/report.json"),
 }
 
 
@@ -156,23 +175,60 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def run_stage(name: str, command: list[str], places: Places) -> None:
-    """Runs one command to its end and records its time and peak memory.
+def write_broken(places: Places) -> None:
+    """For every RM-Bench row: its first chosen answer against what is no answer to its prompt.
+
+    Nothing, its first words, a phrase of it over and over, an answer to another prompt. A reward model
+    that has never seen such answers pays for them.
+    """
+    rng = random.Random(0)
+    rows = [row for name in (CHAT, REFUSE, RESPOND) for row in read(places.data / name)]
+    firsts = [row["chosen"] if isinstance(row["chosen"], str) else row["chosen"][0] for row in rows]
+    broken = []
+    for row, first in zip(rows, firsts, strict=True):
+        words = first.split()
+        start = rng.randrange(max(1, len(words) - 3))
+        phrase = words[start : start + rng.randint(1, 3)]
+        others = ["", words[: rng.randint(1, 8)], phrase * rng.randint(2, 12), rng.choice(firsts)]
+        rejected = [other if isinstance(other, str) else " ".join(other) for other in others]
+        rejected = [other for other in dict.fromkeys(rejected) if other != first]
+        broken.append({"prompt": row["prompt"], "chosen": [first], "rejected": rejected})
+    write(places.work / "broken_pairs.jsonl", broken)
+
+
+def run_stage(stage: Stage, places: Places) -> None:
+    """Runs a stage's commands side by side to their end and records their times and peak memory.
 
     Raises:
-        SystemExit: the command failed.
+        SystemExit: a command failed; the others are stopped.
     """
-    print(f"\n== {name}: {' '.join([Path(command[0]).name, *command[1:]])}", flush=True)
+    threads = str(max(1, (os.cpu_count() or 1) // len(stage.commands)))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads} if len(stage.commands) > 1 else None
     start = time.monotonic()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{name} failed with status {os.waitstatus_to_exitcode(status)}")
-    record = places.work / "stages.json"
-    stages = json.loads(record.read_text()) if record.is_file() else {}
-    stages[name] = {"seconds": round(time.monotonic() - start, 1), "peak_mib": usage.ru_maxrss // 1024}
-    record.write_text(json.dumps(stages, indent=2) + "\n")
-    print(f"== {name}: {stages[name]['seconds']:.0f} s, {stages[name]['peak_mib']} MiB", flush=True)
+    running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+    for name, command in stage.commands.items():
+        words = command(places)
+        print(f"\n== {name}: {' '.join([Path(words[0]).name, *words[1:]])}", flush=True)
+        process = subprocess.Popen(words, env=environment)
+        running[process.pid] = name, process
+    while running:
+        pid, status, usage = os.wait4(-1, 0)
+        name, process = running.pop(pid)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            for _, other in running.values():
+                other.terminate()
+            raise SystemExit(f"{name} failed with status {process.returncode}")
+        record(places, name, time.monotonic() - start, usage.ru_maxrss // 1024)
+
+
+def record(places: Places, name: str, seconds: float, peak_mib: int) -> None:
+    """Adds a command's time and peak memory to stages.json."""
+    path = places.work / "stages.json"
+    stages = json.loads(path.read_text()) if path.is_file() else {}
+    stages[name] = {"seconds": round(seconds, 1), "peak_mib": peak_mib}
+    path.write_text(json.dumps(stages, indent=2) + "\n")
+    print(f"== {name}: {seconds:.0f} s, {peak_mib} MiB", flush=True)
 
 
 def main() -> None:
@@ -190,12 +246,14 @@ def main() -> None:
     places.work.mkdir(parents=True, exist_ok=True)
     split_prompts(places)
     write_validation(places)
+    write_broken(places)
+    start = time.monotonic()
     for name in arguments.only:
-        command, output = STAGES[name]
-        if (places.work / output).exists():
-            print(f"== {name}: {output} is there already")
+        if (places.work / STAGES[name].output).exists():
+            print(f"== {name}: {STAGES[name].output} is there already")
         else:
-            run_stage(name, command(places), places)
+            run_stage(STAGES[name], places)
+    print(f"== all: {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":
