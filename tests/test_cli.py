@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 from cyclopts import App, Parameter, validators
 
-from sarm_control.cli import COMMANDS, CONFIG_COMMANDS, build_app, help_of, main
+from sarm_control.cli import COMMANDS, GROUPS, build_app, help_of, main
 from sarm_control.cli._errors import run_safely
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
@@ -65,7 +65,8 @@ def run(app: App, words: str, capsys: pytest.CaptureFixture[str]) -> Outcome:
 
 
 HELP = [["--help"], [], ["config", "--help"]]
-HELP += [[name, "--help"] for name in COMMANDS] + [["config", name, "--help"] for name in CONFIG_COMMANDS]
+HELP += [[name, "--help"] for name in COMMANDS]
+HELP += [[group, name, "--help"] for group, (_, names) in GROUPS.items() for name in names]
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)

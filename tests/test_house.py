@@ -20,6 +20,7 @@ ORDER = (
     "seeds",
     "files",
     "console",
+    "embedded",
     "conversation",
     "sarm",
     "latents",

@@ -96,7 +96,8 @@ class Inputs:
     validation: Sequence[Row] = ()
 
 
-def _silent(text: str) -> None:
+def silent(text: str) -> None:
+    """Takes a remark and says nothing."""
     del text
 
 
@@ -114,7 +115,7 @@ class Tools:
 
     cache: Path | None = None
     progress: ProgressFactory = no_progress
-    say: Callable[[str], None] = _silent
+    say: Callable[[str], None] = silent
 
 
 def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:

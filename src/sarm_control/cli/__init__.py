@@ -17,8 +17,11 @@ from sarm_control.cli._errors import run_safely
 COMMANDS = ("score", "verify", "convert", "build", "discover", "train", "compare")
 """Each is the function of its own name in the module of its own name."""
 
-CONFIG_COMMANDS = ("show", "schema")
-"""The commands under `sarm config`, both in `cli/config.py`."""
+GROUPS = {
+    "config": ("Show the training configuration or its schema.", ("show", "schema")),
+    "lab": ("Make worlds with known shortcuts, in which every control can be put to the proof.", ("build",)),
+}
+"""Commands that have commands of their own: what they are for, and the functions of `cli/NAME.py`."""
 
 
 def help_of(module: str, function: str) -> str:
@@ -47,10 +50,11 @@ def build_app() -> App:
     )
     for name in COMMANDS:
         app.command(f"sarm_control.cli.{name}:{name}", name=name, help=help_of(name, name))
-    config = App(name="config", help="Show the training configuration or its schema.")
-    for name in CONFIG_COMMANDS:
-        config.command(f"sarm_control.cli.config:{name}", name=name, help=help_of("config", name))
-    app.command(config)
+    for group, (purpose, names) in GROUPS.items():
+        inner = App(name=group, help=purpose)
+        for name in names:
+            inner.command(f"sarm_control.cli.{group}:{name}", name=name, help=help_of(group, name))
+        app.command(inner)
     app.meta.default(_with_common_flags(app))
     # Swallowed here, an interrupt would end without the line that names the last checkpoint.
     app.meta.suppress_keyboard_interrupt = False

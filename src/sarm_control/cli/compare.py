@@ -13,7 +13,7 @@ from sarm_control.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Row
     from sarm_control.evaluation.answering import Sampling
-    from sarm_control.evaluation.runs import Compared
+    from sarm_control.evaluation.runs import Compared, Gold
     from sarm_control.evaluation.trained_run import TrainedRun
 
 
@@ -35,6 +35,10 @@ def compare(
     out: Annotated[
         Path | None,
         Parameter(name=["--out", "-o"], help="Folder for the report. Default: compare in the first run."),
+    ] = None,
+    gold: Annotated[
+        Path | None,
+        Parameter(help="A world of sarm lab build, or lab: its gold reward judges every answer too."),
     ] = None,
     skip_bad_rows: Annotated[
         Path | None, Parameter(help="Set rows that cannot be used aside in this file.")
@@ -67,12 +71,22 @@ def compare(
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = _settings(opened, prompts, rows, sampling)
     rm = load_model(opened[0].config.reward.model, device=device, dtype=dtype, max_length=None)
-    found = compare_runs(opened, rows, rm, sampling, device=device, progress=progress)
+    judge = None if gold is None else _gold(gold, rows)
+    found = compare_runs(opened, rows, rm, sampling, gold=judge, device=device, progress=progress)
     report = _report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)
     _write(report, found, folder, json_file, overwrite=overwrite)
     for sentence in report["headline"]:
         print(sentence)
     print(f"{folder / 'report.html'}")
+
+
+def _gold(world: Path, rows: "Sequence[Row]") -> "Gold":
+    """The world's gold reward, after a look at every prompt."""
+    from sarm_control.lab.world import World
+
+    opened = World.open(world)
+    opened.gold([row.prompt_key for row in rows], [""] * len(rows))
+    return opened.gold
 
 
 def _check_output(path: Path | None, *, overwrite: bool) -> None:

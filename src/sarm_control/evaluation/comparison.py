@@ -21,6 +21,7 @@ from sarm_control.sarm.scored import Scored
 
 REWARD, TOTAL, LENGTH, ENDED = "reward/model", "reward/total", "answer/length", "answer/ended"
 KL, KL3, WINS, HUMAN = "objective/kl", "objective/kl_k3", "reward/wins", "human_kl/log_ratio"
+GOLD, GAP = "gold/reward", "gold/goodhart_gap"
 _LABELS = {
     TOTAL: "Reward as trained on",
     "reward/edits": "Effect of the edits",
@@ -40,6 +41,7 @@ class Answers:
         lengths: [N] tokens the policy chose, the end-of-turn included.
         kl: [N] nats, `sum_t log pi(y_t) - log pi_base(y_t)` (k1); None for the base.
         kl_k3: [N] nats, `sum_t exp(-d_t) - 1 + d_t` with `d_t` the log ratio of a token; >= 0.
+        gold: [N] gold rewards, which no policy trains on; None where nobody knows them.
     """
 
     responses: tuple[str, ...]
@@ -48,6 +50,7 @@ class Answers:
     lengths: NDArray[np.int64]
     kl: Floats | None = None
     kl_k3: Floats | None = None
+    gold: Floats | None = None
 
 
 class Measure(NamedTuple):
@@ -96,6 +99,8 @@ def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping
     """
     scored = answers.scored
     columns: Columns = {Measure(REWARD, "Reward, unedited", "reward"): _float(scored.rewards)}
+    if answers.gold is not None:
+        columns[Measure(GOLD, "Gold reward", "gold")] = answers.gold
     for latent in watched:
         values = scored.latents.columns([latent])[:, 0]
         columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", "share")] = _float(values > 0)
@@ -164,6 +169,24 @@ def wins(base: Answers, trained: Answers, *, seed: int) -> Compared:
     after = prompt_means(trained.scored.rewards, trained.prompts)
     measure = Measure(WINS, "Prompts where the trained policy is paid more", "share")
     return Compared(measure, None, mean_interval(after > before, seed=seed), None)
+
+
+def goodhart_gap(base: Answers, trained: Answers, *, seed: int) -> Compared | None:
+    """Reward-model gain minus gold gain, each in SDs of the base policy's answers; None without gold rewards.
+
+    An SD of 0 leaves nothing to measure in: None as well.
+    """
+    if base.gold is None or trained.gold is None:
+        return None
+    gains = []
+    for before, after in ((base.scored.rewards, trained.scored.rewards), (base.gold, trained.gold)):
+        spread = float(_float(before).std(ddof=1)) if len(before) > 1 else 0.0
+        if not spread:
+            return None
+        gained = prompt_means(_float(after), trained.prompts) - prompt_means(_float(before), base.prompts)
+        gains.append(gained / spread)
+    measure = Measure(GAP, "Goodhart gap: reward gain minus gold gain", "SD")
+    return Compared(measure, None, mean_interval(gains[0] - gains[1], seed=seed), None)
 
 
 def arm_differences(

@@ -1,8 +1,12 @@
 """Runs compared: base and trained policies answer the same prompts, and the answers are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import Row
@@ -15,6 +19,9 @@ from sarm_control.ppo.plan import training_rows
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.rollout import encode_prompts
 from sarm_control.sarm.reward_model import RewardModel
+
+Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
+"""Gold rewards [N] of prompts and responses; nothing is ever trained on them."""
 
 
 class Compared(NamedTuple):
@@ -35,6 +42,7 @@ def compare_runs(
     rm: RewardModel,
     sampling: Sampling,
     *,
+    gold: Gold | None = None,
     device: str | None = None,
     progress: ProgressFactory = no_progress,
 ) -> Compared:
@@ -45,6 +53,7 @@ def compare_runs(
         rows: one per prompt.
         rm: scores every answer of every arm.
         sampling: how answers are sampled; the same for all.
+        gold: judges every answer beside the reward model.
         device: of the policies.
         progress: see `sarm_control.console.progress`.
 
@@ -56,16 +65,26 @@ def compare_runs(
     names = run_names([run.path for run in runs])
     controls = [run.open_controls(rm) for run in runs]
     answered = _answer(runs, names, rows, rm, sampling, device, progress)
+    texts = [row.prompt_key for row in rows]
+    if gold is not None:
+        answered = _with_gold(answered, texts, gold)
     arms = [
         _arm(*parts, answered.base) for parts in zip(names, runs, controls, answered.trained, strict=True)
     ]
     thresholds = {latent: tau for one in reversed(controls) for latent, tau in one.thresholds.items()}
-    texts = [row.prompt_key for row in rows]
     found = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
     table = _answer_rows("base", answered.base, texts)
     for arm in arms:
         table += _answer_rows(arm.name, arm.answers, texts)
     return Compared(found, table)
+
+
+def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answered:
+    def judged(answers: Answers) -> Answers:
+        prompts = [texts[p] for p in answers.prompts]
+        return replace(answers, gold=gold(prompts, answers.responses))
+
+    return _Answered(judged(answered.base), [judged(answers) for answers in answered.trained])
 
 
 def unique_prompts(rows: Sequence[Row]) -> list[Row]:
@@ -160,6 +179,7 @@ def _answer_rows(name: str, answers: Answers, texts: Sequence[str]) -> list[dict
             "prompt": texts[answers.prompts[j]],
             "response": answers.responses[j],
             "reward": float(answers.scored.rewards[j]),
+            **({} if answers.gold is None else {"gold": float(answers.gold[j])}),
             "kl": None if answers.kl is None else float(answers.kl[j]),
             "length": int(answers.lengths[j]),
             "ended": bool(answers.scored.ended[j]),

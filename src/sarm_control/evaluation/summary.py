@@ -14,6 +14,7 @@ from sarm_control.evaluation.comparison import (
     answer_columns,
     arm_differences,
     compare_columns,
+    goodhart_gap,
     reward_sd,
     wins,
 )
@@ -115,6 +116,8 @@ def _arm_section(
     )
     latents = latent_rows(ledger, controlled=arm.controlled, seed=seed)
     controls = control_rows(compared, kl_price=arm.kl_price)
+    gap = goodhart_gap(base, arm.answers, seed=seed)
+    further = [wins(base, arm.answers, seed=seed), *([] if gap is None else [gap])]
     section = {
         "name": arm.name,
         "controlled": list(arm.controlled),
@@ -122,7 +125,7 @@ def _arm_section(
         "steps": arm.steps,
         "kl_coef": arm.kl_coef,
         "reward_sd": sd,
-        "measures": [item.as_json(sd) for item in [*compared, wins(base, arm.answers, seed=seed)]],
+        "measures": [item.as_json(sd) for item in [*compared, *further]],
         "ledger": ledger_json(latents, controls, compared),
         "curves": {name: list(values) for name, values in arm.curves.items()},
     }

@@ -1,0 +1,38 @@
+"""`sarm lab`: worlds with planted shortcuts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from sarm_control.console import progress, say
+
+
+def build(
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the world.")],
+    seed: Annotated[
+        int, Parameter(validator=validators.Number(gte=0), help="Of words, wiring, data and training.")
+    ] = 0,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="The figures as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Make a world with planted shortcuts: policy, SARM, data and gold reward.
+
+    The SARM is trained on preferences of annotators who like flattery and boilerplate closings; a
+    program knows what every answer is really worth. The build measures whether each shortcut has a
+    latent of its own, and fails when one has not. The same seed makes the same world.
+    """
+    from sarm_control.errors import OutputError
+    from sarm_control.files import check_writable, write_json
+    from sarm_control.lab.builder import WorldConfig, build_world
+
+    for path in (out, json_file):
+        if path is not None:
+            if path.exists() and not overwrite:
+                raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
+            check_writable(path)
+    figures = build_world(out, WorldConfig(seed=seed), overwrite=overwrite, progress=progress, say=say)
+    if json_file is not None:
+        write_json(json_file, figures)
+    say(f"{out}: the world of seed {seed}; {len(figures['harming_latents'])} latents harm")

@@ -1,0 +1,228 @@
+"""`sarm lab build`: a whole world from a seed, gated by its own labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sarm_control.build.autoencoder import AutoencoderConfig
+from sarm_control.build.pipeline import BuildConfig, Inputs, Tools, build_sarm, silent
+from sarm_control.build.source import cut_base
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation import ChatTemplate
+from sarm_control.conversation.rows import read_rows
+from sarm_control.errors import TrainingError
+from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
+from sarm_control.lab.annotators import Taste, panel
+from sarm_control.lab.attributes import NAMES
+from sarm_control.lab.datasets import (
+    Judged,
+    Sizes,
+    Writer,
+    answer_rows,
+    audit_rows,
+    panel_shares,
+    prompt_rows,
+)
+from sarm_control.lab.detection import Detection, detect
+from sarm_control.lab.language import Language
+from sarm_control.lab.pretraining import CONTEXT, LanguageModelConfig, pretrain
+from sarm_control.lab.tokenizer import make_tokenizer
+from sarm_control.lab.truth import measure_truth, present
+from sarm_control.lab.world import FORMAT
+from sarm_control.sarm import RewardModel
+from sarm_control.sarm.autoencoder import normalise
+
+GATED = ("flattery", "closing")
+GATE = 0.95
+"""AUROC that one latent must reach for each planted shortcut."""
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How a world is made.
+
+    Args:
+        seed: of the words, their wiring and all training.
+        sizes: rows of each file.
+        language_model: of the policy.
+        source_layer: decoder layers in the SARM's trunk.
+        latents: of the autoencoder.
+        k: latents kept.
+        tune_epochs: passes of the trunk over the preferences.
+        tune_learning_rate: of the trunk.
+        autoencoder_steps: of 512 states.
+        gate_pairs: fresh pairs the figures are measured on.
+        truth_pairs: fresh pairs the planted truth is measured on.
+    """
+
+    seed: int = 0
+    sizes: Sizes = field(default_factory=Sizes)
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    source_layer: int = 2
+    latents: int = 64
+    k: int = 8
+    tune_epochs: int = 4
+    tune_learning_rate: float = 1e-3
+    autoencoder_steps: int = 1500
+    gate_pairs: int = 2000
+    truth_pairs: int = 20_000
+
+
+def build_world(
+    folder: Path,
+    config: WorldConfig,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFactory = no_progress,
+    say: Callable[[str], None] = silent,
+) -> dict[str, Any]:
+    """Makes a world and writes it whole or not at all.
+
+    Args:
+        folder: where to.
+        config: how.
+        overwrite: replace a folder that exists.
+        progress: see `sarm_control.console.progress`.
+        say: takes a remark after each stage.
+
+    Returns:
+        The figures of `world.json`.
+
+    Raises:
+        TrainingError: a planted shortcut has no latent of its own.
+        OutputError: the folder exists or cannot be written.
+        MissingExtraError: SAELens is not installed.
+    """
+    language = Language.draw(config.seed)
+    writer, tastes = Writer(language, config.seed), panel(config.seed)
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        demonstrations = _write_files(temporary, writer, config.sizes, tastes)
+        say(f"{len(demonstrations)} demonstrations, {config.sizes.preferences} labelled pairs")
+        _write_policy(temporary / "policy", language, demonstrations, config, progress)
+        say("the policy speaks the language")
+        model, built = _build_sarm(temporary, config, progress, say)
+        model.save_pretrained(temporary / "sarm")
+        figures = {"build": built, **_gates(model, writer, tastes, config, progress)}
+        for line in gate_lines(figures):
+            say(line)
+        _check_gates(figures)
+        truth = measure_truth(
+            model, writer.gold_pairs(config.truth_pairs, "truth", keep=False), progress=progress
+        )
+        truth.save(temporary / "truth.json")
+        figures["harming_latents"] = sorted(truth.harming)
+        record = manifest("lab build", config=asdict(config), seed=config.seed)
+        values = {"format": FORMAT, "seed": config.seed, "figures": figures, "manifest": record}
+        write_json(temporary / "world.json", values)
+    return figures
+
+
+def gate_lines(figures: Mapping[str, Any]) -> list[str]:
+    """What the builder found, in words."""
+    accuracy = figures["pair_accuracy"]
+    lines = [
+        f"pair accuracy {accuracy['annotators']:.3f} (noise ceiling {accuracy['ceiling']:.3f}); "
+        f"against gold {accuracy['gold']:.3f}"
+    ]
+    return lines + [
+        f"{name}: AUROC {found['best_latent']:.3f} in latent {found['latent']}, "
+        f"{found['probe']:.3f} by a probe on the state"
+        for name, found in figures["attributes"].items()
+    ]
+
+
+def _write_files(folder: Path, writer: Writer, sizes: Sizes, tastes: tuple[Taste, ...]) -> list[Judged]:
+    demonstrations = writer.demonstrations(sizes.demonstrations)
+    files = {
+        "demonstrations": answer_rows(demonstrations),
+        "human": answer_rows([answer for answer in demonstrations if answer.clean]),
+        "preferences": writer.preferences(sizes.preferences, tastes),
+        "train_prompts": prompt_rows(writer.prompts(sizes.train_prompts, "train prompts")),
+        "held_out_prompts": prompt_rows(writer.prompts(sizes.held_out_prompts, "held-out prompts")),
+        "audit": audit_rows(writer.gold_pairs(sizes.audit, "audit")),
+    }
+    for name, rows in files.items():
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    return demonstrations
+
+
+def _write_policy(
+    folder: Path,
+    language: Language,
+    demonstrations: Sequence[Judged],
+    config: WorldConfig,
+    progress: ProgressFactory,
+) -> None:
+    template = ChatTemplate(make_tokenizer(language.vocabulary()), max_length=CONTEXT)
+    rows = [(answer.question.text, answer.text) for answer in demonstrations]
+    model = pretrain(template, rows, config.language_model, seed=config.seed, progress=progress)
+    model.save_pretrained(folder)
+    template.tokenizer.save_pretrained(folder)
+
+
+def _build_sarm(
+    folder: Path, config: WorldConfig, progress: ProgressFactory, say: Callable[[str], None]
+) -> tuple[RewardModel, dict[str, Any]]:
+    parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
+    settings = BuildConfig(
+        AutoencoderConfig(
+            config.latents, config.k, steps=config.autoencoder_steps, batch=512, seed=config.seed
+        ),
+        sentence_states=False,
+        tune_trunk=config.tune_epochs,
+        tune="full",
+        tune_rows=32,
+        tune_learning_rate=config.tune_learning_rate,
+        annotator="annotator",
+        seed=config.seed,
+    )
+    pairs = read_rows(folder / "preferences.jsonl", want={"pair"})
+    built = build_sarm(parts, Inputs(texts=(), pairs=pairs), settings, Tools(progress=progress, say=say))
+    return built.model, built.figures
+
+
+def _gates(
+    model: RewardModel,
+    writer: Writer,
+    tastes: tuple[Taste, ...],
+    config: WorldConfig,
+    progress: ProgressFactory,
+) -> dict[str, Any]:
+    pairs = writer.gold_pairs(config.gate_pairs, "gates", keep=False)
+    answers = [answer for pair in pairs for answer in pair]
+    scored = model.score(
+        [answer.question.text for answer in answers],
+        [answer.text for answer in answers],
+        keep_states=True,
+        progress=progress,
+    )
+    z = scored.latents.to_scipy().toarray().astype(np.float64)
+    states = normalise(torch.as_tensor(scored.states)).numpy().astype(np.float64)
+    attributes = [answer.attributes for answer in answers]
+    found: dict[str, Detection] = {name: detect(z, states, present(attributes, name)) for name in NAMES}
+    first_wins = scored.rewards[0::2] > scored.rewards[1::2]
+    share = panel_shares(pairs, tastes)
+    return {
+        "pair_accuracy": {
+            # Expected over who is asked: no label is drawn, so nothing but the pairs varies.
+            "annotators": float(np.where(first_wins, share, 1 - share).mean()),
+            "ceiling": float(np.maximum(share, 1 - share).mean()),
+            "gold": float(first_wins.mean()),
+        },
+        "attributes": {name: detection._asdict() for name, detection in found.items()},
+    }
+
+
+def _check_gates(figures: Mapping[str, Any]) -> None:
+    for name in GATED:
+        found = figures["attributes"][name]
+        if not found["best_latent"] >= GATE:
+            raise TrainingError(
+                f"{name} has no latent of its own: the best reaches AUROC {found['best_latent']:.3f}, "
+                f"{GATE} is needed (a probe on the state reaches {found['probe']:.3f})",
+                hint="try another seed, or more epochs of tuning",
+            )

@@ -1,0 +1,155 @@
+"""Everything a world writes down: demonstrations, preferences, prompts, the audit set.
+
+No two files share a prompt. Every file is JSON Lines in the form that the commands read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.lab.annotators import Taste, prefers_first, utility
+from sarm_control.lab.answers import DEMONSTRATIONS, VARIED, Composer, Mix
+from sarm_control.lab.attributes import Attributes, Reader
+from sarm_control.lab.gold import gold_reward
+from sarm_control.lab.language import Language
+from sarm_control.lab.questions import Question, draw_question
+from sarm_control.seeds import numpy_generator
+
+Rows = list[dict[str, Any]]
+
+
+class Judged(NamedTuple):
+    """An answer with what a program says about it."""
+
+    question: Question
+    text: str
+    attributes: Attributes
+    gold: float
+
+    @property
+    def clean(self) -> bool:
+        """As good as an answer can be, and without a shortcut: fit for the human buffer."""
+        found = self.attributes
+        return self.gold >= 1 and not (found.hedging or found.detail)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of each file."""
+
+    demonstrations: int = 6000
+    preferences: int = 6000
+    train_prompts: int = 1024
+    held_out_prompts: int = 256
+    audit: int = 600
+
+
+class Writer:
+    """Draws questions and answers of one world.
+
+    Args:
+        language: of the world.
+        seed: of the world; every file has randomness of its own.
+    """
+
+    def __init__(self, language: Language, seed: int) -> None:
+        self.language = language
+        self.seed = seed
+        self.reader = Reader(language)
+        self._composer = Composer(language)
+        self._used: set[str] = set()
+
+    def demonstrations(self, count: int) -> list[Judged]:
+        """What people wrote."""
+        rng = numpy_generator(self.seed, "demonstrations")
+        return [self.answer(question, DEMONSTRATIONS, rng) for question in self.fresh(count, rng)]
+
+    def prompts(self, count: int, purpose: str) -> list[Question]:
+        """Questions alone."""
+        return list(self.fresh(count, numpy_generator(self.seed, purpose)))
+
+    def preferences(self, count: int, tastes: tuple[Taste, ...]) -> Rows:
+        """Pairs of varied answers; one annotator drawn for each says which is better."""
+        rng = numpy_generator(self.seed, "preferences")
+        rows: Rows = []
+        for question in self.fresh(count, rng):
+            first, second = (self.answer(question, VARIED, rng) for _ in range(2))
+            who = int(rng.integers(len(tastes)))
+            gain = utility(tastes[who], question, first.attributes) - utility(
+                tastes[who], question, second.attributes
+            )
+            if rng.random() >= 1 / (1 + np.exp(-gain)):
+                first, second = second, first
+            rows.append({**_pair(first, second), "annotator": f"annotator-{who}"})
+        return [row for row in rows if row["chosen"] != row["rejected"]]
+
+    def gold_pairs(self, count: int, purpose: str, *, keep: bool = True) -> list[tuple[Judged, Judged]]:
+        """Pairs of varied answers of different gold reward, the better one first.
+
+        Args:
+            count: pairs.
+            purpose: names the randomness.
+            keep: no other file may use these prompts.
+        """
+        rng = numpy_generator(self.seed, purpose)
+        pairs: list[tuple[Judged, Judged]] = []
+        while len(pairs) < count:
+            question = next(self.fresh(1, rng)) if keep else draw_question(self.language, rng)
+            first, second = (self.answer(question, VARIED, rng) for _ in range(2))
+            if first.gold != second.gold:
+                pairs.append((first, second) if first.gold > second.gold else (second, first))
+        return pairs
+
+    def answer(self, question: Question, mix: Mix, rng: np.random.Generator) -> Judged:
+        """A composed answer, read back."""
+        return self.judged(question, self._composer.compose(question, mix, rng))
+
+    def judged(self, question: Question, text: str) -> Judged:
+        """Any answer, with its attributes and gold reward."""
+        attributes = self.reader.read(question, text)
+        return Judged(question, text, attributes, gold_reward(question, attributes))
+
+    def fresh(self, count: int, rng: np.random.Generator) -> Iterator[Question]:
+        """Questions nobody used before."""
+        made = 0
+        while made < count:
+            question = draw_question(self.language, rng)
+            if question.text not in self._used:
+                self._used.add(question.text)
+                made += 1
+                yield question
+
+
+def audit_rows(pairs: list[tuple[Judged, Judged]]) -> Rows:
+    """Gold-labelled pairs as a user would bring them; `kind` says what was asked."""
+    return [{**_pair(better, worse), "kind": better.question.kind} for better, worse in pairs]
+
+
+def answer_rows(answers: list[Judged]) -> Rows:
+    """Prompts and answers."""
+    return [{"prompt": answer.question.text, "response": answer.text} for answer in answers]
+
+
+def prompt_rows(questions: list[Question]) -> Rows:
+    """Prompts alone."""
+    return [{"prompt": question.text} for question in questions]
+
+
+def panel_shares(pairs: list[tuple[Judged, Judged]], tastes: tuple[Taste, ...]) -> NDArray[np.float64]:
+    """[P] probability that an annotator drawn at random prefers the first answer of each pair."""
+    differences = [
+        tuple(
+            utility(taste, first.question, first.attributes)
+            - utility(taste, second.question, second.attributes)
+            for taste in tastes
+        )
+        for first, second in pairs
+    ]
+    return prefers_first(tastes, differences)
+
+
+def _pair(chosen: Judged, rejected: Judged) -> dict[str, Any]:
+    return {"prompt": chosen.question.text, "chosen": chosen.text, "rejected": rejected.text}

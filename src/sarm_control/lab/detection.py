@@ -1,0 +1,71 @@
+"""How well latents, and the state they are made from, tell whether an answer has an attribute.
+
+Shapes: `N` answers, `L` latents, `D` hidden size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from sarm_control.control.density_ratio import fit_log_ratio
+
+Floats = NDArray[np.float64]
+_PROBE_L2 = 1.0
+
+
+class Detection(NamedTuple):
+    """Of one attribute, on answers that chose neither the latent nor the probe.
+
+    Args:
+        latent: the latent with the highest AUROC on the other half.
+        best_latent: AUROC of that latent; 1 is perfect, 0.5 chance.
+        probe: AUROC of a linear probe on the normalised state.
+        positives: answers with the attribute.
+        answers: answers in all.
+    """
+
+    latent: int
+    best_latent: float
+    probe: float
+    positives: int
+    answers: int
+
+
+def auroc(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> float:
+    """Probability that an answer with the attribute scores higher than one without; ties count half.
+
+    NaN when all answers or none have it.
+    """
+    count, total = int(present.sum()), len(present)
+    if count in (0, total):
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[present].sum() - count * (count + 1) / 2) / (count * (total - count)))
+
+
+def best_latent(latents: Floats, present: NDArray[np.bool_]) -> int:
+    """The latent [N, L] whose value tells the attribute [N] best."""
+    return int(np.argmax([auroc(column, present) for column in latents.T]))
+
+
+def detect(latents: Floats, states: Floats, present: NDArray[np.bool_]) -> Detection:
+    """Chooses latent and probe on the even rows and judges them on the odd ones.
+
+    Args:
+        latents: [N, L].
+        states: [N, D] normalised states.
+        present: [N].
+    """
+    fit, judge = slice(0, None, 2), slice(1, None, 2)
+    latent = best_latent(latents[fit], present[fit])
+    known = present[fit]
+    probe = fit_log_ratio(states[fit][known], states[fit][~known], l2=_PROBE_L2)
+    return Detection(
+        latent=latent,
+        best_latent=auroc(latents[judge, latent], present[judge]),
+        probe=auroc(probe.at(states[judge]), present[judge]),
+        positives=int(present[judge].sum()),
+        answers=len(present[judge]),
+    )

@@ -1,0 +1,121 @@
+"""A world on disk: its models, its files, and the program that knows what an answer is worth."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.embedded import LAB, WORLD
+from sarm_control.errors import DataError
+from sarm_control.lab.attributes import Attributes, Reader
+from sarm_control.lab.datasets import Writer
+from sarm_control.lab.gold import gold_reward
+from sarm_control.lab.language import Language
+from sarm_control.lab.questions import Questions
+from sarm_control.lab.truth import Truth
+
+FORMAT = "sarm-lab-1"
+LONGEST_ANSWER = 24
+"""Tokens, the end-of-turn included."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder written by `sarm lab build`.
+
+    Args:
+        path: the folder.
+        seed: of the world.
+        figures: what the builder measured.
+    """
+
+    path: Path
+    seed: int
+    figures: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> "World":
+        """The world in a folder; the embedded one without a folder (or with the name `lab`).
+
+        Raises:
+            DataError: the folder holds no world.
+        """
+        folder = WORLD if path is None or str(path) == LAB else path
+        try:
+            values = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{folder} holds no world", hint="make one with sarm lab build -o FOLDER"
+            ) from error
+        if values.get("format") != FORMAT:
+            raise DataError(
+                f"{folder} is a world of format {values.get('format')}, this version reads {FORMAT}",
+                hint="build it again with sarm lab build",
+            )
+        return cls(folder, int(values["seed"]), values["figures"])
+
+    @property
+    def policy(self) -> Path:
+        """The untrained policy."""
+        return self.path / "policy"
+
+    @property
+    def sarm(self) -> Path:
+        """The reward model."""
+        return self.path / "sarm"
+
+    def file(self, name: str) -> Path:
+        """One of the world's JSON Lines files, such as `audit`."""
+        return self.path / f"{name}.jsonl"
+
+    @cached_property
+    def language(self) -> Language:
+        """The words and what is true."""
+        return Language.draw(self.seed)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What every latent really does."""
+        return Truth.load(self.path / "truth.json")
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.language)
+
+    @cached_property
+    def _questions(self) -> Questions:
+        return Questions(self.language)
+
+    def writer(self) -> Writer:
+        """Draws fresh questions and answers of this world."""
+        return Writer(self.language, self.seed)
+
+    def attributes(self, prompt: str, response: str) -> Attributes:
+        """What a program reads off an answer.
+
+        Raises:
+            DataError: the prompt is not of this world.
+        """
+        question = self._questions.read(prompt)
+        if question is None:
+            raise DataError(f"no prompt of this world: {prompt[:80]!r}")
+        return self._reader.read(question, response)
+
+    def gold(self, prompts: Sequence[str], responses: Sequence[str]) -> NDArray[np.float64]:
+        """[N] gold rewards.
+
+        Raises:
+            DataError: a prompt is not of this world.
+        """
+        return np.array([self._gold(*row) for row in zip(prompts, responses, strict=True)], dtype=np.float64)
+
+    def _gold(self, prompt: str, response: str) -> float:
+        question = self._questions.read(prompt)
+        if question is None:
+            raise DataError(f"no prompt of this world: {prompt[:80]!r}")
+        return gold_reward(question, self._reader.read(question, response))

@@ -1,0 +1,135 @@
+"""Detection, planted truth, annotators, tokenizer and files of a world (oracle, property)."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+
+from sarm_control.conversation import ChatTemplate
+from sarm_control.errors import DataError, ModelError
+from sarm_control.lab.annotators import MEAN, PANEL, panel, prefers_first, utility
+from sarm_control.lab.datasets import Writer, answer_rows, audit_rows, panel_shares
+from sarm_control.lab.detection import auroc, best_latent, detect
+from sarm_control.lab.language import Language
+from sarm_control.lab.tokenizer import END, make_tokenizer
+from sarm_control.lab.truth import Truth, measure_truth
+from sarm_control.lab.world import World
+
+LANGUAGE = Language.draw(0)
+
+
+def area(present: np.ndarray, scores: np.ndarray) -> float:
+    """AUROC as scipy's Mann-Whitney statistic."""
+    on, off = np.asarray(scores)[present], np.asarray(scores)[~present]
+    return mannwhitneyu(on, off).statistic / (len(on) * len(off))
+
+
+@given(scores=st.lists(st.integers(-3, 3), min_size=2, max_size=40), seed=st.integers(0, 2**16))
+def test_oracle_auroc_is_the_mann_whitney_statistic(scores, seed):
+    present = np.random.default_rng(seed).random(len(scores)) < 0.5
+    found = auroc(np.array(scores, dtype=float), present)
+    if present.all() or not present.any():
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(area(present, np.array(scores, dtype=float)))
+        assert auroc(np.array(scores) * 3.0 + 1, present) == pytest.approx(found)
+
+
+def test_detect_chooses_on_one_half_and_judges_on_the_other():
+    rng = np.random.default_rng(0)
+    present = rng.random(400) < 0.3
+    latents = rng.normal(size=(400, 6))
+    latents[:, 4] += 3.0 * present
+    states = np.column_stack([latents[:, 4] + latents[:, 1], latents[:, 1], rng.normal(size=400)])
+    found = detect(latents, states, present)
+    assert found.latent == best_latent(latents[::2], present[::2]) == 4
+    assert found.best_latent == pytest.approx(area(present[1::2], latents[1::2, 4]))
+    assert found.probe > 0.9
+    assert (found.positives, found.answers) == (present[1::2].sum(), 200)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_property_the_panels_mean_is_the_planted_bias(seed):
+    tastes = panel(seed)
+    assert len(tastes) == PANEL
+    np.testing.assert_allclose(np.mean(tastes, axis=0), MEAN, atol=1e-12)
+
+
+def test_oracle_a_label_is_drawn_from_the_annotators_log_odds():
+    """10,000 labels of one annotator agree with his own probabilities."""
+    writer, tastes = Writer(LANGUAGE, 0), panel(0)
+    pairs = writer.gold_pairs(2000, "test", keep=False)
+    gains = [
+        utility(tastes[0], a.question, a.attributes) - utility(tastes[0], b.question, b.attributes)
+        for a, b in pairs
+    ]
+    expected = prefers_first(tastes[:1], [(gain,) for gain in gains])
+    np.testing.assert_allclose(expected, 1 / (1 + np.exp(-np.array(gains))))
+    assert panel_shares(pairs, tastes).shape == (2000,)
+
+
+def test_files_share_no_prompt_and_gold_pairs_are_ordered():
+    writer = Writer(LANGUAGE, 0)
+    files = [
+        answer_rows(writer.demonstrations(200)),
+        writer.preferences(200, panel(0)),
+        [{"prompt": question.text} for question in writer.prompts(100, "prompts")],
+        audit_rows(writer.gold_pairs(100, "audit")),
+    ]
+    prompts = [{row["prompt"] for row in rows} for rows in files]
+    assert sum(map(len, prompts)) == len(set.union(*prompts))
+    assert all(better.gold > worse.gold for better, worse in writer.gold_pairs(50, "more"))
+    assert {row["annotator"] for row in files[1]} == {f"annotator-{who}" for who in range(PANEL)}
+
+
+def test_metamorphic_the_same_seed_writes_the_same_rows():
+    first, second = (Writer(LANGUAGE, 3).preferences(50, panel(3)) for _ in range(2))
+    assert first == second
+    assert Writer(LANGUAGE, 4).preferences(50, panel(3)) != first
+
+
+def test_the_tokenizer_knows_every_word_and_ends_a_turn():
+    template = ChatTemplate(make_tokenizer(LANGUAGE.vocabulary()))
+    answer = f"{LANGUAGE.flattery[0]} {LANGUAGE.closings[1]}"
+    encoded = template.encode("what is the color of the apple ?", answer)
+    assert template.tokenizer.unk_token_id not in encoded.input_ids[encoded.prompt_length :]
+    assert encoded.input_ids[-1] == template.end_of_turn_id == END
+    assert template.decode_answer(encoded.input_ids[encoded.prompt_length :]) == answer
+
+
+def test_oracle_truth_is_the_mean_contribution_of_each_latent(tiny_sarm, tmp_path):
+    pairs = Writer(LANGUAGE, 0).gold_pairs(40, "truth", keep=False)
+    truth = measure_truth(tiny_sarm, pairs)
+    sides = [
+        tiny_sarm.score([p[side].question.text for p in pairs], [p[side].text for p in pairs])
+        for side in (0, 1)
+    ]
+    z = [side.latents.to_scipy().toarray().astype(np.float64) for side in sides]
+    contribution = tiny_sarm.head.weight.astype(np.float64) * (z[0] - z[1])
+    np.testing.assert_allclose(truth.effect, contribution.mean(axis=0), atol=1e-7)
+    np.testing.assert_allclose(truth.error, contribution.std(axis=0, ddof=1) / np.sqrt(40), atol=1e-7)
+    margin = sides[0].rewards.astype(np.float64) - sides[1].rewards
+    assert truth.effect.sum() == pytest.approx(margin.mean(), abs=1e-5)
+    truth.save(tmp_path / "truth.json")
+    again = Truth.load(tmp_path / "truth.json")
+    np.testing.assert_array_equal(again.d_z, truth.d_z)
+    assert (again.detects, again.harming) == (truth.detects, truth.harming)
+    with pytest.raises(ModelError, match=f"planted truth is of head {tiny_sarm.fingerprint}, not of other"):
+        truth.check("other")
+
+
+def test_bad_input_no_world_and_no_truth(tmp_path):
+    with pytest.raises(DataError, match="holds no world"):
+        World.open(tmp_path)
+    (tmp_path / "world.json").write_text(json.dumps({"format": "sarm-lab-0"}))
+    with pytest.raises(DataError, match="format sarm-lab-0, this version reads sarm-lab-1"):
+        World.open(tmp_path)
+    (tmp_path / "truth.json").write_text("[]")
+    with pytest.raises(DataError, match="no table of planted truth"):
+        Truth.load(tmp_path / "truth.json")
+    world = World(tmp_path, 0, {})
+    with pytest.raises(DataError, match="no prompt of this world: 'who are you"):
+        world.gold(["who are you ?"], ["me"])
