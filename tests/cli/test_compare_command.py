@@ -13,6 +13,9 @@ import yaml
 from sarm_control.cli import main
 from sarm_control.control.target_rate import Multiplier
 from sarm_control.evaluation.trained_run import open_run
+from sarm_control.lab.language import Language
+from sarm_control.lab.questions import core
+from sarm_control.lab.world import FORMAT, World
 
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]
@@ -274,3 +277,32 @@ def change_head(checkpoint: Path) -> None:
     entry["sha256"] = sha256_file(checkpoint / "state.json")
     entry["bytes"] = (checkpoint / "state.json").stat().st_size
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_oracle_gold_rewards_of_a_world_are_beside_the_reward_models(runs, tmp_path):
+    language = Language.draw(0)
+    questions = [core(fact) for fact in language.facts[:12]]
+    prompts = write_rows(tmp_path / "facts.jsonl", [{"prompt": question} for question in questions])
+    world = tmp_path / "world"
+    world.mkdir()
+    (world / "world.json").write_text(json.dumps({"format": FORMAT, "seed": 0, "figures": {}}))
+    out = tmp_path / "out"
+    assert compare(runs["none"], runs["controls"], "--prompts", prompts, "--gold", world, "-o", out) == 0
+    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    gold = World.open(world).gold([row["prompt"] for row in rows], [row["response"] for row in rows])
+    assert [row["gold"] for row in rows] == gold.tolist()
+    report = json.loads((out / "report.json").read_text())
+    of = np.array([row["policy"] for row in rows])
+    for arm in report["arms"]:
+        measures = {row["key"]: row for row in arm["measures"]}
+        assert measures["gold/reward"]["base"]["mean"] == pytest.approx(gold[of == "base"].mean())
+        assert measures["gold/reward"]["trained"]["mean"] == pytest.approx(gold[of == arm["name"]].mean())
+    assert "Gold reward" in (out / "report.html").read_text()
+
+
+def test_bad_input_a_gold_reward_that_cannot_judge_the_prompts(runs, tmp_path, capsys):
+    assert compare(runs["none"], "--prompts", runs["prompts"], "--gold", tmp_path, "-o", tmp_path / "o") == 2
+    assert "holds no world" in capsys.readouterr().err
+    (tmp_path / "world.json").write_text(json.dumps({"format": FORMAT, "seed": 0, "figures": {}}))
+    assert compare(runs["none"], "--prompts", runs["prompts"], "--gold", tmp_path, "-o", tmp_path / "o") == 2
+    assert "no prompt of this world" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Base beside trained: oracle by hand, metamorphic, and the parts of a shaped reward."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from sarm_control.evaluation.comparison import (
     arm_differences,
     compare_columns,
     control_columns,
+    goodhart_gap,
     reward_sd,
     wins,
 )
@@ -108,3 +111,17 @@ def test_changes_in_reward_units_are_given_in_sds_too() -> None:
     row = compared()["reward/model"].as_json(sd)
     assert row["change_sd"] == pytest.approx(0.375 / sd)
     assert compared()["answer/length"].as_json(sd)["change_sd"] is None
+
+
+def test_oracle_the_goodhart_gap_is_reward_gain_minus_gold_gain_in_sds() -> None:
+    gold_before, gold_after = np.array([1.0, 0.0, 2.0, 1.0]), np.array([0.0, 0.0, 2.0, 0.0])
+    base, trained = replace(BASE, gold=gold_before), replace(TRAINED, gold=gold_after)
+    gap = goodhart_gap(base, trained, seed=0)
+    rewards = BASE.scored.rewards.astype(float)
+    # Prompt changes: +0.75 and 0 in reward, -0.5 and -0.5 in gold.
+    by_prompt = np.array([0.75, 0.0]) / rewards.std(ddof=1) + 0.5 / gold_before.std(ddof=1)
+    assert gap is not None
+    assert gap.trained.mean == pytest.approx(by_prompt.mean())
+    assert goodhart_gap(base, replace(base, kl=np.zeros(4)), seed=0).trained.mean == 0
+    assert goodhart_gap(BASE, TRAINED, seed=0) is None
+    assert goodhart_gap(replace(BASE, gold=np.ones(4)), trained, seed=0) is None

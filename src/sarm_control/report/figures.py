@@ -13,7 +13,14 @@ CURVES = (
     ("reward/total", "Reward as trained on", "reward"),
     ("objective/kl", "KL to the base policy", "nats an answer"),
 )
-_CHANGE_UNITS = {"reward": "reward", "share": "points", "tokens": "tokens", "nats": "nats an answer"}
+_CHANGE_UNITS = {
+    "reward": "reward",
+    "gold": "gold reward",
+    "SD": "SD",
+    "share": "points",
+    "tokens": "tokens",
+    "nats": "nats an answer",
+}
 _PANELS = 8
 
 

@@ -18,6 +18,8 @@ class Unit(NamedTuple):
 
 UNITS = {
     "reward": Unit(1, ""),
+    "gold": Unit(1, ""),
+    "SD": Unit(1, "SD"),
     "share": Unit(100, "%"),
     "tokens": Unit(1, "tokens"),
     "nats": Unit(1, "nats an answer"),
