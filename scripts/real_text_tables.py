@@ -49,7 +49,7 @@ def build_tables(built: dict[str, Any]) -> list[str]:
     return [*lines, "", f"n = {counts[0]} and {counts[1]} prompts; chance 0.5, 0.5 and 0.25."]
 
 
-def discovery_tables(found: dict[str, Any], features: dict[str, Any], top: int = 6) -> list[str]:
+def discovery_tables(found: dict[str, Any], top: int = 6) -> list[str]:
     """Both parts and the largest promoting and harming latents."""
     lines = ["| part | prompts | answers | mean margin | pair accuracy |", "|---|---|---|---|---|"]
     parts = [(name, found[name]) for name in ("selection", "confirmation")]
@@ -64,7 +64,7 @@ def discovery_tables(found: dict[str, Any], features: dict[str, Any], top: int =
     lines += ["", f"Latents: {words}.", ""]
     lines.append("| latent | kind | effect | share of margin | q | active: chosen | rejected |")
     lines.append("|---|---|---|---|---|---|---|")
-    for one in [*features["lists"]["promotes"][:top], *features["lists"]["harms"][:top]]:
+    for one in [*found["lists"]["promotes"][:top], *found["lists"]["harms"][:top]]:
         effect = f"{one['effect']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
         share, rates = (
             100 * one["share_of_margin"],
@@ -82,7 +82,7 @@ def discovery_tables(found: dict[str, Any], features: dict[str, Any], top: int =
     return lines
 
 
-def curve_tables(runs: Path, every: int = 2) -> list[str]:
+def curve_tables(runs: Path, every: int = 4) -> list[str]:
     """Reward, length and KL of every run, each `every` steps."""
     columns = (("reward/model", "reward"), ("answers/length", "length"), ("objective/kl", "KL"))
     rows: dict[str, dict[int, dict[str, float]]] = {}
@@ -136,10 +136,7 @@ def main() -> None:
         return json.loads((work / name).read_text(encoding="utf-8"))
 
     print("\n".join(build_tables(read("sarm/build.json"))), end="\n\n")
-    print(
-        "\n".join(discovery_tables(read("discovery/discovery.json"), read("discovery/features.json"))),
-        end="\n\n",
-    )
+    print("\n".join(discovery_tables(read("discovery/features.json"))), end="\n\n")
     if (work / "runs").is_dir():
         print("\n".join(curve_tables(work / "runs")), end="\n\n")
     if (work / "compare/report.json").is_file():

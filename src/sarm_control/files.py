@@ -2,11 +2,13 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import platform
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -102,16 +104,28 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(line + "\n" for line in lines))
 
 
+def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
+    """Each distinct file under its name, with its folder's name where two files share theirs."""
+    files = list(dict.fromkeys(path.resolve() for path in paths))
+    shared = {name for name, count in Counter(file.name for file in files).items() if count > 1}
+    names: dict[str, Path] = {}
+    for file in files:
+        plain = f"{file.parent.name}/{file.name}" if file.name in shared else file.name
+        further = (f"{plain} ({number})" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([plain], further) if name not in names)] = file
+    return names
+
+
 def manifest(
     command: str, *, inputs: Sequence[Path] = (), config: Mapping[str, Any], seed: int | None = None
 ) -> dict[str, Any]:
     """What a reader needs to make the same output again.
 
-    Inputs are named by file name and SHA-256, never by the path of one machine.
+    Inputs are named by file name and SHA-256, never by the path of one machine (see `named_inputs`).
     """
     return {
         "command": command,
-        "inputs": {path.name: sha256_file(path) for path in inputs},
+        "inputs": {name: sha256_file(path) for name, path in named_inputs(inputs).items()},
         "config": dict(config),
         "seed": seed,
         "versions": _versions(),

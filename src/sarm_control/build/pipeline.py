@@ -45,6 +45,8 @@ class BuildConfig:
         tune: "lora" or "full".
         tune_rows: preference rows of a step of tuning.
         tune_learning_rate: of the trunk; None is the default of `tune`.
+        tune_head_learning_rate: of the rewards it is tuned under; the slower they grow, the further
+            apart the states have to move.
         annotator: field of the preference rows that says who labelled them: the trunk is then tuned
             under a reward for each annotator. None for one reward.
         batch_tokens: rows times longest row of a forward batch; None is the default.
@@ -60,6 +62,7 @@ class BuildConfig:
     tune: Literal["lora", "full"] = "lora"
     tune_rows: int = 8
     tune_learning_rate: float | None = None
+    tune_head_learning_rate: float = 1e-3
     annotator: str | None = None
     batch_tokens: int | None = None
     seed: int = 0
@@ -94,6 +97,11 @@ class Inputs:
     pairs: Sequence[Row]
     evaluation: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     validation: Sequence[Row] = ()
+
+
+_NO_EMPTY_ANSWER = (
+    "warning: no preference row has an empty answer; a reward model that has never seen one may pay for it"
+)
 
 
 def silent(text: str) -> None:
@@ -139,6 +147,8 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
     )
     figures: dict[str, Any] = {"texts": material.figures()}
     tools.say(material.line())
+    if material.rows and all(answer.response.strip() for answer in material.corpus.answers):
+        tools.say(_NO_EMPTY_ANSWER)
     if config.tune_trunk:
         tuned = _tune_first(parts, material, config, tools)
         figures["tune_trunk"] = {**_tuned_json(tuned, config), **_annotators_json(tuned, material)}
@@ -266,6 +276,7 @@ def _tune_config(epochs: int, config: BuildConfig) -> TuneConfig:
         mode=config.tune,
         rows=config.tune_rows,
         learning_rate=config.tune_learning_rate,
+        head_learning_rate=config.tune_head_learning_rate,
         # Gradients need more memory than states: the option can only make batches smaller here.
         batch_tokens=min(config.batch_tokens or TUNE_BATCH_TOKENS, TUNE_BATCH_TOKENS),
         seed=config.seed,

@@ -42,8 +42,9 @@ DEMONSTRATIONS = Mix(
 )
 """What people wrote: mostly good, each shortcut now and then."""
 
-VARIED = Mix((0.42, 0.20, 0.13, 0.15, 0.10), (0.42, 0.34, 0.12, 0.12), 0.5, 0.5, 0.3, 0.4, 0.3, 0.15)
-"""What annotators compare: every attribute often enough to be learnt from."""
+VARIED = Mix((0.42, 0.20, 0.13, 0.15, 0.10), (0.42, 0.34, 0.12, 0.12), 0.3, 0.3, 0.2, 0.3, 0.2, 0.12)
+"""What annotators compare: every attribute often enough to be learnt from, and rarely enough that an
+autoencoder codes its presence, not its absence."""
 
 _ANSWERABLE = ("right", "false", "other", "declines", "none")
 _HARMFUL = ("right", "unsafe", "other", "none")

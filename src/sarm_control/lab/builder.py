@@ -54,6 +54,7 @@ class WorldConfig:
         k: latents kept.
         tune_epochs: passes of the trunk over the preferences.
         tune_learning_rate: of the trunk.
+        tune_head_learning_rate: of the annotators' rewards, see `BuildConfig`.
         autoencoder_steps: of 512 states.
         gate_pairs: fresh pairs the figures are measured on.
         truth_pairs: fresh pairs the planted truth is measured on.
@@ -63,10 +64,11 @@ class WorldConfig:
     sizes: Sizes = field(default_factory=Sizes)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     source_layer: int = 2
-    latents: int = 64
-    k: int = 8
-    tune_epochs: int = 4
+    latents: int = 16
+    k: int = 5
+    tune_epochs: int = 6
     tune_learning_rate: float = 1e-3
+    tune_head_learning_rate: float = 5e-4
     autoencoder_steps: int = 1500
     gate_pairs: int = 2000
     truth_pairs: int = 20_000
@@ -177,6 +179,7 @@ def _build_sarm(
         tune="full",
         tune_rows=32,
         tune_learning_rate=config.tune_learning_rate,
+        tune_head_learning_rate=config.tune_head_learning_rate,
         annotator="annotator",
         seed=config.seed,
     )

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.errors import ConfigError, OutputError, TrainingError
-from sarm_control.files import atomic_folder, check_writable, manifest, sha256_file, write_json, write_text
+from sarm_control.files import (
+    atomic_folder,
+    check_writable,
+    manifest,
+    named_inputs,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from sarm_control.ppo import checkpoint
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.config_errors import load_config
@@ -222,8 +230,8 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
 
 def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:
     known = _read_manifest(path / _MANIFEST).get("inputs", {})
-    for file in inputs:
-        if file.name in known and sha256_file(file) != known[file.name]:
+    for name, file in named_inputs(inputs).items():
+        if name in known and sha256_file(file) != known[name]:
             raise TrainingError(
                 f"{file} changed since {path} was started (its SHA-256 differs)",
                 hint="put the file back, or start another run with --out",

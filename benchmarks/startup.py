@@ -1,0 +1,67 @@
+"""How long `sarm --help` and `sarm COMMAND --help` take, beside an empty Python.
+
+Wall time of fresh processes, in turn, several rounds; medians. The claim under test: every help page
+answers in under 0.5 s, because none of them imports torch.
+
+    python benchmarks/startup.py [--rounds 9] [--json benchmarks/results/startup.json]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sarm_control.cli import COMMANDS, GROUPS
+
+LIMIT = 0.5
+
+
+def pages() -> dict[str, list[str]]:
+    """What is timed, by name."""
+    sarm = str(Path(sys.executable).with_name("sarm"))
+    commands = [[name] for name in COMMANDS]
+    commands += [[group, name] for group, (_, names) in GROUPS.items() for name in names]
+    timed = {"empty Python": [sys.executable, "-c", ""], "sarm --help": [sarm, "--help"]}
+    return {**timed, **{f"sarm {' '.join(words)} --help": [sarm, *words, "--help"] for words in commands}}
+
+
+def seconds(command: list[str]) -> float:
+    """Wall seconds of one process from start to end."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints a table and exits with 1 when a page is too slow."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found: dict[str, list[float]] = {name: [] for name in pages()}
+    for _ in range(arguments.rounds):
+        for name, command in pages().items():
+            found[name].append(seconds(command))
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    for name, median in medians.items():
+        print(f"{name:32} {median:.3f} s  [{min(found[name]):.3f}, {max(found[name]):.3f}]")
+    slow = [name for name, median in medians.items() if median > LIMIT]
+    if arguments.json:
+        machine = {
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        }
+        values = {"limit": LIMIT, "rounds": arguments.rounds, "median_seconds": medians}
+        arguments.json.write_text(json.dumps({**values, **machine}, indent=2) + "\n")
+    if slow:
+        raise SystemExit(f"over {LIMIT} s: {', '.join(slow)}")
+
+
+if __name__ == "__main__":
+    main()
