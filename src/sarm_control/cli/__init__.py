@@ -29,8 +29,14 @@ def help_of(module: str, function: str) -> str:
     source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            return ast.get_docstring(node) or ""
+            return _flowing(ast.get_docstring(node) or "")
     raise LookupError(f"cli/{module}.py has no function {function}")
+
+
+def _flowing(docstring: str) -> str:
+    """Paragraphs of one line each, to be wrapped to the terminal, without the quotes of code."""
+    paragraphs = docstring.replace("`", "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def build_app() -> App:
@@ -41,6 +47,8 @@ def build_app() -> App:
         help_epilogue="sarm COMMAND --help describes one command.",
         version=__version__,
         help_formatter="plain",
+        # The default format is Markdown, whose renderer takes longer to import than a page to print.
+        help_format="plaintext",
         default_parameter=Parameter(negative_iterable=()),
         # Errors reach run_safely, which prints them in one form for every cause.
         print_error=False,
