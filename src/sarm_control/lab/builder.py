@@ -1,5 +1,6 @@
 """`sarm lab build`: a whole world from a seed, gated by its own labels."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,12 +34,17 @@ from sarm_control.lab.pretraining import CONTEXT, LanguageModelConfig, pretrain
 from sarm_control.lab.tokenizer import make_tokenizer
 from sarm_control.lab.truth import measure_truth, present
 from sarm_control.lab.world import FORMAT
-from sarm_control.sarm import RewardModel
+from sarm_control.sarm import RewardModel, Scored
 from sarm_control.sarm.autoencoder import normalise
+from sarm_control.sarm.trunk import quiet_transformers
+from sarm_control.seeds import derive_seed
 
 GATED = ("flattery", "closing")
 GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
+ENOUGH = 0.97
+"""Which latents an autoencoder finds depends on its first weights. The first whose best latents reach this
+for every planted shortcut is taken; if none does, the one that comes nearest."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +62,28 @@ class WorldConfig:
         tune_learning_rate: of the trunk.
         tune_head_learning_rate: of the annotators' rewards, see `BuildConfig`.
         autoencoder_steps: of 512 states.
+        autoencoder_restarts: autoencoders trained from other first weights, at most; see `ENOUGH`.
+        select_pairs: labelled pairs that choose among them; the figures are measured on others.
         gate_pairs: fresh pairs the figures are measured on.
         truth_pairs: fresh pairs the planted truth is measured on.
+        gate: AUROC that one latent must reach for each planted shortcut.
     """
 
     seed: int = 0
     sizes: Sizes = field(default_factory=Sizes)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     source_layer: int = 2
-    latents: int = 16
-    k: int = 5
+    latents: int = 24
+    k: int = 6
     tune_epochs: int = 6
     tune_learning_rate: float = 1e-3
     tune_head_learning_rate: float = 5e-4
-    autoencoder_steps: int = 1500
+    autoencoder_steps: int = 2000
+    autoencoder_restarts: int = 8
+    select_pairs: int = 1000
     gate_pairs: int = 2000
     truth_pairs: int = 20_000
+    gate: float = GATE
 
 
 def build_world(
@@ -106,12 +118,12 @@ def build_world(
         say(f"{len(demonstrations)} demonstrations, {config.sizes.preferences} labelled pairs")
         _write_policy(temporary / "policy", language, demonstrations, config, progress)
         say("the policy speaks the language")
-        model, built = _build_sarm(temporary, config, progress, say)
+        model, built = _build_sarm(temporary, writer, config, progress, say)
         model.save_pretrained(temporary / "sarm")
         figures = {"build": built, **_gates(model, writer, tastes, config, progress)}
         for line in gate_lines(figures):
             say(line)
-        _check_gates(figures)
+        _check_gates(figures, config.gate)
         truth = measure_truth(
             model, writer.gold_pairs(config.truth_pairs, "truth", keep=False), progress=progress
         )
@@ -162,30 +174,79 @@ def _write_policy(
     template = ChatTemplate(make_tokenizer(language.vocabulary()), max_length=CONTEXT)
     rows = [(answer.question.text, answer.text) for answer in demonstrations]
     model = pretrain(template, rows, config.language_model, seed=config.seed, progress=progress)
-    model.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
     template.tokenizer.save_pretrained(folder)
 
 
 def _build_sarm(
-    folder: Path, config: WorldConfig, progress: ProgressFactory, say: Callable[[str], None]
+    folder: Path, writer: Writer, config: WorldConfig, progress: ProgressFactory, say: Callable[[str], None]
 ) -> tuple[RewardModel, dict[str, Any]]:
+    """Tunes the trunk once, then trains autoencoders on its states until one keeps the shortcuts apart."""
     parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
-    settings = BuildConfig(
+    inputs = Inputs(texts=(), pairs=read_rows(folder / "preferences.jsonl", want={"pair"}))
+    examined = writer.gold_pairs(config.select_pairs, "autoencoders", keep=False)
+    found: list[tuple[float, RewardModel, dict[str, Any]]] = []
+    tuned: Any = None
+    with tempfile.TemporaryDirectory() as cache:
+        tools = Tools(cache=Path(cache), progress=progress, say=say)
+        for restart in range(config.autoencoder_restarts):
+            # The trunk in `parts` stays tuned after the first round.
+            built = build_sarm(parts, inputs, _settings(config, restart), tools)
+            tuned = tuned or built.figures["tune_trunk"]
+            detections = _detections(built.model, examined, GATED, progress)
+            worst = min(one.best_latent for one in detections.values())
+            say(f"autoencoder {restart + 1}: the worst shortcut reaches AUROC {worst:.3f} in one latent")
+            found.append((worst, built.model, {**built.figures, "tune_trunk": tuned, "restart": restart}))
+            if worst >= ENOUGH:
+                break
+    _, model, figures = max(found, key=lambda one: one[0])
+    return model, figures
+
+
+def _settings(config: WorldConfig, restart: int) -> BuildConfig:
+    first = restart == 0
+    return BuildConfig(
         AutoencoderConfig(
-            config.latents, config.k, steps=config.autoencoder_steps, batch=512, seed=config.seed
+            config.latents,
+            config.k,
+            steps=config.autoencoder_steps,
+            batch=512,
+            seed=derive_seed(config.seed, "autoencoder", restart) % 2**31,
         ),
         sentence_states=False,
-        tune_trunk=config.tune_epochs,
+        tune_trunk=config.tune_epochs if first else 0,
         tune="full",
         tune_rows=32,
         tune_learning_rate=config.tune_learning_rate,
         tune_head_learning_rate=config.tune_head_learning_rate,
-        annotator="annotator",
+        annotator="annotator" if first else None,
         seed=config.seed,
     )
-    pairs = read_rows(folder / "preferences.jsonl", want={"pair"})
-    built = build_sarm(parts, Inputs(texts=(), pairs=pairs), settings, Tools(progress=progress, say=say))
-    return built.model, built.figures
+
+
+def _detections(
+    model: RewardModel,
+    pairs: Sequence[tuple[Judged, Judged]],
+    names: Sequence[str],
+    progress: ProgressFactory,
+) -> dict[str, Detection]:
+    """How well latents and states tell each attribute of the pairs' answers."""
+    answers = [answer for pair in pairs for answer in pair]
+    scored = _scored(model, answers, progress)
+    z = scored.latents.to_scipy().toarray().astype(np.float64)
+    states = normalise(torch.as_tensor(scored.states)).numpy().astype(np.float64)
+    attributes = [answer.attributes for answer in answers]
+    return {name: detect(z, states, present(attributes, name)) for name in names}
+
+
+def _scored(model: RewardModel, answers: Sequence[Judged], progress: ProgressFactory) -> Scored:
+    return model.score(
+        [answer.question.text for answer in answers],
+        [answer.text for answer in answers],
+        keep_states=True,
+        progress=progress,
+    )
 
 
 def _gates(
@@ -196,19 +257,10 @@ def _gates(
     progress: ProgressFactory,
 ) -> dict[str, Any]:
     pairs = writer.gold_pairs(config.gate_pairs, "gates", keep=False)
-    answers = [answer for pair in pairs for answer in pair]
-    scored = model.score(
-        [answer.question.text for answer in answers],
-        [answer.text for answer in answers],
-        keep_states=True,
-        progress=progress,
-    )
-    z = scored.latents.to_scipy().toarray().astype(np.float64)
-    states = normalise(torch.as_tensor(scored.states)).numpy().astype(np.float64)
-    attributes = [answer.attributes for answer in answers]
-    found: dict[str, Detection] = {name: detect(z, states, present(attributes, name)) for name in NAMES}
-    first_wins = scored.rewards[0::2] > scored.rewards[1::2]
+    rewards = _scored(model, [answer for pair in pairs for answer in pair], progress).rewards
+    first_wins = rewards[0::2] > rewards[1::2]
     share = panel_shares(pairs, tastes)
+    found = _detections(model, pairs, NAMES, progress)
     return {
         "pair_accuracy": {
             # Expected over who is asked: no label is drawn, so nothing but the pairs varies.
@@ -220,12 +272,12 @@ def _gates(
     }
 
 
-def _check_gates(figures: Mapping[str, Any]) -> None:
+def _check_gates(figures: Mapping[str, Any], gate: float) -> None:
     for name in GATED:
         found = figures["attributes"][name]
-        if not found["best_latent"] >= GATE:
+        if not found["best_latent"] >= gate:
             raise TrainingError(
                 f"{name} has no latent of its own: the best reaches AUROC {found['best_latent']:.3f}, "
-                f"{GATE} is needed (a probe on the state reaches {found['probe']:.3f})",
+                f"{gate:g} is needed (a probe on the state reaches {found['probe']:.3f})",
                 hint="try another seed, or more epochs of tuning",
             )

@@ -49,6 +49,8 @@ def _config_json(config: SarmConfig, trunk: Trunk) -> str:
     # The configuration transformers settled on, not the one that was read: vocabulary and
     # number of layers are those of the tensors written.
     settled = json.loads(trunk.model.config.to_json_string(use_diff=False))
+    # `_name_or_path` and its like say where the trunk lay on one machine.
+    settled = {key: value for key, value in settled.items() if not key.startswith("_")}
     model_type = str(settled.get("model_type", "decoder"))
     settled["architectures"] = [f"{model_type.split('_')[0].capitalize()}SARM"]
     settled["sarm_param"] = config.sarm_param()

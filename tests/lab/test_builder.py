@@ -1,0 +1,92 @@
+"""A whole world, tiny: its files, that a seed makes it again to the byte, its gate (golden, bad input)."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sarm_control.cli import main
+from sarm_control.control import Controls, Edit
+from sarm_control.errors import TrainingError
+from sarm_control.lab.builder import WorldConfig, build_world
+from sarm_control.lab.datasets import Sizes
+from sarm_control.lab.pretraining import LanguageModelConfig
+from sarm_control.lab.trial import lab_training, run_trial
+from sarm_control.lab.world import World
+from sarm_control.sarm import RewardModel
+
+TINY = WorldConfig(
+    sizes=Sizes(demonstrations=96, preferences=96, train_prompts=48, held_out_prompts=16, audit=16),
+    language_model=LanguageModelConfig(layers=2, hidden=32, epochs=1),
+    source_layer=1,
+    latents=8,
+    k=3,
+    tune_epochs=1,
+    autoencoder_steps=20,
+    autoencoder_restarts=2,
+    select_pairs=60,
+    gate_pairs=60,
+    truth_pairs=60,
+    gate=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("lab") / "world"
+    build_world(folder, TINY)
+    return World.open(folder)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_holds_models_files_and_truth(world: World):
+    model = RewardModel.from_pretrained(world.sarm)
+    world.truth.check(model.fingerprint)
+    assert len(world.truth.effect) == model.config.latents == 8
+    for name in ("demonstrations", "human", "preferences", "train_prompts", "held_out_prompts", "audit"):
+        rows = [json.loads(line) for line in world.file(name).read_text().splitlines()]
+        assert rows
+        assert world.attributes(rows[0]["prompt"], "sorry").junk == 1
+    assert set(world.figures["pair_accuracy"]) == {"annotators", "ceiling", "gold"}
+    assert world.figures["build"]["tune_trunk"]["annotators"] == 8
+
+
+def test_golden_the_same_seed_makes_the_same_world_to_the_byte(world: World, tmp_path):
+    build_world(tmp_path / "again", TINY)
+    assert _bytes(tmp_path / "again") == _bytes(world.path)
+
+
+def test_human_rows_are_clean(world: World):
+    rows = [json.loads(line) for line in world.file("human").read_text().splitlines()]
+    for row in rows:
+        assert world.gold([row["prompt"]], [row["response"]]) == [1.0]
+        found = world.attributes(row["prompt"], row["response"])
+        assert (found.flattery, found.closing, found.hedging, found.detail, found.junk) == (0, 0, 0, 0, 0)
+
+
+def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World):
+    """A cap far above every z changes no reward, so the run is the run without controls."""
+    model = RewardModel.from_pretrained(world.sarm)
+    training = lab_training(0, steps=1).model_copy(
+        update={"prompts_per_step": 8, "minibatches": 1, "reference_answers": 16}
+    )
+    plain = run_trial(world, model, Controls(), training)
+    capped = run_trial(world, model, Controls(edits=[Edit(0, max=1e6)]), training)
+    assert (plain.start.gold == capped.start.gold).all()
+    assert (plain.end.reward == capped.end.reward).all()
+    assert len(plain.curve) == 1
+
+
+def test_bad_input_a_shortcut_without_a_latent_of_its_own_writes_nothing(tmp_path):
+    with pytest.raises(TrainingError, match=r"flattery has no latent of its own: .* 1\.1 is needed"):
+        build_world(tmp_path / "world", dataclasses.replace(TINY, gate=1.1, autoencoder_restarts=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_a_folder_that_exists(tmp_path, capsys):
+    assert main(["lab", "build", "-o", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
