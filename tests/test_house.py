@@ -20,7 +20,6 @@ ORDER = (
     "seeds",
     "files",
     "console",
-    "embedded",
     "conversation",
     "sarm",
     "latents",

@@ -38,7 +38,7 @@ def compare(
     ] = None,
     gold: Annotated[
         Path | None,
-        Parameter(help="A world of sarm lab build, or lab: its gold reward judges every answer too."),
+        Parameter(help="A world of sarm lab build: its gold reward judges every answer too."),
     ] = None,
     skip_bad_rows: Annotated[
         Path | None, Parameter(help="Set rows that cannot be used aside in this file.")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.embedded import LAB, WORLD
 from sarm_control.errors import DataError
 from sarm_control.lab.attributes import Attributes, Reader
 from sarm_control.lab.datasets import Writer
@@ -39,13 +38,12 @@ class World:
     figures: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path | None = None) -> "World":
-        """The world in a folder; the embedded one without a folder (or with the name `lab`).
+    def open(cls, folder: Path) -> "World":
+        """The world in a folder.
 
         Raises:
             DataError: the folder holds no world.
         """
-        folder = WORLD if path is None or str(path) == LAB else path
         try:
             values = json.loads((folder / "world.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
