@@ -192,6 +192,11 @@ def auroc(pairs: PairLatents, latents: ArrayLike) -> Vector:
     return np.array([_auroc(_stored(chosen, j), _stored(rejected, j)) for j in range(len(wanted))])
 
 
+def auroc_of(present: Vector, absent: Vector) -> float:
+    """Probability that a value of `present` exceeds one of `absent`, neither empty; ties count half."""
+    return _auroc(_Stored(present, len(present)), _Stored(absent, len(absent)))
+
+
 class _Stored(NamedTuple):
     values: Vector
     total: int

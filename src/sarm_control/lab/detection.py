@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from sarm_control.control.density_ratio import fit_log_ratio
+from sarm_control.discovery.margins import auroc_of
 
 Floats = NDArray[np.float64]
 _PROBE_L2 = 1.0
@@ -38,11 +38,10 @@ def auroc(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> float:
 
     NaN when all answers or none have it.
     """
-    count, total = int(present.sum()), len(present)
-    if count in (0, total):
+    if present.all() or not present.any():
         return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[present].sum() - count * (count + 1) / 2) / (count * (total - count)))
+    values = np.asarray(scores, dtype=np.float64)
+    return auroc_of(values[present], values[~present])
 
 
 def best_latent(latents: Floats, present: NDArray[np.bool_]) -> int:
