@@ -18,6 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     "errors",
     "seeds",
+    "embedded",
     "files",
     "console",
     "conversation",

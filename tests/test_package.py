@@ -23,7 +23,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not modules_after("import sarm_control; dir(sarm_control)") & (HEAVY | {"numpy", "cyclopts"})
 
 
-@pytest.mark.parametrize("name", ["errors", "files", "console", "seeds"])
+@pytest.mark.parametrize("name", ["errors", "embedded", "files", "console", "seeds"])
 def test_the_ground_floor_loads_nothing_heavy(name: str) -> None:
     assert not modules_after(f"import sarm_control.{name}") & HEAVY
 

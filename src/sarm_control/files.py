@@ -14,15 +14,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sarm_control.embedded import data_file, is_data_name
 from sarm_control.errors import OutputError
 
 _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors")
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex."""
+    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with data_file(path).open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
@@ -105,10 +106,13 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
-    """Each distinct file under its name, with its folder's name where two files share theirs."""
-    files = list(dict.fromkeys(path.resolve() for path in paths))
+    """Each distinct file under its name, with its folder's name where two files share theirs.
+
+    A file of the embedded world keeps its name (`lab:audit`) and is given no place.
+    """
+    names = {str(path): path for path in paths if is_data_name(path)}
+    files = list(dict.fromkeys(path.resolve() for path in paths if not is_data_name(path)))
     shared = {name for name, count in Counter(file.name for file in files).items() if count > 1}
-    names: dict[str, Path] = {}
     for file in files:
         plain = f"{file.parent.name}/{file.name}" if file.name in shared else file.name
         further = (f"{plain} ({number})" for number in itertools.count(2))

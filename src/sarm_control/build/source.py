@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
+from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
 from sarm_control.sarm.trunk import cut_config, load_trunk
@@ -67,7 +68,7 @@ def cut_base(
     """Loads the first `layer` layers of a causal language model.
 
     Args:
-        base: hub id or folder.
+        base: hub id or folder; "lab" is the embedded policy.
         layer: decoder layers to keep.
         dtype: of the trunk; None is the checkpoint's.
         device: None is a GPU when there is one.
@@ -79,21 +80,22 @@ def cut_base(
     """
     from transformers import AutoConfig
 
+    place = str(model_folder(base, "policy") or base)
     try:
-        whole = AutoConfig.from_pretrained(base, local_files_only=local_files_only, trust_remote_code=False)
+        whole = AutoConfig.from_pretrained(place, local_files_only=local_files_only, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(f"no model can be loaded from {base}: {first_line}") from error
     config = cut_config(whole.get_text_config(), layer, base)
     trunk = load_trunk(
-        base,
+        place,
         config,
         dtype=_dtype(dtype),
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         local_files_only=local_files_only,
     )
     context = getattr(config, "max_position_embeddings", None)
-    template = ChatTemplate(load_tokenizer(base), max_length=max_length or context)
+    template = ChatTemplate(load_tokenizer(place), max_length=max_length or context)
     return Parts(trunk, template, layer, config.to_dict())
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
 from sarm_control.conversation.types import Prompt, prompt_key
+from sarm_control.embedded import data_file
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
 
@@ -106,7 +107,7 @@ def read_rows(
     r"""Reads a JSON Lines file: UTF-8, blank lines and a leading BOM tolerated, rows split on `\n` only.
 
     Args:
-        path: the data file.
+        path: the data file, or the name of one of the embedded world: `lab:audit`.
         want: the kinds of row the caller can use. `"prompt"` accepts every row, for its prompt.
         skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`;
             how many is said in one line on stderr. Without it the first bad row raises.
@@ -115,7 +116,8 @@ def read_rows(
         The usable rows in the file's order, at least one.
 
     Raises:
-        DataError: `file:line: reason` for a bad row; a missing or unreadable file; no usable row.
+        DataError: `file:line: reason` for a bad row; a missing or unreadable file; no usable row;
+            a name after `lab:` that the embedded world does not have.
         OutputError: `skip_bad_rows` cannot be written.
     """
     path = Path(path)
@@ -169,7 +171,7 @@ def _no_rows(path: Path, bad: Sequence[_BadRow]) -> NoReturn:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open("rb") as stream:
+        with data_file(path).open("rb") as stream:
             for line, data in enumerate(stream, start=1):
                 text = data.removeprefix(_UTF8_BOM) if line == 1 else data
                 if text.strip(b" \t\r\n"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import Row
+from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.evaluation.answering import Sampling, answer_prompts, kl_to_base, scored_answers
 from sarm_control.evaluation.comparison import Answers
@@ -189,4 +190,4 @@ def _answer_rows(name: str, answers: Answers, texts: Sequence[str]) -> list[dict
 
 
 def _place(model: str) -> str:
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    return str(Path(model).resolve()) if model != LAB and Path(model).is_dir() else model

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.embedded import LAB, world_folder
 from sarm_control.errors import DataError
 from sarm_control.lab.attributes import Attributes, Reader
 from sarm_control.lab.datasets import Writer
@@ -38,12 +39,14 @@ class World:
     figures: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> "World":
-        """The world in a folder.
+    def open(cls, folder: Path | str) -> "World":
+        """The world in a folder; the text `lab` is the world inside the package.
 
         Raises:
             DataError: the folder holds no world.
+            ModelError: `lab`, and the installation lacks its files.
         """
+        folder = world_folder() if folder == LAB else Path(folder)
         try:
             values = json.loads((folder / "world.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

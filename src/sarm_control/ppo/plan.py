@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
 from sarm_control.conversation.rows import Row, read_rows
+from sarm_control.embedded import model_folder
 from sarm_control.errors import DataError, ModelError
 from sarm_control.ppo.config import RunConfig, TrainingConfig
 
@@ -51,7 +52,7 @@ def check_models(config: RunConfig) -> None:
             raise ModelError(
                 f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
             )
-    folder = Path(config.reward.model)
+    folder = model_folder(config.reward.model, "sarm") or Path(config.reward.model)
     if folder.is_dir():
         from sarm_control.sarm.config import read_config
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
+from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.ppo.config import PolicyConfig
@@ -114,7 +115,7 @@ class Policy:
     def load(
         cls, config: PolicyConfig, *, seed: int = 0, device: str | None = None, local_files_only: bool = False
     ) -> "Policy":
-        """Loads a policy by hub id or folder, without running code from the checkpoint.
+        """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
 
         Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in it.
 
@@ -125,8 +126,11 @@ class Policy:
         """
         full, half = config.lora is None, config.dtype == "bfloat16"
         dtype = torch.bfloat16 if half and not full else torch.float32
-        template = ChatTemplate(load_tokenizer(config.model, local_files_only=local_files_only))
-        base = _load_causal(config.model, dtype, local_files_only)
+        place = str(model_folder(config.model, "policy") or config.model)
+        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
+        base = _load_causal(place, dtype, local_files_only)
+        # An adapter records its base: the name that was asked for, not where the package lies.
+        base.name_or_path = base.config.name_or_path = config.model
         base.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
         # Measured for SmolLM2-135M on a CPU: plain attention trains 1.3 times as fast as the fused one.
         base.set_attn_implementation("eager" if base.device.type == "cpu" else "sdpa")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,21 +23,30 @@ class TensorEntry(NamedTuple):
     shape: tuple[int, ...]
 
 
-def find_folder(id_or_folder: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded (safetensors and JSON only).
+def find_folder(
+    id_or_folder: str | Path, *, revision: str | None = None, local_files_only: bool = False
+) -> Path:
+    """The local folder of a SARM; a hub id is downloaded (safetensors and JSON only).
+
+    The text `lab` is the embedded SARM; a `Path` is a folder, whatever its name.
 
     Raises:
         ModelError: neither a folder nor a hub id, or the download failed.
     """
+    name = str(id_or_folder)
+    embedded = model_folder(name, "sarm") if isinstance(id_or_folder, str) else None
+    if embedded is not None:
+        return embedded
     folder = Path(id_or_folder)
     if folder.is_dir():
         return folder
-    if id_or_folder.count("/") != 1 or id_or_folder.startswith((".", "/", "~")):
+    if isinstance(id_or_folder, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
-            f"model folder {id_or_folder} does not exist",
-            hint="give a folder with config.json and *.safetensors, or a hub id: Schrieffer/Llama-SARM-4B",
+            f"model folder {name} does not exist",
+            hint="give a folder with config.json and *.safetensors, a hub id such as "
+            "Schrieffer/Llama-SARM-4B, or lab, the embedded SARM",
         )
-    return _download(id_or_folder, revision, local_files_only)
+    return _download(name, revision, local_files_only)
 
 
 def read_index(folder: Path, name: str) -> dict[str, TensorEntry]:

@@ -75,7 +75,7 @@ class RewardModel:
         """Loads a SARM without running or unpickling anything from the checkpoint.
 
         Args:
-            id_or_folder: a folder, or a hub id (downloaded once).
+            id_or_folder: a folder, a hub id (downloaded once), or "lab", the SARM inside the package.
             device: "cpu", "cuda", "cuda:1", ... or "auto" to spread a large trunk over
                 the GPUs; the default is a GPU when there is one.
             dtype: the trunk's dtype ("float32", "bfloat16", ...); the default is the
@@ -89,7 +89,7 @@ class RewardModel:
                 tensors missing, extra or of another shape.
         """
         name = str(id_or_folder)
-        folder = find_folder(name, revision=revision, local_files_only=local_files_only)
+        folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
         config = read_config(folder, name)
         index = read_index(folder, name)
         cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
