@@ -342,11 +342,11 @@ def test_a_mistake_is_one_clear_line_and_leaves_no_run_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_to_train_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train() == 2
+def test_a_policy_without_prompts_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--policy", "P") == 2
     error = capsys.readouterr().err
-    assert "missing key 'policy.model'" in error
-    assert "--policy FOLDER_OR_ID" in error
+    assert "missing key 'data.prompts'" in error
+    assert "--prompts prompts.jsonl" in error
 
 
 def test_demonstrations_without_a_weight_are_refused(

@@ -168,14 +168,25 @@ def test_every_mistake_is_listed_in_the_order_of_the_file(tmp_path: Path) -> Non
     assert [line.split(": ")[0] for line in lines] == ["run.yaml:9", "run.yaml:14", "run.yaml:15"]
 
 
-def test_a_missing_key_names_its_section(tmp_path: Path) -> None:
-    assert (
-        complaint(tmp_path, GOOD.replace("  model: sarm\n", "")) == "run.yaml:3: missing key 'reward.model'"
-    )
-    assert (
-        complaint(tmp_path, GOOD.replace("policy:\n  model: policy\n", ""))
-        == "run.yaml: missing key 'policy'"
-    )
+def test_a_policy_of_ones_own_needs_prompts_of_ones_own(tmp_path: Path) -> None:
+    without = GOOD.replace("  prompts: prompts.jsonl\n", "")
+    assert complaint(tmp_path, without.replace("data:\n", "")) == "run.yaml: missing key 'data.prompts'"
+    human = without.replace("data:\n", "data:\n  human: demos.jsonl\n")
+    assert complaint(tmp_path, human) == "run.yaml:10: missing key 'data.prompts'"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, human)
+    assert caught.value.hint == "add it to the file, or pass --prompts prompts.jsonl"
+    with pytest.raises(ValidationError, match=r"missing key 'data\.prompts'"):
+        RunConfig.model_validate({"policy": {"model": "./lab"}})
+
+
+def test_without_a_policy_or_a_reward_model_the_embedded_world_stands_in(tmp_path: Path) -> None:
+    config = load(tmp_path, "training: {steps: 3}\n")
+    assert config == RunConfig(training=config.training)
+    names = (config.policy.model, config.reward.model, str(config.data.prompts))
+    assert names == ("lab", "lab", "lab:train_prompts")
+    assert load(tmp_path, GOOD.replace("  model: sarm\n", "")).reward.model == "lab"
+    assert load(tmp_path, GOOD.replace("policy:\n  model: policy\n", "")).policy.model == "lab"
 
 
 def test_human_kl_without_demonstrations_is_refused(tmp_path: Path) -> None:

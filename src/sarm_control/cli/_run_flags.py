@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._scoring import say_stand_in
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,12 +21,19 @@ class RunFlags:
     """Settings given on the command line; each wins over the file, and a list replaces the file's list."""
 
     policy: Annotated[
-        str | None, Parameter(help="Hub id or folder of the language model to train (policy.model).")
+        str | None,
+        Parameter(help="Hub id or folder of the language model to train (policy.model). Default: lab."),
     ] = None
     model: Annotated[
-        str | None, Parameter(name=["--model", "-m"], help="Hub id or folder of the SARM (reward.model).")
+        str | None,
+        Parameter(name=["--model", "-m"], help="Hub id or folder of the SARM (reward.model). Default: lab."),
     ] = None
-    prompts: Annotated[Path | None, Parameter(help="JSON Lines of prompts (data.prompts).")] = None
+    prompts: Annotated[
+        Path | None,
+        Parameter(
+            help="JSON Lines of prompts (data.prompts). Default for the lab policy: lab:train_prompts."
+        ),
+    ] = None
     exclude: Annotated[
         list[Path] | None,
         Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
@@ -93,7 +101,7 @@ class RunFlags:
                 yield items(path, [str(value) for value in values], f"--{flag}")
 
     def config(self, file: Path | None) -> "RunConfig":
-        """The configuration of `file` and these flags.
+        """The configuration of `file` and these flags; says what the embedded world stands in for.
 
         Raises:
             ConfigError: one line for each mistake, naming the file and line or the flag.
@@ -105,4 +113,15 @@ class RunFlags:
             raise ConfigError(
                 f"--human {self.human}: nothing uses the demonstrations", hint="add --beta 0.1sd"
             )
+        say_stand_in(_unset(config))
         return config
+
+
+def _unset(config: "RunConfig") -> list[str]:
+    """The flags of the models and data that neither a file nor a flag named."""
+    keys = {
+        "--policy": (config.policy, "model"),
+        "--model": (config.reward, "model"),
+        "--prompts": (config.data, "prompts"),
+    }
+    return [flag for flag, (section, key) in keys.items() if key not in section.model_fields_set]

@@ -1,16 +1,23 @@
-"""Options that every command with a reward model has, and how it is loaded."""
+"""Options that every command with a reward model has, how it is loaded, and what stands in for it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from sarm_control.console import say
+from sarm_control.embedded import LAB
 
 if TYPE_CHECKING:
     from sarm_control.sarm import RewardModel
 
-Model = Annotated[str, Parameter(name=["--model", "-m"], help="SARM folder or hub id.")]
+Model = Annotated[
+    str | None,
+    Parameter(
+        name=["--model", "-m"], help="SARM folder or hub id. Default: lab, the SARM of the embedded world."
+    ),
+]
 Device = Annotated[str | None, Parameter(help="cpu, cuda, cuda:1 or auto. Default: a GPU if there is one.")]
 Dtype = Annotated[
     str | None, Parameter(help="float32, bfloat16 or float16 for the trunk. Default: the checkpoint's.")
@@ -41,5 +48,24 @@ def load_model(model: str, *, device: str | None, dtype: str | None, max_length:
 
 
 def model_name(model: str) -> str:
-    """What outputs call a model: its hub id, or its folder's name without the path of one machine."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    """What outputs call a model: its hub id, or its folder's name without the path of one machine.
+
+    `lab` is the embedded world; a folder of that name is called `./lab`.
+    """
+    if model == LAB or not Path(model).is_dir():
+        return model
+    name = Path(model).resolve().name
+    return f"./{name}" if name == LAB else name
+
+
+def or_lab(model: str | None, *also_missing: str) -> str:
+    """The model that was asked for, or `lab`; says what the embedded world stands in for."""
+    say_stand_in([*(["--model"] if model is None else []), *also_missing])
+    return LAB if model is None else model
+
+
+def say_stand_in(missing: Sequence[str]) -> None:
+    """One remark when something was not given and the embedded world is used for it."""
+    if missing:
+        named = " or ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+        say(f"no {named} given: the embedded lab, a tiny world for trying things out")

@@ -20,7 +20,7 @@ _AT_LEAST_1 = validators.Number(gte=1)
 _AT_LEAST_0 = validators.Number(gte=0)
 _ABOVE_0 = validators.Number(gt=0)
 
-Base = Annotated[str | None, Parameter(help="Causal language model: hub id or folder.")]
+Base = Annotated[str | None, Parameter(help="Causal language model: hub id, folder, or lab.")]
 Existing = Annotated[
     str | None, Parameter(name=["--model", "-m"], help="Existing SARM: only its head is fitted again.")
 ]
@@ -169,7 +169,10 @@ def _check_sources(
     base: str | None, model: str | None, needed: dict[str, Any], pairs: Sequence[Path] | None
 ) -> None:
     if (base is None) == (model is None):
-        raise ConfigError("give either --base (build everything) or --model (fit a new head)")
+        raise ConfigError(
+            "give either --base (build everything) or --model (fit a new head)",
+            hint="sarm build --base lab --layer 2 --latents 24 --k 6 --pairs lab:preferences -o DIR",
+        )
     if model is not None:
         given = [name for name, value in needed.items() if value is not None]
         if given:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import Device, Dtype, load_model, model_name
+from sarm_control.cli._scoring import Device, Dtype, load_model, model_name, say_stand_in
 from sarm_control.console import progress, say
+from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -16,10 +17,18 @@ if TYPE_CHECKING:
     from sarm_control.evaluation.runs import Compared, Gold
     from sarm_control.evaluation.trained_run import TrainedRun
 
+_EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
+
 
 def compare(
     *runs: Annotated[Path, Parameter(help="Run folders of sarm train; several are compared side by side.")],
-    prompts: Annotated[Path, Parameter(help="JSON Lines of held-out prompts (any row kind).")],
+    prompts: Annotated[
+        Path | None,
+        Parameter(
+            help="JSON Lines of held-out prompts (any row kind). "
+            "Default for runs of the lab policy: lab:held_out_prompts."
+        ),
+    ] = None,
     answers_per_prompt: Annotated[
         int, Parameter(validator=validators.Number(gte=1), help="Answers of each policy to each prompt.")
     ] = 1,
@@ -37,8 +46,8 @@ def compare(
         Parameter(name=["--out", "-o"], help="Folder for the report. Default: compare in the first run."),
     ] = None,
     gold: Annotated[
-        Path | None,
-        Parameter(help="A world of sarm lab build: its gold reward judges every answer too."),
+        str | None,
+        Parameter(help="A world of sarm lab build, or lab: its gold reward judges every answer too."),
     ] = None,
     skip_bad_rows: Annotated[
         Path | None, Parameter(help="Set rows that cannot be used aside in this file.")
@@ -58,7 +67,7 @@ def compare(
     reward into exact contributions of latents: report.html, report.json, ledger.parquet, answers.jsonl.
     """
     if not runs:
-        raise ConfigError("no run folder was given", hint="sarm compare runs/NAME --prompts held_out.jsonl")
+        raise ConfigError("no run folder was given", hint=_EXAMPLE)
     from sarm_control.evaluation.runs import check_same_base, compare_runs
     from sarm_control.evaluation.trained_run import open_run
 
@@ -67,6 +76,7 @@ def compare(
     folder = out or runs[0] / "compare"
     for path in (folder, json_file):
         _check_output(path, overwrite=overwrite)
+    prompts = _prompts(opened, prompts)
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = _settings(opened, prompts, rows, sampling)
@@ -80,7 +90,17 @@ def compare(
     print(f"{folder / 'report.html'}")
 
 
-def _gold(world: Path, rows: "Sequence[Row]") -> "Gold":
+def _prompts(runs: "Sequence[TrainedRun]", given: Path | None) -> Path:
+    """The file of held-out prompts; the embedded world has one for its own policy."""
+    if given is not None:
+        return given
+    if runs[0].config.policy.model != LAB:
+        raise ConfigError("no held-out prompts were given", hint=_EXAMPLE)
+    say_stand_in(["--prompts"])
+    return HELD_OUT_PROMPTS
+
+
+def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     """The world's gold reward, after a look at every prompt."""
     from sarm_control.lab.world import World
 

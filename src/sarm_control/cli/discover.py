@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, load_model, model_name
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    load_model,
+    model_name,
+    or_lab,
+)
 from sarm_control.console import progress, say
+from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -26,8 +36,13 @@ Material = Annotated[
 
 
 def discover(
-    *pairs: Annotated[Path, Parameter(help="JSON Lines of pairs; several files are pooled.")],
-    model: Model,
+    *pairs: Annotated[
+        Path,
+        Parameter(
+            help="JSON Lines of pairs; several files are pooled. Default with the lab model: lab:audit."
+        ),
+    ],
+    model: Model = None,
     out: Annotated[
         Path, Parameter(name=["--out", "-o"], help="Folder for features.json and effects.parquet.")
     ],
@@ -76,21 +91,20 @@ def discover(
     from sarm_control.discovery.discover import Settings, check_column
     from sarm_control.discovery.discover import discover as find
 
-    if not pairs:
-        raise ConfigError("no file of pairs was given", hint="sarm discover --model M pairs.jsonl -o DIR")
+    name, pairs = _sources(model, pairs)
     inputs = [*pairs, *(confirm or [])]
     for path in (out, json_file, write_controls):
         _check_output(path, inputs, overwrite=overwrite)
     selecting, confirming = (_read(files, skip_bad_rows) for files in (pairs, confirm or []))
     check_column([*selecting, *confirming], by)
-    rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
+    rm = load_model(name, device=device, dtype=dtype, max_length=max_length)
     scored = _score(rm, selecting, confirming, batch_tokens)
     found = find(*scored, settings=Settings(alpha=alpha, min_prompts=min_prompts, seed=seed, by=by))
-    names = [path.name for path in pairs]
+    files = [path.name for path in pairs]
     config = {
-        "model": model_name(model),
-        "goal": goal or f"chosen over rejected in {', '.join(names)}",
-        "selection": names,
+        "model": model_name(name),
+        "goal": goal or f"chosen over rejected in {', '.join(files)}",
+        "selection": files,
         "confirm": [path.name for path in confirm or []],
         "alpha": alpha,
         "min_prompts": min_prompts,
@@ -101,6 +115,15 @@ def discover(
     _write(found, out, inputs, config, overwrite=overwrite)
     _write_extras(found, {**config, "material": material}, json_file, write_controls)
     _print(found, top)
+
+
+def _sources(model: str | None, pairs: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
+    """The model and the files of pairs; the embedded world has both."""
+    if pairs:
+        return or_lab(model), pairs
+    if model not in (None, LAB):
+        raise ConfigError("no file of pairs was given", hint="sarm discover --model M pairs.jsonl -o DIR")
+    return or_lab(model, "pairs"), (AUDIT,)
 
 
 def _check_output(path: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> None:

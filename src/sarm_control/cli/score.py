@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, load_model, model_name
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    load_model,
+    model_name,
+    or_lab,
+)
 from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError, OutputError
 
@@ -19,10 +28,12 @@ if TYPE_CHECKING:
 
 
 def score(
-    data: Annotated[Path, Parameter(help="JSON Lines rows with answers.")],
+    data: Annotated[
+        Path | None, Parameter(help="JSON Lines rows with answers; lab:audit is one to try.")
+    ] = None,
     /,
     *,
-    model: Model,
+    model: Model = None,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
     ] = None,
@@ -56,18 +67,21 @@ def score(
     from sarm_control.conversation.rows import read_rows
     from sarm_control.evaluation.scored_rows import annotate, score_rows
 
+    if data is None:
+        raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     edits = _edits(edit or [], edits_file)
     for path in (out, json_file):
         _check_output(path, [data, edits_file, skip_bad_rows], overwrite=overwrite)
     rows = read_rows(data, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
-    rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
+    name = or_lab(model)
+    rm = load_model(name, device=device, dtype=dtype, max_length=max_length)
     for one in edits:
         check_exists(one.latent, rm.config.latents)
     scored = score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress)
     annotated = annotate(rows, scored, edits, top=top)
     summary = _summary(rm, rows, scored, edits)
     config = {
-        "model": model_name(model),
+        "model": model_name(name),
         "head": scored.fingerprint,
         "edits": [str(one) for one in edits],
         "top": top,

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, load_model, model_name
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    load_model,
+    model_name,
+    or_lab,
+)
 from sarm_control.console import progress
 from sarm_control.errors import ConfigError
 
@@ -20,7 +29,7 @@ def verify(
     recorded: Annotated[Path, Parameter(help='Rows {"prompt", "response", "reward"}.')],
     /,
     *,
-    model: Model,
+    model: Model = None,
     steps: Annotated[
         float, Parameter(validator=validators.Number(gte=0), help="Tolerance in bfloat16 steps.")
     ] = 2.0,
@@ -59,7 +68,8 @@ def verify(
         check_writable(json_file)
     latents = _latents(steered_latents)
     records = read_recorded(recorded)
-    rm = load_model(model, device=device, dtype=dtype, max_length=max_length)
+    name = or_lab(model)
+    rm = load_model(name, device=device, dtype=dtype, max_length=max_length)
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)
@@ -67,7 +77,7 @@ def verify(
     result = compare(records, scored, steered_latents=latents, steps=steps, share=share)
     _print(result, steps)
     if json_file is not None:
-        _write(json_file, result, model=model_name(model), steps=steps)
+        _write(json_file, result, model=model_name(name), steps=steps)
     return 0 if result.passed else 1
 
 

@@ -25,6 +25,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits import Edit, parse_edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
+from sarm_control.embedded import LAB, TRAIN_PROMPTS
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -101,8 +102,8 @@ class LoraConfig(_Section):
 class PolicyConfig(_Section):
     """The language model that is trained."""
 
-    model: str = Field(min_length=1)
-    """Hub id or folder of a causal language model with a chat template."""
+    model: str = Field(default=LAB, min_length=1)
+    """Hub id or folder of a causal language model with a chat template; `lab` is the embedded one."""
 
     lora: LoraConfig | None = LoraConfig()
     """Adapters; `null` trains every weight."""
@@ -117,8 +118,8 @@ class PolicyConfig(_Section):
 class RewardConfig(_Section):
     """The SARM that pays the policy, and the controls on it."""
 
-    model: str = Field(min_length=1)
-    """Hub id or folder of a SARM."""
+    model: str = Field(default=LAB, min_length=1)
+    """Hub id or folder of a SARM; `lab` is the embedded one."""
 
     edits: Annotated[tuple[Annotated[Edit, BeforeValidator(_edit)], ...], AfterValidator(_edits_agree)] = ()
     """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`."""
@@ -158,8 +159,9 @@ class RewardConfig(_Section):
 class DataConfig(_Section):
     """What the policy is trained on."""
 
-    prompts: PathText
-    """JSON Lines of prompts (any row kind; only the prompt is used)."""
+    prompts: PathText = TRAIN_PROMPTS
+    """JSON Lines of prompts (any row kind; only the prompt is used); without them the policy `lab` gets the
+    embedded ones, any other is refused."""
 
     human: PathText | None = None
     """JSON Lines of human demonstrations (`prompt`, `response`) for `reward.human_kl`."""
@@ -261,13 +263,13 @@ class CheckpointConfig(_Section):
 class RunConfig(_Section):
     """Everything a training run is made from."""
 
-    policy: PolicyConfig
+    policy: PolicyConfig = PolicyConfig()
     """The language model that is trained."""
 
-    reward: RewardConfig
+    reward: RewardConfig = RewardConfig()
     """The SARM that pays the policy, and the controls on it."""
 
-    data: DataConfig
+    data: DataConfig = DataConfig()
     """What the policy is trained on."""
 
     training: TrainingConfig = TrainingConfig()
@@ -275,6 +277,14 @@ class RunConfig(_Section):
 
     checkpoints: CheckpointConfig = CheckpointConfig()
     """When the state of a run is saved."""
+
+    @model_validator(mode="after")
+    def _prompts_fit_the_policy(self) -> "RunConfig":
+        if self.policy.model != LAB and "prompts" not in self.data.model_fields_set:
+            raise PydanticCustomError(
+                "missing", "missing key 'data.prompts'", {"key": "data", "inner": "prompts"}
+            )
+        return self
 
     @model_validator(mode="after")
     def _human_has_rows(self) -> "RunConfig":

@@ -15,12 +15,7 @@ _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _MISSING = {"missing", "missing_argument"}
 _SECTIONS = {"model_type", "model_attributes_type", "dataclass_type", "dict_type"}
 _BOUNDS = (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<="))
-_SKELETON: dict[str, Any] = {"policy": {}, "reward": {}, "data": {}}
-_FLAGS = {
-    "policy.model": "--policy FOLDER_OR_ID",
-    "reward.model": "--model FOLDER_OR_ID",
-    "data.prompts": "--prompts prompts.jsonl",
-}
+_FLAGS = {"data.prompts": "--prompts prompts.jsonl"}
 _KINDS = {
     "int_": "is not an integer",
     "float_": "is not a number",
@@ -40,7 +35,7 @@ def load_config(path: Path | None, overrides: Sequence[Document] = ()) -> RunCon
     Raises:
         ConfigError: one line for each mistake, with the file and line or the flag it came from.
     """
-    base = read_document(path) if path is not None else Document(dict(_SKELETON), {}, "settings")
+    base = read_document(path) if path is not None else Document({}, {}, "settings")
     return validate(merge(base, *overrides))
 
 
@@ -81,9 +76,9 @@ def _describe(
     item = items[0]
     if item["type"] in _UNKNOWN:
         return _unknown(schema, document, path)
+    path = (*path, *_inner_keys(item))
     if item["type"] in _MISSING:
         return f"{document.origin(path)}: missing key '{dotted(path)}'", _missing_hint(path)
-    path = (*path, *_inner_keys(item))
     if any(other["type"] in _SECTIONS for other in items):
         keys = ", ".join(_keys(schema, path))
         return f"{document.origin(path)}: {dotted(path)}: {_shown(item)} is not a set of keys ({keys})", None
@@ -104,14 +99,12 @@ def _unknown(schema: Any, document: Document, path: Path_) -> tuple[str, str]:
 
 def _missing_hint(path: Path_) -> str:
     key = dotted(path)
-    if len(path) == 1:
-        return f"add a section '{key}:' to the file"
     return f"add it to the file, or pass {_FLAGS.get(key, f'--set {key}=...')}"
 
 
 def _inner_keys(item: Mapping[str, Any]) -> Iterator[str]:
     context = item.get("ctx", {})
-    if item["type"] == "disagreement":
+    if item["type"] in ("disagreement", "missing"):
         yield from (context[name] for name in ("key", "inner") if name in context)
 
 
