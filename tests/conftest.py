@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,20 @@ LLAMA_3_STYLE = (
     "{{ message['content'] | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant<|stop|> {% endif %}"
 )
+
+
+@pytest.fixture(scope="module")
+def no_network() -> Iterator[None]:
+    """Refuses every connection, so that whatever asks the network fails."""
+
+    def refuse(*_: object) -> None:
+        raise ConnectionRefusedError("a test tried to use the network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
 
 
 @pytest.fixture(scope="session")
