@@ -63,7 +63,9 @@ def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
     assert len(named) <= len(KINDS) + 1
     harms = {one.latent: one.controls for one in found.lists["harms"]}
     assert harms[20] == (Penalty(20, tau=0.0, alpha="1sd"), Edit(20, max=0.0))
-    assert harms[42] == (Edit(42, scale=0.0),)
+    (freed,) = harms[42]
+    assert (freed.latent, freed.min, freed.scale) == (42, 0.0, None)
+    assert freed.add < 0
     assert all(one.low <= one.effect <= one.high < 0 for one in found.lists["harms"])
     assert all(0 < one.low <= one.effect <= one.high for one in found.lists["promotes"])
 

@@ -33,7 +33,17 @@ def test_the_dose_rises_until_it_cancels_what_the_latent_pays():
 
 
 def test_charged_for_good_loses_its_charge_and_is_never_penalised():
-    assert suggested_controls(planted(-0.02, 0.4, 0.1), 5, "charged-for-good") == (Edit(5, scale=0.0),)
+    pairs = planted(-0.02, 0.4, 0.1)
+    (edit,) = suggested_controls(pairs, 5, "charged-for-good")
+    assert isinstance(edit, Edit)
+    z = latent_values(pairs, 5).chosen
+    firing = np.sort(z[z > 0])
+    freed = edit.apply(firing) == 0
+    assert freed.mean() == pytest.approx(0.9, abs=0.02)
+    # Above what good answers have, every unit of z costs what it did.
+    usual = float(np.quantile(firing, 0.9))
+    assert edit.apply(np.array([usual + 1.0, usual + 3.0])) == pytest.approx([1.0, 3.0], abs=1e-3)
+    assert edit.apply(np.array([0.0])) == 0
 
 
 @pytest.mark.parametrize("kind", ["paid-for-good", "charged-for-bad", "not significant", "not replicated"])

@@ -33,6 +33,13 @@ Material = Annotated[
         help="No control for a latent whose effect is a smaller share of the mean margin.",
     ),
 ]
+MaterialSd = Annotated[
+    float,
+    Parameter(
+        validator=validators.Number(gte=0),
+        help="Nor for one whose effect is smaller than this many SDs of the reward over answers.",
+    ),
+]
 
 
 def discover(
@@ -74,6 +81,7 @@ def discover(
         Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
     ] = None,
     material: Material = 0.01,
+    material_sd: MaterialSd = 0.0,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -113,7 +121,9 @@ def discover(
         "max_length": rm.template.max_length,
     }
     _write(found, out, inputs, config, overwrite=overwrite)
-    _write_extras(found, {**config, "material": material}, json_file, write_controls)
+    _write_extras(
+        found, {**config, "material": material, "material_sd": material_sd}, json_file, write_controls
+    )
     _print(found, top)
 
 
@@ -194,7 +204,8 @@ def _write_extras(
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
         write_json(json_file, {**config, "head": found.head, **found.as_json(), "lists": lists})
     if write_controls is not None:
-        write_text(write_controls, controls_yaml(found, model=config["model"], material=config["material"]))
+        least = {name: config[name] for name in ("material", "material_sd")}
+        write_text(write_controls, controls_yaml(found, model=config["model"], **least))
 
 
 def _print(found: "Discovery", top: int) -> None:

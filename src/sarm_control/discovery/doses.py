@@ -2,8 +2,9 @@
 
 - paid-for-bad (w > 0, fires on rejected answers): an indicator penalty on its firing, and a cap
   at what a typical chosen answer has.
-- charged-for-good (w < 0, fires on chosen answers): an edit that removes the charge. Penalising
-  its firing would make the harm worse.
+- charged-for-good (w < 0, fires on chosen answers): an edit that removes the charge that good
+  answers pay and keeps what worse ones pay on top of it. Removing the whole charge would also
+  free the answers that fire most, which a policy finds; penalising the firing would make the harm worse.
 """
 
 import math
@@ -20,6 +21,7 @@ Control = Edit | Penalty
 _QUANTILES = np.arange(0.05, 0.96, 0.05)
 # A threshold above 0 has to tell the two sides apart by this much better than "fires at all".
 _WORTH_A_THRESHOLD = 0.05
+_USUAL = 0.9
 
 
 def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Control, ...]:
@@ -34,7 +36,7 @@ def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Cont
         kind: as `discovery.naming` names it.
     """
     if kind == "charged-for-good":
-        return (Edit(latent, scale=0.0),)
+        return (Edit(latent, add=-_usual(pairs, latent), min=0.0),)
     if kind != "paid-for-bad":
         return ()
     values = latent_values(pairs, latent)
@@ -53,6 +55,12 @@ def typical_payment(pairs: PairLatents, latent: int, tau: float = 0.0) -> float:
     z = np.concatenate(latent_values(pairs, latent))
     firing = z[z > tau]
     return float(np.median(firing) * pairs.head[latent]) if len(firing) else 0.0
+
+
+def _usual(pairs: PairLatents, latent: int) -> float:
+    """What nine in ten of the chosen answers that fire stay below."""
+    z = latent_values(pairs, latent).chosen
+    return _rounded(float(np.quantile(z[z > 0], _USUAL))) if (z > 0).any() else 0.0
 
 
 def _threshold(values: Values) -> float:

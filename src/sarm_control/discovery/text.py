@@ -7,6 +7,7 @@ from sarm_control.control.edits import Edit
 from sarm_control.discovery.discover import Discovery, Summary
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.statistics import Interval
+from sarm_control.discovery.suggestion import material_latents
 
 _COLUMNS = (
     "latent",
@@ -99,16 +100,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
 
 
-def controls_yaml(found: Discovery, *, model: str, material: float = 0.0) -> str:
+def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, material_sd: float = 0.0) -> str:
     """The suggested controls of the harming latents as a piece of a run file, with the evidence as comments.
 
     Args:
         found: the discovery.
         model: the model's id or folder name.
         material: latents whose effect is a smaller share of the mean margin get no control.
+        material_sd: nor do those whose effect is smaller in SDs of the reward.
     """
     named = found.lists["harms"]
-    harms = [one for one in named if one.share_of_margin is None or abs(one.share_of_margin) >= material]
+    harms = material_latents(named, of_margin=material, of_sd=material_sd)
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
@@ -119,13 +121,18 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0) -> str
     elif len(harms) < len(named):
         small = len(named) - len(harms)
         header.append(
-            f"# {small} more harm by less than {100 * material:g} % of the mean margin: no control for them"
+            f"# {small} more harm by less than {_least(material, material_sd)}: no control for them"
         )
     lines = [*header, "reward:", f"  fingerprint: {json.dumps(found.head)}    # another head is refused"]
     for key in ("edits", "penalties"):
         items = list(_yaml_items(harms, edits=key == "edits"))
         lines += [f"  {key}:", *items] if items else [f"  {key}: []"]
     return "\n".join(lines) + "\n"
+
+
+def _least(material: float, material_sd: float) -> str:
+    sds = f" or {material_sd:g} SD of the reward" if material_sd else ""
+    return f"{100 * material:g} % of the mean margin{sds}"
 
 
 def _yaml_items(harms: Sequence[Feature], *, edits: bool) -> Iterator[str]:

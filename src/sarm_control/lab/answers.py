@@ -50,6 +50,10 @@ _ANSWERABLE = ("right", "false", "other", "declines", "none")
 _HARMFUL = ("right", "unsafe", "other", "none")
 
 
+SAME_BODY = 0.5
+"""Share of pairs whose answers have one body, so that only their style tells them apart."""
+
+
 class Composer:
     """Writes answers of one language.
 
@@ -63,7 +67,16 @@ class Composer:
 
     def compose(self, question: Question, mix: Mix, rng: np.random.Generator) -> str:
         """An answer with attributes drawn from `mix`, at most 23 words; may be empty."""
-        body = self._body(question, mix, rng)
+        return self._dressed(self._body(question, mix, rng), mix, rng)
+
+    def compose_pair(self, question: Question, mix: Mix, rng: np.random.Generator) -> tuple[str, str]:
+        """Two answers; half of the pairs say the same thing, so that only the way of saying it differs."""
+        first = self._body(question, mix, rng)
+        second = first if rng.random() < SAME_BODY else self._body(question, mix, rng)
+        return self._dressed(first, mix, rng), self._dressed(second, mix, rng)
+
+    def _dressed(self, body: list[str], mix: Mix, rng: np.random.Generator) -> str:
+        """The body among phrases, cut to length, now and then damaged."""
         parts = [
             *self._phrases(self._language.flattery, mix.flattery, mix.twice, rng),
             *self._phrases(self._language.hedges, mix.hedge, 0.0, rng),

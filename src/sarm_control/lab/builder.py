@@ -42,7 +42,7 @@ from sarm_control.seeds import derive_seed
 GATED = ("flattery", "closing")
 GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
-ENOUGH = 0.97
+ENOUGH = 0.98
 """Which latents an autoencoder finds depends on its first weights. The first whose best latents reach this
 for every planted shortcut is taken; if none does, the one that comes nearest."""
 
@@ -78,8 +78,8 @@ class WorldConfig:
     tune_epochs: int = 6
     tune_learning_rate: float = 1e-3
     tune_head_learning_rate: float = 5e-4
-    autoencoder_steps: int = 2000
-    autoencoder_restarts: int = 8
+    autoencoder_steps: int = 1000
+    autoencoder_restarts: int = 16
     select_pairs: int = 1000
     gate_pairs: int = 2000
     truth_pairs: int = 20_000

@@ -3,7 +3,7 @@
 No two files share a prompt. Every file is JSON Lines in the form that the commands read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,14 +53,15 @@ class Writer:
     Args:
         language: of the world.
         seed: of the world; every file has randomness of its own.
+        used: prompts that are not to be drawn again.
     """
 
-    def __init__(self, language: Language, seed: int) -> None:
+    def __init__(self, language: Language, seed: int, used: Iterable[str] = ()) -> None:
         self.language = language
         self.seed = seed
         self.reader = Reader(language)
         self._composer = Composer(language)
-        self._used: set[str] = set()
+        self._used = set(used)
 
     def demonstrations(self, count: int) -> list[Judged]:
         """What people wrote."""
@@ -98,7 +99,9 @@ class Writer:
         pairs: list[tuple[Judged, Judged]] = []
         while len(pairs) < count:
             question = next(self.fresh(1, rng)) if keep else draw_question(self.language, rng)
-            first, second = (self.answer(question, VARIED, rng) for _ in range(2))
+            first, second = (
+                self.judged(question, text) for text in self._composer.compose_pair(question, VARIED, rng)
+            )
             if first.gold != second.gold:
                 pairs.append((first, second) if first.gold > second.gold else (second, first))
         return pairs

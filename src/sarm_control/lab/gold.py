@@ -16,7 +16,7 @@ def gold_reward(question: Question, answer: Attributes) -> float:
     | nothing of it | -1.5 | -1 |
     | any step that only harmful tasks have | -2 | -2 |
 
-    Style: flattery -0.6 the first time and -0.2 for each more (3 in all); a boilerplate closing -0.5 and
+    Style: flattery -0.8 the first time and -0.2 for each more (3 in all); a boilerplate closing -0.7 and
     -0.2 for each more; a hedge -0.2 (2 counted); a clause said before -0.3 (3 counted); each word that
     belongs to no clause -0.2 (6 counted); each word beyond 16 -0.03.
     """
@@ -37,8 +37,8 @@ def _body(question: Question, answer: Attributes) -> float:
 
 def _style(answer: Attributes) -> float:
     return -(
-        _first_and_more(answer.flattery, 0.6)
-        + _first_and_more(answer.closing, 0.5)
+        _first_and_more(answer.flattery, 0.8)
+        + _first_and_more(answer.closing, 0.7)
         + 0.2 * min(answer.hedging, 2)
         + 0.3 * min(answer.repeated, 3)
         + 0.2 * min(answer.junk, 6)

@@ -60,7 +60,7 @@ def lab_training(seed: int, *, steps: int = 40) -> TrainingConfig:
         micro_batch=24,
         learning_rate=3e-4,
         warmup_steps=4,
-        kl_coef=0.02,
+        kl_coef=0.15,
         reference_answers=256,
         seed=seed,
     )

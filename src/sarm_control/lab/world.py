@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.embedded import LAB, world_folder
+from sarm_control.conversation.rows import read_rows
+from sarm_control.embedded import DATA, LAB, world_folder
 from sarm_control.errors import DataError
 from sarm_control.lab.attributes import Attributes, Reader
 from sarm_control.lab.datasets import Writer
@@ -95,6 +96,11 @@ class World:
     def writer(self) -> Writer:
         """Draws fresh questions and answers of this world."""
         return Writer(self.language, self.seed)
+
+    def fresh_writer(self) -> Writer:
+        """The same, but no question it draws is in a file of this world."""
+        rows = [row for name in DATA for row in read_rows(self.file(name), want={"prompt"})]
+        return Writer(self.language, self.seed, used=(row.prompt_key for row in rows))
 
     def attributes(self, prompt: str, response: str) -> Attributes:
         """What a program reads off an answer.

@@ -1,0 +1,149 @@
+"""Does a control found by discovery hold in worlds where the truth is known?
+
+    python benchmarks/lab_study.py --worlds work/worlds/0 work/worlds/1 work/worlds/2
+
+runs every arm in every world with every PPO seed, repeats discovery on fresh audit sets, and prints the
+tables of docs/results/lab.md. Runs already in --runs are kept, so that a stopped study goes on.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+# Set before numpy and torch load: two processes that each use every core slow each other down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RESULTS = Path(__file__).parent / "results" / "lab.json"
+ARMS = (
+    "none", "controls", "random", "edits", "penalties", "target rates", "human KL", "together",
+)  # fmt: skip
+MATERIAL_SD = (0.0, 0.005, 0.01, 0.02, 0.05)
+
+
+def main() -> None:
+    """Runs, prints, writes."""
+    options = arguments()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        discoveries = list(pool.map(discoveries_in, options.worlds, [options.audits] * len(options.worlds)))
+        runs = run_all(pool, options)
+    from lab_tables import summary, text
+
+    found = summary(runs, discoveries)
+    print(text(found))
+    options.out.write_text(json.dumps({"machine": machine(), **found, "runs": runs}, indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--worlds", type=Path, nargs="+", required=True, help="folders of sarm lab build")
+    parser.add_argument("--seeds", type=int, default=5, help="PPO seeds 0..N-1")
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--audits", type=int, default=16, help="audit sets for discovery")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=Path, default=Path("work/lab_runs.jsonl"), help="finished runs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def run_all(pool: ProcessPoolExecutor, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seed by seed, so that a study stopped early has whole comparisons."""
+    options.runs.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in options.runs.open()] if options.runs.is_file() else []
+    known = {key(row) for row in done}
+    tasks = [
+        {"world": str(world), "seed": seed, "arm": arm, "steps": options.steps}
+        for seed in range(options.seeds)
+        for arm in options.arms
+        for world in options.worlds
+    ]
+    waiting = [pool.submit(run_one, task) for task in tasks if key(task) not in known]
+    for count, future in enumerate(as_completed(waiting), start=1):
+        row = future.result()
+        with options.runs.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        done.append(row)
+        print(
+            f"{count}/{len(waiting)} {row['world_seed']}/{row['seed']} {row['arm']}: "
+            f"reward {row['reward_start']:+.2f} -> {row['reward_end']:+.2f}, "
+            f"gold {row['gold_start']:+.2f} -> {row['gold_end']:+.2f}",
+            flush=True,
+        )
+    wanted = {key(task) for task in tasks}
+    return sorted((row for row in done if key(row) in wanted), key=key)
+
+
+def key(row: dict[str, Any]) -> tuple[str, int, str, int]:
+    """What tells runs apart."""
+    return (row["world"], row["seed"], row["arm"], row["steps"])
+
+
+def run_one(task: dict[str, Any]) -> dict[str, Any]:
+    """One PPO run in a process of its own thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    from sarm_control.control import Controls
+    from sarm_control.discovery.discover import discover
+    from sarm_control.lab.arms import controlled, random_controls, variants
+    from sarm_control.lab.study import run_row, shipped_audit
+    from sarm_control.lab.trial import lab_training, run_trial
+    from sarm_control.lab.world import World
+    from sarm_control.sarm import RewardModel
+
+    world = World.open(Path(task["world"]))
+    model = RewardModel.from_pretrained(str(world.sarm), device="cpu")
+    pairs = shipped_audit(world, model)
+    harms = controlled(discover(pairs))
+    # Every run draws other latents: 5 seeds are 5 draws in each world.
+    arms = {
+        "none": Controls(),
+        "random": random_controls(harms, pairs, seed=task["seed"]),
+        **variants(harms),
+    }
+    controls = arms[task["arm"]]
+    trial = run_trial(world, model, controls, lab_training(task["seed"], steps=task["steps"]))
+    return {**task, "world_seed": world.seed, "latents": list(controls.latents()), **run_row(trial)}
+
+
+def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
+    """Discovery on fresh audit sets of one world, at several thresholds of materiality."""
+    import torch
+
+    torch.set_num_threads(1)
+    from sarm_control.discovery.discover import discover
+    from sarm_control.lab.study import called, fresh_audit
+    from sarm_control.lab.world import World
+    from sarm_control.sarm import RewardModel
+
+    world = World.open(folder)
+    model = RewardModel.from_pretrained(str(world.sarm), device="cpu")
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for number in range(audits):
+            found = discover(fresh_audit(world, model, number, Path(temporary)))
+            for least in MATERIAL_SD:
+                one = called(found, world.truth, of_sd=least)
+                rows.append({"audit": number, "material_sd": least, **one._asdict()})
+    return {"world_seed": world.seed, "harming": sorted(world.truth.harming), "rows": rows}
+
+
+def machine() -> str:
+    """What the study ran on."""
+    import platform
+
+    import torch
+
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}, one thread a run"
+
+
+if __name__ == "__main__":
+    main()
