@@ -3,14 +3,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+# Nothing is downloaded: the demo runs on the world inside the package.
+demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: test lint types real
+.PHONY: demo test lint types wheel slow real
 .DEFAULT_GOAL := test
 
 test: $(VENV)/.installed
 	$(BIN)/pytest -q
+
+demo: $(VENV)/.installed
+	$(BIN)/sarm demo
+
+# Tests that take minutes each, such as making the embedded world again.
+slow: $(VENV)/.installed
+	$(BIN)/pytest -q -m minutes
+
+wheel:
+	.ci/wheel
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results" / "lab.json"
 ARMS = (
     "none", "controls", "random", "edits", "penalties", "target rates", "human KL", "together",
 )  # fmt: skip
+MAIN = 3
 MATERIAL_SD = (0.0, 0.005, 0.01, 0.02, 0.05)
 
 
@@ -55,14 +56,16 @@ def arguments() -> argparse.Namespace:
 
 
 def run_all(pool: ProcessPoolExecutor, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seed by seed, so that a study stopped early has whole comparisons."""
+    """The three main arms first, then seed by seed, so that a study stopped early has whole comparisons."""
     options.runs.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in options.runs.open()] if options.runs.is_file() else []
     known = {key(row) for row in done}
+    parts = (options.arms[:MAIN], options.arms[MAIN:])
     tasks = [
         {"world": str(world), "seed": seed, "arm": arm, "steps": options.steps}
+        for arms in parts
         for seed in range(options.seeds)
-        for arm in options.arms
+        for arm in arms
         for world in options.worlds
     ]
     waiting = [pool.submit(run_one, task) for task in tasks if key(task) not in known]

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import Device, Dtype, load_model, model_name, say_stand_in
+from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
+from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError, OutputError
@@ -14,7 +15,7 @@ from sarm_control.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Row
     from sarm_control.evaluation.answering import Sampling
-    from sarm_control.evaluation.runs import Compared, Gold
+    from sarm_control.evaluation.runs import Gold
     from sarm_control.evaluation.trained_run import TrainedRun
 
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
@@ -79,12 +80,12 @@ def compare(
     prompts = _prompts(opened, prompts)
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
-    settings = _settings(opened, prompts, rows, sampling)
+    settings = comparison_settings(opened, prompts, rows, sampling)
     rm = load_model(opened[0].config.reward.model, device=device, dtype=dtype, max_length=None)
     judge = None if gold is None else _gold(gold, rows)
     found = compare_runs(opened, rows, rm, sampling, gold=judge, device=device, progress=progress)
-    report = _report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)
-    _write(report, found, folder, json_file, overwrite=overwrite)
+    report = comparison_report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)
+    write_comparison(report, found, folder, json_file, overwrite=overwrite)
     for sentence in report["headline"]:
         print(sentence)
     print(f"{folder / 'report.html'}")
@@ -146,54 +147,3 @@ def _sampling(
     return Sampling(
         answers_per_prompt, max_new_tokens or training.max_new_tokens, training.temperature, seed, batch
     )
-
-
-def _settings(
-    runs: "Sequence[TrainedRun]", prompts: Path, rows: "Sequence[Row]", sampling: "Sampling"
-) -> dict[str, Any]:
-    from sarm_control.evaluation.runs import trained_on
-
-    for run in runs:
-        steps = run.config.training.steps
-        if run.checkpoint.step < steps:
-            say(f"{run.path}: step {run.checkpoint.step} of {steps} is compared; the run is not finished")
-    seen = trained_on(runs, rows)
-    if seen:
-        say(f"warning: {seen} of {len(rows)} prompts are among those trained on")
-    first = runs[0].config
-    return {
-        "prompts_file": prompts.name,
-        "prompts": len(rows),
-        "trained_on": seen,
-        "answers": len(rows) * sampling.answers_per_prompt,
-        "answers_per_prompt": sampling.answers_per_prompt,
-        "max_new_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "seed": sampling.seed,
-        "base_policy": model_name(first.policy.model),
-        "reward_model": model_name(first.reward.model),
-    }
-
-
-def _report(found: "Compared", settings: dict[str, Any], prompts: Path, dtype: str | None) -> dict[str, Any]:
-    from sarm_control.files import manifest
-
-    record = manifest("compare", inputs=[prompts], config={**settings, "dtype": dtype}, seed=settings["seed"])
-    return {**found.comparison.report, "settings": settings, "manifest": record}
-
-
-def _write(
-    report: dict[str, Any], found: "Compared", folder: Path, json_file: Path | None, *, overwrite: bool
-) -> None:
-    from sarm_control.evaluation.ledger_table import write_ledger
-    from sarm_control.files import atomic_folder, write_json, write_jsonl
-    from sarm_control.report.page import write_report
-
-    with atomic_folder(folder, overwrite=overwrite) as temporary:
-        write_json(temporary / "report.json", report)
-        write_report(temporary / "report.json", temporary / "report.html")
-        write_ledger(temporary / "ledger.parquet", found.comparison.ledgers)
-        write_jsonl(temporary / "answers.jsonl", found.answers)
-        write_json(temporary / "manifest.json", report["manifest"])
-    if json_file is not None:
-        write_json(json_file, report)

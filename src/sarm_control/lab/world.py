@@ -17,7 +17,7 @@ from sarm_control.lab.attributes import Attributes, Reader
 from sarm_control.lab.datasets import Writer
 from sarm_control.lab.gold import gold_reward
 from sarm_control.lab.language import Language
-from sarm_control.lab.questions import Questions
+from sarm_control.lab.questions import Question, Questions
 from sarm_control.lab.truth import Truth
 
 FORMAT = "sarm-lab-1"
@@ -102,8 +102,8 @@ class World:
         rows = [row for name in DATA for row in read_rows(self.file(name), want={"prompt"})]
         return Writer(self.language, self.seed, used=(row.prompt_key for row in rows))
 
-    def attributes(self, prompt: str, response: str) -> Attributes:
-        """What a program reads off an answer.
+    def question(self, prompt: str) -> Question:
+        """What a prompt asks.
 
         Raises:
             DataError: the prompt is not of this world.
@@ -111,7 +111,15 @@ class World:
         question = self._questions.read(prompt)
         if question is None:
             raise DataError(f"no prompt of this world: {prompt[:80]!r}")
-        return self._reader.read(question, response)
+        return question
+
+    def attributes(self, prompt: str, response: str) -> Attributes:
+        """What a program reads off an answer.
+
+        Raises:
+            DataError: the prompt is not of this world.
+        """
+        return self._reader.read(self.question(prompt), response)
 
     def gold(self, prompts: Sequence[str], responses: Sequence[str]) -> NDArray[np.float64]:
         """[N] gold rewards.
@@ -122,7 +130,5 @@ class World:
         return np.array([self._gold(*row) for row in zip(prompts, responses, strict=True)], dtype=np.float64)
 
     def _gold(self, prompt: str, response: str) -> float:
-        question = self._questions.read(prompt)
-        if question is None:
-            raise DataError(f"no prompt of this world: {prompt[:80]!r}")
+        question = self.question(prompt)
         return gold_reward(question, self._reader.read(question, response))

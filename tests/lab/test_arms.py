@@ -1,0 +1,104 @@
+"""Oracle and property tests of the arms of a trial and of what a study makes of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sarm_control.control import Edit, Penalty
+from sarm_control.discovery.features import Feature
+from sarm_control.discovery.suggestion import material_latents, suggested
+from sarm_control.errors import DataError
+from sarm_control.lab.arms import NEAREST, matched, variants
+from sarm_control.lab.study import judge, mean_of_runs
+from sarm_control.lab.truth import Truth
+
+
+def feature(latent, *controls, effect_sd=-0.1, share=-0.2):
+    return Feature(
+        latent=latent, kind="paid-for-bad", weight=0.1, effect=-0.1, low=-0.2, high=-0.05, p=0.001, q=0.01,
+        q_confirm=0.01, effect_sd=effect_sd, share_of_margin=share, rate_chosen=0.1, rate_rejected=0.3,
+        auroc=0.4, controls=controls,
+    )  # fmt: skip
+
+
+HARMS = (
+    feature(3, Penalty(3, tau=0.5, alpha="1.2sd"), Edit(3, max=0.0)),
+    feature(7, Edit(7, add=-1.5, min=0.0), effect_sd=-0.004, share=-0.03),
+)
+
+
+def truth(d_z, effect, error):
+    zeros = np.zeros(len(d_z))
+    return Truth(
+        "head", 100, np.array(effect), np.array(error), np.array(d_z), zeros, zeros, ("junk",) * len(d_z), zeros
+    )
+
+
+def test_each_kind_alone_is_a_part_of_the_suggestion_and_together_holds_all():
+    arms = variants(HARMS)
+    assert arms["controls"] == suggested(HARMS)
+    assert (arms["edits"].edits, arms["edits"].penalties) == (arms["controls"].edits, ())
+    assert (arms["penalties"].edits, arms["penalties"].penalties) == ((), arms["controls"].penalties)
+    assert [(one.latent, one.tau, one.alpha) for one in arms["target rates"].penalties] == [(3, 0.5, None)]
+    assert arms["together"].human_kl == arms["human KL"].human_kl is not None
+    assert (arms["together"].edits, arms["together"].penalties) == (
+        arms["controls"].edits,
+        arms["controls"].penalties,
+    )
+
+
+def test_small_effects_get_no_control_by_either_measure():
+    assert [one.latent for one in material_latents(HARMS)] == [3, 7]
+    assert [one.latent for one in material_latents(HARMS, of_sd=0.01)] == [3]
+    assert [one.latent for one in material_latents(HARMS, of_margin=0.05)] == [3]
+    assert material_latents(HARMS, of_sd=0.2) == ()
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**31), size=st.integers(12, 60), count=st.integers(1, 5))
+def test_matched_latents_are_others_distinct_alive_and_near(seed, size, count):
+    rng = np.random.default_rng(seed)
+    rate, weight = rng.uniform(0.01, 0.6, size), rng.lognormal(-3, 1, size)
+    rate[0] = 0.0
+    called = rng.choice(np.arange(1, size), count, replace=False).tolist()
+    drawn = matched(rate, weight, called, seed=seed)
+    assert drawn == matched(rate, weight, called, seed=seed)
+    assert len({*drawn, *called}) == 2 * count
+    assert 0 not in drawn
+    # The first is drawn among the nearest of all others in the standardised plane.
+    alive = rate > 0
+    plane = np.column_stack([rate, np.log(weight + 1e-6)])
+    plane = (plane - plane[alive].mean(axis=0)) / plane[alive].std(axis=0)
+    others = [i for i in range(1, size) if i not in called]
+    near = sorted(others, key=lambda i: np.linalg.norm(plane[i] - plane[called[0]]))[:NEAREST]
+    assert drawn[0] in near
+
+
+def test_too_few_other_latents_are_refused():
+    with pytest.raises(DataError, match="1 other latents fire, 2 are to be matched"):
+        matched(np.array([0.2, 0.3, 0.1]), np.ones(3), [0, 1], seed=0)
+
+
+def test_called_latents_are_judged_by_the_planted_truth():
+    # 0 and 1 harm by d_z; 2 harms a little but surely; 3 is not below zero by two errors; 4 promotes.
+    known = truth(
+        [-0.4, -0.21, -0.05, -0.01, 0.3], [-0.4, -0.2, -0.1, -0.01, 0.3], [0.01, 0.01, 0.01, 0.02, 0.01]
+    )
+    found = judge([0, 2, 3, 4], known)
+    assert (found.found, found.harming, found.false) == (1, 2, 2)
+    assert found.recall == 0.5
+    assert found.precision == 0.5
+    nothing = judge([], known)
+    assert nothing.recall == 0.0
+    assert nothing.precision is None
+    assert judge([4], truth([0.1] * 5, [0.1] * 5, [0.01] * 5)).recall is None
+
+
+def test_the_interval_over_runs_is_students():
+    values = [0.3, 0.9, -0.1, 0.4, 0.6]
+    found = mean_of_runs(values)
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert mean_of_runs([0.5]).low is None
