@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory, no_network: None) -> tuple[Path, str]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a demo, and what it printed."""
     import contextlib
     import io
@@ -19,9 +19,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, no_network: None) -> tuple[P
     folder = tmp_path_factory.mktemp("demo")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        code = main(
-            ["-q", "demo", "--steps", "1", "-o", str(folder / "a"), "--json", str(folder / "a.json")]
-        )
+        code = main(["-q", "demo", "--steps", "1", "-o", str(folder / "a"), "--json", str(folder / "a.json")])
     assert code == 0
     return folder, printed.getvalue()
 

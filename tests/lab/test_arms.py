@@ -30,10 +30,8 @@ HARMS = (
 
 
 def truth(d_z, effect, error):
-    zeros = np.zeros(len(d_z))
-    return Truth(
-        "head", 100, np.array(effect), np.array(error), np.array(d_z), zeros, zeros, ("junk",) * len(d_z), zeros
-    )
+    zeros, names = np.zeros(len(d_z)), ("junk",) * len(d_z)
+    return Truth("head", 100, np.array(effect), np.array(error), np.array(d_z), zeros, zeros, names, zeros)
 
 
 def test_each_kind_alone_is_a_part_of_the_suggestion_and_together_holds_all():

@@ -112,8 +112,7 @@ def discover(
     config = {
         "model": model_name(name),
         "goal": goal or f"chosen over rejected in {', '.join(files)}",
-        "selection": files,
-        "confirm": [path.name for path in confirm or []],
+        **{"selection": files, "confirm": [path.name for path in confirm or []]},
         "alpha": alpha,
         "min_prompts": min_prompts,
         "by": by,
@@ -121,9 +120,8 @@ def discover(
         "max_length": rm.template.max_length,
     }
     _write(found, out, inputs, config, overwrite=overwrite)
-    _write_extras(
-        found, {**config, "material": material, "material_sd": material_sd}, json_file, write_controls
-    )
+    least = {"material": material, "material_sd": material_sd}
+    _write_extras(found, config, least, json_file, write_controls)
     _print(found, top)
 
 
@@ -195,16 +193,19 @@ def _write(
 
 
 def _write_extras(
-    found: "Discovery", config: dict[str, Any], json_file: Path | None, write_controls: Path | None
+    found: "Discovery",
+    config: dict[str, Any],
+    least: dict[str, float],
+    json_file: Path | None,
+    write_controls: Path | None,
 ) -> None:
     from sarm_control.discovery.text import controls_yaml
     from sarm_control.files import write_json, write_text
 
     if json_file is not None:
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
-        write_json(json_file, {**config, "head": found.head, **found.as_json(), "lists": lists})
+        write_json(json_file, {**config, **least, "head": found.head, **found.as_json(), "lists": lists})
     if write_controls is not None:
-        least = {name: config[name] for name in ("material", "material_sd")}
         write_text(write_controls, controls_yaml(found, model=config["model"], **least))
 
 

@@ -6,7 +6,7 @@ A change counts as one only when its interval leaves out 0; otherwise it reads "
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sarm_control.evaluation.comparison import HUMAN, KL, LENGTH, REWARD
+from sarm_control.evaluation.comparison import GOLD, HUMAN, KL, LENGTH, REWARD
 from sarm_control.evaluation.wording import bracket, decimals, number
 
 NO_CHANGE = "no clear change"
@@ -63,7 +63,8 @@ def _scaled(interval: Mapping[str, Any], scale: float) -> dict[str, float | None
 def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str, Mapping[str, Any]]) -> str:
     sd = arm["reward_sd"]
     in_sd = f", {number(changes[REWARD]['mean'] / sd, 2, sign=True)} SD" if sd > 0 else ""
-    parts = [*_firing(arm, changes)]
+    parts = [f"gold {change_in_words(changes[GOLD])}"] if GOLD in changes else []
+    parts += _firing(arm, changes)
     if HUMAN in changes:
         parts.append(f"the divergence from the human latents {change_in_words(changes[HUMAN], unit='nats')}")
     parts.append(f"the unedited reward {change_in_words(changes[REWARD], after=in_sd)}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sarm_control.evaluation.comparison import ENDED, GOLD, KL, LENGTH, REWARD
 from sarm_control.evaluation.wording import decimals, number
 from sarm_control.report.charts import Bar, Series, bar_chart, interval_plot, line_chart, window
 from sarm_control.report.markup import Html, element, join
@@ -22,6 +23,7 @@ _CHANGE_UNITS = {
     "nats": "nats an answer",
 }
 _PANELS = 8
+_WHOLE = (GOLD, REWARD, KL, LENGTH, ENDED)
 
 
 def ledger_figure(ledger: Mapping[str, Any], *, name: str, top: int = 12) -> Html:
@@ -88,13 +90,10 @@ def curve_figures(arms: Sequence[Mapping[str, Any]]) -> Html:
 
 def _plotted(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     rows = [item for item in report["arms"][0]["measures"] if item["change"] or item["unit"] == "nats"]
-    keep = [
-        item
-        for item in rows
-        if item["key"] in ("reward/model", "objective/kl", "answer/length", "answer/ended")
-        or item["key"].startswith(("latent/", "penalty/"))
-    ]
-    return keep[:_PANELS]
+    whole = [item for item in rows if item["key"] in _WHOLE]
+    latents = [item for item in rows if item["key"].startswith(("latent/", "penalty/"))]
+    # What happened to the answers comes before what happened to each of many latents.
+    return sorted(whole, key=lambda item: _WHOLE.index(item["key"])) + latents[: _PANELS - len(whole)]
 
 
 def _points(report: Mapping[str, Any], measure: Mapping[str, Any]) -> list[Bar]:
