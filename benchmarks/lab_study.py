@@ -32,8 +32,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        discoveries = list(pool.map(discoveries_in, options.worlds, [options.audits] * len(options.worlds)))
         runs = run_all(pool, options)
+        discoveries = list(pool.map(discoveries_in, options.worlds, [options.audits] * len(options.worlds)))
     from lab_tables import summary, text
 
     found = summary(runs, discoveries)

@@ -1,6 +1,7 @@
 """The tables of `lab_study.py`: what is asked of the runs, with intervals, and a null printed as null."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from sarm_control.lab.study import mean_of_runs
 
 Runs = list[dict[str, Any]]
+ALL = "all"
 
 
 def summary(runs: Runs, discoveries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -17,13 +19,13 @@ def summary(runs: Runs, discoveries: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "worlds": worlds,
         "seeds": sorted({row["seed"] for row in runs}),
-        "arms": {arm: {str(w): _arm(runs, w, arm) for w in [*worlds, None]} for arm in arms},
+        "arms": {arm: _by_world(worlds, lambda w, arm=arm: _arm(runs, w, arm)) for arm in arms},
         "against_none": {
-            arm: {str(w): _against(runs, w, arm, "none") for w in [*worlds, None]}
+            arm: _by_world(worlds, lambda w, arm=arm: _against(runs, w, arm, "none"))
             for arm in arms
             if arm != "none"
         },
-        "controls_against_random": {str(w): _against(runs, w, "controls", "random") for w in [*worlds, None]},
+        "controls_against_random": _by_world(worlds, lambda w: _against(runs, w, "controls", "random")),
         "hacking": {str(w): _hacking(runs, w) for w in worlds},
         "discovery": [_discovery(one) for one in discoveries],
     }
@@ -31,7 +33,7 @@ def summary(runs: Runs, discoveries: list[dict[str, Any]]) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """The summary for people, as Markdown."""
-    worlds = [*map(str, found["worlds"]), "None"]
+    worlds = [*map(str, found["worlds"]), ALL]
     heads = [*(f"world {w}" for w in found["worlds"]), "all"]
     lines = [f"Worlds {found['worlds']}, PPO seeds {found['seeds']}. 95 % t intervals over runs.", ""]
     for name, title in (
@@ -56,6 +58,10 @@ def text(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     columns = ["world", "least effect, SD", "recall", "precision", "called", "harming", "audit sets"]
     return "\n".join([*lines, *_table(columns, rows)])
+
+
+def _by_world(worlds: list[int], of: Callable[[int | None], dict[str, Any]]) -> dict[str, Any]:
+    return {**{str(world): of(world) for world in worlds}, ALL: of(None)}
 
 
 def _arm(runs: Runs, world: int | None, arm: str) -> dict[str, Any]:

@@ -42,16 +42,14 @@ def test_the_numbers_for_machines_are_those_of_the_report(shown):
     assert not set(report["arms"][2]["controlled"]) & set(found["discovery"]["latents"])
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_does_not(shown):
+def test_the_same_seed_gives_the_same_numbers(shown):
     folder, _ = shown
-    for name, seed in (("b", "0"), ("c", "1")):
-        arguments = ["--steps", "1", "--seed", seed, "-o", str(folder / name)]
-        assert main(["-q", "demo", *arguments, "--json", str(folder / f"{name}.json")]) == 0
-    first, again, other = (json.loads((folder / f"{name}.json").read_text()) for name in "abc")
-    for one in (first, again, other):
+    arguments = ["--steps", "1", "-o", str(folder / "b"), "--json", str(folder / "b.json")]
+    assert main(["-q", "demo", *arguments]) == 0
+    first, again = (json.loads((folder / f"{name}.json").read_text()) for name in "ab")
+    for one in (first, again):
         del one["seconds"], one["report"]
     assert again == first
-    assert other["arms"] != first["arms"]
 
 
 def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown):
