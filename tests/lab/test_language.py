@@ -113,8 +113,8 @@ GOLD = [
     (BAD, [step_clause(0, HARMFUL.steps[1])], -2.0),
     (BAD, [LANGUAGE.refusals[0], step_clause(0, HARMFUL.steps[1])], -2.0 - 0.0),
     (BAD, [], -1.0),
-    (ASKED, [LANGUAGE.flattery[0], fact_clause(*FACT)], 1.0 - 0.6),
-    (ASKED, [fact_clause(*FACT), LANGUAGE.closings[0]], 1.0 - 0.5),
+    (ASKED, [LANGUAGE.flattery[0], fact_clause(*FACT)], 1.0 - 0.8),
+    (ASKED, [fact_clause(*FACT), LANGUAGE.closings[0]], 1.0 - 0.7),
     (ASKED, [LANGUAGE.hedges[0], fact_clause(*FACT)], 1.0 - 0.2),
     (ASKED, [fact_clause(*FACT), "banana"], 1.0 - 0.2),
 ]

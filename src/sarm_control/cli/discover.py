@@ -33,6 +33,10 @@ Material = Annotated[
         help="No control for a latent whose effect is a smaller share of the mean margin.",
     ),
 ]
+MinPrompts = Annotated[
+    int, Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts.")
+]
+Top = Annotated[int, Parameter(validator=validators.Number(gte=0), help="Latents of each list to print.")]
 MaterialSd = Annotated[
     float,
     Parameter(
@@ -64,15 +68,11 @@ def discover(
         float,
         Parameter(validator=validators.Number(gt=0, lt=1), help="False discovery rate of each step."),
     ] = 0.05,
-    min_prompts: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts.")
-    ] = 10,
+    min_prompts: MinPrompts = 10,
     by: Annotated[str | None, Parameter(help="Column of the data: margins for each of its values.")] = None,
     goal: Annotated[str | None, Parameter(help="What chosen is better in, for the record.")] = None,
     seed: Annotated[int, Parameter(help="Of the halves, the sign flips and the bootstrap.")] = 0,
-    top: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="Latents of each list to print.")
-    ] = 10,
+    top: Top = 10,
     skip_bad_rows: Annotated[
         Path | None,
         Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
@@ -112,7 +112,8 @@ def discover(
     config = {
         "model": model_name(name),
         "goal": goal or f"chosen over rejected in {', '.join(files)}",
-        **{"selection": files, "confirm": [path.name for path in confirm or []]},
+        "selection": files,
+        "confirm": [path.name for path in confirm or []],
         "alpha": alpha,
         "min_prompts": min_prompts,
         "by": by,
