@@ -51,6 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--runs", type=Path, default=Path("work/lab_runs.jsonl"), help="finished runs")
+    parser.add_argument(
+        "--finished-only", action="store_true", help="tables of the runs there are; no new ones"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -68,6 +71,8 @@ def run_all(pool: ProcessPoolExecutor, options: argparse.Namespace) -> list[dict
         for arm in arms
         for world in options.worlds
     ]
+    if options.finished_only:
+        tasks = [task for task in tasks if key(task) in known]
     waiting = [pool.submit(run_one, task) for task in tasks if key(task) not in known]
     for count, future in enumerate(as_completed(waiting), start=1):
         row = future.result()

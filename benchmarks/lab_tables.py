@@ -36,6 +36,10 @@ def text(found: dict[str, Any]) -> str:
     worlds = [*map(str, found["worlds"]), ALL]
     heads = [*(f"world {w}" for w in found["worlds"]), "all"]
     lines = [f"Worlds {found['worlds']}, PPO seeds {found['seeds']}. 95 % t intervals over runs.", ""]
+    lines += _table(
+        ["arm", *heads], [[arm, *(_runs(by[w]) for w in worlds)] for arm, by in found["arms"].items()]
+    )
+    lines.append("")
     for name, title in (
         ("reward", "Reward model, end minus start, in SDs of the start's answers"),
         ("gold", "Gold, end minus start, in gold SDs"),
@@ -67,7 +71,7 @@ def _by_world(worlds: list[int], of: Callable[[int | None], dict[str, Any]]) -> 
 def _arm(runs: Runs, world: int | None, arm: str) -> dict[str, Any]:
     rows = _of(runs, world, arm)
     return {
-        name: mean_of_runs(values).as_json()
+        name: _estimate(values)
         for name, values in {
             "reward": [(r["reward_end"] - r["reward_start"]) / r["reward_sd"] for r in rows],
             "gold": [(r["gold_end"] - r["gold_start"]) / r["gold_sd"] for r in rows],
@@ -81,6 +85,10 @@ def _against(runs: Runs, world: int | None, arm: str, other: str) -> dict[str, A
     ends = {(r["world_seed"], r["seed"]): r for r in _of(runs, world, other)}
     pairs = [(r, ends.get((r["world_seed"], r["seed"]))) for r in _of(runs, world, arm)]
     values = [(one["gold_end"] - two["gold_end"]) / two["gold_sd"] for one, two in pairs if two]
+    return _estimate(values)
+
+
+def _estimate(values: list[float]) -> dict[str, Any]:
     return dict(mean_of_runs(values).as_json()) if values else {"mean": None, "low": None, "high": None}
 
 
@@ -137,6 +145,10 @@ def _show(value: dict[str, Any]) -> str:
         return "-"
     ends = "" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]"
     return f"{value['mean']:+.2f}{ends}"
+
+
+def _runs(values: dict[str, Any]) -> str:
+    return str(values["gold"].get("runs", 0))
 
 
 def _plain(value: float | None) -> str:
