@@ -161,7 +161,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _answer(name: str, paid: "Paid") -> str:
-    return f'   {name:10}  reward model {paid.reward:+.3f}  gold {paid.gold:+.1f}  "{paid.text}"'
+    return f'   {name:10}  "{paid.text}"\n{"":15}reward model {paid.reward:+.3f}, gold {paid.gold:+.1f}'
 
 
 def _doses(controls: "Controls") -> str:
