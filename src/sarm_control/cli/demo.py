@@ -1,8 +1,9 @@
 """`sarm demo`: a reward model is hacked, the latents that pay for it are found, and a control is tried."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,27 +37,48 @@ def demo(
     ] = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Also the numbers as JSON.")] = None,
 ) -> None:
-    """See a reward model hacked, and a control that holds it, in a few minutes and offline.
+    """See a reward model hacked, and whether a control holds.
 
     Scores a pair and shows which latents paid, discovers the latents that harm, trains a small policy
     by PPO without control, with the suggested controls and with the same controls on latents drawn by
-    chance, and compares the three by a gold reward that nothing was trained on. The folder of an
-    earlier demo is replaced. The same seed gives the same numbers on the same machine.
+    chance, and compares the three by a gold reward that nothing was trained on. Takes a few minutes,
+    offline. The folder of an earlier demo is replaced. The same seed gives the same numbers on the
+    same machine.
     """
-    import torch
-
     from sarm_control.files import check_writable, write_json
-    from sarm_control.lab.demo import names_of
-    from sarm_control.lab.world import World
-    from sarm_control.sarm import RewardModel
 
     started = time.monotonic()
-    # Models this small run no faster on more threads, and sums in one order give the same numbers everywhere.
-    torch.set_num_threads(1)
     folder = out or Path("runs") / "demo"
     _clear(folder)
     if json_file is not None:
         check_writable(json_file)
+    with _one_thread():
+        result = _result(lab, seed, steps, folder)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    for path in filter(None, (folder / _RESULT, json_file)):
+        write_json(path, result)
+    _tell(f"\n   The whole comparison, latent by latent: {result['report']}")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Models this small are no faster on more threads, whose number would change the last digits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _result(lab: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """Tells the story, step by step, and returns its numbers."""
+    from sarm_control.lab.demo import names_of
+    from sarm_control.lab.world import World
+    from sarm_control.sarm import RewardModel
+
     world, names = World.open(lab), names_of(lab)
     model = RewardModel.from_pretrained(names.model, device="cpu")
     _tell("sarm demo", story.opening(seed, steps))
@@ -64,7 +86,7 @@ def demo(
     controls, judged = _discover(world, model, seed)
     _train(names, controls, folder, seed, steps)
     report, arms = _compare(names, world, model, folder, seed)
-    result = {
+    return {
         "seed": seed,
         "world_seed": world.seed,
         "steps": steps,
@@ -79,11 +101,7 @@ def demo(
             "reward_model": story.difference(report, "none", "controls", "reward/model"),
         },
         "report": str(folder / "report" / "report.html"),
-        "seconds": round(time.monotonic() - started, 1),
     }
-    for path in filter(None, (folder / _RESULT, json_file)):
-        write_json(path, result)
-    _tell(f"\n   The whole comparison, latent by latent: {result['report']}")
 
 
 def _tell(*texts: str) -> None:
