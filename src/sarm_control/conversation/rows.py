@@ -13,22 +13,19 @@ as the first kind of this order that is wanted: pair, candidates, answer, prompt
 in `Row.raw`. A field that is null counts as absent.
 """
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
+from sarm_control.conversation.lines import START, Place, Reason, json_object, read_lines, type_name
 from sarm_control.conversation.types import Prompt, prompt_key
-from sarm_control.embedded import data_file
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
 
 Kind = Literal["answer", "pair", "candidates", "prompt"]
 
-_UTF8_BOM = b"\xef\xbb\xbf"
-_ONE_OBJECT = "JSON Lines has one whole object on each line"
 _ANSWER_FIELDS: dict[Kind, str] = {
     "answer": "response (or answer)",
     "pair": "chosen with rejected",
@@ -86,19 +83,20 @@ class Row:
         return prompt_key(self.prompt)
 
 
-class _BadRow(NamedTuple):
+class BadRow(NamedTuple):
+    """A line that cannot be used, and why."""
+
     line: int
     reason: str
     hint: str | None
     text: str
 
 
-class _Reason(Exception):
-    """Why one line cannot be used; the reader adds the place."""
+class PlacedRow(NamedTuple):
+    """A row and where its line starts."""
 
-    def __init__(self, reason: str, hint: str | None = None) -> None:
-        super().__init__(reason)
-        self.hint = hint
+    place: Place
+    row: Row
 
 
 def read_rows(
@@ -123,21 +121,63 @@ def read_rows(
     path = Path(path)
     aside = None if skip_bad_rows is None else Path(skip_bad_rows)
     if aside is not None:
-        _check_aside(path, aside)
-    rows: list[Row] = []
-    bad: list[_BadRow] = []
-    for line, data in _lines(path):
-        try:
-            rows.append(_row(path, line, _decoded(data), want))
-        except _Reason as problem:
-            if aside is None:
-                raise DataError(f"{path}:{line}: {problem}", hint=problem.hint) from None
-            bad.append(_BadRow(line, str(problem), problem.hint, data.decode("utf-8", "backslashreplace")))
+        check_aside(path, aside)
+    bad: list[BadRow] = []
+    found = stream_rows(path, want=want, on_bad=None if aside is None else bad.append)
+    rows = [row for _, row in found]
     if aside is not None:
-        _set_aside(path, aside, bad, len(rows))
+        set_aside(path, aside, bad, len(rows))
     if not rows:
-        _no_rows(path, bad)
+        no_rows(path, bad)
     return rows
+
+
+def stream_rows(
+    path: Path,
+    *,
+    want: Collection[Kind],
+    start: Place = START,
+    on_bad: Callable[[BadRow], None] | None = None,
+) -> Iterator[PlacedRow]:
+    """The usable rows of a file from `start` on, read as they are asked for; there may be none.
+
+    Args:
+        path: the data file, or the name of one of the embedded world.
+        want: the kinds of row the caller can use, see `read_rows`.
+        start: where a line starts, as an earlier reading gave it.
+        on_bad: takes the rows that cannot be used; without it the first of them raises.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    for place, data in read_lines(path, start):
+        try:
+            row = _row(path, place.line, json_object(data), want)
+        except Reason as problem:
+            if on_bad is None:
+                raise DataError(f"{path}:{place.line}: {problem}", hint=problem.hint) from None
+            text = data.decode("utf-8", "backslashreplace")
+            on_bad(BadRow(place.line, str(problem), problem.hint, text))
+        else:
+            yield PlacedRow(place, row)
+
+
+def parse_row(raw: Mapping[str, Any], *, path: Path, line: int, want: Collection[Kind]) -> Row:
+    """The row that one JSON object is.
+
+    Args:
+        raw: the object, of JSON values.
+        path: the file it came from, for messages.
+        line: its line there, from 1.
+        want: the kinds of row the caller can use, see `read_rows`.
+
+    Raises:
+        DataError: `file:line: reason`.
+    """
+    try:
+        return _row(path, line, dict(raw), want)
+    except Reason as problem:
+        raise DataError(f"{path}:{line}: {problem}", hint=problem.hint) from None
 
 
 def count_empty_answers(rows: Sequence[Row]) -> int:
@@ -145,7 +185,13 @@ def count_empty_answers(rows: Sequence[Row]) -> int:
     return sum(answer == "" for row in rows for answer in row.answers)
 
 
-def _check_aside(path: Path, aside: Path) -> None:
+def check_aside(path: Path, aside: Path) -> None:
+    """Refuses a file for bad rows that cannot be written or is the data file itself.
+
+    Raises:
+        DataError: it is the data file.
+        OutputError: it cannot be written.
+    """
     if aside.resolve() == path.resolve():
         raise DataError(
             f"{aside}: bad rows would overwrite the data file",
@@ -154,12 +200,18 @@ def _check_aside(path: Path, aside: Path) -> None:
     check_writable(aside)
 
 
-def _set_aside(path: Path, aside: Path, bad: Sequence[_BadRow], usable: int) -> None:
+def set_aside(path: Path, aside: Path, bad: Sequence[BadRow], usable: int) -> None:
+    """Writes the bad rows as `{"line", "reason", "text"}` and says how many they are."""
     write_jsonl(aside, [{"line": row.line, "reason": row.reason, "text": row.text} for row in bad])
     say(f"{path}: {len(bad)} of {len(bad) + usable} rows set aside in {aside}")
 
 
-def _no_rows(path: Path, bad: Sequence[_BadRow]) -> NoReturn:
+def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
+    """Raises for a file without a usable row.
+
+    Raises:
+        DataError: always; it names the first bad row's reason.
+    """
     if not bad:
         raise DataError(f"{path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     first = bad[0]
@@ -167,55 +219,6 @@ def _no_rows(path: Path, bad: Sequence[_BadRow]) -> NoReturn:
         f"{path}: none of the {len(bad)} rows can be used; line {first.line}: {first.reason}",
         hint=first.hint,
     )
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with data_file(path).open("rb") as stream:
-            for line, data in enumerate(stream, start=1):
-                text = data.removeprefix(_UTF8_BOM) if line == 1 else data
-                if text.strip(b" \t\r\n"):
-                    yield line, text.rstrip(b"\r\n")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", hint="check the file's name") from error
-
-
-def _decoded(data: bytes) -> dict[str, Any]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Reason(f"not UTF-8 at byte {error.start + 1} of the line", "save the file as UTF-8") from None
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        reason = (
-            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        )
-        raise _Reason(f"not JSON: {reason}", _ONE_OBJECT) from None
-    if not isinstance(value, dict):
-        raise _Reason(f"not an object but {_type_name(value)}", _ONE_OBJECT)
-    if "\\u" in text:
-        _check_surrogates(value)
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large for a number")
-    return value
-
-
-def _check_surrogates(value: dict[str, Any]) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        unit = error.object[error.start].encode("unicode_escape").decode("ascii")
-        raise _Reason(f"holds half a character ({unit} without its pair)") from None
 
 
 def _row(path: Path, line: int, raw: dict[str, Any], want: Collection[Kind]) -> Row:
@@ -249,8 +252,8 @@ def _no_answer(raw: Mapping[str, Any], want: Collection[Kind]) -> NoReturn:
     wanted = ", ".join(text for kind, text in _ANSWER_FIELDS.items() if kind in want)
     missing = [name for name in ("chosen", "rejected") if raw.get(name) is None]
     if "pair" in want and len(missing) == 1:
-        raise _Reason(f"no {missing[0]} field: has keys [{keys}]", f"wants one of: {wanted}")
-    raise _Reason(f"no answer field: has keys [{keys}], wants one of [{wanted}]")
+        raise Reason(f"no {missing[0]} field: has keys [{keys}]", f"wants one of: {wanted}")
+    raise Reason(f"no answer field: has keys [{keys}], wants one of [{wanted}]")
 
 
 def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, str]], str | None]:
@@ -259,16 +262,16 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
     said = None if answer is None else _text(fields[answer], answer)
     if "messages" not in fields:
         if own is None:
-            raise _Reason(f"no prompt field: has keys [{', '.join(fields)}], wants prompt or messages")
+            raise Reason(f"no prompt field: has keys [{', '.join(fields)}], wants prompt or messages")
         return _prompt(fields[own], own), said
     if own is not None:
-        raise _Reason(f"has both {own} and messages", "keep one of the two in each row")
+        raise Reason(f"has both {own} and messages", "keep one of the two in each row")
     messages = _messages(fields["messages"], "messages")
     has_answers = said is not None or "chosen" in fields or "candidates" in fields
     if messages[-1]["role"] == "assistant" and not has_answers:
         said = messages.pop()["content"]
         if not messages:
-            raise _Reason("messages holds only the assistant's message, no prompt")
+            raise Reason("messages holds only the assistant's message, no prompt")
     return _unanswered(messages, "messages"), said
 
 
@@ -277,25 +280,25 @@ def _prompt(value: Any, name: str) -> str | list[dict[str, str]]:
         return _unanswered(_messages(value, name), name)
     text = _text(value, name, "a string or a list of messages")
     if not text.strip():
-        raise _Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
+        raise Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
     return text
 
 
 def _unanswered(messages: list[dict[str, str]], name: str) -> list[dict[str, str]]:
     if messages[-1]["role"] == "assistant":
-        raise _Reason(f"{name} ends with the assistant's message", "end it with the user's")
+        raise Reason(f"{name} ends with the assistant's message", "end it with the user's")
     if not any(message["content"].strip() for message in messages):
-        raise _Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
+        raise Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
     return messages
 
 
 def _messages(value: Any, name: str) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
-        raise _Reason(f'{name} is {_type_name(value)}, wants a list of {{"role", "content"}} messages')
+        raise Reason(f'{name} is {type_name(value)}, wants a list of {{"role", "content"}} messages')
     messages: list[dict[str, str]] = []
     for i, message in enumerate(value):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise _Reason(f'{name}[{i}] is not a {{"role", "content"}} message')
+            raise Reason(f'{name}[{i}] is not a {{"role", "content"}} message')
         role = _text(message["role"], f"{name}[{i}].role")
         messages.append({"role": role, "content": _text(message["content"], f"{name}[{i}].content")})
     return messages
@@ -307,31 +310,18 @@ def _texts(fields: Mapping[str, Any], name: str, *, one: bool = True) -> tuple[s
         return (value,)
     wants = "a string or a list of strings" if one else "a list of strings"
     if not isinstance(value, list) or not value:
-        raise _Reason(f"{name} is {_type_name(value)}, wants {wants}")
+        raise Reason(f"{name} is {type_name(value)}, wants {wants}")
     return tuple(_text(item, f"{name}[{i}]") for i, item in enumerate(value))
 
 
 def _text(value: Any, name: str, wants: str = "a string") -> str:
     if not isinstance(value, str):
-        raise _Reason(f"{name} is {_type_name(value)}, wants {wants}")
+        raise Reason(f"{name} is {type_name(value)}, wants {wants}")
     return value
 
 
 def _ended(fields: Mapping[str, Any]) -> bool:
     ended = fields.get("ended", True)
     if not isinstance(ended, bool):
-        raise _Reason(f"ended is {_type_name(ended)}, wants true or false")
+        raise Reason(f"ended is {type_name(ended)}, wants true or false")
     return ended and fields.get("finish_reason") != "length"
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    kind = "list" if isinstance(value, list) else "object"
-    return f"{'a' if kind == 'list' else 'an'} {kind}" if value else f"an empty {kind}"

@@ -1,0 +1,115 @@
+r"""Lines of a JSON Lines file: where each one starts, and the object it holds.
+
+UTF-8; blank lines and a leading BOM are tolerated, lines are split on `\n` only.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from sarm_control.embedded import data_file
+from sarm_control.errors import DataError
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+_ONE_OBJECT = "JSON Lines has one whole object on each line"
+
+
+class Place(NamedTuple):
+    """Where a line starts: its number, from 1, and its byte offset in the file."""
+
+    line: int
+    offset: int
+
+
+START = Place(1, 0)
+
+
+class Line(NamedTuple):
+    """A line that is not blank, without its end and without a BOM."""
+
+    place: Place
+    data: bytes
+
+
+class Reason(Exception):
+    """Why one line cannot be used; the reader adds the place."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+def read_lines(path: Path, start: Place = START) -> Iterator[Line]:
+    """The lines of a file from `start` on, read as they are asked for.
+
+    Raises:
+        DataError: the file cannot be read, or the embedded world has no such file.
+    """
+    try:
+        with data_file(path).open("rb") as stream:
+            offset = stream.seek(start.offset)
+            for number, data in enumerate(stream, start=start.line):
+                text = data.removeprefix(_UTF8_BOM) if number == 1 else data
+                if text.strip(b" \t\r\n"):
+                    yield Line(Place(number, offset), text.rstrip(b"\r\n"))
+                offset += len(data)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", hint="check the file's name") from error
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """The object a line holds.
+
+    Raises:
+        Reason: not UTF-8, not JSON (NaN and infinities are not), not an object, or half a character.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Reason(f"not UTF-8 at byte {error.start + 1} of the line", "save the file as UTF-8") from None
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        reason = (
+            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        )
+        raise Reason(f"not JSON: {reason}", _ONE_OBJECT) from None
+    if not isinstance(value, dict):
+        raise Reason(f"not an object but {type_name(value)}", _ONE_OBJECT)
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def type_name(value: Any) -> str:
+    """What a JSON value is, in words: `a number`, `an empty list`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    kind = "list" if isinstance(value, list) else "object"
+    return f"{'a' if kind == 'list' else 'an'} {kind}" if value else f"an empty {kind}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large for a number")
+    return value
+
+
+def _check_surrogates(value: dict[str, Any]) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        unit = error.object[error.start].encode("unicode_escape").decode("ascii")
+        raise Reason(f"holds half a character ({unit} without its pair)") from None
