@@ -5,7 +5,7 @@ One scoring pass comes first; everything here is algebra on its sparse latents.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +19,9 @@ from sarm_control.discovery.prompts import Parts, PromptPairs, drop_shared, grou
 from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import DataError
-from sarm_control.sarm.scored import Scored
+from sarm_control.latents.rows import ScoredRows as ScoredRows
 
 _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name != "controls")
-
-
-class ScoredRows(NamedTuple):
-    """Pair rows and the scores of their `answers`, in order."""
-
-    rows: Sequence[Row]
-    scored: Scored
 
 
 @dataclass(frozen=True)

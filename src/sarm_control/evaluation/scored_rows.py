@@ -6,36 +6,15 @@ Shapes: `N` answers of all rows, in the rows' order.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Edit, edit_delta
 from sarm_control.conversation.rows import Row
-from sarm_control.errors import DataError, ModelError
+from sarm_control.latents.rows import score_rows
 from sarm_control.sarm.scored import Scored
 
 if TYPE_CHECKING:
     from sarm_control.sarm import RewardModel
 
-
-def score_rows(
-    rm: "RewardModel",
-    rows: Sequence[Row],
-    *,
-    batch_tokens: int | None = None,
-    progress: ProgressFactory = no_progress,
-) -> Scored:
-    """Scores every answer (`Row.answers`) of every row, in order.
-
-    Raises:
-        DataError: `file:line: reason` for a conversation the chat template refuses.
-    """
-    ended = [row.ended for row in rows for _ in row.answers]
-    prompts = [row.prompt for row in rows for _ in row.answers]
-    answers = [answer for row in rows for answer in row.answers]
-    try:
-        return rm.score(prompts, answers, ended=ended, batch_tokens=batch_tokens, progress=progress)
-    except ModelError as error:
-        _blame_row(rm, rows)
-        raise error
+__all__ = ["annotate", "count_long_prompts", "replaced_fields", "score_rows"]
 
 
 def annotate(
@@ -98,13 +77,3 @@ def _fields(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
         return {"candidate_scores": found}
     chosen = len(row.chosen)
     return {"chosen_scores": found[:chosen], "rejected_scores": found[chosen:]}
-
-
-def _blame_row(rm: "RewardModel", rows: Sequence[Row]) -> None:
-    """Raises for the first row whose conversation cannot be encoded; returns when all can be."""
-    for row in rows:
-        for answer in row.answers:
-            try:
-                rm.template.encode(row.prompt, answer)
-            except ModelError as error:
-                raise DataError(f"{row.where}: {error}", hint=error.hint) from error

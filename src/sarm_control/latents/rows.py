@@ -1,0 +1,64 @@
+"""Rows of data and the scores of their answers, which everything that reads latents works on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import DataError, ModelError
+from sarm_control.sarm.scored import Scored
+
+if TYPE_CHECKING:
+    from sarm_control.sarm import RewardModel
+
+Role = Literal["response", "chosen", "rejected", "candidate"]
+
+
+class ScoredRows(NamedTuple):
+    """Rows and the scores of their answers: `Row.answers` in order, row by row."""
+
+    rows: Sequence[Row]
+    scored: Scored
+
+
+def roles(row: Row) -> list[Role]:
+    """What each of `row.answers` is in its row."""
+    counts: list[tuple[Role, int]] = [
+        ("response", int(row.response is not None)),
+        ("chosen", len(row.chosen)),
+        ("rejected", len(row.rejected)),
+        ("candidate", len(row.candidates)),
+    ]
+    return [role for role, count in counts for _ in range(count)]
+
+
+def score_rows(
+    rm: "RewardModel",
+    rows: Sequence[Row],
+    *,
+    batch_tokens: int | None = None,
+    progress: ProgressFactory = no_progress,
+) -> Scored:
+    """Scores every answer (`Row.answers`) of every row, in order.
+
+    Raises:
+        DataError: `file:line: reason` for a conversation the chat template refuses.
+    """
+    ended = [row.ended for row in rows for _ in row.answers]
+    prompts = [row.prompt for row in rows for _ in row.answers]
+    answers = [answer for row in rows for answer in row.answers]
+    try:
+        return rm.score(prompts, answers, ended=ended, batch_tokens=batch_tokens, progress=progress)
+    except ModelError as error:
+        _blame_row(rm, rows)
+        raise error
+
+
+def _blame_row(rm: "RewardModel", rows: Sequence[Row]) -> None:
+    """Raises for the first row whose conversation cannot be encoded; returns when all can be."""
+    for row in rows:
+        for answer in row.answers:
+            try:
+                rm.template.encode(row.prompt, answer)
+            except ModelError as error:
+                raise DataError(f"{row.where}: {error}", hint=error.hint) from error
