@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sarm_control.discovery.length import EqualLength, equal_length_effects, length_difference
 from sarm_control.discovery.margins import (
     PairLatents,
     active_prompts,
@@ -18,12 +19,10 @@ from sarm_control.discovery.margins import (
     pair_latents,
     rewards,
 )
+from sarm_control.discovery.multiplicity import benjamini_hochberg, benjamini_yekutieli
 from sarm_control.discovery.naming import name_kinds, name_replicated
-from sarm_control.discovery.statistics import (
-    benjamini_hochberg,
-    bootstrap_means,
-    sign_flip_test,
-)
+from sarm_control.discovery.sign_flips import max_t_test, sign_flip_test
+from sarm_control.discovery.statistics import bootstrap_means
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.seeds import derive_seed
@@ -48,6 +47,8 @@ def margin_effects(
     rejected_prompt: ArrayLike,
     head: ArrayLike,
     *,
+    chosen_length: ArrayLike | None = None,
+    rejected_length: ArrayLike | None = None,
     alpha: float = 0.05,
     min_prompts: int = 10,
     seed: int = 0,
@@ -63,6 +64,8 @@ def margin_effects(
         chosen_prompt: [Nc] the prompt of each chosen answer; equal labels are one prompt.
         rejected_prompt: [Nr] the prompt of each rejected answer.
         head: [L] head weights.
+        chosen_length: [Nc] tokens of each chosen answer, for the effects at equal length.
+        rejected_length: [Nr] tokens of each rejected answer.
         alpha: false discovery rate below which a latent is named.
         min_prompts: latents active in fewer prompts are left out, whatever their labels.
         seed: the same seed gives the same table.
@@ -70,19 +73,28 @@ def margin_effects(
     Returns:
         One row per tested latent: latent, weight, kind, effect (reward units, mean over
         prompts), low, high (95 % BCa over prompts), p (two-sided sign flip), q
-        (Benjamini-Hochberg), effect_sd (in SDs of the reward over answers),
-        share_of_margin, d_z, rate_chosen, rate_rejected, auroc, n_prompts_active.
+        (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in
+        SDs of the reward over answers), share_of_margin, d_z, rate_chosen, rate_rejected, auroc,
+        effect_equal_length, equal_length_low, equal_length_high (see `discovery.length`; NaN
+        without lengths), n_prompts_active.
 
     Raises:
         DataError: sizes that do not fit, or a prompt without both kinds of answer.
     """
-    pairs = pair_latents(chosen, rejected, chosen_prompt, rejected_prompt, head)
+    pairs = pair_latents(
+        chosen,
+        rejected,
+        chosen_prompt,
+        rejected_prompt,
+        head,
+        chosen_length=chosen_length,
+        rejected_length=rejected_length,
+    )
     latents = latents_to_test(pairs, min_prompts)
     tested = _tested(pairs, latents, enough_draws(len(latents), alpha), seed)
-    q = benjamini_hochberg(tested.p)
-    kinds = name_kinds(pairs.head[latents], tested.effect, q <= alpha)
+    tests = _corrected(pairs, latents, tested.p, seed)
+    kinds = name_kinds(pairs.head[latents], tested.effect, tests["q"] <= alpha)
     described = _described(pairs, latents, seed)
-    tests: Columns = {"p": tested.p, "q": q}
     counts: Columns = {"n_prompts_active": active_prompts(pairs)[latents]}
     return _table(pairs, latents, kinds, described, tests, counts)
 
@@ -110,9 +122,10 @@ def replicated_effects(
 
     Returns:
         The columns of `margin_effects`, where effect, low, high, effect_sd,
-        share_of_margin, d_z, the rates and auroc are of the confirmation prompts, p, q and
-        n_prompts_active of the selection prompts, and three more: selection_effect,
-        p_confirm, q_confirm (both NaN for a latent that was not selected).
+        share_of_margin, d_z, the rates, auroc and the effects at equal length are of the
+        confirmation prompts, p, q, q_by, p_max_t and n_prompts_active of the selection prompts,
+        and three more: selection_effect, p_confirm, q_confirm (both NaN for a latent that was
+        not selected).
 
     Raises:
         DataError: the two parts were scored by different heads, or one has fewer than two prompts.
@@ -121,8 +134,8 @@ def replicated_effects(
     latents = latents_to_test(selection, min_prompts)
     draws = enough_draws(len(latents), alpha)
     first = _tested(selection, latents, draws, seed)
-    q = benjamini_hochberg(first.p)
-    selected = q <= alpha
+    tests = _corrected(selection, latents, first.p, seed)
+    selected = tests["q"] <= alpha
     p_confirm, q_confirm = np.full((2, len(latents)), math.nan)
     p_confirm[selected] = _tested(confirmation, latents[selected], draws, derive_seed(seed, "confirm")).p
     q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
@@ -130,7 +143,6 @@ def replicated_effects(
     kinds = name_replicated(
         selection.head[latents], first.effect, described["effect"], selected, q_confirm <= alpha
     )
-    tests: Columns = {"p": first.p, "q": q}
     others: Columns = {
         "selection_effect": first.effect,
         "n_prompts_active": active_prompts(selection)[latents],
@@ -171,12 +183,24 @@ def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: in
     return Tested(effect, sign_flip_test(columns, draws=draws, seed=seed))
 
 
+def _corrected(pairs: PairLatents, latents: NDArray[np.int64], p: NDArray[np.float64], seed: int) -> Columns:
+    """The p-values and what is left of them when all M latents are taken together."""
+    columns = margin_contributions(pairs)[:, latents]
+    return {
+        "p": p,
+        "q": benjamini_hochberg(p),
+        "q_by": benjamini_yekutieli(p),
+        "p_max_t": max_t_test(columns, seed=seed),
+    }
+
+
 def _described(pairs: PairLatents, latents: NDArray[np.int64], seed: int) -> Columns:
     contributions = margin_contributions(pairs)
     columns = contributions[:, latents]
     effect = np.asarray(columns.sum(axis=0)).ravel() / pairs.prompts
     ends = bootstrap_means(columns, seed=seed)
     rates = firing_rates(pairs)
+    equal = _at_equal_length(pairs, columns)
     return {
         "effect": effect,
         "low": ends.low,
@@ -187,7 +211,18 @@ def _described(pairs: PairLatents, latents: NDArray[np.int64], seed: int) -> Col
         "rate_chosen": rates.chosen[latents],
         "rate_rejected": rates.rejected[latents],
         "auroc": auroc(pairs, latents),
+        "effect_equal_length": equal.effect,
+        "equal_length_low": equal.low,
+        "equal_length_high": equal.high,
     }
+
+
+def _at_equal_length(pairs: PairLatents, columns: Any) -> EqualLength:
+    difference = length_difference(pairs)
+    if difference is None:
+        unknown = np.full(columns.shape[1], math.nan)
+        return EqualLength(unknown, unknown, unknown)
+    return equal_length_effects(columns, difference)
 
 
 def reward_sd(pairs: PairLatents) -> float:

@@ -45,6 +45,12 @@ class Feature:
         rate_chosen: share of chosen answers in which it is active.
         rate_rejected: share of rejected answers in which it is active.
         auroc: probability that z is larger in a chosen answer.
+        d_z: the effect in SDs of its prompts.
+        q_by: Benjamini-Yekutieli, as q.
+        p_max_t: step-down max-T over all tested latents, on the selection prompts.
+        effect_equal_length: the effect between answers of equal length; None where undefined.
+        equal_length_low: lower end of its 95 % interval.
+        equal_length_high: upper end.
         controls: what to do about it, for a latent that harms.
     """
 
@@ -62,6 +68,12 @@ class Feature:
     rate_chosen: float
     rate_rejected: float
     auroc: float
+    d_z: float | None = None
+    q_by: float | None = None
+    p_max_t: float | None = None
+    effect_equal_length: float | None = None
+    equal_length_low: float | None = None
+    equal_length_high: float | None = None
     controls: tuple[Edit | Penalty, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class PairLatents:
         chosen_prompt: [Nc] the prompt of each chosen answer, `0..P-1`; every prompt has one.
         rejected_prompt: [Nr] the same for rejected answers.
         head: [L] float64 head weights.
+        chosen_length: [Nc] length of each chosen answer in tokens, where it is known.
+        rejected_length: [Nr] the same for rejected answers.
     """
 
     chosen: Any
@@ -37,6 +39,8 @@ class PairLatents:
     chosen_prompt: Index
     rejected_prompt: Index
     head: Vector
+    chosen_length: Vector | None = None
+    rejected_length: Vector | None = None
 
     @property
     def prompts(self) -> int:
@@ -55,6 +59,8 @@ class PairLatents:
             rejected=self.rejected[rejected >= 0],
             chosen_prompt=chosen[chosen >= 0],
             rejected_prompt=rejected[rejected >= 0],
+            chosen_length=None if self.chosen_length is None else self.chosen_length[chosen >= 0],
+            rejected_length=None if self.rejected_length is None else self.rejected_length[rejected >= 0],
         )
 
     def swap(self) -> "PairLatents":
@@ -65,6 +71,8 @@ class PairLatents:
             rejected=self.chosen,
             chosen_prompt=self.rejected_prompt,
             rejected_prompt=self.chosen_prompt,
+            chosen_length=self.rejected_length,
+            rejected_length=self.chosen_length,
         )
 
 
@@ -83,7 +91,14 @@ class Rates(NamedTuple):
 
 
 def pair_latents(
-    chosen: Any, rejected: Any, chosen_prompt: ArrayLike, rejected_prompt: ArrayLike, head: ArrayLike
+    chosen: Any,
+    rejected: Any,
+    chosen_prompt: ArrayLike,
+    rejected_prompt: ArrayLike,
+    head: ArrayLike,
+    *,
+    chosen_length: ArrayLike | None = None,
+    rejected_length: ArrayLike | None = None,
 ) -> PairLatents:
     """Checks and groups latents by prompt.
 
@@ -93,6 +108,8 @@ def pair_latents(
         chosen_prompt: [Nc] the prompt of each chosen answer: any labels. Equal labels are one prompt.
         rejected_prompt: [Nr] the prompt of each rejected answer.
         head: [L] head weights.
+        chosen_length: [Nc] tokens of each chosen answer; both lengths or neither.
+        rejected_length: [Nr] tokens of each rejected answer.
 
     Raises:
         DataError: sizes that do not fit, a NaN or infinite number, or a prompt
@@ -115,7 +132,26 @@ def pair_latents(
         raise DataError("the head holds a NaN or an infinite weight")
     _check_both_sides(good_ids, bad_ids)
     labels = np.unique(good_ids)
-    return PairLatents(good, bad, np.searchsorted(labels, good_ids), np.searchsorted(labels, bad_ids), weight)
+    return PairLatents(
+        good,
+        bad,
+        np.searchsorted(labels, good_ids),
+        np.searchsorted(labels, bad_ids),
+        weight,
+        _lengths(chosen_length, len(good_ids), "chosen", rejected_length is not None),
+        _lengths(rejected_length, len(bad_ids), "rejected", chosen_length is not None),
+    )
+
+
+def _lengths(lengths: ArrayLike | None, answers: int, name: str, other_given: bool) -> Vector | None:
+    if lengths is None:
+        if other_given:
+            raise DataError(f"{name}_length is missing: give the lengths of both sides or of neither")
+        return None
+    tokens = np.asarray(lengths, dtype=np.float64)
+    if tokens.shape != (answers,) or not (tokens >= 0).all() or not np.isfinite(tokens).all():
+        raise DataError(f"{name}_length wants one number >= 0 for each of the {answers} {name} answers")
+    return tokens
 
 
 def _check_both_sides(chosen: NDArray[Any], rejected: NDArray[Any]) -> None:
@@ -143,8 +179,8 @@ def margin_contributions(pairs: PairLatents) -> Any:
     """[P, L] float64 `scipy.sparse.csr_array` of c_pi; its row sums are the prompts' mean margins."""
     from scipy.sparse import csr_array, diags_array
 
-    chosen = _averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen
-    rejected = _averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected
+    chosen = averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen
+    rejected = averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected
     return csr_array((chosen - rejected) @ diags_array(pairs.head))
 
 
@@ -170,7 +206,7 @@ def _grouped(values: Vector, prompt: Index, prompts: int) -> list[Vector]:
 def firing_rates(pairs: PairLatents) -> Rates:
     """How often each latent is active in chosen and in rejected answers; every prompt counts once."""
     shares = (
-        np.asarray((_averager(prompt, pairs.prompts) @ _pattern(matrix)).sum(axis=0)).ravel()
+        np.asarray((averager(prompt, pairs.prompts) @ _pattern(matrix)).sum(axis=0)).ravel()
         for matrix, prompt in _sides(pairs)
     )
     return Rates(*(share / pairs.prompts for share in shares))
@@ -178,7 +214,7 @@ def firing_rates(pairs: PairLatents) -> Rates:
 
 def active_prompts(pairs: PairLatents) -> Index:
     """[L] in how many prompts a latent is active in any answer, whichever its label."""
-    seen = sum(_averager(prompt, pairs.prompts) @ _pattern(matrix) for matrix, prompt in _sides(pairs))
+    seen = sum(averager(prompt, pairs.prompts) @ _pattern(matrix) for matrix, prompt in _sides(pairs))
     return np.bincount(seen.tocsr().indices, minlength=len(pairs.head))
 
 
@@ -228,8 +264,8 @@ def _sides(pairs: PairLatents) -> tuple[tuple[Any, Index], tuple[Any, Index]]:
     return (pairs.chosen, pairs.chosen_prompt), (pairs.rejected, pairs.rejected_prompt)
 
 
-def _averager(prompt: Index, prompts: int) -> Any:
-    """[P, N]: row p holds 1/n at each of prompt p's n answers."""
+def averager(prompt: Index, prompts: int) -> Any:
+    """[P, N] `csr_array` whose row p holds 1/n at each of prompt p's n answers."""
     from scipy.sparse import csr_array
 
     count = np.bincount(prompt, minlength=prompts)

@@ -1,9 +1,9 @@
-"""Tests and intervals with the prompt as the unit: sign flips, BCa bootstrap, Benjamini-Hochberg.
+"""Means over prompts with BCa bootstrap intervals.
 
 Answers to one prompt are not independent, so nothing here sees an answer: every
 column is one number per prompt.
 
-Shapes: `P` prompts, `M` tested latents, `B` random draws, `S` nonzero prompts of a latent.
+Shapes: `P` prompts, `M` tested latents, `B` resamples.
 """
 
 import math
@@ -12,16 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sarm_control.discovery.mixed_rows import MixedRows
 from sarm_control.seeds import numpy_generator
 
 FloatVector = NDArray[np.float64]
 
-EXACT_UP_TO = 14
-ENOUGH_REACHED = 100
 BOOTSTRAP_DRAWS = 2000
-_CHUNK = 1000
-# Equal sums of the same numbers in another order may differ in the last bits.
-_SLACK = 1e-10
 _BLOCK = 2048
 
 
@@ -124,7 +120,7 @@ def _bca_block(block: Any, weights: FloatVector, level: float) -> FloatVector:
 
     count, draws = weights.shape
     mean = np.asarray(block.sum(axis=0)).ravel() / count
-    resampled = np.sort(np.asarray(block.T @ weights), axis=1)
+    resampled = np.sort(MixedRows(block.T) @ weights, axis=1)
     slack = 1e-12 * np.maximum(np.abs(resampled[:, :1]), np.abs(resampled[:, -1:]))
     below = (resampled < mean[:, None] - slack).mean(axis=1)
     not_above = (resampled <= mean[:, None] + slack).mean(axis=1)
@@ -157,89 +153,6 @@ def _interpolate_rows(sorted_rows: FloatVector, position: FloatVector) -> FloatV
     fraction = position - lower
     between: FloatVector = sorted_rows[row, lower] * (1 - fraction) + sorted_rows[row, upper] * fraction
     return between
-
-
-def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> FloatVector:
-    """Two-sided p of "the mean over prompts is 0" for M columns, by flipping signs of prompts.
-
-    Under the null a prompt's contribution is as likely `c` as `-c`. A column with
-    at most 14 nonzero prompts is enumerated exactly, `p = count / 2^S`; others use up to
-    `B` sign vectors shared by all columns, `p = (1 + count) / (1 + drawn)`, where `count`
-    are the flips whose `|sum|` reaches the observed one. A column stops drawing after
-    the thousand in which its count reaches 100: its p is then at least 100 / drawn, and
-    `P(p <= x) <= x` still holds for every x (sequential test of Besag and Clifford 1991).
-
-    Args:
-        columns: [P, M] contributions, dense or scipy sparse.
-        draws: B, the sign vectors of the Monte Carlo part.
-        seed: the same seed gives the same p.
-
-    Returns:
-        [M] float64 p-values in (0, 1]; 1 for a column without a nonzero prompt.
-    """
-    rows = _sparse_columns(columns).T.tocsr()
-    rows.eliminate_zeros()
-    nonzero = np.diff(rows.indptr)
-    result = np.ones(rows.shape[0])
-    for count in range(1, EXACT_UP_TO + 1):
-        chosen = np.flatnonzero(nonzero == count)
-        if len(chosen):
-            values = rows[chosen].data.reshape(len(chosen), count)
-            result[chosen] = _exact_p(values)
-    many = np.flatnonzero(nonzero > EXACT_UP_TO)
-    if len(many):
-        result[many] = _monte_carlo_p(rows[many], draws, seed)
-    return result
-
-
-def _exact_p(values: FloatVector) -> FloatVector:
-    """[M] p from all `2^S` sign patterns of [M, S] nonzero values.
-
-    Flipping every sign leaves `|sum|` as it is, so one sign is held at +.
-    """
-    count = values.shape[1]
-    patterns = np.arange(1 << (count - 1))[:, None] >> np.arange(count)
-    signs = 1.0 - 2.0 * (patterns & 1)
-    result = np.empty(len(values))
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        reached = np.abs(block @ signs.T) >= _threshold(block)[:, None]
-        result[start : start + _BLOCK] = reached.mean(axis=1)
-    return result
-
-
-def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
-    """[M] p of rows [M, P], dropping a row from the draws once 100 flips have reached its sum."""
-    total = np.asarray(abs(rows).sum(axis=1)).ravel()
-    threshold = np.abs(np.asarray(rows.sum(axis=1)).ravel()) - _SLACK * total
-    generator = numpy_generator(seed, "sign-flip", rows.shape[1])
-    count, drawn = np.zeros(len(total)), np.zeros(len(total))
-    running = np.arange(len(total))
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        signs = generator.integers(0, 2, size=(rows.shape[1], size), dtype=np.int8) * 2.0 - 1.0
-        count[running] += (np.abs(rows @ signs) >= threshold[running, None]).sum(axis=1)
-        drawn[running] += size
-        keep = count[running] < ENOUGH_REACHED
-        if not keep.all():
-            running, rows = running[keep], rows[keep]
-        if not len(running):
-            break
-    return (1 + count) / (1 + drawn)
-
-
-def _threshold(values: FloatVector) -> FloatVector:
-    reached: FloatVector = np.abs(values.sum(axis=1)) - _SLACK * np.abs(values).sum(axis=1)
-    return reached
-
-
-def benjamini_hochberg(p: FloatVector) -> FloatVector:
-    """[M] Benjamini-Hochberg adjusted p-values (q); an empty input gives an empty output."""
-    from scipy.stats import false_discovery_control
-
-    if not len(p):
-        return np.empty(0)
-    return np.asarray(false_discovery_control(p, method="bh"), dtype=np.float64)
 
 
 def _sparse_columns(columns: Any) -> Any:
