@@ -17,13 +17,17 @@ from typing import Any
 from sarm_control.embedded import data_file, is_data_name
 from sarm_control.errors import OutputError
 
-_VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors")
+_VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors", "pyarrow")
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world."""
+    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world.
+
+    A folder of ours stands for its `manifest.json`, which holds the hashes of its other files.
+    """
     digest = hashlib.sha256()
-    with data_file(path).open("rb") as stream:
+    file = data_file(path)
+    with (file / "manifest.json" if file.is_dir() else file).open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -12,19 +12,13 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
-    load_model,
-    model_name,
-    or_lab,
 )
-from sarm_control.console import progress, say
+from sarm_control.cli._sources import ModelFlags, read_parts, warn
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from sarm_control.conversation.rows import Row
-    from sarm_control.discovery.discover import Discovery, ScoredRows
-    from sarm_control.sarm import RewardModel
-
+    from sarm_control.discovery.discover import Discovery
 
 Material = Annotated[
     float,
@@ -50,7 +44,8 @@ def discover(
     *pairs: Annotated[
         Path,
         Parameter(
-            help="JSON Lines of pairs; several files are pooled. Default with the lab model: lab:audit."
+            help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+            "Default with the lab model: lab:audit."
         ),
     ],
     model: Model = None,
@@ -99,18 +94,25 @@ def discover(
     from sarm_control.discovery.discover import Settings, check_column
     from sarm_control.discovery.discover import discover as find
 
-    name, pairs = _sources(model, pairs)
+    given, pairs = pairs, _pairs(model, pairs)
     inputs = [*pairs, *(confirm or [])]
     for path in (out, json_file, write_controls):
         _check_output(path, inputs, overwrite=overwrite)
-    selecting, confirming = (_read(files, skip_bad_rows) for files in (pairs, confirm or []))
-    check_column([*selecting, *confirming], by)
-    rm = load_model(name, device=device, dtype=dtype, max_length=max_length)
-    scored = _score(rm, selecting, confirming, batch_tokens)
+    missing = () if given else ("pairs",)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing)
+    sources = read_parts(
+        [pairs, confirm] if confirm else [pairs],
+        scoring,
+        want={"pair"},
+        aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
+        check=lambda rows: check_column(rows, by),
+    )
+    warn(sources)
+    scored = [source.scored_rows for source in sources]
     found = find(*scored, settings=Settings(alpha=alpha, min_prompts=min_prompts, seed=seed, by=by))
     files = [path.name for path in pairs]
     config = {
-        "model": model_name(name),
+        "model": sources[0].model,
         "goal": goal or f"chosen over rejected in {', '.join(files)}",
         "selection": files,
         "confirm": [path.name for path in confirm or []],
@@ -118,7 +120,7 @@ def discover(
         "min_prompts": min_prompts,
         "by": by,
         "dtype": dtype,
-        "max_length": rm.template.max_length,
+        "max_length": scoring.context,
     }
     _write(found, out, inputs, config, overwrite=overwrite)
     least = {"material": material, "material_sd": material_sd}
@@ -126,13 +128,11 @@ def discover(
     _print(found, top)
 
 
-def _sources(model: str | None, pairs: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
-    """The model and the files of pairs; the embedded world has both."""
-    if pairs:
-        return or_lab(model), pairs
-    if model not in (None, LAB):
+def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files of pairs; the embedded world has some of its own."""
+    if not pairs and model not in (None, LAB):
         raise ConfigError("no file of pairs was given", hint="sarm discover --model M pairs.jsonl -o DIR")
-    return or_lab(model, "pairs"), (AUDIT,)
+    return pairs or (AUDIT,)
 
 
 def _check_output(path: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> None:
@@ -145,39 +145,6 @@ def _check_output(path: Path | None, inputs: Sequence[Path], *, overwrite: bool)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
     check_writable(path)
-
-
-def _read(files: Sequence[Path], skip_bad_rows: Path | None) -> "list[Row]":
-    from sarm_control.conversation.rows import count_empty_answers, read_rows
-
-    rows: list[Row] = []
-    for path in files:
-        aside = skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None
-        rows += read_rows(path, want={"pair"}, skip_bad_rows=aside)
-    empty = count_empty_answers(rows)
-    if empty:
-        say(f"warning: {empty} answers are empty strings; they were scored as they are")
-    return rows
-
-
-def _score(
-    rm: "RewardModel", selecting: "list[Row]", confirming: "list[Row]", batch_tokens: int | None
-) -> "tuple[ScoredRows, ScoredRows | None]":
-    """One pass over both parts."""
-    import numpy as np
-
-    from sarm_control.discovery.discover import ScoredRows
-    from sarm_control.evaluation.scored_rows import score_rows
-
-    scored = score_rows(rm, [*selecting, *confirming], batch_tokens=batch_tokens, progress=progress)
-    cut = int((scored.truncated > 0).sum())
-    if cut:
-        say(f"warning: {cut} answers were cut from the left to fit the context")
-    middle = sum(len(row.answers) for row in selecting)
-    first = ScoredRows(selecting, scored.take(np.arange(middle)))
-    if not confirming:
-        return first, None
-    return first, ScoredRows(confirming, scored.take(np.arange(middle, len(scored))))
 
 
 def _write(

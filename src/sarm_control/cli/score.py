@@ -14,11 +14,9 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
-    load_model,
-    model_name,
-    or_lab,
 )
-from sarm_control.console import progress, say
+from sarm_control.cli._sources import ModelFlags, read_parts
+from sarm_control.console import say
 from sarm_control.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -29,7 +27,8 @@ if TYPE_CHECKING:
 
 def score(
     data: Annotated[
-        Path | None, Parameter(help="JSON Lines rows with answers; lab:audit is one to try.")
+        Path | None,
+        Parameter(help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try."),
     ] = None,
     /,
     *,
@@ -64,29 +63,33 @@ def score(
     chosen_scores and rejected_scores, or candidate_scores: a list of the same for each answer.
     """
     from sarm_control.control.specs import check_exists
-    from sarm_control.conversation.rows import read_rows
-    from sarm_control.evaluation.scored_rows import annotate, score_rows
+    from sarm_control.evaluation.scored_rows import annotate
 
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     edits = _edits(edit or [], edits_file)
     for path in (out, json_file):
         _check_output(path, [data, edits_file, skip_bad_rows], overwrite=overwrite)
-    rows = read_rows(data, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
-    name = or_lab(model)
-    rm = load_model(name, device=device, dtype=dtype, max_length=max_length)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens)
+    (source,) = read_parts(
+        [[data]],
+        scoring,
+        want={"answer", "pair", "candidates"},
+        latents=None if top else [one.latent for one in edits],
+        aside=lambda _: skip_bad_rows,
+    )
+    rows, scored = source.scored_rows
     for one in edits:
-        check_exists(one.latent, rm.config.latents)
-    scored = score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress)
+        check_exists(one.latent, scored.latents.size)
     annotated = annotate(rows, scored, edits, top=top)
-    summary = _summary(rm, rows, scored, edits)
+    summary = _summary(scoring.loaded, rows, scored, edits)
     config = {
-        "model": model_name(name),
+        "model": source.model,
         "head": scored.fingerprint,
         "edits": [str(one) for one in edits],
         "top": top,
         "dtype": dtype,
-        "max_length": rm.template.max_length,
+        "max_length": scoring.context,
     }
     _write(out, annotated, [data, *([edits_file] if edits_file else [])], config)
     if json_file is not None:
@@ -115,7 +118,7 @@ def _check_output(path: Path | None, inputs: Sequence[Path | None], *, overwrite
 
 
 def _summary(
-    rm: "RewardModel", rows: "Sequence[Row]", scored: "Scored", edits: "Sequence[Edit]"
+    rm: "RewardModel | None", rows: "Sequence[Row]", scored: "Scored", edits: "Sequence[Edit]"
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -135,7 +138,7 @@ def _summary(
         "reward_max": float(rewards.max()),
         **(edited if edits else {}),
         "truncated": int((scored.truncated > 0).sum()),
-        "prompt_fills_context": count_long_prompts(rm, rows, scored),
+        "prompt_fills_context": None if rm is None else count_long_prompts(rm, rows, scored),
         "not_ended": int((~scored.ended).sum()),
         "empty_answers": count_empty_answers(rows),
     }

@@ -1,0 +1,217 @@
+"""What commands that need latents read: data files, which are scored, and latents folders, which are not.
+
+The model is loaded when the first data file needs it; with folders alone it never is.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sarm_control.cli._scoring import load_model, model_name, or_lab
+from sarm_control.console import progress, say
+from sarm_control.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from sarm_control.conversation.rows import Kind, Row
+    from sarm_control.latents.rows import ScoredRows
+    from sarm_control.sarm import RewardModel, Scored
+
+
+@dataclass
+class ModelFlags:
+    """The model a command was asked to score with, and how; loaded on first use.
+
+    Args:
+        model: `--model` as typed; None when it was not.
+        device: see `_scoring.Device`.
+        dtype: see `_scoring.Dtype`.
+        max_length: see `_scoring.MaxLength`.
+        batch_tokens: see `_scoring.BatchTokens`.
+        missing: what else the embedded world stands in for, for its remark.
+    """
+
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    max_length: int | None = None
+    batch_tokens: int | None = None
+    missing: tuple[str, ...] = ()
+    _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
+
+    def load(self) -> "RewardModel":
+        """The reward model; `lab`, with a remark, when none was named."""
+        if self._loaded is None:
+            name = or_lab(self.model, *self.missing)
+            self._loaded = load_model(name, device=self.device, dtype=self.dtype, max_length=self.max_length)
+        return self._loaded
+
+    @property
+    def loaded(self) -> "RewardModel | None":
+        """The reward model if something had to be scored."""
+        return self._loaded
+
+    @property
+    def context(self) -> int | None:
+        """Tokens a conversation could have; None when nothing was scored, or without a limit."""
+        return None if self._loaded is None else self._loaded.template.max_length
+
+    @property
+    def name(self) -> str:
+        """What outputs call the model that data files are scored with."""
+        return model_name(self.model or "lab")
+
+
+class Source(NamedTuple):
+    """Scored rows, and what outputs call the model that scored them."""
+
+    scored_rows: "ScoredRows"
+    model: str
+
+
+def read_scored(
+    paths: Sequence[Path],
+    flags: ModelFlags,
+    *,
+    want: "Collection[Kind]",
+    latents: Sequence[int] | None = None,
+    skip_bad_rows: Path | None = None,
+) -> Source:
+    """Rows and scores of data files and latents folders, in the order given.
+
+    Args:
+        paths: JSON Lines files, names such as `lab:audit`, and latents folders.
+        flags: the model that files are scored with; folders need none.
+        want: the kinds of row the command can use.
+        latents: those it needs, when it does not need all of them; None needs all.
+        skip_bad_rows: a folder for the rows of each file that cannot be used.
+
+    Raises:
+        DataError: a file, row or folder that cannot be used.
+        ModelError: two of them were scored by different heads, or by another than `--model` has.
+        ConfigError: a folder does not hold the latents that are needed.
+    """
+    (found,) = read_parts([paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows))
+    warn([found])
+    return found
+
+
+def read_parts(
+    parts: Sequence[Sequence[Path]],
+    flags: ModelFlags,
+    *,
+    want: "Collection[Kind]",
+    latents: Sequence[int] | None = None,
+    aside: Callable[[Path], Path | None] = lambda _: None,
+    check: "Callable[[Sequence[Row]], None]" = lambda _: None,
+) -> list[Source]:
+    """As `read_scored`, for several sets of paths: everything is read before anything is scored.
+
+    Args:
+        parts: the paths of each set.
+        flags: see `read_scored`.
+        want: see `read_scored`.
+        latents: see `read_scored`.
+        aside: where the rows of a file that cannot be used go; None stops at the first of them.
+        check: called with all rows before the model is loaded; raises when they cannot be used.
+    """
+    read = [[_read(path, want, latents, aside) for path in paths] for paths in parts]
+    everything = [one for paths in read for one in paths]
+    check([row for one in everything for row in one.rows])
+    _score(everything, flags)
+    _check_heads(everything, flags)
+    return [_joined(paths, flags) for paths in read]
+
+
+def warn(sources: Sequence[Source]) -> None:
+    """Says how many answers are empty and how many were cut to fit the context."""
+    from sarm_control.conversation.rows import count_empty_answers
+
+    empty = sum(count_empty_answers(source.scored_rows.rows) for source in sources)
+    if empty:
+        say(f"warning: {empty} answers are empty strings; they were scored as they are")
+    cut = sum(int((source.scored_rows.scored.truncated > 0).sum()) for source in sources)
+    if cut:
+        say(f"warning: {cut} answers were cut from the left to fit the context")
+
+
+@dataclass
+class _Read:
+    """What one path holds; `scored` is filled in for a data file."""
+
+    path: Path
+    rows: "Sequence[Row]"
+    scored: "Scored | None" = None
+    model: str | None = None
+
+
+def _folder(skip_bad_rows: Path | None) -> Callable[[Path], Path | None]:
+    return lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl"
+
+
+def _read(
+    path: Path,
+    want: "Collection[Kind]",
+    latents: Sequence[int] | None,
+    aside: Callable[[Path], Path | None],
+) -> _Read:
+    from sarm_control.conversation.rows import read_rows
+
+    if not path.is_dir():
+        return _Read(path, read_rows(path, want=want, skip_bad_rows=aside(path)))
+    from sarm_control.latents.folder import LatentsFolder
+
+    folder = LatentsFolder(path)
+    found = folder.read(latents=latents)
+    other = next((row for row in found.rows if row.kind not in want), None)
+    if other is not None:
+        raise DataError(
+            f"{path}: {other.where} has kind {other.kind}, this wants {' or '.join(sorted(want))}",
+            hint="make the folder from rows of that kind",
+        )
+    return _Read(path, found.rows, found.scored, folder.manifest.model)
+
+
+def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
+    """One pass over the answers of all data files."""
+    import numpy as np
+
+    from sarm_control.latents.rows import score_rows
+
+    files = [one for one in read if one.scored is None]
+    if not files:
+        return
+    rows = [row for one in files for row in one.rows]
+    scored = score_rows(flags.load(), rows, batch_tokens=flags.batch_tokens, progress=progress)
+    start = 0
+    for one in files:
+        stop = start + sum(len(row.answers) for row in one.rows)
+        one.scored, one.model = scored.take(np.arange(start, stop)), flags.name
+        start = stop
+
+
+def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
+    """Latent numbers mean nothing under another head."""
+    heads = {str(one.path): one.scored.fingerprint for one in read if one.scored is not None}
+    if flags.model is not None and flags.loaded is None:
+        from sarm_control.sarm.description import read_head
+
+        heads = {f"--model {flags.model}": read_head(flags.model).fingerprint, **heads}
+    (first, head), *others = heads.items()
+    for path, other in others:
+        if other != head:
+            raise ModelError(
+                f"{path} was scored with the head {other}, {first} has the head {head}; "
+                "their latents have other meanings",
+                hint="make latents folders with the model of this command",
+            )
+
+
+def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:
+    from sarm_control.latents.folder import concatenate
+    from sarm_control.latents.rows import ScoredRows
+
+    scored = [one.scored for one in read if one.scored is not None]
+    rows = [row for one in read for row in one.rows]
+    name = next((one.model for one in read if one.model is not None), flags.name)
+    return Source(ScoredRows(rows, scored[0] if len(scored) == 1 else concatenate(scored)), name)

@@ -1,0 +1,189 @@
+"""A folder of latents read back: no model, no forward pass, every file checked by its hash.
+
+docs/latents.md describes the format.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.latents.manifest import (
+    HEAD,
+    MANIFEST,
+    PROGRESS,
+    FileRecord,
+    Manifest,
+    answers_file,
+    digest_of,
+    read_manifest,
+    rows_file,
+)
+from sarm_control.latents.rows import ScoredRows
+from sarm_control.latents.shard import Head, decode_answers, decode_head, decode_rows, metadata_of
+from sarm_control.sarm.head import LinearHead
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import SparseLatents
+
+RUN_MARK = "sarm_run"
+
+T = TypeVar("T")
+
+
+def is_latents(path: Path) -> bool:
+    """Whether a path is a folder that `sarm latents` made or began; no file is checked."""
+    return path.is_dir() and ((path / PROGRESS).is_dir() or _names_the_format(path / MANIFEST))
+
+
+def read_latents(folder: Path, *, latents: Sequence[int] | None = None) -> ScoredRows:
+    """Rows and scores of a latents folder, all in memory.
+
+    Args:
+        folder: a folder that `sarm latents` made.
+        latents: those the caller needs, when it does not need all of them. A folder that kept only
+            some is refused unless these are among them.
+
+    Raises:
+        DataError: no such folder, not finished, or a file missing, cut, altered or of another run.
+        ConfigError: the folder does not hold the latents that are needed.
+    """
+    return LatentsFolder(folder).read(latents=latents)
+
+
+class LatentsFolder:
+    """A finished latents folder; its files are read, and checked, when they are asked for.
+
+    Raises:
+        DataError: see `read_latents`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Manifest = read_manifest(path)
+        self.head = self._head()
+
+    def shards(self) -> Iterator[ScoredRows]:
+        """The rows and scores of one shard after another, for data larger than the memory.
+
+        Raises:
+            DataError: a file is missing, cut, altered or of another run; it is named.
+        """
+        for shard in range(self.manifest.shards):
+            rows = self._decoded(rows_file(shard), decode_rows)
+            scored = self._decoded(answers_file(shard), lambda data: decode_answers(data, self.head))
+            if len(scored) != sum(len(row.answers) for row in rows):
+                raise self._damaged(answers_file(shard), "its answers are not those of the rows")
+            yield ScoredRows(rows, scored)
+
+    def read(self, *, latents: Sequence[int] | None = None) -> ScoredRows:
+        """All rows and scores; see `read_latents`."""
+        self.check_holds(latents)
+        rows: list[Row] = []
+        parts: list[Scored] = []
+        for found in self.shards():
+            rows += found.rows
+            parts.append(found.scored)
+        return ScoredRows(rows, concatenate(parts))
+
+    def check_holds(self, latents: Sequence[int] | None) -> None:
+        """Refuses a use that needs latents which were not kept; None means all of them.
+
+        Raises:
+            ConfigError: naming what is missing.
+        """
+        kept = self.manifest.chosen
+        if kept is None:
+            return
+        if latents is None:
+            raise ConfigError(
+                f"{self.path} holds {len(kept)} chosen latents, and this needs all of them",
+                hint="make the folder again without --latents",
+            )
+        missing = sorted(set(latents) - set(kept))
+        if missing:
+            raise ConfigError(
+                f"{self.path} holds {len(kept)} chosen latents, {missing[0]} is not among them",
+                hint="make the folder again with these latents, or without --latents",
+            )
+
+    def _head(self) -> Head:
+        weight = self._decoded(HEAD, decode_head)
+        found = LinearHead(weight)
+        if found.fingerprint != self.manifest.fingerprint:
+            raise self._damaged(HEAD, "it holds another head than the manifest says")
+        return Head(weight, found.fingerprint)
+
+    def _decoded(self, name: str, decode: Callable[[bytes], T]) -> T:
+        data = self._verified(name)
+        try:
+            return decode(data)
+        except (LookupError, ValueError, TypeError) as error:
+            raise self._damaged(name, error) from error
+
+    def _verified(self, name: str) -> bytes:
+        """A file's bytes, when they are those of the manifest."""
+        record = self.manifest.files.get(name)
+        if record is None:
+            raise DataError(f"{self.path / MANIFEST} is damaged: it does not name {name}")
+        return read_verified(self.path / name, record, digest_of(self.manifest.about))
+
+    def _damaged(self, name: str, problem: object) -> DataError:
+        return DataError(f"{self.path / name} is damaged: {problem}", hint="make the folder again")
+
+
+def read_verified(path: Path, record: FileRecord, run: str) -> bytes:
+    """A file's bytes when its hash is the recorded one.
+
+    Args:
+        path: the file.
+        record: what the manifest says of it.
+        run: `digest_of` the extraction it should be of.
+
+    Raises:
+        DataError: the file is missing, of another run, cut, or altered.
+    """
+    hint = "put the right file back, or make the folder again with sarm latents"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", hint=hint) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    if FileRecord.of(data).sha256 == record.sha256:
+        return data
+    if metadata_of(data).get(RUN_MARK, run) != run:
+        raise DataError(f"{path} is a shard of another run", hint=hint)
+    if len(data) < record.bytes:
+        raise DataError(f"{path} is cut: {len(data)} of {record.bytes} bytes", hint=hint)
+    raise DataError(f"{path} was altered: its SHA-256 is not the manifest's", hint=hint)
+
+
+def concatenate(parts: Sequence[Scored]) -> Scored:
+    """All answers of several scorings by the same head, one after another."""
+    first = parts[0]
+    latents = [part.latents for part in parts]
+    counts = np.concatenate([np.diff(part.indptr) for part in latents])
+    return Scored(
+        rewards=np.concatenate([part.rewards for part in parts]),
+        latents=SparseLatents(
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            np.concatenate([part.indices for part in latents]),
+            np.concatenate([part.values for part in latents]),
+            first.latents.size,
+        ),
+        head=first.head,
+        truncated=np.concatenate([part.truncated for part in parts]),
+        ended=np.concatenate([part.ended for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        fingerprint=first.fingerprint,
+    )
+
+
+def _names_the_format(manifest: Path) -> bool:
+    try:
+        return '"format": "sarm-latents-' in manifest.read_text(encoding="utf-8")[:200]
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,131 @@
+"""What a latents folder says of itself: where it came from, and the hash of each of its files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sarm_control.errors import DataError
+
+FORMAT = "sarm-latents-1"
+MANIFEST = "manifest.json"
+PROGRESS = ".progress"
+HEAD = "head.safetensors"
+
+_AGAIN = "make the folder again with sarm latents"
+
+
+class FileRecord(NamedTuple):
+    """A file of the folder: SHA-256, bytes, and table rows where it is a table."""
+
+    sha256: str
+    bytes: int
+    rows: int | None = None
+
+    @classmethod
+    def of(cls, data: bytes, rows: int | None = None) -> "FileRecord":
+        """The record of a file with these bytes."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data), rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Args:
+        about: where the latents came from: command, inputs, config, versions, rows, answers.
+        files: every other file of the folder by name.
+    """
+
+    about: Mapping[str, Any]
+    files: Mapping[str, FileRecord]
+
+    @property
+    def model(self) -> str:
+        """The model's id or folder name."""
+        return str(self.about["config"]["model"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the head."""
+        return str(self.about["config"]["head"])
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """The latents that were kept; None when all were."""
+        chosen = self.about["config"]["chosen"]
+        return None if chosen is None else tuple(chosen)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of data there are."""
+        return int(self.about["rows"])
+
+    @property
+    def answers(self) -> int:
+        """How many answers these rows have together."""
+        return int(self.about["answers"])
+
+    @property
+    def shards(self) -> int:
+        """How many shards the folder has."""
+        return (len(self.files) - 1) // 2
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {**self.about, "files": {name: record.as_json() for name, record in self.files.items()}}
+
+
+def rows_file(shard: int) -> str:
+    """The name of a shard's table of data rows."""
+    return f"rows-{shard:05d}.parquet"
+
+
+def answers_file(shard: int) -> str:
+    """The name of a shard's table of answers."""
+    return f"answers-{shard:05d}.parquet"
+
+
+def digest_of(about: Mapping[str, Any]) -> str:
+    """16 hex digits that tell one extraction from another; every shard carries them."""
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of a finished latents folder.
+
+    Raises:
+        DataError: the folder is none, or its extraction was not finished.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _unfinished(folder) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint=_AGAIN) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{folder} is a folder, but not one of latents", hint="make one with sarm latents")
+    try:
+        files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+        found = Manifest(content, files)
+        _ = (found.model, found.fingerprint, found.chosen, found.rows, found.answers)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error!r}", hint=_AGAIN) from error
+    return found
+
+
+def _unfinished(folder: Path) -> DataError:
+    if (folder / PROGRESS).is_dir():
+        return DataError(
+            f"{folder}: the extraction of these latents was not finished",
+            hint=f"finish it: the same sarm latents command with -o {folder} --resume",
+        )
+    return DataError(f"{folder} is a folder, but not one of latents", hint="make one with sarm latents")

@@ -1,0 +1,237 @@
+"""One shard of a latents folder: two Parquet tables, of data rows and of their answers.
+
+Shapes: `N` answers, `L` latents of the autoencoder, `K` stored values of an answer.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.conversation.rows import Row, parse_row
+from sarm_control.errors import DataError
+from sarm_control.latents.rows import ScoredRows, roles
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import FloatArray, SparseLatents
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# Ascending indices cost 10 bits each as differences, and the exponents of floats compress once they
+# stand together; values do not repeat, so that a dictionary of them only costs.
+_ENCODINGS = {"indices.list.element": "DELTA_BINARY_PACKED", "values.list.element": "BYTE_STREAM_SPLIT"}
+_FEW_VALUES = ["role", "file", "kind"]
+
+
+class Head(NamedTuple):
+    """The head a shard was scored with: weights [L] float32 and their fingerprint."""
+
+    weight: FloatArray
+    fingerprint: str
+
+
+class ShardBytes(NamedTuple):
+    """The two files of a shard."""
+
+    rows: bytes
+    answers: bytes
+
+
+def encode_shard(
+    found: ScoredRows,
+    *,
+    first: int,
+    names: Mapping[Path, str],
+    chosen: Sequence[int] | None = None,
+    mark: Mapping[str, str] | None = None,
+) -> ShardBytes:
+    """The files of one shard; equal input gives equal bytes.
+
+    Args:
+        found: its rows and their scores.
+        first: number of its first row in the whole data.
+        names: what each data file is called.
+        chosen: latents to keep; None keeps all. Rewards are those of all latents either way.
+        mark: kept in the metadata of both files; tells shards of other runs apart.
+
+    Raises:
+        DataError: a reward or latent that is NaN or infinite, naming the row.
+    """
+    _check_finite(found)
+    mark = dict(mark or {})
+    rows = _rows_table(found.rows, first, names)
+    answers = _answers_table(found, first, chosen)
+    return ShardBytes(*(_parquet(table.replace_schema_metadata(mark)) for table in (rows, answers)))
+
+
+def decode_rows(data: bytes) -> list[Row]:
+    """The rows of a file that `encode_shard` made, read again by the reader of data files."""
+    table = _table(data)
+    columns = (table[name].to_pylist() for name in ("json", "file", "line", "kind"))
+    return [
+        parse_row(json.loads(text), path=Path(file), line=line, want={kind})
+        for text, file, line, kind in zip(*columns, strict=True)
+    ]
+
+
+def decode_answers(data: bytes, head: Head) -> Scored:
+    """The scores in a file that `encode_shard` made.
+
+    Raises:
+        DataError: indices and values that do not belong together, or a latent outside 0..L-1.
+    """
+    table = _table(data)
+    latents = _sparse(table["indices"].combine_chunks(), table["values"].combine_chunks(), len(head.weight))
+    return Scored(
+        rewards=_numpy(table["reward"], np.float32),
+        latents=latents,
+        head=head.weight,
+        truncated=_numpy(table["truncated"], np.int64),
+        ended=_numpy(table["ended"], np.bool_),
+        lengths=_numpy(table["length"], np.int64),
+        fingerprint=head.fingerprint,
+    )
+
+
+def encode_head(weight: FloatArray) -> bytes:
+    """The file of the head weights [L]."""
+    from safetensors.numpy import save
+
+    return save({"weight": np.ascontiguousarray(weight)})
+
+
+def decode_head(data: bytes) -> FloatArray:
+    """The head weights [L] float32 that `encode_head` was given.
+
+    Raises:
+        ValueError: the bytes are something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return np.asarray(load(data)["weight"], dtype=np.float32)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """The `mark` a file was made with; empty when it is no such file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        found = parquet.read_schema(pyarrow.BufferReader(data)).metadata or {}
+    except pyarrow.ArrowException:
+        return {}
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+def index_type(size: int) -> "pyarrow.DataType":
+    """The smallest unsigned type that holds 0..L-1."""
+    import pyarrow
+
+    return pyarrow.uint16() if size <= 1 << 16 else pyarrow.uint32()
+
+
+def _check_finite(found: ScoredRows) -> None:
+    scored = found.scored
+    bad = ~np.isfinite(scored.rewards)
+    bad[scored.latents.row_ids()[~np.isfinite(scored.latents.values)]] = True
+    if bad.any():
+        owners = [row for row in found.rows for _ in row.answers]
+        raise DataError(
+            f"{owners[int(bad.argmax())].where}: the model gave a latent or reward that is NaN or infinite",
+            hint="try another --dtype: float16 overflows where bfloat16 and float32 do not",
+        )
+
+
+def _rows_table(rows: Sequence[Row], first: int, names: Mapping[Path, str]) -> "pyarrow.Table":
+    import pyarrow
+
+    text, integer = pyarrow.string(), pyarrow.int64()
+    columns = {
+        "row": pyarrow.array(range(first, first + len(rows)), integer),
+        "file": pyarrow.array([names[row.path] for row in rows], text),
+        "line": pyarrow.array([row.line for row in rows], integer),
+        "kind": pyarrow.array([row.kind for row in rows], text),
+        "json": pyarrow.array([json.dumps(row.raw, ensure_ascii=False) for row in rows], text),
+    }
+    return pyarrow.table(columns)
+
+
+def _answers_table(found: ScoredRows, first: int, chosen: Sequence[int] | None) -> "pyarrow.Table":
+    import pyarrow
+
+    rows, scored = found
+    latents = scored.latents if chosen is None else _only(scored.latents, chosen)
+    counts = [len(row.answers) for row in rows]
+    number = [place for count in counts for place in range(count)]
+    integer = pyarrow.int32()
+    columns = {
+        "row": pyarrow.array(np.repeat(np.arange(first, first + len(rows)), counts)),
+        "answer": pyarrow.array(number, integer),
+        "role": pyarrow.array([role for row in rows for role in roles(row)], pyarrow.string()),
+        "reward": pyarrow.array(scored.rewards),
+        "truncated": pyarrow.array(scored.truncated, integer),
+        "ended": pyarrow.array(scored.ended),
+        "length": pyarrow.array(scored.lengths, integer),
+        "indices": _lists(latents.indptr, latents.indices, index_type(latents.size)),
+        "values": _lists(latents.indptr, latents.values, pyarrow.float32()),
+    }
+    return pyarrow.table(columns)
+
+
+def _only(latents: SparseLatents, chosen: Sequence[int]) -> SparseLatents:
+    kept = np.isin(latents.indices, np.asarray(chosen))
+    indptr = np.concatenate([[0], np.cumsum(kept)])[latents.indptr]
+    return SparseLatents(indptr, latents.indices[kept], latents.values[kept], latents.size)
+
+
+def _lists(indptr: NDArray[np.int64], items: NDArray[Any], kind: "pyarrow.DataType") -> "pyarrow.Array":
+    import pyarrow
+
+    element = pyarrow.field("element", kind, nullable=False)
+    values = pyarrow.array(items.astype(kind.to_pandas_dtype()), kind)
+    return pyarrow.ListArray.from_arrays(
+        pyarrow.array(indptr, pyarrow.int32()), values, pyarrow.list_(element)
+    )
+
+
+def _parquet(table: "pyarrow.Table") -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    encodings = {name: kind for name, kind in _ENCODINGS.items() if name.split(".")[0] in table.column_names}
+    few = [name for name in _FEW_VALUES if name in table.column_names]
+    parquet.write_table(
+        table, sink, compression="zstd", use_dictionary=few, column_encoding=encodings or None
+    )
+    return bytes(sink.getvalue())
+
+
+def _table(data: bytes) -> "pyarrow.Table":
+    import pyarrow
+    from pyarrow import parquet
+
+    return parquet.read_table(pyarrow.BufferReader(data))
+
+
+def _numpy(column: "pyarrow.ChunkedArray", dtype: Any) -> NDArray[Any]:
+    return np.array(column.to_numpy(), dtype=dtype)
+
+
+def _sparse(indices: "pyarrow.ListArray", values: "pyarrow.ListArray", size: int) -> SparseLatents:
+    lengths = [
+        np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False)) for lists in (indices, values)
+    ]
+    ids = np.asarray(indices.flatten().to_numpy(zero_copy_only=False))
+    if not np.array_equal(*lengths) or (len(ids) and int(ids.max()) >= size):
+        raise DataError(f"holds no (index, value) pairs of {size} latents")
+    indptr = np.concatenate([[0], np.cumsum(lengths[0])]).astype(np.int64)
+    stored = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    return SparseLatents(indptr, ids.astype(np.int32), stored, size)

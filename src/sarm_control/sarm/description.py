@@ -1,0 +1,71 @@
+"""What a SARM is, read from its files without loading its trunk."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sarm_control.errors import ModelError
+from sarm_control.sarm.checkpoint import find_folder, load_tensors, read_index
+from sarm_control.sarm.config import read_config
+from sarm_control.sarm.head import LinearHead
+
+HEAD_NAME = "score.weight"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What decides a SARM's latents and rewards, beside the weights of trunk and autoencoder.
+
+    Args:
+        head: its head weights [L].
+        latents: L.
+        k: latents kept for each answer; None with TopK off.
+        template: 16 hex digits of the SHA-256 of the chat template's text.
+    """
+
+    head: LinearHead
+    latents: int
+    k: int | None
+    template: str
+
+
+def read_head(id_or_folder: str | Path) -> LinearHead:
+    """The head alone: a few megabytes of any SARM.
+
+    Args:
+        id_or_folder: see `RewardModel.from_pretrained`.
+
+    Raises:
+        ModelError: no such model, or it has no head.
+    """
+    return _head(find_folder(id_or_folder), str(id_or_folder))
+
+
+def describe(id_or_folder: str | Path) -> Description:
+    """Reads config, head and tokenizer.
+
+    Args:
+        id_or_folder: see `RewardModel.from_pretrained`.
+
+    Raises:
+        ModelError: the folder does not exist or is not a SARM.
+    """
+    from sarm_control.conversation import load_tokenizer
+
+    name, folder = str(id_or_folder), find_folder(id_or_folder)
+    config = read_config(folder, name)
+    head = _head(folder, name)
+    template = str(load_tokenizer(str(folder), local_files_only=True).chat_template)
+    return Description(
+        head=head,
+        latents=config.latents,
+        k=config.k if config.use_topk else None,
+        template=hashlib.sha256(template.encode()).hexdigest()[:16],
+    )
+
+
+def _head(folder: Path, name: str) -> LinearHead:
+    index = read_index(folder, name)
+    if HEAD_NAME not in index:
+        raise ModelError(f"{name} is not a SARM: it has no {HEAD_NAME}")
+    return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())
