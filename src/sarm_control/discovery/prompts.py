@@ -4,7 +4,7 @@ Shapes: `P` prompts, `N` answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,22 @@ from sarm_control.sarm.scored import Scored
 from sarm_control.seeds import derive_seed
 
 
+class Answers(NamedTuple):
+    """The answers of one side, in the order of their latents.
+
+    Args:
+        numbers: [N] their places in the scores.
+        texts: [N].
+    """
+
+    numbers: NDArray[np.int64]
+    texts: tuple[str, ...]
+
+    def take(self, wanted: NDArray[np.bool_]) -> "Answers":
+        """The answers at which the mask [N] is true."""
+        return Answers(self.numbers[wanted], tuple(self.texts[n] for n in np.flatnonzero(wanted)))
+
+
 @dataclass(frozen=True)
 class PromptPairs:
     """Pairs of which every distinct prompt is one unit.
@@ -25,21 +41,30 @@ class PromptPairs:
         latents: the answers' latents, grouped by prompt `0..P-1`.
         keys: [P] the text that identifies each prompt (`Row.prompt_key`).
         rows: [P] the first row of each prompt.
+        scored: the scores that the answers' numbers count in.
+        chosen: the answers of `latents.chosen`, row by row.
+        rejected: the answers of `latents.rejected`.
     """
 
     latents: PairLatents
     keys: tuple[str, ...]
     rows: tuple[Row, ...]
+    scored: Scored
+    chosen: Answers
+    rejected: Answers
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, prompts: Sequence[int] | NDArray[np.int64]) -> "PromptPairs":
         """The chosen prompts, in the order given."""
-        return PromptPairs(
-            self.latents.take_prompts(prompts),
-            tuple(self.keys[p] for p in prompts),
-            tuple(self.rows[p] for p in prompts),
+        return replace(
+            self,
+            latents=self.latents.take_prompts(prompts),
+            keys=tuple(self.keys[p] for p in prompts),
+            rows=tuple(self.rows[p] for p in prompts),
+            chosen=self.chosen.take(np.isin(self.latents.chosen_prompt, prompts)),
+            rejected=self.rejected.take(np.isin(self.latents.rejected_prompt, prompts)),
         )
 
 
@@ -51,9 +76,12 @@ class Parts(NamedTuple):
     shared: int
 
 
-class _Answer(NamedTuple):
-    row: int
+class Place(NamedTuple):
+    """Where an answer was first met, and whose it is."""
+
+    number: int
     prompt: int
+    text: str
 
 
 def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
@@ -80,20 +108,42 @@ def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
         for j, answer in enumerate(row.answers):
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
-    latents = _pairs_of(found, scored)
-    return PromptPairs(latents, tuple(first), tuple(first.values()))
+    sides = [
+        [Place(n, p, text) for (p, is_chosen, text), n in found.items() if is_chosen == side]
+        for side in (True, False)
+    ]
+    return pairs_of_places(sides[0], sides[1], tuple(first), tuple(first.values()), scored)
 
 
-def _pairs_of(found: dict[tuple[int, bool, str], int], scored: Scored) -> PairLatents:
-    good = [_Answer(n, p) for (p, is_chosen, _), n in found.items() if is_chosen]
-    bad = [_Answer(n, p) for (p, is_chosen, _), n in found.items() if not is_chosen]
-    return pair_latents(
-        scored.latents.take([answer.row for answer in good]),
-        scored.latents.take([answer.row for answer in bad]),
-        [answer.prompt for answer in good],
-        [answer.prompt for answer in bad],
+def pairs_of_places(
+    chosen: Sequence[Place],
+    rejected: Sequence[Place],
+    keys: tuple[str, ...],
+    rows: tuple[Row, ...],
+    scored: Scored,
+) -> PromptPairs:
+    """Prompts whose chosen and rejected answers lie at these places of the scores.
+
+    Args:
+        chosen: at least one for each prompt `0..P-1`.
+        rejected: the same.
+        keys: [P].
+        rows: [P].
+        scored: their scores.
+    """
+    sides = [
+        Answers(np.array([one.number for one in side], dtype=np.int64), tuple(one.text for one in side))
+        for side in (chosen, rejected)
+    ]
+    latents = pair_latents(
+        *(scored.latents.take(side.numbers) for side in sides),
+        [one.prompt for one in chosen],
+        [one.prompt for one in rejected],
         scored.head,
+        chosen_length=scored.lengths[sides[0].numbers],
+        rejected_length=scored.lengths[sides[1].numbers],
     )
+    return PromptPairs(latents, keys, rows, scored, *sides)
 
 
 def split_halves(pairs: PromptPairs, seed: int) -> Parts:

@@ -75,7 +75,7 @@ def hoeffding_bound(columns: Any) -> FloatVector:
 
 
 def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> FloatVector:
-    """p adjusted for all M columns at once: the chance of one or more false finding is at most p.
+    """Adjusted p-values of M columns at once: calling all with p <= x makes a mistake with chance at most x.
 
     Step-down max-T of Westfall and Young (1993, algorithm 4.1) with `T = |sum| / sqrt(sum of squares)`,
     which sign flips leave in its scale. The columns' dependence is kept, so it is less strict
