@@ -36,6 +36,11 @@ BatchTokens = Annotated[
     ),
 ]
 
+SkipBadRows = Annotated[
+    Path | None,
+    Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
+]
+
 
 def load_model(model: str, *, device: str | None, dtype: str | None, max_length: int | None) -> "RewardModel":
     """Loads the reward model and says what it is."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
+from sarm_control.cli._outputs import check_outputs
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -17,7 +19,7 @@ from sarm_control.cli._scoring import (
 )
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
@@ -36,13 +38,8 @@ def score(
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
     ] = None,
-    edit: Annotated[
-        list[str] | None,
-        Parameter(help="Edit of a latent, may be repeated: 12345=0, 12345:max=2, 12345:*0.5."),
-    ] = None,
-    edits_file: Annotated[
-        Path | None, Parameter(help="JSON file of edits, SARM's steering file too.")
-    ] = None,
+    edit: EditSpecs = None,
+    edits_file: EditsFile = None,
     top: Annotated[
         int, Parameter(validator=validators.Number(gte=0), help="Contributions to write for each answer.")
     ] = 10,
@@ -62,25 +59,22 @@ def score(
     contributions ([[latent, z, w, w*z], ...]), truncated and ended. Pairs and candidates gain
     chosen_scores and rejected_scores, or candidate_scores: a list of the same for each answer.
     """
-    from sarm_control.control.specs import check_exists
     from sarm_control.evaluation.scored_rows import annotate
 
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
-    edits = _edits(edit or [], edits_file)
-    for path in (out, json_file):
-        _check_output(path, [data, edits_file, skip_bad_rows], overwrite=overwrite)
+    given = read_edits(edit, edits_file)
+    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens)
     (source,) = read_parts(
         [[data]],
         scoring,
         want={"answer", "pair", "candidates"},
-        latents=None if top else [one.latent for one in edits],
+        latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
     )
     rows, scored = source.scored_rows
-    for one in edits:
-        check_exists(one.latent, scored.latents.size)
+    edits = given.on(scored.latents.size, scored.fingerprint)
     annotated = annotate(rows, scored, edits, top=top)
     summary = _summary(scoring.loaded, rows, scored, edits)
     config = {
@@ -91,30 +85,10 @@ def score(
         "dtype": dtype,
         "max_length": scoring.context,
     }
-    _write(out, annotated, [data, *([edits_file] if edits_file else [])], config)
+    _write(out, annotated, [data, *given.inputs], config)
     if json_file is not None:
         _write_summary(json_file, summary, config, skip_bad_rows)
     _say_remarks(rows, annotated, summary)
-
-
-def _edits(specs: Sequence[str], file: Path | None) -> "list[Edit]":
-    from sarm_control.control.edits import check_one_edit_each, load_edits, parse_edit
-
-    edits = [*(load_edits(file) if file else []), *(parse_edit(spec) for spec in specs)]
-    check_one_edit_each(edits)
-    return edits
-
-
-def _check_output(path: Path | None, inputs: Sequence[Path | None], *, overwrite: bool) -> None:
-    from sarm_control.files import check_writable
-
-    if path is None:
-        return
-    if path.resolve() in {other.resolve() for other in inputs if other is not None}:
-        raise ConfigError(f"{path} is an input too and would be overwritten", hint="choose another output")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
-    check_writable(path)
 
 
 def _summary(

@@ -2,7 +2,8 @@
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.density_ratio import LogRatio, fit_log_ratio
-from sarm_control.control.edits import Edit, apply_edits, edit_delta, load_edits, parse_edit
+from sarm_control.control.edit_files import load_edits, save_edits
+from sarm_control.control.edits import Edit, apply_edits, edit_delta, parse_edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.control.reference import ReferenceStatistics
@@ -24,4 +25,5 @@ __all__ = [
     "load_edits",
     "parse_edit",
     "parse_penalty",
+    "save_edits",
 ]

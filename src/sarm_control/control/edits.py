@@ -4,10 +4,8 @@ Shapes: `N` answers, `L` latents.
 An edit acts on the full vector z: a latent that is not active is z = 0, and an edit may move it.
 """
 
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,51 +116,6 @@ def _operation(text: str, what: str) -> tuple[str, float]:
     if name.strip() not in _OPERATIONS:
         raise unknown_key(what, name.strip(), _OPERATIONS)
     return name.strip(), finite_number(value, f"{what}: {name.strip()}")
-
-
-def load_edits(path: Path) -> list[Edit]:
-    """Reads edits from a JSON file.
-
-    Two forms: SARM's steering file `{"16720": ["*", 2], "5": ["+", 1]}`, where `*` multiplies z and
-    `+` adds to z for every answer, active or not; or a list `[{"latent": 16720, "max": 2}, ...]`.
-
-    Raises:
-        ConfigError: the file cannot be read, is not JSON, or holds something that is not an edit.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON in UTF-8 ({error})") from error
-    try:
-        edits = _edits_from_json(content)
-        check_one_edit_each(edits)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
-    return edits
-
-
-def _edits_from_json(content: Any) -> list[Edit]:
-    if isinstance(content, dict):
-        return [_sarm_edit(latent, operation) for latent, operation in content.items()]
-    if isinstance(content, list) and all(isinstance(item, dict) for item in content):
-        return [Edit(**item) for item in content]
-    raise ConfigError(
-        "neither a steering file nor a list of edits",
-        hint='write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]',
-    )
-
-
-def _sarm_edit(latent: str, operation: Any) -> Edit:
-    example = '{"16720": ["*", 2], "5": ["+", 1]}'
-    number = latent_number(latent, latent, example)
-    if not (isinstance(operation, list) and len(operation) == 2 and operation[0] in ("*", "+")):
-        raise ConfigError(
-            f'edit of latent {number}: {operation!r} is not ["*", number] or ["+", number]',
-            hint=f"write it like {example}",
-        )
-    return Edit(number, **{"scale" if operation[0] == "*" else "add": operation[1]})
 
 
 def check_one_edit_each(edits: Sequence[Edit]) -> None:

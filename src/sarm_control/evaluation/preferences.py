@@ -5,13 +5,14 @@ bootstrap them by prompt. Shapes: `R` rows (prompts), `c`/`r` chosen/rejected an
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.errors import DataError
 
-Scores = Sequence[Sequence[float]]
+Scores = Sequence[Sequence[float]] | Sequence[NDArray[Any]]
 
 
 def pair_accuracy(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from sarm_control.sarm.scored import Scored
 if TYPE_CHECKING:
     from sarm_control.sarm import RewardModel
 
-__all__ = ["annotate", "count_long_prompts", "replaced_fields", "score_rows"]
+__all__ = ["annotate", "count_long_prompts", "in_row", "replaced_fields", "score_rows"]
 
 
 def annotate(
@@ -34,7 +34,21 @@ def annotate(
         top: contributions to keep for each answer, at least 0.
     """
     found = _found(scored, edits, top)
-    return [row.raw | _fields(row, [next(found) for _ in row.answers]) for row in rows]
+    return [in_row(row, [next(found) for _ in row.answers], "scores") for row in rows]
+
+
+def in_row(row: Row, found: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The row's own fields followed by what was found for each of `row.answers`.
+
+    One answer gains the fields themselves; a pair gains the lists `chosen_NAME` and `rejected_NAME`,
+    a row of candidates `candidate_NAME`.
+    """
+    if row.kind == "answer":
+        return row.raw | found[0]
+    if row.kind == "candidates":
+        return row.raw | {f"candidate_{name}": found}
+    chosen = len(row.chosen)
+    return row.raw | {f"chosen_{name}": found[:chosen], f"rejected_{name}": found[chosen:]}
 
 
 def replaced_fields(rows: Sequence[Row], annotated: Sequence[dict[str, Any]]) -> list[str]:
@@ -68,12 +82,3 @@ def _found(scored: Scored, edits: Sequence[Edit], top: int) -> Iterator[dict[str
             "truncated": int(scored.truncated[j]),
             "ended": bool(scored.ended[j]),
         }
-
-
-def _fields(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
-    if row.kind == "answer":
-        return found[0]
-    if row.kind == "candidates":
-        return {"candidate_scores": found}
-    chosen = len(row.chosen)
-    return {"chosen_scores": found[:chosen], "rejected_scores": found[chosen:]}

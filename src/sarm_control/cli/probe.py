@@ -1,0 +1,152 @@
+"""`sarm probe`: what edits do to the rewards of given answers."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._sources import ModelFlags, Source, read_scored
+from sarm_control.console import progress
+from sarm_control.embedded import AUDIT, LAB
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.control import Edit
+    from sarm_control.evaluation.probe import Probe
+
+_TOLERANCE = 1e-6
+_EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
+
+
+def probe(
+    *data: Annotated[
+        Path,
+        Parameter(
+            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit."
+        ),
+    ],
+    model: Model = None,
+    edit: EditSpecs = None,
+    edits_file: EditsFile = None,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="Rows with before, after and delta of each answer."),
+    ] = None,
+    save_edits: Annotated[
+        Path | None, Parameter(help="Write the edits to this file, for score, rerank, eval, train, convert.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        Parameter(negative="", help="Score the text again with the edits inside the model, and compare."),
+    ] = False,
+    seed: Annotated[int, Parameter(help="Of the intervals.")] = 0,
+    skip_bad_rows: SkipBadRows = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+) -> int:
+    """Try edits on answers: the reward before, after, and the exact change.
+
+    One scoring pass, then algebra on its latents. The summary counts every prompt once; chosen and
+    rejected answers of pairs are summed up apart. With --verify the text is scored again with the edits
+    inside the model, and the exit code is 1 when a change differs by more than 1e-6.
+    """
+    given = read_edits(edit, edits_file, required=True)
+    data = _data(model, data)
+    check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
+    missing = () if data != (AUDIT,) or model is not None else ("data",)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
+    found, source, edits = _probed(data, flags, given, seed, skip_bad_rows)
+    difference = _verified(flags, source, edits, found) if verify else None
+    _print(found, edits, difference)
+    config = {
+        "model": source.model,
+        "head": source.scored_rows.scored.fingerprint,
+        "edits": [str(one) for one in edits],
+        "dtype": dtype,
+        "max_length": flags.context,
+    }
+    _write(found, source, edits, config, out, save_edits, inputs=[*data, *given.inputs], seed=seed)
+    if json_file is not None:
+        from sarm_control.files import write_json
+
+        write_json(json_file, {**config, **found.as_json(), "largest_difference": difference})
+    return 0 if difference is None or difference <= _TOLERANCE else 1
+
+
+def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
+    if not data and model not in (None, LAB):
+        raise ConfigError("no file of answers was given", hint=_EXAMPLE)
+    return data or (AUDIT,)
+
+
+def _probed(
+    data: Sequence[Path], flags: ModelFlags, given: GivenEdits, seed: int, skip_bad_rows: Path | None
+) -> "tuple[Probe, Source, list[Edit]]":
+    from sarm_control.evaluation.probe import probe as run
+
+    source = read_scored(
+        data,
+        flags,
+        want={"answer", "pair", "candidates"},
+        latents=given.latents,
+        skip_bad_rows=skip_bad_rows,
+    )
+    scored = source.scored_rows.scored
+    edits = given.on(scored.latents.size, scored.fingerprint)
+    return run(source.scored_rows, edits, seed=seed), source, edits
+
+
+def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found: "Probe") -> float:
+    """The largest difference between the exact changes and those of another pass over the text."""
+    import numpy as np
+
+    from sarm_control.evaluation.rescoring import rescored_delta
+
+    again = rescored_delta(
+        flags.load(), source.scored_rows, edits, batch_tokens=flags.batch_tokens, progress=progress
+    )
+    return float(np.abs(again - found.delta).max())
+
+
+def _print(found: "Probe", edits: "Sequence[Edit]", difference: float | None) -> None:
+    from sarm_control.evaluation.probe_text import probe_text
+
+    sys.stdout.write(probe_text(found, edits))
+    if difference is not None:
+        verdict = "verified" if difference <= _TOLERANCE else "not verified"
+        print(
+            f"\n{verdict}: scored again with the edits inside the model, the changes differ by at most "
+            f"{difference:.2g} (tolerance {_TOLERANCE:g})"
+        )
+
+
+def _write(
+    found: "Probe",
+    source: Source,
+    edits: "Sequence[Edit]",
+    config: dict[str, Any],
+    out: Path | None,
+    save_edits: Path | None,
+    *,
+    inputs: Sequence[Path],
+    seed: int,
+) -> None:
+    from sarm_control.control.edit_files import save_edits as save
+    from sarm_control.evaluation.probe_text import probed_rows
+    from sarm_control.files import manifest, write_json, write_jsonl
+
+    if out is not None:
+        write_jsonl(out, list(probed_rows(source.scored_rows.rows, found)))
+        record = manifest("probe", inputs=inputs, config=config, seed=seed)
+        write_json(out.with_name(f"{out.name}.manifest.json"), record)
+    if save_edits is not None:
+        save(save_edits, edits, fingerprint=config["head"], model=config["model"])

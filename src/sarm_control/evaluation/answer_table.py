@@ -1,0 +1,81 @@
+"""Which prompt and which part of its row every scored answer belongs to.
+
+Shapes: `N` answers, `R` rows, `P` distinct prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sarm_control.conversation.rows import Row
+from sarm_control.errors import DataError
+from sarm_control.latents.rows import roles
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """The place of N answers, in the order they are scored.
+
+    Args:
+        row: [N] the row each answer belongs to, 0..R-1.
+        prompt: [N] its prompt, 0..P-1; equal texts are one prompt, the unit of every statistic.
+        role: [N] "response", "chosen", "rejected" or "candidate".
+        prompts: P.
+    """
+
+    row: Integers
+    prompt: Integers
+    role: NDArray[np.str_]
+    prompts: int
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def by_row(self, values: NDArray[Any], role: str) -> list[NDArray[Any]]:
+        """R arrays: the values of each row's answers of one role."""
+        chosen = self.role == role
+        counts = np.bincount(self.row[chosen], minlength=int(self.row[-1]) + 1 if len(self) else 0)
+        return np.split(values[chosen], np.cumsum(counts)[:-1])
+
+    def prompt_means(self, values: ArrayLike, where: NDArray[np.bool_] | None = None) -> Floats:
+        """[P] mean of each prompt's answers, of those in `where` alone; NaN for a prompt without one."""
+        kept = np.ones(len(self), dtype=bool) if where is None else where
+        numbers = np.asarray(values, dtype=np.float64)[kept]
+        counts = np.bincount(self.prompt[kept], minlength=self.prompts)
+        sums = np.bincount(self.prompt[kept], weights=numbers, minlength=self.prompts)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    def row_prompts(self) -> Integers:
+        """[R] the prompt of each row."""
+        _, first = np.unique(self.row, return_index=True)
+        return self.prompt[first]
+
+
+def answer_table(rows: Sequence[Row], answers: int) -> AnswerTable:
+    """The places of the answers of `rows`.
+
+    Args:
+        rows: rows with answers.
+        answers: how many scores there are for them.
+
+    Raises:
+        DataError: there is not one score for each answer.
+    """
+    names = [roles(row) for row in rows]
+    counts = [len(row_roles) for row_roles in names]
+    if sum(counts) != answers:
+        raise DataError(f"{answers} scores were given for {sum(counts)} answers")
+    place: dict[str, int] = {}
+    prompts = [place.setdefault(row.prompt_key, len(place)) for row in rows]
+    return AnswerTable(
+        np.repeat(np.arange(len(rows)), counts),
+        np.repeat(np.array(prompts, dtype=np.int64), counts),
+        np.array([role for row_roles in names for role in row_roles], dtype=np.str_),
+        len(place),
+    )

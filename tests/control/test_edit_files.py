@@ -1,0 +1,86 @@
+"""Files of edits: every form that is read, property (what is saved is read back), bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sarm_control.control import Edit, load_edits, save_edits
+from sarm_control.control.edit_files import EditFile, read_edit_file
+from sarm_control.errors import ConfigError, ModelError
+
+CONTROLS = """\
+# from sarm discover
+reward:
+  fingerprint: "abc"
+  edits:
+    - {latent: 9, max: 2.0}
+    - "5=0"
+  penalties:
+    - {latent: 3, tau: 1.0, alpha: 0.5sd}
+"""
+numbers = st.floats(-4, 4, allow_nan=False)
+edits = st.one_of(
+    st.builds(Edit, st.just(1), set=numbers),
+    st.builds(Edit, st.just(1), scale=numbers, add=st.none() | numbers),
+    st.builds(Edit, st.just(1), min=st.floats(-4, 0), max=st.none() | st.floats(0, 4)),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(edits)
+def test_property_what_is_saved_is_read_back(tmp_path_factory: pytest.TempPathFactory, edit: Edit) -> None:
+    path = tmp_path_factory.mktemp("edits") / "edits.json"
+    save_edits(path, [edit, Edit(2, set=0.0)], fingerprint="abc", model="lab")
+    assert read_edit_file(path) == EditFile([edit, Edit(2, set=0.0)], "abc")
+
+
+def test_the_saved_file_is_one_a_person_can_read(tmp_path: Path) -> None:
+    save_edits(tmp_path / "edits.json", [Edit(9, max=2.0)], fingerprint="abc", model="lab")
+    content = json.loads((tmp_path / "edits.json").read_text())
+    assert content == {
+        "format": "sarm-edits-1",
+        "model": "lab",
+        "head": "abc",
+        "edits": [{"latent": 9, "max": 2.0}],
+    }
+
+
+def test_controls_give_their_edits_and_say_what_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "controls.yaml"
+    path.write_text(CONTROLS)
+    assert read_edit_file(path) == EditFile([Edit(9, max=2.0), Edit(5, set=0.0)], "abc", ("1 penalty",))
+
+
+def test_edits_made_for_another_head_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "edits.json"
+    save_edits(path, [Edit(9, max=2.0)], fingerprint="abc", model="lab")
+    assert load_edits(path, fingerprint="abc") == [Edit(9, max=2.0)]
+    with pytest.raises(ModelError, match=r"edits.json was made for head abc, this reward model has def"):
+        load_edits(path, fingerprint="def")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"format": "sarm-edits-9", "edits": []}', "format 'sarm-edits-9', wants 'sarm-edits-1'"),
+        ('{"format": "sarm-edits-1", "edit": []}', "unknown key 'edit'; did you mean edits"),
+        ('{"format": "sarm-edits-1", "edits": {"latent": 5}}', "edits is not a list of edits"),
+        ('{"edits": [3]}', "3 is not an edit"),
+        ('{"reward": [3]}', "reward is not a mapping"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "edits.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"edits.json: .*{message}"):
+        read_edit_file(path)
+
+
+def test_bad_yaml_is_said_to_be_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "controls.yaml"
+    path.write_text("reward: [")
+    with pytest.raises(ConfigError, match=r"controls.yaml: not YAML"):
+        read_edit_file(path)
