@@ -1,6 +1,7 @@
 """From rows and scores to a discovery: pooling, halves, confirmation files, text and YAML."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,24 @@ def test_groups_summarise_both_parts_and_an_unknown_column_is_named():
     assert "subset = refuse: " in summary_text(result)
     with pytest.raises(DataError, match="no row has the column subsets"):
         discover(pairs, settings=Settings(by="subsets"))
+
+
+def test_a_latent_that_turns_in_a_group_is_marked_there_and_nowhere_else():
+    """Prompts of kind b have the preference turned round, but there are few of them."""
+    world = make_world(prompts=300, planted=PLANTED)
+    pairs = scored_rows(world, kind=["a", "a", "a", "a", "b"])
+    rows = [
+        replace(row, chosen=row.rejected, rejected=row.chosen) if row.raw["kind"] == "b" else row
+        for row in pairs.rows
+    ]
+    order = np.arange(len(pairs.scored)).reshape(-1, 2, ANSWERS)
+    order[4::5] = order[4::5, ::-1]
+    result = discover(ScoredRows(rows, pairs.scored.take(order.ravel())), settings=Settings(by="kind"))
+    turned = {(one.latent, one.group) for one in result.group_effects if one.turned}
+    assert {group for _, group in turned} == {"b"}
+    assert {latent for latent, _ in turned} >= {20, 3}
+    sizes = {one.group: one.effect.n for one in result.group_effects}
+    assert sizes == {name: group.prompts for name, group in result.groups["confirmation"].items()}
 
 
 def test_scores_of_other_rows_are_refused():

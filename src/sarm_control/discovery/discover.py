@@ -10,47 +10,21 @@ from typing import Any
 import numpy as np
 
 from sarm_control.conversation.rows import Row
+from sarm_control.discovery.competing import Competitor, compete
+from sarm_control.discovery.cumulative import Cumulative, cumulative_margin
 from sarm_control.discovery.doses import suggested_controls
-from sarm_control.discovery.effects import replicated_effects, reward_sd
+from sarm_control.discovery.effects import replicated_effects
 from sarm_control.discovery.features import LISTS, Feature, Features
-from sarm_control.discovery.margins import margin_contributions, pair_accuracy
+from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
+from sarm_control.discovery.matched_sets import SETS
 from sarm_control.discovery.naming import direction
 from sarm_control.discovery.prompts import Parts, PromptPairs, drop_shared, group_by_prompt, split_halves
-from sarm_control.discovery.statistics import Interval, mean_interval
+from sarm_control.discovery.summary import LostMargin, Summary, lost_margin, summarise
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows as ScoredRows
 
 _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name != "controls")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What the reward model makes of a set of pairs.
-
-    Args:
-        prompts: distinct prompts.
-        answers: distinct answers.
-        margin: mean over prompts of mean chosen minus mean rejected reward.
-        accuracy: mean over prompts of the share of pairs in which chosen is paid strictly more.
-        reward_sd: SD of the reward over answers.
-    """
-
-    prompts: int
-    answers: int
-    margin: Interval
-    accuracy: Interval
-    reward_sd: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The summary as a JSON object."""
-        return {
-            "prompts": self.prompts,
-            "answers": self.answers,
-            "mean_margin": self.margin.as_json(),
-            "pair_accuracy": self.accuracy.as_json(),
-            "reward_sd": self.reward_sd,
-        }
 
 
 @dataclass(frozen=True)
@@ -60,14 +34,16 @@ class Settings:
     Args:
         alpha: false discovery rate of selection and of confirmation.
         min_prompts: latents active in fewer selection prompts are not tested.
-        seed: of the halves, the sign flips and the bootstrap.
-        by: a column of the data; margins are summarised for each of its values, in both parts.
+        seed: of the halves, the sign flips, the bootstrap and the random sets.
+        by: a column of the data; margins and called latents are shown for each of its values apart.
+        sets: matched random sets that every selection is held against.
     """
 
     alpha: float = 0.05
     min_prompts: int = 10
     seed: int = 0
     by: str | None = None
+    sets: int = SETS
 
 
 @dataclass(frozen=True)
@@ -80,6 +56,11 @@ class Discovery:
         selection: the prompts used to select.
         confirmation: the prompts that effects are quoted from.
         groups: by part ("selection", "confirmation"), the prompts of each value of `settings.by`.
+        group_effects: the called latents on each of these groups of the confirmation prompts.
+        competitors: for "promotes" and "harms", the tests beside other ways to choose latents.
+        lost: how much of the reward that goes to worse answers the harming latents carry.
+        cumulative: how many latents make a share of the margin.
+        parts: the prompts, for whatever looks further.
         shared: prompts dropped from the confirmation because the selection has them.
         settings: as given.
         head: fingerprint of the head.
@@ -90,6 +71,11 @@ class Discovery:
     selection: Summary
     confirmation: Summary
     groups: Mapping[str, Mapping[str, Summary]]
+    group_effects: tuple[GroupEffect, ...]
+    competitors: Mapping[str, tuple[Competitor, ...]]
+    lost: LostMargin | None
+    cumulative: Cumulative | None
+    parts: Parts
     shared: int
     settings: Settings
     head: str
@@ -115,6 +101,10 @@ class Discovery:
                 part: {value: group.as_json() for value, group in groups.items()}
                 for part, groups in self.groups.items()
             },
+            "group_effects": [one.as_json() for one in self.group_effects],
+            "selections": {name: [one.as_json() for one in ways] for name, ways in self.competitors.items()},
+            "lost_margin": None if self.lost is None else self.lost.as_json(),
+            "cumulative": None if self.cumulative is None else self.cumulative.as_json(),
         }
 
     def features(self, *, model: str, goal: str, data: Mapping[str, str]) -> Features:
@@ -152,18 +142,38 @@ def discover(
         min_prompts=settings.min_prompts,
         seed=settings.seed,
     )
+    lists = _lists(table, parts.selection)
+    called = [one for items in lists.values() for one in items]
+    first, second = parts.selection.latents, parts.confirmation.latents
     return Discovery(
         table=table,
-        lists=_lists(table, parts.selection),
-        selection=summarise(parts.selection, settings.seed),
-        confirmation=summarise(parts.confirmation, settings.seed),
+        lists=lists,
+        selection=summarise(first, settings.seed),
+        confirmation=summarise(second, settings.seed),
         groups={
             "selection": _groups(parts.selection, settings),
             "confirmation": _groups(parts.confirmation, settings),
         },
+        group_effects=group_effects(parts.confirmation, settings.by, called, seed=settings.seed),
+        competitors={name: _compete(parts, table, name, settings) for name in LISTS},
+        lost=lost_margin(second, [one.latent for one in lists["harms"]], settings.seed),
+        cumulative=cumulative_margin(first, second),
+        parts=parts,
         shared=parts.shared,
         settings=settings,
         head=pairs.scored.fingerprint,
+    )
+
+
+def _compete(parts: Parts, table: EffectTable, name: str, settings: Settings) -> tuple[Competitor, ...]:
+    return compete(
+        parts.selection.latents,
+        parts.confirmation.latents,
+        table["latent"],
+        table["q"] <= settings.alpha,
+        sign=-1 if name == "harms" else 1,
+        sets=settings.sets,
+        seed=settings.seed,
     )
 
 
@@ -172,18 +182,6 @@ def _parts(pairs: ScoredRows, confirm: ScoredRows | None, seed: int) -> Parts:
     if confirm is None:
         return split_halves(grouped, seed)
     return drop_shared(grouped, group_by_prompt(confirm.rows, confirm.scored))
-
-
-def summarise(pairs: PromptPairs, seed: int = 0) -> Summary:
-    """Mean margin and pair accuracy with intervals clustered by prompt."""
-    margins = np.asarray(margin_contributions(pairs.latents).sum(axis=1)).ravel()
-    return Summary(
-        prompts=len(pairs),
-        answers=len(pairs.latents.chosen_prompt) + len(pairs.latents.rejected_prompt),
-        margin=mean_interval(margins, seed=seed),
-        accuracy=mean_interval(pair_accuracy(pairs.latents), seed=seed),
-        reward_sd=reward_sd(pairs.latents),
-    )
 
 
 def check_column(rows: Sequence[Row], by: str | None) -> None:
@@ -198,11 +196,8 @@ def check_column(rows: Sequence[Row], by: str | None) -> None:
 
 
 def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
-    members: dict[str, list[int]] = {}
-    for p, row in enumerate(pairs.rows):
-        if settings.by in row.raw:
-            members.setdefault(str(row.raw[settings.by]), []).append(p)
-    return {value: summarise(pairs.take(members[value]), settings.seed) for value in sorted(members)}
+    members = group_members(pairs, settings.by)
+    return {value: summarise(pairs.take(own).latents, settings.seed) for value, own in members.items()}
 
 
 def _lists(table: EffectTable, selection: PromptPairs) -> dict[str, tuple[Feature, ...]]:

@@ -184,6 +184,15 @@ def margin_contributions(pairs: PairLatents) -> Any:
     return csr_array((chosen - rejected) @ diags_array(pairs.head))
 
 
+def mean_differences(pairs: PairLatents) -> Vector:
+    """[L] mean over prompts of mean z over chosen minus mean z over rejected answers."""
+    chosen, rejected = (
+        np.asarray((averager(prompt, pairs.prompts) @ matrix).sum(axis=0)).ravel()
+        for matrix, prompt in _sides(pairs)
+    )
+    return np.asarray(chosen - rejected) / max(pairs.prompts, 1)
+
+
 def rewards(pairs: PairLatents) -> Values:
     """The reward of every chosen and every rejected answer, float64."""
     return Values(pairs.chosen @ pairs.head, pairs.rejected @ pairs.head)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Sequence
 
 from sarm_control.control.edits import Edit
-from sarm_control.discovery.discover import Discovery, Summary
+from sarm_control.discovery.discover import Discovery
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.statistics import Interval
 from sarm_control.discovery.suggestion import material_latents
+from sarm_control.discovery.summary import Summary
 
 _COLUMNS = (
     "latent",

@@ -1,0 +1,72 @@
+"""The same latents on every kind of prompt apart: what holds on average may turn on one of them.
+
+Of RM-Bench's safety prompts a third should be answered, not refused: a latent that promotes refusing
+harms there.
+
+Shapes: `P` prompts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sarm_control.discovery.features import Feature
+from sarm_control.discovery.margins import margin_contributions
+from sarm_control.discovery.prompts import PromptPairs
+from sarm_control.discovery.statistics import Interval, bootstrap_means
+
+
+class GroupEffect(NamedTuple):
+    """What one latent does on one kind of prompt.
+
+    Args:
+        latent: its number.
+        group: the column's value.
+        effect: mean margin contribution, reward units, with its 95 % interval.
+        turned: the effect has the other sign than over all prompts, and its interval leaves out 0.
+    """
+
+    latent: int
+    group: str
+    effect: Interval
+    turned: bool
+
+    def as_json(self) -> dict[str, object]:
+        """The same as a JSON object."""
+        return {**self._asdict(), "effect": self.effect.as_json()}
+
+
+def group_members(pairs: PromptPairs, column: str | None) -> dict[str, list[int]]:
+    """The prompts of each value of a column, values in order; prompts without the column are in none."""
+    members: dict[str, list[int]] = {}
+    for p, row in enumerate(pairs.rows):
+        if column in row.raw:
+            members.setdefault(str(row.raw[column]), []).append(p)
+    return {value: members[value] for value in sorted(members)}
+
+
+def group_effects(
+    pairs: PromptPairs, column: str | None, features: Sequence[Feature], *, seed: int = 0
+) -> tuple[GroupEffect, ...]:
+    """Effects of called latents on each group of at least two prompts.
+
+    Args:
+        pairs: the confirmation prompts.
+        column: of the data; None makes no groups.
+        features: the called latents.
+        seed: of the intervals.
+    """
+    latents = np.array([one.latent for one in features], dtype=np.int64)
+    columns = margin_contributions(pairs.latents)[:, latents]
+    found = []
+    for value, members in group_members(pairs, column).items():
+        if len(members) < 2 or not len(latents):
+            continue
+        part = columns[np.asarray(members)]
+        means = np.asarray(part.sum(axis=0)).ravel() / len(members)
+        ends = bootstrap_means(part, seed=seed)
+        for one, mean, low, high in zip(features, means, ends.low, ends.high, strict=True):
+            effect = Interval(float(mean), float(low), float(high), len(members))
+            found.append(GroupEffect(one.latent, value, effect, bool((high if one.effect > 0 else -low) < 0)))
+    return tuple(found)

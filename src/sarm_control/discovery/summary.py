@@ -1,0 +1,112 @@
+"""What the reward model makes of a set of pairs, before any latent is named.
+
+Shapes: `P` prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csc_array
+
+from sarm_control.discovery.effects import reward_sd
+from sarm_control.discovery.length import EqualLength, equal_length_effects, length_difference
+from sarm_control.discovery.margins import PairLatents, margin_contributions, pair_accuracy
+from sarm_control.discovery.statistics import Interval, mean_interval, ratio_interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the reward model makes of a set of pairs.
+
+    Args:
+        prompts: distinct prompts.
+        answers: distinct answers.
+        margin: mean over prompts of mean chosen minus mean rejected reward.
+        equal_length: the same between answers of equal length; None where lengths leave it undefined.
+        accuracy: mean over prompts of the share of pairs in which chosen is paid strictly more.
+        reward_sd: SD of the reward over answers.
+    """
+
+    prompts: int
+    answers: int
+    margin: Interval
+    equal_length: EqualLength | None
+    accuracy: Interval
+    reward_sd: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as a JSON object."""
+        return {
+            "prompts": self.prompts,
+            "answers": self.answers,
+            "mean_margin": self.margin.as_json(),
+            "mean_margin_at_equal_length": None if self.equal_length is None else self.equal_length.as_json(),
+            "pair_accuracy": self.accuracy.as_json(),
+            "reward_sd": self.reward_sd,
+        }
+
+
+@dataclass(frozen=True)
+class LostMargin:
+    """Where the reward model is wrong, and how much of that the called latents carry.
+
+    Args:
+        prompts: prompts on which rejected answers are paid more than chosen ones.
+        margin: what rejected is paid above chosen there, mean over these prompts, reward units.
+        carried: share of it that the called latents make; may exceed 1, as others pull back.
+    """
+
+    prompts: int
+    margin: float
+    carried: Interval
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "prompts": self.prompts,
+            "mean_lost_margin": self.margin,
+            "share_of_called_latents": self.carried.as_json(),
+        }
+
+
+def summarise(pairs: PairLatents, seed: int = 0) -> Summary:
+    """Mean margin and pair accuracy with intervals clustered by prompt."""
+    margins = np.asarray(margin_contributions(pairs).sum(axis=1)).ravel()
+    difference = length_difference(pairs)
+    return Summary(
+        prompts=pairs.prompts,
+        answers=len(pairs.chosen_prompt) + len(pairs.rejected_prompt),
+        margin=mean_interval(margins, seed=seed),
+        equal_length=None
+        if difference is None
+        else equal_length_effects(csc_array(margins[:, None]), difference),
+        accuracy=mean_interval(pair_accuracy(pairs), seed=seed),
+        reward_sd=reward_sd(pairs),
+    )
+
+
+def lost_margin(pairs: PairLatents, latents: Sequence[int], seed: int = 0) -> LostMargin | None:
+    """How much of the reward that goes to worse answers the called latents carry.
+
+    An exact decomposition: on the prompts with a negative margin, the called latents' part of it.
+
+    Args:
+        pairs: prompts on which the latents were not selected.
+        latents: those called harming.
+        seed: of the interval.
+
+    Returns:
+        None where every prompt's margin is 0 or above.
+    """
+    contributions = margin_contributions(pairs)
+    margins = np.asarray(contributions.sum(axis=1)).ravel()
+    lost = np.flatnonzero(margins < 0)
+    if not len(lost):
+        return None
+    wanted = np.asarray(latents, dtype=np.int64)
+    carried = np.asarray(contributions[lost][:, wanted].sum(axis=1)).ravel()
+    return LostMargin(
+        len(lost), float(-margins[lost].mean()), ratio_interval(carried, margins[lost], seed=seed)
+    )
