@@ -18,9 +18,17 @@ from sarm_control.discovery.features import LISTS, Feature, Features
 from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
 from sarm_control.discovery.matched_sets import SETS
 from sarm_control.discovery.naming import direction
-from sarm_control.discovery.prompts import Parts, PromptPairs, drop_shared, group_by_prompt, split_halves
+from sarm_control.discovery.prompts import (
+    Parts,
+    PromptPairs,
+    drop_shared,
+    group_by_prompt,
+    split_halves,
+    without_shared,
+)
 from sarm_control.discovery.summary import LostMargin, Summary, lost_margin, summarise
 from sarm_control.discovery.table import EffectTable
+from sarm_control.discovery.targets import Target, group_by_target
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows as ScoredRows
 
@@ -37,6 +45,7 @@ class Settings:
         seed: of the halves, the sign flips, the bootstrap and the random sets.
         by: a column of the data; margins and called latents are shown for each of its values apart.
         sets: matched random sets that every selection is held against.
+        target: an attribute of an answer to look for in place of the preference.
     """
 
     alpha: float = 0.05
@@ -44,6 +53,7 @@ class Settings:
     seed: int = 0
     by: str | None = None
     sets: int = SETS
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class Discovery:
             "alpha": self.settings.alpha,
             "min_prompts": self.settings.min_prompts,
             "seed": self.settings.seed,
+            "target": None if self.settings.target is None else self.settings.target.goal,
             "selection": self.selection.as_json(),
             "confirmation": self.confirmation.as_json(),
             "groups": {
@@ -134,7 +145,7 @@ def discover(
     """
     settings = settings or Settings()
     check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
-    parts = _parts(pairs, confirm, settings.seed)
+    parts = _parts(pairs, confirm, settings)
     table = replicated_effects(
         parts.selection.latents,
         parts.confirmation.latents,
@@ -177,11 +188,20 @@ def _compete(parts: Parts, table: EffectTable, name: str, settings: Settings) ->
     )
 
 
-def _parts(pairs: ScoredRows, confirm: ScoredRows | None, seed: int) -> Parts:
-    grouped = group_by_prompt(pairs.rows, pairs.scored)
+def _parts(pairs: ScoredRows, confirm: ScoredRows | None, settings: Settings) -> Parts:
+    grouped = _grouped(pairs, settings)
     if confirm is None:
-        return split_halves(grouped, seed)
-    return drop_shared(grouped, group_by_prompt(confirm.rows, confirm.scored))
+        return split_halves(grouped, settings.seed)
+    if settings.target is None:
+        return drop_shared(grouped, _grouped(confirm, settings))
+    others = without_shared(pairs, confirm)
+    return Parts(grouped, _grouped(others.rows, settings), others.shared)
+
+
+def _grouped(pairs: ScoredRows, settings: Settings) -> PromptPairs:
+    if settings.target is None:
+        return group_by_prompt(pairs.rows, pairs.scored)
+    return group_by_target(pairs.rows, pairs.scored, settings.target, seed=settings.seed)
 
 
 def check_column(rows: Sequence[Row], by: str | None) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.margins import PairLatents, pair_latents
 from sarm_control.errors import DataError
+from sarm_control.latents.rows import ScoredRows
 from sarm_control.sarm.scored import Scored
 from sarm_control.seeds import derive_seed
 
@@ -73,6 +74,13 @@ class Parts(NamedTuple):
 
     selection: PromptPairs
     confirmation: PromptPairs
+    shared: int
+
+
+class Others(NamedTuple):
+    """Rows of a file whose prompts another file does not have, and how many prompts both have."""
+
+    rows: ScoredRows
     shared: int
 
 
@@ -158,3 +166,13 @@ def drop_shared(selection: PromptPairs, confirmation: PromptPairs) -> Parts:
     seen = set(selection.keys)
     alone = [p for p, key in enumerate(confirmation.keys) if key not in seen]
     return Parts(selection, confirmation.take(alone), len(confirmation) - len(alone))
+
+
+def without_shared(selection: ScoredRows, confirmation: ScoredRows) -> Others:
+    """The rows of the confirmation whose prompts the selection lacks; for units of several prompts."""
+    seen = {row.prompt_key for row in selection.rows}
+    alone = [row.prompt_key not in seen for row in confirmation.rows]
+    answers = np.repeat(alone, [len(row.answers) for row in confirmation.rows])
+    rows = [row for row, keep in zip(confirmation.rows, alone, strict=True) if keep]
+    kept = ScoredRows(rows, confirmation.scored.take(np.flatnonzero(answers)))
+    return Others(kept, len({row.prompt_key for row in confirmation.rows} & seen))

@@ -36,8 +36,8 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
     holds for every x (sequential test of Besag and Clifford 1991).
 
     A column whose exact p is at most `1 / (B + 1)^2` by Hoeffding's bound, `p <= 2 exp(-T^2 / 2)`
-    with `T = sum / sqrt(sum of squares)`, draws nothing and has the smallest p, `1 / (B + 1)`:
-    what drawing would give but for a chance below `1 / B`.
+    with `T = sum / sqrt(sum of squares)`, draws nothing and has that bound for its p: B sign
+    vectors could not tell it from 0.
 
     Args:
         columns: [P, M] contributions, dense or scipy sparse.
@@ -56,8 +56,9 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
             values = rows[chosen].data.reshape(len(chosen), count)
             result[chosen] = _exact_p(values)
     many = np.flatnonzero(nonzero > EXACT_UP_TO)
-    extreme = hoeffding_bound(rows[many].T) <= (1 + draws) ** -2.0
-    result[many[extreme]] = 1 / (1 + draws)
+    bound = hoeffding_bound(rows[many].T)
+    extreme = bound <= (1 + draws) ** -2.0
+    result[many[extreme]] = bound[extreme]
     drawn = many[~extreme]
     if len(drawn):
         result[drawn] = _monte_carlo_p(rows[drawn], draws, seed)
