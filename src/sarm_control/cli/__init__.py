@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from sarm_control import __version__
 from sarm_control.cli._errors import run_safely
 
-COMMANDS = ("demo", "score", "verify", "convert", "build", "discover", "probe", "train", "compare")
+COMMANDS = ("demo", "score", "verify", "convert", "build", "latents", "discover", "probe", "rerank", "train", "compare")
 """Each is the function of its own name in the module of its own name."""
 
 GROUPS = {

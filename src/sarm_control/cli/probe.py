@@ -60,9 +60,9 @@ def probe(
     inside the model, and the exit code is 1 when a change differs by more than 1e-6.
     """
     given = read_edits(edit, edits_file, required=True)
+    missing = () if data or model is not None else ("data",)
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
-    missing = () if data != (AUDIT,) or model is not None else ("data",)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
     found, source, edits = _probed(data, flags, given, seed, skip_bad_rows)
     difference = _verified(flags, source, edits, found) if verify else None

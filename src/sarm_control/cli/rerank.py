@@ -1,0 +1,153 @@
+"""`sarm rerank`: what edits do to a choice among candidates."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._sources import ModelFlags, read_scored
+from sarm_control.embedded import AUDIT, LAB
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.control import Edit
+    from sarm_control.evaluation.candidates import CandidateSets
+    from sarm_control.evaluation.reranking import Reranking
+    from sarm_control.evaluation.single_latents import LatentImpact
+
+_SIZES = "1,2,4,8,16"
+_EXAMPLE = 'sarm rerank --model M candidates.jsonl --edit "12345=0"'
+
+
+def rerank(
+    *candidates: Annotated[
+        Path,
+        Parameter(
+            help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
+            "prompt compete. Default with the lab model: lab:audit."
+        ),
+    ],
+    model: Model = None,
+    edit: EditSpecs = None,
+    edits_file: EditsFile = None,
+    n: Annotated[str, Parameter(help="Sizes of set for the best-of-N curve.")] = _SIZES,
+    all_latents: Annotated[
+        bool, Parameter(negative="", help="Also set every latent alone to 0: which change most winners?")
+    ] = False,
+    attribute: Annotated[
+        list[str] | None,
+        Parameter(help="Column with one number for each answer of a row; may be repeated."),
+    ] = None,
+    top: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="Latents of --all-latents to print.")
+    ] = 10,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."),
+    ] = None,
+    seed: Annotated[int, Parameter(help="Of the intervals.")] = 0,
+    skip_bad_rows: SkipBadRows = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+) -> None:
+    """Choose among candidates with and without edits: who wins, and what the winner is like.
+
+    One scoring pass, then algebra: how often the winner changes, in which direction (length, chosen in
+    pairs, columns of your own), and the attribute expected of the best of N candidates, exactly, with
+    intervals over prompts.
+    """
+    from sarm_control.evaluation.candidates import candidate_sets
+    from sarm_control.evaluation.reranking import rerank as run
+    from sarm_control.evaluation.single_latents import single_latents
+
+    sizes = _sizes(n)
+    given = read_edits(edit, edits_file, required=not all_latents)
+    data = _data(model, candidates)
+    check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite)
+    missing = () if candidates or model is not None else ("candidates",)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
+    source = read_scored(
+        data,
+        flags,
+        want={"candidates", "pair", "answer"},
+        latents=None if all_latents else given.latents,
+        skip_bad_rows=skip_bad_rows,
+    )
+    scored = source.scored_rows.scored
+    edits = given.on(scored.latents.size, scored.fingerprint)
+    sets = candidate_sets(source.scored_rows, attribute or ())
+    found = run(sets, scored, edits, n=sizes, seed=seed)
+    impacts = single_latents(sets, scored, seed=seed) if all_latents else None
+    config = {
+        "model": source.model,
+        "head": scored.fingerprint,
+        "edits": [str(one) for one in edits],
+        "n": sizes,
+        "attributes": list(sets.attributes),
+        "dtype": dtype,
+        "max_length": flags.context,
+    }
+    _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
+    _print(found, sets, edits, impacts, top)
+
+
+def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
+    if not data and model not in (None, LAB):
+        raise ConfigError("no file of candidates was given", hint=_EXAMPLE)
+    return data or (AUDIT,)
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(
+            f"--n: {text!r} is not a list of whole numbers of at least 1", hint=f"write it like {_SIZES}"
+        )
+    return sorted({int(part) for part in parts})
+
+
+def _write(
+    found: "Reranking",
+    sets: "CandidateSets",
+    impacts: "Sequence[LatentImpact] | None",
+    config: dict[str, Any],
+    out: Path | None,
+    json_file: Path | None,
+    *,
+    inputs: Sequence[Path],
+    seed: int,
+) -> None:
+    from sarm_control.evaluation.reranking_text import reranked_rows
+    from sarm_control.files import manifest, write_json, write_jsonl
+
+    if out is not None:
+        write_jsonl(out, list(reranked_rows(found, sets)))
+        record = manifest("rerank", inputs=inputs, config=config, seed=seed)
+        write_json(out.with_name(f"{out.name}.manifest.json"), record)
+    if json_file is not None:
+        counts = {"prompts": len(sets), "candidates": len(sets.answers), "alone": sets.alone}
+        latents = {} if impacts is None else {"latents": [one.as_json() for one in impacts]}
+        write_json(json_file, {**config, **counts, **found.as_json(), **latents})
+
+
+def _print(
+    found: "Reranking",
+    sets: "CandidateSets",
+    edits: "Sequence[Edit]",
+    impacts: "Sequence[LatentImpact] | None",
+    top: int,
+) -> None:
+    from sarm_control.evaluation.reranking_text import impacts_text, reranking_text
+
+    sys.stdout.write(reranking_text(found, sets, edits))
+    if impacts is not None:
+        sys.stdout.write("\n" + impacts_text(impacts, sets, top))
