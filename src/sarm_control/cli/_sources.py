@@ -4,7 +4,7 @@ The model is loaded when the first data file needs it; with folders alone it nev
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +29,7 @@ class ModelFlags:
         max_length: see `_scoring.MaxLength`.
         batch_tokens: see `_scoring.BatchTokens`.
         missing: what else the embedded world stands in for, for its remark.
+        keep_states: whether the trunk's states come with the scores; latents folders have none.
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class ModelFlags:
     max_length: int | None = None
     batch_tokens: int | None = None
     missing: tuple[str, ...] = ()
+    keep_states: bool = False
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
@@ -182,7 +184,13 @@ def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
     if not files:
         return
     rows = [row for one in files for row in one.rows]
-    scored = score_rows(flags.load(), rows, batch_tokens=flags.batch_tokens, progress=progress)
+    scored = score_rows(
+        flags.load(),
+        rows,
+        batch_tokens=flags.batch_tokens,
+        keep_states=flags.keep_states,
+        progress=progress,
+    )
     start = 0
     for one in files:
         stop = start + sum(len(row.answers) for row in one.rows)
@@ -208,10 +216,20 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
 
 
 def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:
-    from sarm_control.latents.folder import concatenate
     from sarm_control.latents.rows import ScoredRows
 
     scored = [one.scored for one in read if one.scored is not None]
     rows = [row for one in read for row in one.rows]
     name = next((one.model for one in read if one.model is not None), flags.name)
-    return Source(ScoredRows(rows, scored[0] if len(scored) == 1 else concatenate(scored)), name)
+    return Source(ScoredRows(rows, scored[0] if len(scored) == 1 else _all_of(scored)), name)
+
+
+def _all_of(scored: "Sequence[Scored]") -> "Scored":
+    """Several scorings as one; it has states when each of them has."""
+    import numpy as np
+
+    from sarm_control.latents.folder import concatenate
+
+    states = [one.states for one in scored if one.states is not None]
+    together = concatenate(scored)
+    return replace(together, states=np.concatenate(states)) if len(states) == len(scored) else together

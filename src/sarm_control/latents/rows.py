@@ -37,9 +37,17 @@ def score_rows(
     rows: Sequence[Row],
     *,
     batch_tokens: int | None = None,
+    keep_states: bool = False,
     progress: ProgressFactory = no_progress,
 ) -> Scored:
     """Scores every answer (`Row.answers`) of every row, in order.
+
+    Args:
+        rm: the reward model.
+        rows: rows with answers.
+        batch_tokens: see `RewardModel.score`.
+        keep_states: see `RewardModel.score`.
+        progress: see `RewardModel.score`.
 
     Raises:
         DataError: `file:line: reason` for a conversation the chat template refuses.
@@ -48,7 +56,14 @@ def score_rows(
     prompts = [row.prompt for row in rows for _ in row.answers]
     answers = [answer for row in rows for answer in row.answers]
     try:
-        return rm.score(prompts, answers, ended=ended, batch_tokens=batch_tokens, progress=progress)
+        return rm.score(
+            prompts,
+            answers,
+            ended=ended,
+            batch_tokens=batch_tokens,
+            keep_states=keep_states,
+            progress=progress,
+        )
     except ModelError as error:
         _blame_row(rm, rows)
         raise error
