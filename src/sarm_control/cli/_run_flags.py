@@ -49,7 +49,10 @@ class RunFlags:
         ),
     ] = None
     human: Annotated[
-        Path | None, Parameter(help="JSON Lines of human demonstrations for --beta (data.human).")
+        Path | None,
+        Parameter(
+            help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made."
+        ),
     ] = None
     beta: Annotated[
         str | None, Parameter(help="Weight of the human-KL term: 0.05, or 0.1sd (reward.human_kl.beta).")

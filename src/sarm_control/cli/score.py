@@ -149,10 +149,9 @@ def _say_remarks(rows: "Sequence[Row]", annotated: Sequence[dict[str, Any]], sum
     if "edited_mean" in summary:
         say(f"with the edits {summary['edited_mean']:.4g}; {summary['changed']} answers changed")
     if summary["truncated"]:
-        say(
-            f"warning: {summary['truncated']} answers were cut from the left to fit the context; "
-            f"in {summary['prompt_fills_context']} of them the prompt alone is too long"
-        )
+        long = summary["prompt_fills_context"]
+        known = "" if long is None else f"; in {long} of them the prompt alone is too long"
+        say(f"warning: {summary['truncated']} answers were cut from the left to fit the context{known}")
     if summary["empty_answers"]:
         say(f"warning: {summary['empty_answers']} answers are empty strings; they were scored as they are")
     replaced = replaced_fields(rows, annotated)

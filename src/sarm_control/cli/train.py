@@ -42,6 +42,7 @@ def train(
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
     from sarm_control.files import check_writable
+    from sarm_control.ppo.demonstrations import check_human
     from sarm_control.ppo.plan import check_models, plan_lines, training_rows
     from sarm_control.ppo.run_folder import check_run
 
@@ -53,6 +54,7 @@ def train(
     if resume and _finished(folder, settings):
         return
     check_models(settings)
+    check_human(settings)
     for line in plan_lines(settings, training_rows(settings)):
         say(line)
     if dry_run:

@@ -3,7 +3,7 @@
 docs/latents.md describes the format.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,10 +15,11 @@ from sarm_control.latents.manifest import (
     HEAD,
     MANIFEST,
     PROGRESS,
+    RUN_MARK,
     FileRecord,
     Manifest,
     answers_file,
-    digest_of,
+    mark_of,
     read_manifest,
     rows_file,
 )
@@ -27,8 +28,6 @@ from sarm_control.latents.shard import Head, decode_answers, decode_head, decode
 from sarm_control.sarm.head import LinearHead
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import SparseLatents
-
-RUN_MARK = "sarm_run"
 
 T = TypeVar("T")
 
@@ -128,19 +127,19 @@ class LatentsFolder:
         record = self.manifest.files.get(name)
         if record is None:
             raise DataError(f"{self.path / MANIFEST} is damaged: it does not name {name}")
-        return read_verified(self.path / name, record, digest_of(self.manifest.about))
+        return read_verified(self.path / name, record, mark_of(self.manifest.about))
 
     def _damaged(self, name: str, problem: object) -> DataError:
         return DataError(f"{self.path / name} is damaged: {problem}", hint="make the folder again")
 
 
-def read_verified(path: Path, record: FileRecord, run: str) -> bytes:
+def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> bytes:
     """A file's bytes when its hash is the recorded one.
 
     Args:
         path: the file.
         record: what the manifest says of it.
-        run: `digest_of` the extraction it should be of.
+        mark: `mark_of` the extraction it should be of.
 
     Raises:
         DataError: the file is missing, of another run, cut, or altered.
@@ -154,10 +153,10 @@ def read_verified(path: Path, record: FileRecord, run: str) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     if FileRecord.of(data).sha256 == record.sha256:
         return data
-    if metadata_of(data).get(RUN_MARK, run) != run:
+    if metadata_of(data).get(RUN_MARK, mark[RUN_MARK]) != mark[RUN_MARK]:
         raise DataError(f"{path} is a shard of another run", hint=hint)
-    if len(data) < record.bytes:
-        raise DataError(f"{path} is cut: {len(data)} of {record.bytes} bytes", hint=hint)
+    if len(data) < record.size:
+        raise DataError(f"{path} is cut: {len(data)} of {record.size} bytes", hint=hint)
     raise DataError(f"{path} was altered: its SHA-256 is not the manifest's", hint=hint)
 
 

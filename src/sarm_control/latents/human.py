@@ -31,6 +31,29 @@ class Standardisation(NamedTuple):
     factor: NDArray[np.float64]
 
 
+class Coverage(NamedTuple):
+    """How many latents demonstrations reach; what they never fire, they say nothing about.
+
+    Args:
+        chosen_firing: chosen latents above 0 in at least one demonstration.
+        chosen: D, chosen latents.
+        firing: latents of the autoencoder above 0 in at least one demonstration.
+        latents: L, latents of the autoencoder.
+    """
+
+    chosen_firing: int
+    chosen: int
+    firing: int
+    latents: int
+
+    @classmethod
+    def of(cls, scored: Scored, chosen: Sequence[int]) -> "Coverage":
+        """The coverage of scored demonstrations."""
+        fire = np.zeros(scored.latents.size, dtype=np.bool_)
+        fire[scored.latents.indices[scored.latents.values > 0]] = True
+        return cls(int(fire[list(chosen)].sum()), len(chosen), int(fire.sum()), len(fire))
+
+
 @dataclass(frozen=True, eq=False)
 class HumanBuffer:
     """Chosen latents of human demonstrations, which the human-KL term compares the policy with.
@@ -122,6 +145,18 @@ class HumanBuffer:
                 f"the human buffer was made with head {self.fingerprint}, "
                 f"this reward model has {fingerprint}",
                 hint="score the demonstrations with this reward model",
+            )
+
+    def check_size(self, answers: int) -> None:
+        """Refuses use with batches larger than the buffer: rows would have to be drawn twice.
+
+        Raises:
+            DataError: naming both sizes.
+        """
+        if len(self) < answers:
+            raise DataError(
+                f"the human buffer has {len(self)} demonstrations, a step has {answers} answers",
+                hint="give more demonstrations, or lower training.prompts_per_step",
             )
 
     def check_latents(self, latents: Sequence[int]) -> None:

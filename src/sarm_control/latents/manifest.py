@@ -13,15 +13,16 @@ FORMAT = "sarm-latents-1"
 MANIFEST = "manifest.json"
 PROGRESS = ".progress"
 HEAD = "head.safetensors"
+RUN_MARK = "sarm_run"
 
 _AGAIN = "make the folder again with sarm latents"
 
 
 class FileRecord(NamedTuple):
-    """A file of the folder: SHA-256, bytes, and table rows where it is a table."""
+    """A file of the folder: SHA-256, size in bytes, and table rows where it is a table."""
 
     sha256: str
-    bytes: int
+    size: int
     rows: int | None = None
 
     @classmethod
@@ -92,10 +93,11 @@ def answers_file(shard: int) -> str:
     return f"answers-{shard:05d}.parquet"
 
 
-def digest_of(about: Mapping[str, Any]) -> str:
-    """16 hex digits that tell one extraction from another; every shard carries them."""
+def mark_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of every table of a folder: which extraction and which head it is of."""
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {RUN_MARK: digest, "sarm_head": str(about["config"]["head"])}
 
 
 def read_manifest(folder: Path) -> Manifest:

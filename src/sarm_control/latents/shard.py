@@ -226,12 +226,10 @@ def _numpy(column: "pyarrow.ChunkedArray", dtype: Any) -> NDArray[Any]:
 
 
 def _sparse(indices: "pyarrow.ListArray", values: "pyarrow.ListArray", size: int) -> SparseLatents:
-    lengths = [
-        np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False)) for lists in (indices, values)
-    ]
+    lengths, others = (np.asarray(lists.value_lengths()) for lists in (indices, values))
     ids = np.asarray(indices.flatten().to_numpy(zero_copy_only=False))
-    if not np.array_equal(*lengths) or (len(ids) and int(ids.max()) >= size):
+    if not np.array_equal(lengths, others) or (len(ids) and int(ids.max()) >= size):
         raise DataError(f"holds no (index, value) pairs of {size} latents")
-    indptr = np.concatenate([[0], np.cumsum(lengths[0])]).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     stored = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     return SparseLatents(indptr, ids.astype(np.int32), stored, size)

@@ -164,7 +164,8 @@ class DataConfig(_Section):
     embedded ones, any other is refused."""
 
     human: PathText | None = None
-    """JSON Lines of human demonstrations (`prompt`, `response`) for `reward.human_kl`."""
+    """Human demonstrations for `reward.human_kl`: JSON Lines (`prompt`, `response`), a folder of
+    `sarm latents`, or the human buffer of `sarm latents --as-human`."""
 
     exclude: tuple[PathText, ...] = ()
     """JSON Lines whose prompts must not be trained on, for example evaluation sets."""

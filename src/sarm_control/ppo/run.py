@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.conversation.rows import read_rows
-from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.checkpoint import load_checkpoint
 from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.demonstrations import human_buffer
 from sarm_control.ppo.plan import training_rows
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.reward import SarmReward
@@ -71,29 +70,6 @@ def build_trainer(config: RunConfig, run: Path, *, progress: ProgressFactory = n
         seed=config.training.seed,
     )
     return Trainer(policy, reward, prompts, config.training)
-
-
-def human_buffer(
-    config: RunConfig, model: RewardModel, kept: Path, *, progress: ProgressFactory = no_progress
-) -> HumanBuffer | None:
-    """The demonstrations' latents: scored once, then read from `kept`; None without a human-KL term."""
-    term = config.reward.human_kl
-    if term is None or config.data.human is None:
-        return None
-    if kept.is_file():
-        buffer = HumanBuffer.load(kept)
-        buffer.check(model.fingerprint)
-        return buffer
-    rows = read_rows(config.data.human, want={"answer"})
-    scored = model.score(
-        [row.prompt for row in rows],
-        [row.answers[0] for row in rows],
-        ended=[row.ended for row in rows],
-        progress=progress,
-    )
-    buffer = HumanBuffer.from_scored(scored, term.latents)
-    buffer.save(kept)
-    return buffer
 
 
 def _steps(

@@ -1,0 +1,225 @@
+"""What `sarm latents` does: plan, extract shard by shard, and say what came of it."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._scoring import model_name, or_lab
+from sarm_control.console import progress, say, set_quiet
+from sarm_control.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from sarm_control.latents.extraction import Engine, Job
+    from sarm_control.latents.manifest import Manifest
+    from sarm_control.latents.ranks import Ranks
+    from sarm_control.latents.writer import LatentsWriter
+    from sarm_control.sarm.description import Description
+
+_IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*")
+
+
+class Scoring(NamedTuple):
+    """How the model scores; see `cli/_scoring.py`."""
+
+    device: str | None
+    dtype: str | None
+    max_length: int | None
+    batch_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line.
+
+    Args:
+        files: the data.
+        missing: what the embedded world stands in for beside the model, in words.
+        model: `--model` as typed.
+        scoring: how it scores.
+        out: what is made.
+        only: `--latents` as typed.
+        skip_bad_rows: a folder for rows that cannot be used.
+        json_file: where the summary goes.
+        overwrite: whether outputs may be replaced.
+    """
+
+    files: tuple[Path, ...]
+    missing: tuple[str, ...]
+    model: str | None
+    scoring: Scoring
+    out: Path
+    only: str | None
+    skip_bad_rows: Path | None
+    json_file: Path | None
+    overwrite: bool
+
+
+def extract_latents(request: Request, *, shard_size: int, resume: bool, workers: int, engine: str) -> None:
+    """Makes the folder, alone or together with the processes of a launcher."""
+    from sarm_control.latents.manifest import read_manifest
+    from sarm_control.latents.ranks import launched
+
+    with launched() as ranks:
+        if ranks.rank > 0:
+            set_quiet(True)
+        ranks.together(lambda: _check(request, resume=resume), only_first=True)
+        if ranks.count > 1 and (workers > 1 or engine != "processes"):
+            raise ConfigError(
+                f"{ranks.count} processes were launched, each is one worker",
+                hint="leave out --workers and --engine, or start sarm latents without a launcher",
+            )
+        name = or_lab(request.model, *request.missing)
+        job, described = _plan(name, request, shard_size)
+        writer = job.writer(request.out)
+        ranks.together(lambda: _open(writer, described, request, resume=resume), only_first=True)
+        _work(job, writer, ranks, _engine(engine, workers))
+        ranks.together(writer.finish, only_first=True)
+        if ranks.rank == 0:
+            _report(request, read_manifest(request.out))
+
+
+def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
+    """The latents that `12,345` or `features.json#harms[:3]` names, in that order.
+
+    Args:
+        spec: numbers, a features file (all its lists), or a part of one.
+        size: L, the latents of the model.
+        fingerprint: of its head.
+
+    Raises:
+        ConfigError: nothing is named, one twice, or one the model does not have.
+        DataError: a features file that is none, or of another head.
+    """
+    from sarm_control.control.specs import check_exists
+    from sarm_control.discovery.features import load_features, select
+
+    if _IDS.fullmatch(spec):
+        found = [int(number) for number in spec.split(",")]
+        repeated = next((one for one in found if found.count(one) > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"--latents names latent {repeated} twice")
+    elif "#" in spec:
+        found = [feature.latent for feature in select(spec, fingerprint)]
+    else:
+        lists = load_features(spec.removeprefix("@"), fingerprint).lists
+        found = [feature.latent for features in lists.values() for feature in features]
+    if not found:
+        raise ConfigError(
+            f"--latents {spec}: it names no latent", hint="write it like 12,345 or features.json#harms[:3]"
+        )
+    for latent in found:
+        check_exists(latent, size)
+    return tuple(dict.fromkeys(found))
+
+
+def _check(request: Request, *, resume: bool) -> None:
+    if resume and request.overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    folder = next((path for path in request.files if path.is_dir()), None)
+    if folder is not None:
+        raise ConfigError(f"{folder} is a folder", hint="sarm latents reads JSON Lines files of answers")
+    check_outputs([request.json_file], [*request.files, request.out], overwrite=request.overwrite or resume)
+    check_outputs([request.out], request.files, overwrite=True)
+    if request.out.exists() and not (resume or request.overwrite):
+        raise OutputError(
+            f"{request.out} exists already",
+            hint="go on with it with --resume, choose another name or pass --overwrite",
+        )
+
+
+def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Description]":
+    """Reads model files and data; loads no trunk."""
+    from sarm_control.latents.extraction import ModelSpec, plan
+    from sarm_control.latents.survey import survey
+    from sarm_control.sarm.description import describe
+
+    described = describe(name)
+    head = described.head.fingerprint
+    chosen = None if request.only is None else chosen_latents(request.only, described.latents, head)
+    bad = request.skip_bad_rows
+    data = survey(
+        request.files,
+        want={"answer", "pair", "candidates"},
+        shard_rows=shard_size,
+        aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
+    )
+    device, dtype, max_length, batch_tokens = request.scoring
+    spec = ModelSpec(name, model_name(name), device or _device_of_rank(), dtype, max_length, batch_tokens)
+    return plan(data, spec, described, shard_rows=shard_size, chosen=chosen), described
+
+
+def _device_of_rank() -> str | None:
+    import torch
+
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local is not None and torch.cuda.is_available() else None
+
+
+def _open(writer: "LatentsWriter", described: "Description", request: Request, *, resume: bool) -> None:
+    from sarm_control.latents.writer import remove_latents
+
+    if request.overwrite:
+        remove_latents(request.out)
+    if not resume:
+        writer.start(described.head.weight)
+        return
+    for problem in writer.resume(described.head.weight):
+        say(f"warning: {problem}; this shard is made again")
+
+
+def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine") -> None:
+    from sarm_control.latents.extraction import extract
+
+    missing = writer.missing()
+    done = writer.shards - len(missing)
+    kept = f"; {done} shards are there already" if done else ""
+    say(f"{job.data.rows} rows, {job.data.answers} answers in {writer.shards} shards{kept}")
+    try:
+        ranks.together(lambda: extract(job, writer, ranks.of(missing), engine, progress=progress))
+    except KeyboardInterrupt:
+        done = writer.shards - len(writer.missing())
+        raise KeyboardInterrupt(
+            f"interrupted; {done} of {writer.shards} shards are done\n"
+            f"  go on with: the same command and --resume"
+        ) from None
+
+
+def _engine(name: str, workers: int) -> "Engine":
+    if name == "ray":
+        from sarm_control.engines.ray_latents import on_ray
+
+        return on_ray(workers)
+    from sarm_control.latents.extraction import in_this_process
+    from sarm_control.latents.workers import in_processes
+
+    return in_this_process if workers == 1 else in_processes(workers)
+
+
+def summary_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+    """What a folder holds, in numbers."""
+    tables = [record.size for name, record in manifest.files.items() if name.startswith("answers-")]
+    config = manifest.about["config"]
+    return {
+        "folder": folder.name,
+        **{name: config[name] for name in ("model", "head", "latents", "k", "chosen")},
+        "rows": manifest.rows,
+        "answers": manifest.answers,
+        "shards": manifest.shards,
+        "bytes_per_answer": sum(tables) / manifest.answers,
+        "dense_bytes_per_answer": 4 * config["latents"],
+    }
+
+
+def _report(request: Request, manifest: "Manifest") -> None:
+    from sarm_control.files import write_json
+
+    found = summary_of(request.out, manifest)
+    say(
+        f"{request.out}: {found['answers']} answers of {found['rows']} rows in {found['shards']} shards, "
+        f"{found['bytes_per_answer']:.0f} bytes an answer (dense float32: {found['dense_bytes_per_answer']})"
+    )
+    if request.json_file is not None:
+        write_json(request.json_file, found)

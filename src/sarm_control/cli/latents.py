@@ -1,0 +1,105 @@
+"""`sarm latents`: the latents of data files in a folder that other commands take in their place."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model
+from sarm_control.embedded import AUDIT, LAB
+from sarm_control.errors import ConfigError
+
+_HUMAN = Path("lab:human")
+
+ShardSize = Annotated[
+    int,
+    Parameter(
+        validator=validators.Number(gte=1),
+        help="Rows of a shard: what is held in memory, and what a killed run loses at most.",
+    ),
+]
+Workers = Annotated[
+    int, Parameter(validator=validators.Number(gte=1), help="Processes, each with a model of its own.")
+]
+AsHuman = Annotated[
+    bool,
+    Parameter(
+        negative="", help="Write the human buffer of a training run instead: OUT is a .safetensors file."
+    ),
+]
+DisjointFrom = Annotated[
+    list[Path] | None,
+    Parameter(
+        consume_multiple=True,
+        help="With --as-human: refuse demonstrations whose prompts are in one of these files.",
+    ),
+]
+
+
+def latents(
+    *data: Annotated[
+        Path,
+        Parameter(help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human."),
+    ],
+    model: Model = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to make.")],
+    only: Annotated[
+        str | None,
+        Parameter(
+            name="--latents",
+            help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
+        ),
+    ] = None,
+    shard_size: ShardSize = 1000,
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with a folder that was begun by the same command.")
+    ] = False,
+    workers: Workers = 1,
+    engine: Annotated[
+        Literal["processes", "ray"], Parameter(help="What runs the workers; ray needs the extra ray.")
+    ] = "processes",
+    as_human: AsHuman = False,
+    disjoint_from: DisjointFrom = None,
+    skip_bad_rows: Annotated[
+        Path | None,
+        Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
+    ] = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Keep the latents and rewards of answers, so that no later command has to run the model.
+
+    The folder holds Parquet tables that anything can read, and takes the place of the data files in
+    score, discover, probe, rerank, eval and train. It is written shard by shard, in memory that does not
+    grow with the data; after an interruption the same command with --resume goes on. With --as-human the
+    latents of demonstrations become the human buffer that data.human of sarm train takes.
+    """
+    from sarm_control.cli._extraction import Request, Scoring, extract_latents
+    from sarm_control.cli._human_buffer import make_human_buffer
+
+    if not data and model not in (None, LAB):
+        raise ConfigError("no data file was given", hint="sarm latents --model M answers.jsonl -o DIR")
+    files = data or (_HUMAN if as_human else AUDIT,)
+    request = Request(
+        files=files,
+        missing=() if data else ("data",),
+        model=model,
+        scoring=Scoring(device, dtype, max_length, batch_tokens),
+        out=out,
+        only=only,
+        skip_bad_rows=skip_bad_rows,
+        json_file=json_file,
+        overwrite=overwrite,
+    )
+    if as_human:
+        if resume:
+            raise ConfigError("--resume is of no use with --as-human", hint="the buffer is made in one pass")
+        make_human_buffer(request, disjoint_from or [])
+        return
+    if disjoint_from:
+        raise ConfigError("--disjoint-from is of use with --as-human only", hint="add --as-human")
+    extract_latents(request, shard_size=shard_size, resume=resume, workers=workers, engine=engine)

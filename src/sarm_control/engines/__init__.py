@@ -1,0 +1,1 @@
+"""Thin adapters to engines that run on many machines; each needs an extra of its own."""

@@ -1,0 +1,41 @@
+"""Demonstrations must share no prompt with what a policy is evaluated on."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sarm_control.conversation.rows import Row, stream_rows
+from sarm_control.errors import DataError
+from sarm_control.latents.folder import LatentsFolder
+
+
+def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
+    """Refuses rows whose prompts are in other files too.
+
+    Args:
+        rows: of the demonstrations.
+        others: JSON Lines files of any kind of row, or latents folders.
+
+    Raises:
+        DataError: naming the first shared prompt's two places, and how many there are in each file.
+    """
+    places: dict[str, str] = {}
+    for row in rows:
+        places.setdefault(row.prompt_key, row.where)
+    for path in others:
+        shared: dict[str, str] = {}
+        for row in _rows(path):
+            if row.prompt_key in places:
+                shared.setdefault(row.prompt_key, row.where)
+        if shared:
+            key, there = next(iter(shared.items()))
+            raise DataError(
+                f"{len(shared)} of {len(places)} prompts are in {path} too: "
+                f"{places[key]} has the prompt of {there}",
+                hint="leave these rows out: a policy pulled to them has seen its evaluation",
+            )
+
+
+def _rows(path: Path) -> Iterable[Row]:
+    if path.is_dir():
+        return (row for found in LatentsFolder(path).shards() for row in found.rows)
+    return (row for _, row in stream_rows(path, want={"prompt"}))

@@ -1,0 +1,191 @@
+"""Latents of data files of any size: surveyed once, then scored and written shard by shard.
+
+A `Job` is everything a process needs to make any shard of a folder, so the same extraction runs in
+one process, in several, or as an actor of another engine, and a shard does not depend on which.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.embedded import is_data_name
+from sarm_control.errors import ModelError
+from sarm_control.files import manifest, named_inputs
+from sarm_control.latents.manifest import FORMAT, mark_of
+from sarm_control.latents.rows import ScoredRows, score_rows
+from sarm_control.latents.shard import ShardBytes, encode_shard
+from sarm_control.latents.survey import Data
+from sarm_control.latents.writer import LatentsWriter
+
+if TYPE_CHECKING:
+    from sarm_control.sarm import RewardModel
+    from sarm_control.sarm.description import Description
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model scores, and how; what `RewardModel.from_pretrained` takes.
+
+    Args:
+        name: folder, hub id or `lab`.
+        shown: what outputs call it.
+        device: see `RewardModel.from_pretrained`.
+        dtype: likewise.
+        max_length: likewise.
+        batch_tokens: padded tokens of one forward pass.
+    """
+
+    name: str
+    shown: str
+    device: str | None = None
+    dtype: str | None = None
+    max_length: int | None = None
+    batch_tokens: int | None = None
+
+    def load(self) -> "RewardModel":
+        """The reward model."""
+        from sarm_control.sarm import RewardModel
+
+        return RewardModel.from_pretrained(
+            self.name, device=self.device, dtype=self.dtype, max_length=self.max_length
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a process needs to make any shard of one folder; it can be pickled.
+
+    Args:
+        data: the rows, cut into shards.
+        model: what scores them.
+        chosen: latents to keep, ascending; None keeps all.
+        about: what the manifest will say of where the latents came from.
+        names: what each data file is called.
+    """
+
+    data: Data
+    model: ModelSpec
+    chosen: tuple[int, ...] | None
+    about: Mapping[str, Any]
+    names: Mapping[Path, str]
+
+    def writer(self, folder: Path) -> LatentsWriter:
+        """The writer of the folder."""
+        return LatentsWriter(folder, self.about, len(self.data.spans))
+
+
+class Shard(NamedTuple):
+    """A shard that was made: its number, its files, its rows and answers."""
+
+    number: int
+    data: ShardBytes
+    rows: int
+    answers: int
+
+
+class Extractor:
+    """Makes shards of one job; the model is loaded when it is made.
+
+    Raises:
+        ModelError: the model is not the one the job was planned for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.model = job.model.load()
+        planned = job.about["config"]["head"]
+        if self.model.fingerprint != planned:
+            raise ModelError(
+                f"{job.model.shown} has the head {self.model.fingerprint}, the extraction is of {planned}",
+                hint="the model changed meanwhile; start again",
+            )
+
+    def shard(self, number: int) -> Shard:
+        """Reads, scores and encodes one shard.
+
+        Raises:
+            DataError: the data changed meanwhile, a conversation the chat template refuses, or a
+                latent that is NaN.
+        """
+        job, span = self.job, self.job.data.spans[number]
+        rows = job.data.read(span)
+        found = ScoredRows(rows, score_rows(self.model, rows, batch_tokens=job.model.batch_tokens))
+        mark = mark_of(job.about)
+        data = encode_shard(found, first=span.first, names=job.names, chosen=job.chosen, mark=mark)
+        return Shard(number, data, len(rows), len(found.scored))
+
+
+Engine = Callable[[Job, Sequence[int]], AbstractContextManager[Iterator[Shard]]]
+"""Makes the shards of these numbers, in any order."""
+
+
+def plan(
+    data: Data, model: ModelSpec, described: "Description", *, shard_rows: int, chosen: Sequence[int] | None
+) -> Job:
+    """The job of one folder; nothing is loaded.
+
+    Args:
+        data: from `survey`.
+        model: what will score it.
+        described: the same model's description.
+        shard_rows: as the survey was given it.
+        chosen: latents to keep; None keeps all.
+    """
+    kept = None if chosen is None else tuple(sorted(set(chosen)))
+    config = {
+        "model": model.shown,
+        "head": described.head.fingerprint,
+        "latents": described.latents,
+        "k": described.k,
+        "chosen": None if kept is None else list(kept),
+        "template": described.template,
+        "max_length": model.max_length,
+        "dtype": model.dtype,
+        "shard_rows": shard_rows,
+    }
+    record = manifest("latents", inputs=data.files, config=config)
+    about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}
+    return Job(data, model, kept, about, _names(data.files))
+
+
+@contextmanager
+def in_this_process(job: Job, numbers: Sequence[int]) -> Iterator[Iterator[Shard]]:
+    """The engine that needs no other process."""
+    if not numbers:
+        yield iter(())
+        return
+    extractor = Extractor(job)
+    yield (extractor.shard(number) for number in numbers)
+
+
+def extract(
+    job: Job,
+    writer: LatentsWriter,
+    numbers: Sequence[int],
+    engine: Engine = in_this_process,
+    *,
+    progress: ProgressFactory = no_progress,
+) -> None:
+    """Makes shards and writes each as soon as it is there.
+
+    Args:
+        job: from `plan`.
+        writer: of the folder, started or resumed.
+        numbers: the shards to make; each that gets done stays, whatever happens to the others.
+        engine: what runs the model.
+        progress: counts answers.
+    """
+    total = sum(job.data.spans[number].answers for number in numbers)
+    with progress("Extracting latents", total) as advance, engine(job, numbers) as shards:
+        for shard in shards:
+            writer.put(shard.number, shard.data, rows=shard.rows, answers=shard.answers)
+            advance(shard.answers)
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """What each file is called in outputs, by the path it was given as."""
+    named = {path: name for name, path in named_inputs(files).items()}
+    return {file: named[file if is_data_name(file) else file.resolve()] for file in files}

@@ -1,0 +1,78 @@
+"""Several processes started by a launcher (`accelerate launch`, `torchrun`) that make one folder together."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sarm_control.errors import SarmError, TrainingError
+
+_LONGEST = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that were launched.
+
+    Args:
+        rank: its number, from 0.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def of(self, shards: list[int]) -> list[int]:
+        """The shards of this process: every `count`-th."""
+        return [shard for shard in shards if shard % self.count == self.rank]
+
+    def together(self, work: Callable[[], None], *, only_first: bool = False) -> None:
+        """Does a piece of work in every process, or the first, and waits for the others.
+
+        Raises:
+            SarmError: of this process, or a TrainingError that names the process it failed in.
+        """
+        problem: SarmError | None = None
+        if self.rank == 0 or not only_first:
+            try:
+                work()
+            except SarmError as error:
+                problem = error
+        told = self._tell(None if problem is None else str(problem))
+        if problem is not None:
+            raise problem
+        for rank, text in enumerate(told):
+            if text is not None:
+                raise TrainingError(f"process {rank} stopped: {text}")
+
+    def _tell(self, text: str | None) -> list[str | None]:
+        if self.count == 1:
+            return [text]
+        from torch import distributed
+
+        told: list[str | None] = [None] * self.count
+        try:
+            distributed.all_gather_object(told, text)
+        except RuntimeError as error:
+            raise TrainingError(
+                "another of the launched processes ended", hint="see its message; go on with --resume"
+            ) from error
+        return told
+
+
+@contextmanager
+def launched() -> Iterator[Ranks]:
+    """The processes a launcher started, connected with each other; one process without a launcher."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks()
+        return
+    from torch import distributed
+
+    # The others wait for the slowest, however long its shards take.
+    distributed.init_process_group("gloo", timeout=_LONGEST)
+    try:
+        yield Ranks(distributed.get_rank(), count)
+    finally:
+        distributed.destroy_process_group()

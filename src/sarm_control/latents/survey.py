@@ -1,0 +1,140 @@
+"""Data files as one sequence of rows cut into shards, without holding the rows.
+
+One pass checks every row and notes where each shard starts; later each shard is read from there, by
+whichever process scores it.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sarm_control.conversation.lines import START, Place
+from sarm_control.conversation.rows import (
+    BadRow,
+    Kind,
+    PlacedRow,
+    Row,
+    check_aside,
+    no_rows,
+    set_aside,
+    stream_rows,
+)
+from sarm_control.errors import DataError
+
+
+class Span(NamedTuple):
+    """The rows of one shard: consecutive, and perhaps of several files.
+
+    Args:
+        shard: its number, from 0.
+        first: number of its first row in the whole data.
+        rows: how many rows it has.
+        answers: how many answers these have together.
+        file: which of the data files the first one is in.
+        start: where the line of the first one starts.
+    """
+
+    shard: int
+    first: int
+    rows: int
+    answers: int
+    file: int
+    start: Place
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data files, checked and cut into shards.
+
+    Args:
+        files: in the order they are read.
+        want: the kinds of row that are used.
+        skip: whether rows that cannot be used are passed over.
+        spans: the shards, at least one.
+    """
+
+    files: tuple[Path, ...]
+    want: frozenset[Kind]
+    skip: bool
+    spans: tuple[Span, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(span.rows for span in self.spans)
+
+    @property
+    def answers(self) -> int:
+        """How many answers these have together."""
+        return sum(span.answers for span in self.spans)
+
+    def read(self, span: Span) -> list[Row]:
+        """The rows of one shard.
+
+        Raises:
+            DataError: the files are not what they were when they were surveyed.
+        """
+        rows: list[Row] = []
+        for number in range(span.file, len(self.files)):
+            start = span.start if number == span.file else START
+            for _, row in self._stream(number, start):
+                rows.append(row)
+                if len(rows) == span.rows:
+                    return rows
+        raise DataError(
+            f"{self.files[span.file]}:{span.start.line}: {len(rows)} of {span.rows} rows are left here",
+            hint="the data changed while it was read; start again",
+        )
+
+    def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
+        pass_over = _ignore if self.skip else None
+        return stream_rows(self.files[number], want=self.want, start=start, on_bad=pass_over)
+
+
+def survey(
+    files: Sequence[Path],
+    *,
+    want: Collection[Kind],
+    shard_rows: int,
+    aside: Callable[[Path], Path] | None = None,
+) -> Data:
+    """Reads every row once, and keeps none.
+
+    Args:
+        files: JSON Lines files or names of the embedded world's.
+        want: the kinds of row that can be used.
+        shard_rows: rows of a shard; the last may have fewer.
+        aside: where the rows of a file that cannot be used go; without it the first of them raises.
+
+    Raises:
+        DataError: a row that cannot be used, or a file without one that can.
+    """
+    spans: list[Span] = []
+    for number, file in enumerate(files):
+        for place, row in _checked(file, want, aside):
+            if not spans or spans[-1].rows == shard_rows:
+                spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
+            last = spans[-1]
+            spans[-1] = last._replace(rows=last.rows + 1, answers=last.answers + len(row.answers))
+    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans))
+
+
+def _checked(file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None) -> Iterator[PlacedRow]:
+    """The rows of one file; those that cannot be used are set aside at its end."""
+    target = None if aside is None else aside(file)
+    if target is not None:
+        check_aside(file, target)
+    bad: list[BadRow] = []
+    usable = 0
+    for placed in stream_rows(file, want=want, on_bad=None if target is None else bad.append):
+        usable += 1
+        yield placed
+    if target is not None:
+        set_aside(file, target, bad, usable)
+    if not usable:
+        no_rows(file, bad)
+
+
+def _ignore(bad: BadRow) -> None:
+    del bad

@@ -1,0 +1,94 @@
+"""The human demonstrations of a run: rows to score, latents already kept, or a finished human buffer."""
+
+from pathlib import Path
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation.rows import read_rows, stream_rows
+from sarm_control.errors import DataError
+from sarm_control.latents.folder import LatentsFolder
+from sarm_control.latents.human import HumanBuffer
+from sarm_control.latents.rows import score_rows
+from sarm_control.ppo.config import RunConfig
+from sarm_control.sarm.reward_model import RewardModel
+
+_BUFFER = ".safetensors"
+
+
+def check_human(config: RunConfig) -> None:
+    """Refuses demonstrations that cannot be used, before any model is loaded.
+
+    Raises:
+        DataError: a file that cannot be used, or fewer demonstrations than answers of a step.
+        ConfigError: a buffer, or a folder, of other latents than the term's.
+    """
+    term, path = config.reward.human_kl, config.data.human
+    if term is None or path is None:
+        return
+    count = _count(path, term.latents)
+    answers = config.training.answers_per_step
+    if count < answers:
+        raise DataError(
+            f"{path} has {count} demonstrations, a step has {answers} answers",
+            hint="give more demonstrations, or lower training.prompts_per_step",
+        )
+
+
+def human_buffer(
+    config: RunConfig, model: RewardModel, kept: Path, *, progress: ProgressFactory = no_progress
+) -> HumanBuffer | None:
+    """The demonstrations' latents, written to `kept` once; None without a human-KL term.
+
+    Args:
+        config: `data.human` names rows, a latents folder or a human buffer.
+        model: scores rows; the others have to be of its head.
+        kept: the run's own file, read when it is there.
+        progress: shows the scoring of rows.
+
+    Raises:
+        DataError: see `check_human`.
+        ConfigError: likewise.
+        ModelError: latents of another head.
+    """
+    term = config.reward.human_kl
+    if term is None or config.data.human is None:
+        return None
+    own = kept.is_file()
+    buffer = _buffer(kept if own else config.data.human, term.latents, model, progress)
+    buffer.check(model.fingerprint)
+    buffer.check_latents(term.latents)
+    buffer.check_size(config.training.answers_per_step)
+    if not own:
+        buffer.save(kept)
+    return buffer
+
+
+def _buffer(
+    path: Path, latents: tuple[int, ...], model: RewardModel, progress: ProgressFactory
+) -> HumanBuffer:
+    if path.suffix == _BUFFER:
+        return HumanBuffer.load(path)
+    if path.is_dir():
+        folder = LatentsFolder(path)
+        chosen = latents or folder.manifest.chosen or ()
+        found = folder.read(latents=chosen or None)
+        other = next((row for row in found.rows if row.kind != "answer"), None)
+        if other is not None:
+            raise DataError(
+                f"{path}: {other.where} has kind {other.kind}, demonstrations are rows with one response",
+                hint="make the folder from rows of prompt and response",
+            )
+        return HumanBuffer.from_scored(found.scored, chosen)
+    rows = read_rows(path, want={"answer"})
+    return HumanBuffer.from_scored(score_rows(model, rows, progress=progress), latents)
+
+
+def _count(path: Path, latents: tuple[int, ...]) -> int:
+    if path.suffix == _BUFFER:
+        buffer = HumanBuffer.load(path)
+        buffer.check_latents(latents)
+        return len(buffer)
+    if path.is_dir():
+        folder = LatentsFolder(path)
+        folder.check_holds(latents or folder.manifest.chosen)
+        return folder.manifest.answers
+    return sum(1 for _ in stream_rows(path, want={"answer"}))
