@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.conversation.rows import Row
+from sarm_control.conversation.types import Prompt
 from sarm_control.discovery.margins import PairLatents, pair_latents
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows
@@ -24,14 +25,19 @@ class Answers(NamedTuple):
     Args:
         numbers: [N] their places in the scores.
         texts: [N].
+        prompts: [N] what each answers.
     """
 
     numbers: NDArray[np.int64]
     texts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
 
     def take(self, wanted: NDArray[np.bool_]) -> "Answers":
         """The answers at which the mask [N] is true."""
-        return Answers(self.numbers[wanted], tuple(self.texts[n] for n in np.flatnonzero(wanted)))
+        rows = np.flatnonzero(wanted)
+        return Answers(
+            self.numbers[rows], tuple(self.texts[n] for n in rows), tuple(self.prompts[n] for n in rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,12 @@ class Others(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an answer was first met, and whose it is."""
+    """Where an answer was first met, and which unit `0..P-1` it belongs to."""
 
     number: int
-    prompt: int
+    unit: int
     text: str
+    prompt: Prompt
 
 
 def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
@@ -109,6 +116,7 @@ def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
     for row in rows:
         first.setdefault(row.prompt_key, row)
     place = {key: p for p, key in enumerate(first)}
+    prompts = [row.prompt for row in first.values()]
     found: dict[tuple[int, bool, str], int] = {}
     number = 0
     for row in rows:
@@ -117,7 +125,7 @@ def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
     sides = [
-        [Place(n, p, text) for (p, is_chosen, text), n in found.items() if is_chosen == side]
+        [Place(n, p, text, prompts[p]) for (p, is_chosen, text), n in found.items() if is_chosen == side]
         for side in (True, False)
     ]
     return pairs_of_places(sides[0], sides[1], tuple(first), tuple(first.values()), scored)
@@ -140,13 +148,17 @@ def pairs_of_places(
         scored: their scores.
     """
     sides = [
-        Answers(np.array([one.number for one in side], dtype=np.int64), tuple(one.text for one in side))
+        Answers(
+            np.array([one.number for one in side], dtype=np.int64),
+            tuple(one.text for one in side),
+            tuple(one.prompt for one in side),
+        )
         for side in (chosen, rejected)
     ]
     latents = pair_latents(
         *(scored.latents.take(side.numbers) for side in sides),
-        [one.prompt for one in chosen],
-        [one.prompt for one in rejected],
+        [one.unit for one in chosen],
+        [one.unit for one in rejected],
         scored.head,
         chosen_length=scored.lengths[sides[0].numbers],
         rejected_length=scored.lengths[sides[1].numbers],

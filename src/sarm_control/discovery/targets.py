@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.conversation.rows import Row
+from sarm_control.conversation.types import Prompt
 from sarm_control.discovery.prompts import Place, PromptPairs, pairs_of_places
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.sarm.scored import Scored
@@ -132,7 +133,11 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
         )
     first = {row.prompt_key: row for row in reversed(rows)}
     chosen, rejected = (
-        [Place(one.number, u, one.text) for u, unit in enumerate(units.values()) for one in unit[side]]
+        [
+            Place(one.number, u, one.text, one.prompt)
+            for u, unit in enumerate(units.values())
+            for one in unit[side]
+        ]
         for side in (0, 1)
     )
     own_rows = tuple(first[key.split(_BETWEEN)[0]] for key in units)
@@ -142,6 +147,7 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
 class _Valued(NamedTuple):
     number: int
     text: str
+    prompt: Prompt
     value: float
 
 
@@ -175,7 +181,7 @@ def _by_prompt(rows: Sequence[Row], values: NDArray[np.float64]) -> dict[str, li
     for row in rows:
         own = found.setdefault(row.prompt_key, {})
         for text in row.answers:
-            own.setdefault(text, _Valued(number, text, float(values[number])))
+            own.setdefault(text, _Valued(number, text, row.prompt, float(values[number])))
             number += 1
     return {key: list(own.values()) for key, own in found.items()}
 
