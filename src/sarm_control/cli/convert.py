@@ -1,4 +1,4 @@
-"""`sarm convert`: pickled weights to safetensors."""
+"""`sarm convert`: pickled weights to safetensors, or head edits into a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,18 +9,39 @@ from sarm_control.console import say
 
 
 def convert(
-    folder: Annotated[Path, Parameter(help="Checkpoint folder with pytorch_model*.bin.")],
+    folder: Annotated[
+        str,
+        Parameter(
+            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab."
+        ),
+    ],
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder to write.")],
+    apply: Annotated[
+        Path | None, Parameter(help="File of edits: write the SARM with these edits in its head weights.")
+    ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the folder if it exists.")] = False,
 ) -> None:
-    """Make a safetensors checkpoint from pickled weights.
+    """Make a safetensors checkpoint from pickled weights, or one with head edits in it.
 
-    Only tensors are read: a file that holds anything else is refused. Configuration and tokenizer
-    are copied, code is not.
+    From pickles only tensors are read: a file that holds anything else is refused. Configuration and
+    tokenizer are copied, code is not. With --apply the edits become head weights, so that the new
+    checkpoint pays by them wherever it is loaded; only scalings of latents (and =0) can.
     """
+    if apply is not None:
+        _apply(folder, apply, out, overwrite=overwrite)
+        return
     from sarm_control.sarm.conversion import convert as run
 
-    done = run(folder, out, overwrite=overwrite)
+    done = run(Path(folder), out, overwrite=overwrite)
     say(f"{done.folder}: {done.tensors} tensors, {done.size / 1e9:.2f} GB in {', '.join(done.files)}")
+
+
+def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
+    from sarm_control.control.edited_checkpoint import apply_to_checkpoint
+
+    done = apply_to_checkpoint(source, edits, out, overwrite=overwrite)
+    latents = ", ".join(map(str, done.latents))
+    say(f"{done.folder}: head {done.before} became {done.after}; other weights for latents {latents}")
+    say("features and edits found on the old head are refused by the new one")

@@ -78,6 +78,23 @@ class Edit:
             value += self.add
         return np.clip(value, self.min, self.max) if self._limited else value
 
+    def head_factor(self) -> float:
+        """The factor of the head weight that does the same: `w_i (c z_i) = (c w_i) z_i`.
+
+        Raises:
+            ConfigError: the edit is not a scaling, so that no head weight does the same.
+        """
+        if self.set == 0:
+            return 0.0
+        if self.scale is None or self.add is not None or self._limited:
+            name = next(n for n in ("set", "add", "max", "min") if getattr(self, n) is not None)
+            raise ConfigError(
+                f"edit of latent {self.latent}: {name} is not a change of the head weight, "
+                "because the head pays in proportion to z",
+                hint="only scalings and =0 are head edits; use the others as --edit or --edits-file",
+            )
+        return self.scale
+
     @property
     def _limited(self) -> bool:
         return self.min is not None or self.max is not None

@@ -3,8 +3,9 @@
 Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K` kept latents.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from sarm_control.sarm.autoencoder import Autoencoder
 from sarm_control.sarm.batching import PaddingSide, length_sorted_batches, pad_batch, pool_states
 from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
 from sarm_control.sarm.config import SarmConfig, read_config
-from sarm_control.sarm.head import LinearHead
+from sarm_control.sarm.head import HeadEdit, LinearHead
 from sarm_control.sarm.saving import save_sarm
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import FloatArray, SparseLatents
@@ -128,6 +129,33 @@ class RewardModel:
             )
         head = LinearHead(np.asarray(weight, dtype=np.float32))
         return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template)
+
+    @contextlib.contextmanager
+    def edited(self, edits: Iterable[HeadEdit]) -> Iterator["RewardModel"]:
+        """Head edits for the length of a `with` block: this very model pays by the edited head.
+
+        Whoever holds the model sees the edits, and the fingerprint is that of the edited head. Blocks
+        may be nested; the head of before is back at the end, also after an error.
+
+        Args:
+            edits: scalings of latents (or `set=0`), at most one for a latent: for `w_i z_i`, scaling
+                z_i and scaling w_i are the same.
+
+        Raises:
+            ConfigError: an edit that is not a scaling, such as a cap.
+            ModelError: a latent that the model does not have, or two edits of one latent.
+        """
+        factors: dict[int, float] = {}
+        for edit in edits:
+            if edit.latent in factors:
+                raise ModelError(f"latent {edit.latent} has two edits", hint="combine them in one edit")
+            factors[edit.latent] = edit.head_factor()
+        before = self.head
+        self.head = before.scaled(factors)
+        try:
+            yield self
+        finally:
+            self.head = before
 
     def score(
         self,

@@ -1,0 +1,106 @@
+"""A checkpoint with head edits in it: the same files, other head weights.
+
+Only scalings of latents can be written: they are changes of the head. The other edits act on the z
+of each answer, which no weight of a SARM's layout expresses.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.control.edit_files import check_head, read_edit_file, save_edits
+from sarm_control.control.edits import Edit
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.files import atomic_folder, manifest, write_json
+from sarm_control.sarm.checkpoint import find_folder, load_tensors, read_index
+from sarm_control.sarm.head import LinearHead
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_HEAD = "score.weight"
+_COPIED = (".json", ".jinja", ".txt", ".model", ".md")
+
+
+class Applied(NamedTuple):
+    """What was written: the folder, the latents with another weight, and both heads' fingerprints."""
+
+    folder: Path
+    latents: tuple[int, ...]
+    before: str
+    after: str
+
+
+def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: bool = False) -> Applied:
+    """Writes `target`: the SARM `source` with the edits of `file` in its head weights.
+
+    Every other tensor keeps its bits. The head keeps its dtype where that holds the new weights
+    exactly and is written in float32 otherwise. `applied_edits.json` says what was done.
+
+    Args:
+        source: a folder, a hub id or "lab".
+        file: a file of edits, see `control.edit_files`.
+        target: the folder to write.
+        overwrite: replace it if it exists.
+
+    Raises:
+        ConfigError: the file holds no edit, or one that is not a scaling.
+        ModelError: not a SARM, a latent it does not have, or edits made for another head.
+        OutputError: `target` exists, or cannot be written.
+    """
+    found = read_edit_file(file)
+    if not found.edits:
+        raise ConfigError(f"{file} holds no edit", hint='write [{"latent": 16720, "scale": 0}]')
+    factors = _factors(file, found.edits)
+    folder = find_folder(source)
+    index = read_index(folder, source)
+    if _HEAD not in index:
+        raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
+    stored = load_tensors(index, [_HEAD])[_HEAD]
+    head = LinearHead(stored[0].float().numpy())
+    check_head(file, found.head, head.fingerprint)
+    edited = head.scaled(factors)
+    with atomic_folder(target, overwrite=overwrite) as temporary:
+        _copy(folder, temporary, index[_HEAD].file, _as_stored(edited, stored))
+        save_edits(
+            temporary / "applied_edits.json", found.edits, fingerprint=head.fingerprint, model=_name(source)
+        )
+        config = {"model": _name(source), "head_before": head.fingerprint, "head_after": edited.fingerprint}
+        write_json(temporary / "manifest.json", manifest("convert", inputs=[file], config=config))
+    return Applied(target, tuple(factors), head.fingerprint, edited.fingerprint)
+
+
+def _factors(file: Path, edits: Sequence[Edit]) -> dict[int, float]:
+    try:
+        return {edit.latent: edit.head_factor() for edit in edits}
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}; a checkpoint cannot hold it", hint=error.hint) from error
+
+
+def _as_stored(head: LinearHead, stored: "Tensor") -> "Tensor":
+    import torch
+
+    exact = torch.from_numpy(head.weight)[None]
+    rounded = exact.to(stored.dtype)
+    return rounded if torch.equal(rounded.float(), exact) else exact
+
+
+def _copy(source: Path, target: Path, head_file: Path, head: "Tensor") -> None:
+    """Everything of a checkpoint but code and other weights' formats; the head's file is rewritten."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for file in sorted(source.iterdir()):
+        if file == head_file:
+            with safe_open(file, framework="pt") as stream:
+                metadata: Mapping[str, Any] = stream.metadata() or {}
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+            save_file({**tensors, _HEAD: head}, target / file.name, metadata=dict(metadata))
+        elif file.is_file() and (file.suffix in _COPIED or file.suffix == ".safetensors"):
+            shutil.copyfile(file, target / file.name)
+
+
+def _name(source: str) -> str:
+    """The hub id, or the folder's name without the path of one machine."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
