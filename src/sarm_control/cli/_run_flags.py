@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from sarm_control.cli._scoring import say_stand_in
+from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class RunFlags:
     ] = None
     edit: Annotated[
         list[str] | None, Parameter(help="Edit of a latent, may be repeated: 12345=0, 12345:max=2.")
+    ] = None
+    edits_file: Annotated[
+        Path | None, Parameter(help="File of edits, as sarm probe --save-edits writes it (reward.edits).")
     ] = None
     penalize: Annotated[
         list[str] | None,
@@ -94,14 +98,30 @@ class RunFlags:
             if value is not None:
                 plain = str(value) if isinstance(value, Path) else value
                 yield setting(path, plain, f"--{flag} {value}")
+        if self.edits_file is not None:
+            yield from self._from_edits_file(self.edits_file)
         several = {
             "exclude": (("data", "exclude"), self.exclude),
-            "edit": (("reward", "edits"), self.edit),
+            "edit": (("reward", "edits"), None if self.edits_file else self.edit),
             "penalize": (("reward", "penalties"), self.penalize),
         }
         for flag, (path, values) in several.items():
             if values is not None:
                 yield items(path, [str(value) for value in values], f"--{flag}")
+
+    def _from_edits_file(self, path: Path) -> "Iterator[Document]":
+        """The edits of the file and of --edit together, and the head that the file is meant for."""
+        from sarm_control.control.edit_files import read_edit_file
+        from sarm_control.ppo.yaml_config import items, setting
+
+        found = read_edit_file(path)
+        if found.left_out:
+            say(f"{path}: only its edits are used; pass {' and '.join(found.left_out)} with --controls")
+        yield items(
+            ("reward", "edits"), [*map(str, found.edits), *(self.edit or [])], "--edits-file or --edit"
+        )
+        if found.head is not None:
+            yield setting(("reward", "fingerprint"), found.head, f"--edits-file {path}")
 
     def config(self, file: Path | None) -> "RunConfig":
         """The configuration of `file` and these flags; says what the embedded world stands in for.
