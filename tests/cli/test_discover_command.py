@@ -124,9 +124,85 @@ def test_another_file_confirms_and_the_same_command_gives_the_same_bytes(
     assert "20 prompts in both files were dropped from the confirmation" in text
 
 
+def test_deeper_levels_are_told_and_kept(
+    tiny_sarm, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = write_pairs(tmp_path / "texts.jsonl", 30, start=200)
+    words = ["discover", pairs, "--model", tiny_sarm_folder, "-o", tmp_path / "found", "--levels", "4"]
+    words += ["--counterfactuals", texts, "--closing", "please never .", "--json", tmp_path / "all.json"]
+    assert main([str(word) for word in words]) == 0
+    text = capsys.readouterr().out
+    for said in (
+        "L2 (taken out before TopK",
+        "L3 (its direction",
+        "L4 (the text changed",
+        '"please never ." added',
+    ):
+        assert said in text
+    features = load_features(tmp_path / "found" / "features.json", tiny_sarm.fingerprint)
+    content = json.loads((tmp_path / "all.json").read_text())
+    called = [one for items in features.lists.values() for one in items]
+    assert {one["level"] for one in content["levels"]} == {"L1", "L2", "L3", "L4"}
+    for one in called:
+        said = {
+            level["level"] for level in content["levels"] if level["latent"] == one.latent and level["agrees"]
+        }
+        assert set(one.levels) - {"L1"} == said - {"L1"}
+    assert {test["change"] for test in content["closing_sentence"]} == {"added", "removed"}
+    assert content["visibility"]["probe"]["n"] == 120
+    manifest = json.loads((tmp_path / "found" / "manifest.json").read_text())
+    assert manifest["inputs"].keys() == {"pairs.jsonl", "texts.jsonl"}
+
+
+def test_an_attribute_of_single_answers_is_a_target(
+    tiny_sarm_folder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Every answer of the pairs on its own: refusing ones begin with sorry, no or we."""
+    singles = tmp_path / "answers.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    answers = [
+        {"prompt": f"{row['prompt']} {side} {n}", "response": answer}
+        for row in rows for side in ("chosen", "rejected") for n, answer in enumerate(row[side])
+    ]  # fmt: skip
+    singles.write_text("\n".join(json.dumps(row) for row in answers))
+    found = {}
+    for name, extra in (("more", []), ("less", ["--less"])):
+        words = ["discover", singles, "--model", tiny_sarm_folder, "-o", tmp_path / name, *extra]
+        assert main([str(word) for word in [*words, "--target", "regex:^(sorry|no|we) "]]) == 0
+        found[name] = json.loads((tmp_path / name / "features.json").read_text())
+    assert found["more"]["goal"] == "answers with /^(sorry|no|we) / over others in answers.jsonl"
+    assert found["more"]["target"] == "answers with /^(sorry|no|we) / over others"
+    numbers = {
+        name: {key: {one["latent"] for one in items} for key, items in content["lists"].items()}
+        for name, content in found.items()
+    }
+    assert numbers["more"]["promotes"] == numbers["less"]["harms"] != set()
+    assert numbers["more"]["harms"] == numbers["less"]["promotes"]
+
+
+def test_a_latents_folder_is_searched_without_a_model_but_has_no_states(
+    run: Path, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents = tmp_path / "latents"
+    assert main(["latents", str(pairs), "--model", str(tiny_sarm_folder), "-o", str(latents)]) == 0
+    assert main(["discover", str(latents), "-o", str(tmp_path / "found"), "--by", "half"]) == 0
+    places = (run / "found", tmp_path / "found")
+    first, second = (pq.read_table(place / "effects.parquet").to_pylist() for place in places)
+    assert first == second
+    capsys.readouterr()
+    words = ["discover", str(latents), "-o", str(tmp_path / "deep"), "--levels", "2"]
+    assert main([*words, "--model", str(tiny_sarm_folder)]) == 2
+    assert "levels 2 and 3 need the trunk's states" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["{pairs}", "-o", "{new}", "--less"], "--less wants a --target"),
+        (["{pairs}", "-o", "{new}", "--target", "size"], "names no attribute"),
+        (["{pairs}", "-o", "{new}", "--target", "column:stars"], "no row has the column stars"),
+        (["{pairs}", "-o", "{new}", "--levels", "5"], "--levels"),
+        (["{pairs}", "-o", "{new}", "--counterfactuals", "{answers}"], "no answer field"),
         (["{pairs}", "-o", "{new}", "--alpha", "2"], "--alpha"),
         (["-o", "{new}"], "no file of pairs was given"),
         (["{answers}", "-o", "{new}"], r"no answer field"),

@@ -12,7 +12,9 @@ from scipy.sparse import vstack
 from sarm_control.control import Edit, Penalty
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.examination import Depth, examine
 from sarm_control.discovery.margins import margin_contributions
+from sarm_control.discovery.naming import PROMOTES
 from sarm_control.discovery.prompts import drop_shared, group_by_prompt, split_halves
 from sarm_control.discovery.text import controls_yaml, summary_text
 from sarm_control.errors import DataError
@@ -51,6 +53,10 @@ def scores(latents, head):
         rewards=latents.dot(head), latents=latents, head=head, truncated=np.zeros(count, np.int64),
         ended=np.ones(count, bool), lengths=np.ones(count, np.int64), fingerprint="head-1",
     )  # fmt: skip
+
+
+def no_model():
+    raise AssertionError("level 1 needs no model")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,7 @@ def test_prompts_shared_with_the_selection_are_dropped_from_the_confirmation():
     second = scored_rows(world, start=50)
     result = discover(first, second, Settings(min_prompts=5))
     assert (result.selection.prompts, result.confirmation.prompts, result.shared) == (60, 50, 10)
-    assert "10 prompts in both files were dropped" in summary_text(result)
+    assert "10 prompts in both files were dropped" in summary_text(examine(result, no_model))
     with pytest.raises(DataError, match="the confirmation part has 0 prompts"):
         discover(first, first)
     parts = drop_shared(group_by_prompt(*first), group_by_prompt(*second))
@@ -127,18 +133,53 @@ def test_prompts_shared_with_the_selection_are_dropped_from_the_confirmation():
 
 def test_a_null_result_is_printed_as_one():
     result = discover(scored_rows(make_world(prompts=40, latents=30)))
-    text = summary_text(result)
+    text = summary_text(examine(result, no_model))
     assert "no latent harms at q <= 0.05: that is a null result (n = 20 selection and 20 confirmation" in text
     nothing = {"fingerprint": result.head, "edits": [], "penalties": []}
     assert yaml.safe_load(controls_yaml(result, model="m")) == {"reward": nothing}
 
 
 def test_text_shows_counts_intervals_and_the_largest_latents(found):
-    text = summary_text(found, top=1)
+    text = summary_text(examine(found, no_model), top=1)
     assert "200 prompts, 1200 answers: mean margin" in text
     assert re.search(r"pair accuracy 0\.\d+ \[0\.\d+, 0\.\d+\]", text)
     assert f"{len(found.table)} latents tested" in text
     assert text.count("paid-for") + text.count("charged-for") == 2
+
+
+def test_the_most_important_sentences_follow_the_tables(found):
+    lines = summary_text(examine(found, no_model)).splitlines()
+    tables = max(n for n, line in enumerate(lines) if line.startswith("promotes"))
+    said = " ".join(line.strip() for line in lines[tables:])
+    assert re.search(r"Removing the 2 selected harming latents moves the margin by \+\S+ \[\+", said)
+    assert re.search(r"more than (any|9\d\.\d %) of 1000 matched random sets do", said)
+    assert re.search(r"carry \d+ % \[\d+, \d+\] of what rejected answers are paid too much on the \d+", said)
+    assert "whether the state knows more is seen with its states" in said
+    assert max(map(len, lines[tables:])) <= 120
+
+
+def test_shares_of_the_margin_are_told_where_there_is_one(found):
+    assert "of margin" not in summary_text(examine(found, no_model))
+    promoting = {latent: plan for latent, plan in PLANTED.items() if KINDS[latent] in PROMOTES}
+    clear = discover(scored_rows(make_world(prompts=400, planted=promoting)), settings=Settings(seed=1))
+    text = summary_text(examine(clear, no_model))
+    assert re.search(r"largest latents? makes? half of the margin, the (\d+ )?largest latents? make", text)
+    assert "of margin" in text
+
+
+def test_features_say_which_levels_agree(found):
+    counterfactuals = scored_rows(make_world(prompts=200, planted=PLANTED, seed=5))
+    turned = {**PLANTED, 3: PLANTED[20]._replace(weight=PLANTED[3].weight)}
+    examined = examine(found, no_model, Depth(1, counterfactuals))
+    assert {
+        one.levels for items in examined.found.lists.values() for one in items if one.latent in KINDS
+    } == {("L1", "L4")}
+    other = scored_rows(make_world(prompts=200, planted=turned, seed=5))
+    named = examine(found, no_model, Depth(1, other))
+    levels = {one.latent: one.levels for items in named.found.lists.values() for one in items}
+    assert levels[3] == ("L1",)
+    assert levels[20] == ("L1", "L4")
+    assert "L4 (the text changed in the goal alone) agrees for" in summary_text(named)
 
 
 def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
@@ -158,7 +199,7 @@ def test_groups_summarise_both_parts_and_an_unknown_column_is_named():
     for part, whole in (("selection", result.selection), ("confirmation", result.confirmation)):
         assert set(result.groups[part]) == {"refuse", "respond"}
         assert sum(group.prompts for group in result.groups[part].values()) == whole.prompts
-    assert "subset = refuse: " in summary_text(result)
+    assert "subset = refuse: " in summary_text(examine(result, no_model))
     with pytest.raises(DataError, match="no row has the column subsets"):
         discover(pairs, settings=Settings(by="subsets"))
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._discover_flags import ControlFlags, EvidenceFlags, SearchFlags
+from sarm_control.cli._outputs import check_outputs
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -13,31 +15,19 @@ from sarm_control.cli._scoring import (
     MaxLength,
     Model,
 )
-from sarm_control.cli._sources import ModelFlags, read_parts, warn
+from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
+from sarm_control.console import progress
 from sarm_control.embedded import AUDIT, LAB
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.discovery.discover import Discovery
+    from sarm_control.conversation.rows import Kind, Row
+    from sarm_control.discovery.discover import Settings
+    from sarm_control.discovery.examination import Examination
 
-Material = Annotated[
-    float,
-    Parameter(
-        validator=validators.Number(gte=0),
-        help="No control for a latent whose effect is a smaller share of the mean margin.",
-    ),
-]
-MinPrompts = Annotated[
-    int, Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts.")
-]
+_SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
+
 Top = Annotated[int, Parameter(validator=validators.Number(gte=0), help="Latents of each list to print.")]
-MaterialSd = Annotated[
-    float,
-    Parameter(
-        validator=validators.Number(gte=0),
-        help="Nor for one whose effect is smaller than this many SDs of the reward over answers.",
-    ),
-]
 
 
 def discover(
@@ -59,29 +49,19 @@ def discover(
             help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
         ),
     ] = None,
-    alpha: Annotated[
-        float,
-        Parameter(validator=validators.Number(gt=0, lt=1), help="False discovery rate of each step."),
-    ] = 0.05,
-    min_prompts: MinPrompts = 10,
-    by: Annotated[str | None, Parameter(help="Column of the data: margins for each of its values.")] = None,
-    goal: Annotated[str | None, Parameter(help="What chosen is better in, for the record.")] = None,
-    seed: Annotated[int, Parameter(help="Of the halves, the sign flips and the bootstrap.")] = 0,
+    search: SearchFlags = _SEARCH,
+    evidence: EvidenceFlags = _EVIDENCE,
+    controls: ControlFlags = _CONTROLS,
     top: Top = 10,
     skip_bad_rows: Annotated[
         Path | None,
         Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
     ] = None,
-    write_controls: Annotated[
-        Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
-    ] = None,
-    material: Material = 0.01,
-    material_sd: MaterialSd = 0.0,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Counts and summaries as JSON.")] = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Everything found as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
     """Find the latents that promote or harm what your pairs prefer.
@@ -89,43 +69,38 @@ def discover(
     One scoring pass, then exact algebra: each latent's part of the margin, tested by sign flips with
     the prompt as the unit. Latents are selected on one half of the prompts (or on the files given),
     effects are quoted from the other half (or from --confirm). A latent promotes or harms by the sign
-    of its effect, never of its weight alone.
+    of its effect, never of its weight alone. With --target an attribute of single answers, such as
+    length, is looked for in place of the preference.
     """
-    from sarm_control.discovery.discover import Settings, check_column
     from sarm_control.discovery.discover import discover as find
+    from sarm_control.discovery.examination import examine
 
+    settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
-    inputs = [*pairs, *(confirm or [])]
-    for path in (out, json_file, write_controls):
-        _check_output(path, inputs, overwrite=overwrite)
+    inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
+    check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing)
-    sources = read_parts(
-        [pairs, confirm] if confirm else [pairs],
-        scoring,
-        want={"pair"},
-        aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
-        check=lambda rows: check_column(rows, by),
-    )
-    warn(sources)
-    scored = [source.scored_rows for source in sources]
-    found = find(*scored, settings=Settings(alpha=alpha, min_prompts=min_prompts, seed=seed, by=by))
-    files = [path.name for path in pairs]
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing, keep_states=True)
+    sources = _read([pairs, *([confirm] if confirm else [])], scoring, settings, skip_bad_rows)
+    found = find(*(source.scored_rows for source in sources), settings=settings)
+    examined = examine(found, scoring.load, _depth(evidence, scoring), progress=progress)
     config = {
         "model": sources[0].model,
-        "goal": goal or f"chosen over rejected in {', '.join(files)}",
-        "selection": files,
+        "goal": search.goal or _goal(settings, pairs),
+        "selection": [path.name for path in pairs],
         "confirm": [path.name for path in confirm or []],
-        "alpha": alpha,
-        "min_prompts": min_prompts,
-        "by": by,
+        "alpha": settings.alpha,
+        "min_prompts": settings.min_prompts,
+        "by": settings.by,
+        "target": search.target,
+        "less": search.less,
+        "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
     }
-    _write(found, out, inputs, config, overwrite=overwrite)
-    least = {"material": material, "material_sd": material_sd}
-    _write_extras(found, config, least, json_file, write_controls)
-    _print(found, top)
+    _write(examined, out, inputs, config, overwrite=overwrite)
+    _write_extras(examined, config, controls, json_file)
+    _print(examined, top)
 
 
 def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -135,25 +110,51 @@ def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
     return pairs or (AUDIT,)
 
 
-def _check_output(path: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    from sarm_control.files import check_writable
+def _goal(settings: "Settings", pairs: Sequence[Path]) -> str:
+    what = "chosen over rejected" if settings.target is None else settings.target.goal
+    return f"{what} in {', '.join(path.name for path in pairs)}"
 
-    if path is None:
-        return
-    if path.resolve() in {other.resolve() for other in inputs}:
-        raise ConfigError(f"{path} is an input too and would be overwritten", hint="choose another output")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
-    check_writable(path)
+
+def _read(
+    parts: Sequence[Sequence[Path]], scoring: ModelFlags, settings: "Settings", skip_bad_rows: Path | None
+) -> list[Source]:
+    from sarm_control.discovery.discover import check_column
+
+    want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
+
+    def check(rows: "Sequence[Row]") -> None:
+        check_column(rows, settings.by)
+        check_column(rows, None if settings.target is None else settings.target.column)
+
+    sources = read_parts(
+        parts,
+        scoring,
+        want=want,
+        aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
+        check=check,
+    )
+    warn(sources)
+    return sources
+
+
+def _depth(evidence: EvidenceFlags, scoring: ModelFlags) -> Any:
+    from sarm_control.discovery.examination import Depth
+
+    scored = None
+    if evidence.counterfactuals is not None:
+        (source,) = read_parts([[evidence.counterfactuals]], scoring, want={"pair"})
+        scored = source.scored_rows
+    return Depth(evidence.levels, scored, evidence.closing)
 
 
 def _write(
-    found: "Discovery", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
+    examined: "Examination", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
 ) -> None:
     from sarm_control.files import atomic_folder, manifest, write_json
 
+    found = examined.found
     record = manifest("discover", inputs=inputs, config=config, seed=found.settings.seed)
-    features = found.features(model=config["model"], goal=config["goal"], data=record["inputs"])
+    features = examined.features(model=config["model"], goal=config["goal"], data=record["inputs"])
     with atomic_folder(out, overwrite=overwrite) as folder:
         found.table.write_parquet(folder / "effects.parquet")
         features.save(folder / "features.json")
@@ -161,25 +162,23 @@ def _write(
 
 
 def _write_extras(
-    found: "Discovery",
-    config: dict[str, Any],
-    least: dict[str, float],
-    json_file: Path | None,
-    write_controls: Path | None,
+    examined: "Examination", config: dict[str, Any], controls: ControlFlags, json_file: Path | None
 ) -> None:
     from sarm_control.discovery.text import controls_yaml
     from sarm_control.files import write_json, write_text
 
+    found = examined.found
+    least = {"material": controls.material, "material_sd": controls.material_sd}
     if json_file is not None:
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
-        write_json(json_file, {**config, **least, "head": found.head, **found.as_json(), "lists": lists})
-    if write_controls is not None:
-        write_text(write_controls, controls_yaml(found, model=config["model"], **least))
+        write_json(json_file, {**config, **least, "head": found.head, **examined.as_json(), "lists": lists})
+    if controls.write_controls is not None:
+        write_text(controls.write_controls, controls_yaml(found, model=config["model"], **least))
 
 
-def _print(found: "Discovery", top: int) -> None:
+def _print(examined: "Examination", top: int) -> None:
     import sys
 
     from sarm_control.discovery.text import summary_text
 
-    sys.stdout.write(summary_text(found, top=top))
+    sys.stdout.write(summary_text(examined, top=top))

@@ -14,7 +14,7 @@ from sarm_control.discovery.competing import Competitor, compete
 from sarm_control.discovery.cumulative import Cumulative, cumulative_margin
 from sarm_control.discovery.doses import suggested_controls
 from sarm_control.discovery.effects import replicated_effects
-from sarm_control.discovery.features import LISTS, Feature, Features
+from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
 from sarm_control.discovery.matched_sets import SETS
 from sarm_control.discovery.naming import direction
@@ -32,7 +32,7 @@ from sarm_control.discovery.targets import Target, group_by_target
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows as ScoredRows
 
-_FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name != "controls")
+_FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name not in ("levels", "controls"))
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,6 @@ class Discovery:
             "lost_margin": None if self.lost is None else self.lost.as_json(),
             "cumulative": None if self.cumulative is None else self.cumulative.as_json(),
         }
-
-    def features(self, *, model: str, goal: str, data: Mapping[str, str]) -> Features:
-        """The content of `features.json`.
-
-        Args:
-            model: the model's id or folder name.
-            goal: what the lists promote or harm, in words.
-            data: SHA-256 of each data file by name.
-        """
-        return Features(self.head, model, goal, self.lists, {**self.as_json(), "data": dict(data)})
 
 
 def discover(

@@ -51,6 +51,7 @@ class Feature:
         effect_equal_length: the effect between answers of equal length; None where undefined.
         equal_length_low: lower end of its 95 % interval.
         equal_length_high: upper end.
+        levels: of evidence that agree with the effect, see `discovery.levels`.
         controls: what to do about it, for a latent that harms.
     """
 
@@ -74,12 +75,14 @@ class Feature:
     effect_equal_length: float | None = None
     equal_length_low: float | None = None
     equal_length_high: float | None = None
+    levels: tuple[str, ...] = ("L1",)
     controls: tuple[Edit | Penalty, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The feature as a JSON object."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**plain, "controls": [control_json(control) for control in self.controls]}
+        controls = [control_json(control) for control in self.controls]
+        return {**plain, "levels": list(self.levels), "controls": controls}
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     known = {field.name for field in dataclasses.fields(Feature)}
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
-    return Feature(**{**fields, "controls": controls})
+    levels = tuple(item.get("levels", ("L1",)))
+    return Feature(**{**fields, "levels": levels, "controls": controls})
 
 
 def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:

@@ -1,47 +1,45 @@
 """A discovery as text: a short table for people, and a YAML file of controls with their evidence."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from sarm_control.control.edits import Edit
 from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
+from sarm_control.discovery.findings import findings
 from sarm_control.discovery.statistics import Interval
 from sarm_control.discovery.suggestion import material_latents
 from sarm_control.discovery.summary import Summary
 
-_COLUMNS = (
-    "latent",
-    "kind",
-    "effect",
-    "95 % interval",
-    "SDs",
-    "of margin",
-    "q",
-    "chosen",
-    "rejected",
-    "AUROC",
-)
+_COLUMNS = ("latent", "kind", "effect", "95 % interval", "SDs", "d_z", "q", "chosen", "rejected", "AUROC")
+_WIDTH = 110
+_OF_MARGIN = "of margin"
+_LEVELS = "evidence"
 
 
-def summary_text(found: Discovery, *, top: int = 10) -> str:
-    """What was found, in a few lines and two tables; a null result is said as one.
+def summary_text(examined: Examination, *, top: int = 10) -> str:
+    """What was found: the sizes, two tables, and what they mean; a null result is said as one.
 
     Args:
-        found: the discovery.
+        examined: the discovery.
         top: latents shown of each list.
     """
-    lines = [*_parts_lines(found), "", _counts_line(found)]
-    for name, items in found.lists.items():
-        lines += ["", *_list_lines(found, name, items, top)]
-    return "\n".join(lines) + "\n"
+    found = examined.found
+    lines = [*_parts_lines(found), "", textwrap.fill(_counts_line(found), _WIDTH, subsequent_indent="  ")]
+    deep = any(one.level != "L1" for one in examined.levels)
+    for name in ("harms", "promotes"):
+        lines += ["", *_list_lines(found, name, found.lists[name], top, deep=deep)]
+    said = [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in findings(examined)]
+    return "\n".join([*lines, *([""] if said else []), *said]) + "\n"
 
 
 def _parts_lines(found: Discovery) -> Iterator[str]:
     for name, part in (("selection", found.selection), ("confirmation", found.confirmation)):
         yield f"{name:12}  {_summary_line(part)}"
-        for value, group in found.groups[name].items():
-            yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
+    for value, group in found.groups["confirmation"].items():
+        yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
     if found.shared:
         yield f"{found.shared} prompts in both files were dropped from the confirmation"
 
@@ -69,7 +67,7 @@ def _counts_line(found: Discovery) -> str:
     )
 
 
-def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int) -> list[str]:
+def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int, *, deep: bool) -> list[str]:
     if not items:
         return [
             f"no latent {name} at q <= {found.settings.alpha:g}: that is a null result "
@@ -77,22 +75,32 @@ def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int)
         ]
     shown = f", the {top} largest" if len(items) > top else ""
     title = f"{name}: {len(items)} latents{shown} (effects in reward units, on the confirmation prompts)"
-    return [title, *_aligned([_COLUMNS, *(_cells(feature) for feature in items[:top])])]
+    # a share of a margin that may be 0 says nothing
+    columns = [
+        *_COLUMNS[:5],
+        *([_OF_MARGIN] if found.confirmation.margin.low > 0 else []),
+        *_COLUMNS[5:],
+        *([_LEVELS] if deep else []),
+    ]
+    cells = [_cells(feature) for feature in items[:top]]
+    return [title, *_aligned([columns, *([row[name] for name in columns] for row in cells)])]
 
 
-def _cells(one: Feature) -> tuple[str, ...]:
-    return (
-        str(one.latent),
-        one.kind,
-        f"{one.effect:+.3g}",
-        f"[{one.low:+.3g}, {one.high:+.3g}]",
-        "" if one.effect_sd is None else f"{one.effect_sd:+.3f}",
-        "" if one.share_of_margin is None else f"{100 * one.share_of_margin:+.1f} %",
-        f"{one.q:.2g}",
-        f"{100 * one.rate_chosen:.1f} %",
-        f"{100 * one.rate_rejected:.1f} %",
-        f"{one.auroc:.2f}",
-    )
+def _cells(one: Feature) -> dict[str, str]:
+    return {
+        "latent": str(one.latent),
+        "kind": one.kind,
+        "effect": f"{one.effect:+.3g}",
+        "95 % interval": f"[{one.low:+.3g}, {one.high:+.3g}]",
+        "SDs": "" if one.effect_sd is None else f"{one.effect_sd:+.3f}",
+        _OF_MARGIN: "" if one.share_of_margin is None else f"{100 * one.share_of_margin:+.1f} %",
+        "d_z": "" if one.d_z is None else f"{one.d_z:+.2f}",
+        "q": f"{one.q:.2g}",
+        "chosen": f"{100 * one.rate_chosen:.1f} %",
+        "rejected": f"{100 * one.rate_rejected:.1f} %",
+        "AUROC": f"{one.auroc:.2f}",
+        _LEVELS: " ".join(one.levels),
+    }
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -153,5 +161,6 @@ def _evidence(one: Feature) -> str:
     return (
         f"{one.latent}, {one.kind}: w {one.weight:+.3g}, effect {one.effect:+.3g} "
         f"[{one.low:+.3g}, {one.high:+.3g}], q {one.q:.2g}, "
-        f"active in {100 * one.rate_chosen:.1f} % of chosen and {100 * one.rate_rejected:.1f} % of rejected"
+        f"active in {100 * one.rate_chosen:.1f} % of chosen and {100 * one.rate_rejected:.1f} % of rejected, "
+        f"evidence {' '.join(one.levels)}"
     )

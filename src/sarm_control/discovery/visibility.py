@@ -13,6 +13,7 @@ Explained variance is no evidence: it was 0.98 for autoencoders whose best laten
 Shapes: `N` answers, `L` latents, `M` candidate latents, `D` hidden size, `P` prompts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,30 +86,40 @@ class Visibility:
 
 
 class _Material:
-    """Both sides as one: rows of latents and states, labels and prompts."""
+    """Both sides of all parts as one: rows of latents and states, labels and prompts."""
 
-    def __init__(self, pairs: PromptPairs, min_prompts: int) -> None:
+    def __init__(self, parts: Sequence[PromptPairs], min_prompts: int) -> None:
         from scipy.sparse import csc_array, vstack
 
-        of = pairs.latents
-        self.present = np.repeat([True, False], [len(of.chosen_prompt), len(of.rejected_prompt)])
+        of = [pairs.latents for pairs in parts]
+        keys = [key for pairs in parts for key in pairs.keys]
+        self.present = np.concatenate(
+            [np.repeat([True, False], [len(one.chosen_prompt), len(one.rejected_prompt)]) for one in of]
+        )
         # numbered by their texts, so that what is drawn from them does not depend on the rows' order
-        place = np.argsort(np.argsort(np.array(pairs.keys)))
-        self.prompts = place[np.concatenate([of.chosen_prompt, of.rejected_prompt])]
-        both = csc_array(vstack([of.chosen, of.rejected], format="csc"))
+        place = np.argsort(np.argsort(np.array(keys)))
+        starts = np.cumsum([0, *map(len, parts)])
+        self.prompts = place[
+            np.concatenate(
+                [
+                    np.concatenate([one.chosen_prompt, one.rejected_prompt]) + start
+                    for one, start in zip(of, starts, strict=False)
+                ]
+            )
+        ]
+        self.keys = sorted(keys)
+        both = csc_array(vstack([side for one in of for side in (one.chosen, one.rejected)], format="csc"))
         # label-blind, as everywhere: latents that fire in enough answers to be learnt from
         self.latents = np.flatnonzero(np.diff(both.indptr) >= min_prompts)
         self.z: Any = both[:, self.latents]
-        states = pairs.scored.states
-        numbers = np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])
-        self.states = None if states is None else _normalised(states[numbers])
+        self.states = _states(parts)
 
 
-def see(pairs: PromptPairs, *, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0) -> Visibility | None:
+def see(*parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0) -> Visibility | None:
     """How well latents and states tell the chosen from the rejected answers of these prompts.
 
     Args:
-        pairs: all prompts there are; the folds keep choosing and judging apart.
+        *parts: all prompts there are, none twice; the folds keep choosing and judging apart.
         min_prompts: latents active in fewer answers are no candidates.
         folds: each is judged by what was chosen on the others.
         seed: of the folds.
@@ -116,10 +127,10 @@ def see(pairs: PromptPairs, *, min_prompts: int = 10, folds: int = FOLDS, seed: 
     Returns:
         None for fewer prompts than 4 a fold, or when no latent is a candidate.
     """
-    material = _Material(pairs, min_prompts)
-    if len(pairs) < 4 * folds or not len(material.latents):
+    material = _Material(parts, min_prompts)
+    if len(material.keys) < 4 * folds or not len(material.latents):
         return None
-    fold_of = _folds(pairs, folds, seed)
+    fold_of = _folds(material.keys, folds, seed)
     single, five, probe, latents = [], [], [], []
     for fold in range(folds):
         judged = fold_of[material.prompts] == fold
@@ -148,12 +159,11 @@ def _judge(material: _Material, judged: NDArray[np.bool_], scores: NDArray[np.fl
     return placed(scores, material.present[judged], prompts, int(prompts.max()) + 1)
 
 
-def _folds(pairs: PromptPairs, folds: int, seed: int) -> NDArray[np.int64]:
-    """[P] the fold of each prompt in the order of their texts, decided by its text and the seed."""
-    keys = sorted(pairs.keys)
+def _folds(keys: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
+    """[P] the fold of each prompt, decided by its text and the seed, never by its place."""
     order = sorted(range(len(keys)), key=lambda p: derive_seed(seed, "fold", keys[p]))
-    fold_of = np.empty(len(pairs), dtype=np.int64)
-    fold_of[order] = np.arange(len(pairs)) % folds
+    fold_of = np.empty(len(keys), dtype=np.int64)
+    fold_of[order] = np.arange(len(keys)) % folds
     return fold_of
 
 
@@ -162,6 +172,16 @@ def _some(rows: NDArray[np.int64], seed: int, fold: int) -> NDArray[np.int64]:
     if len(rows) <= _PROBE_ANSWERS:
         return rows
     return np.sort(numpy_generator(seed, "probe rows", fold).choice(rows, _PROBE_ANSWERS, replace=False))
+
+
+def _states(parts: Sequence[PromptPairs]) -> NDArray[np.float64] | None:
+    """[N, D] normalised states of all answers; None when a part has none."""
+    found = []
+    for pairs in parts:
+        if pairs.scored.states is None:
+            return None
+        found.append(pairs.scored.states[np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])])
+    return _normalised(np.concatenate(found))
 
 
 def _normalised(states: NDArray[np.float32]) -> NDArray[np.float64]:
