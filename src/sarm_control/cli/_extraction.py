@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sarm_control.cli._outputs import check_outputs
 from sarm_control.cli._scoring import model_name, or_lab
 from sarm_control.console import progress, say, set_quiet
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
     from sarm_control.latents.extraction import Engine, Job
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sarm_control.latents.writer import LatentsWriter
     from sarm_control.sarm.description import Description
 
+_LATENTS_HINT = "write it like 12,345 or features.json#harms[:3]"
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*")
 
 
@@ -71,11 +72,12 @@ def extract_latents(request: Request, *, shard_size: int, resume: bool, workers:
                 f"{ranks.count} processes were launched, each is one worker",
                 hint="leave out --workers and --engine, or start sarm latents without a launcher",
             )
+        running = _engine(engine, workers)
         name = or_lab(request.model, *request.missing)
         job, described = _plan(name, request, shard_size)
         writer = job.writer(request.out)
         ranks.together(lambda: _open(writer, described, request, resume=resume), only_first=True)
-        _work(job, writer, ranks, _engine(engine, workers))
+        _work(job, writer, ranks, running)
         ranks.together(writer.finish, only_first=True)
         if ranks.rank == 0:
             _report(request, read_manifest(request.out))
@@ -103,13 +105,13 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
             raise ConfigError(f"--latents names latent {repeated} twice")
     elif "#" in spec:
         found = [feature.latent for feature in select(spec, fingerprint)]
-    else:
-        lists = load_features(spec.removeprefix("@"), fingerprint).lists
+    elif Path(spec).is_file():
+        lists = load_features(spec, fingerprint).lists
         found = [feature.latent for features in lists.values() for feature in features]
+    else:
+        raise ConfigError(f"--latents {spec}: neither numbers nor a features file", hint=_LATENTS_HINT)
     if not found:
-        raise ConfigError(
-            f"--latents {spec}: it names no latent", hint="write it like 12,345 or features.json#harms[:3]"
-        )
+        raise ConfigError(f"--latents {spec}: it names no latent", hint=_LATENTS_HINT)
     for latent in found:
         check_exists(latent, size)
     return tuple(dict.fromkeys(found))
@@ -180,11 +182,20 @@ def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine")
     try:
         ranks.together(lambda: extract(job, writer, ranks.of(missing), engine, progress=progress))
     except KeyboardInterrupt:
-        done = writer.shards - len(writer.missing())
-        raise KeyboardInterrupt(
-            f"interrupted; {done} of {writer.shards} shards are done\n"
-            f"  go on with: the same command and --resume"
-        ) from None
+        raise KeyboardInterrupt(_interrupted(writer)) from None
+    except SarmError:
+        if ranks.rank == 0:
+            writer.discard_if_empty()
+        raise
+
+
+def _interrupted(writer: "LatentsWriter") -> str:
+    done = writer.shards - len(writer.missing())
+    if writer.discard_if_empty():
+        return "interrupted before the first shard was done: nothing was kept"
+    return (
+        f"interrupted; {done} of {writer.shards} shards are done\n  go on with: the same command and --resume"
+    )
 
 
 def _engine(name: str, workers: int) -> "Engine":

@@ -16,7 +16,10 @@ from typing import Any
 from sarm_control.errors import ConfigError, MissingExtraError, SarmError
 from sarm_control.latents.extraction import Engine, Extractor, Job, Shard
 
-_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # the behaviour to come; unset, Ray warns
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry unless the user asks for it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, Ray warns
+}
 
 
 def on_ray(actors: int) -> Engine:

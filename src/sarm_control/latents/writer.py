@@ -120,6 +120,13 @@ class LatentsWriter:
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
         shutil.rmtree(self._progress)
 
+    def discard_if_empty(self) -> bool:
+        """Removes a folder in which no shard is done; whether it did."""
+        empty = len(self.missing()) == self.shards
+        if empty:
+            shutil.rmtree(self.path)
+        return empty
+
     @property
     def _progress(self) -> Path:
         return self.path / PROGRESS
