@@ -144,11 +144,10 @@ def test_deeper_levels_are_told_and_kept(
     called = [one for items in features.lists.values() for one in items]
     assert {one["level"] for one in content["levels"]} == {"L1", "L2", "L3", "L4"}
     for one in called:
-        said = {
-            level["level"] for level in content["levels"] if level["latent"] == one.latent and level["agrees"]
-        }
-        assert set(one.levels) - {"L1"} == said - {"L1"}
-    assert {test["change"] for test in content["closing_sentence"]} == {"added", "removed"}
+        own = [level for level in content["levels"] if level["latent"] == one.latent]
+        assert set(one.levels) == {level["level"] for level in own if level["agrees"]} | {"L1"}
+    # no answer has a second sentence that could be removed
+    assert [test["change"] for test in content["closing_sentence"]] == ["added"]
     assert content["visibility"]["probe"]["n"] == 120
     manifest = json.loads((tmp_path / "found" / "manifest.json").read_text())
     assert manifest["inputs"].keys() == {"pairs.jsonl", "texts.jsonl"}

@@ -82,7 +82,8 @@ def discover(
     missing = () if given else ("pairs",)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing, keep_states=True)
     sources = _read([pairs, *([confirm] if confirm else [])], scoring, settings, skip_bad_rows)
-    found = find(*(source.scored_rows for source in sources), settings=settings)
+    selection, *others = [source.scored_rows for source in sources]
+    found = find(selection, others[0] if others else None, settings)
     examined = examine(found, scoring.load, _depth(evidence, scoring), progress=progress)
     config = {
         "model": sources[0].model,

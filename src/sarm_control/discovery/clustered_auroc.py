@@ -49,7 +49,8 @@ def placed(scores: Floats, present: NDArray[np.bool_], prompts: NDArray[np.int64
         placement[own] = share if side else 1 - share
     auroc = float(placement[present].mean())
     sizes = np.where(present, present.sum(), (~present).sum())
-    return Placed(auroc, np.bincount(prompts, weights=(placement - auroc) / sizes, minlength=count))
+    influence = np.bincount(prompts, weights=(placement - auroc) / sizes, minlength=count)
+    return Placed(auroc, influence.astype(np.float64))
 
 
 def interval_over_folds(folds: Sequence[Placed]) -> Interval:
@@ -69,7 +70,7 @@ def difference_over_folds(folds: Sequence[Placed], others: Sequence[Placed]) -> 
 class _Pooled(NamedTuple):
     value: float
     spread: float
-    count: int
+    prompts: int
 
 
 def _pooled(folds: Sequence[Placed]) -> _Pooled:

@@ -90,4 +90,4 @@ def _residual_squares(
         + 2 * average * slope * (weight @ centred)
         + slope**2 * (weight @ centred**2)
     )
-    return np.maximum(squares - 2 * (average * linear + slope * crossed) + fitted, 0.0)
+    return np.asarray(np.maximum(squares - 2 * (average * linear + slope * crossed) + fitted, 0.0))

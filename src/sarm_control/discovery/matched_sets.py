@@ -100,7 +100,7 @@ def matched_random_sets(
 def _pick(priority: Floats, distance: Index, nearest: int) -> Index:
     """[S] the free candidate of lowest priority within `nearest`, or in the nearest ring that has one."""
     near = np.flatnonzero(distance <= nearest)
-    picked = near[np.argmin(priority[:, near], axis=1)]
+    picked: Index = near[np.argmin(priority[:, near], axis=1)]
     used_up = np.flatnonzero(np.isinf(priority[np.arange(len(priority)), picked]))
     picked[used_up] = np.argmin(priority[used_up] + distance, axis=1)
     return picked

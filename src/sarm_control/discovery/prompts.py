@@ -156,7 +156,8 @@ def pairs_of_places(
         for side in (chosen, rejected)
     ]
     latents = pair_latents(
-        *(scored.latents.take(side.numbers) for side in sides),
+        scored.latents.take(sides[0].numbers),
+        scored.latents.take(sides[1].numbers),
         [one.unit for one in chosen],
         [one.unit for one in rejected],
         scored.head,

@@ -133,7 +133,7 @@ def _sign_vectors(prompts: int, draws: int, seed: int, purpose: str) -> Iterator
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
         packed = generator.integers(0, 256, size=(prompts, (size + 7) // 8), dtype=np.uint8)
-        yield 1.0 - 2.0 * np.unpackbits(packed, axis=1, count=size)
+        yield 1.0 - 2.0 * np.unpackbits(packed, axis=1, count=size).astype(np.float64)
 
 
 def _exact_p(values: FloatVector) -> FloatVector:

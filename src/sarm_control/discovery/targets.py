@@ -161,13 +161,16 @@ def _column(row: Row, target: Target) -> list[float]:
         raise DataError(f"{row.where}: {target.name} has {len(own)} values for {len(row.answers)} answers")
     if target.value is not None:
         return [float(_as_text(one) == target.value) for one in own]
-    for one in own:
-        if not isinstance(one, bool | int | float):
-            raise DataError(
-                f"{row.where}: {target.name} is {one!r}, wants a number or a truth value",
-                hint=f"name a value: --target column:{target.name}=VALUE",
-            )
-    return [float(one) for one in own]
+    return [_number(one, row, target) for one in own]
+
+
+def _number(value: Any, row: Row, target: Target) -> float:
+    if not isinstance(value, bool | int | float):
+        raise DataError(
+            f"{row.where}: {target.name} is {value!r}, wants a number or a truth value",
+            hint=f"name a value: --target column:{target.name}=VALUE",
+        )
+    return float(value)
 
 
 def _as_text(value: Any) -> str:
@@ -207,7 +210,8 @@ def _across(prompts: Mapping[str, list[_Valued]], seed: int) -> Iterator[tuple[s
         ]
     for high, low in drawn:
         if prompts[high][0].value > prompts[low][0].value:
-            yield f"{high}{_BETWEEN}{low}", (prompts[high], prompts[low])
+            # named without regard to the side, so that less of it splits into the same halves
+            yield _BETWEEN.join(sorted((high, low))), (prompts[high], prompts[low])
 
 
 def _higher_first(one: str, other: str, prompts: Mapping[str, list[_Valued]]) -> tuple[str, str]:
