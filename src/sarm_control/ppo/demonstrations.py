@@ -1,6 +1,7 @@
 """The human demonstrations of a run: rows to score, latents already kept, or a finished human buffer."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import read_rows, stream_rows
@@ -9,7 +10,9 @@ from sarm_control.latents.folder import LatentsFolder
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
 from sarm_control.ppo.config import RunConfig
-from sarm_control.sarm.reward_model import RewardModel
+
+if TYPE_CHECKING:
+    from sarm_control.sarm.reward_model import RewardModel
 
 _BUFFER = ".safetensors"
 
@@ -34,7 +37,7 @@ def check_human(config: RunConfig) -> None:
 
 
 def human_buffer(
-    config: RunConfig, model: RewardModel, kept: Path, *, progress: ProgressFactory = no_progress
+    config: RunConfig, model: "RewardModel", kept: Path, *, progress: ProgressFactory = no_progress
 ) -> HumanBuffer | None:
     """The demonstrations' latents, written to `kept` once; None without a human-KL term.
 
@@ -63,7 +66,7 @@ def human_buffer(
 
 
 def _buffer(
-    path: Path, latents: tuple[int, ...], model: RewardModel, progress: ProgressFactory
+    path: Path, latents: tuple[int, ...], model: "RewardModel", progress: ProgressFactory
 ) -> HumanBuffer:
     if path.suffix == _BUFFER:
         return HumanBuffer.load(path)
