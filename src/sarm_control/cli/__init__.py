@@ -14,7 +14,20 @@ from cyclopts import App, Parameter
 from sarm_control import __version__
 from sarm_control.cli._errors import run_safely
 
-COMMANDS = ("demo", "score", "verify", "convert", "build", "latents", "discover", "probe", "rerank", "train", "compare")
+COMMANDS = (
+    "demo",
+    "score",
+    "verify",
+    "convert",
+    "build",
+    "latents",
+    "discover",
+    "probe",
+    "rerank",
+    "eval",
+    "train",
+    "compare",
+)
 """Each is the function of its own name in the module of its own name."""
 
 GROUPS = {

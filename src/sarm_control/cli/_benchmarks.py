@@ -1,0 +1,208 @@
+"""The work of `sarm eval` on a benchmark, and what it prints and writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.cli._edits import GivenEdits
+from sarm_control.cli._sources import ModelFlags, Source, read_parts
+from sarm_control.console import say
+from sarm_control.control import edit_delta
+from sarm_control.evaluation.benchmark import Benchmark
+from sarm_control.evaluation.benchmark_data import local_rows
+from sarm_control.evaluation.benchmark_report import SubsetResult, benchmark_results
+from sarm_control.evaluation.benchmark_text import benchmark_text, edits_text
+from sarm_control.evaluation.reward_bench_2 import FILES as REWARD_BENCH_2_FILES
+from sarm_control.evaluation.reward_bench_2 import reward_bench_2
+from sarm_control.evaluation.rm_bench import FILES as RM_BENCH_FILES
+from sarm_control.evaluation.rm_bench import rm_bench
+from sarm_control.evaluation.self_check import SelfCheck, self_check
+from sarm_control.evaluation.steering import Steering, steering
+from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
+from sarm_control.latents.rows import ScoredRows
+from sarm_control.sarm.scored import Scored
+
+if TYPE_CHECKING:
+    from sarm_control.control import Edit
+    from sarm_control.conversation.rows import Row
+
+_BENCHMARKS = {
+    "reward-bench-2": (reward_bench_2, REWARD_BENCH_2_FILES),
+    "rm-bench": (rm_bench, RM_BENCH_FILES),
+}
+
+
+class Request(NamedTuple):
+    """What was asked for: the benchmark and its rows, the target, the complement, the random parts."""
+
+    benchmark: str
+    data: list[str]
+    subset: list[str]
+    complement: list[Path]
+    sets: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Args:
+        model: what outputs call it.
+        benchmark: the benchmark on its rows.
+        data: the benchmark's rows and scores, then those of the complement.
+        check: the self-check; None where latents were read and nothing was scored.
+        results: of every subset.
+        edits: those tried, none or some.
+        steering: with edits.
+    """
+
+    model: str
+    benchmark: Benchmark
+    data: ScoredRows
+    check: SelfCheck | None
+    results: list[SubsetResult]
+    edits: "list[Edit]"
+    steering: Steering | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The results, without the items."""
+        return {
+            "model": self.model,
+            "head": self.data.scored.fingerprint,
+            "benchmark": self.benchmark.name,
+            "items": len(self.benchmark.units),
+            "missing": list(self.benchmark.missing()),
+            "self_check": None if self.check is None else self.check.as_json(),
+            "subsets": [one.as_json() for one in self.results],
+            "edits": [str(edit) for edit in self.edits],
+            "steering": None if self.steering is None else self.steering.as_json(),
+        }
+
+
+def evaluate(
+    request: Request, flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None, temporary: Path
+) -> Evaluation:
+    """Reads, checks, scores and measures."""
+    build, patterns = _BENCHMARKS[request.benchmark]
+    paths = [file for source in request.data for file in local_rows(source, patterns, temporary)]
+    checks: list[SelfCheck] = []
+
+    def check(rows: "Sequence[Row]") -> None:
+        to_score = [row for row in rows if row.path in paths]
+        if to_score:
+            build(to_score).units_of(request.subset)
+            checks.append(self_check(flags.load(), to_score))
+
+    sources = read_parts(
+        [paths, *([request.complement] if request.complement else [])],
+        flags,
+        want={"pair", "answer", "candidates"},
+        aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",
+        check=check,
+    )
+    own, data = sources[0].scored_rows, _joined(sources)
+    benchmark = build(own.rows)
+    edits = given.on(own.scored.latents.size, own.scored.fingerprint)
+    cut = int((data.scored.truncated > 0).sum())
+    found = replace(checks[0], rows_cut=cut) if checks else None
+    rewards = own.scored.rewards.astype(np.float64)
+    edited = rewards + edit_delta(own.scored, edits) if edits else None
+    lengths = own.scored.lengths.astype(np.float64)
+    results = benchmark_results(benchmark, rewards, lengths, edited, seed=request.seed)
+    target = (
+        benchmark.units_of(request.subset) if request.subset else np.ones(len(benchmark.units), dtype=bool)
+    )
+    moved = None
+    if edits:
+        moved = steering(data, benchmark, target, edits, sets=request.sets, seed=request.seed)
+    return Evaluation(sources[0].model, benchmark, data, found, results, edits, moved)
+
+
+def _target(benchmark: Benchmark, subset: Sequence[str]) -> NDArray[np.bool_]:
+    """[U] the units that the edits are meant for: all of them when no subset is named."""
+    return benchmark.units_of(subset) if subset else np.ones(len(benchmark.units), dtype=bool)
+
+
+def _joined(sources: Sequence[Source]) -> ScoredRows:
+    if len(sources) == 1:
+        return sources[0].scored_rows
+    rows = [row for source in sources for row in source.scored_rows.rows]
+    return ScoredRows(rows, Scored.concatenate([source.scored_rows.scored for source in sources]))
+
+
+def print_evaluation(found: Evaluation, stream: TextIO) -> None:
+    """The self-check, the figures, and what the edits change."""
+    if found.check is None:
+        stream.write("no self-check: latents were read, nothing was scored\n\n")
+    else:
+        stream.write(f"{found.check.line()}\n\n")
+        for problem in found.check.problems:
+            say(f"warning: {problem}")
+    stream.write(benchmark_text(found.benchmark, found.results))
+    if found.steering is not None:
+        stream.write("\n" + edits_text(found.results, found.steering, found.edits))
+
+
+def write_evaluation(
+    found: Evaluation,
+    request: Request,
+    flags: ModelFlags,
+    given: GivenEdits,
+    out: Path | None,
+    json_file: Path | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """`results.json`, `items.jsonl` and `manifest.json` in the folder; the results again for `--json`."""
+    results = found.as_json()
+    if json_file is not None:
+        write_json(json_file, results)
+    if out is None:
+        return
+    config = {
+        "model": found.model,
+        "benchmark": request.benchmark,
+        "data": [Path(source).name if Path(source).exists() else source for source in request.data],
+        "subset": request.subset,
+        "edits": results["edits"],
+        "sets": request.sets,
+        "dtype": flags.dtype,
+        "max_length": flags.context,
+    }
+    files = [Path(source) for source in request.data if Path(source).is_file()]
+    inputs = [*files, *(path for path in request.complement if path.is_file()), *given.inputs]
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        write_json(folder / "results.json", results)
+        write_jsonl(folder / "items.jsonl", _items(found))
+        record = manifest("eval", inputs=inputs, config=config, seed=request.seed)
+        write_json(folder / "manifest.json", record)
+
+
+def _items(found: Evaluation) -> list[dict[str, Any]]:
+    """One row a unit: its scores and credit, before and after the edits."""
+    benchmark, scored = found.benchmark, found.data.scored
+    own = len(benchmark.unit_of_answer)
+    before = scored.rewards.astype(np.float64)[:own]
+    after = before + edit_delta(scored, found.edits)[:own]
+    credits = [benchmark.credit(values) for values in (before, after)]
+    order = np.argsort(benchmark.unit_of_answer, kind="stable")
+    ends = np.cumsum(np.bincount(benchmark.unit_of_answer, minlength=len(benchmark.units)))[:-1]
+    items = []
+    for unit, answers in enumerate(np.split(order, ends)):
+        row = {
+            "id": benchmark.units[unit],
+            "subset": str(benchmark.subset[unit]),
+            "part": str(benchmark.part[unit]),
+            **dict(zip(benchmark.figures, credits[0][unit].tolist(), strict=True)),
+            "scores": before[answers].tolist(),
+        }
+        if found.edits:
+            row["edited"] = dict(zip(benchmark.figures, credits[1][unit].tolist(), strict=True))
+            row["edited_scores"] = after[answers].tolist()
+        items.append(row)
+    return items

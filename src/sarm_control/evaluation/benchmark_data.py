@@ -1,0 +1,91 @@
+"""The rows of a benchmark: JSON Lines, or the formats its authors publish, from disk or the hub."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sarm_control.embedded import is_data_name
+from sarm_control.errors import DataError
+
+_READABLE = (".jsonl", ".json", ".parquet")
+
+
+def local_rows(source: str, patterns: Sequence[str], folder: Path) -> list[Path]:
+    """Files of rows that the commands can read: JSON Lines, latents folders, names such as `lab:audit`.
+
+    Args:
+        source: such a path; a `.parquet` file or a `.json` file with a list of rows, which is
+            rewritten as JSON Lines; or the id of a data set on the hub, which is downloaded.
+        patterns: the files of the hub's data set that hold the rows.
+        folder: where rewritten files go, under their own names.
+
+    Raises:
+        DataError: neither a file nor a data set, or a file that holds no rows.
+    """
+    path = Path(source)
+    if is_data_name(path) or path.is_dir() or path.suffix == ".jsonl":
+        return [path]
+    if path.is_file():
+        return [_as_json_lines(path, folder)]
+    if source.count("/") != 1 or source.startswith((".", "/", "~")) or path.suffix in _READABLE:
+        raise DataError(
+            f"{source}: no such file",
+            hint="give a file of rows, or a hub id such as allenai/reward-bench-2 to download it",
+        )
+    return [_as_json_lines(file, folder) for file in _download(source, patterns)]
+
+
+def _as_json_lines(path: Path, folder: Path) -> Path:
+    """The same rows as JSON Lines in `folder`; a file that holds them already stays where it is."""
+    target = folder / f"{path.stem}.jsonl"
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    with target.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    return target
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+    for batch in table.to_batches():
+        yield from batch.to_pylist()
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}", hint="JSON Lines files end with .jsonl") from error
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{path}: not a list of rows", hint="JSON Lines files end with .jsonl")
+    return content
+
+
+def _download(data_set: str, patterns: Sequence[str]) -> list[Path]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(data_set, repo_type="dataset", allow_patterns=list(patterns)))
+    except LocalEntryNotFoundError as error:
+        raise DataError(
+            f"{data_set} is neither a file nor in the local cache, and the hub cannot be reached",
+            hint="check the spelling of the file, or connect once to download it",
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise DataError(
+            f"{data_set} is neither a file nor a data set on the hub: {str(error).strip().splitlines()[0]}"
+        ) from error
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    if not files:
+        raise DataError(
+            f"{data_set} holds no {' or '.join(patterns)}", hint="download its rows and give the file"
+        )
+    return files

@@ -1,0 +1,135 @@
+"""`sarm eval`: oracle against the library, what is printed and written, and bad input with its message."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sarm_control.cli import main
+from sarm_control.control import Edit, edit_delta
+from sarm_control.evaluation.reward_bench_2 import SUBSETS, reward_bench_2
+from sarm_control.evaluation.rm_bench import rm_bench
+from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def reward_bench_file(tmp_path: Path) -> Path:
+    return write(tmp_path / "rb2.jsonl", reward_bench_rows())
+
+
+def run(*words: object) -> int:
+    return main(["eval", *map(str, words)])
+
+
+def scores(rm, rows):
+    prompts = [row.prompt for row in rows for _ in row.answers]
+    return rm.score(prompts, [answer for row in rows for answer in row.answers])
+
+
+def test_oracle_figures_are_the_credit_of_the_model_s_scores(
+    tiny_sarm, tiny_sarm_folder, reward_bench_file, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    words = ("--model", tiny_sarm_folder, "--benchmark", "reward-bench-2", "--data", reward_bench_file)
+    assert run(*words, "-o", out) == 0
+    rows = parsed(reward_bench_rows())
+    benchmark = reward_bench_2(rows)
+    credit = benchmark.credit(scores(tiny_sarm, rows).rewards.astype(float))[:, 0]
+    results = json.loads((out / "results.json").read_text())
+    found = {one["name"]: one["figures"]["score"]["mean"] for one in results["subsets"]}
+    for name in SUBSETS:
+        assert found[name] == pytest.approx(credit[benchmark.units_of([name])].mean())
+    assert found["total"] == pytest.approx(np.mean([found[name] for name in SUBSETS]))
+    items = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in items] == list(benchmark.units)
+    np.testing.assert_allclose([one["score"] for one in items], credit)
+    assert results["self_check"]["problems"] == []
+    assert json.loads((out / "manifest.json").read_text())["inputs"].keys() == {"rb2.jsonl"}
+    printed = capsys.readouterr().out
+    # The self-check comes before any figure.
+    assert printed.index("self-check on 8 answers") < printed.index("Factuality")
+
+
+def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
+    tiny_sarm, tiny_sarm_folder, tmp_path, capsys
+):
+    rows = rm_bench_rows(domains=("chat", "safety-refuse", "safety-response"))
+    more = write(tmp_path / "more.jsonl", [{"prompt": "why ?", "response": "because it is"}])
+    data = write(tmp_path / "rm.jsonl", rows)
+    summary = tmp_path / "summary.json"
+    benchmark, scored = rm_bench(parsed(rows)), scores(tiny_sarm, parsed(rows))
+    rate = np.bincount(scored.latents.indices, minlength=64) / len(scored)
+    one, two = map(int, np.argsort(np.abs(rate - 0.4))[:2])
+    words = ("--benchmark", "rm-bench", "--data", data, "--subset", "safety", "--complement", more)
+    edits = ("--edit", f"{one}:max=0.1", "--edit", f"{two}:*0.5", "--sets", "100")
+    assert run("--model", tiny_sarm_folder, *words, *edits, "--json", summary) == 0
+    delta = edit_delta(scored, [Edit(one, max=0.1), Edit(two, scale=0.5)])
+    assert (delta != 0).mean() > 0.3
+    inside = benchmark.units_of(["safety"])[benchmark.unit_of_answer]
+    results = json.loads(summary.read_text())
+    groups = {group["name"]: group for group in results["steering"]["groups"]}
+    # Every prompt of a row has the same number of answers, so that the mean over prompts is the plain one.
+    assert groups["target"]["change"]["mean"] == pytest.approx(delta[inside].mean())
+    assert groups["complement"]["answers"] == (~inside).sum() + 1
+    before, after = (benchmark.credit(scored.rewards + move)[:, 0] for move in (0, delta))
+    safety = next(one for one in results["subsets"] if one["name"] == "safety")
+    assert safety["edits"]["change"]["mean"] == pytest.approx(
+        (after - before)[benchmark.units_of(["safety"])].mean(), abs=1e-9
+    )
+    assert set(results["steering"]["matched_sets"]) == {"margin", "accuracy"}
+    assert results["steering"]["matched_sets"]["margin"]["sets"] == 100
+    printed = capsys.readouterr().out
+    assert "selectivity" in printed
+    assert "safety-refuse" in printed
+
+
+def test_a_parquet_file_gives_the_same(tiny_sarm_folder, reward_bench_file, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    other = tmp_path / "rb2.parquet"
+    parquet.write_table(pa.Table.from_pylist(reward_bench_rows()), other)
+    for name, data in (("a", reward_bench_file), ("b", other)):
+        words = ("--benchmark", "reward-bench-2", "--data", data, "--json", tmp_path / name)
+        assert run("--model", tiny_sarm_folder, *words) == 0
+    assert json.loads((tmp_path / "a").read_text()) == json.loads((tmp_path / "b").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--benchmark", "reward-bench-2"], "no rows were given"),
+        (["--data", "rb2.jsonl"], "no benchmark was named"),
+        (["--benchmark", "rm-bench", "--data", "rb2.jsonl"], "RM-Bench has three styles of each"),
+        (["--benchmark", "reward-bench-2", "--data", "none.parquet"], "none.parquet: no such file"),
+        (["--benchmark", "reward-bench-2", "--data", "rb2.jsonl", "--subset", "Chat"], "--subset Chat"),
+        (["--benchmark", "reward-bench-2", "--data", "rb2.jsonl", "--edit", "500=0"], "latent 500 does not"),
+        (["--benchmark", "mt-bench", "--data", "rb2.jsonl"], "mt-bench"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_hint(
+    tiny_sarm_folder, reward_bench_file, words, message, capsys, monkeypatch
+):
+    monkeypatch.chdir(reward_bench_file.parent)
+    assert run("--model", tiny_sarm_folder, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_published_table_needs_neither_model_nor_data(capsys):
+    assert run("--reproduce-published-steering") == 0
+    printed = capsys.readouterr()
+    assert "RewardBench 2 safety, rejected" in printed.out
+    assert "Why the sign was misread" in printed.out
+    assert printed.err == ""
+
+
+def test_the_published_latents_have_to_exist(tiny_sarm_folder, shared_data, capsys):
+    words = ("--reproduce-published-steering", "--data", shared_data / "llama_sarm_4b_scores.jsonl")
+    assert run(*words, "--model", tiny_sarm_folder) == 2
+    assert "latent 48659 does not exist" in capsys.readouterr().err

@@ -1,0 +1,101 @@
+"""Figures, baselines and tests of a benchmark: oracle by hand and against statsmodels, metamorphic."""
+
+import numpy as np
+import pytest
+from statsmodels.stats.multitest import multipletests
+
+from sarm_control.discovery.statistics import mean_interval
+from sarm_control.evaluation.benchmark_report import benchmark_results
+from sarm_control.evaluation.benchmark_text import benchmark_text
+from sarm_control.evaluation.reward_bench_2 import SUBSETS, reward_bench_2
+from sarm_control.evaluation.rm_bench import rm_bench
+from sarm_control.evaluation.stratified import mean_of_means
+from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
+
+WHOLE = reward_bench_2(parsed(reward_bench_rows(each=8)))
+COUNT = len(WHOLE.unit_of_answer)
+
+
+def random_scores(seed: int, count: int = COUNT) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=count)
+
+
+def test_oracle_the_total_is_the_unweighted_mean_of_the_subsets() -> None:
+    scores = random_scores(0)
+    results = {one.name: one for one in benchmark_results(WHOLE, scores, np.ones(COUNT))}
+    assert list(results) == [*SUBSETS, "total"]
+    means = [results[name].figures["score"].mean for name in SUBSETS]
+    assert results["total"].figures["score"].mean == pytest.approx(np.mean(means))
+    assert results["Safety"].chance == 0.25
+    assert results["Ties"].chance is None
+    safety = WHOLE.credit(scores)[WHOLE.units_of(["Safety"]), 0]
+    assert results["Safety"].figures["score"] == mean_interval(safety)
+
+
+def test_oracle_length_baselines_score_as_the_lengths_would() -> None:
+    scores, lengths = random_scores(1), np.random.default_rng(2).integers(1, 40, COUNT).astype(float)
+    results = benchmark_results(WHOLE, scores, lengths)
+    as_model = {one.name: one.figures["score"].mean for one in benchmark_results(WHOLE, lengths, lengths)}
+    for one in results[:-1]:
+        assert one.baselines is not None
+        assert one.baselines.longest == pytest.approx(as_model[one.name])
+    corrected = multipletests([one.baselines.p for one in results[:-1]], method="fdr_bh")[1]
+    np.testing.assert_allclose([one.baselines.q for one in results[:-1]], corrected)
+
+
+def test_a_model_that_picks_the_longest_is_no_better_than_length() -> None:
+    lengths = np.random.default_rng(3).integers(1, 40, COUNT).astype(float)
+    benchmark = rm_bench(parsed(rm_bench_rows()))
+    own = lengths[: len(benchmark.unit_of_answer)]
+    for one in benchmark_results(benchmark, own, own):
+        assert one.baselines is not None
+        assert one.baselines.longest == pytest.approx(one.figures["average"].mean)
+        assert one.baselines.shortest > one.baselines.longest or one.baselines.p == 1.0
+
+
+def test_oracle_edits_are_compared_unit_by_unit() -> None:
+    before, after = random_scores(4), random_scores(5)
+    credits = [WHOLE.credit(scores)[:, 0] for scores in (before, after)]
+    results = benchmark_results(WHOLE, before, np.ones(COUNT), after)
+    for one in results[:-1]:
+        units = WHOLE.units_of([one.name])
+        assert one.changed is not None
+        assert one.changed.after.mean == pytest.approx(credits[1][units].mean())
+        assert one.changed.change.mean == pytest.approx((credits[1] - credits[0])[units].mean())
+        assert one.changed.flips.gained == (credits[1] > credits[0])[units].sum()
+    p = [one.changed.flips.p for one in results[:-1]]
+    corrected = multipletests(p, method="fdr_bh")[1]
+    np.testing.assert_allclose([one.changed.q for one in results[:-1]], corrected)
+
+
+def test_metamorphic_an_edit_that_shifts_all_rewards_flips_nothing() -> None:
+    scores = random_scores(6)
+    for one in benchmark_results(WHOLE, scores, np.ones(COUNT), 2 * scores + 1):
+        assert one.changed is not None
+        assert (one.changed.flips.gained, one.changed.flips.lost, one.changed.flips.p) == (0, 0, 1.0)
+
+
+def test_without_every_subset_there_is_no_total_and_the_text_says_why() -> None:
+    benchmark = rm_bench(parsed(rm_bench_rows()))
+    count = len(benchmark.unit_of_answer)
+    results = benchmark_results(benchmark, random_scores(7, count), np.ones(count))
+    assert [one.name for one in results] == ["chat", "safety"]
+    assert "these rows lack code, math" in benchmark_text(benchmark, results)
+
+
+def test_oracle_the_interval_of_a_mean_of_means_is_normal_for_many_units() -> None:
+    generator = np.random.default_rng(8)
+    strata = np.repeat(["a", "b"], [400, 900])
+    values = np.where(strata == "a", generator.random(1300), generator.normal(3, 2, 1300))
+    found = mean_of_means(values, strata, seed=1)
+    means = [values[strata == name].mean() for name in "ab"]
+    errors = [values[strata == name].var() / (strata == name).sum() for name in "ab"]
+    assert found.mean == pytest.approx(np.mean(means))
+    half = 1.96 * np.sqrt(sum(errors)) / 2
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.06)
+    assert found.low < found.mean < found.high
+
+
+def test_one_subset_has_the_interval_of_a_plain_mean() -> None:
+    values = random_scores(9, 50)
+    assert mean_of_means(values, ["a"] * 50, seed=3) == mean_interval(values, seed=3)

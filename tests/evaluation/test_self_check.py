@@ -1,0 +1,56 @@
+"""The self-check: a sound model passes, and each thing that moves leaderboards is named."""
+
+from dataclasses import replace
+
+import pytest
+
+from sarm_control.evaluation.self_check import SelfCheck, self_check
+from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
+
+GOOD = SelfCheck(
+    answers=8,
+    batching=1e-7,
+    padding=1e-7,
+    sd=0.03,
+    begin_tokens=(1,),
+    has_begin_token=True,
+    template="0123456789abcdef",
+    dtype="float32",
+    rows_cut=0,
+)
+
+
+def test_a_sound_model_has_no_problem(tiny_sarm) -> None:
+    found = self_check(tiny_sarm, parsed(reward_bench_rows()))
+    assert found.problems == []
+    assert (found.answers, found.begin_tokens, found.dtype) == (8, (1,), "float32")
+    assert max(found.batching, found.padding) < 1e-4 * found.sd
+    assert len(found.template) == 16
+    assert "left against right padding" in found.line()
+
+
+def test_one_answer_is_enough(tiny_sarm) -> None:
+    row = {"prompt": "yes ?", "chosen": "yes", "rejected": "no"}
+    assert self_check(tiny_sarm, parsed([row])).answers == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"batching": 0.01}, "scores depend on the batch: they differ by up to 0.01"),
+        ({"padding": 0.01}, "scores depend on the padding side"),
+        ({"begin_tokens": (1, 2)}, "conversations have 1 or 2 begin-of-text tokens"),
+        ({"begin_tokens": (0,)}, "conversations have 0 begin-of-text tokens"),
+        ({"rows_cut": 3}, "3 answers were cut"),
+    ],
+)
+def test_every_problem_is_named(change: dict, problem: str) -> None:
+    assert GOOD.problems == []
+    (found,) = replace(GOOD, **change).problems
+    assert problem in found
+
+
+def test_a_tokenizer_without_begin_of_text_is_no_problem() -> None:
+    found = replace(GOOD, begin_tokens=(0,), has_begin_token=False)
+    assert found.problems == []
+    assert "no begin-of-text in this tokenizer" in found.line()

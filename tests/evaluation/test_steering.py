@@ -1,0 +1,112 @@
+"""Steering: oracle by hand and one edit at a time, and what is said when there is no comparison."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sarm_control.control import Edit, edit_delta
+from sarm_control.discovery.matched_sets import matched_random_sets
+from sarm_control.evaluation.answer_table import answer_table
+from sarm_control.evaluation.benchmark_text import edits_text
+from sarm_control.evaluation.matched_edits import among_matched_edits, margin_weights
+from sarm_control.evaluation.probe import prompt_margins
+from sarm_control.evaluation.rm_bench import rm_bench
+from sarm_control.evaluation.steering import steering
+from sarm_control.latents.rows import ScoredRows
+from tests.evaluation.benchmark_rows import parsed, rm_bench_rows
+from tests.evaluation.scored_pairs import make_row, make_scored
+
+ROWS = parsed(rm_bench_rows(domains=("chat", "safety-refuse")))
+BENCHMARK = rm_bench(ROWS)
+OWN = len(BENCHMARK.unit_of_answer)
+SAFETY = BENCHMARK.units_of(["safety"])
+EDITS = [Edit(2, set=0.0), Edit(5, scale=0.5, max=1.0)]
+
+
+def sparse(seed: int, answers: int, latents: int = 40) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return np.where(generator.random((answers, latents)) < 0.4, generator.normal(1, 1, (answers, latents)), 0)
+
+
+def scored_rows(seed: int = 0) -> ScoredRows:
+    head = np.random.default_rng(seed + 100).normal(size=40)
+    return ScoredRows(ROWS, make_scored(sparse(seed, OWN), head))
+
+
+def test_oracle_target_and_complement_by_hand() -> None:
+    z = np.zeros((OWN, 3))
+    inside = SAFETY[BENCHMARK.unit_of_answer]
+    z[inside, 0], z[~inside, 0] = 2.0, 0.5
+    z[:, 1] = np.arange(OWN)
+    found = steering(ScoredRows(ROWS, make_scored(z, [3.0, 1.0, 0.0])), BENCHMARK, SAFETY, [Edit(0, set=0.0)])
+    groups = {group.name: group for group in found.groups}
+    assert list(groups) == [
+        f"{place}{role}" for place in ("target", "complement") for role in ("", ", chosen", ", rejected")
+    ]
+    assert groups["target"].change.mean == pytest.approx(-6.0)
+    assert groups["complement, rejected"].change.mean == pytest.approx(-1.5)
+    assert found.selectivity == pytest.approx(4.0)
+    assert groups["target"].answers == inside.sum()
+    assert groups["target"].change_sd == pytest.approx(-6.0 / (z @ [3, 1, 0]).std(ddof=1))
+
+
+def test_further_rows_belong_to_the_complement() -> None:
+    more = [make_row(prompt="another", response="x")]
+    z = np.vstack([sparse(1, OWN), np.full((1, 40), 2.0)])
+    data = ScoredRows([*ROWS, *more], make_scored(z, np.ones(40)))
+    everything = np.ones(len(SAFETY), dtype=bool)
+    found = {group.name: group for group in steering(data, BENCHMARK, everything, [Edit(0, set=0.0)]).groups}
+    assert found["complement"].answers == 1
+    assert found["complement"].change.mean == pytest.approx(-2.0)
+
+
+def test_oracle_margin_weights_give_the_margin_of_the_target() -> None:
+    data = scored_rows()
+    table = answer_table(data.rows, OWN)
+    rewards = data.scored.rewards.astype(float)
+    everything = margin_weights(table, OWN, np.ones(OWN, dtype=bool))
+    assert everything @ rewards == pytest.approx(prompt_margins(table, rewards).mean())
+    inside = SAFETY[BENCHMARK.unit_of_answer]
+    assert not margin_weights(table, OWN, inside)[~inside].any()
+
+
+def test_oracle_random_sets_are_the_same_edits_on_other_latents() -> None:
+    data = scored_rows()
+    scored = data.scored
+    found = among_matched_edits(data, BENCHMARK, SAFETY, EDITS, sets=100, seed=3)
+    rate = (scored.latents.to_scipy() != 0).sum(axis=0) / OWN
+    random = matched_random_sets([2, 5], rate, np.abs(scored.head), sets=100, seed=3)
+    weights = margin_weights(answer_table(data.rows, OWN), OWN, SAFETY[BENCHMARK.unit_of_answer])
+    one_by_one = [
+        weights @ edit_delta(scored, [replace(e, latent=int(i)) for e, i in zip(EDITS, row, strict=True)])
+        for row in random.latents
+    ]
+    own = weights @ edit_delta(scored, EDITS)
+    assert found["margin"].mean == pytest.approx(np.mean(one_by_one))
+    assert found["margin"].percentile == pytest.approx(100 * np.mean(np.array(one_by_one) < own))
+
+
+def test_an_edit_better_than_chance_ranks_above_all_random_ones() -> None:
+    z = sparse(4, OWN)
+    table = answer_table(ROWS, OWN)
+    # Latent 7 is paid for in rejected answers alone and fires as often as the others.
+    z[:, 7] = np.where(table.role == "rejected", 3.0 * (np.arange(OWN) % 2), 0.0)
+    data = ScoredRows(ROWS, make_scored(z, np.ones(40)))
+    found = among_matched_edits(
+        data, BENCHMARK, np.ones(len(SAFETY), dtype=bool), [Edit(7, set=0.0)], sets=200
+    )
+    assert found["margin"].percentile == 100
+    assert found["accuracy"].percentile > 95
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    z = sparse(5, OWN)
+    z[:, 0] = 0
+    data = ScoredRows(ROWS, make_scored(z, np.ones(40)))
+    found = steering(data, BENCHMARK, np.ones(len(SAFETY), dtype=bool), [Edit(0, set=0.0)])
+    assert found.matched == {}
+    assert found.unmatched == "no edited latent is active in these answers"
+    text = edits_text([], found, [Edit(0, set=0.0)])
+    assert "not compared with random latents: no edited latent is active" in text
+    assert "no selectivity: every answer is in the target" in text
