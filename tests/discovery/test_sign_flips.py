@@ -86,6 +86,13 @@ def test_oracle_benjamini_hochberg_by_hand():
     assert len(benjamini_hochberg(np.empty(0))) == 0
 
 
+def test_oracle_corrections_equal_scipy():
+    p = np.random.default_rng(0).random(200) ** 4
+    p[:5] = p[5]
+    for ours, method in ((benjamini_hochberg, "bh"), (benjamini_yekutieli, "by")):
+        np.testing.assert_allclose(ours(p), stats.false_discovery_control(p, method=method))
+
+
 def test_oracle_benjamini_yekutieli_is_the_harmonic_number_times_hochberg():
     p = np.array([0.0003, 0.005, 0.002, 0.02, 0.004])
     harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5

@@ -54,7 +54,7 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
         columns: [P, M] contributions, scipy sparse.
         difference: [P] from `length_difference`.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     count = len(difference)
     mean = difference.mean() if count else 0.0
@@ -70,7 +70,7 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     average, slope = (_weighted_sums(columns, weight) for weight in (np.full(count, 1 / count), centred))
     effect = _weighted_sums(columns, pull)
     variance = _residual_squares(columns, centred, average, slope, (pull / (1 - leverage)) ** 2)
-    half = student.ppf(0.975, count - 2) * np.sqrt(variance)
+    half = stdtrit(count - 2, 0.975) * np.sqrt(variance)
     return EqualLength(effect, effect - half, effect + half)
 
 

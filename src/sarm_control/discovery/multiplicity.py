@@ -3,8 +3,6 @@
 Shapes: `M` tested latents.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,17 +15,15 @@ def benjamini_hochberg(p: FloatVector) -> FloatVector:
     Valid when the tests are independent or positively dependent (Benjamini and Hochberg 1995,
     Benjamini and Yekutieli 2001). An empty input gives an empty output.
     """
-    return _false_discovery_control(p, "bh")
+    count = len(p)
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, dtype=np.float64)[order] * count / np.arange(1, count + 1)
+    q = np.empty(count)
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q
 
 
 def benjamini_yekutieli(p: FloatVector) -> FloatVector:
-    """[M] the same valid under any dependence, `1 + 1/2 + ... + 1/M` times as large."""
-    return _false_discovery_control(p, "by")
-
-
-def _false_discovery_control(p: FloatVector, method: Literal["bh", "by"]) -> FloatVector:
-    from scipy.stats import false_discovery_control
-
-    if not len(p):
-        return np.empty(0)
-    return np.asarray(false_discovery_control(p, method=method), dtype=np.float64)
+    """[M] the same valid under any dependence: `1 + 1/2 + ... + 1/M` times as large, at most 1."""
+    harmonic = float((1 / np.arange(1, len(p) + 1)).sum())
+    return np.minimum(harmonic * benjamini_hochberg(p), 1.0)

@@ -98,8 +98,9 @@ def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> Floa
     mixed, scale = MixedRows(rows[order]), _scale(rows)[order, None]
     threshold = observed[order, None] * (1 - _SLACK)
     count = np.zeros(len(order))
-    for signs in _sign_vectors(rows.shape[1], draws, seed, "max-t"):
-        largest = np.maximum.accumulate((np.abs(mixed @ signs) * scale)[::-1], axis=0)[::-1]
+    total = np.asarray(rows.sum(axis=1)).ravel()[order]
+    for turned in _turned(rows.shape[1], draws, seed, "max-t"):
+        largest = np.maximum.accumulate((_flipped_sums(mixed, total, turned) * scale)[::-1], axis=0)[::-1]
         count += (largest >= threshold).sum(axis=1)
     result = np.empty(len(order))
     result[order] = np.maximum.accumulate((1 + count) / (1 + draws))
@@ -127,13 +128,26 @@ def _standardised_sums(rows: Any) -> FloatVector:
     return sums
 
 
-def _sign_vectors(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArray[np.float64]]:
-    """[P, up to 1000] signs at a time, `draws` in all."""
+def _turned(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArray[np.float64]]:
+    """[P, up to 1000] at a time, `draws` in all: 1 where a prompt's sign is turned, 0 where it stays.
+
+    The same memory serves every time: making and dropping 80 MB takes longer than drawing it.
+    """
     generator = numpy_generator(seed, purpose, prompts)
+    memory = np.empty((prompts, min(_CHUNK, draws)))
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
         packed = generator.integers(0, 256, size=(prompts, (size + 7) // 8), dtype=np.uint8)
-        yield 1.0 - 2.0 * np.unpackbits(packed, axis=1, count=size).astype(np.float64)
+        memory[:, :size] = np.unpackbits(packed, axis=1, count=size)
+        yield memory[:, :size]
+
+
+def _flipped_sums(rows: MixedRows, total: FloatVector, turned: NDArray[np.float64]) -> FloatVector:
+    """[M, B] |sum| after turning: what is turned changes from +c to -c."""
+    sums = rows @ turned
+    sums *= -2
+    sums += total[:, None]
+    return np.abs(sums, out=sums)
 
 
 def _exact_p(values: FloatVector) -> FloatVector:
@@ -155,13 +169,14 @@ def _exact_p(values: FloatVector) -> FloatVector:
 
 def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
     """[M] p of rows [M, P], dropping a row from the draws once 100 flips have reached its sum."""
-    total = np.asarray(abs(rows).sum(axis=1)).ravel()
-    threshold = np.abs(np.asarray(rows.sum(axis=1)).ravel()) - _SLACK * total
+    total = np.asarray(rows.sum(axis=1)).ravel()
+    threshold = np.abs(total) - _SLACK * np.asarray(abs(rows).sum(axis=1)).ravel()
     count, drawn = np.zeros(len(total)), np.zeros(len(total))
     running, mixed = np.arange(len(total)), MixedRows(rows)
-    for signs in _sign_vectors(rows.shape[1], draws, seed, "sign-flip"):
-        count[running] += (np.abs(mixed @ signs) >= threshold[running, None]).sum(axis=1)
-        drawn[running] += signs.shape[1]
+    for turned in _turned(rows.shape[1], draws, seed, "sign-flip"):
+        sums = _flipped_sums(mixed, total[running], turned)
+        count[running] += (sums >= threshold[running, None]).sum(axis=1)
+        drawn[running] += turned.shape[1]
         keep = count[running] < ENOUGH_REACHED
         if not keep.all():
             running = running[keep]
