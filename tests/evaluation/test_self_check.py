@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sarm_control.evaluation.self_check import SelfCheck, self_check
+from tests.conftest import make_sarm, make_tokenizer
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
 
 GOOD = SelfCheck(
@@ -39,8 +40,9 @@ def test_one_answer_is_enough(tiny_sarm) -> None:
     [
         ({"batching": 0.01}, "scores depend on the batch: they differ by up to 0.01"),
         ({"padding": 0.01}, "scores depend on the padding side"),
-        ({"begin_tokens": (1, 2)}, "conversations have 1 or 2 begin-of-text tokens"),
-        ({"begin_tokens": (0,)}, "conversations have 0 begin-of-text tokens"),
+        ({"padding": 0.01, "dtype": "bfloat16"}, "in bfloat16; try --dtype float32"),
+        ({"begin_tokens": (2,)}, "conversations start with 2 begin-of-text tokens"),
+        ({"begin_tokens": (0, 1)}, "conversations start with 0 or 1 begin-of-text tokens"),
         ({"rows_cut": 3}, "3 answers were cut"),
     ],
 )
@@ -54,3 +56,18 @@ def test_a_tokenizer_without_begin_of_text_is_no_problem() -> None:
     found = replace(GOOD, begin_tokens=(0,), has_begin_token=False)
     assert found.problems == []
     assert "no begin-of-text in this tokenizer" in found.line()
+
+
+def test_a_template_that_opens_every_turn_with_its_begin_of_text_has_one() -> None:
+    """ChatML: the begin-of-text token is the one that opens a turn, so it comes again."""
+    from sarm_control.conversation import ChatTemplate
+    from sarm_control.sarm import RewardModel
+
+    rm = make_sarm()
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = "<|start|>"
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
+    chatml = RewardModel(rm.config, rm.trunk, rm.autoencoder, rm.head, ChatTemplate(tokenizer))
+    ids = chatml.template.encode("yes ?", "no").input_ids
+    assert ids.count(chatml.template.bos_id) == 2
+    assert self_check(chatml, parsed(reward_bench_rows())).problems == []

@@ -31,8 +31,8 @@ class SelfCheck:
         batching: largest difference of a score alone and in a batch, reward units.
         padding: largest difference between left and right padding.
         sd: SD (n - 1) of these scores, the unit of the tolerance.
-        begin_tokens: begin-of-text tokens of each conversation; 1 is right, or 0 for a tokenizer
-            without one. Every count that occurs.
+        begin_tokens: begin-of-text tokens that conversations start with: every count that occurs. 1
+            is right, 0 where the template writes none.
         has_begin_token: whether the tokenizer has one.
         template: 16 hex digits of the SHA-256 of the chat template.
         dtype: of the trunk.
@@ -55,9 +55,12 @@ class SelfCheck:
         found = []
         for name, size in (("the batch", self.batching), ("the padding side", self.padding)):
             if size > TOLERANCE_SD * self.sd:
-                found.append(f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})")
-        if self.begin_tokens != (int(self.has_begin_token),):
-            found.append(f"conversations have {self._counts} begin-of-text tokens")
+                found.append(
+                    f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})"
+                    + ("" if self.dtype == "float32" else f" in {self.dtype}; try --dtype float32")
+                )
+        if len(self.begin_tokens) > 1 or max(self.begin_tokens) > 1:
+            found.append(f"conversations start with {self._counts} begin-of-text tokens")
         if self.rows_cut:
             found.append(f"{self.rows_cut} answers were cut from the left to fit the context")
         return found
@@ -109,12 +112,17 @@ def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfC
         batching=float(np.abs(alone - right).max()),
         padding=float(np.abs(left - right).max()),
         sd=float(alone.std(ddof=1)) if len(alone) > 1 else 0.0,
-        begin_tokens=tuple(sorted({ids.count(begin) for ids in encoded})) if begin is not None else (0,),
+        begin_tokens=tuple(sorted({_leading(ids, begin) for ids in encoded})),
         has_begin_token=begin is not None,
         template=hashlib.sha256(str(rm.template.tokenizer.chat_template).encode()).hexdigest()[:16],
         dtype=str(next(rm.trunk.parameters()).dtype).removeprefix("torch."),
         rows_cut=rows_cut,
     )
+
+
+def _leading(ids: Sequence[int], begin: int | None) -> int:
+    """How many of the first tokens are begin-of-text; ChatML may write the same token in every turn."""
+    return next((place for place, token in enumerate(ids) if token != begin), len(ids))
 
 
 def _size(pair: tuple[Any, str]) -> int:
