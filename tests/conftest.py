@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
@@ -18,6 +19,10 @@ from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, 
 # A shell ignores interrupts for jobs in the background, and children inherit that: the tests of
 # Ctrl-C have to work wherever the suite is started from.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(os.environ.get("SARM_SHARED", Path(__file__).parents[2] / "shared"))
 

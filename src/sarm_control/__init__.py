@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sarm_control.control import Controls, Edit, HumanKL, Penalty
+    from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
     from sarm_control.discovery.effects import margin_effects
     from sarm_control.latents import HumanBuffer
     from sarm_control.sarm import RewardModel, Scored, SparseLatents
@@ -20,11 +20,13 @@ __all__ = [
     "Edit",
     "HumanBuffer",
     "HumanKL",
+    "KLEstimate",
     "Penalty",
     "RewardModel",
     "Scored",
     "SparseLatents",
     "__version__",
+    "estimate_kl",
     "margin_effects",
 ]
 
@@ -33,10 +35,12 @@ _HOME_OF = {
     "Edit": "sarm_control.control",
     "HumanBuffer": "sarm_control.latents",
     "HumanKL": "sarm_control.control",
+    "KLEstimate": "sarm_control.control",
     "Penalty": "sarm_control.control",
     "RewardModel": "sarm_control.sarm",
     "Scored": "sarm_control.sarm",
     "SparseLatents": "sarm_control.sarm",
+    "estimate_kl": "sarm_control.control",
     "margin_effects": "sarm_control.discovery.effects",
 }
 

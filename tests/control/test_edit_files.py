@@ -29,7 +29,7 @@ edits = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(edits)
 def test_property_what_is_saved_is_read_back(tmp_path_factory: pytest.TempPathFactory, edit: Edit) -> None:
     path = tmp_path_factory.mktemp("edits") / "edits.json"

@@ -47,14 +47,41 @@ def test_it_scores_a_batch_before_it_learns_from_it() -> None:
 
 
 @pytest.mark.parametrize("kl", [0.25, 1.0])
-def test_oracle_the_batch_mean_estimates_the_divergence(kl: float) -> None:
+def test_oracle_the_divergence_is_estimated(kl: float) -> None:
     state, drawn = learnt(kl)
     shaped = CONTROLS.shape(drawn[-1], state)
-    assert shaped.info["human_kl/kl"] == pytest.approx(kl, abs=0.25)
-    assert shaped.info["human_kl/kl"] == pytest.approx(float(shaped.log_ratio.mean()))
+    assert shaped.info["human_kl/kl"] == pytest.approx(kl, abs=0.2)
+    assert shaped.info["human_kl/kl_low"] <= kl <= shaped.info["human_kl/kl_high"]
+    assert shaped.info["human_kl/mean_log_ratio"] == pytest.approx(float(shaped.log_ratio.mean()))
     np.testing.assert_allclose(shaped.human_kl, 0.5 * shaped.log_ratio)
+    assert shaped.info["human_kl/auc"] == pytest.approx(shaped.info["human_kl/accuracy"], abs=0.15)
     assert shaped.info["human_kl/saturated"] == 0.0
     assert 0.5 < shaped.info["human_kl/accuracy"] < 0.9
+
+
+def test_few_rows_are_shrunk_towards_no_charge() -> None:
+    """8 answers say little about one answer; 512 say more."""
+    slopes = []
+    for rows in (8, 512):
+        buffer, drawn = batches(0.3, n=rows, count=6)
+        state = CONTROLS.start(buffer)
+        for batch in drawn[:-1]:
+            state.learn(batch)
+        slopes.append(CONTROLS.shape(drawn[-1], state).info["human_kl/slope"])
+    assert slopes[0] < slopes[1] <= 1
+
+
+def test_the_closed_form_estimator_charges_distance_from_the_human_mean() -> None:
+    rng = np.random.default_rng(2)
+    human, policy = rng.normal(3, 1, (2000, 4)), rng.normal(3.4, 1, (500, 4))
+    controls = Controls(human_kl=HumanKL(1.0, estimator="mahalanobis"))
+    state = controls.start(HumanBuffer((0, 1, 2, 3), human.astype(np.float32), "head-a"))
+    for _ in range(3):
+        state.learn(scored_from(policy))
+    info = controls.shape(scored_from(policy), state).info
+    expected = 0.5 * 4 * 0.4**2
+    assert info["human_kl/kl"] == pytest.approx(expected, rel=0.25)
+    assert info["human_kl/mahalanobis"] == pytest.approx(expected, rel=0.25)
 
 
 def test_batch_mode_charges_every_answer_the_mean() -> None:
@@ -68,13 +95,14 @@ def test_batch_mode_charges_every_answer_the_mean() -> None:
 def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:
     buffer, _ = batches(1.0)
     far = [scored_from(np.full((64, WIDTH), 20.0) + np.arange(64)[:, None] * 0.1) for _ in range(2)]
-    state = CONTROLS.start(buffer)
+    controls = Controls(human_kl=HumanKL(beta=0.5, clip=1.0))
+    state = controls.start(buffer)
     state.learn(far[0])
-    info = CONTROLS.shape(far[1], state).info
+    info = controls.shape(far[1], state).info
     assert info["human_kl/saturated"] == 1.0
-    assert info["human_kl/logit_max"] > 10
+    assert info["human_kl/logit_max"] > 5
     assert info["human_kl/clipped_share"] > 0
-    assert info["human_kl/kl"] <= 10
+    assert info["human_kl/mean_log_ratio"] <= 1
 
 
 def test_firing_a_latent_no_human_fires_is_charged_and_reported() -> None:
@@ -128,8 +156,9 @@ def test_old_batches_leave_the_replay_window() -> None:
     long.learn(drawn[0])
     long.learn(drawn[1])
     short.learn(drawn[1])
-    ours, theirs = controls.shape(drawn[2], long), controls.shape(drawn[2], short)
-    np.testing.assert_allclose(ours.log_ratio, theirs.log_ratio, atol=1e-8)
+    ours, theirs = (controls.shape(drawn[2], state).info for state in (long, short))
+    for end in ("human_kl/logit_min", "human_kl/logit_max"):
+        assert ours[end] == pytest.approx(theirs[end], abs=1e-3)
 
 
 def test_bad_input_is_named() -> None:
@@ -165,6 +194,8 @@ def test_a_state_of_another_run_is_refused() -> None:
         ({"beta": 1, "clip": 0}, "human_kl: clip is 0, it must be > 0"),
         ({"beta": 1, "l2": 0}, "human_kl: l2 is 0, it must be > 0"),
         ({"beta": 1, "replay": 0}, "human_kl: replay is 0, it must be > 0"),
+        ({"beta": 1, "half_life": 0}, "human_kl: half_life is 0, it must be > 0"),
+        ({"beta": 1, "estimator": "mlp"}, "human_kl: estimator is 'mlp'"),
         ({"beta": 1, "latents": tuple(range(2000))}, "2000 latents, at most 1024"),
         ({"beta": 1, "bata": 1}, r"human_kl: unknown key 'bata'; did you mean beta\?"),
         ({"beta": 1, "mode": "token"}, "human_kl: mode is 'token'"),

@@ -4,7 +4,7 @@ The model is loaded when the first data file needs it; with folders alone it nev
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,8 @@ from sarm_control.errors import DataError, ModelError
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Kind, Row
     from sarm_control.latents.rows import ScoredRows
-    from sarm_control.sarm import RewardModel, Scored
+    from sarm_control.sarm import RewardModel
+    from sarm_control.sarm.scored import Scored
 
 
 @dataclass
@@ -217,19 +218,9 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
 
 def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:
     from sarm_control.latents.rows import ScoredRows
+    from sarm_control.sarm.scored import Scored
 
     scored = [one.scored for one in read if one.scored is not None]
     rows = [row for one in read for row in one.rows]
     name = next((one.model for one in read if one.model is not None), flags.name)
-    return Source(ScoredRows(rows, scored[0] if len(scored) == 1 else _all_of(scored)), name)
-
-
-def _all_of(scored: "Sequence[Scored]") -> "Scored":
-    """Several scorings as one; it has states when each of them has."""
-    import numpy as np
-
-    from sarm_control.latents.folder import concatenate
-
-    states = [one.states for one in scored if one.states is not None]
-    together = concatenate(scored)
-    return replace(together, states=np.concatenate(states)) if len(states) == len(scored) else together
+    return Source(ScoredRows(rows, Scored.concatenate(scored)), name)

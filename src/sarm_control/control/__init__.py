@@ -1,7 +1,7 @@
 """Controls: what changes the reward a policy sees. Edits, penalties and the human-KL term."""
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.density_ratio import LogRatio, fit_log_ratio
+from sarm_control.control.density_ratio import KLEstimate, LogRatio, estimate_kl, fit_log_ratio
 from sarm_control.control.edit_files import load_edits, save_edits
 from sarm_control.control.edits import Edit, apply_edits, edit_delta, parse_edit
 from sarm_control.control.human_kl import HumanKL
@@ -15,12 +15,14 @@ __all__ = [
     "Controls",
     "Edit",
     "HumanKL",
+    "KLEstimate",
     "LogRatio",
     "Penalty",
     "ReferenceStatistics",
     "ShapedReward",
     "apply_edits",
     "edit_delta",
+    "estimate_kl",
     "fit_log_ratio",
     "load_edits",
     "parse_edit",

@@ -4,45 +4,76 @@ Shapes: `B` answers of a batch, `D` chosen latents, `M` answers in the replay wi
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.density_ratio import Array, LogRatio, balanced_accuracy, fit_log_ratio
+from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
+from sarm_control.control.density_ratio.mahalanobis import Mahalanobis, covariance
+from sarm_control.control.density_ratio.separation import (
+    SATURATED_ACCURACY,
+    area_under_curve,
+    balanced_accuracy,
+    believable_nats,
+    calibration_slope,
+    effective_sample_size,
+)
 from sarm_control.control.human_kl import HumanKL
+from sarm_control.control.trend import Means, present_value
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer, check_finite
 from sarm_control.sarm.scored import Scored
 from sarm_control.seeds import numpy_generator
 
-SATURATED_ACCURACY = 0.97
-"""Above this the samples are nearly told apart and the KL estimate is a lower bound."""
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_MOST = 256
+_NOTHING_KNOWN = {"kl": 0.0, "kl_low": 0.0, "kl_high": 0.0, "accuracy": 0.5, "auc": 0.5, "saturated": 0.0}
 
 
 class Divergence(NamedTuple):
     """How far a batch lies from the human buffer.
 
     Args:
-        log_ratio: [B] nats, clipped; exactly 0 while nothing has been learnt.
-        info: `human_kl/` metrics: `kl` (mean log ratio, nats), `fitted`, `accuracy` (balanced, on this batch
-            and on human rows kept out of every fit), `logit_min`, `logit_max`, `clipped_share`,
-            `saturated`, `unseen_share` (answers that fire a latent no human answer fires).
+        log_ratio: [B] nats, shrunk by the slope and clipped; exactly 0 while nothing has been learnt.
+        info: `human_kl/` metrics, see `docs/human-kl.md`.
     """
 
     log_ratio: Array
     info: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """A policy batch of the replay window: z [B, D], and the log ratios [B] it was scored with.
+
+    The log ratios come from a ratio that had not seen the batch; None when there was none yet.
+    """
+
+    z: NDArray[np.float32]
+    told: Array | None
+
+
+class _Learnt(NamedTuple):
+    """What a fit leaves: the ratio, its held-out slope, and the variance it gives to a mean log ratio."""
+
+    ratio: LogRatio
+    slope: float
+    variance: float
+
+
 class Discriminator:
-    """A logistic density ratio between the policy's recent answers and the human buffer.
+    """A density ratio between the policy's recent answers and the human buffer.
 
     `score` never changes anything; `learn` adds a batch to the replay window and fits again on the
-    whole window. Parameters used at a step thus come from the batches of earlier steps, and before
-    the first `learn` the log ratio is exactly 0. A tenth of the human rows (at most 256, drawn
-    from `seed`) is never fitted and serves the accuracy.
+    whole window, older batches counting less. Parameters used at a step thus come from the batches of
+    earlier steps, and before the first `learn` the log ratio is exactly 0. A tenth of the human rows
+    (at most 256, drawn from `seed`) is never fitted: with the policy's rows, each scored before it was
+    learnt from, it gives the accuracy and the slope.
+
+    The fit depends on the gathered batch alone, so processes that learn from the same batch agree
+    to the bit.
     """
 
     def __init__(self, config: HumanKL, human: HumanBuffer, seed: int) -> None:
@@ -54,36 +85,97 @@ class Discriminator:
         features = human.features(human.values)
         self._held_out = features[np.sort(order[:held_out])]
         self._fitted_on = features[np.sort(order[held_out:])]
-        self._window: list[NDArray[np.float32]] = []
-        self._ratio: LogRatio | None = None
+        self._estimator = Mahalanobis() if config.estimator == "mahalanobis" else Logistic(l2=config.l2)
+        self._precision = np.linalg.inv(covariance(features))
+        self._window: list[_Batch] = []
+        self._learnt: _Learnt | None = None
 
     def score(self, scored: Scored) -> Divergence:
         """The log ratio of every answer, from what was learnt before."""
         z = self._latents_of(scored)
-        ratio = self._ratio
-        if ratio is None:
-            raw, accuracy = np.zeros(len(z)), 0.5
-        else:
-            raw = ratio.at(self.human.features(z))
-            accuracy = balanced_accuracy(raw, ratio.at(self._held_out))
-        log_ratio = np.clip(raw, -self.config.clip, self.config.clip)
+        features = self.human.features(z)
+        raw = np.zeros(len(z)) if self._learnt is None else self._learnt.ratio.at(features)
+        slope = 1.0 if self._learnt is None else self._learnt.slope
+        log_ratio = np.clip(slope * raw, -self.config.clip, self.config.clip)
+        # the features' mean over the buffer is 0
+        shift = features.mean(axis=0)
         info = {
-            "human_kl/kl": float(log_ratio.mean()),
-            "human_kl/fitted": float(ratio is not None),
-            "human_kl/accuracy": accuracy,
-            "human_kl/logit_min": float(raw.min()),
-            "human_kl/logit_max": float(raw.max()),
-            "human_kl/clipped_share": float((np.abs(raw) > self.config.clip).mean()),
-            "human_kl/saturated": float(accuracy > SATURATED_ACCURACY),
-            "human_kl/unseen_share": float((z[:, self.human.rates == 0] > 0).any(axis=1).mean()),
+            "mean_log_ratio": float(log_ratio.mean()),
+            "fitted": float(self._learnt is not None),
+            "slope": slope,
+            "logit_min": float(raw.min()),
+            "logit_max": float(raw.max()),
+            "clipped_share": float((np.abs(slope * raw) > self.config.clip).mean()),
+            "unseen_share": float((z[:, self.human.rates == 0] > 0).any(axis=1).mean()),
+            "coverage": self._coverage(z),
+            "mahalanobis": float(0.5 * shift @ self._precision @ shift),
+            **self._estimate(raw),
         }
-        return Divergence(log_ratio, info)
+        return Divergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
 
     def learn(self, scored: Scored) -> None:
         """Adds a batch to the replay window and fits again; call it after the batch was scored."""
-        self._window = [*self._window, self._latents_of(scored)][-self.config.replay :]
-        policy = self.human.features(np.concatenate(self._window))
-        self._ratio = fit_log_ratio(policy, self._fitted_on, l2=self.config.l2, start=self._ratio)
+        z = self._latents_of(scored)
+        told = None if self._learnt is None else self._learnt.ratio.at(self.human.features(z))
+        self._window = [*self._window, _Batch(z, told)][-self.config.replay :]
+        policy = self.human.features(np.concatenate([batch.z for batch in self._window]))
+        counts = np.concatenate(self._counts(self._window))
+        start = None if self._learnt is None else self._learnt.ratio
+        slope = self._slope(policy, counts)
+        ratio = self._estimator.fit(policy, self._fitted_on, counts=counts, start=start)
+        variance = mean_variance(ratio, policy, self._fitted_on, l2=self.config.l2, counts=counts)
+        self._learnt = _Learnt(ratio, slope, variance)
+
+    def _estimate(self, raw: Array) -> dict[str, float]:
+        """The KL divergence now, from this batch and the trend of those before, and how it is known."""
+        if self._learnt is None:
+            return {
+                "kl": 0.0,
+                "kl_low": 0.0,
+                "kl_high": 0.0,
+                "accuracy": 0.5,
+                "auc": 0.5,
+                "saturated": 0.0,
+            } | {"effective_sample_size": float(len(self._held_out))}
+        told = [*(batch.told for batch in self._window if batch.told is not None), raw]
+        held = self._learnt.ratio.at(self._held_out)
+        now = present_value(Means.of(told), half_life=self.config.half_life)
+        half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
+        policy = np.concatenate(told)
+        accuracy = balanced_accuracy(policy, held)
+        rows = sum(len(batch.z) for batch in self._window)
+        believed = believable_nats(max(rows, 3), len(self._fitted_on))
+        return {
+            "kl": now.value,
+            "kl_low": float(now.value - half),
+            "kl_high": float(now.value + half),
+            "accuracy": accuracy,
+            "auc": area_under_curve(policy, held),
+            "saturated": float(accuracy > SATURATED_ACCURACY or now.value > believed),
+            "effective_sample_size": effective_sample_size(held),
+        }
+
+    def _slope(self, policy: Array, counts: Array) -> float:
+        """From rows scored before they were learnt from; at first from a fit on every other row."""
+        known = [batch for batch in self._window if batch.told is not None]
+        if known and self._learnt is not None:
+            told = np.concatenate([batch.told for batch in known if batch.told is not None])
+            held = self._learnt.ratio.at(self._held_out)
+            return calibration_slope(told, held, np.concatenate(self._counts(known)))
+        half = self._estimator.fit(policy[::2], self._fitted_on, counts=counts[::2])
+        return calibration_slope(half.at(policy[1::2]), half.at(self._held_out)) if len(policy) > 1 else 1.0
+
+    def _counts(self, batches: list[_Batch]) -> list[Array]:
+        """How much each row of the batches counts: half as much after `half_life` newer batches."""
+        newest = len(batches) - 1
+        return [
+            np.full(len(batch.z), 0.5 ** ((newest - place) / self.config.half_life))
+            for place, batch in enumerate(batches)
+        ]
+
+    def _coverage(self, z: NDArray[np.float32]) -> float:
+        fired = (z > 0).any(axis=0)
+        return float((self.human.rates[fired] > 0).mean()) if fired.any() else 1.0
 
     def _latents_of(self, scored: Scored) -> NDArray[np.float32]:
         self.human.check(scored.fingerprint)
@@ -94,11 +186,18 @@ class Discriminator:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything learnt, as arrays; the buffer itself is named by its digest only."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
-        ratio = self._ratio
+        learnt = self._learnt
+        told = [np.full(len(b.z), np.nan) if b.told is None else b.told for b in self._window]
+        parameters = (
+            np.zeros(0)
+            if learnt is None
+            else np.array([*learnt.ratio.weight, learnt.ratio.intercept, learnt.slope, learnt.variance])
+        )
         return {
-            "human_kl.parameters": np.zeros(0) if ratio is None else np.append(ratio.weight, ratio.intercept),
-            "human_kl.window": np.concatenate([empty, *self._window]),
-            "human_kl.window_lengths": np.array([len(batch) for batch in self._window], dtype=np.int64),
+            "human_kl.parameters": parameters,
+            "human_kl.window": np.concatenate([empty, *(batch.z for batch in self._window)]),
+            "human_kl.window_log_ratios": np.concatenate([np.zeros(0), *told]),
+            "human_kl.window_lengths": np.array([len(batch.z) for batch in self._window], dtype=np.int64),
             "human_kl.buffer": np.frombuffer(self.human.digest, dtype=np.uint8).copy(),
         }
 
@@ -109,7 +208,7 @@ class Discriminator:
             TrainingError: the arrays are missing or belong to another human buffer.
         """
         try:
-            parameters, window, lengths, digest = (arrays[name] for name in self.state_dict())
+            parameters, window, told, lengths, digest = (arrays[name] for name in self.state_dict())
         except KeyError as error:
             raise TrainingError(f"the saved control state has no {error.args[0]}") from error
         if digest.tobytes() != self.human.digest:
@@ -117,5 +216,13 @@ class Discriminator:
                 "the saved control state belongs to another human buffer",
                 hint="resume with the demonstrations the run was started with",
             )
-        self._window = np.split(window.astype(np.float32), np.cumsum(lengths)[:-1]) if len(lengths) else []
-        self._ratio = LogRatio(parameters[:-1].copy(), float(parameters[-1])) if len(parameters) else None
+        ends = np.cumsum(lengths)[:-1]
+        rows = zip(np.split(window.astype(np.float32), ends), np.split(told, ends), strict=True)
+        self._window = [_Batch(z, None if np.isnan(t).any() else t) for z, t in rows] if len(lengths) else []
+        if len(parameters):
+            *weight, intercept, slope, variance = parameters.copy()
+            self._learnt = _Learnt(
+                LogRatio(np.array(weight), float(intercept)), float(slope), float(variance)
+            )
+        else:
+            self._learnt = None

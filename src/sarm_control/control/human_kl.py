@@ -25,7 +25,8 @@ class HumanKL:
 
     `l_j = log p_policy(z_j) - log p_human(z_j)`, from a logistic discriminator on `[1(z > 0), z]`
     that has only seen policy answers of earlier steps. It is negative for an answer more typical of
-    the humans than of the policy, which is then paid. Its batch mean estimates the KL divergence.
+    the humans than of the policy, which is then paid. Noise of the fit is taken out row by row by a
+    slope of at most 1, fitted on held-out rows; the KL estimate that is logged is without it.
 
     Raises:
         ConfigError: a value outside its range, a negative latent, or a latent named twice.
@@ -37,12 +38,16 @@ class HumanKL:
     """The latents compared, at most 1024; empty means those of the human buffer."""
     mode: Literal["per_sample", "batch"] = "per_sample"
     """`batch` charges every answer the batch mean: a constant, which cancels in whitened advantages."""
-    l2: float = 3.0
-    """Strength of the discriminator's regularisation, > 0; see `fit_log_ratio`."""
+    estimator: Literal["logistic", "mahalanobis"] = "logistic"
+    """`mahalanobis` charges InfoRM's closed form, right for Gaussian latents only."""
+    l2: float = 1e-3
+    """Ridge of the logistic discriminator beside its Jeffreys term, > 0; see `fit_log_ratio`."""
     clip: float = 10.0
     """Log ratios are limited to +-clip nats: one classifier cannot tell more than about 8 apart."""
     replay: int = 32
-    """How many recent policy batches the discriminator is fitted on; about 1,000 answers are best."""
+    """How many recent policy batches the discriminator is fitted on."""
+    half_life: float = 8.0
+    """A batch counts half as much once this many newer ones have come; about 1,000 answers are best."""
 
     @model_validator(mode="after")
     def _check(self) -> "HumanKL":
@@ -54,7 +59,7 @@ class HumanKL:
             raise ConfigError("human_kl: a latent is named twice")
         if len(self.latents) > _MOST_LATENTS:
             raise ConfigError(f"human_kl: {len(self.latents)} latents, at most {_MOST_LATENTS} are compared")
-        for name in ("l2", "clip", "replay"):
+        for name in ("l2", "clip", "replay", "half_life"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"human_kl: {name} is {getattr(self, name):g}, it must be > 0")
         return self

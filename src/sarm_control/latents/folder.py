@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents.manifest import (
@@ -27,7 +25,6 @@ from sarm_control.latents.rows import ScoredRows
 from sarm_control.latents.shard import Head, decode_answers, decode_head, decode_rows, metadata_of
 from sarm_control.sarm.head import LinearHead
 from sarm_control.sarm.scored import Scored
-from sarm_control.sarm.sparse import SparseLatents
 
 T = TypeVar("T")
 
@@ -85,7 +82,7 @@ class LatentsFolder:
         for found in self.shards():
             rows += found.rows
             parts.append(found.scored)
-        return ScoredRows(rows, concatenate(parts))
+        return ScoredRows(rows, Scored.concatenate(parts))
 
     def check_holds(self, latents: Sequence[int] | None) -> None:
         """Refuses a use that needs latents which were not kept; None means all of them.
@@ -158,27 +155,6 @@ def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> by
     if len(data) < record.size:
         raise DataError(f"{path} is cut: {len(data)} of {record.size} bytes", hint=hint)
     raise DataError(f"{path} was altered: its SHA-256 is not the manifest's", hint=hint)
-
-
-def concatenate(parts: Sequence[Scored]) -> Scored:
-    """All answers of several scorings by the same head, one after another."""
-    first = parts[0]
-    latents = [part.latents for part in parts]
-    counts = np.concatenate([np.diff(part.indptr) for part in latents])
-    return Scored(
-        rewards=np.concatenate([part.rewards for part in parts]),
-        latents=SparseLatents(
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            np.concatenate([part.indices for part in latents]),
-            np.concatenate([part.values for part in latents]),
-            first.latents.size,
-        ),
-        head=first.head,
-        truncated=np.concatenate([part.truncated for part in parts]),
-        ended=np.concatenate([part.ended for part in parts]),
-        lengths=np.concatenate([part.lengths for part in parts]),
-        fingerprint=first.fingerprint,
-    )
 
 
 def _names_the_format(manifest: Path) -> bool:

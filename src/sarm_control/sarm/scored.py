@@ -1,5 +1,6 @@
 """What scoring returns: rewards, the latents that paid them, and what happened to the text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,4 +67,19 @@ class Scored:
             lengths=self.lengths[rows],
             fingerprint=self.fingerprint,
             states=None if self.states is None else self.states[rows],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Scored"]) -> "Scored":
+        """Answers scored by one head, one part after another; states only if every part has them."""
+        states = [part.states for part in parts if part.states is not None]
+        return cls(
+            rewards=np.concatenate([part.rewards for part in parts]),
+            latents=SparseLatents.concatenate([part.latents for part in parts]),
+            head=parts[0].head,
+            truncated=np.concatenate([part.truncated for part in parts]),
+            ended=np.concatenate([part.ended for part in parts]),
+            lengths=np.concatenate([part.lengths for part in parts]),
+            fingerprint=parts[0].fingerprint,
+            states=np.concatenate(states) if len(states) == len(parts) else None,
         )

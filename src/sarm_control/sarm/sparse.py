@@ -78,7 +78,13 @@ class SparseLatents:
     @classmethod
     def concatenate(cls, batches: Sequence["SparseLatents"]) -> "SparseLatents":
         """All answers of several batches of the same autoencoder, one after another."""
-        return cls.from_rows([batch.row(j) for batch in batches for j in range(len(batch))], batches[0].size)
+        lengths = np.concatenate([np.diff(batch.indptr) for batch in batches])
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([batch.indices for batch in batches]),
+            np.concatenate([batch.values for batch in batches]),
+            batches[0].size,
+        )
 
 
 def from_scipy(matrix: Any) -> SparseLatents:

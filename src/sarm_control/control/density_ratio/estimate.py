@@ -1,0 +1,215 @@
+"""`estimate_kl`: how far a policy's latents lie from human ones, with an interval.
+
+Shapes: `P` policy rows, `H` human rows, `D` latents.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
+from sarm_control.control.density_ratio.jackknife import CrossFit, Sample, cross_fit
+from sarm_control.control.density_ratio.logistic import Array
+from sarm_control.control.density_ratio.separation import (
+    SATURATED_ACCURACY,
+    area_under_curve,
+    balanced_accuracy,
+    believable_nats,
+    calibration_slope,
+    effective_sample_size,
+)
+from sarm_control.errors import ConfigError, DataError, ModelError
+from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite
+from sarm_control.sarm.scored import Scored
+from sarm_control.sarm.sparse import SparseLatents
+
+Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
+GROUPS = 5
+_MOST_LATENTS = 256
+_LEAST_FIRINGS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class KLEstimate:
+    """An estimate of `KL(policy || human)` in nats.
+
+    Args:
+        value: the mean over policy rows of the held-out log ratio; may be slightly negative when the
+            samples are alike. When `saturated` a lower bound: no ratio above the number of rows is used.
+        low: end of the interval.
+        high: end of the interval; infinite when saturated.
+        accuracy: held-out balanced accuracy of telling policy from human, 0.5 to 1.
+        auc: held-out area under the ROC curve.
+        saturated: the samples are too far apart for their sizes, and `value` is a lower bound.
+        log_ratio: [P] held-out `log p_policy / p_human` of each policy row, unbiased and noisy.
+        human_log_ratio: [H] the same of each human row.
+        slope: 0 to 1, what multiplies a row's log ratio to make it the best guess for that row.
+        effective_sample_size: human rows that are left when each counts by its density ratio.
+        coverage: of the latents that fire in policy rows, the share that fires in human rows too.
+        latents: the D latents compared; columns of the arrays when arrays were given.
+        level: of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    accuracy: float
+    auc: float
+    saturated: bool
+    log_ratio: Array
+    human_log_ratio: Array
+    slope: float
+    effective_sample_size: float
+    coverage: float
+    latents: tuple[int, ...]
+    level: float
+
+    def __repr__(self) -> str:
+        """One line: value, interval, sizes and how well the samples are told apart."""
+        sizes = f"{len(self.log_ratio)} policy and {len(self.human_log_ratio)} human rows"
+        value = f"at least {self.value:.3g}" if self.saturated else f"{self.value:.3g}"
+        interval = f"[{self.low:.3g}, {self.high:.3g}]"
+        quality = f"accuracy {self.accuracy:.3f}, auc {self.auc:.3f}, saturated={self.saturated}"
+        return f"KLEstimate({value} nats {interval}, {len(self.latents)} latents, {sizes}, {quality})"
+
+
+def estimate_kl(
+    policy: Latents,
+    human: Latents,
+    *,
+    latents: Sequence[int] = (),
+    estimator: str | Estimator = "logistic",
+    level: float = 0.95,
+    seed: int = 0,
+) -> KLEstimate:
+    """Estimates `KL(policy || human) = E_policy[log p_policy(z) - log p_human(z)]` from two samples.
+
+    A classifier on `[1(z > 0), z]`, standardised on the human rows, tells the log ratio; every row is
+    told by a fit that never saw it (five groups), and the interval comes from deleting each group in
+    turn. The default estimator is right when the log ratio is linear in those features, as it is for
+    Gaussians that differ in their mean and for sparse exponential latents.
+
+    Args:
+        policy: [P, D] array, or a batch of sparse latents, or scored answers.
+        human: [H, D] likewise; P and H may differ.
+        latents: the latents compared when sparse latents are given. By default those that fire in at
+            least 10 of all rows, at most 256, those whose firing says most (nearest to half of the rows).
+        estimator: `logistic`, `mlp`, `ulsif`, `rulsif`, `mahalanobis`, or anything with their `fit`.
+        level: of the interval, between 0 and 1.
+        seed: of the groups.
+
+    Raises:
+        DataError: fewer than 8 rows a side, different widths, NaN, or no latent that varies.
+        ModelError: scores of two heads, or latents of two autoencoders.
+        ConfigError: an unknown estimator or a level outside (0, 1).
+        MissingExtraError: the estimator needs a package that is not installed.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"the level of the interval is {level:g}, it must be between 0 and 1")
+    chosen, policy_z, human_z = _matched(policy, human, latents)
+    buffer = HumanBuffer(chosen, human_z, "")
+    policy_rows, human_rows = (Sample(buffer.features(z), z) for z in (policy_z, human_z))
+    found = cross_fit(policy_rows, human_rows, _estimator(estimator), groups=GROUPS, seed=seed)
+    return _with_bound(_estimate(found, buffer, policy_z, level))
+
+
+def _estimate(
+    found: CrossFit, buffer: HumanBuffer, policy_z: NDArray[np.float32], level: float
+) -> KLEstimate:
+    from scipy.stats import t
+
+    half = float(t.ppf(0.5 + 0.5 * level, found.freedom)) * found.error
+    accuracy = balanced_accuracy(found.policy, found.human)
+    believed = believable_nats(len(found.policy), len(found.human))
+    fired = (policy_z > 0).any(axis=0)
+    return KLEstimate(
+        value=found.mean,
+        low=found.mean - half,
+        high=found.mean + half,
+        accuracy=accuracy,
+        auc=area_under_curve(found.policy, found.human),
+        saturated=accuracy > SATURATED_ACCURACY or found.mean > believed,
+        log_ratio=found.policy,
+        human_log_ratio=found.human,
+        slope=calibration_slope(found.policy, found.human),
+        effective_sample_size=effective_sample_size(found.human),
+        coverage=float((buffer.rates[fired] > 0).mean()) if fired.any() else 1.0,
+        latents=buffer.latents,
+        level=level,
+    )
+
+
+def _with_bound(estimate: KLEstimate) -> KLEstimate:
+    """A saturated estimate is replaced by a lower bound: ratios no sample of its size shows are cut."""
+    if not estimate.saturated:
+        return estimate
+    shown = math.log(min(len(estimate.log_ratio), len(estimate.human_log_ratio)))
+    value = float(np.minimum(estimate.log_ratio, shown).mean())
+    return replace(estimate, value=value, low=min(estimate.low, value), high=math.inf)
+
+
+def _estimator(given: str | Estimator) -> Estimator:
+    if not isinstance(given, str):
+        return given
+    if given not in ESTIMATORS:
+        raise ConfigError(f"no estimator is called {given!r}", hint=f"they are {', '.join(ESTIMATORS)}")
+    return ESTIMATORS[given]()
+
+
+def _matched(
+    policy: Latents, human: Latents, latents: Sequence[int]
+) -> tuple[tuple[int, ...], NDArray[np.float32], NDArray[np.float32]]:
+    """The latents compared and their values in both samples."""
+    if isinstance(policy, Scored) and isinstance(human, Scored) and policy.fingerprint != human.fingerprint:
+        raise ModelError(
+            f"the policy was scored with head {policy.fingerprint}, the humans with {human.fingerprint}",
+            hint="score both with the same reward model",
+        )
+    sides = [side.latents if isinstance(side, Scored) else side for side in (policy, human)]
+    if all(isinstance(side, SparseLatents) for side in sides):
+        chosen, values = _sparse([side for side in sides if isinstance(side, SparseLatents)], latents)
+    elif any(isinstance(side, SparseLatents) for side in sides):
+        raise DataError("one sample is an array and the other sparse latents", hint="give two of a kind")
+    else:
+        chosen, values = _dense([np.asarray(side) for side in sides], latents)
+    if len(values[0]) < SMALLEST_BUFFER:
+        raise DataError(f"the policy has {len(values[0])} rows, at least {SMALLEST_BUFFER} are needed")
+    check_finite(values[0], "the policy")
+    return chosen, values[0], values[1]
+
+
+def _dense(
+    sides: list[NDArray[Any]], latents: Sequence[int]
+) -> tuple[tuple[int, ...], list[NDArray[np.float32]]]:
+    shapes = [side.shape for side in sides]
+    if any(len(shape) != 2 for shape in shapes) or shapes[0][1:] != shapes[1][1:]:
+        raise DataError(
+            f"the samples have shapes {shapes[0]} and {shapes[1]}, both must be [rows, latents] of one width"
+        )
+    chosen = tuple(latents) or tuple(range(shapes[0][1]))
+    return chosen, [side[:, list(chosen)].astype(np.float32) for side in sides]
+
+
+def _sparse(
+    sides: list[SparseLatents], latents: Sequence[int]
+) -> tuple[tuple[int, ...], list[NDArray[np.float32]]]:
+    if sides[0].size != sides[1].size:
+        raise ModelError(f"the samples come from autoencoders of {sides[0].size} and {sides[1].size} latents")
+    chosen = tuple(latents) or _informative(sides)
+    return chosen, [side.columns(chosen) for side in sides]
+
+
+def _informative(sides: list[SparseLatents]) -> tuple[int, ...]:
+    """Latents chosen without regard to which sample a row belongs to; ascending ids."""
+    size, rows = sides[0].size, sum(len(side) for side in sides)
+    fires = sum(np.bincount(side.indices[side.values > 0], minlength=size) for side in sides)
+    says = np.minimum(fires, rows - fires)
+    best = np.argsort(-says, kind="stable")[:_MOST_LATENTS]
+    chosen = tuple(sorted(int(latent) for latent in best if says[latent] >= _LEAST_FIRINGS))
+    if not chosen:
+        raise DataError(f"no latent fires in at least {_LEAST_FIRINGS} of the {rows} rows and not in all")
+    return chosen

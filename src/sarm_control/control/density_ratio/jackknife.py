@@ -1,0 +1,98 @@
+"""Cross-fitted log ratios of two samples, and the mean's interval by a delete-a-group jackknife.
+
+Shapes: `P` policy rows, `H` human rows, `F` features, `G` groups.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control.density_ratio.estimators import Estimator, Ratio
+from sarm_control.control.density_ratio.logistic import Array
+
+Groups = NDArray[np.int64]
+
+
+class CrossFit(NamedTuple):
+    """Log ratios of rows by ratios that never saw them, and what the mean over the policy is worth.
+
+    Args:
+        policy: [P] nats.
+        human: [H] nats.
+        mean: of `policy`, groups counting alike.
+        error: jackknife standard error of the mean; on the safe side (Efron and Stein, 1981).
+        freedom: degrees of freedom of the error.
+    """
+
+    policy: Array
+    human: Array
+    mean: float
+    error: float
+    freedom: int
+
+
+class Sample(NamedTuple):
+    """Rows of one side: their features [N, F], and the latents [N, D] that tell rows apart."""
+
+    features: Array
+    latents: NDArray[np.float32]
+
+    def groups(self, count: int, seed: int) -> Groups:
+        """[N] a group for each row, equally many rows each, whatever the order of the rows."""
+        salt = seed.to_bytes(8, "big", signed=True)
+        rows = np.ascontiguousarray(self.latents)
+        keys = [hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows]
+        place = np.empty(len(rows), np.int64)
+        place[np.argsort(np.array(keys), kind="stable")] = np.arange(len(rows))
+        return place % count
+
+
+def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> CrossFit:
+    """Fits on all groups but one, tells the one left out, and again with each further group deleted.
+
+    Rows are dealt to groups by a hash of their content, so their order changes nothing.
+
+    Args:
+        policy: P rows.
+        human: H rows.
+        estimator: fitted `groups * (groups + 1) / 2` times.
+        groups: G, at least 3.
+        seed: of the groups.
+    """
+    sides = _Sides(policy.features, human.features, policy.groups(groups, seed), human.groups(groups, seed))
+    left_out: list[Ratio] = []
+    for g in range(groups):
+        left_out.append(sides.fit(estimator, [g], left_out[0] if left_out else None))
+    told, told_human = np.zeros(len(sides.policy)), np.zeros(len(sides.human))
+    for g, ratio in enumerate(left_out):
+        told[sides.of_policy == g] = ratio.at(sides.policy[sides.of_policy == g])
+        told_human[sides.of_human == g] = ratio.at(sides.human[sides.of_human == g])
+    without = _means_without(sides, estimator, left_out)
+    error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
+    mean = np.mean([told[sides.of_policy == g].mean() for g in range(groups)])
+    return CrossFit(told, told_human, float(mean), float(error), groups - 1)
+
+
+class _Sides(NamedTuple):
+    policy: Array
+    human: Array
+    of_policy: Groups
+    of_human: Groups
+
+    def fit(self, estimator: Estimator, without: list[int], start: Ratio | None) -> Ratio:
+        policy = self.policy[~np.isin(self.of_policy, without)]
+        return estimator.fit(policy, self.human[~np.isin(self.of_human, without)], start=start)
+
+
+def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -> Array:
+    """[G] the cross-fitted mean of the policy when group g is deleted from everything."""
+    count = len(left_out)
+    means = np.full((count, count), np.nan)
+    for g in range(count):
+        for h in range(g):
+            ratio = sides.fit(estimator, [g, h], left_out[g])
+            means[g, h] = ratio.at(sides.policy[sides.of_policy == h]).mean()
+            means[h, g] = ratio.at(sides.policy[sides.of_policy == g]).mean()
+    return np.asarray(np.nanmean(means, axis=1))

@@ -1,0 +1,63 @@
+"""Whether two samples differ at all: the maximum mean discrepancy, with a permutation test."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sarm_control.control.density_ratio.logistic import Array
+from sarm_control.seeds import numpy_generator
+
+_MOST_ROWS = 1000
+_PERMUTATIONS = 999
+
+
+class MMDTest(NamedTuple):
+    """Unbiased squared maximum mean discrepancy and the p-value that the samples are alike.
+
+    Args:
+        statistic: may be slightly negative when they are.
+        p: the share of permutations, this one among them, with as large a statistic.
+        bandwidth: of the Gaussian kernel: the median distance of the pooled rows.
+    """
+
+    statistic: float
+    p: float
+    bandwidth: float
+
+
+def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
+    """Gretton et al., 2012, "A kernel two-sample test", with 999 permutations.
+
+    Args:
+        policy: [P, F] features; at most 1,000 rows, drawn from `seed`, are used.
+        human: [H, F] likewise.
+        seed: of the rows and the permutations.
+    """
+    rng = numpy_generator(seed, "mmd")
+    first, second = (_some(rows, rng) for rows in (policy, human))
+    rows = np.concatenate([first, second])
+    norms = (rows**2).sum(axis=1)
+    squared = np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
+    upper = squared[np.triu_indices(len(rows), 1)]
+    bandwidth = float(np.median(np.sqrt(upper))) or 1.0
+    kernel = np.exp(-0.5 * squared / bandwidth**2)
+    np.fill_diagonal(kernel, 0.0)
+    side = np.concatenate([np.ones(len(first)), np.zeros(len(second))])
+    observed = _statistics(kernel, side[:, None])[0]
+    sides = np.stack([rng.permutation(side) for _ in range(_PERMUTATIONS)], axis=1)
+    as_large = int((_statistics(kernel, sides) >= observed - 1e-12).sum())
+    return MMDTest(float(observed), (1 + as_large) / (1 + _PERMUTATIONS), bandwidth)
+
+
+def _statistics(kernel: Array, sides: Array) -> Array:
+    """[R] statistics of R assignments; sides [N, R] is 1 for policy rows and 0 for human rows."""
+    inside = kernel @ sides
+    p, h = sides[:, 0].sum(), (1 - sides[:, 0]).sum()
+    both = (sides * inside).sum(axis=0)
+    cross = ((1 - sides) * inside).sum(axis=0)
+    human = kernel.sum() - both - 2 * cross
+    return np.asarray(both / (p * (p - 1)) + human / (h * (h - 1)) - 2 * cross / (p * h))
+
+
+def _some(rows: Array, rng: np.random.Generator) -> Array:
+    return rows if len(rows) <= _MOST_ROWS else rows[np.sort(rng.permutation(len(rows))[:_MOST_ROWS])]

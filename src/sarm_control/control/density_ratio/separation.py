@@ -1,0 +1,64 @@
+"""How well a log ratio tells two samples apart, and how far its numbers can be believed."""
+
+import numpy as np
+
+from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio
+
+SATURATED_ACCURACY = 0.97
+"""Above this the samples are nearly told apart and a KL estimate is a lower bound."""
+MOST_NATS = 7.0
+"""Above about 8 nats one classifier saturates, however many rows it has (SCIENCE.md)."""
+
+_SLOPE_L2 = 1e-3
+
+
+def balanced_accuracy(policy: Array, human: Array) -> float:
+    """The share of rows told apart by the sign of their log ratio, each sample counting half.
+
+    0.5 is chance, 1 is perfect separation.
+    """
+    return float(0.5 * (policy > 0).mean() + 0.5 * (human <= 0).mean())
+
+
+def area_under_curve(policy: Array, human: Array) -> float:
+    """The probability that a policy row has a larger log ratio than a human row; ties count half."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([policy, human]))[: len(policy)]
+    return float((ranks.mean() - 0.5 * (len(policy) + 1)) / len(human))
+
+
+def believable_nats(policy: int, human: int) -> float:
+    """The largest KL divergence samples of these sizes can show, in nats.
+
+    No ratio above about the number of rows is ever seen in a sample, so estimates within one nat
+    of its logarithm are not believed; none above 7 is.
+    """
+    return min(float(np.log(min(policy, human))) - 1.0, MOST_NATS)
+
+
+def effective_sample_size(human: Array) -> float:
+    """Kish's count of the human rows [H] when each is weighted by its density ratio `exp(log ratio)`.
+
+    Near H where the policy looks like the humans; near 1 where a single human row does.
+    """
+    weight = np.exp(human - human.max())
+    return float(weight.sum() ** 2 / (weight**2).sum())
+
+
+def calibration_slope(policy: Array, human: Array, counts: Array | None = None) -> float:
+    """The factor, 0 to 1, that makes held-out log ratios fit best: the inverse of a temperature.
+
+    A log ratio fitted on few rows is right on average and noisy row by row; shrunk by the slope it
+    is the best guess for one row, and its mean is then too small.
+
+    Args:
+        policy: [P] held-out log ratios of policy rows.
+        human: [H] of human rows.
+        counts: [P] how much each policy row counts.
+    """
+    spread = float(np.concatenate([policy, human]).std())
+    if spread == 0.0:
+        return 1.0
+    fitted = fit_log_ratio(policy[:, None] / spread, human[:, None] / spread, l2=_SLOPE_L2, counts=counts)
+    return float(np.clip(fitted.weight[0] / spread, 0.0, 1.0))

@@ -1,0 +1,160 @@
+"""`estimate_kl` against closed forms (oracle), its symmetries (property), and what it refuses."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sarm_control import estimate_kl
+from sarm_control.errors import ConfigError, DataError, ModelError
+from tests.control.batches import laws_with_kl, scored_from
+
+
+def sparse(kl: float, width: int = 16, n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    policy, human = laws_with_kl(kl, width, rng)
+    return policy.draw(n, rng), human.draw(n, rng)
+
+
+@pytest.mark.parametrize("truth", [0.1, 0.5, 1.4, 3.0])
+def test_oracle_the_mean_over_draws_is_the_divergence(truth: float) -> None:
+    found = [estimate_kl(*sparse(truth, seed=seed)) for seed in range(8)]
+    assert np.mean([one.value for one in found]) == pytest.approx(truth, rel=0.1, abs=0.03)
+    assert sum(one.low <= truth <= one.high for one in found) >= 7
+    assert not any(one.saturated for one in found)
+
+
+def test_oracle_alike_samples_have_an_interval_around_zero() -> None:
+    found = [estimate_kl(*np.random.default_rng(seed).normal(size=(2, 300, 6))) for seed in range(8)]
+    assert all(one.low <= 0 <= one.high for one in found)
+    assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_interval_shrinks_with_the_rows_and_grows_with_the_level() -> None:
+    few, many = (estimate_kl(*sparse(0.5, n=n)) for n in (200, 3200))
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+    wide = estimate_kl(*sparse(0.5, n=200), level=0.99)
+    assert wide.value == few.value
+    assert wide.low < few.low < few.high < wide.high
+
+
+@pytest.mark.parametrize("kl", [9.0, 16.0])
+def test_samples_too_far_apart_give_a_lower_bound_and_say_so(kl: float) -> None:
+    found = estimate_kl(*sparse(kl, n=300))
+    assert found.saturated
+    assert 0 < found.value <= kl
+    assert found.low <= found.value
+    assert found.high == np.inf
+    assert "at least" in repr(found)
+
+
+@given(st.integers(0, 20))
+@settings(max_examples=5)
+def test_property_the_order_of_rows_changes_nothing(seed: int) -> None:
+    policy, human = sparse(0.7, width=4, n=80, seed=seed)
+    rng = np.random.default_rng(seed)
+    plain, shuffled = estimate_kl(policy, human), estimate_kl(rng.permutation(policy), rng.permutation(human))
+    np.testing.assert_allclose(
+        [shuffled.value, shuffled.low, shuffled.auc], [plain.value, plain.low, plain.auc], atol=1e-5
+    )
+
+
+@given(st.integers(0, 20))
+@settings(max_examples=5)
+def test_property_swapping_the_samples_flips_the_sign_of_every_row(seed: int) -> None:
+    policy, human = sparse(0.7, width=4, n=80, seed=seed)
+    there, back = estimate_kl(policy, human), estimate_kl(human, policy)
+    np.testing.assert_allclose(there.log_ratio, -back.human_log_ratio, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(there.human_log_ratio, -back.log_ratio, rtol=0.05, atol=0.05)
+
+
+def test_property_unequal_sizes_do_not_bias() -> None:
+    policy, human = sparse(1.0, width=8, n=3000)
+    for rows in ((slice(None), slice(500)), (slice(500), slice(None))):
+        assert estimate_kl(policy[rows[0]], human[rows[1]]).value == pytest.approx(1.0, abs=0.2)
+
+
+def test_property_a_latent_given_twice_changes_less_than_the_interval() -> None:
+    policy, human = sparse(0.5)
+    once = estimate_kl(policy, human)
+    twice = estimate_kl(*(np.concatenate([z, z[:, :3]], axis=1) for z in (policy, human)))
+    assert abs(twice.value - once.value) < 0.25 * (once.high - once.low)
+
+
+def test_metamorphic_the_units_of_a_latent_change_nothing() -> None:
+    policy, human = sparse(0.5, width=6)
+    units = np.array([1e-3, 0.1, 1, 10, 100, 1e3])
+    plain = estimate_kl(policy, human)
+    # rows are dealt to groups by their content, so other rows are left out
+    assert abs(estimate_kl(policy * units, human * units).value - plain.value) < 0.25 * (
+        plain.high - plain.low
+    )
+
+
+def test_metamorphic_sparse_latents_scores_and_arrays_agree() -> None:
+    policy, human = sparse(0.5, width=6, n=200)
+    scored = scored_from(policy), scored_from(human)
+    from_arrays = estimate_kl(policy, human)
+    assert estimate_kl(*scored).value == pytest.approx(from_arrays.value)
+    assert estimate_kl(scored[0].latents, scored[1].latents).latents == (0, 1, 2, 3, 4, 5)
+    assert estimate_kl(*scored, latents=[3, 1]).value == pytest.approx(
+        estimate_kl(policy[:, [3, 1]], human[:, [3, 1]]).value
+    )
+
+
+def test_latents_that_never_or_always_fire_are_not_chosen() -> None:
+    policy, human = sparse(0.5, width=4, n=200)
+    extra = np.tile([0.0, 1.5], (200, 1))
+    scored = [scored_from(np.concatenate([z, extra], axis=1)) for z in (policy, human)]
+    assert estimate_kl(*scored).latents == (0, 1, 2, 3)
+
+
+def test_latents_no_human_fires_are_reported() -> None:
+    policy, human = sparse(0.2, width=4, n=200)
+    human[:, 3] = 0
+    found = estimate_kl(policy, human)
+    assert found.coverage == pytest.approx(0.75)
+    assert np.isfinite(found.value)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("mahalanobis", 0.15), ("mlp", 0.35), ("rulsif", 0.7)])
+def test_oracle_other_estimators_by_name(name: str, tolerance: float) -> None:
+    rng = np.random.default_rng(1)
+    policy, human = rng.normal(size=(2, 120, 2)) + np.array([[[0.7]], [[0.0]]])
+    found = estimate_kl(policy, human, estimator=name)
+    assert found.value == pytest.approx(0.49, abs=tolerance)
+    assert found.auc == pytest.approx(0.76, abs=0.12)
+
+
+def test_bad_input_is_named() -> None:
+    policy, human = sparse(0.5, width=4, n=40)
+    broken = policy.copy()
+    broken[7, 2] = np.nan
+    cases: list[tuple[type[Exception], str, tuple[object, object], dict[str, object]]] = [
+        (DataError, "the policy has a latent that is NaN or infinite in row 7", (broken, human), {}),
+        (DataError, "the human buffer has a latent that is NaN", (policy, broken), {}),
+        (DataError, "the policy has 5 rows, at least 8 are needed", (policy[:5], human), {}),
+        (DataError, "the human buffer has 5 rows", (policy, human[:5]), {}),
+        (DataError, r"shapes \(40, 4\) and \(40, 3\)", (policy, human[:, :3]), {}),
+        (DataError, r"shapes \(40,\)", (policy[:, 0], human), {}),
+        (DataError, "constant over all demonstrations", (policy, np.ones((40, 4))), {}),
+        (DataError, "one sample is an array", (scored_from(policy), human), {}),
+        (DataError, "no latent fires in at least 10", (scored_from(policy * 0),) * 2, {}),
+        (ConfigError, "no estimator is called 'logit'", (policy, human), {"estimator": "logit"}),
+        (ConfigError, "the level of the interval is 95", (policy, human), {"level": 95}),
+        (
+            ModelError,
+            "scored with head a, the humans with b",
+            (scored_from(policy, fingerprint="a"), scored_from(human, fingerprint="b")),
+            {},
+        ),
+        (
+            ModelError,
+            "autoencoders of 4 and 3 latents",
+            (scored_from(policy).latents, scored_from(human[:, :3]).latents),
+            {},
+        ),
+    ]
+    for kind, message, (first, second), options in cases:
+        with pytest.raises(kind, match=message):
+            estimate_kl(first, second, **options)  # type: ignore[arg-type]
