@@ -22,6 +22,7 @@ COMMANDS = (
     "build",
     "latents",
     "discover",
+    "label",
     "probe",
     "rerank",
     "eval",

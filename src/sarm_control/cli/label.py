@@ -1,0 +1,149 @@
+"""`sarm label`: what called latents may be called."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._sources import ModelFlags, read_scored
+from sarm_control.console import progress, say
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.discovery.examples import Corpus
+    from sarm_control.discovery.features import Feature
+    from sarm_control.discovery.labels import Label
+    from sarm_control.discovery.replies import Replies
+
+Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
+
+
+def label(
+    features: Annotated[
+        str,
+        Parameter(help="features.json of sarm discover, or a part of it: features.json#harms[:3]."),
+    ],
+    /,
+    *,
+    data: Annotated[
+        list[Path],
+        Parameter(consume_multiple=True, help="JSON Lines rows with answers, or latents folders."),
+    ],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON file for the labels.")],
+    model: Model = None,
+    words: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="Words and n-grams of a latent at most.")
+    ] = 10,
+    examples: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="Top and random answers of a latent at most.")
+    ] = 5,
+    endpoint: Annotated[
+        str | None,
+        Parameter(
+            help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
+            "OPENAI_API_KEY. The answers shown to it leave this machine."
+        ),
+    ] = None,
+    label_model: Annotated[str | None, Parameter(help="The model that the endpoint serves.")] = None,
+    price_in: Annotated[Price, Parameter(help="Price of a million prompt tokens, to count the cost.")] = 0.0,
+    price_out: Annotated[Price, Parameter(help="Price of a million completion tokens.")] = 0.0,
+    seed: Annotated[int, Parameter(help="Of what is drawn.")] = 0,
+    skip_bad_rows: SkipBadRows = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Say what called latents may mean: words, examples and, if asked for, a tested name.
+
+    Words are those that set answers with the latent active apart from matched answers without it. With
+    --endpoint a language model gives a name from half of the examples and is tested on the other half.
+    Its replies are kept beside the output, so a run that was cut goes on where it stopped.
+    """
+    from sarm_control.discovery.examples import Corpus
+    from sarm_control.discovery.label_text import labels_text
+
+    if (endpoint is None) != (label_model is None):
+        raise ConfigError("--endpoint and --label-model go together", hint="give both, or neither")
+    file = Path(features.removeprefix("@").partition("#")[0])
+    check_outputs((out,), (file, *data), overwrite=overwrite)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens)
+    source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
+    called = _called(features, source.scored_rows.scored.fingerprint)
+    replies = _replies(endpoint, label_model, out)
+    corpus = Corpus(source.scored_rows)
+    with progress("Labelling", len(called)) as advance:
+        labels = []
+        for one in called:
+            labels.append(_label(corpus, one, replies, words=words, shown=examples, seed=seed))
+            advance(1)
+    _write(labels, replies, out, [file, *data], source.model, price=(price_in, price_out), seed=seed)
+    sys.stdout.write(labels_text(labels))
+
+
+def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
+    from sarm_control.discovery.features import load_features, select
+
+    if "#" in features:
+        return select(features, fingerprint)
+    lists = load_features(features.removeprefix("@"), fingerprint).lists
+    return [one for name in sorted(lists) for one in lists[name]]
+
+
+def _replies(endpoint: str | None, label_model: str | None, out: Path) -> "Replies | None":
+    if endpoint is None or label_model is None:
+        return None
+    from sarm_control.discovery.endpoint import Endpoint
+    from sarm_control.discovery.replies import Replies
+
+    return Replies(Endpoint(endpoint, label_model), out.with_name(f"{out.name}.replies.jsonl"))
+
+
+def _label(
+    corpus: "Corpus", one: "Feature", replies: "Replies | None", *, words: int, shown: int, seed: int
+) -> "Label":
+    from dataclasses import replace
+
+    from sarm_control.discovery.labels import label_from
+    from sarm_control.discovery.name_by_model import name_latent
+
+    found = corpus.examples(one.latent, seed=seed)
+    offline = label_from(found, one.latent, one.kind, words=words, shown=shown, seed=seed)
+    if replies is None:
+        return offline
+    return replace(offline, name=name_latent(found, offline.words, replies, seed=seed))
+
+
+def _write(
+    labels: "Sequence[Label]",
+    replies: "Replies | None",
+    out: Path,
+    inputs: list[Path],
+    model: str,
+    *,
+    price: tuple[float, float],
+    seed: int,
+) -> None:
+    from sarm_control.files import manifest, write_json
+
+    content: dict[str, Any] = {"model": model, "labels": [one.as_json() for one in labels]}
+    if replies is not None:
+        usage = replies.usage
+        content["asked"] = {
+            "model": replies.endpoint.model,
+            "requests": usage.requests,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cost": usage.cost(*price),
+        }
+        say(
+            f"{usage.requests} questions, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
+            + (f", cost {usage.cost(*price):.4g}" if any(price) else "")
+        )
+    record = manifest("label", inputs=inputs, config={"model": model}, seed=seed)
+    write_json(out, {**content, "manifest": record})

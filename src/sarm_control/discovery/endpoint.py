@@ -1,0 +1,152 @@
+"""Any OpenAI-compatible chat endpoint: asked with retries, its tokens counted.
+
+The key comes from the environment and goes nowhere but into the request's header.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sarm_control.errors import ConfigError, DataError, MissingExtraError
+
+KEYS = ("SARM_LABEL_API_KEY", "OPENAI_API_KEY")
+_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_LONGEST_WAIT = 60.0
+
+
+@dataclass
+class Usage:
+    """Tokens an endpoint has counted.
+
+    Args:
+        requests: replies received.
+        prompt_tokens: as the endpoint says.
+        completion_tokens: likewise.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, usage: Any) -> None:
+        """Counts one reply; an endpoint that names no tokens adds none."""
+        self.requests += 1
+        counts = usage if isinstance(usage, dict) else {}
+        self.prompt_tokens += int(counts.get("prompt_tokens") or 0)
+        self.completion_tokens += int(counts.get("completion_tokens") or 0)
+
+    def cost(self, price_in: float, price_out: float) -> float:
+        """What they cost at prices for a million tokens."""
+        return (self.prompt_tokens * price_in + self.completion_tokens * price_out) / 1e6
+
+
+@dataclass
+class Endpoint:
+    """A chat endpoint.
+
+    Args:
+        url: up to and with `/v1`; `/chat/completions` is added.
+        model: the name it serves a model under.
+        attempts: for one question, before the error is the caller's.
+        timeout: seconds of one attempt.
+        wait: seconds before the second attempt; doubled each time, up to a minute.
+        sleep: waits; another one for tests of the schedule.
+        usage: what was counted so far.
+    """
+
+    url: str
+    model: str
+    attempts: int = 6
+    timeout: float = 120.0
+    wait: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+    usage: Usage = field(default_factory=Usage)
+
+    def ask(self, question: str, *, max_tokens: int = 60) -> str:
+        """The reply to one question, at temperature 0.
+
+        Raises:
+            ConfigError: the endpoint refuses the request (a wrong model, a missing key).
+            DataError: it did not answer in all attempts, or answered something else than a chat completion.
+            MissingExtraError: httpx is not installed.
+        """
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }
+        busy = _Busy("")
+        for attempt in range(self.attempts):
+            if attempt:
+                self.sleep(self._pause(attempt, busy))
+            reply = self._post(body)
+            if not isinstance(reply, _Busy):
+                self.usage.add(reply.get("usage"))
+                return _text_of(reply, self.url)
+            busy = reply
+        raise DataError(
+            f"{self.url} did not answer in {self.attempts} attempts: {busy.reason}",
+            hint="run the command again: it goes on where it stopped",
+        )
+
+    def _pause(self, attempt: int, busy: "_Busy") -> float:
+        """Seconds to wait: what the endpoint asked for, else doubled each time, spread by up to a quarter."""
+        if busy.retry_after.replace(".", "", 1).isdecimal():
+            return min(float(busy.retry_after), _LONGEST_WAIT)
+        doubled: float = self.wait * 2 ** (attempt - 1)
+        return min(doubled, _LONGEST_WAIT) * (1 + random.random() / 4)
+
+    def _post(self, body: dict[str, Any]) -> "dict[str, Any] | _Busy":
+        """The reply's JSON, or why another attempt may help."""
+        httpx = _httpx()
+        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        address = f"{self.url.rstrip('/')}/chat/completions"
+        try:
+            reply = httpx.post(address, json=body, headers=headers, timeout=self.timeout)
+        except httpx.TransportError as error:
+            return _Busy(f"{type(error).__name__}: {error}")
+        if reply.status_code in _RETRIED:
+            return _Busy(f"status {reply.status_code}", reply.headers.get("retry-after", ""))
+        if reply.status_code != 200:
+            raise ConfigError(
+                f"{address} refused the request with status {reply.status_code}: {reply.text[:200]!r}",
+                hint=f"check --endpoint, --label-model and the key in {' or '.join(KEYS)}",
+            )
+        try:
+            content = reply.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise DataError(f"{address} answered {reply.text[:80]!r}", hint="is it an OpenAI-compatible URL?")
+        return content
+
+
+class _Busy(NamedTuple):
+    """An attempt that failed in a way that may pass."""
+
+    reason: str
+    retry_after: str = ""
+
+
+def _text_of(reply: dict[str, Any], url: str) -> str:
+    try:
+        return str(reply["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError):
+        raise DataError(
+            f"{url} answered without a message: {str(reply)[:80]!r}", hint="is it an OpenAI-compatible URL?"
+        ) from None
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ImportError:
+        raise MissingExtraError(
+            "asking an endpoint needs httpx", hint='pip install "sarm-control[label]"'
+        ) from None
+    return httpx
