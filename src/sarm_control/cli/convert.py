@@ -23,11 +23,12 @@ def convert(
     ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the folder if it exists.")] = False,
 ) -> None:
-    """Make a safetensors checkpoint from pickled weights, or one with head edits in it.
+    """Convert pickled weights, or write head edits into a SARM.
 
-    From pickles only tensors are read: a file that holds anything else is refused. Configuration and
-    tokenizer are copied, code is not. With --apply the edits become head weights, so that the new
-    checkpoint pays by them wherever it is loaded; only scalings of latents (and =0) can.
+    Pickled weights become safetensors. Only tensors are read: a file that holds anything else is
+    refused. Configuration and tokenizer are copied, code is not. With --apply the edits become head
+    weights, so that the new checkpoint pays by them wherever it is loaded; only scalings of latents
+    (and =0) can.
     """
     if apply is not None:
         _apply(folder, apply, out, overwrite=overwrite)
