@@ -38,7 +38,7 @@ def test_the_interval_shrinks_with_the_rows_and_grows_with_the_level() -> None:
     assert wide.low < few.low < few.high < wide.high
 
 
-@pytest.mark.parametrize("kl", [9.0, 16.0])
+@pytest.mark.parametrize("kl", [9.0, 16.0, 40.0])
 def test_samples_too_far_apart_give_a_lower_bound_and_say_so(kl: float) -> None:
     found = estimate_kl(*sparse(kl, n=300))
     assert found.saturated

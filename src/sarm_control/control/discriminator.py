@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
 from sarm_control.control.density_ratio.mahalanobis import Mahalanobis, covariance
 from sarm_control.control.density_ratio.separation import (
-    SATURATED_ACCURACY,
     area_under_curve,
     balanced_accuracy,
-    believable_nats,
     calibration_slope,
     effective_sample_size,
+    is_saturated,
 )
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.trend import Means, present_value
@@ -56,11 +55,19 @@ class _Batch:
 
 
 class _Learnt(NamedTuple):
-    """What a fit leaves: the ratio, its held-out slope, and the variance it gives to a mean log ratio."""
+    """What a fit leaves.
+
+    Args:
+        ratio: to tell later answers with.
+        slope: that fits held-out rows best, at most 1.
+        variance: that the fitted parameters give to a mean log ratio.
+        accuracy: on the rows of the fit.
+    """
 
     ratio: LogRatio
     slope: float
     variance: float
+    accuracy: float
 
 
 class Discriminator:
@@ -124,7 +131,8 @@ class Discriminator:
         slope = self._slope(policy, counts)
         ratio = self._estimator.fit(policy, self._fitted_on, counts=counts, start=start)
         variance = mean_variance(ratio, policy, self._fitted_on, l2=self.config.l2, counts=counts)
-        self._learnt = _Learnt(ratio, slope, variance)
+        accuracy = balanced_accuracy(ratio.at(policy), ratio.at(self._fitted_on))
+        self._learnt = _Learnt(ratio, slope, variance, accuracy)
 
     def _estimate(self, raw: Array) -> dict[str, float]:
         """The KL divergence now, from this batch and the trend of those before, and how it is known."""
@@ -143,15 +151,14 @@ class Discriminator:
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
         policy = np.concatenate(told)
         accuracy = balanced_accuracy(policy, held)
-        rows = sum(len(batch.z) for batch in self._window)
-        believed = believable_nats(max(rows, 3), len(self._fitted_on))
+        rows = sum(len(batch.z) for batch in self._window), len(self._fitted_on)
         return {
             "kl": now.value,
             "kl_low": float(now.value - half),
             "kl_high": float(now.value + half),
             "accuracy": accuracy,
             "auc": area_under_curve(policy, held),
-            "saturated": float(accuracy > SATURATED_ACCURACY or now.value > believed),
+            "saturated": float(is_saturated(now.value, accuracy, self._learnt.accuracy, rows)),
             "effective_sample_size": effective_sample_size(held),
         }
 
@@ -191,7 +198,7 @@ class Discriminator:
         parameters = (
             np.zeros(0)
             if learnt is None
-            else np.array([*learnt.ratio.weight, learnt.ratio.intercept, learnt.slope, learnt.variance])
+            else np.array([*learnt.ratio.weight, learnt.ratio.intercept, *learnt[1:]])
         )
         return {
             "human_kl.parameters": parameters,
@@ -220,9 +227,7 @@ class Discriminator:
         rows = zip(np.split(window.astype(np.float32), ends), np.split(told, ends), strict=True)
         self._window = [_Batch(z, None if np.isnan(t).any() else t) for z, t in rows] if len(lengths) else []
         if len(parameters):
-            *weight, intercept, slope, variance = parameters.copy()
-            self._learnt = _Learnt(
-                LogRatio(np.array(weight), float(intercept)), float(slope), float(variance)
-            )
+            *weight, intercept, slope, variance, accuracy = parameters.tolist()
+            self._learnt = _Learnt(LogRatio(np.array(weight), intercept), slope, variance, accuracy)
         else:
             self._learnt = None

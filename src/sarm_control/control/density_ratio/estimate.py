@@ -15,12 +15,11 @@ from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
 from sarm_control.control.density_ratio.jackknife import CrossFit, Sample, cross_fit
 from sarm_control.control.density_ratio.logistic import Array
 from sarm_control.control.density_ratio.separation import (
-    SATURATED_ACCURACY,
     area_under_curve,
     balanced_accuracy,
-    believable_nats,
     calibration_slope,
     effective_sample_size,
+    is_saturated,
 )
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite
@@ -124,7 +123,7 @@ def _estimate(
 
     half = float(t.ppf(0.5 + 0.5 * level, found.freedom)) * found.error
     accuracy = balanced_accuracy(found.policy, found.human)
-    believed = believable_nats(len(found.policy), len(found.human))
+    rows = len(found.policy), len(found.human)
     fired = (policy_z > 0).any(axis=0)
     return KLEstimate(
         value=found.mean,
@@ -132,7 +131,7 @@ def _estimate(
         high=found.mean + half,
         accuracy=accuracy,
         auc=area_under_curve(found.policy, found.human),
-        saturated=accuracy > SATURATED_ACCURACY or found.mean > believed,
+        saturated=is_saturated(found.mean, accuracy, found.fitted_accuracy, rows),
         log_ratio=found.policy,
         human_log_ratio=found.human,
         slope=calibration_slope(found.policy, found.human),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.estimators import Estimator, Ratio
 from sarm_control.control.density_ratio.logistic import Array
+from sarm_control.control.density_ratio.separation import balanced_accuracy
 
 Groups = NDArray[np.int64]
 
@@ -22,6 +23,7 @@ class CrossFit(NamedTuple):
         policy: [P] nats.
         human: [H] nats.
         mean: of `policy`, groups counting alike.
+        fitted_accuracy: balanced accuracy of the ratios on the rows they were fitted on.
         error: jackknife standard error of the mean; on the safe side (Efron and Stein, 1981).
         freedom: degrees of freedom of the error.
     """
@@ -29,6 +31,7 @@ class CrossFit(NamedTuple):
     policy: Array
     human: Array
     mean: float
+    fitted_accuracy: float
     error: float
     freedom: int
 
@@ -65,6 +68,7 @@ def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: in
     left_out: list[Ratio] = []
     for g in range(groups):
         left_out.append(sides.fit(estimator, [g], left_out[0] if left_out else None))
+    known = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
     told, told_human = np.zeros(len(sides.policy)), np.zeros(len(sides.human))
     for g, ratio in enumerate(left_out):
         told[sides.of_policy == g] = ratio.at(sides.policy[sides.of_policy == g])
@@ -72,7 +76,7 @@ def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: in
     without = _means_without(sides, estimator, left_out)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
     mean = np.mean([told[sides.of_policy == g].mean() for g in range(groups)])
-    return CrossFit(told, told_human, float(mean), float(error), groups - 1)
+    return CrossFit(told, told_human, float(mean), float(np.mean(known)), float(error), groups - 1)
 
 
 class _Sides(NamedTuple):
@@ -84,6 +88,10 @@ class _Sides(NamedTuple):
     def fit(self, estimator: Estimator, without: list[int], start: Ratio | None) -> Ratio:
         policy = self.policy[~np.isin(self.of_policy, without)]
         return estimator.fit(policy, self.human[~np.isin(self.of_human, without)], start=start)
+
+    def fitted_accuracy(self, ratio: Ratio, without: int) -> float:
+        policy, human = self.policy[self.of_policy != without], self.human[self.of_human != without]
+        return balanced_accuracy(ratio.at(policy), ratio.at(human))
 
 
 def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -> Array:

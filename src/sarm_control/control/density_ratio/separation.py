@@ -6,6 +6,8 @@ from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio
 
 SATURATED_ACCURACY = 0.97
 """Above this the samples are nearly told apart and a KL estimate is a lower bound."""
+SEPARATED_ACCURACY = 0.985
+"""Above this on the rows of the fit themselves, the ratio is made by the regularisation, not by the rows."""
 MOST_NATS = 7.0
 """Above about 8 nats one classifier saturates, however many rows it has (SCIENCE.md)."""
 
@@ -26,6 +28,19 @@ def area_under_curve(policy: Array, human: Array) -> float:
 
     ranks = rankdata(np.concatenate([policy, human]))[: len(policy)]
     return float((ranks.mean() - 0.5 * (len(policy) + 1)) / len(human))
+
+
+def is_saturated(value: float, accuracy: float, fitted_accuracy: float, rows: tuple[int, int]) -> bool:
+    """Whether samples are too far apart for their sizes, so that a KL estimate is a lower bound.
+
+    Args:
+        value: the estimate, nats.
+        accuracy: balanced, on rows no fit has seen.
+        fitted_accuracy: balanced, on the rows of the fits.
+        rows: of the policy and of the humans.
+    """
+    separated = accuracy > SATURATED_ACCURACY or fitted_accuracy > SEPARATED_ACCURACY
+    return separated or value > believable_nats(*rows)
 
 
 def believable_nats(policy: int, human: int) -> float:
