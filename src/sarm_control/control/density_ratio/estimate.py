@@ -27,7 +27,7 @@ from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import SparseLatents
 
 Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
-GROUPS = 5
+GROUPS = 8
 _MOST_LATENTS = 256
 _LEAST_FIRINGS = 10
 
@@ -88,7 +88,7 @@ def estimate_kl(
     """Estimates `KL(policy || human) = E_policy[log p_policy(z) - log p_human(z)]` from two samples.
 
     A classifier on `[1(z > 0), z]`, standardised on the human rows, tells the log ratio; every row is
-    told by a fit that never saw it (five groups), and the interval comes from deleting each group in
+    told by a fit that never saw it (eight groups), and the interval comes from deleting each group in
     turn. The default estimator is right when the log ratio is linear in those features, as it is for
     Gaussians that differ in their mean and for sparse exponential latents.
 

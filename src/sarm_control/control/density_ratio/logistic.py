@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_NEWTON_STEPS = 60
+_NEWTON_STEPS = 40
 _HALVINGS = 40
 # separable samples leave the intercept, which has no ridge of its own, without curvature
 _JITTER = 1e-9
@@ -81,7 +81,7 @@ def fit_log_ratio(
     bias to first order and keeps separable samples finite (Firth, 1993, "Bias reduction of maximum
     likelihood estimates").
 
-    Damped Newton steps, at most 60. The result does not depend on the order of the rows, and on `start`
+    Damped Newton steps, at most 40. The result does not depend on the order of the rows, and on `start`
     only as far as `tolerance` lets it.
 
     Args:
@@ -141,7 +141,7 @@ class Logistic:
 
     l2: float = 1e-3
     jeffreys: bool = True
-    tolerance: float = 1e-6
+    tolerance: float = 1e-4
 
     def fit(
         self, policy: Array, human: Array, *, counts: Array | None = None, start: LogRatio | None = None
