@@ -71,7 +71,7 @@ def latents(
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Keep the latents and rewards of answers, so that no later command has to run the model.
+    """Score answers once: keep their latents and rewards on disk.
 
     The folder holds Parquet tables that anything can read, and takes the place of the data files in
     score, discover, probe, rerank, eval and train. It is written shard by shard, in memory that does not
