@@ -32,6 +32,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 from scipy.sparse import csr_array, vstack
 
 from sarm_control.discovery.effects import margin_effects, replicated_effects
@@ -111,28 +112,62 @@ def bars(runs: int, worlds: int = 5) -> dict[str, object]:
         false.append(len(called - planted) / max(len(called), 1))
         both = [np.sign(effects(part)[list(planted)]) for part in (first, second)]
         agree.append(float((both[0] == both[1]).mean()))
-    pairs, _ = planted_world(0)
-    null = []
-    for seed in range(runs):
-        turned = permuted(pairs, seed)
-        table = margin_effects(
-            turned.chosen,
-            turned.rejected,
-            turned.chosen_prompt,
-            turned.rejected_prompt,
-            turned.head,
-            seed=seed,
-        )
-        null.append(int((table["q"] <= 0.05).sum()))
     return {
         "worlds": worlds,
         "planted_d_z": [min(every), max(every)],
         "recall_at_d_z_0.3": found / worlds,
         "false_share_of_called": float(np.mean(false)),
         "sign_agreement_of_halves": float(np.mean(agree)),
+        **null_runs(runs),
+        **lab_bars(),
+    }
+
+
+def null_runs(runs: int) -> dict[str, object]:
+    """Runs with permuted labels in which a latent is called, by one test alone and by the whole procedure.
+
+    Where nothing is true, a run's false discovery proportion is 1 as soon as it calls anything.
+    """
+    pairs, _ = planted_world(0)
+    selected, named = 0, 0
+    for seed in range(runs):
+        turned = permuted(pairs, seed)
+        sides = (turned.chosen, turned.rejected, turned.chosen_prompt, turned.rejected_prompt)
+        selected += bool((margin_effects(*sides, turned.head, seed=seed)["q"] <= 0.05).any())
+        kinds = replicated_effects(*halves(turned), seed=seed)["kind"]
+        named += any(direction(kind) is not None for kind in kinds)
+    ends = stats.binomtest(selected, runs).proportion_ci()
+    return {
         "permuted_runs": runs,
-        "permuted_false_discovery_rate": float(np.mean(np.array(null) > 0)),
-        "permuted_latents_called": int(np.sum(null)),
+        "permuted_false_discovery_rate": named / runs,
+        "permuted_false_discovery_rate_of_one_test": selected / runs,
+        "its_95_interval": [float(ends.low), float(ends.high)],
+    }
+
+
+def lab_bars() -> dict[str, object]:
+    """The embedded world's own audit set, judged by what its latents do on pairs without number."""
+    from sarm_control.discovery.discover import discover
+    from sarm_control.lab.study import shipped_audit
+    from sarm_control.lab.world import World
+    from sarm_control.sarm import RewardModel
+
+    world = World.open("lab")
+    truth = world.truth
+    found = discover(shipped_audit(world, RewardModel.from_pretrained("lab")))
+    called = {one.latent: name for name, items in found.lists.items() for one in items}
+    strong = np.flatnonzero(np.abs(truth.d_z) >= 0.3).tolist()
+    sure = np.abs(truth.effect) > 2 * truth.error
+    wrong = [
+        latent
+        for latent, name in called.items()
+        if not sure[latent] or (truth.effect[latent] > 0) != (name == "promotes")
+    ]
+    return {
+        "lab_latents_at_d_z_0.3": len(strong),
+        "lab_recall_at_d_z_0.3": len(called.keys() & set(strong)) / len(strong),
+        "lab_called": len(called),
+        "lab_called_wrongly": len(wrong),
     }
 
 

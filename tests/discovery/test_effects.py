@@ -107,6 +107,20 @@ def test_calibration_permuted_labels_are_not_confirmed_either():
     assert named <= 1
 
 
+def test_bars_planted_latents_are_recalled_and_halves_agree_in_sign():
+    """benchmarks/discovery.py prints the same on larger worlds."""
+    recalled, agreed = [], []
+    for seed in range(4):
+        first, second = halves(make_world(prompts=400, planted=PLANTED, seed=seed))
+        table = replicated_effects(first, second, seed=seed)
+        rows = {row["latent"]: row for row in table.rows()}
+        assert all(abs(rows[latent]["d_z"]) >= 0.2 for latent in PLANTED)
+        recalled += [rows[latent]["kind"] == kind for latent, kind in KINDS.items()]
+        agreed += [rows[latent]["effect"] * rows[latent]["selection_effect"] > 0 for latent in PLANTED]
+    assert np.mean(recalled) >= 0.9
+    assert np.mean(agreed) >= 0.9
+
+
 def test_effects_sum_to_the_margin_when_every_latent_is_tested():
     world = make_world(planted=PLANTED)
     table = margin_effects(*world, min_prompts=1)
