@@ -23,8 +23,8 @@ def _lines(label: Label, examples: int) -> Iterator[str]:
         name = label.name
         unread = f", {name.unread} replies were neither yes nor no" if name.unread else ""
         yield (
-            f"  name   {name.text} (balanced accuracy {name.balanced_accuracy:.2f} on {name.active} active and "
-            f"{name.matched} matched answers; 0.5 is chance{unread})"
+            f"  name   {name.text} (balanced accuracy {name.balanced_accuracy:.2f}, chance 0.5, on {name.active} "
+            f"active and {name.matched} matched answers{unread})"
         )
     words = ", ".join(
         f'"{one.text}" {100 * one.active:.0f} % against {100 * one.inactive:.0f} %' for one in label.words[:4]
