@@ -21,11 +21,9 @@ def _lines(label: Label, examples: int) -> Iterator[str]:
     yield f"{label.latent}  {label.kind}, active in {100 * label.rate:.1f} % of the answers"
     if label.name is not None:
         name = label.name
-        unread = f", {name.unread} replies were neither yes nor no" if name.unread else ""
-        yield (
-            f"  name   {name.text} (balanced accuracy {name.balanced_accuracy:.2f}, chance 0.5, on {name.active} "
-            f"active and {name.matched} matched answers{unread})"
-        )
+        unread = f", {name.unread} replies neither yes nor no" if name.unread else ""
+        skill = f"balanced accuracy {name.balanced_accuracy:.2f}, chance 0.5"
+        yield f"  name   {name.text} ({skill}, on {name.active} + {name.matched} answers{unread})"
     words = ", ".join(
         f'"{one.text}" {100 * one.active:.0f} % against {100 * one.inactive:.0f} %' for one in label.words[:4]
     )
