@@ -12,8 +12,10 @@ from torch.distributions import Categorical, kl_divergence
 from sarm_control.ppo.math import (
     explained_variance,
     gae,
+    group_standardised,
     kl_k1,
     kl_k3,
+    leave_one_out,
     length_mask,
     policy_loss,
     token_rewards,
@@ -134,3 +136,26 @@ def test_explained_variance_is_one_when_right_and_zero_when_constant() -> None:
     assert explained_variance(returns + 3, returns) == pytest.approx(1.0)
     assert explained_variance(torch.zeros(5), returns) == pytest.approx(0.0)
     assert explained_variance(returns, torch.ones(5)) == 0.0
+
+
+def test_oracle_critic_free_advantages_by_hand() -> None:
+    totals = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    expected = torch.tensor([1 - 4.0, 2 - 3.5, 6 - 1.5, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(leave_one_out(totals, 3), expected)
+    spread = torch.tensor([1.0, 2.0, 6.0]).std()
+    expected = torch.cat([(torch.tensor([1.0, 2.0, 6.0]) - 3) / (spread + 1e-4), torch.zeros(3)])
+    torch.testing.assert_close(group_standardised(totals, 3), expected)
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.floats(-50, 50), st.integers(0, 100))
+def test_property_a_constant_for_a_prompt_changes_no_critic_free_advantage(
+    group: int, prompts: int, constant: float, seed: int
+) -> None:
+    totals = torch.randn(prompts * group, generator=torch.Generator().manual_seed(seed))
+    shifted = totals.clone()
+    shifted[:group] += constant
+    for compare in (leave_one_out, group_standardised):
+        torch.testing.assert_close(compare(shifted, group), compare(totals, group), atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(
+            compare(totals, group).view(-1, group).sum(1), torch.zeros(prompts), atol=1e-4, rtol=0
+        )

@@ -65,11 +65,11 @@ def objective(policy: Policy, reward: RewardFunction) -> Objective:
     return Objective(float(start), float(reached), float(best))
 
 
-def trained(reward: RewardFunction) -> Policy:
+def trained(reward: RewardFunction, algorithm: str = "ppo") -> Policy:
     """42 steps with the step size lowered twice, so that the noise of sampling averages out."""
     policy = tiny_policy()
     for stage, (steps, rate) in enumerate(((25, 3e-3), (12, 1e-3), (5, 2e-4))):
-        settings = SETTINGS.model_copy(update={"learning_rate": rate, "seed": stage})
+        settings = SETTINGS.model_copy(update={"learning_rate": rate, "seed": stage, "algorithm": algorithm})
         trainer = Trainer(policy, reward, PROMPTS[:1], settings)
         if stage == 0:
             trainer.calibrate()
@@ -110,6 +110,14 @@ CONTROLS = {
 def test_ppo_closes_the_gap_to_the_optimum_of_an_arbitrary_reward() -> None:
     reward = TableReward(random_table(TOKENS))
     assert objective(trained(reward), reward).closed >= 0.97
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_critic_free_algorithms_close_the_gap(algorithm: str) -> None:
+    for reward in (TableReward(random_table(TOKENS)), sarm_reward(CONTROLS["all"])):
+        policy = trained(reward, algorithm)
+        assert objective(policy, reward).closed >= 0.97
+        assert not any(weight.any() for weight in policy.value_head.parameters()), "no critic is fitted"
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -172,7 +172,11 @@ class DataConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Proximal policy optimisation."""
+    """Proximal policy optimisation, or one of its critic-free relatives."""
+
+    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    """`ppo` has a value head and an advantage for each token; `rloo` and `grpo` compare an answer with the
+    others to its prompt, by leaving it out or in SDs. The KL is in the reward in all three."""
 
     steps: Count = Field(default=100, ge=0)
     """Rollout-and-update steps in all; the only key that may change on resume, upwards."""
@@ -243,7 +247,19 @@ class TrainingConfig(_Section):
                 "(prompts_per_step x answers_per_prompt)",
                 {"key": "minibatches", "minibatches": self.minibatches, "answers": self.answers_per_step},
             )
+        if not self.has_critic and self.answers_per_prompt < 2:
+            raise PydanticCustomError(
+                "disagreement",
+                "training.algorithm {algorithm} compares answers to the same prompt: "
+                "answers_per_prompt must be at least 2",
+                {"key": "answers_per_prompt", "algorithm": self.algorithm},
+            )
         return self
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a value head is fitted."""
+        return self.algorithm == "ppo"
 
     @property
     def answers_per_step(self) -> int:
@@ -274,7 +290,7 @@ class RunConfig(_Section):
     """What the policy is trained on."""
 
     training: TrainingConfig = TrainingConfig()
-    """Proximal policy optimisation."""
+    """Proximal policy optimisation, or one of its critic-free relatives."""
 
     checkpoints: CheckpointConfig = CheckpointConfig()
     """When the state of a run is saved."""

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from sarm_control.ppo.batches import MicroBatch
 from sarm_control.ppo.config import TrainingConfig
-from sarm_control.ppo.math import gae, kl_k1, kl_k3, length_mask, token_rewards, whiten
+from sarm_control.ppo.math import (
+    Advantages,
+    gae,
+    group_standardised,
+    kl_k1,
+    kl_k3,
+    leave_one_out,
+    length_mask,
+    token_rewards,
+    whiten,
+)
 from sarm_control.ppo.policy import Policy, TokenBatch
 from sarm_control.ppo.rollout import Rollout
 
@@ -27,8 +37,8 @@ class Experience:
         reference: log-probabilities of the frozen reference.
         entropy: nats.
         values: of the state each token was chosen in.
-        advantages: whitened over the whole batch.
-        returns: what the value head is fitted to.
+        advantages: of the algorithm; PPO's are whitened over the whole batch.
+        returns: what the value head is fitted to; nothing is fitted without a critic.
     """
 
     rollout: Rollout
@@ -70,7 +80,7 @@ def collect(
         rollout: N answers.
         scores: [N] terminal rewards.
         micro_batches: the micro-batches the update will use.
-        settings: temperature, KL weight, gamma and lambda.
+        settings: algorithm, temperature, KL weight, gamma and lambda.
     """
     mask = length_mask(rollout.lengths, max(rollout.lengths))
     logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
@@ -85,9 +95,22 @@ def collect(
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
     rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
-    estimate = gae(rewards, values, mask, settings.gamma, settings.lam)
-    advantages = whiten(estimate.advantages, mask)
-    return Experience(rollout, mask, logprobs, reference, entropy, values, advantages, estimate.returns)
+    estimate = advantages_of(rewards, values, mask, settings)
+    return Experience(rollout, mask, logprobs, reference, entropy, values, *estimate)
+
+
+def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, settings: TrainingConfig) -> Advantages:
+    """The advantages of the algorithm, [N, T].
+
+    PPO gives every token its own, whitened over the batch; RLOO and GRPO give all tokens of an answer the
+    answer's, compared with the other answers to its prompt.
+    """
+    if settings.algorithm == "ppo":
+        estimate = gae(rewards, values, mask, settings.gamma, settings.lam)
+        return Advantages(whiten(estimate.advantages, mask), estimate.returns)
+    compare = leave_one_out if settings.algorithm == "rloo" else group_standardised
+    of_answers = compare(rewards.sum(dim=1), settings.answers_per_prompt)
+    return Advantages(torch.where(mask, of_answers[:, None], 0.0), values)
 
 
 def _ids(rollout: Rollout, rows: MicroBatch) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

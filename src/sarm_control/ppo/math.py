@@ -1,7 +1,8 @@
-"""The arithmetic of PPO: advantages, whitening, losses, KL estimates.
+"""The arithmetic of PPO and of its critic-free relatives: advantages, whitening, losses, KL estimates.
 
 Pure functions of tensors; nothing here logs or reads settings. Source: Schulman et al., PPO
-(arXiv 1707.06347) and GAE (arXiv 1506.02438); KL estimates: joschu.net/blog/kl-approx.html.
+(arXiv 1707.06347) and GAE (arXiv 1506.02438); RLOO (arXiv 2402.14740); GRPO (arXiv 2402.03300); KL
+estimates: joschu.net/blog/kl-approx.html.
 
 Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line
 (row after row). An answer's tokens are its first `lengths[n]` columns; the rest is padding.
@@ -76,6 +77,30 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         next_advantage = torch.where(mask[:, t], delta + gamma * lam * next_advantage, 0.0)
         advantages[:, t], next_value = next_advantage, values[:, t]
     return Advantages(advantages, torch.where(mask, advantages + values, 0.0))
+
+
+def leave_one_out(totals: Tensor, group: int) -> Tensor:
+    """RLOO: [N] what each answer got above the mean of the other answers to its prompt.
+
+    Args:
+        totals: [N] reward of each answer, KL included; the answers to a prompt are `group` rows in a line.
+        group: answers to each prompt, at least 2.
+    """
+    grouped = totals.float().view(-1, group)
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)
+    return (grouped - others).flatten()
+
+
+def group_standardised(totals: Tensor, group: int) -> Tensor:
+    """GRPO: [N] each answer's distance from its prompt's mean, in SDs (unbiased, + 1e-4) of its prompt.
+
+    Args:
+        totals: [N] as in `leave_one_out`.
+        group: answers to each prompt, at least 2.
+    """
+    grouped = totals.float().view(-1, group)
+    centred = grouped - grouped.mean(dim=1, keepdim=True)
+    return (centred / (grouped.std(dim=1, keepdim=True) + 1e-4)).flatten()
 
 
 def whiten(values: Tensor, mask: Tensor) -> Tensor:

@@ -79,10 +79,11 @@ def _adapters(config: RunConfig) -> str:
 
 def _work(training: TrainingConfig, prompts: int) -> str:
     drawn = training.steps * training.prompts_per_step
+    by = "" if training.has_critic else f" by {training.algorithm.upper()}"
     return (
         f"{training.steps} steps of {training.answers_per_step} answers "
         f"({training.prompts_per_step} prompts x {training.answers_per_prompt}, "
-        f"up to {training.max_new_tokens} tokens); "
+        f"up to {training.max_new_tokens} tokens){by}; "
         f"{prompts} prompts, each used about {drawn / prompts:.1f} times"
     )
 

@@ -112,7 +112,7 @@ class Trainer:
         with clock("controls"):
             self.reward.learn(rewards)
         self.done = step
-        metrics = {**_answer_metrics(experience), **update, **rewards.means()}
+        metrics = {**_answer_metrics(experience, critic=settings.has_critic), **update, **rewards.means()}
         return StepReport(step, metrics, clock.seconds(sum(rollout.lengths)), _samples(rollout, rewards))
 
     def state(self) -> TrainerState:
@@ -167,12 +167,13 @@ class _Clock:
         return {**self._seconds, **rates}
 
 
-def _answer_metrics(experience: Experience) -> dict[str, float]:
+def _answer_metrics(experience: Experience, *, critic: bool) -> dict[str, float]:
     rollout, mask = experience.rollout, experience.mask
+    explained = explained_variance(experience.values[mask], experience.returns[mask])
     return {
         **experience.kl_metrics(),
         "policy/entropy": float(experience.entropy[mask].mean()),
-        "value/explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
+        **({"value/explained_variance": explained} if critic else {}),
         "answers/length": sum(rollout.lengths) / len(rollout),
         "answers/ended": sum(rollout.ended) / len(rollout),
     }

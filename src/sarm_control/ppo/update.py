@@ -31,16 +31,19 @@ class _Sums:
     value_norm: float = 0.0
     ratio_first: float | None = None
 
-    def metrics(self) -> dict[str, float]:
-        return {
+    def metrics(self, *, critic: bool) -> dict[str, float]:
+        of_policy = {
             "policy/loss": self.policy / self.tokens,
             "policy/approx_kl": self.approx_kl / self.tokens,
             "policy/clip_fraction": self.clipped / self.tokens,
             "policy/grad_norm": self.policy_norm / self.updates,
             "policy/ratio_first": self.ratio_first or 0.0,
+        }
+        of_value = {
             "value/loss": self.value / self.tokens,
             "value/grad_norm": self.value_norm / self.updates,
         }
+        return {**of_policy, **(of_value if critic else {})}
 
 
 class Updater:
@@ -73,7 +76,7 @@ class Updater:
         for epoch in range(settings.epochs):
             for i in epoch_order(len(plan), seed=settings.seed, step=step, epoch=epoch):
                 self._minibatch(experience, plan[i], sums, step)
-        return sums.metrics()
+        return sums.metrics(critic=settings.has_critic)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """AdamW's moments, named after the weights."""
@@ -104,7 +107,8 @@ class Updater:
             loss = self._loss(experience, rows, sums)
             (loss / tokens).backward()
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
-        sums.value_norm += self._clip(self.policy.value_head.parameters(), step)
+        if self.settings.has_critic:
+            sums.value_norm += self._clip(self.policy.value_head.parameters(), step)
         sums.updates += 1
         sums.tokens += tokens
         self.optimizer.step()
@@ -118,12 +122,14 @@ class Updater:
             for table in (experience.logprobs, experience.advantages, experience.values, experience.returns)
         )
         ours = policy_loss(stats.logprobs, old, advantages, settings.clip)
-        value = value_loss(stats.values, values, returns, settings.value_clip)
         if sums.ratio_first is None:
             sums.ratio_first = float((stats.logprobs.detach() - old).exp().sub(1).abs().max())
         sums.policy += float(ours.loss.detach())
         sums.clipped += float(ours.clipped)
         sums.approx_kl += float(ours.approx_kl)
+        if not settings.has_critic:
+            return ours.loss
+        value = value_loss(stats.values, values, returns, settings.value_clip)
         sums.value += float(value.detach())
         return ours.loss + settings.value_coef * value
 
