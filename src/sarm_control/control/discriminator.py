@@ -194,7 +194,7 @@ class Discriminator:
         """Everything learnt, as arrays; the buffer itself is named by its digest only."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
         learnt = self._learnt
-        told = [np.full(len(b.z), np.nan) if b.told is None else b.told for b in self._window]
+        told = [np.zeros(len(batch.z)) if batch.told is None else batch.told for batch in self._window]
         parameters = (
             np.zeros(0)
             if learnt is None
@@ -204,6 +204,7 @@ class Discriminator:
             "human_kl.parameters": parameters,
             "human_kl.window": np.concatenate([empty, *(batch.z for batch in self._window)]),
             "human_kl.window_log_ratios": np.concatenate([np.zeros(0), *told]),
+            "human_kl.window_told": np.array([batch.told is not None for batch in self._window], np.uint8),
             "human_kl.window_lengths": np.array([len(batch.z) for batch in self._window], dtype=np.int64),
             "human_kl.buffer": np.frombuffer(self.human.digest, dtype=np.uint8).copy(),
         }
@@ -215,7 +216,7 @@ class Discriminator:
             TrainingError: the arrays are missing or belong to another human buffer.
         """
         try:
-            parameters, window, told, lengths, digest = (arrays[name] for name in self.state_dict())
+            parameters, window, told, known, lengths, digest = (arrays[name] for name in self.state_dict())
         except KeyError as error:
             raise TrainingError(f"the saved control state has no {error.args[0]}") from error
         if digest.tobytes() != self.human.digest:
@@ -225,7 +226,8 @@ class Discriminator:
             )
         ends = np.cumsum(lengths)[:-1]
         rows = zip(np.split(window.astype(np.float32), ends), np.split(told, ends), strict=True)
-        self._window = [_Batch(z, None if np.isnan(t).any() else t) for z, t in rows] if len(lengths) else []
+        batches = [_Batch(z, t if k else None) for (z, t), k in zip(rows, known, strict=False)]
+        self._window = batches if len(lengths) else []
         if len(parameters):
             *weight, intercept, slope, variance, accuracy = parameters.tolist()
             self._learnt = _Learnt(LogRatio(np.array(weight), intercept), slope, variance, accuracy)
