@@ -56,6 +56,30 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_without_edits_a_subset_alone_is_scored_and_shown(
+    tiny_sarm_folder, reward_bench_file, tmp_path, stored
+):
+    """Oracle: the rows of that subset in a file of their own."""
+    own = write(
+        tmp_path / "alone.jsonl", [row for row in reward_bench_rows() if row["subset"] in ("Ties", "Math")]
+    )
+    model = ("--model", tiny_sarm_folder)
+    if stored:
+        for file in (own, reward_bench_file):
+            assert main(["latents", str(file), *map(str, model), "-o", str(file.with_suffix(""))]) == 0
+    for name, data, words in (
+        ("own", own, ()),
+        ("subset", reward_bench_file, ("--subset", "ties", "--subset", "Math")),
+    ):
+        place = data.with_suffix("") if stored else data
+        words = (*words, "--json", tmp_path / name)
+        assert run(*model, "--benchmark", "reward-bench-2", "--data", place, *words) == 0
+    found = [json.loads((tmp_path / name).read_text()) for name in ("own", "subset")]
+    assert found[0] == found[1]
+    assert {one["name"] for one in found[1]["subsets"]} == {"Math", "Ties"}
+
+
 def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     tiny_sarm, tiny_sarm_folder, tmp_path, capsys
 ):

@@ -98,12 +98,22 @@ def evaluate(
             build(to_score).units_of(request.subset)
             checks.append(self_check(flags.load(), to_score))
 
+    def of_subset(rows: "Sequence[Row]") -> list[bool]:
+        benchmark = build(rows)
+        first_answers = np.cumsum([0, *(len(row.answers) for row in rows)])[:-1]
+        kept: list[bool] = _target(benchmark, request.subset)[
+            benchmark.unit_of_answer[first_answers]
+        ].tolist()
+        return kept
+
     sources = read_parts(
         [paths, *([request.complement] if request.complement else [])],
         flags,
         want={"pair", "answer", "candidates"},
         aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",
         check=check,
+        # With edits the other subsets are the complement; without, nobody asked for them.
+        keep=of_subset if request.subset and given.latents == [] else None,
     )
     own, data = sources[0].scored_rows, _joined(sources)
     benchmark = build(own.rows)
@@ -114,17 +124,15 @@ def evaluate(
     edited = rewards + edit_delta(own.scored, edits) if edits else None
     lengths = own.scored.lengths.astype(np.float64)
     results = benchmark_results(benchmark, rewards, lengths, edited, seed=request.seed)
-    target = (
-        benchmark.units_of(request.subset) if request.subset else np.ones(len(benchmark.units), dtype=bool)
-    )
     moved = None
     if edits:
+        target = _target(benchmark, request.subset)
         moved = steering(data, benchmark, target, edits, sets=request.sets, seed=request.seed)
     return Evaluation(sources[0].model, benchmark, data, found, results, edits, moved)
 
 
 def _target(benchmark: Benchmark, subset: Sequence[str]) -> NDArray[np.bool_]:
-    """[U] the units that the edits are meant for: all of them when no subset is named."""
+    """[U] the units that are asked for: all of them when no subset is named."""
     return benchmark.units_of(subset) if subset else np.ones(len(benchmark.units), dtype=bool)
 
 

@@ -107,6 +107,7 @@ def read_parts(
     latents: Sequence[int] | None = None,
     aside: Callable[[Path], Path | None] = lambda _: None,
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
+    keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
 ) -> list[Source]:
     """As `read_scored`, for several sets of paths: everything is read before anything is scored.
 
@@ -117,9 +118,12 @@ def read_parts(
         latents: see `read_scored`.
         aside: where the rows of a file that cannot be used go; None stops at the first of them.
         check: called with all rows before the model is loaded; raises when they cannot be used.
+        keep: called with the rows of the first set before `check`: which of them to go on with.
     """
     read = [[_read(path, want, latents, aside) for path in paths] for paths in parts]
     everything = [one for paths in read for one in paths]
+    if keep is not None:
+        _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     check([row for one in everything for row in one.rows])
     _score(everything, flags)
     _check_heads(everything, flags)
@@ -173,6 +177,19 @@ def _read(
             hint="make the folder from rows of that kind",
         )
     return _Read(path, found.rows, found.scored, folder.manifest.model)
+
+
+def _keep(read: Sequence[_Read], kept: Sequence[bool]) -> None:
+    """Leaves the other rows out, and their scores where there are some already."""
+    import numpy as np
+
+    flags = iter(kept)
+    for one in read:
+        rows = [(row, next(flags)) for row in one.rows]
+        one.rows = [row for row, wanted in rows if wanted]
+        if one.scored is not None:
+            answers = np.repeat([wanted for _, wanted in rows], [len(row.answers) for row, _ in rows])
+            one.scored = one.scored.take(np.flatnonzero(answers))
 
 
 def _score(read: Sequence[_Read], flags: ModelFlags) -> None:

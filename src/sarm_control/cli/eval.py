@@ -23,7 +23,8 @@ Data = Annotated[
 Subsets = Annotated[
     list[str] | None,
     Parameter(
-        help="Subset that the edits are meant for; may be repeated. All other rows are the complement."
+        help="Subset to look at, may be repeated. With edits: the one they are meant for; all other rows "
+        "are the complement."
     ),
 ]
 
