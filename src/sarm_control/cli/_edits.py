@@ -1,6 +1,5 @@
 """Edits on the command line: spelled out, from files, or for the latents of a discovery."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -28,7 +27,6 @@ EditsFile = Annotated[
 ]
 
 _NO_EDIT = 'no edit was given; try --edit "9:max=2" or --edits-file edits.json'
-_OF_LIST = re.compile(r"@?(?P<list>[^#]+#\w+(?:\[[^\]]*\])?)(?P<operation>[=:].*)?")
 
 
 class GivenEdits(NamedTuple):
@@ -69,13 +67,14 @@ class GivenEdits(NamedTuple):
         from sarm_control.control.edit_files import check_head
         from sarm_control.control.edits import check_one_edit_each
         from sarm_control.control.specs import check_exists
+        from sarm_control.ppo.listed_edits import edits_of_list
 
         edits = list(self.specs)
         if self.file is not None and self.content is not None:
             check_head(self.file, self.content.head, fingerprint)
             edits = [*self.content.edits, *edits]
         for text in self.listed:
-            edits += _edits_of_list(text, fingerprint)
+            edits += edits_of_list(text, fingerprint).edits
         for edit in edits:
             check_exists(edit.latent, size)
         check_one_edit_each(edits)
@@ -100,15 +99,3 @@ def read_edits(specs: Sequence[str] | None, file: Path | None, *, required: bool
     if required and not (parsed or listed or (content is not None and content.edits)):
         raise ConfigError(_NO_EDIT.partition("; ")[0], hint=_NO_EDIT.partition("; ")[2])
     return GivenEdits(parsed, listed, file, content)
-
-
-def _edits_of_list(text: str, fingerprint: str) -> "list[Edit]":
-    """`@features.json#harms[:3]:*0.5`: the operation on each latent of that part, or their removal."""
-    from sarm_control.control.edits import parse_edit
-    from sarm_control.discovery.features import select
-
-    found = _OF_LIST.fullmatch(text.strip())
-    if found is None:
-        raise ConfigError(f"{text!r} is not an edit", hint="write it like @features.json#harms[:3]=0")
-    operation = found["operation"] or "=0"
-    return [parse_edit(f"{one.latent}{operation}") for one in select(found["list"], fingerprint)]

@@ -40,7 +40,11 @@ class RunFlags:
         Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
     ] = None
     edit: Annotated[
-        list[str] | None, Parameter(help="Edit of a latent, may be repeated: 12345=0, 12345:max=2.")
+        list[str] | None,
+        Parameter(
+            help="Edit of a latent, may be repeated: 12345=0, 12345:max=2. "
+            "For latents of a discovery: @features.json#harms[:3]=0."
+        ),
     ] = None
     edits_file: Annotated[
         Path | None, Parameter(help="File of edits, as sarm probe --save-edits writes it (reward.edits).")

@@ -122,7 +122,8 @@ class RewardConfig(_Section):
     """Hub id or folder of a SARM; `lab` is the embedded one."""
 
     edits: Annotated[tuple[Annotated[Edit, BeforeValidator(_edit)], ...], AfterValidator(_edits_agree)] = ()
-    """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`."""
+    """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`; for latents of a
+    discovery `@features.json#harms[:3]=0`."""
 
     penalties: Annotated[
         tuple[Annotated[Penalty, BeforeValidator(_penalty)], ...], AfterValidator(_penalties_agree)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from sarm_control.errors import ConfigError
 from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.listed_edits import with_listed_edits
 from sarm_control.ppo.yaml_config import Document, Path_, dotted, merge, parse_setting, read_document
 
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
@@ -46,11 +47,12 @@ def with_settings(config: RunConfig, texts: Sequence[str]) -> RunConfig:
 
 
 def validate(document: Document) -> RunConfig:
-    """Checks every key, type and bound.
+    """Checks every key, type and bound; edits of a discovery's lists are spelled out.
 
     Raises:
         ConfigError: one line for each mistake.
     """
+    document = with_listed_edits(document)
     try:
         return RunConfig.model_validate(document.values)
     except ValidationError as error:
