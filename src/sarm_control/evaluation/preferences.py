@@ -65,9 +65,9 @@ def _checked_rows(chosen: Scores, rejected: Scores) -> list[tuple[NDArray[np.flo
         raise DataError(f"{len(chosen)} rows of chosen scores but {len(rejected)} rows of rejected scores")
     rows = []
     for number, (good, bad) in enumerate(zip(chosen, rejected, strict=True)):
-        if not len(good) or not len(bad):
-            raise DataError(f"row {number}: needs at least one chosen and one rejected score")
         pair = np.asarray(good, dtype=np.float64), np.asarray(bad, dtype=np.float64)
+        if not pair[0].size or not pair[1].size:
+            raise DataError(f"row {number}: needs at least one chosen and one rejected score")
         if not (np.isfinite(pair[0]).all() and np.isfinite(pair[1]).all()):
             raise DataError(f"row {number}: a score is not finite")
         rows.append(pair)

@@ -19,8 +19,8 @@ from sarm_control.evaluation.comparison import Columns, control_columns
 from sarm_control.evaluation.ledger import Floats
 from sarm_control.ppo.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
 from sarm_control.ppo.config import RunConfig
-from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.demonstrations import human_buffer
+from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.run import HUMAN
 from sarm_control.ppo.run_folder import read_run_config
 from sarm_control.sarm.reward_model import RewardModel

@@ -16,4 +16,3 @@ def gather(scored: Scored) -> Scored:
     parts: list[Scored | None] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, scored)
     return Scored.concatenate([part for part in parts if part is not None])
-
