@@ -59,7 +59,7 @@ def label(
     max_length: MaxLength = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Say what called latents may mean: words, examples and, if asked for, a tested name.
+    """Say what called latents may mean: words, examples, a tested name.
 
     Words are those that set answers with the latent active apart from matched answers without it. With
     --endpoint a language model gives a name from half of the examples and is tested on the other half.
