@@ -68,7 +68,7 @@ def eval(
     json_file: Annotated[Path | None, Parameter(name="--json", help="The results as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
-    """Evaluate a reward model on RewardBench 2 or RM-Bench, by their own rules.
+    """Evaluate a reward model by the rules of RewardBench 2 or RM-Bench.
 
     A self-check of the model comes first. Then every subset with intervals, beside what chance and
     length alone would get. With edits: figures before and after, flips with their exact test, rewards of

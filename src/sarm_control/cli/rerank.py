@@ -59,7 +59,7 @@ def rerank(
     json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
-    """Choose among candidates with and without edits: who wins, and what the winner is like.
+    """Choose among candidates, with and without edits: who wins?
 
     One scoring pass, then algebra: how often the winner changes, in which direction (length, chosen in
     pairs, columns of your own), and the attribute expected of the best of N candidates, exactly, with
