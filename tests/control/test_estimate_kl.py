@@ -55,14 +55,14 @@ def test_property_the_order_of_rows_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     plain, shuffled = estimate_kl(policy, human), estimate_kl(rng.permutation(policy), rng.permutation(human))
     np.testing.assert_allclose(
-        [shuffled.value, shuffled.low, shuffled.auc], [plain.value, plain.low, plain.auc], atol=1e-5
+        [shuffled.value, shuffled.low, shuffled.auc], [plain.value, plain.low, plain.auc], atol=1e-4
     )
 
 
 @given(st.integers(0, 20))
 @settings(max_examples=5)
 def test_property_swapping_the_samples_flips_the_sign_of_every_row(seed: int) -> None:
-    policy, human = sparse(0.7, width=4, n=80, seed=seed)
+    policy, human = sparse(0.7, width=4, n=400, seed=seed)
     there, back = estimate_kl(policy, human), estimate_kl(human, policy)
     np.testing.assert_allclose(there.log_ratio, -back.human_log_ratio, rtol=0.05, atol=0.05)
     np.testing.assert_allclose(there.human_log_ratio, -back.log_ratio, rtol=0.05, atol=0.05)

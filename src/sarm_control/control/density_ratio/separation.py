@@ -26,7 +26,8 @@ def area_under_curve(policy: Array, human: Array) -> float:
     """The probability that a policy row has a larger log ratio than a human row; ties count half."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.concatenate([policy, human]))[: len(policy)]
+    # equal rows tie, whatever the order in which sums were rounded
+    ranks = rankdata(np.round(np.concatenate([policy, human]), 8))[: len(policy)]
     return float((ranks.mean() - 0.5 * (len(policy) + 1)) / len(human))
 
 
