@@ -28,6 +28,7 @@ from sarm_control.seeds import numpy_generator
 
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_MOST = 256
+_LEAST_FOR_A_SLOPE = 8
 _NOTHING_KNOWN = {"kl": 0.0, "kl_low": 0.0, "kl_high": 0.0, "accuracy": 0.5, "auc": 0.5, "saturated": 0.0}
 
 
@@ -163,7 +164,12 @@ class Discriminator:
         }
 
     def _slope(self, policy: Array, counts: Array) -> float:
-        """From rows scored before they were learnt from; at first from a fit on every other row."""
+        """From rows scored before they were learnt from; at first from a fit on every other row.
+
+        1 where fewer than 8 human rows are held out: they could not tell noise from a difference.
+        """
+        if len(self._held_out) < _LEAST_FOR_A_SLOPE:
+            return 1.0
         known = [batch for batch in self._window if batch.told is not None]
         if known and self._learnt is not None:
             told = np.concatenate([batch.told for batch in known if batch.told is not None])
