@@ -14,6 +14,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    SkipBadRows,
 )
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress
@@ -53,10 +54,7 @@ def discover(
     evidence: EvidenceFlags = _EVIDENCE,
     controls: ControlFlags = _CONTROLS,
     top: Top = 10,
-    skip_bad_rows: Annotated[
-        Path | None,
-        Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
-    ] = None,
+    skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,

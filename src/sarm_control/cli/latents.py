@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
@@ -60,10 +60,7 @@ def latents(
     ] = "processes",
     as_human: AsHuman = False,
     disjoint_from: DisjointFrom = None,
-    skip_bad_rows: Annotated[
-        Path | None,
-        Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
-    ] = None,
+    skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,

@@ -34,6 +34,15 @@ class _Point(NamedTuple):
     step: Array
 
 
+class _Curvature(NamedTuple):
+    """Per row the signed logit, the probability of the wrong side, the scaled features; and the Hessian."""
+
+    margin: Array
+    wrong: Array
+    scaled: Array
+    hessian: Array
+
+
 class _Problem(NamedTuple):
     design: Array
     sign: Array
@@ -44,13 +53,9 @@ class _Problem(NamedTuple):
 
     def at(self, theta: Array) -> _Point:
         """Loss, gradient and Newton step; the step uses the curvature without the Jeffreys term."""
-        margin = self.sign * (self.design @ theta + self.offset)
-        wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
+        margin, wrong, scaled, hessian = self.curvature(theta)
         loss = float((self.counts * np.logaddexp(0.0, -margin)).sum() + 0.5 * (self.ridge * theta**2).sum())
         pull = self.counts * self.sign * wrong
-        scaled = self.design * np.sqrt(self.counts * wrong * (1.0 - wrong))[:, None]
-        hessian = scaled.T @ scaled
-        hessian.flat[:: len(theta) + 1] += self.ridge + _JITTER
         inverse = np.linalg.inv(hessian)
         if self.jeffreys:
             loss -= float(np.log(np.diag(np.linalg.cholesky(hessian))).sum())
@@ -58,6 +63,15 @@ class _Problem(NamedTuple):
             pull = pull + leverage * self.sign * (wrong - 0.5)
         gradient = -self.design.T @ pull + self.ridge * theta
         return _Point(loss, gradient, inverse @ gradient)
+
+    def curvature(self, theta: Array) -> _Curvature:
+        """What the logistic loss is like around theta."""
+        margin = self.sign * (self.design @ theta + self.offset)
+        wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
+        scaled = self.design * np.sqrt(self.counts * wrong * (1.0 - wrong))[:, None]
+        hessian = scaled.T @ scaled
+        hessian.flat[:: len(theta) + 1] += self.ridge + _JITTER
+        return _Curvature(margin, wrong, scaled, hessian)
 
 
 def fit_log_ratio(
@@ -118,15 +132,10 @@ def mean_variance(
     """
     held = np.ones(len(policy)) if counts is None else counts
     problem = _problem(policy, human, held, l2, False)
-    theta = np.append(ratio.weight, ratio.intercept)
-    margin = problem.sign * (problem.design @ theta + problem.offset)
-    wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
-    scaled = problem.design * np.sqrt(problem.counts * wrong * (1.0 - wrong))[:, None]
-    hessian = scaled.T @ scaled
-    hessian.flat[:: len(theta) + 1] += problem.ridge + _JITTER
+    around = problem.curvature(np.append(ratio.weight, ratio.intercept))
     mean = np.average(problem.design[: len(policy)], axis=0, weights=held)
-    direction = np.linalg.solve(hessian, mean)
-    return float(((problem.counts * wrong * (problem.design @ direction)) ** 2).sum())
+    direction = np.linalg.solve(around.hessian, mean)
+    return float(((problem.counts * around.wrong * (problem.design @ direction)) ** 2).sum())
 
 
 @dataclass(frozen=True)
