@@ -88,22 +88,30 @@ def _run(settings: "RunConfig", folder: Path, *, resume: bool, overwrite: bool) 
 
     data = settings.data
     inputs = [data.prompts, *([data.human] if data.human else []), *data.exclude]
-    start = start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+    start: Start | None = None
+    try:
+        # An interrupt here would leave a folder nobody knows of, or surface as a broken import.
+        with uninterrupted():
+            start = start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+            from sarm_control.ppo.run import run_training
+        _tell(start, settings.training.steps)
+        return run_training(settings, start, progress=progress)
+    except KeyboardInterrupt:
+        if start is None:
+            raise
+        raise KeyboardInterrupt(_interrupted(start.folder, settings.training.steps)) from None
+    except SarmError as error:
+        if start is not None:
+            _give_back_the_name(start, error)
+        raise
+
+
+def _tell(start: "Start", steps: int) -> None:
     for note in start.notes:
         say(note)
     if start.checkpoint is not None:
-        say(f"resuming {folder} after step {start.step}")
-    start.folder.listener = _step_line(settings.training.steps)
-    try:
-        # An interrupt inside the import of a compiled module surfaces as a broken import.
-        with uninterrupted():
-            from sarm_control.ppo.run import run_training
-        return run_training(settings, start, progress=progress)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(start.folder, settings.training.steps)) from None
-    except SarmError as error:
-        _give_back_the_name(start, error)
-        raise
+        say(f"resuming {start.folder.path} after step {start.step}")
+    start.folder.listener = _step_line(steps)
 
 
 def _give_back_the_name(start: "Start", error: SarmError) -> None:
