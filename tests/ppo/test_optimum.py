@@ -16,8 +16,9 @@ from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.config import TrainingConfig
+from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.reward import RewardFunction, Rewards, SarmReward
+from sarm_control.ppo.reward import RewardFunction, SarmReward
 from sarm_control.ppo.trainer import Trainer
 
 from .tiny import PROMPTS, TableReward, TableSarm, all_answers, answer_logprobs, random_table, tiny_policy

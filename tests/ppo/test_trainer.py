@@ -19,8 +19,9 @@ from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
 from sarm_control.ppo.checkpoint import load_checkpoint, save_checkpoint
 from sarm_control.ppo.config import LoraConfig, PolicyConfig, TrainingConfig
+from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.reward import Rewards, SarmReward
+from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import Rollout, encode_prompts
 from sarm_control.ppo.trainer import Trainer
 from sarm_control.sarm.reward_model import RewardModel

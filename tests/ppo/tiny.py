@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sarm_control.conversation import ChatTemplate
+from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.reward import Rewards
 from sarm_control.ppo.rollout import PromptRow, Rollout
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import SparseLatents

@@ -8,46 +8,20 @@ Shapes: `N` answers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
-from sarm_control.control.specs import in_sd
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
+from sarm_control.ppo.pay import Array, PayRule, Rewards
 from sarm_control.ppo.rollout import Rollout
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
-
-Array = NDArray[np.float64]
-TOTAL, MISSING_END = "reward/total", "reward/missing_end"
-
-
-@dataclass(frozen=True, eq=False)
-class Rewards:
-    """What N answers were paid.
-
-    Args:
-        scores: [N] float64, the terminal reward PPO sees.
-        columns: metric name -> [N] signed parts in reward units; all but `reward/total` sum to it.
-        metrics: further numbers of the batch, such as `latent/<id>/rate`.
-        scored: the latents behind the rewards, for what learns from them.
-    """
-
-    scores: Array
-    columns: Mapping[str, Array]
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    scored: Scored | None = None
-
-    def means(self) -> dict[str, float]:
-        """The mean of every column, and the further numbers."""
-        return {**self.metrics, **{name: float(column.mean()) for name, column in self.columns.items()}}
 
 
 class RewardFunction(Protocol):
@@ -103,7 +77,7 @@ class SarmReward:
         self.seed = seed
         self.learner = controls.start(human, seed)
         self.statistics: ReferenceStatistics | None = None
-        self._resolved = controls
+        self._rule = PayRule(controls)
 
     def calibrate(self, rollout: Rollout) -> None:
         """Freezes the reference statistics; what learns sees the reference's latents first."""
@@ -122,12 +96,7 @@ class SarmReward:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
         scored = self._scored(rollout)
         check_finite(scored.rewards.astype(np.float64), rollout, "the reward")
-        shaped = self._resolved.shape(scored, self.learner)
-        missing = np.where(np.asarray(rollout.ended), 0.0, -self._missing_end_charge(self.statistics))
-        total = shaped.total + missing
-        columns = {**shaped.columns(), MISSING_END: missing, TOTAL: total}
-        scale = self.statistics.sd if self.standardize else 1.0
-        return Rewards((total - self.statistics.mean) / scale, columns, shaped.info, scored)
+        return self._rule.pay(scored, self.learner)
 
     def learn(self, rewards: Rewards) -> None:
         """Lets the human-KL discriminator and the target rates learn from a scored batch."""
@@ -163,13 +132,9 @@ class SarmReward:
 
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics
-        self._resolved = self.controls.resolve(statistics)
+        self._rule = PayRule.of(self.controls, self.missing_end, statistics, standardize=self.standardize)
         # again: a target rate counts firings above a threshold that is a number only now
-        self.learner = self._resolved.start(self.human, self.seed)
-
-    def _missing_end_charge(self, statistics: ReferenceStatistics) -> float:
-        in_sds = in_sd(self.missing_end, "missing_end_penalty")
-        return float(self.missing_end) if in_sds is None else in_sds * statistics.sd
+        self.learner = self._rule.controls.start(self.human, self.seed)
 
 
 def check_finite(values: Array, rollout: Rollout, what: str) -> None:

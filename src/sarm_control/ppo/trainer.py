@@ -22,8 +22,9 @@ from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
 from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.experience import Experience, collect
 from sarm_control.ppo.math import explained_variance
+from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.reward import RewardFunction, Rewards, check_finite
+from sarm_control.ppo.reward import RewardFunction, check_finite
 from sarm_control.ppo.rollout import PromptRow, Rollout, sample_answers
 from sarm_control.ppo.update import Updater
 
