@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.errors import ConfigError, DataError
+from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.files import write_json
 from sarm_control.sarm.scored import Scored
 
@@ -64,6 +64,18 @@ class ReferenceStatistics:
                 hint="compute them with ReferenceStatistics.from_scored(scored, controls.quantile_latents())",
             )
         return float(np.quantile(self.latents[latent], level))
+
+    def check(self, fingerprint: str) -> None:
+        """Refuses another head.
+
+        Raises:
+            ModelError: naming both heads.
+        """
+        if self.fingerprint != fingerprint:
+            raise ModelError(
+                f"reference statistics of head {self.fingerprint}, but this reward model has {fingerprint}",
+                hint="score the reference answers with this reward model",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back exactly."""

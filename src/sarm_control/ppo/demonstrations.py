@@ -56,7 +56,7 @@ def human_buffer(
     if term is None or config.data.human is None:
         return None
     own = kept.is_file()
-    buffer = _buffer(kept if own else config.data.human, term.latents, model, progress)
+    buffer = read_demonstrations(kept if own else config.data.human, term.latents, model, progress)
     buffer.check(model.fingerprint)
     buffer.check_latents(term.latents)
     buffer.check_size(config.training.answers_per_step)
@@ -65,9 +65,24 @@ def human_buffer(
     return buffer
 
 
-def _buffer(
-    path: Path, latents: tuple[int, ...], model: "RewardModel", progress: ProgressFactory
+def read_demonstrations(
+    path: Path,
+    latents: tuple[int, ...],
+    model: "RewardModel",
+    progress: ProgressFactory = no_progress,
 ) -> HumanBuffer:
+    """The buffer of a file of demonstrations.
+
+    Args:
+        path: rows, a latents folder or a human buffer.
+        latents: to compare on; empty lets the demonstrations choose.
+        model: scores rows; the others have to be of its head.
+        progress: shows the scoring of rows.
+
+    Raises:
+        DataError: rows or a folder that cannot be used.
+        ConfigError: a folder of other latents.
+    """
     if path.suffix == _BUFFER:
         return HumanBuffer.load(path)
     if path.is_dir():
