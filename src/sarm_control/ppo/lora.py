@@ -1,9 +1,10 @@
-"""LoRA adapters through peft: put on, merged for saving, saved on their own."""
+"""LoRA adapters through peft: put on, switched, merged for saving, saved on their own."""
 
 import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ from sarm_control.errors import ConfigError, MissingExtraError
 from sarm_control.ppo.config import LoraConfig
 
 if TYPE_CHECKING:
+    from peft import LoraConfig as PeftConfig
     from transformers import PreTrainedModel
+
+POLICY, CRITIC = "default", "critic"
 
 
 def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
@@ -23,6 +27,70 @@ def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
         MissingExtraError: peft is not installed.
         ConfigError: a target that is not the name of a linear module.
     """
+    peft = _peft()
+    with _seeded(base, config, seed):
+        return _without_casts(peft.get_peft_model(base, _settings(config, "CAUSAL_LM")))
+
+
+def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
+    """A second adapter on the same base; the first stays the one in use, and both are trained."""
+    with _seeded(model, config, seed):
+        model.add_adapter(CRITIC, _settings(config, "CAUSAL_LM"))
+    _without_casts(model)
+    for weight in adapter_weights(model).values():
+        weight.requires_grad_(True)
+
+
+def inject_adapter(model: "PreTrainedModel", config: LoraConfig, seed: int) -> None:
+    """Adapters inside a decoder without a language-modelling head; all its other weights are frozen."""
+    peft = _peft()
+    with _seeded(model, config, seed):
+        peft.inject_adapter_in_model(_settings(config, None), model, adapter_name=CRITIC)
+    _without_casts(model)
+
+
+def adapter_weights(model: Any, name: str = CRITIC) -> dict[str, torch.nn.Parameter]:
+    """The weights of one adapter, by their names in the model."""
+    return {key: weight for key, weight in model.named_parameters() if f".{name}." in key and "lora_" in key}
+
+
+@contextlib.contextmanager
+def active_adapter(model: Any, name: str | None = CRITIC) -> Iterator[None]:
+    """The model with another of its adapters in use, or with none; which weights are trained stays.
+
+    peft's own switches freeze what they switch off, and a gradient is taken after its pass: a frozen
+    weight would then get none.
+    """
+    layers = _adapter_layers(model)
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = name is None
+        layer._active_adapter = layer._active_adapter if name is None else [name]
+    try:
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled
+
+
+def recompute_layers(model: Any) -> None:
+    """Switches gradient checkpointing on; a layer is computed again under the adapter it had."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        layers = _adapter_layers(model)
+        name = layers[0]._active_adapter[0] if layers else POLICY
+        return contextlib.nullcontext(), active_adapter(model, name)
+
+    # Renamed in transformers 5; the old name warns.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": contexts})
+
+
+def _adapter_layers(model: Any) -> list[Any]:
+    return [part for part in model.modules() if hasattr(part, "_disable_adapters")]
+
+
+def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
@@ -30,25 +98,35 @@ def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
             "LoRA needs the package peft",
             hint="pip install 'sarm-control[rl]', or train every weight with policy.lora: null",
         ) from error
-    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
-    settings = peft.LoraConfig(
+    return peft
+
+
+def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
+    import peft
+
+    return peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
+        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+        task_type=task_type,  # type: ignore[arg-type]
     )
+
+
+@contextlib.contextmanager
+def _seeded(model: Any, config: LoraConfig, seed: int) -> Iterator[None]:
+    """Adapters begin with random numbers: those of the seed. Targets that do not fit are told."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft warns of tied embeddings, which we do not target, and uses names transformers renamed.
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            return _without_casts(peft.get_peft_model(base, settings))
+            yield
         except ValueError as error:
-            parts = base.named_modules()
+            parts = model.named_modules()
             linear = {name.rsplit(".", 1)[-1] for name, part in parts if isinstance(part, torch.nn.Linear)}
             raise ConfigError(
-                f"policy.lora.targets {targets!r} do not fit this model",
+                f"policy.lora.targets {config.targets!r} do not fit this model",
                 hint=f"its linear modules are {', '.join(sorted(linear))}; or use all-linear",
             ) from error
 
@@ -71,10 +149,10 @@ def merged_weights(model: Any) -> Iterator["PreTrainedModel"]:
         yield model
         return
     dtype = model.get_base_model().dtype
-    merged = copy.deepcopy(model).float().merge_and_unload()
+    merged = copy.deepcopy(model).float().merge_and_unload(adapter_names=[POLICY])
     yield merged.to(dtype)
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; a critic's adapter is left out."""
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])

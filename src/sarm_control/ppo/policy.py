@@ -1,4 +1,4 @@
-"""The policy: a causal language model that is trained, its frozen reference, and a value head.
+"""The policy: a causal language model that is trained, its frozen reference, and a critic.
 
 With LoRA the reference is the same model with its adapters switched off; with full fine-tuning it is
 a frozen copy. Dropout is off everywhere: the model stays in evaluation mode while it is trained.
@@ -12,18 +12,27 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.ppo.config import PolicyConfig
-from sarm_control.ppo.lora import add_adapters, merged_weights, save_adapter
+from sarm_control.ppo.critic import Critic, HeadCritic, ValueHead
+from sarm_control.ppo.language_head import LanguageHead
+from sarm_control.ppo.lora import (
+    CRITIC,
+    active_adapter,
+    add_adapters,
+    merged_weights,
+    recompute_layers,
+    save_adapter,
+)
+from sarm_control.ppo.token_batch import TokenBatch, TokenStats, token_batch
 from sarm_control.sarm.precision import rounded_factors
 from sarm_control.sarm.trunk import quiet_transformers
 from sarm_control.seeds import derive_seed
@@ -31,55 +40,11 @@ from sarm_control.seeds import derive_seed
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGIT_CHUNK = 256
-
-
-class TokenBatch(NamedTuple):
-    """Prompts and their answers as one padded batch, on one device.
-
-    Args:
-        input_ids: [B, T] the prompt and all of the answer but its last token, padded on the right.
-        rows: [M] the row of each answer token.
-        positions: [M] the column whose state predicts that token.
-        targets: [M] the token.
-    """
-
-    input_ids: Tensor
-    rows: Tensor
-    positions: Tensor
-    targets: Tensor
-
-
-class TokenStats(NamedTuple):
-    """What a policy says about each of M answer tokens.
-
-    Args:
-        logprobs: [M] float32 log-probability at the sampling temperature.
-        values: [M] float32 value of the state the token was chosen in; None for the reference.
-        entropy: [M] float32 nats, without gradient; None unless asked for.
-    """
-
-    logprobs: Tensor
-    values: Tensor | None
-    entropy: Tensor | None
-
-
-class ValueHead(nn.Module):
-    """A linear value of the policy's last hidden state, standardised per token; 0 everywhere at first."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(hidden_size))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., D] states to [...] float32 values."""
-        features = nn.functional.layer_norm(hidden.float(), hidden.shape[-1:])
-        return (features * self.weight).sum(dim=-1) + self.bias
-
 
 class Policy:
-    """A causal language model with a value head, ready for training.
+    """A causal language model with a critic, ready for training.
+
+    The critic is a linear head on its own states until `critic` is given another one.
 
     Use `Policy.load`; the constructor is for models built in code.
 
@@ -107,8 +72,9 @@ class Policy:
         self.autocast = autocast
         self.causal: Any = model if reference is not None else model.get_base_model()
         self.device = next(self.causal.parameters()).device
-        self.value_head = ValueHead(self.causal.get_input_embeddings().embedding_dim).to(self.device)
-        self._frozen_heads: dict[int, Tensor] = {}
+        self.critic: Critic = HeadCritic(self.hidden_size, self.device)
+        self._head = LanguageHead(self.causal)
+        self._reference_head = self._head if reference is None else LanguageHead(reference)
         self._check_head()
 
     @classmethod
@@ -135,12 +101,22 @@ class Policy:
         # Measured for SmolLM2-135M on a CPU: plain attention trains 1.3 times as fast as the fused one.
         base.set_attn_implementation("eager" if base.device.type == "cpu" else "sdpa")
         if config.gradient_checkpointing:
-            _recompute_layers(base)
+            recompute_layers(base)
         if full:
             return cls(base, template, reference=copy.deepcopy(base), autocast=half)
         assert config.lora is not None
         adapted = add_adapters(base, config.lora, derive_seed(seed, "lora"))
         return cls(adapted, template, autocast=half)
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.causal.get_input_embeddings().embedding_dim)
+
+    @property
+    def value_head(self) -> ValueHead:
+        """The last layer of the critic."""
+        return self.critic.head
 
     @property
     def context(self) -> int | None:
@@ -149,8 +125,14 @@ class Policy:
         return int(limit) if limit else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The weights that are trained, by name; the value head's are apart."""
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        """The weights that are trained, by name; the critic's are apart."""
+        weights = self.model.named_parameters()
+        return {name: w for name, w in weights if w.requires_grad and f".{CRITIC}." not in name}
+
+    def critic_weights(self) -> dict[str, nn.Parameter]:
+        """The critic's trained weights, by name, its head's included."""
+        head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
+        return {**head, **{f"critic.{name}": weight for name, weight in self.critic.body().items()}}
 
     def states(self, *, reference: bool = False, **inputs: Any) -> Any:
         """The output of the decoder without its head: `last_hidden_state` [B, T, D] and the cache."""
@@ -160,48 +142,28 @@ class Policy:
 
     def logits(self, hidden: Tensor, *, reference: bool = False) -> Tensor:
         """[M, D] states to [M, V] float32 logits."""
-        model = self.reference if reference and self.reference is not None else self.causal
-        head = model.get_output_embeddings()
-        logits = nn.functional.linear(hidden.float(), self._head_weight(head), _float(head.bias))
-        return _scaled(logits, model.config)
+        return (self._reference_head if reference else self._head).logits(hidden)
+
+    def token_states(self, batch: TokenBatch, *, reference: bool = False) -> Tensor:
+        """[M, D] the last state that each answer token was chosen in, by the pass that training uses."""
+        with self._recomputing():
+            output = self.states(reference=reference, input_ids=batch.input_ids, use_cache=False)
+        states: Tensor = output.last_hidden_state[batch.rows, batch.positions]
+        return states
 
     def answer_stats(
         self, batch: TokenBatch, temperature: float, *, reference: bool = False, entropy: bool = False
     ) -> TokenStats:
-        """Log-probabilities and values of answer tokens; only their states ever meet the head.
-
-        Rows are padded on the right under a causal mask, so padding cannot reach a token.
-        """
-        with self._recomputing():
-            output = self.states(reference=reference, input_ids=batch.input_ids, use_cache=False)
-        hidden = output.last_hidden_state[batch.rows, batch.positions]
-        with_gradient = torch.is_grad_enabled()
-        chunks = []
-        for states, targets in zip(hidden.split(LOGIT_CHUNK), batch.targets.split(LOGIT_CHUNK), strict=True):
-            arguments = (states, targets, temperature, reference, entropy)
-            if with_gradient:
-                # The logits of a chunk are computed again in the backward pass rather than kept.
-                chunk = checkpoint(self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
-            else:
-                chunk = self._chunk(*arguments)
-            chunks.append(chunk)
-        logprobs = torch.cat([chunk[0] for chunk in chunks])
-        entropies = torch.cat([chunk[1] for chunk in chunks]) if entropy else None
-        return TokenStats(logprobs, None if reference else self.value_head(hidden), entropies)
+        """Log-probabilities and values of answer tokens; only their states ever meet the head."""
+        hidden = self.token_states(batch, reference=reference)
+        head = self._reference_head if reference else self._head
+        found = head.logprobs(hidden, batch.targets, temperature, entropy=entropy)
+        values = None if reference else self.critic.values(batch, hidden)
+        return TokenStats(found.logprobs, values, found.entropy)
 
     def batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> TokenBatch:
         """Token ids of rows as one right-padded batch; every answer has at least one token."""
-        ids = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-        width = max(map(len, ids))
-        padded = [row + [0] * (width - len(row)) for row in ids]
-        rows = [row for row, answer in enumerate(answers) for _ in answer]
-        positions = [
-            len(prompt) - 1 + t
-            for prompt, answer in zip(prompts, answers, strict=True)
-            for t in range(len(answer))
-        ]
-        targets = [token for answer in answers for token in answer]
-        return TokenBatch(*(torch.tensor(x, device=self.device) for x in (padded, rows, positions, targets)))
+        return token_batch(prompts, answers, self.device)
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Writes the trained policy for plain transformers, adapters merged, with its tokenizer."""
@@ -219,9 +181,9 @@ class Policy:
         return True
 
     def state_tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds of the policy and its value head."""
-        value = {name: weight.detach() for name, weight in self.value_head.named_parameters()}
-        return {"policy": {name: w.detach() for name, w in self.trainable().items()}, "value_head": value}
+        """What a checkpoint holds of the policy and its critic."""
+        parts = self._parts().items()
+        return {file: {name: w.detach() for name, w in named.items()} for file, named in parts}
 
     def load_state_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Takes up what `state_tensors` gave.
@@ -229,37 +191,21 @@ class Policy:
         Raises:
             ModelError: other names or shapes than this policy's.
         """
-        ours = {"policy": self.trainable(), "value_head": dict(self.value_head.named_parameters())}
-        for file, parameters in ours.items():
-            stored = tensors[file]
+        for file, parameters in self._parts().items():
+            stored = tensors.get(file, {})
             if _shapes(stored) != _shapes(parameters):
                 raise ModelError(f"the checkpoint's {file} tensors do not fit this policy")
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     parameter.copy_(stored[name])
 
-    def _chunk(
-        self, hidden: Tensor, targets: Tensor, temperature: float, reference: bool, entropy: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        logits = self.logits(hidden, reference=reference)
-        log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-        return log_p.gather(1, targets[:, None])[:, 0], _entropy(log_p.detach()) if entropy else None
+    def _parts(self) -> dict[str, dict[str, nn.Parameter]]:
+        head, body = dict(self.value_head.named_parameters()), dict(self.critic.body())
+        return {"policy": self.trainable(), "value_head": head, **({"critic": body} if body else {})}
 
-    def _head_weight(self, head: nn.Module) -> Tensor:
-        weight: Tensor = head.weight  # type: ignore[assignment]
-        if weight.dtype == torch.float32:
-            return weight
-        if id(head) not in self._frozen_heads:
-            self._frozen_heads[id(head)] = weight.detach().float()
-        return self._frozen_heads[id(head)]
-
-    @contextlib.contextmanager
-    def _as_reference(self, reference: bool) -> Iterator[None]:
-        if reference and self.reference is None:
-            with self.model.disable_adapter():
-                yield
-        else:
-            yield
+    def _as_reference(self, reference: bool) -> AbstractContextManager[None]:
+        without_adapters = reference and self.reference is None
+        return active_adapter(self.causal, None) if without_adapters else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _recomputing(self) -> Iterator[None]:
@@ -341,28 +287,5 @@ def _load_causal(name: str, dtype: torch.dtype, local_files_only: bool) -> "PreT
     return model
 
 
-def _recompute_layers(model: Any) -> None:
-    # Renamed in transformers 5; the old name warns.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
-def _scaled(logits: Tensor, config: Any) -> Tensor:
-    """What Gemma 2, Granite and Cohere do to their logits after the head."""
-    times, over = (getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
-    if times != over:
-        logits = logits * (times / over)
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if not cap else cap * torch.tanh(logits / cap)
-
-
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _entropy(log_p: Tensor) -> Tensor:
-    return -(log_p.exp() * log_p).sum(dim=-1)
-
-
-def _float(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.float()

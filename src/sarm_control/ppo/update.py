@@ -47,7 +47,7 @@ class _Sums:
 
 
 class Updater:
-    """AdamW over the policy's trained weights and its value head.
+    """AdamW over the trained weights of the policy and of its critic.
 
     Args:
         policy: what is trained.
@@ -59,7 +59,7 @@ class Updater:
         self.settings = settings
         groups = [
             {"params": list(policy.trainable().values()), "lr": settings.learning_rate},
-            {"params": list(policy.value_head.parameters()), "lr": settings.value_learning_rate},
+            {"params": list(policy.critic_weights().values()), "lr": settings.value_learning_rate},
         ]
         self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0)
 
@@ -108,7 +108,7 @@ class Updater:
             (loss / tokens).backward()
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
-            sums.value_norm += self._clip(self.policy.value_head.parameters(), step)
+            sums.value_norm += self._clip(self.policy.critic_weights().values(), step)
         sums.updates += 1
         sums.tokens += tokens
         self.optimizer.step()
@@ -134,7 +134,7 @@ class Updater:
         return ours.loss + settings.value_coef * value
 
     def _clip(self, weights: Any, step: int) -> float:
-        """The policy's and the value head's gradients are clipped apart, so neither shrinks the other."""
+        """The policy's and the critic's gradients are clipped apart, so neither shrinks the other."""
         norm = float(nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm))
         if norm != norm or norm == float("inf"):
             raise TrainingError(
@@ -151,5 +151,4 @@ class Updater:
             group["lr"] = rate * rise
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
-        value = [(f"value_head.{name}", weight) for name, weight in self.policy.value_head.named_parameters()]
-        return [*self.policy.trainable().items(), *value]
+        return [*self.policy.trainable().items(), *self.policy.critic_weights().items()]
