@@ -54,12 +54,6 @@ def open_reward(
     controls = Controls() if config is None else config.reward.controls()
     controls.check(model.config.latents, model.fingerprint)
     reference = None if files.reference is None else read_reference(files.reference, model, controls)
-    charge: float | str = 0.0
-    # the default of a run, an SD, has no size here without reference answers
-    if config is not None and (
-        reference is not None or "missing_end_penalty" in config.reward.model_fields_set
-    ):
-        charge = config.reward.missing_end_penalty
     demonstrations = files.human or (None if config is None else config.data.human)
     return ControlledReward(
         model,
