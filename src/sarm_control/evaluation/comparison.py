@@ -6,7 +6,7 @@ each prompt counts once, and every interval resamples prompts.
 Shapes: `N` answers, `P` prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ _LABELS = {
     "reward/edits": "Effect of the edits",
     "reward/human_kl": "Human-KL term",
     "reward/missing_end": "Charge on answers that did not end",
+    "reward/shaping": "What PAR shaping takes or gives",
 }
 
 
@@ -118,7 +119,10 @@ def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping
 
 
 def control_columns(
-    shaped: ShapedReward, controls: Controls, missing_end: NDArray[np.floating[Any]] | None = None
+    shaped: ShapedReward,
+    controls: Controls,
+    missing_end: NDArray[np.floating[Any]] | None = None,
+    bounded: Callable[[Floats], Floats] | None = None,
 ) -> Columns:
     """[N] columns of the reward a run trained on: signed parts of the controls it has, and the total.
 
@@ -126,6 +130,7 @@ def control_columns(
         shaped: the reward under the run's controls.
         controls: what those are; parts of controls the run does not have are left out.
         missing_end: [N] signed charge on answers that did not end, when the run has one.
+        bounded: makes the [N] shaped totals of totals, when the run shapes them.
 
     Returns:
         Columns in reward units (the human log ratio in nats); empty when nothing changed the reward.
@@ -138,8 +143,12 @@ def control_columns(
     charge = np.zeros(len(shaped)) if missing_end is None else _float(missing_end)
     if missing_end is not None:
         columns[_part("reward/missing_end")] = charge
+    total = shaped.total + charge
+    if bounded is not None:
+        columns[_part("reward/shaping")] = bounded(total) - total
+        total = bounded(total)
     if columns:
-        columns[_part(TOTAL)] = shaped.total + charge
+        columns[_part(TOTAL)] = total
     if shaped.log_ratio is not None:
         columns[Measure(HUMAN, "Log density ratio to the human latents", "nats")] = shaped.log_ratio
     return columns

@@ -23,6 +23,7 @@ from sarm_control.ppo.demonstrations import human_buffer
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.run import HUMAN
 from sarm_control.ppo.run_folder import read_run_config
+from sarm_control.ppo.shaping import preference_as_reward
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -79,7 +80,8 @@ class TrainedRun:
         state = controls.start(human, self.config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
         state.load_state_dict({name: tensor.numpy() for name, tensor in learnt.items()})
-        return RunControls(controls, state, self._missing_end())
+        shaped = self.config.reward.shaping == "par"
+        return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
 
     def curves(self) -> dict[str, list[float | None]]:
         """Reward and KL of every step, thinned to at most 400 points."""
@@ -104,11 +106,13 @@ class RunControls:
         controls: resolved, every amount a number.
         state: what they had learnt; read, never taught.
         missing_end: the charge on an answer that did not end, reward units.
+        shaped_around: the reference statistics of a run with PAR shaping; None for others.
     """
 
     controls: Controls
     state: ControlState
     missing_end: float
+    shaped_around: ReferenceStatistics | None = None
 
     def parts(self, scored: Scored) -> Columns:
         """[N] columns of the reward of N answers under these controls."""
@@ -116,7 +120,11 @@ class RunControls:
         charge: Floats | None = None
         if self.missing_end:
             charge = np.where(scored.ended, 0.0, -self.missing_end)
-        return control_columns(shaped, self.controls, charge)
+        return control_columns(shaped, self.controls, charge, self._bounded if self.shaped_around else None)
+
+    def _bounded(self, total: Floats) -> Floats:
+        assert self.shaped_around is not None
+        return preference_as_reward(total, self.shaped_around.mean, self.shaped_around.sd)
 
     @property
     def controlled(self) -> tuple[int, ...]:

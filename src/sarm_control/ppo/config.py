@@ -143,6 +143,10 @@ class RewardConfig(_Section):
     missing_end_penalty: Amount = "1sd"
     """Taken off an answer that hit `max_new_tokens`: reward units, or SDs of the reference reward."""
 
+    shaping: Literal["none", "par"] = "none"
+    """`par` bounds the total, all controls included, by a sigmoid around the reference policy's mean reward
+    (Preference As Reward)."""
+
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:
         return _plain(value)
@@ -193,6 +197,9 @@ class TrainingConfig(_Section):
 
     temperature: Number = Field(default=1.0, gt=0, le=10)
     """Divides the logits of sampling, policy and reference alike."""
+
+    importance_cap: Number | None = Field(default=2.0, ge=1)
+    """Largest weight of a token that another sampler drew; `null` weighs nothing. Ours needs no weights."""
 
     epochs: Count = Field(default=1, ge=1, le=100)
     """Passes over the answers of a step."""

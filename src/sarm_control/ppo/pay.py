@@ -14,10 +14,11 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.specs import in_sd
 from sarm_control.control.state import ControlState
 from sarm_control.errors import ConfigError
+from sarm_control.ppo.shaping import Shaping, preference_as_reward
 from sarm_control.sarm.scored import Scored
 
 Array = NDArray[np.float64]
-TOTAL, MISSING_END = "reward/total", "reward/missing_end"
+TOTAL, MISSING_END, SHAPING = "reward/total", "reward/missing_end", "reward/shaping"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,14 @@ class PayRule:
         missing_end: taken off an answer that did not end, reward units, >= 0.
         mean: taken off every total to make a score.
         scale: then divides it, > 0.
+        par_sd: the SD of the reference rewards when totals are shaped by `preference_as_reward`, else None.
     """
 
     controls: Controls
     missing_end: float = 0.0
     mean: float = 0.0
     scale: float = 1.0
+    par_sd: float | None = None
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class PayRule:
         reference: ReferenceStatistics | None,
         *,
         standardize: bool,
+        shaping: Shaping = "none",
     ) -> "PayRule":
         """The rule with symbolic amounts read from the reference policy's answers.
 
@@ -73,6 +77,7 @@ class PayRule:
             missing_end: reward units, or SDs of the reference reward such as `1sd`.
             reference: None where every amount is a number already.
             standardize: scores are `(total - mean) / sd` of the reference; else the mean alone is taken off.
+            shaping: `par` bounds the total, see `preference_as_reward`.
 
         Raises:
             ConfigError: something is in SDs or quantiles, or to be standardised, and there is no reference.
@@ -80,7 +85,7 @@ class PayRule:
         in_sds = in_sd(missing_end, "missing_end_penalty")
         if reference is None:
             symbolic = [*_symbolic(controls), *(["missing_end_penalty"] if in_sds else [])]
-            if symbolic or standardize:
+            if symbolic or standardize or shaping != "none":
                 what = f"{symbolic[0]} is given in SDs or quantiles" if symbolic else "standardised rewards"
                 raise ConfigError(
                     f"{what}: that needs answers of the reference policy",
@@ -89,7 +94,8 @@ class PayRule:
             return cls(controls, 0.0 if in_sds is not None else float(missing_end))
         charge = float(missing_end) if in_sds is None else in_sds * reference.sd
         scale = reference.sd if standardize else 1.0
-        return cls(controls.resolve(reference), charge, reference.mean, scale)
+        par_sd = reference.sd if shaping == "par" else None
+        return cls(controls.resolve(reference), charge, reference.mean, scale, par_sd)
 
     def pay(self, scored: Scored, learner: ControlState | None = None) -> Rewards:
         """Pays answers; depends on nothing but them and what the controls have learnt.
@@ -101,7 +107,11 @@ class PayRule:
         shaped = self.controls.shape(scored, learner)
         missing = np.where(np.asarray(scored.ended), 0.0, -self.missing_end)
         total = shaped.total + missing
-        columns = {**shaped.columns(), MISSING_END: missing, TOTAL: total}
+        columns = {**shaped.columns(), MISSING_END: missing}
+        if self.par_sd is not None:
+            bounded = preference_as_reward(total, self.mean, self.par_sd)
+            columns[SHAPING], total = bounded - total, bounded
+        columns[TOTAL] = total
         return Rewards((total - self.mean) / self.scale, columns, shaped.info, scored)
 
 

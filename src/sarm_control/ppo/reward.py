@@ -20,6 +20,7 @@ from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.pay import Array, PayRule, Rewards
 from sarm_control.ppo.rollout import Rollout
+from sarm_control.ppo.shaping import Shaping
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -54,6 +55,7 @@ class SarmReward:
         controls: edits, penalties and human-KL term; symbolic amounts are resolved by `calibrate`.
         missing_end: charge on an answer that hit the length limit: reward units, or text such as `1sd`.
         standardize: divide by the reference SD; the reference mean is taken off in any case.
+        shaping: `par` bounds the total, see `sarm_control.ppo.shaping`; it comes last.
         human: demonstrations for the human-KL term.
         seed: of what the controls learn.
     """
@@ -65,6 +67,7 @@ class SarmReward:
         *,
         missing_end: float | str = "1sd",
         standardize: bool = True,
+        shaping: Shaping = "none",
         human: HumanBuffer | None = None,
         seed: int = 0,
     ) -> None:
@@ -73,6 +76,7 @@ class SarmReward:
         self.controls = controls
         self.missing_end = missing_end
         self.standardize = standardize
+        self.shaping = shaping
         self.human = human
         self.seed = seed
         self.learner = controls.start(human, seed)
@@ -81,8 +85,7 @@ class SarmReward:
 
     def calibrate(self, rollout: Rollout) -> None:
         """Freezes the reference statistics; what learns sees the reference's latents first."""
-        scored = self._scored(rollout)
-        check_finite(scored.rewards.astype(np.float64), rollout, "the reference policy's reward")
+        scored = self.scored(rollout, "the reference policy's reward")
         self._freeze(ReferenceStatistics.from_scored(scored, self.controls.quantile_latents()))
         self.learner.learn(scored)
 
@@ -92,11 +95,22 @@ class SarmReward:
         Raises:
             TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
         """
+        return self.pay(self.scored(rollout))
+
+    def pay(self, scored: Scored) -> Rewards:
+        """Rewards of answers that were scored before, under the controls as they are now.
+
+        Raises:
+            TrainingError: `calibrate` was not called.
+        """
         if self.statistics is None:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
-        scored = self._scored(rollout)
-        check_finite(scored.rewards.astype(np.float64), rollout, "the reward")
         return self._rule.pay(scored, self.learner)
+
+    @property
+    def rule(self) -> PayRule:
+        """How answers are paid; after `calibrate` every amount is a number."""
+        return self._rule
 
     def learn(self, rewards: Rewards) -> None:
         """Lets the human-KL discriminator and the target rates learn from a scored batch."""
@@ -127,12 +141,32 @@ class SarmReward:
         self._freeze(statistics)
         self.learner.load_state_dict({name: tensor.numpy() for name, tensor in tensors.items()})
 
-    def _scored(self, rollout: Rollout) -> Scored:
-        return self.model.score([row.prompt for row in rollout.prompts], rollout.texts, ended=rollout.ended)
+    def scored(self, rollout: Rollout, what: str = "the reward", *, keep_states: bool = False) -> Scored:
+        """The latents and unedited rewards of answers.
+
+        Args:
+            rollout: N answers.
+            what: the reward's name in an error.
+            keep_states: with the trunk states [N, D].
+
+        Raises:
+            TrainingError: a reward is NaN or infinite.
+        """
+        further = {"keep_states": True} if keep_states else {}
+        prompts = [row.prompt for row in rollout.prompts]
+        scored = self.model.score(prompts, rollout.texts, ended=rollout.ended, **further)
+        check_finite(scored.rewards.astype(np.float64), rollout, what)
+        return scored
 
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics
-        self._rule = PayRule.of(self.controls, self.missing_end, statistics, standardize=self.standardize)
+        self._rule = PayRule.of(
+            self.controls,
+            self.missing_end,
+            statistics,
+            standardize=self.standardize,
+            shaping=self.shaping,
+        )
         # again: a target rate counts firings above a threshold that is a number only now
         self.learner = self._rule.controls.start(self.human, self.seed)
 

@@ -66,6 +66,7 @@ def build_trainer(config: RunConfig, run: Path, *, progress: ProgressFactory = n
         config.reward.controls(),
         missing_end=config.reward.missing_end_penalty,
         standardize=config.reward.standardize,
+        shaping=config.reward.shaping,
         human=human_buffer(config, model, run / HUMAN, progress=progress),
         seed=config.training.seed,
     )
