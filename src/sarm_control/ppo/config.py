@@ -183,6 +183,10 @@ class TrainingConfig(_Section):
     """`ppo` has a value head and an advantage for each token; `rloo` and `grpo` compare an answer with the
     others to its prompt, by leaving it out or in SDs. The KL is in the reward in all three."""
 
+    value: Literal["head", "adapter", "model"] = "head"
+    """What PPO's values stand on: the policy's own states; a second LoRA adapter on its base; or a critic of
+    its own that starts as the SARM's trunk (with adapters where the policy has them)."""
+
     steps: Count = Field(default=100, ge=0)
     """Rollout-and-update steps in all; the only key that may change on resume, upwards."""
 
@@ -214,7 +218,7 @@ class TrainingConfig(_Section):
     """AdamW step size of the policy."""
 
     value_learning_rate: Number = Field(default=1e-3, gt=0, le=1)
-    """AdamW step size of the value head."""
+    """AdamW step size of the value head and of a critic's other weights."""
 
     warmup_steps: Count = Field(default=0, ge=0)
     """Steps over which both learning rates rise linearly from 0."""
@@ -229,7 +233,10 @@ class TrainingConfig(_Section):
     """Weight of the value loss."""
 
     kl_coef: Number = Field(default=0.05, ge=0)
-    """Weight of the per-token k1 KL to the reference policy in the reward."""
+    """Weight of the per-token k1 KL to the reference policy in the reward; where it starts with `kl_target`."""
+
+    kl_target: Number | None = Field(default=None, gt=0)
+    """Nats per answer that `kl_coef` moves towards, by at most 2 % a step; `null` keeps it fixed."""
 
     gamma: Number = Field(default=1.0, ge=0, le=1)
     """Discount per token."""
@@ -254,6 +261,18 @@ class TrainingConfig(_Section):
                 "training.minibatches {minibatches} is more than the {answers} answers of a step "
                 "(prompts_per_step x answers_per_prompt)",
                 {"key": "minibatches", "minibatches": self.minibatches, "answers": self.answers_per_step},
+            )
+        if not self.has_critic and self.value != "head":
+            raise PydanticCustomError(
+                "disagreement",
+                "training.algorithm {algorithm} has no critic: leave training.value out, or use ppo",
+                {"key": "value", "algorithm": self.algorithm},
+            )
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise PydanticCustomError(
+                "disagreement",
+                "training.kl_target multiplies training.kl_coef: start from more than 0, such as 0.05",
+                {"key": "kl_coef"},
             )
         if not self.has_critic and self.answers_per_prompt < 2:
             raise PydanticCustomError(
@@ -308,6 +327,16 @@ class RunConfig(_Section):
         if self.policy.model != LAB and "prompts" not in self.data.model_fields_set:
             raise PydanticCustomError(
                 "missing", "missing key 'data.prompts'", {"key": "data", "inner": "prompts"}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _critic_fits_the_policy(self) -> "RunConfig":
+        if self.training.value == "adapter" and self.policy.lora is None:
+            raise PydanticCustomError(
+                "disagreement",
+                "training.value: adapter is a second adapter, but policy.lora is null: use head or model",
+                {"key": "training", "inner": "value"},
             )
         return self
 

@@ -21,6 +21,7 @@ from sarm_control.errors import DataError
 from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
 from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.experience import Experience, collect
+from sarm_control.ppo.kl_controller import next_kl_coef
 from sarm_control.ppo.math import explained_variance
 from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
@@ -75,6 +76,7 @@ class Trainer:
         self.prompts = prompts
         self.settings = settings
         self.updater = Updater(policy, settings)
+        self.kl_coef = settings.kl_coef
         self.done = 0
 
     def calibrate(self) -> None:
@@ -107,13 +109,15 @@ class Trainer:
             )
             with clock("logprobs"):
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
-                experience = collect(self.policy, rollout, scores, list(chain(*plan)), settings)
+                experience = collect(self.policy, rollout, scores, list(chain(*plan)), self._charged())
             with clock("update"):
                 update = self.updater.update(experience, plan, step)
         with clock("controls"):
             self.reward.learn(rewards)
         self.done = step
         metrics = {**_answer_metrics(experience, critic=settings.has_critic), **update, **rewards.means()}
+        metrics["objective/kl_coef"] = self.kl_coef
+        self.kl_coef = next_kl_coef(self.kl_coef, metrics["objective/kl"], settings.kl_target)
         return StepReport(step, metrics, clock.seconds(sum(rollout.lengths)), _samples(rollout, rewards))
 
     def state(self) -> TrainerState:
@@ -122,14 +126,19 @@ class Trainer:
         tensors["optimizer"] = self.updater.state_tensors()
         tensors["controls"] = self.reward.state_tensors()
         filled = {name: named for name, named in tensors.items() if named}
-        return TrainerState(filled, {"done": self.done, "reward": self.reward.state()})
+        values = {"done": self.done, "kl_coef": self.kl_coef, "reward": self.reward.state()}
+        return TrainerState(filled, values)
 
     def load_state(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Takes up what `state` gave."""
         self.policy.load_state_tensors(tensors)
         self.updater.load_state_tensors(tensors.get("optimizer", {}))
         self.reward.load_state(tensors.get("controls", {}), values["reward"])
+        self.kl_coef = float(values.get("kl_coef", self.settings.kl_coef))
         self.done = int(values["done"])
+
+    def _charged(self) -> TrainingConfig:
+        return self.settings.model_copy(update={"kl_coef": self.kl_coef})
 
     def _sample(
         self, numbers: Sequence[int], repeats: int, purpose: Sequence[int | str], *, reference: bool = False
