@@ -78,7 +78,7 @@ def recompute_layers(model: Any) -> None:
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         layers = _adapter_layers(model)
-        name = layers[0]._active_adapter[0] if layers else POLICY
+        name = layers[0].active_adapters[0] if layers else POLICY
         return contextlib.nullcontext(), active_adapter(model, name)
 
     # Renamed in transformers 5; the old name warns.
