@@ -6,6 +6,7 @@ from typing import Any
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.ppo.checkpoint import load_checkpoint
 from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.critic_model import attach_critic
 from sarm_control.ppo.demonstrations import human_buffer
 from sarm_control.ppo.plan import training_rows
 from sarm_control.ppo.policy import Policy
@@ -61,6 +62,8 @@ def build_trainer(config: RunConfig, run: Path, *, progress: ProgressFactory = n
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
     model = RewardModel.from_pretrained(config.reward.model)
+    longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
+    attach_critic(policy, config, model, longest)
     reward = SarmReward(
         model,
         config.reward.controls(),
