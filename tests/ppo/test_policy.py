@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.ppo.config import LoraConfig, PolicyConfig
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.rollout import PromptRow, draw, encode_prompts, sample_answers
+from sarm_control.ppo.rollout import PromptRow, encode_prompts, sample_answers
+from sarm_control.ppo.sampling import CachedSampler, draw
 
 from .tiny import END, PROMPTS, all_answers, answer_logprobs, tiny_model, tiny_policy
 
@@ -147,7 +148,7 @@ def test_an_answer_depends_on_its_seed_and_not_on_the_batch(lora_policy: Policy)
     first = answers()
     torch.manual_seed(1)
     assert answers() == first
-    assert answers(batch_answers=2) == first
+    assert answers(sampler=CachedSampler(batch_answers=2)) == first
     assert answers(purpose=(2, "rollout")) != first
     assert answers(seed=4) != first
     assert all(len(answer) == 12 or answer[-1] == 3 for answer in first)

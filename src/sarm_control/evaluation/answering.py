@@ -16,6 +16,7 @@ from sarm_control.evaluation.ledger import Floats
 from sarm_control.ppo.math import kl_k1, kl_k3
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.ppo.sampling import CachedSampler
 from sarm_control.sarm.reward_model import RewardModel
 
 # The randomness of an answer is derived from its place among these, so this is no setting.
@@ -80,8 +81,7 @@ def answer_prompts(
                     temperature=sampling.temperature,
                     seed=sampling.seed,
                     purpose=("compare", start),
-                    reference=reference,
-                    batch_answers=sampling.batch,
+                    sampler=CachedSampler(sampling.batch, reference),
                 )
             )
             advance(len(group))

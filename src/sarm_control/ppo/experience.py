@@ -3,8 +3,8 @@
 Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from sarm_control.ppo.math import (
     token_rewards,
     whiten,
 )
+from sarm_control.ppo.mismatch import sampler_mismatch
 from sarm_control.ppo.policy import Policy, TokenBatch
 from sarm_control.ppo.rollout import Rollout
 
@@ -37,8 +38,9 @@ class Experience:
         reference: log-probabilities of the frozen reference.
         entropy: nats.
         values: of the state each token was chosen in.
-        advantages: of the algorithm; PPO's are whitened over the whole batch.
+        advantages: of the algorithm; PPO's are whitened over the whole batch. A sampler's tokens are weighed.
         returns: what the value head is fitted to; nothing is fitted without a critic.
+        sampling: how far a sampler's log-probabilities are from ours, where it says them.
     """
 
     rollout: Rollout
@@ -49,6 +51,7 @@ class Experience:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
     def token_batch(self, policy: Policy, rows: MicroBatch) -> TokenBatch:
         """The rows as input of the policy."""
@@ -95,8 +98,14 @@ def collect(
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
     rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
-    estimate = advantages_of(rewards, values, mask, settings)
-    return Experience(rollout, mask, logprobs, reference, entropy, values, *estimate)
+    advantages, returns = advantages_of(rewards, values, mask, settings)
+    sampling: Mapping[str, float] = {}
+    if rollout.sampler_logprobs is not None:
+        weights, sampling = sampler_mismatch(
+            logprobs, rollout.sampler_logprobs, mask, settings.importance_cap
+        )
+        advantages = advantages * weights
+    return Experience(rollout, mask, logprobs, reference, entropy, values, advantages, returns, sampling)
 
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, settings: TrainingConfig) -> Advantages:

@@ -26,7 +26,8 @@ from sarm_control.ppo.math import explained_variance
 from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.reward import RewardFunction, check_finite
-from sarm_control.ppo.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.ppo.rollout import OURS, PromptRow, Rollout, sample_answers
+from sarm_control.ppo.sampling import CachedSampler, Sampler
 from sarm_control.ppo.update import Updater
 
 SAMPLES_KEPT = 4
@@ -64,10 +65,17 @@ class Trainer:
         reward: pays the answers.
         prompts: what is answered; each comes once before any comes again.
         settings: sizes, rates, seed.
+        sampler: who writes the answers of a step; the reference's are always decoded here.
     """
 
     def __init__(
-        self, policy: Policy, reward: RewardFunction, prompts: Sequence[PromptRow], settings: TrainingConfig
+        self,
+        policy: Policy,
+        reward: RewardFunction,
+        prompts: Sequence[PromptRow],
+        settings: TrainingConfig,
+        *,
+        sampler: Sampler = OURS,
     ) -> None:
         if not prompts:
             raise DataError("there are no prompts to train on")
@@ -75,6 +83,7 @@ class Trainer:
         self.reward = reward
         self.prompts = prompts
         self.settings = settings
+        self.sampler = sampler
         self.updater = Updater(policy, settings)
         self.kl_coef = settings.kl_coef
         self.done = 0
@@ -153,7 +162,7 @@ class Trainer:
                 temperature=settings.temperature,
                 seed=settings.seed,
                 purpose=purpose,
-                reference=reference,
+                sampler=CachedSampler(reference=True) if reference else self.sampler,
             )
 
 
@@ -182,6 +191,7 @@ def _answer_metrics(experience: Experience, *, critic: bool) -> dict[str, float]
     explained = explained_variance(experience.values[mask], experience.returns[mask])
     return {
         **experience.kl_metrics(),
+        **experience.sampling,
         "policy/entropy": float(experience.entropy[mask].mean()),
         **({"value/explained_variance": explained} if critic else {}),
         "answers/length": sum(rollout.lengths) / len(rollout),

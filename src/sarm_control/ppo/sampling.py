@@ -1,0 +1,189 @@
+"""Who writes the answers: the protocol of a sampler, and the one that decodes with a key-value cache.
+
+A sampler is asked for answers and gives back token ids, and the log-probabilities it drew them with where
+it knows them. Those the update needs are computed again by the training forward pass in any case; what the
+sampler says is compared with them and weighs the tokens (`sarm_control.ppo.mismatch`).
+
+Shapes: `P` prompts, `N = P * answers_per_prompt` answers, `T` tokens of the longest prompt, `V` vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sarm_control.errors import TrainingError
+from sarm_control.ppo.policy import Policy
+
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """N answers that are wanted.
+
+    Args:
+        prompts: [P] token ids, the header of the answer included; never empty.
+        answers_per_prompt: answers to each; row `p * answers_per_prompt + i` is answer i to prompt p.
+        max_new_tokens: most tokens of an answer, the end-of-turn included.
+        temperature: divides the logits, > 0; nothing else (top-k, top-p, penalties) may shape the draw.
+        seeds: [N] 63 bits each; equal seeds are to give equal answers.
+        end: the end-of-turn token, which is the last of every answer that ends by itself.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    answers_per_prompt: int
+    max_new_tokens: int
+    temperature: float
+    seeds: tuple[int, ...]
+    end: int
+
+
+class Samples(NamedTuple):
+    """What a sampler gives back.
+
+    Args:
+        answers: [N] token ids, 1 to `max_new_tokens` each, the end-of-turn last and nowhere else.
+        logprobs: [N] for each token its log-probability at the temperature, as the sampler drew it; None
+            where the sampler does not say.
+    """
+
+    answers: tuple[tuple[int, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...] | None = None
+
+
+class Sampler(Protocol):
+    """Anything that answers prompts as the policy would."""
+
+    def sample(self, policy: Policy, request: SampleRequest) -> Samples:
+        """Answers drawn from the policy as it is now; a copy elsewhere takes up its weights first."""
+
+
+@dataclass(frozen=True)
+class CachedSampler:
+    """Decodes the policy itself; a row leaves the batch when its answer ends.
+
+    Every answer has random numbers of its own, so it does not depend on the rows it shares a batch with.
+
+    Args:
+        batch_answers: most answers decoded together.
+        reference: answer with the frozen reference instead.
+    """
+
+    batch_answers: int = 64
+    reference: bool = False
+
+    def sample(self, policy: Policy, request: SampleRequest) -> Samples:
+        """See `Sampler`; its log-probabilities are those of the training pass, so it gives none."""
+        repeats, answers = request.answers_per_prompt, []
+        uniforms = [
+            torch.rand(request.max_new_tokens, generator=_generator(seed), dtype=torch.float64)
+            for seed in request.seeds
+        ]
+        group = max(1, self.batch_answers // repeats)
+        for start in range(0, len(request.prompts), group):
+            prompts = request.prompts[start : start + group]
+            rows = slice(start * repeats, (start + len(prompts)) * repeats)
+            with policy.rounded_weights():
+                answers += self._decode(policy, prompts, torch.stack(uniforms[rows]), request)
+        return Samples(tuple(answers))
+
+    def _decode(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, request: SampleRequest
+    ) -> list[tuple[int, ...]]:
+        """Answers row by row; `uniforms` is [rows, max_new_tokens]."""
+        from transformers import DynamicCache
+
+        repeats, reference = request.answers_per_prompt, self.reference
+        inputs = _left_padded(prompts, policy.device)
+        cache = DynamicCache(config=policy.causal.config)
+        output = policy.states(reference=reference, past_key_values=cache, use_cache=True, **inputs)
+        cache.batch_repeat_interleave(repeats)
+        hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
+        mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
+
+        answers: list[list[int]] = [[] for _ in range(len(uniforms))]
+        active = torch.arange(len(uniforms))
+        for step in range(uniforms.shape[1]):
+            logits = policy.logits(hidden, reference=reference)
+            tokens = draw(logits, request.temperature, uniforms[active, step])
+            for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
+                answers[row].append(token)
+            going = (tokens != request.end).cpu()
+            if step + 1 == uniforms.shape[1] or not going.any():
+                break
+            if not going.all():
+                kept = going.nonzero()[:, 0].to(policy.device)
+                cache.batch_select_indices(kept)
+                active, tokens, mask = active[going], tokens[kept], mask[kept]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            output = policy.states(
+                reference=reference,
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(dim=1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            hidden = output.last_hidden_state[:, -1]
+        return [tuple(answer) for answer in answers]
+
+
+def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
+    """Refuses what is no answer to the request.
+
+    Raises:
+        TrainingError: naming the sampler and the first row that is wrong.
+    """
+    wanted = len(request.seeds)
+    if len(samples.answers) != wanted:
+        raise TrainingError(f"{name} gave {len(samples.answers)} answers, {wanted} were asked for")
+    rows = samples.logprobs or tuple((0.0,) * len(answer) for answer in samples.answers)
+    if len(rows) != wanted:
+        raise TrainingError(f"{name} gave log-probabilities of {len(rows)} answers, not {wanted}")
+    for row, (answer, logprobs) in enumerate(zip(samples.answers, rows, strict=True)):
+        if not 1 <= len(answer) <= request.max_new_tokens:
+            most = request.max_new_tokens
+            raise TrainingError(f"{name}: answer {row} has {len(answer)} tokens, not 1 to {most}")
+        cut = answer[-1] != request.end and len(answer) < request.max_new_tokens
+        if cut or request.end in answer[:-1]:
+            raise TrainingError(
+                f"{name}: answer {row} does not stop at its end-of-turn token {request.end}",
+                hint="give the ids as they were drawn, the end-of-turn included",
+            )
+        if len(logprobs) != len(answer) or not all(value <= _ROUNDING for value in logprobs):
+            raise TrainingError(f"{name}: answer {row} needs one log-probability, at most 0, for each token")
+
+
+def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
+    """[N] tokens from `softmax(logits / temperature)` by inverting its distribution function.
+
+    Args:
+        logits: [N, V].
+        temperature: > 0.
+        uniforms: [N] float64 in [0, 1), one for each row.
+    """
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(dim=-1)
+    points = uniforms.to(logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    width = int(lengths.max())
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    columns = torch.arange(width)[None, :] - (width - lengths[:, None])
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": (columns >= 0).long(),
+        "position_ids": columns.clamp(min=0),
+    }
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
