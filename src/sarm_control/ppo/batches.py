@@ -23,7 +23,7 @@ def prompts_of_step(count: int, per_step: int, step: int, seed: int) -> list[int
 
 
 def plan_minibatches(
-    lengths: Sequence[int], *, minibatches: int, micro_batch: int, seed: int, step: int
+    lengths: Sequence[int], *, minibatches: int, micro_batch: int, seed: int, step: int, processes: int = 1
 ) -> list[list[MicroBatch]]:
     """Answers of a step by minibatch (one optimizer update) and micro-batch (one forward pass).
 
@@ -37,12 +37,14 @@ def plan_minibatches(
         micro_batch: most answers of one forward pass.
         seed: the run's seed.
         step: from 1.
+        processes: micro-batches are no larger than gives each of them one of every minibatch.
     """
     order = numpy_generator(seed, step, "minibatches").permutation(len(lengths)).tolist()
     plan = []
     for start in range(minibatches):
         rows = sorted(order[start::minibatches], key=lambda row: (-lengths[row], row))
-        plan.append([rows[i : i + micro_batch] for i in range(0, len(rows), micro_batch)])
+        size = min(micro_batch, -(-len(rows) // processes))
+        plan.append([rows[i : i + size] for i in range(0, len(rows), size)])
     return plan
 
 

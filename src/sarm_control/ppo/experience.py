@@ -23,8 +23,10 @@ from sarm_control.ppo.math import (
     whiten,
 )
 from sarm_control.ppo.mismatch import sampler_mismatch
-from sarm_control.ppo.policy import Policy, TokenBatch
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.processes import ALONE, Processes
 from sarm_control.ppo.rollout import Rollout
+from sarm_control.ppo.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def collect(
     scores: Tensor,
     micro_batches: Sequence[MicroBatch],
     settings: TrainingConfig,
+    processes: Processes = ALONE,
 ) -> Experience:
     """Log-probabilities, values and advantages of a rollout.
 
@@ -82,8 +85,9 @@ def collect(
         policy: as it sampled.
         rollout: N answers.
         scores: [N] terminal rewards.
-        micro_batches: the micro-batches the update will use.
+        micro_batches: the micro-batches the update will use in this process.
         settings: algorithm, temperature, KL weight, gamma and lambda.
+        processes: who has the others; every one gets the whole.
     """
     mask = length_mask(rollout.lengths, max(rollout.lengths))
     logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
@@ -97,6 +101,7 @@ def collect(
         for table, tokens in zip(tables, found, strict=True):
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
+    processes.add_up(tables)
     rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
     advantages, returns = advantages_of(rewards, values, mask, settings)
     sampling: Mapping[str, float] = {}

@@ -18,7 +18,9 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
+from sarm_control.ppo.dealing import score_dealt
 from sarm_control.ppo.pay import Array, PayRule, Rewards
+from sarm_control.ppo.processes import ALONE, Processes
 from sarm_control.ppo.rollout import Rollout
 from sarm_control.ppo.shaping import Shaping
 from sarm_control.sarm.reward_model import RewardModel
@@ -58,6 +60,7 @@ class SarmReward:
         shaping: `par` bounds the total, see `sarm_control.ppo.shaping`; it comes last.
         human: demonstrations for the human-KL term.
         seed: of what the controls learn.
+        processes: who shares the scoring; all ask for the same answers, and learn from all of them.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class SarmReward:
         shaping: Shaping = "none",
         human: HumanBuffer | None = None,
         seed: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
         controls.check(model.config.latents, model.fingerprint)
         self.model = model
@@ -79,6 +83,7 @@ class SarmReward:
         self.shaping = shaping
         self.human = human
         self.seed = seed
+        self.processes = processes
         self.learner = controls.start(human, seed)
         self.statistics: ReferenceStatistics | None = None
         self._rule = PayRule(controls)
@@ -153,8 +158,7 @@ class SarmReward:
             TrainingError: a reward is NaN or infinite.
         """
         further = {"keep_states": True} if keep_states else {}
-        prompts = [row.prompt for row in rollout.prompts]
-        scored = self.model.score(prompts, rollout.texts, ended=rollout.ended, **further)
+        scored = score_dealt(self.processes, self.model, rollout, **further)
         check_finite(scored.rewards.astype(np.float64), rollout, what)
         return scored
 

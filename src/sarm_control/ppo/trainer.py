@@ -20,11 +20,13 @@ from torch import Tensor
 from sarm_control.errors import DataError
 from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
 from sarm_control.ppo.config import TrainingConfig
+from sarm_control.ppo.dealing import DealtSampler
 from sarm_control.ppo.experience import Experience, collect
 from sarm_control.ppo.kl_controller import next_kl_coef
 from sarm_control.ppo.math import explained_variance
 from sarm_control.ppo.pay import Rewards
 from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.processes import ALONE, Processes
 from sarm_control.ppo.reward import RewardFunction, check_finite
 from sarm_control.ppo.rollout import OURS, PromptRow, Rollout, sample_answers
 from sarm_control.ppo.sampling import CachedSampler, Sampler
@@ -66,6 +68,8 @@ class Trainer:
         prompts: what is answered; each comes once before any comes again.
         settings: sizes, rates, seed.
         sampler: who writes the answers of a step; the reference's are always decoded here.
+        processes: who shares the work. All do the same steps and have the same state; `prompts` and
+            `settings` are of all together, and `reward` is asked for the whole batch in each.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Trainer:
         settings: TrainingConfig,
         *,
         sampler: Sampler = OURS,
+        processes: Processes = ALONE,
     ) -> None:
         if not prompts:
             raise DataError("there are no prompts to train on")
@@ -84,7 +89,8 @@ class Trainer:
         self.prompts = prompts
         self.settings = settings
         self.sampler = sampler
-        self.updater = Updater(policy, settings)
+        self.processes = processes
+        self.updater = Updater(policy, settings, processes)
         self.kl_coef = settings.kl_coef
         self.done = 0
 
@@ -115,10 +121,12 @@ class Trainer:
                 micro_batch=settings.micro_batch,
                 seed=settings.seed,
                 step=step,
+                processes=self.processes.count,
             )
             with clock("logprobs"):
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
-                experience = collect(self.policy, rollout, scores, list(chain(*plan)), self._charged())
+                own = list(chain.from_iterable(map(self.processes.dealt, plan)))
+                experience = collect(self.policy, rollout, scores, own, self._charged(), self.processes)
             with clock("update"):
                 update = self.updater.update(experience, plan, step)
         with clock("controls"):
@@ -153,6 +161,7 @@ class Trainer:
         self, numbers: Sequence[int], repeats: int, purpose: Sequence[int | str], *, reference: bool = False
     ) -> Rollout:
         settings = self.settings
+        sampler = CachedSampler(reference=True) if reference else self.sampler
         with self.policy.precision():
             return sample_answers(
                 self.policy,
@@ -162,7 +171,7 @@ class Trainer:
                 temperature=settings.temperature,
                 seed=settings.seed,
                 purpose=purpose,
-                sampler=CachedSampler(reference=True) if reference else self.sampler,
+                sampler=DealtSampler(sampler, self.processes) if self.processes.count > 1 else sampler,
             )
 
 

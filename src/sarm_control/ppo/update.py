@@ -1,7 +1,7 @@
 """The PPO update: epochs over minibatches, gradients accumulated over micro-batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.experience import Experience
 from sarm_control.ppo.math import policy_loss, value_loss
 from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.processes import ALONE, Processes
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -30,6 +31,14 @@ class _Sums:
     policy_norm: float = 0.0
     value_norm: float = 0.0
     ratio_first: float | None = None
+
+    @classmethod
+    def together(cls, parts: "Sequence[_Sums]") -> "_Sums":
+        """Of all processes; tokens, updates and norms are the same in each."""
+        names = ("policy", "value", "clipped", "approx_kl")
+        totals = {name: sum(getattr(part, name) for part in parts) for name in names}
+        ratio = max((part.ratio_first for part in parts if part.ratio_first is not None), default=None)
+        return replace(parts[0], **totals, ratio_first=ratio)
 
     def metrics(self, *, critic: bool) -> dict[str, float]:
         of_policy = {
@@ -52,11 +61,13 @@ class Updater:
     Args:
         policy: what is trained.
         settings: learning rates, clip ranges, epochs.
+        processes: who shares the micro-batches.
     """
 
-    def __init__(self, policy: Policy, settings: TrainingConfig) -> None:
+    def __init__(self, policy: Policy, settings: TrainingConfig, processes: Processes = ALONE) -> None:
         self.policy = policy
         self.settings = settings
+        self.processes = processes
         groups = [
             {"params": list(policy.trainable().values()), "lr": settings.learning_rate},
             {"params": list(policy.critic_weights().values()), "lr": settings.value_learning_rate},
@@ -76,7 +87,7 @@ class Updater:
         for epoch in range(settings.epochs):
             for i in epoch_order(len(plan), seed=settings.seed, step=step, epoch=epoch):
                 self._minibatch(experience, plan[i], sums, step)
-        return sums.metrics(critic=settings.has_critic)
+        return _Sums.together(self.processes.gather(sums)).metrics(critic=settings.has_critic)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """AdamW's moments, named after the weights."""
@@ -103,9 +114,10 @@ class Updater:
         lengths = experience.rollout.lengths
         tokens = sum(lengths[row] for rows in micro_batches for row in rows)
         self.optimizer.zero_grad(set_to_none=True)
-        for rows in micro_batches:
+        for rows in self.processes.dealt(micro_batches):
             loss = self._loss(experience, rows, sums)
             (loss / tokens).backward()
+        self.processes.add_up_gradients([weight for _, weight in self._named()])
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
             sums.value_norm += self._clip(self.policy.critic_weights().values(), step)
@@ -122,7 +134,7 @@ class Updater:
             for table in (experience.logprobs, experience.advantages, experience.values, experience.returns)
         )
         ours = policy_loss(stats.logprobs, old, advantages, settings.clip)
-        if sums.ratio_first is None:
+        if sums.updates == 0 and sums.ratio_first is None:
             sums.ratio_first = float((stats.logprobs.detach() - old).exp().sub(1).abs().max())
         sums.policy += float(ours.loss.detach())
         sums.clipped += float(ours.clipped)

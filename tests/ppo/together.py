@@ -1,0 +1,99 @@
+"""What two real processes run together, and one alone, for the tests that compare them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sarm_control.latents.human import HumanBuffer
+from sarm_control.ppo.config import LoraConfig, PolicyConfig
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.processes import Processes, connected
+from sarm_control.ppo.reward import SarmReward
+from sarm_control.ppo.rollout import encode_prompts
+from sarm_control.ppo.trainer import Trainer
+from tests.conftest import make_sarm
+from tests.ppo.test_trainer import CONTROLS, SETTINGS, TEXTS
+
+ROOT = Path(__file__).parents[2]
+CASES: dict[str, dict[str, Any]] = {
+    "ppo": {},
+    "ppo, every weight": {"lora": False},
+    "rloo": {"algorithm": "rloo"},
+    "one prompt, so that the first process has none": {"prompts_per_step": 1, "answers_per_prompt": 3},
+}
+STEPS = 2
+
+
+class Counted(SarmReward):
+    """Notes how many answers each call of `score` was given."""
+
+    seen: list[int]
+
+    def score(self, rollout: Any) -> Any:
+        self.seen = [*getattr(self, "seen", []), len(rollout)]
+        return super().score(rollout)
+
+
+def trainer_of(folder: Path, processes: Processes, *, lora: bool = True, **changes: Any) -> Trainer:
+    """A tiny policy and SARM with every control on."""
+    config = PolicyConfig(model=str(folder), lora=LoraConfig(rank=2) if lora else None)
+    policy, model = Policy.load(config, seed=5), make_sarm()
+    prompts = encode_prompts(
+        policy, [f"how do i open {text} ?" for text in TEXTS], [str(i) for i in range(len(TEXTS))], 6
+    )
+    human = HumanBuffer.from_scored(model.score(["what is the door ?"] * len(TEXTS), TEXTS))
+    settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
+    reward = Counted(model, CONTROLS, human=human, seed=5, processes=processes)
+    return Trainer(policy, reward, prompts, settings, processes=processes)
+
+
+def train(folder: Path, processes: Processes, case: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics and samples of a few steps, what `score` was given, and digests of the state after them."""
+    trainer = trainer_of(folder, processes, **case)
+    trainer.calibrate()
+    reports = [trainer.step() for _ in range(STEPS)]
+    return {
+        "metrics": [report.metrics for report in reports],
+        "samples": [report.samples for report in reports],
+        "scored": trainer.reward.seen,  # type: ignore[attr-defined]
+        "state": {file: digest(named) for file, named in trainer.state().tensors.items()},
+    }
+
+
+def digest(named: Mapping[str, Any]) -> str:
+    """One hash of all bits."""
+    found = hashlib.sha256()
+    for name in sorted(named):
+        found.update(name.encode() + named[name].detach().numpy().tobytes())
+    return found.hexdigest()
+
+
+def launch(arguments: list[str], port: int, count: int = 2) -> list[subprocess.Popen[str]]:
+    """Python processes with the environment a launcher gives them."""
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def main(folder: str, out: str) -> None:
+    with connected() as processes:
+        results = {name: train(Path(folder), processes, case) for name, case in CASES.items()}
+        Path(out, f"rank{processes.rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
