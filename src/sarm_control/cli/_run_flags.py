@@ -70,6 +70,13 @@ class RunFlags:
     ] = None
     steps: Annotated[int | None, Parameter(help="PPO steps (training.steps).")] = None
     seed: Annotated[int | None, Parameter(help="Seed of everything random (training.seed).")] = None
+    stop_on: Annotated[
+        str | None,
+        Parameter(
+            help="Alive checks that stop the run when they begin to fire, such as dead-penalty,saturated "
+            "(evaluation.stop_on)."
+        ),
+    ] = None
     set: Annotated[
         list[str] | None,
         Parameter(help="Any setting, may be repeated: training.learning_rate=1e-4."),
@@ -108,6 +115,7 @@ class RunFlags:
             "exclude": (("data", "exclude"), self.exclude),
             "edit": (("reward", "edits"), None if self.edits_file else self.edit),
             "penalize": (("reward", "penalties"), self.penalize),
+            "stop-on": (("evaluation", "stop_on"), self.stop_on.split(",") if self.stop_on else None),
         }
         for flag, (path, values) in several.items():
             if values is not None:

@@ -26,6 +26,7 @@ from sarm_control.control.edits import Edit, parse_edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.embedded import LAB, TRAIN_PROMPTS
+from sarm_control.ppo.alive.finding import Check
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -54,6 +55,10 @@ def _edit(value: Any) -> Any:
 
 def _penalty(value: Any) -> Any:
     return parse_penalty(value) if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _edits_agree(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
@@ -304,6 +309,26 @@ class CheckpointConfig(_Section):
     """Checkpoints kept; two let a run survive a damaged one."""
 
 
+class EvaluationConfig(_Section):
+    """What is looked at during a run; nothing learns from it."""
+
+    every: Count = Field(default=10, ge=0)
+    """Steps between evaluations; the last step always has one, 0 is none at all."""
+
+    prompts: PathText | None = None
+    """JSON Lines of prompts that are not trained on; without them the lab's held-out ones for the lab, else
+    some of the training prompts."""
+
+    answers: Count = Field(default=64, ge=2)
+    """Prompts drawn from the file, each answered once by the policy and once by the reference."""
+
+    should_respond: PathText | None = None
+    """JSON Lines of prompts a refusal of which is an over-refusal."""
+
+    stop_on: Annotated[tuple[Check, ...], BeforeValidator(_listed)] = ()
+    """Alive checks that stop the run when they begin to fire, such as `dead-penalty,saturated`."""
+
+
 class RunConfig(_Section):
     """Everything a training run is made from."""
 
@@ -321,6 +346,9 @@ class RunConfig(_Section):
 
     checkpoints: CheckpointConfig = CheckpointConfig()
     """When the state of a run is saved."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is looked at during a run; nothing learns from it."""
 
     @model_validator(mode="after")
     def _prompts_fit_the_policy(self) -> "RunConfig":

@@ -1,0 +1,70 @@
+"""What an alive check found: a number, whether it is a warning, and one sentence of advice."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Check = Literal[
+    "dead-penalty",
+    "hugging",
+    "crowding-out",
+    "siblings",
+    "suffix",
+    "length",
+    "over-refusal",
+    "saturated",
+    "proxy-gap",
+]
+Floats = NDArray[np.floating[Any]]
+
+STRICT = 2.58
+"""Standard errors a change must have to count: one in a hundred by chance, two-sided."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check at one step.
+
+    Args:
+        check: its name, as `--stop-on` takes it.
+        value: what is compared with the check's limit.
+        fires: whether something is wrong.
+        text: what is wrong and what to do, one sentence; for when it fires.
+        latent: the latent it is about; None for a check of the whole reward.
+        further: numbers beside the value, by short names.
+    """
+
+    check: Check
+    value: float
+    fires: bool
+    text: str
+    latent: int | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`alive/<check>` or `alive/<check>/<latent>`."""
+        return f"alive/{self.check}" + ("" if self.latent is None else f"/{self.latent}")
+
+    def metrics(self) -> dict[str, float]:
+        """The value under the finding's name, the further numbers below it."""
+        return {self.name: self.value, **{f"{self.name}/{key}": value for key, value in self.further.items()}}
+
+
+def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
+    """Whether a share is larger afterwards by more than chance, from N and M answers."""
+    first, last = (float((flags.sum() + 0.5) / (len(flags) + 1.0)) for flags in (before, after))
+    pooled = (before.sum() + after.sum() + 1.0) / (len(before) + len(after) + 2.0)
+    error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / len(before) + 1.0 / len(after)))
+    return last - first >= STRICT * error
+
+
+def surely_above(values: Floats, limit: float) -> bool:
+    """Whether the mean of [N] numbers is at least `limit`, and above 0 by more than chance."""
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return mean >= limit and mean >= STRICT * error

@@ -1,0 +1,104 @@
+"""The steps of a run, each recorded, looked at and saved when it is time."""
+
+from pathlib import Path
+
+from sarm_control.console import ProgressFactory
+from sarm_control.files import write_json
+from sarm_control.ppo.alive import Finding
+from sarm_control.ppo.checkpoint import load_checkpoint
+from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.ledger import append_ledger, cut_ledger
+from sarm_control.ppo.observe import Observer, Tell
+from sarm_control.ppo.reward import SarmReward
+from sarm_control.ppo.run_folder import RunFolder, Start
+from sarm_control.ppo.trainer import Trainer
+
+REFERENCE, LEDGER = "reference.json", "ledger.parquet"
+
+
+class RunSteps:
+    """A trainer on its way through a run folder.
+
+    Args:
+        trainer: does the steps.
+        observer: looks at them.
+        folder: where they are recorded.
+        config: how many, and how often they are saved.
+        tell: is given what evaluations and warnings say, a line at a time.
+
+    Attributes:
+        stopped: the warning the run stopped on before its last step, if it did.
+    """
+
+    def __init__(
+        self, trainer: Trainer, observer: Observer, folder: RunFolder, config: RunConfig, tell: Tell
+    ) -> None:
+        self.trainer = trainer
+        self.observer = observer
+        self.folder = folder
+        self.config = config
+        self.tell = tell
+        self.stopped: Finding | None = None
+
+    def begin(self, start: Start) -> None:
+        """Takes up the checkpoint, or makes the first one of the untrained policy."""
+        if start.checkpoint is None:
+            self.trainer.calibrate()
+            if isinstance(self.trainer.reward, SarmReward):
+                write_reference(self.folder.path / REFERENCE, self.trainer.reward)
+            self.save()
+        else:
+            found = load_checkpoint(start.checkpoint)
+            self.trainer.load_state(found.tensors, found.state)
+            self.observer.load_state(found.state.get("observer"))
+        cut_ledger(self.folder.path / LEDGER, self.trainer.done)
+
+    def go(self, progress: ProgressFactory) -> dict[str, float]:
+        """Does what is left, up to the last step or a warning to stop on; the last step's metrics."""
+        steps, last = self.config.training.steps, {}
+        with progress("Training", steps) as advance:
+            if self.trainer.done:
+                advance(self.trainer.done)
+            while self.trainer.done < steps and self.stopped is None:
+                last = self._step(steps)
+                advance(1, note=f"reward {last['reward/total']:.4f}, KL {last['objective/kl']:.3f}")
+        return last
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        state = self.trainer.state()
+        values = {**state.values, "observer": self.observer.state()}
+        self.folder.save(self.trainer.done, state.tensors, values)
+
+    def _step(self, steps: int) -> dict[str, float]:
+        report = self.trainer.step()
+        seen = self.observer.after(report.step, report.metrics)
+        if seen.entries:
+            append_ledger(self.folder.path / LEDGER, report.step, seen.entries)
+        metrics = {**report.metrics, **seen.metrics}
+        took = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
+        self.folder.record(
+            report.step,
+            metrics,
+            timing={**report.timing, **took},
+            samples=report.samples,
+            evaluation=seen.evaluation,
+            warnings=seen.warnings,
+        )
+        for line in seen.lines:
+            self.tell(line)
+        self.stopped = seen.stop if report.step < steps else None
+        if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
+            self.save()
+        return metrics
+
+
+def write_reference(path: Path, reward: SarmReward) -> None:
+    """What every symbolic amount came to: the reference policy's statistics, and the controls in numbers.
+
+    Training reads the copy in the checkpoint; this one is to look at.
+    """
+    assert reward.statistics is not None
+    rule = reward.rule
+    amounts = {"controls": rule.controls.to_dict(), "missing_end": rule.missing_end}
+    write_json(path, {"statistics": reward.statistics.to_dict(), **amounts})
