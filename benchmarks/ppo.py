@@ -3,8 +3,8 @@
 Both train a policy of SmolLM2-135M's shape (random weights, LoRA of rank 16 on every linear layer) on
 16 answers of 64 tokens to prompts of 64, one epoch, one update, no dropout. The reward models have 15
 layers of the same shape. TRL's way needs a value model as well, here of the policy's shape; ours values
-the policy's own states. The sides take turns, each in a process of its own; the first step of every process is
-not counted. Peak memory is the process's own, model building included. Linux only.
+the policy's own states. The sides take turns, each in a process of its own; the first step of every
+process is not counted. Peak memory is the process's own, model building included. Linux only.
 
     python benchmarks/ppo.py [--rounds 3] [--steps 2] [--json benchmarks/results/ppo.json]
 

@@ -1,4 +1,4 @@
-"""The other side of `benchmarks/ppo.py`: steps of TRL 1.12.0's PPOTrainer, as its documentation sets it up."""
+"""The other side of `benchmarks/ppo.py`: steps of TRL 1.12.0's PPOTrainer, set up as documented."""
 
 import argparse
 import contextlib
