@@ -2,25 +2,27 @@
 
 A checkpoint is `checkpoints/step-000100/{NAME.safetensors..., state.json, manifest.json}`. It is
 written to a temporary folder beside its place, synced and renamed, so a kill leaves either the
-old state or the new one. Nothing in it is ever unpickled.
+old state or the new one. `checkpoints/latest` then names it, for scripts that want a path; resuming trusts
+no name but what verifies. Nothing in it is ever unpickled.
 """
 
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.errors import TrainingError
-from sarm_control.files import atomic_folder, sha256_file, write_json
+from sarm_control.errors import OutputError, TrainingError
+from sarm_control.files import atomic_folder, sha256_file, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{6,})")
-_MANIFEST, _STATE = "manifest.json", "state.json"
+_MANIFEST, _STATE, _POINTER = "manifest.json", "state.json", "latest"
 
 
 class Checkpoint(NamedTuple):
@@ -62,16 +64,44 @@ def save_checkpoint(
         state: anything JSON can hold without loss (floats keep every bit, NaN is refused).
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or the disk is full; the older checkpoints stay.
     """
     place = run / FOLDER / f"step-{step:06d}"
-    with atomic_folder(place, overwrite=True) as temporary:
+    with writing(place), atomic_folder(place, overwrite=True) as temporary:
         for name, named in tensors.items():
             _save_tensors(temporary / f"{name}.safetensors", named)
         write_json(temporary / _STATE, {"step": step, "state": dict(state)})
         files = {path.name: _entry(path) for path in sorted(temporary.iterdir())}
         write_json(temporary / _MANIFEST, {"step": step, "files": files})
     return place
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of what cannot be written what it is and why.
+
+    Raises:
+        OutputError: the disk is full, a quota is used up, or the folder went away.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
+        raise OutputError(f"cannot write {path}: {reason}", hint="make room") from error
+
+
+def point(run: Path, checkpoint: Path | None) -> None:
+    """Lets `checkpoints/latest`, one line of text, name a checkpoint; None takes the name away."""
+    pointer = run / FOLDER / _POINTER
+    if checkpoint is None:
+        pointer.unlink(missing_ok=True)
+        return
+    with writing(pointer):
+        write_text(pointer, f"{checkpoint.name}\n")
 
 
 def newest_checkpoint(run: Path) -> Found:
@@ -146,8 +176,8 @@ def prune(run: Path, keep: int) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Removes temporary folders of writes that a kill interrupted."""
-    for path in (run / FOLDER).glob(".step-*"):
+    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot."""
+    for path in [*run.glob(".*.*"), *(run / FOLDER).glob(".*.*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

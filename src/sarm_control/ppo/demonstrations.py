@@ -9,6 +9,7 @@ from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
+from sarm_control.ppo.checkpoint import writing
 from sarm_control.ppo.config import RunConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def human_buffer(
     buffer.check_latents(term.latents)
     buffer.check_size(config.training.answers_per_step)
     if not own:
-        buffer.save(kept)
+        with writing(kept):
+            buffer.save(kept)
     return buffer
 
 

@@ -1,6 +1,7 @@
 """A run's folder: what it was made from, what it measured, and how it goes on after a stop.
 
-`runs/NAME/{config.yaml, manifest.json, metrics.jsonl, timing.jsonl, samples.jsonl, checkpoints/}`.
+`runs/NAME/{config.yaml, manifest.json, metrics.jsonl, timing.jsonl, samples.jsonl, evaluation.jsonl,
+warnings.jsonl, ledger.parquet, checkpoints/}`.
 `metrics.jsonl` holds nothing that differs between two equal runs; clocks go to `timing.jsonl`.
 """
 
@@ -27,7 +28,7 @@ from sarm_control.ppo.run_rows import append_rows, check_rows, cut_back, sync, u
 from sarm_control.ppo.yaml_config import dump_yaml
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
-_LOGS = ("metrics", "timing", "samples")
+_LOGS = ("metrics", "timing", "samples", "evaluation", "warnings")
 _MISSING = object()
 
 
@@ -71,6 +72,8 @@ class RunFolder:
         *,
         timing: Mapping[str, Any] | None = None,
         samples: Sequence[Mapping[str, Any]] = (),
+        evaluation: Mapping[str, Any] | None = None,
+        warnings: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Appends one step's rows; `step` counts from 1.
 
@@ -79,13 +82,17 @@ class RunFolder:
             metrics: names of DESIGN.md -> numbers that are equal in equal runs.
             timing: seconds by phase, memory, clocks.
             samples: prompts, answers and their rewards.
+            evaluation: numbers of the evaluation after the step, when there was one.
+            warnings: checks that began to fire.
         """
         with uninterrupted():
             append_rows(self.path / "samples.jsonl", [{"step": step, **sample} for sample in samples])
             append_rows(self.path / "timing.jsonl", [{"step": step, **timing}] if timing else [])
+            append_rows(self.path / "evaluation.jsonl", [{"step": step, **evaluation}] if evaluation else [])
+            append_rows(self.path / "warnings.jsonl", [{"step": step, **warning} for warning in warnings])
             append_rows(self.path / "metrics.jsonl", [{"step": step, **metrics}])
         if self.listener is not None:
-            self.listener(step, {**metrics, **(timing or {})})
+            self.listener(step, {**metrics, **(evaluation or {}), **(timing or {})})
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> Path:
         """Writes a checkpoint after the rows before it are on disk, and drops the oldest ones."""
@@ -93,6 +100,7 @@ class RunFolder:
             for name in _LOGS:
                 sync(self.path / f"{name}.jsonl")
             written = checkpoint.save_checkpoint(self.path, step, tensors, state)
+            checkpoint.point(self.path, written)
             checkpoint.prune(self.path, self.keep)
         return written
 
@@ -102,6 +110,27 @@ class RunFolder:
             return False
         shutil.rmtree(self.path)
         return True
+
+    def same_models(self, digests: Mapping[str, str]) -> None:
+        """Notes which weights the run was started with, or refuses to go on with others.
+
+        Args:
+            digests: `policy.model` and `reward.model` -> what `weights_digest` says of them.
+
+        Raises:
+            TrainingError: naming the key whose model was replaced.
+        """
+        path = self.path / _MANIFEST
+        known = _read_manifest(path)
+        if "models" not in known:
+            write_json(path, {**known, "models": dict(digests)})
+            return
+        for key, digest in digests.items():
+            if known["models"].get(key) != digest:
+                raise TrainingError(
+                    f"{key} is not the model {self.path} was started with (its weights differ)",
+                    hint="put the model back, or start another run with --out",
+                )
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Marks the run as finished in its manifest; `summary` must hold `step`."""
@@ -220,8 +249,14 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     check_rows(path / "metrics.jsonl", found.step)
     notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
     checkpoint.set_aside(found.damaged)
+    checkpoint.point(path, found.path)
     if found.path is None:
-        notes.append("no checkpoint to resume from: starting from the beginning")
+        none = (
+            f"none of {len(found.damaged)} checkpoints is good"
+            if found.damaged
+            else "no checkpoint to resume from"
+        )
+        notes.append(f"{none}: starting from the beginning")
     for name in _LOGS:
         cut_back(path / f"{name}.jsonl", found.step)
     _write_config(path, config)

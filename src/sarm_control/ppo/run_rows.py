@@ -27,8 +27,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         with path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
     except OSError as error:
-        hint = "make room, then add --resume"
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="make room") from error
 
 
 def format_row(row: Mapping[str, Any]) -> str:
