@@ -6,7 +6,7 @@ chat template works (Llama 3, ChatML, Qwen, Gemma) and pad may equal eos.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.conversation.types import Encoded, Message, Prompt, as_messages
 from sarm_control.errors import ModelError
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE_ANSWER = "probe"
+_IN_ONE_CALL = 256
+
+
+class Rendered(NamedTuple):
+    """A conversation in the words of a chat template.
+
+    Args:
+        header: the prompt, up to where the answer begins.
+        whole: the prompt and the answer.
+        ended: see `ChatTemplate.encode`.
+    """
+
+    header: str
+    whole: str
+    ended: bool
 
 
 class ChatTemplate:
@@ -58,11 +73,55 @@ class ChatTemplate:
         Raises:
             ModelError: the template refuses the conversation (unknown role, say).
         """
+        return self.encode_rendered([self.render(prompt, response, ended=ended)])[0]
+
+    def render(self, prompt: Prompt, response: str, *, ended: bool = True) -> Rendered:
+        """The template's words for a conversation, see `encode`; `encode_rendered` makes ids of them.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
         messages = as_messages(prompt)
-        header = self._ids(messages, generation=True)
-        whole = self._ids([*messages, Message(role="assistant", content=response)], generation=False)
+        header = self.words(messages, generation=True)
+        whole = self.words([*messages, Message(role="assistant", content=response)], generation=False)
+        return Rendered(header, whole, ended)
+
+    def encode_rendered(self, rendered: Sequence[Rendered]) -> list[Encoded]:
+        """Token ids of N rendered conversations, many in one call of the tokenizer.
+
+        Args:
+            rendered: what `render` gave, or conversations that came in the template's words.
+        """
+        found: list[Encoded] = []
+        for start in range(0, len(rendered), _IN_ONE_CALL):
+            part = rendered[start : start + _IN_ONE_CALL]
+            ids = self._tokenize([text for one in part for text in (one.header, one.whole)])
+            ids = [self._with_one_bos(list(row)) for row in ids]
+            pairs = zip(ids[::2], ids[1::2], part, strict=True)
+            found.extend(self._encoded(header, whole, one) for header, whole, one in pairs)
+        return found
+
+    def _encoded(self, header: list[int], whole: list[int], rendered: Rendered) -> Encoded:
         whole = self._cut_after_end_of_turn(whole, len(header))
-        return self._truncate(whole, _common_prefix(header, whole[:-1]), ended)
+        return self._truncate(whole, _common_prefix(header, whole[:-1]), rendered.ended)
+
+    def words(self, messages: Sequence[Message], *, generation: bool = False) -> str:
+        """What the template writes for messages, with the header of an answer if `generation`.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(
+                [{"role": turn["role"], "content": turn["content"]} for turn in messages],
+                tokenize=False,
+                add_generation_prompt=generation,
+            )
+        except TemplateError as error:
+            raise ModelError(f"the chat template refuses this conversation: {error}") from error
+        return str(rendered)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids a policy continues from: the prompt and the header of the answer."""
@@ -77,22 +136,12 @@ class ChatTemplate:
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
     def _ids(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
-        text = self._render(messages, generation=generation)
-        ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return self._with_one_bos(ids)
+        (ids,) = self._tokenize([self.words(messages, generation=generation)])
+        return self._with_one_bos(list(ids))
 
-    def _render(self, messages: Sequence[Message], *, generation: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            rendered: Any = self.tokenizer.apply_chat_template(
-                [{"role": turn["role"], "content": turn["content"]} for turn in messages],
-                tokenize=False,
-                add_generation_prompt=generation,
-            )
-        except TemplateError as error:
-            raise ModelError(f"the chat template refuses this conversation: {error}") from error
-        return str(rendered)
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         """Templates that write a begin-of-text and prompts that bring one along must not add up."""
@@ -114,7 +163,7 @@ class ChatTemplate:
     def _find_end_of_turn(self) -> int:
         """The first special token the template writes after an assistant's words."""
         question = Message(role="user", content=_PROBE_ANSWER)
-        text = self._render([question, Message(role="assistant", content=_PROBE_ANSWER)], generation=False)
+        text = self.words([question, Message(role="assistant", content=_PROBE_ANSWER)], generation=False)
         suffix = text[text.rindex(_PROBE_ANSWER) + len(_PROBE_ANSWER) :]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for token in self.tokenizer(suffix, add_special_tokens=False)["input_ids"]:

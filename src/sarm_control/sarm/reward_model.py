@@ -186,10 +186,30 @@ class RewardModel:
         flags = [True] * len(rows) if ended is None else list(ended)
         if len(flags) != len(rows):
             raise ModelError(f"{len(flags)} ended flags were given for {len(rows)} answers")
-        encoded = [
-            self.template.encode(prompt, response, ended=flag)
-            for (prompt, response), flag in zip(rows, flags, strict=True)
-        ]
+        encoded = self.template.encode_rendered(
+            [
+                self.template.render(prompt, response, ended=flag)
+                for (prompt, response), flag in zip(rows, flags, strict=True)
+            ]
+        )
+        return self.score_encoded(
+            encoded,
+            batch_tokens=batch_tokens,
+            padding_side=padding_side,
+            keep_states=keep_states,
+            progress=progress,
+        )
+
+    def score_encoded(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        batch_tokens: int | None = None,
+        padding_side: PaddingSide = "right",
+        keep_states: bool = False,
+        progress: ProgressFactory = no_progress,
+    ) -> Scored:
+        """As `score`, for N conversations that `template` made token ids of."""
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         return Scored(

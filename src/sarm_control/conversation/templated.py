@@ -1,0 +1,245 @@
+"""Conversations that come as one text, already in the words of the chat template.
+
+Engines send a prompt and its answer as what their policy saw: decoded token ids, with or without
+begin-of-text, padding and end-of-turn. Scoring that text as if it were a user's words, or with a second
+begin-of-text, gives a number that is wrong and looks right.
+"""
+
+import re
+from functools import cached_property
+from typing import NamedTuple
+
+from sarm_control.conversation.template import ChatTemplate, Rendered
+from sarm_control.conversation.types import Message
+from sarm_control.errors import DataError, ModelError
+
+_PROBE = "probe"
+_FOREIGN = re.compile(
+    "<\\|\\w+\\|>|<\uff5c[^\uff5c>]{1,40}\uff5c>|<(?:start|end)_of_turn>|\\[/?INST\\]|<</?SYS>>"
+)
+_LONGEST_SHOWN = 60
+
+
+class _Frame(NamedTuple):
+    """What a template writes around an answer.
+
+    Args:
+        asked: a question alone.
+        header: between a question and its answer.
+        suffix: what a policy's prompt has behind the header, such as the opening of its thoughts.
+        start: where the answer's turn begins in a rendered question and answer.
+    """
+
+    asked: str
+    header: str
+    suffix: str
+    start: int
+
+
+class TemplatedText:
+    """Reads conversations in the words of a chat template.
+
+    What it makes of such a text is what `ChatTemplate.render` makes of the same prompt and answer: one
+    begin-of-text, the template's own spaces around the answer, the end of turn last.
+
+    Args:
+        template: of the reward model.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template = template
+
+    def render(self, text: str, prompt: str | None = None) -> Rendered:
+        """The conversation that `text` is.
+
+        Args:
+            text: the prompt and the answer. The answer ended when its end-of-turn, or the tokenizer's
+                end of text, follows it; else one is appended and `ended` is false.
+            prompt: where it is known, the prompt alone: templated like the text, or plain words that the
+                text begins with. Without it the answer begins behind the last header of an assistant.
+
+        Raises:
+            DataError: no answer can be found in the text, or it is templated for another model.
+        """
+        text = self._without_opening(text)
+        if prompt is None:
+            found = self._last_header(text)
+            if found is None:
+                raise self._not_templated(text)
+            return self._rendered(text, found)
+        prompt = self._without_opening(prompt)
+        if self._last_header(prompt) is None:
+            return self._plain(text, prompt)
+        return self._rendered(text, self._header_of(text, prompt))
+
+    def render_answer(self, prompt: str, response: str) -> Rendered:
+        """The conversation of a prompt, templated or plain, and an answer that came beside it.
+
+        Raises:
+            DataError: the prompt is templated for another model.
+        """
+        opened = self._without_opening(prompt)
+        if self._last_header(opened) is None:
+            return self._plain(opened + response, opened)
+        return self._rendered(opened + response, self._header_of(opened + response, opened))
+
+    def _rendered(self, text: str, header: re.Match[str]) -> Rendered:
+        answer = text[header.end() :]
+        frame = self._frame
+        spaces = frame.header[len(frame.header.rstrip()) :]
+        answer = answer.removeprefix(spaces) if answer.startswith(spaces) else answer.lstrip()
+        words, ended = self._without_stops(answer.removeprefix(frame.suffix))
+        before = self._opening + text[: header.start()] + frame.header
+        return Rendered(before + frame.suffix, before + self._turn(words), ended)
+
+    def _plain(self, text: str, prompt: str) -> Rendered:
+        """Words that no template was put around."""
+        foreign = _FOREIGN.search(prompt)
+        if foreign is not None:
+            raise self._of_another(foreign[0])
+        end = _end_of(prompt, text)
+        if end is None:
+            raise _not_its_prompt()
+        words, ended = self._without_stops(text[end:])
+        return self.template.render(prompt, words, ended=ended)
+
+    def _header_of(self, text: str, prompt: str) -> re.Match[str]:
+        """The header at the end of the prompt, found in the text; nothing the answer says can move it."""
+        end = _end_of(prompt, text)
+        if end is not None:
+            found = self._last_header(text[:end])
+        else:
+            # a prompt too long for an engine's limit loses its beginning
+            header = self._last_header(prompt)
+            asked = prompt[: header.end()] if header else prompt
+            candidates = self._header_pattern.finditer(text)
+            found = next((one for one in candidates if self._ends_with(asked, text[: one.end()])), None)
+        if found is None:
+            raise _not_its_prompt()
+        return found
+
+    def _ends_with(self, prompt: str, part: str) -> bool:
+        """In letters, or in tokens: what a tokenizer of words does not know comes back as another word."""
+        if "".join(prompt.split()).endswith("".join(part.split())):
+            return True
+        both = self.template.tokenizer([prompt, part], add_special_tokens=False)["input_ids"]
+        whole, end = list(both[0]), list(both[1])
+        return bool(end) and whole[-len(end) :] == end
+
+    def _last_header(self, text: str) -> re.Match[str] | None:
+        last = None
+        for last in self._header_pattern.finditer(text):  # noqa: B007 - the last one is wanted
+            pass
+        return last
+
+    def _turn(self, words: str) -> str:
+        """An assistant's turn as the template writes it, without its header."""
+        question, answer = Message(role="user", content=_PROBE), Message(role="assistant", content=words)
+        return self.template.words([question, answer])[self._frame.start :]
+
+    def _without_opening(self, text: str) -> str:
+        """Without padding and begin-of-text, which the template's own opening replaces."""
+        tokenizer = self.template.tokenizer
+        opening = [token for token in (tokenizer.bos_token, tokenizer.pad_token) if token]
+        while True:
+            bare = text.lstrip()
+            token = next((token for token in opening if bare.startswith(token)), None)
+            if token is None:
+                return bare
+            text = bare[len(token) :]
+
+    def _without_stops(self, answer: str) -> tuple[str, bool]:
+        ended = False
+        while True:
+            bare = answer.rstrip()
+            stop = next((stop for stop in self._stops if bare.endswith(stop)), None)
+            if stop is None:
+                return answer, ended
+            answer = bare[: -len(stop)]
+            ended = ended or stop != self._padding
+
+    @cached_property
+    def _frame(self) -> "_Frame":
+        question, answer = Message(role="user", content=_PROBE), Message(role="assistant", content=_PROBE)
+        asked = self.template.words([question])
+        generation = self.template.words([question], generation=True).removeprefix(asked)
+        both = self.template.words([question, answer])
+        if not both.startswith(asked):
+            raise ModelError("this chat template writes a question in another way when it has an answer")
+        written = both[len(asked) : both.rindex(_PROBE)]
+        header = _shared_start(written, generation) if generation else written
+        start, suffix = len(asked) + len(header), generation[len(header) :]
+        if not header.strip():
+            # templates without a header for answers put them behind the mark that ends a question
+            header = asked[asked.rindex(_PROBE) + len(_PROBE) :] + header
+        if not header.strip():
+            raise ModelError("this chat template writes nothing between a question and its answer")
+        return _Frame(asked, header, suffix, start)
+
+    @cached_property
+    def _header_pattern(self) -> re.Pattern[str]:
+        """The header, with other spaces than its own: tokenizers of words put them between tokens."""
+        parts = re.findall(r"<[^<>\s]*>|\w+|[^\w\s]", self._frame.header)
+        return re.compile(r"\s*".join(re.escape(part) for part in parts))
+
+    @cached_property
+    def _opening(self) -> str:
+        bos = self.template.tokenizer.bos_token
+        return str(bos) if bos and self._frame.asked.startswith(bos) else ""
+
+    @cached_property
+    def _padding(self) -> str | None:
+        pad = self.template.tokenizer.pad_token
+        return None if pad is None or pad in self._ends else str(pad)
+
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        tokenizer = self.template.tokenizer
+        ids = (self.template.end_of_turn_id, tokenizer.eos_token_id)
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids if i is not None))
+
+    @cached_property
+    def _stops(self) -> tuple[str, ...]:
+        return self._ends if self._padding is None else (*self._ends, self._padding)
+
+    def _not_templated(self, text: str) -> DataError:
+        foreign = _FOREIGN.search(text)
+        own = set(self.template.tokenizer.all_special_tokens)
+        if foreign is not None and foreign[0] not in own:
+            return self._of_another(foreign[0])
+        return DataError(
+            "the text is not a conversation in this reward model's chat template: it has no "
+            f"{' '.join(self._frame.header.split())[:_LONGEST_SHOWN]!r}",
+            hint="apply the reward model's chat template to it, or post prompt and response to /v1/score",
+        )
+
+    def _of_another(self, token: str) -> DataError:
+        return DataError(
+            f"the prompt holds {token!r} but is not in this reward model's chat template",
+            hint="send prompts templated for the reward model, or plain prompts",
+        )
+
+
+def _not_its_prompt() -> DataError:
+    return DataError(
+        "the text does not begin with its prompt, so the answer cannot be cut out of it",
+        hint="send the prompt that the answer was given to",
+    )
+
+
+def _shared_start(left: str, right: str) -> str:
+    return left[: next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))]
+
+
+def _end_of(prompt: str, text: str) -> int | None:
+    """Where `prompt` ends in `text`, which begins with it but for spaces; None when it does not."""
+    if text.startswith(prompt):
+        return len(prompt)
+    place = 0
+    for letter in "".join(prompt.split()):
+        while place < len(text) and text[place].isspace():
+            place += 1
+        if place == len(text) or text[place] != letter:
+            return None
+        place += 1
+    return place
