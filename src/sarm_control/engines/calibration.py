@@ -1,0 +1,110 @@
+"""Reference statistics of a policy that another engine is about to train."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.control.controls import Controls
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.engines.rows import EngineText, conversation, special_texts
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.sarm.scored import Scored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class _Answer(NamedTuple):
+    text: str
+    ended: bool
+
+
+def calibrate(
+    rm: RewardModel,
+    controls: Controls,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[EngineText],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    batch: int = 32,
+    seed: int = 0,
+) -> ReferenceStatistics:
+    """The unit of `0.5sd` and `q0.9`: rewards and latents of the policy's answers before training.
+
+    A few hundred prompts are wanted: from 256 answers an SD is known to about 5 %. With several processes
+    calibrate in one of them, `save` the statistics and give all the file; a resumed training, too.
+
+    Args:
+        rm: the reward model.
+        controls: decide the latents whose quantiles are kept.
+        model: the policy as training will find it; its mode and PyTorch's random state are left as they were.
+        tokenizer: of the policy; messages go through its chat template.
+        prompts: one answer is sampled to each.
+        max_new_tokens: longest answer, as in training.
+        temperature: divides the logits, as in training.
+        batch: answers sampled together.
+        seed: of the sampling.
+
+    Raises:
+        DataError: fewer than two prompts, or answers whose rewards do not vary; see also `conversation`.
+    """
+    import torch
+
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    training, parts, special = model.training, [], special_texts(rm.template)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.eval()
+        try:
+            for start in range(0, len(prompts), batch):
+                group = prompts[start : start + batch]
+                answers = _answers(model, tokenizer, group, max_new_tokens, sampling)
+                parts.append(_score(rm, group, answers, special))
+        finally:
+            model.train(training)
+    return ReferenceStatistics.from_scored(Scored.concatenate(parts), controls.quantile_latents())
+
+
+def _score(
+    rm: RewardModel, prompts: Sequence[EngineText], answers: Sequence[_Answer], special: Sequence[str]
+) -> Scored:
+    rows = [conversation(prompt, made.text, special) for prompt, made in zip(prompts, answers, strict=True)]
+    ended = [made.ended for made in answers]
+    return rm.score([row.prompt for row in rows], [row.response for row in rows], ended=ended)
+
+
+def _answers(
+    model: Any, tokenizer: Any, prompts: Sequence[EngineText], most: int, sampling: dict[str, Any]
+) -> list[_Answer]:
+    import torch
+
+    ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    width, ends = max(map(len, ids)), _ends(model, tokenizer)
+    pad = ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    inputs = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    limits = {"max_new_tokens": most, "eos_token_id": ends, "pad_token_id": pad}
+    with torch.no_grad():
+        made = model.generate(input_ids=inputs, attention_mask=mask, **limits, **sampling)
+    return [_cut(tokenizer, row[width:], ends) for row in made.tolist()]
+
+
+def _cut(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> _Answer:
+    stop = next((place for place, token in enumerate(ids) if token in ends), None)
+    return _Answer(str(tokenizer.decode(ids[:stop], skip_special_tokens=True)), stop is not None)
+
+
+def _prompt_ids(tokenizer: Any, prompt: EngineText) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    turns = [dict(turn) for turn in prompt]
+    return list(
+        tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    )
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    listed = model.generation_config.eos_token_id
+    ids = [listed] if isinstance(listed, int) else list(listed or [])
+    return list(dict.fromkeys([*ids, tokenizer.eos_token_id]))

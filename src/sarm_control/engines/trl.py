@@ -1,0 +1,198 @@
+"""The reward for TRL's `GRPOTrainer` and `RLOOTrainer`, through their public `reward_funcs`.
+
+    reward = reward_function("lab", Controls(edits=[Edit(12, max=2.0)]))
+    GRPOTrainer(..., reward_funcs=reward, callbacks=[reward.callback])
+
+TRL calls it in every process with that process's answers. They are gathered, so that what is learnt, and
+every statistic of a batch, is the same in each. TRL passes no flag that tells training from
+evaluation, and saves nothing of a reward function: `callback` does both.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sarm_control.control.controls import Controls
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.engines.controlled_reward import ControlledReward
+from sarm_control.engines.opening import ControlFiles, open_reward, read_reference
+from sarm_control.engines.rows import EngineText, conversation, special_texts
+from sarm_control.engines.trl_callback import SarmCallback
+from sarm_control.errors import ConfigError
+from sarm_control.latents.human import HumanBuffer
+from sarm_control.ppo.demonstrations import read_demonstrations
+from sarm_control.sarm.gathering import gather_with_place
+from sarm_control.sarm.reward_model import RewardModel
+
+
+class LogMetric(Protocol):
+    """TRL's `log_metric`: a number of a batch, averaged over processes and calls until it is logged."""
+
+    def __call__(self, name: str, value: float) -> None:
+        """Logs one number."""
+
+
+class LogExtra(Protocol):
+    """TRL's `log_extra`: a column of the table of completions."""
+
+    def __call__(self, column: str, values: list[Any]) -> None:
+        """Logs one value for each answer."""
+
+
+class TrlReward:
+    """A controlled reward that TRL can call; see `reward_function`.
+
+    Args:
+        reward: the reward model under its controls.
+        end_tokens: ids that end an answer of the policy; None takes those of the trainer once `callback`
+            was given to one, and the reward model's end of turn before.
+        log_answers: also log the parts of each answer's reward to the table of completions.
+        name: what TRL calls it in `rewards/<name>/mean`.
+    """
+
+    def __init__(
+        self,
+        reward: ControlledReward,
+        *,
+        end_tokens: Sequence[int] | None = None,
+        log_answers: bool = False,
+        name: str = "sarm",
+    ) -> None:
+        self.reward = reward
+        self.log_answers = log_answers
+        self.callback = SarmCallback(reward)
+        self.__name__ = name
+        self._end_tokens = None if end_tokens is None else frozenset(end_tokens)
+        self._special = special_texts(reward.model.template)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The ids that end an answer; one whose last id is another hit the length limit."""
+        if self._end_tokens is not None:
+            return self._end_tokens
+        return self.callback.end_tokens or frozenset([self.reward.model.template.end_of_turn_id])
+
+    def __call__(
+        self,
+        prompts: Sequence[EngineText],
+        completions: Sequence[EngineText],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        log_metric: LogMetric | None = None,
+        log_extra: LogExtra | None = None,
+        **_: Any,
+    ) -> list[float]:
+        """The rewards of this process's N answers, as TRL asks for them.
+
+        Args:
+            prompts: [N] strings or messages, see `conversation`.
+            completions: [N] strings or messages, without the end token.
+            completion_ids: [N] generated ids; the last one says whether the answer ended.
+            log_metric: takes the mean of every part of the reward and the metrics of the controls.
+            log_extra: takes the parts of each answer's reward, with `log_answers`.
+
+        Raises:
+            ConfigError: controls that learn, and no callback to tell training from evaluation.
+            DataError: see `conversation`.
+        """
+        self._check_callback()
+        rows = [conversation(*pair, self._special) for pair in zip(prompts, completions, strict=True)]
+        ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
+        local = self.reward.score([row.prompt for row in rows], [row.response for row in rows], ended)
+        scored, own = gather_with_place(local)
+        rewards = self.reward.pay(scored)
+        if self.callback.learning:
+            self.reward.learn(scored)
+        if log_metric is not None:
+            for name, value in rewards.means().items():
+                log_metric(name, value)
+        if log_extra is not None and self.log_answers:
+            for name, column in rewards.columns.items():
+                log_extra(name, column[own].tolist())
+        return [float(value) for value in self.reward.values(rewards)[own]]
+
+    def load(self, checkpoint: str | Path) -> None:
+        """Takes up what the controls had learnt at a checkpoint, in place of what they know.
+
+        Resuming in the same `output_dir` needs no call: the callback reads the checkpoint TRL resumes from.
+
+        Raises:
+            TrainingError: see `SarmCallback.load`.
+        """
+        self.callback.load(Path(checkpoint))
+
+    def _check_callback(self) -> None:
+        if self.reward.learns and not self.callback.attached:
+            raise ConfigError(
+                "these controls learn from the answers of training, and TRL does not say which those are",
+                hint="give the trainer callbacks=[reward.callback]",
+            )
+
+
+def reward_function(
+    rm: RewardModel | str | Path,
+    controls: Controls | str | Path | None = None,
+    *,
+    reference: ReferenceStatistics | str | Path | None = None,
+    human: HumanBuffer | str | Path | None = None,
+    missing_end: float | str | None = None,
+    standardize: bool = False,
+    seed: int = 0,
+    end_tokens: Sequence[int] | None = None,
+    log_answers: bool = False,
+    name: str = "sarm",
+) -> TrlReward:
+    """A reward for `reward_funcs` of TRL's GRPO and RLOO trainers.
+
+    Args:
+        rm: a reward model, or its name, folder or hub id.
+        controls: edits, penalties and human-KL term; or a run file, or the folder of a run of `sarm train`,
+            whose controls are taken as they were at its last checkpoint.
+        reference: what amounts in SDs and quantiles are measured on: statistics (see `calibrate`), or a
+            file: saved statistics, rows of answers, a folder of latents.
+        human: demonstrations for the human-KL term, or a file of them.
+        missing_end: taken off an answer that hit the length limit: reward units, or SDs such as `1sd`.
+            None takes nothing, or what the run file says.
+        standardize: `(total - mean) / sd` of the reference instead of reward units.
+        seed: of what the controls learn; the same in every process.
+        end_tokens: see `TrlReward`.
+        log_answers: see `TrlReward`.
+        name: see `TrlReward`.
+
+    Raises:
+        ConfigError: controls that need a reference or demonstrations and have none; a setting that the
+            file of controls makes already.
+        ModelError: no such reward model, or something of another head.
+    """
+    model = rm if isinstance(rm, RewardModel) else RewardModel.from_pretrained(rm, device=_device())
+    options: dict[str, Any] = {"standardize": standardize, "seed": seed}
+    if isinstance(controls, str | Path):
+        files = ControlFiles(Path(controls), _file(human, "human"), _file(reference, "reference"))
+        if missing_end is not None:
+            raise ConfigError("missing_end is a key of the file of controls", hint="set it there")
+        reward = open_reward(model, files, **options)
+    else:
+        given = controls or Controls()
+        if isinstance(reference, str | Path):
+            reference = read_reference(Path(reference), model, given)
+        if isinstance(human, str | Path):
+            latents = () if given.human_kl is None else given.human_kl.latents
+            human = read_demonstrations(Path(human), latents, model)
+        options |= {"missing_end": missing_end or 0.0, "reference": reference, "human": human}
+        reward = ControlledReward(model, given, **options)
+    return TrlReward(reward, end_tokens=end_tokens, log_answers=log_answers, name=name)
+
+
+def _file(given: object, what: str) -> Path | None:
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else Path(given)
+    raise ConfigError(f"{what} goes as a file with a file of controls", hint="save it and give its path")
+
+
+def _device() -> str | None:
+    """The GPU of this process; None leaves the choice to `from_pretrained`."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
