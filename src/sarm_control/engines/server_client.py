@@ -1,0 +1,246 @@
+"""Asking the server of `sarm serve` from inside an engine's worker: tried again while patience lasts.
+
+Only the standard library is imported, whatever the worker has installed. What an answer means is told
+by `judge`, apart from how it was fetched, so that blocking and asynchronous callers behave alike.
+"""
+
+import json
+import logging
+import math
+import os
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
+
+URL, TOKEN_FILE = "SARM_REWARD_URL", "SARM_REWARD_TOKEN_FILE"
+TIMEOUT, PATIENCE = "SARM_REWARD_TIMEOUT", "SARM_REWARD_PATIENCE"
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+_BUSY = 429
+_AGAIN = {408, _BUSY}
+_LONGEST_PAUSE = 30.0
+_logger = logging.getLogger("sarm_control.engines")
+# A reward server is a neighbour in the cluster: engines' own clients use no proxy for it either.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where the server is and how long to wait for it.
+
+    Args:
+        url: without a path.
+        token: sent as a bearer token.
+        timeout: seconds one request may take.
+        patience: seconds from the first try after which no further one is made; a server that is busy
+            or started again costs patience, not answers.
+    """
+
+    url: str = DEFAULT_URL
+    token: str | None = field(default=None, repr=False)
+    timeout: float = 180.0
+    patience: float = 600.0
+
+    @classmethod
+    def from_environment(cls, **given: Any) -> "ServerSettings":
+        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT` and `_PATIENCE` say, unless it is given.
+
+        Args:
+            given: `url`, `token_file`, `timeout`, `patience`; None counts as not given.
+
+        Raises:
+            ConfigError: a token file that cannot be read, a number that is none, a key that is not known.
+        """
+        known = {"url": URL, "token_file": TOKEN_FILE, "timeout": TIMEOUT, "patience": PATIENCE}
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]!r}: the reward server takes {', '.join(known)}")
+        found = {key: given.get(key) or os.environ.get(name) for key, name in known.items()}
+        return cls(
+            str(found["url"] or DEFAULT_URL).rstrip("/"),
+            _token(found["token_file"]),
+            _seconds(found["timeout"], TIMEOUT, cls.timeout),
+            _seconds(found["patience"], PATIENCE, cls.patience),
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request."""
+        known = {"Content-Type": "application/json"}
+        return known if self.token is None else {**known, "Authorization": f"Bearer {self.token}"}
+
+
+class Reply(NamedTuple):
+    """What came back: `status` is None where nothing did, and `problem` says why."""
+
+    status: int | None
+    body: bytes = b""
+    retry_after: str | None = None
+    problem: str = ""
+
+
+class Pause(NamedTuple):
+    """Seconds before the next try."""
+
+    seconds: float
+
+
+def judge(settings: ServerSettings, path: str, reply: Reply, attempt: int, waited: float) -> Any:
+    """What to make of a reply.
+
+    Args:
+        settings: whose patience counts.
+        path: what was asked, for messages.
+        reply: what came back.
+        attempt: tries before this one.
+        waited: seconds since the first.
+
+    Returns:
+        The JSON of a good answer, or a `Pause` before the next try.
+
+    Raises:
+        DataError: the server refuses this request, and would again.
+        ConfigError: no such path, or a token it does not accept.
+        TrainingError: patience is at an end, or the answer is not JSON.
+    """
+    if reply.status is not None and 200 <= reply.status < 300:
+        return _json(settings, path, reply)
+    if reply.status is not None and 400 <= reply.status < 500 and reply.status not in _AGAIN:
+        _refused(settings, path, reply)
+    pause = _pause(reply, attempt)
+    if waited + pause >= settings.patience:
+        raise TrainingError(
+            f"no reward from {settings.url}{path} in {waited:.0f} s and {attempt + 1} tries: {_why(reply)}; "
+            f"is `sarm serve` running there? {URL} says where it is, {PATIENCE} how long to wait"
+        )
+    return Pause(pause)
+
+
+def post(settings: ServerSettings, path: str, payload: Mapping[str, Any]) -> Any:
+    """The JSON that the server answers, blocking; errors as `judge`, and each is logged.
+
+    Some engines drop what a reward function raises, so a log line may be all that is seen of it.
+    """
+    started, attempt = time.monotonic(), 0
+    body = json.dumps(payload).encode()
+    while True:
+        reply = _send(settings, path, body)
+        with logged():
+            verdict = judge(settings, path, reply, attempt, time.monotonic() - started)
+        if not isinstance(verdict, Pause):
+            return verdict
+        time.sleep(verdict.seconds)
+        attempt += 1
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Logs an error that a user can cause on its way out of the block."""
+    try:
+        yield
+    except SarmError as error:
+        _logger.error("%s", error)
+        raise
+
+
+def finite(value: Any, where: str) -> float:
+    """A reward that an engine can train on.
+
+    Raises:
+        TrainingError: it is no number, or not a finite one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TrainingError(f"{where} answered {value!r} for a reward, which is no finite number")
+    return float(value)
+
+
+def _send(settings: ServerSettings, path: str, body: bytes) -> Reply:
+    request = urllib.request.Request(settings.url + path, body, settings.headers)
+    try:
+        with _opener.open(request, timeout=settings.timeout) as answer:
+            return Reply(answer.status, answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.read(), error.headers.get("Retry-After"))
+    except (OSError, ValueError) as error:
+        return Reply(None, problem=f"{type(error).__name__}: {error}")
+
+
+def _json(settings: ServerSettings, path: str, reply: Reply) -> Any:
+    try:
+        return json.loads(reply.body)
+    except ValueError as error:
+        start = reply.body[:80].decode(errors="replace")
+        raise TrainingError(
+            f"{settings.url}{path} answered with what is not JSON: {start!r}; is it `sarm serve`?"
+        ) from error
+
+
+def _refused(settings: ServerSettings, path: str, reply: Reply) -> NoReturn:
+    where = f"{settings.url}{path}"
+    if reply.status in (401, 403):
+        raise ConfigError(f"{where} does not accept the token ({reply.status}); {TOKEN_FILE} names its file")
+    if reply.status in (404, 405):
+        raise ConfigError(
+            f"{where} is not there ({reply.status}); is {settings.url} the address of `sarm serve`?"
+        )
+    raise DataError(f"{where} refuses the request: {_why(reply)}")
+
+
+def _why(reply: Reply) -> str:
+    if reply.status is None:
+        return reply.problem
+    return f"{reply.status} {_said(reply.body)}".rstrip()
+
+
+def _said(body: bytes) -> str:
+    """The message of an error's body, or its beginning."""
+    text = body[:2000].decode(errors="replace").strip()
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text[:300]
+    for key in ("detail", "error", "message"):
+        if isinstance(found, Mapping) and key in found:
+            found = found[key]
+    return found if isinstance(found, str) else json.dumps(found)[:300]
+
+
+def _pause(reply: Reply, attempt: int) -> float:
+    """What the server asks for; else twice as long each time, spread so that clients do not come together."""
+    try:
+        asked = float(reply.retry_after or "")
+    except ValueError:
+        asked = 0.25 * 2 ** min(attempt, 10)
+    return min(max(asked, 0.05), _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+
+
+def _token(path: Any) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"the token file {path} cannot be read: {error}", hint=f"see {TOKEN_FILE}"
+        ) from error
+
+
+def _seconds(given: Any, name: str, default: float) -> float:
+    if given is None:
+        return default
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ConfigError(f"{name} is {given!r}, which is no number of seconds")
+    return seconds

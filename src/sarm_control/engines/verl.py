@@ -1,0 +1,109 @@
+"""The reward in verl: what its reward manager and its reward function ask the server of `sarm serve`.
+
+Nothing of verl is imported here. The manager, which needs verl, is in `verl_manager`; verl finds it by
+the entry point `verl.plugins`. It is the better of the two: the function is told neither whether an
+answer ended nor, by other versions than verl 0.9, the prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sarm_control.engines.server_client import ServerSettings, finite, logged, post
+from sarm_control.errors import DataError, TrainingError
+
+PATH = "/v1/score"
+_PROMPT_KEYS = ("raw_prompt", "prompt", "question")
+
+
+class Answer(NamedTuple):
+    """One answer to be scored; `ended` is false where it hit its length limit."""
+
+    prompt: str | list[dict[str, Any]]
+    response: str
+    ended: bool = True
+
+
+class Reward(NamedTuple):
+    """What one answer is paid, and the numbers verl logs beside it."""
+
+    score: float
+    extra: dict[str, float]
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, float]:
+    """The reward of one answer, for `reward.custom_reward_function`.
+
+    Args:
+        data_source: not used.
+        solution_str: the answer, without special tokens.
+        ground_truth: not used.
+        extra_info: has the prompt as `raw_prompt` (verl 0.9 puts it there), `prompt` or `question`.
+        settings: `url`, `token_file`, `timeout`, `patience`, from `reward_kwargs`; what verl adds is ignored.
+
+    Returns:
+        `score`, and the parts of the reward by their names.
+
+    Raises:
+        DataError: there is no prompt, or the server refuses the request.
+        TrainingError: no answer while patience lasts, or one that is no finite number.
+        ConfigError: a setting, token or address that cannot be used.
+    """
+    del data_source, ground_truth
+    known = {key: settings[key] for key in ("url", "token_file", "timeout", "patience") if key in settings}
+    with logged():
+        server = ServerSettings.from_environment(**known)
+        answer = Answer(prompt_in(extra_info or {}), solution_str)
+    found = post(server, PATH, request_of([answer]))
+    with logged():
+        reward = rewards_of(found, 1, server)[0]
+    return {"score": reward.score, **reward.extra}
+
+
+def prompt_in(fields: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+    """The prompt among the fields of a sample: a string or messages.
+
+    Raises:
+        DataError: there is none.
+    """
+    for key in _PROMPT_KEYS:
+        found = fields.get(key)
+        if isinstance(found, str):
+            return found
+        if found is not None and len(found):
+            return [dict(message) for message in found]
+    raise DataError(
+        f"no prompt in {sorted(fields)}: a reward model scores an answer to a prompt; keep raw_prompt "
+        "(data.return_raw_chat=True) or put the prompt into extra_info"
+    )
+
+
+def request_of(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The body of a request for N answers."""
+    return {
+        "prompts": [answer.prompt for answer in answers],
+        "responses": [answer.response for answer in answers],
+        "ended": [answer.ended for answer in answers],
+    }
+
+
+def rewards_of(found: Any, count: int, server: ServerSettings) -> list[Reward]:
+    """The rewards of N answers in what the server answered.
+
+    Raises:
+        TrainingError: they are not N, or not finite numbers.
+    """
+    where = f"{server.url}{PATH}"
+    results = found.get("results") if isinstance(found, Mapping) else None
+    if not isinstance(results, list) or len(results) != count:
+        raise TrainingError(f"{where} did not answer {count} rewards; is it `sarm serve`?")
+    return [Reward(finite(one["reward"], where), _numbers(one)) for one in results]
+
+
+def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in one["terms"].items()}

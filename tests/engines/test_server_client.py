@@ -1,0 +1,188 @@
+"""Asking the reward server from an engine: what is tried again, what is an error, what is sent (contract)."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sarm_control.engines import openrlhf, verl
+from sarm_control.engines.server_client import ServerSettings, post
+from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
+from tests.engines.scripted_server import Said, scripted_server
+
+BUSY = Said(429, {"detail": "busy"}, {"Retry-After": "0.05"})
+FINE = Said(200, {"fine": True})
+ONE = {"reward": 0.5, "terms": {"reward/model": 0.7, "reward/edits": -0.2}, "truncated": 0, "version": 3}
+SCORED = Said(200, {"results": [ONE]})
+MESSAGES = [{"role": "user", "content": "Why?"}]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "TOKEN_FILE", "TIMEOUT", "PATIENCE"):
+        monkeypatch.delenv(f"SARM_REWARD_{name}", raising=False)
+
+
+@pytest.mark.parametrize("first", [BUSY, Said(503, "starting"), Said(500, ""), Said(408, "")])
+def test_a_busy_or_failing_server_is_asked_again(first: Said) -> None:
+    with scripted_server([first, first, FINE]) as server:
+        assert post(ServerSettings(server.url, patience=20), "/x", {"a": 1}) == {"fine": True}
+    assert [one.body for one in server.asked] == [{"a": 1}] * 3
+
+
+def test_patience_ends() -> None:
+    with (
+        scripted_server([BUSY]) as server,
+        pytest.raises(TrainingError, match=r"tries: 429 busy; is `sarm serve`"),
+    ):
+        post(ServerSettings(server.url, patience=0.3), "/x", {})
+    assert len(server.asked) > 2
+
+
+def test_nobody_there() -> None:
+    with scripted_server([FINE]) as server:
+        pass
+    with pytest.raises(TrainingError, match=r"no reward from http.*/x in .*refused.*SARM_REWARD_URL"):
+        post(ServerSettings(server.url, patience=0.3), "/x", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "match"),
+    [
+        (
+            Said(401, {"detail": "no"}),
+            ConfigError,
+            r"does not accept the token \(401\); SARM_REWARD_TOKEN_FILE",
+        ),
+        (Said(404, ""), ConfigError, r"/x is not there \(404\)"),
+        (
+            Said(413, {"detail": "the text is too long"}),
+            DataError,
+            r"refuses the request: 413 the text is too long",
+        ),
+        (Said(422, {"error": {"message": "unknown key 'x'"}}), DataError, r"422 unknown key 'x'"),
+        (Said(422, {"detail": [{"loc": ["body"]}]}), DataError, r'422 \[\{"loc": \["body"\]\}\]'),
+        (Said(200, "<html>hello"), TrainingError, r"not JSON: '<html>hello'"),
+    ],
+)
+def test_what_would_fail_again_is_not_tried_again(said: Said, kind: type[SarmError], match: str) -> None:
+    with scripted_server([said]) as server, pytest.raises(kind, match=match):
+        post(ServerSettings(server.url, patience=20), "/x", {})
+    assert len(server.asked) == 1
+
+
+def test_settings_come_from_the_environment_and_from_what_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("SARM_REWARD_URL", "http://there:1/")
+    monkeypatch.setenv("SARM_REWARD_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("SARM_REWARD_TIMEOUT", "7")
+    found = ServerSettings.from_environment(patience=9, url=None)
+    assert found == ServerSettings("http://there:1", "secret", 7.0, 9.0)
+    assert found.headers["Authorization"] == "Bearer secret"
+    assert "secret" not in repr(found)
+    with scripted_server([FINE]) as server:
+        post(ServerSettings.from_environment(url=server.url), "/x", {})
+    assert server.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'adress': the reward server takes url, token_file"):
+        ServerSettings.from_environment(adress="x")
+    with pytest.raises(ConfigError, match=r"the token file nowhere cannot be read"):
+        ServerSettings.from_environment(token_file="nowhere")
+    monkeypatch.setenv("SARM_REWARD_PATIENCE", "long")
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_PATIENCE is 'long'"):
+        ServerSettings.from_environment()
+
+
+def asked_of_openrlhf(url: str, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> dict[str, Any]:
+    monkeypatch.setenv("SARM_REWARD_URL", url)
+    monkeypatch.setenv("SARM_REWARD_PATIENCE", "0.2")
+    return openrlhf.reward_func(["q"] * count, ["p"] * count, [None] * count, some_new_argument=1)
+
+
+def test_openrlhf_gets_a_number_for_one_query_and_a_list_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [Said(200, {"rewards": [0.25], "scores": [0.5], "extra_logs": {"a": 1.0}})]
+    said += [Said(200, {"rewards": [1, 2], "scores": [1, 2], "extra_logs": {"a": [1.0, 2.0]}})]
+    with scripted_server(said) as server:
+        assert asked_of_openrlhf(server.url, monkeypatch) == {
+            "rewards": 0.25,
+            "scores": 0.5,
+            "extra_logs": {"a": 1.0},
+        }
+        assert asked_of_openrlhf(server.url, monkeypatch, 2)["rewards"] == [1.0, 2.0]
+    assert server.asked[0].path == "/get_reward"
+    assert server.asked[0].body == {"query": ["q"], "prompts": ["p"], "labels": [None]}
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        ({"rewards": None}, r"answered None for a reward"),
+        ('{"rewards": NaN}', r"answered nan for a reward"),
+        ({"rewards": [1.0, 2.0]}, r"answered 2 rewards for 1 answers"),
+        ({"score": 1.0}, r"answered without rewards"),
+    ],
+)
+def test_openrlhf_gets_no_wrong_number_and_the_log_says_why(
+    body: Any, match: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        scripted_server([Said(200, body)]) as server,
+        caplog.at_level(logging.ERROR, "sarm_control.engines"),
+        pytest.raises(TrainingError, match=match),
+    ):
+        asked_of_openrlhf(server.url, monkeypatch)
+    assert "/get_reward answered" in caplog.text
+
+
+def test_openrlhf_is_told_the_path_of_the_file() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "sarm_control.engines.openrlhf"], capture_output=True, text=True, check=True
+    )
+    assert Path(told.stdout.strip()) == Path(openrlhf.__file__)
+
+
+def test_verl_compute_score_sends_the_prompt_and_returns_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARM_REWARD_URL", "http://127.0.0.1:1")
+    with scripted_server([SCORED]) as server:
+        found = verl.compute_score(
+            "lab",
+            "Because.",
+            None,
+            {"raw_prompt": MESSAGES, "num_turns": 2},
+            url=server.url,
+            reward_router_address="x",
+        )
+    assert found == {"score": 0.5, "reward/model": 0.7, "reward/edits": -0.2}
+    assert server.asked[0].path == "/v1/score"
+    assert server.asked[0].body == {"prompts": [MESSAGES], "responses": ["Because."], "ended": [True]}
+
+
+def test_verl_compute_score_without_a_prompt_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"no prompt in \['index'\].*raw_prompt"):
+        verl.compute_score("lab", "Because.", None, {"index": 3})
+
+
+@pytest.mark.parametrize("results", [[], [ONE, ONE], None])
+def test_verl_wants_one_reward_an_answer(results: Any) -> None:
+    with (
+        scripted_server([Said(200, {"results": results})]) as server,
+        pytest.raises(TrainingError, match=r"1 rewards"),
+    ):
+        verl.compute_score("lab", "x", None, {"prompt": "Why?"}, url=server.url)
+
+
+def test_an_engine_imports_nothing_heavy_for_it() -> None:
+    """Workers of engines load these modules; torch or httpx there would be ours to answer for."""
+    code = (
+        "import sys; import sarm_control.engines.openrlhf, sarm_control.engines.verl;"
+        "print([one for one in ('torch', 'numpy', 'httpx', 'pydantic', 'ray', 'verl') if one in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
