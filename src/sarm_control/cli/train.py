@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sarm_control.cli._run_flags import RunFlags
-from sarm_control.console import progress, say
+from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import SarmError
+
+EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
     from sarm_control.ppo.config import RunConfig
+    from sarm_control.ppo.evaluate import Gold
+    from sarm_control.ppo.processes import Processes
     from sarm_control.ppo.run_folder import RunFolder, Start
 
 _NO_FLAGS = RunFlags()
@@ -35,33 +39,58 @@ def train(
     overwrite: Annotated[bool, Parameter(negative="", help="Start over if the run folder exists.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Check everything, print the plan, stop.")] = False,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-) -> None:
+) -> int:
     """Train a policy by PPO with the controls in its reward.
 
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
-    from sarm_control.files import check_writable
-    from sarm_control.ppo.demonstrations import check_human
-    from sarm_control.ppo.plan import check_models, plan_lines, training_rows
-    from sarm_control.ppo.run_folder import check_run
+    from sarm_control.ppo.processes import connected
 
     folder = out or Path("runs") / (config.stem if config else "train")
-    settings = flags.config(_file(config, folder, resume=resume))
+
+    def checked() -> "RunConfig | None":
+        settings = flags.config(_file(config, folder, resume=resume))
+        _check_outputs(folder, json_file, resume=resume, overwrite=overwrite)
+        if resume and _finished(folder, settings):
+            return None
+        _check_inputs(settings)
+        if dry_run:
+            say(f"dry run: nothing was written; without --dry-run the run goes to {folder}")
+        return None if dry_run else settings
+
+    with connected() as processes:
+        if not processes.first:
+            set_quiet(True)
+        settings = processes.from_first(checked)
+        if settings is None:
+            return 0
+        summary = _run(settings, folder, processes, resume=resume, overwrite=overwrite)
+        if processes.first:
+            _report(folder, summary, json_file)
+        return EXIT_STOPPED if summary["stopped"] else 0
+
+
+def _check_outputs(folder: Path, json_file: Path | None, *, resume: bool, overwrite: bool) -> None:
+    from sarm_control.files import check_writable
+    from sarm_control.ppo.run_folder import check_run
+
     if json_file is not None:
         check_writable(json_file)
     check_run(folder, resume=resume, overwrite=overwrite)
-    if resume and _finished(folder, settings):
-        return
+
+
+def _check_inputs(settings: "RunConfig") -> None:
+    from sarm_control.ppo.demonstrations import check_human
+    from sarm_control.ppo.evaluation_prompts import evaluation_lines, evaluation_rows
+    from sarm_control.ppo.plan import check_models, plan_lines, training_rows
+
     check_models(settings)
     check_human(settings)
     for line in plan_lines(settings, training_rows(settings)):
         say(line)
-    if dry_run:
-        say(f"dry run: nothing was written; without --dry-run the run goes to {folder}")
-        return
-    summary = _run(settings, folder, resume=resume, overwrite=overwrite)
-    _report(folder, summary, json_file)
+    for line in evaluation_lines(settings, evaluation_rows(settings)):
+        say(line)
 
 
 def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
@@ -82,28 +111,47 @@ def _finished(folder: Path, settings: "RunConfig") -> bool:
     return True
 
 
-def _run(settings: "RunConfig", folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _run(
+    settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    from sarm_control.ppo.evaluation_prompts import prompts_file
     from sarm_control.ppo.run_folder import start_run
     from sarm_control.ppo.run_rows import uninterrupted
 
     data = settings.data
-    inputs = [data.prompts, *([data.human] if data.human else []), *data.exclude]
+    asked = settings.evaluation
+    further = (data.human, prompts_file(settings) if asked.every else None, asked.should_respond)
+    inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
     start: Start | None = None
     try:
         # An interrupt here would leave a folder nobody knows of, or surface as a broken import.
         with uninterrupted():
-            start = start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+            start = processes.from_first(
+                lambda: start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+            )
             from sarm_control.ppo.run import run_training
         _tell(start, settings.training.steps)
-        return run_training(settings, start, progress=progress)
+        return run_training(
+            settings, start, progress=progress, tell=say, gold=_gold(settings), processes=processes
+        )
     except KeyboardInterrupt:
         if start is None:
             raise
-        raise KeyboardInterrupt(_interrupted(start.folder, settings.training.steps)) from None
+        raise KeyboardInterrupt(_interrupted(start.folder, settings.training.steps, processes)) from None
     except SarmError as error:
         if start is not None:
-            _give_back_the_name(start, error)
+            _give_back_the_name(start, error, processes)
         raise
+
+
+def _gold(settings: "RunConfig") -> "Gold | None":
+    """What answers to the lab's own prompts are worth; nobody knows it of others."""
+    from sarm_control.embedded import LAB, is_data_name
+    from sarm_control.lab.world import World
+    from sarm_control.ppo.evaluation_prompts import prompts_file
+
+    asked = prompts_file(settings)
+    return World.open(LAB).gold if asked is not None and is_data_name(asked) else None
 
 
 def _tell(start: "Start", steps: int) -> None:
@@ -114,23 +162,30 @@ def _tell(start: "Start", steps: int) -> None:
     start.folder.listener = _step_line(steps)
 
 
-def _give_back_the_name(start: "Start", error: SarmError) -> None:
+def _give_back_the_name(start: "Start", error: SarmError, processes: "Processes") -> None:
     """A run that failed before its first checkpoint leaves nothing; a later one says how to go on."""
-    if start.folder.discard_if_unused() or error.hint is None:
+    if _discarded(start.folder, processes) or error.hint is None:
         return
     error.hint += f"; then sarm train -o {start.folder.path} --resume"
 
 
-def _interrupted(folder: "RunFolder", steps: int) -> str:
+def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str:
     from sarm_control.ppo.checkpoint import list_checkpoints, step_of
 
     saved = list_checkpoints(folder.path)
-    if folder.discard_if_unused():
+    if _discarded(folder, processes):
         return "interrupted before the first checkpoint: nothing was kept"
     return (
         f"interrupted; the last checkpoint is {saved[-1]} (step {step_of(saved[-1])} of {steps})\n"
         f"  go on with: sarm train -o {folder.path} --resume"
     )
+
+
+def _discarded(folder: "RunFolder", processes: "Processes") -> bool:
+    """Whether nothing was kept; the first process removes the folder, any may be the one that tells."""
+    from sarm_control.ppo.checkpoint import list_checkpoints
+
+    return folder.discard_if_unused() if processes.first else not list_checkpoints(folder.path)
 
 
 def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
@@ -154,13 +209,21 @@ def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
     return tell
 
 
+def _of_them(summary: Mapping[str, Any]) -> str:
+    now = summary["steps_now"]
+    return "" if now == summary["step"] else f", {now or 'none'} of them now"
+
+
 def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
     from sarm_control.files import write_json
 
     if json_file is not None:
         write_json(json_file, {"run": folder.name, **summary})
     written = {"policy": "plain transformers", "adapter": "peft"}
-    print(f"{folder}: {summary['step']} steps done")
+    print(f"{folder}: {summary['step']} steps done{_of_them(summary)}")
+    if summary["stopped"]:
+        print(f"  stopped on a warning: {summary['stopped']}")
+        print(f"  go on as it is with: sarm train -o {folder} --resume")
     for name in summary.get("saved", ()):
         print(f"  {folder / name}: the trained policy for {written.get(name, name)}")
     print(f"  {folder / 'metrics.jsonl'}: one row a step")

@@ -127,10 +127,11 @@ def connected() -> Iterator[Processes]:
     process that met it first and ends the others without a word (exit code 2), so it is told once.
 
     Raises:
-        ConfigError: more processes than GPUs on this machine.
+        ConfigError: more processes than GPUs on this machine, or only one was started of several.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
+        _check_launched_alone()
         yield ALONE
         return
     from torch import distributed
@@ -145,6 +146,16 @@ def connected() -> Iterator[Processes]:
     finally:
         if device == "cpu":
             distributed.destroy_process_group()  # NCCL would wait here for a process that failed
+
+
+def _check_launched_alone() -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process, unless by MPI, and does not say so."""
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if cpu and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "accelerate launch --cpu started one process, whatever --num_processes says",
+            hint="say --multi_gpu in place of --cpu (it takes the CPU if there is no GPU), or use torchrun",
+        )
 
 
 def _device(local_rank: int) -> str:
@@ -167,7 +178,7 @@ def _told_once(store: Any) -> Iterator[None]:
     """Lets one process tell what happened: an error is often met by all, and always noticed by all."""
     try:
         yield
-    except (SarmError, KeyboardInterrupt) as error:
+    except (SarmError, OSError, KeyboardInterrupt) as error:
         try:
             told = store.add(_TOLD, 1) > 1
         except RuntimeError:  # the process that kept the store is gone

@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.ppo.checkpoint import load_checkpoint
+from sarm_control.ppo.checkpoint import writing
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.critic_model import attach_critic
 from sarm_control.ppo.demonstrations import human_buffer
+from sarm_control.ppo.evaluate import Gold
+from sarm_control.ppo.identity import weights_digest
+from sarm_control.ppo.observe import Tell, build_observer, tell_nobody
 from sarm_control.ppo.plan import training_rows
 from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.processes import ALONE, Processes
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import encode_prompts
 from sarm_control.ppo.run_folder import RunFolder, Start
+from sarm_control.ppo.run_steps import RunSteps
 from sarm_control.ppo.trainer import Trainer
 from sarm_control.sarm.reward_model import RewardModel
 
@@ -20,79 +25,96 @@ POLICY, ADAPTER, HUMAN = "policy", "adapter", "human.safetensors"
 
 
 def run_training(
-    config: RunConfig, start: Start, *, progress: ProgressFactory = no_progress
+    config: RunConfig,
+    start: Start,
+    *,
+    progress: ProgressFactory = no_progress,
+    tell: Tell = tell_nobody,
+    gold: Gold | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Trains from where `start` says to the last step and saves the policy in the run folder.
 
+    Args:
+        config: the run's settings.
+        start: where it begins, the same in every process.
+        progress: shows the steps.
+        tell: is given what evaluations and warnings say, a line at a time.
+        gold: the worth of answers to the evaluation prompts, where a program knows it.
+        processes: who shares the work; all read the run folder, the first writes it.
+
     Returns:
-        A summary: `step`, the folders written, and the last step's metrics.
+        A summary: `step`, how many of the steps were done now, the folders written, the last step's
+        metrics (none when no step was left to do), and `stopped`: why the run ended before its last step,
+        or None.
 
     Raises:
         SarmError: a model, file or setting that cannot be used; a reward that is no number.
     """
     folder = start.folder
-    trainer = build_trainer(config, folder.path, progress=progress)
-    if start.checkpoint is None:
-        trainer.calibrate()
-        _save(trainer, folder)
-    else:
-        found = load_checkpoint(start.checkpoint)
-        trainer.load_state(found.tensors, found.state)
-    last = _steps(trainer, config, folder, progress)
-    trainer.policy.save(folder.path / POLICY, overwrite=True)
-    saved = [POLICY]
-    if trainer.policy.save_adapter(folder.path / ADAPTER, overwrite=True):
-        saved.append(ADAPTER)
-    summary = {"step": trainer.done, "saved": saved, "metrics": last}
-    folder.finish({"step": trainer.done})
-    return summary
+    trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
+    assert isinstance(trainer.reward, SarmReward)
+    if processes.first:
+        folder.same_models(_digests(trainer.policy, trainer.reward.model))
+    observer = build_observer(config, trainer.policy, trainer.reward, gold)
+    run = RunSteps(trainer, observer, folder, config, tell)
+    run.begin(start)
+    before = trainer.done
+    last = run.go(progress)
+    summary = {"step": trainer.done, "steps_now": trainer.done - before, "metrics": last}
+    if run.stopped is not None:
+        return {**summary, "saved": [], "stopped": run.stopped.text}
+    saved = processes.from_first(lambda: _save_policy(trainer, folder))
+    return {**summary, "saved": saved, "stopped": None}
 
 
-def build_trainer(config: RunConfig, run: Path, *, progress: ProgressFactory = no_progress) -> Trainer:
+def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
+    reward = weights_digest(model.trunk, model.autoencoder)
+    return {"policy.model": weights_digest(policy.model), "reward.model": reward}
+
+
+def _save_policy(trainer: Trainer, folder: RunFolder) -> list[str]:
+    with writing(folder.path / POLICY):
+        trainer.policy.save(folder.path / POLICY, overwrite=True)
+        saved = [POLICY]
+        if trainer.policy.save_adapter(folder.path / ADAPTER, overwrite=True):
+            saved.append(ADAPTER)
+        folder.finish({"step": trainer.done})
+    return saved
+
+
+def build_trainer(
+    config: RunConfig,
+    run: Path,
+    *,
+    progress: ProgressFactory = no_progress,
+    processes: Processes = ALONE,
+) -> Trainer:
     """Loads the models and data of a run, cheapest first, so that mistakes are told early.
 
     Args:
         config: the run's settings.
         run: its folder, where the human buffer is kept.
         progress: shows the scoring of demonstrations.
+        processes: who shares the work.
     """
     rows = training_rows(config).kept
-    policy = Policy.load(config.policy, seed=config.training.seed)
+    policy = Policy.load(config.policy, seed=config.training.seed, device=processes.device)
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(config.reward.model)
+    model = RewardModel.from_pretrained(config.reward.model, device=processes.device)
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
+    human = processes.from_first(lambda: human_buffer(config, model, run / HUMAN, progress=progress))
     reward = SarmReward(
         model,
         config.reward.controls(),
         missing_end=config.reward.missing_end_penalty,
         standardize=config.reward.standardize,
         shaping=config.reward.shaping,
-        human=human_buffer(config, model, run / HUMAN, progress=progress),
+        human=human,
         seed=config.training.seed,
+        processes=processes,
     )
-    return Trainer(policy, reward, prompts, config.training)
-
-
-def _steps(
-    trainer: Trainer, config: RunConfig, folder: RunFolder, progress: ProgressFactory
-) -> dict[str, float]:
-    steps, last = config.training.steps, {}
-    with progress("Training", steps) as advance:
-        if trainer.done:
-            advance(trainer.done)
-        while trainer.done < steps:
-            report = trainer.step()
-            last = report.metrics
-            folder.record(report.step, last, timing=report.timing, samples=report.samples)
-            if report.step == steps or report.step % config.checkpoints.every == 0:
-                _save(trainer, folder)
-            advance(1, note=f"reward {last['reward/total']:.4f}, KL {last['objective/kl']:.3f}")
-    return last
-
-
-def _save(trainer: Trainer, folder: RunFolder) -> None:
-    state = trainer.state()
-    folder.save(trainer.done, state.tensors, state.values)
+    return Trainer(policy, reward, prompts, config.training, processes=processes)

@@ -8,10 +8,10 @@ from sarm_control.ppo.alive import Finding
 from sarm_control.ppo.checkpoint import load_checkpoint
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.ledger import append_ledger, cut_ledger
-from sarm_control.ppo.observe import Observer, Tell
+from sarm_control.ppo.observe import Observed, Observer, Tell
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.run_folder import RunFolder, Start
-from sarm_control.ppo.trainer import Trainer
+from sarm_control.ppo.trainer import StepReport, Trainer
 
 REFERENCE, LEDGER = "reference.json", "ledger.parquet"
 
@@ -20,7 +20,7 @@ class RunSteps:
     """A trainer on its way through a run folder.
 
     Args:
-        trainer: does the steps.
+        trainer: does the steps; of several processes the first writes.
         observer: looks at them.
         folder: where they are recorded.
         config: how many, and how often they are saved.
@@ -39,19 +39,21 @@ class RunSteps:
         self.config = config
         self.tell = tell
         self.stopped: Finding | None = None
+        self.first = trainer.processes.first
 
     def begin(self, start: Start) -> None:
         """Takes up the checkpoint, or makes the first one of the untrained policy."""
         if start.checkpoint is None:
             self.trainer.calibrate()
-            if isinstance(self.trainer.reward, SarmReward):
+            if isinstance(self.trainer.reward, SarmReward) and self.first:
                 write_reference(self.folder.path / REFERENCE, self.trainer.reward)
             self.save()
         else:
             found = load_checkpoint(start.checkpoint)
             self.trainer.load_state(found.tensors, found.state)
             self.observer.load_state(found.state.get("observer"))
-        cut_ledger(self.folder.path / LEDGER, self.trainer.done)
+        if self.first:
+            cut_ledger(self.folder.path / LEDGER, self.trainer.done)
 
     def go(self, progress: ProgressFactory) -> dict[str, float]:
         """Does what is left, up to the last step or a warning to stop on; the last step's metrics."""
@@ -68,14 +70,23 @@ class RunSteps:
         """Writes a checkpoint."""
         state = self.trainer.state()
         values = {**state.values, "observer": self.observer.state()}
-        self.folder.save(self.trainer.done, state.tensors, values)
+        if self.first:
+            self.folder.save(self.trainer.done, state.tensors, values)
 
     def _step(self, steps: int) -> dict[str, float]:
         report = self.trainer.step()
         seen = self.observer.after(report.step, report.metrics)
+        metrics = {**report.metrics, **seen.metrics}
+        if self.first:
+            self._record(report, metrics, seen)
+        self.stopped = seen.stop if report.step < steps else None
+        if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
+            self.save()
+        return metrics
+
+    def _record(self, report: StepReport, metrics: dict[str, float], seen: Observed) -> None:
         if seen.entries:
             append_ledger(self.folder.path / LEDGER, report.step, seen.entries)
-        metrics = {**report.metrics, **seen.metrics}
         took = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
         self.folder.record(
             report.step,
@@ -87,10 +98,6 @@ class RunSteps:
         )
         for line in seen.lines:
             self.tell(line)
-        self.stopped = seen.stop if report.step < steps else None
-        if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
-            self.save()
-        return metrics
 
 
 def write_reference(path: Path, reward: SarmReward) -> None:
