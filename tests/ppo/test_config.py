@@ -128,7 +128,7 @@ def test_a_bad_value_names_place_value_and_range(tmp_path: Path, line: str, expe
     [
         ("training.steps=many", "training.steps: 'many' is not an integer; allowed: >= 0"),
         ("training.stpes=3", "unknown key 'stpes'; did you mean 'steps'?"),
-        ("policy.dtype=float23", "policy.dtype: 'float23' is not 'float32' or 'bfloat16'"),
+        ("policy.dtype=float23", "policy.dtype: 'float23' is not 'auto', 'float32' or 'bfloat16'"),
         (
             "policy.lora.targets=linear",
             "policy.lora.targets: 'linear' is not 'all-linear'; 'linear' is not a list",

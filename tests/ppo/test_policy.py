@@ -1,5 +1,6 @@
 """Metamorphic and oracle tests of the policy and of sampling; messages of bad input."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,20 @@ def test_bfloat16_keeps_adapters_in_float32_and_its_two_passes_agree_to_the_bit(
     assert all(weight.dtype == torch.float32 for weight in policy.trainable().values())
     assert all(torch.equal(weight, kept[name]) for name, weight in policy.trainable().items())
     assert policy.causal.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("stored", "half"), [("float32", False), ("bfloat16", True), ("float16", True)])
+def test_auto_computes_in_half_precision_where_the_checkpoint_is_stored_in_it(
+    tiny_policy_folder: Path, tmp_path: Path, stored: str, half: bool
+) -> None:
+    folder = tmp_path / stored
+    shutil.copytree(tiny_policy_folder, folder)
+    LlamaForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
+    adapted = Policy.load(PolicyConfig(model=str(folder), lora=LoraConfig(rank=4)))
+    assert adapted.causal.dtype == (torch.bfloat16 if half else torch.float32)
+    full = Policy.load(PolicyConfig(model=str(folder), lora=None))
+    assert full.causal.dtype == torch.float32
+    assert (full.autocast, adapted.autocast) == (half, half)
 
 
 def test_an_answer_depends_on_its_seed_and_not_on_the_batch(lora_policy: Policy) -> None:

@@ -113,8 +113,9 @@ class PolicyConfig(_Section):
     lora: LoraConfig | None = LoraConfig()
     """Adapters; `null` trains every weight."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights of the policy. Losses and rewards are float32 in any case."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision, else float32.
+    Log-probabilities, losses and rewards are float32 in any case."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
@@ -238,7 +239,7 @@ class TrainingConfig(_Section):
     """Weight of the value loss."""
 
     kl_coef: Number = Field(default=0.05, ge=0)
-    """Weight of the per-token k1 KL to the reference policy in the reward; where it starts with `kl_target`."""
+    """Weight of the per-token k1 KL to the reference policy in the reward; `kl_target` moves it."""
 
     kl_target: Number | None = Field(default=None, gt=0)
     """Nats per answer that `kl_coef` moves towards, by at most 2 % a step; `null` keeps it fixed."""

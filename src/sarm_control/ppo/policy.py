@@ -83,16 +83,16 @@ class Policy:
     ) -> "Policy":
         """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
 
-        Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in it.
+        Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in that type.
 
         Raises:
             ModelError: the model or its tokenizer cannot be loaded, or has no chat template.
             ConfigError: LoRA targets that the model does not have.
             MissingExtraError: LoRA without peft installed.
         """
-        full, half = config.lora is None, config.dtype == "bfloat16"
-        dtype = torch.bfloat16 if half and not full else torch.float32
         place = str(model_folder(config.model, "policy") or config.model)
+        full, half = config.lora is None, _computes_in_half(config, place, local_files_only)
+        dtype = torch.bfloat16 if half and not full else torch.float32
         template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
         base = _load_causal(place, dtype, local_files_only)
         # An adapter records its base: the name that was asked for, not where the package lies.
@@ -266,25 +266,43 @@ class Policy:
             )
 
 
+def _computes_in_half(config: PolicyConfig, place: str, local_files_only: bool) -> bool:
+    if config.dtype != "auto":
+        return config.dtype == "bfloat16"
+    from transformers import AutoConfig
+
+    with _loading(place):
+        stored = AutoConfig.from_pretrained(
+            place, local_files_only=local_files_only, trust_remote_code=False
+        ).dtype
+    return stored in (torch.bfloat16, torch.float16)
+
+
 def _load_causal(name: str, dtype: torch.dtype, local_files_only: bool) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
+    with _loading(name):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            local_files_only=local_files_only,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
     try:
         with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=dtype,
-                local_files_only=local_files_only,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+            yield
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"no policy can be loaded from {name}: {first_line}",
             hint="give the folder or hub id of a causal language model with safetensors weights",
         ) from error
-    return model
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
