@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = "docs/results/"
 COMMANDS = ("", "sh", "bash", "console")
 MARKERS = ("not run", "run with", "file", "exits with")
-RUN_SECTIONS = {"policy", "data", "training", "checkpoints"}
+RUN_SECTIONS = {"policy", "data", "training", "checkpoints", "evaluation"}
 QUIET = {"--quiet", "-q"}
 ANYWHERE = {"--help", "--version", *QUIET}
 
