@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
-from sarm_control.engines.rows import EngineText, conversation, special_texts
+from sarm_control.engines.rows import EngineText, score_rows
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -47,12 +47,12 @@ def calibrate(
         seed: of the sampling.
 
     Raises:
-        DataError: fewer than two prompts, or answers whose rewards do not vary; see also `conversation`.
+        DataError: fewer than two prompts, or answers whose rewards do not vary; see also `score_rows`.
     """
     import torch
 
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    training, parts, special = model.training, [], special_texts(rm.template)
+    training, parts = model.training, []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.eval()
@@ -60,18 +60,11 @@ def calibrate(
             for start in range(0, len(prompts), batch):
                 group = prompts[start : start + batch]
                 answers = _answers(model, tokenizer, group, max_new_tokens, sampling)
-                parts.append(_score(rm, group, answers, special))
+                texts, ended = [made.text for made in answers], [made.ended for made in answers]
+                parts.append(score_rows(rm, group, texts, ended))
         finally:
             model.train(training)
     return ReferenceStatistics.from_scored(Scored.concatenate(parts), controls.quantile_latents())
-
-
-def _score(
-    rm: RewardModel, prompts: Sequence[EngineText], answers: Sequence[_Answer], special: Sequence[str]
-) -> Scored:
-    rows = [conversation(prompt, made.text, special) for prompt, made in zip(prompts, answers, strict=True)]
-    ended = [made.ended for made in answers]
-    return rm.score([row.prompt for row in rows], [row.response for row in rows], ended=ended)
 
 
 def _answers(

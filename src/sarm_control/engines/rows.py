@@ -1,71 +1,78 @@
-"""Prompts and completions as engines hand them over: strings or messages, to what a reward model reads."""
+"""Prompts and completions as engines hand them over, strings or messages, in the words of a chat template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from sarm_control.conversation import ChatTemplate, Prompt
+from sarm_control.conversation.template import Rendered
+from sarm_control.conversation.templated import TemplatedText
 from sarm_control.errors import DataError
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.sarm.scored import Scored
 
 EngineText: TypeAlias = str | Sequence[Mapping[str, Any]]
+Turn: TypeAlias = dict[str, str]
 
 
-class Conversation(NamedTuple):
-    """What is scored: the answer `response` to `prompt`."""
+class Answer(NamedTuple):
+    """What is scored: the text, and the turns of a completion that come before it."""
 
-    prompt: Prompt
-    response: str
+    text: str
+    before: list[Turn]
 
 
-def conversation(prompt: EngineText, completion: EngineText, special: Sequence[str] = ()) -> Conversation:
-    """One prompt and its completion.
+def score_rows(
+    model: RewardModel,
+    prompts: Sequence[EngineText],
+    completions: Sequence[EngineText],
+    ended: Sequence[bool],
+) -> Scored:
+    """Latents and rewards of N completions.
 
-    - A plain prompt is one user turn, whatever the policy makes of it. A chat template that was applied
-      to it already would be applied twice, so a prompt that holds one of `special` is refused.
+    - A plain prompt is one user turn, whatever the policy makes of it; one that the reward model's chat
+      template was applied to already is read as the conversation it is.
     - A prompt that ends with an assistant's message is a beginning that the completion goes on with.
     - Of a completion of several messages (tool calls and their results) the last assistant's is the
-      answer, those before it belong to the prompt.
+      answer; those before it belong to the prompt.
 
     Args:
-        prompt: a string, or messages whose contents are strings or text parts.
-        completion: a string or messages, without the end token.
-        special: see `special_texts`.
+        model: the reward model.
+        prompts: [N] strings, or messages whose contents are strings or text parts.
+        completions: [N] strings or messages, without the end token.
+        ended: [N] false where an answer hit the length limit.
 
     Raises:
-        DataError: special tokens in a plain prompt, no assistant's message, or content that is not text.
+        DataError: a plain prompt in another model's chat template, a completion whose last message is not
+            the assistant's, content that is not text.
     """
-    turns = _plain(prompt, special) if isinstance(prompt, str) else [_message(turn) for turn in prompt]
-    written = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
-    answer = [_message(turn) for turn in written]
-    if not answer or answer[-1]["role"] != "assistant":
-        raise DataError("a completion has no assistant's message at its end")
-    *between, last = answer
+    reader, rows = TemplatedText(model.template), zip(prompts, completions, ended, strict=True)
+    return model.score_encoded(model.template.encode_rendered([_render(reader, *row) for row in rows]))
+
+
+def _render(reader: TemplatedText, prompt: EngineText, completion: EngineText, ended: bool) -> Rendered:
+    answer = _answer(completion)
+    if isinstance(prompt, str) and not answer.before:
+        return reader.render_answer(prompt, answer.text)._replace(ended=ended)
+    turns = (
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [_turn(one) for one in prompt]
+    )
     begun = ""
-    if turns and not between and turns[-1]["role"] == "assistant":
+    if turns and not answer.before and turns[-1]["role"] == "assistant":
         *turns, beginning = turns
         begun = beginning["content"]
-    return Conversation([*turns, *between], begun + last["content"])
+    return reader.template.render([*turns, *answer.before], begun + answer.text, ended=ended)
 
 
-def special_texts(template: ChatTemplate) -> tuple[str, ...]:
-    """The texts of tokens that a chat template writes and a user does not."""
-    tokenizer = template.tokenizer
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    texts = dict.fromkeys([*map(str, tokenizer.all_special_tokens), *added])
-    return tuple(text for text in texts if text != tokenizer.unk_token)
+def _answer(completion: EngineText) -> Answer:
+    if isinstance(completion, str):
+        return Answer(completion, [])
+    turns = [_turn(one) for one in completion]
+    if not turns or turns[-1]["role"] != "assistant":
+        raise DataError("a completion has no assistant's message at its end")
+    return Answer(turns[-1]["content"], turns[:-1])
 
 
-def _plain(prompt: str, special: Sequence[str]) -> list[dict[str, str]]:
-    found = next((text for text in special if text in prompt), None)
-    if found is not None:
-        raise DataError(
-            f"a plain prompt holds the special token {found}: a chat template was applied to it already",
-            hint='give messages ([{"role": "user", "content": ...}]); the engine applies the template itself',
-        )
-    return [{"role": "user", "content": prompt}]
-
-
-def _message(turn: Mapping[str, Any]) -> dict[str, str]:
-    return {"role": str(turn["role"]), "content": _text(turn.get("content"))}
+def _turn(message: Mapping[str, Any]) -> Turn:
+    return {"role": str(message["role"]), "content": _text(message.get("content"))}
 
 
 def _text(content: Any) -> str:

@@ -17,7 +17,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.engines.opening import ControlFiles, open_reward, read_reference
-from sarm_control.engines.rows import EngineText, conversation, special_texts
+from sarm_control.engines.rows import EngineText, score_rows
 from sarm_control.engines.trl_callback import SarmCallback
 from sarm_control.errors import ConfigError
 from sarm_control.latents.human import HumanBuffer
@@ -64,7 +64,6 @@ class TrlReward:
         self.callback = SarmCallback(reward)
         self.__name__ = name
         self._end_tokens = None if end_tokens is None else frozenset(end_tokens)
-        self._special = special_texts(reward.model.template)
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -86,7 +85,7 @@ class TrlReward:
         """The rewards of this process's N answers, as TRL asks for them.
 
         Args:
-            prompts: [N] strings or messages, see `conversation`.
+            prompts: [N] strings or messages, see `score_rows`.
             completions: [N] strings or messages, without the end token.
             completion_ids: [N] generated ids; the last one says whether the answer ended.
             log_metric: takes the mean of every part of the reward and the metrics of the controls.
@@ -94,13 +93,11 @@ class TrlReward:
 
         Raises:
             ConfigError: controls that learn, and no callback to tell training from evaluation.
-            DataError: see `conversation`.
+            DataError: see `score_rows`.
         """
         self._check_callback()
-        rows = [conversation(*pair, self._special) for pair in zip(prompts, completions, strict=True)]
         ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
-        local = self.reward.score([row.prompt for row in rows], [row.response for row in rows], ended)
-        scored, own = gather_with_place(local)
+        scored, own = gather_with_place(score_rows(self.reward.model, prompts, completions, ended))
         rewards = self.reward.pay(scored)
         if self.callback.learning:
             self.reward.learn(scored)
