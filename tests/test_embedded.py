@@ -186,6 +186,18 @@ def test_a_build_that_left_the_world_out_says_so(tmp_path: Path) -> None:
 
 
 def test_golden_the_example_has_the_settings_of_every_run_in_a_world() -> None:
-    config = load_config(ROOT / "examples" / "lab.yaml")
+    config = load_config(ROOT / "examples" / "lab_plain.yaml")
     assert config.training == lab_training(0)
     assert config == RunConfig(policy=PolicyConfig(lora=None), training=lab_training(0))
+
+
+def test_the_other_example_has_every_control_on_and_trains_alike() -> None:
+    config, plain = (load_config(ROOT / "examples" / name) for name in ("lab.yaml", "lab_plain.yaml"))
+    assert config.training == plain.training
+    assert config.reward.edits
+    assert config.reward.human_kl is not None
+    fixed, held = config.reward.penalties
+    assert fixed.alpha is not None
+    assert held.target_rate is not None
+    assert 0 < config.checkpoints.every < 12
+    assert 0 < config.evaluation.every < 12

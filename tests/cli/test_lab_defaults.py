@@ -66,7 +66,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, no_network: None) -> Sessi
         score=done("score", "lab:audit", "-o", folder / "scores.jsonl", "--json", folder / "summary.json"),
         discover=done("discover", "-o", folder / "found", "--write-controls", folder / "controls.yaml"),
         train=done(
-            "train", ROOT / "examples" / "lab.yaml", "--controls", folder / "controls.yaml",
+            "train", ROOT / "examples" / "lab_plain.yaml", "--controls", folder / "controls.yaml",
             "--human", "lab:human", "--beta", "0.1sd", "--exclude", "lab:held_out_prompts",
             "--set", "training.prompts_per_step=8", "--set", "training.reference_answers=32",
             "--steps", 2, "-o", run, "--json", folder / "train.json",

@@ -28,11 +28,12 @@ COMMANDS = (
     "eval",
     "train",
     "compare",
+    "serve",
 )
 """Each is the function of its own name in the module of its own name."""
 
 GROUPS = {
-    "config": ("Show the training configuration or its schema.", ("show", "schema")),
+    "config": ("Show or compare training configurations, or their schema.", ("show", "schema", "diff")),
     "lab": ("Make worlds with known shortcuts, in which every control can be put to the proof.", ("build",)),
 }
 """Commands that have commands of their own: what they are for, and the functions of `cli/NAME.py`."""

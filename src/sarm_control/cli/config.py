@@ -1,4 +1,4 @@
-"""`sarm config`: the configuration a run would have, and its schema."""
+"""`sarm config`: the configuration a run would have, its schema, and how two of them differ."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from sarm_control.cli._run_flags import RunFlags
+from sarm_control.errors import ConfigError
 
 _NO_FLAGS = RunFlags()
 
@@ -24,6 +25,34 @@ def show(
     from sarm_control.ppo.yaml_config import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
+
+
+def diff(
+    before: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
+    now: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
+    /,
+) -> None:
+    """Print the settings in which two files or run folders differ, defaults filled in.
+
+    One line each: the key, its value in the first, its value in the second.
+    """
+    from sarm_control.ppo.config_errors import load_config
+    from sarm_control.ppo.run_folder import config_differences
+
+    differences = config_differences(load_config(_file_of(before)), load_config(_file_of(now)))
+    for line in differences or [f"{before} and {now} have the same settings"]:
+        print(line)
+
+
+def _file_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{path} is not a run folder: it has no config.yaml", hint="name a YAML file or a run"
+        )
+    return file
 
 
 def schema() -> None:
