@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ class LinearHead:
             bad = int(np.flatnonzero(~np.isfinite(self.weight))[0])
             raise ModelError(f"head weight of latent {bad} is {self.weight[bad]}")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of the weights; latent numbers belong to one fingerprint."""
         return hashlib.sha256(self.weight.astype("<f4").tobytes()).hexdigest()[:16]

@@ -212,16 +212,7 @@ class RewardModel:
         """As `score`, for N conversations that `template` made token ids of."""
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
-        return Scored(
-            rewards=latents.dot(self.head.weight),
-            latents=latents,
-            head=self.head.weight,
-            truncated=np.array([row.truncated for row in encoded], dtype=np.int64),
-            ended=np.array([row.ended for row in encoded], dtype=np.bool_),
-            lengths=np.array([row.answer_length for row in encoded], dtype=np.int64),
-            fingerprint=self.fingerprint,
-            states=states.numpy() if keep_states else None,
-        )
+        return Scored.of(latents, self.head, encoded, states.numpy() if keep_states else None)
 
     @torch.inference_mode()
     def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.conversation.types import Encoded
+from sarm_control.sarm.head import LinearHead
 from sarm_control.sarm.sparse import FloatArray, SparseLatents
 
 
@@ -67,6 +69,26 @@ class Scored:
             lengths=self.lengths[rows],
             fingerprint=self.fingerprint,
             states=None if self.states is None else self.states[rows],
+        )
+
+    @classmethod
+    def of(
+        cls,
+        latents: SparseLatents,
+        head: LinearHead,
+        encoded: Sequence[Encoded],
+        states: FloatArray | None = None,
+    ) -> "Scored":
+        """Rewards of N conversations from their latents; see the class for what is kept of the text."""
+        return cls(
+            rewards=latents.dot(head.weight),
+            latents=latents,
+            head=head.weight,
+            truncated=np.array([row.truncated for row in encoded], dtype=np.int64),
+            ended=np.array([row.ended for row in encoded], dtype=np.bool_),
+            lengths=np.array([row.answer_length for row in encoded], dtype=np.int64),
+            fingerprint=head.fingerprint,
+            states=states,
         )
 
     @classmethod

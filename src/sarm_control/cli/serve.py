@@ -1,0 +1,154 @@
+"""`sarm serve`: the reward as an HTTP service."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    load_model,
+    model_name,
+    or_lab,
+)
+from sarm_control.console import say
+from sarm_control.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from sarm_control.sarm import RewardModel
+    from sarm_control.server.settings import Settings
+
+Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
+
+def serve(
+    *,
+    model: Model = None,
+    controls: Annotated[
+        Path | None,
+        Parameter(help="YAML with a reward section, as run files have, or a run's folder. Default: none."),
+    ] = None,
+    human: Annotated[
+        Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        Parameter(help="Answers of the policy before training, the unit of SDs and quantiles."),
+    ] = None,
+    host: Annotated[str, Parameter(help="Address to bind; a public one wants a token.")] = "127.0.0.1",
+    port: Annotated[
+        int, Parameter(validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one.")
+    ] = 8000,
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token that callers have to give.")
+    ] = None,
+    workers_on: Annotated[
+        str | None, Parameter(help="Devices, a copy of the model and a thread each: cuda:0,cuda:1.")
+    ] = None,
+    learn_kl: Annotated[
+        bool,
+        Parameter(negative="", help="Let the human-KL term and target rates learn from what is answered."),
+    ] = False,
+    learn_every: Annotated[
+        int, Parameter(validator=validators.Number(gte=2), help="Answers they learn from at a time.")
+    ] = 256,
+    standardize: Annotated[
+        bool, Parameter(negative="", help="Scores in SDs of the reference from its mean, not reward units.")
+    ] = False,
+    batch_tokens: BatchTokens = None,
+    batch_answers: Annotated[Count, Parameter(help="Answers taken from the queue at a time.")] = 256,
+    queue: Annotated[Count, Parameter(help="Answers that may wait; more are told to come back.")] = 4096,
+    timeout: Annotated[
+        float, Parameter(validator=validators.Number(gt=0), help="Seconds until a request is given up.")
+    ] = 60.0,
+    cache_mb: Annotated[
+        int, Parameter(validator=validators.Number(gte=0), help="MiB for latents of texts scored before.")
+    ] = 64,
+    max_body_mb: Annotated[Count, Parameter(help="MiB of a request at most.")] = 8,
+    log_text: Annotated[
+        bool, Parameter(negative="", help="Log conversations and their rewards; else no text is logged.")
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+) -> None:
+    """Serve rewards over HTTP, for engines and scripts.
+
+    Answers POST /v1/score, and the requests of OpenRLHF (/get_reward), verl by vLLM's or SGLang's form
+    (/classify, /v1/embeddings) and slime (/rm). Ctrl-C answers what was taken and stops.
+    """
+    settings = _settings(
+        model,
+        host,
+        token_file,
+        learn_kl=learn_kl,
+        learn_every=learn_every,
+        batch_tokens=batch_tokens,
+        most_at_once=batch_answers,
+        queue=queue,
+        timeout=timeout,
+        cache_bytes=cache_mb << 20,
+        body_bytes=max_body_mb << 20,
+        log_text=log_text,
+    )
+    from sarm_control.engines.opening import ControlFiles, open_reward
+    from sarm_control.server.app import create_app
+    from sarm_control.server.running import address, bind
+    from sarm_control.server.running import serve as run
+
+    listening = bind(host, port)
+    try:
+        first, *others = _load(or_lab(model), workers_on, device, dtype, max_length)
+        files = ControlFiles(controls, human, reference)
+        app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
+        where = address(listening)
+        run(app, listening, patience=timeout, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
+    finally:
+        listening.close()
+
+
+def _settings(
+    model: str | None, host: str, token_file: Path | None, *, learn_kl: bool, log_text: bool, **limits: object
+) -> "Settings":
+    import logging
+
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"sarm serve needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
+        ) from error
+    from sarm_control.server.security import check_bind, read_token
+    from sarm_control.server.settings import Settings
+
+    token = None if token_file is None else read_token(token_file)
+    hosts = check_bind(host, token)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("sarm_control.server").setLevel(logging.INFO if log_text else logging.ERROR)
+    return Settings(
+        model_name=model_name(model or "lab"),
+        token=token,
+        hosts=hosts,
+        learn=learn_kl,
+        log_text=log_text,
+        **limits,  # type: ignore[arg-type]
+    )
+
+
+def _load(
+    model: str, workers_on: str | None, device: str | None, dtype: str | None, max_length: int | None
+) -> "list[RewardModel]":
+    if workers_on is None:
+        return [load_model(model, device=device, dtype=dtype, max_length=max_length)]
+    if device is not None:
+        raise ConfigError("--workers-on and --device do not go together", hint="leave --device out")
+    devices = [name.strip() for name in workers_on.split(",")]
+    if not all(devices) or "auto" in devices:
+        raise ConfigError(f"--workers-on {workers_on}: no list of devices", hint="--workers-on cuda:0,cuda:1")
+    return [load_model(model, device=one, dtype=dtype, max_length=max_length) for one in devices]

@@ -1,0 +1,227 @@
+"""Work of many requests in common batches: an event loop asks, threads answer.
+
+It knows neither models nor HTTP. A worker takes what waits when it becomes free, so that batches grow with
+the load and nobody waits for a batch to fill.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Answer(NamedTuple, Generic[R]):
+    """The result of the item at `place` of what was taken, or why it has none."""
+
+    place: int
+    result: "R | Exception"
+
+
+Work: TypeAlias = Callable[[Sequence[T]], Iterator[Sequence[Answer[R]]]]
+"""Answers each item it is given exactly once, as many at a time as it likes."""
+
+
+class QueueFull(Exception):
+    """More waits than is allowed.
+
+    Args:
+        retry_after: seconds until what waits now should be done.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class Closed(Exception):
+    """The batcher takes no more work."""
+
+
+@dataclass(eq=False)
+class _Ticket(Generic[T, R]):
+    """One request: its items, and the future its caller waits for."""
+
+    items: Sequence[T]
+    future: "asyncio.Future[list[R]]"
+    loop: asyncio.AbstractEventLoop
+    results: list[R | None] = field(init=False)
+    missing: int = field(init=False)
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.results = [None] * len(self.items)
+        self.missing = len(self.items)
+
+    def put(self, place: int, result: "R | Exception") -> bool:
+        """Whether that was the last missing result."""
+        if isinstance(result, Exception):
+            self.error = self.error or result
+        else:
+            self.results[place] = result
+        self.missing -= 1
+        return self.missing == 0
+
+
+class Batcher(Generic[T, R]):
+    """A queue in front of workers, each a thread of its own.
+
+    Args:
+        workers: the work of each thread; a device each, say.
+        most_at_once: items a worker takes at a time, >= 1; a larger request is taken alone.
+        most_waiting: items that may wait, >= 1; a request that finds an empty queue is always taken.
+    """
+
+    def __init__(self, workers: Sequence[Work[T, R]], *, most_at_once: int, most_waiting: int) -> None:
+        self._most_at_once = most_at_once
+        self._most_waiting = most_waiting
+        self._queue: deque[_Ticket[T, R]] = deque()
+        self._changed = threading.Condition()
+        self._waiting = 0
+        self._busy = 0
+        self._closed = False
+        self._seconds_per_item = 0.0
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=f"sarm-worker-{number}", daemon=True)
+            for number, work in enumerate(workers)
+        ]
+
+    def start(self) -> None:
+        """Starts the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return self._waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker runs and work is taken."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    def submit(self, items: Sequence[T]) -> "asyncio.Future[list[R]]":
+        """Puts the items of one request in the queue; to be called from an event loop.
+
+        Returns:
+            The results in the order of the items. Cancelling it takes the request out of the queue.
+
+        Raises:
+            QueueFull: too much waits already.
+            Closed: after `close`.
+        """
+        loop = asyncio.get_running_loop()
+        ticket: _Ticket[T, R] = _Ticket(items, loop.create_future(), loop)
+        if not items:
+            ticket.future.set_result([])
+            return ticket.future
+        with self._changed:
+            if self._closed:
+                raise Closed("the server is shutting down")
+            if self._waiting and self._waiting + len(items) > self._most_waiting:
+                raise QueueFull(max(1.0, self._waiting * self._seconds_per_item))
+            self._queue.append(ticket)
+            self._waiting += len(items)
+            self._changed.notify()
+        return ticket.future
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Takes no more work, answers what was taken, ends the workers.
+
+        Args:
+            timeout: seconds to wait for them; None waits as long as it takes.
+
+        Returns:
+            Whether everything was answered; what was not is cancelled.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        with self._changed:
+            left, self._queue = self._queue, deque()
+        for ticket in left:
+            ticket.loop.call_soon_threadsafe(ticket.future.cancel)
+        return not left and not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, work: Work[T, R]) -> None:
+        while True:
+            taken = self._take()
+            if not taken:
+                return
+            started = time.monotonic()
+            self._answer(work, taken)
+            spent = time.monotonic() - started
+            with self._changed:
+                per_item = spent / sum(len(ticket.items) for ticket in taken) / len(self._threads)
+                # a moving mean; the first measurement counts whole
+                self._seconds_per_item += (0.1 if self._seconds_per_item else 1.0) * (
+                    per_item - self._seconds_per_item
+                )
+
+    def _take(self) -> list[_Ticket[T, R]]:
+        """Waits for work; empty when there will be none."""
+        with self._changed:
+            while True:
+                taken: list[_Ticket[T, R]] = []
+                count = 0
+                while self._queue:
+                    if taken and count + len(self._queue[0].items) > self._most_at_once:
+                        break
+                    ticket = self._queue.popleft()
+                    self._waiting -= len(ticket.items)
+                    # its caller went away or ran out of time
+                    if not ticket.future.cancelled():
+                        taken.append(ticket)
+                        count += len(ticket.items)
+                if taken or self._closed:
+                    return taken
+                self._changed.wait()
+
+    def _answer(self, work: Work[T, R], taken: Sequence[_Ticket[T, R]]) -> None:
+        places = [(ticket, place) for ticket in taken for place in range(len(ticket.items))]
+        open_places = dict(enumerate(places))
+        try:
+            for answers in work([ticket.items[place] for ticket, place in places]):
+                given = [(open_places.pop(one.place), one.result) for one in answers]
+                _hand_over([ticket for (ticket, place), result in given if ticket.put(place, result)])
+        except Exception as error:
+            unanswered = list(dict.fromkeys(ticket for ticket, _ in open_places.values()))
+            if len(taken) > 1:
+                # one request must not fail the others it happened to be taken with
+                for ticket in unanswered:
+                    ticket.__post_init__()
+                    self._answer(work, [ticket])
+            else:
+                for ticket in unanswered:
+                    ticket.error = error
+                _hand_over(unanswered)
+
+
+def _hand_over(done: "Sequence[_Ticket[T, R]]") -> None:
+    """Wakes each event loop once, however many of its requests are done."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Ticket[T, R]]] = {}
+    for ticket in done:
+        by_loop.setdefault(ticket.loop, []).append(ticket)
+    for loop, tickets in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, tickets)
+
+
+def _resolve(tickets: "Sequence[_Ticket[T, R]]") -> None:
+    for ticket in tickets:
+        if ticket.future.done():
+            continue
+        if ticket.error is not None:
+            ticket.future.set_exception(ticket.error)
+        else:
+            ticket.future.set_result([result for result in ticket.results if result is not None])

@@ -1,0 +1,47 @@
+"""What a request asks about, in the forms that callers send it."""
+
+from dataclasses import dataclass
+
+from sarm_control.conversation import Prompt
+from sarm_control.conversation.template import Rendered
+from sarm_control.conversation.templated import TemplatedText
+
+
+@dataclass(frozen=True)
+class PromptAndResponse:
+    """A prompt and its answer, as `RewardModel.score` takes them; `ended` as its caller says."""
+
+    prompt: Prompt
+    response: str
+    ended: bool = True
+
+    def render(self, reader: TemplatedText) -> Rendered:
+        """In the template's words."""
+        return reader.template.render(self.prompt, self.response, ended=self.ended)
+
+
+@dataclass(frozen=True)
+class WholeText:
+    """A prompt and its answer as one text, templated; `prompt` cuts the answer out where it is known."""
+
+    text: str
+    prompt: str | None = None
+
+    def render(self, reader: TemplatedText) -> Rendered:
+        """In the template's words."""
+        return reader.render(self.text, self.prompt)
+
+
+@dataclass(frozen=True)
+class TextAndAnswer:
+    """A prompt that may be templated already, and the answer beside it."""
+
+    prompt: str
+    response: str
+
+    def render(self, reader: TemplatedText) -> Rendered:
+        """In the template's words."""
+        return reader.render_answer(self.prompt, self.response)
+
+
+Conversation = PromptAndResponse | WholeText | TextAndAnswer

@@ -1,0 +1,60 @@
+"""Counters of a server in the format of Prometheus."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counts for one server; a registry of its own, so that several live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        kept = self.registry
+        self._requests = Counter("sarm_requests", "Requests.", ("path", "status"), registry=kept)
+        self._seconds = Histogram("sarm_request_seconds", "Time to answer.", buckets=_SECONDS, registry=kept)
+        self._answers = Counter("sarm_answers", "Conversations that were given a reward.", registry=kept)
+        self._truncated = Counter("sarm_truncated", "Conversations cut to fit the context.", registry=kept)
+        self._not_ended = Counter("sarm_not_ended", "Answers without an end of turn.", registry=kept)
+        self._cache = Counter("sarm_cache", "Conversations looked up.", ("result",), registry=kept)
+        self._hits, self._misses = self._cache.labels("hit"), self._cache.labels("miss")
+        self._sizes = Histogram(
+            "sarm_batch_answers", "Answers of a forward pass.", buckets=_SIZES, registry=kept
+        )
+        self._tokens = Counter("sarm_tokens", "Tokens scored, padding left out.", registry=kept)
+        self._known: dict[tuple[str, int], Counter] = {}
+
+    def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when somebody looks."""
+        Gauge(name, help_text, registry=self.registry).set_function(read)
+
+    def requested(self, path: str, status: int, seconds: float) -> None:
+        """A request was answered. `path` is a route, never what a caller typed."""
+        counter = self._known.get((path, status))
+        if counter is None:
+            counter = self._known[path, status] = self._requests.labels(path, str(status))
+        counter.inc()
+        self._seconds.observe(seconds)
+
+    def looked_up(self, *, hits: int, misses: int) -> None:
+        """Conversations were looked up in the cache."""
+        self._hits.inc(hits)
+        self._misses.inc(misses)
+
+    def passed(self, *, answers: int, tokens: int) -> None:
+        """A forward pass was made."""
+        self._sizes.observe(answers)
+        self._tokens.inc(tokens)
+
+    def answered(self, *, answers: int, truncated: int, not_ended: int) -> None:
+        """Conversations were given a reward."""
+        self._answers.inc(answers)
+        self._truncated.inc(truncated)
+        self._not_ended.inc(not_ended)
+
+    def page(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self.registry)

@@ -1,0 +1,179 @@
+"""The one owner of what the controls have learnt.
+
+Shapes: `N` answers.
+"""
+
+import copy
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sarm_control.control.state import ControlState
+from sarm_control.engines.controlled_reward import ControlledReward
+from sarm_control.errors import ConfigError
+from sarm_control.sarm.scored import Scored
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What answers that were scored together are paid.
+
+    Args:
+        values: [N] what engines are given: totals, or standardised totals.
+        columns: name -> [N] parts in reward units, see `ControlledReward.terms`.
+        scored: the answers.
+        version: of what the controls had learnt; 0 is how the server started.
+    """
+
+    values: Sequence[float]
+    columns: Mapping[str, Sequence[float]]
+    scored: Scored
+    version: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """What was learnt, and the number it goes by: replaced as a whole, never changed."""
+
+    learner: ControlState
+    version: int
+
+
+class Owner:
+    """Pays answers by one state of the controls, and lets it learn from them if it may.
+
+    What learns does so from every `every` answers in the order their requests arrived, after they were
+    paid. Paying goes on by the state before until the new one is there.
+
+    Args:
+        reward: the model's, with its controls.
+        learns: whether anything is learnt; else everything stays as it is now.
+        every: answers of one lesson.
+
+    Raises:
+        ConfigError: controls that would charge nothing for ever, or by whom an answer comes with.
+    """
+
+    def __init__(self, reward: ControlledReward, *, learns: bool = False, every: int = 256) -> None:
+        self.reward = reward
+        self.learns = learns and reward.learns
+        self.every = every
+        self.metrics: dict[str, float] = {}
+        self._state = _State(reward.learner, 0)
+        self._lock, self._learning = threading.Lock(), threading.Lock()
+        self._arrived = 0
+        self._next = 0
+        self._early: dict[int, Sequence[tuple[Scored, int]]] = {}
+        self._lesson: list[tuple[Scored, int]] = []
+        self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
+        self._answers = 0
+        _check(reward, learns=learns)
+
+    @property
+    def version(self) -> int:
+        """Lessons learnt since the start."""
+        return self._state.version
+
+    @property
+    def digest(self) -> str | None:
+        """16 hex digits that identify what was learnt; None when nothing learns."""
+        arrays = self._state.learner.state_dict()
+        if not arrays:
+            return None
+        found = hashlib.sha256()
+        for name in sorted(arrays):
+            found.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+        return found.hexdigest()[:16]
+
+    def pay(self, scored: Scored) -> Paid:
+        """Pays answers, each as if it were alone."""
+        state = self._state
+        rewards = self.reward.rule.pay(scored, state.learner)
+        values = self.reward.values(rewards)
+        if not np.isfinite(values).all():
+            raise ArithmeticError("a reward is not a finite number")
+        columns = {name: rewards.columns[name].tolist() for name in self.reward.terms}
+        self._count(scored)
+        return Paid(values.tolist(), columns, scored, state.version)
+
+    def fired(self, latent: int) -> tuple[int, int]:
+        """Answers in which a latent was above 0, and all answers, since the start."""
+        with self._lock:
+            return int(self._fired[latent]), self._answers
+
+    def arrive(self) -> int:
+        """The number of a piece of work that was taken from the queue, to be given to `finish`."""
+        with self._lock:
+            self._arrived += 1
+            return self._arrived - 1
+
+    def finish(self, number: int, answered: Sequence[tuple[Scored, int]]) -> None:
+        """Learns from answers of a piece of work, once every earlier piece is finished.
+
+        Args:
+            number: of the piece of work.
+            answered: its answers in the order of their arrival, each as those it was scored with and its
+                row among them; those that failed are left out.
+        """
+        if not self.learns:
+            return
+        with self._learning:
+            self._early[number] = answered
+            while self._next in self._early:
+                self._lesson.extend(self._early.pop(self._next))
+                self._next += 1
+            while len(self._lesson) >= self.every:
+                lesson, self._lesson = self._lesson[: self.every], self._lesson[self.every :]
+                self._learn(_gathered(lesson))
+
+    def _learn(self, scored: Scored) -> None:
+        shaped = self.reward.rule.pay(scored, self._state.learner)
+        self.metrics = {name: value for name, value in shaped.metrics.items() if "human_kl/" in name}
+        learner = copy.deepcopy(self._state.learner)
+        learner.learn(scored)
+        self._state = _State(learner, self._state.version + 1)
+
+    def _count(self, scored: Scored) -> None:
+        latents = scored.latents
+        above = latents.indices[latents.values > 0]
+        with self._lock:
+            self._fired += np.bincount(above, minlength=len(self._fired))
+            self._answers += len(scored)
+
+
+def _gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
+    """One `Scored` of answers that were scored in several."""
+    parts = {id(scored): scored for scored, _ in answers}
+    sizes = [len(scored) for scored in parts.values()]
+    starts = dict(zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True))
+    rows = np.array([starts[id(scored)] + row for scored, row in answers])
+    return Scored.concatenate(list(parts.values())).take(rows)
+
+
+def _check(reward: ControlledReward, *, learns: bool) -> None:
+    human_kl = reward.controls.human_kl
+    if human_kl is not None and human_kl.mode == "batch":
+        raise ConfigError(
+            "human_kl in batch mode charges an answer by those it is scored with; a server's answers "
+            "do not depend on each other",
+            hint="human_kl: {mode: per_sample}",
+        )
+    if learns and not reward.learns:
+        raise ConfigError(
+            "--learn-kl has nothing to learn: the controls have no human_kl and no target_rate",
+            hint="leave it out, or give --controls with a human_kl section",
+        )
+    if reward.learns and not learns and not _has_learnt(reward):
+        raise ConfigError(
+            "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
+            hint="--learn-kl learns while serving; --controls RUN takes what a run has learnt",
+        )
+
+
+def _has_learnt(reward: ControlledReward) -> bool:
+    arrays = reward.learner.state_dict()
+    human_kl, rates = arrays.get("human_kl.parameters"), arrays.get("target_rate.multipliers")
+    return (human_kl is None or human_kl.size > 0) and (rates is None or bool(np.any(rates)))

@@ -1,0 +1,95 @@
+"""Binds a port and serves until told to stop."""
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from sarm_control.errors import ConfigError
+
+_CONNECTIONS_WAITING = 2048
+_KEEP_ALIVE_SECONDS = 75
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: an address or name of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        ConfigError: the port is taken, or the host is not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS_WAITING)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"cannot serve on {host} port {port}: {reason}", hint="choose another one with --port"
+        ) from error
+
+
+def address(listening: socket.socket) -> str:
+    """The URL that a listening socket is reached under."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(
+    app: FastAPI,
+    listening: socket.socket,
+    *,
+    patience: float,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until SIGINT or SIGTERM; then takes nothing new and answers what it took.
+
+    Args:
+        app: what `create_app` gave.
+        listening: a bound socket.
+        patience: seconds that answers may take after the signal.
+        ready: called when requests are answered.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(patience)),
+    )
+    with _signals_are_no_errors():
+        _Server(config, ready).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+@contextlib.contextmanager
+def _signals_are_no_errors() -> Iterator[None]:
+    """Once it has stopped, uvicorn raises the signal again that it was stopped by."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {stop: signal.signal(stop, lambda *_: None) for stop in stops}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)

@@ -1,0 +1,269 @@
+"""What requests hold and answers give, as the OpenAPI document says it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_CONTRIBUTIONS = 1000
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class _FromEngine(BaseModel):
+    """Engines send more than is used, and more with every release."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class ChatMessage(_FromEngine):
+    """One turn of a conversation."""
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    """`user`, `assistant`, `system`, or what else the chat template knows."""
+    content: str
+    """Its text."""
+
+
+Messages = Annotated[list[ChatMessage], Field(min_length=1)]
+
+
+class ScoreRequest(_Asked):
+    """Conversations to score: `prompts` with `responses`, or `messages`."""
+
+    prompts: list[str | Messages] | None = None
+    """One for each response: a user's words, or the turns before the answer."""
+    responses: list[str] | None = None
+    """The answers; may be empty strings."""
+    messages: list[Messages] | None = None
+    """Whole conversations, the last turn of each an assistant's; in place of prompts and responses."""
+    ended: list[bool] | None = None
+    """False for each answer that was cut at a length limit; all ended when left out."""
+    top: Annotated[int, Field(ge=0, le=_CONTRIBUTIONS)] = 0
+    """Contributions to give for each answer, the largest first."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScoreRequest":
+        apart = self.prompts is not None or self.responses is not None
+        if apart == (self.messages is not None):
+            raise ValueError("give prompts and responses, or messages")
+        if apart and (self.prompts is None or self.responses is None):
+            raise ValueError("prompts and responses go together")
+        if len(self.prompts or ()) != len(self.responses or ()):
+            raise ValueError(f"{len(self.prompts or ())} prompts, {len(self.responses or ())} responses")
+        count = len(self.responses or self.messages or ())
+        if not count:
+            raise ValueError("no conversation was given")
+        if self.ended is not None and len(self.ended) != count:
+            raise ValueError(f"{len(self.ended)} ended flags for {count} conversations")
+        for number, turns in enumerate(self.messages or ()):
+            if turns[-1].role != "assistant" or len(turns) < 2:
+                raise ValueError(f"messages[{number}] does not end with an assistant's turn after another")
+        return self
+
+
+class ContributionGiven(_Given):
+    """What one latent paid: `contribution = weight * value`."""
+
+    latent: int
+    value: float
+    weight: float
+    contribution: float
+
+
+class ScoreGiven(_Given):
+    """The reward of one conversation, every part of it in reward units."""
+
+    score: float
+    """What a policy is to be trained on: the total, or the standardised total."""
+    total: float
+    """Edited reward less penalties, human-KL term and the charge for a missing end."""
+    reward_model: float
+    """The model's own reward."""
+    edited: float
+    """The same under the edits."""
+    penalties: dict[str, float]
+    """What each penalised latent charges, by its number; >= 0."""
+    human_kl: float
+    """What the human-KL term charges; may be negative."""
+    missing_end: float
+    """What the missing end charges; >= 0."""
+    ended: bool
+    """False where the answer had no end of turn."""
+    truncated: Annotated[int, Field(ge=0)]
+    """Tokens dropped from the left to fit the context."""
+    tokens: Annotated[int, Field(ge=1)]
+    """Tokens that were scored."""
+    human_kl_version: Annotated[int, Field(ge=0)]
+    """Which state of the human-KL term was used: lessons it had learnt since the server started."""
+    contributions: list[ContributionGiven] | None = None
+    """The largest, when asked for."""
+
+
+class ScoreResponse(_Given):
+    """Rewards in the order of the request."""
+
+    head: str
+    """Fingerprint of the head; latent numbers belong to it."""
+    results: list[ScoreGiven]
+
+
+class HumanKlGiven(_Given):
+    """The human-KL term and target rates, as far as they have learnt."""
+
+    version: int
+    """Lessons learnt since the server started."""
+    learns: bool
+    """Whether it goes on learning."""
+    state: str | None
+    """Identifies what was learnt, over restarts too; null when nothing learns."""
+    metrics: dict[str, float]
+    """Of the last lesson, over the window of recent requests; see docs/human-kl.md."""
+
+
+class ModelResponse(_Given):
+    """What is served."""
+
+    model: str
+    head: str
+    latents: int
+    k: int | None
+    """Latents kept for an answer; null with TopK off."""
+    context: int | None
+    """Tokens of a conversation at most."""
+    dtype: str
+    """Of the trunk."""
+    devices: list[str]
+    standardize: bool
+    controls: dict[str, Any]
+    """Edits, penalties and human-KL term, every amount a number."""
+    missing_end: float
+    """Charge on an answer without an end, reward units."""
+    terms: list[str]
+    """Names of the parts of a reward, as engines log them."""
+    human_kl: HumanKlGiven
+    version: str
+    """Of sarm-control."""
+
+
+class LatentResponse(_Given):
+    """One latent of the head that is served."""
+
+    latent: int
+    head: str
+    weight: float
+    """Reward per unit of the latent."""
+    edits: list[dict[str, Any]]
+    penalties: list[dict[str, Any]]
+    in_human_kl: bool
+    answers: int
+    """Given a reward since the server started."""
+    active: int
+    """Of these, in how many the latent was above 0."""
+
+
+class ErrorResponse(_Given):
+    """What is wrong, and what to do."""
+
+    error: str
+    hint: str | None = None
+
+
+class Health(_Given):
+    """A server that answers."""
+
+    status: Literal["ok", "starting", "stopping"]
+
+
+class OpenRlhfRequest(_FromEngine):
+    """What OpenRLHF posts to `--reward.remote_url`."""
+
+    query: str | Annotated[list[str], Field(min_length=1)]
+    """Prompt and answer as the policy saw them, decoded with special tokens."""
+    prompts: str | list[str] | None = None
+    """The prompts alone; they tell where answers begin."""
+
+
+class OpenRlhfResponse(_Given):
+    """A number for one query, a list for several."""
+
+    rewards: float | list[float]
+    scores: float | list[float]
+    extra_logs: dict[str, float | list[float]]
+
+
+class ClassifyRequest(_FromEngine):
+    """vLLM's `/classify`."""
+
+    input: str | Annotated[list[str], Field(min_length=1)]
+    """Conversations in the chat template, as text."""
+    activation: bool | None = None
+    """Rewards are given as they are: true is refused."""
+    use_activation: bool | None = None
+    """The same under its newer name."""
+
+
+class ClassGiven(_Given):
+    """One conversation: `probs` holds its reward, the only number."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class Usage(_Given):
+    """Tokens of all conversations."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int = 0
+
+
+class ClassifyResponse(_Given):
+    """vLLM's answer."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    data: list[ClassGiven]
+    usage: Usage
+
+
+class EmbeddingsRequest(_FromEngine):
+    """SGLang's `/v1/embeddings`, as reward models answer it."""
+
+    input: str | Annotated[list[str], Field(min_length=1)]
+    """Conversations in the chat template, as text."""
+
+
+class EmbeddingGiven(_Given):
+    """One conversation: `embedding` holds its reward, the only number."""
+
+    object: str
+    embedding: list[float]
+    index: int
+
+
+class EmbeddingsResponse(_Given):
+    """SGLang's answer."""
+
+    object: str
+    data: list[EmbeddingGiven]
+    model: str
+    usage: Usage
+
+
+class SlimeRequest(_FromEngine):
+    """What slime posts with `--rm-type remote_rm`."""
+
+    prompt: str | Messages
+    """Templated or plain, or the turns before the answer."""
+    response: str
+    """As generated; it ended when an end of turn follows it."""

@@ -1,0 +1,160 @@
+"""Who may ask, and how much at a time."""
+
+import hmac
+import ipaddress
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.server.settings import Settings
+
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_LEAST_TOKEN = 16
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def read_token(path: Path) -> str:
+    """The token in a file: its first line that is not blank.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or its token is short or not printable ASCII.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataError(f"{path}: {reason}", hint="check the name of the token file") from error
+    token = next((line.strip() for line in lines if line.strip()), "")
+    if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise DataError(
+            f"{path}: a token has at least {_LEAST_TOKEN} printable ASCII characters and no space",
+            hint="openssl rand -hex 32 > token.txt",
+        )
+    return token
+
+
+def check_bind(host: str, token: str | None) -> frozenset[str] | None:
+    """The names a request's `Host` may have; None for any.
+
+    Without a token only this machine is served, and by its own names alone: a page in a browser could
+    otherwise reach the server under a name of its own.
+
+    Raises:
+        ConfigError: a bind that other machines reach, without a token.
+    """
+    if token is not None:
+        return None
+    if not is_loopback(host):
+        raise ConfigError(
+            f"--host {host} can be reached from other machines; that needs a token",
+            hint="--token-file FILE, or leave --host out to serve this machine alone",
+        )
+    return _LOOPBACK_NAMES | {host.lower(), f"[{host.lower()}]"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """The outermost layer: host, token, body size; counts what was answered.
+
+    Args:
+        app: what it guards.
+        settings: token, hosts and the limit of a body.
+        requested: called with route, status and seconds of every request.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, requested: Callable[[str, int, float], None]
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.requested = requested
+        self._authorization = None if settings.token is None else f"Bearer {settings.token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers or refuses one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = dict(scope["headers"])
+        refused = self._refusal(scope["path"], headers)
+        try:
+            if refused is not None:
+                await _refuse(counted, *refused)
+            else:
+                await self.app(scope, self._limited(receive), counted)
+        finally:
+            route = scope.get("route")
+            self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+        hosts = self.settings.hosts
+        if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
+            return 421, "this server answers to the names of its own machine only", "use 127.0.0.1"
+        if self._authorization is not None and path not in _OPEN_PATHS:
+            given = headers.get(b"authorization", b"")
+            # in constant time: how much of it is right must not show
+            if not hmac.compare_digest(given, self._authorization):
+                return 401, "the token is missing or wrong", "send Authorization: Bearer TOKEN"
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.settings.body_bytes:
+            return 413, _too_large(self.settings.body_bytes), "send fewer answers at a time"
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.settings.body_bytes:
+                raise HTTPException(413, _too_large(self.settings.body_bytes))
+            return message
+
+        return limited
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is larger than {limit} bytes"
+
+
+def _name(host: bytes) -> str:
+    """A `Host` header without its port."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        return name[: name.find("]") + 1]
+    return name.partition(":")[0]
+
+
+async def _refuse(send: Send, status: int, message: str, hint: str) -> None:
+    body = json.dumps({"error": message, "hint": hint}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 413:
+        # what is left of the body is not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,130 @@
+"""A running server: its reward, workers, cache and counters, without any HTTP."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from sarm_control.engines.controlled_reward import ControlledReward
+from sarm_control.errors import ModelError, SarmError
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.server.batcher import Batcher, Closed, QueueFull
+from sarm_control.server.cache import LatentCache
+from sarm_control.server.conversations import Conversation, WholeText
+from sarm_control.server.metrics import Metrics
+from sarm_control.server.owner import Owner
+from sarm_control.server.problems import LOG, Refusal
+from sarm_control.server.scorer import Answered, Scorer
+from sarm_control.server.settings import Settings
+
+
+class ServerState:
+    """Everything a server holds.
+
+    Args:
+        reward: the model and its controls.
+        settings: limits and switches.
+        replicas: the same model on further devices, a worker each.
+
+    Raises:
+        ConfigError: controls a server cannot hold, see `Owner`.
+        ModelError: a replica with another head.
+    """
+
+    def __init__(
+        self, reward: ControlledReward, settings: Settings, replicas: Sequence[RewardModel] = ()
+    ) -> None:
+        for replica in replicas:
+            if replica.fingerprint != reward.model.fingerprint:
+                raise ModelError("a replica has another head than the model")
+        self.reward = reward
+        self.settings = settings
+        self.models = (reward.model, *replicas)
+        self.terms = reward.terms
+        self.metrics = Metrics()
+        self.cache = LatentCache(settings.cache_bytes)
+        self.owner = Owner(reward, learns=settings.learn, every=settings.learn_every)
+        scorers = [
+            Scorer(model, self.owner, self.cache, self.metrics, settings.batch_tokens)
+            for model in self.models
+        ]
+        self.batcher: Batcher[Conversation, Answered] = Batcher(
+            scorers, most_at_once=settings.most_at_once, most_waiting=settings.queue
+        )
+        self._watch()
+
+    async def start(self) -> None:
+        """Starts the workers and scores one conversation on each, so that the first caller need not wait."""
+        await asyncio.to_thread(self._warm_up)
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """Answers what was taken and ends the workers."""
+        await asyncio.to_thread(self.batcher.close)
+
+    async def answer(self, conversations: Sequence[Conversation]) -> list[Answered]:
+        """The rewards of one request, in its order.
+
+        Raises:
+            Refusal: what the caller can put right, too much waiting, out of time, or shutting down.
+        """
+        self._check(conversations)
+        try:
+            answers = await asyncio.wait_for(self.batcher.submit(conversations), self.settings.timeout)
+        except QueueFull as full:
+            after = {"Retry-After": str(int(full.retry_after + 0.999))}
+            raise Refusal(429, "too much waits already", "try again later", after) from None
+        except Closed:
+            raise Refusal(503, "the server is stopping", "ask another one", {"Retry-After": "5"}) from None
+        except (TimeoutError, asyncio.TimeoutError):
+            waited = f"no answer within {self.settings.timeout:g} s"
+            raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
+        except SarmError as error:
+            raise Refusal(422, str(error), error.hint) from None
+        self.metrics.answered(
+            answers=len(answers),
+            truncated=sum(answer.truncated > 0 for answer in answers),
+            not_ended=sum(not answer.ended for answer in answers),
+        )
+        if self.settings.log_text:
+            _log(conversations, answers)
+        return answers
+
+    def _check(self, conversations: Sequence[Conversation]) -> None:
+        most = self.settings.most_answers
+        if len(conversations) > most:
+            message = f"{len(conversations)} answers in one request, at most {most} are taken"
+            raise Refusal(413, message, "send fewer answers at a time")
+        longest = max(map(_characters, conversations), default=0)
+        if longest > self.settings.most_characters:
+            limit = self.settings.most_characters
+            message = f"a conversation of {longest} characters, at most {limit} are taken"
+            raise Refusal(413, message, "shorten it; beyond the context nothing of it would be read")
+
+    def _warm_up(self) -> None:
+        for model in self.models:
+            model.score("warm", "up")
+
+    def _watch(self) -> None:
+        watch = self.metrics.watch
+        watch("sarm_queue_answers", "Answers that wait.", lambda: float(self.batcher.waiting))
+        watch("sarm_cache_entries", "Conversations whose latents are kept.", lambda: float(len(self.cache)))
+        watch("sarm_cache_bytes", "Bytes of the latents kept, about.", lambda: float(self.cache.size))
+        watch("sarm_human_kl_version", "Lessons the controls have learnt.", lambda: float(self.owner.version))
+        watch(
+            "sarm_human_kl_nats",
+            "KL divergence of recent answers from the demonstrations, at the last lesson.",
+            lambda: self.owner.metrics.get("human_kl/kl", 0.0),
+        )
+
+
+def _characters(conversation: Conversation) -> int:
+    if isinstance(conversation, WholeText):
+        return len(conversation.text) + len(conversation.prompt or "")
+    prompt = conversation.prompt
+    turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    return len(conversation.response) + sum(map(len, turns))
+
+
+def _log(conversations: Sequence[Conversation], answers: Sequence[Answered]) -> None:
+    for conversation, answer in zip(conversations, answers, strict=True):
+        LOG.info("%s", json.dumps({**vars(conversation), "score": answer.value}, ensure_ascii=False))
