@@ -60,6 +60,7 @@ def files(
             "seed": 5,
         },
         "checkpoints": {"every": 2, "keep": 2},
+        "evaluation": {"every": 2, "answers": 6},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False))
     return {path.stem: path for path in folder.iterdir()} | {
@@ -94,7 +95,8 @@ def wait_for(process: subprocess.Popen[str], path: Path, lines: int) -> None:
 
 
 def assert_equal_runs(run: Path, other: Path) -> None:
-    for name in ("metrics.jsonl", "samples.jsonl", "config.yaml"):
+    names = ("metrics.jsonl", "samples.jsonl", "evaluation.jsonl", "ledger.parquet", "config.yaml")
+    for name in names:
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
     for ours, theirs in zip(list_checkpoints(run), list_checkpoints(other), strict=True):
         assert ours.name == theirs.name

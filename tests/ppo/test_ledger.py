@@ -17,7 +17,11 @@ from sarm_control.sarm.sparse import SparseLatents
 SIZE = 6
 CONTROLS = Controls(
     edits=[Edit(1, max=0.5), Edit(4, scale=-2.0)],
-    penalties=[Penalty(2, 0.3, 0.7), Penalty(2, 0.3, 0.2, form="hinge"), Penalty(0, 0.0, 1.5, form="sigmoid")],
+    penalties=[
+        Penalty(2, 0.3, 0.7),
+        Penalty(2, 0.3, 0.2, form="hinge"),
+        Penalty(0, 0.0, 1.5, form="sigmoid"),
+    ],
 )
 
 

@@ -57,7 +57,8 @@ class Finding:
 
 def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether a share is larger afterwards by more than chance, from N and M answers."""
-    first, last = (float((flags.sum() + 0.5) / (len(flags) + 1.0)) for flags in (before, after))
+    first, last = float(before.mean()), float(after.mean())
+    # one answer of each kind more, so that the error of a share of 0 is not 0
     pooled = (before.sum() + after.sum() + 1.0) / (len(before) + len(after) + 2.0)
     error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / len(before) + 1.0 / len(after)))
     return last - first >= STRICT * error
