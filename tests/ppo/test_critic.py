@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from sarm_control.control.controls import Controls
 from sarm_control.conversation import ChatTemplate
-from sarm_control.errors import ModelError
+from sarm_control.errors import ConfigError, ModelError
 from sarm_control.ppo.checkpoint import load_checkpoint, save_checkpoint
 from sarm_control.ppo.config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
 from sarm_control.ppo.critic_model import attach_critic, check_tokens_agree
@@ -17,6 +17,7 @@ from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import encode_prompts
 from sarm_control.ppo.trainer import Trainer
+from sarm_control.ppo.update import Updater
 from sarm_control.sarm.reward_model import RewardModel
 
 PROMPT_IDS = [(5, 9, 11, 7), (8,), (6, 10)]
@@ -182,6 +183,20 @@ def test_resumed_steps_are_the_uninterrupted_ones_to_the_bit(
     assert all(row["policy/ratio_first"] <= 1e-6 for row in expected)
 
 
+@pytest.mark.parametrize(("value", "lora"), CASES)
+def test_a_trained_policy_is_taken_up_without_its_critic(
+    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
+) -> None:
+    trained = critic_policy(tiny_policy_folder, tiny_sarm, value, lora=lora)
+    stir(trained)
+    adapters = LoraConfig(rank=4) if lora else None
+    plain = Policy.load(PolicyConfig(model=str(tiny_policy_folder), lora=adapters))
+    plain.load_state_tensors(trained.state_tensors(), critic=False)
+    batch = plain.batch(PROMPT_IDS, ANSWERS)
+    assert torch.equal(plain.answer_stats(batch, 1.0).logprobs, trained.answer_stats(batch, 1.0).logprobs)
+    assert not plain.value_head.weight.any()
+
+
 def test_saved_adapters_and_merged_weights_hold_no_critic(
     tiny_policy_folder: Path, tiny_sarm: RewardModel, tmp_path: Path
 ) -> None:
@@ -226,6 +241,12 @@ def test_a_trunk_of_a_short_context_is_refused(tiny_policy_folder: Path, tiny_sa
     policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder)))
     with pytest.raises(ModelError, match="up to 300 tokens, but the SARM's context has 256"):
         attach_critic(policy, config, tiny_sarm, 300)
+
+
+def test_a_policy_without_the_critic_of_the_settings_is_refused(tiny_policy_folder: Path) -> None:
+    policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder)))
+    with pytest.raises(ConfigError, match="training.value is model, but"):
+        Updater(policy, TRAINING.model_copy(update={"value": "model"}))
 
 
 def test_settings_that_have_no_such_critic_are_refused() -> None:

@@ -60,7 +60,7 @@ class TrainedRun:
             ModelError: the base cannot be loaded.
         """
         policy = Policy.load(self.config.policy, seed=self.config.training.seed, device=device)
-        policy.load_state_tensors(self.checkpoint.tensors)
+        policy.load_state_tensors(self.checkpoint.tensors, critic=False)
         return policy
 
     def open_controls(self, rm: RewardModel) -> "RunControls":

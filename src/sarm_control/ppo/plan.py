@@ -74,7 +74,9 @@ def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
 
 def _adapters(config: RunConfig) -> str:
     lora = config.policy.lora
-    return "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
+    critics = {"head": "", "adapter": ", values by a second adapter", "model": ", values by the SARM's trunk"}
+    trained = "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
+    return trained + critics[config.training.value]
 
 
 def _work(training: TrainingConfig, prompts: int) -> str:

@@ -185,13 +185,17 @@ class Policy:
         parts = self._parts().items()
         return {file: {name: w.detach() for name, w in named.items()} for file, named in parts}
 
-    def load_state_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Takes up what `state_tensors` gave.
+    def load_state_tensors(
+        self, tensors: Mapping[str, Mapping[str, Tensor]], *, critic: bool = True
+    ) -> None:
+        """Takes up what `state_tensors` gave, with or without what belongs to the critic.
 
         Raises:
             ModelError: other names or shapes than this policy's.
         """
         for file, parameters in self._parts().items():
+            if file != "policy" and not critic:
+                continue
             stored = tensors.get(file, {})
             if _shapes(stored) != _shapes(parameters):
                 raise ModelError(f"the checkpoint's {file} tensors do not fit this policy")

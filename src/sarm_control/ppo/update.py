@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sarm_control.errors import TrainingError
+from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.ppo.batches import MicroBatch, epoch_order
 from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.experience import Experience
@@ -62,9 +62,17 @@ class Updater:
         policy: what is trained.
         settings: learning rates, clip ranges, epochs.
         processes: who shares the micro-batches.
+
+    Raises:
+        ConfigError: the policy has not got the critic the settings name.
     """
 
     def __init__(self, policy: Policy, settings: TrainingConfig, processes: Processes = ALONE) -> None:
+        if settings.value != "head" and not policy.critic.body():
+            raise ConfigError(
+                f"training.value is {settings.value}, but the policy's values stand on its own states",
+                hint="give it a critic first: sarm_control.ppo.critic_model.attach_critic",
+            )
         self.policy = policy
         self.settings = settings
         self.processes = processes
