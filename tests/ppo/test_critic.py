@@ -245,7 +245,7 @@ def test_a_trunk_of_a_short_context_is_refused(tiny_policy_folder: Path, tiny_sa
 
 def test_a_policy_without_the_critic_of_the_settings_is_refused(tiny_policy_folder: Path) -> None:
     policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder)))
-    with pytest.raises(ConfigError, match="training.value is model, but"):
+    with pytest.raises(ConfigError, match="value is model, but"):
         Updater(policy, TRAINING.model_copy(update={"value": "model"}))
 
 
