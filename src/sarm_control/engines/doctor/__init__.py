@@ -1,0 +1,1 @@
+"""Calls the reward as an engine does, and says whether what comes back is what the engine needs."""

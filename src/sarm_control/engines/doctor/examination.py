@@ -1,0 +1,215 @@
+"""What is asked of every engine's reward, and what has to be true of the answers.
+
+Shapes: `N` answers of a call.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from sarm_control.conversation import Prompt
+from sarm_control.engines.controlled_reward import ControlledReward
+
+TOLERANCE = 1e-6
+TOTAL = "reward/total"
+
+
+class Sample(NamedTuple):
+    """An answer to be scored; `ended` is false where it hit the length limit."""
+
+    what: str
+    prompt: Prompt
+    response: str
+    ended: bool = True
+
+
+_QUESTION = "hello , how do i paint a shirt ?"
+SAMPLES = (
+    Sample("messages", [{"role": "user", "content": _QUESTION}], "first stir the flour ."),
+    Sample("plain prompt", "please , what is the size of the garden ?", "no , i will not do that ."),
+    Sample("messages, cut off", [{"role": "user", "content": _QUESTION}], "first stir the", ended=False),
+)
+"""Of words that the lab knows; any other reward model reads them as well."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an adapter.
+
+    Args:
+        sent: what went in, as an engine writes it.
+        got: what came out, untouched.
+        rewards: [N] what the engine would train on.
+        logs: name -> number, or [N] numbers, that it would log.
+    """
+
+    sent: Any
+    got: Any
+    rewards: tuple[float, ...]
+    logs: Mapping[str, Any]
+
+
+class Adapter(Protocol):
+    """One way an engine asks for rewards."""
+
+    @property
+    def name(self) -> str:
+        """Of this way, as the table shows it."""
+
+    @property
+    def tells_end(self) -> bool:
+        """Whether the engine's call says that an answer was cut off."""
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """The calls an engine would make for these answers, in their order."""
+
+
+class Point(NamedTuple):
+    """Something that has to be so; `good` is None where it could not be told."""
+
+    name: str
+    good: bool | None
+    found: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What one adapter was asked and answered, and what is to be said of it."""
+
+    adapter: str
+    calls: tuple[Call, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(point.good is False for point in self.points)
+
+
+def examine(adapter: Adapter, expected: ControlledReward | None = None) -> Examination:
+    """Asks for the rewards of the built-in answers as the engine would.
+
+    Args:
+        adapter: what is examined.
+        expected: the same reward in this process, to compare with.
+    """
+    try:
+        calls = adapter.ask(SAMPLES)
+        again, turned = adapter.ask(SAMPLES), adapter.ask(SAMPLES[::-1])
+        points = _points(adapter, calls, again, turned, expected)
+    except Exception as error:  # whatever it is, the engine would meet it
+        hint = getattr(error, "hint", None)
+        found = f"{type(error).__name__}: {error}" + (f"; {hint}" if hint else "")
+        return Examination(adapter.name, (), (Point("an answer, not an error", False, found),))
+    return Examination(adapter.name, tuple(calls), tuple(points))
+
+
+def _points(
+    adapter: Adapter,
+    calls: Sequence[Call],
+    again: Sequence[Call],
+    turned: Sequence[Call],
+    expected: ControlledReward | None,
+) -> list[Point]:
+    return [
+        _numbers(calls),
+        _same(calls, again),
+        _order(calls, turned),
+        _names([*calls, *again, *turned]),
+        _parts(calls),
+        _end(adapter, expected),
+        _library(adapter, calls, expected),
+    ]
+
+
+def rewards_of(calls: Sequence[Call]) -> list[float]:
+    """[N] the rewards of all calls, in order."""
+    return [reward for call in calls for reward in call.rewards]
+
+
+def paid_by(reward: ControlledReward, samples: Sequence[Sample]) -> list[float]:
+    """[N] what a reward in this process pays."""
+    scored = reward.score(
+        [one.prompt for one in samples], [one.response for one in samples], [one.ended for one in samples]
+    )
+    return [float(value) for value in reward.values(reward.pay(scored))]
+
+
+def _numbers(calls: Sequence[Call]) -> Point:
+    found = rewards_of(calls)
+    finite = sum(math.isfinite(value) for value in found)
+    good = finite == len(found) == len(SAMPLES)
+    return Point("a finite number for each answer", good, f"{finite} for {len(SAMPLES)} answers")
+
+
+def _same(calls: Sequence[Call], again: Sequence[Call]) -> Point:
+    apart = _apart(rewards_of(calls), rewards_of(again))
+    return Point("the same answer, the same number", apart <= TOLERANCE, f"apart by {apart:.2g}")
+
+
+def _order(calls: Sequence[Call], turned: Sequence[Call]) -> Point:
+    apart = _apart(rewards_of(calls), rewards_of(turned)[::-1])
+    return Point("the same in another order", apart <= TOLERANCE, f"apart by {apart:.2g}")
+
+
+def _names(calls: Sequence[Call]) -> Point:
+    name, names = "the same names of numbers to log", {frozenset(call.logs) for call in calls}
+    if len(names) > 1:
+        return Point(name, False, f"{len(names)} different sets in {len(calls)} calls")
+    count = len(calls[0].logs)
+    if not count:
+        return Point(name, None, "this form has no room for them")
+    return Point(name, True, f"{count} names in each of {len(calls)} calls")
+
+
+def _parts(calls: Sequence[Call]) -> Point:
+    """The logged parts of the reward sum to it; a number of a batch is its mean."""
+    name = "the parts sum to the reward"
+    if any(TOTAL not in call.logs for call in calls):
+        return Point(name, None, "this form has no room for parts")
+    worst = 0.0
+    for call in calls:
+        parts = [key for key in call.logs if key.startswith("reward/") and key != TOTAL]
+        for place in range(_width(call.logs)):
+            total = _at(call.logs[TOTAL], place)
+            worst = max(worst, abs(sum(_at(call.logs[key], place) for key in parts) - total))
+    return Point(name, worst <= TOLERANCE, f"apart by {worst:.2g}")
+
+
+def _end(adapter: Adapter, expected: ControlledReward | None) -> Point:
+    """A cut answer is told from the same answer with an end: by a flag, or by what it is charged."""
+    name, cut = "an answer that was cut off is seen", SAMPLES[-1]
+    if not adapter.tells_end:
+        return Point(name, None, "this form does not say so")
+    open_, closed = (adapter.ask([cut._replace(ended=ended)])[0] for ended in (False, True))
+    if "ended" in open_.logs:
+        flags = _at(open_.logs["ended"], 0), _at(closed.logs["ended"], 0)
+        return Point(name, flags == (0.0, 1.0), f"ended {flags[0]:g}, and {flags[1]:g} with an end token")
+    charge = closed.rewards[0] - open_.rewards[0]
+    if charge == 0.0 and (expected is None or expected.rule.missing_end == 0.0):
+        return Point(name, None, "cannot be told: nothing is charged for it")
+    return Point(name, charge > 0, f"charged {charge:.4g}")
+
+
+def _library(adapter: Adapter, calls: Sequence[Call], expected: ControlledReward | None) -> Point:
+    name = "equal to the library's reward"
+    if expected is None:
+        return Point(name, None, "not compared: give the server's --controls")
+    samples = SAMPLES if adapter.tells_end else [one._replace(ended=True) for one in SAMPLES]
+    apart = _apart(rewards_of(calls), paid_by(expected, samples))
+    return Point(name, apart <= TOLERANCE, f"apart by {apart:.2g}")
+
+
+def _apart(left: Sequence[float], right: Sequence[float]) -> float:
+    if len(left) != len(right):
+        return math.inf
+    return max((abs(a - b) for a, b in zip(left, right, strict=True)), default=math.inf)
+
+
+def _width(logs: Mapping[str, Any]) -> int:
+    return len(logs[TOTAL]) if isinstance(logs[TOTAL], list) else 1
+
+
+def _at(value: Any, place: int) -> float:
+    return float(value[place] if isinstance(value, list) else value)

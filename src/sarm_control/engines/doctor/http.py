@@ -1,0 +1,204 @@
+"""Calls as OpenRLHF, verl and slime make them, to a server of `sarm serve`."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sarm_control.conversation import ChatTemplate
+from sarm_control.conversation.types import as_messages
+from sarm_control.engines import openrlhf, verl
+from sarm_control.engines.doctor.examination import Adapter, Call, Sample
+from sarm_control.engines.server_client import TOKEN_FILE, URL, ServerSettings, post
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server is.
+
+    Args:
+        url: without a path.
+        token_file: the file of its token.
+        template: of the policy, which decides what text an engine sends.
+    """
+
+    url: str
+    token_file: str | None
+    template: ChatTemplate
+
+    def post(self, path: str, payload: dict[str, Any]) -> Any:
+        """The JSON that the server answers; one that is down is not waited for."""
+        return post(ServerSettings.from_environment(**self.settings()), path, payload)
+
+    def settings(self) -> dict[str, Any]:
+        """For functions of engines that take settings."""
+        return {"url": self.url, "token_file": self.token_file, "timeout": 60.0, "patience": 1e-9}
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """For functions of engines that read the environment."""
+        names = {URL: self.url, TOKEN_FILE: self.token_file}
+        before = {name: os.environ.get(name) for name in names}
+        _put(names)
+        try:
+            yield
+        finally:
+            _put(before)
+
+
+@dataclass(frozen=True)
+class OpenRlhf:
+    """The request of `openrlhf/utils/agent.py` in 0.11: one answer, as its policy's tokens read."""
+
+    place: Place
+    name: str = "--reward.remote_url URL/get_reward"
+    tells_end: bool = True
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """A request for each answer."""
+        return [self._call(sample) for sample in samples]
+
+    def _call(self, sample: Sample) -> Call:
+        prompt, query = _prompt(self.place.template, sample), _decoded(self.place.template, sample)
+        sent = {"query": [query], "prompts": [prompt], "labels": ["a label"]}
+        got = self.place.post("/get_reward", sent)
+        return Call({"POST": "/get_reward", **sent}, got, (_number(got["rewards"]),), got["extra_logs"])
+
+
+@dataclass(frozen=True)
+class OpenRlhfFile:
+    """The `.py` file of OpenRLHF, called in its process: one answer a call."""
+
+    place: Place
+    name: str = "--reward.remote_url .../sarm_control/engines/openrlhf.py"
+    tells_end: bool = True
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """A call for each answer."""
+        with self.place.environment():
+            return [self._call(sample) for sample in samples]
+
+    def _call(self, sample: Sample) -> Call:
+        prompt, query = _prompt(self.place.template, sample), _decoded(self.place.template, sample)
+        got = openrlhf.reward_func([query], [prompt], ["a label"])
+        sent = {"queries": [query], "prompts": [prompt], "labels": ["a label"]}
+        return Call(sent, got, (_number(got["rewards"]),), got["extra_logs"])
+
+
+@dataclass(frozen=True)
+class VerlFunction:
+    """`reward.custom_reward_function` of verl 0.9: no end token, and the prompt in `extra_info`."""
+
+    place: Place
+    name: str = "custom_reward_function: sarm_control.engines.verl, compute_score"
+    tells_end: bool = False
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """A call for each answer."""
+        return [self._call(sample) for sample in samples]
+
+    def _call(self, sample: Sample) -> Call:
+        sent: dict[str, Any] = {
+            "data_source": "lab",
+            "solution_str": sample.response,
+            "ground_truth": "",
+            "extra_info": {"raw_prompt": [dict(turn) for turn in as_messages(sample.prompt)]},
+        }
+        got = verl.compute_score(**sent, **self.place.settings())
+        logs = {name: value for name, value in got.items() if name != "score"}
+        return Call(sent, got, (_number(got["score"]),), logs)
+
+
+@dataclass(frozen=True)
+class VerlModel:
+    """verl's discriminative reward model: the whole conversation templated, begin-of-text taken off.
+
+    Args:
+        path: `/classify` as vLLM has it, or `/v1/embeddings` as SGLang has it.
+    """
+
+    place: Place
+    path: str
+    tells_end: bool = False
+
+    @property
+    def name(self) -> str:
+        """The route, and whose form it has."""
+        return f"reward.reward_model, {'vLLM' if self.path == '/classify' else 'SGLang'}: URL{self.path}"
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """A request for each answer."""
+        return [self._call(sample) for sample in samples]
+
+    def _call(self, sample: Sample) -> Call:
+        text = self.place.template.render(sample.prompt, sample.response).whole
+        bos = self.place.template.tokenizer.bos_token
+        sent: dict[str, Any] = {"model": "sarm", "input": text.removeprefix(bos or "")}
+        if self.path == "/classify":
+            sent["activation"] = False
+        got = self.place.post(self.path, sent)
+        last = got["data"][-1]
+        values = last["probs"] if self.path == "/classify" else last["embedding"]
+        return Call({"POST": self.path, **sent}, got, (_number(values[-1]),), {})
+
+
+@dataclass(frozen=True)
+class Slime:
+    """`remote_rm` of slime: the prompt as its data has it, the answer with its stop token."""
+
+    place: Place
+    name: str = "--rm-type remote_rm --rm-url URL/rm"
+    tells_end: bool = True
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """A request for each answer."""
+        return [self._call(sample) for sample in samples]
+
+    def _call(self, sample: Sample) -> Call:
+        response = _answer(self.place.template, sample)
+        sent = {"prompt": _prompt(self.place.template, sample), "response": response, "label": "a label"}
+        got = self.place.post("/rm", sent)
+        return Call({"POST": "/rm", **sent}, got, (_number(got),), {})
+
+
+def adapters(engine: str, place: Place) -> list[Adapter]:
+    """The ways an engine can ask a server: `openrlhf`, `verl` or `slime`."""
+    known: dict[str, list[Adapter]] = {
+        "openrlhf": [OpenRlhf(place), OpenRlhfFile(place)],
+        "verl": [VerlFunction(place), VerlModel(place, "/classify"), VerlModel(place, "/v1/embeddings")],
+        "slime": [Slime(place)],
+    }
+    return known[engine]
+
+
+def _prompt(template: ChatTemplate, sample: Sample) -> str:
+    """What the policy was asked: messages go through the chat template, plain prompts as they are."""
+    if isinstance(sample.prompt, str):
+        return sample.prompt
+    return template.words(as_messages(sample.prompt), generation=True)
+
+
+def _answer(template: ChatTemplate, sample: Sample) -> str:
+    end = template.tokenizer.convert_ids_to_tokens(template.end_of_turn_id)
+    return f"{sample.response} {end}" if sample.ended else sample.response
+
+
+def _decoded(template: ChatTemplate, sample: Sample) -> str:
+    """Prompt and answer as ids and back, which is what OpenRLHF sends."""
+    text = f"{_prompt(template, sample)} {_answer(template, sample)}"
+    ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return str(template.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _number(value: Any) -> float:
+    """What an engine takes for a reward; a string or a list is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def _put(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

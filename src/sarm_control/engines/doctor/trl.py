@@ -1,0 +1,110 @@
+"""Calls as TRL's GRPO and RLOO trainers make them."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sarm_control.engines.doctor.examination import SAMPLES, Call, Examination, Point, Sample, examine
+from sarm_control.engines.trl import TrlReward
+
+
+class TrlAdapter:
+    """A batch in one call, in the keyword arguments of TRL's `_calculate_rewards`.
+
+    TRL decodes conversations to messages and plain prompts to strings, one kind a data set: here a batch
+    holds both, which costs nothing and asks more.
+    """
+
+    tells_end = True
+    name = "GRPOTrainer, RLOOTrainer: reward_funcs"
+
+    def __init__(self, reward: TrlReward) -> None:
+        self.reward = reward
+
+    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+        """One call for all."""
+        from transformers import TrainerState
+
+        logs: dict[str, float] = {}
+        sent: dict[str, Any] = {
+            "prompts": [sample.prompt for sample in samples],
+            "completions": [_completion(sample) for sample in samples],
+            "completion_ids": [self._ids(sample) for sample in samples],
+            "label": [f"a column of the data set, row {row}" for row in range(len(samples))],
+        }
+        hooks: dict[str, Any] = {
+            "trainer_state": TrainerState(),
+            "log_extra": lambda column, values: None,  # noqa: ARG005 - TRL's own names
+            "log_metric": logs.__setitem__,
+        }
+        got = self.reward(**sent, **hooks)
+        return [Call(sent, got, tuple(float(value) for value in got), logs)]
+
+    def _ids(self, sample: Sample) -> list[int]:
+        template = self.reward.reward.model.template
+        ids = list(template.tokenizer(sample.response, add_special_tokens=False)["input_ids"])
+        return [*ids, template.end_of_turn_id] if sample.ended else ids
+
+
+def examine_trl(reward: TrlReward) -> Examination:
+    """Calls a reward as a trainer does: made, evaluated, trained for a step, saved and resumed.
+
+    Args:
+        reward: a fresh one; afterwards its controls have learnt from the built-in answers.
+    """
+    adapter = TrlAdapter(reward)
+    policy = _policy()
+    tokenizer = reward.reward.model.template.tokenizer
+    reward.callback.on_init_end(model=policy, processing_class=tokenizer)
+    found = examine(adapter, reward.reward)
+    if not found.calls:
+        return found
+    got = found.calls[0].got
+    kind = Point("a list of float, as long as prompts", _is_list_of_float(got), f"list of {len(got)}")
+    points = (kind, *found.points, _evaluation(adapter, policy), *_step(adapter, policy))
+    return Examination(found.adapter, found.calls, points)
+
+
+def _evaluation(adapter: TrlAdapter, policy: Any) -> Point:
+    """Everything so far was asked outside of a step."""
+    reward = adapter.reward.reward
+    policy.eval()
+    adapter.ask(SAMPLES)
+    return Point("evaluation teaches nothing", reward.learnt_batches == 0, f"{reward.learnt_batches} lessons")
+
+
+def _step(adapter: TrlAdapter, policy: Any) -> list[Point]:
+    reward, callback = adapter.reward.reward, adapter.reward.callback
+    callback.on_step_begin(model=policy.train())
+    adapter.ask(SAMPLES)
+    callback.on_step_end()
+    lessons, learns = reward.learnt_batches, "learn" if reward.learns else "have nothing that learns"
+    before = {name: array.tobytes() for name, array in reward.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        callback.save(Path(folder))
+        adapter.reward.load(folder)
+    after = {name: array.tobytes() for name, array in reward.state_dict().items()}
+    return [
+        Point("a training step teaches once", lessons == 1, f"{lessons} lesson; these controls {learns}"),
+        Point(
+            "what was learnt survives a checkpoint", before == after, f"{len(after)} arrays written and read"
+        ),
+    ]
+
+
+def _completion(sample: Sample) -> Any:
+    plain = isinstance(sample.prompt, str)
+    return sample.response if plain else [{"role": "assistant", "content": sample.response}]
+
+
+def _is_list_of_float(values: Any) -> bool:
+    are_floats = isinstance(values, list) and all(type(value) is float for value in values)
+    return are_floats and len(values) == len(SAMPLES)
+
+
+def _policy() -> Any:
+    """Stands for the policy: a module that is in training or in evaluation mode."""
+    import torch
+
+    return torch.nn.Linear(1, 1)
