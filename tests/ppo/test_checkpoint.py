@@ -1,6 +1,7 @@
 """Checkpoints: property (round trip), metamorphic (any altered byte is noticed), bad input."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.errors import TrainingError
+from sarm_control.errors import OutputError, TrainingError
 from sarm_control.ppo.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
+    point,
     prune,
     save_checkpoint,
     set_aside,
@@ -169,6 +171,38 @@ def test_a_damaged_checkpoint_is_replaced_by_a_new_one_of_its_step(tmp_path: Pat
     (tmp_path / "checkpoints/step-000020/state.json").write_text("{}")
     save(tmp_path, 20)
     assert newest_checkpoint(tmp_path).step == 20
+
+
+def test_the_pointer_is_one_line_and_replaced_whole(tmp_path: Path) -> None:
+    save(tmp_path, 10, 20)
+    for name in ("step-000010", "step-000020"):
+        point(tmp_path, tmp_path / "checkpoints" / name)
+        assert (tmp_path / "checkpoints/latest").read_text() == f"{name}\n"
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000010", "step-000020"]
+    point(tmp_path, None)
+    point(tmp_path, None)
+    assert not (tmp_path / "checkpoints/latest").exists()
+
+
+def test_a_pointer_is_never_trusted(tmp_path: Path) -> None:
+    save(tmp_path, 10, 20)
+    (tmp_path / "checkpoints/latest").write_text("step-000010\n")
+    assert newest_checkpoint(tmp_path).step == 20
+
+
+def test_a_file_that_may_not_grow_is_told_and_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: both fail in the middle of a write."""
+    save(tmp_path, 10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*step-000020: .*[Ff]ile too large") as caught:
+            save(tmp_path, 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.hint == "make room"
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
+    assert newest_checkpoint(tmp_path).step == 10
 
 
 def test_the_manifest_names_every_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sarm_control.ppo.run_folder import (
     read_run_config,
     start_run,
 )
-from sarm_control.ppo.run_rows import cut_back, format_row, uninterrupted
+from sarm_control.ppo.run_rows import append_rows, cut_back, format_row, uninterrupted
 
 
 @pytest.fixture
@@ -167,6 +167,55 @@ def test_resume_before_the_first_checkpoint_starts_over_and_says_so(
     assert start.step == 0
     assert rows(tmp_path / "a") == []
     assert start.notes == ("no checkpoint to resume from: starting from the beginning",)
+
+
+def test_when_no_checkpoint_is_good_the_run_starts_over_and_says_so(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    work(start_run(tmp_path / "a", config), until=5)
+    for name in ("step-000002", "step-000004"):
+        (tmp_path / "a/checkpoints" / name / "state.json").unlink()
+    start = start_run(tmp_path / "a", config, resume=True)
+    assert (start.step, rows(tmp_path / "a")) == (0, [])
+    assert start.notes[-1] == "none of 2 checkpoints is good: starting from the beginning"
+    assert not (tmp_path / "a/checkpoints/latest").exists()
+
+
+def test_the_pointer_follows_the_newest_good_checkpoint(tmp_path: Path, config: RunConfig) -> None:
+    work(start_run(tmp_path / "a", config), until=5)
+    pointer = tmp_path / "a/checkpoints/latest"
+    assert pointer.read_text() == "step-000004\n"
+    pointer.write_text("step-000002\n")
+    start_run(tmp_path / "a", config, resume=True)
+    assert pointer.read_text() == "step-000004\n"
+    (tmp_path / "a/checkpoints/step-000004/state.json").write_bytes(b"")
+    start_run(tmp_path / "a", config, resume=True)
+    assert pointer.read_text() == "step-000002\n"
+
+
+def test_what_a_killed_write_left_is_swept(tmp_path: Path, config: RunConfig) -> None:
+    work(start_run(tmp_path / "a", config), until=2)
+    (tmp_path / "a/.metrics.jsonl.x1y2").write_text("half")
+    (tmp_path / "a/.policy.x1y2").mkdir()
+    (tmp_path / "a/checkpoints/.latest.x1y2").write_text("")
+    start_run(tmp_path / "a", config, resume=True)
+    assert list((tmp_path / "a").rglob(".*")) == []
+
+
+def test_a_full_disk_is_told_with_the_file() -> None:
+    with pytest.raises(OutputError, match="cannot write /dev/full: No space left on device") as caught:
+        append_rows(Path("/dev/full"), [{"step": 1}])
+    assert caught.value.hint == "make room"
+
+
+def test_a_model_put_in_the_place_of_another_is_refused(tmp_path: Path, config: RunConfig) -> None:
+    folder = start_run(tmp_path / "a", config).folder
+    folder.same_models({"policy.model": "p", "reward.model": "r"})
+    folder.same_models({"policy.model": "p", "reward.model": "r"})
+    message = r"reward.model is not the model .*a was started with \(its weights differ\)"
+    with pytest.raises(TrainingError, match=message) as caught:
+        folder.same_models({"policy.model": "p", "reward.model": "s"})
+    assert caught.value.hint == "put the model back, or start another run with --out"
 
 
 def test_resume_of_a_name_not_in_use_starts_a_run_and_says_so(tmp_path: Path, config: RunConfig) -> None:
