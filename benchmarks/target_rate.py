@@ -26,8 +26,8 @@ def main() -> None:
     """Runs, prints, writes."""
     options = arguments()
     done = [json.loads(line) for line in options.runs.open()] if options.runs.is_file() else []
-    for seed in range(options.seeds):
-        for arm in ARMS:
+    for arm in ARMS:
+        for seed in range(options.seeds):
             if not any((row["seed"], row["arm"]) == (seed, arm) for row in done):
                 done.append(run_one(seed, arm, options.steps, done))
                 options.runs.parent.mkdir(parents=True, exist_ok=True)
@@ -51,27 +51,22 @@ def arguments() -> argparse.Namespace:
 
 
 def run_one(seed: int, arm: str, steps: int, done: list[dict[str, Any]]) -> dict[str, Any]:
-    """One run: the rate and the charge of every step, and what the run was for."""
+    """One run: the rate and the charge of every step."""
     from sarm_control.control import Controls, Penalty
-    from sarm_control.lab.trial import lab_training, run_trial
-    from sarm_control.lab.world import World
-    from sarm_control.sarm import RewardModel
+    from sarm_control.lab.demo import names_of, run_config
+    from sarm_control.ppo.run import build_trainer
 
     charge = {"target_rate": TARGET}
     if arm != ARMS[0]:
         learnt = next(row for row in done if (row["seed"], row["arm"]) == (seed, ARMS[0]))
         charge = {"alpha": statistics.mean(learnt["charge"])}
-    world = World.open("lab")
-    model = RewardModel.from_pretrained(world.sarm)
     controls = Controls(penalties=[Penalty(LATENT, TAU, **charge)])
-    trial = run_trial(world, model, controls, lab_training(seed, steps=steps))
-    rates = [row[f"penalty/{LATENT}/rate"] for row in trial.curve]
-    charges = [row.get(f"penalty/{LATENT}/alpha", charge.get("alpha")) for row in trial.curve]
-    reward, gold = (
-        float((end - start).mean())
-        for start, end in ((trial.start.reward, trial.end.reward), (trial.start.gold, trial.end.gold))
-    )
-    return {"seed": seed, "arm": arm, "rate": rates, "charge": charges, "reward": reward, "gold": gold}
+    trainer = build_trainer(run_config(names_of("lab"), controls, seed=seed, steps=steps), Path("unused"))
+    trainer.calibrate()
+    curve = [trainer.step().metrics for _ in range(steps)]
+    rates = [row[f"penalty/{LATENT}/rate"] for row in curve]
+    charges = [row.get(f"penalty/{LATENT}/alpha", charge.get("alpha")) for row in curve]
+    return {"seed": seed, "arm": arm, "rate": rates, "charge": charges}
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
