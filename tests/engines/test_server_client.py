@@ -13,9 +13,32 @@ from sarm_control.engines.server_client import ServerSettings, post
 from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
 from tests.engines.scripted_server import Said, scripted_server
 
-BUSY = Said(429, {"detail": "busy"}, {"Retry-After": "0.05"})
+BUSY = Said(429, {"error": "busy"}, {"Retry-After": "0.05"})
 FINE = Said(200, {"fine": True})
-ONE = {"reward": 0.5, "terms": {"reward/model": 0.7, "reward/edits": -0.2}, "truncated": 0, "version": 3}
+ONE = {
+    "score": 0.5,
+    "total": 0.3,
+    "reward_model": 0.75,
+    "edited": 0.5,
+    "penalties": {"7": 0.25},
+    "human_kl": -0.05,
+    "missing_end": 0.0,
+    "ended": True,
+    "truncated": 0,
+    "tokens": 9,
+    "human_kl_version": 3,
+}
+PARTS = {
+    "reward/model": 0.75,
+    "reward/edits": -0.25,
+    "reward/penalty/7": -0.25,
+    "reward/human_kl": 0.05,
+    "reward/missing_end": 0.0,
+    "reward/total": 0.3,
+    "human_kl/version": 3.0,
+    "truncated": 0.0,
+    "ended": 1.0,
+}
 SCORED = Said(200, {"results": [ONE]})
 MESSAGES = [{"role": "user", "content": "Why?"}]
 
@@ -53,18 +76,22 @@ def test_nobody_there() -> None:
     ("said", "kind", "match"),
     [
         (
-            Said(401, {"detail": "no"}),
+            Said(401, {"error": "no"}),
             ConfigError,
             r"does not accept the token \(401\); SARM_REWARD_TOKEN_FILE",
         ),
         (Said(404, ""), ConfigError, r"/x is not there \(404\)"),
         (
-            Said(413, {"detail": "the text is too long"}),
+            Said(413, {"error": "the text is too long", "hint": "cut it"}),
             DataError,
-            r"refuses the request: 413 the text is too long",
+            r"refuses the request: 413 the text is too long \(cut it\)",
         ),
-        (Said(422, {"error": {"message": "unknown key 'x'"}}), DataError, r"422 unknown key 'x'"),
-        (Said(422, {"detail": [{"loc": ["body"]}]}), DataError, r'422 \[\{"loc": \["body"\]\}\]'),
+        (Said(422, {"error": "unknown key 'x'", "hint": None}), DataError, r"422 unknown key 'x'$"),
+        (
+            Said(422, {"detail": [{"loc": ["body"]}]}),
+            DataError,
+            r'422 \{"detail": \[\{"loc": \["body"\]\}\]\}',
+        ),
         (Said(200, "<html>hello"), TrainingError, r"not JSON: '<html>hello'"),
     ],
 )
@@ -159,7 +186,7 @@ def test_verl_compute_score_sends_the_prompt_and_returns_the_parts(monkeypatch: 
             url=server.url,
             reward_router_address="x",
         )
-    assert found == {"score": 0.5, "reward/model": 0.7, "reward/edits": -0.2}
+    assert found == {"score": 0.5, **PARTS}
     assert server.asked[0].path == "/v1/score"
     assert server.asked[0].body == {"prompts": [MESSAGES], "responses": ["Because."], "ended": [True]}
 

@@ -89,14 +89,17 @@ class Answer(TypedDict):
 class Paid(TypedDict):
     """What one answer is paid.
 
-    `reward` is what to train on, `terms` its signed parts in reward units, `truncated` the tokens that
-    were dropped from the left, and `version` counts how often the controls had learnt before.
+    `score` is what to train on, `terms` its signed parts in reward units by their names, `truncated` the
+    tokens dropped from the left, `tokens` those that were scored, and `human_kl_version` counts how often
+    the controls had learnt before.
     """
 
-    reward: float
+    score: float
     terms: dict[str, float]
+    ended: bool
     truncated: int
-    version: int
+    tokens: int
+    human_kl_version: int
 
 
 def reward_deployment(settings: RewardSettings) -> "Application":

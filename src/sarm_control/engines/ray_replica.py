@@ -8,9 +8,8 @@ Shapes: `N` answers.
 import asyncio
 import copy
 import inspect
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +19,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from sarm_control.control.state import ControlState
+from sarm_control.conversation.template import Rendered
+from sarm_control.conversation.templated import TemplatedText
+from sarm_control.conversation.types import Encoded
 from sarm_control.engines.opening import open_reward
 from sarm_control.engines.ray import Answer, Paid, RewardSettings, require_serve
-from sarm_control.errors import DataError, SarmError
+from sarm_control.engines.ray_http import FORMS, read_json
+from sarm_control.engines.serving import check_served
+from sarm_control.errors import SarmError, TrainingError
 from sarm_control.files import atomic_file
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
@@ -35,9 +39,9 @@ _VERSION = "learnt_batches"
 
 
 class Waiting(NamedTuple):
-    """An answer in the queue of a replica; `share` is its part of the token budget of a pass."""
+    """A conversation in the queue of a replica; `share` is its part of the token budget of a pass."""
 
-    answer: Answer
+    encoded: Encoded
     share: float
 
 
@@ -83,27 +87,29 @@ class Owner:
 
     async def newer(self, version: int) -> Learnt | None:
         """What was learnt, None where that is `version`; before any controls are known, version -1."""
-        async with self.turn:
-            return self._learnt() if version < 0 or version != self.version or self.learner is None else None
+        return None if self.learner is not None and version == self.version else self._learnt()
 
     async def adopt(self, offered: ControlState) -> Learnt:
         """Takes the controls of a replica where none are known yet, and says what was learnt."""
-        async with self.turn:
-            if self.learner is None:
-                self.learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
-                self._restore()
-            return self._learnt()
+        if self.learner is None:
+            self.learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
+            self._restore()
+        return self._learnt()
 
     async def learn(self, scored: Scored) -> None:
-        """Takes answers that were paid; every so many, the controls learn from them."""
+        """Takes answers that were paid; every so many, the controls learn from them.
+
+        Until they have, replicas go on with what was learnt before.
+        """
+        self.window.append(scored)
         async with self.turn:
-            self.window.append(scored)
             if self.learner is None or sum(map(len, self.window)) < (self.settings.learn_window or math.inf):
                 return
             gathered, self.window = Scored.concatenate(self.window), []
-            await asyncio.to_thread(self.learner.learn, gathered)
-            self.version += 1
-            await asyncio.to_thread(self._keep)
+            learner = copy.deepcopy(self.learner)
+            await asyncio.to_thread(learner.learn, gathered)
+            await asyncio.to_thread(self._keep, learner, self.version + 1)
+            self.learner, self.version = learner, self.version + 1
 
     def _learnt(self) -> Learnt:
         return Learnt(-1, {}) if self.learner is None else Learnt(self.version, self.learner.state_dict())
@@ -115,12 +121,10 @@ class Owner:
             self.version = int(arrays.pop(_VERSION))
             self.learner.load_state_dict(arrays)
 
-    def _keep(self) -> None:
-        if self.settings.state_file is None or self.learner is None:
-            return
-        arrays = {**self.learner.state_dict(), _VERSION: np.array(self.version)}
-        with atomic_file(self.settings.state_file) as part:
-            save_file(arrays, part)
+    def _keep(self, learner: ControlState, version: int) -> None:
+        if self.settings.state_file is not None:
+            with atomic_file(self.settings.state_file) as part:
+                save_file({**learner.state_dict(), _VERSION: np.array(version)}, part)
 
 
 class Replica:
@@ -137,8 +141,11 @@ class Replica:
             settings.model, dtype=settings.dtype, device="cuda" if settings.gpus else "cpu"
         )
         self.reward = open_reward(model, settings.files, standardize=settings.standardize)
+        check_served(self.reward, learns=settings.learn_window is not None)
+        self.reader = TemplatedText(model.template)
         self.owner = owner
         self.version = -1
+        self.lessons: set[asyncio.Future[None]] = set()
         self._pass.set_batch_wait_timeout_s(settings.batch_wait)
 
     async def score(self, answers: Sequence[Answer]) -> list[Paid]:
@@ -147,53 +154,72 @@ class Replica:
         Raises:
             ModelError: a conversation the template refuses.
         """
-        waiting = [Waiting(answer, self._share(answer)) for answer in answers]
-        return list(await asyncio.gather(*map(self._pass, waiting)))
+        return await self._queued(self.waiting(answers))
+
+    def waiting(self, answers: Sequence[Answer]) -> list[Waiting]:
+        """Answers as they wait for a pass.
+
+        Raises:
+            ModelError: a conversation the template refuses.
+        """
+        render = self.reader.template.render
+        return self._weighed([render(one["prompt"], one["response"], ended=one["ended"]) for one in answers])
 
     async def __call__(self, request: Request) -> JSONResponse:
-        """`POST /v1/score`, and `GET /healthz`."""
+        """`POST` to `/v1/score`, `/get_reward` (OpenRLHF) or `/rm` (slime), and `GET /healthz`."""
         if request.url.path.endswith("/healthz"):
             return JSONResponse({"status": "ok"})
-        if not request.url.path.endswith("/v1/score"):
-            return JSONResponse({"detail": f"no such path: {request.url.path}"}, 404)
+        form = next((form for path, form in FORMS.items() if request.url.path.endswith(path)), None)
+        if form is None:
+            return JSONResponse({"error": f"no such path: {request.url.path}"}, 404)
         try:
-            paid = await self.score(_answers(await request.body()))
+            rendered = form.read(read_json(await request.body()), self.reader)
+            return JSONResponse(form.write(await self._queued(self._weighed(rendered))))
         except SarmError as error:
-            return JSONResponse({"detail": str(error)}, 422)
-        return JSONResponse({"results": paid})
+            return JSONResponse({"error": str(error), "hint": error.hint}, 422)
 
-    def _share(self, answer: Answer) -> float:
-        encoded = self.reward.model.template.encode(
-            answer["prompt"], answer["response"], ended=answer["ended"]
-        )
-        return len(encoded.input_ids) / self.settings.batch_tokens
+    def _weighed(self, rendered: Sequence[Rendered]) -> list[Waiting]:
+        budget = self.settings.batch_tokens
+        encoded = self.reader.template.encode_rendered(rendered)
+        return [Waiting(one, len(one.input_ids) / budget) for one in encoded]
+
+    async def _queued(self, waiting: Sequence[Waiting]) -> list[Paid]:
+        return list(await asyncio.gather(*map(self._pass, waiting)))
 
     @_batched
     async def _pass(self, waiting: list[Waiting]) -> list[Paid]:
+        return await self.pay(waiting)
+
+    async def pay(self, waiting: Sequence[Waiting]) -> list[Paid]:
+        """Answers that share a pass, by what the owner has learnt up to now."""
         await self._take_up()
-        answers = [one.answer for one in waiting]
-        scored, paid = await asyncio.to_thread(self._pay, answers)
+        scored, paid = await asyncio.to_thread(self._pay, [one.encoded for one in waiting])
         if self.settings.learn_window is not None:
-            await self.owner.learn.remote(scored)
+            self._teach(scored)
         return paid
 
-    def _pay(self, answers: Sequence[Answer]) -> tuple[Scored, list[Paid]]:
-        scored = self.reward.model.score(
-            [answer["prompt"] for answer in answers],
-            [answer["response"] for answer in answers],
-            ended=[answer["ended"] for answer in answers],
-            batch_tokens=self.settings.batch_tokens,
-        )
+    def _teach(self, scored: Scored) -> None:
+        """Hands answers to the owner while those who asked get theirs."""
+        lesson = asyncio.ensure_future(self.owner.learn.remote(scored))
+        self.lessons.add(lesson)
+        lesson.add_done_callback(self.lessons.discard)
+
+    def _pay(self, encoded: Sequence[Encoded]) -> tuple[Scored, list[Paid]]:
+        scored = self.reward.model.score_encoded(encoded, batch_tokens=self.settings.batch_tokens)
         rewards = self.reward.pay(scored)
         values = self.reward.values(rewards)
+        if not np.isfinite(values).all():
+            raise TrainingError("a reward is not a finite number")
         paid = [
             Paid(
-                reward=float(values[j]),
+                score=float(values[j]),
                 terms={name: float(rewards.columns[name][j]) for name in self.reward.terms},
+                ended=bool(scored.ended[j]),
                 truncated=int(scored.truncated[j]),
-                version=max(self.version, 0),
+                tokens=len(encoded[j].input_ids),
+                human_kl_version=max(self.version, 0),
             )
-            for j in range(len(answers))
+            for j in range(len(scored))
         ]
         return scored, paid
 
@@ -216,45 +242,10 @@ def application(settings: RewardSettings) -> Any:
         name="reward",
         num_replicas=settings.replicas,
         max_ongoing_requests=_ONGOING,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        ray_actor_options={
+            "num_cpus": settings.cpus,
+            **({"num_gpus": settings.gpus} if settings.gpus else {}),
+        },
         health_check_period_s=2,
     )
     return replica.bind(settings, owner.bind(settings))
-
-
-def _answers(body: bytes) -> list[Answer]:
-    """The answers of a request: `prompts`, `responses` and, where some did not end, `ended`.
-
-    Raises:
-        DataError: it is not of that form.
-    """
-    try:
-        found = json.loads(body)
-    except ValueError as error:
-        raise DataError(f"the request is not JSON: {error}") from error
-    if not isinstance(found, Mapping) or set(found) - {"prompts", "responses", "ended"}:
-        raise DataError("a request has the keys prompts, responses and, if need be, ended; no others")
-    prompts, responses = found.get("prompts"), found.get("responses")
-    if not isinstance(prompts, list) or not isinstance(responses, list):
-        raise DataError("prompts and responses have to be lists")
-    ended = found.get("ended", [True] * len(responses))
-    if not isinstance(ended, list) or not len(prompts) == len(responses) == len(ended):
-        raise DataError("prompts, responses and ended have to be lists of the same length")
-    return [
-        Answer(prompt=_prompt(prompt), response=_text(response), ended=bool(end))
-        for prompt, response, end in zip(prompts, responses, ended, strict=True)
-    ]
-
-
-def _prompt(given: Any) -> Any:
-    if not isinstance(given, list):
-        return _text(given)
-    if not given or not all(isinstance(turn, Mapping) and {"role", "content"} <= set(turn) for turn in given):
-        raise DataError("a prompt is a string or a list of messages with role and content")
-    return [{"role": _text(turn["role"]), "content": _text(turn["content"])} for turn in given]
-
-
-def _text(given: Any) -> str:
-    if not isinstance(given, str):
-        raise DataError(f"{json.dumps(given)[:80]} is not a string")
-    return given

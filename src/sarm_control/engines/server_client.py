@@ -208,10 +208,10 @@ def _said(body: bytes) -> str:
         found = json.loads(text)
     except ValueError:
         return text[:300]
-    for key in ("detail", "error", "message"):
-        if isinstance(found, Mapping) and key in found:
-            found = found[key]
-    return found if isinstance(found, str) else json.dumps(found)[:300]
+    if isinstance(found, Mapping) and isinstance(found.get("error"), str):
+        hint = found.get("hint")
+        return f"{found['error']} ({hint})" if hint else str(found["error"])
+    return json.dumps(found)[:300]
 
 
 def _pause(reply: Reply, attempt: int) -> float:

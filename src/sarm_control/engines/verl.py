@@ -102,8 +102,24 @@ def rewards_of(found: Any, count: int, server: ServerSettings) -> list[Reward]:
     results = found.get("results") if isinstance(found, Mapping) else None
     if not isinstance(results, list) or len(results) != count:
         raise TrainingError(f"{where} did not answer {count} rewards; is it `sarm serve`?")
-    return [Reward(finite(one["reward"], where), _numbers(one)) for one in results]
+    try:
+        return [Reward(finite(one["score"], where), _numbers(one)) for one in results]
+    except (KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{where} answered without {error}; is it `sarm serve` of this version?"
+        ) from error
 
 
 def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in one["terms"].items()}
+    """The parts of a reward by the names they have in `metrics.jsonl`; they sum to `reward/total`."""
+    charges = {f"reward/penalty/{latent}": charge for latent, charge in one["penalties"].items()}
+    charges |= {"reward/human_kl": one["human_kl"], "reward/missing_end": one["missing_end"]}
+    return {
+        "reward/model": one["reward_model"],
+        "reward/edits": one["edited"] - one["reward_model"],
+        **{name: 0.0 - charge for name, charge in charges.items()},
+        "reward/total": one["total"],
+        "human_kl/version": float(one["human_kl_version"]),
+        "truncated": float(one["truncated"]),
+        "ended": float(one["ended"]),
+    }

@@ -1,0 +1,45 @@
+"""What a reward has to be so that requests of different callers can be paid by it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.engines.controlled_reward import ControlledReward
+from sarm_control.errors import ConfigError
+
+
+def check_served(reward: ControlledReward, *, learns: bool) -> None:
+    """Refuses controls that mean nothing where answers come one by one.
+
+    Args:
+        reward: to be served.
+        learns: whether what it pays for teaches it.
+
+    Raises:
+        ConfigError: an answer would be charged by those it happens to come with, nothing can be learnt
+            where it should, or what learns is frozen before it has learnt anything.
+    """
+    human_kl = reward.controls.human_kl
+    if human_kl is not None and human_kl.mode == "batch":
+        raise ConfigError(
+            "human_kl in batch mode charges an answer by those it is scored with; a server's answers "
+            "do not depend on each other",
+            hint="human_kl: {mode: per_sample}",
+        )
+    if learns and not reward.learns:
+        raise ConfigError(
+            "there is nothing to learn: the controls have no human_kl and no target_rate",
+            hint="switch learning off, or give controls with a human_kl section",
+        )
+    if reward.learns and not learns and not _has_learnt(reward.learner.state_dict()):
+        raise ConfigError(
+            "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
+            hint="let it learn while serving, or take the folder of a run as controls",
+        )
+
+
+def _has_learnt(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    human_kl, rates = arrays.get("human_kl.parameters"), arrays.get("target_rate.multipliers")
+    return (human_kl is None or human_kl.size > 0) and (rates is None or bool(np.any(rates)))
