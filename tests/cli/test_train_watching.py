@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from sarm_control.cli import main
+from sarm_control.control import ReferenceStatistics
 from sarm_control.ppo.checkpoint import list_checkpoints
+from sarm_control.sarm import RewardModel
 
 STEPS = 10
 BYTES = ("metrics.jsonl", "samples.jsonl", "evaluation.jsonl", "warnings.jsonl", "ledger.parquet")
@@ -100,11 +103,23 @@ def test_the_dead_penalty_is_told_once(whole: Path) -> None:
 
 def test_reference_statistics_and_amounts_are_in_the_run_folder(whole: Path) -> None:
     reference = json.loads((whole / "reference.json").read_text())
-    assert reference["statistics"]["n"] == 8
-    penalty = reference["controls"]["penalties"][0]
-    assert penalty["alpha"] == pytest.approx(0.5 * reference["statistics"]["sd"])
+    statistics = ReferenceStatistics.load(whole / "reference.json")
+    assert statistics.n == 8
+    assert reference["controls"]["penalties"][0]["alpha"] == pytest.approx(0.5 * statistics.sd)
     state = json.loads((list_checkpoints(whole)[-1] / "state.json").read_text())
-    assert state["state"]["reward"]["statistics"] == reference["statistics"]
+    assert state["state"]["reward"]["statistics"] == statistics.to_dict()
+
+
+def test_an_engine_pays_by_the_shaping_of_the_run(whole: Path, tiny_sarm: RewardModel) -> None:
+    from sarm_control.engines.opening import ControlFiles, open_reward
+
+    reward = open_reward(tiny_sarm, ControlFiles(controls=whole))
+    paid = reward.pay(tiny_sarm.score(["how do i cook ?"] * 2, ["never cook ?", "yes"]))
+    statistics = ReferenceStatistics.load(whole / "reference.json")
+    assert np.ptp(paid.columns["reward/total"]) > 0
+    assert (paid.columns["reward/shaping"] != 0).all()
+    inside = (paid.columns["reward/total"] - statistics.mean) / statistics.sd
+    assert ((inside > 0) & (inside < 1)).all()
 
 
 def test_a_run_stops_on_a_warning_and_goes_on_to_the_same_end(

@@ -15,6 +15,7 @@ from sarm_control.control.state import ControlState
 from sarm_control.conversation import Prompt
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.pay import TOTAL, PayRule, Rewards
+from sarm_control.ppo.shaping import Shaping
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -33,6 +34,7 @@ class ControlledReward:
         human: demonstrations for the human-KL term.
         learner: what the controls learnt elsewhere, for instance in a run; else they start from nothing.
         standardize: values are `(total - mean) / sd` of the reference instead of reward units.
+        shaping: `par` bounds the total, see `sarm_control.ppo.shaping`.
         seed: of what the controls learn.
 
     Raises:
@@ -51,6 +53,7 @@ class ControlledReward:
         human: HumanBuffer | None = None,
         learner: ControlState | None = None,
         standardize: bool = False,
+        shaping: Shaping = "none",
         seed: int = 0,
     ) -> None:
         given = controls or Controls()
@@ -62,7 +65,7 @@ class ControlledReward:
         self.model = model
         self.reference = reference
         self.standardize = standardize
-        self.rule = PayRule.of(given, missing_end, reference, standardize=standardize)
+        self.rule = PayRule.of(given, missing_end, reference, standardize=standardize, shaping=shaping)
         self.learner = learner or self.rule.controls.start(human, seed)
         self.learnt_batches = 0
 

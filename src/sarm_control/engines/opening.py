@@ -62,6 +62,7 @@ def open_reward(
         reference=reference,
         human=_human(demonstrations, controls, model),
         standardize=standardize,
+        shaping="none" if config is None else config.reward.shaping,
         seed=seed,
     )
 
@@ -120,4 +121,5 @@ def _of_run(model: RewardModel, files: ControlFiles, *, standardize: bool) -> Co
         reference=run.statistics,
         learner=found.state,
         standardize=standardize,
+        shaping=run.config.reward.shaping,
     )

@@ -101,11 +101,11 @@ class RunSteps:
 
 
 def write_reference(path: Path, reward: SarmReward) -> None:
-    """What every symbolic amount came to: the reference policy's statistics, and the controls in numbers.
+    """The reference policy's statistics, and what every symbolic amount of the controls came to.
 
-    Training reads the copy in the checkpoint; this one is to look at.
+    Training reads the copy in the checkpoint; this one is to look at, or for `ReferenceStatistics.load`.
     """
     assert reward.statistics is not None
     rule = reward.rule
     amounts = {"controls": rule.controls.to_dict(), "missing_end": rule.missing_end}
-    write_json(path, {"statistics": reward.statistics.to_dict(), **amounts})
+    write_json(path, {**reward.statistics.to_dict(), **amounts})
