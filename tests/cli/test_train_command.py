@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,11 @@ import yaml
 from safetensors.torch import load_file
 
 from sarm_control.cli import main
+from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.checkpoint import list_checkpoints
+from sarm_control.sarm.reward_model import RewardModel
+
+from .. import killing
 
 STEPS = 4
 
@@ -160,6 +167,128 @@ def test_a_killed_run_resumed_equals_the_uninterrupted_one(
     assert process.returncode == -signal.SIGKILL
     assert train("--out", tmp_path / "run", "--resume") == 0
     assert_equal_runs(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("place", "at"), [("row", 8), ("tensor", 9), ("pointer", 2), ("drop", 1)], ids=lambda value: str(value)
+)
+def test_a_run_killed_at_an_exact_place_resumes_to_the_same_bytes(
+    whole: Path, files: dict[str, Path], tmp_path: Path, place: str, at: int
+) -> None:
+    """A few of the places; `make torture` kills sixty times."""
+    out = tmp_path / "run"
+    assert killing.run([files["run"], "--out", out], tmp_path, killing.Kill(place, at)) == -signal.SIGKILL
+    assert killing.run(["--out", out, "--resume"], tmp_path) == 0, (tmp_path / "said.txt").read_text()
+    assert killing.differences(out, whole) == []
+
+
+def mounted(place: Path, size: str) -> bool:
+    """A file system of that size; needs the right to mount one."""
+    place.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    return shutil.which("mount") is not None and not subprocess.run(command, check=False).returncode
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    whole: Path, files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    checkpoint = sum(file.stat().st_size for file in list_checkpoints(whole)[0].iterdir())
+    if not mounted(disk, str(checkpoint * 2)):
+        pytest.skip("no right to mount a small file system")
+    try:
+        assert train(files["run"], "--out", disk / "run") == 2
+        said = capfd.readouterr().err
+        assert re.search(rf"error: cannot write {disk}/run/.*: No space left on device", said)
+        assert f"hint: make room; then sarm train -o {disk / 'run'} --resume" in said
+        assert "Traceback" not in said
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert train("--out", disk / "run", "--resume") == 0
+        assert killing.differences(disk / "run", whole) == []
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture
+def half(whole: Path, tmp_path: Path) -> Path:
+    """The run without its second half."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(list_checkpoints(run)[-1])
+    record = json.loads((run / "manifest.json").read_text())
+    del record["finished"]
+    (run / "manifest.json").write_text(json.dumps(record))
+    return run
+
+
+def test_a_reward_model_replaced_in_its_folder_is_refused(
+    half: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = half.parent / "sarm"
+    shutil.copytree(files["sarm"], folder)
+    for name in ("config.yaml", "manifest.json"):
+        path = half / name
+        path.write_text(path.read_text().replace(str(files["sarm"]), str(folder)))
+    rm = RewardModel.from_pretrained(folder)
+    shutil.rmtree(folder)
+    rm.with_head(rm.head.weight * 2).save_pretrained(folder)
+    assert train("--out", half, "--resume") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"error: reward.model is not the one the run was started with: its head was \w+", error)
+    assert "hint: put the model back, or start another run with --out" in error
+
+
+def test_a_policy_replaced_in_its_folder_is_refused(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((half / "manifest.json").read_text())
+    record["models"]["policy.model"] = "0123456789abcdef"
+    (half / "manifest.json").write_text(json.dumps(record))
+    assert train("--out", half, "--resume") == 2
+    error = capsys.readouterr().err
+    assert f"policy.model is not the model {half} was started with (its weights differ)" in error
+    assert "put the model back, or start another run with --out" in error
+
+
+def test_demonstrations_that_changed_or_went_away_are_told(
+    half: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    demos, text = files["demos"], files["demos"].read_text()
+    try:
+        demos.write_text(text.replace("bread", "lock", 1))
+        assert train("--out", half, "--resume") == 2
+        assert f"{demos} changed since {half} was started (its SHA-256 differs)" in capsys.readouterr().err
+        demos.unlink()
+        assert train("--out", half, "--resume") == 2
+        assert f"{demos}: No such file or directory" in capsys.readouterr().err
+    finally:
+        demos.write_text(text)
+
+
+def test_a_buffer_of_the_run_that_went_away_is_made_again_and_an_altered_one_refused(
+    half: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = half / "human.safetensors"
+    buffer = HumanBuffer.load(own)
+    replace(buffer, values=buffer.values[::-1]).save(own)
+    assert train("--out", half, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "the saved control state belongs to another human buffer" in error
+    assert "hint: " in error
+    own.unlink()
+    assert train("--out", half, "--resume") == 0
+    assert "4 steps done, 2 of them now" in capsys.readouterr().out
+    assert killing.differences(half, whole) == []
+
+
+def test_a_run_killed_before_it_was_marked_as_finished_claims_no_steps(
+    half: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = list_checkpoints(whole)[-1]
+    shutil.copytree(newest, half / "checkpoints" / newest.name)
+    summary = half.parent / "summary.json"
+    assert train("--out", half, "--resume", "--json", summary) == 0
+    assert "4 steps done, none of them now" in capsys.readouterr().out
+    assert json.loads(summary.read_text())["steps_now"] == 0
+    assert killing.differences(half, whole) == []
 
 
 def test_an_interrupted_run_names_its_checkpoint_and_goes_on(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import read_rows, stream_rows
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.latents.folder import LatentsFolder
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
@@ -58,6 +58,12 @@ def human_buffer(
         return None
     own = kept.is_file()
     buffer = read_demonstrations(kept if own else config.data.human, term.latents, model, progress)
+    if own and buffer.fingerprint != model.fingerprint:
+        raise ModelError(
+            f"reward.model is not the one the run was started with: its head was {buffer.fingerprint}, "
+            f"now it is {model.fingerprint}",
+            hint="put the model back, or start another run with --out",
+        )
     buffer.check(model.fingerprint)
     buffer.check_latents(term.latents)
     buffer.check_size(config.training.answers_per_step)

@@ -244,12 +244,13 @@ def check_same_config(path: Path, config: RunConfig) -> None:
 def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     check_same_config(path, config)
     _check_inputs(path, inputs)
-    checkpoint.sweep(path)
     found = checkpoint.newest_checkpoint(path)
     check_rows(path / "metrics.jsonl", found.step)
     notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
     checkpoint.set_aside(found.damaged)
     checkpoint.point(path, found.path)
+    # a kill can leave an old checkpoint half deleted, and there may be no later save to drop it
+    checkpoint.prune(path, config.checkpoints.keep)
     if found.path is None:
         none = (
             f"none of {len(found.damaged)} checkpoints is good"
