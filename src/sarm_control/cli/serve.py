@@ -1,5 +1,6 @@
 """`sarm serve`: the reward as an HTTP service."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,6 +101,8 @@ def serve(
     from sarm_control.server.running import address, bind
     from sarm_control.server.running import serve as run
 
+    # A tokenizer's own threads wait for each other where workers and other processes want the cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     listening = bind(host, port)
     try:
         first, *others = _load(or_lab(model), workers_on, device, dtype, max_length)

@@ -1,7 +1,7 @@
 """The routes of the reward service."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from sarm_control import __version__
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.server import compat, schemas
+from sarm_control.server.direct import Direct, Endpoint
 from sarm_control.server.problems import Refusal, described, install
+from sarm_control.server.scorer import Answered
 from sarm_control.server.security import Guard
 from sarm_control.server.settings import DEFAULTS, Settings
 from sarm_control.server.state import ServerState
@@ -56,22 +58,72 @@ def create_app(
         redoc_url=None,
     )
     install(app)
-    app.include_router(_native(state))
-    app.include_router(_engines(state))
-    app.include_router(_operation(state))
+    endpoints = _endpoints(state)
+    for routes in (_asking(endpoints), _looking(state), _operation(state)):
+        app.include_router(routes)
+    app.add_middleware(Direct, endpoints=endpoints)
     app.add_middleware(Guard, settings=settings, requested=state.metrics.requested)
     return app
 
 
-def _native(state: ServerState) -> APIRouter:
-    routes = APIRouter()
+def _endpoints(state: ServerState) -> dict[str, Endpoint]:
+    """What rewards are asked for with, by path."""
+    name, terms = state.settings.model_name, state.terms
 
-    @routes.post("/v1/score", response_model=schemas.ScoreResponse, responses=_ASKING)
     async def score(asked: schemas.ScoreRequest) -> Response:
         """Rewards with all their parts."""
         answers = await state.answer(compat.asked_conversations(asked))
         results = [compat.score_answer(answer, asked.top) for answer in answers]
-        return _json({"head": state.reward.model.fingerprint, "results": results})
+        return _json({"head": state.reward.model.fingerprint, "results": results}, answers)
+
+    async def get_reward(asked: schemas.OpenRlhfRequest) -> Response:
+        """For OpenRLHF."""
+        answers = await state.answer(compat.openrlhf_conversations(asked))
+        return _json(compat.openrlhf_answer(answers, terms, one=len(answers) == 1), answers)
+
+    async def classify(asked: schemas.ClassifyRequest) -> Response:
+        """In the form of vLLM."""
+        answers = await state.answer(compat.classified(asked))
+        return _json(compat.classify_answer(answers, name), answers)
+
+    async def embeddings(asked: schemas.EmbeddingsRequest) -> Response:
+        """In the form of SGLang."""
+        answers = await state.answer(compat.embedded(asked))
+        return _json(compat.embeddings_answer(answers, name), answers)
+
+    async def rm(asked: schemas.SlimeRequest) -> Response:
+        """For slime: a bare number."""
+        answers = await state.answer([compat.slime_conversation(asked)])
+        return _json(answers[0].value, answers)
+
+    endpoints = (
+        Endpoint("/v1/score", schemas.ScoreRequest, score),
+        Endpoint("/get_reward", schemas.OpenRlhfRequest, get_reward),
+        Endpoint("/classify", schemas.ClassifyRequest, classify),
+        Endpoint("/v1/embeddings", schemas.EmbeddingsRequest, embeddings),
+        Endpoint("/rm", schemas.SlimeRequest, rm),
+    )
+    return {endpoint.path: endpoint for endpoint in endpoints}
+
+
+_RESPONSES: dict[str, Any] = {
+    "/v1/score": schemas.ScoreResponse,
+    "/get_reward": schemas.OpenRlhfResponse,
+    "/classify": schemas.ClassifyResponse,
+    "/v1/embeddings": schemas.EmbeddingsResponse,
+    "/rm": float,
+}
+
+
+def _asking(endpoints: Mapping[str, Endpoint]) -> APIRouter:
+    routes = APIRouter()
+    for path, endpoint in endpoints.items():
+        routes.post(path, response_model=_RESPONSES[path], responses=_ASKING)(endpoint.answer)
+    return routes
+
+
+def _looking(state: ServerState) -> APIRouter:
+    routes = APIRouter()
 
     @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_LOOKING)
     async def model() -> Response:
@@ -89,38 +141,6 @@ def _native(state: ServerState) -> APIRouter:
         if latent >= size:
             raise Refusal(404, f"there is no latent {latent}", f"this model has the latents 0..{size - 1}")
         return _json(latent_view(state, latent))
-
-    return routes
-
-
-def _engines(state: ServerState) -> APIRouter:
-    routes = APIRouter()
-    name = state.settings.model_name
-
-    @routes.post("/get_reward", response_model=schemas.OpenRlhfResponse, responses=_ASKING)
-    async def get_reward(asked: schemas.OpenRlhfRequest) -> Response:
-        """For OpenRLHF."""
-        answers = await state.answer(compat.openrlhf_conversations(asked))
-        one = isinstance(asked.query, str) or len(asked.query) == 1
-        return _json(compat.openrlhf_answer(answers, state.terms, one=one), state.owner.version)
-
-    @routes.post("/classify", response_model=schemas.ClassifyResponse, responses=_ASKING)
-    async def classify(asked: schemas.ClassifyRequest) -> Response:
-        """In the form of vLLM."""
-        answers = await state.answer(compat.classified(asked))
-        return _json(compat.classify_answer(answers, name), answers[-1].paid.version)
-
-    @routes.post("/v1/embeddings", response_model=schemas.EmbeddingsResponse, responses=_ASKING)
-    async def embeddings(asked: schemas.EmbeddingsRequest) -> Response:
-        """In the form of SGLang."""
-        answers = await state.answer(compat.embedded(asked))
-        return _json(compat.embeddings_answer(answers, name), answers[-1].paid.version)
-
-    @routes.post("/rm", response_model=float, responses=_ASKING)
-    async def rm(asked: schemas.SlimeRequest) -> Response:
-        """For slime: a bare number."""
-        (answer,) = await state.answer([compat.slime_conversation(asked)])
-        return _json(answer.value, answer.paid.version)
 
     return routes
 
@@ -152,8 +172,8 @@ def _operation(state: ServerState) -> APIRouter:
     return routes
 
 
-def _json(content: Any, version: int | None = None) -> Response:
+def _json(content: Any, answers: Sequence[Answered] = ()) -> Response:
     """A response; numbers that are none are refused rather than written."""
-    headers = None if version is None else {compat.VERSION_HEADER: str(version)}
+    headers = {compat.VERSION_HEADER: str(max(one.paid.version for one in answers))} if answers else None
     body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     return Response(body, media_type="application/json", headers=headers)

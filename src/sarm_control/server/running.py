@@ -60,6 +60,7 @@ def serve(
         app,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

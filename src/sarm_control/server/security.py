@@ -1,5 +1,7 @@
 """Who may ask, and how much at a time."""
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import json
@@ -82,7 +84,7 @@ class Guard:
         self.app = app
         self.settings = settings
         self.requested = requested
-        self._authorization = None if settings.token is None else f"Bearer {settings.token}".encode()
+        self._token = None if settings.token is None else settings.token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers or refuses one request."""
@@ -112,10 +114,10 @@ class Guard:
         hosts = self.settings.hosts
         if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
             return 421, "this server answers to the names of its own machine only", "use 127.0.0.1"
-        if self._authorization is not None and path not in _OPEN_PATHS:
-            given = headers.get(b"authorization", b"")
+        if self._token is not None and path not in _OPEN_PATHS:
+            given = _given_token(headers.get(b"authorization", b""))
             # in constant time: how much of it is right must not show
-            if not hmac.compare_digest(given, self._authorization):
+            if not hmac.compare_digest(given, self._token):
                 return 401, "the token is missing or wrong", "send Authorization: Bearer TOKEN"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.settings.body_bytes:
@@ -134,6 +136,22 @@ class Guard:
             return message
 
         return limited
+
+
+def _given_token(authorization: bytes) -> bytes:
+    """The token of `Bearer`, or the password of `Basic`.
+
+    Engines that take a URL and no header send what stands before its @ as `Basic`.
+    """
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _too_large(limit: int) -> str:

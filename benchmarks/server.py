@@ -1,0 +1,282 @@
+"""The reward server under load: nothing lost, nothing wrong, and what batching across requests buys.
+
+64 clients in two processes of their own, each with one connection that it keeps, send the lab's answers one
+a request in OpenRLHF's form; every conversation is another one, and the cache is off. Each answer is held
+against `RewardModel.score` in this process, within 1e-6. The same server with one request a forward pass
+(`--batch-answers 1`) takes turns with it, a share of the requests each, and the ratio is the median of the
+pairs. Then all requests go through one server, whose memory is read before and after.
+
+    python benchmarks/server.py [--requests 20000] [--clients 64] [--json benchmarks/results/server.json]
+    python benchmarks/server.py --fuzz 10000      # calls made up from the server's own OpenAPI document
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROCESSES = 2
+PAIRS = 3
+TOLERANCE = 1e-6
+WARM_UP = 256
+
+
+class Job(NamedTuple):
+    """One request as bytes, and the reward it has to give."""
+
+    request: bytes
+    reward: float
+
+
+class Load(NamedTuple):
+    """What came of a load: `wrong` and `lost` count requests, times are in seconds."""
+
+    requests: int
+    lost: int
+    wrong: int
+    worst: float
+    seconds: float
+    latencies: list[float]
+
+    def as_json(self) -> dict[str, Any]:
+        at = statistics.quantiles(self.latencies, n=100) if len(self.latencies) > 1 else [0.0] * 99
+        return {
+            "requests": self.requests,
+            "lost": self.lost,
+            "wrong": self.wrong,
+            "largest_difference": self.worst,
+            "seconds": round(self.seconds, 2),
+            "requests_per_second": round((self.requests - self.lost) / self.seconds, 1),
+            "p50_ms": round(at[49] * 1e3, 2),
+            "p99_ms": round(at[98] * 1e3, 2),
+        }
+
+
+def make_jobs(count: int) -> list[Job]:
+    """Distinct conversations of the lab: its prompts, each with another of its answers."""
+    from sarm_control import RewardModel
+    from sarm_control.conversation.rows import read_rows
+
+    rows = read_rows("lab:preferences", want={"pair"})
+    prompts = list(dict.fromkeys(str(row.prompt) for row in rows))
+    answers = list(dict.fromkeys(answer for row in rows for answer in row.answers))
+    pairs = [
+        (prompts[i % len(prompts)], answers[(i // len(prompts) + i) % len(answers)]) for i in range(count)
+    ]
+    pairs = list(dict.fromkeys(pairs))
+    if len(pairs) < count:
+        raise SystemExit(f"the lab has {len(pairs)} distinct conversations of this kind")
+    model = RewardModel.from_pretrained("lab")
+    rewards = model.score([prompt for prompt, _ in pairs], [answer for _, answer in pairs]).rewards
+    return [
+        Job(request_of(model.template, *pair), float(reward))
+        for pair, reward in zip(pairs, rewards, strict=True)
+    ]
+
+
+def request_of(template: Any, prompt: str, answer: str) -> bytes:
+    """What OpenRLHF posts for one sample."""
+    asked = template.words([{"role": "user", "content": prompt}], generation=True)
+    end = template.tokenizer.convert_ids_to_tokens(template.end_of_turn_id)
+    body = json.dumps({"query": [f"{asked}{answer} {end}"], "prompts": [asked], "labels": [None]}).encode()
+    head = (
+        "POST /get_reward HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+# --- clients ---
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, job: Job) -> float:
+    """The reward a request gives; raises when it gives none."""
+    writer.write(job.request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    body = await reader.readexactly(int(length[1]) if length else 0)
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise ValueError(body.decode())
+    return float(json.loads(body)["rewards"])
+
+
+async def run_clients(port: int, jobs: Sequence[Job], clients: int) -> tuple[int, int, float, list[float]]:
+    waiting = iter(jobs)
+    lost, wrong, worst, latencies = 0, 0, 0.0, []
+
+    async def client() -> None:
+        nonlocal lost, wrong, worst
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for job in waiting:
+            started = time.perf_counter()
+            try:
+                reward = await ask(reader, writer, job)
+            except (OSError, ValueError, asyncio.IncompleteReadError):
+                lost += 1
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                continue
+            latencies.append(time.perf_counter() - started)
+            worst = max(worst, abs(reward - job.reward))
+            wrong += abs(reward - job.reward) > TOLERANCE
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return lost, wrong, worst, latencies
+
+
+def client_process(port: int, jobs: Sequence[Job], clients: int, start: Any, results: Any) -> None:
+    start.wait()
+    results.put(asyncio.run(run_clients(port, jobs, clients)))
+
+
+def load(port: int, jobs: Sequence[Job], clients: int) -> Load:
+    """All jobs through `clients` connections, from processes that are not the server's."""
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(PROCESSES + 1), context.Queue()
+    processes = [
+        context.Process(
+            target=client_process, args=(port, jobs[n::PROCESSES], clients // PROCESSES, start, results)
+        )
+        for n in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    start.wait()
+    started = time.perf_counter()
+    found = [results.get() for _ in processes]
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.join()
+    return Load(
+        requests=len(jobs),
+        lost=sum(one[0] for one in found),
+        wrong=sum(one[1] for one in found),
+        worst=max(one[2] for one in found),
+        seconds=seconds,
+        latencies=[latency for one in found for latency in one[3]],
+    )
+
+
+# --- servers ---
+
+
+class Served(NamedTuple):
+    port: int
+    pid: int
+
+
+@contextmanager
+def server(*flags: str) -> Any:
+    """A `sarm serve` of its own."""
+    sarm = str(Path(sys.executable).with_name("sarm"))
+    words = [sarm, "serve", "--model", "lab", "--port", "0", "--cache-mb", "0", *flags]
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    try:
+        assert process.stderr is not None
+        found = None
+        while found is None:
+            line = process.stderr.readline()
+            if not line:
+                raise SystemExit(f"the server did not start (exit code {process.wait()})")
+            found = re.search(r"serving on http://127\.0\.0\.1:(\d+)", line)
+        yield Served(int(found[1]), process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def resident_mb(pid: int) -> float:
+    """Memory of a process now."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    return round(int(found[1]) / 1024, 1) if found else 0.0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time a process has used; a busy machine changes it less than the time on the wall."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def timed(one: Served, jobs: Sequence[Job], clients: int) -> dict[str, Any]:
+    """A load, with the server's processor time of a request."""
+    before = cpu_seconds(one.pid)
+    found = load(one.port, jobs, clients).as_json()
+    return {**found, "cpu_ms": round((cpu_seconds(one.pid) - before) / len(jobs) * 1e3, 3)}
+
+
+def compare(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
+    """Batches across requests against one request a forward pass, in turn."""
+    share = max(WARM_UP, len(jobs) // 10)
+    pairs = []
+    with server() as batched, server("--batch-answers", "1") as single:
+        for one in (batched, single):
+            load(one.port, jobs[:WARM_UP], clients)
+        for _ in range(PAIRS):
+            fast = timed(batched, jobs[:share], clients)
+            slow = timed(single, jobs[:share], clients)
+            ratio = fast["requests_per_second"] / slow["requests_per_second"]
+            pairs.append({"batched": fast, "one_request_one_pass": slow, "ratio": round(ratio, 2)})
+            print(f"{fast['requests_per_second']} and {slow['requests_per_second']} a second: {ratio:.2f}")
+            print(f"processor time {fast['cpu_ms']} and {slow['cpu_ms']} ms a request")
+    return {"pairs": pairs, "ratio": statistics.median(pair["ratio"] for pair in pairs)}
+
+
+def whole(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
+    """Every request through one server; memory after the first twentieth, and in the end."""
+    with server() as one:
+        first = len(jobs) // 20
+        memory = [resident_mb(one.pid)]
+        warm = load(one.port, jobs[:first], clients)
+        memory.append(resident_mb(one.pid))
+        found = load(one.port, jobs[first:], clients)
+        memory.append(resident_mb(one.pid))
+    result = found._replace(
+        requests=found.requests + warm.requests,
+        lost=found.lost + warm.lost,
+        wrong=found.wrong + warm.wrong,
+        worst=max(found.worst, warm.worst),
+        seconds=found.seconds + warm.seconds,
+        latencies=warm.latencies + found.latencies,
+    ).as_json()
+    return {**result, "memory_mb": dict(zip(("start", "after_a_twentieth", "end"), memory, strict=True))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--fuzz", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    jobs = make_jobs(options.requests)
+    result = {
+        "model": "lab",
+        "clients": options.clients,
+        "cpu": platform.processor() or platform.machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "compared": compare(jobs, options.clients),
+        "all": whole(jobs, options.clients),
+    }
+    print(json.dumps(result["all"], indent=1))
+    print(f"ratio {result['compared']['ratio']}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
