@@ -8,7 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint types wheel slow real
+.PHONY: demo torture test test-engines lint types wheel slow real
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -22,6 +22,17 @@ demo: $(VENV)/.installed
 # Tests that take minutes each, such as making the embedded world again.
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m minutes
+
+# The client code of verl and OpenRLHF, in environments of their own under the user's cache.
+test-engines: export HF_HUB_OFFLINE = 1
+test-engines: export OMP_NUM_THREADS = 1
+test-engines: $(VENV)/.installed
+	$(BIN)/pytest -q -m engines tests/engines/real
+
+# Sixty kills of a training run, each resumed and compared with a run nothing stopped.
+torture: export OMP_NUM_THREADS = 1
+torture: $(VENV)/.installed
+	$(BIN)/python benchmarks/torture.py --kills 60 --out benchmarks/results/torture.json
 
 wheel:
 	.ci/wheel
