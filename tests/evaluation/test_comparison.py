@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarm_control.control import Controls, Edit, Penalty
+from sarm_control.control import Controls, Edit, Penalty, ShapedReward
 from sarm_control.evaluation.comparison import (
     Answers,
     Measure,
@@ -48,6 +48,24 @@ def compared(**kwargs):
     before, after = (answer_columns(side, [0, 1], {0: 1.5}) for side in (BASE, TRAINED))
     return {
         row.measure.key: row for row in compare_columns(before, after, PROMPTS, PROMPTS, seed=0, **kwargs)
+    }
+
+
+def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
+    shaped = ShapedReward(
+        total=np.array([1.0, 3.0]),
+        reward_model=np.array([1.0, 3.0]),
+        edited=np.array([1.0, 3.0]),
+        penalties=np.zeros((2, 0)),
+        human_kl=np.zeros(2),
+        log_ratio=None,
+    )
+    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), lambda total: total / 2)
+    found = {measure.key: values.tolist() for measure, values in columns.items()}
+    assert found == {
+        "reward/missing_end": [0.0, -1.0],
+        "reward/shaping": [-0.5, -1.0],
+        "reward/total": [0.5, 1.0],
     }
 
 

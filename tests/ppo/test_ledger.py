@@ -59,6 +59,34 @@ def test_property_the_entries_sum_to_the_change_of_the_mean_total(case: tuple[Re
         assert of_side == pytest.approx(rewards.columns["reward/total"].mean(), abs=1e-6)
 
 
+columns = st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5)
+
+
+@given(st.lists(columns, min_size=4, max_size=4), st.lists(columns, min_size=4, max_size=4))
+def test_property_whatever_the_parts_are_they_are_rows(first: list, last: list) -> None:
+    """Also of a human-KL term, and of a reward function of one's own."""
+    names = ("reward/model", "reward/human_kl", "reward/penalty/3", "reward/own")
+    head = np.ones(SIZE, dtype=np.float32)
+    sides = []
+    for side in (first, last):
+        parts = {name: np.array(values) for name, values in zip(names, side, strict=True)}
+        latents = np.zeros((5, SIZE))
+        latents[:, 2] = parts["reward/model"]
+        total = {"reward/total": np.sum(list(parts.values()), axis=0)}
+        sides.append(
+            Rewards(total["reward/total"], parts | total, {}, scored(latents, head, np.ones(5, bool)))
+        )
+    entries = ledger_entries(*sides)
+    assert [entry.term for entry in entries if entry.term != "latent"] == [
+        "human_kl",
+        "penalty",
+        "own",
+        "rounding",
+    ]
+    change = sides[1].columns["reward/total"].mean() - sides[0].columns["reward/total"].mean()
+    assert sum(entry.change for entry in entries) == pytest.approx(change, abs=1e-6)
+
+
 def test_oracle_by_hand() -> None:
     head = np.array([1.0, 0.0, -2.0, 0.0, 0.0, 0.5], dtype=np.float32)
     rule = PayRule(Controls(penalties=[Penalty(2, 0.0, 0.25)]), missing_end=1.0)
