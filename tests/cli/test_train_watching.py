@@ -155,7 +155,9 @@ def test_a_check_that_does_not_exist_is_refused(run_file: Path, capsys: pytest.C
 
 def test_the_plan_says_what_evaluations_ask(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(run_file), "--dry-run", "-o", "never"]) == 0
-    assert "evaluation every 4 steps and at the end: 4 of " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "evaluation every 4 steps and at the end: 4 of " in told
+    assert "held_out.jsonl, 4 of which are trained on (--exclude leaves them out of training)" in told
     words = ["--set", "evaluation.prompts=null", "--set", "evaluation.should_respond=null"]
     assert main(["train", str(run_file), "--dry-run", "-o", "never", *words]) == 0
     told = capsys.readouterr().err

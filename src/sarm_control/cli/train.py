@@ -227,4 +227,6 @@ def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) ->
     for name in summary.get("saved", ()):
         print(f"  {folder / name}: the trained policy for {written.get(name, name)}")
     print(f"  {folder / 'metrics.jsonl'}: one row a step")
+    if (folder / "ledger.parquet").is_file():
+        print(f"  {folder / 'ledger.parquet'}: what the change of the reward went to, latent by latent")
     sys.stdout.flush()

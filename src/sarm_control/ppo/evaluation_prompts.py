@@ -19,13 +19,13 @@ class EvaluationRows(NamedTuple):
         rows: the prompts of the ledger and the checks.
         should_respond: prompts a refusal of which is an over-refusal.
         source: where the rows come from, in words.
-        held_out: whether they are no training prompts.
+        trained_on: how many of the rows have prompts that are trained on.
     """
 
     rows: list[Row]
     should_respond: list[Row]
     source: str
-    held_out: bool
+    trained_on: int
 
 
 def evaluation_rows(config: RunConfig) -> EvaluationRows:
@@ -36,17 +36,17 @@ def evaluation_rows(config: RunConfig) -> EvaluationRows:
     """
     chosen = config.evaluation
     if not chosen.every:
-        return EvaluationRows([], [], "", False)
-    path = prompts_file(config)
-    rows = training_rows(config).kept if path is None else read_rows(path, want={"prompt"})
-    respond = chosen.should_respond
+        return EvaluationRows([], [], "", 0)
+    path, respond, trained = prompts_file(config), chosen.should_respond, training_rows(config).kept
+    rows = _drawn(trained if path is None else read_rows(path, want={"prompt"}), config, "evaluation prompts")
+    known = {row.prompt_key for row in trained}
     return EvaluationRows(
-        rows=_drawn(rows, config, "evaluation prompts"),
+        rows=rows,
         should_respond=[]
         if respond is None
         else _drawn(read_rows(respond, want={"prompt"}), config, "should respond"),
         source=f"of {path}" if path else "of the training prompts",
-        held_out=path is not None,
+        trained_on=sum(row.prompt_key in known for row in rows),
     )
 
 
@@ -62,7 +62,11 @@ def evaluation_lines(config: RunConfig, found: EvaluationRows) -> list[str]:
     """The evaluation in words, for the plan of a run; nothing when it is off."""
     if not found.rows:
         return []
-    hint = "" if found.held_out else " (give held-out ones with --set evaluation.prompts=FILE)"
+    hint = ""
+    if prompts_file(config) is None:
+        hint = " (give held-out ones with --set evaluation.prompts=FILE)"
+    elif found.trained_on:
+        hint = f", {found.trained_on} of which are trained on (--exclude leaves them out of training)"
     more = f", {len(found.should_respond)} that should be answered" if found.should_respond else ""
     return [
         f"evaluation every {config.evaluation.every} steps and at the end: "
