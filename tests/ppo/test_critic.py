@@ -1,5 +1,6 @@
 """Critics: metamorphic (adapters, recomputation, the SARM is left alone), resume to the bit, bad input."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,38 @@ def test_adapters_of_a_model_critic_stand_on_the_sarms_own_tensors(
     held = {weight.data_ptr() for weight in policy.critic.model.parameters()}  # type: ignore[attr-defined]
     trained = {weight.data_ptr() for weight in policy.critic.body().values()}
     assert held - trained == theirs
+
+
+@pytest.mark.parametrize("value", ["adapter", "model"])
+def test_critics_on_bfloat16_learn_in_float32(
+    value: str, tiny_policy_folder: Path, tiny_sarm: RewardModel
+) -> None:
+    sarm = tiny_sarm.with_head(tiny_sarm.head.weight)
+    sarm.trunk = copy.deepcopy(tiny_sarm.trunk).to(torch.bfloat16)
+    config = RunConfig.model_validate(
+        {
+            "policy": PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype="bfloat16"),
+            "data": {"prompts": "none.jsonl"},
+            "training": {"value": value},
+        }
+    )
+    policy = Policy.load(config.policy)
+    attach_critic(policy, config, sarm, 32)
+    stir(policy)
+    assert all(weight.dtype == torch.float32 for weight in policy.critic_weights().values())
+    found = gradients(policy)
+    for name in policy.critic_weights():
+        gradient = found[name]
+        assert gradient is not None, name
+        assert gradient.isfinite().all()
+        assert gradient.any(), name
+    batch = policy.batch(PROMPT_IDS, ANSWERS)
+    with policy.rounded_weights():
+        old = policy.answer_stats(batch, 1.0).values
+    new = policy.answer_stats(batch, 1.0).values
+    assert old is not None
+    assert new is not None
+    assert torch.equal(old, new), "the values at rollout are those of the first update"
 
 
 def critic_trainer(folder: Path, sarm: RewardModel, value: str, lora: bool) -> Trainer:

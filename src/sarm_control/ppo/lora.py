@@ -42,10 +42,12 @@ def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
 
 
 def inject_adapter(model: "PreTrainedModel", config: LoraConfig, seed: int) -> None:
-    """Adapters inside a decoder without a language-modelling head; all its other weights are frozen."""
+    """Float32 adapters inside a decoder without a language-modelling head; all other weights are frozen."""
     peft = _peft()
     with _seeded(model, config, seed):
         peft.inject_adapter_in_model(_settings(config, None), model, adapter_name=CRITIC)
+    for weight in adapter_weights(model).values():
+        weight.data = weight.data.float()
     _without_casts(model)
 
 
