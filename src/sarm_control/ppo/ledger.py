@@ -129,18 +129,16 @@ def _latent_entries(before: Rewards, after: Rewards) -> list[Entry]:
     # every answer weighs the same: as if all were to one prompt
     owners = [np.zeros(len(scored), dtype=np.int64) for scored in (before.scored, after.scored)]
     found = latent_ledger(before.scored.latents, after.scored.latents, after.scored.head, *owners)
-    return [
-        Entry("latent", int(latent), float(weight), *map(float, rates), weight * low, weight * high, change)
-        for latent, weight, rates, low, high, change in zip(
-            found.latents.tolist(),
-            found.weights.tolist(),
-            zip(found.base_rate, found.trained_rate, strict=True),
-            found.base_mean.tolist(),
-            found.trained_mean.tolist(),
-            found.delta.tolist(),
-            strict=True,
-        )
-    ]
+    columns = (
+        found.latents,
+        found.weights,
+        found.base_rate,
+        found.trained_rate,
+        found.weights * found.base_mean,
+        found.weights * found.trained_mean,
+        found.delta,
+    )
+    return [Entry("latent", *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _part(term: str, latent: int | None, before: float, after: float) -> Entry:
