@@ -1,0 +1,107 @@
+"""examples/cluster: the arithmetic of its sizes, its tables and its deployment file (property, golden)."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sarm_control.engines import ray
+from sarm_control.engines.ray import RewardSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = ROOT / "examples" / "cluster"
+SIZING = CLUSTER / "sizing.py"
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sizing", SIZING)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sizing = load()
+rate = st.floats(100, 1e6)
+rates = st.builds(sizing.Rates, rate, rate, rate)
+lengths = st.builds(sizing.Lengths, st.integers(1, 4000), st.integers(1, 4000))
+
+
+@given(st.integers(3, 40), rates, lengths)
+def test_all_gpus_are_used_and_no_other_split_gives_more(gpus: int, speed, size) -> None:
+    split = sizing.best_split(gpus, speed, size)
+    assert split.gpus == gpus
+    assert min(split[:3]) >= 1
+    cost = size.answer / speed.rollout + size.both / speed.reward + size.both / speed.policy
+    assert split.answers <= gpus / cost * (1 + 1e-9)  # what a perfect division would give
+    for others in ((1, 1, gpus - 2), (1, gpus - 2, 1), (gpus - 2, 1, 1)):
+        assert split.answers >= min(sizing.answers_of(others, speed, size))
+
+
+@given(st.integers(3, 40), rates, lengths)
+def test_a_faster_reward_never_costs_answers(gpus: int, speed, size) -> None:
+    faster = speed._replace(reward=speed.reward * 2)
+    assert sizing.best_split(gpus, faster, size).answers >= sizing.best_split(gpus, speed, size).answers
+
+
+@given(st.integers(20, 40), rates, lengths)
+def test_the_reward_keeps_pace_with_the_rollouts(gpus: int, speed, size) -> None:
+    split = sizing.best_split(gpus, speed, size)
+    tokens = split.answers * size.answer
+    assert sizing.reward_gpus(tokens, speed.reward, size) <= split.reward * (1 + 1e-9)
+
+
+def test_the_example_in_words() -> None:
+    """92,500 rollout tokens a second, 768 tokens read for 512 written, 50,000 scored a second."""
+    assert sizing.reward_gpus(92_500, 50_000, sizing.Lengths(256, 512)) == pytest.approx(2.775)
+
+
+@pytest.mark.parametrize("speed", [20_000, 50_000, 100_000])
+def test_the_tables_are_what_the_script_prints(speed: int) -> None:
+    told = subprocess.run(
+        [sys.executable, str(SIZING), "--reward-tokens-per-second", str(speed)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"Assumed `s = {speed:,}`:\n\n{told.stdout}" in (CLUSTER / "README.md").read_text()
+
+
+def test_the_rate_of_a_model_is_measured() -> None:
+    assert sizing.measure("lab", sizing.Lengths(20, 20), answers=8) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--reward-tokens-per-second is not given; --measure MODEL measures it"),
+        (["--reward-tokens-per-second", "0"], "rates have to be above 0"),
+        (["--reward-tokens-per-second", "9", "--gpus", "2"], "2 GPUs are too few"),
+    ],
+)
+def test_what_cannot_be_sized_says_so(words: list[str], said: str) -> None:
+    ended = subprocess.run([sys.executable, str(SIZING), *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+
+
+def test_the_deployment_file_names_what_exists() -> None:
+    (application,) = yaml.safe_load((CLUSTER / "reward.yaml").read_text())["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert (module, getattr(ray, name)) == (ray.__name__, ray.reward_deployment)
+    settings = RewardSettings(**application["args"])
+    assert settings.replicas * settings.gpus == 3
+
+
+def test_the_readme_names_files_that_exist() -> None:
+    named = set(re.findall(r"(?:examples/cluster|benchmarks)/[\w.]+", (CLUSTER / "README.md").read_text()))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
