@@ -371,6 +371,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert "edit 3:max=0.5; penalty on 5 (indicator, tau q0.5, alpha 0.5sd); penalty on 9 (hinge" in said
     assert "human KL (beta 0.1sd, latents chosen from the demonstrations)" in said
     assert "2 prompts left out because they are in" in said
+    assert "KL coefficient 0.05; a checkpoint every 2 steps and at the end, 2 kept" in said
+    more = ("--set", "training.kl_target=6", "--set", "reward.shaping=par", "--set", "training.value=adapter")
+    assert train(files["run"], *more, "--out", tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr().err
+    assert "KL coefficient 0.05, moved towards 6 nats an answer" in said
+    assert "values by a second adapter; reward" in said
+    assert ", its total shaped by PAR" in said
     target = ("--penalize", "5:tau=q0.5,target_rate=0.1")
     assert train(files["run"], *target, "--out", tmp_path / "run", "--dry-run") == 0
     assert "penalty on 5 (indicator, tau q0.5, target rate 0.1)" in capsys.readouterr().err

@@ -62,14 +62,25 @@ def check_models(config: RunConfig) -> None:
 def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
     """The plan in words, one fact a line."""
     lines = [
-        f"policy {config.policy.model}, {_adapters(config)}; reward {config.reward.model}",
+        f"policy {config.policy.model}, {_adapters(config)}; reward {config.reward.model}{_shaping(config)}",
         _work(config.training, len(rows.kept)),
         f"controls: {'; '.join(_controls(config)) or 'none'}",
     ]
     if config.data.exclude:
         files = ", ".join(str(path) for path in config.data.exclude)
         lines.append(f"{rows.dropped} prompts left out because they are in {files}")
-    return lines
+    saved = config.checkpoints
+    steps = "step" if saved.every == 1 else f"{saved.every} steps"
+    return [*lines, f"{_kl(config.training)}; a checkpoint every {steps} and at the end, {saved.keep} kept"]
+
+
+def _shaping(config: RunConfig) -> str:
+    return "" if config.reward.shaping == "none" else f", its total shaped by {config.reward.shaping.upper()}"
+
+
+def _kl(training: TrainingConfig) -> str:
+    moved = "" if training.kl_target is None else f", moved towards {training.kl_target:g} nats an answer"
+    return f"KL coefficient {training.kl_coef:g}{moved}"
 
 
 def _adapters(config: RunConfig) -> str:
