@@ -1,12 +1,14 @@
 """GRPO of TRL on a controlled reward, in the embedded world: python examples/trl_grpo.py --steps 20.
 
 With a model of your own: --policy HuggingFaceTB/SmolLM2-135M-Instruct --model models/sarm --prompts p.jsonl
-Several processes: accelerate launch --num_processes 2 examples/trl_grpo.py
+Two processes: torchrun --nproc_per_node 2 examples/trl_grpo.py; --resume goes on from the last checkpoint.
 """
 
 import argparse
+import os
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports the use of its trainers
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer

@@ -18,11 +18,7 @@ from sarm_control.engines.trl_callback import STATE_FILE
 from sarm_control.errors import ConfigError, TrainingError
 from tests.engines.trl_runs import Recorder, learning_reward, trainer, weights
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 STEPS, STEPS_UP = 4, 14
 
 

@@ -1,6 +1,5 @@
 """GRPO and RLOO trainers of TRL on the lab's policy, small enough for a CPU."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,6 @@ from sarm_control.latents.rows import score_rows
 
 MOST = 24
 HELD_OUT = 24
-
-# TRL and transformers warn about names of their own that they are about to change.
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|trl\.")
-warnings.filterwarnings("ignore", message=r".*gradient_checkpointing.*", category=FutureWarning)
 
 
 def learning_reward(model: RewardModel | None = None, **options: Any) -> TrlReward:
