@@ -1,34 +1,43 @@
 """Two real processes on gloo train as one does: metamorphic (number of processes), and what ends them all."""
 
 import json
-import socket
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from sarm_control.ppo.processes import ALONE
+from sarm_control.cli import main
+from sarm_control.errors import ConfigError
+from sarm_control.ppo.processes import ALONE, sharding_of
 
-from .together import CASES, STEPS, launch, train
+from .together import CASES, PATIENCE, ROOT, STEPS, Finished, free_port, launch, train
 
 Results = list[dict[str, Any]]
 
 
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-    return port
+class Ran(NamedTuple):
+    """What two processes came to, and how they ended: the second stumbled at last."""
+
+    results: Results
+    ended: list[Finished]
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def ran(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("ranks")
-    arguments = ["-W", "error", "-m", "tests.ppo.together", str(tiny_policy_folder), str(folder)]
-    workers = launch(arguments, free_port())
-    complaints = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], complaints
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    ended = launch("compare", str(tiny_policy_folder), str(folder))
+    files = [folder / f"rank{rank}.json" for rank in (0, 1)]
+    assert all(file.is_file() for file in files), ended
+    return Ran([json.loads(file.read_text()) for file in files], ended)
+
+
+@pytest.fixture(scope="module")
+def ranks(ran: Ran) -> Results:
+    return ran.results
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -56,3 +65,96 @@ def test_the_reward_sees_the_whole_batch_once_a_step(name: str, ranks: Results) 
     case = {"prompts_per_step": 2, "answers_per_prompt": 8, **CASES[name]}
     answers = case["prompts_per_step"] * case["answers_per_prompt"]
     assert [results[name]["scored"] for results in ranks] == [[answers] * STEPS] * 2
+
+
+def test_an_error_of_one_process_ends_all_and_is_told_once(ran: Ran) -> None:
+    assert [process.code for process in ran.ended] == [2, 2]
+    told = [process.errors for process in ran.ended]
+    assert told == ["", "error: the reward model stumbled\n  hint: help it up\n"]
+
+
+def test_a_killed_process_ends_all_with_a_message(tiny_policy_folder: Path) -> None:
+    first, second = launch("killed", str(tiny_policy_folder))
+    assert (first.code, second.code) == (2, -signal.SIGKILL)
+    assert first.errors.startswith("error: another of the launched processes ended\n")
+
+
+RUN = """
+policy: {{model: {policy}, lora: {{rank: 2}}}}
+reward:
+  model: {sarm}
+  edits: ["3:max=0.5"]
+  penalties: ["5:tau=q0.5,alpha=0.5sd", "4:tau=0.0,target_rate=0.1"]
+  human_kl: {{beta: 0.1sd}}
+data: {{prompts: {prompts}, human: {human}}}
+training:
+  {{prompts_per_step: 3, answers_per_prompt: 2, max_new_tokens: 6, micro_batch: 2, reference_answers: 8,
+   steps: 1}}
+evaluation: {{every: 0}}
+"""
+
+
+def test_accelerate_launches_a_run_that_one_process_takes_up(
+    tiny_policy_folder: Path, tiny_sarm_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One step of two processes and one of one are two steps of one; only one process speaks."""
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("prompts", "human")}
+    rows = [
+        {"prompt": f"open the {what} ?", "response": f"yes {what} ."} for what in ("door", "lock", "bread")
+    ]
+    for place in places.values():
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
+    run = tmp_path / "run.yaml"
+    run.write_text(RUN.format(policy=tiny_policy_folder, sarm=tiny_sarm_folder, **places))
+    config = ROOT / "examples" / "accelerate" / "ddp.yaml"
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port"]
+    command = [sys.executable, *launcher, free_port(), "-m", "sarm_control", "train", str(run), "-o"]
+    found = subprocess.run(
+        [*command, str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("1 steps done") == found.stderr.count("step 1/1:") == 1
+    assert main(["train", "-o", str(tmp_path / "two"), "--resume", "--steps", "2"]) == 0
+    assert main(["train", str(run), "-o", str(tmp_path / "one"), "--steps", "2"]) == 0
+    capfd.readouterr()
+    files = [tmp_path / name / "metrics.jsonl" for name in ("two", "one")]
+    ours, theirs = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
+    assert [row["step"] for row in ours] == [1, 2]
+    for row, expected in zip(ours, theirs, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)
+
+
+def test_accelerate_that_starts_one_process_of_two_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `accelerate launch --cpu --num_processes 2` leaves in the environment."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert main(["train", "--dry-run"]) == 2
+    assert "accelerate launch --cpu started one process" in capsys.readouterr().err
+
+
+def test_what_an_accelerate_configuration_asks_for() -> None:
+    parts = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_MIXED_PRECISION": "no"}
+    assert sharding_of({"ACCELERATE_MIXED_PRECISION": "no"}) == "none"
+    assert sharding_of({**parts, "FSDP_RESHARD_AFTER_FORWARD": "true"}) == "layers"
+    assert sharding_of({**parts, "FSDP_RESHARD_AFTER_FORWARD": "false"}) == "gradients"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not do the launcher's DeepSpeed"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision is not used"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "does not do FSDP 1"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
+    ],
+)
+def test_what_is_not_done_is_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sharding_of(environment)

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from sarm_control.cli._errors import run_safely
+from sarm_control.errors import ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.config import LoraConfig, PolicyConfig
 from sarm_control.ppo.policy import Policy
@@ -22,11 +26,13 @@ from tests.ppo.test_trainer import CONTROLS, SETTINGS, TEXTS
 ROOT = Path(__file__).parents[2]
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {},
-    "ppo, every weight": {"lora": False},
-    "rloo": {"algorithm": "rloo"},
+    "rloo, every weight": {"lora": False, "algorithm": "rloo"},
+    "layers in parts": {"parts": True},
+    "layers in parts, every weight": {"parts": True, "lora": False},
     "one prompt, so that the first process has none": {"prompts_per_step": 1, "answers_per_prompt": 3},
 }
 STEPS = 2
+PATIENCE = 300.0
 
 
 class Counted(SarmReward):
@@ -39,7 +45,9 @@ class Counted(SarmReward):
         return super().score(rollout)
 
 
-def trainer_of(folder: Path, processes: Processes, *, lora: bool = True, **changes: Any) -> Trainer:
+def trainer_of(
+    folder: Path, processes: Processes, *, lora: bool = True, parts: bool = False, **changes: Any
+) -> Trainer:
     """A tiny policy and SARM with every control on."""
     config = PolicyConfig(model=str(folder), lora=LoraConfig(rank=2) if lora else None)
     policy, model = Policy.load(config, seed=5), make_sarm()
@@ -48,6 +56,8 @@ def trainer_of(folder: Path, processes: Processes, *, lora: bool = True, **chang
     )
     human = HumanBuffer.from_scored(model.score(["what is the door ?"] * len(TEXTS), TEXTS))
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
+    if parts and processes.count > 1:
+        policy.shard()
     reward = Counted(model, CONTROLS, human=human, seed=5, processes=processes)
     return Trainer(policy, reward, prompts, settings, processes=processes)
 
@@ -73,27 +83,67 @@ def digest(named: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def launch(arguments: list[str], port: int, count: int = 2) -> list[subprocess.Popen[str]]:
-    """Python processes with the environment a launcher gives them."""
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
+class Finished(NamedTuple):
+    """What a process said on stderr and how it ended."""
+
+    code: int
+    errors: str
+
+
+def launch(*arguments: str, count: int = 2) -> list[Finished]:
+    """Runs this module in processes with the environment a launcher gives them."""
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, "-W", "error", "-m", "tests.ppo.together", *arguments]
+    workers = [
         subprocess.Popen(
-            [sys.executable, *arguments],
+            command,
             cwd=ROOT,
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)},
-            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(count)
     ]
+    try:
+        errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [Finished(worker.returncode, text) for worker, text in zip(workers, errors, strict=True)]
 
 
-def main(folder: str, out: str) -> None:
+def free_port() -> str:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return str(bound.getsockname()[1])
+
+
+def compare(folder: str, out: str) -> None:
+    """Trains every case and keeps what came of it; then the second process fails while it scores."""
     with connected() as processes:
         results = {name: train(Path(folder), processes, case) for name, case in CASES.items()}
         Path(out, f"rank{processes.rank}.json").write_text(json.dumps(results))
+        end_while_scoring(folder, processes, stumble)
+
+
+def killed(folder: str) -> None:
+    """The second process is killed while it scores its part of the first step's answers."""
+    with connected() as processes:
+        end_while_scoring(folder, processes, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def end_while_scoring(folder: str, processes: Processes, end: Callable[[], None]) -> None:
+    trainer = trainer_of(Path(folder), processes)
+    trainer.calibrate()
+    if processes.rank == 1:
+        trainer.reward.model.score = lambda *_, **__: end()  # type: ignore[attr-defined]
+    trainer.step()
+
+
+def stumble() -> None:
+    raise ModelError("the reward model stumbled", hint="help it up")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    work = {"compare": compare, "killed": killed}[sys.argv[1]]
+    sys.exit(run_safely(lambda: work(*sys.argv[2:])))

@@ -28,7 +28,8 @@ class DealtSampler:
         mine, repeats = self.processes.part(len(request.prompts)), request.answers_per_prompt
         rows = slice(mine.start * repeats, mine.stop * repeats)
         own = replace(request, prompts=request.prompts[mine], seeds=request.seeds[rows])
-        samples = self.inner.sample(policy, own) if own.prompts else Samples(())
+        with policy.whole():
+            samples = self.inner.sample(policy, own) if own.prompts else Samples(())
         parts = [part for part in self.processes.gather(samples) if part.answers]
         answers = tuple(answer for part in parts for answer in part.answers)
         if any(part.logprobs is None for part in parts):

@@ -3,6 +3,8 @@
 import hashlib
 from typing import TYPE_CHECKING
 
+from sarm_control.ppo.sharding import whole_tensor
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ def weights_digest(*modules: "nn.Module") -> str:
 
     Names, shapes and up to 1,024 values of every tensor are read, rounded to bfloat16, so the same model is
     the same on another device or in another precision. A change of a few values in a large tensor can go
-    unnoticed: this is a guard against mistakes, not a hash.
+    unnoticed: this is a guard against mistakes, not a hash. Where layers are in parts, all
+    processes ask together.
     """
     digest = hashlib.sha256()
     for module in modules:
@@ -27,7 +30,7 @@ def weights_digest(*modules: "nn.Module") -> str:
 def _sample(tensor: "Tensor") -> bytes:
     import torch
 
-    flat = tensor.detach().reshape(-1)
+    flat = whole_tensor(tensor.detach()).reshape(-1)
     chosen = flat[:: max(1, len(flat) // _VALUES)].cpu()
     rounded = chosen.to(torch.bfloat16) if chosen.is_floating_point() else chosen.to(torch.int64)
     return bytes(rounded.contiguous().view(torch.uint8).numpy().tobytes())

@@ -32,6 +32,7 @@ from sarm_control.ppo.lora import (
     recompute_layers,
     save_adapter,
 )
+from sarm_control.ppo.sharding import Sharding, parted_like, whole_tensor
 from sarm_control.ppo.token_batch import TokenBatch, TokenStats, token_batch
 from sarm_control.sarm.precision import rounded_factors
 from sarm_control.sarm.trunk import quiet_transformers
@@ -73,6 +74,7 @@ class Policy:
         self.causal: Any = model if reference is not None else model.get_base_model()
         self.device = next(self.causal.parameters()).device
         self.critic: Critic = HeadCritic(self.hidden_size, self.device)
+        self.sharding: Sharding | None = None
         self._head = LanguageHead(self.causal)
         self._reference_head = self._head if reference is None else LanguageHead(reference)
         self._check_head()
@@ -180,10 +182,18 @@ class Policy:
             save_adapter(self.model, temporary)
         return True
 
+    def shard(self, *, reshard: bool = True) -> None:
+        """Puts the decoder layers in parts, one in each process; see `sarm_control.ppo.sharding`."""
+        self.sharding = Sharding(self, reshard=reshard)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Holds all weights whole, for passes without gradients; needed only where layers are in parts."""
+        return contextlib.nullcontext() if self.sharding is None else self.sharding.whole()
+
     def state_tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds of the policy and its critic."""
         parts = self._parts().items()
-        return {file: {name: w.detach() for name, w in named.items()} for file, named in parts}
+        return {file: {name: whole_tensor(w.detach()) for name, w in named.items()} for file, named in parts}
 
     def load_state_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]], *, critic: bool = True) -> None:
         """Takes up what `state_tensors` gave, with or without what belongs to the critic.
@@ -199,7 +209,7 @@ class Policy:
                 raise ModelError(f"the checkpoint's {file} tensors do not fit this policy")
             with torch.no_grad():
                 for name, parameter in parameters.items():
-                    parameter.copy_(stored[name])
+                    parameter.copy_(parted_like(stored[name], parameter))
 
     def _parts(self) -> dict[str, dict[str, nn.Parameter]]:
         head, body = dict(self.value_head.named_parameters()), dict(self.critic.body())

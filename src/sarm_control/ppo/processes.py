@@ -13,10 +13,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sarm_control.errors import ConfigError, SarmError, TrainingError
 
@@ -27,6 +27,15 @@ _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
 _BUCKET = 2**24
 _TOLD = "sarm-control/told"
+_EXAMPLES = "see examples/accelerate for what it does"
+_REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+_REFUSED_OF_FSDP = {
+    "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "fsdp_cpu_ram_efficient_loading (every process loads the models)",
+    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing (say policy.gradient_checkpointing)",
+}
+
+ShardingKind = Literal["none", "layers", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,14 @@ class Processes:
         rank: the number of this process, from 0.
         count: how many there are.
         device: where its models go; None leaves it to them.
+        sharding: what lies in parts, one in each process: nothing; the policy's layers; or the same, but a
+            layer that was gathered for the forward pass is kept for the backward pass.
     """
 
     rank: int = 0
     count: int = 1
     device: str | None = None
+    sharding: ShardingKind = "none"
 
     @property
     def first(self) -> bool:
@@ -53,6 +65,10 @@ class Processes:
     def dealt(self, items: Sequence[_T]) -> list[_T]:
         """This process's items when they are dealt out one by one; may be empty."""
         return list(items[self.rank :: self.count])
+
+    def lacks(self, items: int) -> bool:
+        """Whether this process is dealt one item fewer than another."""
+        return self.rank >= items % self.count > 0
 
     def part(self, size: int) -> slice:
         """This process's part of 0..size-1; the parts follow each other by rank, some may be empty."""
@@ -100,11 +116,18 @@ class Processes:
                 tensor.copy_(total.view_as(tensor))
 
     def add_up_gradients(self, weights: Sequence["Tensor"]) -> None:
-        """Sums gradients; a weight no process has a gradient of keeps none, as it would in one process."""
+        """Sums gradients; a weight no process has a gradient of keeps none, as it would in one process.
+
+        FSDP has the gradients of weights in parts added up already.
+        """
         if self.count == 1:
             return
         import torch
 
+        for weight in weights:
+            if _in_parts(weight) and weight.grad is not None:
+                weight.grad.mul_(self.count)  # FSDP took their mean
+        weights = [weight for weight in weights if not _in_parts(weight)]
         has = torch.tensor([float(weight.grad is not None) for weight in weights])
         self.add_up([has])
         used = [weight for weight, processes in zip(weights, has.tolist(), strict=True) if processes]
@@ -127,7 +150,8 @@ def connected() -> Iterator[Processes]:
     process that met it first and ends the others without a word (exit code 2), so it is told once.
 
     Raises:
-        ConfigError: more processes than GPUs on this machine, or only one was started of several.
+        ConfigError: more processes than GPUs on this machine, only one was started of several, or the
+            launcher's configuration asks for what is not done here.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -135,14 +159,15 @@ def connected() -> Iterator[Processes]:
         yield ALONE
         return
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
-    store, rank, count = next(distributed.rendezvous("env://", timeout=_LONGEST))
+    store, rank, count = next(rendezvous("env://", timeout=_LONGEST))
     kind = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST)
     try:
         with _told_once(store), _ended_is_interrupted():
-            yield Processes(rank, count, device)
+            yield Processes(rank, count, device, sharding_of(os.environ))
     finally:
         if device == "cpu":
             distributed.destroy_process_group()  # NCCL would wait here for a process that failed
@@ -156,6 +181,29 @@ def _check_launched_alone() -> None:
             "accelerate launch --cpu started one process, whatever --num_processes says",
             hint="say --multi_gpu in place of --cpu (it takes the CPU if there is no GPU), or use torchrun",
         )
+
+
+def sharding_of(environment: Mapping[str, str]) -> ShardingKind:
+    """What the launcher's configuration asks for; what is not done here is refused rather than left out.
+
+    Raises:
+        ConfigError: DeepSpeed, FSDP 1, a precision, offloading, or another of its settings.
+    """
+    wants = {name for name, value in environment.items() if value.lower() == "true"}
+    parts = "ACCELERATE_USE_FSDP" in wants
+    for name, what in (_REFUSED | (_REFUSED_OF_FSDP if parts else {})).items():
+        if name in wants:
+            raise ConfigError(f"sarm train does not do the launcher's {what}", hint=_EXAMPLES)
+    if environment.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        raise ConfigError(
+            "the launcher's mixed_precision is not used",
+            hint='set it to "no"; policy.dtype says the precision',
+        )
+    if not parts:
+        return "none"
+    if environment.get("FSDP_VERSION", "2") != "2":
+        raise ConfigError("sarm train does not do FSDP 1", hint=f"set fsdp_version: 2; {_EXAMPLES}")
+    return "gradients" if environment.get("FSDP_RESHARD_AFTER_FORWARD") == "false" else "layers"
 
 
 def _device(local_rank: int) -> str:
@@ -209,6 +257,10 @@ def _others_alive() -> Iterator[None]:
         raise TrainingError(
             "another of the launched processes ended", hint="see its message or the launcher's"
         ) from error
+
+
+def _in_parts(weight: "Tensor") -> bool:
+    return hasattr(weight, "full_tensor")
 
 
 def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:

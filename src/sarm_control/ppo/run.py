@@ -1,7 +1,11 @@
 """A whole run: models and data loaded, steps done and recorded, the policy saved."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.ppo.checkpoint import writing
@@ -54,8 +58,9 @@ def run_training(
     folder = start.folder
     trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
     assert isinstance(trainer.reward, SarmReward)
+    digests = _digests(trainer.policy, trainer.reward.model)
     if processes.first:
-        folder.same_models(_digests(trainer.policy, trainer.reward.model))
+        folder.same_models(digests)
     observer = build_observer(config, trainer.policy, trainer.reward, gold)
     run = RunSteps(trainer, observer, folder, config, tell)
     run.begin(start)
@@ -64,7 +69,10 @@ def run_training(
     summary = {"step": trainer.done, "steps_now": trainer.done - before, "metrics": last}
     if run.stopped is not None:
         return {**summary, "saved": [], "stopped": run.stopped.text}
-    saved = processes.from_first(lambda: _save_policy(trainer, folder))
+    weights = trainer.policy.state_tensors()["policy"]
+    saved = processes.from_first(
+        lambda: _save_policy(_saved(trainer.policy, weights, config), trainer, folder)
+    )
     return {**summary, "saved": saved, "stopped": None}
 
 
@@ -73,11 +81,22 @@ def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
     return {"policy.model": weights_digest(policy.model), "reward.model": reward}
 
 
-def _save_policy(trainer: Trainer, folder: RunFolder) -> list[str]:
+def _saved(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:
+    """The policy, or a whole copy of it where it lies in parts."""
+    if policy.sharding is None:
+        return policy
+    copy = Policy.load(config.policy, seed=config.training.seed, device="cpu")
+    with torch.no_grad():
+        for name, weight in copy.trainable().items():
+            weight.copy_(weights[name])
+    return copy
+
+
+def _save_policy(policy: Policy, trainer: Trainer, folder: RunFolder) -> list[str]:
     with writing(folder.path / POLICY):
-        trainer.policy.save(folder.path / POLICY, overwrite=True)
+        policy.save(folder.path / POLICY, overwrite=True)
         saved = [POLICY]
-        if trainer.policy.save_adapter(folder.path / ADAPTER, overwrite=True):
+        if policy.save_adapter(folder.path / ADAPTER, overwrite=True):
             saved.append(ADAPTER)
         folder.finish({"step": trainer.done})
     return saved
@@ -106,6 +125,8 @@ def build_trainer(
     model = RewardModel.from_pretrained(config.reward.model, device=processes.device)
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
+    if processes.sharding != "none":
+        policy.shard(reshard=processes.sharding == "layers")
     human = processes.from_first(lambda: human_buffer(config, model, run / HUMAN, progress=progress))
     reward = SarmReward(
         model,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.errors import DataError
-from sarm_control.ppo.batches import plan_minibatches, prompts_of_step
+from sarm_control.ppo.batches import MicroBatch, plan_minibatches, prompts_of_step
 from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.dealing import DealtSampler
 from sarm_control.ppo.experience import Experience, collect
@@ -108,27 +108,20 @@ class Trainer:
             TrainingError: a reward or gradient is NaN or infinite; the policy was not changed by it.
         """
         settings, step, clock = self.settings, self.done + 1, _Clock()
-        with clock("rollout"):
-            numbers = prompts_of_step(len(self.prompts), settings.prompts_per_step, step, settings.seed)
-            rollout = self._sample(numbers, settings.answers_per_prompt, (step, "rollout"))
-        with clock("reward"):
-            rewards = self.reward.score(rollout)
-            check_finite(rewards.scores, rollout, "the reward")
-        with self.policy.precision():
-            plan = plan_minibatches(
-                [len(row.ids) + n for row, n in zip(rollout.prompts, rollout.lengths, strict=True)],
-                minibatches=settings.minibatches,
-                micro_batch=settings.micro_batch,
-                seed=settings.seed,
-                step=step,
-                processes=self.processes.count,
-            )
-            with clock("logprobs"):
+        with self.policy.whole():
+            with clock("rollout"):
+                numbers = prompts_of_step(len(self.prompts), settings.prompts_per_step, step, settings.seed)
+                rollout = self._sample(numbers, settings.answers_per_prompt, (step, "rollout"))
+            with clock("reward"):
+                rewards = self.reward.score(rollout)
+                check_finite(rewards.scores, rollout, "the reward")
+            plan = self._plan(rollout, step)
+            with clock("logprobs"), self.policy.precision():
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
                 own = list(chain.from_iterable(map(self.processes.dealt, plan)))
                 experience = collect(self.policy, rollout, scores, own, self._charged(), self.processes)
-            with clock("update"):
-                update = self.updater.update(experience, plan, step)
+        with clock("update"), self.policy.precision():
+            update = self.updater.update(experience, plan, step)
         with clock("controls"):
             self.reward.learn(rewards)
         self.done = step
@@ -153,6 +146,16 @@ class Trainer:
         self.reward.load_state(tensors.get("controls", {}), values["reward"])
         self.kl_coef = float(values.get("kl_coef", self.settings.kl_coef))
         self.done = int(values["done"])
+
+    def _plan(self, rollout: Rollout, step: int) -> list[list[MicroBatch]]:
+        return plan_minibatches(
+            [len(row.ids) + n for row, n in zip(rollout.prompts, rollout.lengths, strict=True)],
+            minibatches=self.settings.minibatches,
+            micro_batch=self.settings.micro_batch,
+            seed=self.settings.seed,
+            step=step,
+            processes=self.processes.count,
+        )
 
     def _charged(self) -> TrainingConfig:
         return self.settings.model_copy(update={"kl_coef": self.kl_coef})

@@ -14,6 +14,7 @@ from sarm_control.ppo.experience import Experience
 from sarm_control.ppo.math import policy_loss, value_loss
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.processes import ALONE, Processes
+from sarm_control.ppo.sharding import clip_gradients, parted_like, whole_tensor
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -80,7 +81,9 @@ class Updater:
             {"params": list(policy.trainable().values()), "lr": settings.learning_rate},
             {"params": list(policy.critic_weights().values()), "lr": settings.value_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0)
+        # The kernels for many weights at once take no mixture of parts and wholes.
+        foreach = None if policy.sharding is None else False
+        self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0, foreach=foreach)
 
     def update(
         self, experience: Experience, plan: Sequence[Sequence[MicroBatch]], step: int
@@ -101,7 +104,7 @@ class Updater:
         """AdamW's moments, named after the weights."""
         state = self.optimizer.state
         return {
-            f"{moment}/{name}": state[weight][moment]
+            f"{moment}/{name}": whole_tensor(state[weight][moment])
             for name, weight in self._named()
             for moment in _MOMENTS
             if weight in state
@@ -112,7 +115,7 @@ class Updater:
         for name, weight in self._named():
             if f"step/{name}" in tensors:
                 stored = {moment: tensors[f"{moment}/{name}"].clone() for moment in _MOMENTS}
-                moments = {moment: stored[moment].to(weight.device) for moment in _MOMENTS[1:]}
+                moments = {moment: parted_like(stored[moment], weight) for moment in _MOMENTS[1:]}
                 self.optimizer.state[weight] = {"step": stored["step"], **moments}
 
     def _minibatch(
@@ -125,6 +128,9 @@ class Updater:
         for rows in self.processes.dealt(micro_batches):
             loss = self._loss(experience, rows, sums)
             (loss / tokens).backward()
+        if self.policy.sharding is not None and self.processes.lacks(len(micro_batches)):
+            # The others gather layers for a pass more, and wait for all to take part.
+            (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
         self.processes.add_up_gradients([weight for _, weight in self._named()])
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
@@ -155,7 +161,11 @@ class Updater:
 
     def _clip(self, weights: Any, step: int) -> float:
         """The policy's and the critic's gradients are clipped apart, so neither shrinks the other."""
-        norm = float(nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm))
+        limit = self.settings.max_grad_norm
+        if self.policy.sharding is None:
+            norm = float(nn.utils.clip_grad_norm_(weights, limit))
+        else:
+            norm = clip_gradients(list(weights), limit, self.processes)
         if norm != norm or norm == float("inf"):
             raise TrainingError(
                 f"the gradient of step {step} is {norm}",
