@@ -59,18 +59,18 @@ class LatentCache:
 
     def put(self, key: bytes, latents: Latents) -> None:
         """Keeps the latents of a conversation and forgets those not used for longest."""
-        size = _size(key, latents)
-        if size > self._most_bytes:
-            return
         # a view would keep the arrays of its whole batch alive
         own = Latents(latents.indices.copy(), latents.values.copy())
         with self._lock:
-            before = self._kept.pop(key, None)
-            self._bytes += size - (0 if before is None else _size(key, before))
+            self._forget(self._kept.pop(key, None), key)
             self._kept[key] = own
+            self._bytes += _size(key, own)
             while self._bytes > self._most_bytes:
                 old, forgotten = self._kept.popitem(last=False)
-                self._bytes -= _size(old, forgotten)
+                self._forget(forgotten, old)
+
+    def _forget(self, latents: Latents | None, key: bytes) -> None:
+        self._bytes -= 0 if latents is None else _size(key, latents)
 
 
 def _size(key: bytes, latents: Latents) -> int:
