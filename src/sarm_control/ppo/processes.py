@@ -165,12 +165,14 @@ def connected() -> Iterator[Processes]:
     store, rank, count = next(rendezvous("env://", timeout=_LONGEST))
     kind = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST)
+    well = False
     try:
         with _told_once(store), _ended_is_interrupted():
             yield Processes(rank, count, device, sharding_of(os.environ))
+        well = True
     finally:
-        if device == "cpu":
-            distributed.destroy_process_group()  # NCCL would wait here for a process that failed
+        if well or device == "cpu":  # NCCL might wait here for a process that failed
+            distributed.destroy_process_group()
 
 
 def _check_launched_alone() -> None:
