@@ -158,3 +158,16 @@ def test_what_an_accelerate_configuration_asks_for() -> None:
 def test_what_is_not_done_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sharding_of(environment)
+
+
+@pytest.mark.parametrize(("name", "sharding"), [("ddp", "none"), ("fsdp2", "layers")])
+def test_the_shipped_configurations_ask_for_what_is_done(name: str, sharding: str) -> None:
+    """accelerate reads them, refusing keys it does not know, and hands them on as these variables."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "examples" / "accelerate" / f"{name}.yaml"))
+    environment = {key.upper(): str(value).lower() for key, value in (config.fsdp_config or {}).items()}
+    environment["ACCELERATE_USE_FSDP"] = str(bool(config.fsdp_config)).lower()
+    environment["ACCELERATE_MIXED_PRECISION"] = config.mixed_precision
+    assert config.num_processes == 2
+    assert sharding_of(environment) == sharding
