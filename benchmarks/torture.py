@@ -77,7 +77,8 @@ def torture(folder: Path, kills: int, seed: int, out: Path | None) -> dict[str, 
     from sarm_control.cli import main as sarm
 
     # Forks start with all that such a run imports; a step here could leave threads that a fork loses.
-    assert sarm(["--quiet", "train", *words, "--steps", "0", "-o", str(folder / "none")]) == 0
+    none = ["--set", "training.steps=0", "-o", str(folder / "none")]
+    assert sarm(["--quiet", "train", *words, *none]) == 0
 
     began = time.monotonic()
     assert killing.run([*words, "-o", folder / "counted" / "run"], folder / "counted") == 0
