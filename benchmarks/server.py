@@ -3,7 +3,7 @@
 64 clients in two processes of their own, each with one connection that it keeps, send the lab's answers one
 a request in OpenRLHF's form; every conversation is another one, and the cache is off. Each answer is held
 against `RewardModel.score` in this process, within 1e-6. The same server with one request a forward pass
-(`--batch-answers 1`) takes turns with it, a share of the requests each, and the ratio is the median of the
+(`--batch-answers 1`) takes turns with it, a twentieth of the requests each, and the ratio is the median of the
 pairs. Then all requests go through one server, whose memory is read before and after.
 
     python benchmarks/server.py [--requests 20000] [--clients 64] [--json benchmarks/results/server.json]
@@ -50,6 +50,7 @@ class Load(NamedTuple):
     latencies: list[float]
 
     def as_json(self) -> dict[str, Any]:
+        """For the results file."""
         at = statistics.quantiles(self.latencies, n=100) if len(self.latencies) > 1 else [0.0] * 99
         return {
             "requests": self.requests,
@@ -112,6 +113,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, job: J
 
 
 async def run_clients(port: int, jobs: Sequence[Job], clients: int) -> tuple[int, int, float, list[float]]:
+    """Lost, wrong, the largest difference, and the seconds of each answer."""
     waiting = iter(jobs)
     lost, wrong, worst, latencies = 0, 0, 0.0, []
 
@@ -136,6 +138,7 @@ async def run_clients(port: int, jobs: Sequence[Job], clients: int) -> tuple[int
 
 
 def client_process(port: int, jobs: Sequence[Job], clients: int, start: Any, results: Any) -> None:
+    """Half of the clients."""
     start.wait()
     results.put(asyncio.run(run_clients(port, jobs, clients)))
 
@@ -172,6 +175,8 @@ def load(port: int, jobs: Sequence[Job], clients: int) -> Load:
 
 
 class Served(NamedTuple):
+    """Where a server listens, and its process."""
+
     port: int
     pid: int
 
@@ -220,7 +225,7 @@ def timed(one: Served, jobs: Sequence[Job], clients: int) -> dict[str, Any]:
 
 def compare(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
     """Batches across requests against one request a forward pass, in turn."""
-    share = max(WARM_UP, len(jobs) // 10)
+    share = max(WARM_UP, len(jobs) // 20)
     pairs = []
     with server() as batched, server("--batch-answers", "1") as single:
         for one in (batched, single):
@@ -255,27 +260,75 @@ def whole(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
     return {**result, "memory_mb": dict(zip(("start", "after_a_twentieth", "end"), memory, strict=True))}
 
 
+def fuzz(url: str, cases: int) -> dict[str, int]:
+    """Calls made up from the server's own description, right and wrong ones; what came back."""
+    import httpx
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+    from schemathesis import GenerationMode
+
+    with httpx.Client(base_url=url, timeout=60) as client:
+        schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    made_up = st.one_of([one.as_strategy(generation_mode=mode) for one in operations for mode in modes])
+    counts = {"cases": 0, "server_errors": 0, "accepted": 0, "refused": 0}
+
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=made_up)
+    def call(case: Any) -> None:
+        status = case.call(base_url=url).status_code
+        counts["cases"] += 1
+        counts["server_errors"] += status >= 500
+        counts["accepted"] += status < 400
+        counts["refused"] += 400 <= status < 500
+
+    # a strategy may run out of new cases before the number is reached
+    while counts["cases"] < cases:
+        call()
+    return counts
+
+
 def main() -> None:
+    """Runs what was asked for and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--fuzz", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.fuzz:
+        with server() as one:
+            found: dict[str, Any] = {"fuzz": fuzz(f"http://127.0.0.1:{one.port}", options.fuzz)}
+        print(json.dumps(found))
+    else:
+        found = measure(options.requests, options.clients)
+    if options.json is not None:
+        known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
+        options.json.write_text(json.dumps({**known, **found}, indent=1) + "\n", encoding="utf-8")
 
-    jobs = make_jobs(options.requests)
+
+def measure(requests: int, clients: int) -> dict[str, Any]:
+    """The comparison, and all requests through one server."""
+    jobs = make_jobs(requests)
     result = {
         "model": "lab",
-        "clients": options.clients,
+        "clients": clients,
         "cpu": platform.processor() or platform.machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
-        "compared": compare(jobs, options.clients),
-        "all": whole(jobs, options.clients),
+        "compared": compare(jobs, clients),
+        "all": whole(jobs, clients),
     }
     print(json.dumps(result["all"], indent=1))
     print(f"ratio {result['compared']['ratio']}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes docs/openapi.json, the description of the reward server's requests and answers.
 
-    python scripts/openapi.py
+python scripts/openapi.py
 """
 
 import json

@@ -1,11 +1,11 @@
 """The lab behind a port: without controls, and with every control at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import torch
 
 pytest.importorskip("fastapi", reason='the server wants the extra "serve"')
 pytest.importorskip("uvicorn", reason='the server wants the extra "serve"')
@@ -96,18 +96,8 @@ def post(client: httpx.Client, path: str, body: Any) -> Any:
     return reply.json()
 
 
-def held_back(lab: RewardModel) -> tuple[RewardModel, Callable[[bool], None]]:
-    """The lab's model with a trunk that waits to be let through."""
-    import copy
-    import threading
-
-    gate = threading.Event()
-    gate.set()
+def hooked(lab: RewardModel, hook: Callable[..., Any]) -> RewardModel:
+    """The lab's model with a hook that sees, and may change, the states of every pass."""
     trunk = copy.deepcopy(lab.trunk)
-
-    def wait(_module: torch.nn.Module, _inputs: Sequence[Any]) -> None:
-        assert gate.wait(60)
-
-    trunk.register_forward_pre_hook(wait)
-    model = RewardModel(lab.config, trunk, lab.autoencoder, lab.head, lab.template)
-    return model, lambda open_: gate.set() if open_ else gate.clear()
+    trunk.register_forward_hook(hook)
+    return RewardModel(lab.config, trunk, lab.autoencoder, lab.head, lab.template)

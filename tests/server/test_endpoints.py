@@ -1,4 +1,4 @@
-"""Every endpoint against the library (oracle, within 1e-6), whatever a request was batched with (metamorphic)."""
+"""Every endpoint against the library (oracle, within 1e-6), whatever it was batched with (metamorphic)."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,7 +64,9 @@ def test_oracle_engines_get_the_same_number(plain: Served, rows: Rows, lab: Rewa
     pairs = [templated(lab, *pair) for pair in zip(rows.prompts, rows.answers, strict=True)]
     whole, asked = [text for text, _ in pairs], [prompt for _, prompt in pairs]
 
-    several = post(plain.client, "/get_reward", {"query": whole, "prompts": asked, "labels": [""] * len(whole)})
+    several = post(
+        plain.client, "/get_reward", {"query": whole, "prompts": asked, "labels": [""] * len(whole)}
+    )
     assert several["rewards"] == several["scores"] == pytest.approx(expected, **CLOSE)
     assert several["extra_logs"]["truncated"] == lab.score(rows.prompts, rows.answers).truncated.tolist()
     one = post(plain.client, "/get_reward", {"query": whole[:1], "prompts": asked[:1], "labels": [None]})
@@ -91,7 +93,7 @@ def test_oracle_engines_get_the_same_number(plain: Served, rows: Rows, lab: Rewa
 def test_metamorphic_no_request_changes_another(under_controls: Served, rows: Rows) -> None:
     """Single requests from many clients at once, against the library's pass over all of them."""
     expected = library(under_controls.reward, rows)
-    cases = [n for n in range(len(rows.prompts))] * 3
+    cases = list(range(len(rows.prompts))) * 3
 
     def ask(n: int) -> float:
         body = {"prompts": [rows.prompts[n]], "responses": [rows.answers[n]]}
@@ -129,7 +131,9 @@ def test_oracle_every_part_under_controls(under_controls: Served, rows: Rows) ->
     assert [one["ended"] for one in results] == ended
 
 
-def test_answers_without_their_end_are_charged_for_it(under_controls: Served, rows: Rows, lab: RewardModel) -> None:
+def test_answers_without_their_end_are_charged_for_it(
+    under_controls: Served, rows: Rows, lab: RewardModel
+) -> None:
     whole, asked = templated(lab, rows.prompts[0], rows.answers[0])
     cut = whole.removesuffix(" <|eot_id|>")
     expected = library(under_controls.reward, Rows(rows.prompts[:1], rows.answers[:1]), [False])

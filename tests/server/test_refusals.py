@@ -1,7 +1,9 @@
 """Requests that are not answered with a reward: status, message, hint; and what is never logged."""
 
 import logging
+import re
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.app import create_app
 from sarm_control.server.security import check_bind, is_loopback, read_token
 from sarm_control.server.settings import Settings
-from tests.server.conftest import Served, held_back, post
+from tests.server.conftest import Served, hooked, post
 from tests.server.serving import serving
 
 TOKEN = "a-token-of-more-than-16-characters"
@@ -26,26 +28,71 @@ USER, ASSISTANT = {"role": "user", "content": "hello"}, {"role": "assistant", "c
 
 WRONG: dict[str, tuple[str, Any, int, str]] = {
     "another field": ("/v1/score", {**ONE, "respones": []}, 422, r"respones: extra inputs"),
-    "a number for a text": ("/v1/score", {"prompts": ["a"], "responses": [1]}, 422, r"responses\[0\]: input should"),
+    "a number for a text": (
+        "/v1/score",
+        {"prompts": ["a"], "responses": [1]},
+        422,
+        r"responses\[0\]: input should",
+    ),
     "nothing": ("/v1/score", {}, 422, r"give prompts and responses, or messages"),
     "nobody": ("/v1/score", {"prompts": [], "responses": []}, 422, r"no conversation"),
-    "both forms": ("/v1/score", {**ONE, "messages": [[USER, ASSISTANT]]}, 422, r"give prompts and responses, or"),
+    "both forms": (
+        "/v1/score",
+        {**ONE, "messages": [[USER, ASSISTANT]]},
+        422,
+        r"give prompts and responses, or",
+    ),
     "one of two": ("/v1/score", {"prompts": ["a"]}, 422, r"go together"),
-    "another number": ("/v1/score", {"prompts": ["a"], "responses": ["b", "c"]}, 422, r"1 prompts, 2 responses"),
+    "another number": (
+        "/v1/score",
+        {"prompts": ["a"], "responses": ["b", "c"]},
+        422,
+        r"1 prompts, 2 responses",
+    ),
     "flags": ("/v1/score", {**ONE, "ended": [True, False]}, 422, r"2 ended flags for 1"),
-    "no answer": ("/v1/score", {"messages": [[ASSISTANT, USER]]}, 422, r"messages\[0\] does not end with an assist"),
+    "no answer": (
+        "/v1/score",
+        {"messages": [[ASSISTANT, USER]]},
+        422,
+        r"messages\[0\] does not end with an assist",
+    ),
     "too many parts": ("/v1/score", {**ONE, "top": 10**6}, 422, r"top: input should be less"),
-    "half a character": ("/v1/score", b'{"prompts":["\\ud800"],"responses":["a"]}', 422, r"not JSON|unicode"),
+    "half a character": (
+        "/v1/score",
+        b'{"prompts":["\\ud800"],"responses":["a"]}',
+        422,
+        r"prompts\[0\]: holds half",
+    ),
     "no JSON": ("/v1/score", b"{", 422, r"body.*not JSON"),
     "no object": ("/v1/score", b"[1]", 422, r"body: input should be"),
-    "too long": ("/v1/score", {"prompts": ["a " * 600], "responses": ["b"]}, 413, r"1201 characters, at most 1000"),
+    "too long": (
+        "/v1/score",
+        {"prompts": ["a " * 600], "responses": ["b"]},
+        413,
+        r"1201 characters, at most 1000",
+    ),
     "too many": ("/v1/score", {"prompts": ["a"] * 9, "responses": ["b"] * 9}, 413, r"9 answers.*at most 8"),
-    "no template": ("/classify", {"input": "hello"}, 422, r"not a conversation in this reward model's chat template"),
+    "no template": (
+        "/classify",
+        {"input": "hello"},
+        422,
+        r"not a conversation in this reward model's chat template",
+    ),
     "another template": ("/classify", {"input": "<|im_start|>user\nhi"}, 422, r"holds '<\|im_start\|>'"),
     "an activation": ("/classify", {"input": "a", "activation": True}, 422, r"without an activation"),
     "token ids": ("/v1/embeddings", {"input": [1, 2]}, 422, r"input"),
-    "no prompt in it": ("/get_reward", {"query": ["b c"], "prompts": ["a"]}, 422, r"does not begin with its prompt"),
-    "fewer prompts": ("/get_reward", {"query": ["a b", "a c"], "prompts": ["a"]}, 422, r"1 prompts for 2 queries"),
+    "no prompt in it": (
+        "/get_reward",
+        {"query": ["b c"], "prompts": ["a"]},
+        422,
+        r"does not begin with its prompt",
+    ),
+    "fewer prompts": (
+        "/get_reward",
+        {"query": ["a b", "a c"], "prompts": ["a"]},
+        422,
+        r"1 prompts for 2 queries",
+    ),
     "no query": ("/get_reward", {"prompts": ["a"]}, 422, r"query: field required"),
     "no response": ("/rm", {"prompt": "a"}, 422, r"response: field required"),
     "no path": ("/v2/score", ONE, 404, r"no such path"),
@@ -67,8 +114,6 @@ def test_bad_requests_are_told_what_is_wrong(name: str, strict: httpx.Client) ->
     assert reply.status_code == status, reply.text
     told = reply.json()
     assert set(told) == {"error", "hint"}
-    import re
-
     assert re.search(message, told["error"]), told
 
 
@@ -120,11 +165,17 @@ def test_without_a_token_other_names_than_this_machines_are_refused(lab: RewardM
 
 
 def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: RewardModel) -> None:
-    model, let = held_back(lab)
+    gate = threading.Event()
+    gate.set()
+
+    def wait(*_: object) -> None:
+        assert gate.wait(60)
+
+    model = hooked(lab, wait)
     settings = Settings(queue=2, most_at_once=1, timeout=2.0, cache_bytes=0)
     with serving(create_app(ControlledReward(model), settings)) as client, ThreadPoolExecutor(8) as pool:
         expected = post(client, "/v1/score", ONE)
-        let(False)
+        gate.clear()
         asked = []
         for waiting in range(3):
             asked.append(pool.submit(client.post, "/v1/score", json=ONE))
@@ -139,32 +190,35 @@ def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: 
         late = [one.result() for one in asked]
         assert {one.status_code for one in late} == {504}
         assert late[0].json()["error"] == "no answer within 2 s"
-        let(True)
+        gate.set()
         assert post(client, "/v1/score", ONE) == expected
 
 
 def test_a_model_that_breaks_is_an_error_and_no_number(lab: RewardModel) -> None:
-    weight = lab.head.weight.copy()
-    weight[:] = 3e38
-    broken = lab.with_head(weight)
-    with serving(create_app(ControlledReward(broken))) as client:
+    broken = threading.Event()
+    model = hooked(lab, lambda _module, _inputs, states: states * float("nan") if broken.is_set() else states)
+    with serving(create_app(ControlledReward(model))) as client:
+        broken.set()
         reply = client.post("/v1/score", json=ONE)
         assert reply.status_code == 500
         assert reply.json()["error"] == "the reward could not be computed (ArithmeticError)"
-        assert client.get("/readyz").status_code == 200
+        broken.clear()
+        assert post(client, "/v1/score", ONE)["results"]
 
 
 def test_no_text_is_logged_unless_asked(
     lab: RewardModel, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     secret = {"prompts": ["a secret question"], "responses": ["a secret answer"]}
-    weight = lab.head.weight.copy()
-    weight[:] = 3e38
+    broken = threading.Event()
+    model = hooked(lab, lambda _module, _inputs, states: states * float("nan") if broken.is_set() else states)
     with caplog.at_level(logging.DEBUG):
-        for model, status in ((lab, 200), (lab.with_head(weight), 500)):
-            with serving(create_app(ControlledReward(model))) as client:
-                assert client.post("/v1/score", json=secret).status_code == status
-                assert client.post("/classify", json={"input": "a secret text"}).status_code == 422
+        with serving(create_app(ControlledReward(model), Settings(cache_bytes=0))) as client:
+            assert client.post("/v1/score", json=secret).status_code == 200
+            assert client.post("/classify", json={"input": "a secret text"}).status_code == 422
+            assert client.post("/v1/score", json={"prompts": "a secret text"}).status_code == 422
+            broken.set()
+            assert client.post("/v1/score", json=secret).status_code == 500
         assert "ArithmeticError" in caplog.text
         assert "secret" not in caplog.text
         with serving(create_app(ControlledReward(lab), Settings(log_text=True))) as client:
@@ -182,7 +236,13 @@ def test_a_public_bind_wants_a_token(tmp_path: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().err
     assert "at least 16 printable" in told
     assert "secret" not in told
-    for host, here in (("::1", True), ("127.0.0.9", True), ("localhost", True), ("10.0.0.1", False), ("::", False)):
+    for host, here in (
+        ("::1", True),
+        ("127.0.0.9", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("::", False),
+    ):
         assert is_loopback(host) == here
     with pytest.raises(ConfigError, match="needs a token"):
         check_bind("example.org", None)

@@ -17,7 +17,7 @@ from tests.server.serving import Command, command
 
 pytestmark = pytest.mark.slow
 
-MANY = 40
+MANY = 24
 
 
 def ask(url: str, rows: Rows, n: int) -> list[float] | None:
@@ -62,19 +62,19 @@ def check(found: list[list[float] | None], rows: Rows, lab: RewardModel) -> int:
     return answered
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_stop_answers_what_it_took(
-    stop: signal.Signals, rows: Rows, lab: RewardModel
-) -> None:
+def test_a_server_that_is_told_to_stop_answers_what_it_took(rows: Rows, lab: RewardModel) -> None:
     with command("--batch-answers", "1") as server:
         port = int(server.url.rpartition(":")[2])
         body = json.dumps({"prompts": rows.prompts, "responses": rows.answers}).encode()
-        head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            "POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
         with socket.create_connection(("127.0.0.1", port)) as one:
             one.sendall(head.encode() + body)
-            while "sarm_cache_total{result=\"miss\"} 0.0" in httpx.get(f"{server.url}/metrics").text:
+            while 'sarm_cache_total{result="miss"} 0.0' in httpx.get(f"{server.url}/metrics").text:
                 time.sleep(0.005)
-            server.process.send_signal(stop)
+            server.process.send_signal(signal.SIGTERM)
             reply = b""
             while part := one.recv(65_536):
                 reply += part
@@ -95,7 +95,7 @@ def test_a_server_that_is_killed_gives_errors_and_no_wrong_number(rows: Rows, la
 
 def test_a_server_under_load_that_stops_gives_right_numbers_or_errors(rows: Rows, lab: RewardModel) -> None:
     with command("--queue", "100") as server:
-        check(under_load(server, rows, signal.SIGTERM), rows, lab)
+        check(under_load(server, rows, signal.SIGINT), rows, lab)
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log()
 

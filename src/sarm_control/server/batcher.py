@@ -129,6 +129,7 @@ class Batcher(Generic[T, R]):
             self._queue.append(ticket)
             self._waiting += len(items)
             self._changed.notify()
+        ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket.future
 
     def close(self, timeout: float | None = None) -> bool:
@@ -152,6 +153,14 @@ class Batcher(Generic[T, R]):
         for ticket in left:
             ticket.loop.call_soon_threadsafe(ticket.future.cancel)
         return not left and not any(thread.is_alive() for thread in self._threads)
+
+    def _forget(self, ticket: _Ticket[T, R]) -> None:
+        """A request that is given up before it was taken makes room."""
+        if ticket.future.cancelled():
+            with self._changed:
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
+                    self._waiting -= len(ticket.items)
 
     def _run(self, work: Work[T, R]) -> None:
         while True:

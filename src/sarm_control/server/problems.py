@@ -62,7 +62,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -88,11 +87,11 @@ async def _http(_: Request, error: Exception) -> Response:
     return Refusal(error.status_code, message, _HINT, error.headers).response()
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
+def unexpected(error: Exception) -> Refusal:
+    """The refusal for an error that nobody foresaw, which is logged."""
     log_unexpected(error)
-    return Refusal(
-        500, f"the reward could not be computed ({type(error).__name__})", "the server's log says where"
-    ).response()
+    message = f"the reward could not be computed ({type(error).__name__})"
+    return Refusal(500, message, "the server's log says where")
 
 
 def log_unexpected(error: Exception) -> None:
@@ -102,7 +101,10 @@ def log_unexpected(error: Exception) -> None:
 
 
 def _place(location: Sequence[str | int]) -> str:
-    parts = [part for part in location if part != "body" or len(location) == 1]
+    """`responses[0]` of pydantic's location; without its names for the kinds a union may be of."""
+    if len(location) == 2 and location[0] == "body" and isinstance(location[1], int):
+        return "body"
+    parts = [part for part in location[1:] if isinstance(part, int) or not ("[" in part or part == "str")]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".") or "body"
 

@@ -2,9 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _CONTRIBUTIONS = 1000
+
+
+def _whole_characters(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("holds half a character (a surrogate without its pair)") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
 class _Asked(BaseModel):
@@ -24,9 +35,9 @@ class _Given(BaseModel):
 class ChatMessage(_FromEngine):
     """One turn of a conversation."""
 
-    role: Annotated[str, Field(min_length=1, max_length=64)]
+    role: Annotated[Text, Field(min_length=1, max_length=64)]
     """`user`, `assistant`, `system`, or what else the chat template knows."""
-    content: str
+    content: Text
     """Its text."""
 
 
@@ -36,9 +47,9 @@ Messages = Annotated[list[ChatMessage], Field(min_length=1)]
 class ScoreRequest(_Asked):
     """Conversations to score: `prompts` with `responses`, or `messages`."""
 
-    prompts: list[str | Messages] | None = None
+    prompts: list[Text | Messages] | None = None
     """One for each response: a user's words, or the turns before the answer."""
-    responses: list[str] | None = None
+    responses: list[Text] | None = None
     """The answers; may be empty strings."""
     messages: list[Messages] | None = None
     """Whole conversations, the last turn of each an assistant's; in place of prompts and responses."""
@@ -183,9 +194,9 @@ class Health(_Given):
 class OpenRlhfRequest(_FromEngine):
     """What OpenRLHF posts to `--reward.remote_url`."""
 
-    query: str | Annotated[list[str], Field(min_length=1)]
+    query: Text | Annotated[list[Text], Field(min_length=1)]
     """Prompt and answer as the policy saw them, decoded with special tokens."""
-    prompts: str | list[str] | None = None
+    prompts: Text | list[Text] | None = None
     """The prompts alone; they tell where answers begin."""
 
 
@@ -200,7 +211,7 @@ class OpenRlhfResponse(_Given):
 class ClassifyRequest(_FromEngine):
     """vLLM's `/classify`."""
 
-    input: str | Annotated[list[str], Field(min_length=1)]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     """Conversations in the chat template, as text."""
     activation: bool | None = None
     """Rewards are given as they are: true is refused."""
@@ -239,7 +250,7 @@ class ClassifyResponse(_Given):
 class EmbeddingsRequest(_FromEngine):
     """SGLang's `/v1/embeddings`, as reward models answer it."""
 
-    input: str | Annotated[list[str], Field(min_length=1)]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     """Conversations in the chat template, as text."""
 
 
@@ -263,7 +274,7 @@ class EmbeddingsResponse(_Given):
 class SlimeRequest(_FromEngine):
     """What slime posts with `--rm-type remote_rm`."""
 
-    prompt: str | Messages
+    prompt: Text | Messages
     """Templated or plain, or the turns before the answer."""
-    response: str
+    response: Text
     """As generated; it ended when an end of turn follows it."""

@@ -148,12 +148,13 @@ class Scorer:
                 [encoded[same[key][0]] for key in batch], batch_tokens=self.batch_tokens
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
-            found: dict[int, Latents] = {}
-            for row, key in enumerate(batch):
-                latents = Latents(*scored.latents.row(row))
+            rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}
+            found = {place: latents for key, latents in rows_of.items() for place in same[key]}
+            paid = self._pay({place: encoded[place] for place in found}, found, cached=False)
+            # only what could be paid: a broken pass must not be remembered
+            for key, latents in rows_of.items():
                 self.cache.put(key, latents)
-                found.update(dict.fromkeys(same[key], latents))
-            yield self._pay({place: encoded[place] for place in found}, found, cached=False)
+            yield paid
 
     def _pay(
         self, encoded: dict[int, Encoded], latents: dict[int, Latents], *, cached: bool

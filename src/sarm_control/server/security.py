@@ -4,7 +4,6 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sarm_control.errors import ConfigError, DataError
+from sarm_control.server.problems import Refusal, unexpected
 from sarm_control.server.settings import Settings
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -91,7 +91,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status = time.monotonic(), 0
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -103,25 +103,34 @@ class Guard:
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:
-                await _refuse(counted, *refused)
+                await refused.response()(scope, receive, counted)
             else:
                 await self.app(scope, self._limited(receive), counted)
+        except Exception as error:
+            refusal = unexpected(error)
+            if status:
+                # half a response went out: closing the connection is all that is left
+                raise RuntimeError("the response broke off") from None
+            await refusal.response()(scope, receive, counted)
         finally:
             route = scope.get("route")
             self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
         hosts = self.settings.hosts
         if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
-            return 421, "this server answers to the names of its own machine only", "use 127.0.0.1"
+            return Refusal(421, "this server answers to the names of its own machine only", "use 127.0.0.1")
         if self._token is not None and path not in _OPEN_PATHS:
             given = _given_token(headers.get(b"authorization", b""))
             # in constant time: how much of it is right must not show
             if not hmac.compare_digest(given, self._token):
-                return 401, "the token is missing or wrong", "send Authorization: Bearer TOKEN"
+                hint, asked = "send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+                return Refusal(401, "the token is missing or wrong", hint, asked)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.settings.body_bytes:
-            return 413, _too_large(self.settings.body_bytes), "send fewer answers at a time"
+            # what is left of the body is not read
+            closing = {"Connection": "close"}
+            return Refusal(413, _too_large(self.settings.body_bytes), "send fewer answers at a time", closing)
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -164,15 +173,3 @@ def _name(host: bytes) -> str:
     if name.startswith("["):
         return name[: name.find("]") + 1]
     return name.partition(":")[0]
-
-
-async def _refuse(send: Send, status: int, message: str, hint: str) -> None:
-    body = json.dumps({"error": message, "hint": hint}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status == 413:
-        # what is left of the body is not read
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -12,7 +12,7 @@ from sarm_control.server.cache import LatentCache
 from sarm_control.server.conversations import Conversation, WholeText
 from sarm_control.server.metrics import Metrics
 from sarm_control.server.owner import Owner
-from sarm_control.server.problems import LOG, Refusal
+from sarm_control.server.problems import LOG, Refusal, unexpected
 from sarm_control.server.scorer import Answered, Scorer
 from sarm_control.server.settings import Settings
 
@@ -80,6 +80,8 @@ class ServerState:
             raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
         except SarmError as error:
             raise Refusal(422, str(error), error.hint) from None
+        except Exception as error:
+            raise unexpected(error) from None
         self.metrics.answered(
             answers=len(answers),
             truncated=sum(answer.truncated > 0 for answer in answers),
