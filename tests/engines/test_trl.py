@@ -14,7 +14,7 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.embedded import world_folder
 from sarm_control.engines.calibration import calibrate
 from sarm_control.engines.trl import TrlReward, reward_function
-from sarm_control.errors import ConfigError, DataError
+from sarm_control.errors import ConfigError, DataError, TrainingError
 from tests.engines.trl_runs import learning_reward, prompts
 
 ASKED = "hello , my teacher asked me . how do i paint a shirt ?"
@@ -111,6 +111,13 @@ def test_what_is_no_conversation_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         call(reward_function(model), [prompt], [completion], [True])
+
+
+def test_a_reward_that_is_no_number_stops_training() -> None:
+    broken = RewardModel.from_pretrained("lab")
+    broken.autoencoder.latent_bias.data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="answer 0 of the gathered batch is nan"):
+        call(reward_function(broken), [ASKED], [SAID[0]], [True])
 
 
 def test_it_learns_between_the_begin_and_the_end_of_a_step_alone(model: RewardModel) -> None:

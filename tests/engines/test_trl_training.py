@@ -19,7 +19,7 @@ from sarm_control.errors import ConfigError, TrainingError
 from tests.engines.trl_runs import Recorder, learning_reward, trainer, weights
 
 pytestmark = pytest.mark.slow
-STEPS, STEPS_UP = 4, 14
+STEPS, STEPS_UP = 4, 18
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_reward_rises(kind: str, model: RewardModel, tmp_path: Path) -> None
     gains = means_by_prompt(after) - means_by_prompt(before)
     error = gains.std(ddof=1) / np.sqrt(len(gains))
     assert len(gains) == 24
-    # Measured: about 0.4 reward units, six standard errors.
+    # Measured in two runs of each kind: 0.49 to 0.62, which are 5 to 8 standard errors.
     assert gains.mean() > 3 * error
     assert gains.mean() > 0.1
     logged = [row for row in made.state.log_history if "reward/model" in row]
@@ -155,7 +155,11 @@ def test_two_processes_learn_the_same_discriminator(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    complaints = [worker.communicate(timeout=240)[1] for worker in workers]
+    try:
+        complaints = [worker.communicate(timeout=400)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0], complaints
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first["learnt"]["human_kl.window_lengths"].tolist() == [16, 16, 16]  # both processes' answers

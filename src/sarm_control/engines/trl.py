@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.engines.opening import ControlFiles, open_reward, read_reference
 from sarm_control.engines.rows import EngineText, score_rows
 from sarm_control.engines.trl_callback import SarmCallback
-from sarm_control.errors import ConfigError
+from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.demonstrations import read_demonstrations
+from sarm_control.ppo.pay import Array
 from sarm_control.sarm.gathering import gather_with_place
 from sarm_control.sarm.reward_model import RewardModel
 
@@ -94,11 +97,13 @@ class TrlReward:
         Raises:
             ConfigError: controls that learn, and no callback to tell training from evaluation.
             DataError: see `score_rows`.
+            TrainingError: a reward that is no finite number, which TRL would leave out without a word.
         """
         self._check_callback()
         ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
         scored, own = gather_with_place(score_rows(self.reward.model, prompts, completions, ended))
         rewards = self.reward.pay(scored)
+        values = _finite(self.reward.values(rewards))
         if self.callback.learning:
             self.reward.learn(scored)
         if log_metric is not None:
@@ -107,7 +112,7 @@ class TrlReward:
         if log_extra is not None and self.log_answers:
             for name, column in rewards.columns.items():
                 log_extra(name, column[own].tolist())
-        return [float(value) for value in self.reward.values(rewards)[own]]
+        return [float(value) for value in values[own]]
 
     def load(self, checkpoint: str | Path) -> None:
         """Takes up what the controls had learnt at a checkpoint, in place of what they know.
@@ -179,6 +184,13 @@ def reward_function(
         options |= {"missing_end": missing_end or 0.0, "reference": reference, "human": human}
         reward = ControlledReward(model, given, **options)
     return TrlReward(reward, end_tokens=end_tokens, log_answers=log_answers, name=name)
+
+
+def _finite(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise TrainingError(f"the reward of answer {row} of the gathered batch is {values[row]}")
+    return values
 
 
 def _file(given: object, what: str) -> Path | None:

@@ -131,7 +131,8 @@ class SarmCallback(TrainerCallback):
     def _digest(self) -> str:
         """Names everything that decides a reward besides the reward model and what is learnt."""
         rule = self.reward.rule
-        parts = [rule.controls.to_dict(), rule.missing_end, rule.mean, rule.scale, self.reward.standardize]
+        amounts = [rule.missing_end, rule.mean, rule.scale, rule.par_sd, self.reward.standardize]
+        parts = [rule.controls.to_dict(), *amounts]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _check_processes(self) -> None:
