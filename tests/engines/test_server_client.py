@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sarm_control.engines import openrlhf, verl
+from sarm_control.engines.ms_swift import SarmReward
 from sarm_control.engines.server_client import ServerSettings, post
 from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
 from tests.engines.scripted_server import Said, scripted_server
@@ -213,3 +214,18 @@ def test_an_engine_imports_nothing_heavy_for_it() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_ms_swift_sends_what_came_before_the_answer_and_whether_it_was_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = [[*MESSAGES, {"role": "assistant", "content": text}] for text in ("Because.", "Becau")]
+    with scripted_server([Said(200, {"results": [ONE, {**ONE, "score": 2.0}]})]) as server:
+        monkeypatch.setenv("SARM_REWARD_URL", server.url)
+        reward = SarmReward(args=None)
+        row = {"messages": turns, "is_truncated": [False, True], "finish_reason": ["stop", "length"]}
+        assert reward(["Because.", "Becau"], trainer_state=None, **row) == [0.5, 2.0]
+    sent = {"prompts": [MESSAGES, MESSAGES], "responses": ["Because.", "Becau"], "ended": [True, False]}
+    assert server.asked[0].body == sent
+    with pytest.raises(DataError, match="0 conversations came with 1 answers"):
+        reward(["Because."])

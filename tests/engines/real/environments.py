@@ -5,6 +5,7 @@
 makes them, or finds them made, and prints the Python of each.
 """
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -67,6 +68,13 @@ def python_of(name: str) -> Path:
     dependencies: an engine's worker needs none of them.
     """
     wanted = ENVIRONMENTS[name]
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(name, wanted)
+
+
+def _made(name: str, wanted: Environment) -> Path:
     stamp = hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
     folder = cache() / f"{name}-{stamp}"
     python = folder / "bin" / "python"

@@ -1,0 +1,59 @@
+"""The reward in ms-swift: a reward function that asks the server of `sarm serve` for a batch at a time.
+
+    # plugin.py, for swift rlhf --external_plugins plugin.py --reward_funcs sarm
+    from swift.rewards import orms
+    from sarm_control.engines.ms_swift import SarmReward
+
+    orms["sarm"] = SarmReward
+
+TRL's callable does not fit there: ms-swift 4 hands over whole conversations and no prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sarm_control.engines.server_client import ServerSettings, logged, post
+from sarm_control.engines.verl import PATH, Answer, request_of, rewards_of
+from sarm_control.errors import DataError
+
+
+class SarmReward:
+    """A reward function of ms-swift; where the server is comes from `ServerSettings.from_environment`.
+
+    Args:
+        args: ms-swift's own arguments; not used.
+    """
+
+    def __init__(self, args: Any = None, **_: Any) -> None:
+        del args
+        self.server = ServerSettings.from_environment()
+
+    def __call__(
+        self,
+        completions: Sequence[str],
+        messages: Sequence[Sequence[Mapping[str, Any]]] = (),
+        is_truncated: Sequence[bool] | None = None,
+        **_: Any,
+    ) -> list[float]:
+        """The rewards of N answers.
+
+        Args:
+            completions: [N] the answers.
+            messages: [N] conversations, each with its answer at the end.
+            is_truncated: [N] true where an answer hit its length limit.
+
+        Raises:
+            DataError: conversations that are not those of the answers, or a request that is refused.
+            TrainingError: no answer while patience lasts, or one that is no finite number.
+            ConfigError: a token or address that cannot be used.
+        """
+        if len(messages) != len(completions):
+            raise DataError(f"{len(messages)} conversations came with {len(completions)} answers")
+        cut = is_truncated or [False] * len(completions)
+        answers = [
+            Answer([dict(turn) for turn in turns[:-1]], completion, not truncated)
+            for turns, completion, truncated in zip(messages, completions, cut, strict=True)
+        ]
+        found = post(self.server, PATH, request_of(answers))
+        with logged():
+            return [reward.score for reward in rewards_of(found, len(answers), self.server)]
