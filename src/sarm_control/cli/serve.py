@@ -24,26 +24,29 @@ if TYPE_CHECKING:
     from sarm_control.server.settings import Settings
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Controls = Annotated[
+    Path | None,
+    Parameter(help="YAML with a reward section, as run files have, or a run's folder. Default: none."),
+]
+Human = Annotated[
+    Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")
+]
+Reference = Annotated[
+    Path | None, Parameter(help="Answers of the policy before training, the unit of SDs and quantiles.")
+]
+Port = Annotated[
+    int, Parameter(validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one.")
+]
 
 
 def serve(
     *,
     model: Model = None,
-    controls: Annotated[
-        Path | None,
-        Parameter(help="YAML with a reward section, as run files have, or a run's folder. Default: none."),
-    ] = None,
-    human: Annotated[
-        Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        Parameter(help="Answers of the policy before training, the unit of SDs and quantiles."),
-    ] = None,
+    controls: Controls = None,
+    human: Human = None,
+    reference: Reference = None,
     host: Annotated[str, Parameter(help="Address to bind; a public one wants a token.")] = "127.0.0.1",
-    port: Annotated[
-        int, Parameter(validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one.")
-    ] = 8000,
+    port: Port = 8000,
     token_file: Annotated[
         Path | None, Parameter(help="File with the token that callers have to give.")
     ] = None,
