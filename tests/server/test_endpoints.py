@@ -237,3 +237,21 @@ def test_what_is_served(under_controls: Served, lab: RewardModel) -> None:
     for name in ("sarm_requests_total", "sarm_answers_total", "sarm_queue_answers", "sarm_human_kl_version"):
         assert name in page
     assert 'path="/v1/latents/{latent}"' in page
+
+
+def test_metamorphic_both_ways_to_an_answer_give_the_same(under_controls: Served, rows: Rows) -> None:
+    """The short way is for plain JSON; this type goes FastAPI's way."""
+    whole, asked = templated(under_controls.reward.model, rows.prompts[0], rows.answers[0])
+    bodies = {
+        "/v1/score": {"prompts": rows.prompts, "responses": rows.answers, "top": 2},
+        "/get_reward": {"query": [whole], "prompts": [asked], "labels": [None]},
+        "/v1/embeddings": {"input": [whole, whole]},
+        "/rm": {"prompt": asked, "response": rows.answers[0]},
+    }
+    for path, body in bodies.items():
+        short = under_controls.client.post(path, json=body)
+        content, kind = short.request.content, {"content-type": "application/x+json"}
+        long = under_controls.client.post(path, content=content, headers=kind)
+        assert (short.status_code, short.headers["x-sarm-human-kl-version"]) == (200, "0")
+        assert (long.status_code, long.headers["x-sarm-human-kl-version"]) == (200, "0")
+        assert long.json() == short.json()
