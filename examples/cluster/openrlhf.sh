@@ -40,5 +40,5 @@ ray job submit --address="${RAY_API:-http://127.0.0.1:8265}" \
   --actor.gradient_checkpointing_enable \
   --actor.adam.lr 5e-7 \
   --algo.kl.init_coef 0.01 \
-  --reward.clip_range -1e9 1e9 \
+  --reward.clip_range -1000 1000 \
   --ckpt.output_dir "$OUT"

@@ -38,7 +38,7 @@ def parser_of(source: Path) -> str:
         if "parse_args" in ast.unparse(statement):
             break
         kept.append(ast.unparse(statement))
-    return "\n".join(["import argparse", *kept])
+    return "\n".join(["import argparse", "from datetime import datetime", *kept])
 
 
 def test_openrlhf_knows_every_option(pythons: Callable[[str], Path], tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_openrlhf_knows_every_option(pythons: Callable[[str], Path], tmp_path: P
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout)
     assert found["reward.remote_url"].endswith("engines/openrlhf.py")
-    assert found["reward.clip_range"] == [-1e9, 1e9]
+    assert found["reward.clip_range"] == [-1000.0, 1000.0]
     gpus = found["actor.num_nodes"] * found["actor.num_gpus_per_node"] + found["vllm.num_engines"]
     assert gpus + 3 == 64
     samples = found["rollout.n_samples_per_prompt"] * found["rollout.batch_size"]
