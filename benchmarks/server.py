@@ -3,8 +3,8 @@
 64 clients in two processes of their own, each with one connection that it keeps, send the lab's answers one
 a request in OpenRLHF's form; every conversation is another one, and the cache is off. Each answer is held
 against `RewardModel.score` in this process, within 1e-6. The same server with one request a forward pass
-(`--batch-answers 1`) takes turns with it, a twentieth of the requests each, and the ratio is the median of the
-pairs. Then all requests go through one server, whose memory is read before and after.
+(`--batch-answers 1`) takes turns with it, a twentieth of the requests each, and the ratio is the median
+of the pairs. Then all requests go through one server, whose memory is read before and after.
 
     python benchmarks/server.py [--requests 20000] [--clients 64] [--json benchmarks/results/server.json]
     python benchmarks/server.py --fuzz 10000      # calls made up from the server's own OpenAPI document

@@ -85,9 +85,7 @@ def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Sco
     np.testing.assert_array_equal(other.values(other.pay(answers)), learnt)
 
 
-def test_a_file_of_controls_with_reference_answers(
-    model: RewardModel, answers: Scored, tmp_path: Path
-) -> None:
+def test_a_file_of_controls_with_reference_answers(model: RewardModel, tmp_path: Path) -> None:
     file = tmp_path / "controls.yaml"
     file.write_text("reward:\n  penalties:\n    - 9:tau=q0.5,alpha=1sd\n")
     reward = open_reward(model, ControlFiles(controls=file, reference=Path("lab:human")))
