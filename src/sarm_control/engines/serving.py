@@ -31,12 +31,12 @@ def check_served(reward: ControlledReward, *, learns: bool) -> None:
     if learns and not reward.learns:
         raise ConfigError(
             "there is nothing to learn: the controls have no human_kl and no target_rate",
-            hint="switch learning off, or give controls with a human_kl section",
+            hint="leave --learn-kl (learn_window) out, or give --controls with a human_kl section",
         )
     if reward.learns and not learns and not _has_learnt(reward.learner.state_dict()):
         raise ConfigError(
             "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
-            hint="let it learn while serving, or take the folder of a run as controls",
+            hint="--learn-kl (learn_window) learns while serving; --controls RUN takes what a run has learnt",
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sarm_control.control.state import ControlState
 from sarm_control.engines.controlled_reward import ControlledReward
-from sarm_control.errors import ConfigError
+from sarm_control.engines.serving import check_served
 from sarm_control.sarm.scored import Scored
 
 
@@ -70,7 +70,7 @@ class Owner:
         self._lesson: list[tuple[Scored, int]] = []
         self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
         self._answers = 0
-        _check(reward, learns=learns)
+        check_served(reward, learns=learns)
 
     @property
     def version(self) -> int:
@@ -151,29 +151,3 @@ def _gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
     starts = dict(zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True))
     rows = np.array([starts[id(scored)] + row for scored, row in answers])
     return Scored.concatenate(list(parts.values())).take(rows)
-
-
-def _check(reward: ControlledReward, *, learns: bool) -> None:
-    human_kl = reward.controls.human_kl
-    if human_kl is not None and human_kl.mode == "batch":
-        raise ConfigError(
-            "human_kl in batch mode charges an answer by those it is scored with; a server's answers "
-            "do not depend on each other",
-            hint="human_kl: {mode: per_sample}",
-        )
-    if learns and not reward.learns:
-        raise ConfigError(
-            "--learn-kl has nothing to learn: the controls have no human_kl and no target_rate",
-            hint="leave it out, or give --controls with a human_kl section",
-        )
-    if reward.learns and not learns and not _has_learnt(reward):
-        raise ConfigError(
-            "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
-            hint="--learn-kl learns while serving; --controls RUN takes what a run has learnt",
-        )
-
-
-def _has_learnt(reward: ControlledReward) -> bool:
-    arrays = reward.learner.state_dict()
-    human_kl, rates = arrays.get("human_kl.parameters"), arrays.get("target_rate.multipliers")
-    return (human_kl is None or human_kl.size > 0) and (rates is None or bool(np.any(rates)))
