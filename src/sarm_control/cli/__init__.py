@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done; 1 the command's own "no" (such as a failed `verify`); 2 something the
-        user can put right; 130 interrupted.
+        user can put right; 3 a run that `--stop-on` stopped; 130 interrupted.
     """
     app = build_app()
     return run_safely(lambda: app.meta(arguments))
