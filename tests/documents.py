@@ -7,6 +7,7 @@ What the word behind a fence's backticks makes of a block:
 - `python`: executed; the blocks of a document share one namespace.
 - `yaml`: a run file or a file of controls, read by the loader of `sarm train`.
 - `json`: one value, or one a line.
+- `shell`, `py`: lines and code for other programs; only their own documents know whether they are right.
 - `text`: right behind a command or python block, what that prints (stdout and stderr together), where
   `...` stands for anything. Anywhere else it is an error: nobody would check it.
 
@@ -45,6 +46,8 @@ from sarm_control.errors import SarmError
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = "docs/results/"
 COMMANDS = ("", "sh", "bash", "console")
+FOREIGN = ("shell", "py")
+LAUNCHERS = ("accelerate", "torchrun")
 MARKERS = ("not run", "run with", "file", "exits with")
 RUN_SECTIONS = {"policy", "data", "training", "checkpoints", "evaluation"}
 QUIET = {"--quiet", "-q"}
@@ -191,7 +194,7 @@ class Document:
             _read_yaml(block, self.folder)
         elif block.info == "json":
             _read_json(block)
-        else:
+        elif block.info not in FOREIGN:
             raise block.fail(f'no rule for a block of "{block.info}"')
         return ""
 
@@ -314,7 +317,12 @@ def look_up(words: list[str], block: Block) -> None:
         DocumentError: it is not, or the line is of no kind known here.
     """
     program, *rest = words
-    if program == "make":
+    if program in LAUNCHERS and "sarm_control" in rest:
+        parse(rest[rest.index("sarm_control") + 1 :], block)
+        missing = [
+            word for word in rest if word.endswith(".yaml") and "/" in word and not (ROOT / word).is_file()
+        ]
+    elif program == "make":
         missing = [word for word in rest if not re.search(rf"^{re.escape(word)}:", _makefile(), re.MULTILINE)]
     elif program == "python" and rest:
         script = ROOT / rest[0]

@@ -16,6 +16,7 @@ from sarm_control.evaluation.trained_run import open_run
 from sarm_control.lab.language import Language
 from sarm_control.lab.questions import core
 from sarm_control.lab.world import FORMAT, World
+from sarm_control.ppo.checkpoint import list_checkpoints
 
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]
@@ -259,7 +260,7 @@ def broken_runs(run: Path, folder: Path) -> dict[str, Path]:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["policy"]["model"] = "somewhere/else"
     (names["other"] / "config.yaml").write_text(yaml.safe_dump(settings))
-    for path in (names["other_head"] / "checkpoints").iterdir():
+    for path in list_checkpoints(names["other_head"]):
         change_head(path)
     shutil.rmtree(names["bare"] / "checkpoints")
     return names

@@ -42,6 +42,7 @@ def test_the_numbers_for_machines_are_those_of_the_report(shown):
     assert not set(report["arms"][2]["controlled"]) & set(found["discovery"]["latents"])
 
 
+@pytest.mark.minutes
 def test_the_same_seed_gives_the_same_numbers(shown):
     folder, _ = shown
     arguments = ["--steps", "1", "-o", str(folder / "b"), "--json", str(folder / "b.json")]

@@ -88,7 +88,7 @@ def test_the_folder_holds_what_the_model_says(place: Path, expected: dict[str, b
     assert set(expected) == {"manifest.json", "head.safetensors", *shards}
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_two_killed_workers_leave_nothing_behind_and_resume_to_the_bytes_of_one_process(
     place: Path, expected: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,7 @@ def test_an_equal_run_is_equal_to_the_byte(whole: Path, files: dict[str, Path], 
     assert_equal_runs(tmp_path / "again", whole)
 
 
-@pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.minutes), 3])
 def test_a_killed_run_resumed_equals_the_uninterrupted_one(
     whole: Path, files: dict[str, Path], tmp_path: Path, row: int
 ) -> None:

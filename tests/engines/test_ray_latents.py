@@ -11,7 +11,7 @@ from sarm_control.embedded import data_file
 from tests.latents.folders import bytes_of
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_two_actors_give_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip(
         "ray.data", reason="Ray is not installed: pip install 'ray[data]'", exc_type=ImportError

@@ -134,6 +134,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.minutes
 def test_two_processes_learn_the_same_discriminator(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

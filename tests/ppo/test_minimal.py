@@ -139,6 +139,7 @@ def test_the_example_is_short_and_trains_without_our_package() -> None:
     assert "sarm_control" not in training
 
 
+@pytest.mark.minutes
 def test_the_example_runs_as_a_script_and_learns_to_be_brief() -> None:
     done = subprocess.run(
         [sys.executable, str(FILE), "--steps", "3", "--answers", "16"],

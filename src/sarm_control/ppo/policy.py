@@ -93,9 +93,9 @@ class Policy:
             MissingExtraError: LoRA without peft installed.
         """
         place = str(model_folder(config.model, "policy") or config.model)
+        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
         full, half = config.lora is None, _computes_in_half(config, place, local_files_only)
         dtype = torch.bfloat16 if half and not full else torch.float32
-        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
         base = _load_causal(place, dtype, local_files_only)
         # An adapter records its base: the name that was asked for, not where the package lies.
         base.name_or_path = base.config.name_or_path = config.model
