@@ -111,7 +111,7 @@ def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
-        task_type=task_type,  # type: ignore[arg-type]
+        task_type=task_type,
     )
 
 
