@@ -29,10 +29,10 @@ test-engines: export OMP_NUM_THREADS = 1
 test-engines: $(VENV)/.installed
 	$(BIN)/pytest -q -m engines tests/engines/real
 
-# Sixty kills of a training run, each resumed and compared with a run nothing stopped.
+# Sixty kills of a training run and some, each resumed and compared with a run nothing stopped.
 torture: export OMP_NUM_THREADS = 1
 torture: $(VENV)/.installed
-	$(BIN)/python benchmarks/torture.py --kills 60 --out benchmarks/results/torture.json
+	$(BIN)/python benchmarks/torture.py --kills 66 --out benchmarks/results/torture.json
 
 wheel:
 	.ci/wheel

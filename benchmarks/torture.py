@@ -169,7 +169,7 @@ def summary(runs: list[dict[str, Any]], counts: dict[str, int], seconds: float) 
         "places": {place: places[place] for place in WORDS if place in places},
         "calls_of_a_whole_run": counts,
         "seconds_of_a_whole_run": round(seconds, 1),
-        "platform": platform.platform(),
+        "platform": platform.machine(),
         "each": runs,
     }
 
