@@ -11,9 +11,7 @@ answer `POST /v1/score` over HTTP and `handle.score.remote(answers)` inside Ray.
 
 import asyncio
 import importlib
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,15 +19,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sarm_control.engines.opening import ControlFiles
-from sarm_control.errors import MissingExtraError, TrainingError
+from sarm_control.engines.ray_package import import_ray
+from sarm_control.errors import TrainingError
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry unless the user asks for it
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, Ray warns
-}
 
 
 class RewardSettings(BaseModel):
@@ -123,18 +117,7 @@ def require_serve() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        # Ray and what it imports warn on import about themselves, not about us.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("ray.serve")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"a reward deployment needs Ray Serve, which cannot be imported: {error}",
-            hint='pip install "sarm-control[ray]"',
-        ) from error
+    return import_ray("ray.serve", needed="a reward deployment needs Ray Serve")
 
 
 async def ask(handle: Any, answers: Sequence[Answer], *, patience: float = 600.0) -> list[Paid]:

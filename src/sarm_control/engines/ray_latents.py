@@ -4,22 +4,15 @@ Actors read the data files, which every machine has to find under the same paths
 back to the driver, which alone writes.
 """
 
-import importlib
 import logging
-import os
 import pickle
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sarm_control.errors import ConfigError, MissingExtraError, SarmError
+from sarm_control.engines.ray_package import import_ray
+from sarm_control.errors import ConfigError, SarmError
 from sarm_control.latents.extraction import Engine, Extractor, Job, Shard
-
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry unless the user asks for it
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, Ray warns
-}
 
 
 def on_ray(actors: int) -> Engine:
@@ -50,19 +43,9 @@ def require_ray() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        # Ray and what it imports warn on import about themselves, not about us.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module("ray.data")
-            return importlib.import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"--engine ray needs ray, which cannot be imported: {error}",
-            hint='pip install "sarm-control[ray]", or use --workers without --engine',
-        ) from error
+    needed, otherwise = "--engine ray needs ray", ", or use --workers without --engine"
+    import_ray("ray.data", needed=needed, otherwise=otherwise)
+    return import_ray("ray", needed=needed, otherwise=otherwise)
 
 
 class ShardActor:
