@@ -17,6 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Data flows one way: a part imports only from itself and from those before it.
 ORDER = (
     "errors",
+    "extras",
     "seeds",
     "embedded",
     "files",

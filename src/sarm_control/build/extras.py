@@ -1,10 +1,8 @@
 """The optional packages that building needs, imported where they are used."""
 
-import importlib
-import warnings
 from typing import Any
 
-from sarm_control.errors import MissingExtraError
+from sarm_control.extras import import_extra
 
 
 def require_sae_lens() -> Any:
@@ -13,7 +11,7 @@ def require_sae_lens() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return _require("sae_lens", "build", "training an autoencoder")
+    return import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
 
 
 def require_peft() -> Any:
@@ -22,17 +20,4 @@ def require_peft() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return _require("peft", "rl", "tuning a trunk with LoRA")
-
-
-def _require(package: str, extra: str, purpose: str) -> Any:
-    try:
-        # SAELens pulls in libraries that warn on import about themselves, not about us.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{purpose} needs {package}, which cannot be imported: {error}",
-            hint=f'pip install "sarm-control[{extra}]"',
-        ) from error
+    return import_extra("peft", "rl", needed="tuning a trunk with LoRA needs peft")
