@@ -208,6 +208,10 @@ class TrainingConfig(_Section):
     temperature: Number = Field(default=1.0, gt=0, le=10)
     """Divides the logits of sampling, policy and reference alike."""
 
+    sampler: Literal["ours", "generate"] = "ours"
+    """Who decodes a step's answers: `generate` is transformers' with a static cache, on a GPU compiled and
+    replayed as CUDA graphs (not measured on one yet)."""
+
     importance_cap: Number | None = Field(default=2.0, ge=1)
     """Largest weight of a token that another sampler drew; `null` weighs nothing. Ours needs no weights."""
 

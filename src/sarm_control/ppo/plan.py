@@ -96,9 +96,13 @@ def _work(training: TrainingConfig, prompts: int) -> str:
     return (
         f"{training.steps} steps of {training.answers_per_step} answers "
         f"({training.prompts_per_step} prompts x {training.answers_per_prompt}, "
-        f"up to {training.max_new_tokens} tokens){by}; "
+        f"up to {training.max_new_tokens} tokens){by}{_decoded(training)}; "
         f"{prompts} prompts, each used about {drawn / prompts:.1f} times"
     )
+
+
+def _decoded(training: TrainingConfig) -> str:
+    return ", decoded by transformers' generate" if training.sampler == "generate" else ""
 
 
 def _controls(config: RunConfig) -> list[str]:

@@ -77,17 +77,13 @@ class CachedSampler:
 
     def sample(self, policy: Policy, request: SampleRequest) -> Samples:
         """See `Sampler`; its log-probabilities are those of the training pass, so it gives none."""
-        repeats, answers = request.answers_per_prompt, []
-        uniforms = [
-            torch.rand(request.max_new_tokens, generator=_generator(seed), dtype=torch.float64)
-            for seed in request.seeds
-        ]
+        repeats, answers, uniforms = request.answers_per_prompt, [], uniforms_of(request)
         group = max(1, self.batch_answers // repeats)
         for start in range(0, len(request.prompts), group):
             prompts = request.prompts[start : start + group]
             rows = slice(start * repeats, (start + len(prompts)) * repeats)
             with policy.rounded_weights():
-                answers += self._decode(policy, prompts, torch.stack(uniforms[rows]), request)
+                answers += self._decode(policy, prompts, uniforms[rows], request)
         return Samples(tuple(answers))
 
     def _decode(
@@ -97,7 +93,7 @@ class CachedSampler:
         from transformers import DynamicCache
 
         repeats, reference = request.answers_per_prompt, self.reference
-        inputs = _left_padded(prompts, policy.device)
+        inputs = left_padded(prompts, policy.device)
         cache = DynamicCache(config=policy.causal.config)
         output = policy.states(reference=reference, past_key_values=cache, use_cache=True, **inputs)
         cache.batch_repeat_interleave(repeats)
@@ -170,11 +166,15 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def uniforms_of(request: SampleRequest) -> Tensor:
+    """[N, max_new_tokens] float64 random numbers in [0, 1), each row from the seed of its answer."""
+    most = request.max_new_tokens
+    generators = (torch.Generator().manual_seed(seed) for seed in request.seeds)
+    return torch.stack([torch.rand(most, generator=one, dtype=torch.float64) for one in generators])
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+    """Prompts as `input_ids`, `attention_mask` and `position_ids`, each [P, T] and padded on the left."""
     lengths = torch.tensor([len(ids) for ids in prompts])
     width = int(lengths.max())
     ids = torch.zeros(len(prompts), width, dtype=torch.long)

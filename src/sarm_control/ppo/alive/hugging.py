@@ -20,8 +20,7 @@ def hugging(latent: int, tau: float, before: Floats, after: Floats) -> Finding:
         before: [N] z of the untrained policy's answers; 0 where the latent is not active.
         after: [M] z of the policy's answers.
     """
-    width = _width(tau, before)
-    first, last = (_just_under(z, tau, width) for z in (before, after))
+    first, last = (just_under(z, tau, before) for z in (before, after))
     share, was = float(last.mean()), float(first.mean())
     grew = share >= LEAST_SHARE and share >= LEAST_GROWTH * was and share_grew(first, last)
     return Finding(
@@ -35,11 +34,9 @@ def hugging(latent: int, tau: float, before: Floats, after: Floats) -> Finding:
     )
 
 
-def _width(tau: float, reference: Floats) -> float:
+def just_under(z: Floats, tau: float, reference: Floats) -> NDArray[np.bool_]:
+    """[N] whether an active z lies at most a quarter of the SD of the reference's active z under tau."""
     active = reference[reference != 0]
-    return WIDTH * float(active.std()) if len(active) > 1 else 0.1 * abs(tau)
-
-
-def _just_under(z: Floats, tau: float, width: float) -> NDArray[np.bool_]:
+    width = WIDTH * float(active.std()) if len(active) > 1 else 0.1 * abs(tau)
     # a latent that is not active hides from no threshold
     return np.asarray((z > tau - width) & (z <= tau) & (z != 0))
