@@ -56,8 +56,8 @@ def pad_batch(
     return Padded(ids.to(device), mask.to(device))
 
 
-def pool_states(states: Tensor, batch: Padded, end_of_turn_id: int) -> Tensor:
-    """The state at the last unmasked end-of-turn token: [B, T, D] to [B, D].
+def end_positions(batch: Padded, end_of_turn_id: int) -> Tensor:
+    """[B] where the last unmasked end-of-turn token of each row is.
 
     Raises:
         ModelError: a row has no unmasked end-of-turn token.
@@ -68,4 +68,14 @@ def pool_states(states: Tensor, batch: Padded, end_of_turn_id: int) -> Tensor:
     if bool((last < 0).any()):
         row = int((last < 0).nonzero()[0])
         raise ModelError(f"row {row} of the batch has no end-of-turn token (id {end_of_turn_id})")
+    return last
+
+
+def pool_states(states: Tensor, batch: Padded, end_of_turn_id: int) -> Tensor:
+    """The state at the last unmasked end-of-turn token: [B, T, D] to [B, D].
+
+    Raises:
+        ModelError: a row has no unmasked end-of-turn token.
+    """
+    last = end_positions(batch, end_of_turn_id)
     return states[torch.arange(len(last), device=states.device), last.to(states.device)]

@@ -17,7 +17,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokenizer
 from sarm_control.errors import ModelError
 from sarm_control.sarm.autoencoder import Autoencoder
-from sarm_control.sarm.batching import PaddingSide, length_sorted_batches, pad_batch, pool_states
+from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
 from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
 from sarm_control.sarm.config import SarmConfig, read_config
 from sarm_control.sarm.head import HeadEdit, LinearHead
@@ -257,8 +257,8 @@ class RewardModel:
             for rows in length_sorted_batches([len(row.input_ids) for row in encoded], budget):
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, self.template.pad_id, side=side, device=self.device)
-                states = self.trunk(batch.input_ids, batch.attention_mask)
-                pooled[rows] = pool_states(states, batch, self.template.end_of_turn_id).float().cpu()
+                ends = end_positions(batch, self.template.end_of_turn_id)
+                pooled[rows] = self.trunk.states_at(*batch, ends).float().cpu()
                 advance(len(rows))
         return pooled
 

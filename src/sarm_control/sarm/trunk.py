@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.errors import ModelError
+from sarm_control.sarm import last_layer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -40,6 +41,7 @@ class Trunk(nn.Module):
                 f"{' or '.join(LAYER_NAMES)} followed by a norm named {' or '.join(FINAL_NORM_NAMES)}"
             )
         setattr(model, norm, nn.Identity())
+        last_layer.prepare(model, self.layers[-1])
         self.requires_grad_(False)
         self.eval()
 
@@ -102,6 +104,13 @@ class Trunk(nn.Module):
         )
         states: Tensor = output.last_hidden_state
         return states
+
+    def states_at(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+        """What `forward` gives at one position of each row, [B] to [B, D], without gradients.
+
+        The last layer is computed there alone where transformers' layers of this type allow it.
+        """
+        return last_layer.states_at(self, input_ids, attention_mask, positions)
 
 
 def trunk_config(raw: Mapping[str, Any], source_layer: int, name: str) -> "PretrainedConfig":
