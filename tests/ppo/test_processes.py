@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import pytest
 
 from sarm_control.cli import main
 from sarm_control.errors import ConfigError
-from sarm_control.ppo.processes import ALONE, sharding_of
+from sarm_control.ppo.launcher import in_words, sharding_of
+from sarm_control.ppo.processes import ALONE
 
 from .together import CASES, PATIENCE, ROOT, STEPS, Finished, free_port, launch, train
 
@@ -40,13 +42,27 @@ def ranks(ran: Ran) -> Results:
     return ran.results
 
 
+def assert_close(ours: Mapping[str, float], theirs: Mapping[str, float]) -> None:
+    assert ours.keys() == theirs.keys()
+    for metric, value in theirs.items():
+        assert ours[metric] == pytest.approx(value, abs=1e-5, rel=1e-5), metric
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_train_as_one_does(name: str, ranks: Results, tiny_policy_folder: Path) -> None:
-    alone = train(tiny_policy_folder, ALONE, CASES[name])
+def test_two_processes_train_and_evaluate_as_one_does(
+    name: str, ranks: Results, tiny_policy_folder: Path
+) -> None:
+    """The one scores a batch in two pieces, as two do: then what the controls learnt is equal to the bit."""
+    alone = train(tiny_policy_folder, ALONE, CASES[name], pieces=2)
+    ours, theirs = ranks[0][name]["evaluated"], alone["evaluated"]
+    assert ranks[0][name]["state"]["controls"] == alone["state"]["controls"]
+    assert_close(ours["metrics"], theirs["metrics"])
+    assert ours["fires"] == theirs["fires"]
+    assert ours["ledger"].keys() == theirs["ledger"].keys()
+    for entry, amounts in theirs["ledger"].items():
+        assert ours["ledger"][entry] == pytest.approx(amounts, abs=1e-5), entry
     for ours, theirs in zip(ranks[0][name]["metrics"], alone["metrics"], strict=True):
-        assert ours.keys() == theirs.keys()
-        for metric, value in theirs.items():
-            assert ours[metric] == pytest.approx(value, abs=1e-5, rel=1e-5), metric
+        assert_close(ours, theirs)
     for ours, theirs in zip(ranks[0][name]["samples"], alone["samples"], strict=True):
         assert [row["response"] for row in ours] == [row["response"] for row in theirs]
 
@@ -79,6 +95,7 @@ def test_a_killed_process_ends_all_with_a_message(tiny_policy_folder: Path) -> N
     assert first.errors.startswith("error: another of the launched processes ended\n")
 
 
+DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
 RUN = """
 policy: {{model: {policy}, lora: {{rank: 2}}}}
 reward:
@@ -146,13 +163,30 @@ def test_what_an_accelerate_configuration_asks_for() -> None:
     assert sharding_of({**parts, "FSDP_RESHARD_AFTER_FORWARD": "false"}) == "gradients"
 
 
+def test_the_zero_stages_of_a_deepspeed_configuration() -> None:
+    """Nothing, or what FSDP2 puts in parts too; who does it is said."""
+    stages = {"0": "none", "2": "gradients", "3": "layers"}
+    for stage, sharding in stages.items():
+        environment = {**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}
+        assert sharding_of(environment) == sharding
+        assert in_words(environment, 2).endswith("; DeepSpeed itself is not started")
+    assert in_words({}, 3) == "3 processes, each with the whole policy"
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not do the launcher's DeepSpeed"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "does not do the launcher's Megatron-LM"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision is not used"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "does not do FSDP 1"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "offload_optimizer_device"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "offload_param_device"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true"}, "zero3_init_flag"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "deepspeed_config_file"),
+        ({**DEEPSPEED, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps is not"),
+        ({**DEEPSPEED, "ACCELERATE_GRADIENT_CLIPPING": "1.0"}, "gradient_clipping is not used"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "does not do ZeRO stage 1"),
     ],
 )
 def test_what_is_not_done_is_refused(environment: dict[str, str], message: str) -> None:
@@ -160,14 +194,22 @@ def test_what_is_not_done_is_refused(environment: dict[str, str], message: str) 
         sharding_of(environment)
 
 
-@pytest.mark.parametrize(("name", "sharding"), [("ddp", "none"), ("fsdp2", "layers")])
-def test_the_shipped_configurations_ask_for_what_is_done(name: str, sharding: str) -> None:
-    """accelerate reads them, refusing keys it does not know, and hands them on as these variables."""
-    from accelerate.commands.config.config_args import load_config_from_file
+SHIPPED = {"ddp": "none", "fsdp2": "layers", "zero2": "gradients", "zero3": "layers"}
 
-    config = load_config_from_file(str(ROOT / "examples" / "accelerate" / f"{name}.yaml"))
-    environment = {key.upper(): str(value).lower() for key, value in (config.fsdp_config or {}).items()}
-    environment["ACCELERATE_USE_FSDP"] = str(bool(config.fsdp_config)).lower()
-    environment["ACCELERATE_MIXED_PRECISION"] = config.mixed_precision
-    assert config.num_processes == 2
-    assert sharding_of(environment) == sharding
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_configurations_ask_for_what_is_done(name: str) -> None:
+    """By the launcher's own parser, which refuses keys it does not know, and its own variables."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+
+    file = str(ROOT / "examples" / "accelerate" / f"{name}.yaml")
+    words = ["--config_file", file, "--main_process_port", "0", "train.py"]
+    asked, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    if asked.use_deepspeed:
+        asked.deepspeed_fields_from_accelerate_config = ""
+        environment = prepare_deepspeed_cmd_env(asked)[1]
+    else:
+        environment = prepare_multi_gpu_env(asked)
+    assert asked.num_processes == 2
+    assert sharding_of(environment) == SHIPPED[name]

@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 from sarm_control.cli._errors import run_safely
 from sarm_control.errors import ModelError
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.ppo.config import LoraConfig, PolicyConfig
+from sarm_control.ppo.config import DataConfig, LoraConfig, PolicyConfig, RunConfig
+from sarm_control.ppo.critic_model import attach_critic
+from sarm_control.ppo.evaluate import Evaluation
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.processes import Processes, connected
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import encode_prompts
 from sarm_control.ppo.trainer import Trainer
+from sarm_control.sarm.reward_model import RewardModel
+from sarm_control.sarm.scored import Scored
 from tests.conftest import make_sarm
 from tests.ppo.test_trainer import CONTROLS, SETTINGS, TEXTS
 
@@ -27,8 +31,12 @@ ROOT = Path(__file__).parents[2]
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {},
     "rloo, every weight": {"lora": False, "algorithm": "rloo"},
-    "layers in parts": {"parts": True},
-    "layers in parts, every weight": {"parts": True, "lora": False},
+    "layers in parts": {"parts": "layers"},
+    "layers in parts, every weight": {"parts": "layers", "lora": False},
+    "gradients in parts, every weight": {"parts": "gradients", "lora": False},
+    "a critic of adapters": {"value": "adapter", "steps": 3},
+    "a critic of its own": {"value": "model", "steps": 3},
+    "a critic of its own, layers in parts": {"value": "model", "parts": "layers"},
     "one prompt, so that the first process has none": {"prompts_per_step": 1, "answers_per_prompt": 3},
 }
 STEPS = 2
@@ -46,9 +54,9 @@ class Counted(SarmReward):
 
 
 def trainer_of(
-    folder: Path, processes: Processes, *, lora: bool = True, parts: bool = False, **changes: Any
+    folder: Path, processes: Processes, *, lora: bool = True, parts: str = "none", **changes: Any
 ) -> Trainer:
-    """A tiny policy and SARM with every control on."""
+    """A tiny policy and SARM with every control on; `parts` as `Processes.sharding`."""
     config = PolicyConfig(model=str(folder), lora=LoraConfig(rank=2) if lora else None)
     policy, model = Policy.load(config, seed=5), make_sarm()
     prompts = encode_prompts(
@@ -56,22 +64,65 @@ def trainer_of(
     )
     human = HumanBuffer.from_scored(model.score(["what is the door ?"] * len(TEXTS), TEXTS))
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
-    if parts and processes.count > 1:
-        policy.shard()
+    run = RunConfig(policy=config, data=DataConfig(prompts=folder), training=settings)
+    attach_critic(policy, run, model, 32)
+    if parts != "none" and processes.count > 1:
+        policy.shard(reshard=parts == "layers")
     reward = Counted(model, CONTROLS, human=human, seed=5, processes=processes)
     return Trainer(policy, reward, prompts, settings, processes=processes)
 
 
-def train(folder: Path, processes: Processes, case: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics and samples of a few steps, what `score` was given, and digests of the state after them."""
-    trainer = trainer_of(folder, processes, **case)
+def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces: int = 1) -> dict[str, Any]:
+    """Metrics and samples of a few steps, what `score` was given, and digests of the state after them.
+
+    Args:
+        folder: of the policy.
+        processes: who shares the work.
+        case: `steps`, `parts`, `lora`, and settings that differ.
+        pieces: score a batch in as many pieces as so many processes would.
+    """
+    changes = {**case}
+    steps = changes.pop("steps", STEPS)
+    trainer = trainer_of(folder, processes, **changes)
+    if pieces > 1:
+        score_in_pieces(trainer.reward.model, pieces)  # type: ignore[attr-defined]
     trainer.calibrate()
-    reports = [trainer.step() for _ in range(STEPS)]
+    reports = [trainer.step() for _ in range(steps)]
     return {
+        "evaluated": evaluated(trainer),
         "metrics": [report.metrics for report in reports],
         "samples": [report.samples for report in reports],
         "scored": trainer.reward.seen,  # type: ignore[attr-defined]
         "state": {file: digest(named) for file, named in trainer.state().tensors.items()},
+    }
+
+
+def score_in_pieces(model: RewardModel, pieces: int) -> None:
+    """The forward passes of several processes, in one."""
+    score = model.score
+
+    def scored(prompts: Any, responses: Any, *, ended: Any, **how: Any) -> Scored:
+        parts = [Processes(rank, pieces).part(len(responses)) for rank in range(pieces)]
+        filled = [part for part in parts if part.start < part.stop]
+        return Scored.concatenate(
+            [score(prompts[part], responses[part], ended=ended[part], **how) for part in filled]
+        )
+
+    model.score = scored  # type: ignore[method-assign, assignment]
+
+
+def evaluated(trainer: Trainer) -> dict[str, Any]:
+    """An evaluation of the policy as it is: metrics, alive checks, and the ledger."""
+    reward: Any = trainer.reward
+    prompts = trainer.prompts
+    evaluation = Evaluation(trainer.policy, reward, prompts, trainer.settings, should_respond=prompts[:3])
+    found = evaluation.run(0.1)
+    checks = {name: value for finding in found.findings for name, value in finding.metrics().items()}
+    ledger = {f"{entry.term} {entry.latent}": [entry.before, entry.after] for entry in found.entries}
+    return {
+        "metrics": {**found.metrics, **checks},
+        "fires": [finding.name for finding in found.findings if finding.fires],
+        "ledger": ledger,
     }
 
 

@@ -1,5 +1,6 @@
 """`sarm train`: a policy trained by PPO with the controls in its reward."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def train(
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
+    from sarm_control.ppo.launcher import in_words
     from sarm_control.ppo.processes import connected
 
     folder = out or Path("runs") / (config.stem if config else "train")
@@ -62,6 +64,8 @@ def train(
     with connected() as processes:
         if not processes.first:
             set_quiet(True)
+        if processes.count > 1:
+            say(in_words(os.environ, processes.count))
         settings = processes.from_first(checked)
         if settings is None:
             return 0

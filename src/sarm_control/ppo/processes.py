@@ -13,12 +13,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sarm_control.errors import ConfigError, SarmError, TrainingError
+from sarm_control.ppo.launcher import ShardingKind, check_launched_alone, sharding_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +28,6 @@ _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
 _BUCKET = 2**24
 _TOLD = "sarm-control/told"
-_EXAMPLES = "see examples/accelerate for what it does"
-_REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-_REFUSED_OF_FSDP = {
-    "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "fsdp_cpu_ram_efficient_loading (every process loads the models)",
-    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing (say policy.gradient_checkpointing)",
-}
-
-ShardingKind = Literal["none", "layers", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ def connected() -> Iterator[Processes]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        _check_launched_alone()
+        check_launched_alone(os.environ)
         yield ALONE
         return
     from torch import distributed
@@ -173,39 +165,6 @@ def connected() -> Iterator[Processes]:
     finally:
         if well or device == "cpu":  # NCCL might wait here for a process that failed
             distributed.destroy_process_group()
-
-
-def _check_launched_alone() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process, unless by MPI, and does not say so."""
-    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
-    if cpu and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise ConfigError(
-            "accelerate launch --cpu started one process, whatever --num_processes says",
-            hint="say --multi_gpu in place of --cpu (it takes the CPU if there is no GPU), or use torchrun",
-        )
-
-
-def sharding_of(environment: Mapping[str, str]) -> ShardingKind:
-    """What the launcher's configuration asks for; what is not done here is refused rather than left out.
-
-    Raises:
-        ConfigError: DeepSpeed, FSDP 1, a precision, offloading, or another of its settings.
-    """
-    wants = {name for name, value in environment.items() if value.lower() == "true"}
-    parts = "ACCELERATE_USE_FSDP" in wants
-    for name, what in (_REFUSED | (_REFUSED_OF_FSDP if parts else {})).items():
-        if name in wants:
-            raise ConfigError(f"sarm train does not do the launcher's {what}", hint=_EXAMPLES)
-    if environment.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
-        raise ConfigError(
-            "the launcher's mixed_precision is not used",
-            hint='set it to "no"; policy.dtype says the precision',
-        )
-    if not parts:
-        return "none"
-    if environment.get("FSDP_VERSION", "2") != "2":
-        raise ConfigError("sarm train does not do FSDP 1", hint=f"set fsdp_version: 2; {_EXAMPLES}")
-    return "gradients" if environment.get("FSDP_RESHARD_AFTER_FORWARD") == "false" else "layers"
 
 
 def _device(local_rank: int) -> str:
