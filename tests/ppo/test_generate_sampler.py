@@ -152,7 +152,7 @@ LAB = {
     "policy": {"model": "lab"},
     "training": {
         "sampler": "generate",
-        "steps": 3,
+        "steps": 2,
         "prompts_per_step": 2,
         "max_new_tokens": 12,
         "micro_batch": 8,
@@ -166,7 +166,7 @@ LAB = {
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> None:
     whole, cut = RunConfig.model_validate(LAB), tmp_path / "cut"
     run_training(whole, start_run(tmp_path / "whole", whole))
-    short = RunConfig.model_validate({**LAB, "training": {**LAB["training"], "steps": 2}})
+    short = RunConfig.model_validate({**LAB, "training": {**LAB["training"], "steps": 1}})
     run_training(short, start_run(cut, short))
     run_training(whole, start_run(cut, whole, resume=True))
     for name in ("metrics.jsonl", "adapter/adapter_model.safetensors"):

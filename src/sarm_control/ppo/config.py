@@ -150,8 +150,12 @@ class RewardConfig(_Section):
     """Taken off an answer that hit `max_new_tokens`: reward units, or SDs of the reference reward."""
 
     shaping: Literal["none", "par"] = "none"
-    """`par` bounds the total, all controls included, by a sigmoid around the reference policy's mean reward
+    """`par` bounds the total, all controls included, by a sigmoid around the rewards of reference answers
     (Preference As Reward)."""
+
+    par_answers: Count = Field(default=4, ge=0, le=1024)
+    """Reference answers to each prompt that `par` compares with, sampled when a prompt is first met; 0 takes
+    the mean over all prompts instead."""
 
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:

@@ -104,7 +104,9 @@ class Evaluation:
         if self._reference is None:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()
-        paid_before, paid_after = self.reward.pay(before.scored), self.reward.pay(after.scored)
+        paid_before, paid_after = (
+            self.reward.pay(side.scored, side.rollout.prompts) for side in (before, after)
+        )
         findings = findings_of(self.reward, self._families, before, after, kl, self._gains(before, after))
         if self.should_respond:
             findings.append(self._over_refusal())

@@ -1,10 +1,10 @@
 """From scored answers to what they are paid: the shaped reward, the charge on answers that did not end.
 
-Shapes: `N` answers.
+Shapes: `N` answers, `M` reference answers to each prompt.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +97,20 @@ class PayRule:
         par_sd = reference.sd if shaping == "par" else None
         return cls(controls.resolve(reference), charge, reference.mean, scale, par_sd)
 
-    def pay(self, scored: Scored, learner: ControlState | None = None) -> Rewards:
+    def frozen(self) -> "PayRule":
+        """The rule without what learns and without shaping: what a reference answer is paid all along."""
+        fixed = tuple(one for one in self.controls.penalties if one.target_rate is None)
+        return replace(self, controls=replace(self.controls, penalties=fixed, human_kl=None), par_sd=None)
+
+    def pay(
+        self, scored: Scored, learner: ControlState | None = None, reference: Array | None = None
+    ) -> Rewards:
         """Pays answers; depends on nothing but them and what the controls have learnt.
+
+        Args:
+            scored: N answers.
+            learner: what the controls have learnt.
+            reference: [N, M] rewards of reference answers to the same prompts, for `preference_as_reward`.
 
         Raises:
             ConfigError: see `Controls.shape`.
@@ -109,7 +121,7 @@ class PayRule:
         total = shaped.total + missing
         columns = {**shaped.columns(), MISSING_END: missing}
         if self.par_sd is not None:
-            bounded = preference_as_reward(total, self.mean, self.par_sd)
+            bounded = preference_as_reward(total, self.mean, self.par_sd, reference)
             columns[SHAPING], total = bounded - total, bounded
         columns[TOTAL] = total
         return Rewards((total - self.mean) / self.scale, columns, shaped.info, scored)

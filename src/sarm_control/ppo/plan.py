@@ -71,11 +71,25 @@ def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
         lines.append(f"{rows.dropped} prompts left out because they are in {files}")
     saved = config.checkpoints
     steps = "step" if saved.every == 1 else f"{saved.every} steps"
+    lines += _references(config, len(rows.kept))
     return [*lines, f"{_kl(config.training)}; a checkpoint every {steps} and at the end, {saved.keep} kept"]
 
 
 def _shaping(config: RunConfig) -> str:
     return "" if config.reward.shaping == "none" else f", its total shaped by {config.reward.shaping.upper()}"
+
+
+def _references(config: RunConfig, prompts: int) -> list[str]:
+    """What PAR's reference answers cost; prompts of evaluations come on top."""
+    each, training = config.reward.par_answers, config.training
+    if config.reward.shaping == "none" or not each:
+        return []
+    met = min(prompts, training.steps * training.prompts_per_step)
+    return [
+        f"PAR: {each} reference answers to each of up to {met} prompts, sampled and scored when a prompt is "
+        f"first met: {met * each} beside the run's own {training.steps * training.answers_per_step}; "
+        f"{met * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
+    ]
 
 
 def _kl(training: TrainingConfig) -> str:

@@ -7,7 +7,7 @@ before the first step. A constant added to every reward therefore changes nothin
 Shapes: `N` answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +19,10 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.ppo.dealing import score_dealt
-from sarm_control.ppo.pay import Array, PayRule, Rewards
+from sarm_control.ppo.pay import TOTAL, Array, PayRule, Rewards
 from sarm_control.ppo.processes import ALONE, Processes
-from sarm_control.ppo.rollout import Rollout
+from sarm_control.ppo.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
+from sarm_control.ppo.rollout import PromptRow, Rollout
 from sarm_control.ppo.shaping import Shaping
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
@@ -58,6 +59,7 @@ class SarmReward:
         missing_end: charge on an answer that hit the length limit: reward units, or text such as `1sd`.
         standardize: divide by the reference SD; the reference mean is taken off in any case.
         shaping: `par` bounds the total, see `sarm_control.ppo.shaping`; it comes last.
+        references: reference answers to each prompt, for `par`; None for their mean over all prompts.
         human: demonstrations for the human-KL term.
         seed: of what the controls learn.
         processes: who shares the scoring; all ask for the same answers, and learn from all of them.
@@ -71,6 +73,7 @@ class SarmReward:
         missing_end: float | str = "1sd",
         standardize: bool = True,
         shaping: Shaping = "none",
+        references: ReferenceRewards | None = None,
         human: HumanBuffer | None = None,
         seed: int = 0,
         processes: Processes = ALONE,
@@ -81,6 +84,7 @@ class SarmReward:
         self.missing_end = missing_end
         self.standardize = standardize
         self.shaping = shaping
+        self.references = references if shaping == "par" else None
         self.human = human
         self.seed = seed
         self.processes = processes
@@ -100,17 +104,24 @@ class SarmReward:
         Raises:
             TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
         """
-        return self.pay(self.scored(rollout))
+        return self.pay(self.scored(rollout), rollout.prompts)
 
-    def pay(self, scored: Scored) -> Rewards:
+    def pay(self, scored: Scored, prompts: Sequence[PromptRow] = ()) -> Rewards:
         """Rewards of answers that were scored before, under the controls as they are now.
+
+        Args:
+            scored: N answers.
+            prompts: [N] theirs, which the reference answers to each prompt need.
 
         Raises:
             TrainingError: `calibrate` was not called.
         """
         if self.statistics is None:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
-        return self._rule.pay(scored, self.learner)
+        reference = None
+        if self.references is not None and prompts:
+            reference = self.references.of(prompts, self._paid_to_reference)
+        return self._rule.pay(scored, self.learner, reference)
 
     @property
     def rule(self) -> PayRule:
@@ -124,7 +135,8 @@ class SarmReward:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """What the controls learnt, as arrays; empty when nothing learns."""
-        return {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
+        learnt = {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
+        return learnt if self.references is None else {**learnt, **self.references.state_tensors()}
 
     def state(self) -> dict[str, Any]:
         """The reference statistics."""
@@ -144,7 +156,10 @@ class SarmReward:
                 hint="use the reward model the run was started with",
             )
         self._freeze(statistics)
-        self.learner.load_state_dict({name: tensor.numpy() for name, tensor in tensors.items()})
+        if self.references is not None:
+            self.references.load_state_tensors(tensors)
+        learnt = {name: tensor.numpy() for name, tensor in tensors.items() if name not in (PROMPTS, REWARDS)}
+        self.learner.load_state_dict(learnt)
 
     def scored(self, rollout: Rollout, what: str = "the reward", *, keep_states: bool = False) -> Scored:
         """The latents and unedited rewards of answers.
@@ -161,6 +176,10 @@ class SarmReward:
         scored = score_dealt(self.processes, self.model, rollout, **further)
         check_finite(scored.rewards.astype(np.float64), rollout, what)
         return scored
+
+    def _paid_to_reference(self, rollout: Rollout) -> Array:
+        scored = self.scored(rollout, "the reference policy's reward")
+        return np.asarray(self._rule.frozen().pay(scored).columns[TOTAL])
 
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics

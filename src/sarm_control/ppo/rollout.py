@@ -97,6 +97,7 @@ def sample_answers(
     temperature: float,
     seed: int,
     purpose: Sequence[int | str],
+    seeds: Sequence[int] | None = None,
     sampler: Sampler = OURS,
 ) -> Rollout:
     """Samples answers; row `p * answers_per_prompt + i` is answer i to prompt p.
@@ -109,18 +110,19 @@ def sample_answers(
         temperature: divides the logits, > 0.
         seed: the run's seed.
         purpose: what the randomness is for, such as `(step, "rollout")`.
+        seeds: of every answer, in place of those derived from `seed`, `purpose` and its row.
         sampler: who decodes.
 
     Raises:
         TrainingError: the sampler gave back what is no answer to the request.
     """
-    end = policy.template.end_of_turn_id
+    end, rows = policy.template.end_of_turn_id, range(len(prompts) * answers_per_prompt)
     request = SampleRequest(
         prompts=tuple(row.ids for row in prompts),
         answers_per_prompt=answers_per_prompt,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        seeds=tuple(derive_seed(seed, *purpose, row) for row in range(len(prompts) * answers_per_prompt)),
+        seeds=tuple(seeds or (derive_seed(seed, *purpose, row) for row in rows)),
         end=end,
     )
     samples = sampler.sample(policy, request)

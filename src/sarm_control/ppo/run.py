@@ -19,6 +19,7 @@ from sarm_control.ppo.observe import Tell, build_observer, tell_nobody
 from sarm_control.ppo.plan import training_rows
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.processes import ALONE, Processes
+from sarm_control.ppo.reference_rewards import ReferenceRewards
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import OURS, encode_prompts
 from sarm_control.ppo.run_folder import RunFolder, Start
@@ -135,9 +136,15 @@ def build_trainer(
         missing_end=config.reward.missing_end_penalty,
         standardize=config.reward.standardize,
         shaping=config.reward.shaping,
+        references=_references(config, policy, processes),
         human=human,
         seed=config.training.seed,
         processes=processes,
     )
     sampler = GenerateSampler(longest) if config.training.sampler == "generate" else OURS
     return Trainer(policy, reward, prompts, config.training, sampler=sampler, processes=processes)
+
+
+def _references(config: RunConfig, policy: Policy, processes: Processes) -> ReferenceRewards | None:
+    wanted = config.reward.par_answers if config.reward.shaping == "par" else 0
+    return ReferenceRewards(policy, config.training, wanted, processes) if wanted else None
