@@ -45,10 +45,10 @@ def test_every_form_of_a_conversation_is_the_same_conversation(reader: Templated
     assert FORMS["/v1/score"].read(as_scores, reader) == [wanted, wanted]
     whole = {"query": [wanted.whole], "prompts": [opened], "labels": [None]}
     assert FORMS["/get_reward"].read(whole, reader) == [wanted]
-    for prompt in ("what is rain ?", messages):
-        assert FORMS["/rm"].read({"prompt": prompt, "response": "water .", "label": ""}, reader) == [
-            reader.template.render("what is rain ?", "water .", ended=isinstance(prompt, list))
-        ]
+    for prompt in ("what is rain ?", messages, opened):
+        for end in ("", " <|eot_id|>"):
+            found = FORMS["/rm"].read({"prompt": prompt, "response": f"water .{end}", "label": ""}, reader)
+            assert found == [reader.template.render("what is rain ?", "water .", ended=bool(end))]
 
 
 def test_an_answer_that_did_not_end_is_said_not_to_have(reader: TemplatedText) -> None:

@@ -55,7 +55,7 @@ def test_oracle_whole_conversations_in_messages(plain: Served) -> None:
     assert found["total"] == pytest.approx(expected, **CLOSE)
     apart = post(plain.client, "/v1/score", {"prompts": [turns[:-1]], "responses": [turns[-1]["content"]]})
     assert apart["results"][0]["total"] == pytest.approx(expected, **CLOSE)
-    beside = post(plain.client, "/rm", {"prompt": turns[:-1], "response": turns[-1]["content"]})
+    beside = post(plain.client, "/rm", {"prompt": turns[:-1], "response": turns[-1]["content"] + "<|eot_id|>"})
     assert beside == pytest.approx(expected, **CLOSE)
 
 
@@ -85,7 +85,7 @@ def test_oracle_engines_get_the_same_number(plain: Served, rows: Rows, lab: Rewa
     assert post(plain.client, "/classify", {"input": bare})["data"][-1]["probs"][-1] == pytest.approx(
         expected[0], **CLOSE
     )
-    for prompt in (rows.prompts[0], asked[0]):
+    for prompt in (rows.prompts[0], asked[0], [{"role": "user", "content": rows.prompts[0]}]):
         body = {"prompt": prompt, "response": f"{rows.answers[0]} <|eot_id|>", "label": None}
         assert post(plain.client, "/rm", body) == pytest.approx(expected[0], **CLOSE)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sarm_control.conversation.template import ChatTemplate, Rendered
-from sarm_control.conversation.types import Message
+from sarm_control.conversation.types import Message, Prompt
 from sarm_control.errors import DataError, ModelError
 
 _PROBE = "probe"
@@ -72,13 +72,16 @@ class TemplatedText:
             return self._plain(text, prompt)
         return self._rendered(text, self._header_of(text, prompt))
 
-    def render_answer(self, prompt: str, response: str) -> Rendered:
-        """The conversation of a prompt, templated or plain, and an answer that came beside it.
+    def render_answer(self, prompt: Prompt, response: str) -> Rendered:
+        """The conversation of a prompt, templated, plain or messages, and the answer that came beside it.
+
+        Whatever the prompt is, the answer ended when an end-of-turn or end of text is its last token.
 
         Raises:
             DataError: the prompt is templated for another model.
         """
-        opened = self._without_opening(prompt)
+        text = prompt if isinstance(prompt, str) else self.template.words(prompt, generation=True)
+        opened = self._without_opening(text)
         if self._last_header(opened) is None:
             return self._plain(opened + response, opened)
         return self._rendered(opened + response, self._header_of(opened + response, opened))

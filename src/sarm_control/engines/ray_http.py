@@ -103,9 +103,7 @@ def _score(one: Paid) -> dict[str, Any]:
 def _slime(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]:
     """One `prompt`, templated or plain or messages, and its `response`."""
     prompt, response = _prompt(found.get("prompt")), _text(found.get("response"))
-    if isinstance(prompt, str):
-        return [reader.render_answer(prompt, response)]
-    return [reader.template.render(prompt, response)]
+    return [reader.render_answer(prompt, response)]
 
 
 FORMS = {

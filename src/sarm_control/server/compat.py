@@ -92,9 +92,10 @@ def embeddings_answer(answers: Sequence[Answered], model: str) -> dict[str, Any]
 
 def slime_conversation(asked: SlimeRequest) -> Conversation:
     """A prompt in text, templated or plain, or in turns; the answer as it was generated."""
-    if isinstance(asked.prompt, str):
-        return TextAndAnswer(asked.prompt, asked.response)
-    return PromptAndResponse([turn.model_dump() for turn in asked.prompt], asked.response)
+    prompt: Any = asked.prompt
+    if not isinstance(prompt, str):
+        prompt = [turn.model_dump() for turn in prompt]
+    return TextAndAnswer(prompt, asked.response)
 
 
 def asked_conversations(asked: ScoreRequest) -> list[Conversation]:

@@ -34,9 +34,9 @@ class WholeText:
 
 @dataclass(frozen=True)
 class TextAndAnswer:
-    """A prompt that may be templated already, and the answer beside it."""
+    """A prompt, plain, templated already or messages, and the answer beside it as it was generated."""
 
-    prompt: str
+    prompt: Prompt
     response: str
 
     def render(self, reader: TemplatedText) -> Rendered:
