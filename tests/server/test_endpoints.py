@@ -55,7 +55,8 @@ def test_oracle_whole_conversations_in_messages(plain: Served) -> None:
     assert found["total"] == pytest.approx(expected, **CLOSE)
     apart = post(plain.client, "/v1/score", {"prompts": [turns[:-1]], "responses": [turns[-1]["content"]]})
     assert apart["results"][0]["total"] == pytest.approx(expected, **CLOSE)
-    beside = post(plain.client, "/rm", {"prompt": turns[:-1], "response": turns[-1]["content"] + "<|eot_id|>"})
+    ended = turns[-1]["content"] + "<|eot_id|>"
+    beside = post(plain.client, "/rm", {"prompt": turns[:-1], "response": ended})
     assert beside == pytest.approx(expected, **CLOSE)
 
 

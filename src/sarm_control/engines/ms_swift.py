@@ -2,11 +2,14 @@
 
     # plugin.py, for swift rlhf --external_plugins plugin.py --reward_funcs sarm
     from swift.rewards import orms
+
     from sarm_control.engines.ms_swift import SarmReward
 
     orms["sarm"] = SarmReward
 
-TRL's callable does not fit there: ms-swift 4 hands over whole conversations and no prompts.
+TRL's callable does not fit there: ms-swift 4 hands over whole conversations and no prompts. The plugin is
+a file of its own because ms-swift puts its folder first on `sys.path`, where `trl.py` beside this
+module would hide TRL.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Environments with the real engines, outside the repository, without what needs a GPU.
 
-    python -m tests.engines.real.environments [verl] [openrlhf]
+    python -m tests.engines.real.environments [openrlhf] [ms_swift] [verl]
 
 makes them, or finds them made, and prints the Python of each.
 """
@@ -35,6 +35,22 @@ ENVIRONMENTS = {
             "numpy==2.4.6",
             "pylatexenc==2.11",
             "sympy==1.14.0",
+        ),
+    ),
+    "ms_swift": Environment(
+        "ms-swift==4.6.0",
+        (
+            "transformers==5.19.0",
+            "datasets==4.8.4",
+            "modelscope==1.40.2",
+            "accelerate==1.15.0",
+            "peft==0.20.0",
+            "pillow==13.0.0",
+            "dacite==1.9.2",
+            "json-repair==0.64.6",
+            "msgspec==0.22.0",
+            "aiohttp==3.14.5",
+            "numpy==2.4.6",
         ),
     ),
     "verl": Environment(
