@@ -179,7 +179,7 @@ def test_an_attribute_of_single_answers_is_a_target(
     assert numbers["more"]["harms"] == numbers["less"]["promotes"]
 
 
-def test_a_latents_folder_is_searched_without_a_model_but_has_no_states(
+def test_a_latents_folder_is_searched_without_a_model_but_has_states_only_when_asked_to(
     run: Path, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     latents = tmp_path / "latents"
@@ -189,9 +189,30 @@ def test_a_latents_folder_is_searched_without_a_model_but_has_no_states(
     first, second = (pq.read_table(place / "effects.parquet").to_pylist() for place in places)
     assert first == second
     capsys.readouterr()
-    words = ["discover", str(latents), "-o", str(tmp_path / "deep"), "--levels", "2"]
+    words = ["discover", str(latents), "-o", str(tmp_path / "none"), "--levels", "3"]
     assert main([*words, "--model", str(tiny_sarm_folder)]) == 2
-    assert "levels 2 and 3 need the trunk's states" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--levels 3 needs the trunk's states" in said
+    assert "sarm latents --states" in said
+
+
+def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
+    tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, latents = ["--model", str(tiny_sarm_folder)], str(tmp_path / "latents")
+    assert main(["latents", str(pairs), *model, "-o", latents, "--states"]) == 0
+    assert "its state included" in capsys.readouterr().err
+    found = {}
+    for name, place in (("data", str(pairs)), ("folder", latents)):
+        words = ["discover", place, *model, "-o", str(tmp_path / name), "--levels", "3"]
+        assert main([*words, "--json", str(tmp_path / f"{name}.json")]) == 0
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    for part in ("levels", "visibility", "lists"):
+        assert found["folder"][part] == found["data"][part]
+    assert {one["level"] for one in found["folder"]["levels"]} == {"L1", "L2", "L3"}
+    capsys.readouterr()
+    assert main(["discover", latents, "-o", str(tmp_path / "other"), "--levels", "2"]) == 2
+    assert "name it with --model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

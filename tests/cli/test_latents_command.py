@@ -268,6 +268,7 @@ def test_demonstrations_of_evaluation_prompts_are_refused(place: Path, tmp_path:
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["--disjoint-from", "lab:audit"], "--disjoint-from is of use with --as-human only"),
         (["--as-human", "--resume"], "--resume is of no use with --as-human"),
+        (["--states", "--latents", "3"], "--states is of no use with --latents"),
         (["--as-human"], "a human buffer is a .safetensors file"),
         (["--shard-size", "0"], "--shard-size: must be >= 1"),
         (["--engine", "spark"], "--engine"),

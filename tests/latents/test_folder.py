@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_rows_and_scores_come_back_to_the_bit(found: ScoredRows, whole: Path) ->
     assert_same_scores(found.scored, back.scored)
     for j in range(len(found.scored)):
         assert back.scored.contributions(j) == found.scored.contributions(j)
+
+
+def test_states_come_back_to_the_bit_when_they_are_asked_for(found: ScoredRows, tmp_path: Path) -> None:
+    states = np.random.default_rng(0).normal(size=(len(found.scored), 3)).astype(np.float32)
+    folder = write_folder(
+        tmp_path / "states", ScoredRows(found.rows, replace(found.scored, states=states)), states=True
+    )
+    np.testing.assert_array_equal(read_latents(folder, states=True).scored.states, states)
+    assert read_latents(folder).scored.states is None
+    assert_same_scores(found.scored, read_latents(folder).scored)
 
 
 def test_shards_are_the_same_rows_in_the_same_order(found: ScoredRows, whole: Path) -> None:

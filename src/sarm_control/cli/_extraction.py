@@ -42,6 +42,7 @@ class Request:
         scoring: how it scores.
         out: what is made.
         only: `--latents` as typed.
+        states: whether the trunk's states are kept.
         skip_bad_rows: a folder for rows that cannot be used.
         json_file: where the summary goes.
         overwrite: whether outputs may be replaced.
@@ -53,6 +54,7 @@ class Request:
     scoring: Scoring
     out: Path
     only: str | None
+    states: bool
     skip_bad_rows: Path | None
     json_file: Path | None
     overwrite: bool
@@ -150,7 +152,8 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
     )
     device, dtype, max_length, batch_tokens = request.scoring
     spec = ModelSpec(name, model_name(name), device or _device_of_rank(), dtype, max_length, batch_tokens)
-    return plan(data, spec, described, shard_rows=shard_size, chosen=chosen), described
+    job = plan(data, spec, described, shard_rows=shard_size, chosen=chosen, states=request.states)
+    return job, described
 
 
 def _device_of_rank() -> str | None:
@@ -221,6 +224,7 @@ def summary_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "shards": manifest.shards,
         "bytes_per_answer": sum(tables) / manifest.answers,
         "dense_bytes_per_answer": 4 * config["latents"],
+        "states": bool(config.get("states")),
     }
 
 
@@ -230,7 +234,8 @@ def _report(request: Request, manifest: "Manifest") -> None:
     found = summary_of(request.out, manifest)
     say(
         f"{request.out}: {found['answers']} answers of {found['rows']} rows in {found['shards']} shards, "
-        f"{found['bytes_per_answer']:.0f} bytes an answer (dense float32: {found['dense_bytes_per_answer']})"
+        f"{found['bytes_per_answer']:.0f} bytes an answer{', its state included' if found['states'] else ''} "
+        f"(dense float32: {found['dense_bytes_per_answer']})"
     )
     if request.json_file is not None:
         write_json(request.json_file, found)

@@ -30,7 +30,7 @@ class ModelFlags:
         max_length: see `_scoring.MaxLength`.
         batch_tokens: see `_scoring.BatchTokens`.
         missing: what else the embedded world stands in for, for its remark.
-        keep_states: whether the trunk's states come with the scores; latents folders have none.
+        keep_states: whether the trunk's states come with the scores; of a latents folder, if it has them.
     """
 
     model: str | None = None
@@ -120,7 +120,9 @@ def read_parts(
         check: called with all rows before the model is loaded; raises when they cannot be used.
         keep: called with the rows of the first set before `check`: which of them to go on with.
     """
-    read = [[_read(path, want, latents, aside) for path in paths] for paths in parts]
+    read = [
+        [_read(path, want, latents, aside, states=flags.keep_states) for path in paths] for paths in parts
+    ]
     everything = [one for paths in read for one in paths]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
@@ -161,6 +163,8 @@ def _read(
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
+    *,
+    states: bool,
 ) -> _Read:
     from sarm_control.conversation.rows import read_rows
 
@@ -169,7 +173,7 @@ def _read(
     from sarm_control.latents.folder import LatentsFolder
 
     folder = LatentsFolder(path)
-    found = folder.read(latents=latents)
+    found = folder.read(latents=latents, states=states)
     other = next((row for row in found.rows if row.kind not in want), None)
     if other is not None:
         raise DataError(

@@ -71,7 +71,7 @@ def discover(
     length, is looked for in place of the preference.
     """
     from sarm_control.discovery.discover import discover as find
-    from sarm_control.discovery.examination import examine
+    from sarm_control.discovery.examination import check_states, examine
 
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
@@ -81,6 +81,7 @@ def discover(
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing, keep_states=True)
     sources = _read([pairs, *([confirm] if confirm else [])], scoring, settings, skip_bad_rows)
     selection, *others = [source.scored_rows for source in sources]
+    check_states([selection, *others], evidence.levels)
     found = find(selection, others[0] if others else None, settings)
     examined = examine(found, scoring.load, _depth(evidence, scoring), progress=progress)
     config = {

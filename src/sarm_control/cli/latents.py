@@ -21,6 +21,14 @@ ShardSize = Annotated[
 Workers = Annotated[
     int, Parameter(validator=validators.Number(gte=1), help="Processes, each with a model of its own.")
 ]
+States = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Keep the trunk's states too (4 bytes x hidden size an answer, before compression): "
+        "discover --levels 3 and its probe need them.",
+    ),
+]
 AsHuman = Annotated[
     bool,
     Parameter(
@@ -50,6 +58,7 @@ def latents(
             help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
         ),
     ] = None,
+    states: States = False,
     shard_size: ShardSize = 1000,
     resume: Annotated[
         bool, Parameter(negative="", help="Go on with a folder that was begun by the same command.")
@@ -88,10 +97,16 @@ def latents(
         scoring=Scoring(device, dtype, max_length, batch_tokens),
         out=out,
         only=only,
+        states=states,
         skip_bad_rows=skip_bad_rows,
         json_file=json_file,
         overwrite=overwrite,
     )
+    if states and (as_human or only is not None):
+        raise ConfigError(
+            f"--states is of no use with {'--as-human' if as_human else '--latents'}",
+            hint="what reads states needs a folder of all latents",
+        )
     if as_human:
         if resume:
             raise ConfigError("--resume is of no use with --as-human", hint="the buffer is made in one pass")

@@ -10,6 +10,7 @@ from sarm_control.discovery.discover import Discovery
 from sarm_control.discovery.features import Feature, Features
 from sarm_control.discovery.levels import Level, LevelEffect, level_effects, levels_of
 from sarm_control.discovery.visibility import Visibility, see
+from sarm_control.errors import DataError, ModelError
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.sarm import RewardModel
 
@@ -66,6 +67,19 @@ class Examination:
         )
 
 
+def check_states(scored: Sequence[ScoredRows], level: int) -> None:
+    """Refuses levels 2 and 3 for scores without states, before anything is computed.
+
+    Raises:
+        DataError: naming what to do.
+    """
+    if level >= 2 and any(one.scored.states is None for one in scored):
+        raise DataError(
+            f"--levels {level} needs the trunk's states, which a folder of latents has only when asked to",
+            hint="make the folder with sarm latents --states, or give the data files",
+        )
+
+
 def examine(
     found: Discovery,
     model: Callable[[], RewardModel],
@@ -83,8 +97,11 @@ def examine(
 
     Raises:
         DataError: level 2 or 3 was asked for and the scores have no states.
+        ModelError: the model is not the one that scored the pairs.
     """
     depth = depth or Depth()
+    if depth.level >= 2:
+        _check_model(model(), found.head)
     called = [one for items in found.lists.values() for one in items]
     seed, pairs = found.settings.seed, found.parts.confirmation
     effects: list[LevelEffect] = []
@@ -100,6 +117,14 @@ def examine(
     lists = {name: _labelled(items, levels) for name, items in found.lists.items()}
     visible = see(*found.parts[:2], min_prompts=found.settings.min_prompts, seed=seed)
     return Examination(replace(found, lists=lists), visible, tuple(effects), closing)
+
+
+def _check_model(model: RewardModel, head: str) -> None:
+    if model.fingerprint != head:
+        raise ModelError(
+            f"the pairs were scored with the head {head}, the model has {model.fingerprint}",
+            hint="levels above 1 need the model itself: name it with --model",
+        )
 
 
 def _labelled(features: Sequence[Feature], levels: Mapping[int, tuple[Level, ...]]) -> tuple[Feature, ...]:

@@ -236,6 +236,6 @@ def _states(pairs: PromptPairs, side: str) -> Tensor:
     if states is None:
         raise DataError(
             "levels 2 and 3 need the trunk's states, which these scores do not have",
-            hint="give data files, not a folder of latents",
+            hint="score with keep_states, or make the folder of latents with --states",
         )
     return torch.from_numpy(states[getattr(pairs, side).numbers])

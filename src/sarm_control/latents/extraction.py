@@ -64,6 +64,7 @@ class Job:
         chosen: latents to keep, ascending; None keeps all.
         about: what the manifest will say of where the latents came from.
         names: what each data file is called.
+        states: whether the trunk's states are kept beside the latents.
     """
 
     data: Data
@@ -71,6 +72,7 @@ class Job:
     chosen: tuple[int, ...] | None
     about: Mapping[str, Any]
     names: Mapping[Path, str]
+    states: bool = False
 
     def writer(self, folder: Path) -> LatentsWriter:
         """The writer of the folder."""
@@ -112,7 +114,8 @@ class Extractor:
         """
         job, span = self.job, self.job.data.spans[number]
         rows = job.data.read(span)
-        found = ScoredRows(rows, score_rows(self.model, rows, batch_tokens=job.model.batch_tokens))
+        scored = score_rows(self.model, rows, batch_tokens=job.model.batch_tokens, keep_states=job.states)
+        found = ScoredRows(rows, scored)
         mark = mark_of(job.about)
         data = encode_shard(found, first=span.first, names=job.names, chosen=job.chosen, mark=mark)
         return Shard(number, data, len(rows), len(found.scored))
@@ -123,7 +126,13 @@ Engine = Callable[[Job, Sequence[int]], AbstractContextManager[Iterator[Shard]]]
 
 
 def plan(
-    data: Data, model: ModelSpec, described: "Description", *, shard_rows: int, chosen: Sequence[int] | None
+    data: Data,
+    model: ModelSpec,
+    described: "Description",
+    *,
+    shard_rows: int,
+    chosen: Sequence[int] | None,
+    states: bool = False,
 ) -> Job:
     """The job of one folder; nothing is loaded.
 
@@ -133,6 +142,7 @@ def plan(
         described: the same model's description.
         shard_rows: as the survey was given it.
         chosen: latents to keep; None keeps all.
+        states: keep the trunk's states as well.
     """
     kept = None if chosen is None else tuple(sorted(set(chosen)))
     config = {
@@ -145,10 +155,12 @@ def plan(
         "max_length": model.max_length,
         "dtype": model.dtype,
         "shard_rows": shard_rows,
+        # only where it is so: folders begun without it can be gone on with
+        **({"states": True} if states else {}),
     }
     record = manifest("latents", inputs=data.files, config=config)
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}
-    return Job(data, model, kept, about, _names(data.files))
+    return Job(data, model, kept, about, _names(data.files), states)
 
 
 @contextmanager

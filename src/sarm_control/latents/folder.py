@@ -34,19 +34,20 @@ def is_latents(path: Path) -> bool:
     return path.is_dir() and ((path / PROGRESS).is_dir() or _names_the_format(path / MANIFEST))
 
 
-def read_latents(folder: Path, *, latents: Sequence[int] | None = None) -> ScoredRows:
+def read_latents(folder: Path, *, latents: Sequence[int] | None = None, states: bool = False) -> ScoredRows:
     """Rows and scores of a latents folder, all in memory.
 
     Args:
         folder: a folder that `sarm latents` made.
         latents: those the caller needs, when it does not need all of them. A folder that kept only
             some is refused unless these are among them.
+        states: read the trunk's states too, if the folder was made with them.
 
     Raises:
         DataError: no such folder, not finished, or a file missing, cut, altered or of another run.
         ConfigError: the folder does not hold the latents that are needed.
     """
-    return LatentsFolder(folder).read(latents=latents)
+    return LatentsFolder(folder).read(latents=latents, states=states)
 
 
 class LatentsFolder:
@@ -61,25 +62,30 @@ class LatentsFolder:
         self.manifest: Manifest = read_manifest(path)
         self.head = self._head()
 
-    def shards(self) -> Iterator[ScoredRows]:
+    def shards(self, *, states: bool = False) -> Iterator[ScoredRows]:
         """The rows and scores of one shard after another, for data larger than the memory.
+
+        Args:
+            states: see `read_latents`.
 
         Raises:
             DataError: a file is missing, cut, altered or of another run; it is named.
         """
         for shard in range(self.manifest.shards):
             rows = self._decoded(rows_file(shard), decode_rows)
-            scored = self._decoded(answers_file(shard), lambda data: decode_answers(data, self.head))
+            scored = self._decoded(
+                answers_file(shard), lambda data: decode_answers(data, self.head, states=states)
+            )
             if len(scored) != sum(len(row.answers) for row in rows):
                 raise self._damaged(answers_file(shard), "its answers are not those of the rows")
             yield ScoredRows(rows, scored)
 
-    def read(self, *, latents: Sequence[int] | None = None) -> ScoredRows:
+    def read(self, *, latents: Sequence[int] | None = None, states: bool = False) -> ScoredRows:
         """All rows and scores; see `read_latents`."""
         self.check_holds(latents)
         rows: list[Row] = []
         parts: list[Scored] = []
-        for found in self.shards():
+        for found in self.shards(states=states):
             rows += found.rows
             parts.append(found.scored)
         return ScoredRows(rows, Scored.concatenate(parts))

@@ -1,6 +1,6 @@
 """One shard of a latents folder: two Parquet tables, of data rows and of their answers.
 
-Shapes: `N` answers, `L` latents of the autoencoder, `K` stored values of an answer.
+Shapes: `N` answers, `L` latents of the autoencoder, `K` stored values of an answer, `D` hidden size.
 """
 
 import json
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 # Ascending indices cost 10 bits each as differences, and the exponents of floats compress once they
 # stand together; values do not repeat, so that a dictionary of them only costs.
-_ENCODINGS = {"indices.list.element": "DELTA_BINARY_PACKED", "values.list.element": "BYTE_STREAM_SPLIT"}
+_ENCODINGS = {
+    "indices.list.element": "DELTA_BINARY_PACKED",
+    "values.list.element": "BYTE_STREAM_SPLIT",
+    "state.list.element": "BYTE_STREAM_SPLIT",
+}
 _FEW_VALUES = ["role", "file", "kind"]
 
 
@@ -51,7 +55,7 @@ def encode_shard(
     """The files of one shard; equal input gives equal bytes.
 
     Args:
-        found: its rows and their scores.
+        found: its rows and their scores, with states where they are to be kept.
         first: number of its first row in the whole data.
         names: what each data file is called.
         chosen: latents to keep; None keeps all. Rewards are those of all latents either way.
@@ -77,8 +81,13 @@ def decode_rows(data: bytes) -> list[Row]:
     ]
 
 
-def decode_answers(data: bytes, head: Head) -> Scored:
+def decode_answers(data: bytes, head: Head, *, states: bool = False) -> Scored:
     """The scores in a file that `encode_shard` made.
+
+    Args:
+        data: the file.
+        head: the head it was scored with.
+        states: read the trunk's states too, if the file has them.
 
     Raises:
         DataError: indices and values that do not belong together, or a latent outside 0..L-1.
@@ -93,6 +102,7 @@ def decode_answers(data: bytes, head: Head) -> Scored:
         ended=_numpy(table["ended"], np.bool_),
         lengths=_numpy(table["length"], np.int64),
         fingerprint=head.fingerprint,
+        states=_states(table) if states and "state" in table.column_names else None,
     )
 
 
@@ -182,6 +192,9 @@ def _answers_table(found: ScoredRows, first: int, chosen: Sequence[int] | None) 
         "indices": _lists(latents.indptr, latents.indices, index_type(latents.size)),
         "values": _lists(latents.indptr, latents.values, pyarrow.float32()),
     }
+    if scored.states is not None:
+        flat = pyarrow.array(scored.states.astype(np.float32).reshape(-1))
+        columns["state"] = pyarrow.FixedSizeListArray.from_arrays(flat, scored.states.shape[1])
     return pyarrow.table(columns)
 
 
@@ -223,6 +236,13 @@ def _table(data: bytes) -> "pyarrow.Table":
 
 def _numpy(column: "pyarrow.ChunkedArray", dtype: Any) -> NDArray[Any]:
     return np.array(column.to_numpy(), dtype=dtype)
+
+
+def _states(table: "pyarrow.Table") -> FloatArray:
+    """[N, D] float32."""
+    column = table["state"].combine_chunks()
+    values = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    return values.reshape(len(column), column.type.list_size)
 
 
 def _sparse(indices: "pyarrow.ListArray", values: "pyarrow.ListArray", size: int) -> SparseLatents:
