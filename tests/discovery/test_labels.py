@@ -1,6 +1,7 @@
 """Words, examples and names of latents: formulas by hand, planted words, matched answers, halves."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from scipy.sparse import csr_array
 
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.examples import Corpus, Example, Examples
-from sarm_control.discovery.labels import label_from
+from sarm_control.discovery.label_text import labels_text
+from sarm_control.discovery.labels import Label, label_from
 from sarm_control.discovery.name_by_model import name_latent
 from sarm_control.discovery.words import PRIOR, Word, n_grams, separating_words
 from sarm_control.latents.rows import ScoredRows
@@ -108,6 +110,9 @@ def test_a_label_shows_the_highest_answers_and_random_others():
     assert label == label_from(found, 7, "paid-for-bad", shown=4)
 
 
+LABEL = Label(7, "paid-for-bad", 0.5, (), (), ())
+
+
 def examples(count=60):
     active = [Example(f"prompt {n}", f"sorry {n} i must decline", 1.0) for n in range(count)]
     matched = [Example(f"prompt {n}", f"sure {n} {'i must' if n % 2 else ''}", 0.0) for n in range(count)]
@@ -125,6 +130,9 @@ def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives
 
     name = name_latent(examples(), [Word("i must", 3.0, 1.0, 0.5)], oracle)
     assert name[:2] == ("declines politely", 1.0)
+    # 11 of 12 on each side, the added ones included
+    half = 1.96 * math.sqrt(2 * (11 / 12) * (1 / 12) / 12) / 2
+    assert (name.low, name.high) == (pytest.approx(11 / 12 - half), 1.0)
     assert (name.active, name.matched, name.unread) == (10, 10, 0)
     first, *tests = asked
     assert all(question.startswith("Feature: declines politely") for question in tests)
@@ -136,6 +144,9 @@ def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives
 def test_a_model_that_always_agrees_or_babbles_scores_chance_or_less():
     always = name_latent(examples(), [], lambda _: "yes")
     assert always.balanced_accuracy == 0.5
+    assert always.low < 0.5 < always.high
+    said = labels_text([replace(LABEL, name=always)], asked=True)
+    assert "yes (no better than chance: balanced accuracy 0.50 [" in said
     babble = name_latent(examples(), [], lambda _: "the the")
     assert (babble.balanced_accuracy, babble.unread) == (0.0, 20)
 
@@ -145,3 +156,5 @@ def test_too_few_answers_get_no_name_and_ask_nobody():
         raise AssertionError(question)
 
     assert name_latent(examples(2), [], nobody) is None
+    assert "none: too few answers" in labels_text([LABEL], asked=True)
+    assert "name" not in labels_text([LABEL])

@@ -69,6 +69,8 @@ def test_what_the_state_knows_and_no_latent_shows_is_said():
     assert found.gap.low > 0.3
     assert "the state knows" in found.verdict.lower()
     assert found.verdict.endswith("a control on these latents cannot hold it.")
+    for one in (found.best_latent, found.best_five, found.probe):
+        assert f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]" in found.verdict
 
 
 def test_what_both_show_and_what_nobody_knows_is_said_too():

@@ -83,7 +83,7 @@ def label(
             labels.append(_label(corpus, one, replies, words=words, shown=examples, seed=seed))
             advance(1)
     _write(labels, replies, out, [file, *data], source.model, price=(price_in, price_out), seed=seed)
-    sys.stdout.write(labels_text(labels))
+    sys.stdout.write(labels_text(labels, asked=replies is not None))
 
 
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":

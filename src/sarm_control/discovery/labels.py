@@ -14,6 +14,8 @@ class Name(NamedTuple):
     Args:
         text: the name.
         balanced_accuracy: mean of the share of active and of matched answers told rightly; 0.5 is chance.
+        low: lower end of its 95 % interval.
+        high: upper end.
         active: active answers it was tested on.
         matched: matched answers without the latent, which share prompts and words with them.
         unread: replies that were neither yes nor no; they count as wrong.
@@ -21,6 +23,8 @@ class Name(NamedTuple):
 
     text: str
     balanced_accuracy: float
+    low: float
+    high: float
     active: int
     matched: int
     unread: int

@@ -5,6 +5,7 @@ fits the name; the answers without the latent are matched ones (same prompt or s
 share most of the latent's words first, so that guessing the topic is not enough.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -36,12 +37,23 @@ def name_latent(found: Examples, words: Sequence[Word], ask: Ask, *, seed: int =
     text = _one_line(ask(_question(shown[:SHOWN], contrast[:SHOWN])))
     hard = sorted(others, key=lambda one: -_shared(one.answer, words))[:TESTED]
     replies = [[_yes(ask(_test(text, one))) for one in side] for side in (judged[:TESTED], hard)]
-    right = [
-        sum(reply is side for reply in own) / len(own)
-        for own, side in zip(replies, (True, False), strict=True)
-    ]
+    right = [sum(reply is side for reply in own) for own, side in zip(replies, (True, False), strict=True)]
     unread = sum(reply is None for own in replies for reply in own)
-    return Name(text, sum(right) / 2, len(replies[0]), len(replies[1]), unread)
+    active, matched = map(len, replies)
+    skill = (right[0] / active + right[1] / matched) / 2
+    return Name(text, skill, *_ends(right, (active, matched)), active, matched, unread)
+
+
+def _ends(right: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
+    """95 % interval of the mean of two shares: one right and one wrong is added to each side.
+
+    That is the interval of Agresti and Caffo (2000) for a difference, with the second share turned round;
+    it holds for samples as small as ten.
+    """
+    shares = [(one + 1) / (count + 2) for one, count in zip(right, of, strict=True)]
+    variance = sum(share * (1 - share) / (count + 2) for share, count in zip(shares, of, strict=True)) / 4
+    middle, half = sum(shares) / 2, 1.96 * math.sqrt(variance)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _halves(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:

@@ -58,20 +58,21 @@ class Visibility:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
-        five = f"the best five latents reach an AUROC of {self.best_five.mean:.2f}"
+        """One sentence, with the AUROC of each detector and its interval."""
+        shown = f"{_area(self.best_latent)} for the best latent, {_area(self.best_five)} for the best five"
         if self.probe is not None and self.gap is not None and self.gap.low > GAP:
             return (
-                f"The state knows (probe {self.probe.mean:.2f}) what the latents do not show ({five}): "
-                "a control on these latents cannot hold it."
+                f"The state knows (AUROC {_area(self.probe)} for a linear probe) what the latents do not "
+                f"show ({shown}): a control on these latents cannot hold it."
             )
+        probed = "" if self.probe is None else f", {_area(self.probe)} for a linear probe on the state"
         best = max(filter(None, (self.best_five, self.best_latent, self.probe)), key=lambda one: one.mean)
         if best.low <= 0.5 or best.high < _CHANCE:
             where = "Neither the latents nor the state tell" if self.probe else "The latents do not tell"
-            return f"{where} the two sides apart ({five})."
+            return f"{where} the two sides apart: AUROC {shown}{probed}."
         if self.probe is None:
-            return f"Among the latents, {five}; whether the state knows more is seen with its states."
-        return f"The latents show what the state knows: {five}, the probe {self.probe.mean:.2f}."
+            return f"The latents show: AUROC {shown}; whether the state knows more is seen with its states."
+        return f"The latents show what the state knows: AUROC {shown}{probed}."
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
@@ -83,6 +84,10 @@ class Visibility:
             "best_latent_of_each_fold": list(self.latents),
             "verdict": self.verdict,
         }
+
+
+def _area(value: Interval) -> str:
+    return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 class _Material:
