@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sarm_control import Controls, Edit, HumanKL, Penalty, RewardModel
+from sarm_control.control.edit_files import save_edits
 from sarm_control.control.edits import edit_delta
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.conversation.rows import read_rows
@@ -96,6 +97,21 @@ def test_a_file_of_controls_with_reference_answers(model: RewardModel, tmp_path:
     assert reward.controls == by_hand
     # with reference answers the default of a run holds: an answer that did not end loses an SD
     assert reward.rule.missing_end == pytest.approx(ReferenceStatistics.from_scored(human).sd)
+
+
+def test_a_file_of_saved_edits_is_a_file_of_controls_for_its_own_head(
+    model: RewardModel, tmp_path: Path
+) -> None:
+    edits, answer = [Edit(4, set=0), Edit(5, max=1)], ("how do i bake a cake ?", "first mix the flour .")
+    for head in (model.fingerprint, "0123456789abcdef"):
+        save_edits(tmp_path / f"{head}.json", edits, fingerprint=head, model="lab")
+    reward = open_reward(model, ControlFiles(controls=tmp_path / f"{model.fingerprint}.json"))
+    assert reward.controls == Controls(edits=edits, fingerprint=model.fingerprint)
+    scored = model.score(*answer)
+    paid = reward.values(reward.pay(scored))
+    np.testing.assert_allclose(paid, scored.rewards + edit_delta(scored, edits), atol=1e-6)
+    with pytest.raises(ModelError, match="0123456789abcdef"):
+        open_reward(model, ControlFiles(controls=tmp_path / "0123456789abcdef.json"))
 
 
 def test_amounts_in_sds_ask_for_reference_answers(model: RewardModel, tmp_path: Path) -> None:

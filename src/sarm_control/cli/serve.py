@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Controls = Annotated[
     Path | None,
-    Parameter(help="YAML with a reward section, as run files have, or a run's folder. Default: none."),
+    Parameter(
+        help="YAML with a reward section, as run files have, edits that --save-edits wrote (.json), "
+        "or a run's folder. Default: none."
+    ),
 ]
 Human = Annotated[
     Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sarm_control.control.controls import Controls
+from sarm_control.control.edit_files import read_edit_file
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.conversation.rows import read_rows
 from sarm_control.engines.controlled_reward import ControlledReward
@@ -15,6 +16,7 @@ from sarm_control.latents.rows import score_rows
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.config_errors import load_config
 from sarm_control.ppo.demonstrations import read_demonstrations
+from sarm_control.ppo.yaml_config import items, setting
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -24,7 +26,8 @@ class ControlFiles(NamedTuple):
 
     Args:
         controls: a YAML file with a `reward:` section (as `sarm discover --write-controls` and run files
-            have), or the folder of a run, whose controls are taken as they were at its last checkpoint.
+            have), a JSON file of edits (as `--save-edits` writes it), or the folder of a run, whose controls
+            are taken as they were at its last checkpoint.
         human: demonstrations for the human-KL term; in place of the file's `data.human`.
         reference: answers of the policy before training, the unit of SDs and quantiles: JSON Lines, a
             folder of `sarm latents`, or statistics that were saved (`.json`).
@@ -50,7 +53,7 @@ def open_reward(
     """
     if files.controls is not None and files.controls.is_dir():
         return _of_run(model, files, standardize=standardize)
-    config = None if files.controls is None else load_config(files.controls)
+    config = None if files.controls is None else _config(files.controls)
     controls = Controls() if config is None else config.reward.controls()
     controls.check(model.config.latents, model.fingerprint)
     reference = None if files.reference is None else read_reference(files.reference, model, controls)
@@ -65,6 +68,16 @@ def open_reward(
         shaping="none" if config is None else config.reward.shaping,
         seed=seed,
     )
+
+
+def _config(path: Path) -> RunConfig:
+    if path.suffix != ".json":
+        return load_config(path)
+    found = read_edit_file(path)
+    documents = [items(("reward", "edits"), [str(edit) for edit in found.edits], str(path))]
+    if found.head is not None:
+        documents.append(setting(("reward", "fingerprint"), found.head, str(path)))
+    return load_config(None, documents)
 
 
 def _missing_end(config: RunConfig | None, reference: ReferenceStatistics | None) -> float | str:
