@@ -5,7 +5,7 @@ at rates from 2 % to always, and twelve latents fire more on one side, with d_z 
 prompts (SCIENCE.md, "Discovery"). Three bars:
 
     recall      of the planted latents on 400 + 400 prompts       >= 0.9
-    false       discoveries over 200 runs with permuted labels    false discovery rate <= 5 %
+    false       runs of 200 with permuted labels that call any latent  <= 5 %
     sign        agreement of the two halves' effects               >= 90 %
 
 Speed: 65,536 latents, 10,000 prompts with a chosen and a rejected answer each, k = 192, of which
@@ -33,11 +33,13 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, diags_array, vstack
 
-from sarm_control.discovery.effects import margin_effects, replicated_effects
+from sarm_control.discovery.effects import enough_draws, latents_to_test, replicated_effects
 from sarm_control.discovery.margins import PairLatents, margin_contributions, pair_latents
+from sarm_control.discovery.multiplicity import benjamini_hochberg
 from sarm_control.discovery.naming import direction
+from sarm_control.discovery.sign_flips import sign_flip_test
 
 PROMPTS, ANSWERS, LATENTS = 800, 2, 400
 PLANTED = 12
@@ -124,25 +126,38 @@ def bars(runs: int, worlds: int = 5) -> dict[str, object]:
 
 
 def null_runs(runs: int) -> dict[str, object]:
-    """Runs with permuted labels in which a latent is called, by one test alone and by the whole procedure.
+    """Runs with permuted labels in which a latent is called, by the whole procedure and by one test alone.
 
-    Where nothing is true, a run's false discovery proportion is 1 as soon as it calls anything.
+    Where nothing is true, a run's false discovery proportion is 1 as soon as it calls anything. One
+    round of tests alone should then call something in 5 % of the runs: Benjamini-Hochberg is exact for
+    independent tests, and these latents hardly depend on each other. It is tried five times as often.
     """
     pairs, _ = planted_world(0)
-    selected, named = 0, 0
+    named = 0
     for seed in range(runs):
-        turned = permuted(pairs, seed)
-        sides = (turned.chosen, turned.rejected, turned.chosen_prompt, turned.rejected_prompt)
-        selected += bool((margin_effects(*sides, turned.head, seed=seed)["q"] <= 0.05).any())
-        kinds = replicated_effects(*halves(turned), seed=seed)["kind"]
+        kinds = replicated_effects(*halves(permuted(pairs, seed)), seed=seed)["kind"]
         named += any(direction(kind) is not None for kind in kinds)
-    ends = stats.binomtest(selected, runs).proportion_ci()
+    selected = sum(selects(pairs, seed) for seed in range(5 * runs))
+    ends = stats.binomtest(selected, 5 * runs).proportion_ci()
     return {
         "permuted_runs": runs,
         "permuted_false_discovery_rate": named / runs,
-        "permuted_false_discovery_rate_of_one_test": selected / runs,
+        "permuted_runs_of_one_test": 5 * runs,
+        "permuted_false_discovery_rate_of_one_test": selected / (5 * runs),
         "its_95_interval": [float(ends.low), float(ends.high)],
     }
+
+
+def selects(pairs: PairLatents, seed: int) -> bool:
+    """Whether the tests of one set of prompts call a latent when a coin decides each prompt's preference.
+
+    Turning a prompt's preference turns the sign of its contributions: the same as `permuted`.
+    """
+    latents = latents_to_test(pairs, 10)
+    signs = np.where(np.random.default_rng(seed).random(pairs.prompts) < 0.5, -1.0, 1.0)
+    columns = diags_array(signs) @ margin_contributions(pairs)[:, latents]
+    p = sign_flip_test(columns, draws=enough_draws(len(latents), 0.05), seed=seed)
+    return bool((benjamini_hochberg(p) <= 0.05).any())
 
 
 def lab_bars() -> dict[str, object]:
