@@ -193,6 +193,38 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
     torch.testing.assert_close(shares, torch.softmax(logits[0] / 2.0, dim=0), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("vocabulary", [3, 256, 257, 1000])
+def test_a_draw_in_two_steps_inverts_the_distribution_function(vocabulary: int) -> None:
+    logits = 3 * torch.randn(500, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[:, : vocabulary // 2] = -torch.inf
+    uniforms = torch.rand(500, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    uniforms[0] = 0.0
+    cumulative = torch.softmax(logits, dim=-1).double().cumsum(dim=-1)
+    points = uniforms[:, None] * cumulative[:, -1:]
+    expected = torch.searchsorted(cumulative, points, right=True)[:, 0]
+    assert torch.equal(draw(logits, 1.0, uniforms), expected)
+
+
+def test_decoding_leaves_weights_and_attention_as_they_were() -> None:
+    policy = tiny_policy()
+    policy.model.set_attn_implementation("eager")
+    before = {name: weight.clone() for name, weight in policy.model.named_parameters()}
+    with policy.decoding():
+        assert policy.causal.config._attn_implementation == "sdpa"
+    assert policy.causal.config._attn_implementation == "eager"
+    assert all(torch.equal(weight, before[name]) for name, weight in policy.model.named_parameters())
+
+
+def test_an_architecture_without_fused_attention_decodes_with_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = tiny_policy()
+    policy.model.set_attn_implementation("eager")
+    monkeypatch.setattr(type(policy.causal), "_supports_sdpa", False)
+    with policy.decoding():
+        assert policy.causal.config._attn_implementation == "eager"
+
+
 def test_sampled_answers_have_the_probabilities_of_the_training_pass() -> None:
     """Frequencies of 4,000 answers against exact probabilities."""
     policy = tiny_policy()

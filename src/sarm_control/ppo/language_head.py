@@ -41,7 +41,8 @@ class LanguageHead:
     ) -> TokenLogprobs:
         """Log-probabilities of M tokens, `LOGIT_CHUNK` at a time.
 
-        With gradients the logits of a chunk are computed again in the backward pass rather than kept.
+        With gradients the logits of a chunk are not kept: under a frozen head the derivative is taken at
+        once, under a trained one they are computed again in the backward pass.
 
         Args:
             hidden: [M, D] the state each token was chosen in.
@@ -49,26 +50,43 @@ class LanguageHead:
             temperature: divides the logits.
             entropy: also the entropy of each distribution, without gradient.
         """
-        with_gradient = torch.is_grad_enabled()
-        chunks: list[tuple[Tensor, Tensor | None]] = []
-        for states, tokens in zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True):
-            arguments = (states, tokens, temperature, entropy)
-            if with_gradient:
-                chunk = checkpoint(self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
-            else:
-                chunk = self._chunk(*arguments)
-            chunks.append(chunk)
-        entropies = [chunk[1] for chunk in chunks if chunk[1] is not None]
+        chunk = self._chunk_with_gradient if torch.is_grad_enabled() else self._chunk
+        chunks = [
+            chunk(states, tokens, temperature, entropy)
+            for states, tokens in zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
+        ]
+        entropies = [found[1] for found in chunks if found[1] is not None]
         return TokenLogprobs(
-            torch.cat([chunk[0] for chunk in chunks]), torch.cat(entropies) if entropies else None
+            torch.cat([found[0] for found in chunks]), torch.cat(entropies) if entropies else None
         )
 
     def _chunk(
         self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
-        logits = self.logits(hidden)
-        log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+        log_p = self._log_p(hidden, temperature)
         return log_p.gather(1, targets[:, None])[:, 0], _entropy(log_p.detach()) if entropy else None
+
+    def _chunk_with_gradient(
+        self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        head, config = self._model.get_output_embeddings(), self._model.config
+        trained = any(weight.requires_grad for weight in head.parameters())
+        if trained or getattr(config, "final_logit_softcapping", None):
+            arguments = (hidden, targets, temperature, entropy)
+            again: tuple[Tensor, Tensor | None] = checkpoint(
+                self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False
+            )
+            return again
+        with torch.no_grad():
+            log_p = self._log_p(hidden, temperature)
+            found = _entropy(log_p) if entropy else None
+        scale = _scale(config) / temperature
+        logprobs: Tensor = _FrozenHead.apply(hidden, log_p, targets, self._weight(head), scale)  # type: ignore[no-untyped-call]
+        return logprobs, found
+
+    def _log_p(self, hidden: Tensor, temperature: float) -> Tensor:
+        logits = self.logits(hidden)
+        return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
     def _weight(self, head: Any) -> Tensor:
         weight: Tensor = head.weight
@@ -79,13 +97,40 @@ class LanguageHead:
         return self._frozen[1]
 
 
+class _FrozenHead(torch.autograd.Function):
+    """One token a row of `log_p = log softmax(scale (h W^T + bias))`, which is overwritten.
+
+    The derivative to h, `scale (W_target - p W)`, is taken going forward, so that the backward pass needs
+    neither [M, V] logits nor a second product with them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, log_p: Tensor, targets: Tensor, weight: Tensor, scale: float
+    ) -> Tensor:
+        found = log_p.gather(1, targets[:, None])[:, 0]
+        ctx.save_for_backward((weight[targets] - log_p.exp_() @ weight).mul_(scale))
+        ctx.dtype = hidden.dtype
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return (grads[0][:, None] * slope).to(ctx.dtype), None, None, None, None
+
+
 def _scaled(logits: Tensor, config: Any) -> Tensor:
     """What Gemma 2, Granite and Cohere do to their logits after the head."""
-    times, over = (getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
-    if times != over:
-        logits = logits * (times / over)
+    scale = _scale(config)
+    if scale != 1:
+        logits = logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+def _scale(config: Any) -> float:
+    times, over = (getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
+    return float(times / over)
 
 
 def _entropy(log_p: Tensor) -> Tensor:

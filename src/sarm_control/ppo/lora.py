@@ -88,6 +88,19 @@ def recompute_layers(model: Any) -> None:
     enable({"use_reentrant": False, "context_fn": contexts})
 
 
+@contextlib.contextmanager
+def few_rows(model: Any) -> Iterator[None]:
+    """The model's adapters computed as suits passes of a few rows, without gradients."""
+    layers = _adapter_layers(model)
+    for layer in layers:
+        layer.few_rows = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.few_rows = False
+
+
 def _adapter_layers(model: Any) -> list[Any]:
     return [part for part in model.modules() if hasattr(part, "_disable_adapters")]
 
@@ -106,13 +119,18 @@ def _peft() -> Any:
 def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
     import peft
 
-    return peft.LoraConfig(
+    from sarm_control.ppo.lora_linear import FusedLoraLinear
+
+    settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
         task_type=task_type,
     )
+    # peft's documented way to bring a layer of one's own.
+    settings._register_custom_module({torch.nn.Linear: FusedLoraLinear})
+    return settings
 
 
 @contextlib.contextmanager

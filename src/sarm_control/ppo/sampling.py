@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sarm_control.errors import TrainingError
 from sarm_control.ppo.policy import Policy
 
 _ROUNDING = 1e-4
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class CachedSampler:
         for start in range(0, len(request.prompts), group):
             prompts = request.prompts[start : start + group]
             rows = slice(start * repeats, (start + len(prompts)) * repeats)
-            with policy.rounded_weights():
+            with policy.decoding():
                 answers += self._decode(policy, prompts, uniforms[rows], request)
         return Samples(tuple(answers))
 
@@ -156,14 +157,29 @@ def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
 def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     """[N] tokens from `softmax(logits / temperature)` by inverting its distribution function.
 
+    The function is inverted in two steps, first for a block of 256 tokens and then inside it.
+
     Args:
         logits: [N, V].
         temperature: > 0.
         uniforms: [N] float64 in [0, 1), one for each row.
     """
-    cumulative = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(dim=-1)
-    points = uniforms.to(logits.device)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    weights = torch.softmax(logits.float() / temperature, dim=-1)
+    blocks = _blocks(weights)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    points = uniforms.to(logits.device)[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
+    token = block * _BLOCK + torch.searchsorted(inside, points - before, right=True).clamp(max=_BLOCK - 1)
+    return token[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def _blocks(weights: Tensor) -> Tensor:
+    """[N, V] to [N, V / 256 rounded up, 256]: float64 sums over a whole vocabulary are slow on a CPU."""
+    missing = -weights.shape[-1] % _BLOCK
+    padded = nn.functional.pad(weights, (0, missing)) if missing else weights
+    return padded.unflatten(-1, (-1, _BLOCK))
 
 
 def uniforms_of(request: SampleRequest) -> Tensor:
