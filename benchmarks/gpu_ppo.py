@@ -5,6 +5,7 @@ latents, k = 192), random weights, bfloat16: 64 answers of 128 tokens a step, an
 published run made in 13.3 s on four H100s (154 tokens a second). The aim is 1,000 tokens a second.
 
     python benchmarks/gpu_ppo.py [--json benchmarks/results/gpu_ppo.json]
+    python benchmarks/gpu_ppo.py --sampler ours generate    # beside transformers' generate, a static cache
     python benchmarks/gpu_ppo.py --shape tiny --cases 4x8 --prompt-tokens 16 --device cpu    # a trial
 """
 
@@ -21,16 +22,20 @@ from random_models import SHAPES, make_policy, make_prompts, make_reward_model
 
 from sarm_control.control import Controls
 from sarm_control.ppo.config import TrainingConfig
+from sarm_control.ppo.generate_sampler import GenerateSampler
 from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.reward import SarmReward
+from sarm_control.ppo.rollout import OURS
 from sarm_control.ppo.trainer import Trainer
 from sarm_control.sarm import RewardModel
 
 PUBLISHED = "8x256"
 
 
-def case(name: str, policy: Policy, model: RewardModel, options: argparse.Namespace) -> dict[str, object]:
-    """Steps of one size: `ANSWERSxTOKENS`."""
+def case(
+    name: str, sampler: str, policy: Policy, model: RewardModel, options: argparse.Namespace
+) -> dict[str, object]:
+    """Steps of one size, `ANSWERSxTOKENS`, with one sampler; warm-up steps compile and are not counted."""
     answers, tokens = map(int, name.split("x"))
     settings = TrainingConfig(
         prompts_per_step=answers,
@@ -40,9 +45,11 @@ def case(name: str, policy: Policy, model: RewardModel, options: argparse.Namesp
         reference_answers=answers,
     )
     prompts = make_prompts(policy, 4 * answers, options.prompt_tokens, tokens)
-    trainer = Trainer(policy, SarmReward(model, Controls()), prompts, settings)
+    longest = max(len(row.ids) for row in prompts) + tokens
+    decoder = GenerateSampler(longest) if sampler == "generate" else OURS
+    trainer = Trainer(policy, SarmReward(model, Controls()), prompts, settings, sampler=decoder)
     trainer.calibrate()
-    trainer.step()
+    warm_up = [trainer.step() for _ in range(2 if sampler == "generate" else 1)]
     if policy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     timings = [trainer.step().timing for _ in range(options.steps)]
@@ -53,6 +60,9 @@ def case(name: str, policy: Policy, model: RewardModel, options: argparse.Namesp
     return {
         "answers": answers,
         "new_tokens": tokens,
+        "sampler": sampler,
+        "warm_up_seconds": [step.timing["seconds/rollout"] for step in warm_up],
+        **{key: warm_up[-1].metrics[key] for key in warm_up[-1].metrics if key.startswith("rollout/")},
         "answer_tokens_per_second": medians["answer_tokens_per_second"],
         "seconds": {
             key.removeprefix("seconds/"): medians[key] for key in medians if key.startswith("seconds/")
@@ -81,6 +91,7 @@ def main() -> None:
     """All cases on one device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shape", choices=tuple(SHAPES), default="llama-8b")
+    parser.add_argument("--sampler", nargs="+", choices=("ours", "generate"), default=["ours"])
     parser.add_argument("--cases", nargs="+", default=["64x128", PUBLISHED])
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--micro-batch", type=int, default=16)
@@ -101,7 +112,11 @@ def main() -> None:
         "shape": options.shape,
         "prompt_tokens": options.prompt_tokens,
         "micro_batch": options.micro_batch,
-        "cases": {name: case(name, policy, model, options) for name in options.cases},
+        "cases": [
+            case(name, sampler, policy, model, options)
+            for name in options.cases
+            for sampler in options.sampler
+        ],
         "scoring": scoring_rate(policy, model, options),
     }
     print(json.dumps(result, indent=2))
