@@ -20,6 +20,7 @@ from sarm_control.control.density_ratio.separation import (
     believable_nats,
     calibration_slope,
     effective_sample_size,
+    lower_bound,
 )
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import laws_with_kl
@@ -249,3 +250,30 @@ def test_oracle_the_discrepancy_of_two_points_a_side() -> None:
 
     cross = np.mean([kernel(a, b) for a in (0.0, 0.1) for b in (2.0, 2.1)])
     assert found.statistic == pytest.approx(2 * kernel(0, 0.1) - 2 * cross)
+
+
+def told_at(kl: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The true log ratios of 1,024 rows a side of two Gaussians that differ in their mean."""
+    noise = np.random.default_rng(seed).normal(size=(2, 1024)) * np.sqrt(2 * kl)
+    return noise[0] + kl, noise[1] - kl
+
+
+@pytest.mark.parametrize("kl", [8.0, 12.0])
+def test_oracle_the_lower_bound_is_below_the_truth_and_above_the_cut_mean(kl: float) -> None:
+    told = [told_at(kl, seed) for seed in range(60)]
+    bounds = np.array([lower_bound(*one) for one in told])
+    cut = np.array([np.minimum(policy, np.log(1024)).mean() for policy, _ in told])
+    assert bounds.max() <= kl
+    assert (bounds >= cut).all()
+    assert bounds.mean() - cut.mean() > 0.1 * (kl - cut.mean())
+
+
+def test_metamorphic_the_lower_bound_mends_log_ratios_that_were_shrunk() -> None:
+    policy, human = told_at(12.0, 0)
+    shrunk = lower_bound(0.3 * policy, 0.3 * human)
+    assert shrunk == pytest.approx(lower_bound(policy, human), rel=1e-6)
+    assert shrunk > 1.5 * (0.3 * policy).mean()
+
+
+def test_a_lower_bound_of_log_ratios_that_say_nothing_is_zero() -> None:
+    assert lower_bound(np.zeros(20), np.zeros(30)) == 0.0

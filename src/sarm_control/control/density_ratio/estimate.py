@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
-from sarm_control.control.density_ratio.jackknife import CrossFit, Sample, cross_fit
-from sarm_control.control.density_ratio.logistic import Array
+from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, Sample, cross_fit, held_out
+from sarm_control.control.density_ratio.logistic import Array, Logistic
 from sarm_control.control.density_ratio.separation import (
     area_under_curve,
     balanced_accuracy,
     calibration_slope,
     effective_sample_size,
     is_saturated,
+    lower_bound,
 )
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite
@@ -30,6 +31,7 @@ Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
 GROUPS = 8
 _MOST_LATENTS = 256
 _LEAST_FIRINGS = 10
+_FAR_APART_L2 = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class KLEstimate:
 
     Args:
         value: the mean over policy rows of the held-out log ratio; may be slightly negative when the
-            samples are alike. When `saturated` a lower bound: no ratio above the number of rows is used.
+            samples are alike. When `saturated` what it is at least, see `lower_bound`.
         low: end of the interval.
         high: end of the interval; infinite when saturated.
         accuracy: held-out balanced accuracy of telling policy from human, 0.5 to 1.
@@ -113,7 +115,12 @@ def estimate_kl(
     buffer = HumanBuffer(chosen, human_z, "")
     policy_rows, human_rows = (Sample(buffer.features(z), z) for z in (policy_z, human_z))
     found = cross_fit(policy_rows, human_rows, _estimator(estimator), groups=GROUPS, seed=seed)
-    return _with_bound(_estimate(found, buffer, policy_z, level))
+    estimate = _estimate(found, buffer, policy_z, level)
+    if not estimate.saturated:
+        return estimate
+    # any direction gives a bound; a strong ridge finds a better one when hardly a row is in doubt
+    told = held_out(policy_rows, human_rows, Logistic(l2=_FAR_APART_L2), groups=GROUPS, seed=seed)
+    return _with_bound(estimate, told)
 
 
 def _estimate(
@@ -142,12 +149,10 @@ def _estimate(
     )
 
 
-def _with_bound(estimate: KLEstimate) -> KLEstimate:
-    """A saturated estimate is replaced by a lower bound: ratios no sample of its size shows are cut."""
-    if not estimate.saturated:
-        return estimate
-    shown = math.log(min(len(estimate.log_ratio), len(estimate.human_log_ratio)))
-    value = float(np.minimum(estimate.log_ratio, shown).mean())
+def _with_bound(estimate: KLEstimate, told: HeldOut) -> KLEstimate:
+    """A saturated estimate is replaced by what the samples show at least."""
+    own = lower_bound(estimate.log_ratio, estimate.human_log_ratio)
+    value = max(own, lower_bound(told.policy, told.human))
     return replace(estimate, value=value, low=min(estimate.low, value), high=math.inf)
 
 

@@ -36,6 +36,13 @@ class CrossFit(NamedTuple):
     freedom: int
 
 
+class HeldOut(NamedTuple):
+    """Log ratios of policy rows [P] and human rows [H] by ratios that never saw them, nats."""
+
+    policy: Array
+    human: Array
+
+
 class Sample(NamedTuple):
     """Rows of one side: their features [N, F], and the latents [N, D] that tell rows apart."""
 
@@ -65,18 +72,27 @@ def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: in
         seed: of the groups.
     """
     sides = _Sides(policy.features, human.features, policy.groups(groups, seed), human.groups(groups, seed))
-    left_out: list[Ratio] = []
-    for g in range(groups):
-        left_out.append(sides.fit(estimator, [g], left_out[0] if left_out else None))
+    left_out = sides.left_out(estimator, groups)
     known = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
-    told, told_human = np.zeros(len(sides.policy)), np.zeros(len(sides.human))
-    for g, ratio in enumerate(left_out):
-        told[sides.of_policy == g] = ratio.at(sides.policy[sides.of_policy == g])
-        told_human[sides.of_human == g] = ratio.at(sides.human[sides.of_human == g])
+    told, told_human = sides.told(left_out)
     without = _means_without(sides, estimator, left_out)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
     mean = np.mean([told[sides.of_policy == g].mean() for g in range(groups)])
     return CrossFit(told, told_human, float(mean), float(np.mean(known)), float(error), groups - 1)
+
+
+def held_out(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> HeldOut:
+    """The log ratios of `cross_fit` alone, of `groups` fits.
+
+    Args:
+        policy: P rows.
+        human: H rows.
+        estimator: fitted on all groups but one, in turn.
+        groups: G, at least 2.
+        seed: of the groups.
+    """
+    sides = _Sides(policy.features, human.features, policy.groups(groups, seed), human.groups(groups, seed))
+    return sides.told(sides.left_out(estimator, groups))
 
 
 class _Sides(NamedTuple):
@@ -88,6 +104,19 @@ class _Sides(NamedTuple):
     def fit(self, estimator: Estimator, without: list[int], start: Ratio | None) -> Ratio:
         policy = self.policy[~np.isin(self.of_policy, without)]
         return estimator.fit(policy, self.human[~np.isin(self.of_human, without)], start=start)
+
+    def left_out(self, estimator: Estimator, count: int) -> list[Ratio]:
+        ratios: list[Ratio] = []
+        for g in range(count):
+            ratios.append(self.fit(estimator, [g], ratios[0] if ratios else None))
+        return ratios
+
+    def told(self, ratios: list[Ratio]) -> HeldOut:
+        policy, human = np.zeros(len(self.policy)), np.zeros(len(self.human))
+        for g, ratio in enumerate(ratios):
+            policy[self.of_policy == g] = ratio.at(self.policy[self.of_policy == g])
+            human[self.of_human == g] = ratio.at(self.human[self.of_human == g])
+        return HeldOut(policy, human)
 
     def fitted_accuracy(self, ratio: Ratio, without: int) -> float:
         policy, human = self.policy[self.of_policy != without], self.human[self.of_human != without]

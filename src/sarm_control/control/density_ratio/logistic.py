@@ -116,12 +116,17 @@ def fit_log_ratio(
 
 
 def mean_variance(
-    ratio: LogRatio, policy: Array, human: Array, *, l2: float, counts: Array | None = None
+    ratio: LogRatio,
+    policy: Array,
+    human: Array,
+    *,
+    l2: float,
+    counts: Array | None = None,
+    sandwich: bool = True,
 ) -> float:
     """The variance that the fitted parameters give to the mean log ratio over the policy rows, nats squared.
 
-    The sandwich form, so rows count with the scatter they have. Sampling of the rows that the
-    mean is taken over is not in it.
+    Sampling of the rows that the mean is taken over is not in it.
 
     Args:
         ratio: what was fitted on the rows.
@@ -129,12 +134,16 @@ def mean_variance(
         human: [H, F] the rows of the fit.
         l2: as in the fit.
         counts: [P] as in the fit.
+        sandwich: rows count with the scatter they have; without, with the one the model expects, which
+            is steadier where few rows decide.
     """
     held = np.ones(len(policy)) if counts is None else counts
     problem = _problem(policy, human, held, l2, False)
     around = problem.curvature(np.append(ratio.weight, ratio.intercept))
     mean = np.average(problem.design[: len(policy)], axis=0, weights=held)
     direction = np.linalg.solve(around.hessian, mean)
+    if not sandwich:
+        return float(direction @ mean)
     return float(((problem.counts * around.wrong * (problem.design @ direction)) ** 2).sum())
 
 

@@ -1,8 +1,10 @@
 """How well a log ratio tells two samples apart, and how far its numbers can be believed."""
 
+import math
+
 import numpy as np
 
-from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio
+from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio, mean_variance
 
 SATURATED_ACCURACY = 0.97
 """Above this the samples are nearly told apart and a KL estimate is a lower bound."""
@@ -12,6 +14,7 @@ MOST_NATS = 7.0
 """Above about 8 nats one classifier saturates, however many rows it has (SCIENCE.md)."""
 
 _SLOPE_L2 = 1e-3
+_BOUND_ERRORS = 2.576
 
 
 def balanced_accuracy(policy: Array, human: Array) -> float:
@@ -78,3 +81,26 @@ def calibration_slope(policy: Array, human: Array, counts: Array | None = None) 
         return 1.0
     fitted = fit_log_ratio(policy[:, None] / spread, human[:, None] / spread, l2=_SLOPE_L2, counts=counts)
     return float(np.clip(fitted.weight[0] / spread, 0.0, 1.0))
+
+
+def lower_bound(policy: Array, human: Array) -> float:
+    """What a KL divergence is at least, in nats, told from held-out log ratios of samples far apart.
+
+    Two bounds, of which the larger is given. The mean over the policy of log ratios that are cut at the
+    logarithm of the rows: no sample shows larger ones. And the 99.5 % lower confidence limit of the
+    divergence between the log ratios themselves, which is at most that of what they are computed from:
+    a logistic regression with two parameters on them says how they stretch, few as the rows are in
+    which the samples overlap, and how well that is known.
+
+    Args:
+        policy: [P] held-out log ratios of policy rows.
+        human: [H] of human rows.
+    """
+    cut = float(np.minimum(policy, math.log(min(len(policy), len(human)))).mean())
+    spread = float(np.concatenate([policy, human]).std())
+    if spread == 0.0:
+        return cut
+    rows, human_rows = policy[:, None] / spread, human[:, None] / spread
+    fitted = fit_log_ratio(rows, human_rows, l2=_SLOPE_L2, jeffreys=True)
+    variance = mean_variance(fitted, rows, human_rows, l2=_SLOPE_L2, sandwich=False)
+    return max(cut, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)))
