@@ -142,11 +142,9 @@ class TemplatedText:
 
     def _without_opening(self, text: str) -> str:
         """Without padding and begin-of-text, which the template's own opening replaces."""
-        tokenizer = self.template.tokenizer
-        opening = [token for token in (tokenizer.bos_token, tokenizer.pad_token) if token]
         while True:
             bare = text.lstrip()
-            token = next((token for token in opening if bare.startswith(token)), None)
+            token = next((token for token in self._openings if bare.startswith(token)), None)
             if token is None:
                 return bare
             text = bare[len(token) :]
@@ -189,6 +187,11 @@ class TemplatedText:
     def _opening(self) -> str:
         bos = self.template.tokenizer.bos_token
         return str(bos) if bos and self._frame.asked.startswith(bos) else ""
+
+    @cached_property
+    def _openings(self) -> tuple[str, ...]:
+        tokenizer = self.template.tokenizer
+        return tuple(token for token in (tokenizer.bos_token, tokenizer.pad_token) if token)
 
     @cached_property
     def _padding(self) -> str | None:

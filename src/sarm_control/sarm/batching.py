@@ -46,14 +46,16 @@ def pad_batch(
     device: torch.device | None = None,
 ) -> Padded:
     """Pads token ids to one length; the mask comes from the lengths, never from the ids."""
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for j, row in enumerate(rows):
-        span = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-        ids[j, span] = torch.tensor(row, dtype=torch.long)
-        mask[j, span] = 1
-    return Padded(ids.to(device), mask.to(device))
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    padding = [pad_id] * longest
+    if side == "right":
+        ids = [[*row, *padding[len(row) :]] for row in rows]
+    else:
+        ids = [[*padding[len(row) :], *row] for row in rows]
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    mask = mask if side == "right" else mask.flip(1)
+    return Padded(torch.tensor(ids, dtype=torch.long).to(device), mask.to(device))
 
 
 def end_positions(batch: Padded, end_of_turn_id: int) -> Tensor:

@@ -220,12 +220,14 @@ class RewardModel:
 
         In chunks, so that at most [chunk, L] pre-activations exist at once.
         """
-        rows: list[tuple[Any, Any]] = []
+        indices, values = [], []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
-            indices, values = kept.indices.cpu().numpy(), kept.values.float().cpu().numpy()
-            rows.extend(zip(indices, values, strict=True))
-        return SparseLatents.from_rows(rows, self.config.latents)
+            indices.append(kept.indices.int().cpu().numpy())
+            values.append(kept.values.float().cpu().numpy())
+        return SparseLatents.of_equal_rows(
+            np.concatenate(indices), np.concatenate(values), self.config.latents
+        )
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes config, safetensors and tokenizer; loading it again gives the same bits.

@@ -76,6 +76,12 @@ class SparseLatents:
         return cls(indptr, indices, values, size)
 
     @classmethod
+    def of_equal_rows(cls, indices: IndexArray, values: FloatArray, size: int) -> "SparseLatents":
+        """A batch whose answers store K pairs each: `indices` [N, K] ascending in a row, `values` [N, K]."""
+        indptr = np.arange(len(indices) + 1, dtype=np.int64) * indices.shape[1]
+        return cls(indptr, indices.reshape(-1), values.reshape(-1), size)
+
+    @classmethod
     def concatenate(cls, batches: Sequence["SparseLatents"]) -> "SparseLatents":
         """All answers of several batches of the same autoencoder, one after another."""
         lengths = np.concatenate([np.diff(batch.indptr) for batch in batches])

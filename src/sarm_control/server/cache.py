@@ -59,6 +59,8 @@ class LatentCache:
 
     def put(self, key: bytes, latents: Latents) -> None:
         """Keeps the latents of a conversation and forgets those not used for longest."""
+        if not self._most_bytes:
+            return
         # a view would keep the arrays of its whole batch alive
         own = Latents(latents.indices.copy(), latents.values.copy())
         with self._lock:

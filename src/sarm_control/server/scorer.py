@@ -129,7 +129,8 @@ class Scorer:
         known = {place: found for place, key in keys.items() if (found := self.cache.get(key)) is not None}
         self.metrics.looked_up(hits=len(known), misses=len(encoded) - len(known))
         if known:
-            yield self._pay({place: encoded[place] for place in known}, known, cached=True)
+            of_known = {place: encoded[place] for place in known}
+            yield self._pay(of_known, self._scored(of_known, known), cached=True)
         same: dict[bytes, list[int]] = {}
         for place in encoded:
             if place not in known:
@@ -150,23 +151,25 @@ class Scorer:
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
             rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}
             found = {place: latents for key, latents in rows_of.items() for place in same[key]}
-            paid = self._pay({place: encoded[place] for place in found}, found, cached=False)
+            of_found = {place: encoded[place] for place in found}
+            repeated = len(found) > len(batch)
+            paid = self._pay(of_found, self._scored(of_found, found) if repeated else scored, cached=False)
             # only what could be paid: a broken pass must not be remembered
             for key, latents in rows_of.items():
                 self.cache.put(key, latents)
             yield paid
 
     def _pay(
-        self, encoded: dict[int, Encoded], latents: dict[int, Latents], *, cached: bool
+        self, encoded: dict[int, Encoded], scored: Scored, *, cached: bool
     ) -> Sequence[Answer[Answered]]:
-        scored = self._scored(list(encoded.values()), [latents[place] for place in encoded])
+        """Pays `scored`, whose rows are those of `encoded`."""
         paid = self.owner.pay(scored)
         return [
             Answer(place, Answered(paid, row, len(one.input_ids), cached))
             for row, (place, one) in enumerate(encoded.items())
         ]
 
-    def _scored(self, encoded: Sequence[Encoded], latents: Sequence[Latents]) -> Scored:
+    def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
         """As `RewardModel.score` makes it of the same latents, to the bit."""
-        rows = SparseLatents.from_rows(latents, self.model.config.latents)
-        return Scored.of(rows, self.model.head, encoded)
+        rows = SparseLatents.from_rows([latents[place] for place in encoded], self.model.config.latents)
+        return Scored.of(rows, self.model.head, list(encoded.values()))
