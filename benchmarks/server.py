@@ -1,8 +1,9 @@
 """The reward server under load: nothing lost, nothing wrong, and what batching across requests buys.
 
-64 clients in two processes of their own, each with one connection that it keeps, send the lab's answers one
-a request in OpenRLHF's form; every conversation is another one, and the cache is off. Each answer is held
-against `RewardModel.score` in this process, within 1e-6. The same server with one request a forward pass
+64 clients, each with one connection that it keeps, send the lab's answers one a request in OpenRLHF's form;
+every conversation is another one, and the cache is off. Requests are made before and answers looked at after,
+because the clients share the server's processors. Each answer is held against `RewardModel.score` in this
+process, within 1e-6. The same server with one request a forward pass
 (`--batch-answers 1`) takes turns with it, a twentieth of the requests each, and the ratio is the median
 of the pairs. Then all requests go through one server, whose memory is read before and after.
 
@@ -13,7 +14,6 @@ of the pairs. Then all requests go through one server, whose memory is read befo
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PROCESSES = 2
+import uvloop
+
 PAIRS = 3
 TOLERANCE = 1e-6
 WARM_UP = 256
@@ -101,74 +102,99 @@ def request_of(template: Any, prompt: str, answer: str) -> bytes:
 # --- clients ---
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, job: Job) -> float:
-    """The reward a request gives; raises when it gives none."""
-    writer.write(job.request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    body = await reader.readexactly(int(length[1]) if length else 0)
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise ValueError(body.decode())
-    return float(json.loads(body)["rewards"])
+class Answers:
+    """What came back for jobs 0..N-1; looked at afterwards, as clients share the server's processors."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.next = 0
+        self.bodies: list[bytes | None] = [None] * len(jobs)
+        self.sent = [0.0] * len(jobs)
+        self.got = [0.0] * len(jobs)
+
+    def take(self) -> int | None:
+        """The number of the next job to ask about."""
+        number = self.next
+        self.next += 1
+        return number if number < len(self.jobs) else None
+
+    def load(self, seconds: float) -> Load:
+        """Counts what is lost and what is wrong."""
+        found = [(number, body) for number, body in enumerate(self.bodies) if body is not None]
+        differences = [abs(float(json.loads(body)["rewards"]) - self.jobs[n].reward) for n, body in found]
+        return Load(
+            requests=len(self.jobs),
+            lost=len(self.jobs) - len(found),
+            wrong=sum(one > TOLERANCE for one in differences),
+            worst=max(differences, default=0.0),
+            seconds=seconds,
+            latencies=[self.got[number] - self.sent[number] for number, _ in found],
+        )
 
 
-async def run_clients(port: int, jobs: Sequence[Job], clients: int) -> tuple[int, int, float, list[float]]:
-    """Lost, wrong, the largest difference, and the seconds of each answer."""
-    waiting = iter(jobs)
-    lost, wrong, worst, latencies = 0, 0, 0.0, []
+class Client(asyncio.Protocol):
+    """One connection, one request at a time; a request that gets no answer or an error is lost."""
 
-    async def client() -> None:
-        nonlocal lost, wrong, worst
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for job in waiting:
-            started = time.perf_counter()
-            try:
-                reward = await ask(reader, writer, job)
-            except (OSError, ValueError, asyncio.IncompleteReadError):
-                lost += 1
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                continue
-            latencies.append(time.perf_counter() - started)
-            worst = max(worst, abs(reward - job.reward))
-            wrong += abs(reward - job.reward) > TOLERANCE
-        writer.close()
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.buffer = b""
+        self.job: int | None = None
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return lost, wrong, worst, latencies
+    def connection_made(self, transport: Any) -> None:
+        """Asks for the first answer."""
+        self.transport = transport
+        self.ask()
+
+    def ask(self) -> None:
+        """Sends the next request, or hangs up."""
+        self.job = self.answers.take()
+        if self.job is None:
+            self.transport.close()
+        else:
+            self.answers.sent[self.job] = time.perf_counter()
+            self.transport.write(self.answers.jobs[self.job].request)
+
+    def data_received(self, data: bytes) -> None:
+        """Keeps a body that is whole."""
+        self.buffer += data
+        head, end, body = self.buffer.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) >= length:
+            assert self.job is not None
+            self.answers.got[self.job] = time.perf_counter()
+            if head.startswith(b"HTTP/1.1 200"):
+                self.answers.bodies[self.job] = body
+            self.buffer = b""
+            self.ask()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The request that was under way is lost."""
+        self.done.set_result(None)
 
 
-def client_process(port: int, jobs: Sequence[Job], clients: int, start: Any, results: Any) -> None:
-    """Half of the clients."""
-    start.wait()
-    results.put(asyncio.run(run_clients(port, jobs, clients)))
+async def run_clients(port: int, answers: Answers, clients: int) -> float:
+    """Sends all jobs; the seconds it took."""
+    loop = asyncio.get_running_loop()
+
+    async def one_client() -> None:
+        # a connection that the server closes is opened again while there are jobs
+        while answers.next < len(answers.jobs):
+            _, client = await loop.create_connection(lambda: Client(answers), "127.0.0.1", port)
+            await client.done
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one_client() for _ in range(clients)))
+    return time.perf_counter() - started
 
 
 def load(port: int, jobs: Sequence[Job], clients: int) -> Load:
-    """All jobs through `clients` connections, from processes that are not the server's."""
-    context = multiprocessing.get_context("fork")
-    start, results = context.Barrier(PROCESSES + 1), context.Queue()
-    processes = [
-        context.Process(
-            target=client_process, args=(port, jobs[n::PROCESSES], clients // PROCESSES, start, results)
-        )
-        for n in range(PROCESSES)
-    ]
-    for process in processes:
-        process.start()
-    start.wait()
-    started = time.perf_counter()
-    found = [results.get() for _ in processes]
-    seconds = time.perf_counter() - started
-    for process in processes:
-        process.join()
-    return Load(
-        requests=len(jobs),
-        lost=sum(one[0] for one in found),
-        wrong=sum(one[1] for one in found),
-        worst=max(one[2] for one in found),
-        seconds=seconds,
-        latencies=[latency for one in found for latency in one[3]],
-    )
+    """All jobs through `clients` connections, from a process that is not the server's."""
+    answers = Answers(jobs)
+    seconds = uvloop.run(run_clients(port, answers, clients))
+    return answers.load(seconds)
 
 
 # --- servers ---
