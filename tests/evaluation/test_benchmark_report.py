@@ -53,6 +53,15 @@ def test_a_model_that_picks_the_longest_is_no_better_than_length() -> None:
         assert one.baselines.shortest > one.baselines.longest or one.baselines.p == 1.0
 
 
+def test_a_model_that_is_clearly_below_length_is_marked_as_worse() -> None:
+    rows = parsed(rm_bench_rows() * 8)
+    benchmark = rm_bench(rows)
+    right = np.concatenate([[1.0] * len(row.chosen) + [0.0] * len(row.rejected) for row in rows])
+    lengths = 10 + right
+    assert "(worse)" in benchmark_text(benchmark, benchmark_results(benchmark, -right, lengths))
+    assert "(worse)" not in benchmark_text(benchmark, benchmark_results(benchmark, right, 21 - lengths))
+
+
 def test_oracle_edits_are_compared_unit_by_unit() -> None:
     before, after = random_scores(4), random_scores(5)
     credits = [WHOLE.credit(scores)[:, 0] for scores in (before, after)]

@@ -9,6 +9,7 @@ from sarm_control.evaluation.benchmark_report import SubsetResult
 from sarm_control.evaluation.steering import GroupShift, Steering
 from sarm_control.evaluation.text_table import aligned, counted, interval, number, percent
 
+_CLEAR = 0.05
 _CHANGED = ("", "n", "before", "after", "change, 95 % interval", "gain", "lose", "p", "q")
 _SHIFT = ("", "answers", "active", "changed", "before", "after", "change, 95 % interval", "SDs")
 
@@ -46,8 +47,17 @@ def _cells(one: SubsetResult, figures: Sequence[str]) -> tuple[str, ...]:
         number(one.chance, ".3f"),
         "" if one.baselines is None else number(one.baselines.shortest, ".3f"),
         "" if one.baselines is None else number(one.baselines.longest, ".3f"),
-        "" if one.baselines is None else f"{one.baselines.q:.2g}",
+        _against_length(one, figures[0]),
     )
+
+
+def _against_length(one: SubsetResult, figure: str) -> str:
+    """The q, which is two-sided, and a word where it is the model that is below."""
+    if one.baselines is None:
+        return ""
+    best = max(one.baselines.shortest, one.baselines.longest)
+    below = one.baselines.q <= _CLEAR and one.figures[figure].mean < best
+    return f"{one.baselines.q:.2g}{' (worse)' if below else ''}"
 
 
 def _changed_cells(one: SubsetResult) -> tuple[str, ...] | None:
