@@ -129,6 +129,11 @@ def _train(words: Sequence[object], folder: Path, kill: Kill | None) -> None:
         os._exit(code)
 
 
+def counting_calls(kill: Kill | None) -> contextlib.AbstractContextManager[None]:
+    """This process dies as it is told while the context lasts."""
+    return wrapped(_Counter(kill))
+
+
 def calls(folder: Path) -> dict[str, int]:
     """How often a run that was not killed came by each place."""
     pairs = (line.split() for line in (folder / "calls.txt").read_text().splitlines())
