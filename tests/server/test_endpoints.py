@@ -1,6 +1,7 @@
 """Every endpoint against the library (oracle, within 1e-6), whatever it was batched with (metamorphic)."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -161,9 +162,16 @@ def test_known_conversations_are_not_scored_again(lab: RewardModel, rows: Rows) 
 
 
 def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
-    reward = controlled(lab)
+    reward, workers, both = controlled(lab), set[int](), Barrier(2)
+
+    def first_pass_of_each_meets_the_other(*_: object) -> None:
+        if get_ident() not in workers:
+            workers.add(get_ident())
+            both.wait(timeout=60)
+
     with serving(create_app(reward, Settings(most_at_once=4), replicas=[lab])) as client:
-        with ThreadPoolExecutor(8) as pool:
+        handle = lab.trunk.register_forward_hook(first_pass_of_each_meets_the_other)
+        with handle, ThreadPoolExecutor(8) as pool:
             found = list(
                 pool.map(
                     lambda n: post(
@@ -173,6 +181,7 @@ def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
                 )
             )
         assert client.get("/v1/model").json()["devices"] == ["cpu", "cpu"]
+    assert len(workers) == 2
     assert found == pytest.approx(library(reward, rows).columns[TOTAL].tolist(), **CLOSE)
     other = lab.with_head(-lab.head.weight)
     with pytest.raises(ModelError, match="another head"):
