@@ -23,11 +23,13 @@ demo: $(VENV)/.installed
 slow: $(VENV)/.installed
 	$(BIN)/pytest -q -m minutes
 
-# The client code of verl and OpenRLHF, in environments of their own under the user's cache.
+# The client code of OpenRLHF, ms-swift and verl, in environments of their own under the user's cache
+# (XDG_CACHE_HOME moves it). Pip takes torch from the index it is told of: one of CPU builds is enough.
 test-engines: export HF_HUB_OFFLINE = 1
 test-engines: export OMP_NUM_THREADS = 1
 test-engines: $(VENV)/.installed
-	$(BIN)/pytest -q -m engines tests/engines/real
+	$(BIN)/python -m tests.engines.real.environments
+	$(BIN)/pytest -v -m engines tests/engines/real
 
 # Sixty kills of a training run and some, each resumed and compared with a run nothing stopped.
 torture: export OMP_NUM_THREADS = 1

@@ -113,4 +113,6 @@ def _pip(python: Path, *words: str) -> None:
 
 if __name__ == "__main__":
     for each in sys.argv[1:] or ENVIRONMENTS:
-        sys.stdout.write(f"{each}: {python_of(each)}\n")
+        sys.stdout.write(f"{ENVIRONMENTS[each].engine}, with {TORCH}: made where it is not there yet ...\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"  {python_of(each)}\n")
