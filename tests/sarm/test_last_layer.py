@@ -52,6 +52,9 @@ def test_states_equal_those_of_the_whole_layer(model_type: str) -> None:
         found = trunk.states_at(IDS, mask, positions)
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
     assert tokens == [27, 3] * len(CASES)
+    # padding on the right needs no mask: no token looks there
+    expected = trunk(IDS, RIGHT)[torch.arange(3), LENGTHS - 1]
+    torch.testing.assert_close(trunk.states_at(IDS, None, LENGTHS - 1), expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -66,6 +69,7 @@ def test_other_models_compute_the_whole_layer(model_type: str) -> None:
     trunk, (mask, positions) = make_trunk(model_type), CASES["right"]
     expected = trunk(IDS, mask)[torch.arange(3), positions]
     assert torch.equal(trunk.states_at(IDS, mask, positions), expected)
+    torch.testing.assert_close(trunk.states_at(IDS, None, positions), expected, atol=2e-6, rtol=0)
 
 
 def test_rows_of_one_token() -> None:

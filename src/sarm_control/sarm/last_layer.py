@@ -53,7 +53,9 @@ def prepare(model: "PreTrainedModel", last: nn.Module) -> None:
         last.register_forward_pre_hook(_narrow, with_kwargs=True)
 
 
-def states_at(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+def states_at(
+    trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor
+) -> Tensor:
     """The states of `trunk(input_ids, attention_mask)` at `positions` [B], as [B, D]; without gradients.
 
     A trunk whose last layer was not prepared computes all of them.
@@ -96,13 +98,14 @@ def _narrowed(kwargs: Mapping[str, Any], states: Tensor, positions: Tensor) -> d
 
 
 def _seen(states: Tensor, positions: Tensor) -> Tensor | None:
-    """What a causal layer lets positions see in rows without padding, [B, 1, 1, T]; None is everything."""
+    """What a causal layer lets positions see without padding on the left, [B, 1, 1, T]; None: everything."""
     places = torch.arange(states.shape[1], device=states.device)
     seen = places <= positions.to(states.device)[:, None]
     return None if bool(seen.all()) else seen[:, None, None]
 
 
 def _at(values: Tensor, positions: Tensor) -> Tensor:
-    """[B, T, ...] and positions [B] to [B, ...]."""
+    """[B, T, ...], or [1, T, ...] for all rows, and positions [B] to [B, ...]."""
+    values = values.expand(len(positions), *values.shape[1:])
     rows = torch.arange(len(positions), device=values.device)
     return values[rows, positions.to(values.device)]

@@ -260,7 +260,8 @@ class RewardModel:
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, self.template.pad_id, side=side, device=self.device)
                 ends = end_positions(batch, self.template.end_of_turn_id)
-                pooled[rows] = self.trunk.states_at(*batch, ends).float().cpu()
+                mask = None if side == "right" else batch.attention_mask
+                pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()
                 advance(len(rows))
         return pooled
 

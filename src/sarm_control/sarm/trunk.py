@@ -96,16 +96,21 @@ class Trunk(nn.Module):
         """Where token ids have to be."""
         return next(self.model.get_input_embeddings().parameters()).device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """[B, T] ids and mask (1 = token, 0 = padding on either side) to [B, T, D] states."""
-        positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
-        output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
-        )
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """[B, T] ids and mask (1 = token, 0 = padding on either side) to [B, T, D] states.
+
+        Without a mask there is no padding, or it is on the right: no token looks there, so the states of
+        all tokens are right, and attention need not read a mask.
+        """
+        masked: dict[str, Tensor] = {}
+        if attention_mask is not None:
+            positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+            masked = {"attention_mask": attention_mask, "position_ids": positions}
+        output = self.model(input_ids=input_ids, use_cache=False, **masked)
         states: Tensor = output.last_hidden_state
         return states
 
-    def states_at(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+    def states_at(self, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
         """What `forward` gives at one position of each row, [B] to [B, D], without gradients.
 
         The last layer is computed there alone where transformers' layers of this type allow it.

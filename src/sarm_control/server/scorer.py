@@ -23,7 +23,7 @@ from sarm_control.server.metrics import Metrics
 from sarm_control.server.owner import Owner, Paid
 
 # On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
-_BATCH_TOKENS_CPU = 1024
+_BATCH_TOKENS_CPU = 2048
 _BATCH_TOKENS_GPU = 32768
 
 
