@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +23,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = [completion("yes")]
+        self.pause = 0.0
         self.seen: list[tuple[str, dict[str, str], dict[str, object]]] = []
 
     @property
@@ -38,6 +41,11 @@ class Handler(BaseHTTPRequestHandler):
         if len(self.server.script) > 1:
             del self.server.script[0]
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        time.sleep(self.server.pause)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._answer(status, headers, data)
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
         self.send_response(status)
         for name, value in {**headers, "content-length": str(len(data))}.items():
             self.send_header(name, value)
@@ -121,6 +129,16 @@ def test_an_endpoint_that_stays_busy_is_given_up(endpoint, server, waits):
     assert len(server.seen) == 6
     assert len(waits) == 5
     assert "goes on where it stopped" in raised.value.hint
+
+
+def test_a_slow_endpoint_says_that_waiting_longer_may_help(server, waits):
+    server.pause = 0.3
+    endpoint = Endpoint(server.url, "small", attempts=2, timeout=0.05, sleep=waits.append)
+    with pytest.raises(DataError, match="did not answer in 2 attempts: ReadTimeout") as raised:
+        endpoint.ask("?")
+    assert "--timeout" in raised.value.hint
+    endpoint.timeout = 30.0
+    assert endpoint.ask("?") == "yes"
 
 
 def test_no_server_at_all_is_an_error_of_one_line(waits):

@@ -49,6 +49,13 @@ def label(
         ),
     ] = None,
     label_model: Annotated[str | None, Parameter(help="The model that the endpoint serves.")] = None,
+    timeout: Annotated[
+        float,
+        Parameter(
+            validator=validators.Number(gt=0),
+            help="Seconds to wait for one reply; a model on a CPU may need minutes.",
+        ),
+    ] = 120.0,
     price_in: Annotated[Price, Parameter(help="Price of a million prompt tokens, to count the cost.")] = 0.0,
     price_out: Annotated[Price, Parameter(help="Price of a million completion tokens.")] = 0.0,
     seed: Annotated[int, Parameter(help="Of what is drawn.")] = 0,
@@ -75,7 +82,7 @@ def label(
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens)
     source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
     called = _called(features, source.scored_rows.scored.fingerprint)
-    replies = _replies(endpoint, label_model, out)
+    replies = _replies(endpoint, label_model, out, timeout)
     corpus = Corpus(source.scored_rows)
     with progress("Labelling", len(called)) as advance:
         labels = []
@@ -95,13 +102,14 @@ def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
     return [one for name in sorted(lists) for one in lists[name]]
 
 
-def _replies(endpoint: str | None, label_model: str | None, out: Path) -> "Replies | None":
+def _replies(endpoint: str | None, label_model: str | None, out: Path, timeout: float) -> "Replies | None":
     if endpoint is None or label_model is None:
         return None
     from sarm_control.discovery.endpoint import Endpoint
     from sarm_control.discovery.replies import Replies
 
-    return Replies(Endpoint(endpoint, label_model), out.with_name(f"{out.name}.replies.jsonl"))
+    asked = Endpoint(endpoint, label_model, timeout=timeout)
+    return Replies(asked, out.with_name(f"{out.name}.replies.jsonl"))
 
 
 def _label(

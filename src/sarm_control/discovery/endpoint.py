@@ -88,9 +88,10 @@ class Endpoint:
                 self.usage.add(reply.get("usage"))
                 return _text_of(reply, self.url)
             busy = reply
+        slow = "; a slow server wants a larger --timeout" if busy.reason.startswith("ReadTimeout") else ""
         raise DataError(
             f"{self.url} did not answer in {self.attempts} attempts: {busy.reason}",
-            hint="run the command again: it goes on where it stopped",
+            hint=f"run the command again: it goes on where it stopped{slow}",
         )
 
     def _pause(self, attempt: int, busy: "_Busy") -> float:
