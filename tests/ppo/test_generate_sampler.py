@@ -178,3 +178,9 @@ def test_a_model_without_a_static_cache_is_refused() -> None:
     policy.causal._can_compile_fullgraph = False
     with pytest.raises(ConfigError, match="LlamaForCausalLM cannot decode with a static cache"):
         answers(policy)
+
+
+def test_float32_weights_that_compute_in_bfloat16_are_refused() -> None:
+    policy = Policy(tiny_model(), template(), reference=tiny_model(), autocast=True)
+    with pytest.raises(ConfigError, match="generate cannot decode float32 weights in bfloat16"):
+        answers(policy)

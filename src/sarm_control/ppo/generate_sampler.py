@@ -52,9 +52,9 @@ class GenerateSampler:
         """See `Sampler`.
 
         Raises:
-            ConfigError: the model has no `generate`, or cannot decode with a static cache.
+            ConfigError: see `check_decodes`.
         """
-        _check(policy.causal)
+        check_decodes(policy)
         answers: list[tuple[int, ...]] = []
         logprobs: list[tuple[float, ...]] = []
         with policy.rounded_weights(), policy.half_precision():
@@ -83,6 +83,26 @@ class GenerateSampler:
                 synced_gpus=False,  # of several processes each decodes its own rows
             )
         return found[:, width:].tolist(), torch.stack(drawer.logprobs, dim=1).tolist()
+
+
+def check_decodes(policy: Policy) -> None:
+    """Refuses a policy that cannot be decoded with a static cache.
+
+    Raises:
+        ConfigError: an architecture without one; or float32 weights that compute in bfloat16, whose keys and
+            values are of two types, where the cache has one.
+    """
+    model = policy.causal
+    if not hasattr(model, "generate") or not getattr(model, "_can_compile_fullgraph", False):
+        raise ConfigError(
+            f"{type(model).__name__} cannot decode with a static cache of transformers",
+            hint="leave training.sampler at ours",
+        )
+    if policy.autocast and policy.reference is not None:
+        raise ConfigError(
+            "training.sampler: generate cannot decode float32 weights in bfloat16",
+            hint="leave training.sampler at ours, train adapters (policy.lora), or say policy.dtype: float32",
+        )
 
 
 class _Drawer:
@@ -138,11 +158,3 @@ def _batches(request: SampleRequest, most: int) -> Iterator[_Batch]:
         # filled up with the last row, which ends when its like ends
         filled = [*rows, *[rows[-1]] * (min(most, len(prompts)) - len(rows))]
         yield _Batch(rows, [prompts[row] for row in filled], uniforms[filled])
-
-
-def _check(model: Any) -> None:
-    if not hasattr(model, "generate") or not getattr(model, "_can_compile_fullgraph", False):
-        raise ConfigError(
-            f"{type(model).__name__} cannot decode with a static cache of transformers",
-            hint="leave training.sampler at ours",
-        )

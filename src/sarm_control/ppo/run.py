@@ -13,7 +13,7 @@ from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.critic_model import attach_critic
 from sarm_control.ppo.demonstrations import human_buffer
 from sarm_control.ppo.evaluate import Gold
-from sarm_control.ppo.generate_sampler import GenerateSampler
+from sarm_control.ppo.generate_sampler import GenerateSampler, check_decodes
 from sarm_control.ppo.identity import weights_digest
 from sarm_control.ppo.observe import Tell, build_observer, tell_nobody
 from sarm_control.ppo.plan import training_rows
@@ -24,6 +24,7 @@ from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import OURS, encode_prompts
 from sarm_control.ppo.run_folder import RunFolder, Start
 from sarm_control.ppo.run_steps import RunSteps
+from sarm_control.ppo.sampling import Sampler
 from sarm_control.ppo.trainer import Trainer
 from sarm_control.sarm.reward_model import RewardModel
 
@@ -141,7 +142,10 @@ def build_trainer(
         seed=config.training.seed,
         processes=processes,
     )
-    sampler = GenerateSampler(longest) if config.training.sampler == "generate" else OURS
+    sampler: Sampler = OURS
+    if config.training.sampler == "generate":
+        check_decodes(policy)
+        sampler = GenerateSampler(longest)
     return Trainer(policy, reward, prompts, config.training, sampler=sampler, processes=processes)
 
 
