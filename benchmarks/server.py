@@ -4,7 +4,7 @@
 every conversation is another one, and the cache is off. Requests are made before and answers looked at after,
 because the clients share the server's processors. Each answer is held against `RewardModel.score` in this
 process, within 1e-6. The same server with one request a forward pass
-(`--batch-answers 1`) takes turns with it, a twentieth of the requests each, and the ratio is the median
+(`--batch-answers 1`) takes turns with it, a fifth of the requests each, and the ratio is the median
 of the pairs. Then all requests go through one server, whose memory is read before and after.
 
     python benchmarks/server.py [--requests 20000] [--clients 64] [--json benchmarks/results/server.json]
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-PAIRS = 3
+PAIRS = 5
 TOLERANCE = 1e-6
 WARM_UP = 256
 
@@ -251,7 +251,7 @@ def timed(one: Served, jobs: Sequence[Job], clients: int) -> dict[str, Any]:
 
 def compare(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
     """Batches across requests against one request a forward pass, in turn."""
-    share = max(WARM_UP, len(jobs) // 20)
+    share = max(WARM_UP, len(jobs) // 5)
     pairs = []
     with server() as batched, server("--batch-answers", "1") as single:
         for one in (batched, single):
