@@ -55,4 +55,7 @@ def _config_json(config: SarmConfig, trunk: Trunk) -> str:
     settled["architectures"] = [f"{model_type.split('_')[0].capitalize()}SARM"]
     settled["sarm_param"] = config.sarm_param()
     settled["sarm_control_format"] = FORMAT_VERSION
+    # transformers heeds it in a configuration it reads and leaves it out of those it writes.
+    if "attn_implementation" in config.trunk:
+        settled["attn_implementation"] = config.trunk["attn_implementation"]
     return json.dumps(settled, indent=2, sort_keys=True) + "\n"
