@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sarm_control.conversation.template import ChatTemplate, Rendered
-from sarm_control.conversation.types import Message, Prompt
+from sarm_control.conversation.types import Message, Prompt, as_messages
 from sarm_control.errors import DataError, ModelError
 
 _PROBE = "probe"
@@ -80,7 +80,9 @@ class TemplatedText:
         Raises:
             DataError: the prompt is templated for another model.
         """
-        text = prompt if isinstance(prompt, str) else self.template.words(prompt, generation=True)
+        text = (
+            prompt if isinstance(prompt, str) else self.template.words(as_messages(prompt), generation=True)
+        )
         opened = self._without_opening(text)
         if self._last_header(opened) is None:
             return self._plain(opened + response, opened)

@@ -179,7 +179,7 @@ def _blocks(weights: Tensor) -> Tensor:
     """[N, V] to [N, V / 256 rounded up, 256]: float64 sums over a whole vocabulary are slow on a CPU."""
     missing = -weights.shape[-1] % _BLOCK
     padded = nn.functional.pad(weights, (0, missing)) if missing else weights
-    return padded.unflatten(-1, (-1, _BLOCK))
+    return padded.view(len(weights), -1, _BLOCK)
 
 
 def uniforms_of(request: SampleRequest) -> Tensor:
