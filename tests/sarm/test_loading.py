@@ -25,6 +25,21 @@ def test_round_trip_is_equal_to_the_bit(tmp_path: Path, tiny_sarm: RewardModel) 
     assert again.fingerprint == tiny_sarm.fingerprint
 
 
+def test_rewards_do_not_depend_on_where_a_file_keeps_its_weights(
+    tmp_path: Path, tiny_sarm: RewardModel
+) -> None:
+    folder = tiny_sarm.save_pretrained(tmp_path / "sarm")
+    stored, rewards = load_file(folder / "model.safetensors"), set()
+    # The header's length decides where the tensors begin, in steps of 8 bytes.
+    for length in range(0, 64, 8):
+        save_file(stored, folder / "model.safetensors", metadata={"note": "x" * length})
+        again = RewardModel.from_pretrained(folder)
+        weights = (*again.trunk.model.parameters(), *again.autoencoder.parameters())
+        assert all(weight.data_ptr() % 64 == 0 for weight in weights)
+        rewards.add(again.score(["why ?", "how ?"], ["no .", "sure ."]).rewards.tobytes())
+    assert rewards == {tiny_sarm.score(["why ?", "how ?"], ["no .", "sure ."]).rewards.tobytes()}
+
+
 def test_saving_onto_an_existing_folder_is_refused(tiny_sarm: RewardModel, tiny_sarm_folder: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         tiny_sarm.save_pretrained(tiny_sarm_folder)

@@ -35,6 +35,7 @@ from sarm_control.ppo.lora import (
 )
 from sarm_control.ppo.sharding import Sharding, parted_like, whole_tensor
 from sarm_control.ppo.token_batch import TokenBatch, TokenStats, token_batch
+from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.precision import rounded_factors
 from sarm_control.sarm.trunk import quiet_transformers
 from sarm_control.seeds import derive_seed
@@ -325,7 +326,7 @@ def _load_causal(name: str, dtype: torch.dtype, local_files_only: bool) -> "PreT
             trust_remote_code=False,
             use_safetensors=True,
         )
-    return model
+    return with_own_memory(model)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokenizer
 from sarm_control.errors import ModelError
+from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
 from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
 from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
@@ -308,7 +309,7 @@ def _autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_s
         autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
     weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
     autoencoder.load_state_dict(weights, assign=True)
-    return autoencoder
+    return with_own_memory(autoencoder)
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sarm_control.errors import ModelError
 from sarm_control.sarm import last_layer
+from sarm_control.sarm.aligned import with_own_memory
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -181,7 +182,7 @@ def load_trunk(
         )
     if device not in (None, "auto"):
         model = model.to(device)
-    return Trunk(model)
+    return Trunk(with_own_memory(model))
 
 
 @contextlib.contextmanager
