@@ -132,10 +132,13 @@ def test_bfloat16_keeps_adapters_in_float32_and_its_two_passes_agree_to_the_bit(
     assert policy.causal.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("stored", "half"), [("float32", False), ("bfloat16", True), ("float16", True)])
-def test_auto_computes_in_half_precision_where_the_checkpoint_is_stored_in_it(
-    tiny_policy_folder: Path, tmp_path: Path, stored: str, half: bool
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_auto_computes_in_half_precision_where_the_checkpoint_and_the_processor_do(
+    tiny_policy_folder: Path, tmp_path: Path, stored: str, units: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sarm_control.ppo.policy.has_bfloat16", lambda _: units)
+    half = units and stored != "float32"
     folder = tmp_path / stored
     shutil.copytree(tiny_policy_folder, folder)
     LlamaForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
@@ -193,6 +196,32 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
     torch.testing.assert_close(shares, torch.softmax(logits[0] / 2.0, dim=0), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_the_sampler_says_how_it_drew_where_bfloat16_rounds_otherwise(
+    tiny_policy_folder: Path, half: bool
+) -> None:
+    dtype = "bfloat16" if half else "float32"
+    policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype=dtype))
+    rollout = sample_answers(
+        policy,
+        [PromptRow(str(i), ids, f"p:{i}") for i, ids in enumerate(PROMPT_IDS)],
+        answers_per_prompt=3,
+        max_new_tokens=8,
+        temperature=0.7,
+        seed=0,
+        purpose=("test",),
+    )
+    if not half:
+        assert rollout.sampler_logprobs is None
+        return
+    assert rollout.sampler_logprobs is not None
+    said = torch.tensor([value for row in rollout.sampler_logprobs for value in row])
+    batch = policy.batch([row.ids for row in rollout.prompts], rollout.answers)
+    trained = policy.answer_stats(batch, 0.7).logprobs.detach()
+    assert (said - trained).abs().mean() < 0.02
+    assert (said - trained).abs().max() > 0
+
+
 @pytest.mark.parametrize("vocabulary", [3, 256, 257, 1000])
 def test_a_draw_in_two_steps_inverts_the_distribution_function(vocabulary: int) -> None:
     logits = 3 * torch.randn(500, vocabulary, generator=torch.Generator().manual_seed(0))
@@ -205,8 +234,27 @@ def test_a_draw_in_two_steps_inverts_the_distribution_function(vocabulary: int) 
     assert torch.equal(draw(logits, 1.0, uniforms), expected)
 
 
-def test_decoding_leaves_weights_and_attention_as_they_were() -> None:
-    policy = tiny_policy()
+def test_decoding_merges_adapters_for_the_policy_and_leaves_them_out_for_its_reference(
+    lora_policy: Policy,
+) -> None:
+    policy = lora_policy
+    ids = policy.batch(PROMPT_IDS, ANSWERS).input_ids
+
+    def states(*, reference: bool) -> torch.Tensor:
+        return policy.states(reference=reference, input_ids=ids, use_cache=False).last_hidden_state.detach()
+
+    trained, frozen = states(reference=False), states(reference=True)
+    assert not torch.allclose(trained, frozen, atol=1e-2)
+    with policy.decoding():
+        assert torch.allclose(states(reference=False), trained, atol=1e-5)
+    with policy.decoding(reference=True):
+        assert torch.allclose(states(reference=True), frozen, atol=1e-5)
+    assert torch.equal(states(reference=False), trained)
+    assert torch.equal(states(reference=True), frozen)
+
+
+def test_decoding_leaves_weights_and_attention_as_they_were(lora_policy: Policy) -> None:
+    policy = lora_policy
     policy.model.set_attn_implementation("eager")
     before = {name: weight.clone() for name, weight in policy.model.named_parameters()}
     with policy.decoding():

@@ -114,8 +114,8 @@ class PolicyConfig(_Section):
     """Adapters; `null` trains every weight."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision, else float32.
-    Log-probabilities, losses and rewards are float32 in any case."""
+    """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision where the
+    processor has units for it, else float32. Log-probabilities, losses and rewards are float32 always."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sarm_control.errors import ConfigError
 from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.sampling import SampleRequest, Samples, draw, left_padded, uniforms_of
+from sarm_control.ppo.sampling import SampleRequest, Samples, draw, left_padded, logprobs_of, uniforms_of
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -117,10 +117,9 @@ class _Drawer:
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[N, T + step] ids and [N, V] logits to [N, V] scores, 0 for the token drawn and else -inf."""
         step = input_ids.shape[1] - self.width
-        tokens = draw(scores, self.temperature, self.uniforms[:, step])[:, None]
-        scaled = scores.float() / self.temperature
-        self.logprobs.append((scaled.gather(1, tokens)[:, 0] - scaled.logsumexp(dim=-1)).clamp(max=0.0))
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0.0)
+        tokens = draw(scores, self.temperature, self.uniforms[:, step])
+        self.logprobs.append(logprobs_of(tokens, scores, self.temperature))
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
 def _plain(request: SampleRequest, longest: int) -> "GenerationConfig":

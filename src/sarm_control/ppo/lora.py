@@ -101,6 +101,32 @@ def few_rows(model: Any) -> Iterator[None]:
             layer.few_rows = False
 
 
+@contextlib.contextmanager
+def merged_adapters(model: Any) -> Iterator[None]:
+    """The adapter in use added to the weights it adapts, and taken back to the bit afterwards.
+
+    For passes without gradients. Costs one product of the adapter's rank, and the memory of the weights.
+    """
+    layers = [layer for layer in _adapter_layers(model) if _mergeable(layer)]
+    kept = [
+        (layer.base_layer.weight, layer.base_layer.weight.data, layer._disable_adapters) for layer in layers
+    ]
+    try:
+        for layer, (weight, data, _) in zip(layers, kept, strict=True):
+            weight.data = data + layer.get_delta_weight(layer.active_adapters[0]).to(data.dtype)
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, (weight, data, disabled) in zip(layers, kept, strict=True):
+            weight.data, layer._disable_adapters = data, disabled
+
+
+def _mergeable(layer: Any) -> bool:
+    active = [name for name in layer.active_adapters if name in getattr(layer, "lora_A", ())]
+    plain = isinstance(layer.base_layer, torch.nn.Linear)
+    return plain and len(active) == 1 and not (layer.disable_adapters or layer.merged)
+
+
 def _adapter_layers(model: Any) -> list[Any]:
     return [part for part in model.modules() if hasattr(part, "_disable_adapters")]
 

@@ -29,6 +29,7 @@ from sarm_control.ppo.lora import (
     active_adapter,
     add_adapters,
     few_rows,
+    merged_adapters,
     merged_weights,
     recompute_layers,
     save_adapter,
@@ -36,7 +37,7 @@ from sarm_control.ppo.lora import (
 from sarm_control.ppo.sharding import Sharding, parted_like, whole_tensor
 from sarm_control.ppo.token_batch import TokenBatch, TokenStats, token_batch
 from sarm_control.sarm.aligned import with_own_memory
-from sarm_control.sarm.precision import rounded_factors
+from sarm_control.sarm.precision import has_bfloat16, rounded_factors
 from sarm_control.sarm.trunk import quiet_transformers
 from sarm_control.seeds import derive_seed
 
@@ -96,12 +97,13 @@ class Policy:
         """
         place = str(model_folder(config.model, "policy") or config.model)
         template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
-        full, half = config.lora is None, _computes_in_half(config, place, local_files_only)
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32
         base = _load_causal(place, dtype, local_files_only)
         # An adapter records its base: the name that was asked for, not where the package lies.
         base.name_or_path = base.config.name_or_path = config.model
-        base.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+        base.to(target)  # type: ignore[arg-type]
         # Measured for SmolLM2-135M on a CPU: plain attention trains 1.3 times as fast as the fused one.
         fused = base.device.type != "cpu" and base._supports_sdpa
         base.set_attn_implementation("sdpa" if fused else "eager")
@@ -258,9 +260,18 @@ class Policy:
                 part.weight.data = weight
 
     @contextlib.contextmanager
-    def decoding(self) -> Iterator[None]:
-        """For passes of one token a row: as `rounded_weights`, with other kernels that few rows suit."""
-        with self.rounded_weights(), _fused_attention(self._models()), few_rows(self.causal):
+    def decoding(self, *, reference: bool = False) -> Iterator[None]:
+        """For passes of one token a row: as `rounded_weights`, with other kernels that few rows suit.
+
+        Float32 adapters are merged into float32 weights, which saves two products of a few rows in every
+        layer; a bfloat16 sum would round them away. Layers in parts are left as they are.
+
+        Args:
+            reference: the passes are the reference's.
+        """
+        merged = not (reference or self.autocast or self.sharding)
+        adapters = merged_adapters(self.causal) if merged else few_rows(self.causal)
+        with self.rounded_weights(), _fused_attention(self._models()), adapters:
             yield
 
     def _models(self) -> list[Any]:
@@ -303,8 +314,8 @@ def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
             model.set_attn_implementation(kind)
 
 
-def _computes_in_half(config: PolicyConfig, place: str, local_files_only: bool) -> bool:
-    if config.dtype != "auto":
+def _computes_in_half(config: PolicyConfig, place: str, local_files_only: bool, device: torch.device) -> bool:
+    if config.dtype != "auto" or not has_bfloat16(device):
         return config.dtype == "bfloat16"
     from transformers import AutoConfig
 

@@ -59,6 +59,7 @@ def run_training(
         SarmError: a model, file or setting that cannot be used; a reward that is no number.
     """
     folder = start.folder
+    config = config.model_copy(update={"policy": folder.settled(config.policy)})
     trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
     assert isinstance(trainer.reward, SarmReward)
     digests = _digests(trainer.policy, trainer.reward.model)
@@ -81,7 +82,8 @@ def run_training(
 
 def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
     reward = weights_digest(model.trunk, model.autoencoder)
-    return {"policy.model": weights_digest(policy.model), "reward.model": reward}
+    dtype = "bfloat16" if policy.autocast else "float32"
+    return {"policy.model": weights_digest(policy.model), "policy.dtype": dtype, "reward.model": reward}
 
 
 def _saved(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:

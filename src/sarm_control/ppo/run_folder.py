@@ -22,7 +22,7 @@ from sarm_control.files import (
     write_text,
 )
 from sarm_control.ppo import checkpoint
-from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.config import PolicyConfig, RunConfig
 from sarm_control.ppo.config_errors import load_config
 from sarm_control.ppo.run_rows import append_rows, check_rows, cut_back, sync, uninterrupted
 from sarm_control.ppo.yaml_config import dump_yaml
@@ -111,11 +111,17 @@ class RunFolder:
         shutil.rmtree(self.path)
         return True
 
+    def settled(self, policy: PolicyConfig) -> PolicyConfig:
+        """The settings with the type that the run was started in, which `auto` may not be on this machine."""
+        dtype = _read_manifest(self.path / _MANIFEST).get("models", {}).get("policy.dtype", policy.dtype)
+        return policy.model_copy(update={"dtype": dtype})
+
     def same_models(self, digests: Mapping[str, str]) -> None:
         """Notes which weights the run was started with, or refuses to go on with others.
 
         Args:
-            digests: `policy.model` and `reward.model` -> what `weights_digest` says of them.
+            digests: `policy.model` and `reward.model` -> what `weights_digest` says of them; `policy.dtype`
+                -> the type the policy computes in.
 
         Raises:
             TrainingError: naming the key whose model was replaced.

@@ -77,19 +77,26 @@ class CachedSampler:
     reference: bool = False
 
     def sample(self, policy: Policy, request: SampleRequest) -> Samples:
-        """See `Sampler`; its log-probabilities are those of the training pass, so it gives none."""
-        repeats, answers, uniforms = request.answers_per_prompt, [], uniforms_of(request)
+        """See `Sampler`; gives log-probabilities where bfloat16 rounds differently than in the training pass.
+
+        In float32 they are those of the training pass, within rounding.
+        """
+        repeats, uniforms = request.answers_per_prompt, uniforms_of(request)
+        answers: list[tuple[int, ...]] = []
+        said: list[tuple[float, ...]] = []
         group = max(1, self.batch_answers // repeats)
         for start in range(0, len(request.prompts), group):
             prompts = request.prompts[start : start + group]
             rows = slice(start * repeats, (start + len(prompts)) * repeats)
-            with policy.decoding():
-                answers += self._decode(policy, prompts, uniforms[rows], request)
-        return Samples(tuple(answers))
+            with policy.decoding(reference=self.reference):
+                found = self._decode(policy, prompts, uniforms[rows], request)
+            answers += found.answers
+            said += found.logprobs or ()
+        return Samples(tuple(answers), tuple(said) or None)
 
     def _decode(
         self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, request: SampleRequest
-    ) -> list[tuple[int, ...]]:
+    ) -> Samples:
         """Answers row by row; `uniforms` is [rows, max_new_tokens]."""
         from transformers import DynamicCache
 
@@ -102,12 +109,17 @@ class CachedSampler:
         mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
 
         answers: list[list[int]] = [[] for _ in range(len(uniforms))]
+        logprobs: list[list[float]] = [[] for _ in range(len(uniforms))]
         active = torch.arange(len(uniforms))
         for step in range(uniforms.shape[1]):
             logits = policy.logits(hidden, reference=reference)
             tokens = draw(logits, request.temperature, uniforms[active, step])
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 answers[row].append(token)
+            if policy.autocast:
+                values = logprobs_of(tokens, logits, request.temperature)
+                for row, value in zip(active.tolist(), values.tolist(), strict=True):
+                    logprobs[row].append(value)
             going = (tokens != request.end).cpu()
             if step + 1 == uniforms.shape[1] or not going.any():
                 break
@@ -125,7 +137,8 @@ class CachedSampler:
                 use_cache=True,
             )
             hidden = output.last_hidden_state[:, -1]
-        return [tuple(answer) for answer in answers]
+        found = tuple(tuple(values) for values in logprobs) if policy.autocast else None
+        return Samples(tuple(tuple(answer) for answer in answers), found)
 
 
 def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
@@ -173,6 +186,12 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
     token = block * _BLOCK + torch.searchsorted(inside, points - before, right=True).clamp(max=_BLOCK - 1)
     return token[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def logprobs_of(tokens: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """[N] log-probabilities of [N] tokens in `softmax(logits / temperature)`, at most 0."""
+    scaled = logits.float() / temperature
+    return (scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(dim=-1)).clamp(max=0.0)
 
 
 def _blocks(weights: Tensor) -> Tensor:
