@@ -49,7 +49,11 @@ types: $(VENV)/.installed
 real: $(VENV)/.installed
 	$(BIN)/python scripts/real_text.py
 
+NEEDED = import sys; sys.version_info < (3, 11) and sys.exit("needs Python 3.11 or newer, and $(PYTHON) is " \
+	+ "%d.%d: make PYTHON=python3.12 names another" % sys.version_info[:2])
+
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDED)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade "pip>=25.1"
 	@# torch goes first and alone, so that no other package's range picks another build of it.

@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -38,7 +39,8 @@ def main() -> None:
 
     found = summary(runs, discoveries)
     print(text(found))
-    options.out.write_text(json.dumps({"machine": machine(), **found, "runs": runs}, indent=1) + "\n")
+    values = {"machine": machine(), "made_by": made_by(options.worlds), **found, "runs": runs}
+    options.out.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -101,7 +103,8 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     from sarm_control.control import Controls
     from sarm_control.discovery.discover import discover
-    from sarm_control.lab.arms import controlled, random_controls, variants
+    from sarm_control.files import sha256_file
+    from sarm_control.lab.arms import controlled, random_controls, random_match, variants
     from sarm_control.lab.study import run_row, shipped_audit
     from sarm_control.lab.trial import lab_training, run_trial
     from sarm_control.lab.world import World
@@ -119,7 +122,10 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     }
     controls = arms[task["arm"]]
     trial = run_trial(world, model, controls, lab_training(task["seed"], steps=task["steps"]))
-    return {**task, "world_seed": world.seed, "latents": list(controls.latents()), **run_row(trial)}
+    row = {**task, "world_seed": world.seed, "latents": list(controls.latents()), **run_row(trial)}
+    if task["arm"] == "random":
+        row["match"] = random_match(harms, pairs, seed=task["seed"])._asdict()
+    return {**row, "commit": commit(), "world_sha256": sha256_file(world.path / "world.json")}
 
 
 def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
@@ -151,6 +157,38 @@ def machine() -> str:
     import torch
 
     return f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}, one thread a run"
+
+
+def made_by(worlds: list[Path]) -> dict[str, Any]:
+    """Versions, commit and worlds of the discovery and of these tables; a run's row says its own.
+
+    Rows of a `--runs` file that an older version wrote say nothing about theirs.
+    """
+    from sarm_control.files import manifest, sha256_file
+
+    record = manifest("lab_study", config={})
+    return {
+        "commit": commit(),
+        "versions": record["versions"],
+        "python": record["python"],
+        "worlds": {str(world): sha256_file(world / "world.json") for world in worlds},
+    }
+
+
+def commit() -> str | None:
+    """The commit of this file's checkout, `+` behind it where files differ; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 if __name__ == "__main__":

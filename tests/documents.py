@@ -7,13 +7,15 @@ What the word behind a fence's backticks makes of a block:
 - `python`: executed; the blocks of a document share one namespace.
 - `yaml`: a run file or a file of controls, read by the loader of `sarm train`.
 - `json`: one value, or one a line.
-- `shell`, `py`: lines and code for other programs; only their own documents know whether they are right.
+- `py`: code for other programs; it has to compile.
+- `shell`: lines for other programs; only their own documents know whether they are right.
 - `text`: right behind a command or python block, what that prints (stdout and stderr together), where
   `...` stands for anything. Anywhere else it is an error: nobody would check it.
 
 A comment on the line before a fence changes that:
 
 - `<!-- not run: REASON -->`: commands are parsed (an unknown option fails) and the imports of Python tried.
+- `<!-- minutes: REASON -->`: the same, except in `make slow`, where the block is run.
 - `<!-- run with: [COMMAND] OPTIONS -->`: more options for the block's `sarm` commands (of one name).
 - `<!-- file: NAME -->`: the block is written to NAME, for the commands that follow.
 - `<!-- exits with: N -->`: every `sarm` command of the block has to end with N.
@@ -26,6 +28,7 @@ import contextlib
 import dataclasses
 import doctest
 import io
+import itertools
 import json
 import re
 import shlex
@@ -46,9 +49,9 @@ from sarm_control.errors import SarmError
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = "docs/results/"
 COMMANDS = ("", "sh", "bash", "console")
-FOREIGN = ("shell", "py")
+FOREIGN = "shell"
 LAUNCHERS = ("accelerate", "torchrun")
-MARKERS = ("not run", "run with", "file", "exits with")
+MARKERS = ("not run", "minutes", "run with", "file", "exits with")
 RUN_SECTIONS = {"policy", "data", "training", "checkpoints", "evaluation"}
 QUIET = {"--quiet", "-q"}
 ANYWHERE = {"--help", "--version", *QUIET}
@@ -79,8 +82,9 @@ class Ran(NamedTuple):
 
 
 def documents() -> list[Path]:
-    """README, CONTRIBUTING and everything under docs/."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """README, CONTRIBUTING, everything under docs/ and what the examples say of themselves."""
+    folders = (sorted((ROOT / name).rglob("*.md")) for name in ("docs", "examples"))
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *itertools.chain(*folders)]
 
 
 def short(path: Path) -> str:
@@ -163,10 +167,11 @@ def links_of(text: str) -> list[str]:
 
 
 class Document:
-    """One document and the folder its blocks run in."""
+    """One document and the folder its blocks run in; `minutes`: also blocks that take so long."""
 
-    def __init__(self, text: str, where: str, folder: Path) -> None:
+    def __init__(self, text: str, where: str, folder: Path, *, minutes: bool = False) -> None:
         self.blocks = blocks_of(text, where)
+        self.minutes = minutes
         self.record = where.startswith(RECORDS)
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "__main__"}
@@ -194,12 +199,14 @@ class Document:
             _read_yaml(block, self.folder)
         elif block.info == "json":
             _read_json(block)
-        elif block.info not in FOREIGN:
+        elif block.info == "py":
+            _compiled(block)
+        elif block.info != FOREIGN:
             raise block.fail(f'no rule for a block of "{block.info}"')
         return ""
 
     def _commands(self, block: Block) -> str:
-        idle = "not run" in block.markers or self.record
+        idle = self._idle(block)
         if idle and block.expected is not None:
             raise block.fail("a block that is not run has no output to compare")
         commands = _split(block)
@@ -214,10 +221,13 @@ class Document:
                 output.append(_run([*words[1:], *extra(words)], block))
         return "".join(output)
 
+    def _idle(self, block: Block) -> bool:
+        later = "minutes" in block.markers and not self.minutes
+        return "not run" in block.markers or later or self.record
+
     def _python(self, block: Block) -> str:
-        code = "\n" * block.line + block.text
-        tree = ast.parse(code, block.where)
-        if "not run" in block.markers or self.record:
+        tree = _compiled(block)
+        if self._idle(block):
             tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -228,10 +238,20 @@ class Document:
         return printed.getvalue()
 
 
+def _compiled(block: Block) -> ast.Module:
+    try:
+        tree = ast.parse("\n" * block.line + block.text, block.where)
+        compile(tree, block.where, "exec")
+    except SyntaxError as error:
+        raise block.fail(f"no Python: {error}") from error
+    return tree
+
+
 def _split(block: Block) -> list[list[str]]:
     lines = re.sub(r"\\\n\s*", " ", block.text).splitlines()
     try:
-        return [shlex.split(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        words = (re.sub(r"(^|\s+)#.*", "", line) for line in lines)
+        return [shlex.split(line) for line in words if line.strip()]
     except ValueError as error:
         raise block.fail(f"no shell would read this: {error}") from error
 

@@ -4,12 +4,15 @@
 run in the embedded world, offline; without its files these tests fail.
 """
 
+import importlib
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.documents import (
+    ROOT,
     Block,
     Document,
     DocumentError,
@@ -41,6 +44,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @each_document
 def test_every_block_does_what_the_document_says(path: Path, folder: Path) -> None:
     Document(path.read_text(encoding="utf-8"), short(path), folder).run()
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if "<!-- minutes:" in path.read_text()], ids=short
+)
+def test_blocks_of_minutes_do_what_the_document_says(path: Path, folder: Path) -> None:
+    Document(path.read_text(encoding="utf-8"), short(path), folder, minutes=True).run()
 
 
 @each_document
@@ -79,6 +90,24 @@ def test_there_are_documents_and_they_run_commands() -> None:
     assert sum(run.values()) >= 15
 
 
+def tables_of(text: str) -> list[list[str]]:
+    """The Markdown tables, each as its head and its rows sorted; the order of rows is the document's."""
+    tables = [found[0].splitlines() for found in re.finditer(r"(?:^\|.*\n?)+", text, re.MULTILINE)]
+    return [[*lines[:2], *sorted(lines[2:])] for lines in tables]
+
+
+def test_the_tables_of_the_labs_study_are_those_of_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What benchmarks/lab_tables.py prints of benchmarks/results/lab.json."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    printed = importlib.import_module("lab_tables").text(
+        json.loads((ROOT / "benchmarks" / "results" / "lab.json").read_text(encoding="utf-8"))
+    )
+    _, came_out = (ROOT / "docs" / "results" / "lab.md").read_text(encoding="utf-8").split("## What came out")
+    shown, known = tables_of(came_out), tables_of(printed)
+    assert len(shown) == 5
+    assert [table for table in shown if table not in known] == []
+
+
 # --- the runner itself: what is wrong in a document is found ---
 
 
@@ -110,6 +139,13 @@ WRONG = {
     ),
     "no reason": (fenced("sarm verify x.jsonl", "", "not run"), r'"not run:" has to say what'),
     "an empty reason": (fenced("sarm verify x.jsonl", "", "not run:"), r'"not run:" has to say what'),
+    "no reason for minutes": (fenced("sarm verify x.jsonl", "", "minutes:"), r'"minutes:" has to say what'),
+    "an unknown option, not run for its minutes": (
+        fenced("sarm verify x.jsonl --modle m", "", "minutes: a reason"),
+        r"Unknown option: --modle",
+    ),
+    "code for another program that is no Python": (fenced("x = = 1", "py"), r"no Python: invalid syntax"),
+    "Python that is none": (fenced("x = = 1", "python"), r"no Python: invalid syntax"),
     "an unknown marker": (
         fenced("sarm verify x.jsonl", "", "skip: slow"),
         r"marker not understood: skip: slow",
@@ -171,7 +207,9 @@ def test_golden_a_document_without_mistakes_passes(folder: Path) -> None:
             "yaml",
             "file: run.yaml",
         )
-        + fenced("# a comment\nsarm config show \\\n    run.yaml", "", "run with: config show --seed 5")
+        + fenced(
+            "# a comment\nsarm config show \\\n    run.yaml  # another", "", "run with: config show --seed 5"
+        )
         + fenced("policy:\n...\n  steps: 3\n...\n  seed: 5\n...", "text")
         + "\n- in a list:\n\n  ```python\n  x = 2\n  ```\n\n"
         + fenced("print(x + 1)", "python")
@@ -185,6 +223,14 @@ def test_golden_a_document_without_mistakes_passes(folder: Path) -> None:
         + fenced("make test lint\npip install -c constraints.txt '.[rl,build]'\npython benchmarks/scoring.py")
     )
     Document(text, "good.md", folder).run()
+
+
+def test_a_block_of_minutes_runs_only_where_minutes_are_given(folder: Path) -> None:
+    text = fenced("sarm score nowhere.jsonl", "", "minutes: a reason") + fenced("z = undefined", "py")
+    Document(text, "good.md", folder).run()
+    (folder / "again").mkdir()
+    with pytest.raises(DocumentError, match=r"nowhere\.jsonl"):
+        Document(text, "bad.md", folder / "again", minutes=True).run()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,19 @@
 """Golden and metamorphic tests of `sarm demo`, offline, with one step an arm; messages of bad input."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sarm_control.cli import _demo_story as story
 from sarm_control.cli import main
+from sarm_control.control import Controls
+from sarm_control.embedded import world_folder
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -45,6 +53,7 @@ def test_the_numbers_for_machines_are_those_of_the_report(shown):
 @pytest.mark.minutes
 def test_the_same_seed_gives_the_same_numbers(shown):
     folder, _ = shown
+    shutil.copytree(folder / "a", folder / "b")  # an earlier demo, which is replaced
     arguments = ["--steps", "1", "-o", str(folder / "b"), "--json", str(folder / "b.json")]
     assert main(["-q", "demo", *arguments]) == 0
     first, again = (json.loads((folder / f"{name}.json").read_text()) for name in "ab")
@@ -55,7 +64,14 @@ def test_the_same_seed_gives_the_same_numbers(shown):
 
 def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown):
     folder, text = shown
-    marks = ["1  What does", "2  Which latents", "3  Train", "4  Did it work"]
+    marks = [
+        "1  What does",
+        "because a policy",
+        "2  Which latents",
+        "so that a control",
+        "3  Train",
+        "4  Did it work",
+    ]
     marks += ["Did the control work?", "What did it cost?", str(folder / "a" / "report" / "report.html")]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
@@ -63,15 +79,146 @@ def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown):
     assert max(map(len, text.splitlines()[:-1])) <= 120
 
 
-def test_an_earlier_demo_is_replaced_and_anything_else_is_kept(shown, capsys):
-    folder, _ = shown
-    (folder / "notes").mkdir()
-    (folder / "notes" / "keep.txt").write_text("mine")
-    assert main(["demo", "--steps", "1", "-o", str(folder / "notes")]) == 2
-    assert "holds other files than a demo's" in capsys.readouterr().err
-    assert (folder / "notes" / "keep.txt").read_text() == "mine"
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a demo says that is refused before it tells anything."""
+    assert main(["demo", "--steps", "1", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
 
 
-def test_a_folder_that_is_no_world_is_refused(tmp_path, capsys):
-    assert main(["demo", "--lab", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "holds no world" in capsys.readouterr().err
+def test_a_folder_without_the_demos_manifest_is_kept_whatever_its_names(shown, tmp_path, capsys):
+    """Our documents call runs `none` and `controls`, so names say nothing."""
+    kept = tmp_path / "runs" / "controls" / "metrics.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    said = refused(capsys, "-o", str(tmp_path / "runs"))
+    assert f"{tmp_path / 'runs'} holds other files than a demo's" in said
+    assert "choose another folder with -o" in said
+    (tmp_path / "runs" / "manifest.json").write_text('{"command": "train"}')
+    assert "holds other files than a demo's" in refused(capsys, "-o", str(tmp_path / "runs"))
+    assert kept.read_text() == "mine"
+    # A file that somebody put into a demo's folder is kept with it.
+    shutil.copytree(shown[0] / "a", tmp_path / "demo")
+    (tmp_path / "demo" / "notes.txt").write_text("mine")
+    assert "holds other files than a demo's" in refused(capsys, "-o", str(tmp_path / "demo"))
+    assert (tmp_path / "demo" / "none").is_dir()
+
+
+def test_an_argument_that_cannot_be_used_is_told_before_an_earlier_demo_goes(shown, tmp_path, capsys):
+    """The world, the seed, --json and the folder: nothing is deleted for a command that is refused."""
+    folder = tmp_path / "demo"
+    shutil.copytree(shown[0] / "a", folder)
+    (tmp_path / "empty").mkdir()
+    assert "holds no world" in refused(capsys, "-o", str(folder), "--lab", str(tmp_path / "empty"))
+    assert "--json" in refused(capsys, "-o", str(folder), "--json", str(tmp_path))
+    assert f"{tmp_path} is a folder" in refused(capsys, "-o", str(folder), "--json", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in refused(capsys, "-o", str(folder), "--json", str(tmp_path / "file" / "x.json"))
+    assert "--seed" in refused(capsys, "-o", str(folder), "--seed", str(2**63))
+    assert f"{tmp_path / 'file'} is a file" in refused(capsys, "-o", str(tmp_path / "file"))
+    assert sorted(one.name for one in folder.iterdir()) == sorted(
+        ["controls", "demo.json", "manifest.json", "none", "random", "report"]
+    )
+
+
+def test_a_world_that_lacks_files_is_refused_before_an_earlier_demo_goes(shown, tmp_path, capsys):
+    shutil.copytree(world_folder(), tmp_path / "world")
+    (tmp_path / "world" / "audit.jsonl").unlink()
+    shutil.copytree(shown[0] / "a", tmp_path / "demo")
+    said = refused(capsys, "-o", str(tmp_path / "demo"), "--lab", str(tmp_path / "world"))
+    assert f"{tmp_path / 'world'} lacks audit.jsonl" in said
+    assert "build it again with sarm lab build" in said
+    assert (tmp_path / "demo" / "demo.json").is_file()
+
+
+@pytest.mark.parametrize("folder", [".", "..", "inside/.."])
+def test_the_current_folder_is_never_the_demos(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    said = refused(capsys, "-o", folder)
+    assert f"{folder} is the current folder or holds it, and a demo's folder is replaced" in said
+    assert "sarm demo -o runs/demo" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gold", "said"),
+    [
+        (239.9, 0.1, "demo: 239.9 s, gold +0.100 with controls, -0.500 without\n"),
+        (240.1, 0.1, "demo: took 240.1 s, more than 240\n"),
+        (100.0, -0.5, "demo: gold ends at -0.500 with controls and -0.500 without\n"),
+    ],
+)
+def test_ci_holds_the_demo_to_its_time_and_its_effect(seconds, gold, said, tmp_path):
+    arms = {"none": {"gold_end": -0.5}, "controls": {"gold_end": gold}}
+    (tmp_path / "demo.json").write_text(json.dumps({"seconds": seconds, "arms": arms}))
+    script = Path(__file__).resolve().parents[2] / "scripts" / "check_demo.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "demo.json"], capture_output=True, text=True, check=False
+    )
+    held = seconds <= 240 and gold > -0.5
+    assert (done.returncode, done.stdout if held else done.stderr) == (0 if held else 1, said)
+
+
+# --- the story's words ---
+
+
+def change(low: float, high: float) -> dict[str, float]:
+    return {"mean": (low + high) / 2, "low": low, "high": high}
+
+
+def report(gold: tuple[float, float], placebo: tuple[float, float]) -> dict[str, Any]:
+    """A comparison: gold of the controls above none, and of the placebo above the controls."""
+    paid = {"key": "reward/model", "change": change(-1.2, -0.8)}
+    return {
+        "arms": [{}, {}, {}],
+        "differences": [
+            {
+                "from": "none",
+                "to": "controls",
+                "measures": [{"key": "gold/reward", "change": change(*gold)}, paid],
+            },
+            {
+                "from": "controls",
+                "to": "random",
+                "measures": [{"key": "gold/reward", "change": change(*placebo)}],
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("gold", "placebo", "said"),
+    [
+        ((0.4, 0.8), (-0.9, -0.3), "Yes. Gold ends +0.60 [+0.40, +0.80] against no control and "
+         "+0.60 [+0.30, +0.90] against the same controls on latents of chance."),
+        ((0.4, 0.8), (-0.3, 0.1), "It helped, but no more than the placebo. Gold ends +0.60"),
+        ((0.4, 0.8), (0.1, 0.3), "It helped, but no more than the placebo. Gold ends +0.60"),
+        ((-0.8, -0.4), (-0.3, 0.1), "No, it did harm. Gold ends -0.60"),
+        ((-0.1, 0.4), (-0.9, -0.3), "There is no clear effect. Gold ends +0.15"),
+    ],
+)  # fmt: skip
+def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(gold, placebo, said):
+    worked, cost = story.answers(report(gold, placebo))
+    assert worked.startswith(f"Did the control work? {said}")
+    assert cost == (
+        "What did it cost? The reward model's own score ends -1.00 [-1.20, -0.80] against no control, "
+        "the pay for shortcuts not taken."
+    )
+
+
+def test_without_a_called_latent_no_control_is_claimed():
+    assert story.answers({"arms": [{}], "differences": []}) == [
+        "Did the control work? None was tried: discovery called no latent that is worth one. "
+        "Only the run without control was made."
+    ]
+    assert "the policy learns once" in " ".join(story.arms_text({"none": Controls()}).split())
+
+
+def test_each_column_of_the_last_table_says_what_it_is():
+    ends = {"gold_start": -0.2, "gold_end": 0.1, "reward_model_start": 0.0, "reward_model_end": 0.5}
+    lines = story.results({"arms": [{}], "differences": []}, {"none": ends}).splitlines()
+    assert [part.strip() for part in re.split(r"  +", lines[0].strip())] == [
+        "policy", "reward model", "gold", "reward change", "gold change",
+    ]  # fmt: skip
+    assert lines[2].split() == ["none", "+0.50", "+0.10", "+0.50", "+0.30"]

@@ -60,6 +60,14 @@ def test_the_folder_holds_the_effects_the_features_and_a_manifest(run: Path, tin
     assert str(pairs.parent) not in (run / "found" / "manifest.json").read_text()
 
 
+def test_a_margin_clearly_off_zero_is_not_warned_of(run: Path, tiny_sarm_folder: Path, pairs: Path, capsys):
+    margin = json.loads((run / "summary.json").read_text())["confirmation"]["mean_margin"]
+    assert margin["low"] * margin["high"] > 0
+    words = ["discover", "--model", tiny_sarm_folder, pairs, "-o", run / "unwarned"]
+    assert main([*map(str, words), "--write-controls", str(run / "unwarned.yaml")]) == 0
+    assert "may be 0" not in capsys.readouterr().err
+
+
 def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm, pairs: Path) -> None:
     """Oracle: removing a latent moves the mean margin of the confirmation prompts by minus its effect."""
     harm = select(f"{run / 'found' / 'features.json'}#harms[0]", tiny_sarm.fingerprint)[0]

@@ -6,6 +6,7 @@ Real runs in the embedded world, with every connection refused.
 import contextlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,19 @@ def test_discover_takes_the_model_and_the_pairs_of_the_lab(session: Session) -> 
     assert record["inputs"].keys() == {"lab:audit"}
     assert record["config"]["goal"] == "chosen over rejected in lab:audit"
     assert "harms" in session.discover.out
+
+
+def test_discover_warns_that_a_share_of_a_margin_that_may_be_zero_is_no_size(session: Session) -> None:
+    """The lab pays its audit pairs' better and worse answers about alike."""
+    warnings = [line for line in session.discover.err.splitlines() if "--material" in line]
+    assert len(warnings) == 1
+    assert re.fullmatch(
+        r"warning: the mean margin \S+ \[-\S+, \+\S+\] may be 0, so --material 0\.01, a share of it, says "
+        r"little; --material-sd sets a least effect in SDs",
+        warnings[0],
+    )
+    again = ["discover", "-o", session.folder / "again", "--write-controls", session.folder / "again.yaml"]
+    assert "--material" not in done(*again, "--material", 0, "--material-sd", 0.005).err
 
 
 def test_a_run_keeps_names_and_no_places(session: Session) -> None:

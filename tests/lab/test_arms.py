@@ -56,27 +56,49 @@ def test_small_effects_get_no_control_by_either_measure():
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), size=st.integers(12, 60), count=st.integers(1, 5))
-def test_matched_latents_are_others_distinct_alive_and_near(seed, size, count):
+def test_matched_latents_are_others_distinct_alive_of_the_same_sign_and_near(seed, size, count):
     rng = np.random.default_rng(seed)
-    rate, weight = rng.uniform(0.01, 0.6, size), rng.lognormal(-3, 1, size)
+    rate, weight = rng.uniform(0.01, 0.6, size), rng.lognormal(-3, 1, size) * rng.choice([-1, 1], size)
     rate[0] = 0.0
     called = rng.choice(np.arange(1, size), count, replace=False).tolist()
-    drawn = matched(rate, weight, called, seed=seed)
-    assert drawn == matched(rate, weight, called, seed=seed)
+    found = matched(rate, weight, called, seed=seed)
+    drawn = list(found.latents)
+    assert found == matched(rate, weight, called, seed=seed)
     assert len({*drawn, *called}) == 2 * count
     assert 0 not in drawn
-    # The first is drawn among the nearest of all others in the standardised plane.
+    assert found.pool == size - 1 - count
+    # Each is drawn among the nearest of its sign that are left, in the standardised plane.
     alive = rate > 0
-    plane = np.column_stack([rate, np.log(weight + 1e-6)])
+    plane = np.column_stack([rate, np.log(np.abs(weight) + 1e-6)])
     plane = (plane - plane[alive].mean(axis=0)) / plane[alive].std(axis=0)
-    others = [i for i in range(1, size) if i not in called]
-    near = sorted(others, key=lambda i: np.linalg.norm(plane[i] - plane[called[0]]))[:NEAREST]
-    assert drawn[0] in near
+    other_sign = 0
+    for place, latent in enumerate(called):
+        left = [i for i in range(1, size) if i not in {*called, *drawn[:place]}]
+        same = [i for i in left if weight[i] * weight[latent] > 0]
+        other_sign += not same
+        near = sorted(same or left, key=lambda i: np.linalg.norm(plane[i] - plane[latent]))[:NEAREST]
+        assert drawn[place] in near
+    assert found.other_sign == other_sign
+    assert found.rate_distance == pytest.approx(np.mean(np.abs(rate[drawn] - rate[called])))
+    assert found.weight_distance == pytest.approx(
+        np.mean(np.abs(np.abs(weight[drawn]) - np.abs(weight[called])))
+    )
+
+
+def test_the_other_sign_is_drawn_only_when_none_of_the_same_is_left():
+    rate = np.array([0.2, 0.3, 0.3, 0.2, 0.2])
+    weight = np.array([1.0, 1.0, 0.01, -1.0, -1.0])
+    # Latent 2 is far from both, and still the first choice as the only other positive one.
+    found = matched(rate, weight, [0, 1], seed=0)
+    assert found.latents[0] == 2
+    assert found.latents[1] in (3, 4)
+    assert (found.pool, found.other_sign) == (3, 1)
 
 
 def test_too_few_other_latents_are_refused():
-    with pytest.raises(DataError, match="1 other latents fire, 2 are to be matched"):
+    with pytest.raises(DataError, match="1 other latents fire, 2 are to be matched") as refused:
         matched(np.array([0.2, 0.3, 0.1]), np.ones(3), [0, 1], seed=0)
+    assert refused.value.hint == "control fewer latents, or use a reward model with more"
 
 
 def test_called_latents_are_judged_by_the_planted_truth():

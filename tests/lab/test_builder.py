@@ -81,6 +81,22 @@ def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World):
     assert len(plain.curve) == 1
 
 
+def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_is_called(
+    world: World, tmp_path, capsys
+):
+    """Sixteen pairs call no latent: one run, and no arm that would be the same run under another name."""
+    arguments = ["--lab", str(world.path), "--steps", "1", "-o", str(tmp_path / "demo")]
+    assert main(["-q", "demo", *arguments, "--json", str(tmp_path / "demo.json")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "No latent harms at q <= 0.05: a null result." in text
+    assert "Did the control work? None was tried: discovery called no latent that is worth one." in text
+    found = json.loads((tmp_path / "demo.json").read_text())
+    assert (list(found["arms"]), found["against_none"]) == (["none"], None)
+    assert (found["discovery"]["latents"], found["world_seed"]) == ([], 0)
+    assert Path(found["report"]).is_file()
+    assert not (tmp_path / "demo" / "controls").exists()
+
+
 def test_bad_input_a_shortcut_without_a_latent_of_its_own_writes_nothing(tmp_path):
     with pytest.raises(TrainingError, match=r"flattery has no latent of its own: .* 1\.1 is needed"):
         build_world(tmp_path / "world", dataclasses.replace(TINY, gate=1.1, autoencoder_restarts=1))

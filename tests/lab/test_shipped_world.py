@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import sys
+import time
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sarm_control.discovery.discover import discover
+from sarm_control.embedded import DATA
 from sarm_control.lab.builder import GATED, WorldConfig, build_world
 from sarm_control.lab.study import called, fresh_audit, shipped_audit
 from sarm_control.lab.truth import measure_truth
@@ -74,16 +78,54 @@ def test_a_fresh_audit_set_has_prompts_of_no_file(world: World, model: RewardMod
 
 
 @pytest.mark.minutes
-def test_the_builder_makes_it_again(world: World, tmp_path):
-    """Another processor rounds differently and may take another autoencoder: figures, not bytes."""
+def test_the_builder_makes_it_again(world: World, model: RewardModel, tmp_path, capsys):
+    """Another processor rounds differently and may take another autoencoder: figures, not bytes.
+
+    docs/lab.md states the tolerances.
+    """
+    wall, processor = time.monotonic(), time.process_time()
     figures = build_world(tmp_path / "again", WorldConfig(seed=0))
-    for name in GATED:
-        before, now = (one["attributes"][name] for one in (world.figures, figures))
-        assert now["best_latent"] == pytest.approx(before["best_latent"], abs=0.03)
-        assert now["probe"] == pytest.approx(before["probe"], abs=0.02)
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    with capsys.disabled():
+        sys.stdout.write(f"\nworld 0 made again in {wall:.0f} s, {processor:.0f} s of a processor\n")
+    again = World.open(tmp_path / "again")
+    for name in DATA:
+        assert again.file(name).read_bytes() == world.file(name).read_bytes(), name
+    _compare_figures(world.figures, figures)
+    _compare_truth(world, again, float(shipped_audit(world, model).scored.rewards.std()))
+    # An idle machine takes no longer than the processor's seconds, a busy one no less than the clock's.
+    assert min(wall, processor) <= 15 * 60
+
+
+def _compare_figures(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name in ("annotators", "ceiling", "gold"):
-        before, now = (one["pair_accuracy"][name] for one in (world.figures, figures))
-        assert now == pytest.approx(before, abs=0.03)
-    for name in ("demonstrations", "human", "preferences", "audit"):
-        again = World.open(tmp_path / "again").file(name)
-        assert again.read_bytes() == world.file(name).read_bytes()
+        assert now["pair_accuracy"][name] == pytest.approx(before["pair_accuracy"][name], abs=0.03), name
+    assert now["attributes"].keys() == before["attributes"].keys()
+    for name, found in now["attributes"].items():
+        shipped = before["attributes"][name]
+        assert (found["positives"], found["answers"]) == (shipped["positives"], shipped["answers"])
+        assert found["probe"] == pytest.approx(shipped["probe"], abs=0.05), name
+        if name in GATED:
+            assert found["best_latent"] >= 0.95, name
+        else:
+            assert found["best_latent"] == pytest.approx(shipped["best_latent"], abs=0.15), name
+    assert now["harming_latents"]
+    assert abs(len(now["harming_latents"]) - len(before["harming_latents"])) <= 4
+
+
+def _compare_truth(world: World, again: World, reward_sd: float) -> None:
+    """Latents have other numbers in another autoencoder: what they amount to is compared."""
+    before, now = world.truth, again.truth
+    assert sorted(now.harming) == again.figures["harming_latents"]
+    assert (now.pairs, len(now.effect)) == (before.pairs, len(before.effect))
+    assert now.effect.sum() == pytest.approx(before.effect.sum(), abs=0.1 * reward_sd)
+    assert now.d_z.min() == pytest.approx(before.d_z.min(), abs=0.15)
+    for name in GATED:
+        telling = max(np.flatnonzero(np.array(now.detects) == name), key=lambda i: now.detects_auroc[i])
+        assert telling in now.below_zero, name
+
+
+def test_the_shipped_world_is_within_the_tolerances_of_itself(world: World):
+    """What the test of minutes compares can be compared."""
+    _compare_figures(world.figures, world.figures)
+    _compare_truth(world, world, 0.0)

@@ -121,12 +121,60 @@ def test_oracle_truth_is_the_mean_contribution_of_each_latent(tiny_sarm, tmp_pat
         truth.check("other")
 
 
+@pytest.mark.parametrize("lacking", ["all", "none", "in one half"])
+def test_bad_input_an_attribute_that_nothing_can_tell_is_named(lacking):
+    present = np.zeros(20, dtype=bool)
+    present[:] = lacking == "all"
+    if lacking == "in one half":
+        present[0::4] = True
+    latents, states = np.ones((20, 3)), np.ones((20, 2))
+    count = {"all": 10, "none": 0, "in one half": 0}[lacking]
+    with pytest.raises(DataError, match=f"^hedging: {count} of 10 answers have it") as refused:
+        detect(latents, states, present, "hedging")
+    assert refused.value.hint == "measure on more pairs"
+    if lacking != "in one half":
+        with pytest.raises(DataError, match=r"^junk: (0|20) of 20 answers have it"):
+            best_latent(latents, present, "junk")
+
+
+def test_bad_input_truth_without_some_attribute(tiny_sarm):
+    pairs = Writer(LANGUAGE, 0).gold_pairs(2, "truth", keep=False)
+    with pytest.raises(DataError, match=r"^\w+: [04] of 4 answers have it"):
+        measure_truth(tiny_sarm, pairs)
+
+
+NO_DESCRIPTION = {
+    "[]": "it is no JSON object",
+    '"sarm-lab-1"': "it is no JSON object",
+    '{"format": "sarm-lab-1", "figures": {}}': "it lacks seed",
+    '{"format": "sarm-lab-1", "seed": 0}': "it lacks figures",
+    '{"format": "sarm-lab-1", "seed": "0", "figures": {}}': "seed is not a whole number",
+    '{"format": "sarm-lab-1", "seed": true, "figures": {}}': "seed is not a whole number",
+    '{"format": "sarm-lab-1", "seed": 0, "figures": []}': "figures is not an object",
+}
+
+
+@pytest.mark.parametrize("text", NO_DESCRIPTION)
+def test_bad_input_a_world_whose_description_is_damaged(text, tmp_path):
+    (tmp_path / "world.json").write_text(text)
+    with pytest.raises(DataError) as refused:
+        World.open(tmp_path)
+    where = tmp_path / "world.json"
+    assert str(refused.value) == f"{where} is no description of a world: {NO_DESCRIPTION[text]}"
+    assert refused.value.hint == "build it again with sarm lab build"
+
+
 def test_bad_input_no_world_and_no_truth(tmp_path):
-    with pytest.raises(DataError, match="holds no world"):
-        World.open(tmp_path)
+    for text in (None, "{", b"\xff"):
+        if text is not None:
+            (tmp_path / "world.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(DataError, match="holds no world") as refused:
+            World.open(tmp_path)
+        assert refused.value.hint == "make one with sarm lab build -o FOLDER"
     (tmp_path / "world.json").write_text(json.dumps({"format": "sarm-lab-0"}))
-    with pytest.raises(DataError, match="format sarm-lab-0, this version reads sarm-lab-1"):
+    with pytest.raises(DataError, match="format sarm-lab-0, this version reads sarm-lab-1") as refused:
         World.open(tmp_path)
+    assert refused.value.hint == "build it again with sarm lab build"
     (tmp_path / "truth.json").write_text("[]")
     with pytest.raises(DataError, match="no table of planted truth"):
         Truth.load(tmp_path / "truth.json")

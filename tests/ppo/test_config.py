@@ -245,7 +245,8 @@ def test_exponents_are_numbers_where_yaml_1_1_reads_text(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "value"),
     [("012", 12), ("yes", "yes"), ("off", "off"), ("1:30", "1:30"), ("2024-01-01", "2024-01-01"), ("~", None),
-     ("1_000", "1_000"), ("0x10", "0x10"), ("-.5", -0.5), ("5.", 5.0), ("True", True), ("q0.9", "q0.9")],
+     ("1_000", "1_000"), ("0x10", "0x10"), ("-.5", -0.5), ("5.", 5.0), ("True", True), ("q0.9", "q0.9"),
+     ("9223372036854775807", 2**63 - 1), ("9223372036854775808", 2.0**63)],
 )  # fmt: skip
 def test_scalars_have_no_surprises(text: str, value: object) -> None:
     assert plain_scalar(text) == value

@@ -21,7 +21,8 @@ def opening(seed: int, steps: int) -> str:
         "Does a control on a reward model do what it promises? Here the truth is known: a program says "
         "what every answer is worth (its gold reward). The reward model does not know it. It learnt from "
         "annotators who like flattery and boilerplate closings, as people do, so a policy trained against it "
-        f"can earn reward without being any better. Offline, seed {seed}, three runs of {steps} PPO steps."
+        "can earn reward without being any better. "
+        f"Offline, seed {seed}, PPO runs of {_count(steps, 'step')}."
     )
 
 
@@ -37,7 +38,15 @@ def paragraph(text: str) -> str:
 
 def scored_pair(found: "Example") -> str:
     """Two answers, what they earn, and which latents made the difference."""
-    lines = [paragraph(f"Question: {found.prompt}"), ""]
+    lines = [
+        paragraph(
+            "We let the reward model score an honest answer and one that flatters, because a policy that is "
+            "trained against it will learn whatever it pays for."
+        ),
+        "",
+        paragraph(f"Question: {found.prompt}"),
+        "",
+    ]
     rows = [("honest", found.honest), ("flattering", found.flattering)]
     lines += [_answer(name, paid) for name, paid in rows]
     gap = found.flattering.reward - found.honest.reward
@@ -58,16 +67,17 @@ def found_latents(harms: Sequence["Feature"], prompts: int, judged: "Called") ->
     """The harming latents, and how many of them are right by the planted truth."""
     lines = [
         paragraph(
-            f"{prompts} pairs labelled by what they are worth, as a careful person would, none of them seen "
-            "in training. What each latent adds to the margin is exact; it is tested per prompt on one half "
-            "and confirmed on the other."
+            "We look for the latents that pay worse answers more, so that a control can act on these alone. "
+            f"{prompts} pairs are labelled by what they are worth, as a careful person would, none of them "
+            "seen in training. What each latent adds to the margin is exact; it is tested per prompt on one "
+            "half and confirmed on the other."
         ),
         "",
     ]
     if not harms:
         return "\n".join([*lines, paragraph("No latent harms at q <= 0.05: a null result.")])
     lines += table(
-        ["latent", "kind", "effect", "95 % interval", "active in chosen", "rejected"],
+        ["latent", "kind", "effect", "95 % interval", "active in chosen", "active in rejected"],
         [
             [
                 str(one.latent),
@@ -97,14 +107,18 @@ def arms_text(controls: Mapping[str, "Controls"]) -> str:
         "controls": "discovery's suggestion",
         "random": "the same kinds of control on latents drawn by chance, as a placebo",
     }
-    lines = [
-        paragraph(
-            "The same policy learns three times from the same reward model by PPO. Latents that are paid "
-            "while they fire on bad answers are penalised and capped; those charged on good answers lose "
-            "that charge."
-        ),
-        "",
-    ]
+    if len(controls) == 1:
+        said = (
+            "No latent is worth a control, so the policy learns once from the reward model by PPO, to see "
+            "whether it can be hacked. A control on no latent and its placebo would be the same run again."
+        )
+    else:
+        said = (
+            "The same policy learns three times from the same reward model by PPO, to see what the control "
+            "changes and whether any control would. Latents that are paid while they fire on bad answers are "
+            "penalised and capped; those charged on good answers lose that charge."
+        )
+    lines = [paragraph(said), ""]
     width = max(map(len, controls))
     return "\n".join(
         [*lines, *(f"   {name:<{width}}  {what[name]}{_doses(one)}" for name, one in controls.items())]
@@ -125,22 +139,39 @@ def results(report: Mapping[str, Any], arms: Mapping[str, Mapping[str, float]]) 
                 f"{one['gold_end'] - one['gold_start']:+.2f}",
             ]
         )
-    lines = table(["policy", "reward model", "gold", "change", "of gold"], rows)
+    lines = table(["policy", "reward model", "gold", "reward change", "gold change"], rows)
     return "\n".join([*lines, "", *map(paragraph, answers(report))])
 
 
 def answers(report: Mapping[str, Any]) -> list[str]:
     """Did the control work, and what did it cost? From intervals over prompts, a null said as one."""
+    if len(report["arms"]) == 1:
+        return [
+            "Did the control work? None was tried: discovery called no latent that is worth one. "
+            "Only the run without control was made."
+        ]
     gold = difference(report, "none", "controls", "gold/reward")
     paid = difference(report, "none", "controls", "reward/model")
-    placebo = difference(report, "controls", "random", "gold/reward")
-    worked = {"rose": "Yes.", "fell": "No, it did harm.", "no clear change": "There is no clear effect."}
+    placebo = _turned(difference(report, "controls", "random", "gold/reward"))
     return [
-        f"Did the control work? {worked[verdict(gold)]} Gold ends {_interval(gold)} against no control; "
-        f"random latents end {_interval(placebo)} against the control.",
+        f"Did the control work? {_worked(verdict(gold), verdict(placebo))} Gold ends {_interval(gold)} "
+        f"against no control and {_interval(placebo)} against the same controls on latents of chance.",
         f"What did it cost? The reward model's own score ends {_interval(paid)} against no control"
         + (", the pay for shortcuts not taken." if verdict(paid) == "fell" else "."),
     ]
+
+
+def _worked(gold: str, placebo: str) -> str:
+    """Against no control, and against the placebo: a control that any latents would be shows no knowledge."""
+    if gold == "rose":
+        return "Yes." if placebo == "rose" else "It helped, but no more than the placebo."
+    return "No, it did harm." if gold == "fell" else "There is no clear effect."
+
+
+def _turned(change: Mapping[str, Any]) -> dict[str, float | None]:
+    """The same change from the second arm to the first."""
+    ends = {"mean": "mean", "low": "high", "high": "low"}
+    return {name: None if change[of] is None else -change[of] for name, of in ends.items()}
 
 
 def difference(report: Mapping[str, Any], first: str, second: str, key: str) -> Mapping[str, Any]:
@@ -155,7 +186,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [head, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     return [
-        "   " + "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(head)))])
+        (
+            "   "
+            + "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(head)))])
+        ).rstrip()
         for row in cells
     ]
 

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,18 +17,22 @@ from sarm_control.errors import OutputError
 if TYPE_CHECKING:
     from sarm_control.control import Controls
     from sarm_control.discovery.discover import Discovery
-    from sarm_control.lab.demo import Names
+    from sarm_control.lab.demo import Stage
     from sarm_control.lab.study import Called
-    from sarm_control.lab.world import World
-    from sarm_control.sarm import RewardModel
 
-_RESULT = "demo.json"
+_COMMAND, _MANIFEST, _RESULT = "demo", "manifest.json", "demo.json"
+_OURS = {"none", "controls", "random", "report", _MANIFEST, _RESULT}
+_LARGEST_SEED = 2**63 - 1
 
 
 def demo(
     *,
     seed: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="Of training, answers and the placebo.")
+        int,
+        Parameter(
+            validator=validators.Number(gte=0, lte=_LARGEST_SEED),
+            help="Of training, answers and the placebo.",
+        ),
     ] = 0,
     lab: Annotated[str, Parameter(help="A world of sarm lab build. Default: lab, the embedded one.")] = LAB,
     steps: Annotated[int, Parameter(validator=validators.Number(gte=1), help="PPO steps of each arm.")] = 40,
@@ -42,18 +46,23 @@ def demo(
     Scores a pair and shows which latents paid, discovers the latents that harm, trains a small policy
     by PPO without control, with the suggested controls and with the same controls on latents drawn by
     chance, and compares the three by a gold reward that nothing was trained on. Takes a few minutes,
-    offline. The folder of an earlier demo is replaced. The same seed gives the same numbers on the
-    same machine.
+    offline. The folder of an earlier demo is replaced, any other folder is left alone. The same seed
+    gives the same numbers on the same machine. Where discovery calls nothing there is nothing to
+    control: the run without control is made alone.
     """
-    from sarm_control.files import check_writable, write_json
+    from sarm_control.files import manifest, write_json
+    from sarm_control.lab.demo import set_stage
 
     started = time.monotonic()
     folder = out or Path("runs") / "demo"
-    _clear(folder)
-    if json_file is not None:
-        check_writable(json_file)
+    _check(folder, json_file)
     with _one_thread():
-        result = _result(lab, seed, steps, folder)
+        stage = set_stage(lab)
+        _clear(folder)
+        files = (stage.names.train_prompts, stage.names.held_out_prompts)
+        config = {"world_seed": stage.world.seed, "steps": steps}
+        write_json(folder / _MANIFEST, manifest(_COMMAND, inputs=files, config=config, seed=seed))
+        result = _result(stage, seed, steps, folder)
     result["seconds"] = round(time.monotonic() - started, 1)
     for path in filter(None, (folder / _RESULT, json_file)):
         write_json(path, result)
@@ -73,22 +82,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _result(lab: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+def _result(stage: "Stage", seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Tells the story, step by step, and returns its numbers."""
-    from sarm_control.lab.demo import names_of
-    from sarm_control.lab.world import World
-    from sarm_control.sarm import RewardModel
-
-    world, names = World.open(lab), names_of(lab)
-    model = RewardModel.from_pretrained(names.model, device="cpu")
     _tell("sarm demo", story.opening(seed, steps))
-    _show_pair(world, model)
-    controls, judged = _discover(world, model, seed)
-    _train(names, controls, folder, seed, steps)
-    report, arms = _compare(names, world, model, folder, seed)
+    _tell(story.heading(1, "What does the reward model pay for?"), story.scored_pair(stage.example))
+    controls, judged = _discover(stage, seed)
+    _train(stage, controls, folder, seed, steps)
+    report, arms = _compare(stage, list(controls), folder, seed)
     return {
         "seed": seed,
-        "world_seed": world.seed,
+        "world_seed": stage.world.seed,
         "steps": steps,
         "arms": arms,
         "discovery": {
@@ -99,7 +102,9 @@ def _result(lab: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
         "against_none": {
             "gold": story.difference(report, "none", "controls", "gold/reward"),
             "reward_model": story.difference(report, "none", "controls", "reward/model"),
-        },
+        }
+        if "controls" in arms
+        else None,
         "report": str(folder / "report" / "report.html"),
     }
 
@@ -109,30 +114,59 @@ def _tell(*texts: str) -> None:
     sys.stdout.flush()
 
 
-def _clear(folder: Path) -> None:
-    """Makes room for the demo, and never deletes a folder that is something else."""
-    import shutil
+def _check(folder: Path, json_file: Path | None) -> None:
+    """Whether everything can be written, and what the folder holds is an earlier demo's and nothing else.
 
+    Folders such as `none` and `controls` may be somebody's own runs: only the demo's manifest
+    says that they are not.
+    """
     from sarm_control.files import check_writable
 
+    here = Path.cwd()
+    if folder.resolve() in (here, *here.parents):
+        raise OutputError(
+            f"{folder} is the current folder or holds it, and a demo's folder is replaced",
+            hint="choose a folder of its own: sarm demo -o runs/demo",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", hint="choose a folder with -o")
+    names = {child.name for child in folder.iterdir()} if folder.exists() else set()
+    if names and (names - _OURS or not _is_demo(folder)):
+        raise OutputError(
+            f"{folder} holds other files than a demo's",
+            hint="choose another folder with -o, or delete it yourself",
+        )
     check_writable(folder)
-    if not folder.exists():
-        return
-    ours = {"none", "controls", "random", "report", _RESULT}
-    if {child.name for child in folder.iterdir()} - ours:
-        raise OutputError(f"{folder} holds other files than a demo's", hint="choose another folder with -o")
-    shutil.rmtree(folder)
+    if json_file is not None:
+        if json_file.is_dir():
+            raise OutputError(f"{json_file} is a folder", hint="give a file: --json demo.json")
+        check_writable(json_file)
 
 
-def _show_pair(world: "World", model: "RewardModel") -> None:
-    from sarm_control.lab.demo import example
+def _is_demo(folder: Path) -> bool:
+    import json
 
-    _tell(story.heading(1, "What does the reward model pay for?"))
-    _tell(story.scored_pair(example(world, model)))
+    try:
+        record = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("command") == _COMMAND
 
 
-def _discover(world: "World", model: "RewardModel", seed: int) -> "tuple[dict[str, Controls], Called]":
-    """The controls of the three arms, and the called latents judged by the planted truth."""
+def _clear(folder: Path) -> None:
+    """An empty folder; the manifest goes last, so that a demo stopped here is still one."""
+    import shutil
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for child in sorted(folder.iterdir(), key=lambda one: one.name == _MANIFEST):
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+
+
+def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]":
+    """The controls of the arms, and the called latents judged by the planted truth."""
     from sarm_control.control import Controls
     from sarm_control.discovery.discover import discover
     from sarm_control.discovery.suggestion import suggested
@@ -140,31 +174,29 @@ def _discover(world: "World", model: "RewardModel", seed: int) -> "tuple[dict[st
     from sarm_control.lab.study import called, shipped_audit
 
     _tell(story.heading(2, "Which latents harm?"))
-    world.truth.check(model.fingerprint)
-    pairs = shipped_audit(world, model)
+    pairs = shipped_audit(stage.world, stage.model)
     found: Discovery = discover(pairs)
-    harms, judged = controlled(found), called(found, world.truth)
+    harms, judged = controlled(found), called(found, stage.world.truth)
     prompts = found.selection.prompts + found.confirmation.prompts
     _tell(story.found_latents(found.lists["harms"], prompts, judged))
-    arms = {
-        "none": Controls(),
-        "controls": suggested(harms, fingerprint=found.head),
-        "random": random_controls(harms, pairs, seed=seed),
-    }
+    arms = {"none": Controls()}
+    if harms:
+        arms["controls"] = suggested(harms, fingerprint=found.head)
+        arms["random"] = random_controls(harms, pairs, seed=seed)
     return arms, judged
 
 
-def _train(names: "Names", controls: "Mapping[str, Controls]", folder: Path, seed: int, steps: int) -> None:
+def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, seed: int, steps: int) -> None:
     from sarm_control.lab.demo import run_config, train_arm
 
     _tell(story.heading(3, "Train against it"), story.arms_text(controls), "")
     for number, (name, one) in enumerate(controls.items(), start=1):
         say(f"   run {number} of {len(controls)}: {name}")
-        train_arm(run_config(names, one, seed=seed, steps=steps), folder / name, progress=progress)
+        train_arm(run_config(stage.names, one, seed=seed, steps=steps), folder / name, progress=progress)
 
 
 def _compare(
-    names: "Names", world: "World", model: "RewardModel", folder: Path, seed: int
+    stage: "Stage", arms: Sequence[str], folder: Path, seed: int
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Every policy answers the held-out prompts; the report is written as `sarm compare` writes it."""
     from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
@@ -174,24 +206,25 @@ def _compare(
     from sarm_control.evaluation.trained_run import open_run
 
     _tell(story.heading(4, "Did it work, and what did it cost?"))
-    rows = read_rows(names.held_out_prompts, want={"prompt"})
+    prompts = stage.names.held_out_prompts
+    rows = read_rows(prompts, want={"prompt"})
     _tell(
         story.paragraph(
             f"All policies answer the same {len(rows)} held-out prompts; the reward model and the gold "
-            "reward judge them."
+            "reward judge them, so that pay without worth shows."
         ),
         "",
     )
-    runs = [open_run(folder / name) for name in ("none", "controls", "random")]
+    runs = [open_run(folder / name) for name in arms]
     training = runs[0].config.training
     sampling = Sampling(1, training.max_new_tokens, training.temperature, seed, batch=64)
-    settings = comparison_settings(runs, names.held_out_prompts, rows, sampling)
-    found = compare_runs(runs, rows, model, sampling, gold=world.gold, progress=progress)
-    report = comparison_report(found, {**settings, "head": model.fingerprint}, names.held_out_prompts, None)
+    settings = comparison_settings(runs, prompts, rows, sampling)
+    found = compare_runs(runs, rows, stage.model, sampling, gold=stage.world.gold, progress=progress)
+    report = comparison_report(found, {**settings, "head": stage.model.fingerprint}, prompts, None)
     write_comparison(report, found, folder / "report", None, overwrite=False)
-    arms = {arm["name"]: _ends(arm) for arm in report["arms"]}
-    _tell(story.results(report, arms))
-    return report, arms
+    ends = {arm["name"]: _ends(arm) for arm in report["arms"]}
+    _tell(story.results(report, ends))
+    return report, ends
 
 
 def _ends(arm: Mapping[str, Any]) -> dict[str, float]:

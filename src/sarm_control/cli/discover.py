@@ -17,13 +17,13 @@ from sarm_control.cli._scoring import (
     SkipBadRows,
 )
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
-from sarm_control.console import progress
+from sarm_control.console import progress, say
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Kind, Row
-    from sarm_control.discovery.discover import Settings
+    from sarm_control.discovery.discover import Discovery, Settings
     from sarm_control.discovery.examination import Examination
 
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
@@ -173,7 +173,19 @@ def _write_extras(
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
         write_json(json_file, {**config, **least, "head": found.head, **examined.as_json(), "lists": lists})
     if controls.write_controls is not None:
+        _warn_of_margin(found, controls.material)
         write_text(controls.write_controls, controls_yaml(found, model=config["model"], **least))
+
+
+def _warn_of_margin(found: "Discovery", material: float) -> None:
+    """A share of a margin that may be 0 is no size; which latents get a control is then chance."""
+    margin = found.confirmation.margin
+    if material and found.lists["harms"] and not (margin.low > 0 or margin.high < 0):
+        interval = f"{margin.mean:+.4g} [{margin.low:+.4g}, {margin.high:+.4g}]"
+        say(
+            f"warning: the mean margin {interval} may be 0, so "
+            f"--material {material:g}, a share of it, says little; --material-sd sets a least effect in SDs"
+        )
 
 
 def _print(examined: "Examination", top: int) -> None:

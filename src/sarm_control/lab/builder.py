@@ -108,6 +108,7 @@ def build_world(
 
     Raises:
         TrainingError: a planted shortcut has no latent of its own.
+        DataError: so few pairs that all answers of a half, or none, have some attribute.
         OutputError: the folder exists or cannot be written.
         MissingExtraError: SAELens is not installed.
     """
@@ -247,7 +248,7 @@ def _detections(
     z = scored.latents.to_scipy().toarray().astype(np.float64)
     states = normalise(torch.as_tensor(scored.states)).numpy().astype(np.float64)
     attributes = [answer.attributes for answer in answers]
-    return {name: detect(z, states, present(attributes, name)) for name in names}
+    return {name: detect(z, states, present(attributes, name), name) for name in names}
 
 
 def _scored(model: RewardModel, answers: Sequence[Judged], progress: ProgressFactory) -> Scored:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Controls
 from sarm_control.conversation.rows import read_rows
-from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
+from sarm_control.embedded import DATA, HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
 from sarm_control.errors import DataError
 from sarm_control.lab.language import Fact, fact_clause
 from sarm_control.lab.trial import lab_training
@@ -55,6 +55,34 @@ class Names(NamedTuple):
     model: str
     train_prompts: Path
     held_out_prompts: Path
+
+
+class Stage(NamedTuple):
+    """Everything the demo stands on, opened and checked."""
+
+    names: Names
+    world: World
+    model: RewardModel
+    example: Example
+
+
+def set_stage(lab: str) -> Stage:
+    """Opens a world and sees that it is whole, before anything is written.
+
+    Args:
+        lab: a folder of `sarm lab build`, or `lab`.
+
+    Raises:
+        DataError: no world, or one that lacks files or asks for no fact.
+        ModelError: its truth is of another reward model.
+    """
+    world, names = World.open(lab), names_of(lab)
+    missing = [path.name for path in (world.policy, world.sarm, *map(world.file, DATA)) if not path.exists()]
+    if missing:
+        raise DataError(f"{world.path} lacks {', '.join(missing)}", hint="build it again with sarm lab build")
+    model = RewardModel.from_pretrained(names.model, device="cpu")
+    world.truth.check(model.fingerprint)
+    return Stage(names, world, model, example(world, model))
 
 
 def names_of(lab: str) -> Names:

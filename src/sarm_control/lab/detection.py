@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio import fit_log_ratio
 from sarm_control.discovery.margins import auroc_of
+from sarm_control.errors import DataError
 
 Floats = NDArray[np.float64]
 _PROBE_L2 = 1.0
@@ -44,21 +45,50 @@ def auroc(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> float:
     return auroc_of(values[present], values[~present])
 
 
-def best_latent(latents: Floats, present: NDArray[np.bool_]) -> int:
-    """The latent [N, L] whose value tells the attribute [N] best."""
+def check_both(present: NDArray[np.bool_], name: str) -> None:
+    """Refuses answers that cannot tell an attribute, as all of them or none have it.
+
+    Args:
+        present: [N].
+        name: of the attribute.
+
+    Raises:
+        DataError: naming the attribute.
+    """
+    if present.all() or not present.any():
+        raise DataError(
+            f"{name}: {int(present.sum())} of {len(present)} answers have it, so nothing can tell it apart",
+            hint="measure on more pairs",
+        )
+
+
+def best_latent(latents: Floats, present: NDArray[np.bool_], name: str = "the attribute") -> int:
+    """The latent [N, L] whose value tells the attribute [N] best.
+
+    Raises:
+        DataError: all answers have the attribute, or none; says `name`.
+    """
+    check_both(present, name)
     return int(np.argmax([auroc(column, present) for column in latents.T]))
 
 
-def detect(latents: Floats, states: Floats, present: NDArray[np.bool_]) -> Detection:
+def detect(
+    latents: Floats, states: Floats, present: NDArray[np.bool_], name: str = "the attribute"
+) -> Detection:
     """Chooses latent and probe on the even rows and judges them on the odd ones.
 
     Args:
         latents: [N, L].
         states: [N, D] normalised states.
         present: [N].
+        name: of the attribute.
+
+    Raises:
+        DataError: all rows of one half have the attribute, or none; says `name`.
     """
     fit, judge = slice(0, None, 2), slice(1, None, 2)
-    latent = best_latent(latents[fit], present[fit])
+    check_both(present[judge], name)
+    latent = best_latent(latents[fit], present[fit], name)
     known = present[fit]
     probe = fit_log_ratio(states[fit][known], states[fit][~known], l2=_PROBE_L2)
     return Detection(

@@ -19,7 +19,7 @@ from sarm_control.errors import DataError, ModelError
 from sarm_control.files import write_json
 from sarm_control.lab.attributes import NAMES, Attributes
 from sarm_control.lab.datasets import Judged
-from sarm_control.lab.detection import auroc
+from sarm_control.lab.detection import auroc, check_both
 from sarm_control.sarm import RewardModel
 
 Floats = NDArray[np.float64]
@@ -91,7 +91,10 @@ class Truth:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls._of(values)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no table of planted truth: {error!r}") from error
+            raise DataError(
+                f"{path} is no table of planted truth: {error!r}",
+                hint="build the world again with sarm lab build",
+            ) from error
 
     def check(self, fingerprint: str) -> None:
         """Refuses another head than the truth was measured on.
@@ -126,7 +129,11 @@ def present(attributes: Sequence[Attributes], name: str) -> NDArray[np.bool_]:
 def measure_truth(
     model: RewardModel, pairs: Sequence[tuple[Judged, Judged]], *, progress: ProgressFactory = no_progress
 ) -> Truth:
-    """Scores gold-labelled pairs, the better answer first, and measures every latent."""
+    """Scores gold-labelled pairs, the better answer first, and measures every latent.
+
+    Raises:
+        DataError: all answers have some attribute, or none; see `check_both`.
+    """
     answers = [answer for pair in pairs for answer in pair]
     scored = model.score(
         [answer.question.text for answer in answers], [answer.text for answer in answers], progress=progress
@@ -150,6 +157,11 @@ def measure_truth(
 
 
 def _detections(z: Floats, attributes: Sequence[Attributes]) -> tuple[tuple[str, ...], Floats]:
-    table = np.array([[auroc(column, present(attributes, name)) for column in z.T] for name in NAMES])
+    rows = []
+    for name in NAMES:
+        has = present(attributes, name)
+        check_both(has, name)
+        rows.append([auroc(column, has) for column in z.T])
+    table = np.array(rows)
     best = table.argmax(axis=0)
     return tuple(NAMES[i] for i in best), table[best, np.arange(table.shape[1])]

@@ -44,22 +44,12 @@ class World:
         """The world in a folder; the text `lab` is the world inside the package.
 
         Raises:
-            DataError: the folder holds no world.
+            DataError: the folder holds no world, one of another version, or a damaged description of one.
             ModelError: `lab`, and the installation lacks its files.
         """
         folder = world_folder() if folder == LAB else Path(folder)
-        try:
-            values = json.loads((folder / "world.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{folder} holds no world", hint="make one with sarm lab build -o FOLDER"
-            ) from error
-        if values.get("format") != FORMAT:
-            raise DataError(
-                f"{folder} is a world of format {values.get('format')}, this version reads {FORMAT}",
-                hint="build it again with sarm lab build",
-            )
-        return cls(folder, int(values["seed"]), values["figures"])
+        values = _description(folder / "world.json")
+        return cls(folder, values["seed"], values["figures"])
 
     @property
     def policy(self) -> Path:
@@ -132,3 +122,28 @@ class World:
     def _gold(self, prompt: str, response: str) -> float:
         question = self.question(prompt)
         return gold_reward(question, self._reader.read(question, response))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """What `world.json` says; the keys a world is opened by are there and of their types."""
+    again = "build it again with sarm lab build"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path.parent} holds no world", hint="make one with sarm lab build -o FOLDER"
+        ) from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is no description of a world: it is no JSON object", hint=again)
+    if values.get("format") != FORMAT:
+        raise DataError(
+            f"{path.parent} is a world of format {values.get('format')}, this version reads {FORMAT}",
+            hint=again,
+        )
+    for name, kind, said in (("seed", int, "a whole number"), ("figures", dict, "an object")):
+        if name not in values:
+            raise DataError(f"{path} is no description of a world: it lacks {name}", hint=again)
+        # JSON's true is an int in Python.
+        if not isinstance(values[name], kind) or isinstance(values[name], bool):
+            raise DataError(f"{path} is no description of a world: {name} is not {said}", hint=again)
+    return values

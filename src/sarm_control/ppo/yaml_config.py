@@ -21,7 +21,8 @@ _NULL, _TRUE, _FALSE = (
     {"true", "True", "TRUE"},
     {"false", "False", "FALSE"},
 )
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,19}")
+_LARGEST_INTEGER = 2**63 - 1
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
@@ -235,7 +236,7 @@ def plain_scalar(text: str) -> Any:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    if _INTEGER.fullmatch(text):
+    if _INTEGER.fullmatch(text) and abs(int(text)) <= _LARGEST_INTEGER:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
