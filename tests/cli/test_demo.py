@@ -141,23 +141,17 @@ def test_the_current_folder_is_never_the_demos(folder, tmp_path, monkeypatch, ca
     assert "sarm demo -o runs/demo" in said
 
 
-@pytest.mark.parametrize(
-    ("seconds", "gold", "said"),
-    [
-        (239.9, 0.1, "demo: 239.9 s, gold +0.100 with controls, -0.500 without\n"),
-        (240.1, 0.1, "demo: took 240.1 s, more than 240\n"),
-        (100.0, -0.5, "demo: gold ends at -0.500 with controls and -0.500 without\n"),
-    ],
-)
-def test_ci_holds_the_demo_to_its_time_and_its_effect(seconds, gold, said, tmp_path):
+@pytest.mark.parametrize("gold", [0.1, -0.5])
+def test_ci_holds_the_demo_to_its_effect(gold, tmp_path):
     arms = {"none": {"gold_end": -0.5}, "controls": {"gold_end": gold}}
-    (tmp_path / "demo.json").write_text(json.dumps({"seconds": seconds, "arms": arms}))
+    (tmp_path / "demo.json").write_text(json.dumps({"seconds": 61.5, "arms": arms}))
     script = Path(__file__).resolve().parents[2] / "scripts" / "check_demo.py"
     done = subprocess.run(
         [sys.executable, script, tmp_path / "demo.json"], capture_output=True, text=True, check=False
     )
-    held = seconds <= 240 and gold > -0.5
-    assert (done.returncode, done.stdout if held else done.stderr) == (0 if held else 1, said)
+    assert done.stdout == f"demo: 61.5 s, gold {gold:+.3f} with controls, -0.500 without\n"
+    failed = "" if gold > -0.5 else "demo: the controls did not hold the reward hacking\n"
+    assert (done.returncode, done.stderr) == (int(bool(failed)), failed)
 
 
 # --- the story's words ---
