@@ -1,4 +1,4 @@
-"""Files: inputs are told apart in a manifest (oracle, property); what cannot be written is named (bad input)."""
+"""Files: inputs told apart in a manifest (oracle, property); what cannot be written is named (bad input)."""
 
 import contextlib
 import resource
@@ -55,7 +55,8 @@ def no_file_above(size: int) -> Iterator[None]:
 def test_a_file_that_may_not_grow_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_text(path, "old")
-    with no_file_above(64), pytest.raises(OutputError, match=r"^cannot write .*/a\.json: File too large$") as told:
+    message = r"^cannot write .*/a\.json: File too large$"
+    with no_file_above(64), pytest.raises(OutputError, match=message) as told:
         write_json(path, ["x" * 100])
     assert told.value.hint == "make room for a file of that size (ulimit -f shows the limit)"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
@@ -77,8 +78,7 @@ def test_a_folder_that_goes_away_is_named(tmp_path: Path) -> None:
         pytest.raises(OutputError, match=r"^cannot write .*/a: No such file or directory$") as told,
         atomic_folder(tmp_path / "a") as temporary,
     ):
-        temporary.rmdir()
-        (temporary / "file").write_bytes(b"")
+        temporary.rename(tmp_path / "away")
     assert told.value.hint == "choose an output path in a folder you can write to"
 
 

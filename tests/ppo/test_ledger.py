@@ -143,7 +143,9 @@ def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"no ledger at all", whole[:-9], b"PAR1" + bytes(40) + b"PAR1"):
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"ledger\.parquet is not readable: it is cut short") as caught:
+        with pytest.raises(
+            TrainingError, match=r"ledger\.parquet is not readable: it is cut short"
+        ) as caught:
             cut_ledger(path, 2)
         assert f"move it away (mv {path} {path}.bad)" in str(caught.value.hint)
         assert path.read_bytes() == content

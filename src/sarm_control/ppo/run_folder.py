@@ -63,9 +63,7 @@ class RunFolder:
         listener: told each step's metrics once they are on disk.
     """
 
-    def __init__(
-        self, path: Path, *, keep: int, new: bool = False, listener: Listener | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, keep: int, new: bool = False, listener: Listener | None = None) -> None:
         self.path = path
         self.keep = keep
         self.new = new
