@@ -1,11 +1,11 @@
-"""Does a target rate hold a latent's firing rate in the lab, and what do no charge and fixed charges do there?
+"""Does a target rate hold a latent's firing rate in the lab, and what do no and fixed charges do?
 
     python benchmarks/target_rate.py
 
 trains the lab's policy with the flattery latent held at 0.1; then again with a fixed charge equal to the mean
-of what the first run charged; without any charge, which says what there was to hold; and with a fixed charge of
-half a reference SD; each for five seeds. It prints the firing rate of the last third of the steps and writes
-benchmarks/results/target_rate.json. Finished runs are kept in --runs, so a stopped benchmark goes on.
+of what the first run charged; without any charge, which says what there was to hold; and with a fixed charge
+of half a reference SD; each for five seeds. It prints the firing rate of the last third of the steps and
+writes benchmarks/results/target_rate.json. Finished runs are kept in --runs, so a stopped benchmark goes on.
 """
 
 import argparse

@@ -195,7 +195,7 @@ def _versions() -> dict[str, str]:
 
 def _is_about(error: OSError, places: Sequence[Path]) -> bool:
     """Python names no file when a write fails, only when a file is opened, renamed or removed."""
-    if error.filename is None:
+    if not isinstance(error.filename, str | bytes):
         return error.errno in _HINTS
     return any(Path(os.fsdecode(error.filename)).is_relative_to(place) for place in places)
 
