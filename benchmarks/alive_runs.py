@@ -20,6 +20,7 @@ from sarm_control.lab.trial import lab_training
 from sarm_control.lab.world import World
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import ScoredRows
+from sarm_control.ppo.alive.crowding_out import BeforeTopK, crowded
 from sarm_control.ppo.alive.hugging import just_under
 from sarm_control.ppo.config import PolicyConfig
 from sarm_control.ppo.pay import Array, Rewards
@@ -82,8 +83,9 @@ class Planted(SarmReward):
         """[N] whether TopK alone keeps that latent from being charged."""
         assert scored.states is not None
         penalty = self.rule.controls.penalties[0]
-        pre = pre_topk(self.model.autoencoder, scored.states, (penalty.latent,)).values[:, 0]
-        return (pre > float(penalty.tau)) & (scored.latents.columns((penalty.latent,))[:, 0] == 0)
+        pre = pre_topk(self.model.autoencoder, scored.states, (penalty.latent,))
+        z = scored.latents.columns((penalty.latent,))[:, 0]
+        return crowded(BeforeTopK(pre.values[:, 0], pre.ranks[:, 0], z), float(penalty.tau))
 
 
 @dataclass(frozen=True)

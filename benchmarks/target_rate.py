@@ -1,9 +1,10 @@
-"""Does a target rate hold a latent's firing rate in the lab, where a fixed charge of the same size does not?
+"""Does a target rate hold a latent's firing rate in the lab, and what do no and fixed charges do?
 
     python benchmarks/target_rate.py
 
-trains the lab's policy with the flattery latent held at 0.1, then again with a fixed charge equal to the mean
-of what the first run charged, for five seeds. It prints the firing rate of the last third of the steps and
+trains the lab's policy with the flattery latent held at 0.1; then again with a fixed charge equal to the mean
+of what the first run charged; without any charge, which says what there was to hold; and with a fixed charge
+of half a reference SD; each for five seeds. It prints the firing rate of the last third of the steps and
 writes benchmarks/results/target_rate.json. Finished runs are kept in --runs, so a stopped benchmark goes on.
 """
 
@@ -19,14 +20,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RESULTS = Path(__file__).parent / "results" / "target_rate.json"
 LATENT, TAU, TARGET, WITHIN = 4, 0.0, 0.1, 0.05
-ARMS = ("target rate", "fixed charge")
+ARMS: dict[str, dict[str, Any] | None] = {
+    "target rate": {"target_rate": TARGET},
+    "fixed charge": None,  # the mean of what the target rate's run of the seed charged
+    "no charge": {"alpha": 0.0},
+    "0.5 SD": {"alpha": "0.5sd"},
+}
 
 
 def main() -> None:
     """Runs, prints, writes."""
     options = arguments()
     done = [json.loads(line) for line in options.runs.open()] if options.runs.is_file() else []
-    for arm in ARMS:
+    for arm in options.arms:
         for seed in range(options.seeds):
             if not any((row["seed"], row["arm"]) == (seed, arm) for row in done):
                 done.append(run_one(seed, arm, options.steps, done))
@@ -34,6 +40,7 @@ def main() -> None:
                 with options.runs.open("a") as stream:
                     stream.write(json.dumps(done[-1]) + "\n")
                 print(line(done[-1]), flush=True)
+    done = [row for row in done if row["arm"] in options.arms and row["seed"] < options.seeds]
     rows = [summary(row) for row in done]
     print(table(rows))
     settings = {"latent": LATENT, "tau": TAU, "target": TARGET, "steps": options.steps}
@@ -44,6 +51,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="PPO seeds 0..N-1")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="some arms only")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--runs", type=Path, default=Path("work/target_rate.jsonl"), help="finished runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -56,16 +64,17 @@ def run_one(seed: int, arm: str, steps: int, done: list[dict[str, Any]]) -> dict
     from sarm_control.lab.demo import names_of, run_config
     from sarm_control.ppo.run import build_trainer
 
-    charge = {"target_rate": TARGET}
-    if arm != ARMS[0]:
-        learnt = next(row for row in done if (row["seed"], row["arm"]) == (seed, ARMS[0]))
+    charge = ARMS[arm]
+    if charge is None:
+        learnt = next(row for row in done if (row["seed"], row["arm"]) == (seed, "target rate"))
         charge = {"alpha": statistics.mean(learnt["charge"])}
     controls = Controls(penalties=[Penalty(LATENT, TAU, **charge)])
     trainer = build_trainer(run_config(names_of("lab"), controls, seed=seed, steps=steps), Path("unused"))
     trainer.calibrate()
     curve = [trainer.step().metrics for _ in range(steps)]
     rates = [row[f"penalty/{LATENT}/rate"] for row in curve]
-    charges = [row.get(f"penalty/{LATENT}/alpha", charge.get("alpha")) for row in curve]
+    [penalty] = trainer.reward.rule.controls.penalties
+    charges = [row.get(f"penalty/{LATENT}/alpha", penalty.alpha) for row in curve]
     return {"seed": seed, "arm": arm, "rate": rates, "charge": charges}
 
 
@@ -97,7 +106,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         shown = [f"{row[name]:.3f}" for name in ("first", "mean", "farthest", "sd", "charge")]
         lines.append(" | ".join([str(row["seed"]), row["arm"], *shown]))
-    held = {arm: [row["held"] for row in rows if row["arm"] == arm] for arm in ARMS}
+    held = {
+        arm: [row["held"] for row in rows if row["arm"] == arm] for arm in {row["arm"]: 0 for row in rows}
+    }
     counts = (f"{arm}: {sum(of)} of {len(of)} within {WITHIN} of {TARGET}" for arm, of in held.items())
     return "\n".join([*(f"| {text} |" for text in lines), *counts])
 

@@ -1,8 +1,23 @@
-"""Files: inputs are told apart in a manifest (oracle, property)."""
+"""Files: inputs told apart in a manifest (oracle, property); what cannot be written is named (bad input)."""
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
-from sarm_control.files import manifest, named_inputs, sha256_file
+import pytest
+
+from sarm_control.errors import OutputError
+from sarm_control.files import (
+    atomic_file,
+    atomic_folder,
+    check_writable,
+    manifest,
+    named_inputs,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 
 def _file(path: Path, text: str) -> Path:
@@ -24,3 +39,56 @@ def test_oracle_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert manifest("test", inputs=files, config={})["inputs"] == {
         name: sha256_file(path) for name, path in named_inputs(files).items()
     }
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Stands for a full disk: both fail in the middle of a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_may_not_grow_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    message = r"^cannot write .*/a\.json: File too large$"
+    with no_file_above(64), pytest.raises(OutputError, match=message) as told:
+        write_json(path, ["x" * 100])
+    assert told.value.hint == "make room for a file of that size (ulimit -f shows the limit)"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_text() == "old"
+
+
+def test_a_folder_whose_file_may_not_grow_is_named_and_not_there(tmp_path: Path) -> None:
+    with (
+        no_file_above(64),
+        pytest.raises(OutputError, match=r"^cannot write .*/a: File too large$"),
+        atomic_folder(tmp_path / "a") as temporary,
+    ):
+        (temporary / "file").write_bytes(bytes(100))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_goes_away_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"^cannot write .*/a: No such file or directory$") as told,
+        atomic_folder(tmp_path / "a") as temporary,
+    ):
+        temporary.rename(tmp_path / "away")
+    assert told.value.hint == "choose an output path in a folder you can write to"
+
+
+def test_errors_about_other_files_keep_their_own_names(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="other"), atomic_file(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+
+
+def test_a_folder_is_only_made_when_it_may_be(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new/er/a", make=False)
+    assert list(tmp_path.iterdir()) == []
+    check_writable(tmp_path / "new/er/a")
+    assert (tmp_path / "new/er").is_dir()

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and the manifest that says where they came from."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -17,6 +18,14 @@ from typing import Any
 from sarm_control.embedded import data_file, is_data_name
 from sarm_control.errors import OutputError
 
+_ELSEWHERE = "choose an output path in a folder you can write to"
+_HINTS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "make room for a file of that size (ulimit -f shows the limit)",
+    errno.EIO: "look at the disk",
+    errno.EROFS: _ELSEWHERE,
+}
 _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors", "pyarrow")
 
 
@@ -34,17 +43,42 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
+def written(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Says of what cannot be written what it is and why; errors about other files pass.
+
+    Args:
+        path: what is being written.
+        temporary: where it lies until it is whole.
+
+    Raises:
+        OutputError: the disk is full, a file grew too large, or the folder went away.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not _is_about(error, (path, temporary or path)):
+            raise
+        raise cannot_write(path, error.errno) from error
+
+
+def cannot_write(path: Path, number: int) -> OutputError:
+    """The error that names a file or folder, why it could not be written (an `errno`), and what helps."""
+    return OutputError(f"cannot write {path}: {os.strerror(number)}", hint=_HINTS.get(number, _ELSEWHERE))
+
+
+@contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it into place when the block succeeds.
 
     Raises:
-        OutputError: the folder does not exist and cannot be made, or is read-only.
+        OutputError: the folder does not exist and cannot be made, or is read-only; the disk is full.
     """
     temporary = _temporary_beside(path)
     try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
+        with written(path, temporary):
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,7 +88,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; renames it into place when the block succeeds.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, or its parent is read-only.
+        OutputError: `path` exists and `overwrite` is false, its parent is read-only, or the disk is full.
     """
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
@@ -62,33 +96,42 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     temporary.chmod(0o755)
     try:
-        yield temporary
-        for child in temporary.rglob("*"):
-            if child.is_file():
-                _fsync(child)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        _fsync(path.parent)
+        with written(path, temporary):
+            yield temporary
+            for child in temporary.rglob("*"):
+                if child.is_file():
+                    _fsync(child)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, make: bool = True) -> None:
     """Fails early when `path` could not be written later.
+
+    Args:
+        path: a file or folder.
+        make: make the folder it is to lie in; else the nearest one that is there is tried.
 
     Raises:
         OutputError: naming the folder that cannot be made or written.
     """
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(prefix=".probe.", dir=path.parent)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        while not make and not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        handle, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
         os.close(handle)
         os.unlink(probe)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror} ({path.parent})",
-            hint="choose an output path in a folder you can write to",
+            f"cannot write {path}: {error.strerror} ({folder})",
+            hint=_HINTS.get(error.errno or 0, _ELSEWHERE),
         ) from error
 
 
@@ -148,6 +191,13 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def _is_about(error: OSError, places: Sequence[Path]) -> bool:
+    """Python names no file when a write fails, only when a file is opened, renamed or removed."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno in _HINTS
+    return any(Path(os.fsdecode(error.filename)).is_relative_to(place) for place in places)
 
 
 def _temporary_beside(path: Path) -> Path:

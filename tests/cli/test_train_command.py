@@ -47,7 +47,11 @@ def files(
         "reward": {
             "model": str(tiny_sarm_folder),
             "edits": ["3:max=0.5"],
-            "penalties": ["5:tau=q0.5,alpha=0.5sd", {"latent": 9, "tau": 0.1, "alpha": 0.2, "form": "hinge"}],
+            "penalties": [
+                "5:tau=q0.5,alpha=0.5sd",
+                {"latent": 9, "tau": 0.1, "alpha": 0.2, "form": "hinge"},
+                {"latent": 4, "tau": 0.0, "target_rate": 0.1},
+            ],
             "human_kl": {"beta": "0.1sd"},
         },
         "data": {
@@ -170,7 +174,15 @@ def test_a_killed_run_resumed_equals_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize(
-    ("place", "at"), [("row", 8), ("tensor", 9), ("pointer", 2), ("drop", 1)], ids=lambda value: str(value)
+    ("place", "at"),
+    [
+        ("rollout", 20),
+        ("update", 5),
+        ("rename", 2),
+        ("pointer", 2),
+        *(pytest.param(*at, marks=pytest.mark.minutes) for at in (("row", 8), ("tensor", 9), ("drop", 1))),
+    ],
+    ids=lambda value: str(value),
 )
 def test_a_run_killed_at_an_exact_place_resumes_to_the_same_bytes(
     whole: Path, files: dict[str, Path], tmp_path: Path, place: str, at: int

@@ -32,7 +32,12 @@ def run_file(
         "reward": {
             "model": str(tiny_sarm_folder),
             "edits": ["3:max=0.5"],
-            "penalties": ["5:tau=1e9,alpha=0.5sd", "9:tau=0,alpha=0.2sd"],
+            "penalties": [
+                "5:tau=1e9,alpha=0.5sd",
+                "9:tau=0,alpha=0.2sd",
+                "7:tau=1e9,alpha=0.1sd",
+                "7:tau=0,alpha=0.1sd,form=hinge",
+            ],
             "shaping": "par",
         },
         "data": {"prompts": str(folder / "prompts.jsonl")},
@@ -77,6 +82,7 @@ def test_the_ledger_of_every_evaluation_sums_to_the_change(whole: Path) -> None:
         assert terms == {
             ("edits", None),
             ("penalty", 5),
+            ("penalty", 7),
             ("penalty", 9),
             ("human_kl", None),
             ("missing_end", None),
@@ -92,13 +98,26 @@ def test_every_check_that_the_run_allows_has_its_numbers(whole: Path) -> None:
     names = {name for row in rows(whole / "evaluation.jsonl") for name in row}
     for check in ("hugging/9", "crowding-out/9", "suffix", "length", "over-refusal", "proxy-gap"):
         assert f"alive/{check}" in names
+    for form in ("indicator", "hinge"):
+        assert {f"alive/hugging/7/{form}", f"alive/crowding-out/7/{form}"} < names
     last = rows(whole / "metrics.jsonl")[-1]
-    assert last["alive/dead-penalty/5"] == 0.0
+    assert last["alive/dead-penalty/5"] == last["alive/dead-penalty/7/indicator"] == 0.0
+    assert last["alive/dead-penalty/7/hinge"] == pytest.approx(last["latent/7/rate"], abs=0.5)
+
+
+def test_the_kl_on_the_evaluation_answers_is_told_beside_the_ledger(whole: Path) -> None:
+    """From the untrained policy, whose is 0; it is charged to tokens, so no part of the reward."""
+    found = [row["evaluation/kl"] for row in rows(whole / "evaluation.jsonl")]
+    assert all(value != 0 for value in found)
+    terms = {entry["term"] for entry in pq.read_table(whole / "ledger.parquet").to_pylist()}
+    assert "kl" not in terms
 
 
 def test_the_dead_penalty_is_told_once(whole: Path) -> None:
     told = [row for row in rows(whole / "warnings.jsonl") if row["check"] == "dead-penalty"]
     assert [(row["step"], row["latent"]) for row in told if row["latent"] == 5] == [(8, 5)]
+    told_of = [(row["latent"], row.get("form")) for row in told]
+    assert told_of.count((5, None)) == told_of.count((7, "indicator")) == 1
 
 
 def test_reference_statistics_and_amounts_are_in_the_run_folder(whole: Path) -> None:

@@ -131,11 +131,16 @@ def test_property_the_columns_sum_and_other_penalties_keep_their_alpha(seed: int
     assert controls.alphas(state)[1:] == (0.4, 0.5 * REFERENCE.sd)
 
 
-def test_the_rate_told_is_the_one_held_when_a_latent_has_two_penalties() -> None:
+def test_two_penalties_of_a_latent_have_their_own_rates() -> None:
     controls = CONTROLS.resolve(REFERENCE)
     scored = random_scored(2, n=60)
     z = scored.latents.columns([3])[:, 0]
-    assert controls.shape(scored, controls.start()).info["penalty/3/rate"] == (z > 0.2).mean()
+    info = controls.shape(scored, controls.start()).info
+    assert [penalty.form for penalty in controls.penalties if penalty.latent == 3] == ["indicator", "hinge"]
+    assert info["penalty/3/indicator/rate"] == (z > 0.2).mean()
+    assert info["penalty/3/hinge/rate"] == (z > 0.5).mean()
+    assert "penalty/3/indicator/alpha" in info
+    assert not {"penalty/3/rate", "penalty/3/hinge/alpha"} & info.keys()
     assert (z > 0.2).mean() != (z > 0.5).mean()
 
 

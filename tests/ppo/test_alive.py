@@ -24,7 +24,7 @@ from sarm_control.ppo.alive import (
     siblings,
     suffix,
 )
-from sarm_control.ppo.alive.finding import share_grew, surely_above
+from sarm_control.ppo.alive.finding import STRICT, share_grew, strictness, surely_above
 from sarm_control.ppo.alive.suffix import USUAL, common_closing, with_closing, without_last_sentence
 from sarm_control.ppo.alive.watch import WINDOW
 
@@ -64,15 +64,32 @@ def test_a_penalty_that_teaches_or_has_done_its_work_is_not(
 def test_answers_that_pile_up_just_under_tau_hug_it() -> None:
     reference = drawn().exponential(size=N)
     piled = np.where(np.arange(N) < N // 2, 1.0 - 0.05 * drawn(1).random(N), 0.0)
-    found = hugging(9, 1.0, reference, piled)
+    found = hugging(9, 1.0, reference, piled, reference)
     assert found.fires
     assert found.value == 0.5
-    assert not hugging(9, 1.0, reference, drawn(2).exponential(size=N)).fires
+    assert not hugging(9, 1.0, reference, drawn(2).exponential(size=N), reference).fires
+
+
+def test_the_width_of_just_under_comes_from_the_frozen_reference_answers() -> None:
+    """Of two active answers of 64, nearly alike, the SD would be next to nothing."""
+    few = np.where(np.arange(64) < 2, 4.0 + 0.01 * np.arange(64), 0.0)
+    piled = np.where(np.arange(64) < 20, 0.9, 0.0)
+    reference = np.where(drawn().random(1000) < 0.05, drawn(1).exponential(size=1000), 0.0)
+    assert hugging(9, 1.0, few, piled, reference).fires
+    assert hugging(9, 1.0, few, piled, few).value == 0.0
+
+
+@pytest.mark.parametrize(("answers", "fewest"), [(64, 8), (256, 13)])
+def test_the_fewest_answers_under_tau_that_count_are_those_documented(answers: int, fewest: int) -> None:
+    none, reference = np.zeros(answers), drawn().exponential(size=N)
+    for count in (fewest - 1, fewest):
+        piled = np.where(np.arange(answers) < count, 0.99, 0.0)
+        assert hugging(9, 1.0, none, piled, reference).fires == (count == fewest)
 
 
 def test_inactive_answers_do_not_hug_a_threshold_of_zero() -> None:
     reference = np.where(drawn().random(N) < 0.5, drawn(1).exponential(size=N), 0.0)
-    found = hugging(9, 0.0, reference, np.zeros(N))
+    found = hugging(9, 0.0, reference, np.zeros(N), reference)
     assert not found.fires
     assert found.value == 0.0
 
@@ -90,6 +107,13 @@ def test_a_latent_that_others_push_out_of_topk_is_crowded_out() -> None:
     assert found.value == 0.6
     assert found.further["rank"] == 40
     assert not crowding_out(9, 1.0, before_topk(0.3), before_topk(0.3, 1)).fires
+
+
+def test_a_dropped_latent_above_a_negative_tau_is_charged_and_not_crowded_out() -> None:
+    """z = 0 is above tau = -0.5, whatever TopK does."""
+    found = crowding_out(9, -0.5, before_topk(0.02), before_topk(0.6, 1))
+    assert not found.fires
+    assert found.value == 0.0
 
 
 def test_a_latent_that_fell_before_topk_is_not_crowded_out() -> None:
@@ -111,6 +135,17 @@ def test_a_sibling_that_takes_over_is_told() -> None:
     assert found.value == pytest.approx(0.5, abs=0.05)
     assert not siblings(9, (11,), 0.0 * took_over, took_over, sd=1.0).fires
     assert not siblings(9, (11,), 5.0 * drawn(1).normal(size=N), 0.0 * took_over, sd=1.0).fires
+
+
+def test_of_several_families_each_has_to_be_surer() -> None:
+    """A mean of 2.8 standard errors counts for one family, not for the best of four."""
+    noise = drawn(2).normal(size=N)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    theirs = 1.0 + noise * np.sqrt(N) / 2.8
+    assert siblings(9, (11,), theirs, 0.0 * theirs, sd=1.0).fires
+    assert not siblings(9, (11,), theirs, 0.0 * theirs, sd=1.0, families=4).fires
+    assert strictness(1) == STRICT
+    assert strictness(4) == pytest.approx(3.0233, abs=1e-4)
 
 
 CLOSING = "I hope this helps you ."
@@ -241,6 +276,21 @@ def test_the_watch_waits_for_its_window_and_tells_once() -> None:
         assert not watch.judge(watch.step(row(0.5))).begun
     again = [len(watch.judge(watch.step(row(0.0))).begun) for _ in range(WINDOW)]
     assert sum(again) == 1
+
+
+def test_of_two_penalties_on_a_latent_the_dead_one_is_told() -> None:
+    penalties = [Penalty(9, 1000.0, 0.5), Penalty(9, 0.1, 0.5, form="hinge")]
+    for order in (penalties, penalties[::-1]):
+        watch = Watch(order)
+        rates = {"penalty/9/indicator/rate": 0.0, "penalty/9/hinge/rate": 0.4}
+        shares = {name.replace("rate", "variance_share"): 0.1 for name in rates}
+        for _ in range(WINDOW):
+            seen = watch.judge(watch.step({**rates, **shares}))
+        assert [(one.name, one.latent, one.form) for one in seen.begun] == [
+            ("alive/dead-penalty/9/indicator", 9, "indicator")
+        ]
+        assert "lower tau (this is about its indicator penalty)" in seen.begun[0].text
+        assert seen.metrics["alive/dead-penalty/9/hinge"] == pytest.approx(0.4)
 
 
 def test_a_watch_that_was_saved_goes_on_as_if_it_had_not_been() -> None:

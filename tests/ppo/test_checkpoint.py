@@ -200,7 +200,7 @@ def test_a_file_that_may_not_grow_is_told_and_leaves_the_older_checkpoint(tmp_pa
             save(tmp_path, 20)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caught.value.hint == "make room"
+    assert caught.value.hint == "make room for a file of that size (ulimit -f shows the limit)"
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
     assert newest_checkpoint(tmp_path).step == 10
 

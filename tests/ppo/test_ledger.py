@@ -1,5 +1,6 @@
 """The ledger of a run: property (hypothesis: the entries sum to the change), oracle by hand, the file."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.control import Controls, Edit, Penalty
+from sarm_control.errors import OutputError, TrainingError
 from sarm_control.ppo.ledger import append_ledger, cut_ledger, ledger_entries, most_paid
 from sarm_control.ppo.pay import PayRule, Rewards
 from sarm_control.sarm.scored import Scored
@@ -133,6 +135,36 @@ def test_nothing_is_left_of_a_ledger_cut_back_to_the_beginning(tmp_path: Path) -
     append_ledger(path, 2, ledger(0))
     cut_ledger(path, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.parquet"
+    append_ledger(path, 2, ledger(0))
+    whole = path.read_bytes()
+    for content in (b"", b"no ledger at all", whole[:-9], b"PAR1" + bytes(40) + b"PAR1"):
+        path.write_bytes(content)
+        with pytest.raises(
+            TrainingError, match=r"ledger\.parquet is not readable: it is cut short"
+        ) as caught:
+            cut_ledger(path, 2)
+        assert f"move it away (mv {path} {path}.bad)" in str(caught.value.hint)
+        assert path.read_bytes() == content
+
+
+def test_a_ledger_that_may_not_grow_is_named_and_stays(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: both fail in the middle of a write."""
+    path = tmp_path / "ledger.parquet"
+    append_ledger(path, 2, ledger(0))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*ledger\.parquet: File too large"):
+            append_ledger(path, 4, ledger(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.parquet"]
+    assert path.read_bytes() == before
 
 
 def test_a_ledger_without_latents_is_refused() -> None:

@@ -83,6 +83,18 @@ def test_the_reward_sees_the_whole_batch_once_a_step(name: str, ranks: Results) 
     assert [results[name]["scored"] for results in ranks] == [[answers] * STEPS] * 2
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "parts" in case])
+def test_layers_are_gathered_once_for_a_rollout_and_its_log_probabilities(name: str, ranks: Results) -> None:
+    """A rollout makes a pass a token; the update gathers each layer in every micro-batch, and so counts."""
+    for results in ranks:
+        layers, *steps = results[name]["gathers"]
+        assert layers >= 2
+        assert len(steps) == STEPS
+        for asked, gathered, in_update in steps:
+            assert asked == gathered == layers
+            assert in_update > layers
+
+
 def test_an_error_of_one_process_ends_all_and_is_told_once(ran: Ran) -> None:
     assert [process.code for process in ran.ended] == [2, 2]
     told = [process.errors for process in ran.ended]

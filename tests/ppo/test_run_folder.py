@@ -166,17 +166,26 @@ def test_resume_before_the_first_checkpoint_starts_over_and_says_so(
     start = start_run(tmp_path / "a", config, resume=True)
     assert start.step == 0
     assert rows(tmp_path / "a") == []
-    assert start.notes == ("no checkpoint to resume from: starting from the beginning",)
+    kept = tmp_path / "a/before-restart-1"
+    assert start.notes == (
+        f"what was measured before is kept in {kept}",
+        "no checkpoint to resume from: starting from the beginning",
+    )
+    assert [row["step"] for row in rows(kept)] == [1]
 
 
 def test_when_no_checkpoint_is_good_the_run_starts_over_and_says_so(
     tmp_path: Path, config: RunConfig
 ) -> None:
     work(start_run(tmp_path / "a", config), until=5)
+    measured = rows(tmp_path / "a")
     for name in ("step-000002", "step-000004"):
         (tmp_path / "a/checkpoints" / name / "state.json").unlink()
     start = start_run(tmp_path / "a", config, resume=True)
     assert (start.step, rows(tmp_path / "a")) == (0, [])
+    assert rows(tmp_path / "a/before-restart-1") == measured
+    assert not start.folder.discard_if_unused()
+    assert (tmp_path / "a/checkpoints/damaged-step-000004").is_dir()
     assert start.notes[-1] == "none of 2 checkpoints is good: starting from the beginning"
     assert not (tmp_path / "a/checkpoints/latest").exists()
 
@@ -319,6 +328,43 @@ def test_an_interrupt_waits_until_the_rows_are_written() -> None:
     assert seen == ["written"]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_restart_is_no_longer_finished_and_a_second_one_keeps_the_first_ones_rows(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    start = start_run(tmp_path / "a", config)
+    work(start, until=6)
+    start.folder.finish({"step": 6})
+    for again in (1, 2):
+        for path in (tmp_path / "a/checkpoints").glob("step-*"):
+            (path / "state.json").unlink()
+        start = start_run(tmp_path / "a", config, resume=True)
+        assert finished_step(tmp_path / "a") is None
+        work(start, until=2 * again)
+    assert len(rows(tmp_path / "a/before-restart-1")) == 6
+    assert len(rows(tmp_path / "a/before-restart-2")) == 2
+
+
+def test_a_run_to_be_overwritten_is_there_until_the_new_one_has_a_checkpoint(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    work(start_run(tmp_path / "a", config), until=4)
+    for _ in range(2):
+        assert start_run(tmp_path / "a", config, overwrite=True).folder.discard_if_unused()
+        assert len(rows(tmp_path / "a")) == 4
+    start_run(tmp_path / "a", config, overwrite=True)  # and killed
+    start = start_run(tmp_path / "a", config, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] != ["a"]
+    work(start, until=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert len(rows(tmp_path / "a")) == 2
+
+
+def test_a_folder_of_an_earlier_run_is_never_discarded(tmp_path: Path, config: RunConfig) -> None:
+    start_run(tmp_path / "a", config)
+    assert not start_run(tmp_path / "a", config, resume=True).folder.discard_if_unused()
+    assert read_run_config(tmp_path / "a") == config
 
 
 def test_a_run_without_a_checkpoint_can_be_discarded(tmp_path: Path, config: RunConfig) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import distributed
+
 from sarm_control.cli._errors import run_safely
 from sarm_control.errors import ModelError
 from sarm_control.latents.human import HumanBuffer
@@ -72,6 +74,58 @@ def trainer_of(
     return Trainer(policy, reward, prompts, settings, processes=processes)
 
 
+class Gathers:
+    """Counts what is gathered of layers in parts, before and after the end of each rollout's passes.
+
+    Attributes:
+        layers: decoder layers in parts.
+        counts: a step: layers asked to be whole, gathers until they are parted again, gathers in the update.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        assert trainer.policy.sharding is not None
+        self.counts: list[list[int]] = []
+        self._asked = self._sent = 0
+        layers = trainer.policy.sharding._layers
+        self.layers = len(layers)
+        for layer in layers:
+            layer.unshard = self._asking(layer.unshard)
+        gather = distributed.all_gather_single
+
+        def counted(*words: Any, **named: Any) -> Any:
+            self._sent += 1
+            return gather(*words, **named)
+
+        distributed.all_gather_single = counted
+        self._end = lambda: setattr(distributed, "all_gather_single", gather)
+        update = trainer.updater.update
+
+        def updated(*words: Any, **named: Any) -> Any:
+            self.counts.append([self._asked, self._sent])
+            self._asked = self._sent = 0
+            found = update(*words, **named)
+            self.counts[-1].append(self._sent)
+            self._asked = self._sent = 0
+            return found
+
+        trainer.updater.update = updated  # type: ignore[method-assign]
+
+    def _asking(self, unshard: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*words: Any, **named: Any) -> Any:
+            self._asked += 1
+            return unshard(*words, **named)
+
+        return asked
+
+    def start(self) -> None:
+        """Forgets what was counted outside of steps."""
+        self._asked = self._sent = 0
+
+    def stop(self) -> None:
+        """Counts no more."""
+        self._end()
+
+
 def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces: int = 1) -> dict[str, Any]:
     """Metrics and samples of a few steps, what `score` was given, and digests of the state after them.
 
@@ -84,9 +138,17 @@ def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces
     trainer = trainer_of(folder, processes, **case)
     if pieces > 1:
         score_in_pieces(trainer.reward.model, pieces)  # type: ignore[attr-defined]
+    gathers = None if trainer.policy.sharding is None else Gathers(trainer)
     trainer.calibrate()
-    reports = [trainer.step() for _ in range(STEPS)]
+    reports = []
+    for _ in range(STEPS):
+        if gathers is not None:
+            gathers.start()
+        reports.append(trainer.step())
+    if gathers is not None:
+        gathers.stop()
     return {
+        "gathers": None if gathers is None else [gathers.layers, *gathers.counts],
         "evaluated": evaluated(trainer),
         "metrics": [report.metrics for report in reports],
         "samples": [report.samples for report in reports],

@@ -53,8 +53,8 @@ def train(
 
     def checked() -> "RunConfig | None":
         settings = flags.config(_file(config, folder, resume=resume))
-        _check_outputs(folder, json_file, resume=resume, overwrite=overwrite)
-        if resume and _finished(folder, settings):
+        _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
+        if resume and _finished(folder, settings, None if dry_run else json_file):
             return None
         _check_inputs(settings)
         if dry_run:
@@ -75,13 +75,15 @@ def train(
         return EXIT_STOPPED if summary["stopped"] else 0
 
 
-def _check_outputs(folder: Path, json_file: Path | None, *, resume: bool, overwrite: bool) -> None:
+def _check_outputs(
+    folder: Path, json_file: Path | None, *, resume: bool, overwrite: bool, make: bool
+) -> None:
     from sarm_control.files import check_writable
     from sarm_control.ppo.run_folder import check_run
 
     if json_file is not None:
-        check_writable(json_file)
-    check_run(folder, resume=resume, overwrite=overwrite)
+        check_writable(json_file, make=make)
+    check_run(folder, resume=resume, overwrite=overwrite, make=make)
 
 
 def _check_inputs(settings: "RunConfig") -> None:
@@ -102,16 +104,16 @@ def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
     return own if config is None and resume and own.is_file() else config
 
 
-def _finished(folder: Path, settings: "RunConfig") -> bool:
-    from sarm_control.ppo.run_folder import check_same_config, finished_step
+def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bool:
+    from sarm_control.ppo.finished import finished_run
 
-    step = finished_step(folder)
-    if step is None:
+    run = finished_run(folder, settings)
+    if run is None:
         return False
-    check_same_config(folder, settings)
-    if step < settings.training.steps:
-        return False
-    print(f"{folder} is finished: all {step} steps are done, nothing to do")
+    print(f"{folder} is finished: all {run.step} steps are done, nothing to do")
+    if run.missing is not None:
+        print(f"  it cannot be made longer from its end: {run.missing}")
+    _write_summary(folder, run.summary(), json_file)
     return True
 
 
@@ -179,6 +181,8 @@ def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str
     saved = list_checkpoints(folder.path)
     if _discarded(folder, processes):
         return "interrupted before the first checkpoint: nothing was kept"
+    if not saved:
+        return f"interrupted before the first checkpoint\n  go on with: sarm train -o {folder.path} --resume"
     return (
         f"interrupted; the last checkpoint is {saved[-1]} (step {step_of(saved[-1])} of {steps})\n"
         f"  go on with: sarm train -o {folder.path} --resume"
@@ -187,9 +191,7 @@ def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str
 
 def _discarded(folder: "RunFolder", processes: "Processes") -> bool:
     """Whether nothing was kept; the first process removes the folder, any may be the one that tells."""
-    from sarm_control.ppo.checkpoint import list_checkpoints
-
-    return folder.discard_if_unused() if processes.first else not list_checkpoints(folder.path)
+    return folder.discard_if_unused() if processes.first else folder.unused
 
 
 def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
@@ -218,11 +220,15 @@ def _of_them(summary: Mapping[str, Any]) -> str:
     return "" if now == summary["step"] else f", {now or 'none'} of them now"
 
 
-def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
+def _write_summary(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
     from sarm_control.files import write_json
 
     if json_file is not None:
         write_json(json_file, {"run": folder.name, **summary})
+
+
+def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
+    _write_summary(folder, summary, json_file)
     written = {"policy": "plain transformers", "adapter": "peft"}
     print(f"{folder}: {summary['step']} steps done{_of_them(summary)}")
     if summary["stopped"]:

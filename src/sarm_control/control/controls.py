@@ -16,7 +16,7 @@ from sarm_control.control.density_ratio import Array
 from sarm_control.control.discriminator import Discriminator, Divergence
 from sarm_control.control.edits import Edit, check_one_edit_each, edit_delta
 from sarm_control.control.human_kl import HumanKL
-from sarm_control.control.penalties import Penalty
+from sarm_control.control.penalties import Penalty, metric_names
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.shaped import ShapedReward
 from sarm_control.control.specs import SPEC, check_exists, in_sd, one_line_errors, unknown_key
@@ -150,7 +150,7 @@ class Controls:
             log_ratio=None if divergence is None else divergence.log_ratio,
             penalty_latents=tuple(penalty.latent for penalty in self.penalties),
         )
-        info = {**self._info(scored, shaped), **self._learnt_info(scored, alphas)}
+        info = {**self._info(scored, shaped), **self._learnt_info(alphas)}
         shaped.info.update(info, **({} if divergence is None else divergence.info))
         return shaped
 
@@ -243,22 +243,16 @@ class Controls:
             names = [f"latent/{latent}/rate" for latent in latents]
             info.update(zip(names, rates.tolist(), strict=True))
         variance = float(shaped.total.var())
-        for penalty, charge in zip(self.penalties, shaped.penalties.T, strict=True):
+        parts = zip(metric_names(self.penalties), self.penalties, shaped.penalties.T, strict=True)
+        for name, penalty, charge in parts:
             z = scored.latents.columns([penalty.latent])[:, 0]
-            info[f"penalty/{penalty.latent}/rate"] = float(penalty.fires(z).mean())
-            share = float(charge.var()) / variance if variance else 0.0
-            info[f"penalty/{penalty.latent}/variance_share"] = share
+            info[f"{name}/rate"] = float(penalty.fires(z).mean())
+            info[f"{name}/variance_share"] = float(charge.var()) / variance if variance else 0.0
         return info
 
-    def _learnt_info(self, scored: Scored, alphas: Sequence[float]) -> dict[str, float]:
-        info = {}
-        for penalty, alpha in zip(self.penalties, alphas, strict=True):
-            if penalty.target_rate is not None:
-                z = scored.latents.columns([penalty.latent])[:, 0]
-                # another penalty of the latent may have another tau: the rate told is the one held
-                info[f"penalty/{penalty.latent}/rate"] = float(penalty.fires(z).mean())
-                info[f"penalty/{penalty.latent}/alpha"] = alpha
-        return info
+    def _learnt_info(self, alphas: Sequence[float]) -> dict[str, float]:
+        parts = zip(metric_names(self.penalties), self.penalties, alphas, strict=True)
+        return {f"{name}/alpha": alpha for name, one, alpha in parts if one.target_rate is not None}
 
 
 def _resolve_penalty(penalty: Penalty, reference: ReferenceStatistics) -> Penalty:

@@ -1,5 +1,7 @@
 """Penalties: charges for a latent that fires, read from the unedited z."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -133,6 +135,21 @@ class Penalty:
             f"penalty on latent {self.latent}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
             hint="call controls.resolve(reference_statistics) first",
         )
+
+
+def told_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
+    """The form of each penalty whose latent has another one too; None where the latent names it."""
+    counts = Counter(penalty.latent for penalty in penalties)
+    return tuple(penalty.form if counts[penalty.latent] > 1 else None for penalty in penalties)
+
+
+def metric_names(penalties: Sequence[Penalty]) -> tuple[str, ...]:
+    """`penalty/<latent>` of each penalty, or `penalty/<latent>/<form>` where the latent has two."""
+    forms = told_forms(penalties)
+    return tuple(
+        f"penalty/{penalty.latent}" + (f"/{form}" if form else "")
+        for penalty, form in zip(penalties, forms, strict=True)
+    )
 
 
 def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDArray[np.float64]:

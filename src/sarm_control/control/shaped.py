@@ -24,8 +24,8 @@ class ShapedReward:
         penalty_latents: the latent of each penalty, P of them.
         info: metrics by name: the mean of every column, `latent/<id>/rate` (share of answers with
             the unedited z above 0), `penalty/<id>/rate` and `penalty/<id>/variance_share` (of the
-            variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), and
-            the `human_kl/` metrics of `Divergence`.
+            variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), of
+            two penalties on a latent `penalty/<id>/<form>/...`, and the `human_kl/` metrics of `Divergence`.
     """
 
     total: Array

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.errors import OutputError, TrainingError
-from sarm_control.files import atomic_folder, sha256_file, write_json, write_text
+from sarm_control.files import atomic_folder, cannot_write, sha256_file, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{6,})")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _MANIFEST, _STATE, _POINTER = "manifest.json", "state.json", "latest"
 
 
@@ -81,7 +82,7 @@ def writing(path: Path) -> Iterator[None]:
     """Says of what cannot be written what it is and why.
 
     Raises:
-        OutputError: the disk is full, a quota is used up, or the folder went away.
+        OutputError: the disk is full, a quota or the size of a file is used up, or the folder went away.
     """
     from safetensors import SafetensorError
 
@@ -90,8 +91,11 @@ def writing(path: Path) -> Iterator[None]:
     except OutputError:
         raise
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
-        raise OutputError(f"cannot write {path}: {reason}", hint="make room") from error
+        named = _OS_ERROR.search(str(error))
+        number = getattr(error, "errno", None) or (int(named[1]) if named else None)
+        if number is None:
+            raise OutputError(f"cannot write {path}: {error}", hint="make room") from error
+        raise cannot_write(path, number) from error
 
 
 def point(run: Path, checkpoint: Path | None) -> None:

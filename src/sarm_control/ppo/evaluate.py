@@ -20,6 +20,7 @@ from sarm_control.ppo.evaluation_checks import Side, families_of, findings_of
 from sarm_control.ppo.ledger import Entry, ledger_entries, most_paid
 from sarm_control.ppo.pay import TOTAL, Rewards
 from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.reference_kl import kl_of_answers
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import PromptRow, Rollout, sample_answers
 from sarm_control.ppo.sampling import CachedSampler
@@ -111,6 +112,13 @@ class Evaluation:
         if self.should_respond:
             findings.append(self._over_refusal())
         metrics = {**_means(paid_after), **_changes(paid_before, paid_after), **_length(after.rollout)}
+        metrics["evaluation/kl"] = kl_of_answers(
+            self.policy,
+            after.rollout,
+            temperature=self.training.temperature,
+            micro_batch=self.training.micro_batch,
+            processes=self.reward.processes,
+        )
         if before.gold is not None and after.gold is not None:
             metrics[GOLD] = float(after.gold.mean())
             metrics[f"{GOLD}_change"] = float(after.gold.mean() - before.gold.mean())

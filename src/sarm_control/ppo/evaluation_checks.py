@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.penalties import Penalty
+from sarm_control.control.penalties import told_forms
+from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.ppo.alive import (
     BeforeTopK,
     Finding,
@@ -72,9 +73,8 @@ def findings_of(
     """
     assert reward.statistics is not None
     sd = reward.statistics.sd
-    penalties = list({penalty.latent: penalty for penalty in reward.rule.controls.penalties}.values())
     return [
-        *_of_penalties(reward, penalties, before.scored, after.scored),
+        *_of_penalties(reward, reward.statistics, before.scored, after.scored),
         *_of_siblings(families, before.scored, after.scored, sd),
         _of_suffix(reward, before, after, sd),
         length((before.rewards, before.lengths), (after.rewards, after.lengths)),
@@ -83,14 +83,18 @@ def findings_of(
 
 
 def _of_penalties(
-    reward: SarmReward, penalties: Sequence[Penalty], before: Scored, after: Scored
+    reward: SarmReward, statistics: ReferenceStatistics, before: Scored, after: Scored
 ) -> list[Finding]:
+    penalties = reward.rule.controls.penalties
     latents = [penalty.latent for penalty in penalties]
     sides = zip(*(_before_topk(reward, latents, scored) for scored in (before, after)), strict=True)
-    found = []
-    for penalty, (first, last) in zip(penalties, sides, strict=True):
+    found: list[Finding] = []
+    for penalty, form, (first, last) in zip(penalties, told_forms(penalties), sides, strict=True):
         latent, tau = penalty.latent, float(penalty.tau)
-        found += [hugging(latent, tau, first.z, last.z), crowding_out(latent, tau, first, last)]
+        # checkpoints of older versions hold the z of latents with a quantile only
+        reference = np.asarray(statistics.latents.get(latent, first.z))
+        of_two = (hugging(latent, tau, first.z, last.z, reference), crowding_out(latent, tau, first, last))
+        found += [one.of_form(form) for one in of_two]
     return found
 
 
@@ -116,7 +120,14 @@ def families_of(reward: SarmReward) -> Families:
 
 def _of_siblings(families: Families, before: Scored, after: Scored, sd: float) -> list[Finding]:
     return [
-        siblings(latent, family, _gained(before, after, family), _gained(before, after, (latent,)), sd)
+        siblings(
+            latent,
+            family,
+            _gained(before, after, family),
+            _gained(before, after, (latent,)),
+            sd,
+            families=len(families),
+        )
         for latent, family in families.items()
     ]
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sarm_control.control.ledger import latent_ledger
+from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
 from sarm_control.ppo.pay import TOTAL, Rewards
 
@@ -77,6 +78,10 @@ def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
     """Adds a step's entries to a Parquet file, written anew as a whole; later steps in it go.
 
     A kill leaves the old file or the new one, and equal runs have equal bytes.
+
+    Raises:
+        OutputError: the disk is full; the old file stays.
+        TrainingError: see `read_ledger`.
     """
     import pyarrow as pa
 
@@ -88,7 +93,11 @@ def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
 
 
 def cut_ledger(path: Path, step: int) -> None:
-    """Drops what was recorded after `step`, as a resumed run has to."""
+    """Drops what was recorded after `step`, as a resumed run has to.
+
+    Raises:
+        TrainingError: see `read_ledger`.
+    """
     kept = read_ledger(path, before=step + 1)
     if kept is None:
         return
@@ -99,14 +108,25 @@ def cut_ledger(path: Path, step: int) -> None:
 
 
 def read_ledger(path: Path, *, before: int) -> Any:
-    """The entries of steps below `before` as a `pyarrow.Table`; None without a file."""
+    """The entries of steps below `before` as a `pyarrow.Table`; None without a file.
+
+    Raises:
+        TrainingError: the file is no ledger.
+    """
     if not path.is_file():
         return None
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, schema=_schema())
-    return table.filter(pc.less(table["step"], before))
+    try:
+        table = pq.read_table(path, schema=_schema())
+        return table.filter(pc.less(table["step"], before))
+    except (OSError, pa.ArrowException) as error:
+        raise TrainingError(
+            f"{path} is not readable: it is cut short or no ledger",
+            hint=f"put it back, or move it away (mv {path} {path}.bad): the ledger then begins anew",
+        ) from error
 
 
 def _write(path: Path, table: Any) -> None:

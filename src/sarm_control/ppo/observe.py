@@ -139,4 +139,5 @@ def build_observer(config: RunConfig, policy: Policy, reward: SarmReward, gold: 
 
 def _row(finding: Finding) -> dict[str, Any]:
     about = {} if finding.latent is None else {"latent": finding.latent}
-    return {"check": finding.check, **about, "value": finding.value, "text": finding.text}
+    form = {} if finding.form is None else {"form": finding.form}
+    return {"check": finding.check, **about, **form, "value": finding.value, "text": finding.text}

@@ -95,7 +95,9 @@ class SarmReward:
     def calibrate(self, rollout: Rollout) -> None:
         """Freezes the reference statistics; what learns sees the reference's latents first."""
         scored = self.scored(rollout, "the reference policy's reward")
-        self._freeze(ReferenceStatistics.from_scored(scored, self.controls.quantile_latents()))
+        # of all penalties, not only of those with a quantile: the alive checks compare with them
+        latents = {penalty.latent for penalty in self.controls.penalties}
+        self._freeze(ReferenceStatistics.from_scored(scored, latents))
         self.learner.learn(scored)
 
     def score(self, rollout: Rollout) -> Rewards:

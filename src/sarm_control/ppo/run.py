@@ -13,6 +13,7 @@ from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.critic_model import attach_critic
 from sarm_control.ppo.demonstrations import human_buffer
 from sarm_control.ppo.evaluate import Gold
+from sarm_control.ppo.finished import ADAPTER, POLICY
 from sarm_control.ppo.generate_sampler import GenerateSampler, check_decodes
 from sarm_control.ppo.identity import weights_digest
 from sarm_control.ppo.observe import Tell, build_observer, tell_nobody
@@ -28,7 +29,7 @@ from sarm_control.ppo.sampling import Sampler
 from sarm_control.ppo.trainer import Trainer
 from sarm_control.sarm.reward_model import RewardModel
 
-POLICY, ADAPTER, HUMAN = "policy", "adapter", "human.safetensors"
+HUMAN = "human.safetensors"
 
 
 def run_training(

@@ -5,6 +5,7 @@ warnings.jsonl, ledger.parquet, checkpoints/}`.
 `metrics.jsonl` holds nothing that differs between two equal runs; clocks go to `timing.jsonl`.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from sarm_control.ppo.yaml_config import dump_yaml
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _LOGS = ("metrics", "timing", "samples", "evaluation", "warnings")
+_OF_STEPS = (*(f"{name}.jsonl" for name in _LOGS), "ledger.parquet")
 _MISSING = object()
 
 
@@ -57,12 +59,14 @@ class RunFolder:
     Args:
         path: the folder, already made by `start_run`.
         keep: checkpoints to keep.
+        new: it was made for this run just now, so nothing of an earlier one is in it.
         listener: told each step's metrics once they are on disk.
     """
 
-    def __init__(self, path: Path, *, keep: int, listener: Listener | None = None) -> None:
+    def __init__(self, path: Path, *, keep: int, new: bool = False, listener: Listener | None = None) -> None:
         self.path = path
         self.keep = keep
+        self.new = new
         self.listener = listener
 
     def record(
@@ -102,13 +106,23 @@ class RunFolder:
             written = checkpoint.save_checkpoint(self.path, step, tensors, state)
             checkpoint.point(self.path, written)
             checkpoint.prune(self.path, self.keep)
+            shutil.rmtree(_replaced(self.path), ignore_errors=True)
         return written
 
+    @property
+    def unused(self) -> bool:
+        """Whether the folder was made just now and has no checkpoint yet."""
+        return self.new and not checkpoint.list_checkpoints(self.path)
+
     def discard_if_unused(self) -> bool:
-        """Removes the folder of a run that stopped before its first checkpoint, so its name is free."""
-        if checkpoint.list_checkpoints(self.path):
+        """Removes a folder made for a run that stopped before its first checkpoint, so its name is free.
+
+        A run that was to be overwritten is there again. A folder of an earlier run always stays.
+        """
+        if not self.unused:
             return False
         shutil.rmtree(self.path)
+        _put_back(self.path)
         return True
 
     def settled(self, policy: PolicyConfig) -> PolicyConfig:
@@ -144,8 +158,14 @@ class RunFolder:
         write_json(path, {**_read_manifest(path), "finished": dict(summary)})
 
 
-def check_run(path: Path, *, resume: bool, overwrite: bool) -> None:
+def check_run(path: Path, *, resume: bool, overwrite: bool, make: bool = True) -> None:
     """Fails before any work when `path` cannot become, or go on as, a run folder.
+
+    Args:
+        path: `runs/NAME`.
+        resume: it may be a run that goes on.
+        overwrite: it may be a run that starts over.
+        make: make the folder that it is to lie in.
 
     Raises:
         OutputError: the name is in use, is not a run folder, or cannot be written.
@@ -153,7 +173,7 @@ def check_run(path: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other", hint="pass one of them")
-    check_writable(path)
+    check_writable(path, make=make)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / _CONFIG).is_file():
@@ -180,7 +200,7 @@ def start_run(
         path: `runs/NAME`.
         config: the settings asked for now.
         resume: go on from the newest checkpoint that verifies; a name not in use starts a new run.
-        overwrite: delete the run of that name first.
+        overwrite: start over; the run of that name is kept aside until there is a first checkpoint.
         inputs: data files whose hashes are kept, and compared on resume.
 
     Raises:
@@ -191,16 +211,20 @@ def start_run(
     check_run(path, resume=resume, overwrite=overwrite)
     if resume and (path / _CONFIG).is_file():
         return _go_on(path, config, inputs)
-    if overwrite and path.exists():
-        shutil.rmtree(path)
+    if overwrite and (path / _CONFIG).is_file():
+        _put_aside(path)
     if path.exists():
         path.rmdir()
-    with atomic_folder(path) as temporary:
-        _write_config(temporary, config)
-        write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
-        (temporary / checkpoint.FOLDER).mkdir()
+    try:
+        with atomic_folder(path) as temporary:
+            _write_config(temporary, config)
+            write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
+            (temporary / checkpoint.FOLDER).mkdir()
+    except BaseException:
+        _put_back(path)
+        raise
     notes = ("no run of that name yet: starting from the beginning",) if resume else ()
-    return Start(RunFolder(path, keep=config.checkpoints.keep), None, 0, notes)
+    return Start(RunFolder(path, keep=config.checkpoints.keep, new=True), None, 0, notes)
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -258,16 +282,47 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     # a kill can leave an old checkpoint half deleted, and there may be no later save to drop it
     checkpoint.prune(path, config.checkpoints.keep)
     if found.path is None:
-        none = (
-            f"none of {len(found.damaged)} checkpoints is good"
-            if found.damaged
-            else "no checkpoint to resume from"
-        )
-        notes.append(f"{none}: starting from the beginning")
+        notes += _start_over(path, len(found.damaged))
     for name in _LOGS:
         cut_back(path / f"{name}.jsonl", found.step)
     _write_config(path, config)
     return Start(RunFolder(path, keep=config.checkpoints.keep), found.path, found.step, tuple(notes))
+
+
+def _start_over(path: Path, damaged: int) -> list[str]:
+    """Keeps what a run without a good checkpoint has measured; what to tell."""
+    none = f"none of {damaged} checkpoints is good" if damaged else "no checkpoint to resume from"
+    notes = []
+    kept = [name for name in _OF_STEPS if (path / name).is_file() and (path / name).stat().st_size]
+    if kept:
+        places = (path / f"before-restart-{number}" for number in itertools.count(1))
+        aside = next(place for place in places if not place.exists())
+        with atomic_folder(aside) as temporary:
+            for name in kept:
+                shutil.copyfile(path / name, temporary / name)
+        notes.append(f"what was measured before is kept in {aside}")
+    known = _read_manifest(path / _MANIFEST)
+    if known.pop("finished", None) is not None:
+        write_json(path / _MANIFEST, known)
+    return [*notes, f"{none}: starting from the beginning"]
+
+
+def _put_aside(path: Path) -> None:
+    """A run to be overwritten waits until the new one has a checkpoint."""
+    if _replaced(path).exists():
+        # an earlier --overwrite was killed before its first checkpoint: what it replaced is kept
+        shutil.rmtree(path if not checkpoint.list_checkpoints(path) else _replaced(path))
+    if path.exists():
+        path.rename(_replaced(path))
+
+
+def _put_back(path: Path) -> None:
+    if _replaced(path).is_dir() and not path.exists():
+        _replaced(path).rename(path)
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
 
 
 def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:

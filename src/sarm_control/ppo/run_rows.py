@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sarm_control.errors import OutputError, TrainingError
-from sarm_control.files import write_text
+from sarm_control.errors import TrainingError
+from sarm_control.files import write_text, written
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -23,11 +23,8 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(format_row(row) + "\n" for row in rows)
     if not text:
         return
-    try:
-        with path.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="make room") from error
+    with written(path), path.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
 
 
 def format_row(row: Mapping[str, Any]) -> str:
@@ -36,7 +33,11 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went."""
+    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went.
+
+    Raises:
+        OutputError: the disk is full; the file stays as it was.
+    """
     if not path.is_file():
         return 0
     lines = path.read_bytes().split(b"\n")
@@ -84,12 +85,17 @@ def _stable(value: Any) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, if it is there, is on disk."""
+    """Waits until a file, if it is there, is on disk.
+
+    Raises:
+        OutputError: it does not get there.
+    """
     if not path.is_file():
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with written(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

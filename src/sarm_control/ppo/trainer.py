@@ -128,7 +128,8 @@ class Trainer:
         metrics = {**_answer_metrics(experience, critic=settings.has_critic), **update, **rewards.means()}
         metrics["objective/kl_coef"] = self.kl_coef
         self.kl_coef = next_kl_coef(self.kl_coef, metrics["objective/kl"], settings.kl_target)
-        return StepReport(step, metrics, clock.seconds(sum(rollout.lengths)), _samples(rollout, rewards))
+        timing = {**clock.seconds(sum(rollout.lengths)), **_peak_memory(self.policy.device)}
+        return StepReport(step, metrics, timing, _samples(rollout, rewards))
 
     def state(self) -> TrainerState:
         """Everything the next step depends on."""
@@ -191,11 +192,17 @@ class _Clock:
         self._seconds[f"seconds/{phase}"] = time.perf_counter() - start
 
     def seconds(self, tokens: int) -> dict[str, float]:
-        """Seconds by phase, their sum, answer tokens a second, and the process's peak memory in MiB."""
+        """Seconds by phase, their sum, and answer tokens a second."""
         total = sum(self._seconds.values())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rates = {"seconds/step": total, "answer_tokens_per_second": tokens / total, "peak_mib": peak}
-        return {**self._seconds, **rates}
+        return {**self._seconds, "seconds/step": total, "answer_tokens_per_second": tokens / total}
+
+
+def _peak_memory(device: torch.device) -> dict[str, float]:
+    """The process's peak in MiB, and on a GPU the peak of what PyTorch holds there."""
+    peak = {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if device.type == "cuda":
+        peak["peak_cuda_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return peak
 
 
 def _answer_metrics(experience: Experience, *, critic: bool) -> dict[str, float]:

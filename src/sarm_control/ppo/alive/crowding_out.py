@@ -24,6 +24,11 @@ class BeforeTopK(NamedTuple):
     z: Floats
 
 
+def crowded(side: BeforeTopK, tau: float) -> NDArray[np.bool_]:
+    """[N] whether TopK alone keeps the latent from being charged; below tau < 0 a dropped one is charged."""
+    return np.asarray((side.pre > tau) & (side.z == 0) & ~(side.z > tau))
+
+
 def crowding_out(latent: int, tau: float, before: BeforeTopK, after: BeforeTopK) -> Finding:
     """Compares the share of answers in which TopK alone keeps the latent from being charged.
 
@@ -33,7 +38,7 @@ def crowding_out(latent: int, tau: float, before: BeforeTopK, after: BeforeTopK)
         before: in the untrained policy's answers.
         after: in the policy's answers.
     """
-    first, last = ((side.pre > tau) & (side.z == 0) for side in (before, after))
+    first, last = (crowded(side, tau) for side in (before, after))
     share, was = float(last.mean()), float(first.mean())
     return Finding(
         check="crowding-out",

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ Check = Literal[
 ]
 Floats = NDArray[np.floating[Any]]
 
-STRICT = 2.58
+ALPHA, STRICT = 0.01, 2.58
 """Standard errors a change must have to count: one in a hundred by chance, two-sided."""
 
 
@@ -35,6 +36,7 @@ class Finding:
         fires: whether something is wrong.
         text: what is wrong and what to do, one sentence; for when it fires.
         latent: the latent it is about; None for a check of the whole reward.
+        form: of the penalty it is about, where the latent has two.
         further: numbers beside the value, by short names.
     """
 
@@ -43,12 +45,20 @@ class Finding:
     fires: bool
     text: str
     latent: int | None = None
+    form: str | None = None
     further: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """`alive/<check>` or `alive/<check>/<latent>`."""
-        return f"alive/{self.check}" + ("" if self.latent is None else f"/{self.latent}")
+        """`alive/<check>`, `alive/<check>/<latent>` or `alive/<check>/<latent>/<form>`."""
+        about = (part for part in (self.latent, self.form) if part is not None)
+        return "/".join(["alive", self.check, *map(str, about)])
+
+    def of_form(self, form: str | None) -> "Finding":
+        """The same finding of the penalty of that form; of the latent's only penalty if None."""
+        if form is None:
+            return self
+        return replace(self, form=form, text=f"{self.text} (this is about its {form} penalty)")
 
     def metrics(self) -> dict[str, float]:
         """The value under the finding's name, the further numbers below it."""
@@ -64,8 +74,19 @@ def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     return last - first >= STRICT * error
 
 
-def surely_above(values: Floats, limit: float) -> bool:
-    """Whether the mean of [N] numbers is at least `limit`, and above 0 by more than chance."""
+def strictness(tests: int) -> float:
+    """`STRICT` for one of several tests of the same kind, so that all together err as seldom (Bonferroni)."""
+    return max(STRICT, NormalDist().inv_cdf(1.0 - ALPHA / 2.0 / tests))
+
+
+def surely_above(values: Floats, limit: float, *, tests: int = 1) -> bool:
+    """Whether the mean of [N] numbers is at least `limit`, and above 0 by more than chance.
+
+    Args:
+        values: [N].
+        limit: of the mean.
+        tests: how many of the kind are made at once.
+    """
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return mean >= limit and mean >= STRICT * error
+    return mean >= limit and mean >= strictness(tests) * error

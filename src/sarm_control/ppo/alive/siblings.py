@@ -34,7 +34,9 @@ def sibling_latents(
     )
 
 
-def siblings(latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, sd: float) -> Finding:
+def siblings(
+    latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, sd: float, *, families: int = 1
+) -> Finding:
     """Compares what siblings pay more than before training with what the controlled latent does.
 
     Args:
@@ -43,6 +45,7 @@ def siblings(latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, 
         theirs: [N] `sum w_i (z_i after - z_i before)` over the siblings, answer by answer, reward units.
         own: [N] the same of the latent.
         sd: of the reference policy's reward.
+        families: how many latents are looked at in this way; the more, the surer each has to be.
     """
     gained, kept = float(theirs.mean()) / sd, float(own.mean()) / sd
     return Finding(
@@ -50,7 +53,7 @@ def siblings(latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, 
         latent=latent,
         value=gained,
         further={"own": kept, "count": float(len(family))},
-        fires=gained > kept and surely_above(theirs / sd, LEAST_EFFECT),
+        fires=gained > kept and surely_above(theirs / sd, LEAST_EFFECT, tests=families),
         text=f"the siblings of latent {latent} ({', '.join(map(str, family[:5]))}) pay {gained:+.2f} SD more "
         f"than before training, the latent itself {kept:+.2f}: put the same control on them",
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.control.penalties import Penalty
+from sarm_control.control.penalties import Penalty, metric_names, told_forms
 from sarm_control.ppo.alive.dead_penalty import dead_penalty
 from sarm_control.ppo.alive.finding import Finding
 from sarm_control.ppo.alive.saturated import saturated
@@ -33,22 +33,23 @@ class Watch:
     """
 
     def __init__(self, penalties: Sequence[Penalty]) -> None:
-        # metrics are by latent, so of two penalties on one latent the last is what they tell of
-        self._penalties = tuple({penalty.latent: penalty for penalty in penalties}.values())
+        self._penalties = tuple(penalties)
         self._window: list[dict[str, float]] = []
         self._active: set[str] = set()
 
     def step(self, metrics: Mapping[str, float]) -> list[Finding]:
         """Takes up one step's metrics and judges the window, once it is full."""
-        names = [_SATURATED, *(name for penalty in self._penalties for name in _names(penalty))]
+        of_penalties = [(f"{name}/rate", f"{name}/variance_share") for name in metric_names(self._penalties)]
+        names = [_SATURATED, *(name for pair in of_penalties for name in pair)]
         kept = {name: float(metrics[name]) for name in names if name in metrics}
         self._window = [*self._window, kept][-WINDOW:]
         if len(self._window) < WINDOW:
             return []
         found = []
-        for penalty in self._penalties:
-            rates, shares = (self._column(name) for name in _names(penalty))
-            found += [dead_penalty(penalty, rates, shares)] if rates and shares else []
+        parts = zip(self._penalties, told_forms(self._penalties), of_penalties, strict=True)
+        for penalty, form, pair in parts:
+            rates, shares = map(self._column, pair)
+            found += [dead_penalty(penalty, rates, shares).of_form(form)] if rates and shares else []
         flags = self._column(_SATURATED)
         return [*found, *([saturated(flags)] if flags else [])]
 
@@ -70,7 +71,3 @@ class Watch:
 
     def _column(self, name: str) -> list[float]:
         return [row[name] for row in self._window if name in row]
-
-
-def _names(penalty: Penalty) -> tuple[str, str]:
-    return f"penalty/{penalty.latent}/rate", f"penalty/{penalty.latent}/variance_share"
