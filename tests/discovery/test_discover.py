@@ -17,7 +17,7 @@ from sarm_control.discovery.margins import margin_contributions
 from sarm_control.discovery.naming import PROMOTES
 from sarm_control.discovery.prompts import drop_shared, group_by_prompt, split_halves
 from sarm_control.discovery.text import controls_yaml, summary_text
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import from_scipy
 
@@ -180,6 +180,13 @@ def test_features_say_which_levels_agree(found):
     assert levels[3] == ("L1",)
     assert levels[20] == ("L1", "L4")
     assert "L4 (the text changed in the goal alone) agrees for" in summary_text(named)
+
+
+def test_counterfactuals_scored_by_another_head_are_no_evidence(found):
+    other = scored_rows(make_world(prompts=20, planted=PLANTED, seed=5))
+    other = other._replace(scored=replace(other.scored, fingerprint="other-head"))
+    with pytest.raises(ModelError, match=f"head {found.head}, the counterfactuals with other-head"):
+        examine(found, no_model, Depth(1, other))
 
 
 def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
