@@ -48,9 +48,12 @@ class SparseLatents:
 
     def dot(self, weight: NDArray[np.floating[Any]]) -> FloatArray:
         """[N] float32 `sum_i weight_i z_i`, summed in float64 from the stored pairs."""
+        return self.sums(weight).astype(np.float32)
+
+    def sums(self, weight: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """[N] float64 `sum_i weight_i z_i` as `dot` adds it up, before it is rounded."""
         products = self.values.astype(np.float64) * weight[self.indices].astype(np.float64)
-        sums = np.bincount(self.row_ids(), weights=products, minlength=len(self))
-        return sums.astype(np.float32)
+        return np.bincount(self.row_ids(), weights=products, minlength=len(self))
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "SparseLatents":
         """The chosen answers, in the order given."""
