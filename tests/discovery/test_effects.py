@@ -177,8 +177,17 @@ def test_no_testable_latent_gives_an_empty_table():
 
 def test_bad_input_is_named():
     first, second = halves(make_world(prompts=12))
-    with pytest.raises(ConfigError, match=r"alpha is 1\.5"):
-        replicated_effects(first, second, alpha=1.5)
+    for alpha in (0, 1.5):
+        with pytest.raises(ConfigError, match=rf"alpha is {alpha}, wants a rate between 0 and 1"):
+            replicated_effects(first, second, alpha=alpha)
+        with pytest.raises(ConfigError, match=rf"alpha is {alpha}, wants a rate between 0 and 1"):
+            margin_effects(*make_world(prompts=12), alpha=alpha)
+    with pytest.raises(DataError, match="the data has 1 prompts, wants at least 2") as raised:
+        margin_effects(*make_world(prompts=1))
+    assert "every distinct prompt counts once" in raised.value.hint
+    world = make_world(prompts=2, answers=1)
+    with pytest.raises(DataError, match="labels of the prompts cannot be sorted"):
+        margin_effects(world.chosen, world.rejected, [None, "a"], [None, "a"], world.head)
     with pytest.raises(ConfigError, match="min_prompts is 0"):
         replicated_effects(first, second, min_prompts=0)
     with pytest.raises(DataError, match="confirmation part has 1 prompts, wants at least 2"):

@@ -79,8 +79,11 @@ def margin_effects(
         without lengths), n_prompts_active.
 
     Raises:
-        DataError: sizes that do not fit, or a prompt without both kinds of answer.
+        ConfigError: alpha outside (0, 1), or min_prompts below 1.
+        DataError: sizes that do not fit, labels of prompts that cannot be sorted, a prompt without both
+            kinds of answer, or fewer than two prompts.
     """
+    _check_alpha(alpha)
     pairs = pair_latents(
         chosen,
         rejected,
@@ -90,6 +93,7 @@ def margin_effects(
         chosen_length=chosen_length,
         rejected_length=rejected_length,
     )
+    _check_prompts(pairs, "the data has")
     latents = latents_to_test(pairs, min_prompts)
     tested = _tested(pairs, latents, enough_draws(len(latents), alpha), seed)
     tests = _corrected(pairs, latents, tested.p, seed)
@@ -128,9 +132,11 @@ def replicated_effects(
         not selected).
 
     Raises:
+        ConfigError: alpha outside (0, 1), or min_prompts below 1.
         DataError: the two parts were scored by different heads, or one has fewer than two prompts.
     """
-    _check_parts(selection, confirmation, alpha)
+    _check_alpha(alpha)
+    _check_parts(selection, confirmation)
     latents = latents_to_test(selection, min_prompts)
     draws = enough_draws(len(latents), alpha)
     first = _tested(selection, latents, draws, seed)
@@ -164,17 +170,24 @@ def enough_draws(tests: int, alpha: float) -> int:
     return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, MAX_DRAWS))
 
 
-def _check_parts(selection: PairLatents, confirmation: PairLatents, alpha: float) -> None:
+def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise ConfigError(f"alpha is {alpha}, wants a rate between 0 and 1", hint="try --alpha 0.05")
+        raise ConfigError(f"alpha is {alpha}, wants a rate between 0 and 1", hint="try alpha 0.05")
+
+
+def _check_parts(selection: PairLatents, confirmation: PairLatents) -> None:
     if not np.array_equal(selection.head, confirmation.head):
         raise DataError("selection and confirmation were scored by different heads")
     for name, part in (("selection", selection), ("confirmation", confirmation)):
-        if part.prompts < 2:
-            raise DataError(
-                f"the {name} part has {part.prompts} prompts, wants at least 2",
-                hint="give more pairs: every distinct prompt counts once",
-            )
+        _check_prompts(part, f"the {name} part has")
+
+
+def _check_prompts(pairs: PairLatents, who_has: str) -> None:
+    if pairs.prompts < 2:
+        raise DataError(
+            f"{who_has} {pairs.prompts} prompts, wants at least 2",
+            hint="give more pairs: every distinct prompt counts once",
+        )
 
 
 def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: int) -> Tested:
