@@ -99,11 +99,13 @@ def _names(features: list[Feature]) -> str:
 
 
 def _turned(found: Discovery) -> Iterator[str]:
-    turned = [one for one in found.group_effects if one.turned]
-    if turned:
-        named = [f"{one.latent} ({one.group})" for one in turned[:_NAMED]]
-        rest = f" and {len(turned) - _NAMED} more" if len(turned) > _NAMED else ""
-        yield f"Turned round in one {found.settings.by}: latents {', '.join(named)}{rest}."
+    where = {"confirmation": "", "selection": " of the selection, on the prompts that chose the latents"}
+    for part, whose in where.items():
+        turned = [one for one in found.group_effects if one.turned and one.part == part]
+        if turned:
+            named = [f"{one.latent} ({one.group})" for one in turned[:_NAMED]]
+            rest = f" and {len(turned) - _NAMED} more" if len(turned) > _NAMED else ""
+            yield f"Turned round in one {found.settings.by}{whose}: latents {', '.join(named)}{rest}."
 
 
 def _levels(examined: Examination) -> Iterator[str]:
