@@ -38,8 +38,8 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
 def _parts_lines(found: Discovery) -> Iterator[str]:
     for name, part in (("selection", found.selection), ("confirmation", found.confirmation)):
         yield f"{name:12}  {_summary_line(part)}"
-    for value, group in found.groups["confirmation"].items():
-        yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
+        for value, group in found.groups[name].items():
+            yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
     if found.shared:
         yield f"{found.shared} prompts in both files were dropped from the confirmation"
 
@@ -124,6 +124,8 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
         f"# effects: reward units, n = {found.confirmation.prompts} confirmation prompts",
+        f"# doses: 1 sd is {found.selection.reward_sd:.4g} on the selection pairs; in a run it is the SD of "
+        "the reference policy's reward",
     ]
     if not named:
         header.append("# No latent harms: a null result, nothing to control.")
