@@ -156,7 +156,7 @@ def selects(pairs: PairLatents, seed: int) -> bool:
     latents = latents_to_test(pairs, 10)
     signs = np.where(np.random.default_rng(seed).random(pairs.prompts) < 0.5, -1.0, 1.0)
     columns = diags_array(signs) @ margin_contributions(pairs)[:, latents]
-    p = sign_flip_test(columns, draws=enough_draws(len(latents), 0.05), seed=seed)
+    p = sign_flip_test(columns, draws=enough_draws(len(latents), 0.05, pairs.prompts), seed=seed)
     return bool((benjamini_hochberg(p) <= 0.05).any())
 
 

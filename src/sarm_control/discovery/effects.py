@@ -30,7 +30,8 @@ from sarm_control.seeds import derive_seed
 Columns = dict[str, NDArray[Any]]
 
 MIN_DRAWS = 10_000
-MAX_DRAWS = 200_000
+_FLIPS = 4_000_000_000
+"""Signs drawn for one set of prompts at most: 400,000 vectors of 10,000 prompts, 10 million of 400."""
 
 
 class Tested(NamedTuple):
@@ -95,7 +96,7 @@ def margin_effects(
     )
     _check_prompts(pairs, "the data has")
     latents = latents_to_test(pairs, min_prompts)
-    tested = _tested(pairs, latents, enough_draws(len(latents), alpha), seed)
+    tested = _tested(pairs, latents, enough_draws(len(latents), alpha, pairs.prompts), seed)
     tests = _corrected(pairs, latents, tested.p, seed)
     kinds = name_kinds(pairs.head[latents], tested.effect, tests["q"] <= alpha)
     described = _described(pairs, latents, seed)
@@ -138,7 +139,7 @@ def replicated_effects(
     _check_alpha(alpha)
     _check_parts(selection, confirmation)
     latents = latents_to_test(selection, min_prompts)
-    draws = enough_draws(len(latents), alpha)
+    draws = enough_draws(len(latents), alpha, max(selection.prompts, confirmation.prompts))
     first = _tested(selection, latents, draws, seed)
     tests = _corrected(selection, latents, first.p, seed)
     selected = tests["q"] <= alpha
@@ -165,9 +166,14 @@ def latents_to_test(pairs: PairLatents, min_prompts: int) -> NDArray[np.int64]:
     return np.flatnonzero(active_prompts(pairs) >= min_prompts)
 
 
-def enough_draws(tests: int, alpha: float) -> int:
-    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own."""
-    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, MAX_DRAWS))
+def enough_draws(tests: int, alpha: float, prompts: int) -> int:
+    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own.
+
+    Fewer where that is too much to draw: a latent alone then reaches `tests / (draws + 1)`, unless its
+    Hoeffding bound is so small that it needs no draws (see `sign_flip_test`).
+    """
+    most = max(MIN_DRAWS, _FLIPS // max(prompts, 1))
+    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, most))
 
 
 def _check_alpha(alpha: float) -> None:
