@@ -58,9 +58,10 @@ def _lost(found: Discovery) -> Iterator[str]:
     if lost is not None and found.lists["harms"]:
         share = lost.carried
         ends = "" if share.n < 2 else f" [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+        random = "" if lost.among is None else f" (matched random sets {100 * lost.among.mean:.0f} %)"
         yield (
-            f"The harming latents carry {100 * share.mean:.0f} %{ends} of what rejected answers are paid too "
-            f"much on the {lost.prompts} prompts where they are paid more."
+            f"The harming latents carry {100 * share.mean:.0f} %{ends}{random} of what rejected answers are "
+            f"paid too much on the {lost.prompts} prompts where they are paid more."
         )
 
 
