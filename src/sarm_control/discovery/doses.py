@@ -5,6 +5,8 @@
 - charged-for-good (w < 0, fires on chosen answers): an edit that removes the charge that good
   answers pay and keeps what worse ones pay on top of it. Removing the whole charge would also
   free the answers that fire most, which a policy finds; penalising the firing would make the harm worse.
+
+To *fire* means z above a threshold here, as in a penalty: a latent active at z < 0 pays the other way.
 """
 
 import math

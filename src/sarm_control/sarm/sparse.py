@@ -46,6 +46,14 @@ class SparseLatents:
         """Dense [N, D] values of the chosen latents, in the order given."""
         return np.asarray(self.to_scipy()[:, list(latents)].toarray(), dtype=np.float32)
 
+    def active(self, latents: Sequence[int]) -> NDArray[np.bool_]:
+        """[N, D] whether the chosen latents are active: stored, as they survived TopK, even at z <= 0."""
+        from scipy.sparse import csr_array
+
+        pattern = (np.ones(len(self.indices), dtype=np.int8), self.indices, self.indptr)
+        stored = csr_array(pattern, shape=(len(self), self.size))[:, list(latents)]
+        return np.asarray(stored.toarray() > 0)
+
     def dot(self, weight: NDArray[np.floating[Any]]) -> FloatArray:
         """[N] float32 `sum_i weight_i z_i`, summed in float64 from the stored pairs."""
         return self.sums(weight).astype(np.float32)
