@@ -156,10 +156,8 @@ def test_the_most_important_sentences_follow_the_tables(found):
     said = " ".join(line.strip() for line in lines[tables:])
     assert re.search(r"Removing the 2 selected harming latents moves the margin by \+\S+ \[\+", said)
     assert re.search(r"more than (any|9\d\.\d %) of 1000 matched random sets do", said)
-    assert re.search(
-        r"carry \d+ % \[\d+, \d+\] \(matched random sets -?\d+ %\) of what rejected answers are paid too much on the \d+",
-        said,
-    )
+    assert re.search(r"carry \d+ % \[\d+, \d+\] \(matched random sets -?\d+ %\) of what rejected", said)
+    assert re.search(r"of what rejected answers are paid too much on the \d+ prompts", said)
     assert "whether the state knows more is seen with its states" in said
     assert max(map(len, lines[tables:])) <= 120
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -100,7 +101,7 @@ class Controls:
         sd = reference.sd if self._targets() else None
         return replace(self, penalties=penalties, human_kl=human_kl, reward_sd=sd)
 
-    def shortfalls(self, head: Array) -> tuple[str, ...]:
+    def shortfalls(self, head: NDArray[np.floating[Any]]) -> tuple[str, ...]:
         """One line for each indicator of resolved controls that charges less than its latent `pays`.
 
         Args:

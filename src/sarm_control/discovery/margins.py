@@ -183,9 +183,10 @@ def _csr(latents: Any, name: str) -> Any:
 
     if isinstance(latents, SparseLatents):
         return latents.to_scipy().astype(np.float64)
-    if issparse(latents):
+    is_sparse = issparse(latents)
+    if is_sparse:
         # scipy reads repeated entries as their sum, and an entry that is 0 as none
-        matrix: Any = csr_array(latents, dtype=np.float64, copy=True)
+        matrix: Any = csr_array(latents).astype(np.float64)  # a copy
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         return matrix

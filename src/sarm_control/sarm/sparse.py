@@ -61,7 +61,9 @@ class SparseLatents:
     def sums(self, weight: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """[N] float64 `sum_i weight_i z_i` as `dot` adds it up, before it is rounded."""
         products = self.values.astype(np.float64) * weight[self.indices].astype(np.float64)
-        return np.bincount(self.row_ids(), weights=products, minlength=len(self))
+        return np.asarray(
+            np.bincount(self.row_ids(), weights=products, minlength=len(self)), dtype=np.float64
+        )
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "SparseLatents":
         """The chosen answers, in the order given."""
