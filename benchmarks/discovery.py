@@ -1,8 +1,8 @@
 """Bars of the discovery on planted data, and its speed at the size of a released SARM.
 
 Planted: sparse latents with known effects. Answers to a prompt share much of what fires, latents fire
-at rates from 2 % to always, and twelve latents fire more on one side, with d_z from 0.3 to 0.8 over
-prompts (SCIENCE.md, "Discovery"). Three bars:
+at rates from 2 % to always, and twelve latents fire more on one side, with d_z from about 0.27 to 0.7
+over prompts (SCIENCE.md, "Discovery"). Three bars:
 
     recall      of the planted latents on 400 + 400 prompts       >= 0.9
     false       runs of 200 with permuted labels that call any latent  <= 5 %
