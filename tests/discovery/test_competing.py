@@ -108,6 +108,7 @@ def test_oracle_lost_margin_by_hand():
     assert (found.among.mean, found.among.percentile) == (pytest.approx(0.25), 100)
     assert lost_margin(pairs, [0, 1]).carried[:3] == pytest.approx((1, 1, 1))
     assert lost_margin(pairs, [0, 1]).among is None
+    assert lost_margin(pairs, [0], tested=[0]).among is None
     assert lost_margin(pairs.take_prompts([2]), [0]) is None
 
 

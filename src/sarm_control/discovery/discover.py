@@ -159,7 +159,13 @@ def discover(
             for one in group_effects(part, getattr(parts, part), settings.by, called, seed=settings.seed)
         ),
         competitors={name: _compete(parts, table, name, settings) for name in LISTS},
-        lost=lost_margin(second, [one.latent for one in lists["harms"]], settings.seed, settings.sets),
+        lost=lost_margin(
+            second,
+            [one.latent for one in lists["harms"]],
+            settings.seed,
+            settings.sets,
+            table["latent"],
+        ),
         cumulative=cumulative_margin(first, second),
         parts=parts,
         shared=parts.shared,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
 from sarm_control.discovery.effects import reward_sd
@@ -95,7 +95,11 @@ def summarise(pairs: PairLatents, seed: int = 0) -> Summary:
 
 
 def lost_margin(
-    pairs: PairLatents, latents: Sequence[int], seed: int = 0, sets: int = SETS
+    pairs: PairLatents,
+    latents: Sequence[int],
+    seed: int = 0,
+    sets: int = SETS,
+    tested: ArrayLike | None = None,
 ) -> LostMargin | None:
     """How much of the reward that goes to worse answers the called latents carry.
 
@@ -106,6 +110,7 @@ def lost_margin(
         latents: those called harming.
         seed: of the interval and of the random sets.
         sets: random sets matched on firing rate and |w| over these prompts.
+        tested: what they are drawn from, the latents among them; all that fire when None.
 
     Returns:
         None where every prompt's margin is 0 or above.
@@ -122,15 +127,22 @@ def lost_margin(
         len(lost),
         float(-margins[lost].mean()),
         ratio_interval(carried, margins[lost], seed=seed),
-        _among(pairs, shares, wanted, sets, seed),
+        _among(pairs, shares, wanted, tested, sets, seed),
     )
 
 
 def _among(
-    pairs: PairLatents, shares: NDArray[np.float64], latents: NDArray[np.int64], sets: int, seed: int
+    pairs: PairLatents,
+    shares: NDArray[np.float64],
+    latents: NDArray[np.int64],
+    tested: ArrayLike | None,
+    sets: int,
+    seed: int,
 ) -> AmongSets | None:
-    rates = firing_rates(pairs)
-    rate, value = (rates.chosen + rates.rejected) / 2, float(shares[latents].sum())
+    rates, value = firing_rates(pairs), float(shares[latents].sum())
+    rate = (rates.chosen + rates.rejected) / 2
+    if tested is not None:
+        rate[np.setdiff1d(np.arange(len(rate)), tested)] = 0
     try:
         return among_matched_sets(value, shares, latents, rate, np.abs(pairs.head), sets=sets, seed=seed)
     except DataError:
