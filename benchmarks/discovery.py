@@ -1,8 +1,8 @@
 """Bars of the discovery on planted data, and its speed at the size of a released SARM.
 
 Planted: sparse latents with known effects. Answers to a prompt share much of what fires, latents fire
-at rates from 2 % to always, and twelve latents fire more on one side, with d_z from 0.3 to 0.8 over
-prompts (SCIENCE.md, "Discovery"). Three bars:
+at rates from 2 % to always, and twelve latents fire more on one side, with d_z from about 0.27 to 0.7
+over prompts (SCIENCE.md, "Discovery"). Three bars:
 
     recall      of the planted latents on 400 + 400 prompts       >= 0.9
     false       runs of 200 with permuted labels that call any latent  <= 5 %
@@ -156,7 +156,7 @@ def selects(pairs: PairLatents, seed: int) -> bool:
     latents = latents_to_test(pairs, 10)
     signs = np.where(np.random.default_rng(seed).random(pairs.prompts) < 0.5, -1.0, 1.0)
     columns = diags_array(signs) @ margin_contributions(pairs)[:, latents]
-    p = sign_flip_test(columns, draws=enough_draws(len(latents), 0.05), seed=seed)
+    p = sign_flip_test(columns, draws=enough_draws(len(latents), 0.05, pairs.prompts), seed=seed)
     return bool((benjamini_hochberg(p) <= 0.05).any())
 
 

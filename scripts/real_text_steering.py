@@ -207,7 +207,7 @@ def line(name: str, place: str, found: dict[str, Any], respond: dict[str, Any]) 
         "RewardBench 2 safety" if place == TEST else "RM-Bench should-refuse",
         in_sd(groups["target"], steering["reward_sd"]),
         in_sd(groups["complement"], steering["reward_sd"]),
-        "-" if steering["selectivity"] is None else f"{steering['selectivity']:.1f}",
+        selectivity(steering["selectivity"], groups["complement"]["change"]),
         f"{groups['target, chosen']['change_sd']:+.3f}, {groups['target, rejected']['change_sd']:+.3f}",
         f"{steering['matched_sets']['margin']['percentile']:.0f}",
         figure(found["subsets"][0]),
@@ -215,6 +215,13 @@ def line(name: str, place: str, found: dict[str, Any], respond: dict[str, Any]) 
         " ".join("yes" if one else "no" for one in met(steering, changed)),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def selectivity(ratio: float | None, complement: dict[str, Any]) -> str:
+    """A dash where the complement does not move or its change may be 0: any ratio fits then."""
+    if ratio is None or complement["low"] is None or complement["low"] <= 0 <= complement["high"]:
+        return "-"
+    return f"{ratio:.1f}"
 
 
 def met(steering: dict[str, Any], respond: dict[str, Any]) -> tuple[bool, ...]:

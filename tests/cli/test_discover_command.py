@@ -223,6 +223,28 @@ def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
     assert "name it with --model" in capsys.readouterr().err
 
 
+def test_counterfactuals_of_another_head_or_a_missing_file_are_refused_before_anything_is_scored(
+    tiny_sarm, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = write_pairs(tmp_path / "texts.jsonl", 30, start=200)
+    latents, other = tmp_path / "latents", tmp_path / "other"
+    tiny_sarm.with_head(2 * tiny_sarm.head.weight).save_pretrained(other)
+    assert main(["latents", str(pairs), "--model", str(other), "-o", str(latents)]) == 0
+    capsys.readouterr()
+    words = ["discover", str(latents), "-o", str(tmp_path / "found"), "--counterfactuals", str(texts)]
+    for named in ([], ["--model", str(tiny_sarm_folder)]):
+        assert main([*words, *named]) == 2
+        said = capsys.readouterr().err
+        assert "their latents have other meanings" in said
+        assert "the head" in said
+    missing = ["discover", str(pairs), "--model", str(tmp_path / "no-model"), "-o", str(tmp_path / "found")]
+    assert main([*missing, "--counterfactuals", str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "found").exists()
+    # with the model of the folder the same texts are evidence
+    assert main([*words, "--model", str(other)]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

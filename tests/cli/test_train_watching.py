@@ -68,6 +68,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory, run_file: Path) -> Path:
     return out
 
 
+def test_a_charge_that_came_out_below_what_the_latent_pays_is_told_at_the_start(
+    run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = yaml.safe_load(run_file.read_text())
+    charge = {"latent": 9, "tau": 0, "alpha": "0.2sd"}
+    run["reward"]["edits"] = []
+    run["reward"]["penalties"] = [{**charge, "pays": 1e6}, {**charge, "latent": 5, "pays": 1e-9}]
+    run["training"]["steps"], run["evaluation"] = 1, {"every": 0}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    assert main(["train", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    sd = ReferenceStatistics.load(tmp_path / "run" / "reference.json").sd
+    assert f"warning: the penalty on latent 9 charges {0.2 * sd:.3g}, less than the 1e+06 that" in said
+    assert "penalty on latent 5 charges" not in said
+
+
 def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -194,3 +194,20 @@ def test_controls_survive_plain_values_and_a_pydantic_model() -> None:
 def test_bad_plain_values_are_named_with_their_place(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Controls.from_dict(values)
+
+
+def test_a_charge_below_what_the_latent_pays_is_told_unless_an_edit_takes_the_payment() -> None:
+    head = np.full(8, 0.1)
+
+    def told(edits: tuple[Edit, ...] = (), **fields: object) -> tuple[str, ...]:
+        penalty = Penalty(**{"latent": 5, "tau": 0.0, "alpha": 0.15, "pays": 0.2, **fields})
+        return Controls(edits=edits, penalties=[penalty]).shortfalls(head)
+
+    assert told() == (
+        "the penalty on latent 5 charges 0.15, less than the 0.2 that the latent typically pays: "
+        "firing still pays; give a larger alpha",
+    )
+    for fields in ({"alpha": 0.2}, {"pays": None}, {"form": "hinge"}, {"alpha": None, "target_rate": 0.1}):
+        assert told(**fields) == ()
+    assert told((Edit(5, max=1.0),)) == told((Edit(5, set=0.0),)) == ()
+    assert "less than the 0.18 " in told((Edit(5, max=1.8), Edit(6, set=0.0)))[0]

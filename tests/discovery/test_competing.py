@@ -104,7 +104,11 @@ def test_oracle_lost_margin_by_hand():
     found = lost_margin(pairs, [0])
     assert (found.prompts, found.margin) == (2, 2.0)
     assert found.carried.mean == pytest.approx((-4 + 1) / (-3 - 1))
+    # latent 1 alone is left to stand in, and makes the rest
+    assert (found.among.mean, found.among.percentile) == (pytest.approx(0.25), 100)
     assert lost_margin(pairs, [0, 1]).carried[:3] == pytest.approx((1, 1, 1))
+    assert lost_margin(pairs, [0, 1]).among is None
+    assert lost_margin(pairs, [0], tested=[0]).among is None
     assert lost_margin(pairs.take_prompts([2]), [0]) is None
 
 
@@ -113,7 +117,10 @@ def test_lost_margin_falls_when_the_carriers_are_removed(world):
     _, confirmation = halves(world)
     margins = np.asarray(margin_contributions(confirmation).sum(axis=1)).ravel()
     lost = confirmation.take_prompts(np.flatnonzero(margins < 0))
-    share = lost_margin(confirmation, [20, 42]).carried
+    found = lost_margin(confirmation, [20, 42])
+    share = found.carried
+    assert 0 < found.among.mean < share.mean
+    assert found.among.percentile > 95
     head = confirmation.head.copy()
     head[[20, 42]] = 0
     good, bad = lost.chosen @ head, lost.rejected @ head

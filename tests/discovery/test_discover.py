@@ -12,12 +12,13 @@ from scipy.sparse import vstack
 from sarm_control.control import Edit, Penalty
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.doses import typical_payment
 from sarm_control.discovery.examination import Depth, examine
 from sarm_control.discovery.margins import margin_contributions
 from sarm_control.discovery.naming import PROMOTES
 from sarm_control.discovery.prompts import drop_shared, group_by_prompt, split_halves
 from sarm_control.discovery.text import controls_yaml, summary_text
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import from_scipy
 
@@ -69,7 +70,9 @@ def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
     assert named.items() >= KINDS.items()
     assert len(named) <= len(KINDS) + 1
     harms = {one.latent: one.controls for one in found.lists["harms"]}
-    assert harms[20] == (Penalty(20, tau=0.0, alpha="1sd"), Edit(20, max=0.0))
+    penalty, cap = harms[20]
+    assert (replace(penalty, pays=None), cap) == (Penalty(20, tau=0.0, alpha="1sd"), Edit(20, max=0.0))
+    assert penalty.pays == pytest.approx(typical_payment(found.parts.selection.latents, 20), rel=1e-3)
     (freed,) = harms[42]
     assert (freed.latent, freed.min, freed.scale) == (42, 0.0, None)
     assert freed.add < 0
@@ -153,7 +156,8 @@ def test_the_most_important_sentences_follow_the_tables(found):
     said = " ".join(line.strip() for line in lines[tables:])
     assert re.search(r"Removing the 2 selected harming latents moves the margin by \+\S+ \[\+", said)
     assert re.search(r"more than (any|9\d\.\d %) of 1000 matched random sets do", said)
-    assert re.search(r"carry \d+ % \[\d+, \d+\] of what rejected answers are paid too much on the \d+", said)
+    assert re.search(r"carry \d+ % \[\d+, \d+\] \(matched random sets -?\d+ %\) of what rejected", said)
+    assert re.search(r"of what rejected answers are paid too much on the \d+ prompts", said)
     assert "whether the state knows more is seen with its states" in said
     assert max(map(len, lines[tables:])) <= 120
 
@@ -182,6 +186,13 @@ def test_features_say_which_levels_agree(found):
     assert "L4 (the text changed in the goal alone) agrees for" in summary_text(named)
 
 
+def test_counterfactuals_scored_by_another_head_are_no_evidence(found):
+    other = scored_rows(make_world(prompts=20, planted=PLANTED, seed=5))
+    other = other._replace(scored=replace(other.scored, fingerprint="other-head"))
+    with pytest.raises(ModelError, match=f"head {found.head}, the counterfactuals with other-head"):
+        examine(found, no_model, Depth(1, other))
+
+
 def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
     text = controls_yaml(found, model="tiny")
     content = yaml.safe_load(text)["reward"]
@@ -199,7 +210,7 @@ def test_groups_summarise_both_parts_and_an_unknown_column_is_named():
     for part, whole in (("selection", result.selection), ("confirmation", result.confirmation)):
         assert set(result.groups[part]) == {"refuse", "respond"}
         assert sum(group.prompts for group in result.groups[part].values()) == whole.prompts
-    assert "subset = refuse: " in summary_text(examine(result, no_model))
+    assert summary_text(examine(result, no_model)).count("  subset = refuse: ") == 2
     with pytest.raises(DataError, match="no row has the column subsets"):
         discover(pairs, settings=Settings(by="subsets"))
 
@@ -215,11 +226,36 @@ def test_a_latent_that_turns_in_a_group_is_marked_there_and_nowhere_else():
     order = np.arange(len(pairs.scored)).reshape(-1, 2, ANSWERS)
     order[4::5] = order[4::5, ::-1]
     result = discover(ScoredRows(rows, pairs.scored.take(order.ravel())), settings=Settings(by="kind"))
-    turned = {(one.latent, one.group) for one in result.group_effects if one.turned}
-    assert {group for _, group in turned} == {"b"}
-    assert {latent for latent, _ in turned} >= {20, 3}
-    sizes = {one.group: one.effect.n for one in result.group_effects}
-    assert sizes == {name: group.prompts for name, group in result.groups["confirmation"].items()}
+    for part in ("selection", "confirmation"):
+        own = [one for one in result.group_effects if one.part == part]
+        turned = {(one.latent, one.group) for one in own if one.turned}
+        assert {group for _, group in turned} == {"b"}
+        assert {latent for latent, _ in turned} >= ({20, 3} if part == "confirmation" else {20, 42})
+        sizes = {one.group: one.effect.n for one in own}
+        assert sizes == {name: group.prompts for name, group in result.groups[part].items()}
+
+
+def test_kinds_that_the_selection_alone_has_are_shown_apart_and_marked_as_having_chosen_the_latents():
+    """Selected on should-refuse and should-respond prompts, confirmed on pairs without the two kinds."""
+    pairs = scored_rows(make_world(prompts=500, planted=PLANTED), kind=["refuse"] * 4 + ["respond"])
+    rows = [
+        replace(row, chosen=row.rejected, rejected=row.chosen) if row.raw["kind"] == "respond" else row
+        for row in pairs.rows[:300]
+    ]
+    order = np.arange(len(pairs.scored)).reshape(-1, 2, ANSWERS)
+    order[4:300:5] = order[4:300:5, ::-1]
+    selection = ScoredRows(rows, pairs.scored.take(order[:300].ravel()))
+    others = [replace(row, raw={}) for row in pairs.rows[300:]]
+    confirmation = ScoredRows(others, pairs.scored.take(order[300:].ravel()))
+    result = discover(selection, confirmation, Settings(by="kind"))
+    assert result.groups["confirmation"] == {}
+    text = summary_text(examine(result, no_model))
+    assert text.index("  kind = respond: 60 prompts") < text.index("confirmation  200 prompts")
+    said = " ".join(text.split())
+    assert "Turned round in one kind of the selection, on the prompts that chose the latents: latents" in said
+    effects = [one for one in result.as_json()["group_effects"] if one["group"] == "respond"]
+    assert {one["part"] for one in effects} == {"selection"}
+    assert {one["latent"] for one in effects if one["turned"]} >= {20, 3}
 
 
 def test_scores_of_other_rows_are_refused():

@@ -1,8 +1,11 @@
 """The control of a harming latent: its kind decides which, and its dose cancels what it pays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sarm_control.control.controls import Controls
 from sarm_control.control.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.doses import suggested_controls, typical_payment
@@ -19,7 +22,9 @@ def planted(weight, rate_chosen, rate_rejected):
 def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
     pairs = planted(0.02, 0.05, 0.4)
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
-    assert penalty == Penalty(5, tau=0.0, alpha="1sd")
+    paid = float(f"{typical_payment(pairs, 5):.4g}")
+    assert 0 < paid < reward_sd(pairs)
+    assert penalty == Penalty(5, tau=0.0, alpha="1sd", pays=paid)
     assert cap == Edit(5, max=0.0)
 
 
@@ -30,6 +35,9 @@ def test_the_dose_rises_until_it_cancels_what_the_latent_pays():
     alpha = float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs)
     assert alpha >= typical_payment(pairs, 5, float(penalty.tau)) > reward_sd(pairs)
     assert alpha <= 1.02 * typical_payment(pairs, 5, float(penalty.tau))
+    # in SDs of a policy whose answers vary less the same dose no longer cancels it
+    for charge, lines in ((alpha, 0), (0.9 * alpha, 1)):
+        assert len(Controls(penalties=[replace(penalty, alpha=charge)]).shortfalls(pairs.head)) == lines
 
 
 def test_charged_for_good_loses_its_charge_and_is_never_penalised():

@@ -5,9 +5,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sarm_control.discovery.effects import latents_to_test, margin_effects, replicated_effects
+from sarm_control.discovery.effects import (
+    enough_draws,
+    latents_to_test,
+    margin_effects,
+    replicated_effects,
+)
 from sarm_control.discovery.margins import pair_latents
+from sarm_control.discovery.multiplicity import benjamini_hochberg
 from sarm_control.discovery.naming import HARMS, PROMOTES, direction, name_kinds, name_replicated
+from sarm_control.discovery.sign_flips import hoeffding_bound, sign_flip_test
 from sarm_control.errors import ConfigError, DataError
 
 from .worlds import Planted, make_world
@@ -169,6 +176,27 @@ def test_the_same_seed_gives_the_same_table():
     assert list(first.rows()) == list(again.rows())
 
 
+@pytest.mark.parametrize(("tests", "prompts"), [(400, 800), (8_352, 10_000), (65_536, 400), (65_536, 1_500)])
+def test_one_borderline_latent_among_all_tested_can_be_selected(tests, prompts):
+    draws = enough_draws(tests, 0.05, prompts)
+    assert tests / (draws + 1) <= 0.05
+    assert draws * prompts <= 4_000_000_000
+
+
+def test_oracle_one_latent_among_twenty_thousand_is_selected_by_its_own_p():
+    """T = 6: the normal law gives p = 2e-9, the Hoeffding bound is too large to stand in for draws."""
+    column = np.random.default_rng(0).normal(size=(400, 1))
+    column += 6 / np.sqrt(400) * column.std() - column.mean()
+    p = sign_flip_test(column, draws=enough_draws(20_000, 0.05, 400))
+    assert hoeffding_bound(column)[0] > 1e-8
+    assert benjamini_hochberg(np.concatenate([p, np.ones(19_999)]))[0] <= 0.05
+
+
+def test_draws_stay_affordable_where_prompts_are_many():
+    assert enough_draws(65_536, 0.05, 10_000) == 400_000
+    assert enough_draws(3, 0.05, 10**9) == 10_000
+
+
 def test_no_testable_latent_gives_an_empty_table():
     table = margin_effects(*make_world(prompts=5), min_prompts=10)
     assert len(table) == 0
@@ -177,8 +205,17 @@ def test_no_testable_latent_gives_an_empty_table():
 
 def test_bad_input_is_named():
     first, second = halves(make_world(prompts=12))
-    with pytest.raises(ConfigError, match=r"alpha is 1\.5"):
-        replicated_effects(first, second, alpha=1.5)
+    for alpha in (0, 1.5):
+        with pytest.raises(ConfigError, match=rf"alpha is {alpha}, wants a rate between 0 and 1"):
+            replicated_effects(first, second, alpha=alpha)
+        with pytest.raises(ConfigError, match=rf"alpha is {alpha}, wants a rate between 0 and 1"):
+            margin_effects(*make_world(prompts=12), alpha=alpha)
+    with pytest.raises(DataError, match="the data has 1 prompts, wants at least 2") as raised:
+        margin_effects(*make_world(prompts=1))
+    assert "every distinct prompt counts once" in raised.value.hint
+    world = make_world(prompts=2, answers=1)
+    with pytest.raises(DataError, match="labels of the prompts cannot be sorted"):
+        margin_effects(world.chosen, world.rejected, [None, "a"], [None, "a"], world.head)
     with pytest.raises(ConfigError, match="min_prompts is 0"):
         replicated_effects(first, second, min_prompts=0)
     with pytest.raises(DataError, match="confirmation part has 1 prompts, wants at least 2"):

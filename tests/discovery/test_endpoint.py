@@ -156,6 +156,23 @@ def test_a_refusal_is_not_repeated_and_does_not_show_the_key(endpoint, server, m
     assert "secret-key" not in f"{raised.value} {raised.value.hint}"
 
 
+def test_a_parameter_the_endpoint_refuses_is_left_out_from_then_on(endpoint, server, waits):
+    refusals = [
+        (400, {"error": {"message": f"Unsupported parameter: '{name}' is not supported"}}, {})
+        for name in ("max_tokens", "temperature")
+    ]
+    server.script = [*refusals, completion("yes")]
+    assert [endpoint.ask("?"), endpoint.ask("?")] == ["yes", "yes"]
+    sent = [sorted(body.keys() & {"max_tokens", "temperature"}) for _, _, body in server.seen]
+    assert sent == [["max_tokens", "temperature"], ["temperature"], [], []]
+    assert (waits, endpoint.usage.requests) == ([], 2)
+    # what is refused without them is refused for good
+    server.script = [(400, {"error": "temperature and max_tokens are fine, the model is not"}, {})]
+    with pytest.raises(ConfigError, match="refused the request with status 400"):
+        endpoint.ask("?")
+    assert len(server.seen) == 5
+
+
 @pytest.mark.parametrize("content", [b"<html>", {"detail": "no"}, [1], {"choices": []}])
 def test_something_else_than_a_completion_is_named(endpoint, server, content):
     server.script = [(200, content, {})]

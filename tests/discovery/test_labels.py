@@ -73,6 +73,15 @@ def corpus(z, prompts=None, lengths=None):
     return Corpus(ScoredRows(rows, scored))
 
 
+def test_an_answer_in_which_the_latent_survived_topk_is_active_whatever_its_sign():
+    """As in discovery: -1 and a stored 0 are active, what is not stored is not."""
+    found = corpus([2, -1, 0, 0]).examples(0)
+    assert ([one.z for one in found.active], found.rate) == ([2.0, -1.0], 0.5)
+    entries = (np.array([2.0, 0.0]), np.array([0, 0]), np.array([0, 1, 2, 2]))
+    stored = from_scipy(csr_array(entries, shape=(3, 1)))
+    np.testing.assert_array_equal(stored.active([0])[:, 0], [True, True, False])
+
+
 def test_an_active_answer_is_matched_to_its_own_prompt_before_any_other_and_then_by_length():
     found = corpus(
         [3, 0, 0, 2, 0, 0], prompts=["p", "q", "p", "r", "q", "q"], lengths=[5, 5, 90, 40, 38, 6]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
 
 from sarm_control.discovery.effects import margin_effects
 from sarm_control.discovery.length import equal_length_effects, length_difference
@@ -99,3 +99,21 @@ def test_without_lengths_the_columns_are_empty_and_half_of_them_is_refused():
         margin_effects(*world, chosen_length=np.ones(90))
     with pytest.raises(DataError, match="chosen_length wants one number >= 0 for each of the 90"):
         margin_effects(*world, chosen_length=np.ones(3), rejected_length=np.ones(90))
+
+
+@pytest.mark.parametrize("size", [0.1, 0.7, 1.0, 3.3])
+@pytest.mark.parametrize("prompts", range(4, 24))
+def test_one_prompt_of_another_length_leaves_the_others_their_mean_and_interval(prompts, size):
+    """It is fitted exactly and says nothing of equal length; the others have none but equal length."""
+    columns = np.random.default_rng(4).normal(0.5, 1.0, (prompts, 2))
+    x = np.zeros(prompts)
+    x[prompts // 2] = size
+    others = np.delete(columns, prompts // 2, axis=0)
+    found = equal_length_effects(sparse.csc_array(columns), x)
+    np.testing.assert_allclose(found.effect, others.mean(axis=0))
+    deviations = ((others - others.mean(axis=0)) ** 2).sum(axis=0)
+    # HC3 of a mean: residuals over 1 - 1/n, twice
+    error = np.sqrt(deviations) / (prompts - 1) / (1 - 1 / (prompts - 1))
+    np.testing.assert_allclose(found.high - found.effect, stats.t.ppf(0.975, prompts - 2) * error)
+    # where the others are not of equal length either, that prompt alone would say what is
+    assert np.isnan(equal_length_effects(sparse.csc_array(columns), x + 0.5).low).all()

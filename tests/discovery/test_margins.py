@@ -99,10 +99,26 @@ def test_oracle_auroc_equals_mann_whitney():
 
 
 def test_a_stored_zero_counts_as_active_and_pays_nothing():
-    chosen = sparse.csr_array((np.array([0.0, 2.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
-    pairs = pair_latents(chosen, np.zeros((1, 2)), [0], [0], [1.0, 1.0])
-    np.testing.assert_array_equal(active_prompts(pairs), [1, 1])
-    np.testing.assert_array_equal(margin_contributions(pairs).toarray(), [[0, 2]])
+    """It survived TopK. scipy has no such notion: there an entry that is 0 is none."""
+    entries = (np.array([0.0, 2.0]), np.array([0, 1]), np.array([0, 2]))
+    stored = sparse.csr_array(entries, shape=(1, 2))
+    for chosen, active in ((from_scipy(stored), [1, 1]), (stored, [0, 1])):
+        pairs = pair_latents(chosen, np.zeros((1, 2)), [0], [0], [1.0, 1.0])
+        np.testing.assert_array_equal(active_prompts(pairs), active)
+        np.testing.assert_array_equal(margin_contributions(pairs).toarray(), [[0, 2]])
+    assert stored.nnz == 2
+
+
+def test_metamorphic_a_scipy_matrix_in_pieces_is_its_sum():
+    """Entries given twice add up, as scipy reads them, and the caller's matrix stays as it was."""
+    world = make_world(prompts=15, latents=12)
+    whole, one = pair_latents(*world), world.chosen
+    halves = (np.repeat(one.data / 2, 2), np.repeat(one.indices, 2), 2 * one.indptr)
+    pieces = sparse.csr_array(halves, shape=one.shape)
+    pairs = pair_latents(pieces, *world[1:])
+    np.testing.assert_allclose(firing_rates(pairs).chosen, firing_rates(whole).chosen)
+    np.testing.assert_allclose(auroc(pairs, np.arange(12)), auroc(whole, np.arange(12)))
+    assert pieces.nnz == 2 * world.chosen.nnz
 
 
 def test_bad_input_is_named():
@@ -118,5 +134,9 @@ def test_bad_input_is_named():
         pair_latents(CHOSEN, REJECTED * np.nan, [7, 7, 9], [7, 9], HEAD)
     with pytest.raises(DataError, match="head holds a NaN"):
         pair_latents(CHOSEN, REJECTED, [7, 7, 9], [7, 9], HEAD * np.inf)
+    for labels, others in (([7, 7, 9], ["7", "9"]), ([None, None, "a"], [None, "a"])):
+        with pytest.raises(DataError, match="labels of the prompts cannot be sorted") as raised:
+            pair_latents(CHOSEN, REJECTED, labels, others, HEAD)
+        assert "numbers or with texts" in raised.value.hint
     with pytest.raises(DataError, match=r"chosen latents have shape \(3,\)"):
         pair_latents(CHOSEN[0], REJECTED, [7], [7, 9], HEAD)

@@ -10,6 +10,7 @@ from sarm_control.discovery.statistics import (
     bootstrap_means,
     clustered_mean,
     mean_interval,
+    size_ratio,
 )
 
 
@@ -62,3 +63,32 @@ def test_clustered_mean_counts_every_prompt_once_and_is_wider_than_independent_r
     assert clustered.mean == pytest.approx(values.mean())
     assert clustered.high - clustered.low > 2.5 * (naive.high - naive.low)
     assert clustered_mean([1, 0, 1, 1], ["a", "a", "b", "c"]).mean == pytest.approx(2.5 / 3)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6, 5e-7, 1e-8])
+def test_metamorphic_a_nearly_constant_column_has_the_interval_of_its_deviations(spread):
+    deviations = np.random.default_rng(0).exponential(size=200)
+    found, alone = mean_interval(1 + spread * deviations), mean_interval(deviations)
+    ends = (np.array(found[:3]) - 1) / spread
+    np.testing.assert_allclose(ends, alone[:3], rtol=1e-5, atol=1e-5)
+
+
+def test_oracle_the_ratio_of_two_sizes_has_the_interval_of_the_delta_method():
+    generator = np.random.default_rng(1)
+    above, below = generator.normal(-4, 2, 900), generator.normal(2, 1, 400)
+    found = size_ratio(above, below, seed=2)
+    assert found.mean == pytest.approx(abs(above.mean()) / abs(below.mean()))
+    relative = [values.std() / np.sqrt(len(values)) / values.mean() for values in (above, below)]
+    half = 1.96 * found.mean * np.hypot(*relative)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.07)
+    assert found.low < found.mean < found.high
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_upper_end():
+    generator = np.random.default_rng(3)
+    found = size_ratio(generator.normal(1, 0.1, 50), generator.normal(0, 1, 50))
+    assert found.high > 20 * found.low
+    nothing = size_ratio([1.0, 1.0], [0.0, 0.0])
+    assert (nothing.mean, nothing.low, nothing.high) == (math.inf, math.inf, math.inf)
+    assert nothing.as_json() == {"mean": None, "low": None, "high": None, "n": 2}
+    assert math.isnan(size_ratio([1.0], [1.0, 2.0]).low)

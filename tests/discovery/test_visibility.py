@@ -11,7 +11,8 @@ from sarm_control.conversation.rows import Row
 from sarm_control.discovery.clustered_auroc import difference_over_folds, interval_over_folds, placed
 from sarm_control.discovery.logistic import fit_logistic
 from sarm_control.discovery.prompts import group_by_prompt
-from sarm_control.discovery.visibility import see
+from sarm_control.discovery.statistics import Interval
+from sarm_control.discovery.visibility import Visibility, see
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import from_scipy
 
@@ -71,6 +72,22 @@ def test_what_the_state_knows_and_no_latent_shows_is_said():
     assert found.verdict.endswith("a control on these latents cannot hold it.")
     for one in (found.best_latent, found.best_five, found.probe):
         assert f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        ((0.26, 0.06, 0.46), "a control on these latents cannot hold it."),
+        ((0.01, -0.02, 0.04), "The latents show what the state knows"),
+        ((0.26, 0.04, 0.48), "Too few prompts to tell whether the state knows more than the latents show"),
+        ((0.0, -0.2, 0.2), "which leads the best five by 0.00 [-0.20, 0.20]."),
+    ],
+)
+def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(gap, said):
+    areas = [Interval(*ends, 40) for ends in ((0.7, 0.6, 0.8), (0.72, 0.62, 0.82), (0.9, 0.8, 0.98))]
+    verdict = Visibility(*areas, Interval(*gap, 40), (1,)).verdict
+    assert said in verdict
+    assert ("Too few prompts" in verdict) == (gap[1] <= 0.05 <= gap[2])
 
 
 def test_what_both_show_and_what_nobody_knows_is_said_too():

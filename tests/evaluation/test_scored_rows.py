@@ -4,12 +4,15 @@ import copy
 import json
 
 import pytest
+import torch
 
+from sarm_control.cli import main
 from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.rows import read_rows
 from sarm_control.errors import DataError
 from sarm_control.evaluation.scored_rows import score_rows
 from sarm_control.sarm import RewardModel
+from tests.conftest import make_sarm
 
 
 def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
@@ -26,3 +29,24 @@ def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
         DataError, match=r"data\.jsonl:2: the chat template refuses this conversation: no tools here"
     ):
         score_rows(strict, read_rows(data, want={"answer"}))
+
+
+def test_a_reward_that_is_no_number_is_no_figure(tmp_path, capsys):
+    """One word's embedding is NaN: the rows with it are named, whatever command scores them."""
+    broken = make_sarm()
+    word = broken.template.tokenizer.convert_tokens_to_ids("bomb")
+    with torch.no_grad():
+        broken.trunk.get_parameter("model.embed_tokens.weight")[word] = float("nan")
+    data = tmp_path / "data.jsonl"
+    pairs = [
+        {"prompt": "why ?", "chosen": "no", "rejected": answer} for answer in ("yes", "bomb", "the bomb")
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    said = r"data\.jsonl:2: the reward of an answer is not a finite number \(2 of 6 answers, float32 trunk\)"
+    with pytest.raises(DataError, match=said) as raised:
+        score_rows(broken, read_rows(data, want={"pair"}))
+    assert "--dtype float32" in raised.value.hint
+    folder = broken.save_pretrained(tmp_path / "broken")
+    for command in (["score"], ["rerank", "--edit", "3=0"], ["probe", "--edit", "3=0"]):
+        assert main([*command, str(data), "--model", str(folder), "-o", str(tmp_path / "out")]) == 2
+        assert "data.jsonl:2: the reward of an answer is not a finite number" in capsys.readouterr().err

@@ -40,6 +40,7 @@ def test_one_answer_is_enough(tiny_sarm) -> None:
     [
         ({"batching": 0.01}, "scores depend on the batch: they differ by up to 0.01"),
         ({"padding": 0.01}, "scores depend on the padding side"),
+        ({"padding": float("nan")}, "scores depend on the padding side: they differ by up to nan"),
         ({"padding": 0.01, "dtype": "bfloat16"}, "in bfloat16; try --dtype float32"),
         ({"begin_tokens": (2,)}, "conversations start with 2 begin-of-text tokens"),
         ({"begin_tokens": (0, 1)}, "conversations start with 0 or 1 begin-of-text tokens"),

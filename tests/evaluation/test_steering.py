@@ -46,9 +46,32 @@ def test_oracle_target_and_complement_by_hand() -> None:
     ]
     assert groups["target"].change.mean == pytest.approx(-6.0)
     assert groups["complement, rejected"].change.mean == pytest.approx(-1.5)
-    assert found.selectivity == pytest.approx(4.0)
+    assert found.selectivity is not None
+    assert found.selectivity[:3] == pytest.approx((4.0, 4.0, 4.0))
+    assert found.as_json()["selectivity"] == pytest.approx(4.0)
+    assert "selectivity 4.00 [4.00, 4.00]: |change of the target|" in edits_text(
+        [], found, [Edit(0, set=0.0)]
+    )
     assert groups["target"].answers == inside.sum()
     assert groups["target"].change_sd == pytest.approx(-6.0 / (z @ [3, 1, 0]).std(ddof=1))
+
+
+def test_a_ratio_to_a_change_that_may_be_nothing_is_not_quoted() -> None:
+    z = np.zeros((OWN, 3))
+    inside = SAFETY[BENCHMARK.unit_of_answer]
+    outside = np.arange(int((~inside).sum()))
+    z[inside, 0], z[~inside, 0] = 2.0, np.where(outside // 6 % 2, 1.0, -1.0) + 0.01
+    z[:, 1] = np.arange(OWN)
+    edits = [Edit(0, set=0.0)]
+    found = steering(ScoredRows(ROWS, make_scored(z, [3.0, 1.0, 0.0])), BENCHMARK, SAFETY, edits)
+    (complement,) = (group.change for group in found.groups if group.name == "complement")
+    assert complement.low < 0 < complement.high
+    assert found.selectivity is not None
+    assert found.selectivity.low < 6 < found.selectivity.mean
+    text = edits_text([], found, edits)
+    assert "no selectivity: the complement's change may be 0" in text
+    assert f"at least {found.selectivity.low:.2g} (95 %)" in text
+    assert f"{found.selectivity.mean:.2f}" not in text
 
 
 def test_further_rows_belong_to_the_complement() -> None:

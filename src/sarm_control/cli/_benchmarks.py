@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sarm_control.cli._edits import GivenEdits
 from sarm_control.cli._sources import ModelFlags, Source, read_parts
 from sarm_control.console import say
-from sarm_control.control import edit_delta
+from sarm_control.control import edited_rewards
 from sarm_control.evaluation.benchmark import Benchmark
 from sarm_control.evaluation.benchmark_data import local_rows
 from sarm_control.evaluation.benchmark_report import SubsetResult, benchmark_results
@@ -121,7 +121,7 @@ def evaluate(
     cut = int((data.scored.truncated > 0).sum())
     found = replace(checks[0], rows_cut=cut) if checks else None
     rewards = own.scored.rewards.astype(np.float64)
-    edited = rewards + edit_delta(own.scored, edits) if edits else None
+    edited = edited_rewards(own.scored, edits) if edits else None
     lengths = own.scored.lengths.astype(np.float64)
     results = benchmark_results(benchmark, rewards, lengths, edited, seed=request.seed)
     moved = None
@@ -196,7 +196,7 @@ def _items(found: Evaluation) -> list[dict[str, Any]]:
     benchmark, scored = found.benchmark, found.data.scored
     own = len(benchmark.unit_of_answer)
     before = scored.rewards.astype(np.float64)[:own]
-    after = before + edit_delta(scored, found.edits)[:own]
+    after = edited_rewards(scored, found.edits)[:own]
     credits = [benchmark.credit(values) for values in (before, after)]
     order = np.argsort(benchmark.unit_of_answer, kind="stable")
     ends = np.cumsum(np.bincount(benchmark.unit_of_answer, minlength=len(benchmark.units)))[:-1]

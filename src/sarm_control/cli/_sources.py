@@ -108,6 +108,7 @@ def read_parts(
     aside: Callable[[Path], Path | None] = lambda _: None,
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
     keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
+    beside: Path | None = None,
 ) -> list[Source]:
     """As `read_scored`, for several sets of paths: everything is read before anything is scored.
 
@@ -119,14 +120,17 @@ def read_parts(
         aside: where the rows of a file that cannot be used go; None stops at the first of them.
         check: called with all rows before the model is loaded; raises when they cannot be used.
         keep: called with the rows of the first set before `check`: which of them to go on with.
+        beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
     """
     read = [
         [_read(path, want, latents, aside, states=flags.keep_states) for path in paths] for paths in parts
     ]
-    everything = [one for paths in read for one in paths]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
-    check([row for one in everything for row in one.rows])
+    check([row for paths in read for one in paths for row in one.rows])
+    if beside is not None:
+        read.append([_read(beside, {"pair"}, latents, aside, states=False)])
+    everything = [one for paths in read for one in paths]
     _score(everything, flags)
     _check_heads(everything, flags)
     return [_joined(paths, flags) for paths in read]

@@ -71,7 +71,7 @@ def discover(
     length, is looked for in place of the preference.
     """
     from sarm_control.discovery.discover import discover as find
-    from sarm_control.discovery.examination import check_states, examine
+    from sarm_control.discovery.examination import Depth, check_states, examine
 
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
@@ -79,11 +79,14 @@ def discover(
     check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing, keep_states=True)
-    sources = _read([pairs, *([confirm] if confirm else [])], scoring, settings, skip_bad_rows)
+    parts = [pairs, *([confirm] if confirm else [])]
+    sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)
     selection, *others = [source.scored_rows for source in sources]
+    texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
     found = find(selection, others[0] if others else None, settings)
-    examined = examine(found, scoring.load, _depth(evidence, scoring), progress=progress)
+    depth = Depth(evidence.levels, texts, evidence.closing)
+    examined = examine(found, scoring.load, depth, progress=progress)
     config = {
         "model": sources[0].model,
         "goal": search.goal or _goal(settings, pairs),
@@ -116,7 +119,11 @@ def _goal(settings: "Settings", pairs: Sequence[Path]) -> str:
 
 
 def _read(
-    parts: Sequence[Sequence[Path]], scoring: ModelFlags, settings: "Settings", skip_bad_rows: Path | None
+    parts: Sequence[Sequence[Path]],
+    scoring: ModelFlags,
+    settings: "Settings",
+    skip_bad_rows: Path | None,
+    counterfactuals: Path | None,
 ) -> list[Source]:
     from sarm_control.discovery.discover import check_column
 
@@ -132,19 +139,10 @@ def _read(
         want=want,
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
         check=check,
+        beside=counterfactuals,
     )
     warn(sources)
     return sources
-
-
-def _depth(evidence: EvidenceFlags, scoring: ModelFlags) -> Any:
-    from sarm_control.discovery.examination import Depth
-
-    scored = None
-    if evidence.counterfactuals is not None:
-        (source,) = read_parts([[evidence.counterfactuals]], scoring, want={"pair"})
-        scored = source.scored_rows
-    return Depth(evidence.levels, scored, evidence.closing)
 
 
 def _write(

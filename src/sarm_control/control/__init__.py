@@ -3,7 +3,7 @@
 from sarm_control.control.controls import Controls
 from sarm_control.control.density_ratio import KLEstimate, LogRatio, estimate_kl, fit_log_ratio
 from sarm_control.control.edit_files import load_edits, save_edits
-from sarm_control.control.edits import Edit, apply_edits, edit_delta, parse_edit
+from sarm_control.control.edits import Edit, apply_edits, edit_delta, edited_rewards, parse_edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.control.reference import ReferenceStatistics
@@ -22,6 +22,7 @@ __all__ = [
     "ShapedReward",
     "apply_edits",
     "edit_delta",
+    "edited_rewards",
     "estimate_kl",
     "fit_log_ratio",
     "load_edits",

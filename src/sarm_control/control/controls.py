@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -99,6 +100,29 @@ class Controls:
             human_kl = replace(human_kl, beta=_in_reward_units(human_kl.beta, reference, "beta"))
         sd = reference.sd if self._targets() else None
         return replace(self, penalties=penalties, human_kl=human_kl, reward_sd=sd)
+
+    def shortfalls(self, head: NDArray[np.floating[Any]]) -> tuple[str, ...]:
+        """One line for each indicator of resolved controls that charges less than its latent `pays`.
+
+        Args:
+            head: [L] head weights; what an edit of the latent leaves of the payment is what counts.
+        """
+        edits = {edit.latent: edit for edit in self.edits}
+        found = []
+        for penalty in self.penalties:
+            if penalty.pays is None or penalty.alpha is None or penalty.form != "indicator":
+                continue
+            paid, weight = penalty.pays, float(head[penalty.latent])
+            if penalty.latent in edits and weight:
+                paid = weight * float(edits[penalty.latent].apply(np.array([paid / weight]))[0])
+            # `pays` was rounded to four digits when it was written down
+            if float(penalty.alpha) < paid * (1 - 1e-3):
+                charge = f"the penalty on latent {penalty.latent} charges {float(penalty.alpha):.3g}"
+                found.append(
+                    f"{charge}, less than the {paid:.3g} that the latent typically pays: firing still pays; "
+                    "give a larger alpha"
+                )
+        return tuple(found)
 
     def start(self, human: HumanBuffer | None = None, seed: int = 0) -> ControlState:
         """The state at the beginning of a run; with a target rate, of resolved controls.

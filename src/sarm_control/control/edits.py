@@ -186,3 +186,32 @@ def edit_delta(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]:
     z = scored.latents.columns(chosen).astype(np.float64)
     moved = np.stack([edit.apply(column) for edit, column in zip(edits, z.T, strict=True)], axis=1)
     return np.asarray((moved - z) @ scored.head[chosen].astype(np.float64))
+
+
+def edited_rewards(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]:
+    """[N] the reward under the edits, rounded as `Scored.rewards` is: what answers are compared by.
+
+    Added up again from the edited contributions, so that answers whose contributions are the same
+    after the edits are paid the same. `rewards + edit_delta` would keep the rounding of what the edits
+    removed, and break such ties by it. Scores with some of the latents alone (a folder of chosen
+    latents) cannot be added up again and go by that sum.
+    """
+    if not edits:
+        return scored.rewards.astype(np.float64)
+    if not _holds_all(scored):
+        return moved_rewards(scored, edit_delta(scored, edits))
+    return apply_edits(scored.latents, edits).dot(scored.head).astype(np.float64)
+
+
+def moved_rewards(scored: Scored, change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., N] the rewards after known changes [..., N], rounded once: see `edited_rewards`."""
+    return np.asarray(unrounded_rewards(scored) + change).astype(np.float32).astype(np.float64)
+
+
+def unrounded_rewards(scored: Scored) -> NDArray[np.float64]:
+    """[N] the rewards before they were rounded to float32, where the scores hold all latents."""
+    return scored.latents.sums(scored.head) if _holds_all(scored) else scored.rewards.astype(np.float64)
+
+
+def _holds_all(scored: Scored) -> bool:
+    return np.array_equal(scored.latents.dot(scored.head), scored.rewards)

@@ -52,6 +52,8 @@ class Penalty:
     """T of the sigmoid, > 0, in units of z; the other forms do not use it."""
     target_rate: float | None = None
     """Instead of alpha: the share of answers that may fire (z > tau), between 0 and 1; the charge follows."""
+    pays: float | None = None
+    """What the latent pays where it fires, reward units, where it is known: a run warns of a lower charge."""
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":

@@ -32,6 +32,7 @@ from sarm_control.discovery.targets import Target, group_by_target
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows as ScoredRows
 
+PARTS = ("selection", "confirmation")
 _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name not in ("levels", "controls"))
 
 
@@ -66,7 +67,7 @@ class Discovery:
         selection: the prompts used to select.
         confirmation: the prompts that effects are quoted from.
         groups: by part ("selection", "confirmation"), the prompts of each value of `settings.by`.
-        group_effects: the called latents on each of these groups of the confirmation prompts.
+        group_effects: the called latents on each of these groups of both parts.
         competitors: for "promotes" and "harms", the tests beside other ways to choose latents.
         lost: how much of the reward that goes to worse answers the harming latents carry.
         cumulative: how many latents make a share of the margin.
@@ -151,13 +152,20 @@ def discover(
         lists=lists,
         selection=summarise(first, settings.seed),
         confirmation=summarise(second, settings.seed),
-        groups={
-            "selection": _groups(parts.selection, settings),
-            "confirmation": _groups(parts.confirmation, settings),
-        },
-        group_effects=group_effects(parts.confirmation, settings.by, called, seed=settings.seed),
+        groups={part: _groups(getattr(parts, part), settings) for part in PARTS},
+        group_effects=tuple(
+            one
+            for part in PARTS
+            for one in group_effects(part, getattr(parts, part), settings.by, called, seed=settings.seed)
+        ),
         competitors={name: _compete(parts, table, name, settings) for name in LISTS},
-        lost=lost_margin(second, [one.latent for one in lists["harms"]], settings.seed),
+        lost=lost_margin(
+            second,
+            [one.latent for one in lists["harms"]],
+            settings.seed,
+            settings.sets,
+            table["latent"],
+        ),
         cumulative=cumulative_margin(first, second),
         parts=parts,
         shared=parts.shared,

@@ -5,6 +5,8 @@
 - charged-for-good (w < 0, fires on chosen answers): an edit that removes the charge that good
   answers pay and keeps what worse ones pay on top of it. Removing the whole charge would also
   free the answers that fire most, which a policy finds; penalising the firing would make the harm worse.
+
+To *fire* means z above a threshold here, as in a penalty: a latent active at z < 0 pays the other way.
 """
 
 import math
@@ -28,7 +30,9 @@ def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Cont
     """Controls for one latent; none for a latent that does not harm.
 
     The indicator costs `max(1 SD of the reward, median of w z over answers that fire)`,
-    written in SDs and rounded up, so that firing never pays.
+    written in SDs and rounded up, so that firing never pays. A run reads SDs of its own reference
+    policy's reward, which may be smaller than those of the pairs: the penalty keeps what the latent
+    `pays`, and the run warns when its charge is less.
 
     Args:
         pairs: the answers the doses are read from.
@@ -47,7 +51,7 @@ def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Cont
     if not unit:
         return (cap,)
     sds = max(1.0, math.ceil(100 * paid / unit) / 100)
-    return Penalty(latent, tau=tau, alpha=f"{sds:g}sd"), cap
+    return Penalty(latent, tau=tau, alpha=f"{sds:g}sd", pays=_rounded(paid)), cap
 
 
 def typical_payment(pairs: PairLatents, latent: int, tau: float = 0.0) -> float:

@@ -30,7 +30,8 @@ from sarm_control.seeds import derive_seed
 Columns = dict[str, NDArray[Any]]
 
 MIN_DRAWS = 10_000
-MAX_DRAWS = 200_000
+_FLIPS = 4_000_000_000
+"""Signs drawn for one set of prompts at most: 400,000 vectors of 10,000 prompts, 10 million of 400."""
 
 
 class Tested(NamedTuple):
@@ -79,8 +80,11 @@ def margin_effects(
         without lengths), n_prompts_active.
 
     Raises:
-        DataError: sizes that do not fit, or a prompt without both kinds of answer.
+        ConfigError: alpha outside (0, 1), or min_prompts below 1.
+        DataError: sizes that do not fit, labels of prompts that cannot be sorted, a prompt without both
+            kinds of answer, or fewer than two prompts.
     """
+    _check_alpha(alpha)
     pairs = pair_latents(
         chosen,
         rejected,
@@ -90,8 +94,9 @@ def margin_effects(
         chosen_length=chosen_length,
         rejected_length=rejected_length,
     )
+    _check_prompts(pairs, "the data has")
     latents = latents_to_test(pairs, min_prompts)
-    tested = _tested(pairs, latents, enough_draws(len(latents), alpha), seed)
+    tested = _tested(pairs, latents, enough_draws(len(latents), alpha, pairs.prompts), seed)
     tests = _corrected(pairs, latents, tested.p, seed)
     kinds = name_kinds(pairs.head[latents], tested.effect, tests["q"] <= alpha)
     described = _described(pairs, latents, seed)
@@ -128,11 +133,13 @@ def replicated_effects(
         not selected).
 
     Raises:
+        ConfigError: alpha outside (0, 1), or min_prompts below 1.
         DataError: the two parts were scored by different heads, or one has fewer than two prompts.
     """
-    _check_parts(selection, confirmation, alpha)
+    _check_alpha(alpha)
+    _check_parts(selection, confirmation)
     latents = latents_to_test(selection, min_prompts)
-    draws = enough_draws(len(latents), alpha)
+    draws = enough_draws(len(latents), alpha, max(selection.prompts, confirmation.prompts))
     first = _tested(selection, latents, draws, seed)
     tests = _corrected(selection, latents, first.p, seed)
     selected = tests["q"] <= alpha
@@ -159,22 +166,34 @@ def latents_to_test(pairs: PairLatents, min_prompts: int) -> NDArray[np.int64]:
     return np.flatnonzero(active_prompts(pairs) >= min_prompts)
 
 
-def enough_draws(tests: int, alpha: float) -> int:
-    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own."""
-    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, MAX_DRAWS))
+def enough_draws(tests: int, alpha: float, prompts: int) -> int:
+    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own.
+
+    Fewer where that is too much to draw: a latent alone then reaches `tests / (draws + 1)`, unless its
+    Hoeffding bound is so small that it needs no draws (see `sign_flip_test`).
+    """
+    most = max(MIN_DRAWS, _FLIPS // max(prompts, 1))
+    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, most))
 
 
-def _check_parts(selection: PairLatents, confirmation: PairLatents, alpha: float) -> None:
+def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise ConfigError(f"alpha is {alpha}, wants a rate between 0 and 1", hint="try --alpha 0.05")
+        raise ConfigError(f"alpha is {alpha}, wants a rate between 0 and 1", hint="try alpha 0.05")
+
+
+def _check_parts(selection: PairLatents, confirmation: PairLatents) -> None:
     if not np.array_equal(selection.head, confirmation.head):
         raise DataError("selection and confirmation were scored by different heads")
     for name, part in (("selection", selection), ("confirmation", confirmation)):
-        if part.prompts < 2:
-            raise DataError(
-                f"the {name} part has {part.prompts} prompts, wants at least 2",
-                hint="give more pairs: every distinct prompt counts once",
-            )
+        _check_prompts(part, f"the {name} part has")
+
+
+def _check_prompts(pairs: PairLatents, who_has: str) -> None:
+    if pairs.prompts < 2:
+        raise DataError(
+            f"{who_has} {pairs.prompts} prompts, wants at least 2",
+            hint="give more pairs: every distinct prompt counts once",
+        )
 
 
 def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: int) -> Tested:

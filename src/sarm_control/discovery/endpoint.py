@@ -15,6 +15,8 @@ from sarm_control.errors import ConfigError, DataError, MissingExtraError
 KEYS = ("SARM_LABEL_API_KEY", "OPENAI_API_KEY")
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LONGEST_WAIT = 60.0
+# Models that think before they answer take neither; the reply is read the same way.
+_OPTIONAL = ("temperature", "max_tokens")
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Endpoint:
         wait: seconds before the second attempt; doubled each time, up to a minute.
         sleep: waits; another one for tests of the schedule.
         usage: what was counted so far.
+        left_out: optional parameters that the endpoint has refused; they are not sent again.
     """
 
     url: str
@@ -64,9 +67,10 @@ class Endpoint:
     wait: float = 1.0
     sleep: Callable[[float], None] = time.sleep
     usage: Usage = field(default_factory=Usage)
+    left_out: set[str] = field(default_factory=set)
 
     def ask(self, question: str, *, max_tokens: int = 60) -> str:
-        """The reply to one question, at temperature 0.
+        """The reply to one question, at temperature 0 and of limited length where the endpoint takes that.
 
         Raises:
             ConfigError: the endpoint refuses the request (a wrong model, a missing key).
@@ -103,6 +107,7 @@ class Endpoint:
 
     def _post(self, body: dict[str, Any]) -> "dict[str, Any] | _Busy":
         """The reply's JSON, or why another attempt may help."""
+        body = {name: value for name, value in body.items() if name not in self.left_out}
         httpx = _httpx()
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -113,6 +118,10 @@ class Endpoint:
             return _Busy(f"{type(error).__name__}: {error}")
         if reply.status_code in _RETRIED:
             return _Busy(f"status {reply.status_code}", reply.headers.get("retry-after", ""))
+        unwanted = {name for name in _OPTIONAL if name in body and name in reply.text}
+        if reply.status_code == 400 and unwanted:
+            self.left_out |= unwanted
+            return self._post(body)
         if reply.status_code != 200:
             raise ConfigError(
                 f"{address} refused the request with status {reply.status_code}: {reply.text[:200]!r}",

@@ -97,9 +97,10 @@ def examine(
 
     Raises:
         DataError: level 2 or 3 was asked for and the scores have no states.
-        ModelError: the model is not the one that scored the pairs.
+        ModelError: the model, or that of the counterfactuals, is not the one that scored the pairs.
     """
     depth = depth or Depth()
+    _check_counterfactuals(depth, found.head)
     if depth.level >= 2:
         _check_model(model(), found.head)
     called = [one for items in found.lists.values() for one in items]
@@ -124,6 +125,16 @@ def _check_model(model: RewardModel, head: str) -> None:
         raise ModelError(
             f"the pairs were scored with the head {head}, the model has {model.fingerprint}",
             hint="levels above 1 need the model itself: name it with --model",
+        )
+
+
+def _check_counterfactuals(depth: Depth, head: str) -> None:
+    other = head if depth.counterfactuals is None else depth.counterfactuals.scored.fingerprint
+    if other != head:
+        raise ModelError(
+            f"the pairs were scored with the head {head}, the counterfactuals with {other}; "
+            "their latents have other meanings",
+            hint="score both with the same model",
         )
 
 

@@ -25,7 +25,7 @@ class Example(NamedTuple):
     Args:
         prompt: what it answers, as one text.
         answer: its text.
-        z: the latent's value in it; 0 where it is not active.
+        z: the latent's value in it, which may be negative where it is active; 0 where it is not.
     """
 
     prompt: str
@@ -74,12 +74,13 @@ class Corpus:
             seed: of the draw where more than 500 answers are active.
         """
         z = self.latents.columns([latent])[:, 0].astype(np.float64)
-        active = np.flatnonzero(z > 0)
+        fires = self.latents.active([latent])[:, 0]
+        active = np.flatnonzero(fires)
         rate = len(active) / max(len(z), 1)
         if len(active) > MOST:
             active = numpy_generator(seed, "examples", latent).choice(active, MOST, replace=False)
         active = active[np.lexsort((active, -z[active]))]
-        matched = self._matched(active, np.flatnonzero(z <= 0))
+        matched = self._matched(active, np.flatnonzero(~fires))
         return Examples(rate, self._as_examples(active, z), self._as_examples(matched, z))
 
     def _matched(self, active: Index, free: Index) -> Index:

@@ -58,9 +58,10 @@ def _lost(found: Discovery) -> Iterator[str]:
     if lost is not None and found.lists["harms"]:
         share = lost.carried
         ends = "" if share.n < 2 else f" [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+        random = "" if lost.among is None else f" (matched random sets {100 * lost.among.mean:.0f} %)"
         yield (
-            f"The harming latents carry {100 * share.mean:.0f} %{ends} of what rejected answers are paid too "
-            f"much on the {lost.prompts} prompts where they are paid more."
+            f"The harming latents carry {100 * share.mean:.0f} %{ends}{random} of what rejected answers are "
+            f"paid too much on the {lost.prompts} prompts where they are paid more."
         )
 
 
@@ -99,11 +100,13 @@ def _names(features: list[Feature]) -> str:
 
 
 def _turned(found: Discovery) -> Iterator[str]:
-    turned = [one for one in found.group_effects if one.turned]
-    if turned:
-        named = [f"{one.latent} ({one.group})" for one in turned[:_NAMED]]
-        rest = f" and {len(turned) - _NAMED} more" if len(turned) > _NAMED else ""
-        yield f"Turned round in one {found.settings.by}: latents {', '.join(named)}{rest}."
+    where = {"confirmation": "", "selection": " of the selection, on the prompts that chose the latents"}
+    for part, whose in where.items():
+        turned = [one for one in found.group_effects if one.turned and one.part == part]
+        if turned:
+            named = [f"{one.latent} ({one.group})" for one in turned[:_NAMED]]
+            rest = f" and {len(turned) - _NAMED} more" if len(turned) > _NAMED else ""
+            yield f"Turned round in one {found.settings.by}{whose}: latents {', '.join(named)}{rest}."
 
 
 def _levels(examined: Examination) -> Iterator[str]:

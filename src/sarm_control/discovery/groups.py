@@ -21,12 +21,15 @@ class GroupEffect(NamedTuple):
     """What one latent does on one kind of prompt.
 
     Args:
+        part: "selection" or "confirmation": the prompts it is measured on. Those of the selection
+            chose the latent, which makes its effects there look larger than they are.
         latent: its number.
         group: the column's value.
         effect: mean margin contribution, reward units, with its 95 % interval.
         turned: the effect has the other sign than over all prompts, and its interval leaves out 0.
     """
 
+    part: str
     latent: int
     group: str
     effect: Interval
@@ -47,12 +50,13 @@ def group_members(pairs: PromptPairs, column: str | None) -> dict[str, list[int]
 
 
 def group_effects(
-    pairs: PromptPairs, column: str | None, features: Sequence[Feature], *, seed: int = 0
+    part: str, pairs: PromptPairs, column: str | None, features: Sequence[Feature], *, seed: int = 0
 ) -> tuple[GroupEffect, ...]:
     """Effects of called latents on each group of at least two prompts.
 
     Args:
-        pairs: the confirmation prompts.
+        part: what these prompts are called.
+        pairs: the prompts.
         column: of the data; None makes no groups.
         features: the called latents.
         seed: of the intervals.
@@ -63,10 +67,11 @@ def group_effects(
     for value, members in group_members(pairs, column).items():
         if len(members) < 2 or not len(latents):
             continue
-        part = columns[np.asarray(members)]
-        means = np.asarray(part.sum(axis=0)).ravel() / len(members)
-        ends = bootstrap_means(part, seed=seed)
+        own = columns[np.asarray(members)]
+        means = np.asarray(own.sum(axis=0)).ravel() / len(members)
+        ends = bootstrap_means(own, seed=seed)
         for one, mean, low, high in zip(features, means, ends.low, ends.high, strict=True):
             effect = Interval(float(mean), float(low), float(high), len(members))
-            found.append(GroupEffect(one.latent, value, effect, bool((high if one.effect > 0 else -low) < 0)))
+            turned = bool((high if one.effect > 0 else -low) < 0)
+            found.append(GroupEffect(part, one.latent, value, effect, turned))
     return tuple(found)

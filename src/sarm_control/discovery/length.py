@@ -47,8 +47,9 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     """Intercepts of M regressions on the difference in log length, by least squares.
 
     Intervals are normal with the HC3 variance (MacKinnon and White 1985), so prompts may differ in
-    spread. Undefined (NaN) for fewer than 4 prompts, and where every prompt has the same difference
-    other than 0: then no prompt says what equal length would give.
+    spread. Undefined (NaN) for fewer than 4 prompts, where every prompt has the same difference other
+    than 0 (then no prompt says what equal length would give), and where one prompt alone differs from
+    all others and they differ from 0 (it alone says so, without a residual to judge it by).
 
     Args:
         columns: [P, M] contributions, scipy sparse.
@@ -60,16 +61,20 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     mean = difference.mean() if count else 0.0
     spread = float(((difference - mean) ** 2).sum())
     constant = spread <= 1e-12 * max(count, 1)
+    nothing = np.full(columns.shape[1], np.nan)
     if count < 4 or (constant and abs(mean) > 1e-6):
-        nothing = np.full(columns.shape[1], np.nan)
         return EqualLength(nothing, nothing, nothing)
     centred = np.zeros(count) if constant else (difference - mean) / np.sqrt(spread)
     # intercept = sum_p pull_p c_p, slope (per unit of `centred`) = sum_p centred_p c_p
     pull = 1 / count - (0.0 if constant else mean / np.sqrt(spread)) * centred
-    leverage = 1 / count + centred**2
+    free = 1 - (1 / count + centred**2)
+    fitted = free < 1e-9  # its residual is 0 whatever its value
+    if np.abs(pull[fitted]).max(initial=0.0) > 1e-9:
+        return EqualLength(nothing, nothing, nothing)
+    scaled = np.divide(pull, free, out=np.zeros(count), where=~fitted)
     average, slope = (_weighted_sums(columns, weight) for weight in (np.full(count, 1 / count), centred))
     effect = _weighted_sums(columns, pull)
-    variance = _residual_squares(columns, centred, average, slope, (pull / (1 - leverage)) ** 2)
+    variance = _residual_squares(columns, centred, average, slope, scaled**2)
     half = stdtrit(count - 2, 0.975) * np.sqrt(variance)
     return EqualLength(effect, effect - half, effect + half)
 

@@ -103,17 +103,18 @@ def pair_latents(
     """Checks and groups latents by prompt.
 
     Args:
-        chosen: latents of the chosen answers: `SparseLatents`, scipy sparse or an [Nc, L] array.
+        chosen: latents of the chosen answers: `SparseLatents`, whose stored zeros are active, scipy
+            sparse or an [Nc, L] array.
         rejected: latents of the rejected answers, [Nr, L].
-        chosen_prompt: [Nc] the prompt of each chosen answer: any labels. Equal labels are one prompt.
+        chosen_prompt: [Nc] the prompt of each chosen answer: numbers or texts. Equal labels are one prompt.
         rejected_prompt: [Nr] the prompt of each rejected answer.
         head: [L] head weights.
         chosen_length: [Nc] tokens of each chosen answer; both lengths or neither.
         rejected_length: [Nr] tokens of each rejected answer.
 
     Raises:
-        DataError: sizes that do not fit, a NaN or infinite number, or a prompt
-            without a chosen or without a rejected answer.
+        DataError: sizes that do not fit, a NaN or infinite number, labels of prompts that cannot be
+            sorted, or a prompt without a chosen or without a rejected answer.
     """
     good, bad = _csr(chosen, "chosen"), _csr(rejected, "rejected")
     weight = np.asarray(head, dtype=np.float64).reshape(-1)
@@ -130,6 +131,7 @@ def pair_latents(
             raise DataError(f"{name} latents hold a NaN or an infinite value")
     if not np.isfinite(weight).all():
         raise DataError("the head holds a NaN or an infinite weight")
+    _check_labels(good_ids, bad_ids)
     _check_both_sides(good_ids, bad_ids)
     labels = np.unique(good_ids)
     return PairLatents(
@@ -154,6 +156,21 @@ def _lengths(lengths: ArrayLike | None, answers: int, name: str, other_given: bo
     return tokens
 
 
+def _check_labels(chosen: NDArray[Any], rejected: NDArray[Any]) -> None:
+    text = [ids.dtype.kind in "US" for ids in (chosen, rejected)]
+    numbers = [ids.dtype.kind in "biuf" for ids in (chosen, rejected)]
+    try:
+        # numpy would turn the numbers into texts
+        if any(text) and any(numbers) and len(chosen) and len(rejected):
+            raise TypeError("one side has texts, the other numbers")
+        np.sort(np.concatenate([chosen, rejected]))
+    except TypeError as error:
+        raise DataError(
+            f"the labels of the prompts cannot be sorted: {error}",
+            hint="label them with numbers or with texts",
+        ) from None
+
+
 def _check_both_sides(chosen: NDArray[Any], rejected: NDArray[Any]) -> None:
     for ids, others, missing in ((chosen, rejected, "rejected"), (rejected, chosen, "chosen")):
         alone = np.setdiff1d(ids, others)
@@ -168,7 +185,11 @@ def _csr(latents: Any, name: str) -> Any:
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
-        return csr_array(latents).astype(np.float64)
+        # scipy reads repeated entries as their sum, and an entry that is 0 as none
+        matrix: Any = csr_array(latents).astype(np.float64)  # a copy
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return matrix
     dense = np.asarray(latents, dtype=np.float64)
     if dense.ndim != 2:
         raise DataError(f"{name} latents have shape {dense.shape}, want [answers, latents]")

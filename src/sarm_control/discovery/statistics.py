@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.discovery.mixed_rows import MixedRows
-from sarm_control.seeds import numpy_generator
+from sarm_control.seeds import derive_seed, numpy_generator
 
 FloatVector = NDArray[np.float64]
 
 BOOTSTRAP_DRAWS = 2000
 _BLOCK = 2048
+_NEARLY_CONSTANT = 1e-6
+"""Share of its sum of squares that a column's deviations make, below which it is centred."""
 
 
 class Interval(NamedTuple):
@@ -86,6 +88,36 @@ def ratio_interval(
     weights = _resampling_weights(count, draws, seed)
     low, high = np.quantile((above @ weights) / (below @ weights), (0.025, 0.975))
     return Interval(ratio, float(low), float(high), count)
+
+
+def size_ratio(
+    numerator: ArrayLike, denominator: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
+) -> Interval:
+    """`|mean| / |mean|` over two sets of prompts, with a 95 % percentile bootstrap interval.
+
+    Args:
+        numerator: [P] one number per prompt.
+        denominator: [Q] one number per prompt of the other set; the two are resampled apart.
+        seed: the same seed gives the same interval.
+        draws: bootstrap resamples.
+
+    Returns:
+        The ratio, its ends and P; infinite where the denominator is 0, NaN ends for fewer than two
+        prompts on a side.
+    """
+    sides = [np.asarray(values, dtype=np.float64) for values in (numerator, denominator)]
+    sizes = [abs(float(values.mean())) for values in sides]
+    ratio = sizes[0] / sizes[1] if sizes[1] else math.inf
+    if min(map(len, sides)) < 2:
+        return Interval(ratio, math.nan, math.nan, len(sides[0]))
+    above, below = (
+        np.abs(values @ _resampling_weights(len(values), draws, derive_seed(seed, name)))
+        for values, name in zip(sides, ("numerator", "denominator"), strict=True)
+    )
+    ratios = np.divide(above, below, out=np.full(draws, math.inf), where=below > 0)
+    # of the drawn ratios themselves: between two infinite ones there is nothing
+    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    return Interval(ratio, float(low), float(high), len(sides[0]))
 
 
 def clustered_mean(
@@ -157,13 +189,21 @@ def _bca_block(block: Any, weights: FloatVector, level: float) -> FloatVector:
 
 
 def _acceleration(block: Any, mean: FloatVector) -> FloatVector:
-    """[M] `sum d^3 / (6 (sum d^2)^1.5)` from the raw moments, so zeros stay unstored."""
+    """[M] `sum d^3 / (6 (sum d^2)^1.5)` from the raw moments, so zeros stay unstored.
+
+    Raw moments lose the digits of a column that is nearly constant; it has no zeros to save, and is
+    centred first.
+    """
     count = block.shape[0]
     second = np.asarray(block.multiply(block).sum(axis=0)).ravel()
     third = np.asarray(block.multiply(block).multiply(block).sum(axis=0)).ravel()
     squares = np.maximum(second - count * mean**2, 0)
     cubes = third - 3 * mean * second + 2 * count * mean**3
-    usable = squares > 1e-12 * second
+    close = np.flatnonzero(squares < _NEARLY_CONSTANT * second)
+    if len(close):
+        deviation = block[:, close].toarray() - mean[close]
+        squares[close], cubes[close] = (deviation**2).sum(axis=0), (deviation**3).sum(axis=0)
+    usable = squares > 1e-24 * second
     ratio = cubes / (6 * np.where(usable, squares, 1.0) ** 1.5)
     return np.where(usable, ratio, 0.0)
 

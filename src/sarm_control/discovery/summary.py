@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
 from sarm_control.discovery.effects import reward_sd
 from sarm_control.discovery.length import EqualLength, equal_length_effects, length_difference
-from sarm_control.discovery.margins import PairLatents, margin_contributions, pair_accuracy
+from sarm_control.discovery.margins import PairLatents, firing_rates, margin_contributions, pair_accuracy
+from sarm_control.discovery.matched_sets import SETS, AmongSets, among_matched_sets
 from sarm_control.discovery.statistics import Interval, mean_interval, ratio_interval
+from sarm_control.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,14 @@ class LostMargin:
         prompts: prompts on which rejected answers are paid more than chosen ones.
         margin: what rejected is paid above chosen there, mean over these prompts, reward units.
         carried: share of it that the called latents make; may exceed 1, as others pull back.
+        among: where that share lies among those of matched random sets, which carry some of it as well;
+            None where none could be drawn.
     """
 
     prompts: int
     margin: float
     carried: Interval
+    among: AmongSets | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
@@ -68,6 +74,7 @@ class LostMargin:
             "prompts": self.prompts,
             "mean_lost_margin": self.margin,
             "share_of_called_latents": self.carried.as_json(),
+            "share_among_matched_sets": None if self.among is None else self.among.as_json(),
         }
 
 
@@ -87,7 +94,13 @@ def summarise(pairs: PairLatents, seed: int = 0) -> Summary:
     )
 
 
-def lost_margin(pairs: PairLatents, latents: Sequence[int], seed: int = 0) -> LostMargin | None:
+def lost_margin(
+    pairs: PairLatents,
+    latents: Sequence[int],
+    seed: int = 0,
+    sets: int = SETS,
+    tested: ArrayLike | None = None,
+) -> LostMargin | None:
     """How much of the reward that goes to worse answers the called latents carry.
 
     An exact decomposition: on the prompts with a negative margin, the called latents' part of it.
@@ -95,7 +108,9 @@ def lost_margin(pairs: PairLatents, latents: Sequence[int], seed: int = 0) -> Lo
     Args:
         pairs: prompts on which the latents were not selected.
         latents: those called harming.
-        seed: of the interval.
+        seed: of the interval and of the random sets.
+        sets: random sets matched on firing rate and |w| over these prompts.
+        tested: what they are drawn from, the latents among them; all that fire when None.
 
     Returns:
         None where every prompt's margin is 0 or above.
@@ -107,6 +122,28 @@ def lost_margin(pairs: PairLatents, latents: Sequence[int], seed: int = 0) -> Lo
         return None
     wanted = np.asarray(latents, dtype=np.int64)
     carried = np.asarray(contributions[lost][:, wanted].sum(axis=1)).ravel()
+    shares = np.asarray(contributions[lost].sum(axis=0)).ravel() / margins[lost].sum()
     return LostMargin(
-        len(lost), float(-margins[lost].mean()), ratio_interval(carried, margins[lost], seed=seed)
+        len(lost),
+        float(-margins[lost].mean()),
+        ratio_interval(carried, margins[lost], seed=seed),
+        _among(pairs, shares, wanted, tested, sets, seed),
     )
+
+
+def _among(
+    pairs: PairLatents,
+    shares: NDArray[np.float64],
+    latents: NDArray[np.int64],
+    tested: ArrayLike | None,
+    sets: int,
+    seed: int,
+) -> AmongSets | None:
+    rates, value = firing_rates(pairs), float(shares[latents].sum())
+    rate = (rates.chosen + rates.rejected) / 2
+    if tested is not None:
+        rate[np.setdiff1d(np.arange(len(rate)), tested)] = 0
+    try:
+        return among_matched_sets(value, shares, latents, rate, np.abs(pairs.head), sets=sets, seed=seed)
+    except DataError:
+        return None

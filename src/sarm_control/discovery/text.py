@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sarm_control.control.edits import Edit
 from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.effects import enough_draws
 from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.findings import findings
@@ -38,8 +39,8 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
 def _parts_lines(found: Discovery) -> Iterator[str]:
     for name, part in (("selection", found.selection), ("confirmation", found.confirmation)):
         yield f"{name:12}  {_summary_line(part)}"
-    for value, group in found.groups["confirmation"].items():
-        yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
+        for value, group in found.groups[name].items():
+            yield f"  {found.settings.by} = {value}: {_summary_line(group)}"
     if found.shared:
         yield f"{found.shared} prompts in both files were dropped from the confirmation"
 
@@ -60,10 +61,13 @@ def _interval(value: Interval, style: str) -> str:
 
 def _counts_line(found: Discovery) -> str:
     counts, rate = found.counts, found.settings.alpha
+    draws = enough_draws(counts["tested"], rate, max(found.selection.prompts, found.confirmation.prompts))
+    alone = counts["tested"] / (draws + 1)
+    coarse = f"; a single latent of moderate effect reaches q = {alone:.2g} at best" if alone > rate else ""
     return (
         f"{counts['tested']} latents tested (active in >= {found.settings.min_prompts} selection prompts), "
         f"{counts['selected']} selected (q <= {rate:g}), "
-        f"{counts['confirmed']} confirmed (same sign, q <= {rate:g} on the confirmation prompts)"
+        f"{counts['confirmed']} confirmed (same sign, q <= {rate:g} on the confirmation prompts){coarse}"
     )
 
 
@@ -124,6 +128,8 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
         f"# effects: reward units, n = {found.confirmation.prompts} confirmation prompts",
+        f"# doses: 1 sd is {found.selection.reward_sd:.4g} on the selection pairs; in a run it is the SD of "
+        "the reference policy's reward",
     ]
     if not named:
         header.append("# No latent harms: a null result, nothing to control.")

@@ -33,7 +33,8 @@ from sarm_control.seeds import derive_seed, numpy_generator
 
 FOLDS = 5
 GAP = 0.05
-"""A probe has to lead by more than this AUROC, interval included, before it is said to know more."""
+"""A probe knows more when it leads by more than this AUROC, interval included; no more when the interval
+ends below it."""
 _CHANCE = 0.6
 _PROBE_ANSWERS = 4000
 
@@ -72,6 +73,11 @@ class Visibility:
             return f"{where} the two sides apart: AUROC {shown}{probed}."
         if self.probe is None:
             return f"The latents show: AUROC {shown}; whether the state knows more is seen with its states."
+        if self.gap is not None and not self.gap.high < GAP:
+            return (
+                f"Too few prompts to tell whether the state knows more than the latents show: AUROC {shown}"
+                f"{probed}, which leads the best five by {_area(self.gap)}."
+            )
         return f"The latents show what the state knows: AUROC {shown}{probed}."
 
     def as_json(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.edits import Edit, edit_delta
+from sarm_control.control.edits import Edit, edit_delta, edited_rewards, moved_rewards
 from sarm_control.discovery.matched_sets import SETS, AmongSets, MatchedSets, matched_random_sets
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
@@ -57,20 +57,19 @@ def among_matched_edits(
         raise DataError("no edited latent is active in these answers")
     chosen = [edit.latent for edit in firing]
     random = matched_random_sets(chosen, rate, np.abs(scored.head), sets=sets, seed=seed)
-    moved = _random_changes(scored, firing, random)[:, :own]
+    moved = _random_changes(scored, firing, random)
     change = edit_delta(scored, firing)[:own]
-    before = scored.rewards.astype(np.float64)[:own]
     inside = target[benchmark.unit_of_answer]
     weights = margin_weights(answer_table(data.rows, len(scored)), own, inside)
 
-    def accuracy(change: Floats) -> float:
-        return float(benchmark.credit(before + change)[target, 0].mean())
+    def accuracy(rewards: Floats) -> float:
+        return float(benchmark.credit(rewards[:own])[target, 0].mean())
 
-    start = accuracy(np.zeros(own))
-    accuracies = np.array([accuracy(one) for one in moved]) - start
+    start = accuracy(scored.rewards.astype(np.float64))
+    accuracies = np.array([accuracy(one) for one in moved_rewards(scored, moved)]) - start
     return {
-        "margin": _among(float(weights @ change), moved @ weights, random.widened),
-        "accuracy": _among(accuracy(change) - start, accuracies, random.widened),
+        "margin": _among(float(weights @ change), moved[:, :own] @ weights, random.widened),
+        "accuracy": _among(accuracy(edited_rewards(scored, firing)) - start, accuracies, random.widened),
     }
 
 

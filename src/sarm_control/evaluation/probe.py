@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.edits import Edit, edit_delta
+from sarm_control.control.edits import Edit, edit_delta, edited_rewards
 from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.flips import Flips, flips
@@ -116,7 +116,9 @@ def probe(data: ScoredRows, edits: Sequence[Edit], *, seed: int = 0) -> Probe:
     active = edited_active(data, edits)
     present = [role for role in SIDES if (table.role == role).any()]
     sides = tuple(_side(table, role, before, delta, active, seed) for role in present)
-    preference = _preference(table, before, delta, seed) if "chosen" in present else None
+    preference = None
+    if "chosen" in present:
+        preference = _preference(table, before, delta, edited_rewards(data.scored, edits), seed)
     return Probe(before, delta, active, sides, preference, spread(before), table.prompts)
 
 
@@ -153,9 +155,9 @@ def _side(
     )
 
 
-def _preference(table: AnswerTable, before: Floats, delta: Floats, seed: int) -> Preference:
+def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats, seed: int) -> Preference:
     margins = [prompt_margins(table, values) for values in (before, before + delta, delta)]
-    accuracy = [prompt_accuracy(table, values) for values in (before, before + delta)]
+    accuracy = [prompt_accuracy(table, values) for values in (before, after)]
     found = [mean_interval(values, seed=seed) for values in (*margins, *accuracy)]
     return Preference(found[0], found[1], found[2], found[3], found[4], flips(*accuracy))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sarm_control.control.edits import Edit, edit_delta
+from sarm_control.control.edits import Edit, edited_rewards
 from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.evaluation.answer_table import Floats
 from sarm_control.evaluation.best_of_n import win_shares
@@ -91,7 +91,7 @@ def rerank(
         seed: of the intervals.
     """
     before = scored.rewards.astype(np.float64)[sets.answers]
-    after = before + edit_delta(scored, edits)[sets.answers]
+    after = edited_rewards(scored, edits)[sets.answers]
     attributes = {REWARD: before, **sets.attributes}
     shares = (winners(sets, before), winners(sets, after))
     moved = np.abs(shares[1] - shares[0])

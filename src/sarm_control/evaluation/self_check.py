@@ -54,7 +54,7 @@ class SelfCheck:
         """What a reader has to know before the figures; empty when all is well."""
         found = []
         for name, size in (("the batch", self.batching), ("the padding side", self.padding)):
-            if size > TOLERANCE_SD * self.sd:
+            if not size <= TOLERANCE_SD * self.sd:  # NaN too
                 found.append(
                     f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})"
                     + ("" if self.dtype == "float32" else f" in {self.dtype}; try --dtype float32")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.control.edits import unrounded_rewards
 from sarm_control.discovery.statistics import Interval, bootstrap_means
 from sarm_control.evaluation.answer_table import Floats
 from sarm_control.evaluation.candidates import CandidateSets
@@ -61,7 +62,7 @@ def single_latents(sets: CandidateSets, scored: Scored, *, seed: int = 0) -> lis
     from scipy.sparse import csr_array
 
     latents = scored.latents.take(sets.answers)
-    rewards = scored.rewards.astype(np.float64)[sets.answers]
+    rewards = unrounded_rewards(scored)[sets.answers]
     attributes = np.stack(list(sets.attributes.values()))
     moved = _Moved([], [], [], [])
     for prompt, span in enumerate(sets.spans()):
@@ -82,7 +83,7 @@ def single_latents(sets: CandidateSets, scored: Scored, *, seed: int = 0) -> lis
 def _note(
     moved: _Moved, prompt: int, active: NDArray[Any], rewards: Floats, paid: Floats, attributes: Floats
 ) -> None:
-    """Adds the latents of one prompt whose removal moves the win: `rewards` [m], `paid` [m, A]."""
+    """Adds the latents of one prompt whose removal moves the win: unrounded `rewards` [m], `paid` [m, A]."""
     before = _shares(rewards[:, None])
     difference = _shares(rewards[:, None] - paid) - before
     changed = np.abs(difference).sum(axis=0) / 2
@@ -94,8 +95,9 @@ def _note(
 
 
 def _shares(rewards: Floats) -> Floats:
-    """[m, A] the share of the win of each candidate under each of A rewards."""
-    best = rewards == rewards.max(axis=0)
+    """[m, A] the share of the win of each candidate under each of A rewards, rounded as rewards are."""
+    given = rewards.astype(np.float32)
+    best = given == given.max(axis=0)
     shares: Floats = best / best.sum(axis=0)
     return shares
 

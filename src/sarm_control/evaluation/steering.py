@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.edits import Edit, edit_delta
 from sarm_control.discovery.matched_sets import SETS, AmongSets
-from sarm_control.discovery.statistics import Interval, mean_interval
+from sarm_control.discovery.statistics import Interval, mean_interval, size_ratio
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.benchmark import Benchmark
@@ -60,8 +60,9 @@ class Steering:
 
     Args:
         groups: target and complement, each with its chosen and rejected answers apart.
-        selectivity: |mean change of the target| over |mean change of the complement|; None without a
-            complement, and where the complement does not move at all.
+        selectivity: |mean change of the target| over |mean change of the complement|, with its interval;
+            None without a complement, and where the complement does not move at all. Where the
+            complement's interval holds 0 the upper end means nothing.
         reward_sd: SD (n - 1) of the unedited reward over all answers.
         matched: "margin" and "accuracy": where the edits' change of the target's mean margin and of its
             quoted figure lie among the same edits on matched random latents.
@@ -69,7 +70,7 @@ class Steering:
     """
 
     groups: tuple[GroupShift, ...]
-    selectivity: float | None
+    selectivity: Interval | None
     reward_sd: float
     matched: Mapping[str, AmongSets]
     unmatched: str | None
@@ -78,7 +79,8 @@ class Steering:
         """The same as a JSON object."""
         return {
             "groups": [group.as_json() for group in self.groups],
-            "selectivity": self.selectivity,
+            "selectivity": None if self.selectivity is None else self.selectivity.mean,
+            "selectivity_interval": None if self.selectivity is None else self.selectivity.as_json(),
             "reward_sd": self.reward_sd,
             "matched_sets": {name: one.as_json() for name, one in self.matched.items()},
             "unmatched": self.unmatched,
@@ -117,11 +119,12 @@ def steering(
         for role, chosen in _roles(table, members):
             name = place if role is None else f"{place}, {role}"
             groups.append(_shift(name, table, chosen, before, delta, active, sd, seed))
+    selectivity = _selectivity(table, inside, delta, seed)
     try:
         matched = among_matched_edits(data, benchmark, target, edits, sets=sets, seed=seed)
     except DataError as error:
-        return Steering(tuple(groups), _selectivity(groups), sd, {}, str(error))
-    return Steering(tuple(groups), _selectivity(groups), sd, matched, None)
+        return Steering(tuple(groups), selectivity, sd, {}, str(error))
+    return Steering(tuple(groups), selectivity, sd, matched, None)
 
 
 def _roles(table: AnswerTable, members: Mask) -> list[tuple[str | None, Mask]]:
@@ -141,8 +144,7 @@ def _shift(
     seed: int,
 ) -> GroupShift:
     def means(values: Floats) -> Floats:
-        found = table.prompt_means(values, chosen)
-        return found[np.isfinite(found)]
+        return _means(table, values, chosen)
 
     change = mean_interval(means(delta), seed=seed)
     return GroupShift(
@@ -157,8 +159,14 @@ def _shift(
     )
 
 
-def _selectivity(groups: Sequence[GroupShift]) -> float | None:
-    moved = {group.name: abs(group.change.mean) for group in groups}
-    if not moved.get("complement"):
+def _means(table: AnswerTable, values: Floats, chosen: Mask) -> Floats:
+    """The mean over the chosen answers of each prompt that has one."""
+    found = table.prompt_means(values, chosen)
+    return found[np.isfinite(found)]
+
+
+def _selectivity(table: AnswerTable, inside: Mask, delta: Floats, seed: int) -> Interval | None:
+    target, complement = _means(table, delta, inside), _means(table, delta, ~inside)
+    if not len(target) or not len(complement) or not complement.mean():
         return None
-    return moved.get("target", 0.0) / moved["complement"]
+    return size_ratio(target, complement, seed=seed)

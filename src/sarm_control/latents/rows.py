@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import DataError, ModelError
@@ -50,13 +52,14 @@ def score_rows(
         progress: see `RewardModel.score`.
 
     Raises:
-        DataError: `file:line: reason` for a conversation the chat template refuses.
+        DataError: `file:line: reason` for a conversation the chat template refuses, or a reward that is
+            no number.
     """
     ended = [row.ended for row in rows for _ in row.answers]
     prompts = [row.prompt for row in rows for _ in row.answers]
     answers = [answer for row in rows for answer in row.answers]
     try:
-        return rm.score(
+        scored = rm.score(
             prompts,
             answers,
             ended=ended,
@@ -67,6 +70,21 @@ def score_rows(
     except ModelError as error:
         _blame_row(rm, rows)
         raise error
+    _check_finite(rm, rows, scored)
+    return scored
+
+
+def _check_finite(rm: "RewardModel", rows: Sequence[Row], scored: Scored) -> None:
+    """Refuses NaN and infinite rewards: comparisons with them are false, which looks like a figure."""
+    lost = ~np.isfinite(scored.rewards)
+    if lost.any():
+        owners = [row for row in rows for _ in row.answers]
+        dtype = str(next(rm.trunk.parameters()).dtype).removeprefix("torch.")
+        raise DataError(
+            f"{owners[int(lost.argmax())].where}: the reward of an answer is not a finite number "
+            f"({int(lost.sum())} of {len(lost)} answers, {dtype} trunk)",
+            hint="a half-precision trunk may have overflowed: try --dtype float32; else look at the weights",
+        )
 
 
 def _blame_row(rm: "RewardModel", rows: Sequence[Row]) -> None:

@@ -47,6 +47,9 @@ class RunSteps:
             self.trainer.calibrate()
             if isinstance(self.trainer.reward, SarmReward) and self.first:
                 write_reference(self.folder.path / REFERENCE, self.trainer.reward)
+                head = self.trainer.reward.model.head.weight
+                for line in self.trainer.reward.rule.controls.shortfalls(head):
+                    self.tell(f"warning: {line}")
             self.save()
         else:
             found = load_checkpoint(start.checkpoint)

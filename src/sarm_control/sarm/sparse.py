@@ -46,11 +46,24 @@ class SparseLatents:
         """Dense [N, D] values of the chosen latents, in the order given."""
         return np.asarray(self.to_scipy()[:, list(latents)].toarray(), dtype=np.float32)
 
+    def active(self, latents: Sequence[int]) -> NDArray[np.bool_]:
+        """[N, D] whether the chosen latents are active: stored, as they survived TopK, even at z <= 0."""
+        from scipy.sparse import csr_array
+
+        pattern = (np.ones(len(self.indices), dtype=np.int8), self.indices, self.indptr)
+        stored = csr_array(pattern, shape=(len(self), self.size))[:, list(latents)]
+        return np.asarray(stored.toarray() > 0)
+
     def dot(self, weight: NDArray[np.floating[Any]]) -> FloatArray:
         """[N] float32 `sum_i weight_i z_i`, summed in float64 from the stored pairs."""
+        return self.sums(weight).astype(np.float32)
+
+    def sums(self, weight: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """[N] float64 `sum_i weight_i z_i` as `dot` adds it up, before it is rounded."""
         products = self.values.astype(np.float64) * weight[self.indices].astype(np.float64)
-        sums = np.bincount(self.row_ids(), weights=products, minlength=len(self))
-        return sums.astype(np.float32)
+        return np.asarray(
+            np.bincount(self.row_ids(), weights=products, minlength=len(self)), dtype=np.float64
+        )
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "SparseLatents":
         """The chosen answers, in the order given."""
