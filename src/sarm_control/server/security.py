@@ -11,6 +11,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sarm_control.engines.server_client import first_line
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.problems import Refusal, unexpected
 from sarm_control.server.settings import Settings
@@ -27,11 +28,10 @@ def read_token(path: Path) -> str:
         DataError: the file cannot be read, is empty, or its token is short or not printable ASCII.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        token = first_line(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise DataError(f"{path}: {reason}", hint="check the name of the token file") from error
-    token = next((line.strip() for line in lines if line.strip()), "")
     if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise DataError(
             f"{path}: a token has at least {_LEAST_TOKEN} printable ASCII characters and no space",
