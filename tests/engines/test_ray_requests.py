@@ -66,17 +66,21 @@ def test_answers_have_the_form_each_engine_reads() -> None:
     assert set(two["extra_logs"]) == set(one["extra_logs"])
 
 
-def test_verl_reads_the_parts_out_of_what_is_answered() -> None:
-    found = rewards_of(FORMS["/v1/score"].write([PAID, OTHER]), 2, ServerSettings())
+@pytest.mark.parametrize("shaped", [{}, {"reward/shaping": -0.125}])
+def test_verl_reads_the_parts_out_of_what_is_answered(shaped: dict[str, float]) -> None:
+    terms = {**TERMS, **shaped}
+    paid = Paid(**{**PAID, "terms": terms})
+    found = rewards_of(FORMS["/v1/score"].write([paid, OTHER]), 2, ServerSettings())
     assert [one.score for one in found] == [0.5, 1.5]
-    assert {name: found[0].extra[name] for name in TERMS} == TERMS
+    logged = {name: value for name, value in found[0].extra.items() if name.startswith("reward/")}
+    assert logged == terms
 
 
 def test_a_score_is_answered_as_by_the_server() -> None:
     """Scripts and engines may be pointed at either."""
     schemas = pytest.importorskip("sarm_control.server.schemas", exc_type=ImportError)
     (answered,) = FORMS["/v1/score"].write([PAID])["results"]
-    assert schemas.ScoreGiven.model_validate(answered).model_dump(exclude={"contributions"}) == answered
+    assert schemas.ScoreGiven.model_validate(answered).model_dump(exclude_unset=True) == answered
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def _score_answer(paid: list[Paid]) -> dict[str, Any]:
 def _score(one: Paid) -> dict[str, Any]:
     terms = one["terms"]
     charges = {name: 0.0 - value for name, value in terms.items()}
+    shaped = {"shaping": terms["reward/shaping"]} if "reward/shaping" in terms else {}
     prefix = "reward/penalty/"
     return {
         "score": one["score"],
@@ -96,6 +97,7 @@ def _score(one: Paid) -> dict[str, Any]:
         "penalties": {name.removeprefix(prefix): charges[name] for name in terms if name.startswith(prefix)},
         "human_kl": charges["reward/human_kl"],
         "missing_end": charges["reward/missing_end"],
+        **shaped,
         **{name: one[name] for name in ("ended", "truncated", "tokens", "human_kl_version")},
     }
 

@@ -114,10 +114,12 @@ def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a reward by the names they have in `metrics.jsonl`; they sum to `reward/total`."""
     charges = {f"reward/penalty/{latent}": charge for latent, charge in one["penalties"].items()}
     charges |= {"reward/human_kl": one["human_kl"], "reward/missing_end": one["missing_end"]}
+    shaped = {"reward/shaping": one["shaping"]} if one.get("shaping") is not None else {}
     return {
         "reward/model": one["reward_model"],
         "reward/edits": one["edited"] - one["reward_model"],
         **{name: 0.0 - charge for name, charge in charges.items()},
+        **shaped,
         "reward/total": one["total"],
         "human_kl/version": float(one["human_kl_version"]),
         "truncated": float(one["truncated"]),

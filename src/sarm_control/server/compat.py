@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from sarm_control.ppo.pay import SHAPING
 from sarm_control.server.conversations import Conversation, PromptAndResponse, TextAndAnswer, WholeText
 from sarm_control.server.problems import Refusal
 from sarm_control.server.schemas import (
@@ -135,6 +136,8 @@ def score_answer(answer: Answered, top: int) -> dict[str, Any]:
         "tokens": answer.tokens,
         "human_kl_version": answer.paid.version,
     }
+    if SHAPING in found:
+        result["shaping"] = answer.column(SHAPING)
     if top:
         result["contributions"] = [one._asdict() for one in answer.contributions(top)]
     return result

@@ -93,7 +93,7 @@ class ScoreGiven(_Given):
     score: float
     """What a policy is to be trained on: the total, or the standardised total."""
     total: float
-    """Edited reward less penalties, human-KL term and the charge for a missing end."""
+    """Edited reward less penalties, human-KL term and the charge for a missing end, plus `shaping`."""
     reward_model: float
     """The model's own reward."""
     edited: float
@@ -104,6 +104,8 @@ class ScoreGiven(_Given):
     """What the human-KL term charges; may be negative."""
     missing_end: float
     """What the missing end charges; >= 0."""
+    shaping: float | None = None
+    """What bounding the total adds to it, or takes off where negative; only under `shaping: par`."""
     ended: bool
     """False where the answer had no end of turn."""
     truncated: Annotated[int, Field(ge=0)]
@@ -155,6 +157,8 @@ class ModelResponse(_Given):
     """Edits, penalties and human-KL term, every amount a number."""
     missing_end: float
     """Charge on an answer without an end, reward units."""
+    shaping: Literal["none", "par"]
+    """How totals are bounded; see docs/training.md."""
     terms: list[str]
     """Names of the parts of a reward, as engines log them."""
     human_kl: HumanKlGiven
