@@ -73,7 +73,7 @@ def test_standardised_values_are_in_sds_of_the_reference(
 
 
 def test_the_parts_sum_to_a_total_that_is_bounded(
-    model: RewardModel, human: Scored, answers: Scored, tmp_path: Path
+    model: RewardModel, answers: Scored, tmp_path: Path
 ) -> None:
     file = tmp_path / "controls.yaml"
     file.write_text('reward:\n  shaping: par\n  edits: ["3:max=0.5"]\n')

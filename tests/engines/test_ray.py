@@ -99,6 +99,9 @@ def test_the_owner_learns_and_every_answer_says_from_how_much(
         both = [replicas.Replica(settings, Handle(owner)) for _ in range(2)]
         paid: list[Paid] = []
         asked = answers(WINDOW * LESSONS)
+        evaluation = [one._replace(teaches=False) for one in both[0].waiting(asked)]
+        assert {one["human_kl_version"] for one in await both[0].pay(evaluation)} == {0}
+        assert not both[0].lessons
         for lesson in range(LESSONS):
             replica = both[lesson % 2]
             paid += await replica.pay(replica.waiting(asked[lesson * WINDOW : (lesson + 1) * WINDOW]))

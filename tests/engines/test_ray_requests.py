@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid, RewardSettings
-from sarm_control.engines.ray_http import FORMS, read_json
+from sarm_control.engines.ray_http import FORMS, read_json, teaches
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
@@ -105,6 +105,12 @@ def test_a_request_nobody_can_read_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=match):
         FORMS[path].read(asked, reader)
+
+
+def test_an_evaluation_says_that_it_teaches_nothing() -> None:
+    told = {name.lower(): value for name, value in ServerSettings(learn=False).headers.items()}
+    assert not teaches(told)
+    assert teaches({name.lower(): value for name, value in ServerSettings().headers.items()})
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff"])

@@ -46,7 +46,7 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("URL", "TOKEN_FILE", "TIMEOUT", "PATIENCE"):
+    for name in ("URL", "TOKEN_FILE", "TIMEOUT", "PATIENCE", "LEARN"):
         monkeypatch.delenv(f"SARM_REWARD_{name}", raising=False)
 
 
@@ -145,6 +145,10 @@ def test_settings_come_from_the_environment_and_from_what_is_given(
     assert found == ServerSettings("http://there:1", "secret", 7.0, 9.0)
     assert found.headers["Authorization"] == "Bearer secret"
     assert "secret" not in repr(found)
+    assert "X-Sarm-Learn" not in found.headers
+    monkeypatch.setenv("SARM_REWARD_LEARN", "False")
+    assert ServerSettings.from_environment().headers["X-Sarm-Learn"] == "false"
+    assert ServerSettings.from_environment(learn=True).learn
     with scripted_server([FINE]) as server:
         post(ServerSettings.from_environment(url=server.url), "/x", {})
     assert server.asked[0].headers["Authorization"] == "Bearer secret"
@@ -155,6 +159,8 @@ def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerSettings.from_environment(adress="x")
     with pytest.raises(ConfigError, match=r"the token file nowhere cannot be read"):
         ServerSettings.from_environment(token_file="nowhere")
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_LEARN is 'maybe', neither true nor false"):
+        ServerSettings.from_environment(learn="maybe")
     monkeypatch.setenv("SARM_REWARD_PATIENCE", "long")
     with pytest.raises(ConfigError, match=r"SARM_REWARD_PATIENCE is 'long'"):
         ServerSettings.from_environment()
@@ -178,7 +184,9 @@ def test_token_files_nobody_can_use(content: bytes, match: str, tmp_path: Path) 
         ServerSettings.from_environment(token_file=tmp_path / "token")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "host", "http://", "ftp://host", "http://host:x", "//host"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "host", "http://", "ftp://host", "http://host:x", "//host"]
+)
 def test_addresses_nobody_can_ask(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"SARM_REWARD_URL is '.*', which is no address of a server"):
         ServerSettings.from_environment(url=url)

@@ -143,9 +143,9 @@ class TemplatedText:
     def _end_of_rest(self, text: str, prompt: str) -> re.Match[str] | None:
         """The last header in the text up to which it is the end of the prompt, which ends with one.
 
-        The last, as an earlier turn may end as the prompt does: less of the text would be told from it. In letters, or in tokens: what a tokenizer of words does not know comes back as another word. Callers
-        may write headers by the thousand, so each text is read once, header by header, and what is
-        compared are bytes.
+        The last: an earlier turn of what is left may end as the whole prompt does. In letters, or in tokens:
+        what a tokenizer of words does not know comes back as another word. Callers may write headers by the
+        thousand, so each text is read once, header by header, and what is compared are bytes.
         """
         asked = list(self._header_pattern.finditer(prompt))
         headers = list(islice(self._header_pattern.finditer(text), len(asked)))

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid
+from sarm_control.engines.server_client import LEARN_HEADER
 from sarm_control.errors import DataError
+
+
+def teaches(headers: Mapping[str, str]) -> bool:
+    """Whether the controls may learn from a request: not where its headers, in small letters, say no."""
+    return headers.get(LEARN_HEADER.lower(), "true").lower() not in ("false", "0", "no", "off")
 
 
 class Form(NamedTuple):

@@ -24,7 +24,11 @@ from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
 
 URL, TOKEN_FILE = "SARM_REWARD_URL", "SARM_REWARD_TOKEN_FILE"
 TIMEOUT, PATIENCE = "SARM_REWARD_TIMEOUT", "SARM_REWARD_PATIENCE"
+LEARN, LEARN_HEADER = "SARM_REWARD_LEARN", "X-Sarm-Learn"
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+SETTINGS = ("url", "token_file", "timeout", "patience", "learn")
+"""What `ServerSettings.from_environment` takes."""
 
 _BUSY = 429
 _AGAIN = {408, _BUSY}
@@ -45,25 +49,27 @@ class ServerSettings:
         timeout: seconds one request may take.
         patience: seconds from the first try after which no further one is made; a server that is busy
             or started again costs patience, not answers.
+        learn: whether the server's controls may learn from what is asked; an evaluation says no.
     """
 
     url: str = DEFAULT_URL
     token: str | None = field(default=None, repr=False)
     timeout: float = 180.0
     patience: float = 600.0
+    learn: bool = True
 
     @classmethod
     def from_environment(cls, **given: Any) -> "ServerSettings":
-        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT` and `_PATIENCE` say, unless it is given.
+        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT`, `_PATIENCE` and `_LEARN` say, unless given.
 
         Args:
-            given: `url`, `token_file`, `timeout`, `patience`; None counts as not given.
+            given: `url`, `token_file`, `timeout`, `patience`, `learn`; None counts as not given.
 
         Raises:
             ConfigError: an address that is no http one or has a token in it, a token file that cannot be
                 read, a number that is none, a key that is not known.
         """
-        known = {"url": URL, "token_file": TOKEN_FILE, "timeout": TIMEOUT, "patience": PATIENCE}
+        known = dict(zip(SETTINGS, (URL, TOKEN_FILE, TIMEOUT, PATIENCE, LEARN), strict=True))
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(f"unknown key {unknown[0]!r}: the reward server takes {', '.join(known)}")
@@ -73,13 +79,15 @@ class ServerSettings:
             _token(found["token_file"]),
             _seconds(found["timeout"], TIMEOUT, cls.timeout),
             _seconds(found["patience"], PATIENCE, cls.patience),
+            _yes(found["learn"], LEARN, cls.learn),
         )
 
     @property
     def headers(self) -> dict[str, str]:
         """Of every request."""
         known = {"Content-Type": "application/json"}
-        return known if self.token is None else {**known, "Authorization": f"Bearer {self.token}"}
+        known |= {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        return known if self.learn else {**known, LEARN_HEADER: "false"}
 
 
 class Reply(NamedTuple):
@@ -285,3 +293,12 @@ def _seconds(given: Any, name: str, default: float) -> float:
     if not 0 < seconds <= _LONGEST_WAIT:
         raise ConfigError(f"{name} is {given!r}, which is no number of seconds above 0")
     return seconds
+
+
+def _yes(given: Any, name: str, default: bool) -> bool:
+    if given is None:
+        return default
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if str(given).lower() not in known:
+        raise ConfigError(f"{name} is {given!r}, neither true nor false")
+    return known[str(given).lower()]

@@ -57,6 +57,8 @@ class ScoreRequest(_Asked):
     """False for each answer that was cut at a length limit; all ended when left out."""
     top: Annotated[int, Field(ge=0, le=_CONTRIBUTIONS)] = 0
     """Contributions to give for each answer, the largest first."""
+    learn: bool = True
+    """False for an evaluation: the human-KL term and target rates then learn nothing from these answers."""
 
     @model_validator(mode="after")
     def _check(self) -> "ScoreRequest":
@@ -113,7 +115,8 @@ class ScoreGiven(_Given):
     tokens: Annotated[int, Field(ge=1)]
     """Tokens that were scored."""
     human_kl_version: Annotated[int, Field(ge=0)]
-    """Which state of the human-KL term was used: lessons it had learnt since the server started."""
+    """Which state of the human-KL term was used: lessons it had learnt since the server started, and before
+    where it keeps them in a file."""
     contributions: list[ContributionGiven] | None = None
     """The largest, when asked for."""
 
@@ -130,7 +133,7 @@ class HumanKlGiven(_Given):
     """The human-KL term and target rates, as far as they have learnt."""
 
     version: int
-    """Lessons learnt since the server started."""
+    """Lessons learnt since the server started, and before where it keeps them in a file."""
     learns: bool
     """Whether it goes on learning."""
     state: str | None

@@ -1,5 +1,6 @@
 """Who may ask, and how much at a time."""
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -70,11 +71,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The outermost layer: host, token, body size; counts what was answered.
+    """The outermost layer: host, token, size and time of a body; counts what was answered.
 
     Args:
         app: what it guards.
-        settings: token, hosts and the limit of a body.
+        settings: token, hosts and the limits of a body.
         requested: called with route, status and seconds of every request.
     """
 
@@ -134,11 +135,19 @@ class Guard:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        taken = 0
+        taken, more = 0, True
+        until = time.monotonic() + self.settings.timeout
 
         async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, more
+            if not more:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except (TimeoutError, asyncio.TimeoutError):
+                waited = f"the body did not arrive within {self.settings.timeout:g} s"
+                raise HTTPException(408, waited, {"Connection": "close"}) from None
+            more = message["type"] == "http.request" and message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > self.settings.body_bytes:
                 raise HTTPException(413, _too_large(self.settings.body_bytes))
