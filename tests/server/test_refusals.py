@@ -305,3 +305,18 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"cannot serve on 127.0.0.1 port {port}: address already in use" in capsys.readouterr().err
     assert main(["serve", "--workers-on", "cpu,", "--port", "0"]) == 2
     assert "no list of devices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["serve", "--port", "0", "--workers-on", "cpu,nonsense"], "nonsense"),
+        (["serve", "--port", "0", "--workers-on", "cpu,cuda:99"], "cuda:99"),
+        (["score", "--device", "nonsense", "lab:audit"], "nonsense"),
+    ],
+)
+def test_a_device_that_is_not_here(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"there is no device '{named}' here" in told
+    assert re.search(r"this machine has cpu", told)
