@@ -140,6 +140,18 @@ def test_a_term_that_is_frozen_before_it_learnt_is_refused(controls: Path, repli
         replicas.Replica(RewardSettings(controls=controls), None)
 
 
+def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
+    settings = RewardSettings()
+    replica = replicas.Replica(settings, Handle(replicas.Owner(settings)))
+    replica.reward.model.head.weight[:] = np.nan
+
+    async def serve() -> Any:
+        return await replica.pay(replica.waiting(answers(1)))
+
+    with pytest.raises(ArithmeticError, match="a reward is not a finite number"):
+        asyncio.run(serve())
+
+
 def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) -> None:
     settings = RewardSettings(batch_tokens=512)
 

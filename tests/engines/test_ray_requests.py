@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid, RewardSettings
-from sarm_control.engines.ray_http import FORMS, read_json, teaches
+from sarm_control.engines.ray_http import FORMS, problem, read_json, teaches
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
@@ -95,6 +95,20 @@ def test_a_score_is_answered_as_by_the_server() -> None:
             r"messages with role and content",
         ),
         ("/v1/score", {"prompts": [7], "responses": ["b"]}, r"7 is not a string"),
+        (
+            "/v1/score",
+            {"prompts": ["a", "a"], "responses": ["b", "b"], "ended": [True, 1]},
+            r"ended\[1\] is 1, neither true nor false",
+        ),
+        (
+            "/v1/score",
+            {"prompts": ["a"], "responses": ["b"], "ended": ["true"]},
+            r'ended\[0\] is "true", neither',
+        ),
+        ("/v1/score", {"prompts": ["\ud800"], "responses": ["b"]}, r'"\\ud800" holds half a character'),
+        ("/rm", {"prompt": [{"role": "user", "content": "\udc00"}], "response": "b"}, r"holds half a char"),
+        ("/v1/score", {"prompts": [], "responses": []}, r"no conversation was given"),
+        ("/get_reward", {"query": [], "prompts": []}, r"no conversation was given"),
         ("/get_reward", {"query": ["b"], "prompts": ["a"]}, r"does not begin with its prompt"),
         ("/get_reward", {"prompts": ["a"]}, r"query has to be a list"),
         ("/rm", {"prompt": "a"}, r"null is not a string"),
@@ -113,11 +127,19 @@ def test_an_evaluation_says_that_it_teaches_nothing() -> None:
     assert teaches({name.lower(): value for name, value in ServerSettings().headers.items()})
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"[" * 200_000])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(DataError, match=r"the request is not"):
         read_json(body)
     assert read_json(json.dumps({"a": 1}).encode()) == {"a": 1}
+
+
+def test_a_reward_that_is_no_number_is_no_fault_of_the_caller() -> None:
+    """Clients ask again after 500, and give up after 422."""
+    told = problem(ArithmeticError("a reward is not a finite number"))
+    assert (told.status, told.body["error"]) == (500, "the reward could not be computed (ArithmeticError)")
+    refused = problem(DataError("no conversation was given", hint="send one"))
+    assert refused == (422, {"error": "no conversation was given", "hint": "send one"})
 
 
 @pytest.mark.parametrize("half", [{"learn_window": 64}, {"state_file": "x"}])

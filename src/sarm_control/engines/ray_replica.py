@@ -8,6 +8,7 @@ Shapes: `N` answers.
 import asyncio
 import copy
 import inspect
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,14 +25,15 @@ from sarm_control.conversation.types import Encoded
 from sarm_control.engines.learnt_state import keep_state, take_up_state
 from sarm_control.engines.opening import open_reward
 from sarm_control.engines.ray import Answer, Paid, RewardSettings, require_serve
-from sarm_control.engines.ray_http import FORMS, read_json, teaches
+from sarm_control.engines.ray_http import FORMS, problem, read_json, teaches
 from sarm_control.engines.serving import check_served
-from sarm_control.errors import SarmError, TrainingError
+from sarm_control.errors import SarmError
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
 serve = require_serve()
 
+_logger = logging.getLogger("sarm_control.engines")
 _WHOLE = 100
 _ONGOING = 1024
 
@@ -152,6 +154,7 @@ class Replica:
 
         Raises:
             ModelError: a conversation the template refuses.
+            ArithmeticError: a reward that is no finite number.
         """
         return await self._queued(self.waiting(answers))
 
@@ -175,8 +178,11 @@ class Replica:
             rendered = form.read(read_json(await request.body()), self.reader)
             waiting = self._weighed(rendered, teaches=teaches(request.headers))
             return JSONResponse(form.write(await self._queued(waiting)))
-        except SarmError as error:
-            return JSONResponse({"error": str(error), "hint": error.hint}, 422)
+        except (SarmError, ArithmeticError) as error:
+            if isinstance(error, ArithmeticError):
+                _logger.exception("no reward")
+            told = problem(error)
+            return JSONResponse(told.body, told.status)
 
     def _weighed(self, rendered: Sequence[Rendered], *, teaches: bool = True) -> list[Waiting]:
         budget = self.settings.batch_tokens
@@ -210,7 +216,7 @@ class Replica:
         rewards = self.reward.pay(scored)
         values = self.reward.values(rewards)
         if not np.isfinite(values).all():
-            raise TrainingError("a reward is not a finite number")
+            raise ArithmeticError("a reward is not a finite number")
         paid = [
             Paid(
                 score=float(values[j]),
