@@ -83,7 +83,10 @@ def test_the_rate_of_a_model_is_measured() -> None:
     ("words", "said"),
     [
         ([], "--reward-tokens-per-second is not given; --measure MODEL measures it"),
-        (["--reward-tokens-per-second", "0"], "rates have to be above 0"),
+        (["--reward-tokens-per-second", "0"], "rates have to be numbers above 0"),
+        (["--reward-tokens-per-second", "nan"], "rates have to be numbers above 0"),
+        (["--reward-tokens-per-second", "9", "--answer-tokens", "0"], "an answer has at least 1 token"),
+        (["--measure", "lab", "--answer-tokens", "0"], "an answer has at least 1 token"),
         (["--reward-tokens-per-second", "9", "--gpus", "2"], "2 GPUs are too few"),
     ],
 )
