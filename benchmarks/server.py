@@ -5,7 +5,9 @@ every conversation is another one, and the cache is off. Requests are made befor
 because the clients share the server's processors. Each answer is held against `RewardModel.score` in this
 process, within 1e-6. The same server with one request a forward pass
 (`--batch-answers 1`) takes turns with it, a fifth of the requests each, and the ratio is the median
-of the pairs. Then all requests go through one server, whose memory is read before and after.
+of the pairs. Then all requests go through one server, whose memory is read after every twentieth.
+Servers compute in one thread unless OMP_NUM_THREADS says otherwise. The exit code is 1 when an answer was
+lost or wrong, or a made-up call was answered with a server error.
 
     python benchmarks/server.py [--requests 20000] [--clients 64] [--json benchmarks/results/server.json]
     python benchmarks/server.py --fuzz 10000      # calls made up from the server's own OpenAPI document
@@ -14,6 +16,7 @@ of the pairs. Then all requests go through one server, whose memory is read befo
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import re
@@ -23,12 +26,17 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 PAIRS = 5
+PARTS = 20
 TOLERANCE = 1e-6
 WARM_UP = 256
 
@@ -57,7 +65,7 @@ class Load(NamedTuple):
             "requests": self.requests,
             "lost": self.lost,
             "wrong": self.wrong,
-            "largest_difference": self.worst,
+            "largest_difference": self.worst if math.isfinite(self.worst) else None,
             "seconds": round(self.seconds, 2),
             "requests_per_second": round((self.requests - self.lost) / self.seconds, 1),
             "p50_ms": round(at[49] * 1e3, 2),
@@ -121,7 +129,7 @@ class Answers:
     def load(self, seconds: float) -> Load:
         """Counts what is lost and what is wrong."""
         found = [(number, body) for number, body in enumerate(self.bodies) if body is not None]
-        differences = [abs(float(json.loads(body)["rewards"]) - self.jobs[n].reward) for n, body in found]
+        differences = [difference(body, self.jobs[number].reward) for number, body in found]
         return Load(
             requests=len(self.jobs),
             lost=len(self.jobs) - len(found),
@@ -130,6 +138,15 @@ class Answers:
             seconds=seconds,
             latencies=[self.got[number] - self.sent[number] for number, _ in found],
         )
+
+
+def difference(body: bytes, reward: float) -> float:
+    """How far an answer is from the reward it has to give; infinity where it is no number."""
+    try:
+        apart = abs(float(json.loads(body)["rewards"]) - reward)
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+    return math.inf if math.isnan(apart) else apart
 
 
 class Client(asyncio.Protocol):
@@ -212,9 +229,7 @@ def server(*flags: str) -> Any:
     """A `sarm serve` of its own."""
     sarm = str(Path(sys.executable).with_name("sarm"))
     words = [sarm, "serve", "--model", "lab", "--port", "0", "--cache-mb", "0", *flags]
-    process = subprocess.Popen(
-        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         found = None
@@ -267,23 +282,22 @@ def compare(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
 
 
 def whole(jobs: Sequence[Job], clients: int) -> dict[str, Any]:
-    """Every request through one server; memory after the first twentieth, and in the end."""
+    """Every request through one server; its memory at the start, and after every twentieth of them."""
+    found = []
     with server() as one:
-        first = len(jobs) // 20
         memory = [resident_mb(one.pid)]
-        warm = load(one.port, jobs[:first], clients)
-        memory.append(resident_mb(one.pid))
-        found = load(one.port, jobs[first:], clients)
-        memory.append(resident_mb(one.pid))
-    result = found._replace(
-        requests=found.requests + warm.requests,
-        lost=found.lost + warm.lost,
-        wrong=found.wrong + warm.wrong,
-        worst=max(found.worst, warm.worst),
-        seconds=found.seconds + warm.seconds,
-        latencies=warm.latencies + found.latencies,
+        for part in range(PARTS):
+            share = jobs[len(jobs) * part // PARTS : len(jobs) * (part + 1) // PARTS]
+            found.append(load(one.port, share, clients))
+            memory.append(resident_mb(one.pid))
+    requests, lost, wrong = (sum(part[place] for part in found) for place in range(3))
+    result = Load(
+        *(requests, lost, wrong),
+        worst=max(part.worst for part in found),
+        seconds=sum(part.seconds for part in found),
+        latencies=[latency for part in found for latency in part.latencies],
     ).as_json()
-    return {**result, "memory_mb": dict(zip(("start", "after_a_twentieth", "end"), memory, strict=True))}
+    return {**result, "memory_mb": memory}
 
 
 def fuzz(url: str, cases: int) -> dict[str, int]:
@@ -322,7 +336,29 @@ def fuzz(url: str, cases: int) -> dict[str, int]:
     return counts
 
 
-def main() -> None:
+def code() -> dict[str, Any]:
+    """Which code this is, and what it runs on."""
+    here = Path(__file__).resolve().parent
+    words = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
+    commit, changed = (
+        subprocess.run(one, cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+        for one in words
+    )
+    names = ("torch", "transformers", "tokenizers", "fastapi", "uvicorn", "pydantic")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"commit": commit, "changed": bool(changed), "versions": versions}
+
+
+def failed(found: dict[str, Any]) -> bool:
+    """Whether anything was lost or wrong, or a server error."""
+    if "fuzz" in found:
+        return bool(found["fuzz"]["server_errors"])
+    pairs = found["compared"]["pairs"]
+    loads = [found["all"], *(pair[name] for pair in pairs for name in ("batched", "one_request_one_pass"))]
+    return any(one["lost"] or one["wrong"] for one in loads)
+
+
+def main() -> int:
     """Runs what was asked for and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--requests", type=int, default=20_000)
@@ -332,13 +368,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.fuzz:
         with server() as one:
-            found: dict[str, Any] = {"fuzz": fuzz(f"http://127.0.0.1:{one.port}", options.fuzz)}
+            called = fuzz(f"http://127.0.0.1:{one.port}", options.fuzz)
+        found: dict[str, Any] = {"fuzz": {**called, **code()}}
         print(json.dumps(found))
     else:
         found = measure(options.requests, options.clients)
     if options.json is not None:
         known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
         options.json.write_text(json.dumps({**known, **found}, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed(found) else 0
 
 
 def measure(requests: int, clients: int) -> dict[str, Any]:
@@ -348,7 +386,8 @@ def measure(requests: int, clients: int) -> dict[str, Any]:
         "model": "lab",
         "clients": clients,
         "cpu": platform.processor() or platform.machine(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "threads": os.environ["OMP_NUM_THREADS"],
+        **code(),
         "compared": compare(jobs, clients),
         "all": whole(jobs, clients),
     }
@@ -358,4 +397,4 @@ def measure(requests: int, clients: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,12 @@
-"""Benchmarks for machines not at hand run here at small sizes, so that they will run there (golden keys)."""
+"""Benchmarks for machines not at hand run here at small sizes, so that they will run there (golden keys); the
+server's takes nothing for right that is not."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -24,3 +27,22 @@ def test_the_gpu_benchmark_runs_on_a_cpu_at_a_small_size() -> None:
         assert 16 <= case["answer_tokens_per_second"] * seconds["step"] <= 32
     assert found["cases"][1]["rollout/logprob_mismatch_max"] < 1e-4
     assert found["scoring"]["answers_per_second"] > 0
+
+
+def test_the_servers_benchmark_takes_no_wrong_answer_for_right() -> None:
+    server = pytest.importorskip("benchmarks.server", exc_type=ImportError)
+    bodies = [b'{"rewards": 0.5}', b'{"rewards": 0.6}', b'{"rewards": NaN}', b'{"rewards": null}', b"{", None]
+    answers = server.Answers([server.Job(b"", 0.5)] * len(bodies))
+    answers.bodies = bodies
+    found = answers.load(1.0)
+    assert (found.requests, found.lost, found.wrong) == (6, 1, 4)
+    good = {"lost": 0, "wrong": 0}
+    for lost in ({"lost": 1, "wrong": 0}, {"lost": 0, "wrong": 1}):
+        pairs = [{"batched": good, "one_request_one_pass": lost}]
+        assert server.failed({"all": good, "compared": {"pairs": pairs}})
+        assert server.failed({"all": lost, "compared": {"pairs": []}})
+    assert not server.failed({"all": good, "compared": {"pairs": []}})
+    assert server.failed({"fuzz": {"server_errors": 1}})
+    code = server.code()
+    assert len(code["commit"]) == 40
+    assert "torch" in code["versions"]

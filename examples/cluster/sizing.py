@@ -14,6 +14,7 @@ second; of splits that give as many, the one with the fewest reward GPUs.
 """
 
 import argparse
+import math
 import time
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ class Lengths(NamedTuple):
     def both(self) -> int:
         """What the reward reads and the policy trains on."""
         return self.prompt + self.answer
+
+    def check(self) -> None:
+        """Raises a ValueError where there is nothing to write or read."""
+        if self.answer < 1 or self.prompt < 0:
+            raise ValueError("an answer has at least 1 token, a prompt at least 0")
 
 
 class Split(NamedTuple):
@@ -68,12 +74,15 @@ def best_split(gpus: int, rates: Rates, lengths: Lengths, policy_unit: int = 1) 
         policy_unit: the policy has a multiple of so many GPUs, such as a whole machine.
 
     Raises:
-        ValueError: too few GPUs, or a rate that is not above 0.
+        ValueError: too few GPUs, a rate that is no number above 0, an answer without tokens.
     """
+    if policy_unit < 1:
+        raise ValueError("the policy grows by at least 1 GPU")
     if gpus < 2 + policy_unit:
         raise ValueError(f"{gpus} GPUs are too few: one rolls out, one scores, {policy_unit} train")
-    if min(rates) <= 0:
-        raise ValueError("rates have to be above 0")
+    if not all(0 < rate < math.inf for rate in rates):
+        raise ValueError("rates have to be numbers above 0")
+    lengths.check()
     best: Split | None = None
     for policy in range(policy_unit, gpus - 1, policy_unit):
         for reward in range(1, gpus - policy):
@@ -91,7 +100,12 @@ def reward_gpus(rollout_tokens_per_second: float, reward_rate: float, lengths: L
 
 
 def measure(model: str, lengths: Lengths, answers: int = 64) -> float:
-    """Tokens a second at which this machine scores, by the model itself, after a first pass that warms up."""
+    """Tokens a second at which this machine scores, by the model itself, after a first pass that warms up.
+
+    Raises:
+        ValueError: answers without tokens.
+    """
+    lengths.check()
     from sarm_control import RewardModel
 
     reward_model = RewardModel.from_pretrained(model)
@@ -137,18 +151,23 @@ def main() -> None:
     parser.add_argument("--measure", metavar="MODEL", help="score with MODEL here and print its rate")
     given = parser.parse_args()
     lengths = Lengths(given.prompt_tokens, given.answer_tokens)
-    if given.measure:
-        print(f"{measure(given.measure, lengths):.0f} tokens/s")
-        return
+    try:
+        if given.measure:
+            print(f"{measure(given.measure, lengths):.0f} tokens/s")
+            return
+        print(sized(given, lengths))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def sized(given: argparse.Namespace, lengths: Lengths) -> str:
+    """The table of what was asked for; a ValueError where that cannot be sized."""
     if given.reward_tokens_per_second is None:
-        parser.error("--reward-tokens-per-second is not given; --measure MODEL measures it")
+        raise ValueError("--reward-tokens-per-second is not given; --measure MODEL measures it")
     rates = Rates(
         given.rollout_tokens_per_second, given.reward_tokens_per_second, given.policy_tokens_per_second
     )
-    try:
-        print(table(given.gpus, rates, lengths, given.policy_unit))
-    except ValueError as error:
-        parser.error(str(error))
+    return table(given.gpus, rates, lengths, given.policy_unit)
 
 
 if __name__ == "__main__":

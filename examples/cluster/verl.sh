@@ -1,5 +1,6 @@
 #!/bin/sh
-# verl 0.9 on Ray with a SARM's reward: 64 GPUs as 7 machines that roll out and train in turn, and 1 for rewards.
+# verl 0.9 on Ray with a SARM's reward: 64 GPUs as 7 machines that roll out and train in turn, and 3 GPUs for rewards.
+# Of the eighth machine, which the reward's replicas share, 5 GPUs stay free.
 # verl's synchronous trainer puts the policy and its rollouts on the same GPUs.
 # The reward is deployed before (README.md). Not run on GPUs; its keys are checked by make test-engines.
 set -eu

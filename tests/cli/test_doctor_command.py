@@ -13,6 +13,7 @@ from sarm_control.cli import main
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.engines.doctor.examination import SAMPLES, Call, Sample, examine
 from sarm_control.engines.doctor.trl import TrlAdapter, examine_trl
+from sarm_control.engines.doctor.verl import verl_is_here
 from sarm_control.engines.trl import TrlReward
 from tests.engines.trl_runs import learning_reward
 
@@ -22,7 +23,9 @@ def model() -> RewardModel:
     return RewardModel.from_pretrained("lab")
 
 
-@pytest.mark.parametrize(("engine", "adapters"), [("trl", 1), ("openrlhf", 2), ("verl", 3), ("slime", 1)])
+@pytest.mark.parametrize(
+    ("engine", "adapters"), [("trl", 1), ("openrlhf", 2), ("verl", 3 + verl_is_here()), ("slime", 1)]
+)
 def test_the_lab_is_well(
     engine: str, adapters: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +41,8 @@ def test_the_lab_is_well(
         assert one["adapter"] in shown
         assert sum(len(call["rewards"]) for call in one["calls"]) == len(SAMPLES)
     assert shown.endswith("nothing wrong\n")
+    missing = engine == "verl" and not verl_is_here()
+    assert ("not examined: verl is not installed here" in shown) == missing
 
 
 def test_controls_that_learn_learn_in_a_step_alone(model: RewardModel) -> None:
@@ -109,6 +114,25 @@ def test_an_end_that_is_not_looked_at_is_found(model: RewardModel) -> None:
         "an answer that was cut off is seen",
         "equal to the library's reward",
     ]
+
+
+def test_a_server_that_learns_learns_nothing_from_the_doctor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = pytest.importorskip("tests.server.serving", exc_type=ImportError)
+    app = pytest.importorskip("sarm_control.server.app", exc_type=ImportError)
+    settings = pytest.importorskip("sarm_control.server.settings", exc_type=ImportError)
+    taught = tmp_path / "state.safetensors"
+    served = app.create_app(
+        learning_reward().reward, settings.Settings(learn=True, learn_every=2, state_file=taught)
+    )
+    with running.serving(served) as client:
+        for engine in ("openrlhf", "verl", "slime"):
+            url = str(client.base_url).rstrip("/")
+            assert main(["-q", "doctor", "reward", "--engine", engine, "--url", url]) == 0
+        assert client.get("/v1/model").json()["human_kl"]["version"] == 0
+    assert not taught.exists()
+    assert "nothing wrong" in capsys.readouterr().out
 
 
 def test_an_error_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:

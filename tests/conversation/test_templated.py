@@ -108,6 +108,66 @@ def test_a_prompt_that_lost_its_beginning_is_found_all_the_same() -> None:
     assert tokens == "<|begin|> bread ? please help <|end|> <|start|> assistant <|stop|> no . <|end|>"
 
 
+TURNS = [
+    {"role": "user", "content": "open the door"},
+    {"role": "assistant", "content": "xylophones , why ?"},
+    {"role": "user", "content": "because zeppelins help"},
+    {"role": "assistant", "content": "yes"},
+    {"role": "user", "content": "please ?"},
+]
+
+
+def letters(text: str) -> str:
+    return "".join(text.split()).removeprefix("<|begin|>")
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(place=st.integers(1, 200), words=st.lists(st.sampled_from([*WORDS, "HEADER"]), max_size=6))
+def test_property_a_conversation_that_lost_its_beginning_anywhere(
+    style: str, place: int, words: list[str]
+) -> None:
+    """As decoded ids, in which words the tokenizer does not know are others."""
+    template = template_of(style, max_length=None)
+    asked = prompt_text(template, TURNS)
+    header = asked[asked.rindex("please ?") + len("please ?") :]
+    answer = " ".join(["no", *words]).replace("HEADER", header)
+    ids = template.tokenizer(asked, add_special_tokens=False)["input_ids"]
+    last = len(ids) - len(template.tokenizer(header, add_special_tokens=False)["input_ids"])
+    cut = template.tokenizer.decode(ids[min(place, last) :])
+    found = TemplatedText(template).render(f"{cut} {answer} <|end|>", asked)
+    assert found.ended
+    assert letters(found.header) == letters(cut)
+    assert letters(found.whole).endswith(letters(f"{answer}<|end|>"))
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.characters = 0
+
+    def __call__(self, texts: Any, **options: Any) -> Any:
+        self.characters += sum(map(len, [texts] if isinstance(texts, str) else texts))
+        return self.tokenizer(texts, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+
+@pytest.mark.parametrize("turns", [1, 3000])
+def test_headers_by_the_thousand_are_read_once(turns: int) -> None:
+    template = template_of("llama 3", max_length=None)
+    asked = prompt_text(template, "why ? " * 9)
+    header = asked[asked.rindex("?") + 1 :]
+    prompt, text = asked + f" {header}".join(["yes"] * turns) + header, f" no {header}" * 3000
+    template.tokenizer = Counting(template.tokenizer)  # type: ignore[assignment]
+    reader = TemplatedText(template)
+    with pytest.raises(DataError, match="does not begin with its prompt"):
+        reader.render(text, prompt)
+    assert 0 < template.tokenizer.characters < len(text) + len(prompt) + 1000  # type: ignore[attr-defined]
+
+
 def test_plain_prompts_are_put_into_the_template() -> None:
     template = template_of("llama 3")
     apart = template.encode("how do i cook", "one two")

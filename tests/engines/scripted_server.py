@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 
 class Said(NamedTuple):
-    """One answer; a string is sent as it is, anything else as JSON."""
+    """One answer: a string is sent as it is, anything else as JSON. Bytes are the whole reply, headers
+    included, after which the connection is closed."""
 
     status: int
     body: Any
@@ -37,6 +38,10 @@ def scripted_server(script: Sequence[Said]) -> Iterator[Scripted]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             said = script[min(len(asked), len(script) - 1)]
             asked.append(Asked(self.path, dict(self.headers), body))
+            if isinstance(said.body, bytes):
+                self.wfile.write(said.body)
+                self.close_connection = True
+                return
             sent = (said.body if isinstance(said.body, str) else json.dumps(said.body)).encode()
             self.send_response(said.status)
             for name, value in said.headers.items():

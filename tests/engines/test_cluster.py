@@ -1,6 +1,7 @@
 """examples/cluster: the arithmetic of its sizes, its tables and its deployment file (property, golden)."""
 
 import importlib.util
+import math
 import re
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def test_the_rate_of_a_model_is_measured() -> None:
     ("words", "said"),
     [
         ([], "--reward-tokens-per-second is not given; --measure MODEL measures it"),
-        (["--reward-tokens-per-second", "0"], "rates have to be above 0"),
+        (["--reward-tokens-per-second", "0"], "rates have to be numbers above 0"),
+        (["--reward-tokens-per-second", "nan"], "rates have to be numbers above 0"),
+        (["--reward-tokens-per-second", "9", "--answer-tokens", "0"], "an answer has at least 1 token"),
+        (["--measure", "lab", "--answer-tokens", "0"], "an answer has at least 1 token"),
         (["--reward-tokens-per-second", "9", "--gpus", "2"], "2 GPUs are too few"),
     ],
 )
@@ -99,6 +103,41 @@ def test_the_deployment_file_names_what_exists() -> None:
     assert (module, getattr(ray, name)) == (ray.__name__, ray.reward_deployment)
     settings = RewardSettings(**application["args"])
     assert settings.replicas * settings.gpus == 3
+
+
+def test_the_recipes_share_out_what_the_formula_says() -> None:
+    """OpenRLHF has GPUs for each part, verl rolls out and trains on the same; both ask the same replicas."""
+    (application,) = yaml.safe_load((CLUSTER / "reward.yaml").read_text())["applications"]
+    replicas = application["args"]["replicas"] * application["args"]["gpus"]
+    split = sizing.best_split(64, sizing.Rates(2500, 50_000, 6000), sizing.Lengths(256, 512), 8)
+    openrlhf, verl = ((CLUSTER / name).read_text() for name in ("openrlhf.sh", "verl.sh"))
+    assert f'"${{ROLLOUTS:-{split.rollout}}}"' in openrlhf
+    assert f'"${{POLICY_NODES:-{split.policy // 8}}}"' in openrlhf
+    assert split.reward == replicas
+
+    colocated, scored = 512 / 2500 + 768 / 6000, 768 / 50_000
+    (nodes,) = re.findall(r"NODES:-(\d+)", verl)
+    assert math.ceil(8 * int(nodes) * scored / colocated) == replicas
+    assert f"{nodes} machines that roll out and train in turn, and {replicas} GPUs for rewards" in verl
+    readme = " ".join((CLUSTER / "README.md").read_text().split())
+    assert f"{colocated:.4f} : {scored:.4f}, or {colocated / scored:.1f} : 1" in readme
+    assert (
+        f"56 / {colocated / scored:.1f} = {56 * scored / colocated:.1f}, so the {replicas} replicas" in readme
+    )
+
+
+def test_the_sizes_of_a_sarm_are_those_of_its_shape() -> None:
+    """Llama 3.1 8B cut at layer 16, 65,536 latents."""
+    hidden, inner, keys, vocabulary, latents = 4096, 14_336, 1024, 128_256, 65_536
+    layers = 16 * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner)
+    trunk, autoencoder = layers + vocabulary * hidden, 2 * latents * hidden
+    assert (trunk + autoencoder) / 1e9 == pytest.approx(4.55, abs=0.005)  # what the checkpoint holds
+    readme = " ".join((CLUSTER / "README.md").read_text().split())
+    assert f"16 * {layers / 16e6:.1f}e6 + {vocabulary * hidden / 1e6:.0f}e6" in readme
+    assert f"{trunk / 1e9:.2f}e9 * 2 = {trunk * 2 / 1e9:.1f} GB" in readme
+    assert f"= {autoencoder * 4 / 1e9:.1f} GB | {(trunk * 2 + autoencoder * 4) / 1e9:.1f} GB" in readme
+    assert f"2 * {layers / 1e9:.2f}e9 = {2 * layers / 1e9:.1f} GFLOP" in readme
+    assert f"score {round(400e12 / (2 * layers), -3):,.0f} tokens a second" in readme
 
 
 def test_the_readme_names_files_that_exist() -> None:

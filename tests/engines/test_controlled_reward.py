@@ -72,6 +72,20 @@ def test_standardised_values_are_in_sds_of_the_reference(
     np.testing.assert_allclose(scaled.values(scaled.pay(answers)), expected, atol=1e-12)
 
 
+def test_the_parts_sum_to_a_total_that_is_bounded(
+    model: RewardModel, answers: Scored, tmp_path: Path
+) -> None:
+    file = tmp_path / "controls.yaml"
+    file.write_text('reward:\n  shaping: par\n  edits: ["3:max=0.5"]\n')
+    reward = open_reward(model, ControlFiles(controls=file, reference=Path("lab:human")))
+    assert reward.shaping == "par"
+    paid = reward.pay(answers)
+    assert set(paid.columns) == set(reward.terms)
+    parts = sum(paid.columns[name] for name in reward.terms if name != "reward/total")
+    np.testing.assert_allclose(parts, reward.values(paid), atol=1e-12)
+    assert np.ptp(paid.columns["reward/shaping"]) > 0
+
+
 def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Scored, answers: Scored) -> None:
     controls = Controls(human_kl=HumanKL(beta=0.1))
     reward = ControlledReward(model, controls, human=HumanBuffer.from_scored(human))

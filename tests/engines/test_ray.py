@@ -99,6 +99,9 @@ def test_the_owner_learns_and_every_answer_says_from_how_much(
         both = [replicas.Replica(settings, Handle(owner)) for _ in range(2)]
         paid: list[Paid] = []
         asked = answers(WINDOW * LESSONS)
+        evaluation = [one._replace(teaches=False) for one in both[0].waiting(asked)]
+        assert {one["human_kl_version"] for one in await both[0].pay(evaluation)} == {0}
+        assert not both[0].lessons
         for lesson in range(LESSONS):
             replica = both[lesson % 2]
             paid += await replica.pay(replica.waiting(asked[lesson * WINDOW : (lesson + 1) * WINDOW]))
@@ -135,6 +138,18 @@ def test_an_owner_that_is_started_again_goes_on_where_it_was(
 def test_a_term_that_is_frozen_before_it_learnt_is_refused(controls: Path, replicas: Any) -> None:
     with pytest.raises(ConfigError, match=r"learnt nothing yet and is frozen: it would charge 0 for ever"):
         replicas.Replica(RewardSettings(controls=controls), None)
+
+
+def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
+    settings = RewardSettings()
+    replica = replicas.Replica(settings, Handle(replicas.Owner(settings)))
+    replica.reward.model.head.weight[:] = np.nan
+
+    async def serve() -> Any:
+        return await replica.pay(replica.waiting(answers(1)))
+
+    with pytest.raises(ArithmeticError, match="a reward is not a finite number"):
+        asyncio.run(serve())
 
 
 def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid, RewardSettings
-from sarm_control.engines.ray_http import FORMS, read_json
+from sarm_control.engines.ray_http import FORMS, problem, read_json, teaches
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
@@ -66,17 +66,21 @@ def test_answers_have_the_form_each_engine_reads() -> None:
     assert set(two["extra_logs"]) == set(one["extra_logs"])
 
 
-def test_verl_reads_the_parts_out_of_what_is_answered() -> None:
-    found = rewards_of(FORMS["/v1/score"].write([PAID, OTHER]), 2, ServerSettings())
+@pytest.mark.parametrize("shaped", [{}, {"reward/shaping": -0.125}])
+def test_verl_reads_the_parts_out_of_what_is_answered(shaped: dict[str, float]) -> None:
+    terms = {**TERMS, **shaped}
+    paid = Paid(**{**PAID, "terms": terms})
+    found = rewards_of(FORMS["/v1/score"].write([paid, OTHER]), 2, ServerSettings())
     assert [one.score for one in found] == [0.5, 1.5]
-    assert {name: found[0].extra[name] for name in TERMS} == TERMS
+    logged = {name: value for name, value in found[0].extra.items() if name.startswith("reward/")}
+    assert logged == terms
 
 
 def test_a_score_is_answered_as_by_the_server() -> None:
     """Scripts and engines may be pointed at either."""
     schemas = pytest.importorskip("sarm_control.server.schemas", exc_type=ImportError)
     (answered,) = FORMS["/v1/score"].write([PAID])["results"]
-    assert schemas.ScoreGiven.model_validate(answered).model_dump(exclude={"contributions"}) == answered
+    assert schemas.ScoreGiven.model_validate(answered).model_dump(exclude_unset=True) == answered
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,20 @@ def test_a_score_is_answered_as_by_the_server() -> None:
             r"messages with role and content",
         ),
         ("/v1/score", {"prompts": [7], "responses": ["b"]}, r"7 is not a string"),
+        (
+            "/v1/score",
+            {"prompts": ["a", "a"], "responses": ["b", "b"], "ended": [True, 1]},
+            r"ended\[1\] is 1, neither true nor false",
+        ),
+        (
+            "/v1/score",
+            {"prompts": ["a"], "responses": ["b"], "ended": ["true"]},
+            r'ended\[0\] is "true", neither',
+        ),
+        ("/v1/score", {"prompts": ["\ud800"], "responses": ["b"]}, r'"\\ud800" holds half a character'),
+        ("/rm", {"prompt": [{"role": "user", "content": "\udc00"}], "response": "b"}, r"holds half a char"),
+        ("/v1/score", {"prompts": [], "responses": []}, r"no conversation was given"),
+        ("/get_reward", {"query": [], "prompts": []}, r"no conversation was given"),
         ("/get_reward", {"query": ["b"], "prompts": ["a"]}, r"does not begin with its prompt"),
         ("/get_reward", {"prompts": ["a"]}, r"query has to be a list"),
         ("/rm", {"prompt": "a"}, r"null is not a string"),
@@ -103,11 +121,25 @@ def test_a_request_nobody_can_read_is_refused(
         FORMS[path].read(asked, reader)
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff"])
+def test_an_evaluation_says_that_it_teaches_nothing() -> None:
+    told = {name.lower(): value for name, value in ServerSettings(learn=False).headers.items()}
+    assert not teaches(told)
+    assert teaches({name.lower(): value for name, value in ServerSettings().headers.items()})
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"[" * 200_000])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(DataError, match=r"the request is not"):
         read_json(body)
     assert read_json(json.dumps({"a": 1}).encode()) == {"a": 1}
+
+
+def test_a_reward_that_is_no_number_is_no_fault_of_the_caller() -> None:
+    """Clients ask again after 500, and give up after 422."""
+    told = problem(ArithmeticError("a reward is not a finite number"))
+    assert (told.status, told.body["error"]) == (500, "the reward could not be computed (ArithmeticError)")
+    refused = problem(DataError("no conversation was given", hint="send one"))
+    assert refused == (422, {"error": "no conversation was given", "hint": "send one"})
 
 
 @pytest.mark.parametrize("half", [{"learn_window": 64}, {"state_file": "x"}])

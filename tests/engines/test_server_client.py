@@ -46,7 +46,7 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("URL", "TOKEN_FILE", "TIMEOUT", "PATIENCE"):
+    for name in ("URL", "TOKEN_FILE", "TIMEOUT", "PATIENCE", "LEARN"):
         monkeypatch.delenv(f"SARM_REWARD_{name}", raising=False)
 
 
@@ -55,6 +55,38 @@ def test_a_busy_or_failing_server_is_asked_again(first: Said) -> None:
     with scripted_server([first, first, FINE]) as server:
         assert post(ServerSettings(server.url, patience=20), "/x", {"a": 1}) == {"fine": True}
     assert [one.body for one in server.asked] == [{"a": 1}] * 3
+
+
+CUT = b'HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"rewards": 0.12'
+
+
+@pytest.mark.parametrize("raw", [CUT % b"200 OK", CUT % b"503 Busy", b"garbage\r\n\r\n", b""])
+def test_a_reply_that_breaks_off_or_is_none_is_asked_for_again(raw: bytes) -> None:
+    with scripted_server([Said(0, raw), FINE]) as server:
+        assert post(ServerSettings(server.url, patience=20), "/x", {}) == {"fine": True}
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "match"),
+    [
+        (CUT % b"200 OK", r"tries: IncompleteRead: .*16 bytes read, 84 more expected"),
+        (b"garbage\r\n\r\n", r"tries: BadStatusLine: garbage"),
+    ],
+)
+def test_a_reply_that_always_breaks_off_is_an_error_in_the_log(
+    raw: bytes, match: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with scripted_server([Said(0, raw)]) as server, pytest.raises(TrainingError, match=match):
+        post(ServerSettings(server.url, patience=0.2), "/x", {})
+    assert "no reward from" in caplog.text
+
+
+@pytest.mark.parametrize("said", ["nan", "inf", "-inf", "soon"])
+def test_a_pause_that_is_no_number_of_seconds_is_not_heeded(said: str) -> None:
+    with scripted_server([Said(429, "", {"Retry-After": said}), FINE]) as server:
+        assert post(ServerSettings(server.url, patience=2), "/x", {}) == {"fine": True}
+    assert len(server.asked) == 2
 
 
 def test_patience_ends() -> None:
@@ -105,7 +137,7 @@ def test_what_would_fail_again_is_not_tried_again(said: Said, kind: type[SarmErr
 def test_settings_come_from_the_environment_and_from_what_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "token").write_text("\n secret \nanother line\n")
     monkeypatch.setenv("SARM_REWARD_URL", "http://there:1/")
     monkeypatch.setenv("SARM_REWARD_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("SARM_REWARD_TIMEOUT", "7")
@@ -113,6 +145,10 @@ def test_settings_come_from_the_environment_and_from_what_is_given(
     assert found == ServerSettings("http://there:1", "secret", 7.0, 9.0)
     assert found.headers["Authorization"] == "Bearer secret"
     assert "secret" not in repr(found)
+    assert "X-Sarm-Learn" not in found.headers
+    monkeypatch.setenv("SARM_REWARD_LEARN", "False")
+    assert ServerSettings.from_environment().headers["X-Sarm-Learn"] == "false"
+    assert ServerSettings.from_environment(learn=True).learn
     with scripted_server([FINE]) as server:
         post(ServerSettings.from_environment(url=server.url), "/x", {})
     assert server.asked[0].headers["Authorization"] == "Bearer secret"
@@ -123,9 +159,54 @@ def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerSettings.from_environment(adress="x")
     with pytest.raises(ConfigError, match=r"the token file nowhere cannot be read"):
         ServerSettings.from_environment(token_file="nowhere")
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_LEARN is 'maybe', neither true nor false"):
+        ServerSettings.from_environment(learn="maybe")
     monkeypatch.setenv("SARM_REWARD_PATIENCE", "long")
     with pytest.raises(ConfigError, match=r"SARM_REWARD_PATIENCE is 'long'"):
         ServerSettings.from_environment()
+    for name in ("patience", "timeout"):
+        for value in (0, "0", -1, float("nan"), float("inf"), [1]):
+            with pytest.raises(ConfigError, match=rf"SARM_REWARD_{name.upper()} is .* no number of seconds"):
+                ServerSettings.from_environment(**{"patience": 1, name: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"\xff\xfe\x00", r"cannot be read: it is not UTF-8"),
+        (b" \n\n", r"holds no token"),
+        ("größer".encode(), r"holds no token of printable ASCII"),
+    ],
+)
+def test_token_files_nobody_can_use(content: bytes, match: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(ConfigError, match=match):
+        ServerSettings.from_environment(token_file=tmp_path / "token")
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "host", "http://", "ftp://host", "http://host:x", "//host"]
+)
+def test_addresses_nobody_can_ask(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_URL is '.*', which is no address of a server"):
+        ServerSettings.from_environment(url=url)
+    monkeypatch.setenv("SARM_REWARD_URL", url)
+    with pytest.raises(ConfigError, match=r"no address of a server"):
+        openrlhf.reward_func(["q"], ["p"], [None])
+
+
+@pytest.mark.parametrize("url", ["http://any:s3cret@host:1", "s3cret@host", "http://any:s3c@ret@host:x"])
+def test_a_token_in_the_address_is_refused_and_not_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenRLHF's own client takes one there; ours sends a header and has a file for it."""
+    monkeypatch.setenv("SARM_REWARD_URL", url)
+    with pytest.raises(ConfigError, match=r"before '@host") as raised:
+        openrlhf.reward_func(["q"], ["p"], [None])
+    assert raised.value.hint is not None
+    assert "SARM_REWARD_TOKEN_FILE" in raised.value.hint
+    assert "before '@host" in caplog.text
+    assert "s3c" not in f"{raised.value} {caplog.text}"
 
 
 def asked_of_openrlhf(url: str, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> dict[str, Any]:

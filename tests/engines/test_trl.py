@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerState
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from sarm_control import Controls, Edit, Penalty, RewardModel
 from sarm_control.control.reference import ReferenceStatistics
@@ -154,6 +154,18 @@ def test_the_trainers_end_tokens_decide_unless_others_are_given(model: RewardMod
     rows = {"prompts": [ASKED] * 3, "completions": SAID, "completion_ids": [[5, 9], [5, 7], []]}
     whole, cut = reward(**rows), given(**rows)
     np.testing.assert_allclose(np.subtract(whole, cut), [1.0, -1.0, 0.0], atol=1e-9)
+
+
+def test_calibration_wants_to_know_what_ends_an_answer(model: RewardModel) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(world_folder() / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(world_folder() / "policy")
+    asked = [row["prompt"] for row in prompts(4)]
+    known, tokenizer.eos_token = policy.generation_config.eos_token_id, None
+    assert calibrate(model, Controls(), policy, tokenizer, asked, max_new_tokens=4).n == 4
+    assert known is not None
+    policy.generation_config.eos_token_id = None
+    with pytest.raises(DataError, match="neither the policy nor its tokenizer names a token that ends"):
+        calibrate(model, Controls(), policy, tokenizer, asked, max_new_tokens=4)
 
 
 def test_calibration_gives_the_unit_of_symbolic_amounts(model: RewardModel, tmp_path: Path) -> None:

@@ -58,17 +58,35 @@ def test_the_reward_rises(kind: str, model: RewardModel, tmp_path: Path) -> None
         assert sum(row[part] for part in parts) == pytest.approx(row["reward/total"], abs=1e-5)
 
 
+def test_rloo_learns_from_plain_prompts(model: RewardModel, tmp_path: Path) -> None:
+    recorded = Recorder(learning_reward(model))
+    made = trainer("rloo", recorded, tmp_path, plain=True, max_steps=2, callbacks=[recorded.callback])
+    made.train()
+    assert recorded.reward.reward.learnt_batches == 2
+    for call in recorded.calls:
+        assert all(isinstance(prompt, str) for prompt in call["prompts"])
+        assert all(isinstance(completion, str) for completion in call["completions"])
+        scored = model.score(call["prompts"], call["completions"])
+        assert np.ptp(scored.rewards) > 0
+    first = recorded.calls[0]
+    ended = [ids[-1] in recorded.reward.end_tokens for ids in first["completion_ids"]]
+    fresh = learning_reward(model).reward
+    expected = fresh.values(fresh.pay(fresh.score(first["prompts"], first["completions"], ended)))
+    np.testing.assert_allclose(first["rewards"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["grpo", pytest.param("rloo", marks=pytest.mark.minutes)])
 def test_a_run_resumed_between_batches_of_answers_is_the_uninterrupted_one(
-    model: RewardModel, tmp_path: Path
+    kind: str, model: RewardModel, tmp_path: Path
 ) -> None:
     options = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
     options |= {"held_out": 2, "per_device_eval_batch_size": 8}
     whole_reward = learning_reward(model)
-    whole = trainer("grpo", whole_reward, tmp_path / "whole", max_steps=STEPS, **options)
+    whole = trainer(kind, whole_reward, tmp_path / "whole", max_steps=STEPS, **options)
     whole.train()
     assert whole_reward.reward.learnt_batches == STEPS  # the evaluations taught nothing
     resumed_reward = learning_reward(model)
-    resumed = trainer("grpo", resumed_reward, tmp_path / "whole", max_steps=STEPS, **options)
+    resumed = trainer(kind, resumed_reward, tmp_path / "whole", max_steps=STEPS, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert resumed_reward.reward.learnt_batches == STEPS
     expected = whole_reward.reward.state_dict()
@@ -77,7 +95,7 @@ def test_a_run_resumed_between_batches_of_answers_is_the_uninterrupted_one(
     final = weights(whole.model)
     for name, weight in weights(resumed.model).items():
         assert torch.equal(weight, final[name]), name
-    start = weights(trainer("grpo", learning_reward(model), tmp_path / "new").model)
+    start = weights(trainer(kind, learning_reward(model), tmp_path / "new").model)
     assert any(not torch.equal(weight, final[name]) for name, weight in start.items())
 
 

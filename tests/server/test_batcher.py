@@ -142,6 +142,31 @@ def test_work_that_breaks_is_tried_request_by_request() -> None:
     run(batcher, scenario)
 
 
+def test_what_was_answered_before_work_broke_is_not_worked_on_again() -> None:
+    gate, given = Gate(), list[list[int]]()
+
+    def work(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
+        list(gate(items))
+        given.append(list(items))
+        yield [Answer(n, item) for n, item in enumerate(items) if item < 5]
+        if 9 in items:
+            raise RuntimeError("nine")
+        yield [Answer(n, item) for n, item in enumerate(items) if item >= 5]
+
+    batcher: Batcher[int, int] = Batcher([work], most_at_once=99, most_waiting=99)
+
+    async def scenario() -> None:
+        first = batcher.submit([0])
+        await gate.busy()
+        asked = [batcher.submit(items) for items in ([7], [1, 6], [2, 9], [3])]
+        gate.open.set()
+        found = await asyncio.gather(first, *asked, return_exceptions=True)
+        assert [str(one) for one in found] == ["[0]", "[7]", "[1, 6]", "nine", "[3]"]
+
+    run(batcher, scenario)
+    assert given == [[0], [7, 1, 6, 2, 9, 3], [7], [6], [9]]
+
+
 def test_closing_answers_what_was_taken_and_takes_nothing_more() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher([gate], most_at_once=1, most_waiting=9)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sarm_control import Controls, HumanKL, RewardModel
+from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
 from sarm_control.conversation.rows import read_rows
 from sarm_control.engines.controlled_reward import ControlledReward
@@ -131,6 +132,28 @@ def test_oracle_every_part_under_controls(under_controls: Served, rows: Rows) ->
         charged = sum(one["penalties"].values()) + one["human_kl"] + one["missing_end"]
         assert one["total"] == pytest.approx(one["edited"] - charged, **CLOSE)
     assert [one["ended"] for one in results] == ended
+
+
+def test_oracle_the_parts_of_a_bounded_reward(lab: RewardModel, rows: Rows) -> None:
+    reference = ReferenceStatistics.from_scored(lab.score(rows.prompts, rows.answers))
+    reward = ControlledReward(lab, missing_end="1sd", reference=reference, shaping="par")
+    expected = library(reward, rows).columns
+    with serving(create_app(reward)) as client:
+        body = {"prompts": rows.prompts, "responses": rows.answers}
+        for one, total, shaping in zip(
+            post(client, "/v1/score", body)["results"],
+            expected[TOTAL],
+            expected["reward/shaping"],
+            strict=True,
+        ):
+            assert (one["total"], one["shaping"]) == pytest.approx((total, shaping), **CLOSE)
+            assert one["edited"] - one["missing_end"] + one["shaping"] == pytest.approx(total, **CLOSE)
+        whole, asked = templated(lab, rows.prompts[0], rows.answers[0])
+        logs = post(client, "/get_reward", {"query": whole, "prompts": asked})["extra_logs"]
+        parts = [value for name, value in logs.items() if name.startswith("reward/") and name != TOTAL]
+        assert sum(parts) == pytest.approx(logs[TOTAL], **CLOSE)
+        model = client.get("/v1/model").json()
+        assert (model["shaping"], "reward/shaping" in model["terms"]) == ("par", True)
 
 
 def test_answers_without_their_end_are_charged_for_it(

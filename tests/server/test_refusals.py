@@ -194,6 +194,43 @@ def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: 
         assert post(client, "/v1/score", ONE) == expected
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x+json"])
+def test_a_body_that_does_not_arrive_is_not_waited_for(lab: RewardModel, kind: str) -> None:
+    with serving(create_app(ControlledReward(lab), Settings(timeout=0.5))) as client:
+        port = client.base_url.port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as one:
+            head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+            one.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            reply = b""
+            while part := one.recv(65_536):
+                reply += part
+        assert reply.startswith(b"HTTP/1.1 408 ")
+        assert b"the body did not arrive within 0.5 s" in reply
+        assert post(client, "/v1/score", ONE)["results"]
+
+
+def test_a_server_that_stops_does_not_wait_for_a_pass_without_end(
+    lab: RewardModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    gate.set()
+
+    def wait(*_: object) -> None:
+        gate.wait(60)
+
+    app = create_app(ControlledReward(hooked(lab, wait)), Settings(timeout=0.5))
+    with caplog.at_level(logging.ERROR):
+        with serving(app) as client:
+            gate.clear()
+            assert client.post("/v1/score", json=ONE).status_code == 504
+            stopping = time.monotonic()
+        took = time.monotonic() - stopping
+    gate.set()
+    assert took < 30
+    assert "stopped before everything was answered" in caplog.text
+
+
 def test_a_model_that_breaks_is_an_error_and_no_number(lab: RewardModel) -> None:
     broken = threading.Event()
     model = hooked(lab, lambda _module, _inputs, states: states * float("nan") if broken.is_set() else states)
@@ -268,3 +305,18 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"cannot serve on 127.0.0.1 port {port}: address already in use" in capsys.readouterr().err
     assert main(["serve", "--workers-on", "cpu,", "--port", "0"]) == 2
     assert "no list of devices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["serve", "--port", "0", "--workers-on", "cpu,nonsense"], "nonsense"),
+        (["serve", "--port", "0", "--workers-on", "cpu,cuda:99"], "cuda:99"),
+        (["score", "--device", "nonsense", "lab:audit"], "nonsense"),
+    ],
+)
+def test_a_device_that_is_not_here(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"there is no device '{named}' here" in told
+    assert re.search(r"this machine has cpu", told)

@@ -63,7 +63,8 @@ def check(found: list[list[float] | None], rows: Rows, lab: RewardModel) -> int:
 
 
 def test_a_server_that_is_told_to_stop_answers_what_it_took(rows: Rows, lab: RewardModel) -> None:
-    with command("--batch-answers", "1") as server:
+    with command("--batch-answers", "1", "--workers-on", "cpu,cpu") as server:
+        assert httpx.get(f"{server.url}/v1/model").json()["devices"] == ["cpu", "cpu"]
         port = int(server.url.rpartition(":")[2])
         body = json.dumps({"prompts": rows.prompts, "responses": rows.answers}).encode()
         head = (
@@ -81,8 +82,8 @@ def test_a_server_that_is_told_to_stop_answers_what_it_took(rows: Rows, lab: Rew
         totals = [one["total"] for one in json.loads(reply.partition(b"\r\n\r\n")[2])["results"]]
         assert check([totals], rows, lab) == 1
         assert server.process.wait(60) == 0
-        assert httpx.TransportError
-        assert ask(server.url, rows, 0) is None
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/healthz", timeout=30)
 
 
 def test_a_server_that_is_killed_gives_errors_and_no_wrong_number(rows: Rows, lab: RewardModel) -> None:
@@ -95,7 +96,8 @@ def test_a_server_that_is_killed_gives_errors_and_no_wrong_number(rows: Rows, la
 
 def test_a_server_under_load_that_stops_gives_right_numbers_or_errors(rows: Rows, lab: RewardModel) -> None:
     with command("--queue", "100") as server:
-        check(under_load(server, rows, signal.SIGINT), rows, lab)
+        # the queue holds little, so most are refused; what was taken is answered all the same
+        assert check(under_load(server, rows, signal.SIGINT), rows, lab) >= 1
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log()
 

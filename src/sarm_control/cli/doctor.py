@@ -45,7 +45,8 @@ def reward(
 
     Three built-in answers are scored: to messages, to a plain prompt, and one that was cut off. Without
     --controls 1 is taken off an answer that was cut off, so that it can be seen. With --url the
-    rewards are compared with the library's only if its --controls are given. The exit code is 1 when
+    rewards are compared with the library's only if its --controls are given, and the server is told not to
+    learn from these answers. The exit code is 1 when
     something is wrong.
     """
     from sarm_control.files import check_writable
@@ -66,6 +67,7 @@ def reward(
         found = _examined_server(engine, rm, paid, url, token_file)
     for one in found:
         _print(one)
+    _print_what_is_missing(engine)
     passed = all(one.passed for one in found)
     print("nothing wrong" if passed else "something is wrong, see above")
     if json_file is not None:
@@ -94,13 +96,24 @@ def _examined_trl(paid: "ControlledReward") -> "Examination":
 def _examined_server(
     engine: str, rm: "RewardModel", paid: "ControlledReward | None", url: str | None, token_file: Path | None
 ) -> "list[Examination]":
-    from sarm_control.engines.doctor.examination import examine
+    from sarm_control.engines.doctor.examination import Adapter, examine
     from sarm_control.engines.doctor.http import Place, adapters
+    from sarm_control.engines.doctor.verl import VerlManager, verl_is_here
 
     started = contextlib.nullcontext(url) if paid is None or url is not None else _server(paid)
     with started as where:
         place = Place(str(where), None if token_file is None else str(token_file), rm.template)
-        return [examine(adapter, paid) for adapter in adapters(engine, place)]
+        asked: list[Adapter] = adapters(engine, place)
+        if engine == "verl" and verl_is_here():
+            asked = [VerlManager(place), *asked]
+        return [examine(adapter, paid) for adapter in asked]
+
+
+def _print_what_is_missing(engine: str) -> None:
+    from sarm_control.engines.doctor.verl import MANAGER, verl_is_here
+
+    if engine == "verl" and not verl_is_here():
+        print(f"{MANAGER}\n  -      not examined: verl is not installed here")
 
 
 @contextlib.contextmanager

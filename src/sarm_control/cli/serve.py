@@ -63,6 +63,9 @@ def serve(
     learn_every: Annotated[
         int, Parameter(validator=validators.Number(gte=2), help="Answers they learn from at a time.")
     ] = 256,
+    state_file: Annotated[
+        Path | None, Parameter(help="File that keeps what they learnt, for the next start. Default: none.")
+    ] = None,
     standardize: Annotated[
         bool, Parameter(negative="", help="Scores in SDs of the reference from its mean, not reward units.")
     ] = False,
@@ -94,6 +97,7 @@ def serve(
         token_file,
         learn_kl=learn_kl,
         learn_every=learn_every,
+        state_file=state_file,
         batch_tokens=batch_tokens,
         most_at_once=batch_answers,
         queue=queue,

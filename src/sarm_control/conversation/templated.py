@@ -6,7 +6,10 @@ begin-of-text, gives a number that is wrong and looks right.
 """
 
 import re
+from array import array
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from sarm_control.conversation.template import ChatTemplate, Rendered
@@ -34,6 +37,22 @@ class _Frame(NamedTuple):
     header: str
     suffix: str
     start: int
+
+
+class _Paced(NamedTuple):
+    """Bytes, and how many of them there are up to each header."""
+
+    whole: bytes
+    ends: list[int]
+
+    def last_end_of(self, prompt: bytes) -> int | None:
+        """The last header up to which these bytes are the end of the prompt's."""
+        ours, theirs = memoryview(self.whole), memoryview(prompt)
+        for number in reversed(range(len(self.ends))):
+            end = self.ends[number]
+            if end <= len(theirs) and ours[:end] == theirs[len(theirs) - end :]:
+                return number
+        return None
 
 
 class TemplatedText:
@@ -116,20 +135,35 @@ class TemplatedText:
         else:
             # a prompt too long for an engine's limit loses its beginning
             header = self._last_header(prompt)
-            asked = prompt[: header.end()] if header else prompt
-            candidates = self._header_pattern.finditer(text)
-            found = next((one for one in candidates if self._ends_with(asked, text[: one.end()])), None)
+            found = self._end_of_rest(text, prompt[: header.end()] if header else prompt)
         if found is None:
             raise _not_its_prompt()
         return found
 
-    def _ends_with(self, prompt: str, part: str) -> bool:
-        """In letters, or in tokens: what a tokenizer of words does not know comes back as another word."""
-        if "".join(prompt.split()).endswith("".join(part.split())):
-            return True
-        both = self.template.tokenizer([prompt, part], add_special_tokens=False)["input_ids"]
-        whole, end = list(both[0]), list(both[1])
-        return bool(end) and whole[-len(end) :] == end
+    def _end_of_rest(self, text: str, prompt: str) -> re.Match[str] | None:
+        """The last header in the text up to which it is the end of the prompt, which ends with one.
+
+        The last: an earlier turn of what is left may end as the whole prompt does. In letters, or in tokens:
+        what a tokenizer of words does not know comes back as another word. Callers may write headers by the
+        thousand, so each text is read once, header by header, and what is compared are bytes.
+        """
+        asked = list(self._header_pattern.finditer(prompt))
+        headers = list(islice(self._header_pattern.finditer(text), len(asked)))
+        pieces, known = _cut_behind(text, headers), _cut_behind(prompt, asked)
+        letters = _pace([_letters(piece) for piece in pieces])
+        letters_known = _letters(prompt)
+        found = letters.last_end_of(letters_known)
+        tokens = self._token_bytes([*pieces, *known])
+        other = _pace(tokens[: len(pieces)]).last_end_of(b"".join(tokens[len(pieces) :]))
+        places = [place for place in (found, other) if place is not None]
+        return headers[max(places)] if places else None
+
+    def _token_bytes(self, texts: list[str]) -> list[bytes]:
+        """The ids of each text, of the same size each."""
+        if not texts:
+            return []
+        rows = self.template.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [array("q", row).tobytes() for row in rows]
 
     def _last_header(self, text: str) -> re.Match[str] | None:
         last = None
@@ -144,21 +178,24 @@ class TemplatedText:
 
     def _without_opening(self, text: str) -> str:
         """Without padding and begin-of-text, which the template's own opening replaces."""
+        place = 0
         while True:
-            bare = text.lstrip()
-            token = next((token for token in self._openings if bare.startswith(token)), None)
+            place = _behind_spaces(text, place)
+            token = next((token for token in self._openings if text.startswith(token, place)), None)
             if token is None:
-                return bare
-            text = bare[len(token) :]
+                return text[place:]
+            place += len(token)
 
     def _without_stops(self, answer: str) -> tuple[str, bool]:
-        ended = False
+        place, ended = len(answer), False
         while True:
-            bare = answer.rstrip()
-            stop = next((stop for stop in self._stops if bare.endswith(stop)), None)
+            bare = place
+            while bare and answer[bare - 1].isspace():
+                bare -= 1
+            stop = next((stop for stop in self._stops if answer.endswith(stop, 0, bare)), None)
             if stop is None:
-                return answer, ended
-            answer = bare[: -len(stop)]
+                return answer[:place], ended
+            place = bare - len(stop)
             ended = ended or stop != self._padding
 
     @cached_property
@@ -235,6 +272,27 @@ def _not_its_prompt() -> DataError:
     )
 
 
+def _cut_behind(text: str, headers: Sequence[re.Match[str]]) -> list[str]:
+    """What each header ends, itself included."""
+    starts = [0, *(one.end() for one in headers)]
+    return [text[start : one.end()] for start, one in zip(starts, headers, strict=False)]
+
+
+def _letters(text: str) -> bytes:
+    """All but the spaces."""
+    return "".join(text.split()).encode(errors="surrogatepass")
+
+
+def _pace(pieces: Sequence[bytes]) -> _Paced:
+    return _Paced(b"".join(pieces), list(accumulate(map(len, pieces))))
+
+
+def _behind_spaces(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
 def _shared_start(left: str, right: str) -> str:
     return left[: next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))]
 
@@ -245,8 +303,7 @@ def _end_of(prompt: str, text: str) -> int | None:
         return len(prompt)
     place = 0
     for letter in "".join(prompt.split()):
-        while place < len(text) and text[place].isspace():
-            place += 1
+        place = _behind_spaces(text, place)
         if place == len(text) or text[place] != letter:
             return None
         place += 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.engines.rows import EngineText, score_rows
+from sarm_control.errors import DataError
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -47,7 +48,8 @@ def calibrate(
         seed: of the sampling.
 
     Raises:
-        DataError: fewer than two prompts, or answers whose rewards do not vary; see also `score_rows`.
+        DataError: fewer than two prompts, answers whose rewards do not vary, or no token that ends one;
+            see also `score_rows`.
     """
     import torch
 
@@ -100,4 +102,10 @@ def _prompt_ids(tokenizer: Any, prompt: EngineText) -> list[int]:
 def _ends(model: Any, tokenizer: Any) -> list[int]:
     listed = model.generation_config.eos_token_id
     ids = [listed] if isinstance(listed, int) else list(listed or [])
-    return list(dict.fromkeys([*ids, tokenizer.eos_token_id]))
+    ends = [one for one in dict.fromkeys([*ids, tokenizer.eos_token_id]) if one is not None]
+    if not ends:
+        raise DataError(
+            "neither the policy nor its tokenizer names a token that ends an answer",
+            hint="set model.generation_config.eos_token_id, as training will",
+        )
+    return ends

@@ -14,7 +14,7 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
 from sarm_control.conversation import Prompt
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.ppo.pay import TOTAL, PayRule, Rewards
+from sarm_control.ppo.pay import SHAPING, TOTAL, PayRule, Rewards
 from sarm_control.ppo.shaping import Shaping
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
@@ -75,6 +75,11 @@ class ControlledReward:
         return self.rule.controls
 
     @property
+    def shaping(self) -> Shaping:
+        """How totals are bounded."""
+        return "none" if self.rule.par_sd is None else "par"
+
+    @property
     def learns(self) -> bool:
         """Whether `learn` changes anything."""
         return bool(self.learner.state_dict())
@@ -84,7 +89,8 @@ class ControlledReward:
         """The names of the parts of every reward; the same for every batch."""
         names = ["reward/model", "reward/edits"]
         names += dict.fromkeys(f"reward/penalty/{one.latent}" for one in self.controls.penalties)
-        return (*names, "reward/human_kl", "reward/missing_end", TOTAL)
+        shaped = () if self.shaping == "none" else (SHAPING,)
+        return (*names, "reward/human_kl", "reward/missing_end", *shaped, TOTAL)
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[str], ended: Sequence[bool] | None = None

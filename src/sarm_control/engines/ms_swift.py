@@ -29,7 +29,8 @@ class SarmReward:
 
     def __init__(self, args: Any = None, **_: Any) -> None:
         del args
-        self.server = ServerSettings.from_environment()
+        with logged():
+            self.server = ServerSettings.from_environment()
 
     def __call__(
         self,

@@ -36,7 +36,8 @@ def reward_func(
         DataError: the server refuses the request.
         ConfigError: a setting, token or address that cannot be used.
     """
-    settings = ServerSettings.from_environment()
+    with logged():
+        settings = ServerSettings.from_environment()
     asked = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
     found = post(settings, PATH, asked)
     where = f"{settings.url}{PATH}"

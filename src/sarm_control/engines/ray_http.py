@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid
-from sarm_control.errors import DataError
+from sarm_control.engines.server_client import LEARN_HEADER
+from sarm_control.errors import DataError, SarmError
+
+
+def teaches(headers: Mapping[str, str]) -> bool:
+    """Whether the controls may learn from a request: not where its headers, in small letters, say no."""
+    return headers.get(LEARN_HEADER.lower(), "true").lower() not in ("false", "0", "no", "off")
 
 
 class Form(NamedTuple):
@@ -28,11 +34,26 @@ def read_json(body: bytes) -> Mapping[str, Any]:
     """
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the request is not JSON: {error}") from error
     if not isinstance(found, Mapping):
         raise DataError("the request is not a JSON object")
     return found
+
+
+class Problem(NamedTuple):
+    """How an error is answered."""
+
+    status: int
+    body: dict[str, str | None]
+
+
+def problem(error: SarmError | ArithmeticError) -> Problem:
+    """What a caller can put right is 422; a reward that is no number is the model's fault: 500."""
+    if isinstance(error, SarmError):
+        return Problem(422, {"error": str(error), "hint": error.hint})
+    message = f"the reward could not be computed ({type(error).__name__})"
+    return Problem(500, {"error": message, "hint": "the replica's log says where"})
 
 
 def _scores(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]:
@@ -43,10 +64,10 @@ def _scores(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]:
             f"unknown key {unknown[0]!r}: a request has prompts, responses and, if need be, ended"
         )
     prompts, responses = _list(found, "prompts"), _list(found, "responses")
-    ended = _list(found, "ended") if "ended" in found else [True] * len(responses)
+    ended = _flags(found, "ended") if "ended" in found else [True] * len(responses)
     _same_length({"prompts": prompts, "responses": responses, "ended": ended})
     return [
-        reader.template.render(_prompt(prompt), _text(response), ended=end is True)
+        reader.template.render(_prompt(prompt), _text(response), ended=end)
         for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
 
@@ -87,6 +108,7 @@ def _score_answer(paid: list[Paid]) -> dict[str, Any]:
 def _score(one: Paid) -> dict[str, Any]:
     terms = one["terms"]
     charges = {name: 0.0 - value for name, value in terms.items()}
+    shaped = {"shaping": terms["reward/shaping"]} if "reward/shaping" in terms else {}
     prefix = "reward/penalty/"
     return {
         "score": one["score"],
@@ -96,6 +118,7 @@ def _score(one: Paid) -> dict[str, Any]:
         "penalties": {name.removeprefix(prefix): charges[name] for name in terms if name.startswith(prefix)},
         "human_kl": charges["reward/human_kl"],
         "missing_end": charges["reward/missing_end"],
+        **shaped,
         **{name: one[name] for name in ("ended", "truncated", "tokens", "human_kl_version")},
     }
 
@@ -124,9 +147,19 @@ def _list(found: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
+def _flags(found: Mapping[str, Any], key: str) -> list[bool]:
+    values = _list(found, key)
+    other = next((place for place, value in enumerate(values) if not isinstance(value, bool)), None)
+    if other is not None:
+        raise DataError(f"{key}[{other}] is {_shown(values[other])}, neither true nor false")
+    return values
+
+
 def _same_length(lists: Mapping[str, Sequence[Any]]) -> None:
     if len({len(one) for one in lists.values()}) > 1:
         raise DataError(f"{', '.join(lists)} have to be lists of the same length")
+    if not all(lists.values()):
+        raise DataError("no conversation was given")
 
 
 def _prompt(given: Any) -> Any:
@@ -139,5 +172,13 @@ def _prompt(given: Any) -> Any:
 
 def _text(given: Any) -> str:
     if not isinstance(given, str):
-        raise DataError(f"{json.dumps(given)[:80]} is not a string")
+        raise DataError(f"{_shown(given)} is not a string")
+    try:
+        given.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{_shown(given)} holds half a character (a surrogate without its pair)") from error
     return given
+
+
+def _shown(given: Any) -> str:
+    return json.dumps(given)[:80]

@@ -8,13 +8,13 @@ Shapes: `N` answers.
 import asyncio
 import copy
 import inspect
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -22,27 +22,31 @@ from sarm_control.control.state import ControlState
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.conversation.types import Encoded
+from sarm_control.engines.learnt_state import keep_state, take_up_state
 from sarm_control.engines.opening import open_reward
 from sarm_control.engines.ray import Answer, Paid, RewardSettings, require_serve
-from sarm_control.engines.ray_http import FORMS, read_json
+from sarm_control.engines.ray_http import FORMS, problem, read_json, teaches
 from sarm_control.engines.serving import check_served
-from sarm_control.errors import SarmError, TrainingError
-from sarm_control.files import atomic_file
+from sarm_control.errors import SarmError
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
 serve = require_serve()
 
+_logger = logging.getLogger("sarm_control.engines")
 _WHOLE = 100
 _ONGOING = 1024
-_VERSION = "learnt_batches"
 
 
 class Waiting(NamedTuple):
-    """A conversation in the queue of a replica; `share` is its part of the token budget of a pass."""
+    """A conversation in the queue of a replica.
+
+    `share` is its part of the token budget of a pass; `teaches` whether the controls may learn from it.
+    """
 
     encoded: Encoded
     share: float
+    teaches: bool = True
 
 
 def share_of_budget(waiting: Sequence[Waiting]) -> int:
@@ -117,14 +121,11 @@ class Owner:
     def _restore(self) -> None:
         file = self.settings.state_file
         if self.learner is not None and file is not None and file.exists():
-            arrays = load_file(file)
-            self.version = int(arrays.pop(_VERSION))
-            self.learner.load_state_dict(arrays)
+            self.version = take_up_state(file, self.learner)
 
     def _keep(self, learner: ControlState, version: int) -> None:
         if self.settings.state_file is not None:
-            with atomic_file(self.settings.state_file) as part:
-                save_file({**learner.state_dict(), _VERSION: np.array(version)}, part)
+            keep_state(self.settings.state_file, learner, version)
 
 
 class Replica:
@@ -153,6 +154,7 @@ class Replica:
 
         Raises:
             ModelError: a conversation the template refuses.
+            ArithmeticError: a reward that is no finite number.
         """
         return await self._queued(self.waiting(answers))
 
@@ -174,14 +176,18 @@ class Replica:
             return JSONResponse({"error": f"no such path: {request.url.path}"}, 404)
         try:
             rendered = form.read(read_json(await request.body()), self.reader)
-            return JSONResponse(form.write(await self._queued(self._weighed(rendered))))
-        except SarmError as error:
-            return JSONResponse({"error": str(error), "hint": error.hint}, 422)
+            waiting = self._weighed(rendered, teaches=teaches(request.headers))
+            return JSONResponse(form.write(await self._queued(waiting)))
+        except (SarmError, ArithmeticError) as error:
+            if isinstance(error, ArithmeticError):
+                _logger.exception("no reward")
+            told = problem(error)
+            return JSONResponse(told.body, told.status)
 
-    def _weighed(self, rendered: Sequence[Rendered]) -> list[Waiting]:
+    def _weighed(self, rendered: Sequence[Rendered], *, teaches: bool = True) -> list[Waiting]:
         budget = self.settings.batch_tokens
         encoded = self.reader.template.encode_rendered(rendered)
-        return [Waiting(one, len(one.input_ids) / budget) for one in encoded]
+        return [Waiting(one, len(one.input_ids) / budget, teaches) for one in encoded]
 
     async def _queued(self, waiting: Sequence[Waiting]) -> list[Paid]:
         return list(await asyncio.gather(*map(self._pass, waiting)))
@@ -194,8 +200,9 @@ class Replica:
         """Answers that share a pass, by what the owner has learnt up to now."""
         await self._take_up()
         scored, paid = await asyncio.to_thread(self._pay, [one.encoded for one in waiting])
-        if self.settings.learn_window is not None:
-            self._teach(scored)
+        rows = [row for row, one in enumerate(waiting) if one.teaches]
+        if self.settings.learn_window is not None and rows:
+            self._teach(scored.take(np.array(rows)))
         return paid
 
     def _teach(self, scored: Scored) -> None:
@@ -209,7 +216,7 @@ class Replica:
         rewards = self.reward.pay(scored)
         values = self.reward.values(rewards)
         if not np.isfinite(values).all():
-            raise TrainingError("a reward is not a finite number")
+            raise ArithmeticError("a reward is not a finite number")
         paid = [
             Paid(
                 score=float(values[j]),

@@ -4,6 +4,7 @@ Only the standard library is imported, whatever the worker has installed. What a
 by `judge`, apart from how it was fetched, so that blocking and asynchronous callers behave alike.
 """
 
+import http.client
 import json
 import logging
 import math
@@ -11,6 +12,7 @@ import os
 import random
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +24,16 @@ from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
 
 URL, TOKEN_FILE = "SARM_REWARD_URL", "SARM_REWARD_TOKEN_FILE"
 TIMEOUT, PATIENCE = "SARM_REWARD_TIMEOUT", "SARM_REWARD_PATIENCE"
+LEARN, LEARN_HEADER = "SARM_REWARD_LEARN", "X-Sarm-Learn"
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+SETTINGS = ("url", "token_file", "timeout", "patience", "learn")
+"""What `ServerSettings.from_environment` takes."""
 
 _BUSY = 429
 _AGAIN = {408, _BUSY}
 _LONGEST_PAUSE = 30.0
+_LONGEST_WAIT = 1e9  # seconds; a socket takes no more
 _logger = logging.getLogger("sarm_control.engines")
 # A reward server is a neighbour in the cluster: engines' own clients use no proxy for it either.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -42,40 +49,45 @@ class ServerSettings:
         timeout: seconds one request may take.
         patience: seconds from the first try after which no further one is made; a server that is busy
             or started again costs patience, not answers.
+        learn: whether the server's controls may learn from what is asked; an evaluation says no.
     """
 
     url: str = DEFAULT_URL
     token: str | None = field(default=None, repr=False)
     timeout: float = 180.0
     patience: float = 600.0
+    learn: bool = True
 
     @classmethod
     def from_environment(cls, **given: Any) -> "ServerSettings":
-        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT` and `_PATIENCE` say, unless it is given.
+        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT`, `_PATIENCE` and `_LEARN` say, unless given.
 
         Args:
-            given: `url`, `token_file`, `timeout`, `patience`; None counts as not given.
+            given: `url`, `token_file`, `timeout`, `patience`, `learn`; None counts as not given.
 
         Raises:
-            ConfigError: a token file that cannot be read, a number that is none, a key that is not known.
+            ConfigError: an address that is no http one or has a token in it, a token file that cannot be
+                read, a number that is none, a key that is not known.
         """
-        known = {"url": URL, "token_file": TOKEN_FILE, "timeout": TIMEOUT, "patience": PATIENCE}
+        known = dict(zip(SETTINGS, (URL, TOKEN_FILE, TIMEOUT, PATIENCE, LEARN), strict=True))
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(f"unknown key {unknown[0]!r}: the reward server takes {', '.join(known)}")
-        found = {key: given.get(key) or os.environ.get(name) for key, name in known.items()}
+        found = {key: _told(given.get(key), name) for key, name in known.items()}
         return cls(
-            str(found["url"] or DEFAULT_URL).rstrip("/"),
+            DEFAULT_URL if found["url"] is None else _address(str(found["url"])),
             _token(found["token_file"]),
             _seconds(found["timeout"], TIMEOUT, cls.timeout),
             _seconds(found["patience"], PATIENCE, cls.patience),
+            _yes(found["learn"], LEARN, cls.learn),
         )
 
     @property
     def headers(self) -> dict[str, str]:
         """Of every request."""
         known = {"Content-Type": "application/json"}
-        return known if self.token is None else {**known, "Authorization": f"Bearer {self.token}"}
+        known |= {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        return known if self.learn else {**known, LEARN_HEADER: "false"}
 
 
 class Reply(NamedTuple):
@@ -162,15 +174,21 @@ def finite(value: Any, where: str) -> float:
     return float(value)
 
 
+def first_line(text: str) -> str:
+    """The token in the text of a token file: its first line that is not blank; empty when there is none."""
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")
+
+
 def _send(settings: ServerSettings, path: str, body: bytes) -> Reply:
-    request = urllib.request.Request(settings.url + path, body, settings.headers)
     try:
-        with _opener.open(request, timeout=settings.timeout) as answer:
-            return Reply(answer.status, answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, error.read(), error.headers.get("Retry-After"))
-    except (OSError, ValueError) as error:
+        request = urllib.request.Request(settings.url + path, body, settings.headers)
+        try:
+            with _opener.open(request, timeout=settings.timeout) as answer:
+                return Reply(answer.status, answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Reply(error.code, error.read(), error.headers.get("Retry-After"))
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Reply(None, problem=f"{type(error).__name__}: {error}")
 
 
@@ -219,19 +237,50 @@ def _pause(reply: Reply, attempt: int) -> float:
     try:
         asked = float(reply.retry_after or "")
     except ValueError:
+        asked = math.nan
+    if not math.isfinite(asked):
         asked = 0.25 * 2 ** min(attempt, 10)
     return min(max(asked, 0.05), _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+
+
+def _told(given: Any, name: str) -> Any:
+    """What was given, or what the environment says; None for nothing."""
+    found = os.environ.get(name) if given is None else given
+    return None if found == "" else found
+
+
+def _address(url: str) -> str:
+    """The address without a slash at its end. What stands before an @ is secret and never shown."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if "@" in url:
+        raise ConfigError(
+            f"{URL} has a token or a name before {'@' + url.rpartition('@')[2]!r}, where it gets into logs",
+            hint=f"take it out of the address, write it to a file and name that file in {TOKEN_FILE}",
+        )
+    if not usable:
+        raise ConfigError(f"{URL} is {url!r}, which is no address of a server", hint=f"such as {DEFAULT_URL}")
+    return url.rstrip("/")
 
 
 def _token(path: Any) -> str | None:
     if path is None:
         return None
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
+        token = first_line(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise ConfigError(
-            f"the token file {path} cannot be read: {error}", hint=f"see {TOKEN_FILE}"
+            f"the token file {path} cannot be read: {reason}", hint=f"see {TOKEN_FILE}"
         ) from error
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError(
+            f"the token file {path} holds no token of printable ASCII characters", hint=f"see {TOKEN_FILE}"
+        )
+    return token
 
 
 def _seconds(given: Any, name: str, default: float) -> float:
@@ -239,8 +288,17 @@ def _seconds(given: Any, name: str, default: float) -> float:
         return default
     try:
         seconds = float(given)
-    except ValueError:
+    except (TypeError, ValueError):
         seconds = math.nan
-    if not seconds > 0:
-        raise ConfigError(f"{name} is {given!r}, which is no number of seconds")
+    if not 0 < seconds <= _LONGEST_WAIT:
+        raise ConfigError(f"{name} is {given!r}, which is no number of seconds above 0")
     return seconds
+
+
+def _yes(given: Any, name: str, default: bool) -> bool:
+    if given is None:
+        return default
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if str(given).lower() not in known:
+        raise ConfigError(f"{name} is {given!r}, neither true nor false")
+    return known[str(given).lower()]

@@ -8,7 +8,7 @@ answer ended nor, by other versions than verl 0.9, the prompt.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.engines.server_client import ServerSettings, finite, logged, post
+from sarm_control.engines.server_client import SETTINGS, ServerSettings, finite, logged, post
 from sarm_control.errors import DataError, TrainingError
 
 PATH = "/v1/score"
@@ -44,7 +44,8 @@ def compute_score(
         solution_str: the answer, without special tokens.
         ground_truth: not used.
         extra_info: has the prompt as `raw_prompt` (verl 0.9 puts it there), `prompt` or `question`.
-        settings: `url`, `token_file`, `timeout`, `patience`, from `reward_kwargs`; what verl adds is ignored.
+        settings: `url`, `token_file`, `timeout`, `patience`, `learn`, from `reward_kwargs`; what verl adds is
+            ignored.
 
     Returns:
         `score`, and the parts of the reward by their names.
@@ -55,7 +56,7 @@ def compute_score(
         ConfigError: a setting, token or address that cannot be used.
     """
     del data_source, ground_truth
-    known = {key: settings[key] for key in ("url", "token_file", "timeout", "patience") if key in settings}
+    known = {key: settings[key] for key in SETTINGS if key in settings}
     with logged():
         server = ServerSettings.from_environment(**known)
         answer = Answer(prompt_in(extra_info or {}), solution_str)
@@ -114,10 +115,12 @@ def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a reward by the names they have in `metrics.jsonl`; they sum to `reward/total`."""
     charges = {f"reward/penalty/{latent}": charge for latent, charge in one["penalties"].items()}
     charges |= {"reward/human_kl": one["human_kl"], "reward/missing_end": one["missing_end"]}
+    shaped = {"reward/shaping": one["shaping"]} if one.get("shaping") is not None else {}
     return {
         "reward/model": one["reward_model"],
         "reward/edits": one["edited"] - one["reward_model"],
         **{name: 0.0 - charge for name, charge in charges.items()},
+        **shaped,
         "reward/total": one["total"],
         "human_kl/version": float(one["human_kl_version"]),
         "truncated": float(one["truncated"]),

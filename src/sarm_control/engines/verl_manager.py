@@ -24,7 +24,7 @@ class SarmRewardManager(RewardManagerBase):  # type: ignore[misc] # verl has no 
     """Asks the server once for every sample, without blocking the loop of verl's worker.
 
     Where the server is comes from `+reward.reward_kwargs.sarm.url=...` (also `token_file`, `timeout`,
-    `patience`) or from the environment, see `ServerSettings.from_environment`.
+    `patience`, `learn`) or from the environment, see `ServerSettings.from_environment`.
     """
 
     def __init__(

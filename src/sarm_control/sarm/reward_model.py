@@ -21,6 +21,7 @@ from sarm_control.sarm.autoencoder import Autoencoder
 from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
 from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
 from sarm_control.sarm.config import SarmConfig, read_config
+from sarm_control.sarm.devices import usable_device
 from sarm_control.sarm.head import HeadEdit, LinearHead
 from sarm_control.sarm.saving import save_sarm
 from sarm_control.sarm.scored import Scored
@@ -89,8 +90,9 @@ class RewardModel:
         Raises:
             ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
                 tensors missing, extra or of another shape.
+            ConfigError: there is no such device.
         """
-        name = str(id_or_folder)
+        name, device = str(id_or_folder), usable_device(device)
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
         config = read_config(folder, name)
         index = read_index(folder, name)
@@ -101,7 +103,7 @@ class RewardModel:
             str(folder),
             cut,
             dtype=_as_dtype(dtype),
-            device=device or _default_device(),
+            device=device,
             local_files_only=True,
         )
         stored = load_tensors(index, (*_AUTOENCODER_NAMES, _HEAD_NAME))
@@ -319,10 +321,6 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
     if not isinstance(found, torch.dtype):
         raise ModelError(f"unknown dtype {dtype}", hint="use float32, bfloat16 or float16")
     return found
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _last_device(trunk: Trunk) -> torch.device:

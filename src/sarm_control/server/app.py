@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Header
 from fastapi import Path as InPath
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +22,11 @@ from sarm_control.server.settings import DEFAULTS, Settings
 from sarm_control.server.state import ServerState
 from sarm_control.server.views import latent_view, model_view
 
-_ASKING = described(400, 401, 413, 421, 422, 429, 500, 503, 504)
+Learn = Annotated[
+    bool,
+    Header(description="false for an evaluation: the controls then learn nothing from these answers."),
+]
+_ASKING = described(400, 401, 408, 413, 421, 422, 429, 500, 503, 504)
 _LOOKING = described(401, 413, 421)
 
 
@@ -81,30 +85,31 @@ def _endpoints(state: ServerState) -> dict[str, Endpoint]:
     """What rewards are asked for with, by path."""
     name, terms = state.settings.model_name, state.terms
 
-    async def score(asked: schemas.ScoreRequest) -> Response:
+    async def score(asked: schemas.ScoreRequest, x_sarm_learn: Learn = True) -> Response:
         """Rewards with all their parts."""
-        answers = await state.answer(compat.asked_conversations(asked))
+        learn = asked.learn and x_sarm_learn
+        answers = await state.answer(compat.asked_conversations(asked), learn=learn)
         results = [compat.score_answer(answer, asked.top) for answer in answers]
         return _json({"head": state.reward.model.fingerprint, "results": results}, answers)
 
-    async def get_reward(asked: schemas.OpenRlhfRequest) -> Response:
+    async def get_reward(asked: schemas.OpenRlhfRequest, x_sarm_learn: Learn = True) -> Response:
         """For OpenRLHF."""
-        answers = await state.answer(compat.openrlhf_conversations(asked))
+        answers = await state.answer(compat.openrlhf_conversations(asked), learn=x_sarm_learn)
         return _json(compat.openrlhf_answer(answers, terms, one=len(answers) == 1), answers)
 
-    async def classify(asked: schemas.ClassifyRequest) -> Response:
+    async def classify(asked: schemas.ClassifyRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of vLLM."""
-        answers = await state.answer(compat.classified(asked))
+        answers = await state.answer(compat.classified(asked), learn=x_sarm_learn)
         return _json(compat.classify_answer(answers, name), answers)
 
-    async def embeddings(asked: schemas.EmbeddingsRequest) -> Response:
+    async def embeddings(asked: schemas.EmbeddingsRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of SGLang."""
-        answers = await state.answer(compat.embedded(asked))
+        answers = await state.answer(compat.embedded(asked), learn=x_sarm_learn)
         return _json(compat.embeddings_answer(answers, name), answers)
 
-    async def rm(asked: schemas.SlimeRequest) -> Response:
+    async def rm(asked: schemas.SlimeRequest, x_sarm_learn: Learn = True) -> Response:
         """For slime: a bare number."""
-        answers = await state.answer([compat.slime_conversation(asked)])
+        answers = await state.answer([compat.slime_conversation(asked)], learn=x_sarm_learn)
         return _json(answers[0].value, answers)
 
     endpoints = (
@@ -185,6 +190,6 @@ def _operation(state: ServerState) -> APIRouter:
 
 def _json(content: Any, answers: Sequence[Answered] = ()) -> Response:
     """A response; numbers that are none are refused rather than written."""
-    headers = {compat.VERSION_HEADER: str(max(one.paid.version for one in answers))} if answers else None
+    headers = {compat.VERSION_HEADER: compat.versions(answers)} if answers else None
     body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     return Response(body, media_type="application/json", headers=headers)

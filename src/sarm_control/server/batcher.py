@@ -168,7 +168,7 @@ class Batcher(Generic[T, R]):
             if not taken:
                 return
             started = time.monotonic()
-            self._answer(work, taken)
+            self._answer(work, [(ticket, place) for ticket in taken for place in range(len(ticket.items))])
             spent = time.monotonic() - started
             with self._changed:
                 per_item = spent / sum(len(ticket.items) for ticket in taken) / len(self._threads)
@@ -196,24 +196,25 @@ class Batcher(Generic[T, R]):
                     return taken
                 self._changed.wait()
 
-    def _answer(self, work: Work[T, R], taken: Sequence[_Ticket[T, R]]) -> None:
-        places = [(ticket, place) for ticket in taken for place in range(len(ticket.items))]
+    def _answer(self, work: Work[T, R], places: "Sequence[tuple[_Ticket[T, R], int]]") -> None:
+        """Answers these items of requests; those that were answered before work broke are not given again."""
         open_places = dict(enumerate(places))
         try:
             for answers in work([ticket.items[place] for ticket, place in places]):
                 given = [(open_places.pop(one.place), one.result) for one in answers]
                 _hand_over([ticket for (ticket, place), result in given if ticket.put(place, result)])
         except Exception as error:
-            unanswered = list(dict.fromkeys(ticket for ticket, _ in open_places.values()))
-            if len(taken) > 1:
+            left: dict[_Ticket[T, R], list[tuple[_Ticket[T, R], int]]] = {}
+            for ticket, place in open_places.values():
+                left.setdefault(ticket, []).append((ticket, place))
+            if len({ticket for ticket, _ in places}) > 1:
                 # one request must not fail the others it happened to be taken with
-                for ticket in unanswered:
-                    ticket.__post_init__()
-                    self._answer(work, [ticket])
+                for of_one in left.values():
+                    self._answer(work, of_one)
             else:
-                for ticket in unanswered:
+                for ticket in left:
                     ticket.error = error
-                _hand_over(unanswered)
+                _hand_over(list(left))
 
 
 def _hand_over(done: "Sequence[_Ticket[T, R]]") -> None:

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from sarm_control.ppo.pay import SHAPING
 from sarm_control.server.conversations import Conversation, PromptAndResponse, TextAndAnswer, WholeText
 from sarm_control.server.problems import Refusal
 from sarm_control.server.schemas import (
@@ -17,7 +18,15 @@ from sarm_control.server.schemas import (
 from sarm_control.server.scorer import Answered
 
 VERSION_HEADER = "x-sarm-human-kl-version"
-"""Response header of the forms that have no room for it."""
+"""Response header of the forms that have no room for it; see `versions`."""
+LEARN_HEADER = "x-sarm-learn"
+"""Request header; `false` keeps the controls from learning from what is asked about."""
+
+
+def versions(answers: Sequence[Answered]) -> str:
+    """The version that paid for the answers; one for each, with commas, where there were several."""
+    each = [str(answer.paid.version) for answer in answers]
+    return each[0] if len(set(each)) == 1 else ",".join(each)
 
 
 def openrlhf_conversations(asked: OpenRlhfRequest) -> list[Conversation]:
@@ -135,6 +144,8 @@ def score_answer(answer: Answered, top: int) -> dict[str, Any]:
         "tokens": answer.tokens,
         "human_kl_version": answer.paid.version,
     }
+    if SHAPING in found:
+        result["shaping"] = answer.column(SHAPING)
     if top:
         result["contributions"] = [one._asdict() for one in answer.contributions(top)]
     return result

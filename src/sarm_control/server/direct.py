@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sarm_control.server.compat import LEARN_HEADER
 from sarm_control.server.problems import Refusal
 
 
@@ -53,7 +54,8 @@ class Direct:
                 more = messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False)
             asked = endpoint.asked.model_validate_json(b"".join(one.get("body", b"") for one in messages))
         except HTTPException as error:
-            await Refusal(error.status_code, str(error.detail)).response()(scope, receive, send)
+            refusal = Refusal(error.status_code, str(error.detail), headers=error.headers)
+            await refusal.response()(scope, receive, send)
             return
         except ValidationError:
             await self.app(scope, _replayed(messages, receive), send)
@@ -67,6 +69,8 @@ class Direct:
 
 
 def _is_plain(scope: Scope) -> bool:
+    if any(name == LEARN_HEADER.encode() for name, _ in scope["headers"]):
+        return False
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() == b"application/json"
 

@@ -8,12 +8,16 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sarm_control.control.state import ControlState
 from sarm_control.engines.controlled_reward import ControlledReward
+from sarm_control.engines.learnt_state import keep_state, take_up_state
 from sarm_control.engines.serving import check_served
+from sarm_control.errors import ConfigError
+from sarm_control.files import check_writable
 from sarm_control.sarm.scored import Scored
 
 
@@ -46,23 +50,34 @@ class Owner:
     """Pays answers by one state of the controls, and lets it learn from them if it may.
 
     What learns does so from every `every` answers in the order their requests arrived, after they were
-    paid. Paying goes on by the state before until the new one is there.
+    paid. Paying goes on by the state before until the new one is there. A lesson that fails changes nothing.
 
     Args:
         reward: the model's, with its controls.
         learns: whether anything is learnt; else everything stays as it is now.
         every: answers of one lesson.
+        state_file: what was learnt is taken up from there, and kept there after every lesson.
 
     Raises:
-        ConfigError: controls that would charge nothing for ever, or by whom an answer comes with.
+        ConfigError: controls that would charge nothing for ever, or by whom an answer comes with; a state
+            file that is not there, where nothing may be learnt.
+        TrainingError: a state file that cannot be read, or of other controls.
     """
 
-    def __init__(self, reward: ControlledReward, *, learns: bool = False, every: int = 256) -> None:
+    def __init__(
+        self,
+        reward: ControlledReward,
+        *,
+        learns: bool = False,
+        every: int = 256,
+        state_file: Path | None = None,
+    ) -> None:
         self.reward = reward
         self.learns = learns and reward.learns
         self.every = every
         self.metrics: dict[str, float] = {}
-        self._state = _State(reward.learner, 0)
+        self._file = state_file
+        self._state = _State(reward.learner, self._taken_up(learns))
         self._lock, self._learning = threading.Lock(), threading.Lock()
         self._arrived = 0
         self._next = 0
@@ -74,7 +89,7 @@ class Owner:
 
     @property
     def version(self) -> int:
-        """Lessons learnt since the start."""
+        """Lessons learnt since the start, and before it where they were kept in a file."""
         return self._state.version
 
     @property
@@ -105,18 +120,18 @@ class Owner:
             return int(self._fired[latent]), self._answers
 
     def arrive(self) -> int:
-        """The number of a piece of work that was taken from the queue, to be given to `finish`."""
+        """The number of a request that came in; `finish` wants every one of them."""
         with self._lock:
             self._arrived += 1
             return self._arrived - 1
 
     def finish(self, number: int, answered: Sequence[tuple[Scored, int]]) -> None:
-        """Learns from answers of a piece of work, once every earlier piece is finished.
+        """Learns from the answers of a request, once every earlier request is finished.
 
         Args:
-            number: of the piece of work.
-            answered: its answers in the order of their arrival, each as those it was scored with and its
-                row among them; those that failed are left out.
+            number: of the request.
+            answered: its answers in their order, each as those it was scored with and its row among them;
+                none where the request failed or is not to teach.
         """
         if not self.learns:
             return
@@ -134,7 +149,23 @@ class Owner:
         self.metrics = {name: value for name, value in shaped.metrics.items() if "human_kl/" in name}
         learner = copy.deepcopy(self._state.learner)
         learner.learn(scored)
-        self._state = _State(learner, self._state.version + 1)
+        version = self._state.version + 1
+        if self._file is not None:
+            keep_state(self._file, learner, version)
+        self._state = _State(learner, version)
+
+    def _taken_up(self, learns: bool) -> int:
+        if self._file is None:
+            return 0
+        if self._file.exists():
+            return take_up_state(self._file, self.reward.learner)
+        if not learns:
+            raise ConfigError(
+                f"{self._file}: there is no such file, and nothing that would write it",
+                hint="--learn-kl learns while serving, and keeps what it learns there",
+            )
+        check_writable(self._file)
+        return 0
 
     def _count(self, scored: Scored) -> None:
         latents = scored.latents

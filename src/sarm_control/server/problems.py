@@ -18,6 +18,7 @@ _MEANINGS = {
     400: "The body cannot be read.",
     401: "The token is missing or wrong.",
     404: "There is no such latent.",
+    408: "The body did not arrive in time.",
     413: "The request is larger than the server takes.",
     421: "The host of the request is not this server's.",
     422: "The request cannot be used; the message names the place.",

@@ -57,6 +57,8 @@ class ScoreRequest(_Asked):
     """False for each answer that was cut at a length limit; all ended when left out."""
     top: Annotated[int, Field(ge=0, le=_CONTRIBUTIONS)] = 0
     """Contributions to give for each answer, the largest first."""
+    learn: bool = True
+    """False for an evaluation: the human-KL term and target rates then learn nothing from these answers."""
 
     @model_validator(mode="after")
     def _check(self) -> "ScoreRequest":
@@ -93,7 +95,7 @@ class ScoreGiven(_Given):
     score: float
     """What a policy is to be trained on: the total, or the standardised total."""
     total: float
-    """Edited reward less penalties, human-KL term and the charge for a missing end."""
+    """Edited reward less penalties, human-KL term and the charge for a missing end, plus `shaping`."""
     reward_model: float
     """The model's own reward."""
     edited: float
@@ -104,6 +106,8 @@ class ScoreGiven(_Given):
     """What the human-KL term charges; may be negative."""
     missing_end: float
     """What the missing end charges; >= 0."""
+    shaping: float | None = None
+    """What bounding the total adds to it, or takes off where negative; only under `shaping: par`."""
     ended: bool
     """False where the answer had no end of turn."""
     truncated: Annotated[int, Field(ge=0)]
@@ -111,7 +115,8 @@ class ScoreGiven(_Given):
     tokens: Annotated[int, Field(ge=1)]
     """Tokens that were scored."""
     human_kl_version: Annotated[int, Field(ge=0)]
-    """Which state of the human-KL term was used: lessons it had learnt since the server started."""
+    """Which state of the human-KL term was used: lessons it had learnt since the server started, and before
+    where it keeps them in a file."""
     contributions: list[ContributionGiven] | None = None
     """The largest, when asked for."""
 
@@ -128,7 +133,7 @@ class HumanKlGiven(_Given):
     """The human-KL term and target rates, as far as they have learnt."""
 
     version: int
-    """Lessons learnt since the server started."""
+    """Lessons learnt since the server started, and before where it keeps them in a file."""
     learns: bool
     """Whether it goes on learning."""
     state: str | None
@@ -155,6 +160,8 @@ class ModelResponse(_Given):
     """Edits, penalties and human-KL term, every amount a number."""
     missing_end: float
     """Charge on an answer without an end, reward units."""
+    shaping: Literal["none", "par"]
+    """How totals are bounded; see docs/training.md."""
     terms: list[str]
     """Names of the parts of a reward, as engines log them."""
     human_kl: HumanKlGiven

@@ -6,8 +6,6 @@ Shapes: `N` conversations.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.conversation.types import Encoded
@@ -100,21 +98,6 @@ class Scorer:
 
     def __call__(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[Answer[Answered]]]:
         """The answers, those whose latents are known first, then a forward pass at a time."""
-        number = self.owner.arrive()
-        answered: list[Answered] = []
-        places: list[int] = []
-        try:
-            for answers in self._passes(conversations):
-                for one in answers:
-                    if isinstance(one.result, Answered):
-                        answered.append(one.result)
-                        places.append(one.place)
-                yield answers
-        finally:
-            in_order = [answered[i] for i in np.argsort(places)]
-            self.owner.finish(number, [(one.paid.scored, one.row) for one in in_order])
-
-    def _passes(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[Answer[Answered]]]:
         rendered: dict[int, Rendered] = {}
         refused: list[Answer[Answered]] = []
         for place, conversation in enumerate(conversations):

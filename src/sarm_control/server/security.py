@@ -1,5 +1,6 @@
 """Who may ask, and how much at a time."""
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -11,6 +12,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sarm_control.engines.server_client import first_line
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.problems import Refusal, unexpected
 from sarm_control.server.settings import Settings
@@ -27,11 +29,10 @@ def read_token(path: Path) -> str:
         DataError: the file cannot be read, is empty, or its token is short or not printable ASCII.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        token = first_line(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise DataError(f"{path}: {reason}", hint="check the name of the token file") from error
-    token = next((line.strip() for line in lines if line.strip()), "")
     if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise DataError(
             f"{path}: a token has at least {_LEAST_TOKEN} printable ASCII characters and no space",
@@ -70,11 +71,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The outermost layer: host, token, body size; counts what was answered.
+    """The outermost layer: host, token, size and time of a body; counts what was answered.
 
     Args:
         app: what it guards.
-        settings: token, hosts and the limit of a body.
+        settings: token, hosts and the limits of a body.
         requested: called with route, status and seconds of every request.
     """
 
@@ -134,11 +135,19 @@ class Guard:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        taken = 0
+        taken, more = 0, True
+        until = time.monotonic() + self.settings.timeout
 
         async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, more
+            if not more:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except (TimeoutError, asyncio.TimeoutError):
+                waited = f"the body did not arrive within {self.settings.timeout:g} s"
+                raise HTTPException(408, waited, {"Connection": "close"}) from None
+            more = message["type"] == "http.request" and message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > self.settings.body_bytes:
                 raise HTTPException(413, _too_large(self.settings.body_bytes))

@@ -1,6 +1,7 @@
 """How a server runs: limits, times, and what it may learn."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Settings:
         most_characters: of one text at most.
         learn: whether the human-KL term and target rates learn from what is answered.
         learn_every: answers they learn from at a time, >= 2.
+        state_file: what was learnt is taken up from there, and kept there after every lesson.
         log_text: write conversations and their rewards to the log.
     """
 
@@ -37,6 +39,7 @@ class Settings:
     most_characters: int = 200_000
     learn: bool = False
     learn_every: int = 256
+    state_file: Path | None = None
     log_text: bool = False
 
 

@@ -12,7 +12,7 @@ from sarm_control.server.cache import LatentCache
 from sarm_control.server.conversations import Conversation, WholeText
 from sarm_control.server.metrics import Metrics
 from sarm_control.server.owner import Owner
-from sarm_control.server.problems import LOG, Refusal, unexpected
+from sarm_control.server.problems import LOG, Refusal, log_unexpected, unexpected
 from sarm_control.server.scorer import Answered, Scorer
 from sarm_control.server.settings import Settings
 
@@ -42,7 +42,9 @@ class ServerState:
         self.terms = reward.terms
         self.metrics = Metrics()
         self.cache = LatentCache(settings.cache_bytes)
-        self.owner = Owner(reward, learns=settings.learn, every=settings.learn_every)
+        self.owner = Owner(
+            reward, learns=settings.learn, every=settings.learn_every, state_file=settings.state_file
+        )
         scorers = [
             Scorer(model, self.owner, self.cache, self.metrics, settings.batch_tokens)
             for model in self.models
@@ -58,30 +60,28 @@ class ServerState:
         self.batcher.start()
 
     async def stop(self) -> None:
-        """Answers what was taken and ends the workers."""
-        await asyncio.to_thread(self.batcher.close)
+        """Answers what was taken, for as long as a request may take, and ends the workers."""
+        if not await asyncio.to_thread(self.batcher.close, self.settings.timeout):
+            LOG.error("stopped before everything was answered")
 
-    async def answer(self, conversations: Sequence[Conversation]) -> list[Answered]:
+    async def answer(self, conversations: Sequence[Conversation], *, learn: bool = True) -> list[Answered]:
         """The rewards of one request, in its order.
+
+        Args:
+            conversations: what is asked about.
+            learn: whether the controls may learn from them; they never do from a request that fails.
 
         Raises:
             Refusal: what the caller can put right, too much waiting, out of time, or shutting down.
         """
         self._check(conversations)
+        waiting, answers = self._submit(conversations), list[Answered]()
+        number = self.owner.arrive()
         try:
-            answers = await asyncio.wait_for(self.batcher.submit(conversations), self.settings.timeout)
-        except QueueFull as full:
-            after = {"Retry-After": str(int(full.retry_after + 0.999))}
-            raise Refusal(429, "too much waits already", "try again later", after) from None
-        except Closed:
-            raise Refusal(503, "the server is stopping", "ask another one", {"Retry-After": "5"}) from None
-        except (TimeoutError, asyncio.TimeoutError):
-            waited = f"no answer within {self.settings.timeout:g} s"
-            raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
-        except SarmError as error:
-            raise Refusal(422, str(error), error.hint) from None
-        except Exception as error:
-            raise unexpected(error) from None
+            answers = await self._given(waiting)
+        finally:
+            if self.owner.learns:
+                await self._teach(number, answers if learn else ())
         self.metrics.answered(
             answers=len(answers),
             truncated=sum(answer.truncated > 0 for answer in answers),
@@ -90,6 +90,35 @@ class ServerState:
         if self.settings.log_text:
             _log(conversations, answers)
         return answers
+
+    def _submit(self, conversations: Sequence[Conversation]) -> "asyncio.Future[list[Answered]]":
+        try:
+            return self.batcher.submit(conversations)
+        except QueueFull as full:
+            after = {"Retry-After": str(int(full.retry_after + 0.999))}
+            raise Refusal(429, "too much waits already", "try again later", after) from None
+        except Closed:
+            raise Refusal(503, "the server is stopping", "ask another one", {"Retry-After": "5"}) from None
+
+    async def _given(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
+        try:
+            return await asyncio.wait_for(waiting, self.settings.timeout)
+        except (TimeoutError, asyncio.TimeoutError):
+            waited = f"no answer within {self.settings.timeout:g} s"
+            raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
+        except SarmError as error:
+            raise Refusal(422, str(error), error.hint) from None
+        except Exception as error:
+            raise unexpected(error) from None
+
+    async def _teach(self, number: int, answers: Sequence[Answered]) -> None:
+        """Off the event loop. A lesson that fails is no reason to withhold rewards that are right."""
+        answered = [(one.paid.scored, one.row) for one in answers]
+        try:
+            await asyncio.to_thread(self.owner.finish, number, answered)
+        except Exception as error:
+            self.metrics.lesson_failed()
+            log_unexpected(error)
 
     def _check(self, conversations: Sequence[Conversation]) -> None:
         most = self.settings.most_answers

@@ -22,6 +22,7 @@ def model_view(state: ServerState, version: str) -> dict[str, Any]:
         "standardize": reward.standardize,
         "controls": _plain(reward.controls.to_dict()),
         "missing_end": reward.rule.missing_end,
+        "shaping": reward.shaping,
         "terms": list(reward.terms),
         "human_kl": {
             "version": owner.version,

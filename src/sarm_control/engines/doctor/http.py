@@ -10,7 +10,7 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.types import as_messages
 from sarm_control.engines import openrlhf, verl
 from sarm_control.engines.doctor.examination import Adapter, Call, Sample
-from sarm_control.engines.server_client import TOKEN_FILE, URL, ServerSettings, post
+from sarm_control.engines.server_client import LEARN, TOKEN_FILE, URL, ServerSettings, post
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class Place:
         return post(ServerSettings.from_environment(**self.settings()), path, payload)
 
     def settings(self) -> dict[str, Any]:
-        """For functions of engines that take settings."""
-        return {"url": self.url, "token_file": self.token_file, "timeout": 60.0, "patience": 1e-9}
+        """For functions of engines that take settings; made-up answers are to teach nobody."""
+        once = {"timeout": 60.0, "patience": 1e-9, "learn": False}
+        return {"url": self.url, "token_file": self.token_file, **once}
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
         """For functions of engines that read the environment."""
-        names = {URL: self.url, TOKEN_FILE: self.token_file}
+        names = {URL: self.url, TOKEN_FILE: self.token_file, LEARN: "false"}
         before = {name: os.environ.get(name) for name in names}
         _put(names)
         try:
