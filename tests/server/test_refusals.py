@@ -135,6 +135,22 @@ def test_a_body_is_limited_by_what_arrives_not_by_what_it_says(strict: httpx.Cli
     assert post(strict, "/v1/score", ONE)["results"]
 
 
+def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(strict: httpx.Client) -> None:
+    """As urllib, requests and aiohttp do; a connection that closes early is a broken pipe to them."""
+    large = b'{"prompts": ["' + b"a" * 300_000 + b'"]}'
+    address = (strict.base_url.host, strict.base_url.port)
+    head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(large)}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(address, timeout=20) as client:
+            client.sendall(head.encode())
+            for start in range(0, len(large), 60_000):
+                time.sleep(0.02)
+                client.sendall(large[start : start + 60_000])
+            said = b"".join(iter(lambda: client.recv(65_536), b""))
+        assert said.startswith(b"HTTP/1.1 413")
+        assert b"the body is larger than 20000 bytes" in said
+
+
 def test_plain_text_is_no_request(plain: Served) -> None:
     """What a page in a browser can send to another machine's port without asking."""
     reply = plain.client.post("/v1/score", content=b'{"prompts":["a"],"responses":["b"]}')

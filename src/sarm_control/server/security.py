@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import ipaddress
 import time
@@ -19,6 +20,8 @@ from sarm_control.server.settings import Settings
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LEAST_TOKEN = 16
+# of a refused body: how much is read on, and how long a client may pause in it
+_DRAINED_BODIES, _IDLE_SECONDS = 16, 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -104,6 +107,8 @@ class Guard:
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:
+                if b"expect" not in headers:
+                    await self._drain(receive)
                 await refused.response()(scope, receive, counted)
             else:
                 await self.app(scope, self._limited(receive), counted)
@@ -129,10 +134,24 @@ class Guard:
                 return Refusal(401, "the token is missing or wrong", hint, asked)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.settings.body_bytes:
-            # what is left of the body is not read
+            # of what is left of the body only so much is read
             closing = {"Connection": "close"}
             return Refusal(413, _too_large(self.settings.body_bytes), "send fewer answers at a time", closing)
         return None
+
+    async def _drain(self, receive: Receive) -> None:
+        """Reads on, within bounds, what a refused client still sends.
+
+        Most clients read no answer before they have sent everything: to them a connection that is closed
+        in between is a broken pipe, and the reason is lost.
+        """
+        left, until = _DRAINED_BODIES * self.settings.body_bytes, time.monotonic() + self.settings.timeout
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            while left > 0:
+                message = await asyncio.wait_for(receive(), min(_IDLE_SECONDS, until - time.monotonic()))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
     def _limited(self, receive: Receive) -> Receive:
         taken, more = 0, True
@@ -150,6 +169,7 @@ class Guard:
             more = message["type"] == "http.request" and message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > self.settings.body_bytes:
+                await self._drain(receive)
                 raise HTTPException(413, _too_large(self.settings.body_bytes))
             return message
 
