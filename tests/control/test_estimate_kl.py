@@ -48,6 +48,54 @@ def test_samples_too_far_apart_give_a_lower_bound_and_say_so(kl: float) -> None:
     assert "at least" in repr(found)
 
 
+@pytest.mark.parametrize("rows", [16, 24, 80])
+def test_oracle_few_rows_that_are_alike_show_no_divergence(rows: int) -> None:
+    """Few rows are told apart by any fit, so many of these are flagged: what is shown at least is nothing."""
+    found = [estimate_kl(*sparse(1e-9, n=rows, seed=seed)) for seed in range(100, 108)]
+    assert all(one.low <= 0 <= one.high for one in found)
+    assert all(one.value == 0 for one in found if one.saturated)
+    assert any(one.saturated for one in found) == (rows < 80)
+
+
+@pytest.mark.parametrize(("kl", "least"), [(8.0, 5.5), (12.0, 7.0)])
+def test_oracle_what_many_rows_show_at_least_is_below_the_truth_and_not_much(kl: float, least: float) -> None:
+    shift = np.full(10, np.sqrt(2 * kl / 10))
+    draws = [np.random.default_rng(seed).normal(size=(2, 1024, 10)) for seed in range(100, 108)]
+    found = [estimate_kl(policy + shift, human) for policy, human in draws]
+    assert all(one.saturated for one in found)
+    assert max(one.value for one in found) <= kl
+    assert np.mean([one.value for one in found]) > least
+
+
+@pytest.mark.parametrize(("distinct", "copies"), [(64, 8), (12, 30)])
+def test_oracle_copies_of_rows_make_nothing_of_chance(distinct: int, copies: int) -> None:
+    """A collapsed policy: each row stands there several times, and both samples are of one law."""
+    found = []
+    for seed in range(100, 110):
+        rows = np.random.default_rng(seed).normal(size=(2, distinct, 4))
+        found.append(estimate_kl(*np.repeat(rows, copies, axis=1)))
+    assert sum(one.low <= 0 <= one.high for one in found) >= 9
+    assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_rows_that_are_equal_by_chance_are_no_copies() -> None:
+    """Most rows of one rare latent are 0: they are answers of their own."""
+    rng = np.random.default_rng(100)
+    policy, human = ((rng.random((4000, 1)) < rate) * rng.exponential(size=(4000, 1)) for rate in (0.3, 0.1))
+    truth = 0.3 * np.log(0.3 / 0.1) + 0.7 * np.log(0.7 / 0.9)
+    assert estimate_kl(policy, human).value == pytest.approx(truth, abs=0.03)
+    assert estimate_kl(policy > 0, human > 0).value == pytest.approx(truth, abs=0.03)
+
+
+def test_fewer_distinct_rows_than_groups_are_refused() -> None:
+    rows = np.random.default_rng(0).normal(size=(2, 40, 3))
+    few = np.repeat(rows[0][:5], 8, axis=0)
+    message = "has 5 distinct rows among 40, at least 8 are needed"
+    for sides, what in (((few, rows[1]), "the policy"), ((rows[1], few), "the human buffer")):
+        with pytest.raises(DataError, match=f"{what} {message}"):
+            estimate_kl(*sides)
+
+
 @given(st.integers(0, 20))
 @settings(max_examples=5)
 def test_property_the_order_of_rows_changes_nothing(seed: int) -> None:

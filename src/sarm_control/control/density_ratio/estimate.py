@@ -104,7 +104,7 @@ def estimate_kl(
         seed: of the groups.
 
     Raises:
-        DataError: fewer than 8 rows a side, different widths, NaN, or no latent that varies.
+        DataError: fewer than 8 distinct rows a side, different widths, NaN, or no latent that varies.
         ModelError: scores of two heads, or latents of two autoencoders.
         ConfigError: an unknown estimator or a level outside (0, 1).
         MissingExtraError: the estimator needs a package that is not installed.
