@@ -49,9 +49,10 @@ class Distance(NamedTuple):
     @classmethod
     def from_humans(cls, rows: Array) -> "Distance":
         """From human rows [H, F]."""
-        spread = covariance(rows)
-        precision = np.linalg.inv(spread) * _unbiased(rows)
-        return cls(rows.mean(axis=0), precision, 0.5 * float((precision * spread).sum()), len(rows))
+        inverse = np.asarray(np.linalg.inv(covariance(rows)), dtype=np.float64)
+        apart = rows - rows.mean(axis=0)
+        chance = 0.5 * float(((apart @ inverse) * apart).sum()) / (len(rows) - 1)
+        return cls(rows.mean(axis=0), inverse * _unbiased(rows), chance, len(rows))
 
     def of(self, rows: Array) -> float:
         """In nats, of rows [N, F]; 0 on average, and about as often below, for rows like the humans'.

@@ -95,9 +95,11 @@ def lower_bound(policy: Array, human: Array) -> float:
     stretch, few as the rows are in which the samples overlap, and how well that is known.
 
     Args:
-        policy: [P] held-out log ratios of policy rows, at least 2.
+        policy: [P] held-out log ratios of policy rows; fewer than 2 show nothing.
         human: [H] of human rows.
     """
+    if len(policy) < 2:
+        return 0.0
     shown = _mean_of_cut(policy, human)
     spread = float(np.concatenate([policy, human]).std())
     if spread == 0.0:
