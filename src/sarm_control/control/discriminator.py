@@ -191,7 +191,7 @@ class Discriminator:
         return float((self.human.rates[fired] > 0).mean()) if fired.any() else 1.0
 
     def _latents_of(self, scored: Scored) -> NDArray[np.float32]:
-        self.human.check(scored.fingerprint)
+        self.human.check(scored.fingerprint, scored.model_fingerprint)
         z = scored.latents.columns(self.human.latents)
         check_finite(z, "the batch")
         return z

@@ -55,6 +55,7 @@ class Owner:
 
     Raises:
         ConfigError: controls that would charge nothing for ever, or by whom an answer comes with.
+        DataError: lessons of more answers than the human buffer has demonstrations.
     """
 
     def __init__(self, reward: ControlledReward, *, learns: bool = False, every: int = 256) -> None:
@@ -71,6 +72,8 @@ class Owner:
         self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
         self._answers = 0
         check_served(reward, learns=learns)
+        if self.learns:
+            reward.learner.check_size(every)
 
     @property
     def version(self) -> int:
