@@ -145,7 +145,8 @@ class Discriminator:
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
         policy = np.concatenate(told)
         accuracy = balanced_accuracy(policy, held)
-        rows = sum(len(batch.z) for batch in self._window), len(self._fitted_on)
+        # rows that count less show less
+        rows = int(sum(count.sum() for count in self._counts(self._window))), len(self._fitted_on)
         value, low, high = now.value, float(now.value - half), float(now.value + half)
         # an interval that ends beyond what the rows can show says no more than a bound does
         saturated = is_saturated(high, accuracy, self._learnt.accuracy, rows)
