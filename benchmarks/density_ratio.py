@@ -3,7 +3,8 @@
 Two families whose divergence is known (SCIENCE.md): Gaussians that differ in their mean (10 dimensions),
 and 64 independent zero-inflated exponentials, which is what TopK latents look like. `estimate_kl`
 gets 1,024 rows a side. Then the discriminator of the human-KL term follows a policy that drifts from
-0 to 3 nats in 100 steps of 32 answers.
+0 to 3 nats in 100 steps of 32 answers, and one that stays 8 or 12 nats away for 25 steps: too far for
+a number, so that it has to say so and to give at most the truth.
 
 Beside both stands what was used before: a network of 256 tanh units on raw z that takes one Adam step
 (1e-3) a batch and scores the batch it has just learnt from. For single samples it gets 100 batches of 32
@@ -12,15 +13,16 @@ it reports at a step, over the last 32 steps. The drift compares the two on the 
 
     python benchmarks/density_ratio.py [--seeds 20] [--json benchmarks/results/density_ratio.json]
 
-Takes about 20 minutes on one core. Whole tables of other estimators: `--others` (slow).
+Takes about 40 minutes on one core. Whole tables of other estimators: `--others` (slow).
 """
 
 import argparse
 import json
+import math
 import platform
 import time
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from sarm_control.control.discriminator import Discriminator
 ROWS = 1024
 BATCH = 32
 STEPS = 100
+FAR_STEPS = 25
 FIRST_JUDGED = 10
 DIVERGENCES = (0.1, 0.25, 0.5, 1.4, 2.0, 4.4, 5.0)
 TOO_FAR = (8.0, 12.0)
@@ -149,7 +152,7 @@ class Case(NamedTuple):
         if self.truth == 0:
             met = cover >= 0.95
         elif self.truth >= min(TOO_FAR):
-            met = flagged == 1 and max(self.values) <= self.truth
+            met = flagged == 1 and max(self.values) <= self.truth and before >= 3 * error
         else:
             met = abs(bias) <= max(0.1 * self.truth, 0.05) and cover >= 0.9 and before >= 3 * error
         return {
@@ -212,7 +215,7 @@ class Drift(NamedTuple):
 
     def summary(self) -> dict[str, object]:
         """Judged from step 10 on."""
-        truth, ours, before = (a[..., FIRST_JUDGED + 1 :] for a in (self.truth, self.ours, self.before))
+        truth, ours, before = (a[..., FIRST_JUDGED:] for a in (self.truth, self.ours, self.before))
         relative = np.abs(ours / truth - 1)
         bias = np.abs(ours.mean(axis=0) / truth - 1)
         error, old = np.abs(ours - truth).mean(), np.abs(before - truth).mean()
@@ -222,8 +225,9 @@ class Drift(NamedTuple):
             "largest |mean over seeds / truth - 1|": float(bias.max()),
             "median |estimate / truth - 1|": float(np.median(relative)),
             "share of steps within 20 %": float((relative <= 0.2).mean()),
+            "smallest such share of a seed": float((relative <= 0.2).mean(axis=1).min()),
             "smallest Spearman": min(ranks),
-            "coverage": float(self.covered[..., FIRST_JUDGED + 1 :].mean()),
+            "coverage": float(self.covered[..., FIRST_JUDGED:].mean()),
             "mean absolute error": float(error),
             "before, mean absolute error": float(old),
             "before, at the end": float(before[:, -1].mean()),
@@ -260,6 +264,53 @@ def _one_drift(
     return ours, covered, before
 
 
+class Far(NamedTuple):
+    """[seeds, steps] estimates and flags in a run whose policy is too far away for a number."""
+
+    family: str
+    truth: float
+    ours: np.ndarray
+    saturated: np.ndarray
+    highs: np.ndarray
+
+    def summary(self) -> dict[str, object]:
+        """Flags at the end; values and intervals from step 10 on."""
+        ours, highs = self.ours[:, FIRST_JUDGED:], self.highs[:, FIRST_JUDGED:]
+        flagged = float(self.saturated[:, -1].mean())
+        return {
+            "family": self.family,
+            "kl": self.truth,
+            "saturated at the end": flagged,
+            "share of steps saturated": float(self.saturated[:, FIRST_JUDGED:].mean()),
+            "mean": float(ours.mean()),
+            "largest": float(ours.max()),
+            "share of intervals that end below the truth": float((highs < self.truth).mean()),
+            "met": bool(flagged == 1 and ours.max() <= self.truth),
+        }
+
+
+def far(family: type[Gaussian] | type[Sparse], kl: float, seeds: int) -> Far:
+    """The human-KL term's own discriminator at one distance."""
+    runs = [_one_far(family(kl, seed), seed) for seed in range(seeds)]
+    ours, saturated, highs = (np.array(part) for part in zip(*runs, strict=True))
+    return Far(family.name, kl, ours, saturated, highs)
+
+
+def _one_far(law: Gaussian | Sparse, seed: int) -> tuple[list[float], list[bool], list[float]]:
+    rng = np.random.default_rng([seed, 6])
+    human = HumanBuffer(tuple(range(law.width)), law.draw(ROWS, False, rng), "benchmark")
+    learner = Discriminator(HumanKL(1.0), human, seed)
+    ours, saturated, highs = [], [], []
+    for _ in range(FAR_STEPS + 1):
+        batch = as_scored(law.draw(BATCH, True, rng))
+        info = learner.score(batch).info
+        learner.learn(batch)
+        ours.append(info["human_kl/kl"])
+        saturated.append(info["human_kl/saturated"] == 1)
+        highs.append(info["human_kl/kl_high"])
+    return ours, saturated, highs
+
+
 def row_text(row: dict[str, object]) -> str:
     """One line of a table."""
     cells = []
@@ -280,6 +331,15 @@ def print_table(rows: list[dict[str, object]]) -> None:
     for row in rows:
         print(row_text(row))
     print()
+
+
+def without_infinities(value: Any) -> Any:
+    """The same with null for what JSON cannot say: an interval that is open above."""
+    if isinstance(value, dict):
+        return {key: without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:
@@ -303,6 +363,8 @@ def main() -> None:
     for family in FAMILIES:
         drifts.append(drift(family, options.seeds).summary())
     print_table(drifts)
+    too_far = [far(family, kl, options.seeds).summary() for family in FAMILIES for kl in TOO_FAR]
+    print_table(too_far)
     others = []
     if options.others:
         for name in ("mahalanobis", "mlp", "rulsif", "ulsif"):
@@ -315,12 +377,14 @@ def main() -> None:
         "rows a side": ROWS,
         "samples": rows,
         "drift": drifts,
+        "too far": too_far,
         "others": others,
         "machine": f"{platform.machine()}, one CPU thread, no GPU",
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(without_infinities(result), indent=1, allow_nan=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

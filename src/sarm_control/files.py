@@ -77,7 +77,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with written(path, temporary):
             yield temporary
-            _fsync(temporary)
+            fsync(temporary)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -100,11 +100,11 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield temporary
             for child in temporary.rglob("*"):
                 if child.is_file():
-                    _fsync(child)
+                    fsync(child)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
-            _fsync(path.parent)
+            fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -209,7 +209,8 @@ def _temporary_beside(path: Path) -> Path:
     return temporary
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

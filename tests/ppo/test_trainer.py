@@ -142,7 +142,8 @@ def sarm_trainer(policy_folder: Path, model: RewardModel, *, lora: bool = True, 
     policy = Policy.load(config, seed=5)
     places = [f"prompts.jsonl:{i + 1}" for i in range(len(TEXTS))]
     prompts = encode_prompts(policy, [f"how do i open {text} ?" for text in TEXTS], places, 6)
-    human = HumanBuffer.from_scored(model.score(["what is the door ?"] * len(TEXTS), TEXTS))
+    asked = [text for text in ("what is the door ?", "why bread ?") for _ in TEXTS]
+    human = HumanBuffer.from_scored(model.score(asked, [*TEXTS, *TEXTS]))
     reward = SarmReward(model, CONTROLS, human=human, seed=5)
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
     return Trainer(policy, reward, prompts, settings)

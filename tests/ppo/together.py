@@ -64,7 +64,8 @@ def trainer_of(
     prompts = encode_prompts(
         policy, [f"how do i open {text} ?" for text in TEXTS], [str(i) for i in range(len(TEXTS))], 6
     )
-    human = HumanBuffer.from_scored(model.score(["what is the door ?"] * len(TEXTS), TEXTS))
+    asked = [text for text in ("what is the door ?", "why bread ?") for _ in TEXTS]
+    human = HumanBuffer.from_scored(model.score(asked, [*TEXTS, *TEXTS]))
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
     run = RunConfig(policy=config, data=DataConfig(prompts=folder), training=settings)
     attach_critic(policy, run, model, 32)

@@ -11,7 +11,7 @@ from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
 from sarm_control.conversation.rows import read_rows
 from sarm_control.engines.controlled_reward import ControlledReward
-from sarm_control.errors import ConfigError, ModelError
+from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
 from sarm_control.ppo.pay import TOTAL, Rewards
@@ -248,6 +248,11 @@ def test_controls_that_could_charge_nothing_or_by_company_are_refused(lab: Rewar
     batch = Controls(human_kl=HumanKL(beta=0.1, latents=(1,), mode="batch"))
     with pytest.raises(ConfigError, match="batch mode"):
         create_app(ControlledReward(lab, batch, human=human), Settings(learn=True))
+    with pytest.raises(DataError, match="has 2050 demonstrations, a step has 3000 answers"):
+        create_app(
+            ControlledReward(lab, Controls(human_kl=HumanKL(beta=0.1, latents=(1,))), human=human),
+            Settings(learn=True, learn_every=3000),
+        )
     with pytest.raises(ConfigError, match="nothing to learn"):
         create_app(ControlledReward(lab, learner=ControlState()), Settings(learn=True))
 

@@ -225,18 +225,29 @@ def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
 
 
 def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
-    """Latent numbers mean nothing under another head."""
-    heads = {str(one.path): one.scored.fingerprint for one in read if one.scored is not None}
+    """Latent numbers mean nothing under another head, or another model with an equal head."""
+    found = {
+        str(one.path): (one.scored.fingerprint, one.scored.model_fingerprint)
+        for one in read
+        if one.scored is not None
+    }
     if flags.model is not None and flags.loaded is None:
-        from sarm_control.sarm.description import read_head
+        from sarm_control.sarm.description import read_head, read_model_fingerprint
 
-        heads = {f"--model {flags.model}": read_head(flags.model).fingerprint, **heads}
-    (first, head), *others = heads.items()
-    for path, other in others:
+        named = (read_head(flags.model).fingerprint, read_model_fingerprint(flags.model))
+        found = {f"--model {flags.model}": named, **found}
+    (first, (head, model)), *others = found.items()
+    for path, (other, other_model) in others:
         if other != head:
             raise ModelError(
                 f"{path} was scored with the head {other}, {first} has the head {head}; "
                 "their latents have other meanings",
+                hint="make latents folders with the model of this command",
+            )
+        if None not in (model, other_model) and model != other_model:
+            raise ModelError(
+                f"{path} was scored with the model {other_model}, {first} is of {model}: "
+                "the heads are equal, trunk or autoencoder are not",
                 hint="make latents folders with the model of this command",
             )
 

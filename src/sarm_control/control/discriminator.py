@@ -3,6 +3,7 @@
 Shapes: `B` answers of a batch, `D` chosen latents, `M` answers in the replay window.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
-from sarm_control.control.density_ratio.mahalanobis import Mahalanobis, covariance
+from sarm_control.control.density_ratio.mahalanobis import Distance, Mahalanobis
 from sarm_control.control.density_ratio.separation import (
     area_under_curve,
     balanced_accuracy,
     calibration_slope,
     effective_sample_size,
     is_saturated,
+    lower_bound,
 )
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.trend import Means, present_value
@@ -94,7 +96,7 @@ class Discriminator:
         self._held_out = features[np.sort(order[:held_out])]
         self._fitted_on = features[np.sort(order[held_out:])]
         self._estimator = Mahalanobis() if config.estimator == "mahalanobis" else Logistic(l2=config.l2)
-        self._precision = np.linalg.inv(covariance(features))
+        self._distance = Distance.from_humans(features)
         self._window: list[_Batch] = []
         self._learnt: _Learnt | None = None
 
@@ -105,8 +107,6 @@ class Discriminator:
         raw = np.zeros(len(z)) if self._learnt is None else self._learnt.ratio.at(features)
         slope = 1.0 if self._learnt is None else self._learnt.slope
         log_ratio = np.clip(slope * raw, -self.config.clip, self.config.clip)
-        # the features' mean over the buffer is 0
-        shift = features.mean(axis=0)
         info = {
             "mean_log_ratio": float(log_ratio.mean()),
             "fitted": float(self._learnt is not None),
@@ -116,7 +116,7 @@ class Discriminator:
             "clipped_share": float((np.abs(slope * raw) > self.config.clip).mean()),
             "unseen_share": float((z[:, self.human.rates == 0] > 0).any(axis=1).mean()),
             "coverage": self._coverage(z),
-            "mahalanobis": float(0.5 * shift @ self._precision @ shift),
+            "mahalanobis": self._distance.of(features),
             **self._estimate(raw),
         }
         return Divergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
@@ -138,28 +138,29 @@ class Discriminator:
     def _estimate(self, raw: Array) -> dict[str, float]:
         """The KL divergence now, from this batch and the trend of those before, and how it is known."""
         if self._learnt is None:
-            return {
-                "kl": 0.0,
-                "kl_low": 0.0,
-                "kl_high": 0.0,
-                "accuracy": 0.5,
-                "auc": 0.5,
-                "saturated": 0.0,
-            } | {"effective_sample_size": float(len(self._held_out))}
+            return {**_NOTHING_KNOWN, "effective_sample_size": float(len(self._held_out))}
         told = [*(batch.told for batch in self._window if batch.told is not None), raw]
         held = self._learnt.ratio.at(self._held_out)
         now = present_value(Means.of(told), half_life=self.config.half_life)
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
         policy = np.concatenate(told)
         accuracy = balanced_accuracy(policy, held)
-        rows = sum(len(batch.z) for batch in self._window), len(self._fitted_on)
+        # rows that count less show less
+        rows = int(sum(count.sum() for count in self._counts(self._window))), len(self._fitted_on)
+        value, low, high = now.value, float(now.value - half), float(now.value + half)
+        # an interval that ends beyond what the rows can show says no more than a bound does
+        saturated = is_saturated(high, accuracy, self._learnt.accuracy, rows)
+        if saturated:
+            recent = np.concatenate(told[-math.ceil(self.config.half_life) :])
+            value = min(value, lower_bound(recent, held))
+            low, high = min(low, value), math.inf
         return {
-            "kl": now.value,
-            "kl_low": float(now.value - half),
-            "kl_high": float(now.value + half),
+            "kl": value,
+            "kl_low": low,
+            "kl_high": high,
             "accuracy": accuracy,
             "auc": area_under_curve(policy, held),
-            "saturated": float(is_saturated(now.value, accuracy, self._learnt.accuracy, rows)),
+            "saturated": float(saturated),
             "effective_sample_size": effective_sample_size(held),
         }
 
@@ -191,7 +192,7 @@ class Discriminator:
         return float((self.human.rates[fired] > 0).mean()) if fired.any() else 1.0
 
     def _latents_of(self, scored: Scored) -> NDArray[np.float32]:
-        self.human.check(scored.fingerprint)
+        self.human.check(scored.fingerprint, scored.model_fingerprint)
         z = scored.latents.columns(self.human.latents)
         check_finite(z, "the batch")
         return z

@@ -25,6 +25,17 @@ class ControlState:
         self.discriminator = discriminator
         self.rates = TargetRates(targets)
 
+    def check_size(self, answers: int) -> None:
+        """Refuses steps of more answers than the human buffer has demonstrations.
+
+        Answers of the reference policy, given once before the first step, may be more.
+
+        Raises:
+            DataError: naming both sizes.
+        """
+        if self.discriminator is not None:
+            self.discriminator.human.check_size(answers)
+
     def learn(self, scored: Scored) -> None:
         """Learns from a batch that was scored before.
 

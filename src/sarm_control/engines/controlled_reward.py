@@ -107,7 +107,12 @@ class ControlledReward:
         return rewards.scores if self.standardize else rewards.columns[TOTAL]
 
     def learn(self, scored: Scored) -> None:
-        """Lets the controls learn from answers that were paid before, gathered from all processes."""
+        """Lets the controls learn from answers that were paid before, gathered from all processes.
+
+        Raises:
+            DataError: they are more than the human buffer has demonstrations.
+        """
+        self.learner.check_size(len(scored))
         self.learner.learn(scored)
         self.learnt_batches += 1
 

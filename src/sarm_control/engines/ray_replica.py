@@ -143,6 +143,7 @@ class Replica:
         )
         self.reward = open_reward(model, settings.files, standardize=settings.standardize)
         check_served(self.reward, learns=settings.learn_window is not None)
+        self.reward.learner.check_size(settings.learn_window or 0)
         self.reader = TemplatedText(model.template)
         self.owner = owner
         self.version = -1

@@ -8,6 +8,7 @@ every statistic of a batch, is the same in each. TRL passes no flag that tells t
 evaluation, and saves nothing of a reward function: `callback` does both.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +109,8 @@ class TrlReward:
             self.reward.learn(scored)
         if log_metric is not None:
             for name, value in rewards.means().items():
-                log_metric(name, value)
+                if math.isfinite(value):  # an interval open above has no mean, and no number in JSON
+                    log_metric(name, value)
         if log_extra is not None and self.log_answers:
             for name, column in rewards.columns.items():
                 log_extra(name, column[own].tolist())

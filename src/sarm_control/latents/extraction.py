@@ -98,12 +98,16 @@ class Extractor:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.model = job.model.load()
-        planned = job.about["config"]["head"]
-        if self.model.fingerprint != planned:
-            raise ModelError(
-                f"{job.model.shown} has the head {self.model.fingerprint}, the extraction is of {planned}",
-                hint="the model changed meanwhile; start again",
-            )
+        planned = job.about["config"]
+        for what, has, of in (
+            ("head", self.model.fingerprint, planned["head"]),
+            ("model fingerprint", self.model.model_fingerprint, planned["model_fingerprint"]),
+        ):
+            if has != of:
+                raise ModelError(
+                    f"{job.model.shown} has the {what} {has}, the extraction is of {of}",
+                    hint="the model changed meanwhile; start again",
+                )
 
     def shard(self, number: int) -> Shard:
         """Reads, scores and encodes one shard.
@@ -148,6 +152,7 @@ def plan(
     config = {
         "model": model.shown,
         "head": described.head.fingerprint,
+        "model_fingerprint": described.model_fingerprint,
         "latents": described.latents,
         "k": described.k,
         "chosen": None if kept is None else list(kept),

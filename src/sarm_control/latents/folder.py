@@ -116,7 +116,7 @@ class LatentsFolder:
         found = LinearHead(weight)
         if found.fingerprint != self.manifest.fingerprint:
             raise self._damaged(HEAD, "it holds another head than the manifest says")
-        return Head(weight, found.fingerprint)
+        return Head(weight, found.fingerprint, self.manifest.model_fingerprint)
 
     def _decoded(self, name: str, decode: Callable[[bytes], T]) -> T:
         data = self._verified(name)
@@ -127,10 +127,7 @@ class LatentsFolder:
 
     def _verified(self, name: str) -> bytes:
         """A file's bytes, when they are those of the manifest."""
-        record = self.manifest.files.get(name)
-        if record is None:
-            raise DataError(f"{self.path / MANIFEST} is damaged: it does not name {name}")
-        return read_verified(self.path / name, record, mark_of(self.manifest.about))
+        return read_verified(self.path / name, self.manifest.files[name], mark_of(self.manifest.about))
 
     def _damaged(self, name: str, problem: object) -> DataError:
         return DataError(f"{self.path / name} is damaged: {problem}", hint="make the folder again")

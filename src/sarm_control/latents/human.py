@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.errors import ConfigError, DataError, ModelError
+from sarm_control.errors import ConfigError, DataError, ModelError, SarmError
 from sarm_control.files import atomic_file
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import FloatArray
@@ -22,6 +22,7 @@ from sarm_control.sarm.sparse import FloatArray
 SMALLEST_BUFFER = 8
 _FORMAT = "sarm-control human buffer 1"
 _RAREST_RATE = 0.01
+_AGAIN = "make the buffer again: sarm latents --as-human"
 
 
 class Standardisation(NamedTuple):
@@ -61,19 +62,25 @@ class HumanBuffer:
     Args:
         latents: D latent ids, the columns of `values`.
         values: [N, D] float32 z, 0 where a latent is not active.
-        fingerprint: of the head (and so the autoencoder) that scored the demonstrations.
+        fingerprint: of the head that scored the demonstrations.
+        model_fingerprint: of trunk and autoencoder; None where it is not known.
 
     Raises:
         ConfigError: no latents, or one twice.
-        DataError: fewer than 8 rows, a NaN or infinity, or no latent that varies.
+        DataError: fewer than 8 rows, not one column a latent, a NaN or infinity, or no latent that varies.
     """
 
     latents: tuple[int, ...]
     values: FloatArray
     fingerprint: str
+    model_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         check_distinct(self.latents, "the human buffer")
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.latents):
+            raise DataError(
+                f"the human buffer has {len(self.latents)} latents and values {list(self.values.shape)}"
+            )
         if len(self.values) < SMALLEST_BUFFER:
             raise DataError(
                 f"the human buffer has {len(self.values)} rows, at least {SMALLEST_BUFFER} are needed",
@@ -88,9 +95,14 @@ class HumanBuffer:
 
     @classmethod
     def from_scored(cls, scored: Scored, latents: Sequence[int] = ()) -> "HumanBuffer":
-        """The buffer of scored demonstrations; without `latents` those of `choose_latents`."""
+        """The buffer of scored demonstrations; without `latents` those of `choose_latents`.
+
+        Raises:
+            ConfigError: a latent that the model does not have.
+        """
         chosen = tuple(int(latent) for latent in latents) or choose_latents(scored)
-        return cls(chosen, scored.latents.columns(chosen), scored.fingerprint)
+        check_known(chosen, scored.latents.size)
+        return cls(chosen, scored.latents.columns(chosen), scored.fingerprint, scored.model_fingerprint)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -134,16 +146,26 @@ class HumanBuffer:
                 found.append(f"{of} {name} fire in the human buffer: {some}")
         return found
 
-    def check(self, fingerprint: str) -> None:
-        """Refuses use with another head.
+    def check(self, fingerprint: str, model_fingerprint: str | None = None) -> None:
+        """Refuses use with another head, or another trunk or autoencoder under an equal head.
+
+        Args:
+            fingerprint: of the head.
+            model_fingerprint: of the model; what is None, here or in the buffer, is not compared.
 
         Raises:
-            ModelError: naming both heads.
+            ModelError: naming both.
         """
         if fingerprint != self.fingerprint:
             raise ModelError(
                 f"the human buffer was made with head {self.fingerprint}, "
                 f"this reward model has {fingerprint}",
+                hint="score the demonstrations with this reward model",
+            )
+        if None not in (own := self.model_fingerprint, model_fingerprint) and own != model_fingerprint:
+            raise ModelError(
+                f"the human buffer was made with model {own}, this reward model is {model_fingerprint}: "
+                "the heads are equal, trunk or autoencoder are not",
                 hint="score the demonstrations with this reward model",
             )
 
@@ -167,9 +189,16 @@ class HumanBuffer:
         """
         if latents and tuple(latents) != self.latents:
             raise ConfigError(
-                f"the human buffer holds {len(self.latents)} latents, not the {len(latents)} asked for",
+                f"the human buffer holds {len(self.latents)} latents, not the {len(latents)} asked for: "
+                f"{self._other(latents)}",
                 hint="make the buffer again with these latents",
             )
+
+    def _other(self, latents: Sequence[int]) -> str:
+        lacking, more = sorted(set(latents) - set(self.latents)), sorted(set(self.latents) - set(latents))
+        if lacking:
+            return f"it has no latent {lacking[0]}"
+        return f"it has latent {more[0]} too" if more else "they are in another order"
 
     @cached_property
     def digest(self) -> bytes:
@@ -185,15 +214,18 @@ class HumanBuffer:
             "values": np.ascontiguousarray(self.values),
             "latents": np.array(self.latents, np.int64),
         }
+        metadata = {"format": _FORMAT, "fingerprint": self.fingerprint, "digest": self.digest.hex()}
+        if self.model_fingerprint is not None:
+            metadata["model_fingerprint"] = self.model_fingerprint
         with atomic_file(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": _FORMAT, "fingerprint": self.fingerprint})
+            save_file(tensors, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> "HumanBuffer":
         """Reads what `save` wrote.
 
         Raises:
-            DataError: the file cannot be read or is something else.
+            DataError: the file cannot be read, is something else, or was altered.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -202,10 +234,19 @@ class HumanBuffer:
                 metadata = stored.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     raise DataError(f"{path} is not a human buffer")
+                if "fingerprint" not in metadata:
+                    raise DataError(f"{path} does not say which head it is of", hint=_AGAIN)
                 latents = tuple(int(latent) for latent in stored.get_tensor("latents"))
-                return cls(latents, stored.get_tensor("values"), metadata["fingerprint"])
+                values = stored.get_tensor("values")
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} cannot be read as a human buffer: {error}") from error
+        try:
+            found = cls(latents, values, metadata["fingerprint"], metadata.get("model_fingerprint"))
+        except SarmError as error:
+            raise DataError(f"{path}: {error}", hint=_AGAIN) from error
+        if metadata.get("digest", found.digest.hex()) != found.digest.hex():
+            raise DataError(f"{path} was altered: its digest is not the one it was saved with", hint=_AGAIN)
+        return found
 
 
 def latent_features(z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -251,6 +292,17 @@ def check_distinct(latents: Sequence[int], what: str) -> None:
     repeated = sorted({latent for latent in latents if list(latents).count(latent) > 1})
     if repeated:
         raise ConfigError(f"{what} names latent {repeated[0]} twice")
+
+
+def check_known(latents: Sequence[int], size: int) -> None:
+    """Refuses latents outside 0..size-1.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for latent in latents:
+        if not 0 <= latent < size:
+            raise ConfigError(f"latent {latent} does not exist: there are {size} latents (0..{size - 1})")
 
 
 def check_finite(values: NDArray[np.floating[Any]], what: str) -> None:

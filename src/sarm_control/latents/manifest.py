@@ -58,6 +58,12 @@ class Manifest:
         return str(self.about["config"]["head"])
 
     @property
+    def model_fingerprint(self) -> str | None:
+        """Of trunk and autoencoder; None in folders that do not say."""
+        found = self.about["config"].get("model_fingerprint")
+        return None if found is None else str(found)
+
+    @property
     def chosen(self) -> tuple[int, ...] | None:
         """The latents that were kept; None when all were."""
         chosen = self.about["config"]["chosen"]
@@ -76,7 +82,7 @@ class Manifest:
     @property
     def shards(self) -> int:
         """How many shards the folder has."""
-        return (len(self.files) - 1) // 2
+        return len(self.files) // 2  # two tables each, beside the head
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -118,10 +124,29 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
         found = Manifest(content, files)
-        _ = (found.model, found.fingerprint, found.chosen, found.rows, found.answers)
+        _ = (found.model, found.fingerprint, found.model_fingerprint, found.chosen)
+        problem = _misfit(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged: {error!r}", hint=_AGAIN) from error
+    if problem is not None:
+        raise DataError(f"{path} is damaged: {problem}", hint=_AGAIN)
     return found
+
+
+def _misfit(found: Manifest) -> str | None:
+    """How the files named are not those of the rows and answers the manifest tells of."""
+    shards = range(max(found.shards, 1))
+    rows, answers = ([name(shard) for shard in shards] for name in (rows_file, answers_file))
+    lacking = sorted({HEAD, *rows, *answers} - set(found.files))
+    if lacking:
+        return f"it does not name {lacking[0]}"
+    held = [sum(found.files[name].rows or 0 for name in names) for names in (rows, answers)]
+    if held != [found.rows, found.answers]:
+        return (
+            f"the shards it names hold {held[0]} rows and {held[1]} answers, "
+            f"it tells of {found.rows} and {found.answers}"
+        )
+    return None
 
 
 def _unfinished(folder: Path) -> DataError:

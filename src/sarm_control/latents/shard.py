@@ -31,10 +31,11 @@ _FEW_VALUES = ["role", "file", "kind"]
 
 
 class Head(NamedTuple):
-    """The head a shard was scored with: weights [L] float32 and their fingerprint."""
+    """What a shard was scored with: head weights [L] float32, their fingerprint, and the model's if known."""
 
     weight: FloatArray
     fingerprint: str
+    model_fingerprint: str | None = None
 
 
 class ShardBytes(NamedTuple):
@@ -103,6 +104,7 @@ def decode_answers(data: bytes, head: Head, *, states: bool = False) -> Scored:
         lengths=_numpy(table["length"], np.int64),
         fingerprint=head.fingerprint,
         states=_states(table) if states and "state" in table.column_names else None,
+        model_fingerprint=head.model_fingerprint,
     )
 
 

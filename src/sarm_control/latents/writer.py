@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.errors import ConfigError, DataError, OutputError
-from sarm_control.files import check_writable, write_json
+from sarm_control.files import check_writable, fsync, write_json
 from sarm_control.latents.folder import is_latents, read_verified
 from sarm_control.latents.manifest import (
     HEAD,
@@ -119,6 +119,7 @@ class LatentsWriter:
         files = {HEAD: head, **dict(self._files())}
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
         shutil.rmtree(self._progress)
+        fsync(self.path)
 
     def discard_if_empty(self) -> bool:
         """Removes a folder in which no shard is done; whether it did."""

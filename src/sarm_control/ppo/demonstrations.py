@@ -64,7 +64,7 @@ def human_buffer(
             f"now it is {model.fingerprint}",
             hint="put the model back, or start another run with --out",
         )
-    buffer.check(model.fingerprint)
+    buffer.check(model.fingerprint, model.model_fingerprint)
     buffer.check_latents(term.latents)
     buffer.check_size(config.training.answers_per_step)
     if not own:

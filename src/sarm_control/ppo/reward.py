@@ -131,8 +131,13 @@ class SarmReward:
         return self._rule
 
     def learn(self, rewards: Rewards) -> None:
-        """Lets the human-KL discriminator and the target rates learn from a scored batch."""
+        """Lets the human-KL discriminator and the target rates learn from a scored batch.
+
+        Raises:
+            DataError: it has more answers than the human buffer has demonstrations.
+        """
         if rewards.scored is not None:
+            self.learner.check_size(len(rewards.scored))
             self.learner.learn(rewards.scored)
 
     def state_tensors(self) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Written by older checkpoints and never read: the trunk has no final norm and no output head.
-_UNUSED = ("model.norm.", "lm_head.", "model.rotary_emb.")
+UNUSED_TENSORS = ("model.norm.", "lm_head.", "model.rotary_emb.")
+"""How names of tensors begin that a checkpoint may hold and no SARM reads."""
 _DOWNLOADS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 
 
@@ -81,7 +82,9 @@ def check_tensors(
     """
     problems = [
         *_listed("missing", sorted(set(expected) - set(index))),
-        *_listed("extra", sorted(key for key in set(index) - set(expected) if not key.startswith(_UNUSED))),
+        *_listed(
+            "extra", sorted(key for key in set(index) - set(expected) if not key.startswith(UNUSED_TENSORS))
+        ),
         *(
             f"{key} is {list(index[key].shape)}, expected {list(shape)}"
             for key, shape in sorted(expected.items())

@@ -1,13 +1,15 @@
 """What a SARM is, read from its files without loading its trunk."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sarm_control.errors import ModelError
-from sarm_control.sarm.checkpoint import find_folder, load_tensors, read_index
+from sarm_control.sarm.checkpoint import TensorEntry, find_folder, load_tensors, read_index
 from sarm_control.sarm.config import read_config
 from sarm_control.sarm.head import LinearHead
+from sarm_control.sarm.model_fingerprint import model_fingerprint
 
 HEAD_NAME = "score.weight"
 
@@ -21,12 +23,14 @@ class Description:
         latents: L.
         k: latents kept for each answer; None with TopK off.
         template: 16 hex digits of the SHA-256 of the chat template's text.
+        model_fingerprint: see the function of that name.
     """
 
     head: LinearHead
     latents: int
     k: int | None
     template: str
+    model_fingerprint: str
 
 
 def read_head(id_or_folder: str | Path) -> LinearHead:
@@ -38,7 +42,20 @@ def read_head(id_or_folder: str | Path) -> LinearHead:
     Raises:
         ModelError: no such model, or it has no head.
     """
-    return _head(find_folder(id_or_folder), str(id_or_folder))
+    return _head(read_index(find_folder(id_or_folder), str(id_or_folder)), str(id_or_folder))
+
+
+def read_model_fingerprint(id_or_folder: str | Path) -> str:
+    """The fingerprint of trunk and autoencoder alone, of at most 64 KiB of each tensor.
+
+    Args:
+        id_or_folder: see `RewardModel.from_pretrained`.
+
+    Raises:
+        ModelError: no such model, or it is no SARM.
+    """
+    name, folder = str(id_or_folder), find_folder(id_or_folder)
+    return model_fingerprint(read_index(folder, name), read_config(folder, name))
 
 
 def describe(id_or_folder: str | Path) -> Description:
@@ -54,18 +71,18 @@ def describe(id_or_folder: str | Path) -> Description:
 
     name, folder = str(id_or_folder), find_folder(id_or_folder)
     config = read_config(folder, name)
-    head = _head(folder, name)
+    index = read_index(folder, name)
     template = str(load_tokenizer(str(folder), local_files_only=True).chat_template)
     return Description(
-        head=head,
+        head=_head(index, name),
         latents=config.latents,
         k=config.k if config.use_topk else None,
         template=hashlib.sha256(template.encode()).hexdigest()[:16],
+        model_fingerprint=model_fingerprint(index, config),
     )
 
 
-def _head(folder: Path, name: str) -> LinearHead:
-    index = read_index(folder, name)
+def _head(index: Mapping[str, TensorEntry], name: str) -> LinearHead:
     if HEAD_NAME not in index:
         raise ModelError(f"{name} is not a SARM: it has no {HEAD_NAME}")
     return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())

@@ -23,6 +23,7 @@ from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensor
 from sarm_control.sarm.config import SarmConfig, read_config
 from sarm_control.sarm.devices import usable_device
 from sarm_control.sarm.head import HeadEdit, LinearHead
+from sarm_control.sarm.model_fingerprint import model_fingerprint
 from sarm_control.sarm.saving import save_sarm
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import FloatArray, SparseLatents
@@ -48,6 +49,7 @@ class RewardModel:
         autoencoder: in float32, on the trunk's last device.
         head: the head weights.
         template: the tokenizer's chat template.
+        model_fingerprint: identifies the stored trunk and autoencoder; None for what was built in memory.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class RewardModel:
         autoencoder: Autoencoder,
         head: LinearHead,
         template: ChatTemplate,
+        model_fingerprint: str | None = None,
     ) -> None:
         self.config = config
         self.trunk = trunk
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.head = head
         self.template = template
+        self.model_fingerprint = model_fingerprint
 
     @classmethod
     def from_pretrained(
@@ -112,7 +116,8 @@ class RewardModel:
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True), max_length=max_length or _context(cut)
         )
-        return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template)
+        own = model_fingerprint(index, config)
+        return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template, own)
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +136,8 @@ class RewardModel:
                 f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given"
             )
         head = LinearHead(np.asarray(weight, dtype=np.float32))
-        return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template)
+        own = self.model_fingerprint
+        return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template, own)
 
     @contextlib.contextmanager
     def edited(self, edits: Iterable[HeadEdit]) -> Iterator["RewardModel"]:
@@ -215,7 +221,8 @@ class RewardModel:
         """As `score`, for N conversations that `template` made token ids of."""
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
-        return Scored.of(latents, self.head, encoded, states.numpy() if keep_states else None)
+        kept = states.numpy() if keep_states else None
+        return Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
 
     @torch.inference_mode()
     def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:

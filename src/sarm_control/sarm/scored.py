@@ -34,6 +34,7 @@ class Scored:
         lengths: [N] int64, tokens of the answer without the end-of-turn.
         fingerprint: identifies the head; latent numbers mean nothing without it.
         states: [N, D] float32 trunk states at the end of turn, when they were asked for.
+        model_fingerprint: identifies trunk and autoencoder; None where they were built in memory.
     """
 
     rewards: FloatArray
@@ -44,6 +45,7 @@ class Scored:
     lengths: NDArray[np.int64]
     fingerprint: str
     states: FloatArray | None = None
+    model_fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -69,6 +71,7 @@ class Scored:
             lengths=self.lengths[rows],
             fingerprint=self.fingerprint,
             states=None if self.states is None else self.states[rows],
+            model_fingerprint=self.model_fingerprint,
         )
 
     @classmethod
@@ -78,6 +81,7 @@ class Scored:
         head: LinearHead,
         encoded: Sequence[Encoded],
         states: FloatArray | None = None,
+        model_fingerprint: str | None = None,
     ) -> "Scored":
         """Rewards of N conversations from their latents; see the class for what is kept of the text."""
         return cls(
@@ -89,12 +93,14 @@ class Scored:
             lengths=np.array([row.answer_length for row in encoded], dtype=np.int64),
             fingerprint=head.fingerprint,
             states=states,
+            model_fingerprint=model_fingerprint,
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Scored"]) -> "Scored":
         """Answers scored by one head, one part after another; states only if every part has them."""
         states = [part.states for part in parts if part.states is not None]
+        models = {part.model_fingerprint for part in parts}
         return cls(
             rewards=np.concatenate([part.rewards for part in parts]),
             latents=SparseLatents.concatenate([part.latents for part in parts]),
@@ -104,4 +110,5 @@ class Scored:
             lengths=np.concatenate([part.lengths for part in parts]),
             fingerprint=parts[0].fingerprint,
             states=np.concatenate(states) if len(states) == len(parts) else None,
+            model_fingerprint=models.pop() if len(models) == 1 else None,
         )

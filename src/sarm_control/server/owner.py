@@ -61,6 +61,7 @@ class Owner:
     Raises:
         ConfigError: controls that would charge nothing for ever, or by whom an answer comes with; a state
             file that is not there, where nothing may be learnt.
+        DataError: lessons of more answers than the human buffer has demonstrations.
         TrainingError: a state file that cannot be read, or of other controls.
     """
 
@@ -86,6 +87,8 @@ class Owner:
         self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
         self._answers = 0
         check_served(reward, learns=learns)
+        if self.learns:
+            reward.learner.check_size(every)
 
     @property
     def version(self) -> int:

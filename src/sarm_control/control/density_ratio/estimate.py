@@ -23,7 +23,7 @@ from sarm_control.control.density_ratio.separation import (
     lower_bound,
 )
 from sarm_control.errors import ConfigError, DataError, ModelError
-from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite
+from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite, check_known
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import SparseLatents
 
@@ -104,9 +104,9 @@ def estimate_kl(
         seed: of the groups.
 
     Raises:
-        DataError: fewer than 8 rows a side, different widths, NaN, or no latent that varies.
+        DataError: fewer than 8 distinct rows a side, different widths, NaN, or no latent that varies.
         ModelError: scores of two heads, or latents of two autoencoders.
-        ConfigError: an unknown estimator or a level outside (0, 1).
+        ConfigError: an unknown estimator, a level outside (0, 1), or a latent that does not exist.
         MissingExtraError: the estimator needs a package that is not installed.
     """
     if not 0 < level < 1:
@@ -173,6 +173,14 @@ def _matched(
             f"the policy was scored with head {policy.fingerprint}, the humans with {human.fingerprint}",
             hint="score both with the same reward model",
         )
+    if isinstance(policy, Scored) and isinstance(human, Scored):
+        models = {one.model_fingerprint for one in (policy, human)}
+        if None not in models and len(models) > 1:
+            raise ModelError(
+                f"the policy was scored with model {policy.model_fingerprint}, the humans with "
+                f"{human.model_fingerprint}: the heads are equal, trunk or autoencoder are not",
+                hint="score both with the same reward model",
+            )
     sides = [side.latents if isinstance(side, Scored) else side for side in (policy, human)]
     if all(isinstance(side, SparseLatents) for side in sides):
         chosen, values = _sparse([side for side in sides if isinstance(side, SparseLatents)], latents)
@@ -195,6 +203,7 @@ def _dense(
             f"the samples have shapes {shapes[0]} and {shapes[1]}, both must be [rows, latents] of one width"
         )
     chosen = tuple(latents) or tuple(range(shapes[0][1]))
+    check_known(chosen, shapes[0][1])
     return chosen, [side[:, list(chosen)].astype(np.float32) for side in sides]
 
 
@@ -204,6 +213,7 @@ def _sparse(
     if sides[0].size != sides[1].size:
         raise ModelError(f"the samples come from autoencoders of {sides[0].size} and {sides[1].size} latents")
     chosen = tuple(latents) or _informative(sides)
+    check_known(chosen, sides[0].size)
     return chosen, [side.columns(chosen) for side in sides]
 
 

@@ -17,7 +17,11 @@ class Ratio(Protocol):
 
 
 class Estimator(Protocol):
-    """Anything that fits a log density ratio on two samples of standardised features."""
+    """Anything that fits a log density ratio on two samples of standardised features.
+
+    The human-KL term of a run needs rows that count less as they age, so it takes `logistic` and
+    `mahalanobis` only, whose `fit` has `counts` as well.
+    """
 
     def fit(self, policy: Array, human: Array, /, *, start: Any = None) -> Ratio:
         """The ratio of policy [P, F] to human [H, F]; `start` is an earlier ratio of similar samples."""

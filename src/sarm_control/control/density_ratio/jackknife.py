@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sarm_control.control.density_ratio.estimators import Estimator, Ratio
 from sarm_control.control.density_ratio.logistic import Array
 from sarm_control.control.density_ratio.separation import balanced_accuracy
+from sarm_control.errors import DataError
 
 Groups = NDArray[np.int64]
 
@@ -22,7 +23,7 @@ class CrossFit(NamedTuple):
     Args:
         policy: [P] nats.
         human: [H] nats.
-        mean: of `policy`, groups counting alike.
+        mean: of `policy`.
         fitted_accuracy: balanced accuracy of the ratios on the rows they were fitted on.
         error: jackknife standard error of the mean; on the safe side (Efron and Stein, 1981).
         freedom: degrees of freedom of the error.
@@ -49,20 +50,38 @@ class Sample(NamedTuple):
     features: Array
     latents: NDArray[np.float32]
 
-    def groups(self, count: int, seed: int) -> Groups:
-        """[N] a group for each row, equally many rows each, whatever the order of the rows."""
+    def groups(self, count: int, seed: int, what: str) -> Groups:
+        """[N] a group for each row, equally many distinct rows each, whatever the order of the rows.
+
+        Copies of a row share a group, or a fit would be judged by rows it has seen. A latent that fires
+        is a real number, so rows that are equal are copies; rows of nothing but zeros and ones may be
+        equal by chance and are dealt one by one.
+
+        Raises:
+            DataError: fewer distinct rows than groups; the message begins with `what`.
+        """
         salt = seed.to_bytes(8, "big", signed=True)
         rows = np.ascontiguousarray(self.latents)
-        keys = [hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows]
+        keys = np.array([hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows])
+        copied = ((rows != 0) & (rows != 1)).any(axis=1)
         place = np.empty(len(rows), np.int64)
-        place[np.argsort(np.array(keys), kind="stable")] = np.arange(len(rows))
+        distinct, place[copied] = np.unique(keys[copied], return_inverse=True)
+        alone = np.flatnonzero(~copied)
+        place[alone[np.argsort(keys[alone], kind="stable")]] = len(distinct) + np.arange(len(alone))
+        found = len(distinct) + len(alone)
+        if found < count:
+            raise DataError(
+                f"{what} has {found} distinct rows among {len(rows)}, at least {count} are needed",
+                hint="copies of an answer say nothing new: give more different answers",
+            )
         return place % count
 
 
 def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> CrossFit:
     """Fits on all groups but one, tells the one left out, and again with each further group deleted.
 
-    Rows are dealt to groups by a hash of their content, so their order changes nothing.
+    Rows are dealt to groups by a hash of their content, so their order changes nothing and copies stay
+    together.
 
     Args:
         policy: P rows.
@@ -70,15 +89,17 @@ def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: in
         estimator: fitted `groups * (groups + 1) / 2` times.
         groups: G, at least 3.
         seed: of the groups.
+
+    Raises:
+        DataError: fewer distinct rows a side than groups.
     """
-    sides = _Sides(policy.features, human.features, policy.groups(groups, seed), human.groups(groups, seed))
+    sides = _Sides.of(policy, human, groups, seed)
     left_out = sides.left_out(estimator, groups)
     known = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
     told, told_human = sides.told(left_out)
     without = _means_without(sides, estimator, left_out)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
-    mean = np.mean([told[sides.of_policy == g].mean() for g in range(groups)])
-    return CrossFit(told, told_human, float(mean), float(np.mean(known)), float(error), groups - 1)
+    return CrossFit(told, told_human, float(told.mean()), float(np.mean(known)), float(error), groups - 1)
 
 
 def held_out(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> HeldOut:
@@ -90,8 +111,11 @@ def held_out(policy: Sample, human: Sample, estimator: Estimator, *, groups: int
         estimator: fitted on all groups but one, in turn.
         groups: G, at least 2.
         seed: of the groups.
+
+    Raises:
+        DataError: fewer distinct rows a side than groups.
     """
-    sides = _Sides(policy.features, human.features, policy.groups(groups, seed), human.groups(groups, seed))
+    sides = _Sides.of(policy, human, groups, seed)
     return sides.told(sides.left_out(estimator, groups))
 
 
@@ -100,6 +124,14 @@ class _Sides(NamedTuple):
     human: Array
     of_policy: Groups
     of_human: Groups
+
+    @classmethod
+    def of(cls, policy: Sample, human: Sample, count: int, seed: int) -> "_Sides":
+        of_policy, of_human = (
+            sample.groups(count, seed, what)
+            for sample, what in ((policy, "the policy"), (human, "the human buffer"))
+        )
+        return cls(policy.features, human.features, of_policy, of_human)
 
     def fit(self, estimator: Estimator, without: list[int], start: Ratio | None) -> Ratio:
         policy = self.policy[~np.isin(self.of_policy, without)]
@@ -126,10 +158,11 @@ class _Sides(NamedTuple):
 def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -> Array:
     """[G] the cross-fitted mean of the policy when group g is deleted from everything."""
     count = len(left_out)
-    means = np.full((count, count), np.nan)
+    sums = np.zeros((count, count))
     for g in range(count):
         for h in range(g):
             ratio = sides.fit(estimator, [g, h], left_out[g])
-            means[g, h] = ratio.at(sides.policy[sides.of_policy == h]).mean()
-            means[h, g] = ratio.at(sides.policy[sides.of_policy == g]).mean()
-    return np.asarray(np.nanmean(means, axis=1))
+            sums[g, h] = ratio.at(sides.policy[sides.of_policy == h]).sum()
+            sums[h, g] = ratio.at(sides.policy[sides.of_policy == g]).sum()
+    rows = np.bincount(sides.of_policy, minlength=count)
+    return np.asarray(sums.sum(axis=1) / (rows.sum() - rows))

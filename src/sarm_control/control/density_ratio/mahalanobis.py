@@ -1,6 +1,7 @@
 """The closed form beside the classifiers: Mahalanobis distance between means (InfoRM's IBL)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,43 @@ class Mahalanobis:
         of_human = human.mean(axis=0)
         weight = np.linalg.solve(covariance(human), of_policy - of_human) * _unbiased(human)
         return LogRatio(weight, float(-0.5 * (of_policy + of_human) @ weight))
+
+
+class Distance(NamedTuple):
+    """Half the squared Mahalanobis distance of a batch's mean from the humans', without its bias.
+
+    Args:
+        mean: [F] of the human rows.
+        precision: [F, F] inverse covariance of the human rows, without bias.
+        chance: half the expected squared distance of one human row from the mean.
+        humans: H, how many rows there were.
+    """
+
+    mean: Array
+    precision: Array
+    chance: float
+    humans: int
+
+    @classmethod
+    def from_humans(cls, rows: Array) -> "Distance":
+        """From human rows [H, F]."""
+        inverse = np.asarray(np.linalg.inv(covariance(rows)), dtype=np.float64)
+        apart = rows - rows.mean(axis=0)
+        chance = 0.5 * float(((apart @ inverse) * apart).sum()) / (len(rows) - 1)
+        return cls(rows.mean(axis=0), inverse * _unbiased(rows), chance, len(rows))
+
+    def of(self, rows: Array) -> float:
+        """In nats, of rows [N, F]; 0 on average, and about as often below, for rows like the humans'.
+
+        The mean of N rows lies `F / (2 N)` nats from its true place by chance alone, and that of the
+        humans `F / (2 H)`; both are taken off.
+        """
+        count, middle = len(rows), rows.mean(axis=0)
+        shift, apart = middle - self.mean, rows - middle
+        scatter = float(((apart @ self.precision) * apart).sum())
+        chance = 0.5 * scatter / (count - 1) if count > 1 else self.chance
+        found = 0.5 * float(shift @ self.precision @ shift)
+        return found - chance / count - self.chance / self.humans
 
 
 def covariance(rows: Array) -> Array:

@@ -5,9 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from sarm_control.control.density_ratio.logistic import Array
+from sarm_control.errors import DataError
+from sarm_control.latents.human import check_finite
 from sarm_control.seeds import numpy_generator
 
 _MOST_ROWS = 1000
+_LEAST_ROWS = 2
 _PERMUTATIONS = 999
 
 
@@ -32,7 +35,19 @@ def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
         policy: [P, F] features; at most 1,000 rows, drawn from `seed`, are used.
         human: [H, F] likewise.
         seed: of the rows and the permutations.
+
+    Raises:
+        DataError: fewer than 2 rows a side, other widths, or a NaN or infinity.
     """
+    shapes = policy.shape, human.shape
+    if any(len(shape) != 2 for shape in shapes) or shapes[0][1:] != shapes[1][1:]:
+        raise DataError(
+            f"the samples have shapes {shapes[0]} and {shapes[1]}, both must be [rows, features] of one width"
+        )
+    for rows, what in ((policy, "the policy"), (human, "the human sample")):
+        if len(rows) < _LEAST_ROWS:
+            raise DataError(f"{what} has {len(rows)} rows, at least {_LEAST_ROWS} are needed")
+        check_finite(rows, what)
     rng = numpy_generator(seed, "mmd")
     first, second = (_some(rows, rng) for rows in (policy, human))
     rows = np.concatenate([first, second])

@@ -14,6 +14,7 @@ MOST_NATS = 7.0
 """Above about 8 nats one classifier saturates, however many rows it has (SCIENCE.md)."""
 
 _SLOPE_L2 = 1e-3
+_BOUND_LEVEL = 0.995
 _BOUND_ERRORS = 2.576
 
 
@@ -38,7 +39,7 @@ def is_saturated(value: float, accuracy: float, fitted_accuracy: float, rows: tu
     """Whether samples are too far apart for their sizes, so that a KL estimate is a lower bound.
 
     Args:
-        value: the estimate, nats.
+        value: the estimate, nats, or an end of its interval.
         accuracy: balanced, on rows no fit has seen.
         fitted_accuracy: balanced, on the rows of the fits.
         rows: of the policy and of the humans.
@@ -86,21 +87,33 @@ def calibration_slope(policy: Array, human: Array, counts: Array | None = None) 
 def lower_bound(policy: Array, human: Array) -> float:
     """What a KL divergence is at least, in nats, told from held-out log ratios of samples far apart.
 
-    Two bounds, of which the larger is given. The mean over the policy of log ratios that are cut at the
-    logarithm of the rows: no sample shows larger ones. And the 99.5 % lower confidence limit of the
-    divergence between the log ratios themselves, which is at most that of what they are computed from:
-    a logistic regression with two parameters on them says how they stretch, few as the rows are in
-    which the samples overlap, and how well that is known.
+    The largest of 0 and two bounds, each at its 99.5 % lower confidence limit. The mean over the policy
+    of log ratios that are cut at the logarithm of the rows (no sample shows larger ones), less the
+    logarithm of what such ratios come to on average over the humans, which for true ones is not above 0
+    (Donsker and Varadhan, 1975). And the divergence between the log ratios themselves, which is at most
+    that of what they are computed from: a logistic regression with two parameters on them says how they
+    stretch, few as the rows are in which the samples overlap, and how well that is known.
 
     Args:
-        policy: [P] held-out log ratios of policy rows.
+        policy: [P] held-out log ratios of policy rows; fewer than 2 show nothing.
         human: [H] of human rows.
     """
-    cut = float(np.minimum(policy, math.log(min(len(policy), len(human)))).mean())
+    if len(policy) < 2:
+        return 0.0
+    shown = _mean_of_cut(policy, human)
     spread = float(np.concatenate([policy, human]).std())
     if spread == 0.0:
-        return cut
+        return max(shown, 0.0)
     rows, human_rows = policy[:, None] / spread, human[:, None] / spread
     fitted = fit_log_ratio(rows, human_rows, l2=_SLOPE_L2, jeffreys=True)
     variance = mean_variance(fitted, rows, human_rows, l2=_SLOPE_L2, sandwich=False)
-    return max(cut, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)))
+    return max(shown, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)), 0.0)
+
+
+def _mean_of_cut(policy: Array, human: Array) -> float:
+    from scipy.stats import t
+
+    most = math.log(min(len(policy), len(human)))
+    cut, excess = np.minimum(policy, most), math.log(np.exp(np.minimum(human, most)).mean())
+    errors = float(t.ppf(_BOUND_LEVEL, len(cut) - 1))
+    return float(cut.mean() - errors * cut.std(ddof=1) / math.sqrt(len(cut)) - max(excess, 0.0))
