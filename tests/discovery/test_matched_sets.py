@@ -74,5 +74,7 @@ def test_a_set_of_the_best_is_above_all_random_ones_and_one_seed_gives_one_resul
 def test_bad_input_is_named():
     with pytest.raises(DataError, match="2 other latents fire, 3 are to be matched"):
         matched_random_sets([0, 1, 2], np.ones(5), np.ones(5))
+    with pytest.raises(DataError, match="0 other latents fire, 0 are to be matched"):
+        matched_random_sets([], [0.0] * 5, [1.0] * 5)
     with pytest.raises(DataError, match="a chosen latent never fires"):
         matched_random_sets([0], np.array([0.0, 1.0]), np.ones(2))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
@@ -152,6 +152,8 @@ def test_property_a_constant_for_a_prompt_changes_no_critic_free_advantage(
     group: int, prompts: int, constant: float, seed: int
 ) -> None:
     totals = torch.randn(prompts * group, generator=torch.Generator().manual_seed(seed))
+    # answers that are nearly equal leave nothing but float32 rounding to standardise
+    assume(float(totals.view(-1, group).std(dim=1).min()) > 0.05)
     shifted = totals.clone()
     shifted[:group] += constant
     for compare in (leave_one_out, group_standardised):

@@ -222,9 +222,10 @@ def _of_them(summary: Mapping[str, Any]) -> str:
 
 def _write_summary(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
     from sarm_control.files import write_json
+    from sarm_control.ppo.run_rows import stable
 
     if json_file is not None:
-        write_json(json_file, {"run": folder.name, **summary})
+        write_json(json_file, stable({"run": folder.name, **summary}))
 
 
 def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:

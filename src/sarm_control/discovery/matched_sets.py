@@ -80,7 +80,7 @@ def matched_random_sets(
     if not np.isin(wanted, active).all():
         raise DataError("a chosen latent never fires: nothing can be matched to it")
     others = np.setdiff1d(active, wanted)
-    if len(others) < len(wanted):
+    if len(others) < max(1, len(wanted)):
         raise DataError(f"{len(others)} other latents fire, {len(wanted)} are to be matched")
     cells = {name: _deciles(values, active) for name, values in (("rate", rates), ("size", sizes))}
     generator = numpy_generator(seed, "matched sets")

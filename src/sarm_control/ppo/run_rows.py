@@ -28,8 +28,8 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def format_row(row: Mapping[str, Any]) -> str:
-    """One JSON line; floats with nine significant digits, NaN and infinities as null."""
-    return json.dumps({key: _stable(value) for key, value in row.items()}, ensure_ascii=False)
+    """One JSON line of `stable` values."""
+    return json.dumps({key: stable(value) for key, value in row.items()}, ensure_ascii=False)
 
 
 def cut_back(path: Path, step: int) -> int:
@@ -72,11 +72,12 @@ def _row_step(line: bytes) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _stable(value: Any) -> Any:
+def stable(value: Any) -> Any:
+    """A value as the rows of a run hold it: nine significant digits, NaN and infinities as None."""
     if isinstance(value, Mapping):
-        return {str(key): _stable(item) for key, item in value.items()}
+        return {str(key): stable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_stable(item) for item in value]
+        return [stable(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float):
