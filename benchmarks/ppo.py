@@ -26,6 +26,7 @@ from sarm_control.control import Controls
 from sarm_control.ppo.config import TrainingConfig
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.trainer import Trainer
+from sarm_control.sarm.precision import has_bfloat16
 
 HERE = Path(__file__).resolve().parent
 TRL = "trl==1.12.0"
@@ -122,8 +123,14 @@ def summary(found: dict[str, list[dict]], options: argparse.Namespace) -> dict[s
         for over, under in against
     }
     sizes = {name: getattr(options, name) for name in ("shape", "answers", "prompt_tokens", "new_tokens")}
-    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    return {**sizes, "rounds": options.rounds, "sides": sides, "compared": compared, "machine": machine}
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16 units": has_bfloat16(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+    }
+    kept = {"rounds": options.rounds, "steps": options.steps, "found": found}
+    return {**sizes, **kept, "sides": sides, "compared": compared, "machine": machine}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Binds a port and serves until told to stop."""
 
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -78,6 +79,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # The packages and the model stay for good: going through them again and again to look for
+            # garbage would make every answer of that moment wait.
+            gc.collect()
+            gc.freeze()
             self._ready()
 
 
