@@ -1,8 +1,5 @@
 """Files: inputs told apart in a manifest (oracle, property); what cannot be written is named (bad input)."""
 
-import contextlib
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from sarm_control.files import (
     write_json,
     write_text,
 )
+from tests.full_disk import no_file_above
 
 
 def _file(path: Path, text: str) -> Path:
@@ -39,17 +37,6 @@ def test_oracle_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert manifest("test", inputs=files, config={})["inputs"] == {
         name: sha256_file(path) for name, path in named_inputs(files).items()
     }
-
-
-@contextlib.contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Stands for a full disk: both fail in the middle of a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_that_may_not_grow_is_named_and_the_old_one_stays(tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """`sarm train --resume` of a run that is damaged or done: bad input, golden (messages); nothing is lost."""
 
-import contextlib
 import json
-import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import yaml
 
 from sarm_control.cli import main
 from sarm_control.ppo.checkpoint import list_checkpoints
+from tests.full_disk import no_file_above
 
 STEPS = 2
 
@@ -157,17 +155,6 @@ def test_a_failed_overwrite_leaves_the_old_run(
     assert "nothing" in capsys.readouterr().err
     assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert [path.name for path in run.parent.iterdir()] == ["run"]
-
-
-@contextlib.contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Stands for a full disk: both fail in the middle of a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_checkpoint_that_cannot_be_written_is_named(

@@ -30,7 +30,6 @@ def rounded_factors(enabled: bool = True) -> Iterator[None]:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 run on units made for them.
 
-    True for GPUs. Processors without such units go through float32 and back at every product: on one with
-    AVX2 alone, SmolLM2's layers took 8 to 12 times as long in bfloat16 as in float32.
+    True for GPUs. Processors without such units go through float32 and back at every product.
     """
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
