@@ -3,19 +3,23 @@
 Each run is a fresh process on the rows of lab:preferences, repeated to 1, 4 and 16 times as many, with a
 SARM of the released size where it matters (65,536 latents, k = 192; random weights on the lab's trunk).
 Peak resident memory comes from the operating system. Beside it the same rows scored in one piece, which
-is what streaming is for. The claims under test: from 1x to 16x the peak of `sarm latents` grows by less
-than a tenth of what one piece grows by, and an answer takes at most 1,300 bytes.
+is what streaming is for. Peaks of equal runs differ, so each is made `--repeats` times and the medians are
+compared. The claims under test: from 1x to 16x the peak of `sarm latents` grows by less than a tenth of
+what one piece grows by, and an answer takes at most 1,300 bytes. Where Linux tells it, what the longest
+run holds is read as well, each time another sixteenth of its shards is done.
 
-    python benchmarks/latents.py [--rows 500] [--json benchmarks/results/latents.json]
+    python benchmarks/latents.py [--rows 500] [--repeats 3] [--json benchmarks/results/latents.json]
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -60,12 +64,31 @@ def make_rows(path: Path, count: int) -> Path:
 
 def peak_bytes(command: list[str]) -> int:
     """Peak resident bytes of a command in a process of its own."""
-    process = subprocess.Popen(command)
+    return waited(subprocess.Popen(command))
+
+
+def waited(process: "subprocess.Popen[bytes]") -> int:
+    """Peak resident bytes of a process, once it has ended."""
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{process.args} ended with {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024
     return int(usage.ru_maxrss) * unit
+
+
+def held_bytes(command: list[str], out: Path, shards: int) -> list[int]:
+    """Resident bytes of a run each time another sixteenth of its shards is in its folder."""
+    process, held, wanted = subprocess.Popen(command), [], shards / 16
+    status = Path(f"/proc/{process.pid}/status")
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        done = len(list(out.glob("answers-*")))
+        if done >= wanted * (len(held) + 1):
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            if "VmRSS" in lines:
+                held.append(1024 * int(lines["VmRSS"].split()[0]))
+        time.sleep(0.02)
+    waited(process)
+    return held
 
 
 def bytes_per_answer(folder: Path) -> float:
@@ -75,25 +98,35 @@ def bytes_per_answer(folder: Path) -> float:
     return sum(tables) / said["answers"]
 
 
-def run(rows: int, shard: int, folder: Path) -> dict[str, object]:
+def run(rows: int, shard: int, repeats: int, folder: Path) -> dict[str, object]:
     """All processes, and the table of them."""
     model = str(make_model(folder / "model"))
-    found: dict[str, dict[str, int]] = {"sarm latents": {}, "in one piece": {}}
+    found: dict[str, dict[str, list[int]]] = {"sarm latents": {}, "in one piece": {}}
     for times in TIMES:
         data = str(make_rows(folder / f"{times}.jsonl", rows * times))
         sarm = [sys.executable, "-m", "sarm_control", "--quiet", "latents", data, "--model", model]
-        out = [*sarm, "-o", str(folder / f"{times}"), "--shard-size", str(shard)]
-        found["sarm latents"][f"{times}x"] = peak_bytes(out)
-        found["in one piece"][f"{times}x"] = peak_bytes([sys.executable, "-c", IN_ONE_PIECE, data, model])
-    growth = {way: sizes["16x"] - sizes["1x"] for way, sizes in found.items()}
+        out = [*sarm, "-o", str(folder / f"{times}"), "--shard-size", str(shard), "--overwrite"]
+        whole = [sys.executable, "-c", IN_ONE_PIECE, data, model]
+        found["sarm latents"][f"{times}x"] = [peak_bytes(out) for _ in range(repeats)]
+        found["in one piece"][f"{times}x"] = [peak_bytes(whole) for _ in range(repeats)]
+    held: list[int] = []
+    if sys.platform == "linux":
+        again, shards = folder / "again", -(-rows * TIMES[-1] // shard)
+        held = held_bytes([*sarm, "-o", str(again), "--shard-size", str(shard)], again, shards)
+    middle = {
+        way: {times: int(statistics.median(peaks)) for times, peaks in sizes.items()}
+        for way, sizes in found.items()
+    }
     return {
         "rows_1x": rows,
         "answers_1x": 2 * rows,
         "shard_rows": shard,
         "latents": LATENTS,
         "k": KEPT,
-        "peak_bytes": found,
-        "growth_1x_to_16x_bytes": growth,
+        "peaks_bytes": found,
+        "median_peak_bytes": middle,
+        "growth_1x_to_16x_bytes": {way: sizes["16x"] - sizes["1x"] for way, sizes in middle.items()},
+        "held_bytes_16x": held,
         "bytes_per_answer": bytes_per_answer(folder / "16"),
         "dense_bytes_per_answer": 4 * LATENTS,
     }
@@ -103,10 +136,16 @@ def show(result: dict[str, object]) -> None:
     """The same as a table."""
     print("| | " + " | ".join(f"{times}x rows" for times in TIMES) + " | growth, MiB |")
     print("|---|" + "---|" * (len(TIMES) + 1))
-    for way, sizes in result["peak_bytes"].items():
+    for way, sizes in result["median_peak_bytes"].items():
         peaks = [f"{sizes[f'{times}x'] / 2**20:.0f} MiB" for times in TIMES]
         print(f"| {way} | {' | '.join(peaks)} | {result['growth_1x_to_16x_bytes'][way] / 2**20:.0f} |")
-    print(f"\n{result['bytes_per_answer']:.0f} bytes an answer; dense {result['dense_bytes_per_answer']}")
+    for way, sizes in result["peaks_bytes"].items():
+        widest = max(max(peaks) - min(peaks) for peaks in sizes.values())
+        print(f"{way}: equal runs differ by up to {widest / 2**20:.0f} MiB")
+    if result["held_bytes_16x"]:
+        held = ", ".join(f"{one / 2**20:.0f}" for one in result["held_bytes_16x"])
+        print(f"held by sarm latents after each sixteenth of 16x rows, MiB: {held}")
+    print(f"{result['bytes_per_answer']:.0f} bytes an answer; dense {result['dense_bytes_per_answer']}")
 
 
 def main() -> None:
@@ -114,10 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=500, help="rows at 1x; each has two answers")
     parser.add_argument("--shard-size", type=int, default=250)
+    parser.add_argument("--repeats", type=int, default=3, help="equal runs of each size")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = run(arguments.rows, arguments.shard_size, Path(folder))
+        result = run(arguments.rows, arguments.shard_size, arguments.repeats, Path(folder))
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     result = {"machine": machine, "python": platform.python_version(), **result}
     show(result)
