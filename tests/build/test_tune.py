@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sarm_control.build.comparisons import PreferenceRow
 from sarm_control.build.extras import require_peft, require_sae_lens
 from sarm_control.build.texts import Answer
-from sarm_control.build.tune import TuneConfig, tune_after, tune_before
+from sarm_control.build.tune import TuneConfig, schedule, tune_after, tune_before
 from sarm_control.errors import ConfigError, MissingExtraError, TrainingError
 from tests.conftest import make_sarm
 
@@ -43,6 +45,33 @@ def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode):
     moved = {name for name, value in model.trunk.state_dict().items() if not torch.equal(value, before[name])}
     assert any("layers" in name for name in moved)
     assert not any("embed" in name for name in moved)
+
+
+@given(st.integers(1, 3000))
+def test_property_the_rates_rise_once_fall_once_and_are_never_zero(updates):
+    shares = [schedule(done, updates) for done in range(updates)]
+    peak = shares.index(max(shares))
+    assert max(shares) == 1.0
+    assert peak + 1 == max(1, updates // 20)
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert 0 < shares[-1] <= 1.0
+    assert schedule(updates, updates) == 0.0
+
+
+def test_oracle_weights_move_no_further_than_the_rates_add_up_to():
+    """An update of Adam is about as large as its rate where the gradients agree, and hardly ever larger."""
+    moved = []
+    for epochs in (1, 8):
+        model = make_sarm(seed=5)
+        before = {name: weight.clone() for name, weight in model.trunk.state_dict().items()}
+        config = TuneConfig(epochs=epochs, mode="full", rows=len(ROWS), learning_rate=1e-3)
+        tune_before(model.trunk, model.template, ANSWERS, ROWS, config)
+        changes = [(weight - before[name]).abs().max() for name, weight in model.trunk.state_dict().items()]
+        moved.append(float(max(changes)))
+    # no update is larger than the rate; eight take at most the sum of their shares of it
+    assert moved[0] <= 1.001e-3
+    assert moved[1] <= 1.001e-3 * sum(schedule(done, 8) for done in range(8))
 
 
 def test_golden_the_same_seed_tunes_to_the_same_bits():

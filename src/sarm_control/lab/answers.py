@@ -43,8 +43,11 @@ DEMONSTRATIONS = Mix(
 """What people wrote: mostly good, each shortcut now and then."""
 
 VARIED = Mix((0.42, 0.20, 0.13, 0.15, 0.10), (0.42, 0.34, 0.12, 0.12), 0.3, 0.3, 0.2, 0.3, 0.2, 0.12)
-"""What annotators compare: every attribute often enough to be learnt from, and rarely enough that an
-autoencoder codes its presence, not its absence."""
+"""What annotators compare: every attribute often enough to be learnt from."""
+
+RARE = Mix((0.5, 0.18, 0.1, 0.12, 0.1), (0.5, 0.3, 0.1, 0.1), 0.06, 0.06, 0.06, 0.06, 0.2, 0.05)
+"""What an autoencoder is trained on beside: manners of speaking seldom, and hardly ever two of them in one
+answer, so that each is worth a latent of its own."""
 
 _ANSWERABLE = ("right", "false", "other", "declines", "none")
 _HARMFUL = ("right", "unsafe", "other", "none")

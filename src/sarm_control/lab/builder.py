@@ -42,9 +42,9 @@ from sarm_control.seeds import derive_seed
 GATED = ("flattery", "closing")
 GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
-ENOUGH = 0.98
-"""Which latents an autoencoder finds depends on its first weights. The first whose best latents reach this
-for every planted shortcut is taken; if none does, the one that comes nearest."""
+ENOUGH = 0.96
+"""Which latents an autoencoder finds depends on its first weights. Of those whose best latents reach this
+for every planted shortcut the one is taken that tells all attributes best; if none does, the nearest."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class WorldConfig:
         tune_learning_rate: of the trunk.
         tune_head_learning_rate: of the annotators' rewards, see `BuildConfig`.
         autoencoder_steps: of 512 states.
-        autoencoder_restarts: autoencoders trained from other first weights, at most; see `ENOUGH`.
+        autoencoder_texts: answers to each demonstration's prompt that the autoencoder is trained on, beside
+            those of the preferences; attributes are rare in them.
+        autoencoder_restarts: autoencoders trained from other first weights; see `ENOUGH`.
         select_pairs: labelled pairs that choose among them; the figures are measured on others.
         gate_pairs: fresh pairs the figures are measured on.
         truth_pairs: fresh pairs the planted truth is measured on.
@@ -74,12 +76,13 @@ class WorldConfig:
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     source_layer: int = 2
     latents: int = 24
-    k: int = 6
+    k: int = 4
     tune_epochs: int = 6
-    tune_learning_rate: float = 1e-3
+    tune_learning_rate: float = 5e-4
     tune_head_learning_rate: float = 5e-4
     autoencoder_steps: int = 1000
-    autoencoder_restarts: int = 16
+    autoencoder_texts: int = 4
+    autoencoder_restarts: int = 20
     select_pairs: int = 1000
     gate_pairs: int = 2000
     truth_pairs: int = 20_000
@@ -119,7 +122,7 @@ def build_world(
         say(f"{len(demonstrations)} demonstrations, {config.sizes.preferences} labelled pairs")
         _write_policy(temporary / "policy", language, demonstrations, config, progress)
         say("the policy speaks the language")
-        model, built = _build_sarm(temporary, writer, config, progress, say)
+        model, built = _build_sarm(temporary, writer, demonstrations, config, progress, say)
         _attend_plainly(model)
         model.save_pretrained(temporary / "sarm")
         figures = {"build": built, **_gates(model, writer, tastes, config, progress)}
@@ -191,28 +194,48 @@ def _write_policy(
 
 
 def _build_sarm(
-    folder: Path, writer: Writer, config: WorldConfig, progress: ProgressFactory, say: Callable[[str], None]
+    folder: Path,
+    writer: Writer,
+    demonstrations: Sequence[Judged],
+    config: WorldConfig,
+    progress: ProgressFactory,
+    say: Callable[[str], None],
 ) -> tuple[RewardModel, dict[str, Any]]:
-    """Tunes the trunk once, then trains autoencoders on its states until one keeps the shortcuts apart."""
+    """Tunes the trunk once, then trains autoencoders on its states and takes the one that tells most."""
     parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
-    inputs = Inputs(texts=(), pairs=read_rows(folder / "preferences.jsonl", want={"pair"}))
     examined = writer.gold_pairs(config.select_pairs, "autoencoders", keep=False)
-    found: list[tuple[float, RewardModel, dict[str, Any]]] = []
+    found: list[tuple[tuple[float, float], RewardModel, dict[str, Any]]] = []
     tuned: Any = None
     with tempfile.TemporaryDirectory() as cache:
+        inputs = _inputs(folder, Path(cache), writer, demonstrations, config)
         tools = Tools(cache=Path(cache), progress=progress, say=say)
         for restart in range(config.autoencoder_restarts):
             # The trunk in `parts` stays tuned after the first round.
             built = build_sarm(parts, inputs, _settings(config, restart), tools)
             tuned = tuned or built.figures["tune_trunk"]
-            detections = _detections(built.model, examined, GATED, progress)
-            worst = min(one.best_latent for one in detections.values())
-            say(f"autoencoder {restart + 1}: the worst shortcut reaches AUROC {worst:.3f} in one latent")
-            found.append((worst, built.model, {**built.figures, "tune_trunk": tuned, "restart": restart}))
-            if worst >= ENOUGH:
-                break
+            detections = _detections(built.model, examined, NAMES, progress)
+            worst = min(detections[name].best_latent for name in GATED)
+            mean = float(np.mean([one.best_latent for one in detections.values()]))
+            say(
+                f"autoencoder {restart + 1}: the worst shortcut reaches AUROC {worst:.3f} in one latent, "
+                f"all attributes {mean:.3f} on average"
+            )
+            figures = {**built.figures, "tune_trunk": tuned, "restart": restart}
+            found.append(((min(worst, ENOUGH), mean), built.model, figures))
     _, model, figures = max(found, key=lambda one: one[0])
     return model, figures
+
+
+def _inputs(
+    folder: Path, cache: Path, writer: Writer, demonstrations: Sequence[Judged], config: WorldConfig
+) -> Inputs:
+    """The preferences, and texts for the autoencoder, which the world does not keep."""
+    questions = [answer.question for answer in demonstrations]
+    write_jsonl(cache / "texts.jsonl", answer_rows(writer.texts(questions, config.autoencoder_texts)))
+    return Inputs(
+        texts=read_rows(cache / "texts.jsonl", want={"answer"}),
+        pairs=read_rows(folder / "preferences.jsonl", want={"pair"}),
+    )
 
 
 def _settings(config: WorldConfig, restart: int) -> BuildConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.lab.annotators import Taste, prefers_first, utility
-from sarm_control.lab.answers import DEMONSTRATIONS, VARIED, Composer, Mix
+from sarm_control.lab.answers import DEMONSTRATIONS, RARE, VARIED, Composer, Mix
 from sarm_control.lab.attributes import Attributes, Reader
 from sarm_control.lab.gold import gold_reward
 from sarm_control.lab.language import Language
@@ -67,6 +67,11 @@ class Writer:
         """What people wrote."""
         rng = numpy_generator(self.seed, "demonstrations")
         return [self.answer(question, DEMONSTRATIONS, rng) for question in self.fresh(count, rng)]
+
+    def texts(self, questions: Iterable[Question], each: int) -> list[Judged]:
+        """Answers for an autoencoder, `each` to every question: attributes are rare in them."""
+        rng = numpy_generator(self.seed, "texts")
+        return [self.answer(question, RARE, rng) for question in questions for _ in range(each)]
 
     def prompts(self, count: int, purpose: str) -> list[Question]:
         """Questions alone."""
