@@ -6,6 +6,10 @@ layers of the same shape. TRL's way needs a value model as well, here of the pol
 the policy's own states. The sides take turns, each in a process of its own; the first step of every
 process is not counted. Peak memory is the process's own, model building included. Linux only.
 
+`floor` is the time that the matrix products of a step of ours would take at the rate of the best large
+float32 product of this machine: no float32 program that makes these passes is faster here. Fused attention
+while decoding and the adapters' in-place sums are not counted, so the true floor is somewhat higher.
+
     python benchmarks/ppo.py [--rounds 3] [--steps 2] [--json benchmarks/results/ppo.json]
 
 TRL 1.12.0 is installed once into a folder of its own, beside the packages of this environment.
@@ -18,9 +22,11 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sarm_control.control import Controls
 from sarm_control.ppo.config import TrainingConfig
@@ -54,7 +60,9 @@ def run_ours(options: argparse.Namespace) -> dict[str, object]:
     prompts = make_prompts(policy, 4 * options.answers, options.prompt_tokens, options.new_tokens)
     trainer = Trainer(policy, reward, prompts, settings)
     trainer.calibrate()
-    timings = [trainer.step().timing for _ in range(options.steps + 1)][1:]
+    with FlopCounterMode(display=False) as counter:
+        trainer.step()
+    timings = [trainer.step().timing for _ in range(options.steps)]
     phases = [name.removeprefix("seconds/") for name in timings[0] if name.startswith("seconds/")]
     return {
         "seconds": [timing["seconds/step"] for timing in timings],
@@ -62,7 +70,19 @@ def run_ours(options: argparse.Namespace) -> dict[str, object]:
             phase: statistics.median(timing[f"seconds/{phase}"] for timing in timings) for phase in phases
         },
         "peak_mib": timings[-1]["peak_mib"],
+        **({} if options.half else {"floor": floor(counter.get_total_flops())}),
     }
+
+
+def floor(flops: int, *, size: int = 2048, seconds: float = 3.0) -> dict[str, float]:
+    """The least time for that many operations, at the best rate of square products over some seconds."""
+    a, b, times = torch.randn(size, size), torch.randn(size, size), []
+    while sum(times) < seconds:
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    rate = 2 * size**3 / min(times)
+    return {"flops": flops, "flops_a_second": rate, "seconds": flops / rate}
 
 
 def run_trl(options: argparse.Namespace) -> dict[str, object]:
@@ -109,6 +129,7 @@ def summary(found: dict[str, list[dict]], options: argparse.Namespace) -> dict[s
             "seconds_a_step": statistics.median(s for one in rounds for s in one["seconds"]),
             "peak_mib": statistics.median(one["peak_mib"] for one in rounds),
             **({"phases": rounds[-1]["phases"]} if "phases" in rounds[-1] else {}),
+            **_lowest_floor(rounds),
         }
         for side, rounds in found.items()
     }
@@ -131,6 +152,12 @@ def summary(found: dict[str, list[dict]], options: argparse.Namespace) -> dict[s
     }
     kept = {"rounds": options.rounds, "steps": options.steps, "found": found}
     return {**sizes, **kept, "sides": sides, "compared": compared, "machine": machine}
+
+
+def _lowest_floor(rounds: list[dict]) -> dict[str, object]:
+    """That of the round with the fastest products."""
+    floors = [one["floor"] for one in rounds if "floor" in one]
+    return {"floor": min(floors, key=lambda one: one["seconds"])} if floors else {}
 
 
 def main() -> None:

@@ -29,6 +29,22 @@ def test_the_gpu_benchmark_runs_on_a_cpu_at_a_small_size() -> None:
     assert found["scoring"]["answers_per_second"] > 0
 
 
+def test_the_benchmark_beside_trl_counts_the_products_of_a_step_of_ours() -> None:
+    sizes = ["--answers", "4", "--prompt-tokens", "16", "--new-tokens", "8", "--steps", "1"]
+    command = [sys.executable, str(BENCHMARKS / "ppo.py"), "--side", "ours", "--shape", "tiny", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    floor = found["floor"]
+    # two layers of 9,216 weights; a vocabulary of 512 by a width of 32
+    layers, head = 2 * 2 * 9216, 2 * 512 * 32
+    decoded = 4 * (16 + 7) * layers + 4 * 8 * head
+    # decoding, two passes for log-probabilities, one for the update and one back
+    assert 5 * decoded <= floor["flops"] <= 8 * decoded
+    assert floor["seconds"] == pytest.approx(floor["flops"] / floor["flops_a_second"])
+    assert 0 < floor["seconds"] < found["seconds"][0]
+
+
 def test_the_servers_benchmark_takes_no_wrong_answer_for_right() -> None:
     server = pytest.importorskip("benchmarks.server", exc_type=ImportError)
     bodies = [b'{"rewards": 0.5}', b'{"rewards": 0.6}', b'{"rewards": NaN}', b'{"rewards": null}', b"{", None]

@@ -33,6 +33,8 @@ class LanguageHead:
     def logits(self, hidden: Tensor) -> Tensor:
         """[M, D] states to [M, V] float32 logits."""
         head = self._model.get_output_embeddings()
+        if type(head) is nn.Linear and head.weight.dtype == torch.float32:
+            return _scaled(head(hidden.float()), self._model.config)
         bias = None if head.bias is None else head.bias.float()
         return _scaled(nn.functional.linear(hidden.float(), self._weight(head), bias), self._model.config)
 

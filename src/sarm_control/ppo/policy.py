@@ -23,6 +23,7 @@ from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.ppo.config import PolicyConfig
 from sarm_control.ppo.critic import Critic, HeadCritic, ValueHead
+from sarm_control.ppo.few_rows import blocked_products
 from sarm_control.ppo.language_head import LanguageHead
 from sarm_control.ppo.lora import (
     CRITIC,
@@ -264,23 +265,27 @@ class Policy:
         """For passes of one token a row: as `rounded_weights`, with other kernels that few rows suit.
 
         Float32 adapters are merged into float32 weights, which saves two products of a few rows in every
-        layer; a bfloat16 sum would round them away. Layers in parts are left as they are.
+        layer; a bfloat16 sum would round them away. Float32 products are made in blocks. Layers in parts
+        are left as they are.
 
         Args:
             reference: the passes are the reference's.
         """
-        merged = not (reference or self.autocast or self.sharding)
-        adapters = merged_adapters(self.causal) if merged else few_rows(self.causal)
-        with self.rounded_weights(), _fused_attention(self._models()), adapters:
+        plain = not (self.autocast or self.sharding)
+        adapters = merged_adapters(self.causal) if plain and not reference else few_rows(self.causal)
+        products = blocked_products([*self._linear_layers(), *self._heads()] if plain else [])
+        with self.rounded_weights(), _fused_attention(self._models()), adapters, products:
             yield
 
     def _models(self) -> list[Any]:
         return [model for model in (self.causal, self.reference) if model is not None]
 
+    def _heads(self) -> list[Any]:
+        return [model.get_output_embeddings() for model in self._models()]
+
     def _linear_layers(self) -> list[nn.Linear]:
-        models = self._models()
-        heads = {id(model.get_output_embeddings()) for model in models}
-        parts = (part for model in models for part in model.modules() if id(part) not in heads)
+        heads = {id(head) for head in self._heads()}
+        parts = (part for model in self._models() for part in model.modules() if id(part) not in heads)
         return [part for part in parts if isinstance(part, nn.Linear)]
 
     def half_precision(self) -> Any:
