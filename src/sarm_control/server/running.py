@@ -95,7 +95,7 @@ def _keep_memory() -> None:
     """Lets the memory of a forward pass serve the next one.
 
     glibc gives it back to the system after every pass, and each of its pages is then cleared again for the
-    next; of what an answer of a small model takes in a batch, that was a fifth.
+    next: for a small model, a good part of what an answer in a batch takes.
     """
     # other C libraries have no such call
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
