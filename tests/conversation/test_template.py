@@ -1,5 +1,7 @@
 """Oracle and property tests of templates: one begin-of-text, end-of-turn last, cut from the left."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,36 @@ def test_truncation_keeps_begin_and_end(limit: int) -> None:
 def test_nothing_is_cut_when_it_fits() -> None:
     template = ChatTemplate(make_tokenizer(), max_length=100)
     assert template.encode("why ?", "no").truncated == 0
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    [{"truncation": True, "max_length": 3}, {"padding": "max_length", "max_length": 40}],
+    ids=["cut", "padded"],
+)
+def test_what_another_call_of_the_tokenizer_left_behind_is_not_heeded(left_behind: dict[str, Any]) -> None:
+    tokenizer = make_tokenizer()
+    template = ChatTemplate(tokenizer)
+    rendered = [template.render("why ?", "no"), template.render("no", "why")]
+    text = rendered[0].whole
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert template.encode_rendered(rendered)[0].input_ids == expected
+    cut_or_padded = tokenizer(text, **left_behind)["input_ids"]
+    assert cut_or_padded != expected
+    for _ in range(2):
+        assert template.encode_rendered(rendered)[0].input_ids == expected
+
+
+def test_special_tokens_in_words_are_split_where_the_tokenizer_does_so() -> None:
+    tokenizer = make_tokenizer()
+    template = ChatTemplate(tokenizer)
+    whole = template.render("why ?", "no")
+    tokenizer.split_special_tokens = True
+    (found,) = template.encode_rendered([whole])
+    split = tokenizer(whole.whole, add_special_tokens=False)["input_ids"]
+    assert [one for one in found.input_ids if one not in (template.bos_id, template.end_of_turn_id)] == [
+        one for one in split if one not in (template.bos_id, template.end_of_turn_id)
+    ]
 
 
 def test_no_chat_template_is_said_clearly() -> None:

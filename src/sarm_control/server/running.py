@@ -1,9 +1,11 @@
 """Binds a port and serves until told to stop."""
 
 import contextlib
+import ctypes
 import gc
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +16,8 @@ from sarm_control.errors import ConfigError
 
 _CONNECTIONS_WAITING = 2048
 _KEEP_ALIVE_SECONDS = 75
+# M_TRIM_THRESHOLD: free memory that is kept; M_MMAP_THRESHOLD: pieces from this size on never are
+_KEPT_FREE = ((-1, 256 << 20), (-3, 32 << 20))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -67,6 +71,7 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(patience)),
     )
+    _keep_memory()
     with _signals_are_no_errors():
         _Server(config, ready).run(sockets=[listening])
 
@@ -84,6 +89,19 @@ class _Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
             self._ready()
+
+
+def _keep_memory() -> None:
+    """Lets the memory of a forward pass serve the next one.
+
+    glibc gives it back to the system after every pass, and each of its pages is then cleared again for the
+    next: for a small model, a good part of what an answer in a batch takes.
+    """
+    # other C libraries have no such call
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for number, size in _KEPT_FREE:
+            mallopt(number, size)
 
 
 @contextlib.contextmanager
