@@ -25,6 +25,7 @@ TINY = WorldConfig(
     tune_epochs=1,
     autoencoder_steps=20,
     autoencoder_restarts=2,
+    trunks=2,
     select_pairs=60,
     gate_pairs=60,
     truth_pairs=60,

@@ -1,16 +1,16 @@
 """`sarm lab build`: a whole world from a seed, gated by its own labels."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sarm_control.build.autoencoder import AutoencoderConfig
-from sarm_control.build.pipeline import BuildConfig, Inputs, Tools, build_sarm, silent
+from sarm_control.build.pipeline import BuildConfig, Built, Inputs, Tools, build_sarm, silent
 from sarm_control.build.source import cut_base
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
@@ -43,8 +43,9 @@ GATED = ("flattery", "closing")
 GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
 ENOUGH = 0.96
-"""Which latents an autoencoder finds depends on its first weights. Of those whose best latents reach this
-for every planted shortcut the one is taken that tells all attributes best; if none does, the nearest."""
+"""Which latents an autoencoder finds depends on its first weights, and on what its trunk came to tell. Of
+those whose best latents reach this for every planted shortcut the one is taken that tells all attributes
+best; while there is none another trunk is tuned, and when there are no more the nearest is taken."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class WorldConfig:
         autoencoder_steps: of 512 states.
         autoencoder_texts: answers to each demonstration's prompt that the autoencoder is trained on, beside
             those of the preferences; attributes are rare in them.
-        autoencoder_restarts: autoencoders trained from other first weights; see `ENOUGH`.
+        autoencoder_restarts: autoencoders trained for a trunk, from other first weights; see `ENOUGH`.
+        trunks: tuned in another order of the preferences, at most.
         select_pairs: labelled pairs that choose among them; the figures are measured on others.
         gate_pairs: fresh pairs the figures are measured on.
         truth_pairs: fresh pairs the planted truth is measured on.
@@ -76,13 +78,14 @@ class WorldConfig:
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     source_layer: int = 2
     latents: int = 24
-    k: int = 4
+    k: int = 6
     tune_epochs: int = 6
     tune_learning_rate: float = 5e-4
     tune_head_learning_rate: float = 5e-4
     autoencoder_steps: int = 1000
-    autoencoder_texts: int = 4
-    autoencoder_restarts: int = 20
+    autoencoder_texts: int = 2
+    autoencoder_restarts: int = 6
+    trunks: int = 4
     select_pairs: int = 1000
     gate_pairs: int = 2000
     truth_pairs: int = 20_000
@@ -201,29 +204,60 @@ def _build_sarm(
     progress: ProgressFactory,
     say: Callable[[str], None],
 ) -> tuple[RewardModel, dict[str, Any]]:
-    """Tunes the trunk once, then trains autoencoders on its states and takes the one that tells most."""
-    parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
+    """Tunes trunks and trains autoencoders on their states until the shortcuts have latents; see `ENOUGH`."""
     examined = writer.gold_pairs(config.select_pairs, "autoencoders", keep=False)
-    found: list[tuple[tuple[float, float], RewardModel, dict[str, Any]]] = []
-    tuned: Any = None
+    found: list[_Attempt] = []
     with tempfile.TemporaryDirectory() as cache:
         inputs = _inputs(folder, Path(cache), writer, demonstrations, config)
         tools = Tools(cache=Path(cache), progress=progress, say=say)
-        for restart in range(config.autoencoder_restarts):
-            # The trunk in `parts` stays tuned after the first round.
-            built = build_sarm(parts, inputs, _settings(config, restart), tools)
-            tuned = tuned or built.figures["tune_trunk"]
-            detections = _detections(built.model, examined, NAMES, progress)
-            worst = min(detections[name].best_latent for name in GATED)
-            mean = float(np.mean([one.best_latent for one in detections.values()]))
-            say(
-                f"autoencoder {restart + 1}: the worst shortcut reaches AUROC {worst:.3f} in one latent, "
-                f"all attributes {mean:.3f} on average"
-            )
-            figures = {**built.figures, "tune_trunk": tuned, "restart": restart}
-            found.append(((min(worst, ENOUGH), mean), built.model, figures))
-    _, model, figures = max(found, key=lambda one: one[0])
-    return model, figures
+        for trunk in range(config.trunks):
+            for built in _on_one_trunk(folder, inputs, config, trunk, tools):
+                found.append(_judged(built, examined, progress))
+                say(found[-1].line())
+            best = max(found, key=lambda one: one.score)
+            if best.worst >= ENOUGH:
+                break
+    return best.built.model, best.built.figures
+
+
+class _Attempt(NamedTuple):
+    """A SARM, and the AUROC of its best latents: for the worst shortcut, and the mean of all attributes."""
+
+    built: Built
+    worst: float
+    mean: float
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """The larger, the better."""
+        return min(self.worst, ENOUGH), self.mean
+
+    def line(self) -> str:
+        number = 1 + self.built.figures["restart"]
+        return (
+            f"autoencoder {number}: the worst shortcut reaches AUROC {self.worst:.3f} in one latent, "
+            f"all attributes {self.mean:.3f} on average"
+        )
+
+
+def _on_one_trunk(
+    folder: Path, inputs: Inputs, config: WorldConfig, trunk: int, tools: Tools
+) -> Iterator[Built]:
+    """SARMs that share a trunk; the first one tunes it."""
+    parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
+    tuned: Any = None
+    for restart in range(config.autoencoder_restarts):
+        built = build_sarm(parts, inputs, _settings(config, trunk, restart), tools)
+        tuned = tuned or built.figures["tune_trunk"]
+        figures = {**built.figures, "tune_trunk": tuned, "trunk": trunk, "restart": restart}
+        yield replace(built, figures=figures)
+
+
+def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: ProgressFactory) -> _Attempt:
+    detections = _detections(built.model, pairs, NAMES, progress)
+    worst = min(detections[name].best_latent for name in GATED)
+    mean = float(np.mean([one.best_latent for one in detections.values()]))
+    return _Attempt(built, worst, mean)
 
 
 def _inputs(
@@ -238,7 +272,7 @@ def _inputs(
     )
 
 
-def _settings(config: WorldConfig, restart: int) -> BuildConfig:
+def _settings(config: WorldConfig, trunk: int, restart: int) -> BuildConfig:
     first = restart == 0
     return BuildConfig(
         AutoencoderConfig(
@@ -246,7 +280,7 @@ def _settings(config: WorldConfig, restart: int) -> BuildConfig:
             config.k,
             steps=config.autoencoder_steps,
             batch=512,
-            seed=derive_seed(config.seed, "autoencoder", restart) % 2**31,
+            seed=derive_seed(config.seed, "autoencoder", trunk, restart) % 2**31,
         ),
         sentence_states=False,
         tune_trunk=config.tune_epochs if first else 0,
@@ -255,7 +289,7 @@ def _settings(config: WorldConfig, restart: int) -> BuildConfig:
         tune_learning_rate=config.tune_learning_rate,
         tune_head_learning_rate=config.tune_head_learning_rate,
         annotator="annotator" if first else None,
-        seed=config.seed,
+        seed=derive_seed(config.seed, "trunk", trunk) % 2**31,
     )
 
 
