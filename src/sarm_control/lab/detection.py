@@ -75,7 +75,9 @@ def best_latent(latents: Floats, present: NDArray[np.bool_], name: str = "the at
 def detect(
     latents: Floats, states: Floats, present: NDArray[np.bool_], name: str = "the attribute"
 ) -> Detection:
-    """Chooses latent and probe on the even rows and judges them on the odd ones.
+    """Chooses latent and probe on the first half of the rows and judges them on the second.
+
+    Rows of pairs come better answer first, so every second row is another kind of answer; halves are not.
 
     Args:
         latents: [N, L].
@@ -86,7 +88,8 @@ def detect(
     Raises:
         DataError: all rows of one half have the attribute, or none; says `name`.
     """
-    fit, judge = slice(0, None, 2), slice(1, None, 2)
+    middle = len(present) // 2
+    fit, judge = slice(0, middle), slice(middle, None)
     check_both(present[judge], name)
     latent = best_latent(latents[fit], present[fit], name)
     known = present[fit]
