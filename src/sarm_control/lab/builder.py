@@ -44,8 +44,8 @@ GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
 ENOUGH = 0.96
 """Which latents an autoencoder finds depends on its first weights, and on what its trunk came to tell. Of
-those whose best latents reach this for every planted shortcut the one is taken that tells all attributes
-best; while there is none another trunk is tuned, and when there are no more the nearest is taken."""
+those whose best latents reach this for every planted shortcut, and are paid for it, the one is taken that
+tells all attributes best; while there is none another trunk is tuned, at last the nearest is taken."""
 
 
 @dataclass(frozen=True)
@@ -215,28 +215,36 @@ def _build_sarm(
                 found.append(_judged(built, examined, progress))
                 say(found[-1].line())
             best = max(found, key=lambda one: one.score)
-            if best.worst >= ENOUGH:
+            if best.paid and best.worst >= ENOUGH:
                 break
     return best.built.model, best.built.figures
 
 
 class _Attempt(NamedTuple):
-    """A SARM, and the AUROC of its best latents: for the worst shortcut, and the mean of all attributes."""
+    """A SARM, and what its best latents do.
+
+    Args:
+        built: it.
+        paid: whether the head pays the best latent of every shortcut, as the annotators like them.
+        worst: the lowest AUROC of a shortcut's best latent.
+        mean: the mean AUROC of all attributes' best latents.
+    """
 
     built: Built
+    paid: bool
     worst: float
     mean: float
 
     @property
-    def score(self) -> tuple[float, float]:
+    def score(self) -> tuple[bool, float, float]:
         """The larger, the better."""
-        return min(self.worst, ENOUGH), self.mean
+        return self.paid, min(self.worst, ENOUGH), self.mean
 
     def line(self) -> str:
         number = 1 + self.built.figures["restart"]
         return (
             f"autoencoder {number}: the worst shortcut reaches AUROC {self.worst:.3f} in one latent, "
-            f"all attributes {self.mean:.3f} on average"
+            f"all attributes {self.mean:.3f} on average{'' if self.paid else '; a shortcut is not paid'}"
         )
 
 
@@ -257,7 +265,8 @@ def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: Prog
     detections = _detections(built.model, pairs, NAMES, progress)
     worst = min(detections[name].best_latent for name in GATED)
     mean = float(np.mean([one.best_latent for one in detections.values()]))
-    return _Attempt(built, worst, mean)
+    paid = all(built.model.head.weight[detections[name].latent] > 0 for name in GATED)
+    return _Attempt(built, paid, worst, mean)
 
 
 def _inputs(
