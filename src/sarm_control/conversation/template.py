@@ -142,7 +142,7 @@ class ChatTemplate:
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None and _makes_plain_ids(backend, self.tokenizer):
-            # without the place of each token in the text, which takes as long to find as the ids
+            # without the place of each token in the text, which nobody here asks for
             return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
