@@ -22,6 +22,7 @@ ORDER = (
     "embedded",
     "files",
     "console",
+    "process_group",
     "conversation",
     "sarm",
     "latents",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sarm_control.errors import SarmError, TrainingError
+from sarm_control.process_group import join_group
 
 _LONGEST = timedelta(days=7)
 
@@ -71,7 +72,7 @@ def launched() -> Iterator[Ranks]:
     from torch import distributed
 
     # The others wait for the slowest, however long its shards take.
-    distributed.init_process_group("gloo", timeout=_LONGEST)
+    join_group("gloo", timeout=_LONGEST)
     try:
         yield Ranks(distributed.get_rank(), count)
     finally:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sarm_control.errors import ConfigError, SarmError, TrainingError
 from sarm_control.ppo.launcher import ShardingKind, check_launched_alone, sharding_of
+from sarm_control.process_group import join_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +157,7 @@ def connected() -> Iterator[Processes]:
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
     store, rank, count = next(rendezvous("env://", timeout=_LONGEST))
     kind = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST)
+    join_group(kind, timeout=_LONGEST, store=store, rank=rank, world_size=count)
     well = False
     try:
         with _told_once(store), _ended_is_interrupted():
