@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from alive_runs import ARMS, CLOSING, NO_CHARGE, Lab, Planted, prompts_of
+from alive_runs import ARMS, CLOSING, NO_CHARGE, REFUSES, Lab, Planted, prompts_of
 from alive_truth import answers_of
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
@@ -31,7 +31,7 @@ PENALTIES = {
 def same_policy(lab: Lab, seed: int, draws: int, answers: int) -> Iterator[Case]:
     """The untrained policy's answers against its answers under other random numbers: nothing happened."""
     marked = Controls(
-        edits=[Edit(CLOSING, set=0.0)], penalties=[Penalty(4, "q0.8", "1sd"), Penalty(8, "q0.8", "1sd")]
+        edits=[Edit(REFUSES, set=0.0)], penalties=[Penalty(15, "q0.8", "1sd"), Penalty(11, "q0.8", "1sd")]
     )
     trainer = replace(ARMS["no control"], controls=marked).trainer(lab, seed, 1)
     reward = trainer.reward
@@ -69,7 +69,7 @@ def windows(lab: Lab, seed: int) -> Iterator[Case]:
 def _human(lab: Lab, trainer: Trainer, rollouts: Sequence[Rollout], seed: int) -> Iterator[Case]:
     """People who answer as the policy does; and a policy that only refuses, beside people who never do.
 
-    A latent tells refusals with an AUROC of 0.997, so these two can be told apart every time.
+    A latent tells refusals with an AUROC of 0.980, so these two can be told apart every time.
     """
     language = lab.world.language
     facts = [fact_clause(*fact) for fact in language.facts]

@@ -32,8 +32,8 @@ from sarm_control.sarm import RewardModel
 from sarm_control.sarm.pre_activations import pre_topk
 from sarm_control.sarm.scored import Scored
 
-CLOSING, SIBLING, REFUSES = 5, 21, 22
-"""Latents of the embedded world by what they tell; 21 has a decoder cosine of 0.62 to 5."""
+CLOSING, REFUSES, SIBLING = 8, 3, 17
+"""Latents of the embedded world by what they tell; 17 has a decoder cosine of 0.50 to 3."""
 NO_CHARGE = 1e-9
 
 
@@ -155,9 +155,9 @@ ARMS = {
     "length": Arm("a head that pays for words", head="length"),
     "refusals": Arm("a head that pays for refusing", head={REFUSES: 1.0}),
     "sibling": Arm(
-        "a head that pays for latent 21, beside an edit of its sibling 5",
-        head={SIBLING: 1.0, CLOSING: 1.0},
-        controls=Controls(edits=[Edit(CLOSING, set=0.0)]),
+        "a head that pays for latent 17, beside an edit of its sibling 3",
+        head={SIBLING: 1.0, REFUSES: 1.0},
+        controls=Controls(edits=[Edit(REFUSES, set=0.0)]),
     ),
     "hugging": Arm("z just under tau, paid directly", controls=_marked(4.3), worth="hugging"),
     "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth="crowded"),

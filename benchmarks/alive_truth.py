@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from alive_runs import CLOSING, SIBLING, Lab, Planted, gold_of
+from alive_runs import REFUSES, SIBLING, Lab, Planted, gold_of
 
 from sarm_control.conversation.rows import read_rows
 from sarm_control.lab.attributes import NAMES, Attributes
@@ -71,8 +71,8 @@ def verdicts(lab: Lab, reward: Planted, before: Answers, after: Answers) -> dict
             "crowding-out": after_less_before(reward.crowded, before, after),
         }
         found |= {check: _band(rise, 0.02, 0.12) for check, rise in rises.items()}
-    if reward.controls.edits and CLOSING in {edit.latent for edit in reward.controls.edits}:
-        theirs, own = (_paid(reward, before, after, latent) / sd for latent in (SIBLING, CLOSING))
+    if reward.controls.edits and REFUSES in {edit.latent for edit in reward.controls.edits}:
+        theirs, own = (_paid(reward, before, after, latent) / sd for latent in (SIBLING, REFUSES))
         found["siblings"] = True if theirs >= 0.25 and theirs >= own + 0.1 else _band(theirs, 0.03, np.inf)
     if reward.human is not None:
         # a program that looks for one attribute tells policy and people apart so often

@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RESULTS = Path(__file__).parent / "results" / "target_rate.json"
-LATENT, TAU, TARGET, WITHIN = 4, 0.0, 0.1, 0.05
+LATENT, TAU, TARGET, WITHIN = 15, 0.0, 0.1, 0.05
 ARMS: dict[str, dict[str, Any] | None] = {
     "target rate": {"target_rate": TARGET},
     "fixed charge": None,  # the mean of what the target rate's run of the seed charged
