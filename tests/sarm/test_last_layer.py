@@ -5,7 +5,8 @@ import threading
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AttentionInterface, AutoConfig, AutoModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sarm_control.sarm import RewardModel, Trunk
 from sarm_control.sarm.last_layer import TESTED_TYPES
@@ -42,19 +43,44 @@ def make_trunk(model_type: str, attention: str | None = None) -> Trunk:
     return Trunk(AutoModel.from_config(config, attn_implementation=attention))
 
 
+def tokens_of_the_last_layer(trunk: Trunk) -> list[int]:
+    """How many tokens each forward pass from now on has in the last layer."""
+    tokens: list[int] = []
+    trunk.layers[-1].mlp.register_forward_hook(lambda _module, _args, out: tokens.append(out.numel() // 32))
+    return tokens
+
+
 @pytest.mark.parametrize("model_type", sorted(TESTED_TYPES))
 def test_states_equal_those_of_the_whole_layer(model_type: str) -> None:
     trunk = make_trunk(model_type)
-    tokens = []
-    trunk.layers[-1].mlp.register_forward_hook(lambda _module, _args, out: tokens.append(out.numel() // 32))
+    tokens = tokens_of_the_last_layer(trunk)
     for mask, positions in CASES.values():
         expected = trunk(IDS, mask)[torch.arange(3), positions]
         found = trunk.states_at(IDS, mask, positions)
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
-    assert tokens == [27, 3] * len(CASES)
+    assert tokens == [27, 18] * len(CASES)  # each row's position six times: products of 16 rows or more
     # padding on the right needs no mask: no token looks there
     expected = trunk(IDS, RIGHT)[torch.arange(3), LENGTHS - 1]
     torch.testing.assert_close(trunk.states_at(IDS, None, LENGTHS - 1), expected, atol=2e-6, rtol=0)
+
+
+def test_states_do_not_depend_on_what_is_computed_beside_them() -> None:
+    """Products of few rows have their sums taken in another order than those of many."""
+    trunk, ids, ends = make_trunk("llama"), IDS.repeat(7, 1)[:20], torch.full((20,), 8)
+    tokens = tokens_of_the_last_layer(trunk)
+    together = trunk.states_at(ids, None, ends)
+    alone = torch.cat([trunk.states_at(ids[[row]], None, ends[:1]) for row in range(20)])
+    assert tokens == [20] + [8] * 20  # all tokens but one of a row alone: it has nine
+    torch.testing.assert_close(alone, together, atol=5e-7, rtol=0)
+
+
+def test_attention_that_takes_no_mask_of_four_dimensions_computes_the_whole_layer() -> None:
+    AttentionInterface.register("another", sdpa_attention_forward)
+    trunk, (_, positions) = make_trunk("llama", "another"), CASES["right"]
+    tokens = tokens_of_the_last_layer(trunk)
+    expected = make_trunk("llama").states_at(IDS, None, positions)
+    torch.testing.assert_close(trunk.states_at(IDS, None, positions), expected, atol=2e-6, rtol=0)
+    assert tokens == [27]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -21,8 +21,13 @@ TESTED_TYPES = frozenset(
     {"llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "olmo2", "smollm3"}
 )
 """Model types whose layers take the arguments that `_narrowed` knows; the others compute the whole layer."""
+MASKED_ATTENTION = frozenset({"eager", "sdpa"})
+"""Attention that takes a mask of four dimensions; beside flash attention the whole layer is computed."""
 
 _WANTED: ContextVar[Tensor | None] = ContextVar("wanted positions", default=None)
+_LEAST_ROWS = 16
+"""Of a product. Of fewer, libraries take the sums in another order, so that a state would depend on how many
+answers are computed beside it. The layers before have a row for every token; these cost little."""
 
 
 class _KeysAreThere(Exception):
@@ -66,7 +71,7 @@ def states_at(
             states: Tensor = trunk(input_ids, attention_mask)
     finally:
         _WANTED.reset(token)
-    if states.shape[1] == 1 < input_ids.shape[1]:
+    if states.shape[1] < input_ids.shape[1]:
         return states[:, 0]
     return _at(states, positions)
 
@@ -76,11 +81,14 @@ def _narrow(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     positions, mask = _WANTED.get(), kwargs.get("attention_mask")
     if positions is None or not args or (mask is not None and mask.dim() != 4):
         return None
+    config: Any = layer.get_submodule("self_attn").config
+    if config._attn_implementation not in MASKED_ATTENTION:
+        return None
     keys = {"past_key_values": _Keys(), "use_cache": False}
     try:
         layer.forward(*args, **{**kwargs, **keys})
     except _KeysAreThere:
-        return _Call((_at(args[0], positions)[:, None],), {**_narrowed(kwargs, args[0], positions), **keys})
+        return _Call((_again(args[0], positions),), {**_narrowed(kwargs, args[0], positions), **keys})
     return None
 
 
@@ -92,16 +100,25 @@ def _narrowed(kwargs: Mapping[str, Any], states: Tensor, positions: Tensor) -> d
     return {
         **kwargs,
         "attention_mask": seen,
-        "position_ids": _at(kwargs["position_ids"], positions)[:, None],
-        "position_embeddings": (_at(cos, positions)[:, None], _at(sin, positions)[:, None]),
+        "position_ids": _again(kwargs["position_ids"], positions),
+        "position_embeddings": (_again(cos, positions), _again(sin, positions)),
     }
 
 
-def _seen(states: Tensor, positions: Tensor) -> Tensor | None:
-    """What a causal layer lets positions see without padding on the left, [B, 1, 1, T]; None: everything."""
+def _seen(states: Tensor, positions: Tensor) -> Tensor:
+    """What a causal layer lets positions see without padding on the left, [B, 1, 1, T].
+
+    Always told: of several queries without a mask a layer takes each to see one place more than the last.
+    """
     places = torch.arange(states.shape[1], device=states.device)
-    seen = places <= positions.to(states.device)[:, None]
-    return None if bool(seen.all()) else seen[:, None, None]
+    return (places <= positions.to(states.device)[:, None])[:, None, None]
+
+
+def _again(values: Tensor, positions: Tensor) -> Tensor:
+    """[B, T, ...] and positions [B] to [B, C, ...], the same C times: as few as make `_LEAST_ROWS` rows."""
+    tokens, wanted = values.shape[1], _at(values, positions)[:, None]
+    times = max(1, min(-(-_LEAST_ROWS // len(positions)), tokens - 1))
+    return wanted.expand(-1, times, *wanted.shape[2:])
 
 
 def _at(values: Tensor, positions: Tensor) -> Tensor:
