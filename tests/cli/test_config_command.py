@@ -19,7 +19,7 @@ def test_the_examples_of_the_lab_differ_in_controls_and_in_what_is_saved_and_loo
 ) -> None:
     assert main(["config", "diff", PLAIN, CONTROLLED]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert 'reward.edits: [] -> [{"latent": 5, "max": 2.0}]' in lines
+    assert 'reward.edits: [] -> [{"latent": 8, "max": 2.0}]' in lines
     assert 'reward.human_kl.beta: (not set) -> "0.1sd"' in lines
     assert {line.partition(":")[0].partition(".")[0] for line in lines} == {
         "reward",

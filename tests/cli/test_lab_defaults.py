@@ -101,17 +101,21 @@ def test_discover_takes_the_model_and_the_pairs_of_the_lab(session: Session) -> 
     assert "harms" in session.discover.out
 
 
-def test_discover_warns_that_a_share_of_a_margin_that_may_be_zero_is_no_size(session: Session) -> None:
-    """The lab pays its audit pairs' better and worse answers about alike."""
-    warnings = [line for line in session.discover.err.splitlines() if "--material" in line]
+def test_discover_warns_that_a_share_of_a_margin_that_may_be_zero_is_no_size(tmp_path: Path) -> None:
+    """The lab pays its audit pairs' better and worse answers about alike: 100 pairs show no difference."""
+    (tmp_path / "audit.jsonl").write_text("".join(rows("lab:audit")[:100]))
+    files = ["-o", tmp_path / "found", "--write-controls", tmp_path / "controls.yaml"]
+    words = ["discover", tmp_path / "audit.jsonl", *files]
+    found = done(*words)
+    warnings = [line for line in found.err.splitlines() if "--material" in line]
     assert len(warnings) == 1
     assert re.fullmatch(
         r"warning: the mean margin \S+ \[-\S+, \+\S+\] may be 0, so --material 0\.01, a share of it, says "
         r"little; --material-sd sets a least effect in SDs",
         warnings[0],
     )
-    again = ["discover", "-o", session.folder / "again", "--write-controls", session.folder / "again.yaml"]
-    assert "--material" not in done(*again, "--material", 0, "--material-sd", 0.005).err
+    again = done(*words, "--overwrite", "--material", 0, "--material-sd", 0.005)
+    assert "--material" not in again.err
 
 
 def test_a_run_keeps_names_and_no_places(session: Session) -> None:
