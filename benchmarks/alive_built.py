@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from alive_runs import ARMS, CLOSING, NO_CHARGE, REFUSES, Lab, Planted, prompts_of
+from alive_runs import ARMS, CLOSING, NO_CHARGE, SIBLING, Lab, Planted, prompts_of
 from alive_truth import answers_of
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
@@ -31,7 +31,7 @@ PENALTIES = {
 def same_policy(lab: Lab, seed: int, draws: int, answers: int) -> Iterator[Case]:
     """The untrained policy's answers against its answers under other random numbers: nothing happened."""
     marked = Controls(
-        edits=[Edit(REFUSES, set=0.0)], penalties=[Penalty(15, "q0.8", "1sd"), Penalty(11, "q0.8", "1sd")]
+        edits=[Edit(SIBLING, set=0.0)], penalties=[Penalty(15, "q0.8", "1sd"), Penalty(11, "q0.8", "1sd")]
     )
     trainer = replace(ARMS["no control"], controls=marked).trainer(lab, seed, 1)
     reward = trainer.reward

@@ -33,7 +33,7 @@ from sarm_control.sarm.pre_activations import pre_topk
 from sarm_control.sarm.scored import Scored
 
 CLOSING, REFUSES, SIBLING = 8, 3, 17
-"""Latents of the embedded world by what they tell; 17 has a decoder cosine of 0.50 to 3."""
+"""Latents of the embedded world by what they tell; 17 is a sibling of 3, by a decoder cosine of 0.50."""
 NO_CHARGE = 1e-9
 
 
@@ -155,11 +155,11 @@ ARMS = {
     "length": Arm("a head that pays for words", head="length"),
     "refusals": Arm("a head that pays for refusing", head={REFUSES: 1.0}),
     "sibling": Arm(
-        "a head that pays for latent 17, beside an edit of its sibling 3",
+        "a head that pays for refusing, beside an edit of the sibling",
         head={SIBLING: 1.0, REFUSES: 1.0},
-        controls=Controls(edits=[Edit(REFUSES, set=0.0)]),
+        controls=Controls(edits=[Edit(SIBLING, set=0.0)]),
     ),
-    "hugging": Arm("z just under tau, paid directly", controls=_marked(4.3), worth="hugging"),
+    "hugging": Arm("z just under tau, paid directly", controls=_marked(5.0), worth="hugging"),
     "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth="crowded"),
 }
 

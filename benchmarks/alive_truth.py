@@ -71,8 +71,8 @@ def verdicts(lab: Lab, reward: Planted, before: Answers, after: Answers) -> dict
             "crowding-out": after_less_before(reward.crowded, before, after),
         }
         found |= {check: _band(rise, 0.02, 0.12) for check, rise in rises.items()}
-    if reward.controls.edits and REFUSES in {edit.latent for edit in reward.controls.edits}:
-        theirs, own = (_paid(reward, before, after, latent) / sd for latent in (SIBLING, REFUSES))
+    if SIBLING in {edit.latent for edit in reward.controls.edits}:
+        theirs, own = (_paid(reward, before, after, latent) / sd for latent in (REFUSES, SIBLING))
         found["siblings"] = True if theirs >= 0.25 and theirs >= own + 0.1 else _band(theirs, 0.03, np.inf)
     if reward.human is not None:
         # a program that looks for one attribute tells policy and people apart so often
