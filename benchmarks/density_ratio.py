@@ -84,7 +84,7 @@ class Sparse:
             bernoulli = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
             return float((bernoulli + p * (np.log(t / s) + s / t - 1)).sum())
 
-        amount = brentq(lambda amount: divergence(amount) - kl, 0, 10) if kl else 0.0
+        amount = brentq(lambda amount: divergence(amount) - kl, 0, 5) if kl else 0.0
         self.rate, self.scale = law(amount)
 
     def draw(self, n: int, policy: bool, rng: np.random.Generator) -> np.ndarray:
