@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control import estimate_kl
+from sarm_control.control.density_ratio import Logistic
+from sarm_control.control.density_ratio.jackknife import Sample, cross_fit
 from sarm_control.errors import ConfigError, DataError, ModelError
+from sarm_control.latents import HumanBuffer
 from tests.control.batches import laws_with_kl, scored_from
 
 
@@ -225,3 +228,30 @@ def test_bad_input_is_named() -> None:
     for kind, message, (first, second), options in cases:
         with pytest.raises(kind, match=message):
             estimate_kl(first, second, **options)  # type: ignore[arg-type]
+
+
+def shifted(kl: float, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows a side of two Gaussians in 10 dimensions that differ in their mean."""
+    policy, human = np.random.default_rng(seed).normal(size=(2, rows, 10))
+    return (policy + np.sqrt(2 * kl / 10)).astype(np.float32), human.astype(np.float32)
+
+
+def test_oracle_a_flagged_value_is_the_interval_s_lower_end_at_least_and_not_above_the_truth() -> None:
+    found = [estimate_kl(*shifted(8.0, 1024, seed)) for seed in range(100, 108)]
+    values, lows = np.array([(one.value, one.low) for one in found]).T
+    assert all(one.saturated and one.high == np.inf for one in found)
+    assert (values >= lows).all()
+    assert values.max() <= 8.0
+    assert values.mean() > 6.2
+    assert (values == lows).any()
+
+
+@pytest.mark.parametrize("seed", [5, 40])
+def test_oracle_an_interval_of_what_the_regularisation_made_is_no_bound(seed: int) -> None:
+    """Twelve nats apart hardly a row is in doubt: fits without one of the groups agree, on too much."""
+    policy, human = shifted(12.0, 1024, seed)
+    buffer = HumanBuffer(tuple(range(10)), human, "")
+    sides = [Sample(buffer.features(z), z) for z in (policy, human)]
+    told = cross_fit(*sides, Logistic(), groups=8, seed=0)
+    assert told.mean - 2.36 * told.error > 12.0
+    assert estimate_kl(policy, human).value <= 12.0

@@ -15,6 +15,7 @@ from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
 from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, Sample, cross_fit, held_out
 from sarm_control.control.density_ratio.logistic import Array, Logistic
 from sarm_control.control.density_ratio.separation import (
+    SEPARATED_ACCURACY,
     area_under_curve,
     balanced_accuracy,
     calibration_slope,
@@ -120,7 +121,8 @@ def estimate_kl(
         return estimate
     # any direction gives a bound; a strong ridge finds a better one when hardly a row is in doubt
     told = held_out(policy_rows, human_rows, Logistic(l2=_FAR_APART_L2), groups=GROUPS, seed=seed)
-    return _with_bound(estimate, told)
+    least = estimate.low if estimate.accuracy <= SEPARATED_ACCURACY else 0.0
+    return _with_bound(estimate, told, least)
 
 
 def _estimate(
@@ -149,10 +151,14 @@ def _estimate(
     )
 
 
-def _with_bound(estimate: KLEstimate, told: HeldOut) -> KLEstimate:
-    """A saturated estimate is replaced by what the samples show at least."""
+def _with_bound(estimate: KLEstimate, told: HeldOut, least: float) -> KLEstimate:
+    """A saturated estimate is replaced by what the samples show at least.
+
+    That is also the lower end of its interval, unless hardly a row is in doubt: the regularisation then makes
+    the ratios, they are alike whichever group is left out, and the interval is too short.
+    """
     own = lower_bound(estimate.log_ratio, estimate.human_log_ratio)
-    value = max(own, lower_bound(told.policy, told.human))
+    value = max(own, lower_bound(told.policy, told.human), least)
     return replace(estimate, value=value, low=min(estimate.low, value), high=math.inf)
 
 
