@@ -89,6 +89,7 @@ def test_the_committed_curve_learns() -> None:
     reward = found["reward/total"]
     assert sum(reward[-3:]) / 3 > sum(reward[:3]) / 3 + 0.1
     assert found["value/explained_variance"][-1] > 0.1
+    assert sum(found["value/loss"][-3:]) < 0.5 * sum(found["value/loss"][:3])
     assert found["reward/human_kl"][-1] > found["reward/human_kl"][0] + 0.1
     assert found["objective/kl"][0] == pytest.approx(0.0, abs=1e-6)
     assert found["objective/kl"][-1] > 0.3
