@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sarm_control.discovery.label_tests import label_max_t_test, label_test
 from sarm_control.discovery.length import EqualLength, equal_length_effects, length_difference
 from sarm_control.discovery.margins import (
     PairLatents,
@@ -21,7 +22,7 @@ from sarm_control.discovery.margins import (
 )
 from sarm_control.discovery.multiplicity import benjamini_hochberg, benjamini_yekutieli
 from sarm_control.discovery.naming import name_kinds, name_replicated
-from sarm_control.discovery.sign_flips import max_t_test, sign_flip_test
+from sarm_control.discovery.relabelling import has_equal_sides
 from sarm_control.discovery.statistics import bootstrap_means
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import ConfigError, DataError
@@ -30,8 +31,8 @@ from sarm_control.seeds import derive_seed
 Columns = dict[str, NDArray[Any]]
 
 MIN_DRAWS = 10_000
-_FLIPS = 4_000_000_000
-"""Signs drawn for one set of prompts at most: 400,000 vectors of 10,000 prompts, 10 million of 400."""
+_REDRAWS = 4_000_000_000
+"""Prompts redrawn at most: 400,000 times 10,000 of them, 10 million times 400."""
 
 
 class Tested(NamedTuple):
@@ -73,8 +74,8 @@ def margin_effects(
 
     Returns:
         One row per tested latent: latent, weight, kind, effect (reward units, mean over
-        prompts), low, high (95 % BCa over prompts), p (two-sided sign flip), q
-        (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in
+        prompts), low, high (95 % BCa over prompts), p (two-sided, by redrawing the labels within
+        prompts, see `discovery.label_tests`), q (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in
         SDs of the reward over answers), share_of_margin, d_z, rate_chosen, rate_rejected, auroc,
         effect_equal_length, equal_length_low, equal_length_high (see `discovery.length`; NaN
         without lengths), n_prompts_active.
@@ -96,7 +97,8 @@ def margin_effects(
     )
     _check_prompts(pairs, "the data has")
     latents = latents_to_test(pairs, min_prompts)
-    tested = _tested(pairs, latents, enough_draws(len(latents), alpha, pairs.prompts), seed)
+    draws = enough_draws(len(latents), alpha, pairs.prompts, tails=tails_of(pairs))
+    tested = _tested(pairs, latents, draws, seed)
     tests = _corrected(pairs, latents, tested.p, seed)
     kinds = name_kinds(pairs.head[latents], tested.effect, tests["q"] <= alpha)
     described = _described(pairs, latents, seed)
@@ -139,7 +141,8 @@ def replicated_effects(
     _check_alpha(alpha)
     _check_parts(selection, confirmation)
     latents = latents_to_test(selection, min_prompts)
-    draws = enough_draws(len(latents), alpha, max(selection.prompts, confirmation.prompts))
+    prompts = max(selection.prompts, confirmation.prompts)
+    draws = enough_draws(len(latents), alpha, prompts, tails=tails_of(selection, confirmation))
     first = _tested(selection, latents, draws, seed)
     tests = _corrected(selection, latents, first.p, seed)
     selected = tests["q"] <= alpha
@@ -166,14 +169,25 @@ def latents_to_test(pairs: PairLatents, min_prompts: int) -> NDArray[np.int64]:
     return np.flatnonzero(active_prompts(pairs) >= min_prompts)
 
 
-def enough_draws(tests: int, alpha: float, prompts: int) -> int:
-    """Sign vectors enough for one latent among `tests` to reach q <= alpha on its own.
+def enough_draws(tests: int, alpha: float, prompts: int, *, tails: int = 1) -> int:
+    """Redraws of the labels enough for one latent among `tests` to reach q <= alpha on its own.
 
-    Fewer where that is too much to draw: a latent alone then reaches `tests / (draws + 1)`, unless its
-    Hoeffding bound is so small that it needs no draws (see `sign_flip_test`).
+    Fewer where that is too much to draw: a latent alone then reaches `tests tails / (draws + 1)`,
+    unless its Hoeffding bound is so small that it needs no draws (see `label_test`).
+
+    Args:
+        tests: latents that are tested together.
+        alpha: the false discovery rate.
+        prompts: prompts whose labels are redrawn.
+        tails: 2 where a p is twice that of one tail, see `tails_of`.
     """
-    most = max(MIN_DRAWS, _FLIPS // max(prompts, 1))
-    return int(np.clip(math.ceil(2 * tests / alpha), MIN_DRAWS, most))
+    most = max(MIN_DRAWS, _REDRAWS // max(prompts, 1))
+    return int(np.clip(math.ceil(2 * tails * tests / alpha), MIN_DRAWS, most))
+
+
+def tails_of(*parts: PairLatents) -> int:
+    """1 where every prompt has as many chosen as rejected answers, so that `|sum|` is counted, else 2."""
+    return 1 if all(map(has_equal_sides, parts)) else 2
 
 
 def _check_alpha(alpha: float) -> None:
@@ -199,17 +213,16 @@ def _check_prompts(pairs: PairLatents, who_has: str) -> None:
 def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: int) -> Tested:
     columns = margin_contributions(pairs)[:, latents]
     effect = np.asarray(columns.sum(axis=0)).ravel() / max(pairs.prompts, 1)
-    return Tested(effect, sign_flip_test(columns, draws=draws, seed=seed))
+    return Tested(effect, label_test(pairs, latents, draws=draws, seed=seed))
 
 
 def _corrected(pairs: PairLatents, latents: NDArray[np.int64], p: NDArray[np.float64], seed: int) -> Columns:
     """The p-values and what is left of them when all M latents are taken together."""
-    columns = margin_contributions(pairs)[:, latents]
     return {
         "p": p,
         "q": benjamini_hochberg(p),
         "q_by": benjamini_yekutieli(p),
-        "p_max_t": max_t_test(columns, seed=seed),
+        "p_max_t": label_max_t_test(pairs, latents, seed=seed),
     }
 
 

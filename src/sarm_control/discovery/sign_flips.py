@@ -23,7 +23,7 @@ MAX_T_DRAWS = 2000
 _CHUNK = 1000
 _BLOCK = 2048
 # Equal sums of the same numbers in another order may differ in the last bits.
-_SLACK = 1e-10
+SLACK = 1e-10
 
 
 def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> FloatVector:
@@ -96,7 +96,7 @@ def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> Floa
         return observed
     order = np.argsort(-observed, kind="stable")
     mixed, scale = MixedRows(rows[order]), _scale(rows)[order, None]
-    threshold = observed[order, None] * (1 - _SLACK)
+    threshold = observed[order, None] * (1 - SLACK)
     count = np.zeros(len(order))
     total = np.asarray(rows.sum(axis=1)).ravel()[order]
     for turned in _turned(rows.shape[1], draws, seed, "max-t"):
@@ -161,7 +161,7 @@ def _exact_p(values: FloatVector) -> FloatVector:
     result = np.empty(len(values))
     for start in range(0, len(values), _BLOCK):
         block = values[start : start + _BLOCK]
-        slack = _SLACK * np.abs(block).sum(axis=1)
+        slack = SLACK * np.abs(block).sum(axis=1)
         reached = np.abs(block @ signs.T) >= (np.abs(block.sum(axis=1)) - slack)[:, None]
         result[start : start + _BLOCK] = reached.mean(axis=1)
     return result
@@ -170,7 +170,7 @@ def _exact_p(values: FloatVector) -> FloatVector:
 def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
     """[M] p of rows [M, P], dropping a row from the draws once 100 flips have reached its sum."""
     total = np.asarray(rows.sum(axis=1)).ravel()
-    threshold = np.abs(total) - _SLACK * np.asarray(abs(rows).sum(axis=1)).ravel()
+    threshold = np.abs(total) - SLACK * np.asarray(abs(rows).sum(axis=1)).ravel()
     count, drawn = np.zeros(len(total)), np.zeros(len(total))
     running, mixed = np.arange(len(total)), MixedRows(rows)
     for turned in _turned(rows.shape[1], draws, seed, "sign-flip"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sarm_control.control.edits import Edit
 from sarm_control.discovery.discover import Discovery
-from sarm_control.discovery.effects import enough_draws
+from sarm_control.discovery.effects import enough_draws, tails_of
 from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.findings import findings
@@ -61,8 +61,9 @@ def _interval(value: Interval, style: str) -> str:
 
 def _counts_line(found: Discovery) -> str:
     counts, rate = found.counts, found.settings.alpha
-    draws = enough_draws(counts["tested"], rate, max(found.selection.prompts, found.confirmation.prompts))
-    alone = counts["tested"] / (draws + 1)
+    tails = tails_of(found.parts.selection.latents, found.parts.confirmation.latents)
+    prompts = max(found.selection.prompts, found.confirmation.prompts)
+    alone = tails * counts["tested"] / (enough_draws(counts["tested"], rate, prompts, tails=tails) + 1)
     coarse = f"; a single latent of moderate effect reaches q = {alone:.2g} at best" if alone > rate else ""
     return (
         f"{counts['tested']} latents tested (active in >= {found.settings.min_prompts} selection prompts), "
