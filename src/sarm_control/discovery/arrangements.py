@@ -32,7 +32,7 @@ class Distinct(NamedTuple):
 
 
 def log2_distinct(few: int, answers: int) -> Floats:
-    """[n + 1] how many ways to pick `few` of n answers differ, as a power of 2, by the number k of active ones.
+    """[n + 1] how many ways to pick `few` of n answers differ, as a power of 2, by the number k of active.
 
     From 2^20 on they are counted no further.
     """

@@ -73,12 +73,12 @@ def margin_effects(
         seed: the same seed gives the same table.
 
     Returns:
-        One row per tested latent: latent, weight, kind, effect (reward units, mean over
-        prompts), low, high (95 % BCa over prompts), p (two-sided, by redrawing the labels within
-        prompts, see `discovery.label_tests`), q (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in
-        SDs of the reward over answers), share_of_margin, d_z, rate_chosen, rate_rejected, auroc,
-        effect_equal_length, equal_length_low, equal_length_high (see `discovery.length`; NaN
-        without lengths), n_prompts_active.
+        One row per tested latent: latent, weight, kind, effect (reward units, mean over prompts), low,
+        high (95 % BCa over prompts), p (two-sided, by redrawing the labels within prompts, see
+        `discovery.label_tests`), q (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down
+        max-T), effect_sd (in SDs of the reward over answers), share_of_margin, d_z, rate_chosen,
+        rate_rejected, auroc, effect_equal_length, equal_length_low, equal_length_high (see
+        `discovery.length`; NaN without lengths), n_prompts_active.
 
     Raises:
         ConfigError: alpha outside (0, 1), or min_prompts below 1.
