@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.label_tests import label_test
+from sarm_control.discovery.multiplicity import benjamini_hochberg
 from sarm_control.discovery.targets import Target, group_by_target, parse_target, target_values
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.sarm.scored import Scored
@@ -102,6 +105,44 @@ def test_single_answers_are_drawn_together_so_that_no_prompt_is_in_two_units():
         assert (values[pairs.chosen.numbers] > values[pairs.rejected.numbers]).all()
     refusals = int(values.sum())
     assert len(pairs) == min(refusals, 201 - refusals)
+
+
+def unrelated(seed, pairs=60):
+    """Prompts of one answer with the attribute, of eight without; no latent has to do with it.
+
+    Half of the latents fire in all of a prompt's answers or in none, half in any answer by itself.
+    """
+    generator = np.random.default_rng(seed)
+    rows = [
+        candidates(p, *(f"{p} {j}" for j in range(8 if p % 2 else 1)), kind=p % 2 == 0)
+        for p in range(2 * pairs)
+    ]
+    sizes = [len(row.answers) for row in rows]
+    of_prompt = np.repeat(generator.random((len(rows), 20)), sizes, axis=0) < 0.2
+    of_answer = generator.random((sum(sizes), 20)) < 0.08
+    return rows, scored(rows, np.concatenate([of_prompt, of_answer], axis=1).astype(float))
+
+
+def test_calibration_an_attribute_of_prompts_with_unequal_numbers_of_answers_calls_no_latent():
+    """Units of two prompts: flips of unequal means call latents in many data sets, redraws of answers too."""
+    found = 0
+    for seed in range(100):
+        pairs = group_by_target(*unrelated(seed), parse_target("column:kind"), seed=seed)
+        assert len(pairs.chosen.texts) == len(pairs.rejected.texts) == len(pairs) == 60
+        p = label_test(pairs.latents, np.arange(40), draws=2000, seed=seed)
+        found += bool((benjamini_hochberg(p) <= 0.05).any())
+    assert found <= stats.binom.isf(0.0005, 100, 0.05)
+
+
+def test_the_answers_of_a_unit_do_not_depend_on_the_order_of_rows_and_answers():
+    rows, scores = unrelated(0, pairs=5)
+    turned = [candidates(int(row.prompt_key.split()[-1]), *row.answers[::-1], **row.raw) for row in rows]
+    target = parse_target("column:kind")
+    there = group_by_target(rows, scores, target)
+    back = group_by_target(turned[::-1], scored(turned[::-1]), target)
+    assert set(there.rejected.texts) == set(back.rejected.texts)
+    other = group_by_target(rows, scores, target, seed=1)
+    assert set(there.rejected.texts) != set(other.rejected.texts)
 
 
 def test_the_units_do_not_depend_on_the_order_of_the_rows():

@@ -108,12 +108,13 @@ def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArra
 
 
 def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed: int = 0) -> PromptPairs:
-    """Answers with more of the attribute beside answers with less, in units that tests can flip.
+    """Answers with more of the attribute beside answers with less, in units whose labels tests can redraw.
 
     Where prompts have answers on both sides, the prompt is the unit, split at the middle between its
     lowest and highest value. Where none has (one answer for each prompt), the unit is two prompts
     drawn together at random: one of each kind for an attribute with two values, and for a number any
-    two, of which the higher one is chosen. No prompt is in two units.
+    two, of which the higher one is chosen. Of the prompt with more answers as many are drawn as the
+    other one has. No prompt is in two units.
 
     Args:
         rows: rows with answers, of any kind; preferences play no part.
@@ -211,7 +212,19 @@ def _across(prompts: Mapping[str, list[_Valued]], seed: int) -> Iterator[tuple[s
     for high, low in drawn:
         if prompts[high][0].value > prompts[low][0].value:
             # named without regard to the side, so that less of it splits into the same halves
-            yield _BETWEEN.join(sorted((high, low))), (prompts[high], prompts[low])
+            fewest = min(len(prompts[high]), len(prompts[low]))
+            more, less = (_some(key, prompts[key], fewest, seed) for key in (high, low))
+            yield _BETWEEN.join(sorted((high, low))), (more, less)
+
+
+def _some(key: str, answers: list[_Valued], count: int, seed: int) -> list[_Valued]:
+    """`count` of a prompt's answers, drawn without regard to their order.
+
+    Between two prompts not single answers are exchangeable but whole prompts, and these only where both
+    have equally many answers: the mean of eight is not distributed like one.
+    """
+    drawn = sorted(answers, key=lambda one: derive_seed(seed, "answers of a unit", key, one.text))[:count]
+    return [one for one in answers if one in drawn]
 
 
 def _higher_first(one: str, other: str, prompts: Mapping[str, list[_Valued]]) -> tuple[str, str]:
