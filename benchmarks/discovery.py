@@ -16,9 +16,12 @@ competing selections, equal length. Bars: 60 s and 4 GB on 2 cores. Seconds are 
 processor seconds do not grow when the machine is busy. Linux only.
 
     python benchmarks/discovery.py [--runs 200] [--json benchmarks/results/discovery.json]
-    python benchmarks/discovery.py --speed [--json benchmarks/results/discovery.json]
+    python benchmarks/discovery.py --speed [--rejected 3] [--json benchmarks/results/discovery.json]
+    python benchmarks/discovery.py --nulls [--json benchmarks/results/discovery.json]
 
-Results of the two are kept side by side in the same file.
+With `--rejected 3` every prompt has three rejected answers. The third is `discovery_nulls.py`: what is
+called where a prompt's answers are exchangeable, at equal and unequal sides. Results are kept
+side by side in the same file.
 """
 
 import argparse
@@ -186,15 +189,15 @@ def lab_bars() -> dict[str, object]:
     }
 
 
-def stored_latents(path: Path, prompts: int, latents: int) -> None:
+def stored_latents(path: Path, prompts: int, latents: int, rejected: int) -> None:
     """Answers of a TopK autoencoder as arrays: always on, often, and rarely firing latents; 20 effects."""
     generator = np.random.default_rng(0)
-    answers = 2 * prompts
+    answers = (1 + rejected) * prompts
     rare = KEPT - ALWAYS_ON - OFTEN_AT_ONCE
     often_rates = generator.dirichlet(np.full(OFTEN, 0.5)) * OFTEN_AT_ONCE
     indices, values = [], []
     for row in range(answers):
-        lift = 1.0 + (row % 2 == 0)
+        lift = 1.0 + (row % (1 + rejected) == 0)
         rates = often_rates.copy()
         rates[:20] *= lift
         often = ALWAYS_ON + np.flatnonzero(generator.random(OFTEN) < rates)
@@ -207,7 +210,7 @@ def stored_latents(path: Path, prompts: int, latents: int) -> None:
     lengths = generator.integers(20, 400, answers)
     np.savez(
         path, indptr=indptr, indices=np.concatenate(indices).astype(np.int32),
-        values=np.concatenate(values), head=head, lengths=lengths,
+        values=np.concatenate(values), head=head, lengths=lengths, rejected=rejected,
     )  # fmt: skip
 
 
@@ -229,9 +232,18 @@ def discover_stored(path: Path) -> dict[str, float]:
         latents.dot(stored["head"]), latents, stored["head"], np.zeros(count, np.int64),
         np.ones(count, bool), stored["lengths"].astype(np.int64), "benchmark",
     )  # fmt: skip
+    bad = range(int(stored["rejected"]))
     rows = [
-        Row(path, p, {}, "pair", f"prompt {p}", chosen=(f"good {p}",), rejected=(f"bad {p}",))
-        for p in range(count // 2)
+        Row(
+            path,
+            p,
+            {},
+            "pair",
+            f"prompt {p}",
+            chosen=(f"good {p}",),
+            rejected=tuple(f"bad {p} {j}" for j in bad),
+        )
+        for p in range(count // (1 + len(bad)))
     ]
     read = time.perf_counter()
     found = discover(ScoredRows(rows, scored))
@@ -253,11 +265,11 @@ def peak_bytes() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
-def speed(prompts: int, latents: int) -> dict[str, object]:
+def speed(prompts: int, latents: int, rejected: int) -> dict[str, object]:
     """The discovery in a fresh process, on latents it reads from disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.npz"
-        stored_latents(path, prompts, latents)
+        stored_latents(path, prompts, latents, rejected)
         command = [sys.executable, __file__, "--stored", str(path)]
         alone = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
         ran = subprocess.run(command, check=True, capture_output=True, text=True, env=alone)
@@ -271,6 +283,7 @@ def speed(prompts: int, latents: int) -> dict[str, object]:
         },
         "prompts": prompts,
         "latents": latents,
+        "rejected": rejected,
         "kept": KEPT,
         **result,
     }
@@ -280,6 +293,8 @@ def main() -> None:
     """Measures, prints a table, and keeps the result beside what the file has already."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--nulls", action="store_true")
+    parser.add_argument("--rejected", type=int, default=1)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--latents", type=int, default=65_536)
@@ -289,11 +304,19 @@ def main() -> None:
     if arguments.stored:
         print(json.dumps(discover_stored(arguments.stored)))
         return
-    name = "speed" if arguments.speed else "bars"
-    result = speed(arguments.prompts, arguments.latents) if arguments.speed else bars(arguments.runs)
-    print("| measured | value |\n|---|---|")
-    for key, value in result.items():
-        print(f"| {key} | {value if not isinstance(value, float) else f'{value:.3g}'} |")
+    if arguments.nulls:
+        import discovery_nulls
+
+        name, result = "nulls", discovery_nulls.nulls()
+        print(discovery_nulls.tables(result))
+    else:
+        one_to_one = arguments.rejected == 1
+        name = ("speed" if one_to_one else f"speed_1v{arguments.rejected}") if arguments.speed else "bars"
+        sizes = arguments.prompts, arguments.latents, arguments.rejected
+        result = speed(*sizes) if arguments.speed else bars(arguments.runs)
+        print("| measured | value |\n|---|---|")
+        for key, value in result.items():
+            print(f"| {key} | {value if not isinstance(value, float) else f'{value:.3g}'} |")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         kept = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
