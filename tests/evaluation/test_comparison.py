@@ -46,9 +46,7 @@ TRAINED = answers([[2, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 1]], kl=np.array([1.0
 
 def compared(**kwargs):
     before, after = (answer_columns(side, [0, 1], {0: 1.5}) for side in (BASE, TRAINED))
-    return {
-        row.measure.key: row for row in compare_columns(before, after, PROMPTS, PROMPTS, seed=0, **kwargs)
-    }
+    return {row.measure.key: row for row in compare_columns(before, after, PROMPTS, PROMPTS, **kwargs)}
 
 
 def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
@@ -85,8 +83,8 @@ def test_oracle_means_changes_and_rates_by_hand() -> None:
 
 
 def test_oracle_wins_are_strict_and_per_prompt() -> None:
-    assert wins(BASE, TRAINED, seed=0).trained.mean == pytest.approx(0.5)
-    assert wins(BASE, BASE, seed=0).trained.mean == 0
+    assert wins(BASE, TRAINED).trained.mean == pytest.approx(0.5)
+    assert wins(BASE, BASE).trained.mean == 0
 
 
 def test_metamorphic_the_change_is_paired() -> None:
@@ -95,8 +93,8 @@ def test_metamorphic_the_change_is_paired() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=4), rng.normal(size=4)
     offset = np.array([0, 0, 1e3, 1e3])
-    plain = compare_columns({measure: before}, {measure: after}, PROMPTS, PROMPTS, seed=0)
-    moved = compare_columns({measure: before + offset}, {measure: after + offset}, PROMPTS, PROMPTS, seed=0)
+    plain = compare_columns({measure: before}, {measure: after}, PROMPTS, PROMPTS)
+    moved = compare_columns({measure: before + offset}, {measure: after + offset}, PROMPTS, PROMPTS)
     np.testing.assert_allclose(plain[0].change, moved[0].change, atol=1e-9)
     assert moved[0].base.mean > plain[0].base.mean + 100
 
@@ -104,8 +102,8 @@ def test_metamorphic_the_change_is_paired() -> None:
 def test_metamorphic_differences_between_arms_are_antisymmetric() -> None:
     one, two = (answer_columns(side, [0], {}) for side in (TRAINED, TRAINED))
     two = {measure: values * 2 for measure, values in two.items()}
-    forward = {m.key: i.mean for m, i in arm_differences(one, two, PROMPTS, PROMPTS, seed=0)}
-    backward = {m.key: i.mean for m, i in arm_differences(two, one, PROMPTS, PROMPTS, seed=0)}
+    forward = {m.key: i.mean for m, i in arm_differences(one, two, PROMPTS, PROMPTS)}
+    backward = {m.key: i.mean for m, i in arm_differences(two, one, PROMPTS, PROMPTS)}
     assert forward.keys() == backward.keys() == {measure.key for measure in one}
     for key, mean in forward.items():
         assert mean == pytest.approx(-backward[key])
@@ -134,12 +132,12 @@ def test_changes_in_reward_units_are_given_in_sds_too() -> None:
 def test_oracle_the_goodhart_gap_is_reward_gain_minus_gold_gain_in_sds() -> None:
     gold_before, gold_after = np.array([1.0, 0.0, 2.0, 1.0]), np.array([0.0, 0.0, 2.0, 0.0])
     base, trained = replace(BASE, gold=gold_before), replace(TRAINED, gold=gold_after)
-    gap = goodhart_gap(base, trained, seed=0)
+    gap = goodhart_gap(base, trained)
     rewards = BASE.scored.rewards.astype(float)
     # Prompt changes: +0.75 and 0 in reward, -0.5 and -0.5 in gold.
     by_prompt = np.array([0.75, 0.0]) / rewards.std(ddof=1) + 0.5 / gold_before.std(ddof=1)
     assert gap is not None
     assert gap.trained.mean == pytest.approx(by_prompt.mean())
-    assert goodhart_gap(base, replace(base, kl=np.zeros(4)), seed=0).trained.mean == 0
-    assert goodhart_gap(BASE, TRAINED, seed=0) is None
-    assert goodhart_gap(replace(BASE, gold=np.ones(4)), trained, seed=0) is None
+    assert goodhart_gap(base, replace(base, kl=np.zeros(4))).trained.mean == 0
+    assert goodhart_gap(BASE, TRAINED) is None
+    assert goodhart_gap(replace(BASE, gold=np.ones(4)), trained) is None

@@ -47,9 +47,11 @@ def test_oracle_target_and_complement_by_hand() -> None:
     assert groups["target"].change.mean == pytest.approx(-6.0)
     assert groups["complement, rejected"].change.mean == pytest.approx(-1.5)
     assert found.selectivity is not None
-    assert found.selectivity[:3] == pytest.approx((4.0, 4.0, 4.0))
+    assert found.selectivity.mean == pytest.approx(4.0)
+    assert not found.selectivity.given
     assert found.as_json()["selectivity"] == pytest.approx(4.0)
-    assert "selectivity 4.00 [4.00, 4.00]: |change of the target|" in edits_text(
+    # every prompt of the target moves by 6: how far others would move is not to be told
+    assert "selectivity 4.00 (no interval: all 6 prompts are alike): |change of the target|" in edits_text(
         [], found, [Edit(0, set=0.0)]
     )
     assert groups["target"].answers == inside.sum()
@@ -60,7 +62,8 @@ def test_a_ratio_to_a_change_that_may_be_nothing_is_not_quoted() -> None:
     z = np.zeros((OWN, 3))
     inside = SAFETY[BENCHMARK.unit_of_answer]
     outside = np.arange(int((~inside).sum()))
-    z[inside, 0], z[~inside, 0] = 2.0, np.where(outside // 6 % 2, 1.0, -1.0) + 0.01
+    z[inside, 0] = 2.0 + np.arange(int(inside.sum())) / 100
+    z[~inside, 0] = np.where(outside // 6 % 2, 1.0, -1.0) + 0.01
     z[:, 1] = np.arange(OWN)
     edits = [Edit(0, set=0.0)]
     found = steering(ScoredRows(ROWS, make_scored(z, [3.0, 1.0, 0.0])), BENCHMARK, SAFETY, edits)

@@ -44,7 +44,7 @@ class HeadSplit:
     Args:
         held_out: [prompts] true where a prompt must not be fitted.
         folds: parts of the cross-validation on the others.
-        seed: of folds and intervals.
+        seed: of the folds.
     """
 
     held_out: NDArray[np.bool_]
@@ -139,7 +139,7 @@ def _fit(
     everything = all_comparisons(rows)
     fitting = everything.take(~split.held_out[everything.prompt])
     if validation is None:
-        regularisation = choose_l2(features, fitting, folds=split.folds, seed=split.seed)
+        regularisation = choose_l2(features, fitting, folds=split.folds)
     else:
         others = features_of(validation.states), all_comparisons(validation.rows)
         regularisation = choose_l2_on(features, fitting, *others)
@@ -150,5 +150,5 @@ def _fit(
         fitted.astype(np.float32),
         kept.astype(np.float32),
         regularisation,
-        head_figures(np.asarray(features @ fitted), judged, seed=split.seed),
+        head_figures(np.asarray(features @ fitted), judged),
     )

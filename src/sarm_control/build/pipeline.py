@@ -315,9 +315,7 @@ def _tune_last(
     scores = model.score_states(
         _states(Parts.of(model), material.corpus, config, tools, sentences=False).end_of_turn
     ).dot(weight)
-    judged = head_figures(
-        scores, [row for row in material.rows if material.held_out[row.prompt]], seed=config.seed
-    )
+    judged = head_figures(scores, [row for row in material.rows if material.held_out[row.prompt]])
     tools.say(f"tuned head, held-out prompts: {judged.line()}")
     return model, {**_tuned_json(tuned, config), "held_out": judged.as_json()}
 
@@ -355,11 +353,11 @@ def _evaluate(
             raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
         # All rows, so that the cached states serve whatever a SARM was built from.
         states = _states(Parts.of(model), corpus, config, tools, sentences=False).end_of_turn
-        sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh, seed=config.seed)
+        sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
         tools.say(f"{name}, sparse head: {sparse.line()}")
         if heads is not None and not config.tune_after:
-            dense = head_figures(heads.dense_scores(states), fresh, seed=config.seed)
+            dense = head_figures(heads.dense_scores(states), fresh)
             found[name]["dense"] = dense.as_json()
             tools.say(f"{name}, dense head: {dense.line()}")
     return found

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sarm_control.build.comparisons import PreferenceRow, score_prompts
+from sarm_control.discovery.interval_text import with_ends
 from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.sarm.autoencoder import Autoencoder, normalise
 
@@ -44,7 +45,8 @@ class HeadFigures:
     def line(self) -> str:
         """The same as a few words."""
         return (
-            f"pair accuracy {_shown(self.pair_accuracy)}, best of n {_shown(self.best_of)} "
+            f"pair accuracy {with_ends(self.pair_accuracy, '.3f')}, "
+            f"best of n {with_ends(self.best_of, '.3f')} "
             f"(chance 0.5 and {self.best_of_chance:.2f}; {self.pair_accuracy.n} prompts)"
         )
 
@@ -74,19 +76,11 @@ def firing_rates(autoencoder: Autoencoder, states: Tensor) -> NDArray[np.float64
     return np.asarray((counts / len(states)).numpy(), dtype=np.float64)
 
 
-def head_figures(
-    scores: NDArray[np.floating[Any]], rows: Sequence[PreferenceRow], *, seed: int = 0
-) -> HeadFigures:
+def head_figures(scores: NDArray[np.floating[Any]], rows: Sequence[PreferenceRow]) -> HeadFigures:
     """Figures of answer scores [N] on the preference rows, one number per prompt.
 
     Raises:
         DataError: a score is not finite.
     """
     found = score_prompts(scores, rows)
-    return HeadFigures(
-        mean_interval(found.pairs, seed=seed), mean_interval(found.best_of, seed=seed), found.chance
-    )
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return HeadFigures(mean_interval(found.pairs), mean_interval(found.best_of), found.chance)

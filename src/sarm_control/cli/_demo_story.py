@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sarm_control.discovery.interval_text import ends_of_effect
 from sarm_control.evaluation.headline import verdict
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def found_latents(harms: Sequence["Feature"], prompts: int, judged: "Called") ->
                 str(one.latent),
                 one.kind,
                 f"{one.effect:+.4f}",
-                f"[{one.low:+.4f}, {one.high:+.4f}]",
+                ends_of_effect(one, "+.4f"),
                 f"{100 * one.rate_chosen:.0f} %",
                 f"{100 * one.rate_rejected:.0f} %",
             ]
@@ -212,4 +213,6 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 
 def _interval(value: Mapping[str, Any]) -> str:
+    if value["low"] is None or value["high"] is None:
+        return f"{value['mean']:+.2f} (too few prompts for an interval)"
     return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]"

@@ -9,7 +9,7 @@ from sarm_control.console import progress
 from sarm_control.errors import ConfigError
 
 
-def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None, *, seed: int) -> None:
+def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None) -> None:
     """Prints the published table, beside it what the recorded rewards and a model at hand say.
 
     Raises:
@@ -26,7 +26,7 @@ def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None, *,
             hint="sarm eval --reproduce-published-steering --data llama_sarm_4b_scores.jsonl",
         )
     recorded = read_recorded(Path(data[0])) if data else None
-    from_file = None if recorded is None else from_records(recorded, seed=seed)
+    from_file = None if recorded is None else from_records(recorded)
     exact = None
     if recorded is not None and flags.model is not None:
         from sarm_control.control.specs import check_exists
@@ -36,7 +36,7 @@ def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None, *,
         for latent in PUBLISHED_STEERED_LATENTS:
             check_exists(latent, rm.config.latents)
         scored = score_rows(rm, recorded.rows, batch_tokens=flags.batch_tokens, progress=progress)
-        exact = from_model(recorded, scored, seed=seed)
+        exact = from_model(recorded, scored)
     sys.stdout.write(published_text(from_file, exact))
     if json_file is not None:
         found = {"recorded": from_file, "exact": exact}

@@ -41,7 +41,7 @@ def compare(
         int,
         Parameter(validator=validators.Number(gte=1), help="Answers decoded together; changes no result."),
     ] = 64,
-    seed: Annotated[int, Parameter(help="Of the answers and of the intervals.")] = 0,
+    seed: Annotated[int, Parameter(help="Of the answers.")] = 0,
     out: Annotated[
         Path | None,
         Parameter(name=["--out", "-o"], help="Folder for the report. Default: compare in the first run."),

@@ -179,9 +179,10 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
     """A share of a margin that may be 0 is no size; which latents get a control is then chance."""
     margin = found.confirmation.margin
     if material and found.lists["harms"] and not (margin.low > 0 or margin.high < 0):
-        interval = f"{margin.mean:+.4g} [{margin.low:+.4g}, {margin.high:+.4g}]"
+        from sarm_control.discovery.interval_text import with_ends
+
         say(
-            f"warning: the mean margin {interval} may be 0, so "
+            f"warning: the mean margin {with_ends(margin, '+.4g')} may be 0, so "
             f"--material {material:g}, a share of it, says little; --material-sd sets a least effect in SDs"
         )
 

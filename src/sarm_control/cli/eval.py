@@ -59,7 +59,7 @@ def eval(
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Folder for results.json and items.jsonl.")
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the intervals, tests and random sets.")] = 0,
+    seed: Annotated[int, Parameter(help="Of the tests and random sets.")] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -81,7 +81,7 @@ def eval(
     if reproduce_published_steering:
         from sarm_control.cli._published import reproduce
 
-        reproduce(data or [], flags, json_file, seed=seed)
+        reproduce(data or [], flags, json_file)
         return
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 

@@ -44,7 +44,7 @@ def probe(
         bool,
         Parameter(negative="", help="Score the text again with the edits inside the model, and compare."),
     ] = False,
-    seed: Annotated[int, Parameter(help="Of the intervals.")] = 0,
+    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -64,7 +64,7 @@ def probe(
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
-    found, source, edits = _probed(data, flags, given, seed, skip_bad_rows)
+    found, source, edits = _probed(data, flags, given, skip_bad_rows)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)
     config = {
@@ -89,7 +89,7 @@ def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def _probed(
-    data: Sequence[Path], flags: ModelFlags, given: GivenEdits, seed: int, skip_bad_rows: Path | None
+    data: Sequence[Path], flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
 ) -> "tuple[Probe, Source, list[Edit]]":
     from sarm_control.evaluation.probe import probe as run
 
@@ -102,7 +102,7 @@ def _probed(
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)
-    return run(source.scored_rows, edits, seed=seed), source, edits
+    return run(source.scored_rows, edits), source, edits
 
 
 def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found: "Probe") -> float:

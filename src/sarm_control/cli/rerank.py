@@ -50,7 +50,7 @@ def rerank(
         Path | None,
         Parameter(name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."),
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the intervals.")] = 0,
+    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -85,8 +85,8 @@ def rerank(
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)
     sets = candidate_sets(source.scored_rows, attribute or ())
-    found = run(sets, scored, edits, n=sizes, seed=seed)
-    impacts = single_latents(sets, scored, seed=seed) if all_latents else None
+    found = run(sets, scored, edits, n=sizes)
+    impacts = single_latents(sets, scored) if all_latents else None
     config = {
         "model": source.model,
         "head": scored.fingerprint,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sarm_control.discovery.margins import PairLatents, firing_rates, margin_contributions, mean_differences
 from sarm_control.discovery.matched_sets import SETS, AmongSets, among_matched_sets
-from sarm_control.discovery.statistics import Interval, bootstrap_means
+from sarm_control.discovery.statistics import Interval, mean_intervals
 from sarm_control.errors import DataError
 
 Index = NDArray[np.int64]
@@ -97,12 +97,12 @@ def compete(
         for way, score in scores.items()
     }
     removed = [-np.asarray(contributions[:, own].sum(axis=1)).ravel() for own in chosen.values()]
-    ends = bootstrap_means(np.column_stack(removed), seed=seed)
+    gains = list(mean_intervals(np.column_stack(removed)))
     return tuple(
         Competitor(
             way,
             tuple(own.tolist()),
-            Interval(float(removed[j].mean()), float(ends.low[j]), float(ends.high[j]), len(removed[j])),
+            gains[j],
             float((np.sign(effect[own]) == sign).mean()),
             _among(sign * effect, own, rate, np.abs(selection.head), sets, seed),
         )

@@ -77,7 +77,7 @@ class ClosingTest:
 
 
 def counterfactual_effects(
-    rows: Sequence[Row], scored: Scored, features: Sequence[Feature], *, seed: int = 0
+    rows: Sequence[Row], scored: Scored, features: Sequence[Feature]
 ) -> list[LevelEffect]:
     """Effects of called latents on pairs of texts that differ in the goal alone.
 
@@ -85,7 +85,6 @@ def counterfactual_effects(
         rows: pairs; chosen is the text changed towards the goal, rejected the same text changed away.
         scored: their scores.
         features: the called latents.
-        seed: of the intervals.
 
     Raises:
         DataError: there are fewer than two prompts.
@@ -98,7 +97,7 @@ def counterfactual_effects(
         return []
     sides = {"chosen": pairs.latents.chosen, "rejected": pairs.latents.rejected}
     paid = {name: matrix[:, latents] * pairs.latents.head[latents] for name, matrix in sides.items()}
-    return effects_of(pairs.latents, paid, features, "L4", "the text changed in the goal alone", seed=seed)
+    return effects_of(pairs.latents, paid, features, "L4", "the text changed in the goal alone")
 
 
 def closing_tests(
@@ -116,13 +115,13 @@ def closing_tests(
         features: the called latents.
         score: scores answers to prompts by the same model.
         closing: the sentence to add.
-        seed: of the draw of prompts and the intervals.
+        seed: of the draw of prompts.
     """
     some = _some(pairs, seed)
     added = [f"{text} {closing}".strip() for text in _texts(some)]
     removed = [_without_last_sentence(text) for text in _texts(some)]
     return tuple(
-        _test(some, features, score, change, sentence, texts, seed)
+        _test(some, features, score, change, sentence, texts)
         for change, sentence, texts in (("added", closing, added), ("removed", "", removed))
         if any(text is not None for text in texts)
     )
@@ -152,7 +151,6 @@ def _test(
     change: str,
     sentence: str,
     texts: Sequence[str | None],
-    seed: int,
 ) -> ClosingTest:
     numbers = np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])
     asked = pairs.chosen.prompts + pairs.rejected.prompts
@@ -168,10 +166,9 @@ def _test(
         change=change,
         sentence=sentence,
         answers=len(changed),
-        reward=clustered_mean(reward, prompts[changed], seed=seed),
+        reward=clustered_mean(reward, prompts[changed]),
         latents=tuple(
-            _moved(one, clustered_mean(moved[:, c], prompts[changed], seed=seed))
-            for c, one in enumerate(features)
+            _moved(one, clustered_mean(moved[:, c], prompts[changed])) for c, one in enumerate(features)
         ),
     )
 

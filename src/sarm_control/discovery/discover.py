@@ -43,7 +43,7 @@ class Settings:
     Args:
         alpha: false discovery rate of selection and of confirmation.
         min_prompts: latents active in fewer selection prompts are not tested.
-        seed: of the halves, the sign flips, the bootstrap and the random sets.
+        seed: of the halves, the sign flips and the random sets.
         by: a column of the data; margins and called latents are shown for each of its values apart.
         sets: matched random sets that every selection is held against.
         target: an attribute of an answer to look for in place of the preference.
@@ -150,13 +150,11 @@ def discover(
     return Discovery(
         table=table,
         lists=lists,
-        selection=summarise(first, settings.seed),
-        confirmation=summarise(second, settings.seed),
+        selection=summarise(first),
+        confirmation=summarise(second),
         groups={part: _groups(getattr(parts, part), settings) for part in PARTS},
         group_effects=tuple(
-            one
-            for part in PARTS
-            for one in group_effects(part, getattr(parts, part), settings.by, called, seed=settings.seed)
+            one for part in PARTS for one in group_effects(part, getattr(parts, part), settings.by, called)
         ),
         competitors={name: _compete(parts, table, name, settings) for name in LISTS},
         lost=lost_margin(
@@ -215,7 +213,7 @@ def check_column(rows: Sequence[Row], by: str | None) -> None:
 
 def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
     members = group_members(pairs, settings.by)
-    return {value: summarise(pairs.take(own).latents, settings.seed) for value, own in members.items()}
+    return {value: summarise(pairs.take(own).latents) for value, own in members.items()}
 
 
 def _lists(table: EffectTable, selection: PromptPairs) -> dict[str, tuple[Feature, ...]]:

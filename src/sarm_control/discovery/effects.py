@@ -23,7 +23,7 @@ from sarm_control.discovery.margins import (
 from sarm_control.discovery.multiplicity import benjamini_hochberg, benjamini_yekutieli
 from sarm_control.discovery.naming import name_kinds, name_replicated
 from sarm_control.discovery.relabelling import has_equal_sides
-from sarm_control.discovery.statistics import bootstrap_means
+from sarm_control.discovery.statistics import mean_intervals
 from sarm_control.discovery.table import EffectTable
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.seeds import derive_seed
@@ -74,11 +74,12 @@ def margin_effects(
 
     Returns:
         One row per tested latent: latent, weight, kind, effect (reward units, mean over prompts), low,
-        high (95 % BCa over prompts), p (two-sided, by redrawing the labels within prompts, see
-        `discovery.label_tests`), q (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down
-        max-T), effect_sd (in SDs of the reward over answers), share_of_margin, d_z, rate_chosen,
-        rate_rejected, auroc, effect_equal_length, equal_length_low, equal_length_high (see
-        `discovery.length`; NaN without lengths), n_prompts_active.
+        high (95 % over prompts, see `discovery.statistics`; NaN where too few prompts differ), p
+        (two-sided, by redrawing the labels within prompts, see `discovery.label_tests`), q
+        (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in SDs of
+        the reward over answers), share_of_margin, d_z, rate_chosen, rate_rejected, auroc,
+        effect_equal_length, equal_length_low, equal_length_high (see `discovery.length`; NaN without
+        lengths), n_prompts_active.
 
     Raises:
         ConfigError: alpha outside (0, 1), or min_prompts below 1.
@@ -101,7 +102,7 @@ def margin_effects(
     tested = _tested(pairs, latents, draws, seed)
     tests = _corrected(pairs, latents, tested.p, seed)
     kinds = name_kinds(pairs.head[latents], tested.effect, tests["q"] <= alpha)
-    described = _described(pairs, latents, seed)
+    described = _described(pairs, latents)
     counts: Columns = {"n_prompts_active": active_prompts(pairs)[latents]}
     return _table(pairs, latents, kinds, described, tests, counts)
 
@@ -149,7 +150,7 @@ def replicated_effects(
     p_confirm, q_confirm = np.full((2, len(latents)), math.nan)
     p_confirm[selected] = _tested(confirmation, latents[selected], draws, derive_seed(seed, "confirm")).p
     q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
-    described = _described(confirmation, latents, seed)
+    described = _described(confirmation, latents)
     kinds = name_replicated(
         selection.head[latents], first.effect, described["effect"], selected, q_confirm <= alpha
     )
@@ -226,17 +227,17 @@ def _corrected(pairs: PairLatents, latents: NDArray[np.int64], p: NDArray[np.flo
     }
 
 
-def _described(pairs: PairLatents, latents: NDArray[np.int64], seed: int) -> Columns:
+def _described(pairs: PairLatents, latents: NDArray[np.int64]) -> Columns:
     contributions = margin_contributions(pairs)
     columns = contributions[:, latents]
     effect = np.asarray(columns.sum(axis=0)).ravel() / pairs.prompts
-    ends = bootstrap_means(columns, seed=seed)
+    found = mean_intervals(columns)
     rates = firing_rates(pairs)
     equal = _at_equal_length(pairs, columns)
     return {
         "effect": effect,
-        "low": ends.low,
-        "high": ends.high,
+        "low": found.low,
+        "high": found.high,
         "effect_sd": _ratio(effect, reward_sd(pairs)),
         "share_of_margin": _ratio(effect, float(contributions.sum()) / pairs.prompts),
         "d_z": _standardised(columns, effect),
@@ -246,6 +247,7 @@ def _described(pairs: PairLatents, latents: NDArray[np.int64], seed: int) -> Col
         "effect_equal_length": equal.effect,
         "equal_length_low": equal.low,
         "equal_length_high": equal.high,
+        "prompts_for_interval": found.enough,
     }
 
 

@@ -108,9 +108,9 @@ def examine(
     effects: list[LevelEffect] = []
     if depth.level >= 2:
         upto = min(depth.level, 3)
-        effects += level_effects(pairs, called, model().autoencoder, upto=upto, seed=seed, progress=progress)
+        effects += level_effects(pairs, called, model().autoencoder, upto=upto, progress=progress)
     if depth.counterfactuals is not None:
-        effects += counterfactual_effects(*depth.counterfactuals, called, seed=seed)
+        effects += counterfactual_effects(*depth.counterfactuals, called)
     closing: tuple[ClosingTest, ...] = ()
     if depth.level >= 4 and called:
         closing = closing_tests(pairs, called, model().score, closing=depth.closing, seed=seed)

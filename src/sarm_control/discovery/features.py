@@ -35,7 +35,7 @@ class Feature:
         kind: such as "paid-for-bad".
         weight: its head weight.
         effect: mean margin contribution, reward units.
-        low: lower end of the 95 % interval of the effect.
+        low: lower end of the 95 % interval of the effect; None where too few prompts differ for one.
         high: upper end.
         p: two-sided sign-flip p.
         q: Benjamini-Hochberg over all tested latents.
@@ -51,6 +51,8 @@ class Feature:
         effect_equal_length: the effect between answers of equal length; None where undefined.
         equal_length_low: lower end of its 95 % interval.
         equal_length_high: upper end.
+        prompts_for_interval: about how many confirmation prompts would do for an interval; None where
+            there is one.
         levels: of evidence that agree with the effect, see `discovery.levels`.
         controls: what to do about it, for a latent that harms.
     """
@@ -59,8 +61,8 @@ class Feature:
     kind: str
     weight: float
     effect: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     q: float
     q_confirm: float
@@ -75,7 +77,8 @@ class Feature:
     effect_equal_length: float | None = None
     equal_length_low: float | None = None
     equal_length_high: float | None = None
-    levels: tuple[str, ...] = ("L1",)
+    prompts_for_interval: float | None = None
+    levels: tuple[str, ...] = ()
     controls: tuple[Edit | Penalty, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

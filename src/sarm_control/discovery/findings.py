@@ -7,6 +7,7 @@ from sarm_control.discovery.counterfactuals import ClosingTest
 from sarm_control.discovery.discover import Discovery
 from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature
+from sarm_control.discovery.interval_text import with_ends
 from sarm_control.discovery.statistics import Interval
 
 _NAMED = 6
@@ -42,7 +43,7 @@ def _removal(found: Discovery) -> Iterator[str]:
 
 
 def _gain(value: Interval, *, short: bool = False) -> str:
-    return f"{value.mean:+.3g}" if short else f"{value.mean:+.3g} [{value.low:+.3g}, {value.high:+.3g}]"
+    return f"{value.mean:+.3g}" if short else with_ends(value, "+.3g")
 
 
 def _percentile(one: Competitor) -> str:
@@ -57,11 +58,10 @@ def _lost(found: Discovery) -> Iterator[str]:
     lost = found.lost
     if lost is not None and found.lists["harms"]:
         share = lost.carried
-        ends = "" if share.n < 2 else f" [{100 * share.low:.0f}, {100 * share.high:.0f}]"
         random = "" if lost.among is None else f" (matched random sets {100 * lost.among.mean:.0f} %)"
         yield (
-            f"The harming latents carry {100 * share.mean:.0f} %{ends}{random} of what rejected answers are "
-            f"paid too much on the {lost.prompts} prompts where they are paid more."
+            f"The harming latents carry {with_ends(share, '.0f', percent=True)}{random} of what rejected "
+            f"answers are paid too much on the {lost.prompts} prompts where they are paid more."
         )
 
 

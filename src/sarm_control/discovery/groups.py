@@ -14,7 +14,7 @@ import numpy as np
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.margins import margin_contributions
 from sarm_control.discovery.prompts import PromptPairs
-from sarm_control.discovery.statistics import Interval, bootstrap_means
+from sarm_control.discovery.statistics import Interval, mean_intervals
 
 
 class GroupEffect(NamedTuple):
@@ -50,7 +50,7 @@ def group_members(pairs: PromptPairs, column: str | None) -> dict[str, list[int]
 
 
 def group_effects(
-    part: str, pairs: PromptPairs, column: str | None, features: Sequence[Feature], *, seed: int = 0
+    part: str, pairs: PromptPairs, column: str | None, features: Sequence[Feature]
 ) -> tuple[GroupEffect, ...]:
     """Effects of called latents on each group of at least two prompts.
 
@@ -59,7 +59,6 @@ def group_effects(
         pairs: the prompts.
         column: of the data; None makes no groups.
         features: the called latents.
-        seed: of the intervals.
     """
     latents = np.array([one.latent for one in features], dtype=np.int64)
     columns = margin_contributions(pairs.latents)[:, latents]
@@ -67,11 +66,7 @@ def group_effects(
     for value, members in group_members(pairs, column).items():
         if len(members) < 2 or not len(latents):
             continue
-        own = columns[np.asarray(members)]
-        means = np.asarray(own.sum(axis=0)).ravel() / len(members)
-        ends = bootstrap_means(own, seed=seed)
-        for one, mean, low, high in zip(features, means, ends.low, ends.high, strict=True):
-            effect = Interval(float(mean), float(low), float(high), len(members))
-            turned = bool((high if one.effect > 0 else -low) < 0)
+        for one, effect in zip(features, mean_intervals(columns[np.asarray(members)]), strict=True):
+            turned = (effect.high if one.effect > 0 else -effect.low) < 0
             found.append(GroupEffect(part, one.latent, value, effect, turned))
     return tuple(found)

@@ -13,22 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.discovery.margins import PairLatents, averager
+from sarm_control.discovery.statistics import column_moments, interval_ends
 
 Vector = NDArray[np.float64]
 
+LEAST_APART = 8
+"""Prompts that must differ from the median for an interval; of 5 to 15 the least that covers in the cases of
+`benchmarks/interval_ratios.py` (.92 in the worst)."""
+
 
 class EqualLength(NamedTuple):
-    """Effects at equal length, [M] each, with 95 % intervals; NaN where lengths leave it undefined."""
+    """Effects at equal length, [M] each, with 95 % intervals; NaN where undefined or too little is known."""
 
     effect: Vector
     low: Vector
     high: Vector
 
-    def as_json(self, latent: int = 0) -> dict[str, float] | None:
-        """One of them as a JSON object; null where undefined."""
+    def as_json(self, latent: int = 0) -> dict[str, float | None] | None:
+        """One of them as a JSON object, with null in place of NaN; null where undefined."""
         ends = {"mean": self.effect, "low": self.low, "high": self.high}
         values = {name: float(column[latent]) for name, column in ends.items()}
-        return values if np.isfinite(list(values.values())).all() else None
+        if not np.isfinite(values["mean"]):
+            return None
+        return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 def length_difference(pairs: PairLatents) -> Vector | None:
@@ -46,17 +53,17 @@ def length_difference(pairs: PairLatents) -> Vector | None:
 def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     """Intercepts of M regressions on the difference in log length, by least squares.
 
-    Intervals are normal with the HC3 variance (MacKinnon and White 1985), so prompts may differ in
-    spread. Undefined (NaN) for fewer than 4 prompts, where every prompt has the same difference other
-    than 0 (then no prompt says what equal length would give), and where one prompt alone differs from
-    all others and they differ from 0 (it alone says so, without a residual to judge it by).
+    Errors are HC3 (MacKinnon and White 1985), so prompts may differ in spread; intervals are longer where
+    the intercept is skewed, as those of means are (`discovery.statistics`), and left out (NaN ends) where
+    fewer than `LEAST_APART` prompts differ from the median. Undefined (NaN) for fewer than 4 prompts, where
+    every prompt has the same difference other than 0 (then no prompt says what equal length would give),
+    and where one prompt alone differs from all others and they differ from 0 (it alone says so, without
+    a residual to judge it by).
 
     Args:
         columns: [P, M] contributions, scipy sparse.
         difference: [P] from `length_difference`.
     """
-    from scipy.special import stdtrit
-
     count = len(difference)
     mean = difference.mean() if count else 0.0
     spread = float(((difference - mean) ** 2).sum())
@@ -75,8 +82,12 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     average, slope = (_weighted_sums(columns, weight) for weight in (np.full(count, 1 / count), centred))
     effect = _weighted_sums(columns, pull)
     variance = _residual_squares(columns, centred, average, slope, scaled**2)
-    half = stdtrit(count - 2, 0.975) * np.sqrt(variance)
-    return EqualLength(effect, effect - half, effect + half)
+    cubes = _residual_cubes(columns, centred, average, slope, scaled**3)
+    varied = variance > 0
+    lean = np.where(varied, cubes / np.where(varied, variance, 1.0) ** 1.5, 0.0)
+    low, high = interval_ends(effect, np.sqrt(variance), lean, count - 2)
+    none = column_moments(columns).apart < LEAST_APART
+    return EqualLength(effect, *(np.where(none, np.nan, end) for end in (low, high)))
 
 
 def _weighted_sums(columns: Any, weight: Vector) -> Vector:
@@ -96,3 +107,20 @@ def _residual_squares(
         + slope**2 * (weight @ centred**2)
     )
     return np.asarray(np.maximum(squares - 2 * (average * linear + slope * crossed) + fitted, 0.0))
+
+
+def _residual_cubes(columns: Any, centred: Vector, average: Vector, slope: Vector, weight: Vector) -> Vector:
+    """[M] `sum_p weight_p (c_p - average - slope centred_p)^3`, without storing the zeros of c."""
+    squared = columns.multiply(columns)
+    powers = [centred**k for k in range(4)]
+    cubes = _weighted_sums(squared.multiply(columns), weight)
+    squares = [_weighted_sums(squared, weight * powers[k]) for k in range(2)]
+    sums = [_weighted_sums(columns, weight * powers[k]) for k in range(3)]
+    ones = [float(weight @ powers[k]) for k in range(4)]
+    return np.asarray(
+        cubes
+        - 3 * (average * squares[0] + slope * squares[1])
+        + 3 * (average**2 * sums[0] + 2 * average * slope * sums[1] + slope**2 * sums[2])
+        - (average**3 * ones[0] + 3 * average**2 * slope * ones[1])
+        - (3 * average * slope**2 * ones[2] + slope**3 * ones[3])
+    )

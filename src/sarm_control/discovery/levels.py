@@ -25,7 +25,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.margins import PairLatents, margin_contributions
 from sarm_control.discovery.prompts import PromptPairs
-from sarm_control.discovery.statistics import Interval, bootstrap_means
+from sarm_control.discovery.statistics import Interval, mean_intervals
 from sarm_control.errors import DataError
 from sarm_control.sarm.autoencoder import Autoencoder, TopK, normalise
 
@@ -57,6 +57,11 @@ class LevelEffect(NamedTuple):
         return {**self._asdict(), "effect": self.effect.as_json()}
 
 
+def agrees(effect: float, low: float, high: float) -> bool:
+    """Whether an interval leaves out 0 on the side of the effect; without an interval it does not."""
+    return bool(low > 0 if effect > 0 else high < 0)
+
+
 def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
     """By latent, the levels that agree with the effect it was called for; a level with a "no" is left out."""
     found: dict[int, dict[Level, bool]] = {}
@@ -72,7 +77,6 @@ def level_effects(
     autoencoder: Autoencoder,
     *,
     upto: int = 3,
-    seed: int = 0,
     progress: ProgressFactory = no_progress,
 ) -> tuple[LevelEffect, ...]:
     """Effects of called latents at L1 to L3 on prompts that did not select them.
@@ -82,7 +86,6 @@ def level_effects(
         features: the called latents.
         autoencoder: of the model that scored them.
         upto: 1 to 3; L3 encodes every answer anew for each called latent active in it.
-        seed: of the intervals.
         progress: see `sarm_control.console.progress`.
 
     Raises:
@@ -92,14 +95,14 @@ def level_effects(
     if not len(latents):
         return ()
     paid = {side: _paid(pairs, side, latents) for side in ("chosen", "rejected")}
-    found = list(effects_of(pairs.latents, paid, features, "L1", "taken out after TopK", seed=seed))
+    found = list(effects_of(pairs.latents, paid, features, "L1", "taken out after TopK"))
     if upto < 2:
         return tuple(found)
     states = {side: _states(pairs, side) for side in paid}
     head = torch.from_numpy(pairs.latents.head).float()
     second = {side: paid[side] - _entering(autoencoder, states[side], head, paid[side]) for side in paid}
     how = "taken out before TopK, the next latent enters"
-    found += effects_of(pairs.latents, second, features, "L2", how, seed=seed)
+    found += effects_of(pairs.latents, second, features, "L2", how)
     if upto >= 3:
         with progress("Taking latents out of states", sum(matrix.nnz for matrix in paid.values())) as advance:
             third = {
@@ -109,7 +112,7 @@ def level_effects(
                 for side in paid
             }
         how = "its direction taken out of the state"
-        found += effects_of(pairs.latents, third, features, "L3", how, seed=seed)
+        found += effects_of(pairs.latents, third, features, "L3", how)
     return tuple(found)
 
 
@@ -119,8 +122,6 @@ def effects_of(
     features: Sequence[Feature],
     level: Level,
     how: str,
-    *,
-    seed: int = 0,
 ) -> list[LevelEffect]:
     """Effects from what each answer is paid for each called latent.
 
@@ -130,20 +131,15 @@ def effects_of(
         features: the C called latents.
         level: how it was measured.
         how: the same in words.
-        seed: of the intervals.
     """
     as_pairs = PairLatents(
         paid["chosen"], paid["rejected"], pairs.chosen_prompt, pairs.rejected_prompt, np.ones(len(features))
     )
-    columns = margin_contributions(as_pairs)
-    means = np.asarray(columns.sum(axis=0)).ravel() / max(pairs.prompts, 1)
-    ends = bootstrap_means(columns, seed=seed)
-    found = []
-    for one, mean, low, high in zip(features, means, ends.low, ends.high, strict=True):
-        agrees = low > 0 if one.effect > 0 else high < 0
-        effect = Interval(float(mean), float(low), float(high), pairs.prompts)
-        found.append(LevelEffect(one.latent, level, how, effect, bool(agrees)))
-    return found
+    effects = mean_intervals(margin_contributions(as_pairs))
+    return [
+        LevelEffect(one.latent, level, how, effect, agrees(one.effect, effect.low, effect.high))
+        for one, effect in zip(features, effects, strict=True)
+    ]
 
 
 def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -> Floats:

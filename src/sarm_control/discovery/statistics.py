@@ -1,42 +1,70 @@
-"""Means over prompts with BCa bootstrap intervals.
+"""Means over prompts with 95 % intervals in closed form.
 
-Answers to one prompt are not independent, so nothing here sees an answer: every
-column is one number per prompt.
+Answers to one prompt are not independent, so nothing here sees an answer: every column is one number
+per prompt. An interval is Student's t made longer where the column is skewed,
 
-Shapes: `P` prompts, `M` tested latents, `B` resamples.
+    mean - s (t + wide - min(tail, 0))   to   mean + s (t + wide + max(tail, 0))
+    wide = z (z^4 + 2 z^2 - 3) / 36 a^2      tail = a (1/6 + t^2 / 3)      a = sum d^3 / (sum d^2)^1.5
+
+with `s` the mean's standard error, `d` the deviations, `a` the skewness of the mean, `t` and `z` the .975
+quantiles of Student and Gauss. `wide` is half of the skewness term of a symmetric interval of second order
+(Hall 1988, Annals of Statistics 16), `tail` the term of Johnson (1978, JASA 73) on the side of the long tail.
+No form covers where two prompts of fifty are not 0. There is no interval where fewer than `LEAST_APART`
+prompts differ from the median, or where `|a|` is above `MOST_SKEWED`: a few prompts then make the whole mean.
+Form and limits were chosen by simulation, `benchmarks/intervals.py`.
+
+Shapes: `P` prompts, `M` columns.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.discovery.mixed_rows import MixedRows
-from sarm_control.seeds import derive_seed, numpy_generator
-
 FloatVector = NDArray[np.float64]
 
-BOOTSTRAP_DRAWS = 2000
-_BLOCK = 2048
-_NEARLY_CONSTANT = 1e-6
-"""Share of its sum of squares that a column's deviations make, below which it is centred."""
+LEAST_APART = 2
+"""Prompts that must differ from the median (in a sparse column: be other than 0) for an interval."""
+MOST_SKEWED = 0.7
+"""Skewness of the mean (`a`) above which there is no interval."""
+
+_EXPECTED_APART = 10
+"""With as many firings of exponential sizes nine samples in ten are below `MOST_SKEWED`; with four, half."""
+_MARGIN = 1.5
+_QUANTILE = 0.975
+_BLOCK = 256
+_ROUNDING = 1e-12
+"""Share of a column's largest number that rounding may leave between equal numbers."""
 
 
 class Interval(NamedTuple):
-    """A mean over prompts with its 95 % BCa bootstrap interval.
+    """A mean over prompts with its 95 % interval.
 
     Args:
         mean: the mean of the n values.
-        low: lower end; NaN when n < 2, where no interval exists.
-        high: upper end; NaN when n < 2.
+        low: lower end; NaN where there is no interval.
+        high: upper end; NaN where there is no interval.
         n: how many prompts.
+        apart: how many of them differ from the median (other than 0 in a sparse column; of right and
+            wrong the rarer). None where it plays no part.
+        enough: about how many prompts would do for an interval; None where there is one, or where nothing
+            says how many.
     """
 
     mean: float
     low: float
     high: float
     n: int
+    apart: int | None = None
+    enough: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is an interval; one may be open above."""
+        return not math.isnan(self.low)
 
     def as_json(self) -> dict[str, float | int | None]:
         """The same as a JSON object, with null in place of NaN."""
@@ -45,180 +73,207 @@ class Interval(NamedTuple):
         return {**finite, "n": self.n}
 
 
-class Intervals(NamedTuple):
-    """The ends of M intervals, [M] float64 each."""
+@dataclass(frozen=True)
+class Intervals:
+    """M means over the same prompts with their intervals; iterating gives each as an `Interval`.
 
+    Args:
+        mean: [M] float64.
+        low: [M] float64, NaN where there is no interval.
+        high: [M] float64, NaN where there is no interval.
+        apart: [M] int64, see `Interval`.
+        enough: [M] float64, about how many prompts would do; NaN where there is an interval, or where
+            nothing says how many.
+        n: how many prompts.
+    """
+
+    mean: FloatVector
     low: FloatVector
     high: FloatVector
+    apart: NDArray[np.int64]
+    enough: FloatVector
+    n: int
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __iter__(self) -> Iterator[Interval]:
+        for j in range(len(self)):
+            enough = None if np.isnan(self.enough[j]) else int(self.enough[j])
+            ends = float(self.mean[j]), float(self.low[j]), float(self.high[j])
+            yield Interval(*ends, self.n, int(self.apart[j]), enough)
 
 
-def mean_interval(values: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> Interval:
-    """The mean of one number per prompt, with a 95 % BCa bootstrap interval over prompts.
+class Moments(NamedTuple):
+    """[M] each, of columns of P numbers.
+
+    Args:
+        mean: their means.
+        squares: sums of squared deviations.
+        cubes: sums of cubed deviations.
+        apart: how many numbers differ from the column's median.
+    """
+
+    mean: FloatVector
+    squares: FloatVector
+    cubes: FloatVector
+    apart: NDArray[np.int64]
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """The mean of one number per prompt, with a 95 % interval over prompts.
 
     Args:
         values: [P] numbers, one per prompt; booleans count as 0 and 1.
-        seed: the same seed gives the same interval.
-        draws: bootstrap resamples.
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
-    count = len(column)
-    mean = float(column.mean()) if count else math.nan
-    if count < 2:
-        return Interval(mean, math.nan, math.nan, count)
-    ends = bootstrap_means(column, seed=seed, draws=draws)
-    return Interval(mean, float(ends.low[0]), float(ends.high[0]), count)
+    if not len(column):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    return next(iter(mean_intervals(column)))
 
 
-def ratio_interval(
-    numerator: ArrayLike, denominator: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> Interval:
-    """The ratio of two means over the same prompts, with a 95 % percentile bootstrap interval.
+def mean_intervals(columns: Any) -> Intervals:
+    """M means over P prompts with 95 % intervals; see the module.
+
+    Equal numbers give none: how far the mean is known from a column without variation is unknown.
 
     Args:
-        numerator: [P] one number per prompt.
-        denominator: [P] one number per prompt, all of one sign.
-        seed: the same seed gives the same interval.
-        draws: bootstrap resamples.
+        columns: [P, M] numbers, dense or scipy sparse.
     """
-    above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    count = len(above)
-    ratio = float(above.sum() / below.sum())
-    if count < 2:
-        return Interval(ratio, math.nan, math.nan, count)
-    weights = _resampling_weights(count, draws, seed)
-    low, high = np.quantile((above @ weights) / (below @ weights), (0.025, 0.975))
-    return Interval(ratio, float(low), float(high), count)
+    count = columns.shape[0]
+    found = column_moments(columns)
+    error = np.sqrt(found.squares / max(count - 1, 1) / max(count, 1))
+    skewness = skewness_of_mean(found)
+    ends = interval_ends(found.mean, error, skewness, max(count - 1, 1))
+    none = too_few(found.apart, skewness)
+    low, high = (np.where(none, np.nan, end) for end in ends)
+    enough = np.where(none, prompts_needed(count, found.apart, skewness), np.nan)
+    return Intervals(found.mean, low, high, found.apart, enough, count)
 
 
-def size_ratio(
-    numerator: ArrayLike, denominator: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> Interval:
-    """`|mean| / |mean|` over two sets of prompts, with a 95 % percentile bootstrap interval.
+def too_few(apart: ArrayLike, skewness: ArrayLike) -> NDArray[np.bool_]:
+    """Whether there is too little for an interval; see the module. Arguments broadcast.
 
     Args:
-        numerator: [P] one number per prompt.
-        denominator: [Q] one number per prompt of the other set; the two are resampled apart.
-        seed: the same seed gives the same interval.
-        draws: bootstrap resamples.
-
-    Returns:
-        The ratio, its ends and P; infinite where the denominator is 0, NaN ends for fewer than two
-        prompts on a side.
+        apart: how many prompts differ from the median.
+        skewness: of the mean.
     """
-    sides = [np.asarray(values, dtype=np.float64) for values in (numerator, denominator)]
-    sizes = [abs(float(values.mean())) for values in sides]
-    ratio = sizes[0] / sizes[1] if sizes[1] else math.inf
-    if min(map(len, sides)) < 2:
-        return Interval(ratio, math.nan, math.nan, len(sides[0]))
-    above, below = (
-        np.abs(values @ _resampling_weights(len(values), draws, derive_seed(seed, name)))
-        for values, name in zip(sides, ("numerator", "denominator"), strict=True)
+    return np.asarray((np.asarray(apart) < LEAST_APART) | (np.abs(skewness) > MOST_SKEWED))
+
+
+def prompts_needed(count: int, apart: ArrayLike, skewness: ArrayLike) -> FloatVector:
+    """About how many prompts like these give an interval, two significant digits; NaN where none is apart.
+
+    Args:
+        count: prompts there are.
+        apart: how many of them differ from the median.
+        skewness: of their mean; it falls with the root of their number.
+    """
+    some = np.asarray(apart, dtype=np.float64)
+    times = np.maximum(
+        _EXPECTED_APART / np.where(some > 0, some, np.nan),
+        _MARGIN * (np.asarray(skewness, dtype=np.float64) / MOST_SKEWED) ** 2,
     )
-    ratios = np.divide(above, below, out=np.full(draws, math.inf), where=below > 0)
-    # of the drawn ratios themselves: between two infinite ones there is nothing
-    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
-    return Interval(ratio, float(low), float(high), len(sides[0]))
+    needed = np.maximum(count * times, count + 1)
+    unit = 10.0 ** np.maximum(np.floor(np.log10(needed)) - 1, 0)
+    return np.asarray(unit * np.ceil(needed / unit))
 
 
-def clustered_mean(
-    values: ArrayLike, clusters: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> Interval:
+def interval_ends(
+    mean: FloatVector | float, error: FloatVector | float, skewness: FloatVector | float, freedom: float
+) -> tuple[FloatVector, FloatVector]:
+    """Lower and upper ends of 95 % intervals; see the module. Arguments broadcast.
+
+    Args:
+        mean: the estimate.
+        error: its standard error.
+        skewness: of the estimate (`a`), not of a single number.
+        freedom: degrees of freedom of the standard error.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    t, z = float(stdtrit(freedom, _QUANTILE)), float(ndtri(_QUANTILE))
+    lean = np.asarray(skewness, dtype=np.float64)
+    half = t + z * (z**4 + 2 * z**2 - 3) / 36 * lean**2
+    tail = lean * (1 / 6 + t**2 / 3)
+    low = mean - (half - np.minimum(tail, 0)) * error
+    high = mean + (half + np.maximum(tail, 0)) * error
+    return np.asarray(low), np.asarray(high)
+
+
+def skewness_of_mean(moments: Moments) -> FloatVector:
+    """[M] `sum d^3 / (sum d^2)^1.5`; 0 for equal numbers."""
+    used = moments.squares > 0
+    return np.where(used, moments.cubes / np.where(used, moments.squares, 1.0) ** 1.5, 0.0)
+
+
+def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Interval:
     """The mean of several values per prompt, where every prompt counts once whatever its size.
 
     Args:
         values: [N] numbers, one per answer or comparison.
         clusters: [N] the prompt each value belongs to: any labels.
-        seed: the same seed gives the same interval.
-        draws: bootstrap resamples of prompts.
     """
     column = np.asarray(values, dtype=np.float64)
     _, ids = np.unique(np.asarray(clusters), return_inverse=True)
-    means = np.bincount(ids, weights=column) / np.bincount(ids) if len(column) else column
-    return mean_interval(means, seed=seed, draws=draws)
+    return mean_interval(np.bincount(ids, weights=column) / np.bincount(ids) if len(column) else column)
 
 
-def bootstrap_means(
-    columns: Any, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS, level: float = 0.95
-) -> Intervals:
-    """BCa bootstrap intervals (Efron 1987) of M column means; prompts are resampled.
-
-    All columns share their resamples. The acceleration is the closed form of the
-    jackknife for a mean, `sum d^3 / (6 (sum d^2)^1.5)` with `d` the deviations.
-
-    Args:
-        columns: [P, M] numbers, dense or scipy sparse; P >= 2.
-        seed: the same seed gives the same intervals.
-        draws: resamples.
-        level: coverage, in (0, 1).
-    """
-    matrix = _sparse_columns(columns)
-    weights = _resampling_weights(matrix.shape[0], draws, seed)
-    ends = np.empty((2, matrix.shape[1]))
-    for start in range(0, matrix.shape[1], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        ends[:, block] = _bca_block(matrix[:, block], weights, level)
-    return Intervals(ends[0], ends[1])
-
-
-def _resampling_weights(count: int, draws: int, seed: int) -> FloatVector:
-    """[P, B]: how often each prompt was drawn in each resample, over P."""
-    generator = numpy_generator(seed, "bootstrap", count)
-    # Counting drawn prompts is ten times as fast as a multinomial with as many cells as draws.
-    drawn = [np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(draws)]
-    return np.ascontiguousarray(np.array(drawn, dtype=np.float64).T) / count
-
-
-def _bca_block(block: Any, weights: FloatVector, level: float) -> FloatVector:
-    """[2, M] ends of the intervals of a few columns."""
-    from scipy.special import ndtr, ndtri
-
-    count, draws = weights.shape
-    mean = np.asarray(block.sum(axis=0)).ravel() / count
-    resampled = np.sort(MixedRows(block.T) @ weights, axis=1)
-    slack = 1e-12 * np.maximum(np.abs(resampled[:, :1]), np.abs(resampled[:, -1:]))
-    below = (resampled < mean[:, None] - slack).mean(axis=1)
-    not_above = (resampled <= mean[:, None] + slack).mean(axis=1)
-    share = np.clip((below + not_above) / 2, 0.5 / draws, 1 - 0.5 / draws)
-    bias, acceleration = ndtri(share), _acceleration(block, mean)
-    ends = np.empty((2, len(mean)))
-    for row, tail in enumerate(((1 - level) / 2, (1 + level) / 2)):
-        shifted = bias + ndtri(tail)
-        position = ndtr(bias + shifted / (1 - acceleration * shifted)) * (draws - 1)
-        ends[row] = _interpolate_rows(resampled, position)
-    return ends
-
-
-def _acceleration(block: Any, mean: FloatVector) -> FloatVector:
-    """[M] `sum d^3 / (6 (sum d^2)^1.5)` from the raw moments, so zeros stay unstored.
-
-    Raw moments lose the digits of a column that is nearly constant; it has no zeros to save, and is
-    centred first.
-    """
-    count = block.shape[0]
-    second = np.asarray(block.multiply(block).sum(axis=0)).ravel()
-    third = np.asarray(block.multiply(block).multiply(block).sum(axis=0)).ravel()
-    squares = np.maximum(second - count * mean**2, 0)
-    cubes = third - 3 * mean * second + 2 * count * mean**3
-    close = np.flatnonzero(squares < _NEARLY_CONSTANT * second)
-    if len(close):
-        deviation = block[:, close].toarray() - mean[close]
-        squares[close], cubes[close] = (deviation**2).sum(axis=0), (deviation**3).sum(axis=0)
-    usable = squares > 1e-24 * second
-    ratio = cubes / (6 * np.where(usable, squares, 1.0) ** 1.5)
-    return np.where(usable, ratio, 0.0)
-
-
-def _interpolate_rows(sorted_rows: FloatVector, position: FloatVector) -> FloatVector:
-    lower = np.floor(position).astype(np.int64)
-    upper = np.minimum(lower + 1, sorted_rows.shape[1] - 1)
-    row = np.arange(len(sorted_rows))
-    fraction = position - lower
-    between: FloatVector = sorted_rows[row, lower] * (1 - fraction) + sorted_rows[row, upper] * fraction
-    return between
-
-
-def _sparse_columns(columns: Any) -> Any:
+def column_moments(columns: Any) -> Moments:
+    """Moments of [P, M] columns, dense or scipy sparse, without storing the zeros of sparse ones."""
     from scipy.sparse import csc_array, issparse
 
-    matrix: Any = columns if issparse(columns) else np.asarray(columns)
-    return csc_array(matrix.astype(np.float64))
+    if not issparse(columns):
+        return _dense_moments(np.asarray(columns, dtype=np.float64))
+    given: Any = columns
+    matrix: Any = csc_array(given, dtype=np.float64)
+    # More than half zeros: the median is 0. The others gain nothing from their zeros.
+    thin = 2 * np.diff(matrix.indptr) < matrix.shape[0]
+    found = _filled(matrix.shape[1], 0.0)
+    _place(found, np.flatnonzero(thin), _sparse_moments(matrix[:, thin]))
+    full = np.flatnonzero(~thin)
+    for start in range(0, len(full), _BLOCK):
+        own = full[start : start + _BLOCK]
+        _place(found, own, _dense_moments(matrix[:, own].toarray()))
+    return found
+
+
+def _filled(width: int, value: float) -> Moments:
+    mean, squares, cubes = np.full((3, width), value)
+    return Moments(mean, squares, cubes, np.zeros(width, dtype=np.int64))
+
+
+def _place(found: Moments, where: NDArray[np.int64], part: Moments) -> None:
+    for column, values in zip(found, part, strict=True):
+        column[where] = values
+
+
+def _dense_moments(columns: FloatVector) -> Moments:
+    count, width = columns.shape
+    if not count:
+        return _filled(width, np.nan)
+    rounding = _ROUNDING * np.abs(columns).max(axis=0)
+    apart = (np.abs(columns - np.median(columns, axis=0)) > rounding).sum(axis=0)
+    mean = columns.mean(axis=0)
+    deviation = columns - mean
+    squares, cubes = (deviation**2).sum(axis=0), (deviation**3).sum(axis=0)
+    return Moments(mean, squares, cubes, apart.astype(np.int64))
+
+
+def _sparse_moments(matrix: Any) -> Moments:
+    """Of csc columns whose median is 0, from raw moments: with half of zeros no digits are lost."""
+    count, width = matrix.shape
+    first, second, third = (
+        np.asarray(power.sum(axis=0)).ravel()
+        for power in (matrix, matrix.multiply(matrix), matrix.multiply(matrix).multiply(matrix))
+    )
+    mean = first / max(count, 1)
+    largest = abs(matrix).max(axis=0).toarray().ravel() if matrix.nnz else np.zeros(width)
+    column = np.repeat(np.arange(width), np.diff(matrix.indptr))
+    other = np.abs(matrix.data) > _ROUNDING * largest[column]
+    return Moments(
+        mean,
+        np.maximum(second - count * mean**2, 0),
+        third - 3 * mean * second + 2 * count * mean**3,
+        np.bincount(column[other], minlength=width).astype(np.int64),
+    )

@@ -15,7 +15,8 @@ from sarm_control.discovery.effects import reward_sd
 from sarm_control.discovery.length import EqualLength, equal_length_effects, length_difference
 from sarm_control.discovery.margins import PairLatents, firing_rates, margin_contributions, pair_accuracy
 from sarm_control.discovery.matched_sets import SETS, AmongSets, among_matched_sets
-from sarm_control.discovery.statistics import Interval, mean_interval, ratio_interval
+from sarm_control.discovery.ratios import ratio_interval
+from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.errors import DataError
 
 
@@ -78,18 +79,18 @@ class LostMargin:
         }
 
 
-def summarise(pairs: PairLatents, seed: int = 0) -> Summary:
+def summarise(pairs: PairLatents) -> Summary:
     """Mean margin and pair accuracy with intervals clustered by prompt."""
     margins = np.asarray(margin_contributions(pairs).sum(axis=1)).ravel()
     difference = length_difference(pairs)
     return Summary(
         prompts=pairs.prompts,
         answers=len(pairs.chosen_prompt) + len(pairs.rejected_prompt),
-        margin=mean_interval(margins, seed=seed),
+        margin=mean_interval(margins),
         equal_length=None
         if difference is None
         else equal_length_effects(csc_array(margins[:, None]), difference),
-        accuracy=mean_interval(pair_accuracy(pairs), seed=seed),
+        accuracy=mean_interval(pair_accuracy(pairs)),
         reward_sd=reward_sd(pairs),
     )
 
@@ -108,7 +109,7 @@ def lost_margin(
     Args:
         pairs: prompts on which the latents were not selected.
         latents: those called harming.
-        seed: of the interval and of the random sets.
+        seed: of the random sets.
         sets: random sets matched on firing rate and |w| over these prompts.
         tested: what they are drawn from, the latents among them; all that fire when None.
 
@@ -126,7 +127,7 @@ def lost_margin(
     return LostMargin(
         len(lost),
         float(-margins[lost].mean()),
-        ratio_interval(carried, margins[lost], seed=seed),
+        ratio_interval(carried, margins[lost]),
         _among(pairs, shares, wanted, tested, sets, seed),
     )
 

@@ -10,7 +10,7 @@ from sarm_control.discovery.effects import enough_draws, tails_of
 from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.findings import findings
-from sarm_control.discovery.statistics import Interval
+from sarm_control.discovery.interval_text import ends_of_effect, with_ends
 from sarm_control.discovery.suggestion import material_latents
 from sarm_control.discovery.summary import Summary
 
@@ -48,15 +48,9 @@ def _parts_lines(found: Discovery) -> Iterator[str]:
 def _summary_line(part: Summary) -> str:
     sds = f" ({part.margin.mean / part.reward_sd:+.2f} SD)" if part.reward_sd else ""
     return (
-        f"{part.prompts} prompts, {part.answers} answers: mean margin {_interval(part.margin, '+.4g')}{sds}, "
-        f"pair accuracy {_interval(part.accuracy, '.3f')}"
+        f"{part.prompts} prompts, {part.answers} answers: mean margin {with_ends(part.margin, '+.4g')}{sds}, "
+        f"pair accuracy {with_ends(part.accuracy, '.3f')}"
     )
-
-
-def _interval(value: Interval, style: str) -> str:
-    if value.n < 2:
-        return f"{value.mean:{style}} (n = {value.n}: no interval)"
-    return f"{value.mean:{style}} [{value.low:{style}}, {value.high:{style}}]"
 
 
 def _counts_line(found: Discovery) -> str:
@@ -96,7 +90,7 @@ def _cells(one: Feature) -> dict[str, str]:
         "latent": str(one.latent),
         "kind": one.kind,
         "effect": f"{one.effect:+.3g}",
-        "95 % interval": f"[{one.low:+.3g}, {one.high:+.3g}]",
+        "95 % interval": ends_of_effect(one, "+.3g"),
         "SDs": "" if one.effect_sd is None else f"{one.effect_sd:+.3f}",
         _OF_MARGIN: "" if one.share_of_margin is None else f"{100 * one.share_of_margin:+.1f} %",
         "d_z": "" if one.d_z is None else f"{one.d_z:+.2f}",
@@ -167,7 +161,7 @@ def _flow(fields: dict[str, object]) -> str:
 def _evidence(one: Feature) -> str:
     return (
         f"{one.latent}, {one.kind}: w {one.weight:+.3g}, effect {one.effect:+.3g} "
-        f"[{one.low:+.3g}, {one.high:+.3g}], q {one.q:.2g}, "
+        f"{ends_of_effect(one, '+.3g')}, q {one.q:.2g}, "
         f"active in {100 * one.rate_chosen:.1f} % of chosen and {100 * one.rate_rejected:.1f} % of rejected, "
         f"evidence {' '.join(one.levels)}"
     )

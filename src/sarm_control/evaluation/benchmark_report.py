@@ -95,27 +95,26 @@ def benchmark_results(
         scores: [N] rewards.
         lengths: [N] tokens of the answers.
         edited: [N] rewards with the edits; None without edits.
-        seed: of the intervals and the sign flips.
+        seed: of the sign flips.
     """
     credit = benchmark.credit(scores)
     after = None if edited is None else benchmark.credit(edited)[:, 0]
     short, long = (benchmark.credit(sign * lengths)[:, 0] for sign in (-1.0, 1.0))
     groups = benchmark.groups()
     baselines = _baselines(credit[:, 0], short, long, groups, seed)
-    changes = {} if after is None else _changes(credit[:, 0], after, groups, seed)
+    changes = {} if after is None else _changes(credit[:, 0], after, groups)
     results = []
     for name, units in groups.items():
         chance = float(benchmark.chance[units].mean())
         figures = {
-            figure: mean_interval(credit[units, column], seed=seed)
-            for column, figure in enumerate(benchmark.figures)
+            figure: mean_interval(credit[units, column]) for column, figure in enumerate(benchmark.figures)
         }
         known = None if np.isnan(chance) else chance
         results.append(
             SubsetResult(name, int(units.sum()), figures, known, baselines[name], changes.get(name))
         )
     if not benchmark.missing():
-        results.append(_total(benchmark, credit, after, seed))
+        results.append(_total(benchmark, credit, after))
     return results
 
 
@@ -131,15 +130,13 @@ def _baselines(
     return {name: Baselines(*means[name], p[i], float(q[i])) for i, name in enumerate(groups)}
 
 
-def _changes(
-    before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool_]], seed: int
-) -> dict[str, Changed]:
+def _changes(before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, Changed]:
     found = {name: flips(before[units], after[units]) for name, units in groups.items()}
     q = benjamini_hochberg(np.array([one.p for one in found.values()]))
     return {
         name: Changed(
-            mean_interval(after[units], seed=seed),
-            mean_interval((after - before)[units], seed=seed),
+            mean_interval(after[units]),
+            mean_interval((after - before)[units]),
             found[name],
             float(q[i]),
         )
@@ -147,18 +144,17 @@ def _changes(
     }
 
 
-def _total(benchmark: Benchmark, credit: Floats, after: Floats | None, seed: int) -> SubsetResult:
+def _total(benchmark: Benchmark, credit: Floats, after: Floats | None) -> SubsetResult:
     strata = benchmark.subset
     figures = {
-        name: mean_of_means(credit[:, column], strata, seed=seed)
-        for column, name in enumerate(benchmark.figures)
+        name: mean_of_means(credit[:, column], strata) for column, name in enumerate(benchmark.figures)
     }
     changed = None
     if after is not None:
         flipped = flips(credit[:, 0], after)
         changed = Changed(
-            mean_of_means(after, strata, seed=seed),
-            mean_of_means(after - credit[:, 0], strata, seed=seed),
+            mean_of_means(after, strata),
+            mean_of_means(after - credit[:, 0], strata),
             flipped,
             flipped.p,
         )

@@ -94,7 +94,7 @@ def _selectivity_line(found: Steering) -> str:
     complement = next((group.change for group in found.groups if group.name == "complement"), None)
     ratio = "|change of the target| / |change of the complement|"
     if found.selectivity is not None and complement is not None:
-        if complement.low <= 0 <= complement.high:
+        if found.selectivity.given and complement.low <= 0 <= complement.high:
             return (
                 f"no selectivity: the complement's change may be 0, so that {ratio} is only known to be at "
                 f"least {found.selectivity.low:.2g} (95 %)"

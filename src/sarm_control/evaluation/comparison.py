@@ -155,32 +155,30 @@ def control_columns(
 
 
 def compare_columns(
-    base: Columns, trained: Columns, base_prompts: Integers, trained_prompts: Integers, *, seed: int
+    base: Columns, trained: Columns, base_prompts: Integers, trained_prompts: Integers
 ) -> list[Compared]:
     """Every measure of the trained policy with the base's and the paired difference."""
     rows = []
     for measure, values in trained.items():
         after = prompt_means(values, trained_prompts)
         if measure not in base:
-            rows.append(Compared(measure, None, mean_interval(after, seed=seed), None))
+            rows.append(Compared(measure, None, mean_interval(after), None))
             continue
         before = prompt_means(base[measure], base_prompts)
-        change = mean_interval(after - before, seed=seed)
-        rows.append(
-            Compared(measure, mean_interval(before, seed=seed), mean_interval(after, seed=seed), change)
-        )
+        change = mean_interval(after - before)
+        rows.append(Compared(measure, mean_interval(before), mean_interval(after), change))
     return rows
 
 
-def wins(base: Answers, trained: Answers, *, seed: int) -> Compared:
+def wins(base: Answers, trained: Answers) -> Compared:
     """The share of prompts whose mean reward is strictly higher for the trained policy."""
     before = prompt_means(base.scored.rewards, base.prompts)
     after = prompt_means(trained.scored.rewards, trained.prompts)
     measure = Measure(WINS, "Prompts where the trained policy is paid more", "share")
-    return Compared(measure, None, mean_interval(after > before, seed=seed), None)
+    return Compared(measure, None, mean_interval(after > before), None)
 
 
-def goodhart_gap(base: Answers, trained: Answers, *, seed: int) -> Compared | None:
+def goodhart_gap(base: Answers, trained: Answers) -> Compared | None:
     """Reward-model gain minus gold gain, each in SDs of the base policy's answers; None without gold rewards.
 
     An SD of 0 leaves nothing to measure in: None as well.
@@ -195,18 +193,18 @@ def goodhart_gap(base: Answers, trained: Answers, *, seed: int) -> Compared | No
         gained = prompt_means(_float(after), trained.prompts) - prompt_means(_float(before), base.prompts)
         gains.append(gained / spread)
     measure = Measure(GAP, "Goodhart gap: reward gain minus gold gain", "SD")
-    return Compared(measure, None, mean_interval(gains[0] - gains[1], seed=seed), None)
+    return Compared(measure, None, mean_interval(gains[0] - gains[1]), None)
 
 
 def arm_differences(
-    first: Columns, second: Columns, first_prompts: Integers, second_prompts: Integers, *, seed: int
+    first: Columns, second: Columns, first_prompts: Integers, second_prompts: Integers
 ) -> list[tuple[Measure, Interval]]:
     """Paired differences second - first of every measure that both arms have."""
     return [
         (
             measure,
             mean_interval(
-                prompt_means(second[measure], second_prompts) - prompt_means(values, first_prompts), seed=seed
+                prompt_means(second[measure], second_prompts) - prompt_means(values, first_prompts)
             ),
         )
         for measure, values in first.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.discovery.statistics import Interval, bootstrap_means
+from sarm_control.discovery.statistics import Interval, mean_intervals
 from sarm_control.evaluation.comparison import KL, REWARD, TOTAL, Compared
 from sarm_control.evaluation.ledger import Ledger
 from sarm_control.files import atomic_file
@@ -16,18 +16,17 @@ WITH_INTERVALS = 200
 Row = dict[str, Any]
 
 
-def latent_rows(ledger: Ledger, *, controlled: Sequence[int], seed: int) -> list[Row]:
+def latent_rows(ledger: Ledger, *, controlled: Sequence[int]) -> list[Row]:
     """One row per latent, largest magnitude first; the first 200 carry a 95 % interval.
 
     Args:
         ledger: the entries.
         controlled: latents that a control acts on; their rows are marked.
-        seed: of the bootstrap.
     """
     top = min(WITH_INTERVALS, len(ledger.latents))
     low, high = np.full(len(ledger.latents), np.nan), np.full(len(ledger.latents), np.nan)
-    if top and ledger.prompt_deltas.shape[0] > 1:
-        ends = bootstrap_means(ledger.prompt_deltas[:, :top], seed=seed)
+    if top:
+        ends = mean_intervals(ledger.prompt_deltas[:, :top])
         low[:top], high[:top] = ends.low, ends.high
     marked = np.isin(ledger.latents, list(controlled))
     return [

@@ -99,13 +99,12 @@ class Probe:
         return {**counts, "sides": sides, "preference": preference}
 
 
-def probe(data: ScoredRows, edits: Sequence[Edit], *, seed: int = 0) -> Probe:
+def probe(data: ScoredRows, edits: Sequence[Edit]) -> Probe:
     """Measures the edits on scored rows.
 
     Args:
         data: rows and the scores of their answers.
         edits: at most one for a latent, all of latents the reward model has.
-        seed: of the bootstrap.
 
     Raises:
         DataError: there is not one score for each answer.
@@ -115,10 +114,10 @@ def probe(data: ScoredRows, edits: Sequence[Edit], *, seed: int = 0) -> Probe:
     delta = edit_delta(data.scored, edits)
     active = edited_active(data, edits)
     present = [role for role in SIDES if (table.role == role).any()]
-    sides = tuple(_side(table, role, before, delta, active, seed) for role in present)
+    sides = tuple(_side(table, role, before, delta, active) for role in present)
     preference = None
     if "chosen" in present:
-        preference = _preference(table, before, delta, edited_rewards(data.scored, edits), seed)
+        preference = _preference(table, before, delta, edited_rewards(data.scored, edits))
     return Probe(before, delta, active, sides, preference, spread(before), table.prompts)
 
 
@@ -135,14 +134,12 @@ def spread(rewards: Floats) -> float:
     return float(rewards.std(ddof=1)) if len(rewards) > 1 else 0.0
 
 
-def _side(
-    table: AnswerTable, role: str, before: Floats, delta: Floats, active: NDArray[np.bool_], seed: int
-) -> Side:
+def _side(table: AnswerTable, role: str, before: Floats, delta: Floats, active: NDArray[np.bool_]) -> Side:
     chosen = table.role == role
 
     def mean(values: Floats) -> Interval:
         means = table.prompt_means(values, chosen)
-        return mean_interval(means[np.isfinite(means)], seed=seed)
+        return mean_interval(means[np.isfinite(means)])
 
     return Side(
         name=SIDES[role],
@@ -155,10 +152,10 @@ def _side(
     )
 
 
-def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats, seed: int) -> Preference:
+def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats) -> Preference:
     margins = [prompt_margins(table, values) for values in (before, before + delta, delta)]
     accuracy = [prompt_accuracy(table, values) for values in (before, after)]
-    found = [mean_interval(values, seed=seed) for values in (*margins, *accuracy)]
+    found = [mean_interval(values) for values in (*margins, *accuracy)]
     return Preference(found[0], found[1], found[2], found[3], found[4], flips(*accuracy))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.edits import Edit, edit_delta
-from sarm_control.discovery.statistics import Interval, ratio_interval
+from sarm_control.discovery.ratios import ratio_interval
+from sarm_control.discovery.statistics import Interval
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats
 from sarm_control.evaluation.flips import Flips, flips
@@ -127,7 +128,7 @@ def published_edits() -> list[Edit]:
     return [Edit(latent, scale=0.0) for latent in PUBLISHED_STEERED_LATENTS]
 
 
-def from_records(recorded: Recorded, *, seed: int = 0) -> Reproduction:
+def from_records(recorded: Recorded) -> Reproduction:
     """The table from the recorded rewards alone; no model is needed.
 
     Raises:
@@ -141,25 +142,24 @@ def from_records(recorded: Recorded, *, seed: int = 0) -> Reproduction:
                 hint="the rows of the published run have both",
             )
     active_rows = np.array([bool(latents) for latents in recorded.active])
-    return _reproduction(recorded, recorded.reward, recorded.steered, active_rows, seed)
+    return _reproduction(recorded, recorded.reward, recorded.steered, active_rows)
 
 
-def from_model(recorded: Recorded, scored: Scored, *, seed: int = 0) -> Reproduction:
+def from_model(recorded: Recorded, scored: Scored) -> Reproduction:
     """The table from a model at hand, with exact changes instead of differences of rounded rewards.
 
     Args:
         recorded: the rows of the published run.
         scored: what the model makes of them, in their order.
-        seed: of the intervals.
     """
     before = scored.rewards.astype(np.float64)
     after = before + edit_delta(scored, published_edits())
     active = (scored.latents.columns(PUBLISHED_STEERED_LATENTS) != 0).any(axis=1)
-    return _reproduction(recorded, before, after, active, seed)
+    return _reproduction(recorded, before, after, active)
 
 
 def _reproduction(
-    recorded: Recorded, before: Floats, after: Floats, active: NDArray[np.bool_], seed: int
+    recorded: Recorded, before: Floats, after: Floats, active: NDArray[np.bool_]
 ) -> Reproduction:
     names = np.array([str(row.raw.get("set")) for row in recorded.rows])
     known = [row.set for row in PUBLISHED]
@@ -171,7 +171,7 @@ def _reproduction(
             )
     keys = np.array([row.prompt_key for row in recorded.rows])
     sets = tuple(
-        _set(one.label, keys[rows], before[rows], after[rows], active[rows], seed)
+        _set(one.label, keys[rows], before[rows], after[rows], active[rows])
         for one in PUBLISHED
         if (rows := np.flatnonzero(names == one.set)).size
     )
@@ -184,12 +184,12 @@ def _reproduction(
 
 
 def _set(
-    label: str, keys: NDArray[np.str_], before: Floats, after: Floats, active: NDArray[np.bool_], seed: int
+    label: str, keys: NDArray[np.str_], before: Floats, after: Floats, active: NDArray[np.bool_]
 ) -> RecordedSet:
     change = after - before
     _, prompt = np.unique(keys, return_inverse=True)
     # The published mean counts rows; prompts with several of them are still resampled whole.
-    mean = ratio_interval(np.bincount(prompt, weights=change), np.bincount(prompt), seed=seed)
+    mean = ratio_interval(np.bincount(prompt, weights=change), np.bincount(prompt))
     return RecordedSet(
         label,
         len(before),

@@ -78,9 +78,7 @@ class Reranking:
         }
 
 
-def rerank(
-    sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Sequence[int] = (), seed: int = 0
-) -> Reranking:
+def rerank(sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Sequence[int] = ()) -> Reranking:
     """Chooses among the candidates without and with the edits.
 
     Args:
@@ -88,25 +86,24 @@ def rerank(
         scored: the scores they were made from.
         edits: at most one for a latent; none leaves every winner as it is.
         n: sizes of set for the best-of-N curve, at least 1.
-        seed: of the intervals.
     """
     before = scored.rewards.astype(np.float64)[sets.answers]
     after = edited_rewards(scored, edits)[sets.answers]
     attributes = {REWARD: before, **sets.attributes}
     shares = (winners(sets, before), winners(sets, after))
     moved = np.abs(shares[1] - shares[0])
-    changed = mean_interval(np.add.reduceat(moved, sets.starts[:-1]) / 2, seed=seed)
+    changed = mean_interval(np.add.reduceat(moved, sets.starts[:-1]) / 2)
     usable = [size for size in dict.fromkeys(n) if size <= sets.sizes.max()]
     curve = [
         one
         for size in usable
-        for one in _expected(sets, attributes, (before, after), size, sets.sizes >= size, seed)
+        for one in _expected(sets, attributes, (before, after), size, sets.sizes >= size)
     ]
     return Reranking(
         before,
         after,
         changed,
-        tuple(_expected(sets, attributes, (before, after), None, sets.sizes > 0, seed)),
+        tuple(_expected(sets, attributes, (before, after), None, sets.sizes > 0)),
         tuple(curve),
         tuple(size for size in dict.fromkeys(n) if size not in usable),
     )
@@ -131,14 +128,13 @@ def _expected(
     rewards: tuple[Floats, Floats],
     n: int | None,
     prompts: Any,
-    seed: int,
 ) -> list[Expected]:
     shares = [winners(sets, side, n) for side in rewards]
     found = []
     for name, values in attributes.items():
         before, after = (np.add.reduceat(share * values, sets.starts[:-1])[prompts] for share in shares)
         change = np.where(np.isclose(after, before, rtol=1e-12, atol=0), 0.0, after - before)
-        means = [mean_interval(column, seed=seed) for column in (before, after, change)]
+        means = [mean_interval(column) for column in (before, after, change)]
         found.append(
             Expected(name, n, means[0], means[1], means[2], int((change > 0).sum()), int((change < 0).sum()))
         )

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from sarm_control.control.edits import Edit
+from sarm_control.discovery.interval_text import missing
+from sarm_control.discovery.statistics import Interval
 from sarm_control.evaluation.best_of_n import win_shares
 from sarm_control.evaluation.candidates import CandidateSets
 from sarm_control.evaluation.reranking import Expected, Reranking
@@ -21,7 +23,7 @@ def reranking_text(found: Reranking, sets: CandidateSets, edits: Sequence[Edit])
     lines = [_size_line(sets)]
     if edits:
         lines += ["", f"{counted(len(edits), 'edit')}: {', '.join(map(str, edits))}"]
-        lines += [f"the winner changes for {_share(found)} of the prompts", ""]
+        lines += [f"the winner changes for {_share(found.changed)} of the prompts", ""]
         lines += aligned([_WINNER, *(_winner_cells(one) for one in found.winners)], left=1)
     for name in dict.fromkeys(one.attribute for one in found.curve):
         lines += ["", f"{name} of the winner of N candidates (exact, over all sets of N of those given)"]
@@ -44,7 +46,7 @@ def impacts_text(impacts: Sequence[LatentImpact], sets: CandidateSets, top: int)
         (
             str(one.latent),
             number(one.weight, "+.3g"),
-            f"{percent(one.changed.mean)} [{percent(one.changed.low)}, {percent(one.changed.high)}]",
+            _share(one.changed),
             *(interval(one.attributes[name], "+.3g") for name in names),
         )
         for one in impacts[:top]
@@ -76,10 +78,9 @@ def _size_line(sets: CandidateSets) -> str:
     return f"{counted(len(sets), 'prompt')}, {len(sets.answers):,} candidates ({each} each){left_out}"
 
 
-def _share(found: Reranking) -> str:
-    changed = found.changed
-    if changed.n < 2:
-        return percent(changed.mean)
+def _share(changed: Interval) -> str:
+    if not changed.given:
+        return f"{percent(changed.mean)} ({missing(changed)})"
     return f"{percent(changed.mean)} [{percent(changed.low)}, {percent(changed.high)}]"
 
 

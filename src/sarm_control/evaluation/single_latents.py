@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.edits import unrounded_rewards
-from sarm_control.discovery.statistics import Interval, bootstrap_means
+from sarm_control.discovery.statistics import Interval, mean_intervals
 from sarm_control.evaluation.answer_table import Floats
 from sarm_control.evaluation.candidates import CandidateSets
 from sarm_control.sarm.scored import Scored
@@ -51,13 +51,12 @@ class _Moved(NamedTuple):
     attributes: list[Floats]
 
 
-def single_latents(sets: CandidateSets, scored: Scored, *, seed: int = 0) -> list[LatentImpact]:
+def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
     """Latents whose removal changes a winner, the one that changes most first.
 
     Args:
         sets: the candidates of every prompt.
         scored: the scores they were made from.
-        seed: of the intervals.
     """
     from scipy.sparse import csr_array
 
@@ -77,7 +76,7 @@ def single_latents(sets: CandidateSets, scored: Scored, *, seed: int = 0) -> lis
     columns = [csr_array((np.concatenate(moved.changed), where), shape=shape)]
     changes = np.concatenate(moved.attributes, axis=1)
     columns += [csr_array((values, where), shape=shape) for values in changes]
-    return _impacts(columns, scored.head, tuple(sets.attributes), seed)
+    return _impacts(columns, scored.head, tuple(sets.attributes))
 
 
 def _note(
@@ -102,14 +101,11 @@ def _shares(rewards: Floats) -> Floats:
     return shares
 
 
-def _impacts(
-    columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str], seed: int
-) -> list[LatentImpact]:
+def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str]) -> list[LatentImpact]:
     """One impact for each latent with an entry in the first of the [P, L] columns."""
-    prompts = columns[0].shape[0]
     total = np.asarray(columns[0].sum(axis=0)).ravel()
     order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
-    tables = [_intervals(column[:, order], prompts, seed) for column in columns]
+    tables = [list(mean_intervals(column[:, order])) for column in columns]
     return [
         LatentImpact(
             int(latent),
@@ -118,16 +114,4 @@ def _impacts(
             {name: table[i] for name, table in zip(names, tables[1:], strict=True)},
         )
         for i, latent in enumerate(order)
-    ]
-
-
-def _intervals(columns: Any, prompts: int, seed: int) -> list[Interval]:
-    """The mean over prompts of each column, with its interval."""
-    means = np.asarray(columns.sum(axis=0)).ravel() / prompts
-    if prompts < 2:
-        return [Interval(float(mean), float("nan"), float("nan"), prompts) for mean in means]
-    ends = bootstrap_means(columns, seed=seed)
-    return [
-        Interval(float(mean), float(low), float(high), prompts)
-        for mean, low, high in zip(means, ends.low, ends.high, strict=True)
     ]

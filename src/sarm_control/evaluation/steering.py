@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sarm_control.control.edits import Edit, edit_delta
 from sarm_control.discovery.matched_sets import SETS, AmongSets
-from sarm_control.discovery.statistics import Interval, mean_interval, size_ratio
+from sarm_control.discovery.ratios import size_ratio
+from sarm_control.discovery.statistics import Interval, mean_interval
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.benchmark import Benchmark
@@ -104,7 +105,7 @@ def steering(
         target: [U] the units the edits are meant for.
         edits: at most one for a latent.
         sets: random sets for the comparison.
-        seed: of the intervals and of the sets.
+        seed: of the sets.
     """
     table = answer_table(data.rows, len(data.scored))
     own = len(benchmark.unit_of_answer)
@@ -118,8 +119,8 @@ def steering(
     for place, members in (("target", inside), ("complement", ~inside)):
         for role, chosen in _roles(table, members):
             name = place if role is None else f"{place}, {role}"
-            groups.append(_shift(name, table, chosen, before, delta, active, sd, seed))
-    selectivity = _selectivity(table, inside, delta, seed)
+            groups.append(_shift(name, table, chosen, before, delta, active, sd))
+    selectivity = _selectivity(table, inside, delta)
     try:
         matched = among_matched_edits(data, benchmark, target, edits, sets=sets, seed=seed)
     except DataError as error:
@@ -141,12 +142,11 @@ def _shift(
     delta: Floats,
     active: Mask,
     sd: float,
-    seed: int,
 ) -> GroupShift:
     def means(values: Floats) -> Floats:
         return _means(table, values, chosen)
 
-    change = mean_interval(means(delta), seed=seed)
+    change = mean_interval(means(delta))
     return GroupShift(
         name,
         int(chosen.sum()),
@@ -165,8 +165,8 @@ def _means(table: AnswerTable, values: Floats, chosen: Mask) -> Floats:
     return found[np.isfinite(found)]
 
 
-def _selectivity(table: AnswerTable, inside: Mask, delta: Floats, seed: int) -> Interval | None:
+def _selectivity(table: AnswerTable, inside: Mask, delta: Floats) -> Interval | None:
     target, complement = _means(table, delta, inside), _means(table, delta, ~inside)
     if not len(target) or not len(complement) or not complement.mean():
         return None
-    return size_ratio(target, complement, seed=seed)
+    return size_ratio(target, complement)

@@ -1,58 +1,59 @@
-"""The interval of an unweighted mean of subset means, with units resampled within their subset.
+"""The interval of an unweighted mean of subset means, over units within their subset.
 
-Shapes: `U` units, `S` subsets, `B` resamples.
+Shapes: `U` units, `S` subsets.
 """
 
+import math
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from sarm_control.discovery.statistics import BOOTSTRAP_DRAWS, Interval, mean_interval
-from sarm_control.evaluation.answer_table import Floats
-from sarm_control.seeds import numpy_generator
+from sarm_control.discovery.statistics import (
+    Interval,
+    column_moments,
+    interval_ends,
+    mean_interval,
+    prompts_needed,
+    too_few,
+)
 
 
-def mean_of_means(
-    values: ArrayLike, strata: ArrayLike, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS, level: float = 0.95
-) -> Interval:
-    """`(1/S) sum_s mean_{u in s} v_u` with its BCa bootstrap interval.
+def mean_of_means(values: ArrayLike, strata: ArrayLike) -> Interval:
+    """`(1/S) sum_s mean_{u in s} v_u` with its 95 % interval, of the form of `discovery.statistics`.
 
-    The acceleration is that of the statistic's influence values `(v_u - mean_s) / (S n_s)`; with one
-    subset this is the interval of a plain mean.
+    The subset means are independent: their variances and third cumulants add up. The degrees of freedom
+    are those of Satterthwaite (1946). With one subset this is the interval of a plain mean.
 
     Args:
         values: [U] one number a unit.
         strata: [U] the subset of each unit: any labels.
-        seed: the same seed gives the same interval.
-        draws: resamples.
-        level: coverage, in (0, 1).
+
+    Returns:
+        NaN ends where a plain mean would have none, and where a subset has a single unit, whose spread
+        nobody knows.
     """
     numbers = np.asarray(values, dtype=np.float64)
     names, ids = np.unique(np.asarray(strata), return_inverse=True)
     if len(names) < 2:
-        return mean_interval(numbers, seed=seed, draws=draws)
-    counts = np.bincount(ids)
-    means = np.bincount(ids, weights=numbers) / counts
-    resampled = np.zeros(draws)
-    for number, count in enumerate(counts):
-        generator = numpy_generator(seed, "stratified", number, int(count))
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws)
-        resampled += weights @ numbers[ids == number] / (count * len(names))
-    influence = (numbers - means[ids]) / (len(names) * counts[ids])
-    low, high = _bca(np.sort(resampled), float(means.mean()), influence, level)
-    return Interval(float(means.mean()), low, high, len(numbers))
-
-
-def _bca(resampled: NDArray[np.float64], mean: float, influence: Floats, level: float) -> tuple[float, float]:
-    from scipy.special import ndtr, ndtri
-
-    squares = float((influence**2).sum())
-    acceleration = float((influence**3).sum()) / (6 * squares**1.5) if squares else 0.0
-    draws, slack = len(resampled), 1e-12 * abs(mean)
-    share = ((resampled < mean - slack).mean() + (resampled <= mean + slack).mean()) / 2
-    bias = float(ndtri(np.clip(share, 0.5 / draws, 1 - 0.5 / draws)))
-    ends = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
-        shifted = bias + float(ndtri(tail))
-        position = float(ndtr(bias + shifted / (1 - acceleration * shifted))) * (draws - 1)
-        ends.append(float(np.interp(position, np.arange(draws), resampled)))
-    return ends[0], ends[1]
+        return mean_interval(numbers)
+    parts = [numbers[ids == number] for number in range(len(names))]
+    moments = [column_moments(part[:, None]) for part in parts]
+    counts = np.array([len(part) for part in parts])
+    mean = float(np.mean([one.mean[0] for one in moments]))
+    apart = sum(int(one.apart[0]) for one in moments)
+    squares = np.array([one.squares[0] for one in moments])
+    nothing = Interval(mean, math.nan, math.nan, len(numbers))
+    if counts.min() < 2:
+        return nothing
+    if not squares.any():
+        return nothing._replace(apart=0)
+    share = squares / ((counts - 1) * counts) / len(names) ** 2
+    variance = float(share.sum())
+    freedom = variance**2 / float((share**2 / (counts - 1)).sum())
+    # as for one column, where sum d^3 / (sum d^2)^1.5 is the skewness of its mean
+    scale = ((counts - 1) * counts) ** 1.5 * len(names) ** 3
+    lean = float((np.array([one.cubes[0] for one in moments]) / scale).sum()) / variance**1.5
+    if too_few(apart, lean):
+        return nothing._replace(apart=apart, enough=int(prompts_needed(len(numbers), apart, lean)))
+    low, high = interval_ends(mean, math.sqrt(variance), lean, freedom)
+    return Interval(mean, float(low), float(high), len(numbers), apart)

@@ -84,7 +84,7 @@ def compare_policies(
         arms: at least one trained policy; all scored by the same reward model.
         prompts: [P] texts, for the samples.
         thresholds: latent -> tau of the penalties, whose share above tau is measured.
-        seed: of the intervals and of the samples.
+        seed: of the samples.
     """
     watched = sorted({latent for arm in arms for latent in arm.controlled})
     before = answer_columns(base, watched, thresholds)
@@ -93,11 +93,10 @@ def compare_policies(
     ledgers: dict[str, list[Row]] = {}
     sections = []
     for arm, own in zip(arms, after, strict=True):
-        section, ledgers[arm.name] = _arm_section(base, arm, before, own, sd=sd, seed=seed)
+        section, ledgers[arm.name] = _arm_section(base, arm, before, own, sd=sd)
         sections.append(section)
     differences = [
-        _difference(arms[i], arms[j], after[i], after[j], sd=sd, seed=seed)
-        for i, j in combinations(range(len(arms)), 2)
+        _difference(arms[i], arms[j], after[i], after[j], sd=sd) for i, j in combinations(range(len(arms)), 2)
     ]
     report: dict[str, Any] = {"format": FORMAT, "title": TITLE, "arms": sections, "differences": differences}
     report["samples"] = _samples(base, arms, prompts, seed)
@@ -105,19 +104,19 @@ def compare_policies(
 
 
 def _arm_section(
-    base: Answers, arm: Arm, before: Columns, own: Columns, *, sd: float, seed: int
+    base: Answers, arm: Arm, before: Columns, own: Columns, *, sd: float
 ) -> tuple[dict[str, Any], list[Row]]:
     compared = compare_columns(
-        {**before, **arm.base_parts}, {**own, **arm.parts}, base.prompts, arm.answers.prompts, seed=seed
+        {**before, **arm.base_parts}, {**own, **arm.parts}, base.prompts, arm.answers.prompts
     )
     scored = arm.answers.scored
     ledger = latent_ledger(
         base.scored.latents, scored.latents, scored.head, base.prompts, arm.answers.prompts
     )
-    latents = latent_rows(ledger, controlled=arm.controlled, seed=seed)
+    latents = latent_rows(ledger, controlled=arm.controlled)
     controls = control_rows(compared, kl_price=arm.kl_price)
-    gap = goodhart_gap(base, arm.answers, seed=seed)
-    further = [wins(base, arm.answers, seed=seed), *([] if gap is None else [gap])]
+    gap = goodhart_gap(base, arm.answers)
+    further = [wins(base, arm.answers), *([] if gap is None else [gap])]
     section = {
         "name": arm.name,
         "controlled": list(arm.controlled),
@@ -132,10 +131,8 @@ def _arm_section(
     return section, [*latents, *controls]
 
 
-def _difference(
-    first: Arm, second: Arm, one: Columns, two: Columns, *, sd: float, seed: int
-) -> dict[str, Any]:
-    found = arm_differences(one, two, first.answers.prompts, second.answers.prompts, seed=seed)
+def _difference(first: Arm, second: Arm, one: Columns, two: Columns, *, sd: float) -> dict[str, Any]:
+    found = arm_differences(one, two, first.answers.prompts, second.answers.prompts)
     measures = [Compared(measure, None, interval, interval).as_json(sd) for measure, interval in found]
     return {"from": first.name, "to": second.name, "measures": measures}
 

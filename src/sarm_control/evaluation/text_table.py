@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from sarm_control.discovery.interval_text import missing, with_ends
 from sarm_control.discovery.statistics import Interval
 
 
@@ -29,9 +30,7 @@ def number(value: float | None, style: str = "+.4g") -> str:
 
 def interval(value: Interval, style: str = "+.4g") -> str:
     """`mean [low, high]`, or the mean and why there is no interval."""
-    if value.n < 2:
-        return f"{number(value.mean, style)} (n = {value.n}: no interval)"
-    return f"{value.mean:{style}} [{value.low:{style}}, {value.high:{style}}]"
+    return with_ends(value, style) if math.isfinite(value.mean) else f"- ({missing(value)})"
 
 
 def percent(share: float) -> str:

@@ -63,6 +63,11 @@ def _sections(report: Mapping[str, Any]) -> list[Html]:
     ]
 
 
+_INTERVALS = (
+    "95 % over prompts: Student's t, longer where a measure is skewed; none where too few prompts differ"
+)
+
+
 def _facts(settings: Mapping[str, Any]) -> Html:
     pairs = [
         ("Held-out prompts", f"{settings['prompts']} ({settings['prompts_file']}){_seen(settings)}"),
@@ -71,7 +76,7 @@ def _facts(settings: Mapping[str, Any]) -> Html:
         ("Longest answer", f"{settings['max_new_tokens']} tokens, temperature {settings['temperature']:g}"),
         ("Base policy", settings["base_policy"]),
         ("Reward model", f"{settings['reward_model']}, head {settings['head'][:12]}"),
-        ("Intervals", "95 %, BCa bootstrap over prompts"),
+        ("Intervals", _INTERVALS),
     ]
     parts = [element("div", element("dt", name), element("dd", value)) for name, value in pairs]
     return element("dl", parts, class_="facts")
