@@ -71,7 +71,8 @@ def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
     assert len(named) <= len(KINDS) + 1
     harms = {one.latent: one.controls for one in found.lists["harms"]}
     penalty, cap = harms[20]
-    assert (replace(penalty, pays=None), cap) == (Penalty(20, tau=0.0, alpha="1sd"), Edit(20, max=0.0))
+    assert (replace(penalty, pays=None, alpha=0.0), cap) == (Penalty(20, 0.0, 0.0), Edit(20, max=0.0))
+    assert float(penalty.alpha.removesuffix("sd")) == pytest.approx(1.0, abs=0.03)
     assert penalty.pays == pytest.approx(typical_payment(found.parts.selection.latents, 20), rel=1e-3)
     (freed,) = harms[42]
     assert (freed.latent, freed.min, freed.scale) == (42, 0.0, None)

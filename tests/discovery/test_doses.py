@@ -8,8 +8,9 @@ import pytest
 from sarm_control.control.controls import Controls
 from sarm_control.control.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.doses import suggested_controls, typical_payment
+from sarm_control.discovery.doses import suggested_controls
 from sarm_control.discovery.effects import reward_sd
+from sarm_control.discovery.harmful_pay import typical_payment
 from sarm_control.discovery.margins import latent_values, pair_latents
 
 from .worlds import Planted, make_world
@@ -24,20 +25,21 @@ def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     paid = float(f"{typical_payment(pairs, 5):.4g}")
     assert 0 < paid < reward_sd(pairs)
-    assert penalty == Penalty(5, tau=0.0, alpha="1sd", pays=paid)
+    assert replace(penalty, alpha=0.0) == Penalty(5, tau=0.0, alpha=0.0, pays=paid)
+    assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(1.0, abs=0.02)
     assert cap == Edit(5, max=0.0)
 
 
-def test_the_dose_rises_until_it_cancels_what_the_latent_pays():
+def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it():
     pairs = planted(1.0, 0.05, 0.4)
-    penalty, _ = suggested_controls(pairs, 5, "paid-for-bad")
+    penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
-    alpha = float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs)
-    assert alpha >= typical_payment(pairs, 5, float(penalty.tau)) > reward_sd(pairs)
-    assert alpha <= 1.02 * typical_payment(pairs, 5, float(penalty.tau))
-    # in SDs of a policy whose answers vary less the same dose no longer cancels it
-    for charge, lines in ((alpha, 0), (0.9 * alpha, 1)):
-        assert len(Controls(penalties=[replace(penalty, alpha=charge)]).shortfalls(pairs.head)) == lines
+    assert isinstance(cap, Edit)
+    assert penalty.pays == pytest.approx(typical_payment(pairs, 5, float(penalty.tau)), rel=1e-3)
+    charge = replace(penalty, alpha=float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs))
+    assert float(charge.alpha) < penalty.pays
+    assert Controls(penalties=[charge], edits=[cap]).shortfalls(pairs.head) == ()
+    assert len(Controls(penalties=[charge]).shortfalls(pairs.head)) == 1
 
 
 def test_charged_for_good_loses_its_charge_and_is_never_penalised():

@@ -84,7 +84,10 @@ def discover(
     selection, *others = [source.scored_rows for source in sources]
     texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
-    found = find(selection, others[0] if others else None, settings)
+    # which latents get no control is decided before doses are chosen: these are right together only
+    found = find(selection, others[0] if others else None, settings).dosed(
+        of_margin=controls.material, of_sd=controls.material_sd
+    )
     depth = Depth(evidence.levels, texts, evidence.closing)
     examined = examine(found, scoring.load, depth, progress=progress)
     config = {

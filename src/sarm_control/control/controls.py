@@ -105,7 +105,8 @@ class Controls:
         """One line for each indicator of resolved controls that charges less than its latent `pays`.
 
         Args:
-            head: [L] head weights; what an edit of the latent leaves of the payment is what counts.
+            head: [L] head weights; what an edit of the latent leaves of the payment is what counts, and
+                what siblings of the latent pay beside it.
         """
         edits = {edit.latent: edit for edit in self.edits}
         found = []
@@ -115,11 +116,14 @@ class Controls:
             paid, weight = penalty.pays, float(head[penalty.latent])
             if penalty.latent in edits and weight:
                 paid = weight * float(edits[penalty.latent].apply(np.array([paid / weight]))[0])
+            beside = penalty.siblings_pay or 0.0
+            paid += beside
             # `pays` was rounded to four digits when it was written down
             if float(penalty.alpha) < paid * (1 - 1e-3):
                 charge = f"the penalty on latent {penalty.latent} charges {float(penalty.alpha):.3g}"
                 found.append(
-                    f"{charge}, less than the {paid:.3g} that the latent typically pays: firing still pays; "
+                    f"{charge}, less than the {paid:.3g} that the latent "
+                    f"{'and its siblings typically pay' if beside else 'typically pays'}: firing still pays; "
                     "give a larger alpha"
                 )
         return tuple(found)

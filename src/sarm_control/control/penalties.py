@@ -54,6 +54,8 @@ class Penalty:
     """Instead of alpha: the share of answers that may fire (z > tau), between 0 and 1; the charge follows."""
     pays: float | None = None
     """What the latent pays where it fires, reward units, where it is known: a run warns of a lower charge."""
+    siblings_pay: float | None = None
+    """What others that fire with it pay there, after the edits chosen with this charge: it counts as well."""
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":

@@ -4,7 +4,7 @@ One scoring pass comes first; everything here is algebra on its sparse latents.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.competing import Competitor, compete
 from sarm_control.discovery.cumulative import Cumulative, cumulative_margin
-from sarm_control.discovery.doses import suggested_controls
 from sarm_control.discovery.effects import replicated_effects
 from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
@@ -26,6 +25,7 @@ from sarm_control.discovery.prompts import (
     split_halves,
     without_shared,
 )
+from sarm_control.discovery.suggestion import Suggested, material_latents, suggest, with_controls
 from sarm_control.discovery.summary import LostMargin, Summary, lost_margin, summarise
 from sarm_control.discovery.table import EffectTable
 from sarm_control.discovery.targets import Target, group_by_target
@@ -33,7 +33,8 @@ from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows as ScoredRows
 
 PARTS = ("selection", "confirmation")
-_FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name not in ("levels", "controls"))
+_LATER = ("levels", "controls", "carried_by")
+_FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name not in _LATER)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Discovery:
     Args:
         table: one row per tested latent, see `replicated_effects`.
         lists: "promotes" and "harms", largest effect first.
+        suggested: the controls of the harming latents, their doses chosen jointly, and what they do.
         selection: the prompts used to select.
         confirmation: the prompts that effects are quoted from.
         groups: by part ("selection", "confirmation"), the prompts of each value of `settings.by`.
@@ -79,6 +81,7 @@ class Discovery:
 
     table: EffectTable
     lists: Mapping[str, tuple[Feature, ...]]
+    suggested: Suggested
     selection: Summary
     confirmation: Summary
     groups: Mapping[str, Mapping[str, Summary]]
@@ -99,6 +102,18 @@ class Discovery:
         tested = {"tested": len(self.table), "selected": int(selected.sum())}
         return {**tested, "confirmed": sum(named.values()), **named, "shared_prompts_dropped": self.shared}
 
+    def dosed(self, *, of_margin: float = 0.0, of_sd: float = 0.0) -> "Discovery":
+        """The same with controls for the harming latents of a material effect only, chosen for just these.
+
+        Args:
+            of_margin: least |effect|, as a share of the mean margin.
+            of_sd: least |effect|, in SDs of the reward over answers.
+        """
+        harms = material_latents(self.lists["harms"], of_margin=of_margin, of_sd=of_sd)
+        suggested = suggest(harms, self.parts)
+        lists = {**self.lists, "harms": with_controls(self.lists["harms"], suggested.dose)}
+        return replace(self, lists=lists, suggested=suggested)
+
     def as_json(self) -> dict[str, Any]:
         """Counts, summaries and settings as a JSON object."""
         return {
@@ -117,6 +132,7 @@ class Discovery:
             "selections": {name: [one.as_json() for one in ways] for name, ways in self.competitors.items()},
             "lost_margin": None if self.lost is None else self.lost.as_json(),
             "cumulative": None if self.cumulative is None else self.cumulative.as_json(),
+            "suggested_controls": self.suggested.as_json(),
         }
 
 
@@ -144,12 +160,15 @@ def discover(
         min_prompts=settings.min_prompts,
         seed=settings.seed,
     )
-    lists = _lists(table, parts.selection)
+    lists = _lists(table)
+    suggested = suggest(lists["harms"], parts)
+    lists["harms"] = with_controls(lists["harms"], suggested.dose)
     called = [one for items in lists.values() for one in items]
     first, second = parts.selection.latents, parts.confirmation.latents
     return Discovery(
         table=table,
         lists=lists,
+        suggested=suggested,
         selection=summarise(first),
         confirmation=summarise(second),
         groups={part: _groups(getattr(parts, part), settings) for part in PARTS},
@@ -216,12 +235,10 @@ def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
     return {value: summarise(pairs.take(own).latents) for value, own in members.items()}
 
 
-def _lists(table: EffectTable, selection: PromptPairs) -> dict[str, tuple[Feature, ...]]:
-    # Doses are read from the selection prompts, so that the confirmation set stays untouched by choices.
+def _lists(table: EffectTable) -> dict[str, tuple[Feature, ...]]:
     lists: dict[str, list[Feature]] = {name: [] for name in LISTS}
     named = np.array([direction(kind) is not None for kind in table["kind"]], dtype=np.bool_)
     for row in table.take(named).rows():
-        controls = suggested_controls(selection.latents, row["latent"], row["kind"])
         columns = {name: row[name] for name in _FEATURE_COLUMNS}
-        lists[str(direction(row["kind"]))].append(Feature(**columns, controls=controls))
+        lists[str(direction(row["kind"]))].append(Feature(**columns))
     return {name: tuple(sorted(items, key=lambda one: -abs(one.effect))) for name, items in lists.items()}

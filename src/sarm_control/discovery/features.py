@@ -54,7 +54,8 @@ class Feature:
         prompts_for_interval: about how many confirmation prompts would do for an interval; None where
             there is one.
         levels: of evidence that agree with the effect, see `discovery.levels`.
-        controls: what to do about it, for a latent that harms.
+        controls: what to do about it, for a latent that harms; chosen together with those of the others.
+        carried_by: the siblings whose controls stand for this latent too, where it needs none of its own.
     """
 
     latent: int
@@ -80,12 +81,14 @@ class Feature:
     prompts_for_interval: float | None = None
     levels: tuple[str, ...] = ()
     controls: tuple[Edit | Penalty, ...] = ()
+    carried_by: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The feature as a JSON object."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         controls = [control_json(control) for control in self.controls]
-        return {**plain, "levels": list(self.levels), "controls": controls}
+        carried_by = list(self.carried_by)
+        return {**plain, "levels": list(self.levels), "controls": controls, "carried_by": carried_by}
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
     levels = tuple(item.get("levels", ("L1",)))
-    return Feature(**{**fields, "levels": levels, "controls": controls})
+    carried_by = tuple(item.get("carried_by", ()))
+    return Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
 
 
 def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:

@@ -1,11 +1,76 @@
 """From the latents that harm to the controls of a run: which are worth one, and all of theirs together."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.features import Feature
+from sarm_control.discovery.dose_effects import DoseEffects, dose_effects
+from sarm_control.discovery.doses import JointDose, Suggestion, joint_doses
+from sarm_control.discovery.features import Feature, control_json
+from sarm_control.discovery.prompts import Parts
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """Controls chosen together, and what they do.
+
+    Args:
+        dose: the controls, group by group.
+        selection: what they do to the prompts that their doses were read from.
+        confirmation: what they do to the others: the honest figures.
+    """
+
+    dose: JointDose
+    selection: DoseEffects
+    confirmation: DoseEffects
+
+    def as_json(self) -> dict[str, Any]:
+        """The doses, the objective and the effects on both parts as a JSON object."""
+        dose, parts = self.dose, {"selection": self.selection, "confirmation": self.confirmation}
+        return {
+            "reward_sd": dose.unit,
+            "objective": None if dose.objective is None else dose.objective.as_json(),
+            "objective_without": None if dose.before is None else dose.before.as_json(),
+            "together": {name: part.together.as_json() for name, part in parts.items()},
+            "suggestions": [
+                {
+                    "kind": one.kind,
+                    "latents": list(one.latents),
+                    "controls": [control_json(control) for control in one.controls],
+                    **{name: part.each[place].as_json() for name, part in parts.items()},
+                }
+                for place, one in enumerate(dose.suggestions)
+            ],
+        }
+
+
+def suggest(harms: Sequence[Feature], parts: Parts) -> Suggested:
+    """Controls for these latents together, with doses from the selection prompts.
+
+    Whichever latents are to have none have to be left out before: a part of a joint dose is no joint dose.
+
+    Args:
+        harms: latents that harm.
+        parts: the prompts of a discovery.
+    """
+    first, second = parts.selection.latents, parts.confirmation.latents
+    dose = joint_doses(first, {one.latent: one.kind for one in harms})
+    return Suggested(dose, dose_effects(first, dose), dose_effects(second, dose))
+
+
+def with_controls(features: Iterable[Feature], dose: JointDose) -> tuple[Feature, ...]:
+    """The features with their part of the controls, and no other; siblings say who carries theirs."""
+    return tuple(_with_controls(one, dose.suggestion(one.latent)) for one in features)
+
+
+def _with_controls(one: Feature, its: Suggestion | None) -> Feature:
+    if its is None:
+        return replace(one, controls=(), carried_by=())
+    own = its.of(one.latent)
+    return replace(one, controls=own, carried_by=() if own else its.carriers)
 
 
 def material_latents(

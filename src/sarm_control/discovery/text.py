@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from sarm_control.control.edits import Edit
 from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.dose_text import dose_comment, dose_rows, dose_sentences
 from sarm_control.discovery.effects import enough_draws, tails_of
 from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.findings import findings
 from sarm_control.discovery.interval_text import ends_of_effect, with_ends
-from sarm_control.discovery.suggestion import material_latents
 from sarm_control.discovery.summary import Summary
 
 _COLUMNS = ("latent", "kind", "effect", "95 % interval", "SDs", "d_z", "q", "chosen", "rejected", "AUROC")
@@ -33,7 +33,22 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
     for name in ("harms", "promotes"):
         lines += ["", *_list_lines(found, name, found.lists[name], top, deep=deep)]
     said = [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in findings(examined)]
-    return "\n".join([*lines, *([""] if said else []), *said]) + "\n"
+    return "\n".join([*lines, *_controls_lines(found), *([""] if said else []), *said]) + "\n"
+
+
+def _controls_lines(found: Discovery) -> Iterator[str]:
+    """What the suggested controls do; nothing where none are suggested."""
+    suggested = found.suggested
+    if not suggested.dose.suggestions:
+        return
+    yield ""
+    yield (
+        "suggested controls: doses chosen together on the selection prompts "
+        f"(1 sd is {suggested.dose.unit:.4g}), effects on the others"
+    )
+    yield from _aligned(dose_rows(suggested))
+    for one in dose_sentences(suggested):
+        yield textwrap.fill(one, _WIDTH, subsequent_indent="  ")
 
 
 def _parts_lines(found: Discovery) -> Iterator[str]:
@@ -117,8 +132,9 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         material: latents whose effect is a smaller share of the mean margin get no control.
         material_sd: nor do those whose effect is smaller in SDs of the reward.
     """
+    found = found.dosed(of_margin=material, of_sd=material_sd)
     named = found.lists["harms"]
-    harms = material_latents(named, of_margin=material, of_sd=material_sd)
+    harms = [one for one in named if found.suggested.dose.suggestion(one.latent) is not None]
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
@@ -133,9 +149,16 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         header.append(
             f"# {small} more harm by less than {_least(material, material_sd)}: no control for them"
         )
+    header += [f"# {one}" for one in dose_sentences(found.suggested)]
+    header += [
+        f"# {one.latent}: no control of its own, the controls on {' and '.join(map(str, one.carried_by))} "
+        "stand for it too"
+        for one in harms
+        if one.carried_by
+    ]
     lines = [*header, "reward:", f"  fingerprint: {json.dumps(found.head)}    # another head is refused"]
     for key in ("edits", "penalties"):
-        items = list(_yaml_items(harms, edits=key == "edits"))
+        items = list(_yaml_items(found, harms, edits=key == "edits"))
         lines += [f"  {key}:", *items] if items else [f"  {key}: []"]
     return "\n".join(lines) + "\n"
 
@@ -145,12 +168,13 @@ def _least(material: float, material_sd: float) -> str:
     return f"{100 * material:g} % of the mean margin{sds}"
 
 
-def _yaml_items(harms: Sequence[Feature], *, edits: bool) -> Iterator[str]:
+def _yaml_items(found: Discovery, harms: Sequence[Feature], *, edits: bool) -> Iterator[str]:
     for feature in harms:
         for control in feature.controls:
             if isinstance(control, Edit) == edits:
                 (fields,) = control_json(control).values()
                 yield f"    # {_evidence(feature)}"
+                yield f"    # {dose_comment(found.suggested, feature.latent)}"
                 yield f"    - {_flow(fields)}"
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sarm_control.control import Controls, HumanKL
 from sarm_control.discovery.discover import Discovery, ScoredRows
-from sarm_control.discovery.doses import suggested_controls
+from sarm_control.discovery.doses import stand_in
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.prompts import group_by_prompt
-from sarm_control.discovery.suggestion import material_latents, suggested
+from sarm_control.discovery.suggestion import suggested
 from sarm_control.errors import DataError
 from sarm_control.seeds import numpy_generator
 
@@ -49,8 +49,9 @@ class Match(NamedTuple):
 
 
 def controlled(found: Discovery) -> tuple[Feature, ...]:
-    """The harming latents that `sarm discover --write-controls` writes controls for."""
-    return material_latents(found.lists["harms"], of_margin=MATERIAL)
+    """The harming latents that `sarm discover --write-controls` chooses controls for, together."""
+    harms = found.dosed(of_margin=MATERIAL).lists["harms"]
+    return tuple(one for one in harms if one.controls or one.carried_by)
 
 
 def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
@@ -75,9 +76,10 @@ def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
 
 
 def random_controls(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -> Controls:
-    """The same kinds of control on the latents of `random_match`, with doses read in the same way.
+    """The same kinds of control on the latents of `random_match`, with the same charges.
 
-    What a control does by merely changing the reward is the same; what it knows is gone.
+    Caps and thresholds are read from the drawn latents as they are from the harming ones. What a control
+    does by merely changing the reward is the same; what it knows is gone.
 
     Args:
         harms: the latents whose places are taken; none of them is drawn.
@@ -90,7 +92,7 @@ def random_controls(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -
     latents = group_by_prompt(pairs.rows, pairs.scored).latents
     drawn = random_match(harms, pairs, seed=seed).latents
     stand_ins = [
-        replace(one, latent=other, controls=suggested_controls(latents, other, one.kind))
+        replace(one, latent=other, controls=tuple(stand_in(latents, other, its) for its in one.controls))
         for one, other in zip(harms, drawn, strict=True)
     ]
     return suggested(stand_ins)

@@ -1,0 +1,133 @@
+"""How much each penalty charges: one small convex programme over all of them.
+
+Everything is in SDs of the reward. A *shortcut* k is what a group of kin latents pays for. Bad answer j is
+due t_jk: what the edits left of its harmful pay by these latents, and a deterrent where it has the shortcut
+at all. The charges are a_p >= 0, one a penalty, each of one shortcut, and `c_jk = sum_(p of k) a_p fires_jp`.
+Least is
+
+    sum_k mean over bad answers of v_jk (t_jk - c_jk)^2
+    + CLEAN mean over good answers of (e_j + sum_k c_jk)^2
+
+where e_j is what the edits take from a good answer, and v is 1 where the answer has the shortcut, CLEAN
+elsewhere. Charging too little and too much count alike where there is a shortcut, so that its penalties share
+what there is to cancel instead of each cancelling it again. This is non-negative least squares.
+
+Shapes: `Nr` bad and `Nc` good answers, `K` shortcuts, `P` penalties.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CLEAN = 0.05
+"""Weight of a change where there is no shortcut, for the same amount wrong where there is one."""
+
+
+class Problem(NamedTuple):
+    """What the charges are to do, in SDs of the reward.
+
+    Args:
+        due: [Nr, K] t, what each bad answer is to be charged for each shortcut.
+        has: [Nr, K] whether it has the shortcut.
+        shortcut: [P] the shortcut of each penalty, 0..K-1.
+        fires: [Nr, P] whether each penalty fires on a bad answer.
+        good_fires: [Nc, P] the same for good answers.
+        good_edited: [Nc] e >= 0, what the edits take from good answers.
+    """
+
+    due: Floats
+    has: Bools
+    shortcut: NDArray[np.int64]
+    fires: Bools
+    good_fires: Bools
+    good_edited: Floats
+
+
+class Objective(NamedTuple):
+    """The programme's value and its parts, squared SDs of the reward.
+
+    Args:
+        left: mean over bad answers of what is left uncancelled, squared, where there is a shortcut.
+        over: of what is charged beyond, squared, where there is a shortcut.
+        other: of what is charged wrongly where there is none.
+        clean: mean over good answers of the change of their reward, squared.
+    """
+
+    left: float
+    over: float
+    other: float
+    clean: float
+
+    @property
+    def total(self) -> float:
+        """What is least: `left + over + CLEAN (other + clean)`."""
+        return self.left + self.over + CLEAN * (self.other + self.clean)
+
+    def as_json(self) -> dict[str, Any]:
+        """The value, its parts and the weight as a JSON object."""
+        return {"total": self.total, **self._asdict(), "clean_weight": CLEAN}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total:.3g} = {self.left:.3g} uncancelled + {self.over:.3g} overcharged "
+            f"+ {CLEAN:g} x ({self.other:.3g} where there is no shortcut + {self.clean:.3g} on good answers)"
+        )
+
+
+def least_charges(problem: Problem) -> Floats:
+    """[P] the charges at which the objective is least, each >= 0."""
+    from scipy.optimize import nnls
+
+    curve, slope = _quadratic(problem)
+    if not len(slope):
+        return slope
+    # the same least squares with P rows: penalties that always fire together leave a direction of size 0
+    sizes, directions = np.linalg.eigh(curve)
+    seen = sizes > 1e-10 * sizes[-1]
+    if not seen.any():
+        return np.zeros(len(slope))
+    root, basis = np.sqrt(sizes[seen]), directions[:, seen]
+    return np.asarray(nnls(root[:, None] * basis.T, (basis.T @ slope) / root)[0])
+
+
+def gains(problem: Problem) -> Floats:
+    """[P] by how much each penalty alone, at its best charge, lowers the objective."""
+    curve, slope = _quadratic(problem)
+    own = np.diagonal(curve)
+    return np.where(own > 0, np.maximum(slope, 0.0) ** 2 / np.where(own > 0, own, 1.0), 0.0)
+
+
+def objective(problem: Problem, charges: Floats) -> Objective:
+    """The value of the programme at these charges [P]."""
+    of_shortcut = problem.shortcut[:, None] == np.arange(problem.due.shape[1])
+    missing = problem.due - problem.fires @ (charges[:, None] * of_shortcut)
+    changed = problem.good_edited + problem.good_fires @ charges
+    return Objective(
+        left=_mean_square(problem.has * np.maximum(missing, 0.0)),
+        over=_mean_square(problem.has * np.minimum(missing, 0.0)),
+        other=_mean_square(~problem.has * missing),
+        clean=float((changed**2).mean()),
+    )
+
+
+def _mean_square(amounts: Floats) -> float:
+    return float((amounts**2).sum(axis=1).mean())
+
+
+def _quadratic(problem: Problem) -> tuple[Floats, Floats]:
+    """C [P, P] and b [P] of `a C a - 2 a b`, which is the objective but for a constant."""
+    fires, good = problem.fires.astype(np.float64), problem.good_fires.astype(np.float64)
+    weight = np.where(problem.has, 1.0, CLEAN) / max(len(fires), 1)
+    clean = CLEAN / max(len(good), 1)
+    curve = clean * good.T @ good
+    slope = -clean * good.T @ problem.good_edited
+    for k in range(problem.due.shape[1]):
+        its = np.flatnonzero(problem.shortcut == k)
+        weighted = weight[:, k, None] * fires[:, its]
+        curve[np.ix_(its, its)] += weighted.T @ fires[:, its]
+        slope[its] += weighted.T @ problem.due[:, k]
+    return curve, slope

@@ -1,0 +1,64 @@
+"""Which harming latents fire on the same answers: groups that stand for one behaviour.
+
+Likeness is phi, the correlation of "fires" between two latents over answers: 0 when they fire
+independently, however often each does, 1 when always together.
+
+Shapes: `N` answers, `C` latents.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIBLINGS = 0.5
+"""Mean phi from which latents are siblings: they fire together, and share two controls."""
+KIN = 0.15
+"""Mean phi from which groups of siblings are kin: they tell of one behaviour, and share one deterrent."""
+
+
+class Groups(NamedTuple):
+    """Latents by what they fire on; places in 0..C-1, each in one group of either kind.
+
+    Args:
+        siblings: places that fire together, the first named first.
+        kin: for each group of siblings, the number of its kin.
+    """
+
+    siblings: tuple[tuple[int, ...], ...]
+    kin: tuple[int, ...]
+
+
+def group_siblings(fires: NDArray[np.bool_]) -> Groups:
+    """Groups of latents by average linkage on `1 - phi`, cut at `SIBLINGS` and at `KIN`.
+
+    Both cuts are of one tree, so siblings are always kin.
+
+    Args:
+        fires: [N, C] whether each latent fires on each answer.
+    """
+    count = fires.shape[1]
+    if count < 2:
+        return Groups(((0,),) * count, (0,) * count)
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    # rounded, so that equal likeness is a tie on every machine
+    distance = np.round(1.0 - phi(fires), 9)
+    tree = linkage(squareform(distance, checks=False), method="average")
+    near, far = (fcluster(tree, 1.0 - least, criterion="distance") for least in (SIBLINGS, KIN))
+    numbers = dict.fromkeys(near.tolist())
+    siblings = tuple(tuple(np.flatnonzero(near == number).tolist()) for number in numbers)
+    order = {number: place for place, number in enumerate(dict.fromkeys(far.tolist()))}
+    return Groups(siblings, tuple(order[int(far[group[0]])] for group in siblings))
+
+
+def phi(fires: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[C, C] correlation of firing, 1 on the diagonal; 0 with a latent that always or never fires."""
+    centred = fires - fires.mean(axis=0)
+    norm = np.linalg.norm(centred, axis=0)
+    varies = norm > 0
+    unit = np.where(varies, centred / np.where(varies, norm, 1.0), 0.0)
+    found = unit.T @ unit
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found)
