@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
+from sarm_control.cli._outputs import hold_output
 from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Row
@@ -76,7 +77,7 @@ def compare(
     check_same_base(opened)
     folder = out or runs[0] / "compare"
     for path in (folder, json_file):
-        _check_output(path, overwrite=overwrite)
+        hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
@@ -108,16 +109,6 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     opened = World.open(world)
     opened.gold([row.prompt_key for row in rows], [""] * len(rows))
     return opened.gold
-
-
-def _check_output(path: Path | None, *, overwrite: bool) -> None:
-    from sarm_control.files import check_writable
-
-    if path is None:
-        return
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", hint="choose another name with -o, or pass --overwrite")
-    check_writable(path)
 
 
 def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":

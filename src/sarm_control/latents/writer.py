@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.errors import ConfigError, DataError, OutputError
-from sarm_control.files import check_writable, fsync, write_json
+from sarm_control.files import (
+    check_writable,
+    drop_replaced,
+    fsync,
+    put_aside,
+    put_back,
+    remove_folder,
+    write_json,
+)
 from sarm_control.latents.folder import is_latents, read_verified
 from sarm_control.latents.manifest import (
     HEAD,
@@ -120,12 +128,14 @@ class LatentsWriter:
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
         shutil.rmtree(self._progress)
         fsync(self.path)
+        drop_replaced(self.path)
 
     def discard_if_empty(self) -> bool:
-        """Removes a folder in which no shard is done; whether it did."""
+        """Removes a folder in which no shard is done; whether it did. What it was to replace is there again."""
         empty = len(self.missing()) == self.shards
         if empty:
-            shutil.rmtree(self.path)
+            remove_folder(self.path)
+            put_back(self.path)
         return empty
 
     @property
@@ -192,8 +202,8 @@ class LatentsWriter:
         os.replace(temporary, target)
 
 
-def remove_latents(path: Path) -> None:
-    """Removes a latents folder, finished or not, to start over.
+def set_latents_aside(path: Path) -> None:
+    """Takes a latents folder, finished or not, out of the way to start over; it goes when the new one is done.
 
     Raises:
         OutputError: the path is something else.
@@ -204,7 +214,7 @@ def remove_latents(path: Path) -> None:
         raise OutputError(
             f"{path} exists and is no folder of latents", hint="remove it yourself or choose another name"
         )
-    shutil.rmtree(path)
+    put_aside(path, worth_keeping=(path / MANIFEST).is_file())
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.errors import OutputError, TrainingError
-from sarm_control.files import atomic_folder, cannot_write, sha256_file, write_json, write_text
+from sarm_control.files import (
+    atomic_folder,
+    cannot_write,
+    clear_leftovers,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -180,9 +187,12 @@ def prune(run: Path, keep: int) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot."""
-    for path in [*run.glob(".*.*"), *(run / FOLDER).glob(".*.*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot.
+
+    What another process writes there now, such as a comparison, is left alone.
+    """
+    for folder in (run, run / FOLDER):
+        clear_leftovers(folder)
 
 
 def set_aside(damaged: tuple[Damaged, ...]) -> list[Path]:
