@@ -36,7 +36,7 @@ def compare(
     ] = 1,
     max_new_tokens: Annotated[
         int | None,
-        Parameter(validator=validators.Number(gte=1), help="Longest answer. Default: as in the first run."),
+        Parameter(validator=validators.Number(gte=1), help="Longest answer. Default: the longest of the runs."),
     ] = None,
     batch: Annotated[
         int,
@@ -64,17 +64,19 @@ def compare(
     """Compare trained policies with their base, latent by latent.
 
     Base and trained policies answer the same prompts with the same random numbers. The answers are
-    scored with the first run's reward model. The report says what changed (reward, firing of the
+    scored with the runs' reward model. The report says what changed (reward, firing of the
     controlled latents, KL, length) with 95 % intervals over prompts, and splits the change of the
     reward into exact contributions of latents: report.html, report.json, ledger.parquet, answers.jsonl.
+    The order of the runs makes no difference; those without controls come first.
     """
     if not runs:
         raise ConfigError("no run folder was given", hint=_EXAMPLE)
-    from sarm_control.evaluation.runs import check_same_base, compare_runs
+    from sarm_control.evaluation.runs import check_same_base, compare_runs, in_order
     from sarm_control.evaluation.trained_run import open_run
 
     opened = [open_run(path) for path in runs]
     check_same_base(opened)
+    opened = in_order(opened)
     folder = out or runs[0] / "compare"
     for path in (folder, json_file):
         hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
@@ -128,6 +130,7 @@ def _sampling(
     from sarm_control.evaluation.answering import Sampling
 
     training = runs[0].config.training
+    longest = max_new_tokens or max(run.config.training.max_new_tokens for run in runs)
     for run in runs[1:]:
         if run.config.training.temperature != training.temperature:
             raise ConfigError(
@@ -135,6 +138,4 @@ def _sampling(
                 f"{runs[0].path} at {training.temperature:g}",
                 hint="compare runs of one temperature: KL depends on it",
             )
-    return Sampling(
-        answers_per_prompt, max_new_tokens or training.max_new_tokens, training.temperature, seed, batch
-    )
+    return Sampling(answers_per_prompt, longest, training.temperature, seed, batch)
