@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sarm_control.cli import main
 from sarm_control.errors import OutputError
 from sarm_control.files import atomic_folder, clear_leftovers
 from sarm_control.locks import hold, let_go, locked
@@ -117,3 +118,27 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
         hold(tmp_path / "a")
     assert time.monotonic() - started < 5
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["score", "lab:audit", "-o"],
+        ["latents", "-o"],
+        ["discover", "lab:audit", "-o"],
+        ["probe", "lab:audit", "--edit", "3=0", "-o"],
+        ["rerank", "lab:audit", "--edit", "3=0", "-o"],
+        ["build", "--base", "lab", "--layer", "2", "--latents", "24", "--k", "6", "--pairs", "lab:audit", "-o"],
+        ["lab", "build", "-o"],
+        ["demo", "-o"],
+        ["train", "--steps", "1", "-o"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_every_command_refuses_an_output_that_another_one_is_writing(
+    words: list[str], tmp_path: Path, holder, capsys
+) -> None:
+    assert main([*words, str(tmp_path / "a")]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path}/a is being written by another process (process {holder.pid} on " in said
+    assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]

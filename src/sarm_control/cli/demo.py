@@ -52,10 +52,12 @@ def demo(
     """
     from sarm_control.files import manifest, write_json
     from sarm_control.lab.demo import set_stage
+    from sarm_control.locks import hold
 
     started = time.monotonic()
     folder = out or Path("runs") / "demo"
     _check(folder, json_file)
+    hold(folder)
     with _one_thread():
         stage = set_stage(lab)
         _clear(folder)
