@@ -59,7 +59,8 @@ def test_a_killed_process_locks_nobody_out(tmp_path: Path, holder) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_name_of_a_folder_is_the_same_folder(tmp_path: Path, holder) -> None:
+@pytest.mark.usefixtures("holder")
+def test_another_name_of_a_folder_is_the_same_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with pytest.raises(OutputError, match="is being written"), locked(tmp_path / "link"):
@@ -78,7 +79,8 @@ def test_one_process_may_take_it_again_and_keeps_it_until_the_last_end(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_another_process_writes_is_no_leftover(tmp_path: Path, holder) -> None:
+@pytest.mark.usefixtures("holder")
+def test_what_another_process_writes_is_no_leftover(tmp_path: Path) -> None:
     (tmp_path / ".a.new-x").mkdir()
     (tmp_path / ".b.new-x").mkdir()
     clear_leftovers(tmp_path)
@@ -128,7 +130,20 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
         ["discover", "lab:audit", "-o"],
         ["probe", "lab:audit", "--edit", "3=0", "-o"],
         ["rerank", "lab:audit", "--edit", "3=0", "-o"],
-        ["build", "--base", "lab", "--layer", "2", "--latents", "24", "--k", "6", "--pairs", "lab:audit", "-o"],
+        [
+            "build",
+            "--base",
+            "lab",
+            "--layer",
+            "2",
+            "--latents",
+            "24",
+            "--k",
+            "6",
+            "--pairs",
+            "lab:audit",
+            "-o",
+        ],
         ["lab", "build", "-o"],
         ["demo", "-o"],
         ["train", "--steps", "1", "-o"],

@@ -352,7 +352,9 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
     for name, when in (("base", "base"), ("par", "trained")):
         rows = answers(tmp_path / "out", name)
         texts = [row["prompt"] for row in rows]
-        scored = tiny_sarm.score(texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows])
+        scored = tiny_sarm.score(
+            texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
+        )
         asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
         paid = reward.pay(scored, asked)
         for key in ("reward/total", "reward/shaping"):

@@ -165,7 +165,7 @@ def test_what_is_there_is_not_written_over(begun, found, tmp_path: Path) -> None
     set_latents_aside(mine)
 
 
-def test_a_finished_folder_is_kept_until_the_one_that_replaces_it_is_done(begun, found, tmp_path) -> None:
+def test_a_finished_folder_is_kept_until_the_one_that_replaces_it_is_done(begun, found) -> None:
     finished = finish(begun, found)
     set_latents_aside(begun.path)
     begun.start(found.scored.head)

@@ -36,7 +36,9 @@ def compare(
     ] = 1,
     max_new_tokens: Annotated[
         int | None,
-        Parameter(validator=validators.Number(gte=1), help="Longest answer. Default: the longest of the runs."),
+        Parameter(
+            validator=validators.Number(gte=1), help="Longest answer. Default: the longest of the runs."
+        ),
     ] = None,
     batch: Annotated[
         int,

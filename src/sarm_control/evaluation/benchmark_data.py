@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import read_json
 from sarm_control.embedded import is_data_name
 from sarm_control.errors import DataError
 
@@ -59,10 +60,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}", hint="JSON Lines files end with .jsonl") from error
+    content = read_json(path, most_bytes=1 << 30, hint="JSON Lines files end with .jsonl")
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(f"{path}: not a list of rows", hint="JSON Lines files end with .jsonl")
     return content

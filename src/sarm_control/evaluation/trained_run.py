@@ -3,7 +3,6 @@
 Shapes: `N` answers, `P` prompts, `M` reference answers to each prompt.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.specs import in_sd
 from sarm_control.control.state import ControlState
+from sarm_control.conversation.lines import Reason, json_object
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import ConfigError, ModelError, TrainingError
 from sarm_control.evaluation.comparison import Columns, control_columns
@@ -94,7 +94,7 @@ class TrainedRun:
     def reference_rewards(
         self, policy: Policy, rows: Sequence[Row], rm: RewardModel, controls: "RunControls"
     ) -> Floats | None:
-        """[P, M] what the untrained policy's own answers are paid, as the run itself measures answers against.
+        """[P, M] what the untrained policy's own answers are paid: what the run measures answers against.
 
         Prompts that the run met have the rewards it remembered; for others it would have drawn the same
         answers, whose random numbers are the prompt's own.
@@ -129,7 +129,7 @@ class TrainedRun:
         """Reward and KL of every step, thinned to at most 400 points."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [json.loads(line) for line in lines if line.strip()]
+        rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
         present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
         return {name: [row.get(name) for row in rows] for name in ("step", *present)}
@@ -223,6 +223,15 @@ def open_run(path: Path) -> TrainedRun:
     checkpoint.tensors.pop("optimizer", None)
     statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
     return TrainedRun(path, config, checkpoint, statistics)
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        return json_object(line.encode())
+    except Reason as reason:
+        raise TrainingError(
+            f"{path}:{number}: {reason}", hint="go on with sarm train --resume, which mends the rows"
+        ) from None
 
 
 def _given(spec: Any) -> str:

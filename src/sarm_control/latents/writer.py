@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import MISSHAPEN, read_json, read_json_object
 from sarm_control.errors import ConfigError, DataError, OutputError
 from sarm_control.files import (
     check_writable,
@@ -38,6 +39,7 @@ from sarm_control.latents.shard import ShardBytes, encode_head
 from sarm_control.sarm.sparse import FloatArray
 
 PLAN = "plan.json"
+_START_OVER = "start over with --overwrite"
 _SHOWN = 4
 
 
@@ -131,7 +133,10 @@ class LatentsWriter:
         drop_replaced(self.path)
 
     def discard_if_empty(self) -> bool:
-        """Removes a folder in which no shard is done; whether it did. What it was to replace is there again."""
+        """Removes a folder in which no shard is done; whether it did.
+
+        What it was to replace is there again.
+        """
         empty = len(self.missing()) == self.shards
         if empty:
             remove_folder(self.path)
@@ -152,7 +157,12 @@ class LatentsWriter:
             yield answers_file(shard), record.answers
 
     def _recorded(self, shard: int) -> ShardRecord:
-        return ShardRecord(*(FileRecord(**one) for one in json.loads(self._record(shard).read_bytes())))
+        path = self._record(shard)
+        try:
+            rows, answers = (FileRecord.read(one) for one in read_json(path))
+        except MISSHAPEN as error:
+            raise DataError(f"{path} is damaged: {error!r}", hint=_START_OVER) from error
+        return ShardRecord(rows, answers)
 
     def _problem(self, shard: int) -> str | None:
         """What is wrong with a shard that has a record."""
@@ -164,20 +174,13 @@ class LatentsWriter:
                 read_verified(self.path / name, one, mark_of(self.about))
         except DataError as error:
             return str(error)
-        except (ValueError, TypeError) as error:
-            return f"{self._record(shard)} is damaged: {error}"
         return None
 
     def _planned(self) -> Mapping[str, Any]:
         """What the folder is being made from, or was."""
         path = self._progress / PLAN
         if path.is_file():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise DataError(
-                    f"{path} cannot be read: {error}", hint="start over with --overwrite"
-                ) from error
+            return read_json_object(path, hint=_START_OVER)
         # Killed before the plan was written, a folder has nothing that could differ.
         return read_manifest(self.path).about if (self.path / MANIFEST).is_file() else self.about
 
@@ -203,7 +206,7 @@ class LatentsWriter:
 
 
 def set_latents_aside(path: Path) -> None:
-    """Takes a latents folder, finished or not, out of the way to start over; it goes when the new one is done.
+    """Takes a latents folder out of the way to start over; it goes when the new one is done.
 
     Raises:
         OutputError: the path is something else.

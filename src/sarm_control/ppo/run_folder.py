@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import read_json_object, shown
 from sarm_control.errors import ConfigError, OutputError, TrainingError
 from sarm_control.files import (
     atomic_folder,
@@ -351,10 +352,15 @@ def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    hint = "start over with --overwrite"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} is not readable", hint="start over with --overwrite") from error
+        found = read_json_object(path, hint=hint, error=TrainingError)
+    except TrainingError as error:
+        raise TrainingError(f"{path} is not readable ({error})", hint=hint) from error
+    for key in ("models", "finished", "inputs"):
+        if not isinstance(found.get(key, {}), dict):
+            raise TrainingError(f"{path} is damaged: {key} is {shown(found[key])}", hint=hint)
+    return found
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
