@@ -65,13 +65,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The replies of a file; a last line that was cut while being written is asked again."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    for number, one in enumerate(whole.split("\n")[:-1], start=1):
+    found = path.read_bytes()
+    whole = found[: found.rfind(b"\n") + 1]
+    if whole != found:
+        path.write_bytes(whole)
+    for number, one in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
-            line = json_object(one.encode())
+            line = json_object(one)
             yield {"asked": str(line["asked"]), "reply": str(line["reply"]), "usage": _usage(line["usage"])}
         except (Reason, *MISSHAPEN):
             raise DataError(

@@ -43,7 +43,8 @@ def _as_json_lines(path: Path, folder: Path) -> Path:
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     with target.open("w", encoding="utf-8") as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            # escaped, so that half a character stays what the reader of rows will refuse
+            stream.write(json.dumps(row, default=str) + "\n")
     return target
 
 
@@ -53,7 +54,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         table = parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
     for batch in table.to_batches():
         yield from batch.to_pylist()

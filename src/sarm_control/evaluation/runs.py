@@ -34,7 +34,7 @@ class Compared(NamedTuple):
 
 
 class _Answered(NamedTuple):
-    """What every policy answered, and [P, M] what each run's own reference answers are paid, if it has any."""
+    """What every policy answered, and [P, M] what each run's own reference answers are paid, if any."""
 
     base: Answers
     trained: list[Answers]

@@ -14,7 +14,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.specs import in_sd
 from sarm_control.control.state import ControlState
-from sarm_control.conversation.lines import Reason, json_object
+from sarm_control.conversation.lines import Line, Reason, json_object, read_lines
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import ConfigError, ModelError, TrainingError
 from sarm_control.evaluation.comparison import Columns, control_columns
@@ -128,8 +128,8 @@ class TrainedRun:
     def curves(self) -> dict[str, list[float | None]]:
         """Reward and KL of every step, thinned to at most 400 points."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        lines = read_lines(path) if path.is_file() else ()
+        rows = [_row(path, line) for line in lines]
         rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
         present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
         return {name: [row.get(name) for row in rows] for name in ("step", *present)}
@@ -225,12 +225,12 @@ def open_run(path: Path) -> TrainedRun:
     return TrainedRun(path, config, checkpoint, statistics)
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+def _row(path: Path, line: Line) -> dict[str, Any]:
     try:
-        return json_object(line.encode())
+        return json_object(line.data)
     except Reason as reason:
         raise TrainingError(
-            f"{path}:{number}: {reason}", hint="go on with sarm train --resume, which mends the rows"
+            f"{path}:{line.place.line}: {reason}", hint="go on with sarm train --resume, which mends the rows"
         ) from None
 
 

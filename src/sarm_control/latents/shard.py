@@ -145,9 +145,9 @@ def metadata_of(data: bytes) -> dict[str, str]:
 
     try:
         found = parquet.read_schema(pyarrow.BufferReader(data)).metadata or {}
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, OSError, ValueError):
         return {}
-    return {key.decode(): value.decode() for key, value in found.items()}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
 
 
 def index_type(size: int) -> "pyarrow.DataType":
