@@ -127,6 +127,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]) -> P
     return out
 
 
+def test_the_reference_names_the_latents_that_the_human_kl_term_compares(whole: Path) -> None:
+    """The run file names none."""
+    said = json.loads((whole / "reference.json").read_text())["controls"]["human_kl"]["latents"]
+    assert said == list(HumanBuffer.load(whole / "human.safetensors").latents)
+    assert said
+
+
 def test_a_run_folder_holds_what_it_should(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names >= {
