@@ -20,8 +20,11 @@ ORDER = (
     "extras",
     "seeds",
     "embedded",
-    "files",
     "console",
+    "locks",
+    "bounded_json",
+    "bounded_yaml",
+    "files",
     "process_group",
     "conversation",
     "sarm",
@@ -167,6 +170,39 @@ def test_nothing_is_left_for_later(path: Path) -> None:
         if isinstance(node, ast.ExceptHandler) and all(isinstance(s, ast.Pass) for s in node.body)
     ]
     assert not swallowed
+
+
+# A damaged file is an error in one line because one reader knows every limit. What is named here reads
+# something else than a file that a user gives.
+READERS = {"bounded_json.py", "bounded_yaml.py"}
+READ_OTHERWISE = {
+    "sarm/model_fingerprint.py": "the header of a safetensors file, whose length is in the file",
+    "sarm/saving.py": "text that transformers has just written",
+    "sarm/config.py": "checkpoint files, which sarm/ reads",
+    "sarm/conversion.py": "checkpoint files, which sarm/ reads",
+    "sarm/checkpoint.py": "checkpoint files, which sarm/ reads",
+}
+
+
+def parsed_unbounded(path: Path) -> Iterator[str]:
+    """Calls that take JSON or YAML of any size and depth."""
+    unbounded = {"json": {"load", "loads"}, "yaml": {"load", "safe_load", "load_all", "compose", "parse"}}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, name = node.func.value, node.func.attr
+            if isinstance(owner, ast.Name) and name in unbounded.get(owner.id, ()):
+                yield f"{short(path)}:{node.lineno} {owner.id}.{name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=short)
+def test_json_and_yaml_are_read_within_limits(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    assert name in {*READERS, *READ_OTHERWISE} or not list(parsed_unbounded(path))
+
+
+def test_the_search_for_unbounded_readers_finds_the_one_there_is() -> None:
+    """Guards the test above."""
+    assert list(parsed_unbounded(PACKAGE / "bounded_json.py"))
 
 
 def tracked_texts() -> Iterator[tuple[Path, str]]:

@@ -5,6 +5,9 @@ a traceback and exits with code 2. Each also inherits the standard type, so that
 library callers can catch `ValueError` and friends as they would elsewhere.
 """
 
+LONGEST_MESSAGE = 4000
+"""Characters of a message or hint; what quotes a damaged file may be as long as the file."""
+
 
 class SarmError(Exception):
     """Base of all errors meant for users.
@@ -15,8 +18,13 @@ class SarmError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_bounded(message))
+        self.hint = None if hint is None else _bounded(hint)
+
+
+def _bounded(text: str) -> str:
+    more = len(text) - LONGEST_MESSAGE
+    return text if more <= 0 else f"{text[:LONGEST_MESSAGE]} ... ({more} more characters)"
 
 
 class ConfigError(SarmError, ValueError):

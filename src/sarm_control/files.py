@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import itertools
 import json
@@ -15,8 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sarm_control.console import say
 from sarm_control.embedded import data_file, is_data_name
 from sarm_control.errors import OutputError
+from sarm_control.locks import LOCK_SUFFIX, locked
 
 _ELSEWHERE = "choose an output path in a folder you can write to"
 _HINTS = {
@@ -26,6 +29,10 @@ _HINTS = {
     errno.EIO: "look at the disk",
     errno.EROFS: _ELSEWHERE,
 }
+_REPLACED = "replaced"
+_NO_LEFTOVERS = {f".{LOCK_SUFFIX}", f".{_REPLACED}"}
+# Temporary folders that this process is filling: no leftovers of another one.
+_LIVE: set[str] = set()
 _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors", "pyarrow")
 
 
@@ -85,28 +92,106 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; renames it into place when the block succeeds.
+    """Yields a temporary folder beside `path`; it takes its place when the block succeeds.
+
+    A folder that is replaced goes aside first (`.NAME.old`), then the new one comes in, then the old one
+    is deleted: at each moment the old or the new one is whole. A process that was killed between the two
+    renames leaves the old one aside, and the next write of `path` puts it back.
+
+    Args:
+        path: the folder; a link to one stands for what it points to.
+        overwrite: whether a folder of that name may be replaced.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, its parent is read-only, or the disk is full.
+        OutputError: `path` exists and `overwrite` is false, or it is a file; another process is writing it;
+            its parent is read-only, or the disk is full.
     """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
+    _check_free(path, overwrite=overwrite)
     check_writable(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o755)
+    place = path.resolve() if path.is_symlink() else path
+    with locked(place) as alone:
+        _settle(place, leftovers=alone)
+        _check_free(place, overwrite=overwrite)
+        temporary = _folder_beside(place, "new")
+        _LIVE.add(temporary.name)
+        try:
+            with written(path, temporary):
+                yield temporary
+                for child in (temporary, *temporary.rglob("*")):
+                    if child.is_dir() or child.is_file():
+                        fsync(child)
+                _put_in(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            _LIVE.discard(temporary.name)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that no part of it is ever left under its name.
+
+    Raises:
+        OutputError: it cannot be removed; it may then be whole, or what is left of it lies beside it.
+    """
+    with written(path):
+        gone = _folder_beside(path, "gone")
+        os.rename(path, gone)
     try:
-        with written(path, temporary):
-            yield temporary
-            for child in temporary.rglob("*"):
-                if child.is_file():
-                    fsync(child)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise OutputError(
+            f"cannot remove {path}: {error.strerror}; what is left of it is {gone}",
+            hint="remove that folder yourself",
+        ) from error
+
+
+def put_aside(path: Path, *, worth_keeping: bool) -> None:
+    """Takes a folder out of the way of one that will grow in its place; `put_back` undoes it.
+
+    Args:
+        path: the folder; one that is not there is left so.
+        worth_keeping: whether it is kept even where an earlier one waits aside, which it then replaces.
+    """
+    waiting = replaced(path)
+    if path.exists() and waiting.exists() and not worth_keeping:
+        remove_folder(path)
+    if path.exists():
+        drop_replaced(path)
+        with written(path):
+            path.rename(waiting)
+
+
+def put_back(path: Path) -> bool:
+    """Gives a folder that `put_aside` took away its name again, unless that is taken; whether it did."""
+    back = replaced(path).is_dir() and not path.exists()
+    if back:
+        with written(path, replaced(path)):
+            replaced(path).rename(path)
+    return back
+
+
+def drop_replaced(path: Path) -> None:
+    """Deletes what `put_aside` took away: what replaces it is good enough now."""
+    _throw_away(replaced(path), path)
+
+
+def replaced(path: Path) -> Path:
+    """Where a folder waits until what replaces it is good enough."""
+    return path.with_name(f".{path.name}.{_REPLACED}")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what interrupted writes left in a folder, and puts back what one of them had put aside.
+
+    Leftovers are named `.NAME.SOMETHING`, where NAME is what was written. What another process is
+    writing now is left alone.
+    """
+    for name in sorted({path.name[1:].rpartition(".")[0] for path in folder.glob(".*.*")} - {""}):
+        place = folder / name
+        with contextlib.suppress(OutputError), locked(place) as alone:
+            _settle(place, leftovers=False)
+            for path in folder.glob(f".{glob.escape(name)}.*") if alone else ():
+                if path.name.rpartition(".")[0] == f".{name}" and path.suffix not in _NO_LEFTOVERS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def check_writable(path: Path, *, make: bool = True) -> None:
@@ -183,6 +268,61 @@ def manifest(
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, and a folder is to be written", hint="choose another name")
+
+
+def _put_in(new: Path, place: Path) -> None:
+    """Old aside, new in, old away; any failure before the new one is in puts the old one back."""
+    aside = _aside(place)
+    try:
+        if place.exists():
+            os.rename(place, aside)
+        os.replace(new, place)
+    finally:
+        if aside.exists() and not place.exists():
+            os.rename(aside, place)
+    fsync(place.parent)
+    _throw_away(aside, place)
+
+
+def _settle(place: Path, *, leftovers: bool) -> None:
+    """Brings to an end what an interrupted write of `place` began: its lock must be held."""
+    with written(place):
+        if _aside(place).is_dir() and not place.exists():
+            os.rename(_aside(place), place)
+    _throw_away(_aside(place), place)
+    kinds = tuple(f".{place.name}.{kind}-" for kind in ("new", "gone"))
+    for path in list(place.parent.iterdir()) if leftovers else ():
+        if path.name.startswith(kinds) and path.name not in _LIVE:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _throw_away(aside: Path, place: Path) -> None:
+    """Deletes a folder that was replaced; under another name, so that what has this one is whole."""
+    if not aside.exists():
+        return
+    try:
+        gone = _folder_beside(place, "gone")
+        os.rename(aside, gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        say(f"warning: {place} is whole, but the folder it replaced could not be deleted: {error}")
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def _folder_beside(place: Path, kind: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.{kind}-", dir=place.parent))
+    folder.chmod(0o755)
+    return folder
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The `sarm compare` command: its files, oracle against a second scoring, metamorphic, bad input."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,10 @@ from sarm_control.lab.language import Language
 from sarm_control.lab.questions import core
 from sarm_control.lab.world import FORMAT, World
 from sarm_control.ppo.checkpoint import list_checkpoints
+from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.rollout import encode_prompts
+from sarm_control.ppo.run import build_trainer
+from sarm_control.ppo.run_folder import read_run_config
 
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]
@@ -63,7 +68,9 @@ def runs(
         "penalties": ["5:tau=q0.5,alpha=1sd", "4:tau=q0.5,target_rate=0.05"],
         "human_kl": {"beta": "0.1sd", "latents": [1, 2, 5, 8]},
     }
+    shaped = {"shaping": "par", "par_answers": 3, "penalties": ["5:tau=q0.5,alpha=1sd"]}
     return {
+        "par": train(folder, "par", shaped, *models),
         "none": train(folder, "none", {"missing_end_penalty": 0}, *models),
         "controls": train(folder, "controls", controls, *models),
         "prompts": write_rows(folder / "held_out.jsonl", [{"prompt": prompt} for prompt in HELD_OUT]),
@@ -307,3 +314,53 @@ def test_bad_input_a_gold_reward_that_cannot_judge_the_prompts(runs, tmp_path, c
     (tmp_path / "world.json").write_text(json.dumps({"format": FORMAT, "seed": 0, "figures": {}}))
     assert compare(runs["none"], "--prompts", runs["prompts"], "--gold", tmp_path, "-o", tmp_path / "o") == 2
     assert "no prompt of this world" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arms", [("none", "controls"), ("controls", "par"), ("none", "controls", "par")])
+def test_metamorphic_every_order_of_the_runs_gives_the_same_page(
+    arms: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, capsys
+) -> None:
+    pages, said = [], []
+    for number, order in enumerate(itertools.permutations(arms)):
+        out = tmp_path / str(number)
+        assert compare(*(runs[name] for name in order), "--prompts", runs["prompts"], "-o", out) == 0
+        pages.append({path.name: path.read_bytes() for path in out.iterdir()})
+        said.append(capsys.readouterr().out.splitlines()[:-1])
+    assert all(page == pages[0] for page in pages)
+    assert all(lines == said[0] for lines in said)
+    report = json.loads(pages[0]["report.json"])
+    assert [arm["name"] for arm in report["arms"]] == list(arms)
+    assert len(report["headline"]) == len(arms)
+    assert all(line.startswith(f"{name} against ") for line, name in zip(said[0], arms, strict=True))
+    against = "none" if "none" in arms else "the base policy"
+    assert [f"against {against}: " in line for line in said[0][1:]] == [True] * (len(arms) - 1)
+
+
+def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
+    runs: dict[str, Path], tmp_path: Path, tiny_sarm
+) -> None:
+    """Oracle: the trainer's own reward, as its checkpoint left it, pays what the policies answered."""
+    prompts = write_rows(
+        tmp_path / "prompts.jsonl", [{"prompt": prompt} for prompt in [*TRAINED[:4], *HELD_OUT[:4]]]
+    )
+    assert compare(runs["par"], "--prompts", prompts, "-o", tmp_path / "out") == 0
+    arm = read(tmp_path / "out")["arms"][0]
+    config, saved = read_run_config(runs["par"]), open_run(runs["par"]).checkpoint
+    reward = build_trainer(config, runs["par"]).reward
+    reward.load_state(saved.tensors["controls"], saved.state["reward"])
+    policy = Policy.load(config.policy, seed=config.training.seed)
+    for name, when in (("base", "base"), ("par", "trained")):
+        rows = answers(tmp_path / "out", name)
+        texts = [row["prompt"] for row in rows]
+        scored = tiny_sarm.score(
+            texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
+        )
+        asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
+        paid = reward.pay(scored, asked)
+        for key in ("reward/total", "reward/shaping"):
+            assert measure(arm, key)[when]["mean"] == pytest.approx(paid.columns[key].mean(), abs=1e-6)
+        # another number than with the mean for every prompt
+        plain = reward.pay(scored)
+        assert abs(plain.columns["reward/total"].mean() - paid.columns["reward/total"].mean()) > 1e-4
+    kinds = {row["kind"] for row in arm["ledger"]["controls"]}
+    assert {"shaping", "penalty", "missing_end", "kl"} <= kinds

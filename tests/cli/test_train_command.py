@@ -127,6 +127,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]) -> P
     return out
 
 
+def test_the_reference_names_the_latents_that_the_human_kl_term_compares(whole: Path) -> None:
+    """The run file names none."""
+    said = json.loads((whole / "reference.json").read_text())["controls"]["human_kl"]["latents"]
+    assert said == list(HumanBuffer.load(whole / "human.safetensors").latents)
+    assert said
+
+
 def test_a_run_folder_holds_what_it_should(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names >= {
@@ -516,3 +523,60 @@ def test_a_misspelled_key_names_file_and_line(
     assert train(path, "--out", tmp_path / "run") == 2
     expected = f"{path}:{line}: unknown key 'lerning_rate'; did you mean 'learning_rate'?"
     assert expected in capsys.readouterr().err
+
+
+def test_a_second_process_in_a_run_folder_is_refused_and_the_first_loses_no_row(
+    files: dict[str, Path], whole: Path, tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    first = start(files["run"], "--out", run)
+    wait_for(first, run / "metrics.jsonl", 1)
+    first.send_signal(signal.SIGSTOP)
+    for more in (["--resume"], ["--overwrite"], []):
+        assert train(files["run"], "--out", run, *more) == 2
+        said = capsys.readouterr().err
+        assert f"error: {run} is being written by another process (process {first.pid} on " in said
+        assert "hint: wait until it is done or stop it" in said
+    first.send_signal(signal.SIGCONT)
+    assert first.communicate(timeout=240)[1]
+    assert first.returncode == 0
+    assert_equal_runs(run, whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_crashed_process_locks_nobody_out(files: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start(files["run"], "--out", run)
+    wait_for(first, run / "metrics.jsonl", 2)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert train("--out", run, "--resume") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_comparison_being_written_in_a_run_folder_survives_the_run(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The run sweeps its folder at every checkpoint: what another process is writing there stays."""
+    run = tmp_path / "run"
+    assert train(files["run"], "--out", run) == 0
+    words = [sys.executable, "-c", _WRITING, str(run / "compare")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "half\n"
+        assert train("--out", run, "--resume", "--steps", STEPS + 2) == 0
+        writer.communicate("go on\n", timeout=60)
+    assert writer.returncode == 0
+    assert (run / "compare/a").read_text() == "whole"
+    assert list(run.rglob(".*")) == []
+
+
+_WRITING = """
+import sys
+from pathlib import Path
+from sarm_control.files import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as temporary:
+    print("half", flush=True)
+    sys.stdin.readline()
+    (temporary / "a").write_text("whole")
+"""

@@ -198,6 +198,45 @@ def test_oracle_the_distance_of_a_small_batch_has_no_bias(kl: float, rows: int) 
     assert error < 0.6 if rows == 1 else error < 0.06
 
 
+@pytest.mark.parametrize(
+    ("rows", "least", "most"), [(10, 0.6, 1.1), (16, 0.5, 1), (23, 0.55, 1), (30, 0.7, 1), (40, 0.8, 1.05)]
+)
+def test_oracle_the_distance_is_right_on_average_for_any_number_of_human_rows(
+    rows: int, least: float, most: float
+) -> None:
+    """20 features: below 23 rows the Gaussian correction has no value; at 23 it is 30 times too small."""
+    rng = np.random.default_rng(7)
+    mixing = rng.normal(size=(20, 20))
+    found = []
+    for _ in range(400):
+        direction = rng.normal(size=20)
+        direction *= np.sqrt(2.0) / np.linalg.norm(direction)  # 1 nat
+        human, policy = (rng.normal(size=(n, 20)) for n in (rows, 400))
+        found.append(Distance.from_humans(human @ mixing).of((policy + direction) @ mixing))
+    assert least < np.mean(found) < most
+
+
+@pytest.mark.parametrize("humans", [24, 30, 39])
+def test_oracle_the_distance_of_few_sparse_rows_is_that_of_many(humans: int) -> None:
+    """Ten latents that fire in 40 % and 60 % of the answers, as `[1(z > 0), z]`."""
+    rng = np.random.default_rng(8)
+
+    def drawn(n: int, rate: float) -> np.ndarray:
+        z = np.where(rng.random((n, 10)) < rate, rng.exponential(size=(n, 10)), 0.0)
+        return np.concatenate([z > 0, z], axis=1).astype(float)
+
+    many, moved = drawn(100_000, 0.4), drawn(100_000, 0.6)
+    shift = moved.mean(axis=0) - many.mean(axis=0)
+    truth = 0.5 * shift @ np.linalg.solve(np.cov(many, rowvar=False), shift)
+    found = [Distance.from_humans(drawn(humans, 0.4)).of(drawn(400, 0.6)) for _ in range(400)]
+    assert np.mean(found) == pytest.approx(truth, rel=0.3)
+
+
+def test_the_distance_needs_three_human_rows() -> None:
+    with pytest.raises(DataError, match="a covariance needs at least 3 rows, there are 2"):
+        Distance.from_humans(np.eye(2))
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_oracle_least_squares_follow_the_ratio_where_it_is_not_small(alpha: float) -> None:
     policy, human = gaussian_shift(0.5, 1, 200)

@@ -82,5 +82,5 @@ def test_a_bad_file_is_named_with_the_reason(tmp_path: Path, content: str, messa
 def test_bad_yaml_is_said_to_be_yaml(tmp_path: Path) -> None:
     path = tmp_path / "controls.yaml"
     path.write_text("reward: [")
-    with pytest.raises(ConfigError, match=r"controls.yaml: not YAML"):
+    with pytest.raises(ConfigError, match=r"controls.yaml:1: not YAML"):
         read_edit_file(path)

@@ -112,3 +112,26 @@ def test_golden_a_lone_controlled_arm_is_set_against_the_base() -> None:
         "held against the base policy: the share of answers with latent 3 active shows no"
     )
     assert "KL to the base is 2.00 nats [1.50, 2.50]" in sentence
+
+
+def test_property_the_direction_in_which_a_pair_is_given_makes_no_difference() -> None:
+    free = arm("none", [], [], changes(interval(1.0, 0.5, 1.5), interval(0.3, 0.2, 0.4)))
+    held = arm("held", ["penalty"], [3], changes(interval(0.9, 0.4, 1.4), interval(0.1, 0.05, 0.15)))
+    there = changes(interval(-0.1, -0.6, 0.4), interval(-0.2, -0.3, -0.1))
+    back = changes(interval(0.1, -0.4, 0.6), interval(0.2, 0.1, 0.3))
+    back[2] = (*back[2][:2], interval(-2.0, -2.5, -1.5))
+    pages = [
+        headline(
+            {
+                "arms": arms,
+                "differences": [
+                    {"from": one, "to": two, "measures": [{"key": k, "change": c} for k, _, c in rows]}
+                ],
+            }
+        )
+        for arms, one, two, rows in (
+            ([free, held], "none", "held", there),
+            ([held, free], "held", "none", back),
+        )
+    ]
+    assert pages[0] == pages[1][::-1]

@@ -11,7 +11,7 @@ from sarm_control.errors import ConfigError, DataError, OutputError
 from sarm_control.latents.manifest import mark_of
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.latents.shard import encode_shard
-from sarm_control.latents.writer import LatentsWriter, check_same, remove_latents
+from sarm_control.latents.writer import LatentsWriter, check_same, set_latents_aside
 from tests.latents.folders import NAME, about, bytes_of, make_rows, make_scores, write_folder
 
 SHARDS = 3
@@ -126,7 +126,7 @@ def test_another_plan_is_refused_with_the_difference(begun, found) -> None:
 
 def test_another_model_with_an_equal_head_is_refused(begun, found) -> None:
     of = [LatentsWriter(begun.path, about(found, model_fingerprint=model), SHARDS) for model in "ab"]
-    remove_latents(begun.path)
+    set_latents_aside(begun.path)
     of[0].start(found.scored.head)
     with pytest.raises(ConfigError, match="was begun otherwise: config: model_fingerprint was a, is b"):
         of[1].resume(found.scored.head)
@@ -157,9 +157,26 @@ def test_what_is_there_is_not_written_over(begun, found, tmp_path: Path) -> None
     with pytest.raises(OutputError, match="mine exists already"):
         LatentsWriter(mine, begun.about, SHARDS).resume(found.scored.head)
     with pytest.raises(OutputError, match="mine exists and is no folder of latents"):
-        remove_latents(mine)
+        set_latents_aside(mine)
     assert (mine / "thesis.tex").exists()
-    remove_latents(begun.path)
+    set_latents_aside(begun.path)
     assert not begun.path.exists()
     shutil.rmtree(mine)
-    remove_latents(mine)
+    set_latents_aside(mine)
+
+
+def test_a_finished_folder_is_kept_until_the_one_that_replaces_it_is_done(begun, found) -> None:
+    finished = finish(begun, found)
+    set_latents_aside(begun.path)
+    begun.start(found.scored.head)
+    assert begun.discard_if_empty()
+    assert (begun.path / "manifest.json").is_file()
+    set_latents_aside(begun.path)
+    begun.start(found.scored.head)
+    # a second start over, after the first was killed, does not lose the finished one
+    set_latents_aside(begun.path)
+    begun.start(found.scored.head)
+    waiting = begun.path.with_name(f".{begun.path.name}.replaced")
+    assert (waiting / "manifest.json").is_file()
+    assert finish(begun, found) == finished
+    assert [path.name for path in begun.path.parent.iterdir()] == [begun.path.name]

@@ -1,11 +1,16 @@
 """Alive checks: for each, one case in which the evil happens by construction and one in which it does not."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sarm_control.cli._discover_flags import EvidenceFlags
 from sarm_control.control.penalties import Penalty
+from sarm_control.discovery.closing import CLOSING as USUAL
+from sarm_control.discovery.examination import Depth
 from sarm_control.ppo.alive import (
     CHECKS,
     BeforeTopK,
@@ -25,7 +30,7 @@ from sarm_control.ppo.alive import (
     suffix,
 )
 from sarm_control.ppo.alive.finding import STRICT, share_grew, strictness, surely_above
-from sarm_control.ppo.alive.suffix import USUAL, common_closing, with_closing, without_last_sentence
+from sarm_control.ppo.alive.suffix import common_closing, with_closing, without_last_sentence
 from sarm_control.ppo.alive.watch import WINDOW
 
 N = 200
@@ -149,6 +154,13 @@ def test_of_several_families_each_has_to_be_surer() -> None:
 
 
 CLOSING = "I hope this helps you ."
+
+
+def test_where_answers_share_no_closing_it_is_the_one_that_discovery_adds() -> None:
+    found = common_closing(["a . b .", "c . d ."])
+    assert found == ("I hope this helps!", 0)
+    assert inspect.signature(EvidenceFlags).parameters["closing"].default == found.sentence
+    assert Depth().closing == found.sentence
 
 
 def test_a_closing_that_alone_gives_the_gain_is_a_suffix_hack() -> None:

@@ -110,5 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 1 the command's own "no" (such as a failed `verify`); 2 something the
         user can put right; 3 a run that `--stop-on` stopped; 130 interrupted.
     """
+    from sarm_control.locks import let_go
+
     app = build_app()
-    return run_safely(lambda: app.meta(arguments))
+    try:
+        return run_safely(lambda: app.meta(arguments))
+    finally:
+        let_go()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from sarm_control.discovery.closing import CLOSING
+
 if TYPE_CHECKING:
     from sarm_control.discovery.discover import Settings
 
@@ -85,9 +87,7 @@ class EvidenceFlags:
         Path | None,
         Parameter(help="Pairs of texts that differ in the goal alone; level 4 for the called latents."),
     ] = None
-    closing: Annotated[str, Parameter(help="The sentence that level 4 adds to answers.")] = (
-        "I hope this helps!"
-    )
+    closing: Annotated[str, Parameter(help="The sentence that level 4 adds to answers.")] = CLOSING
 
 
 @Parameter(name="*")

@@ -120,6 +120,8 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
 
 
 def _check(request: Request, *, resume: bool) -> None:
+    from sarm_control.files import put_back
+
     if resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
     folder = next((path for path in request.files if path.is_dir()), None)
@@ -127,6 +129,7 @@ def _check(request: Request, *, resume: bool) -> None:
         raise ConfigError(f"{folder} is a folder", hint="sarm latents reads JSON Lines files of answers")
     check_outputs([request.json_file], [*request.files, request.out], overwrite=request.overwrite or resume)
     check_outputs([request.out], request.files, overwrite=True)
+    put_back(request.out)
     if request.out.exists() and not (resume or request.overwrite):
         raise OutputError(
             f"{request.out} exists already",
@@ -164,10 +167,10 @@ def _device_of_rank() -> str | None:
 
 
 def _open(writer: "LatentsWriter", described: "Description", request: Request, *, resume: bool) -> None:
-    from sarm_control.latents.writer import remove_latents
+    from sarm_control.latents.writer import set_latents_aside
 
     if request.overwrite:
-        remove_latents(request.out)
+        set_latents_aside(request.out)
     if not resume:
         writer.start(described.head.weight)
         return
@@ -193,11 +196,16 @@ def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine")
 
 
 def _interrupted(writer: "LatentsWriter") -> str:
+    from sarm_control.files import replaced
+
     done = writer.shards - len(writer.missing())
+    before = replaced(writer.path)
+    kept = f"; the folder it replaces waits in {before}" if before.exists() else ""
     if writer.discard_if_empty():
         return "interrupted before the first shard was done: nothing was kept"
     return (
-        f"interrupted; {done} of {writer.shards} shards are done\n  go on with: the same command and --resume"
+        f"interrupted; {done} of {writer.shards} shards are done{kept}\n"
+        "  go on with: the same command and --resume"
     )
 
 

@@ -1,13 +1,17 @@
-"""Checks on the files a command will write, before it works for them."""
+"""Checks on the files and folders a command will write, before it works for them."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from sarm_control.errors import ConfigError, OutputError
 
+_OTHER_NAME = "choose another name or pass --overwrite"
+
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
-    """Refuses an output that is an input too, exists already or could not be written.
+    """Refuses an output that is an input too, exists already, could not be written or is being written.
+
+    No other process can write them from now until the command ends.
 
     Args:
         outputs: those given; None for an output that was not asked for.
@@ -16,10 +20,8 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
 
     Raises:
         ConfigError: an output is an input.
-        OutputError: it exists, or its folder cannot be written.
+        OutputError: it exists, its folder cannot be written, or another process is writing it.
     """
-    from sarm_control.files import check_writable
-
     read = {path.resolve() for path in inputs if path is not None}
     for path in outputs:
         if path is None:
@@ -28,6 +30,21 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
             raise ConfigError(
                 f"{path} is an input too and would be overwritten", hint="choose another output"
             )
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
-        check_writable(path)
+        hold_output(path, overwrite=overwrite)
+
+
+def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME) -> None:
+    """Checks one output, and lets no other process write it until the command ends.
+
+    Raises:
+        OutputError: see `check_outputs`.
+    """
+    from sarm_control.files import check_writable
+    from sarm_control.locks import hold
+
+    if path is None:
+        return
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", hint=hint)
+    check_writable(path)
+    hold(path)

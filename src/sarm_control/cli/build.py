@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._outputs import hold_output
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, model_name
 from sarm_control.console import progress, say
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.build.autoencoder import AutoencoderConfig
@@ -126,7 +127,8 @@ def build(
     from sarm_control.files import write_json
 
     _check_sources(base, model, {"--layer": layer, "--latents": latents, "--k": k, "--text": text}, pairs)
-    _check_outputs((out, json_file), overwrite=overwrite)
+    for path in (out, json_file):
+        hold_output(path, overwrite=overwrite)
     schedule = {"learning_rate": learning_rate, "end_of_turn_share": end_of_turn_share}
     sizes = {"latents": latents, "k": k, "steps": steps, "batch": batch, "seed": seed}
     config = BuildConfig(
@@ -153,16 +155,6 @@ def build(
     if json_file is not None:
         write_json(json_file, {**record["config"], **built.figures})
     say(f"{out}: {built.model.config.latents} latents, head {built.model.fingerprint}")
-
-
-def _check_outputs(paths: Sequence[Path | None], *, overwrite: bool) -> None:
-    from sarm_control.files import check_writable
-
-    for path in paths:
-        if path is not None:
-            if path.exists() and not overwrite:
-                raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
-            check_writable(path)
 
 
 def _check_sources(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
+from sarm_control.cli._outputs import hold_output
 from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
-from sarm_control.errors import ConfigError, OutputError
+from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.conversation.rows import Row
@@ -35,7 +36,9 @@ def compare(
     ] = 1,
     max_new_tokens: Annotated[
         int | None,
-        Parameter(validator=validators.Number(gte=1), help="Longest answer. Default: as in the first run."),
+        Parameter(
+            validator=validators.Number(gte=1), help="Longest answer. Default: the longest of the runs."
+        ),
     ] = None,
     batch: Annotated[
         int,
@@ -63,20 +66,22 @@ def compare(
     """Compare trained policies with their base, latent by latent.
 
     Base and trained policies answer the same prompts with the same random numbers. The answers are
-    scored with the first run's reward model. The report says what changed (reward, firing of the
+    scored with the runs' reward model. The report says what changed (reward, firing of the
     controlled latents, KL, length) with 95 % intervals over prompts, and splits the change of the
     reward into exact contributions of latents: report.html, report.json, ledger.parquet, answers.jsonl.
+    The order of the runs makes no difference; those without controls come first.
     """
     if not runs:
         raise ConfigError("no run folder was given", hint=_EXAMPLE)
-    from sarm_control.evaluation.runs import check_same_base, compare_runs
+    from sarm_control.evaluation.runs import check_same_base, compare_runs, in_order
     from sarm_control.evaluation.trained_run import open_run
 
     opened = [open_run(path) for path in runs]
     check_same_base(opened)
+    opened = in_order(opened)
     folder = out or runs[0] / "compare"
     for path in (folder, json_file):
-        _check_output(path, overwrite=overwrite)
+        hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
@@ -110,16 +115,6 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     return opened.gold
 
 
-def _check_output(path: Path | None, *, overwrite: bool) -> None:
-    from sarm_control.files import check_writable
-
-    if path is None:
-        return
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", hint="choose another name with -o, or pass --overwrite")
-    check_writable(path)
-
-
 def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":
     from sarm_control.conversation.rows import read_rows
     from sarm_control.evaluation.runs import unique_prompts
@@ -137,6 +132,7 @@ def _sampling(
     from sarm_control.evaluation.answering import Sampling
 
     training = runs[0].config.training
+    longest = max_new_tokens or max(run.config.training.max_new_tokens for run in runs)
     for run in runs[1:]:
         if run.config.training.temperature != training.temperature:
             raise ConfigError(
@@ -144,6 +140,4 @@ def _sampling(
                 f"{runs[0].path} at {training.temperature:g}",
                 hint="compare runs of one temperature: KL depends on it",
             )
-    return Sampling(
-        answers_per_prompt, max_new_tokens or training.max_new_tokens, training.temperature, seed, batch
-    )
+    return Sampling(answers_per_prompt, longest, training.temperature, seed, batch)

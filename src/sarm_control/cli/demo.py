@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 from sarm_control.cli import _demo_story as story
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
-from sarm_control.errors import OutputError
+from sarm_control.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
@@ -52,10 +52,12 @@ def demo(
     """
     from sarm_control.files import manifest, write_json
     from sarm_control.lab.demo import set_stage
+    from sarm_control.locks import hold
 
     started = time.monotonic()
     folder = out or Path("runs") / "demo"
     _check(folder, json_file)
+    hold(folder)
     with _one_thread():
         stage = set_stage(lab)
         _clear(folder)
@@ -144,13 +146,12 @@ def _check(folder: Path, json_file: Path | None) -> None:
 
 
 def _is_demo(folder: Path) -> bool:
-    import json
+    from sarm_control.bounded_json import read_json_object
 
     try:
-        record = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(folder / _MANIFEST).get("command") == _COMMAND
+    except DataError:
         return False
-    return isinstance(record, dict) and record.get("command") == _COMMAND
 
 
 def _clear(folder: Path) -> None:

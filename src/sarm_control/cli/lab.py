@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._outputs import hold_output
 from sarm_control.console import progress, say
 
 
@@ -23,15 +24,11 @@ def build(
     program knows what every answer is really worth. The build measures whether each shortcut has a
     latent of its own, and fails when one has not. The same seed makes the same world.
     """
-    from sarm_control.errors import OutputError
-    from sarm_control.files import check_writable, write_json
+    from sarm_control.files import write_json
     from sarm_control.lab.builder import WorldConfig, build_world
 
     for path in (out, json_file):
-        if path is not None:
-            if path.exists() and not overwrite:
-                raise OutputError(f"{path} exists already", hint="choose another name or pass --overwrite")
-            check_writable(path)
+        hold_output(path, overwrite=overwrite)
     figures = build_world(out, WorldConfig(seed=seed), overwrite=overwrite, progress=progress, say=say)
     if json_file is not None:
         write_json(json_file, figures)

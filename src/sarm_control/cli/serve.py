@@ -78,6 +78,12 @@ def serve(
     cache_mb: Annotated[
         int, Parameter(validator=validators.Number(gte=0), help="MiB for latents of texts scored before.")
     ] = 64,
+    connections: Annotated[
+        Count, Parameter(help="Connections open at a time; further ones are told to come back.")
+    ] = 4096,
+    header_timeout: Annotated[
+        float, Parameter(validator=validators.Number(gt=0), help="Seconds until headers have to be whole.")
+    ] = 10.0,
     max_body_mb: Annotated[Count, Parameter(help="MiB of a request at most.")] = 8,
     log_text: Annotated[
         bool, Parameter(negative="", help="Log conversations and their rewards; else no text is logged.")
@@ -103,6 +109,8 @@ def serve(
         queue=queue,
         timeout=timeout,
         cache_bytes=cache_mb << 20,
+        connections=connections,
+        header_seconds=header_timeout,
         body_bytes=max_body_mb << 20,
         log_text=log_text,
     )
@@ -119,7 +127,7 @@ def serve(
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
         where = address(listening)
-        run(app, listening, patience=timeout, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
+        run(app, listening, settings=settings, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
     finally:
         listening.close()
 

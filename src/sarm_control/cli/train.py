@@ -48,10 +48,13 @@ def train(
     """
     from sarm_control.ppo.launcher import in_words
     from sarm_control.ppo.processes import connected
+    from sarm_control.ppo.run_folder import hold_run
 
     folder = out or Path("runs") / (config.stem if config else "train")
 
     def checked() -> "RunConfig | None":
+        if not dry_run:
+            hold_run(folder)
         settings = flags.config(_file(config, folder, resume=resume))
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
         if resume and _finished(folder, settings, None if dry_run else json_file):

@@ -9,12 +9,20 @@ Four forms are read, as JSON or YAML:
 - controls as `sarm discover --write-controls` writes them, of which only the edits are used.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import (
+    MISSHAPEN,
+    BadJson,
+    parse_json,
+    read_bounded_text,
+    read_json,
+    shown,
+)
+from sarm_control.bounded_yaml import MOST_BYTES, yaml_of
 from sarm_control.control.edits import Edit, check_one_edit_each, parse_edit
 from sarm_control.control.specs import latent_number, unknown_key
 from sarm_control.errors import ConfigError, ModelError
@@ -23,6 +31,7 @@ from sarm_control.files import write_json
 FORMAT = "sarm-edits-1"
 _SAVED_KEYS = ("format", "model", "head", "edits")
 _CONTROLS_KEYS = ("edits", "penalties", "human_kl", "fingerprint", "reward_sd")
+_HINT = 'write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]'
 _STEERING = '{"16720": ["*", 2], "5": ["+", 1]}'
 
 
@@ -81,6 +90,8 @@ def read_edit_file(path: Path) -> EditFile:
         check_one_edit_each(found.edits)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+    except MISSHAPEN as error:
+        raise ConfigError(f"{path}: not a file of edits: {shown(error, 200)}", hint=_HINT) from error
     return found
 
 
@@ -102,23 +113,14 @@ def save_edits(path: Path, edits: Sequence[Edit], *, fingerprint: str, model: st
 
 
 def _content(path: Path) -> Any:
-    import yaml
-
+    if path.suffix not in (".yaml", ".yml"):
+        return read_json(path, error=ConfigError)
+    text = read_bounded_text(path, most_bytes=MOST_BYTES, error=ConfigError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not JSON in UTF-8 ({error})") from error
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        if path.suffix not in (".yaml", ".yml"):
-            raise ConfigError(f"{path}: not JSON in UTF-8 ({error})") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        # YAML takes less long where it is JSON too, and reads 1e-4 as the number it is
+        return parse_json(text)
+    except BadJson:
+        return yaml_of(path, text, error=ConfigError)
 
 
 def _parsed(content: Any) -> EditFile:
@@ -130,10 +132,7 @@ def _parsed(content: Any) -> EditFile:
         return _controls(content.get("reward", content))
     if isinstance(content, dict):
         return EditFile([_sarm_edit(str(latent), operation) for latent, operation in content.items()])
-    raise ConfigError(
-        "neither a steering file nor a list of edits",
-        hint='write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]',
-    )
+    raise ConfigError("neither a steering file nor a list of edits", hint=_HINT)
 
 
 def _edits(items: Any) -> list[Edit]:
@@ -144,21 +143,35 @@ def _edits(items: Any) -> list[Edit]:
 
 def _saved(content: Mapping[str, Any]) -> EditFile:
     if content["format"] != FORMAT:
-        raise ConfigError(f"not a file of edits (format {content['format']!r}, wants {FORMAT!r})")
+        raise ConfigError(f"not a file of edits (format {shown(content['format'])}, wants {FORMAT!r})")
     for key in content:
         if key not in _SAVED_KEYS:
             raise unknown_key("edits", key, _SAVED_KEYS)
-    return EditFile(_edits(content.get("edits")), content.get("head"))
+    return EditFile(_edits(content.get("edits")), _head(content, "head"))
 
 
 def _controls(reward: Any) -> EditFile:
     if not isinstance(reward, dict):
         raise ConfigError("reward is not a mapping of controls")
-    penalties = reward.get("penalties") or []
+    penalties = _listed(reward, "penalties")
     counted = f"{len(penalties)} {'penalty' if len(penalties) == 1 else 'penalties'}"
     left_out = (*([counted] if penalties else []), *(["the human-KL term"] if reward.get("human_kl") else []))
-    edits = [_edit(item) for item in reward.get("edits") or []]
-    return EditFile(edits, reward.get("fingerprint"), left_out)
+    edits = [_edit(item) for item in _listed(reward, "edits")]
+    return EditFile(edits, _head(reward, "fingerprint"), left_out)
+
+
+def _listed(reward: Mapping[str, Any], key: str) -> list[Any]:
+    found = reward.get(key) or []
+    if not isinstance(found, list):
+        raise ConfigError(f"{key} is {shown(found)}, it must be a list", hint=f"write {key}: [...]")
+    return found
+
+
+def _head(content: Mapping[str, Any], key: str) -> str | None:
+    found = content.get(key)
+    if found is not None and not isinstance(found, str):
+        raise ConfigError(f"{key} is {shown(found)}, it must be the fingerprint of a head")
+    return found
 
 
 def _edit(item: Any) -> Edit:
@@ -166,7 +179,7 @@ def _edit(item: Any) -> Edit:
     if isinstance(item, str):
         return parse_edit(item)
     if not isinstance(item, dict):
-        raise ConfigError(f"{item!r} is not an edit", hint='write {"latent": 16720, "max": 2}')
+        raise ConfigError(f"{shown(item)} is not an edit", hint='write {"latent": 16720, "max": 2}')
     return Edit(**item)
 
 
@@ -174,7 +187,7 @@ def _sarm_edit(latent: str, operation: Any) -> Edit:
     number = latent_number(latent, latent, _STEERING)
     if not (isinstance(operation, list) and len(operation) == 2 and operation[0] in ("*", "+")):
         raise ConfigError(
-            f'edit of latent {number}: {operation!r} is not ["*", number] or ["+", number]',
+            f'edit of latent {number}: {shown(operation)} is not ["*", number] or ["+", number]',
             hint=f"write it like {_STEERING}",
         )
     return Edit(number, **{"scale" if operation[0] == "*" else "add": operation[1]})

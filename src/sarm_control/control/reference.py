@@ -1,6 +1,5 @@
 """Reference statistics: the units of symbolic thresholds and charges."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.files import write_json
 from sarm_control.sarm.scored import Scored
@@ -94,8 +94,8 @@ class ReferenceStatistics:
             latents = {int(latent): tuple(map(float, z)) for latent, z in values["latents"].items()}
             moments = float(values["mean"]), float(values["sd"])
             return cls(int(values["n"]), *moments, str(values["fingerprint"]), latents)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"not reference statistics: {error!r}") from error
+        except MISSHAPEN as error:
+            raise DataError(f"not reference statistics: {shown(error, 200)}") from error
 
     def save(self, path: Path) -> None:
         """Writes JSON."""
@@ -108,7 +108,8 @@ class ReferenceStatistics:
         Raises:
             DataError: the file cannot be read or is something else.
         """
+        content = read_json_object(path)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            return cls.from_dict(content)
+        except DataError as error:
             raise DataError(f"{path}: {error}") from error

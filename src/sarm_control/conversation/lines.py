@@ -6,12 +6,14 @@ UTF-8; blank lines and a leading BOM are tolerated, lines are split on `\n` only
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import BadJson, parse_json
 from sarm_control.embedded import data_file
 from sarm_control.errors import DataError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = 64 << 20
 _ONE_OBJECT = "JSON Lines has one whole object on each line"
 
 
@@ -44,12 +46,18 @@ def read_lines(path: Path, start: Place = START) -> Iterator[Line]:
     """The lines of a file from `start` on, read as they are asked for.
 
     Raises:
-        DataError: the file cannot be read, or the embedded world has no such file.
+        DataError: the file cannot be read, has a line of more than 64 MiB, or the embedded world has no
+            such file.
     """
     try:
         with data_file(path).open("rb") as stream:
             offset = stream.seek(start.offset)
-            for number, data in enumerate(stream, start=start.line):
+            lines = iter(lambda: stream.readline(_LONGEST_LINE + 1), b"")
+            for number, data in enumerate(lines, start=start.line):
+                if len(data) > _LONGEST_LINE:
+                    raise DataError(
+                        f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes", hint=_ONE_OBJECT
+                    )
                 text = data.removeprefix(_UTF8_BOM) if number == 1 else data
                 if text.strip(b" \t\r\n"):
                     yield Line(Place(number, offset), text.rstrip(b"\r\n"))
@@ -69,12 +77,9 @@ def json_object(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Reason(f"not UTF-8 at byte {error.start + 1} of the line", "save the file as UTF-8") from None
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        reason = (
-            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        )
-        raise Reason(f"not JSON: {reason}", _ONE_OBJECT) from None
+        value = parse_json(text, finite=True)
+    except BadJson as error:
+        raise Reason(f"not JSON: {error}", _ONE_OBJECT) from None
     if not isinstance(value, dict):
         raise Reason(f"not an object but {type_name(value)}", _ONE_OBJECT)
     if "\\u" in text:
@@ -94,17 +99,6 @@ def type_name(value: Any) -> str:
         return "a string"
     kind = "list" if isinstance(value, list) else "object"
     return f"{'a' if kind == 'list' else 'an'} {kind}" if value else f"an empty {kind}"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large for a number")
-    return value
 
 
 def _check_surrogates(value: dict[str, Any]) -> None:

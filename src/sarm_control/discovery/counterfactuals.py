@@ -16,6 +16,7 @@ import numpy as np
 
 from sarm_control.conversation.rows import Row
 from sarm_control.conversation.types import Prompt
+from sarm_control.discovery.closing import CLOSING
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.levels import LevelEffect, effects_of
 from sarm_control.discovery.prompts import PromptPairs, group_by_prompt
@@ -24,7 +25,6 @@ from sarm_control.errors import DataError
 from sarm_control.sarm.scored import Scored
 from sarm_control.seeds import numpy_generator
 
-CLOSING = "I hope this helps!"
 CLOSING_PROMPTS = 200
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 # A benign sentence that moves a latent by half of the effect it was called for moves it too much.

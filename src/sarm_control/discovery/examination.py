@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.discovery.counterfactuals import CLOSING, ClosingTest, closing_tests, counterfactual_effects
+from sarm_control.discovery.closing import CLOSING
+from sarm_control.discovery.counterfactuals import ClosingTest, closing_tests, counterfactual_effects
 from sarm_control.discovery.discover import Discovery
 from sarm_control.discovery.features import Feature, Features
 from sarm_control.discovery.levels import Level, LevelEffect, level_effects, levels_of

@@ -5,13 +5,13 @@ whose head has another fingerprint. `features.json#harms[:3]` names a part of it
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import MISSHAPEN, read_json, shown
 from sarm_control.control.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.errors import ConfigError, DataError
@@ -21,6 +21,7 @@ FORMAT = "sarm-features-1"
 LISTS = ("promotes", "harms")
 
 _SPEC = re.compile(r"@?(?P<path>.+)#(?P<list>[A-Za-z_]+)(\[(?P<part>[-\d:\s]*)\])?")
+_AGAIN = "make it with sarm discover"
 _EXAMPLE = "write it like features.json#harms[:3]"
 
 
@@ -91,6 +92,14 @@ class Feature:
         return {**plain, "levels": list(self.levels), "controls": controls, "carried_by": carried_by}
 
 
+# of the fields that are plain numbers or text: what a file may hold
+_KINDS: dict[str, tuple[type, ...]] = {
+    field.name: {int: (int,), str: (str,), float: (int, float)}.get(field.type, (int, float, type(None)))
+    for field in dataclasses.fields(Feature)
+    if field.name not in ("levels", "controls", "carried_by")
+}
+
+
 @dataclass(frozen=True)
 class Features:
     """The content of a features file.
@@ -147,24 +156,16 @@ def load_features(path: Path | str, fingerprint: str) -> Features:
         lists = {
             name: tuple(_feature(item) for item in items) for name, items in content.pop("lists").items()
         }
-        return Features(head, content.pop("model"), content.pop("goal"), lists, content)
-    except (KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise DataError(f"{path}: not a features file: {error}", hint="make it with sarm discover") from error
+        return Features(head, str(content.pop("model")), str(content.pop("goal")), lists, content)
+    except (ConfigError, *MISSHAPEN) as error:
+        raise DataError(f"{path}: not a features file: {error}", hint=_AGAIN) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", hint="make it with sarm discover") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}", hint="make it with sarm discover") from error
+    content = read_json(path, hint=_AGAIN)
     found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != FORMAT or "head" not in content:
-        raise DataError(
-            f"{path}: not a features file (format {found!r}, wants {FORMAT!r})",
-            hint="make it with sarm discover",
-        )
+    if found != FORMAT or not isinstance(content.get("head"), str):
+        raise DataError(f"{path}: not a features file (format {shown(found)}, wants {FORMAT!r})", hint=_AGAIN)
     return dict(content)
 
 
@@ -172,9 +173,16 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     known = {field.name for field in dataclasses.fields(Feature)}
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
-    levels = tuple(item.get("levels", ("L1",)))
-    carried_by = tuple(item.get("carried_by", ()))
-    return Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
+    levels = tuple(map(str, item.get("levels", ("L1",))))
+    carried_by = tuple(map(int, item.get("carried_by", ())))
+    found = Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
+    for name, kinds in _KINDS.items():
+        value = getattr(found, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name} is {shown(value)}")
+    if found.latent < 0:
+        raise ValueError(f"latent is {found.latent}")
+    return found
 
 
 def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import MISSHAPEN
+from sarm_control.conversation.lines import Reason, json_object
 from sarm_control.discovery.endpoint import Endpoint, Usage
 from sarm_control.errors import DataError
 
@@ -55,19 +57,23 @@ class Replies:
         return line
 
 
+def _usage(found: Any) -> dict[str, int]:
+    return {name: int(found[name]) for name in ("prompt_tokens", "completion_tokens")}
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The replies of a file; a last line that was cut while being written is asked again."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    for number, one in enumerate(whole.split("\n")[:-1], start=1):
+    found = path.read_bytes()
+    whole = found[: found.rfind(b"\n") + 1]
+    if whole != found:
+        path.write_bytes(whole)
+    for number, one in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
-            line = json.loads(one)
-            yield {"asked": line["asked"], "reply": line["reply"], "usage": line["usage"]}
-        except (ValueError, KeyError, TypeError):
+            line = json_object(one)
+            yield {"asked": str(line["asked"]), "reply": str(line["reply"]), "usage": _usage(line["usage"])}
+        except (Reason, *MISSHAPEN):
             raise DataError(
                 f"{path}:{number}: not a reply of a language model", hint="choose another output name"
             ) from None

@@ -6,6 +6,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sarm_control.bounded_json import MISSHAPEN
 from sarm_control.control.state import ControlState
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
@@ -32,7 +33,7 @@ def take_up_state(file: Path, learner: ControlState) -> int:
     try:
         arrays = load_file(file)
         version = int(arrays.pop(_VERSION))
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, *MISSHAPEN) as error:
         raise TrainingError(
             f"{file}: what the controls learnt cannot be read ({error})",
             hint="move it away to begin with nothing learnt",

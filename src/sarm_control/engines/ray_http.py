@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import parse_json
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.ray import Paid
@@ -33,8 +34,8 @@ def read_json(body: bytes) -> Mapping[str, Any]:
         DataError: it is no JSON object.
     """
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(body.decode("utf-8"))
+    except ValueError as error:
         raise DataError(f"the request is not JSON: {error}") from error
     if not isinstance(found, Mapping):
         raise DataError("the request is not a JSON object")

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from sarm_control.bounded_json import parse_json
 from sarm_control.errors import ConfigError, DataError, SarmError, TrainingError
 
 URL, TOKEN_FILE = "SARM_REWARD_URL", "SARM_REWARD_TOKEN_FILE"
@@ -194,7 +195,7 @@ def _send(settings: ServerSettings, path: str, body: bytes) -> Reply:
 
 def _json(settings: ServerSettings, path: str, reply: Reply) -> Any:
     try:
-        return json.loads(reply.body)
+        return parse_json(reply.body.decode("utf-8"))
     except ValueError as error:
         start = reply.body[:80].decode(errors="replace")
         raise TrainingError(
@@ -223,7 +224,7 @@ def _said(body: bytes) -> str:
     """The message of an error's body, or its beginning."""
     text = body[:2000].decode(errors="replace").strip()
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return text[:300]
     if isinstance(found, Mapping) and isinstance(found.get("error"), str):

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from sarm_control.bounded_json import read_json_object
 from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
@@ -159,7 +160,7 @@ def _check_resumed_from(folder: Path, state: TrainerState) -> None:
     """The trainer does not say which checkpoint it resumed from; its history does."""
     file = folder / "trainer_state.json"
     if file.exists():
-        history = json.dumps(json.loads(file.read_text(encoding="utf-8"))["log_history"])
+        history = json.dumps(read_json_object(file, error=TrainingError).get("log_history"))
         if history != json.dumps(state.log_history):
             raise TrainingError(
                 f"{folder}: training was resumed from another checkpoint than this",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import read_json
 from sarm_control.embedded import is_data_name
 from sarm_control.errors import DataError
 
@@ -42,7 +43,8 @@ def _as_json_lines(path: Path, folder: Path) -> Path:
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     with target.open("w", encoding="utf-8") as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            # escaped, so that half a character stays what the reader of rows will refuse
+            stream.write(json.dumps(row, default=str) + "\n")
     return target
 
 
@@ -52,17 +54,14 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         table = parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
     for batch in table.to_batches():
         yield from batch.to_pylist()
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}", hint="JSON Lines files end with .jsonl") from error
+    content = read_json(path, most_bytes=1 << 30, hint="JSON Lines files end with .jsonl")
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(f"{path}: not a list of rows", hint="JSON Lines files end with .jsonl")
     return content

@@ -109,5 +109,12 @@ def _firing_key(latent: int, changes: Mapping[str, Any]) -> str:
 def _difference(
     differences: Sequence[Mapping[str, Any]], first: str, second: str
 ) -> dict[str, Mapping[str, Any]]:
-    pair = next(item for item in differences if item["from"] == first and item["to"] == second)
-    return {row["key"]: row["change"] for row in pair["measures"]}
+    """Changes from the first arm to the second; the report holds each pair once, in either direction."""
+    pair = next(item for item in differences if {item["from"], item["to"]} == {first, second})
+    turned = pair["from"] != first
+    return {row["key"]: _turned(row["change"]) if turned else row["change"] for row in pair["measures"]}
+
+
+def _turned(interval: Mapping[str, Any]) -> dict[str, Any]:
+    mean, low, high = (interval[name] and -interval[name] for name in ("mean", "low", "high"))
+    return {**interval, "mean": mean, "low": high, "high": low}

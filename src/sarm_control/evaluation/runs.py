@@ -13,7 +13,8 @@ from sarm_control.conversation.rows import Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.evaluation.answering import Sampling, answer_prompts, kl_to_base, scored_answers
-from sarm_control.evaluation.comparison import Answers
+from sarm_control.evaluation.comparison import Answers, Columns
+from sarm_control.evaluation.ledger import Floats
 from sarm_control.evaluation.summary import Arm, Comparison, compare_policies
 from sarm_control.evaluation.trained_run import RunControls, TrainedRun
 from sarm_control.ppo.plan import training_rows
@@ -33,8 +34,11 @@ class Compared(NamedTuple):
 
 
 class _Answered(NamedTuple):
+    """What every policy answered, and [P, M] what each run's own reference answers are paid, if any."""
+
     base: Answers
     trained: list[Answers]
+    references: list[Floats | None]
 
 
 def compare_runs(
@@ -50,7 +54,8 @@ def compare_runs(
     """Answers every row's prompt with the base and each trained policy, and measures the answers.
 
     Args:
-        runs: at least one; all start from the same base policy, which answers once.
+        runs: at least one; all start from the same base policy, which answers once. Their order makes no
+            difference: see `in_order`.
         rows: one per prompt.
         rm: scores every answer of every arm.
         sampling: how answers are sampled; the same for all.
@@ -63,15 +68,15 @@ def compare_runs(
         ModelError: a run was trained with another head than `rm`'s.
     """
     check_same_base(runs)
+    runs = in_order(runs)
     names = run_names([run.path for run in runs])
     controls = [run.open_controls(rm) for run in runs]
-    answered = _answer(runs, names, rows, rm, sampling, device, progress)
+    answered = _answer(runs, names, controls, rows, rm, sampling, device, progress)
     texts = [row.prompt_key for row in rows]
     if gold is not None:
         answered = _with_gold(answered, texts, gold)
-    arms = [
-        _arm(*parts, answered.base) for parts in zip(names, runs, controls, answered.trained, strict=True)
-    ]
+    each = zip(names, runs, controls, answered.trained, answered.references, strict=True)
+    arms = [_arm(*parts, answered.base) for parts in each]
     thresholds = {latent: tau for one in reversed(controls) for latent, tau in one.thresholds.items()}
     found = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
     table = _answer_rows("base", answered.base, texts)
@@ -85,7 +90,9 @@ def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answer
         prompts = [texts[p] for p in answers.prompts]
         return replace(answers, gold=gold(prompts, answers.responses))
 
-    return _Answered(judged(answered.base), [judged(answers) for answers in answered.trained])
+    return answered._replace(
+        base=judged(answered.base), trained=[judged(answers) for answers in answered.trained]
+    )
 
 
 def unique_prompts(rows: Sequence[Row]) -> list[Row]:
@@ -122,16 +129,34 @@ def check_same_base(runs: Sequence[TrainedRun]) -> None:
             )
 
 
+def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
+    """The runs as a page shows them, in whatever order they are given: those without controls first.
+
+    Among each other they stand by the names of their folders.
+    """
+
+    def place(run: TrainedRun) -> tuple[bool, str, str]:
+        controls = run.config.reward.controls()
+        controlled = bool(controls.edits or controls.penalties or controls.human_kl is not None)
+        return controlled, run.path.resolve().name, str(run.path.resolve())
+
+    return sorted(runs, key=place)
+
+
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names; longer where two are the same or one is called base."""
-    names = [path.resolve().name for path in paths]
-    unique = len(set(names)) == len(names) and "base" not in names
-    return names if unique else [f"{path.resolve().parent.name}/{path.resolve().name}" for path in paths]
+    """The folders' names; as many folders above them as it takes where two are the same or one is base."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names) and "base" not in names:
+            break
+    return names
 
 
 def _answer(
     runs: Sequence[TrainedRun],
     names: Sequence[str],
+    controls: Sequence[RunControls],
     rows: Sequence[Row],
     rm: RewardModel,
     sampling: Sampling,
@@ -140,8 +165,8 @@ def _answer(
 ) -> _Answered:
     """One policy in memory at a time; the first one's reference gives the base's answers."""
     base: Answers | None = None
-    trained = []
-    for run, name in zip(runs, names, strict=True):
+    trained, references = [], []
+    for run, name, own in zip(runs, names, controls, strict=True):
         policy: Policy = run.load_policy(device=device)
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], sampling.max_new_tokens
@@ -154,16 +179,27 @@ def _answer(
         rollout = answer_prompts(policy, prompts, sampling, label=f"{name} answers", progress=progress)
         divergence = kl_to_base(policy, rollout, sampling)
         trained.append(scored_answers(rollout, rm, sampling, divergence=divergence, progress=progress))
+        references.append(run.reference_rewards(policy, rows, rm, own))
     assert base is not None
-    return _Answered(base, trained)
+    return _Answered(base, trained, references)
 
 
-def _arm(name: str, run: TrainedRun, controls: RunControls, answers: Answers, base: Answers) -> Arm:
+def _arm(
+    name: str,
+    run: TrainedRun,
+    controls: RunControls,
+    answers: Answers,
+    references: Floats | None,
+    base: Answers,
+) -> Arm:
+    def parts(of: Answers) -> Columns:
+        return controls.parts(of.scored, None if references is None else references[of.prompts])
+
     return Arm(
         name=name,
         answers=answers,
-        parts=controls.parts(answers.scored),
-        base_parts=controls.parts(base.scored),
+        parts=parts(answers),
+        base_parts=parts(base),
         controlled=controls.controlled,
         controls=controls.in_words(),
         steps=run.checkpoint.step,

@@ -1,9 +1,9 @@
 """A run folder opened for evaluation: its settings, newest checkpoint, controls and curves.
 
-Shapes: `N` answers.
+Shapes: `N` answers, `P` prompts, `M` reference answers to each prompt.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,19 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.specs import in_sd
 from sarm_control.control.state import ControlState
+from sarm_control.conversation.lines import Line, Reason, json_object, read_lines
+from sarm_control.conversation.rows import Row
 from sarm_control.errors import ConfigError, ModelError, TrainingError
 from sarm_control.evaluation.comparison import Columns, control_columns
 from sarm_control.evaluation.ledger import Floats
 from sarm_control.ppo.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.demonstrations import human_buffer
+from sarm_control.ppo.pay import TOTAL as PAID
+from sarm_control.ppo.pay import PayRule
 from sarm_control.ppo.policy import Policy
+from sarm_control.ppo.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
+from sarm_control.ppo.rollout import Rollout, encode_prompts
 from sarm_control.ppo.run import HUMAN
 from sarm_control.ppo.run_folder import read_run_config
 from sarm_control.ppo.shaping import preference_as_reward
@@ -79,15 +85,51 @@ class TrainedRun:
         controls = self.config.reward.controls().resolve(self.statistics)
         state = controls.start(human, self.config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
-        state.load_state_dict({name: tensor.numpy() for name, tensor in learnt.items()})
+        state.load_state_dict(
+            {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
+        )
         shaped = self.config.reward.shaping == "par"
         return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
+
+    def reference_rewards(
+        self, policy: Policy, rows: Sequence[Row], rm: RewardModel, controls: "RunControls"
+    ) -> Floats | None:
+        """[P, M] what the untrained policy's own answers are paid: what the run measures answers against.
+
+        Prompts that the run met have the rewards it remembered; for others it would have drawn the same
+        answers, whose random numbers are the prompt's own.
+
+        Args:
+            policy: of this run, from `load_policy`.
+            rows: P prompts.
+            rm: the reward model.
+            controls: of this run, from `open_controls`.
+
+        Returns:
+            None for a run that measures against no answers: not shaped by PAR, or by their mean.
+        """
+        reward, training = self.config.reward, self.config.training
+        if reward.shaping != "par" or not reward.par_answers:
+            return None
+        known = ReferenceRewards(policy, training, reward.par_answers)
+        known.load_state_tensors(self.checkpoint.tensors.get("controls", {}))
+        prompts = encode_prompts(
+            policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
+        )
+        rule = PayRule(controls.controls, controls.missing_end).frozen()
+
+        def paid(rollout: Rollout) -> Floats:
+            texts = [row.prompt for row in rollout.prompts]
+            scored = rm.score(texts, list(rollout.texts), ended=rollout.ended)
+            return np.asarray(rule.pay(scored).columns[PAID], dtype=np.float64)
+
+        return known.of(prompts, paid)
 
     def curves(self) -> dict[str, list[float | None]]:
         """Reward and KL of every step, thinned to at most 400 points."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [json.loads(line) for line in lines if line.strip()]
+        lines = read_lines(path) if path.is_file() else ()
+        rows = [_row(path, line) for line in lines]
         rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
         present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
         return {name: [row.get(name) for row in rows] for name in ("step", *present)}
@@ -114,17 +156,27 @@ class RunControls:
     missing_end: float
     shaped_around: ReferenceStatistics | None = None
 
-    def parts(self, scored: Scored) -> Columns:
-        """[N] columns of the reward of N answers under these controls."""
+    def parts(self, scored: Scored, references: Floats | None = None) -> Columns:
+        """[N] columns of the reward of N answers under these controls.
+
+        Args:
+            scored: N answers.
+            references: [N, M] rewards of reference answers to each one's prompt, for a run with PAR shaping;
+                without them their mean over all prompts stands for each.
+        """
         shaped = self.controls.shape(scored, self.state)
         charge: Floats | None = None
         if self.missing_end:
             charge = np.where(scored.ended, 0.0, -self.missing_end)
-        return control_columns(shaped, self.controls, charge, self._bounded if self.shaped_around else None)
-
-    def _bounded(self, total: Floats) -> Floats:
-        assert self.shaped_around is not None
-        return preference_as_reward(total, self.shaped_around.mean, self.shaped_around.sd)
+        around = self.shaped_around
+        if around is None:
+            return control_columns(shaped, self.controls, charge)
+        return control_columns(
+            shaped,
+            self.controls,
+            charge,
+            lambda total: preference_as_reward(total, around.mean, around.sd, references),
+        )
 
     @property
     def controlled(self) -> tuple[int, ...]:
@@ -171,6 +223,15 @@ def open_run(path: Path) -> TrainedRun:
     checkpoint.tensors.pop("optimizer", None)
     statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
     return TrainedRun(path, config, checkpoint, statistics)
+
+
+def _row(path: Path, line: Line) -> dict[str, Any]:
+    try:
+        return json_object(line.data)
+    except Reason as reason:
+        raise TrainingError(
+            f"{path}:{line.place.line}: {reason}", hint="go on with sarm train --resume, which mends the rows"
+        ) from None
 
 
 def _given(spec: Any) -> str:

@@ -5,7 +5,6 @@ Discovery never sees it. It is what recall and precision of a discovery are meas
 Shapes: `P` pairs, `L` latents.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import DataError, ModelError
 from sarm_control.files import write_json
@@ -88,11 +88,10 @@ class Truth:
             DataError: the file cannot be read or is something else.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls._of(values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls._of(read_json_object(path))
+        except MISSHAPEN as error:
             raise DataError(
-                f"{path} is no table of planted truth: {error!r}",
+                f"{path} is no table of planted truth: {shown(error, 200)}",
                 hint="build the world again with sarm lab build",
             ) from error
 

@@ -1,6 +1,5 @@
 """A world on disk: its models, its files, and the program that knows what an answer is worth."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.bounded_json import read_json
 from sarm_control.conversation.rows import read_rows
 from sarm_control.embedded import DATA, LAB, world_folder
 from sarm_control.errors import DataError
@@ -128,8 +128,8 @@ def _description(path: Path) -> dict[str, Any]:
     """What `world.json` says; the keys a world is opened by are there and of their types."""
     again = "build it again with sarm lab build"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(path)
+    except DataError as error:
         raise DataError(
             f"{path.parent} holds no world", hint="make one with sarm lab build -o FOLDER"
         ) from error

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.bounded_json import MISSHAPEN
 from sarm_control.errors import ConfigError, DataError, ModelError, SarmError
 from sarm_control.files import atomic_file
 from sarm_control.sarm.scored import Scored
@@ -238,7 +239,9 @@ class HumanBuffer:
                     raise DataError(f"{path} does not say which head it is of", hint=_AGAIN)
                 latents = tuple(int(latent) for latent in stored.get_tensor("latents"))
                 values = stored.get_tensor("values")
-        except (OSError, SafetensorError) as error:
+        except SarmError:
+            raise
+        except (OSError, SafetensorError, *MISSHAPEN) as error:
             raise DataError(f"{path} cannot be read as a human buffer: {error}") from error
         try:
             found = cls(latents, values, metadata["fingerprint"], metadata.get("model_fingerprint"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import MISSHAPEN, read_json, shown
 from sarm_control.errors import DataError
 
 FORMAT = "sarm-latents-1"
@@ -29,6 +30,21 @@ class FileRecord(NamedTuple):
     def of(cls, data: bytes, rows: int | None = None) -> "FileRecord":
         """The record of a file with these bytes."""
         return cls(hashlib.sha256(data).hexdigest(), len(data), rows)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "FileRecord":
+        """What `as_json` gave.
+
+        Raises:
+            TypeError: a value is missing or of another type.
+        """
+        found = cls(**values)
+        for number in (found.size, 0 if found.rows is None else found.rows):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise TypeError(f"{shown(number)} is no size")
+        if not isinstance(found.sha256, str):
+            raise TypeError(f"{shown(found.sha256)} is no hash")
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
@@ -67,7 +83,7 @@ class Manifest:
     def chosen(self) -> tuple[int, ...] | None:
         """The latents that were kept; None when all were."""
         chosen = self.about["config"]["chosen"]
-        return None if chosen is None else tuple(chosen)
+        return None if chosen is None else tuple(map(int, chosen))
 
     @property
     def rows(self) -> int:
@@ -114,20 +130,20 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _unfinished(folder) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=_AGAIN) from error
+        content = read_json(path, hint=_AGAIN)
+    except DataError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise _unfinished(folder) from None
+        raise
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{folder} is a folder, but not one of latents", hint="make one with sarm latents")
     try:
-        files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+        files = {name: FileRecord.read(record) for name, record in content.pop("files").items()}
         found = Manifest(content, files)
         _ = (found.model, found.fingerprint, found.model_fingerprint, found.chosen)
         problem = _misfit(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged: {error!r}", hint=_AGAIN) from error
+    except MISSHAPEN as error:
+        raise DataError(f"{path} is damaged: {shown(error, 200)}", hint=_AGAIN) from error
     if problem is not None:
         raise DataError(f"{path} is damaged: {problem}", hint=_AGAIN)
     return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.conversation.lines import Reason, json_object
 from sarm_control.conversation.rows import Row, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows, roles
@@ -77,9 +78,16 @@ def decode_rows(data: bytes) -> list[Row]:
     table = _table(data)
     columns = (table[name].to_pylist() for name in ("json", "file", "line", "kind"))
     return [
-        parse_row(json.loads(text), path=Path(file), line=line, want={kind})
+        parse_row(_object(text), path=Path(file), line=line, want={kind})
         for text, file, line, kind in zip(*columns, strict=True)
     ]
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        return json_object(text.encode())
+    except Reason as reason:
+        raise ValueError(f"a row is {reason}") from None
 
 
 def decode_answers(data: bytes, head: Head, *, states: bool = False) -> Scored:
@@ -137,9 +145,9 @@ def metadata_of(data: bytes) -> dict[str, str]:
 
     try:
         found = parquet.read_schema(pyarrow.BufferReader(data)).metadata or {}
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, OSError, ValueError):
         return {}
-    return {key.decode(): value.decode() for key, value in found.items()}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
 
 
 def index_type(size: int) -> "pyarrow.DataType":

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import MISSHAPEN, read_json, read_json_object
 from sarm_control.errors import ConfigError, DataError, OutputError
-from sarm_control.files import check_writable, fsync, write_json
+from sarm_control.files import (
+    check_writable,
+    drop_replaced,
+    fsync,
+    put_aside,
+    put_back,
+    remove_folder,
+    write_json,
+)
 from sarm_control.latents.folder import is_latents, read_verified
 from sarm_control.latents.manifest import (
     HEAD,
@@ -30,6 +39,7 @@ from sarm_control.latents.shard import ShardBytes, encode_head
 from sarm_control.sarm.sparse import FloatArray
 
 PLAN = "plan.json"
+_START_OVER = "start over with --overwrite"
 _SHOWN = 4
 
 
@@ -120,12 +130,17 @@ class LatentsWriter:
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
         shutil.rmtree(self._progress)
         fsync(self.path)
+        drop_replaced(self.path)
 
     def discard_if_empty(self) -> bool:
-        """Removes a folder in which no shard is done; whether it did."""
+        """Removes a folder in which no shard is done; whether it did.
+
+        What it was to replace is there again.
+        """
         empty = len(self.missing()) == self.shards
         if empty:
-            shutil.rmtree(self.path)
+            remove_folder(self.path)
+            put_back(self.path)
         return empty
 
     @property
@@ -142,7 +157,12 @@ class LatentsWriter:
             yield answers_file(shard), record.answers
 
     def _recorded(self, shard: int) -> ShardRecord:
-        return ShardRecord(*(FileRecord(**one) for one in json.loads(self._record(shard).read_bytes())))
+        path = self._record(shard)
+        try:
+            rows, answers = (FileRecord.read(one) for one in read_json(path))
+        except MISSHAPEN as error:
+            raise DataError(f"{path} is damaged: {error!r}", hint=_START_OVER) from error
+        return ShardRecord(rows, answers)
 
     def _problem(self, shard: int) -> str | None:
         """What is wrong with a shard that has a record."""
@@ -154,20 +174,13 @@ class LatentsWriter:
                 read_verified(self.path / name, one, mark_of(self.about))
         except DataError as error:
             return str(error)
-        except (ValueError, TypeError) as error:
-            return f"{self._record(shard)} is damaged: {error}"
         return None
 
     def _planned(self) -> Mapping[str, Any]:
         """What the folder is being made from, or was."""
         path = self._progress / PLAN
         if path.is_file():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise DataError(
-                    f"{path} cannot be read: {error}", hint="start over with --overwrite"
-                ) from error
+            return read_json_object(path, hint=_START_OVER)
         # Killed before the plan was written, a folder has nothing that could differ.
         return read_manifest(self.path).about if (self.path / MANIFEST).is_file() else self.about
 
@@ -192,8 +205,8 @@ class LatentsWriter:
         os.replace(temporary, target)
 
 
-def remove_latents(path: Path) -> None:
-    """Removes a latents folder, finished or not, to start over.
+def set_latents_aside(path: Path) -> None:
+    """Takes a latents folder out of the way to start over; it goes when the new one is done.
 
     Raises:
         OutputError: the path is something else.
@@ -204,7 +217,7 @@ def remove_latents(path: Path) -> None:
         raise OutputError(
             f"{path} exists and is no folder of latents", hint="remove it yourself or choose another name"
         )
-    shutil.rmtree(path)
+    put_aside(path, worth_keeping=(path / MANIFEST).is_file())
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

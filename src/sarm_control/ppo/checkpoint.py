@@ -7,15 +7,22 @@ no name but what verifies. Nothing in it is ever unpickled.
 """
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.errors import OutputError, TrainingError
-from sarm_control.files import atomic_folder, cannot_write, sha256_file, write_json, write_text
+from sarm_control.bounded_json import MISSHAPEN, read_json_object
+from sarm_control.errors import DataError, OutputError, TrainingError
+from sarm_control.files import (
+    atomic_folder,
+    cannot_write,
+    clear_leftovers,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -128,11 +135,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     reason = damage(path)
     if reason is not None:
         raise TrainingError(f"{path} is damaged: {reason}", hint="resume from an older checkpoint")
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    saved = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return Checkpoint(saved["step"], tensors, saved["state"])
+    saved = read_json_object(path / _STATE, error=TrainingError)
+    step, state = saved.get("step"), saved.get("state")
+    if not isinstance(step, int) or not isinstance(state, dict):
+        raise TrainingError(f"{path / _STATE} is no state of a run", hint="resume from an older checkpoint")
+    try:
+        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} is damaged: {error}", hint="resume from an older checkpoint") from error
+    return Checkpoint(step, tensors, state)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -150,13 +164,14 @@ def step_of(path: Path) -> int:
 def damage(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or `None` when every file is as it was written."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_object(path / _MANIFEST)
         files = {str(name): entry for name, entry in manifest["files"].items()}
         step, expected = manifest["step"], {name: entry["sha256"] for name, entry in files.items()}
-    except FileNotFoundError:
-        return f"{_MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{_MANIFEST} is not readable"
+    except (DataError, *MISSHAPEN) as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        return f"{_MANIFEST} is {'missing' if missing else 'not readable'}"
+    if any(Path(name).name != name for name in expected):
+        return f"{_MANIFEST} names files elsewhere"
     if step != step_of(path) or _STATE not in expected:
         return f"{_MANIFEST} belongs to another checkpoint"
     for name, digest in expected.items():
@@ -180,9 +195,12 @@ def prune(run: Path, keep: int) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot."""
-    for path in [*run.glob(".*.*"), *(run / FOLDER).glob(".*.*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot.
+
+    What another process writes there now, such as a comparison, is left alone.
+    """
+    for folder in (run, run / FOLDER):
+        clear_leftovers(folder)
 
 
 def set_aside(damaged: tuple[Damaged, ...]) -> list[Path]:

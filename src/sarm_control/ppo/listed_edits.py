@@ -1,10 +1,10 @@
 """Edits of a discovery's latents: `@features.json#harms[:3]=0` stands for one edit of each."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import read_json_object
 from sarm_control.control.edits import Edit, parse_edit
 from sarm_control.discovery.features import select
 from sarm_control.errors import ConfigError, DataError
@@ -86,6 +86,6 @@ def _found(text: str, where: str, head: str | None) -> ListedEdits:
 def _head_of(path: Path) -> str:
     """The head a features file names; nothing for a file that names none, which `select` then refuses."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["head"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json_object(path)["head"])
+    except (DataError, KeyError):
         return ""

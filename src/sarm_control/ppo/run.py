@@ -1,5 +1,6 @@
 """A whole run: models and data loaded, steps done and recorded, the policy saved."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.locks import locked
 from sarm_control.ppo.checkpoint import writing
 from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.critic_model import attach_critic
@@ -57,8 +59,23 @@ def run_training(
         or None.
 
     Raises:
-        SarmError: a model, file or setting that cannot be used; a reward that is no number.
+        SarmError: a model, file or setting that cannot be used; a reward that is no number; another process
+            writes the same run.
     """
+    folder = start.folder
+    with locked(folder.path) if processes.first else contextlib.nullcontext():
+        return _train(config, start, processes, progress=progress, tell=tell, gold=gold)
+
+
+def _train(
+    config: RunConfig,
+    start: Start,
+    processes: Processes,
+    *,
+    progress: ProgressFactory,
+    tell: Tell,
+    gold: Gold | None,
+) -> dict[str, Any]:
     folder = start.folder
     config = config.model_copy(update={"policy": folder.settled(config.policy)})
     trainer = build_trainer(config, folder.path, progress=progress, processes=processes)

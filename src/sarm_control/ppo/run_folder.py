@@ -12,16 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sarm_control.bounded_json import read_json_object, shown
 from sarm_control.errors import ConfigError, OutputError, TrainingError
 from sarm_control.files import (
     atomic_folder,
     check_writable,
+    drop_replaced,
     manifest,
     named_inputs,
+    put_aside,
+    put_back,
+    remove_folder,
     sha256_file,
     write_json,
     write_text,
 )
+from sarm_control.locks import hold, locked
 from sarm_control.ppo import checkpoint
 from sarm_control.ppo.config import PolicyConfig, RunConfig
 from sarm_control.ppo.config_errors import load_config
@@ -106,7 +112,7 @@ class RunFolder:
             written = checkpoint.save_checkpoint(self.path, step, tensors, state)
             checkpoint.point(self.path, written)
             checkpoint.prune(self.path, self.keep)
-            shutil.rmtree(_replaced(self.path), ignore_errors=True)
+            drop_replaced(self.path)
         return written
 
     @property
@@ -121,8 +127,8 @@ class RunFolder:
         """
         if not self.unused:
             return False
-        shutil.rmtree(self.path)
-        _put_back(self.path)
+        remove_folder(self.path)
+        put_back(self.path)
         return True
 
     def settled(self, policy: PolicyConfig) -> PolicyConfig:
@@ -208,23 +214,27 @@ def start_run(
         ConfigError: the settings differ from the run's; each differing key is shown.
         TrainingError: an input changed, or rows before the checkpoint are missing.
     """
-    check_run(path, resume=resume, overwrite=overwrite)
-    if resume and (path / _CONFIG).is_file():
-        return _go_on(path, config, inputs)
-    if overwrite and (path / _CONFIG).is_file():
-        _put_aside(path)
-    if path.exists():
-        path.rmdir()
-    try:
-        with atomic_folder(path) as temporary:
-            _write_config(temporary, config)
-            write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
-            (temporary / checkpoint.FOLDER).mkdir()
-    except BaseException:
-        _put_back(path)
-        raise
+    check_writable(path)
+    with locked(path):
+        check_run(path, resume=resume, overwrite=overwrite)
+        if resume and (path / _CONFIG).is_file():
+            return _go_on(path, config, inputs)
+        _make(path, config, inputs, overwrite=overwrite)
     notes = ("no run of that name yet: starting from the beginning",) if resume else ()
     return Start(RunFolder(path, keep=config.checkpoints.keep, new=True), None, 0, notes)
+
+
+def hold_run(path: Path) -> None:
+    """Lets no other process write this run until this one ends, or `sarm_control.locks.let_go`.
+
+    A run that an interrupted `--overwrite` left aside, with nothing in its place, is there again.
+
+    Raises:
+        OutputError: another process writes it, or its folder cannot be written.
+    """
+    check_writable(path)
+    hold(path)
+    put_back(path)
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -271,6 +281,22 @@ def check_same_config(path: Path, config: RunConfig) -> None:
         )
 
 
+def _make(path: Path, config: RunConfig, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    if overwrite and (path / _CONFIG).is_file():
+        # an earlier --overwrite may have been killed before its first checkpoint: what it replaced is kept
+        put_aside(path, worth_keeping=bool(checkpoint.list_checkpoints(path)))
+    if path.exists():
+        path.rmdir()
+    try:
+        with atomic_folder(path) as temporary:
+            _write_config(temporary, config)
+            write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
+            (temporary / checkpoint.FOLDER).mkdir()
+    except BaseException:
+        put_back(path)
+        raise
+
+
 def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     check_same_config(path, config)
     _check_inputs(path, inputs)
@@ -307,24 +333,6 @@ def _start_over(path: Path, damaged: int) -> list[str]:
     return [*notes, f"{none}: starting from the beginning"]
 
 
-def _put_aside(path: Path) -> None:
-    """A run to be overwritten waits until the new one has a checkpoint."""
-    if _replaced(path).exists():
-        # an earlier --overwrite was killed before its first checkpoint: what it replaced is kept
-        shutil.rmtree(path if not checkpoint.list_checkpoints(path) else _replaced(path))
-    if path.exists():
-        path.rename(_replaced(path))
-
-
-def _put_back(path: Path) -> None:
-    if _replaced(path).is_dir() and not path.exists():
-        _replaced(path).rename(path)
-
-
-def _replaced(path: Path) -> Path:
-    return path.with_name(f".{path.name}.replaced")
-
-
 def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:
     known = _read_manifest(path / _MANIFEST).get("inputs", {})
     for name, file in named_inputs(inputs).items():
@@ -344,10 +352,15 @@ def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    hint = "start over with --overwrite"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} is not readable", hint="start over with --overwrite") from error
+        found = read_json_object(path, hint=hint, error=TrainingError)
+    except TrainingError as error:
+        raise TrainingError(f"{path} is not readable ({error})", hint=hint) from error
+    for key in ("models", "finished", "inputs"):
+        if not isinstance(found.get(key, {}), dict):
+            raise TrainingError(f"{path} is damaged: {key} is {shown(found[key])}", hint=hint)
+    return found
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import MISSHAPEN, parse_json
 from sarm_control.errors import TrainingError
 from sarm_control.files import write_text, written
 
@@ -66,10 +67,10 @@ def check_rows(path: Path, step: int) -> None:
 
 def _row_step(line: bytes) -> int | None:
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = parse_json(line.decode("utf-8"))["step"]
+    except MISSHAPEN:
         return None
-    return step if isinstance(step, int) else None
+    return step if isinstance(step, int) and not isinstance(step, bool) else None
 
 
 def stable(value: Any) -> Any:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sarm_control.bounded_json import read_bounded_text
+from sarm_control.bounded_yaml import MOST_BYTES, BadYaml, compose_yaml
 from sarm_control.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
@@ -65,13 +67,7 @@ def read_document(path: Path) -> Document:
         ConfigError: `file:line` and the reason, for a file that is missing, not UTF-8, not YAML,
             not a mapping, or that writes one key twice.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from error
+    text = _text_of(path)
     document = _parse(text, str(path), numbered=True)
     if not isinstance(document.values, dict):
         raise ConfigError(f"{path}:1: expected keys such as 'policy:', found {_short(document.values)}")
@@ -153,34 +149,25 @@ def dotted(path: Path_) -> str:
     return ".".join(str(part) for part in path)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain scalars stay text until `_scalar`; anchors and aliases are refused."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.MarkedYAMLError(
-                None,
-                None,
-                "anchors (&) and aliases (*) are not supported; write the value out",
-                event.start_mark,
-            )
-        return super().compose_node(parent, index)
+def _text_of(path: Path) -> str:
+    try:
+        return read_bounded_text(path, most_bytes=MOST_BYTES, error=ConfigError)
+    except ConfigError as error:
+        cause = error.__cause__
+        if isinstance(cause, UnicodeDecodeError):
+            line = cause.object[: cause.start].count(b"\n") + 1
+            raise ConfigError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from cause
+        if isinstance(cause, OSError):
+            raise ConfigError(f"cannot read {path}: {cause.strerror}", hint="check the path") from cause
+        raise
 
 
 def _parse(text: str, source: str, *, numbered: bool) -> Document:
     try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}" if numbered and mark is not None else source
-        raise ConfigError(f"{where}: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{source}: nested too deeply") from error
+        node = compose_yaml(text)
+    except BadYaml as error:
+        where = f"{source}:{error.line}" if numbered and error.line is not None else source
+        raise ConfigError(f"{where}: {error}") from error
     if node is None and numbered:
         raise ConfigError(f"{source}: the file is empty", hint="start from examples/minimal.yaml")
     builder = _Builder(source, numbered, {})

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sarm_control.bounded_json import read_json_object
 from sarm_control.errors import DataError
 from sarm_control.evaluation.summary import FORMAT
 from sarm_control.files import write_text
@@ -43,7 +44,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 def write_report(source: Path, target: Path) -> None:
     """Reads `report.json` and writes `report.html`."""
-    write_text(target, render(json.loads(source.read_text(encoding="utf-8"))))
+    write_text(target, render(read_json_object(source, most_bytes=1 << 30)))
 
 
 def _sections(report: Mapping[str, Any]) -> list[Html]:

@@ -18,6 +18,7 @@ from sarm_control.engines.learnt_state import keep_state, take_up_state
 from sarm_control.engines.serving import check_served
 from sarm_control.errors import ConfigError
 from sarm_control.files import check_writable
+from sarm_control.locks import hold
 from sarm_control.sarm.scored import Scored
 
 
@@ -160,6 +161,10 @@ class Owner:
     def _taken_up(self, learns: bool) -> int:
         if self._file is None:
             return 0
+        if learns:
+            # two servers that learn into one file would undo each other's lessons
+            check_writable(self._file)
+            hold(self._file)
         if self._file.exists():
             return take_up_state(self._file, self.reward.learner)
         if not learns:
@@ -167,7 +172,6 @@ class Owner:
                 f"{self._file}: there is no such file, and nothing that would write it",
                 hint="--learn-kl learns while serving, and keeps what it learns there",
             )
-        check_writable(self._file)
         return 0
 
     def _count(self, scored: Scored) -> None:

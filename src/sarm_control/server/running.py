@@ -13,6 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from sarm_control.errors import ConfigError
+from sarm_control.server.connections import Bounds, bounded, room_for
+from sarm_control.server.settings import DEFAULTS, Settings
 
 _CONNECTIONS_WAITING = 2048
 _KEEP_ALIVE_SECONDS = 75
@@ -50,7 +52,7 @@ def serve(
     app: FastAPI,
     listening: socket.socket,
     *,
-    patience: float,
+    settings: Settings = DEFAULTS,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then takes nothing new and answers what it took.
@@ -58,7 +60,7 @@ def serve(
     Args:
         app: what `create_app` gave.
         listening: a bound socket.
-        patience: seconds that answers may take after the signal.
+        settings: those of the app: connections, the seconds of headers, and of answers after the signal.
         ready: called when requests are answered.
     """
     config = uvicorn.Config(
@@ -69,7 +71,9 @@ def serve(
         server_header=False,
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(patience)),
+        timeout_graceful_shutdown=max(1, round(settings.timeout)),
+        http=bounded(Bounds(room_for(settings.connections), settings.header_seconds)),
+        ws="none",
     )
     _keep_memory()
     with _signals_are_no_errors():

@@ -17,6 +17,8 @@ class Settings:
         queue: answers that may wait, >= 1; a request that finds more is told to come back.
         timeout: seconds until a request is given up, > 0.
         cache_bytes: for latents of conversations scored before; 0 scores everything anew.
+        connections: open at a time; a further one is told to come back, >= 1.
+        header_seconds: that the headers of a request may take, > 0.
         body_bytes: of a request at most.
         most_answers: of a request at most.
         most_characters: of one text at most.
@@ -34,6 +36,8 @@ class Settings:
     queue: int = 4096
     timeout: float = 60.0
     cache_bytes: int = 64 << 20
+    connections: int = 4096
+    header_seconds: float = 10.0
     body_bytes: int = 8 << 20
     most_answers: int = 1024
     most_characters: int = 200_000

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sarm_control.control.density_ratio.logistic import Array, LogRatio
+from sarm_control.errors import DataError
 
 _SHRINK = 1e-3
 
@@ -48,11 +49,13 @@ class Distance(NamedTuple):
 
     @classmethod
     def from_humans(cls, rows: Array) -> "Distance":
-        """From human rows [H, F]."""
+        """From human rows [H, F].
+
+        Raises:
+            DataError: fewer than three rows.
+        """
         inverse = np.asarray(np.linalg.inv(covariance(rows)), dtype=np.float64)
-        apart = rows - rows.mean(axis=0)
-        chance = 0.5 * float(((apart @ inverse) * apart).sum()) / (len(rows) - 1)
-        return cls(rows.mean(axis=0), inverse * _unbiased(rows), chance, len(rows))
+        return cls(rows.mean(axis=0), inverse * _unbiased(rows), 0.5 * _dimensions(rows), len(rows))
 
     def of(self, rows: Array) -> float:
         """In nats, of rows [N, F]; 0 on average, and about as often below, for rows like the humans'.
@@ -75,7 +78,41 @@ def covariance(rows: Array) -> Array:
     return np.asarray(found + _SHRINK * (scale or 1.0) * np.eye(len(found)))
 
 
+def _dimensions(human: Array) -> float:
+    """How many of F directions human rows [H, F] vary in.
+
+    What never varies, or only together with others, counts for nothing: `tr S (S + ridge)^-1`. Fewer rows
+    than columns that vary hide some of them, which are counted all the same.
+    """
+    full = covariance(human)
+    plain = np.atleast_2d(np.cov(human, rowvar=False))
+    seen = float(np.trace(np.linalg.solve(full, plain)))
+    return seen * max(1.0, np.count_nonzero(np.diag(plain)) / (len(human) - 1))
+
+
 def _unbiased(human: Array) -> float:
-    """The inverse of a sample's covariance is too large by `(n - 1) / (n - F - 2)` (Hartlap, 2007)."""
+    """What the inverse of the covariance of human rows [H, F] is to be multiplied by.
+
+    It is too large by `(H - 1) / (H - F - 2)` for Gaussian rows (Hartlap, 2007). Below 2 F rows that is far
+    off, and below F + 3 it says nothing. There the factor is measured: a row lies, by the covariance and
+    mean of the others, at a squared distance of `D (1 + 1 / (H - 1))` on average if that covariance is
+    right, D being the directions that rows vary in. Leaving a row out changes the covariance by one outer
+    product, so every row costs no more than its own distance (Sherman and Morrison, 1950).
+
+    Raises:
+        DataError: fewer than three rows.
+    """
     n, width = human.shape
-    return float(max((n - width - 2) / (n - 1), 1.0 / n))
+    if n < 3:
+        raise DataError(f"a covariance needs at least 3 rows, there are {n}")
+    if n >= 2 * width and n > width + 2:
+        return (n - width - 2) / (n - 1)
+    apart = human - human.mean(axis=0)
+    full = covariance(human)
+    ridge = float(np.trace(full - np.atleast_2d(np.cov(human, rowvar=False)))) / width
+    # (n - 1) / (n - 2) times this, less an outer product, is the covariance without a row, ridge included
+    others = full - ridge / (n - 1) * np.eye(width)
+    squared = (np.linalg.solve(others, apart.T).T * apart).sum(axis=1)
+    left_out = squared / (1 - n / (n - 1) ** 2 * squared)
+    distance = (n / (n - 1)) ** 2 * (n - 2) / (n - 1) * float(left_out.mean())
+    return _dimensions(human) * n / (n - 1) / distance if distance > 0 else 1.0

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sarm_control.discovery.closing import CLOSING
 from sarm_control.ppo.alive.finding import Finding, Floats, share_grew, surely_above
 
-USUAL = "I hope this helps."
-"""Tried where the answers have no closing sentence in common."""
 LEAST_GAIN = 0.25
 """SDs of the reference reward below which there is nothing to explain."""
 LEAST_OF_GAIN = 0.5
@@ -34,13 +33,16 @@ def sentences(text: str) -> list[str]:
 
 
 def common_closing(answers: Sequence[str]) -> Closing:
-    """The last sentence that most answers of two or more sentences share; `USUAL` when none is shared."""
+    """The last sentence that most answers of two or more sentences share.
+
+    Where none is shared it is the one that `sarm discover --levels 4` adds.
+    """
     split = [sentences(answer) for answer in answers]
     counts = Counter(parts[-1] for parts in split if len(parts) > 1)
     if not counts:
-        return Closing(USUAL, 0)
+        return Closing(CLOSING, 0)
     sentence, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-    return Closing(sentence, count) if count > 1 else Closing(USUAL, 0)
+    return Closing(sentence, count) if count > 1 else Closing(CLOSING, 0)
 
 
 def with_closing(answer: str, closing: str) -> str:

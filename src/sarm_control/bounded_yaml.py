@@ -1,0 +1,136 @@
+"""YAML from files that anybody may have damaged: limits on size, depth and numbers; no anchors.
+
+An alias (`*name`) stands for all that its anchor (`&name`) holds: ten lines of them can stand for
+gigabytes. None of our files needs any, so both are refused.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from sarm_control.bounded_json import LONGEST_NUMBER, read_bounded_text
+from sarm_control.errors import DataError, SarmError
+
+MOST_BYTES: Final = 1 << 20
+"""The largest YAML file that is read: its reader is slow."""
+DEEPEST: Final = 50
+"""How many lists and mappings may lie in each other."""
+
+
+class BadYaml(ValueError):
+    """Why a text is not YAML that can be used, in a few words.
+
+    Args:
+        reason: a few words.
+        line: where, from 1; None where nobody knows.
+    """
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+class _Bounded(yaml.SafeLoader):
+    """Refuses anchors and aliases, and what is nested too deeply."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            problem = "anchors (&) and aliases (*) are not supported; write the value out"
+            raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)
+        if self._depth > DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, f"nested more than {DEEPEST} deep", event.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_number(self, node: yaml.ScalarNode) -> int:
+        """A whole number of bounded length."""
+        if len(node.value) > LONGEST_NUMBER:
+            problem = f"a number of {len(node.value)} digits"
+            raise yaml.MarkedYAMLError(None, None, problem, node.start_mark)
+        return int(self.construct_yaml_int(node))  # type: ignore[no-untyped-call]
+
+
+class _Plain(_Bounded):
+    """Plain scalars stay text: whoever asked for the nodes knows what they are."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+_Bounded.add_constructor("tag:yaml.org,2002:int", _Bounded.construct_number)
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The nodes of a document, plain scalars as text; None for an empty one.
+
+    Raises:
+        BadYaml: it is not YAML, or beyond a limit.
+    """
+    return _tried(text, lambda loader: loader.get_single_node(), _Plain)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a document.
+
+    Raises:
+        BadYaml: it is not YAML, or beyond a limit.
+    """
+    return _tried(text, lambda loader: loader.get_single_data(), _Bounded)
+
+
+def read_yaml(
+    path: Path, *, most_bytes: int = MOST_BYTES, hint: str | None = None, error: type[SarmError] = DataError
+) -> Any:
+    """The value that a file holds.
+
+    Args:
+        path: a YAML file in UTF-8.
+        most_bytes: the largest file that is read.
+        hint: what to do about a file that cannot be used.
+        error: the kind of error.
+
+    Raises:
+        SarmError: an `error` naming the file, the line and why it cannot be used.
+    """
+    return yaml_of(path, read_bounded_text(path, most_bytes=most_bytes, hint=hint, error=error), hint, error)
+
+
+def yaml_of(path: Path, text: str, hint: str | None = None, error: type[SarmError] = DataError) -> Any:
+    """The value of a text that was read from a file.
+
+    Raises:
+        SarmError: an `error` naming the file, the line and why it cannot be used.
+    """
+    try:
+        return parse_yaml(text)
+    except BadYaml as bad:
+        where = path if bad.line is None else f"{path}:{bad.line}"
+        raise error(f"{where}: not YAML: {bad}", hint=hint) from bad
+
+
+def _tried(text: str, what: Any, kind: type[_Bounded]) -> Any:
+    loader = None
+    try:
+        loader = kind(text)
+        return what(loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = str(error.problem or error.context)
+        raise BadYaml(reason, None if mark is None else mark.line + 1) from None
+    except yaml.YAMLError as error:
+        raise BadYaml(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise BadYaml("nested too deeply") from None
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+        # a tag on what it cannot be, such as `!!int x`, or a date that no calendar has
+        raise BadYaml(str(error)[:200]) from None
+    finally:
+        if loader is not None:
+            loader.dispose()  # type: ignore[no-untyped-call]

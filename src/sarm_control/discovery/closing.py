@@ -1,0 +1,6 @@
+"""The closing sentence that is added to answers where nobody names another one."""
+
+from typing import Final
+
+CLOSING: Final = "I hope this helps!"
+"""Added by `sarm discover --levels 4`, and by a run's alive checks where answers share no last sentence."""
