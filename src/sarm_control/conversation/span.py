@@ -6,7 +6,6 @@ search can be misled by an answer that writes headers or ends of turns itself.
 """
 
 from collections.abc import Callable, Sequence
-from os.path import commonprefix
 from typing import NamedTuple
 
 from sarm_control.conversation.types import Message
@@ -75,7 +74,18 @@ def answer_start(written: str, response: str, frame: Frame) -> int:
     """
     if response and not response[0].isspace() and written.endswith(response):
         return len(written) - len(response)
-    return len(commonprefix([written, frame.before]))
+    return len(shared_start(written, frame.before))
+
+
+def shared_start(left: str, right: str) -> str:
+    """The longest text that both begin with."""
+    if left.startswith(right):
+        return right
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if left[low:middle] == right[low:middle] else (low, middle - 1)
+    return left[:low]
 
 
 def left_out(written: str, response: str, start: int) -> str:
@@ -100,8 +110,8 @@ def _two_renderings(words: Words, messages: Sequence[Message], name: str) -> Fra
             "paid the same",
             hint=_ANOTHER,
         )
-    before = commonprefix([one, other])
-    after = commonprefix([one[len(before) :][::-1], other[len(before) :][::-1]])[::-1]
+    before = shared_start(one, other)
+    after = shared_start(one[len(before) :][::-1], other[len(before) :][::-1])[::-1]
     found = Frame(before, after)
     for answer, written in zip(_PROBES, (one, other), strict=True):
         if written != before + answer + after:
@@ -124,7 +134,7 @@ def _rewrites(name: str, answer: str, written: str) -> ModelError:
 
 def _first_difference(left: str, right: str) -> tuple[str, str]:
     """Both texts from a little before the place where they part."""
-    place = max(0, len(commonprefix([left, right])) - 20)
+    place = max(0, len(shared_start(left, right)) - 20)
     return left[place:], right[place:]
 
 

@@ -7,8 +7,9 @@ templates of models that think) and pad may equal eos.
 """
 
 import datetime
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import say
@@ -48,6 +49,7 @@ class ChatTemplate:
             the left, the prompt's beginning first. None means no limit.
         date: the day that a template which asks for today's is told: a date, "today" or
             "2026-01-31". None is the day the template itself falls back on, or 26 July 2024.
+        ends: ids that end an answer beside the end-of-turn and the tokenizer's own end of text.
 
     Raises:
         ModelError: the tokenizer has no chat template, or its template fails, writes
@@ -62,6 +64,7 @@ class ChatTemplate:
         *,
         max_length: int | None = None,
         date: datetime.date | str | None = None,
+        ends: Sequence[int] = (),
     ) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
@@ -78,6 +81,7 @@ class ChatTemplate:
         self._last_frame: tuple[list[Message], Frame] | None = None
         self._warned = False
         self.end_of_turn_id = self._find_end_of_turn()
+        self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
         # Padding is always masked, so any id will do; the end of turn always exists.
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._template_has_bos = self._starts_with_bos()
@@ -177,11 +181,9 @@ class ChatTemplate:
         return self._ids(as_messages(prompt), generation=True)
 
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """The text of generated ids up to the first end-of-turn, without special tokens."""
-        kept = list(ids)
-        for stop in (self.end_of_turn_id, self.tokenizer.eos_token_id):
-            if stop in kept:
-                kept = kept[: kept.index(stop)]
+        """The text of generated ids up to the first that ends an answer, without special tokens."""
+        ends = set(self.end_ids)
+        kept = list(itertools.takewhile(lambda token: token not in ends, ids))
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
     def _ids(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
@@ -259,6 +261,18 @@ class ChatTemplate:
         kept_first = 1 if ids[0] == self.bos_id else 0
         kept = ids[:kept_first] + ids[kept_first + excess :]
         return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended)
+
+
+def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:
+    """The token ids among values that may be None, each once, in their order."""
+    plain = (one for one in ids if isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+    return tuple(dict.fromkeys(plain))
+
+
+def configured_ends(config: Any) -> tuple[int, ...]:
+    """The ids that a model's config, or generation config, says end an answer: it may name one or several."""
+    named = config.get("eos_token_id") if isinstance(config, Mapping) else getattr(config, "eos_token_id", None)
+    return distinct_ids(named if isinstance(named, list | tuple) else [named])
 
 
 def load_tokenizer(

@@ -10,9 +10,9 @@ from array import array
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, islice
-from os.path import commonprefix
 from typing import NamedTuple
 
+from sarm_control.conversation.span import shared_start
 from sarm_control.conversation.template import ChatTemplate, Rendered
 from sarm_control.conversation.types import Message, Prompt, as_messages
 from sarm_control.errors import DataError, ModelError
@@ -204,7 +204,7 @@ class TemplatedText:
         if not before.startswith(asked):
             raise ModelError("this chat template writes a question in another way when it has an answer")
         written = before[len(asked) :]
-        header = commonprefix([written, generation]) if generation else written
+        header = shared_start(written, generation) if generation else written
         start, suffix = len(asked) + len(header), generation[len(header) :]
         if not header.strip():
             # templates without a header for answers put them behind the mark that ends a question
@@ -237,8 +237,8 @@ class TemplatedText:
     @cached_property
     def _ends(self) -> tuple[str, ...]:
         tokenizer = self.template.tokenizer
-        ids = (self.template.end_of_turn_id, tokenizer.eos_token_id)
-        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids if i is not None))
+        ids = [i for i in self.template.end_ids if i < len(tokenizer)]
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids))
 
     @cached_property
     def _stops(self) -> tuple[str, ...]:
