@@ -27,7 +27,8 @@ QWEN_3 = """
 {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
 {%- endif %}
 {%- if loop.last %}
-{{- '<|start|>' + m.role + '\\n<think>\\n' + thoughts.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+{{- '<|start|>' + m.role + '\\n<think>\\n' + thoughts.strip('\\n') }}
+{{- '\\n</think>\\n\\n' + content.lstrip('\\n') }}
 {%- else %}
 {{- '<|start|>' + m.role + '\\n' + content }}
 {%- endif %}

@@ -1,4 +1,4 @@
-"""Every end of sequence stops a policy: oracle (transformers' own generate), metamorphic (one id or several)."""
+"""Every end of sequence stops a policy: oracle (transformers' generate), metamorphic (one or several)."""
 
 from typing import Any
 
@@ -35,9 +35,15 @@ def answers(policy: Policy, sampler: Sampler, **changes: Any) -> Rollout:
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["ours", "generate"])
 @pytest.mark.parametrize(("ends", "config"), [([END, 2], END), ([2, 3], END), (END, [END, 2])])
-def test_metamorphic_an_answer_is_cut_at_the_first_of_all_ends(sampler: Sampler, ends: Any, config: Any) -> None:
+def test_metamorphic_an_answer_is_cut_at_the_first_of_all_ends(
+    sampler: Sampler, ends: Any, config: Any
+) -> None:
     policy = policy_with(ends, config)
-    stops = {END, *(ends if isinstance(ends, list) else [ends]), *(config if isinstance(config, list) else [])}
+    stops = {
+        END,
+        *(ends if isinstance(ends, list) else [ends]),
+        *(config if isinstance(config, list) else []),
+    }
     found, longer = answers(policy, sampler), answers(tiny_policy(), sampler)
     assert set(policy.end_ids) == stops
     for cut, whole, text, ended in zip(found.answers, longer.answers, found.texts, found.ended, strict=True):

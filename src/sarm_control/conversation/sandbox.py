@@ -153,7 +153,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         _refuse_growth(operator, left, right)
         return _held(super().call_binop(context, operator, left, right))
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - Jinja's
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         _step()
         # Jinja puts a function of its own around a string's format
         method = getattr(__obj, "__wrapped__", __obj)
@@ -185,7 +185,9 @@ def _counted(source: nodes.Template) -> nodes.Template:
         tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [nodes.Const(plain)], [], None, None)
         node.body.insert(0, nodes.ExprStmt(tick).set_lineno(node.lineno))  # type: ignore[attr-defined]
     for block in [*source.find_all(nodes.AssignBlock)]:
-        block.filter = nodes.Filter(block.filter, "held", [], [], None, None).set_lineno(block.lineno)
+        kept = nodes.Filter(block.filter, "held", [], [], None, None)
+        kept.set_lineno(block.lineno)
+        block.filter = kept
     for parent in [source, *source.find_all(nodes.Node)]:
         for name, value in parent.iter_fields():
             if isinstance(value, list):
@@ -242,18 +244,22 @@ def _written_out(value: Any) -> Any:
 def _refuse_growth(operator: str, left: Any, right: Any) -> None:
     """Refuses what would be huge before it is made."""
     whole = isinstance(left, int) and isinstance(right, int)
-    if operator == "*" and not whole:
-        pairs = ((left, right), (right, left))
-        for sequence, count in pairs:
+    if operator == "*" and whole:
+        _refuse_digits(left.bit_length() + right.bit_length())
+    elif operator == "*":
+        for sequence, count in ((left, right), (right, left)):
             if isinstance(sequence, str | list | tuple) and isinstance(count, int):
                 _hold(len(sequence) * max(count, 0))
-    elif operator == "*" and left.bit_length() + right.bit_length() > _MOST_BITS:
-        raise LimitError("it reckons with numbers of too many digits")
-    elif operator == "**" and whole and left.bit_length() * max(right, 0) > _MOST_BITS:
-        raise LimitError("it reckons with numbers of too many digits")
+    elif operator == "**" and whole:
+        _refuse_digits(left.bit_length() * max(right, 0))
     elif operator == "%" and isinstance(left, str):
         _hold_written(right)
         _refuse_long("format", (left, *(right if isinstance(right, tuple) else (right,))))
+
+
+def _refuse_digits(bits: int) -> None:
+    if bits > _MOST_BITS:
+        raise LimitError("it reckons with numbers of too many digits")
 
 
 def _refuse_long(name: str, values: tuple[Any, ...]) -> None:
@@ -281,7 +287,7 @@ def _refuse_long(name: str, values: tuple[Any, ...]) -> None:
             (one if isinstance(one, int) else len(one) for one in rest if isinstance(one, int | str)),
             default=8,
         )
-        _hold(len(text) + sum(map(text.count, "\t\n")) * wide)
+        _hold(len(text) + (text.count("\t") + text.count("\n")) * wide)
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -157,8 +157,10 @@ class ChatTemplate:
         return self._truncate(whole, start, rendered.ended)
 
     def _tokens_from(self, rendered: Rendered) -> int:
-        """How many of a conversation's last tokens reach behind its header, for words that split otherwise
-        next to an answer than alone; a token that holds a piece of both is the answer's."""
+        """How many of a conversation's last tokens reach behind its header.
+
+        For words that split otherwise next to an answer than alone; a token of both is the answer's.
+        """
         if not getattr(self.tokenizer, "is_fast", False):
             return sys.maxsize
         found: Any = self.tokenizer(
@@ -271,7 +273,9 @@ def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:
 
 def configured_ends(config: Any) -> tuple[int, ...]:
     """The ids that a model's config, or generation config, says end an answer: it may name one or several."""
-    named = config.get("eos_token_id") if isinstance(config, Mapping) else getattr(config, "eos_token_id", None)
+    named = (
+        config.get("eos_token_id") if isinstance(config, Mapping) else getattr(config, "eos_token_id", None)
+    )
     return distinct_ids(named if isinstance(named, list | tuple) else [named])
 
 

@@ -116,7 +116,7 @@ class TemplatedText:
         answer = answer.removeprefix(spaces) if answer.startswith(spaces) else answer.lstrip()
         words, ended = self._without_stops(answer.removeprefix(frame.suffix))
         before = self._opening + text[: header.start()] + frame.header
-        turn = self.template.render([_QUESTION], words, ended=ended)
+        turn = self.template.render(_PROBE, words, ended=ended)
         return Rendered(before + turn.header[frame.start :], before + turn.whole[frame.start :], ended)
 
     def _plain(self, text: str, prompt: str) -> Rendered:

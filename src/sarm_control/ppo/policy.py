@@ -103,7 +103,9 @@ class Policy:
             MissingExtraError: LoRA without peft installed.
         """
         place = str(model_folder(config.model, "policy") or config.model)
-        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
+        template = ChatTemplate(
+            load_tokenizer(place, local_files_only=local_files_only), date=config.template_date
+        )
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32

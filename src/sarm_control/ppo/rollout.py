@@ -129,7 +129,9 @@ def sample_answers(
     samples = sampler.sample(policy, request)
     check_samples(samples, request, type(sampler).__name__)
     ended = tuple(answer[-1] in request.ends for answer in samples.answers)
-    said = (answer[:-1] if by_itself else answer for answer, by_itself in zip(samples.answers, ended, strict=True))
+    said = (
+        answer[:-1] if by_itself else answer for answer, by_itself in zip(samples.answers, ended, strict=True)
+    )
     return Rollout(
         prompts=tuple(row for row in prompts for _ in range(answers_per_prompt)),
         answers=samples.answers,
