@@ -155,9 +155,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
     device = device or _device_of_rank()
     # one day for all processes, also where the work goes on past midnight
     day = None if described.template_date is None else described.template_date.isoformat()
-    spec = ModelSpec(
-        name, model_name(name), device or _device_of_rank(), dtype, max_length, batch_tokens, day
-    )
+    spec = ModelSpec(name, model_name(name), device, dtype, max_length, batch_tokens, day)
     job = plan(data, spec, described, shard_rows=shard_size, chosen=chosen, states=request.states)
     return job, described
 

@@ -14,7 +14,7 @@ from sarm_control.errors import ModelError
 _PROBES = ("probe", "other")
 _CHECKED = (
     *_PROBES,
-    "Two  spaces, then\n\nlines;\t\"quotes\" & 'marks' < > {{ x }} {% y %} \ 12.50 \u00c4\u4e2d\U0001f600 end",
+    "Two  spaces, then\n\nlines;\t\"quotes\" & 'marks' < > {{ x }} {% y %} 12.5 \u00c4\u4e2d\U0001f600 end",
     "A long answer. " * 400 + "It ends here",
 )
 _LONGEST_SHOWN = 60
