@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.conversation.dates import asks_for_date, clock, fallback_date, read_date
 from sarm_control.conversation.types import Message
@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 _MOST_SOURCE = 1_000_000
 _LONGEST_REASON = 300
 _ANOTHER = "use a model whose chat template writes such conversations, or put another tokenizer beside it"
+
+
+class _Program(NamedTuple):
+    """A template, ready to be rendered.
+
+    Args:
+        given: what the tokenizer holds.
+        source: the template of it that answers are written by.
+        day: the day it is told; None where it asks for none.
+        variables: what it can name, whatever the conversation.
+    """
+
+    given: Any
+    source: str
+    day: datetime.date | None
+    variables: dict[str, Any]
 
 
 class TemplateText:
@@ -31,33 +47,36 @@ class TemplateText:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", date: datetime.date | str | None) -> None:
         self._tokenizer = tokenizer
         self._asked = read_date(date)
-        self.source  # noqa: B018 - told at load
-
-    @property
-    def source(self) -> str:
-        """The template that answers are written by."""
-        found: Any = self._tokenizer.chat_template
-        if isinstance(found, dict):
-            found = found.get("default")
-        if not isinstance(found, str):
-            raise ModelError(
-                "the tokenizer has several chat templates and none is named default",
-                hint="keep one in tokenizer.chat_template",
-            )
-        if len(found) > _MOST_SOURCE:
-            raise ModelError(
-                f"the chat template has {len(found):,} characters, at most {_MOST_SOURCE:,} are read",
-                hint="put a shorter chat template beside the model",
-            )
-        return found
+        self._known = self._read()
 
     @property
     def date(self) -> datetime.date | None:
         """The day the template is told; None where it asks for none."""
-        source = self.source
-        if not asks_for_date(source):
-            return None
-        return self._asked or fallback_date(source)
+        return self._current().day
+
+    def _current(self) -> "_Program":
+        """The tokenizer's template as it is now; callers may put another one in its place."""
+        if self._known.given is not self._tokenizer.chat_template:
+            self._known = self._read()
+        return self._known
+
+    def _read(self) -> "_Program":
+        given: Any = self._tokenizer.chat_template
+        source = given.get("default") if isinstance(given, dict) else given
+        if not isinstance(source, str):
+            raise ModelError(
+                "the tokenizer has several chat templates and none is named default",
+                hint="keep one in tokenizer.chat_template",
+            )
+        if len(source) > _MOST_SOURCE:
+            raise ModelError(
+                f"the chat template has {len(source):,} characters, at most {_MOST_SOURCE:,} are read",
+                hint="put a shorter chat template beside the model",
+            )
+        day = (self._asked or fallback_date(source)) if asks_for_date(source) else None
+        told: dict[str, Any] = {} if day is None else {"strftime_now": clock(day)}
+        variables = {**self._tokenizer.special_tokens_map, "tools": None, "documents": None, **told}
+        return _Program(given, source, day, variables)
 
     def write(self, messages: Sequence[Message], *, generation: bool) -> str:
         """The conversation in the template's words.
@@ -72,19 +91,11 @@ class TemplateText:
         from sarm_control.conversation.sandbox import rendered
 
         turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
-        variables: dict[str, Any] = {
-            **self._tokenizer.special_tokens_map,
-            "messages": turns,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": generation,
-        }
-        source, day = self.source, self.date
-        if day is not None:
-            variables["strftime_now"] = clock(day)
-        size = sum(len(turn["content"]) + len(turn["role"]) for turn in turns) + len(source)
+        program = self._current()
+        variables = {**program.variables, "messages": turns, "add_generation_prompt": generation}
+        size = sum(len(turn["content"]) + len(turn["role"]) for turn in turns) + len(program.source)
         try:
-            return rendered(source, size, variables)
+            return rendered(program.source, size, variables)
         except SarmError:
             raise
         # a template is a program of somebody else's: it can raise anything that Python can
@@ -99,7 +110,7 @@ def _refusal(error: Exception) -> ModelError:
 
     reason = " ".join(str(error).split())[:_LONGEST_REASON]
     if isinstance(error, LimitError):
-        return ModelError(f"the chat template is no good: {reason}", hint=_ANOTHER)
+        return ModelError(f"the chat template asks for too much: {reason}", hint=_ANOTHER)
     if isinstance(error, TemplateSyntaxError):
         return ModelError(f"the chat template is not valid: {reason} (line {error.lineno})", hint=_ANOTHER)
     if isinstance(error, TemplateError):

@@ -23,7 +23,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MOST_SECONDS = 10.0
+MOST_SECONDS = 5.0
 """How long one rendering may take."""
 MOST_STEPS = 5_000_000
 """Loop turns, calls and operations of one rendering."""
@@ -45,6 +45,7 @@ class _Budget:
 
     characters: int
     until: float
+    seconds: float = MOST_SECONDS
     steps: int = 0
     written: int = 0
 
@@ -59,7 +60,7 @@ class _Budget:
         if self.steps > MOST_STEPS:
             raise LimitError(f"it was stopped after {MOST_STEPS:,} steps")
         if time.monotonic() > self.until:
-            raise LimitError(f"it was stopped after {MOST_SECONDS:g} seconds")
+            raise LimitError(f"it was stopped after {self.seconds:g} seconds")
 
     def hold(self, size: int) -> None:
         if size > self.characters:
@@ -70,33 +71,36 @@ _BUDGET: ContextVar[_Budget | None] = ContextVar("template_budget", default=None
 
 
 @contextmanager
-def limited(characters: int) -> Iterator[None]:
+def limited(characters: int, seconds: float = MOST_SECONDS) -> Iterator[None]:
     """Within it templates have a budget, made for an input of so many characters.
 
     Raises:
         LimitError: inside, where the budget is used up.
     """
     most = _LONGER_THAN_INPUT + _TIMES_INPUT * characters
-    token = _BUDGET.set(_Budget(most, time.monotonic() + MOST_SECONDS))
+    token = _BUDGET.set(_Budget(most, time.monotonic() + seconds, seconds))
     try:
         yield
     finally:
         _BUDGET.reset(token)
 
 
-def rendered(source: str, characters: int, variables: Mapping[str, Any]) -> str:
+def rendered(
+    source: str, characters: int, variables: Mapping[str, Any], *, seconds: float = MOST_SECONDS
+) -> str:
     """What a template writes.
 
     Args:
         source: the template.
         characters: of the conversation; what may be written grows with it.
         variables: what it can name.
+        seconds: how long it may take.
 
     Raises:
         LimitError: it takes too long or writes too much.
         Exception: whatever the template runs into.
     """
-    with limited(characters):
+    with limited(characters, seconds):
         return compiled(source).render(**variables)
 
 

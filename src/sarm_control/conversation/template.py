@@ -6,10 +6,11 @@ place, so any tokenizer with a chat template works (Llama 3, ChatML, Qwen, Gemma
 templates of models that think) and pad may equal eos.
 """
 
+import contextlib
 import datetime
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import say
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _IN_ONE_CALL = 256
 _LONGEST_SHOWN = 80
+_LONGEST_REASON = 300
 _WHOLE: Any = {"truncation": False, "padding": False}
 
 
@@ -80,11 +82,13 @@ class ChatTemplate:
         self._frame = check_answers(self.words, tokenizer.name_or_path or "this model")
         self._last_frame: tuple[list[Message], Frame] | None = None
         self._warned = False
-        self.end_of_turn_id = self._find_end_of_turn()
+        with _reading_words():
+            self.end_of_turn_id = self._find_end_of_turn()
         self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
         # Padding is always masked, so any id will do; the end of turn always exists.
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self._template_has_bos = self._starts_with_bos()
+        with _reading_words():
+            self._template_has_bos = self._starts_with_bos()
 
     def encode(self, prompt: Prompt, response: str, *, ended: bool = True) -> Encoded:
         """Token ids of a whole conversation, ending at the end-of-turn of the answer.
@@ -194,11 +198,12 @@ class ChatTemplate:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is not None and _makes_plain_ids(backend, self.tokenizer):
-            # without the place of each token in the text, which nobody here asks for
-            return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return ids
+        with _reading_words():
+            if backend is not None and _makes_plain_ids(backend, self.tokenizer):
+                # without the place of each token in the text, which nobody here asks for
+                return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+            ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return ids
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         """Templates that write a begin-of-text and prompts that bring one along must not add up."""
@@ -293,10 +298,38 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             id_or_folder, revision=revision, local_files_only=local_files_only, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"no tokenizer can be loaded from {id_or_folder}: {first_line}") from error
+    except BaseException as error:
+        if not _is_fault(error):
+            raise
+        raise ModelError(
+            f"no tokenizer can be loaded from {id_or_folder}: {_first_line(error)}",
+            hint="put the tokenizer files of the model beside its weights again",
+        ) from error
     return tokenizer
+
+
+@contextlib.contextmanager
+def _reading_words() -> Iterator[None]:
+    """A tokenizer's own faults, such as a word it has no token for, in words."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ModelError) or not _is_fault(error):
+            raise
+        raise ModelError(
+            f"the tokenizer fails on a conversation: {_first_line(error)}",
+            hint="put the tokenizer files of the model beside its weights again",
+        ) from error
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether a tokenizer broke; those written in Rust may panic, which is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
 
 
 def _makes_plain_ids(backend: Any, tokenizer: Any) -> bool:
