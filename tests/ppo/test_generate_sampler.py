@@ -102,7 +102,7 @@ def test_the_checkpoints_generation_config_shapes_nothing_and_is_left_alone() ->
     plain, shaped = tiny_policy(), tiny_policy()
     settings = shaped.causal.generation_config
     settings.update(do_sample=True, top_k=1, top_p=0.1, repetition_penalty=5.0, temperature=0.1)
-    settings.update(suppress_tokens=[1, 2], eos_token_id=[END, 1], min_new_tokens=3, num_beams=2)
+    settings.update(suppress_tokens=[1, 2], min_new_tokens=3, num_beams=2)
     before = settings.to_dict()
     assert answers(shaped).answers == answers(plain).answers
     assert shaped.causal.generation_config.to_dict() == before

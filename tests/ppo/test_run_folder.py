@@ -229,10 +229,10 @@ def test_a_model_put_in_the_place_of_another_is_refused(tmp_path: Path, config: 
 
 def test_a_run_goes_on_in_the_type_it_began_in(tmp_path: Path, config: RunConfig) -> None:
     folder = start_run(tmp_path / "a", config).folder
-    assert folder.settled(config.policy).dtype == "auto"
+    assert folder.settled(config).policy.dtype == "auto"
     folder.same_models({"policy.model": "p", "policy.dtype": "bfloat16", "reward.model": "r"})
-    assert folder.settled(config.policy).dtype == "bfloat16"
-    assert folder.settled(config.policy).model == config.policy.model
+    assert folder.settled(config).policy.dtype == "bfloat16"
+    assert folder.settled(config).policy.model == config.policy.model
 
 
 def test_resume_of_a_name_not_in_use_starts_a_run_and_says_so(tmp_path: Path, config: RunConfig) -> None:

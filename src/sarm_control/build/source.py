@@ -63,6 +63,7 @@ def cut_base(
     dtype: str | None = None,
     device: str | None = None,
     max_length: int | None = None,
+    template_date: str | None = None,
     local_files_only: bool = False,
 ) -> Parts:
     """Loads the first `layer` layers of a causal language model.
@@ -73,6 +74,7 @@ def cut_base(
         dtype: of the trunk; None is the checkpoint's.
         device: None is a GPU when there is one.
         max_length: tokens of a conversation; None is the model's context.
+        template_date: see `RewardModel.from_pretrained`.
         local_files_only: never use the network.
 
     Raises:
@@ -95,7 +97,7 @@ def cut_base(
         local_files_only=local_files_only,
     )
     context = getattr(config, "max_position_embeddings", None)
-    template = ChatTemplate(load_tokenizer(place), max_length=max_length or context)
+    template = ChatTemplate(load_tokenizer(place), max_length=max_length or context, date=template_date)
     return Parts(trunk, template, layer, config.to_dict())
 
 

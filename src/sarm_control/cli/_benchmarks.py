@@ -181,6 +181,7 @@ def write_evaluation(
         "sets": request.sets,
         "dtype": flags.dtype,
         "max_length": flags.context,
+        **flags.dated,
     }
     files = [Path(source) for source in request.data if Path(source).is_file()]
     inputs = [*files, *(path for path in request.complement if path.is_file()), *given.inputs]

@@ -29,6 +29,7 @@ class Scoring(NamedTuple):
     dtype: str | None
     max_length: int | None
     batch_tokens: int | None
+    template_date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
     from sarm_control.latents.survey import survey
     from sarm_control.sarm.description import describe
 
-    described = describe(name)
+    described = describe(name, template_date=request.scoring.template_date)
     head = described.head.fingerprint
     chosen = None if request.only is None else chosen_latents(request.only, described.latents, head)
     bad = request.skip_bad_rows
@@ -153,8 +154,11 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         shard_rows=shard_size,
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
     )
-    device, dtype, max_length, batch_tokens = request.scoring
-    spec = ModelSpec(name, model_name(name), device or _device_of_rank(), dtype, max_length, batch_tokens)
+    device, dtype, max_length, batch_tokens, _ = request.scoring
+    device = device or _device_of_rank()
+    # one day for all processes, also where the work goes on past midnight
+    day = None if described.template_date is None else described.template_date.isoformat()
+    spec = ModelSpec(name, model_name(name), device, dtype, max_length, batch_tokens, day)
     job = plan(data, spec, described, shard_rows=shard_size, chosen=chosen, states=request.states)
     return job, described
 

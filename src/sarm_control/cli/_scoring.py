@@ -28,6 +28,13 @@ MaxLength = Annotated[
         validator=validators.Number(gte=4), help="Tokens of a conversation. Default: the trunk's context."
     ),
 ]
+TemplateDate = Annotated[
+    str | None,
+    Parameter(
+        help="Day that a chat template which writes the date is told: today, or a day such as 2026-01-31. "
+        "Default: the template's own, else 2024-07-26."
+    ),
+]
 BatchTokens = Annotated[
     int | None,
     Parameter(
@@ -42,13 +49,23 @@ SkipBadRows = Annotated[
 ]
 
 
-def load_model(model: str, *, device: str | None, dtype: str | None, max_length: int | None) -> "RewardModel":
+def load_model(
+    model: str,
+    *,
+    device: str | None,
+    dtype: str | None,
+    max_length: int | None,
+    template_date: str | None = None,
+) -> "RewardModel":
     """Loads the reward model and says what it is."""
     from sarm_control.sarm import RewardModel
 
-    rm = RewardModel.from_pretrained(model, device=device, dtype=dtype, max_length=max_length)
+    rm = RewardModel.from_pretrained(
+        model, device=device, dtype=dtype, max_length=max_length, template_date=template_date
+    )
     kept = f"k = {rm.config.k}" if rm.config.use_topk else "TopK off"
-    say(f"{model_name(model)}: {rm.config.latents} latents, {kept}, on {rm.device}")
+    day = f", told that it is {rm.template.date}" if rm.template.date else ""
+    say(f"{model_name(model)}: {rm.config.latents} latents, {kept}, on {rm.device}{day}")
     return rm
 
 

@@ -29,6 +29,7 @@ class ModelFlags:
         dtype: see `_scoring.Dtype`.
         max_length: see `_scoring.MaxLength`.
         batch_tokens: see `_scoring.BatchTokens`.
+        template_date: see `_scoring.TemplateDate`.
         missing: what else the embedded world stands in for, for its remark.
         keep_states: whether the trunk's states come with the scores; of a latents folder, if it has them.
     """
@@ -38,6 +39,7 @@ class ModelFlags:
     dtype: str | None = None
     max_length: int | None = None
     batch_tokens: int | None = None
+    template_date: str | None = None
     missing: tuple[str, ...] = ()
     keep_states: bool = False
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
@@ -46,7 +48,13 @@ class ModelFlags:
         """The reward model; `lab`, with a remark, when none was named."""
         if self._loaded is None:
             name = or_lab(self.model, *self.missing)
-            self._loaded = load_model(name, device=self.device, dtype=self.dtype, max_length=self.max_length)
+            self._loaded = load_model(
+                name,
+                device=self.device,
+                dtype=self.dtype,
+                max_length=self.max_length,
+                template_date=self.template_date,
+            )
         return self._loaded
 
     @property
@@ -58,6 +66,12 @@ class ModelFlags:
     def context(self) -> int | None:
         """Tokens a conversation could have; None when nothing was scored, or without a limit."""
         return None if self._loaded is None else self._loaded.template.max_length
+
+    @property
+    def dated(self) -> dict[str, str]:
+        """`template_date` for manifests; empty when nothing was scored, or no date is written."""
+        day = None if self._loaded is None else self._loaded.template.date
+        return {} if day is None else {"template_date": day.isoformat()}
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import hold_output
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, model_name
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, TemplateDate, model_name
 from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
@@ -113,6 +113,7 @@ def build(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     seed: Annotated[int, Parameter(validator=_AT_LEAST_0, help="Of everything random.")] = 0,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The figures as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
@@ -145,11 +146,14 @@ def build(
         seed=seed,
     )
     inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator)
-    parts = _parts(base, model, layer, device=device, dtype=dtype, max_length=max_length)
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "template_date": template_date}
+    parts = _parts(base, model, layer, max_length, how)
     tools = Tools(cache=cache or _default_cache(), progress=progress, say=say)
     built = build_sarm(parts, inputs, config, tools)
     files = [*(text or []), *(pairs or []), *(validate or []), *(evaluate or [])]
     source = {"base": base, "model": model, "layer": layer, "dtype": dtype}
+    if parts.template.date is not None:
+        source["template_date"] = parts.template.date.isoformat()
     record = _manifest(config, files, source)
     save_built(built, out, record, overwrite=overwrite)
     if json_file is not None:
@@ -204,17 +208,15 @@ def _parts(
     base: str | None,
     model: str | None,
     layer: int | None,
-    *,
-    device: str | None,
-    dtype: str | None,
     max_length: int | None,
+    how: dict[str, Any],
 ) -> "Parts":
     from sarm_control.build.source import Parts, cut_base
     from sarm_control.cli._scoring import load_model
 
     if model is not None:
-        return Parts.of(load_model(model, device=device, dtype=dtype, max_length=max_length))
-    return cut_base(str(base), int(layer or 0), device=device, dtype=dtype, max_length=max_length)
+        return Parts.of(load_model(model, max_length=max_length, **how))
+    return cut_base(str(base), int(layer or 0), max_length=max_length, **how)
 
 
 def _default_cache() -> Path:

@@ -15,6 +15,7 @@ from sarm_control.cli._scoring import (
     MaxLength,
     Model,
     SkipBadRows,
+    TemplateDate,
 )
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress, say
@@ -59,6 +60,7 @@ def discover(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Everything found as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
@@ -78,7 +80,9 @@ def discover(
     inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
     check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, missing=missing, keep_states=True)
+    scoring = ModelFlags(
+        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
+    )
     parts = [pairs, *([confirm] if confirm else [])]
     sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)
     selection, *others = [source.scored_rows for source in sources]
@@ -103,6 +107,7 @@ def discover(
         "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
+        **scoring.dated,
     }
     _write(examined, out, inputs, config, overwrite=overwrite)
     _write_extras(examined, config, controls, json_file)

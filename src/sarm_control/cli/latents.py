@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
@@ -74,6 +74,7 @@ def latents(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -94,7 +95,7 @@ def latents(
         files=files,
         missing=() if data else ("data",),
         model=model,
-        scoring=Scoring(device, dtype, max_length, batch_tokens),
+        scoring=Scoring(device, dtype, max_length, batch_tokens, template_date),
         out=out,
         only=only,
         states=states,

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
 from sarm_control.console import progress
 from sarm_control.embedded import AUDIT, LAB
@@ -50,6 +50,7 @@ def probe(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> int:
@@ -63,7 +64,7 @@ def probe(
     missing = () if data or model is not None else ("data",)
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     found, source, edits = _probed(data, flags, given, skip_bad_rows)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)
@@ -73,6 +74,7 @@ def probe(
         "edits": [str(one) for one in edits],
         "dtype": dtype,
         "max_length": flags.context,
+        **flags.dated,
     }
     _write(found, source, edits, config, out, save_edits, inputs=[*data, *given.inputs], seed=seed)
     if json_file is not None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
@@ -56,6 +56,7 @@ def rerank(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
@@ -74,7 +75,7 @@ def rerank(
     data = _data(model, candidates)
     check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite)
     missing = () if candidates or model is not None else ("candidates",)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, missing)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     source = read_scored(
         data,
         flags,
@@ -95,6 +96,7 @@ def rerank(
         "attributes": list(sets.attributes),
         "dtype": dtype,
         "max_length": flags.context,
+        **flags.dated,
     }
     _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)

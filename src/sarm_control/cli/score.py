@@ -16,6 +16,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    TemplateDate,
 )
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
@@ -50,6 +51,7 @@ def score(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -65,7 +67,7 @@ def score(
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
     (source,) = read_parts(
         [[data]],
         scoring,
@@ -84,6 +86,7 @@ def score(
         "top": top,
         "dtype": dtype,
         "max_length": scoring.context,
+        **scoring.dated,
     }
     _write(out, annotated, [data, *given.inputs], config)
     if json_file is not None:

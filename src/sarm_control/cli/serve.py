@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -12,6 +12,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    TemplateDate,
     load_model,
     model_name,
     or_lab,
@@ -91,6 +92,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
+    template_date: TemplateDate = None,
 ) -> None:
     """Serve rewards over HTTP, for engines and scripts.
 
@@ -123,7 +125,12 @@ def serve(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     listening = bind(host, port)
     try:
-        first, *others = _load(or_lab(model), workers_on, device, dtype, max_length)
+        first, *others = _load(
+            or_lab(model),
+            workers_on,
+            device,
+            {"dtype": dtype, "max_length": max_length, "template_date": template_date},
+        )
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
         where = address(listening)
@@ -162,14 +169,12 @@ def _settings(
     )
 
 
-def _load(
-    model: str, workers_on: str | None, device: str | None, dtype: str | None, max_length: int | None
-) -> "list[RewardModel]":
+def _load(model: str, workers_on: str | None, device: str | None, how: dict[str, Any]) -> "list[RewardModel]":
     if workers_on is None:
-        return [load_model(model, device=device, dtype=dtype, max_length=max_length)]
+        return [load_model(model, device=device, **how)]
     if device is not None:
         raise ConfigError("--workers-on and --device do not go together", hint="leave --device out")
     devices = [name.strip() for name in workers_on.split(",")]
     if not all(devices) or "auto" in devices:
         raise ConfigError(f"--workers-on {workers_on}: no list of devices", hint="--workers-on cuda:0,cuda:1")
-    return [load_model(model, device=one, dtype=dtype, max_length=max_length) for one in devices]
+    return [load_model(model, device=one, **how) for one in devices]

@@ -1,29 +1,39 @@
 """Chat templates: the one place where text becomes token ids.
 
-Exactly one begin-of-text, the end-of-turn last, truncation from the left. The
-end-of-turn token is found by rendering the template, so any tokenizer with a
-chat template works (Llama 3, ChatML, Qwen, Gemma) and pad may equal eos.
+Exactly one begin-of-text, the end-of-turn last, truncation from the left. Where an
+answer begins and ends is found by rendering the template with other answers in its
+place, so any tokenizer with a chat template works (Llama 3, ChatML, Qwen, Gemma,
+templates of models that think) and pad may equal eos.
 """
 
-from collections.abc import Sequence
+import contextlib
+import datetime
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sarm_control.console import say
+from sarm_control.conversation.rendering import TemplateText
+from sarm_control.conversation.span import Frame, answer_start, check_answers, frame_of, left_out
 from sarm_control.conversation.types import Encoded, Message, Prompt, as_messages
 from sarm_control.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_PROBE_ANSWER = "probe"
 _IN_ONE_CALL = 256
+_LONGEST_SHOWN = 80
+_LONGEST_REASON = 300
+_WHOLE: Any = {"truncation": False, "padding": False}
 
 
 class Rendered(NamedTuple):
     """A conversation in the words of a chat template.
 
     Args:
-        header: the prompt, up to where the answer begins.
-        whole: the prompt and the answer.
+        header: what stands before the answer; `whole` begins with it.
+        whole: the prompt and the answer, up to its end-of-turn.
         ended: see `ChatTemplate.encode`.
     """
 
@@ -39,13 +49,25 @@ class ChatTemplate:
         tokenizer: a transformers tokenizer with a chat template.
         max_length: tokens a conversation may have; longer ones lose tokens from
             the left, the prompt's beginning first. None means no limit.
+        date: the day that a template which asks for today's is told: a date, "today" or
+            "2026-01-31". None is the day the template itself falls back on, or 26 July 2024.
+        ends: ids that end an answer beside the end-of-turn and the tokenizer's own end of text.
 
     Raises:
-        ModelError: the tokenizer has no chat template, or its template never
-            closes an assistant turn with a special token.
+        ModelError: the tokenizer has no chat template, or its template fails, writes
+            something other than the answer it is given, or never closes an assistant
+            turn with a special token.
+        ConfigError: `date` is none.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        max_length: int | None = None,
+        date: datetime.date | str | None = None,
+        ends: Sequence[int] = (),
+    ) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template",
@@ -56,10 +78,17 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.bos_id: int | None = tokenizer.bos_token_id
-        self.end_of_turn_id = self._find_end_of_turn()
+        self._text = TemplateText(tokenizer, date)
+        self._frame = check_answers(self.words, tokenizer.name_or_path or "this model")
+        self._last_frame: tuple[list[Message], Frame] | None = None
+        self._warned = False
+        with _reading_words():
+            self.end_of_turn_id = self._find_end_of_turn()
+        self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
         # Padding is always masked, so any id will do; the end of turn always exists.
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self._template_has_bos = self._starts_with_bos()
+        with _reading_words():
+            self._template_has_bos = self._starts_with_bos()
 
     def encode(self, prompt: Prompt, response: str, *, ended: bool = True) -> Encoded:
         """Token ids of a whole conversation, ending at the end-of-turn of the answer.
@@ -82,9 +111,32 @@ class ChatTemplate:
             ModelError: the template refuses the conversation.
         """
         messages = as_messages(prompt)
-        header = self.words(messages, generation=True)
-        whole = self.words([*messages, Message(role="assistant", content=response)], generation=False)
-        return Rendered(header, whole, ended)
+        frame = self.around(messages)
+        whole = self.words([*messages, Message(role="assistant", content=response)])
+        if not response.strip() and not whole.startswith(frame.before):
+            whole = frame.before + frame.after  # a template may have no turn for an empty answer
+        end = len(whole) - len(frame.after) if whole.endswith(frame.after) else len(whole)
+        start = answer_start(whole[:end], response, frame)
+        self._warn_of_left_out(whole[:end], response, start)
+        return Rendered(whole[:start], whole[:end] + self._closing(frame.after), ended)
+
+    def around(self, messages: Sequence[Message]) -> Frame:
+        """What the template writes before and behind an answer to `messages`.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        known = self._last_frame
+        if known is not None and known[0] == messages:
+            return known[1]
+        found = frame_of(self.words, messages, self._frame.after)
+        self._last_frame = ([*messages], found)
+        return found
+
+    @property
+    def date(self) -> datetime.date | None:
+        """The day the template is told; None where it asks for none."""
+        return self._text.date
 
     def encode_rendered(self, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Token ids of N rendered conversations, many in one call of the tokenizer.
@@ -103,7 +155,24 @@ class ChatTemplate:
 
     def _encoded(self, header: list[int], whole: list[int], rendered: Rendered) -> Encoded:
         whole = self._cut_after_end_of_turn(whole, len(header))
-        return self._truncate(whole, _common_prefix(header, whole[:-1]), rendered.ended)
+        start = _common_prefix(header, whole[:-1])
+        if start < len(header):
+            start = max(start, len(whole) - self._tokens_from(rendered))
+        return self._truncate(whole, start, rendered.ended)
+
+    def _tokens_from(self, rendered: Rendered) -> int:
+        """How many of a conversation's last tokens reach behind its header.
+
+        For words that split otherwise next to an answer than alone; a token of both is the answer's.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            return sys.maxsize
+        found: Any = self.tokenizer(
+            rendered.whole, add_special_tokens=False, return_offsets_mapping=True, **_WHOLE
+        )
+        if found["input_ids"][-1:] != [self.end_of_turn_id]:
+            return sys.maxsize
+        return sum(end > len(rendered.header) for _, end in found["offset_mapping"])
 
     def words(self, messages: Sequence[Message], *, generation: bool = False) -> str:
         """What the template writes for messages, with the header of an answer if `generation`.
@@ -111,28 +180,16 @@ class ChatTemplate:
         Raises:
             ModelError: the template refuses the conversation.
         """
-        from jinja2 import TemplateError
-
-        try:
-            rendered: Any = self.tokenizer.apply_chat_template(
-                [{"role": turn["role"], "content": turn["content"]} for turn in messages],
-                tokenize=False,
-                add_generation_prompt=generation,
-            )
-        except TemplateError as error:
-            raise ModelError(f"the chat template refuses this conversation: {error}") from error
-        return str(rendered)
+        return self._text.write(messages, generation=generation)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids a policy continues from: the prompt and the header of the answer."""
         return self._ids(as_messages(prompt), generation=True)
 
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """The text of generated ids up to the first end-of-turn, without special tokens."""
-        kept = list(ids)
-        for stop in (self.end_of_turn_id, self.tokenizer.eos_token_id):
-            if stop in kept:
-                kept = kept[: kept.index(stop)]
+        """The text of generated ids up to the first that ends an answer, without special tokens."""
+        ends = set(self.end_ids)
+        kept = list(itertools.takewhile(lambda token: token not in ends, ids))
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
     def _ids(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
@@ -141,11 +198,12 @@ class ChatTemplate:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is not None and _makes_plain_ids(backend, self.tokenizer):
-            # without the place of each token in the text, which nobody here asks for
-            return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return ids
+        with _reading_words():
+            if backend is not None and _makes_plain_ids(backend, self.tokenizer):
+                # without the place of each token in the text, which nobody here asks for
+                return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+            ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return ids
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         """Templates that write a begin-of-text and prompts that bring one along must not add up."""
@@ -166,11 +224,8 @@ class ChatTemplate:
 
     def _find_end_of_turn(self) -> int:
         """The first special token the template writes after an assistant's words."""
-        question = Message(role="user", content=_PROBE_ANSWER)
-        text = self.words([question, Message(role="assistant", content=_PROBE_ANSWER)], generation=False)
-        suffix = text[text.rindex(_PROBE_ANSWER) + len(_PROBE_ANSWER) :]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in self.tokenizer(suffix, add_special_tokens=False)["input_ids"]:
+        for token in self.tokenizer(self._frame.after, add_special_tokens=False)["input_ids"]:
             if token in special:
                 return int(token)
         raise ModelError(
@@ -178,8 +233,29 @@ class ChatTemplate:
             hint="a SARM reads the state at the end-of-turn token, so the template must write one",
         )
 
+    def _closing(self, after: str) -> str:
+        """What a template writes behind an answer, up to the end-of-turn (a newline follows in ChatML)."""
+        token = str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
+        before, found, _ = after.partition(token)
+        return before + found
+
+    def _warn_of_left_out(self, written: str, response: str, start: int) -> None:
+        """Says once what of an answer the template did not write."""
+        if self._warned or written.endswith(response):
+            return
+        missing = left_out(written, response, start)
+        if missing:
+            self._warned = True
+            shown = missing if len(missing) <= _LONGEST_SHOWN else missing[:_LONGEST_SHOWN] + "..."
+            say(
+                f"warning: the chat template leaves out {shown!r} of an answer (thoughts, for most); its "
+                "reward is that of the rest. This is said once, for the first such answer"
+            )
+
     def _cut_after_end_of_turn(self, ids: list[int], header: int) -> list[int]:
-        """Drops what a template writes after the last end-of-turn (a newline in ChatML)."""
+        """The ids up to the last end-of-turn; one is appended where none is found behind the header."""
+        if ids[-1] == self.end_of_turn_id:
+            return ids
         for position in range(len(ids) - 1, min(header, len(ids)) - 1, -1):
             if ids[position] == self.end_of_turn_id:
                 return ids[: position + 1]
@@ -192,6 +268,20 @@ class ChatTemplate:
         kept_first = 1 if ids[0] == self.bos_id else 0
         kept = ids[:kept_first] + ids[kept_first + excess :]
         return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended)
+
+
+def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:
+    """The token ids among values that may be None, each once, in their order."""
+    plain = (one for one in ids if isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+    return tuple(dict.fromkeys(plain))
+
+
+def configured_ends(config: Any) -> tuple[int, ...]:
+    """The ids that a model's config, or generation config, says end an answer: it may name one or several."""
+    named = (
+        config.get("eos_token_id") if isinstance(config, Mapping) else getattr(config, "eos_token_id", None)
+    )
+    return distinct_ids(named if isinstance(named, list | tuple) else [named])
 
 
 def load_tokenizer(
@@ -208,10 +298,38 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             id_or_folder, revision=revision, local_files_only=local_files_only, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"no tokenizer can be loaded from {id_or_folder}: {first_line}") from error
+    except BaseException as error:
+        if not _is_fault(error):
+            raise
+        raise ModelError(
+            f"no tokenizer can be loaded from {id_or_folder}: {_first_line(error)}",
+            hint="put the tokenizer files of the model beside its weights again",
+        ) from error
     return tokenizer
+
+
+@contextlib.contextmanager
+def _reading_words() -> Iterator[None]:
+    """A tokenizer's own faults, such as a word it has no token for, in words."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ModelError) or not _is_fault(error):
+            raise
+        raise ModelError(
+            f"the tokenizer fails on a conversation: {_first_line(error)}",
+            hint="put the tokenizer files of the model beside its weights again",
+        ) from error
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether a tokenizer broke; those written in Rust may panic, which is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
 
 
 def _makes_plain_ids(backend: Any, tokenizer: Any) -> bool:

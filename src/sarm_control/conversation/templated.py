@@ -12,11 +12,13 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import NamedTuple
 
+from sarm_control.conversation.span import shared_start
 from sarm_control.conversation.template import ChatTemplate, Rendered
 from sarm_control.conversation.types import Message, Prompt, as_messages
 from sarm_control.errors import DataError, ModelError
 
 _PROBE = "probe"
+_QUESTION = Message(role="user", content=_PROBE)
 _FOREIGN = re.compile(
     "<\\|\\w+\\|>|<\uff5c[^\uff5c>]{1,40}\uff5c>|<(?:start|end)_of_turn>|\\[/?INST\\]|<</?SYS>>"
 )
@@ -114,7 +116,8 @@ class TemplatedText:
         answer = answer.removeprefix(spaces) if answer.startswith(spaces) else answer.lstrip()
         words, ended = self._without_stops(answer.removeprefix(frame.suffix))
         before = self._opening + text[: header.start()] + frame.header
-        return Rendered(before + frame.suffix, before + self._turn(words), ended)
+        turn = self.template.render(_PROBE, words, ended=ended)
+        return Rendered(before + turn.header[frame.start :], before + turn.whole[frame.start :], ended)
 
     def _plain(self, text: str, prompt: str) -> Rendered:
         """Words that no template was put around."""
@@ -171,11 +174,6 @@ class TemplatedText:
             pass
         return last
 
-    def _turn(self, words: str) -> str:
-        """An assistant's turn as the template writes it, without its header."""
-        question, answer = Message(role="user", content=_PROBE), Message(role="assistant", content=words)
-        return self.template.words([question, answer])[self._frame.start :]
-
     def _without_opening(self, text: str) -> str:
         """Without padding and begin-of-text, which the template's own opening replaces."""
         place = 0
@@ -200,14 +198,13 @@ class TemplatedText:
 
     @cached_property
     def _frame(self) -> "_Frame":
-        question, answer = Message(role="user", content=_PROBE), Message(role="assistant", content=_PROBE)
-        asked = self.template.words([question])
-        generation = self.template.words([question], generation=True).removeprefix(asked)
-        both = self.template.words([question, answer])
-        if not both.startswith(asked):
+        asked = self.template.words([_QUESTION])
+        generation = self.template.words([_QUESTION], generation=True).removeprefix(asked)
+        before = self.template.around([_QUESTION]).before
+        if not before.startswith(asked):
             raise ModelError("this chat template writes a question in another way when it has an answer")
-        written = both[len(asked) : both.rindex(_PROBE)]
-        header = _shared_start(written, generation) if generation else written
+        written = before[len(asked) :]
+        header = shared_start(written, generation) if generation else written
         start, suffix = len(asked) + len(header), generation[len(header) :]
         if not header.strip():
             # templates without a header for answers put them behind the mark that ends a question
@@ -240,8 +237,8 @@ class TemplatedText:
     @cached_property
     def _ends(self) -> tuple[str, ...]:
         tokenizer = self.template.tokenizer
-        ids = (self.template.end_of_turn_id, tokenizer.eos_token_id)
-        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids if i is not None))
+        ids = [i for i in self.template.end_ids if i < len(tokenizer)]
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids))
 
     @cached_property
     def _stops(self) -> tuple[str, ...]:
@@ -291,10 +288,6 @@ def _behind_spaces(text: str, place: int) -> int:
     while place < len(text) and text[place].isspace():
         place += 1
     return place
-
-
-def _shared_start(left: str, right: str) -> str:
-    return left[: next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))]
 
 
 def _end_of(prompt: str, text: str) -> int | None:

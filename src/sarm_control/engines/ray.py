@@ -58,6 +58,9 @@ class RewardSettings(BaseModel):
     dtype: str | None = None
     """The trunk's dtype; the default is the checkpoint's."""
 
+    template_date: str | None = None
+    """The day a chat template that writes the date is told, see `RewardModel.from_pretrained`."""
+
     @model_validator(mode="after")
     def _learning_is_kept(self) -> "RewardSettings":
         if (self.learn_window is None) != (self.state_file is None):

@@ -139,7 +139,10 @@ class Replica:
     def __init__(self, settings: RewardSettings, owner: Any) -> None:
         self.settings = settings
         model = RewardModel.from_pretrained(
-            settings.model, dtype=settings.dtype, device="cuda" if settings.gpus else "cpu"
+            settings.model,
+            dtype=settings.dtype,
+            device="cuda" if settings.gpus else "cpu",
+            template_date=settings.template_date,
         )
         self.reward = open_reward(model, settings.files, standardize=settings.standardize)
         check_served(self.reward, learns=settings.learn_window is not None)

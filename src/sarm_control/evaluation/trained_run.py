@@ -28,7 +28,7 @@ from sarm_control.ppo.policy import Policy
 from sarm_control.ppo.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
 from sarm_control.ppo.rollout import Rollout, encode_prompts
 from sarm_control.ppo.run import HUMAN
-from sarm_control.ppo.run_folder import read_run_config
+from sarm_control.ppo.run_folder import read_run_config, settled_days
 from sarm_control.ppo.shaping import preference_as_reward
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
@@ -215,7 +215,7 @@ def open_run(path: Path) -> TrainedRun:
             f"{path} is not a run folder: it has no config.yaml",
             hint="give the folder that sarm train wrote, such as runs/NAME",
         )
-    config = read_run_config(path)
+    config = settled_days(path, read_run_config(path))
     found = newest_checkpoint(path)
     if found.path is None:
         raise TrainingError(f"{path} has no checkpoint that verifies", hint="go on with sarm train --resume")

@@ -36,6 +36,7 @@ class ModelSpec:
         dtype: likewise.
         max_length: likewise.
         batch_tokens: padded tokens of one forward pass.
+        template_date: see `RewardModel.from_pretrained`.
     """
 
     name: str
@@ -44,13 +45,18 @@ class ModelSpec:
     dtype: str | None = None
     max_length: int | None = None
     batch_tokens: int | None = None
+    template_date: str | None = None
 
     def load(self) -> "RewardModel":
         """The reward model."""
         from sarm_control.sarm import RewardModel
 
         return RewardModel.from_pretrained(
-            self.name, device=self.device, dtype=self.dtype, max_length=self.max_length
+            self.name,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            template_date=self.template_date,
         )
 
 
@@ -162,6 +168,7 @@ def plan(
         "shard_rows": shard_rows,
         # only where it is so: folders begun without it can be gone on with
         **({"states": True} if states else {}),
+        **({"template_date": model.template_date} if model.template_date else {}),
     }
     record = manifest("latents", inputs=data.files, config=config)
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}

@@ -27,6 +27,7 @@ from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.embedded import LAB, TRAIN_PROMPTS
 from sarm_control.ppo.alive.finding import Check
+from sarm_control.ppo.template_day import TemplateDay
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -117,6 +118,10 @@ class PolicyConfig(_Section):
     """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision where the
     processor has units for it, else float32. Log-probabilities, losses and rewards are float32 always."""
 
+    template_date: TemplateDay = None
+    """Day that a chat template which writes the date is told: `today` (when the run starts) or such as
+    2026-01-31; `null` is the template's own, else 2024-07-26."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
 
@@ -139,6 +144,9 @@ class RewardConfig(_Section):
 
     human_kl: HumanKL | None = None
     """Pull towards the latents of the human demonstrations in `data.human`; `null` is off."""
+
+    template_date: TemplateDay = None
+    """As `policy.template_date`, for the chat template of the SARM."""
 
     fingerprint: str | None = None
     """The head the latent numbers were found on (`sarm discover` prints it); another head is refused."""

@@ -9,7 +9,7 @@ Shapes: `N` rows of a batch, `T` tokens of its longest prompt, `V` vocabulary.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,7 +61,7 @@ class GenerateSampler:
             for batch in _batches(request, self.batch_answers):
                 tokens, said = self._decode(policy.causal, policy.device, batch, request)
                 for answer, values in zip(tokens[: len(batch.rows)], said, strict=False):
-                    length = answer.index(request.end) + 1 if request.end in answer else len(answer)
+                    length = _length(answer, request.ends)
                     answers.append(tuple(answer[:length]))
                     logprobs.append(tuple(values[:length]))
         return Samples(tuple(answers), tuple(logprobs))
@@ -83,6 +83,11 @@ class GenerateSampler:
                 synced_gpus=False,  # of several processes each decodes its own rows
             )
         return found[:, width:].tolist(), torch.stack(drawer.logprobs, dim=1).tolist()
+
+
+def _length(answer: Sequence[int], ends: Sequence[int]) -> int:
+    """Tokens up to the first that ends an answer, it included."""
+    return next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
 
 
 def check_decodes(policy: Policy) -> None:
@@ -128,7 +133,7 @@ def _plain(request: SampleRequest, longest: int) -> "GenerationConfig":
     return GenerationConfig(
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
-        eos_token_id=request.end,
+        eos_token_id=list(request.ends),
         pad_token_id=request.end,
         cache_implementation="static",
         max_cache_len=longest,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
+from sarm_control.conversation.template import configured_ends, distinct_ids
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
@@ -59,6 +60,9 @@ class Policy:
         reference: a frozen copy for full fine-tuning; None when switching adapters off gives it.
         autocast: compute in bfloat16 where weights (or adapters) are float32.
 
+    Every token of `end_ids` ends an answer: the template's end-of-turn first, then what the tokenizer, the
+    generation config and the config name as end of sequence.
+
     Raises:
         ModelError: an architecture whose logits are more than its head applied to its last state.
     """
@@ -76,6 +80,8 @@ class Policy:
         self.reference = None if reference is None else reference.eval().requires_grad_(False)
         self.autocast = autocast
         self.causal: Any = model if reference is not None else model.get_base_model()
+        named = (getattr(self.causal, "generation_config", None), self.causal.config)
+        self.end_ids = distinct_ids([*template.end_ids, *(i for one in named for i in configured_ends(one))])
         self.device = next(self.causal.parameters()).device
         self.critic: Critic = HeadCritic(self.hidden_size, self.device)
         self.sharding: Sharding | None = None
@@ -97,7 +103,9 @@ class Policy:
             MissingExtraError: LoRA without peft installed.
         """
         place = str(model_folder(config.model, "policy") or config.model)
-        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only))
+        template = ChatTemplate(
+            load_tokenizer(place, local_files_only=local_files_only), date=config.template_date
+        )
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32

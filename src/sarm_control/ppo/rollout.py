@@ -40,7 +40,7 @@ class Rollout:
 
     Args:
         prompts: [N] the prompt of each answer.
-        answers: [N] generated ids, the end-of-turn included where there is one; never empty.
+        answers: [N] generated ids, the token that ends them included where there is one; never empty.
         texts: [N] the answers as text.
         ended: [N] false where an answer hit the length limit.
         sampler_logprobs: [N] log-probability of each token as the sampler drew it; None where it is ours.
@@ -116,21 +116,26 @@ def sample_answers(
     Raises:
         TrainingError: the sampler gave back what is no answer to the request.
     """
-    end, rows = policy.template.end_of_turn_id, range(len(prompts) * answers_per_prompt)
+    rows = range(len(prompts) * answers_per_prompt)
     request = SampleRequest(
         prompts=tuple(row.ids for row in prompts),
         answers_per_prompt=answers_per_prompt,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seeds=tuple(seeds or (derive_seed(seed, *purpose, row) for row in rows)),
-        end=end,
+        end=policy.end_ids[0],
+        other_ends=policy.end_ids[1:],
     )
     samples = sampler.sample(policy, request)
     check_samples(samples, request, type(sampler).__name__)
+    ended = tuple(answer[-1] in request.ends for answer in samples.answers)
+    said = (
+        answer[:-1] if by_itself else answer for answer, by_itself in zip(samples.answers, ended, strict=True)
+    )
     return Rollout(
         prompts=tuple(row for row in prompts for _ in range(answers_per_prompt)),
         answers=samples.answers,
-        texts=tuple(policy.template.decode_answer(answer) for answer in samples.answers),
-        ended=tuple(answer[-1] == end for answer in samples.answers),
+        texts=tuple(policy.template.decode_answer(answer) for answer in said),
+        ended=ended,
         sampler_logprobs=samples.logprobs,
     )

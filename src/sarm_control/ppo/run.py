@@ -25,7 +25,7 @@ from sarm_control.ppo.processes import ALONE, Processes
 from sarm_control.ppo.reference_rewards import ReferenceRewards
 from sarm_control.ppo.reward import SarmReward
 from sarm_control.ppo.rollout import OURS, encode_prompts
-from sarm_control.ppo.run_folder import RunFolder, Start
+from sarm_control.ppo.run_folder import TEMPLATE_DATE, RunFolder, Start
 from sarm_control.ppo.run_steps import RunSteps
 from sarm_control.ppo.sampling import Sampler
 from sarm_control.ppo.trainer import Trainer
@@ -77,7 +77,7 @@ def _train(
     gold: Gold | None,
 ) -> dict[str, Any]:
     folder = start.folder
-    config = config.model_copy(update={"policy": folder.settled(config.policy)})
+    config = folder.settled(config)
     trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
     assert isinstance(trainer.reward, SarmReward)
     digests = _digests(trainer.policy, trainer.reward.model)
@@ -101,7 +101,13 @@ def _train(
 def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
     reward = weights_digest(model.trunk, model.autoencoder)
     dtype = "bfloat16" if policy.autocast else "float32"
-    return {"policy.model": weights_digest(policy.model), "policy.dtype": dtype, "reward.model": reward}
+    days = {"policy": policy.template.date, "reward": model.template.date}
+    return {
+        "policy.model": weights_digest(policy.model),
+        "policy.dtype": dtype,
+        "reward.model": reward,
+        **{f"{name}.{TEMPLATE_DATE}": day.isoformat() for name, day in days.items() if day is not None},
+    }
 
 
 def _saved(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:
@@ -145,7 +151,9 @@ def build_trainer(
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(config.reward.model, device=processes.device)
+    model = RewardModel.from_pretrained(
+        config.reward.model, device=processes.device, template_date=config.reward.template_date
+    )
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
     if processes.sharding != "none":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.bounded_json import read_json_object, shown
+from sarm_control.conversation.dates import TODAY, read_date
 from sarm_control.errors import ConfigError, OutputError, TrainingError
 from sarm_control.files import (
     atomic_folder,
@@ -29,11 +30,13 @@ from sarm_control.files import (
 )
 from sarm_control.locks import hold, locked
 from sarm_control.ppo import checkpoint
-from sarm_control.ppo.config import PolicyConfig, RunConfig
+from sarm_control.ppo.config import RunConfig
 from sarm_control.ppo.config_errors import load_config
 from sarm_control.ppo.run_rows import append_rows, check_rows, cut_back, sync, uninterrupted
 from sarm_control.ppo.yaml_config import dump_yaml
 
+TEMPLATE_DATE = "template_date"
+_DAYS = "template_dates"
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _LOGS = ("metrics", "timing", "samples", "evaluation", "warnings")
 _OF_STEPS = (*(f"{name}.jsonl" for name in _LOGS), "ledger.parquet")
@@ -131,10 +134,16 @@ class RunFolder:
         put_back(self.path)
         return True
 
-    def settled(self, policy: PolicyConfig) -> PolicyConfig:
-        """The settings with the type that the run was started in, which `auto` may not be on this machine."""
-        dtype = _read_manifest(self.path / _MANIFEST).get("models", {}).get("policy.dtype", policy.dtype)
-        return policy.model_copy(update={"dtype": dtype})
+    def settled(self, config: RunConfig) -> RunConfig:
+        """The settings with the type and on the day that the run was started.
+
+        `auto` may be another type on this machine, and `today` is another day tomorrow.
+        """
+        known = _read_manifest(self.path / _MANIFEST)
+        dtype = known.get("models", {}).get("policy.dtype", config.policy.dtype)
+        config = settled_days(self.path, config)
+        policy = config.policy.model_copy(update={"dtype": dtype})
+        return config.model_copy(update={"policy": policy})
 
     def same_models(self, digests: Mapping[str, str]) -> None:
         """Notes which weights the run was started with, or refuses to go on with others.
@@ -152,7 +161,14 @@ class RunFolder:
             write_json(path, {**known, "models": dict(digests)})
             return
         for key, digest in digests.items():
-            if known["models"].get(key) != digest:
+            was = known["models"].get(key)
+            if key.endswith(f".{TEMPLATE_DATE}") and was != digest:
+                raise TrainingError(
+                    f"{self.path} was started with {was or 'the date of the calendar'} as {key}, now it is "
+                    f"{digest}",
+                    hint="put the chat template back, or start another run with --out",
+                )
+            if was != digest:
                 raise TrainingError(
                     f"{key} is not the model {self.path} was started with (its weights differ)",
                     hint="put the model back, or start another run with --out",
@@ -235,6 +251,16 @@ def hold_run(path: Path) -> None:
     check_writable(path)
     hold(path)
     put_back(path)
+
+
+def settled_days(path: Path, config: RunConfig) -> RunConfig:
+    """The settings of the run in `path` with the day it was started for every `today`."""
+    days = _read_manifest(path / _MANIFEST).get(_DAYS, {})
+    for name, day in days.items():
+        part = getattr(config, name)
+        if part.template_date == TODAY:
+            config = config.model_copy(update={name: part.model_copy(update={TEMPLATE_DATE: day})})
+    return config
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -348,7 +374,10 @@ def _write_config(folder: Path, config: RunConfig) -> None:
 
 
 def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
-    return manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
+    record = manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
+    parts = {"policy": config.policy.template_date, "reward": config.reward.template_date}
+    today = [name for name, day in parts.items() if day == TODAY]
+    return {**record, _DAYS: dict.fromkeys(today, str(read_date(TODAY)))} if today else record
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

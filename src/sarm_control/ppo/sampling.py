@@ -31,7 +31,9 @@ class SampleRequest:
         max_new_tokens: most tokens of an answer, the end-of-turn included.
         temperature: divides the logits, > 0; nothing else (top-k, top-p, penalties) may shape the draw.
         seeds: [N] 63 bits each; equal seeds are to give equal answers.
-        end: the end-of-turn token, which is the last of every answer that ends by itself.
+        end: the end-of-turn token of the policy's template.
+        other_ends: further tokens that end an answer. One of all these is the last of every answer that
+            ends by itself.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -40,13 +42,19 @@ class SampleRequest:
     temperature: float
     seeds: tuple[int, ...]
     end: int
+    other_ends: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends an answer, the end-of-turn first."""
+        return (self.end, *(token for token in self.other_ends if token != self.end))
 
 
 class Samples(NamedTuple):
     """What a sampler gives back.
 
     Args:
-        answers: [N] token ids, 1 to `max_new_tokens` each, the end-of-turn last and nowhere else.
+        answers: [N] token ids, 1 to `max_new_tokens` each, a token that ends answers last and nowhere else.
         logprobs: [N] for each token its log-probability at the temperature, as the sampler drew it; None
             where the sampler does not say.
     """
@@ -111,6 +119,7 @@ class CachedSampler:
         answers: list[list[int]] = [[] for _ in range(len(uniforms))]
         logprobs: list[list[float]] = [[] for _ in range(len(uniforms))]
         active = torch.arange(len(uniforms))
+        ends = torch.tensor(request.ends, device=policy.device)
         for step in range(uniforms.shape[1]):
             logits = policy.logits(hidden, reference=reference)
             tokens = draw(logits, request.temperature, uniforms[active, step])
@@ -120,7 +129,7 @@ class CachedSampler:
                 values = logprobs_of(tokens, logits, request.temperature)
                 for row, value in zip(active.tolist(), values.tolist(), strict=True):
                     logprobs[row].append(value)
-            going = (tokens != request.end).cpu()
+            going = ~torch.isin(tokens, ends).cpu()
             if step + 1 == uniforms.shape[1] or not going.any():
                 break
             if not going.all():
@@ -157,14 +166,19 @@ def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
         if not 1 <= len(answer) <= request.max_new_tokens:
             most = request.max_new_tokens
             raise TrainingError(f"{name}: answer {row} has {len(answer)} tokens, not 1 to {most}")
-        cut = answer[-1] != request.end and len(answer) < request.max_new_tokens
-        if cut or request.end in answer[:-1]:
+        stops = [token in request.ends for token in answer]
+        if any(stops[:-1]) or not (stops[-1] or len(answer) == request.max_new_tokens):
             raise TrainingError(
-                f"{name}: answer {row} does not stop at its end-of-turn token {request.end}",
-                hint="give the ids as they were drawn, the end-of-turn included",
+                f"{name}: answer {row} does not stop at its {_named(request)}",
+                hint="give the ids as they were drawn, the one that ends the answer included",
             )
         if len(logprobs) != len(answer) or not all(value <= _ROUNDING for value in logprobs):
             raise TrainingError(f"{name}: answer {row} needs one log-probability, at most 0, for each token")
+
+
+def _named(request: SampleRequest) -> str:
+    others = ", ".join(map(str, request.ends[1:]))
+    return f"end-of-turn token {request.end}" + (f", or at {others}" if others else "")
 
 
 def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:

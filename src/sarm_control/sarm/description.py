@@ -1,5 +1,6 @@
 """What a SARM is, read from its files without loading its trunk."""
 
+import datetime
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Description:
         k: latents kept for each answer; None with TopK off.
         template: 16 hex digits of the SHA-256 of the chat template's text.
         model_fingerprint: see the function of that name.
+        template_date: the day the chat template is told; None where it asks for none.
     """
 
     head: LinearHead
@@ -31,6 +33,7 @@ class Description:
     k: int | None
     template: str
     model_fingerprint: str
+    template_date: datetime.date | None = None
 
 
 def read_head(id_or_folder: str | Path) -> LinearHead:
@@ -58,27 +61,32 @@ def read_model_fingerprint(id_or_folder: str | Path) -> str:
     return model_fingerprint(read_index(folder, name), read_config(folder, name))
 
 
-def describe(id_or_folder: str | Path) -> Description:
+def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> Description:
     """Reads config, head and tokenizer.
 
     Args:
         id_or_folder: see `RewardModel.from_pretrained`.
+        template_date: likewise.
 
     Raises:
         ModelError: the folder does not exist or is not a SARM.
+        ConfigError: `template_date` is no date.
     """
     from sarm_control.conversation import load_tokenizer
+    from sarm_control.conversation.rendering import TemplateText
 
     name, folder = str(id_or_folder), find_folder(id_or_folder)
     config = read_config(folder, name)
     index = read_index(folder, name)
-    template = str(load_tokenizer(str(folder), local_files_only=True).chat_template)
+    tokenizer = load_tokenizer(str(folder), local_files_only=True)
+    template = str(tokenizer.chat_template)
     return Description(
         head=_head(index, name),
         latents=config.latents,
         k=config.k if config.use_topk else None,
         template=hashlib.sha256(template.encode()).hexdigest()[:16],
         model_fingerprint=model_fingerprint(index, config),
+        template_date=TemplateText(tokenizer, template_date).date if tokenizer.chat_template else None,
     )
 
 

@@ -4,6 +4,7 @@ Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K`
 """
 
 import contextlib
+import datetime
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokenizer
+from sarm_control.conversation.template import configured_ends
 from sarm_control.errors import ModelError
 from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
@@ -78,6 +80,7 @@ class RewardModel:
         revision: str | None = None,
         local_files_only: bool = False,
         max_length: int | None = None,
+        template_date: datetime.date | str | None = None,
     ) -> "RewardModel":
         """Loads a SARM without running or unpickling anything from the checkpoint.
 
@@ -90,11 +93,14 @@ class RewardModel:
             revision: of a hub id.
             local_files_only: never use the network.
             max_length: tokens of a conversation; the default is the trunk's context.
+            template_date: the day that a chat template which writes today's date is told: a date, "today"
+                or "2026-01-31". The default is the day the template itself falls back on, or 26 July
+                2024, so that a score does not change overnight.
 
         Raises:
             ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
                 tensors missing, extra or of another shape.
-            ConfigError: there is no such device.
+            ConfigError: there is no such device, or `template_date` is no date.
         """
         name, device = str(id_or_folder), usable_device(device)
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
@@ -114,7 +120,10 @@ class RewardModel:
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
         autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
-            load_tokenizer(str(folder), local_files_only=True), max_length=max_length or _context(cut)
+            load_tokenizer(str(folder), local_files_only=True),
+            max_length=max_length or _context(cut),
+            date=template_date,
+            ends=configured_ends(config.trunk),
         )
         own = model_fingerprint(index, config)
         return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template, own)

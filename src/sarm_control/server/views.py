@@ -17,6 +17,7 @@ def model_view(state: ServerState, version: str) -> dict[str, Any]:
         "latents": model.config.latents,
         "k": model.config.k if model.config.use_topk else None,
         "context": model.template.max_length,
+        **({"template_date": model.template.date.isoformat()} if model.template.date else {}),
         "dtype": str(next(model.trunk.parameters()).dtype).removeprefix("torch."),
         "devices": [str(one.device) for one in state.models],
         "standardize": reward.standardize,

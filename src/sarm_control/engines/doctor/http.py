@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarm_control.conversation import ChatTemplate
-from sarm_control.conversation.types import as_messages
+from sarm_control.conversation import ChatTemplate, Message, as_messages
 from sarm_control.engines import openrlhf, verl
 from sarm_control.engines.doctor.examination import Adapter, Call, Sample
 from sarm_control.engines.server_client import LEARN, TOKEN_FILE, URL, ServerSettings, post
@@ -133,7 +132,8 @@ class VerlModel:
         return [self._call(sample) for sample in samples]
 
     def _call(self, sample: Sample) -> Call:
-        text = self.place.template.render(sample.prompt, sample.response).whole
+        answer = Message(role="assistant", content=sample.response)
+        text = self.place.template.words([*as_messages(sample.prompt), answer])
         bos = self.place.template.tokenizer.bos_token
         sent: dict[str, Any] = {"model": "sarm", "input": text.removeprefix(bos or "")}
         if self.path == "/classify":

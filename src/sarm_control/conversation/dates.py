@@ -1,0 +1,76 @@
+"""The date that chat templates are told.
+
+Some templates (Llama 3.1 and 3.2, Mistral, Granite) write today's date into the prompt, by `strftime_now`.
+The same answer would then be paid otherwise tomorrow. So the date is a setting: a day that stays, unless
+another one, or today's, is asked for.
+"""
+
+import datetime
+import re
+from collections.abc import Callable
+
+from sarm_control.errors import ConfigError
+
+DEFAULT_DATE = datetime.date(2024, 7, 26)
+"""The day that Llama 3.1's and 3.2's own templates fall back on: 26 Jul 2024."""
+TODAY = "today"
+
+_FORMAT = re.compile(r"strftime_now\(\s*(['\"])(.+?)\1\s*\)")
+_TEXT = re.compile(r"(['\"])(.{4,40}?)\1")
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
+_WHOLE_DAY = (("%Y", "%y"), ("%b", "%B", "%m", "%h"), ("%d", "%e"))
+
+
+def asks_for_date(source: str) -> bool:
+    """Whether what a template writes can depend on the date."""
+    return "strftime_now" in source
+
+
+def fallback_date(source: str) -> datetime.date:
+    """The day a template itself writes where it is told none; `DEFAULT_DATE` where it has no such day."""
+    formats = [found[2] for found in _FORMAT.finditer(source)]
+    for form in formats:
+        if not all(any(code in form for code in codes) for codes in _WHOLE_DAY):
+            continue
+        for found in _TEXT.finditer(source):
+            try:
+                return datetime.datetime.strptime(found[2], form.replace("%e", "%d")).date()
+            except ValueError:
+                continue
+    return DEFAULT_DATE
+
+
+def read_date(
+    text: str | datetime.date | None, *, today: Callable[[], datetime.date] = datetime.date.today
+) -> datetime.date | None:
+    """The date that a setting says: `2026-01-31`, `today`, or None for the template's own.
+
+    Args:
+        text: what was written.
+        today: the clock.
+
+    Raises:
+        ConfigError: it is no date.
+    """
+    if text is None or isinstance(text, datetime.date):
+        return text
+    if text == TODAY:
+        return today()
+    try:
+        if _ISO.fullmatch(text):
+            return datetime.date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"template date {text!r} is not a date", hint="write a day such as 2026-01-31, or today"
+    )
+
+
+def clock(day: datetime.date) -> Callable[[str], str]:
+    """`strftime_now` of a template for which it is always the first moment of `day`."""
+    midnight = datetime.datetime.combine(day, datetime.time())
+
+    def strftime_now(format: str) -> str:
+        return midnight.strftime(format)
+
+    return strftime_now

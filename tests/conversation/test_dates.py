@@ -1,0 +1,190 @@
+"""The day that templates are told: oracle (transformers on the calendar), golden (the release's fallback)."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sarm_control.conversation import ChatTemplate
+from sarm_control.conversation.dates import DEFAULT_DATE, clock, fallback_date, read_date
+from sarm_control.embedded import TRAIN_PROMPTS
+from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.ppo.config import RunConfig
+from sarm_control.ppo.run import run_training
+from sarm_control.ppo.run_folder import start_run
+from sarm_control.sarm import RewardModel
+from tests.conftest import LLAMA_3_STYLE, make_tokenizer
+
+from .templates import DATED, LLAMA_3, tokenizer_with
+
+NO_FALLBACK = "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }} " + LLAMA_3.removeprefix("{{- bos_token }}")
+HOURS = "{{ bos_token }}{{ strftime_now('%d %b %Y, %H:%M:%S') }} " + LLAMA_3.removeprefix("{{- bos_token }}")
+TURNS: Any = [{"role": "user", "content": "so ?"}, {"role": "assistant", "content": "4"}]
+DAY = datetime.date(2031, 12, 24)
+
+
+def written(source: str, date: datetime.date | str | None = None) -> str:
+    return ChatTemplate(tokenizer_with(source), date=date).words(TURNS)
+
+
+def test_the_default_is_the_releases_own_fallback_and_not_the_calendar() -> None:
+    assert "Today Date: 26 Jul 2024<|end|>" in written(DATED)
+    assert "2024-07-26" in written(NO_FALLBACK)
+    assert "26 Jul 2024, 00:00:00" in written(HOURS)
+    other = DATED.replace("26 Jul 2024", "03 Feb 2025")
+    assert "Today Date: 03 Feb 2025<|end|>" in written(other)
+    assert ChatTemplate(tokenizer_with(other)).date == datetime.date(2025, 2, 3)
+
+
+def test_oracle_today_is_what_transformers_writes_today() -> None:
+    for source in (DATED, NO_FALLBACK):
+        tokenizer = tokenizer_with(source)
+        # around midnight the second of two pairs is of one day
+        pairs = [
+            (written(source, "today"), tokenizer.apply_chat_template(TURNS, tokenize=False)) for _ in "ab"
+        ]
+        assert any(ours == theirs for ours, theirs in pairs)
+        assert written(source) != pairs[0][0]
+
+
+def test_a_day_is_a_day_from_its_first_moment_on() -> None:
+    assert "Today Date: 24 Dec 2031<|end|>" in written(DATED, "2031-12-24")
+    assert written(DATED, DAY) == written(DATED, "2031-12-24")
+    assert clock(DAY)("%A %H:%M %j") == "Wednesday 00:00 358"
+    assert read_date("today", today=lambda: DAY) == DAY
+
+
+def test_a_template_that_asks_for_no_date_has_none() -> None:
+    template = ChatTemplate(tokenizer_with(LLAMA_3), date="2031-12-24")
+    assert template.date is None
+    assert template.words(TURNS) == written(LLAMA_3)
+
+
+@pytest.mark.parametrize(
+    ("source", "day"),
+    [
+        ("{{ strftime_now('%d %B %Y') }} or '01 March 2023'", datetime.date(2023, 3, 1)),
+        ('{{ strftime_now("%Y-%m-%d") }} or "2022-05-06"', datetime.date(2022, 5, 6)),
+        ("{{ strftime_now('%H') }} '10'", DEFAULT_DATE),
+        ("{{ strftime_now(form) }} 'some text'", DEFAULT_DATE),
+    ],
+)
+def test_the_fallback_is_read_from_the_template(source: str, day: datetime.date) -> None:
+    assert fallback_date(source) == day
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "2026-13-01", "01.02.2026", "", "2026-02-30", "20260101"])
+def test_what_is_no_date_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a date") as caught:
+        read_date(text)
+    assert "2026-01-31, or today" in str(caught.value.hint)
+
+
+DATED_LAB = (
+    "{{ bos_token }}{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}"
+    "{% set day = '26 Jul 2024' %}{% endif %}<|start|>system<|stop|> {{ day }}<|end|>"
+) + LLAMA_3_STYLE.removeprefix("{{ bos_token }}")
+
+
+def dated_copy(kind: str, folder: Path) -> Path:
+    """The embedded policy or SARM with a template that writes the date in words it knows."""
+    import shutil
+
+    from sarm_control.embedded import model_folder
+
+    source = model_folder("lab", kind)
+    assert source is not None
+    shutil.copytree(source, folder)
+    for path in folder.glob("chat_template*"):
+        path.unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ("how", "why")
+    told = (
+        "{% if strftime_now('%Y-%m-%d') == '2024-07-26' %}"
+        + names[0]
+        + "{% else %}"
+        + names[1]
+        + "{% endif %}"
+    )
+    from sarm_control.lab.tokenizer import TEMPLATE
+
+    config["chat_template"] = TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}" + told + " ", 1)
+    assert config["chat_template"] != TEMPLATE
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_reward_is_that_of_its_day(tmp_path: Path) -> None:
+    folder = dated_copy("sarm", tmp_path / "sarm")
+    rewards = {
+        day: RewardModel.from_pretrained(folder, template_date=day)
+        .score("how do i bake a cake ?", "first mix the flour .")
+        .rewards[0]
+        for day in (None, "2024-07-26", "2031-12-24", "today")
+    }
+    assert rewards[None] == rewards["2024-07-26"]
+    assert rewards["2031-12-24"] == rewards["today"] != rewards[None]
+
+
+def settings(tmp_path: Path, **dates: str) -> RunConfig:
+    base = {
+        "policy": {"model": str(tmp_path / "policy")},
+        "reward": {"model": str(tmp_path / "sarm")},
+        "data": {"prompts": TRAIN_PROMPTS},
+        "training": {
+            "steps": 2,
+            "prompts_per_step": 2,
+            "max_new_tokens": 8,
+            "micro_batch": 8,
+            "reference_answers": 8,
+        },
+        "evaluation": {"every": 0},
+        "checkpoints": {"every": 1},
+    }
+    for name, day in dates.items():
+        base[name]["template_date"] = day
+    return RunConfig.model_validate(base)
+
+
+def test_a_run_resumed_on_another_day_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    """`today` is the day a run starts; a resumed one is told that day again."""
+    for kind in ("policy", "sarm"):
+        dated_copy(kind, tmp_path / kind)
+    whole = settings(tmp_path, policy="today", reward="today")
+    run_training(whole, start_run(tmp_path / "whole", whole))
+    manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
+    day = manifest["models"]["reward.template_date"]
+    assert manifest["template_dates"] == {"policy": day, "reward": day}
+    assert day == manifest["models"]["policy.template_date"]
+
+    short = whole.model_copy(update={"training": whole.training.model_copy(update={"steps": 1})})
+    run_training(short, start_run(tmp_path / "cut", short))
+    # as if the first step had been done on the default day: the words differ from those of today
+    path = tmp_path / "cut" / "manifest.json"
+    yesterday = json.loads(path.read_text())
+    yesterday["template_dates"] = {"policy": "2031-12-24", "reward": "2031-12-24"}
+    for name in ("policy", "reward"):
+        yesterday["models"][f"{name}.template_date"] = "2031-12-24"
+    path.write_text(json.dumps(yesterday))
+    run_training(whole, start_run(tmp_path / "cut", whole, resume=True))
+    for name in ("metrics.jsonl", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    yesterday["template_dates"]["reward"] = "2024-07-26"
+    path.write_text(json.dumps(yesterday))
+    with pytest.raises(TrainingError, match=r"started with 2031-12-24 as reward\.template_date, now it is"):
+        run_training(whole, start_run(tmp_path / "cut", whole, resume=True))
+
+
+def test_a_date_in_a_config_is_checked() -> None:
+    assert RunConfig.model_validate({"reward": {"template_date": DAY}}).reward.template_date == "2031-12-24"
+    with pytest.raises(ValueError, match="'soon' is neither today nor a day such as 2026-01-31"):
+        RunConfig.model_validate({"policy": {"template_date": "soon"}})
+
+
+def test_a_tokenizer_of_tests_is_told_a_day_too() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = DATED_LAB
+    assert "24 Dec 2031" in ChatTemplate(tokenizer, date=DAY).words(TURNS)
