@@ -161,13 +161,13 @@ class HeavyValues:
     def draw(self, n: int, policy: bool, rng: np.random.Generator) -> np.ndarray:
         """See `Law`."""
         size = n, self.width
-        values = rng.lognormal(-self.sd**2 / 2, self.sd, size) if policy else rng.exponential(size=size)
+        values = rng.lognormal(-(self.sd**2) / 2, self.sd, size) if policy else rng.exponential(size=size)
         return ((rng.random(size) < self.rate) * values).astype(np.float32)
 
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Law`."""
         fired = np.where(z > 0, z, 1.0).astype(np.float64)
-        policy = norm.logpdf(np.log(fired), -self.sd**2 / 2, self.sd) - np.log(fired)
+        policy = norm.logpdf(np.log(fired), -(self.sd**2) / 2, self.sd) - np.log(fired)
         return ((policy + fired) * (z > 0)).sum(axis=1)
 
 
