@@ -184,7 +184,7 @@ class Discriminator:
         self._learnt = _Learnt(ratio, slope, variance, accuracy, self._check(ratio))
 
     def _check(self, ratio: LogRatio) -> _Check:
-        """Of the newest batches alone: those of a policy that has moved are a mixture, which is not linear."""
+        """Of the newest batches alone: a policy that moved is a mixture, which is not linear."""
         if self._learnt is not None and self._learnt.check.age + 1 < self.config.half_life:
             return self._learnt.check._replace(age=self._learnt.check.age + 1)
         newest = self._window[-math.ceil(_CHECKED_HALF_LIVES * self.config.half_life) :]

@@ -4,6 +4,7 @@ Shapes: `P` policy rows, `H` human rows, `N` both, `J` columns of the dictionary
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.dictionary import dictionary
 from sarm_control.control.density_ratio.jackknife import HeldOut, Sample
@@ -47,7 +48,7 @@ def wider_held_out(policy: Sample, human: Sample, *, groups: int, seed: int) -> 
     return HeldOut(told[own], told[~own])
 
 
-def _chosen(features: Array, columns: Array, own: Array) -> Array:
+def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Of the columns those that go most with the residuals of a linear fit."""
     logit = Logistic().fit(features[own], features[~own]).at(features) + np.log(own.sum() / (~own).sum())
     chance = 0.5 * (1.0 + np.tanh(0.5 * logit))
