@@ -15,7 +15,7 @@ from sarm_control import HumanBuffer, estimate_kl
 from sarm_control.control.density_ratio.linearity import Linearity, Rows, check_linear
 
 ROWS = 1024
-CHECKED_SEEDS = 100
+CHECKED_SEEDS = 40
 FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 
 
@@ -66,18 +66,18 @@ def share(answers: Sequence[bool]) -> dict[str, object]:
 
 
 def where_it_is_not(seeds: int) -> list[dict[str, object]]:
-    """One row a law: power of the check at three sizes, and what `estimate_kl` then says."""
-    return [_not_linear(law, seeds, found=law.name in {one.name for one in five()}) for law in _laws()]
-
-
-def _laws() -> tuple[Law, ...]:
-    return (*five(), *further())
+    """One row a law: power of the check at two sizes, and what `estimate_kl` then says."""
+    to_find, rows = {law.name for law in five()}, []
+    for law in (*five(), *further()):
+        rows.append(_not_linear(law, seeds, found=law.name in to_find))
+        print(rows[-1], flush=True)
+    return rows
 
 
 def _not_linear(law: Law, seeds: int, *, found: bool) -> dict[str, object]:
     power = {
         str(rows): share([check(law, rows, seed).fits is False for seed in range(CHECKED_SEEDS)])
-        for rows in (ROWS, 512, 256)
+        for rows in (ROWS, 256)
     }
     told, linear = [], []
     for seed in range(seeds):
@@ -127,6 +127,7 @@ def where_it_is(
                         "processor seconds": (time.process_time() - started) / CHECKED_SEEDS,
                     }
                 )
+                print(rows[-1], flush=True)
     return rows
 
 
