@@ -16,6 +16,9 @@ it reports at a step, over the last 32 steps. The drift compares the two on the 
 Takes about 40 minutes on one core. Whole tables of other estimators: `--others` (slow). Some rows again, also
 with more seeds: `--kl 8 12`; the file keeps its others.
 
+Laws whose log ratio is not linear (`kl_laws.py`), and how often the check of `estimate_kl` says so, there and
+where the log ratio is linear: `--not-linear`, alone, about 4 minutes; the file keeps the rest.
+
 Beside each row stands the least standard error that is possible when nothing is known but that the log ratio
 is linear in the features (logistic regression has it there: Qin 1998, Biometrika 85).
 """
@@ -30,6 +33,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from kl_check import processor, where_it_is, where_it_is_not
 from scipy.optimize import brentq
 from scipy.stats import spearmanr
 
@@ -43,6 +47,7 @@ FAR_STEPS = 25
 FIRST_JUDGED = 10
 DIVERGENCES = (0.1, 0.25, 0.5, 1.4, 2.0, 4.4, 5.0)
 TOO_FAR = (8.0, 12.0)
+CHECKED = (0.0, 0.25, 1.0, 2.0, 5.0)
 
 
 class Family(Protocol):
@@ -405,8 +410,14 @@ def main() -> None:
         "--others", action="store_true", help="the other estimators too, on three divergences"
     )
     parser.add_argument("--kl", type=float, nargs="+", help="samples of these divergences alone")
+    parser.add_argument("--not-linear", action="store_true", help="the check of what is not linear alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.not_linear:
+        found = not_linear(options.seeds)
+        if options.json:
+            write(options.json, {**json.loads(options.json.read_text()), "not linear": found})
+        return
     started = time.perf_counter()
     rows, drifts = [], []
     for family in FAMILIES:
@@ -441,7 +452,26 @@ def main() -> None:
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
     if options.json:
+        if options.json.exists():
+            result["not linear"] = json.loads(options.json.read_text()).get("not linear")
         write(options.json, result)
+
+
+def not_linear(seeds: int) -> dict[str, Any]:
+    """How often the check says that a log ratio is not linear, where it is not and where it is."""
+    started = time.perf_counter()
+    laws, linear = where_it_is_not(seeds), where_it_is(FAMILIES, CHECKED)
+    false = sum(row["false alarms"]["count"] for row in linear)
+    total = sum(row["false alarms"]["of"] for row in linear)
+    print(f"false alarms: {false} of {total}")
+    return {
+        "laws": laws,
+        "linear": linear,
+        "false alarms": [false, total],
+        "seeds": seeds,
+        "processor": processor(),
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
 
 
 def with_rows(result: dict[str, Any], rows: list[dict[str, Any]], seeds: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.kl_laws import Law, five
 from safetensors.numpy import load, save
 
 from sarm_control.control import Controls, ControlState, HumanKL
@@ -87,12 +88,70 @@ def test_the_closed_form_estimator_charges_distance_from_the_human_mean() -> Non
     assert info["human_kl/mahalanobis"] == pytest.approx(expected, rel=0.25)
 
 
-def test_batch_mode_charges_every_answer_the_mean() -> None:
+def test_batch_mode_charges_every_answer_what_is_logged() -> None:
     batch_mode = Controls(human_kl=HumanKL(0.5, tuple(range(WIDTH)), mode="batch"))
     state, drawn = learnt(1.0, batch_mode)
     shaped = batch_mode.shape(drawn[-1], state)
-    np.testing.assert_allclose(shaped.human_kl, 0.5 * shaped.log_ratio.mean())
+    np.testing.assert_array_equal(shaped.human_kl, 0.5 * shaped.info["human_kl/kl"])
+    np.testing.assert_array_equal(shaped.columns()["reward/human_kl"], -0.5 * shaped.info["human_kl/kl"])
+    assert shaped.info["human_kl/kl"] != pytest.approx(float(shaped.log_ratio.mean()), rel=1e-3)
     assert np.ptp(shaped.log_ratio) > 1
+
+
+def test_batch_mode_charges_nothing_before_anything_is_learnt() -> None:
+    batch_mode = Controls(human_kl=HumanKL(0.5, mode="batch"))
+    buffer, drawn = batches(1.0)
+    np.testing.assert_array_equal(batch_mode.shape(drawn[0], batch_mode.start(buffer)).human_kl, 0.0)
+
+
+def followed(law: Law, steps: int = 20, rows: int = 64) -> tuple[ControlState, list[dict[str, float]]]:
+    """The term's metrics along a run whose policy stays where it is."""
+    rng = np.random.default_rng(8)
+    buffer = HumanBuffer(tuple(range(law.width)), law.draw(1024, False, rng), "head-a")
+    state, found = Controls(human_kl=HumanKL(1.0)).start(buffer, 8), []
+    assert state.discriminator is not None
+    for _ in range(steps):
+        batch = scored_from(law.draw(rows, True, rng))
+        found.append(state.discriminator.score(batch).info)
+        state.learn(batch)
+    return state, found
+
+
+@pytest.mark.parametrize("law", five(), ids=lambda law: law.name)
+def test_oracle_a_run_says_when_its_log_ratio_is_not_linear(law: Law) -> None:
+    _, found = followed(law)
+    assert np.isnan(found[0]["human_kl/model_fits"])
+    for info in found[9:]:
+        assert info["human_kl/model_fits"] == 0.0
+        assert info["human_kl/kl_high"] == np.inf
+        assert 0 <= info["human_kl/kl_low"] <= info["human_kl/kl"] <= law.kl
+
+
+def test_oracle_a_run_whose_log_ratio_is_linear_says_that_it_fits() -> None:
+    rng = np.random.default_rng(9)
+    policy, human = laws_with_kl(0.8, WIDTH, rng)
+    state = CONTROLS.start(HumanBuffer(tuple(range(WIDTH)), human.draw(1000, rng), "head-a"))
+    found = []
+    for _ in range(20):
+        batch = scored_from(policy.draw(64, rng))
+        found.append(CONTROLS.shape(batch, state).info)
+        state.learn(batch)
+    assert [info["human_kl/model_fits"] for info in found[9:]] == [1.0] * 11
+    assert all(info["human_kl/kl_high"] < np.inf for info in found[9:])
+    assert format_row({"human_kl/model_fits": found[0]["human_kl/model_fits"]}).endswith("null}")
+
+
+def test_a_restored_state_knows_whether_the_model_fits_and_when_to_look_again() -> None:
+    state, _ = followed(five()[0], steps=12)
+    restored = Controls(human_kl=HumanKL(1.0)).start(state.discriminator.human, 8)
+    arrays = load(save(state.state_dict()))
+    restored.load_state_dict(arrays)
+    assert arrays["human_kl.check"].tolist() == [0, 3]
+    for name, array in restored.state_dict().items():
+        np.testing.assert_array_equal(array, arrays[name])
+    before = {name: array for name, array in arrays.items() if name != "human_kl.check"}
+    restored.load_state_dict(before)
+    assert restored.state_dict()["human_kl.check"].tolist() == [-1, 0]
 
 
 def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:

@@ -168,7 +168,7 @@ class Controls:
         alphas = self.alphas(state)
         penalties = self._charges(scored, alphas)
         divergence = self._divergence(scored, state)
-        human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence.log_ratio)
+        human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence)
         shaped = ShapedReward(
             total=edited - penalties.sum(axis=1) - human_kl,
             reward_model=reward_model,
@@ -257,11 +257,13 @@ class Controls:
             )
         return state.discriminator.score(scored)
 
-    def _human_kl(self, log_ratio: Array) -> Array:
+    def _human_kl(self, divergence: Divergence) -> Array:
         if self.human_kl is None:
-            return np.zeros_like(log_ratio)
-        charged = np.full_like(log_ratio, log_ratio.mean()) if self.human_kl.mode == "batch" else log_ratio
-        return float(self.human_kl.beta) * charged
+            return np.zeros_like(divergence.log_ratio)
+        beta = float(self.human_kl.beta)
+        if self.human_kl.mode == "batch":
+            return np.full_like(divergence.log_ratio, beta * divergence.kl)
+        return beta * divergence.log_ratio
 
     def _info(self, scored: Scored, shaped: ShapedReward) -> dict[str, float]:
         info = {name: float(column.mean()) for name, column in shaped.columns().items()}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.control.density_ratio.linearity import Rows, check_linear
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
 from sarm_control.control.density_ratio.mahalanobis import Distance, Mahalanobis
 from sarm_control.control.density_ratio.separation import (
@@ -18,8 +19,10 @@ from sarm_control.control.density_ratio.separation import (
     balanced_accuracy,
     calibration_slope,
     effective_sample_size,
+    excess,
     is_saturated,
     lower_bound,
+    sure_bound,
 )
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.trend import Means, present_value
@@ -31,7 +34,19 @@ from sarm_control.seeds import numpy_generator
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_MOST = 256
 _LEAST_FOR_A_SLOPE = 8
-_NOTHING_KNOWN = {"kl": 0.0, "kl_low": 0.0, "kl_high": 0.0, "accuracy": 0.5, "auc": 0.5, "saturated": 0.0}
+_CHECKED_ROWS = 1024
+_CHECKED_HALF_LIVES = 2
+_UNKNOWN = math.nan
+_CHECK = "human_kl.check"
+_NOTHING_KNOWN = {
+    "kl": 0.0,
+    "kl_low": 0.0,
+    "kl_high": 0.0,
+    "accuracy": 0.5,
+    "auc": 0.5,
+    "saturated": 0.0,
+    "model_fits": _UNKNOWN,
+}
 
 
 class Divergence(NamedTuple):
@@ -44,6 +59,11 @@ class Divergence(NamedTuple):
 
     log_ratio: Array
     info: dict[str, float]
+
+    @property
+    def kl(self) -> float:
+        """The estimate that is logged, nats; 0 while nothing has been learnt."""
+        return self.info["human_kl/kl"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +85,34 @@ class _Learnt(NamedTuple):
         slope: that fits held-out rows best, at most 1.
         variance: that the fitted parameters give to a mean log ratio.
         accuracy: on the rows of the fit.
+        check: what the last check found.
     """
 
     ratio: LogRatio
     slope: float
     variance: float
     accuracy: float
+    check: "_Check"
+
+
+class _Check(NamedTuple):
+    """Whether the log ratio is linear, see `KLEstimate.model_fits`, and the fits since it was looked at."""
+
+    model_fits: bool | None
+    age: int
+
+    def code(self) -> NDArray[np.int64]:
+        """[2] for a checkpoint; what is not known is -1."""
+        return np.array([-1 if self.model_fits is None else self.model_fits, self.age], dtype=np.int64)
+
+    @classmethod
+    def of_code(cls, code: NDArray[Any]) -> "_Check":
+        """What `code` gave."""
+        known, age = (int(number) for number in code)
+        return cls(None if known < 0 else bool(known), age)
+
+
+_UNCHECKED = _Check(None, 0)
 
 
 class Discriminator:
@@ -81,6 +123,9 @@ class Discriminator:
     earlier steps, and before the first `learn` the log ratio is exactly 0. A tenth of the human rows
     (at most 256, drawn from `seed`) is never fitted: with the policy's rows, each scored before it was
     learnt from, it gives the accuracy and the slope.
+
+    The first fit, and then one in every `half_life`, is followed by a check of whether the log ratio of the
+    newest batches is linear at all; where it is not, the estimate that is logged is a lower bound.
 
     The fit depends on the gathered batch alone, so processes that learn from the same batch agree
     to the bit.
@@ -95,6 +140,9 @@ class Discriminator:
         features = human.features(human.values)
         self._held_out = features[np.sort(order[:held_out])]
         self._fitted_on = features[np.sort(order[held_out:])]
+        compared = human.values[np.sort(order[held_out:])]
+        self._compared = Rows.distinct(compared, self._fitted_on, _CHECKED_ROWS)
+        self._seed = seed
         self._estimator = Mahalanobis() if config.estimator == "mahalanobis" else Logistic(l2=config.l2)
         self._distance = Distance.from_humans(features)
         self._window: list[_Batch] = []
@@ -133,7 +181,18 @@ class Discriminator:
         ratio = self._estimator.fit(policy, self._fitted_on, counts=counts, start=start)
         variance = mean_variance(ratio, policy, self._fitted_on, l2=self.config.l2, counts=counts)
         accuracy = balanced_accuracy(ratio.at(policy), ratio.at(self._fitted_on))
-        self._learnt = _Learnt(ratio, slope, variance, accuracy)
+        self._learnt = _Learnt(ratio, slope, variance, accuracy, self._check(ratio))
+
+    def _check(self, ratio: LogRatio) -> _Check:
+        """Of the newest batches alone: a policy that moved is a mixture, which is not linear."""
+        if self._learnt is not None and self._learnt.check.age + 1 < self.config.half_life:
+            return self._learnt.check._replace(age=self._learnt.check.age + 1)
+        newest = self._window[-math.ceil(_CHECKED_HALF_LIVES * self.config.half_life) :]
+        z = np.concatenate([batch.z for batch in newest])[-_CHECKED_ROWS:]
+        policy = Rows.distinct(z, self.human.features(z))
+        fits = check_linear(policy, self._compared, seed=self._seed, start=ratio).fits
+        # the closed form needs more than a linear log ratio
+        return _Check(None if fits and self.config.estimator == "mahalanobis" else fits, 0)
 
     def _estimate(self, raw: Array) -> dict[str, float]:
         """The KL divergence now, from this batch and the trend of those before, and how it is known."""
@@ -150,10 +209,13 @@ class Discriminator:
         value, low, high = now.value, float(now.value - half), float(now.value + half)
         # an interval that ends beyond what the rows can show says no more than a bound does
         saturated = is_saturated(high, accuracy, self._learnt.accuracy, rows)
-        if saturated:
+        fits = self._learnt.check.model_fits
+        misfit = fits is False
+        if saturated or misfit:
             recent = np.concatenate(told[-math.ceil(self.config.half_life) :])
-            value = min(value, lower_bound(recent, held))
-            low, high = min(low, value), math.inf
+            least = lower_bound(recent, held) if saturated and not misfit else sure_bound(recent, held)
+            value = min(value, least) if saturated else max(value - excess(held), 0.0)
+            low, high = min(least if misfit else low, value), math.inf
         return {
             "kl": value,
             "kl_low": low,
@@ -161,6 +223,7 @@ class Discriminator:
             "accuracy": accuracy,
             "auc": area_under_curve(policy, held),
             "saturated": float(saturated),
+            "model_fits": _UNKNOWN if fits is None else float(fits),
             "effective_sample_size": effective_sample_size(held),
         }
 
@@ -205,7 +268,7 @@ class Discriminator:
         parameters = (
             np.zeros(0)
             if learnt is None
-            else np.array([*learnt.ratio.weight, learnt.ratio.intercept, *learnt[1:]])
+            else np.array([*learnt.ratio.weight, learnt.ratio.intercept, *learnt[1:-1]])
         )
         return {
             "human_kl.parameters": parameters,
@@ -214,6 +277,7 @@ class Discriminator:
             "human_kl.window_told": np.array([batch.told is not None for batch in self._window], np.uint8),
             "human_kl.window_lengths": np.array([len(batch.z) for batch in self._window], dtype=np.int64),
             "human_kl.buffer": np.frombuffer(self.human.digest, dtype=np.uint8).copy(),
+            _CHECK: (_UNCHECKED if learnt is None else learnt.check).code(),
         }
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -223,7 +287,8 @@ class Discriminator:
             TrainingError: the arrays are missing or belong to another human buffer.
         """
         try:
-            parameters, window, told, known, lengths, digest = (arrays[name] for name in self.state_dict())
+            names = [name for name in self.state_dict() if name != _CHECK]
+            parameters, window, told, known, lengths, digest = (arrays[name] for name in names)
         except KeyError as error:
             raise TrainingError(f"the saved control state has no {error.args[0]}") from error
         if digest.tobytes() != self.human.digest:
@@ -237,6 +302,8 @@ class Discriminator:
         self._window = batches if len(lengths) else []
         if len(parameters):
             *weight, intercept, slope, variance, accuracy = parameters.tolist()
-            self._learnt = _Learnt(LogRatio(np.array(weight), intercept), slope, variance, accuracy)
+            # checkpoints from before the check hold no answer
+            check = _Check.of_code(arrays.get(_CHECK, _UNCHECKED.code()))
+            self._learnt = _Learnt(LogRatio(np.array(weight), intercept), slope, variance, accuracy, check)
         else:
             self._learnt = None

@@ -37,7 +37,13 @@ class HumanKL:
     latents: tuple[int, ...] = ()
     """The latents compared, at most 1024; empty means those of the human buffer."""
     mode: Literal["per_sample", "batch"] = "per_sample"
-    """`batch` charges every answer the batch mean: a constant, which cancels in whitened advantages."""
+    """`batch` charges every answer `beta` times the KL estimate that is logged as `human_kl/kl`.
+
+    One number for the whole batch says nothing about which answer was far. RLOO and GRPO, which compare
+    answers of one batch, cancel it; so do PPO's whitened advantages where `gamma * lam` is 1. Below 1 a
+    remainder is left that depends on the place of a token alone: the charge comes with the last token, and
+    `n` tokens before it counts `(gamma * lam)^n`, so ends, and short answers, are charged most.
+    """
     estimator: Literal["logistic", "mahalanobis"] = "logistic"
     """`mahalanobis` charges InfoRM's closed form, right for Gaussian latents only."""
     l2: float = 1e-3

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
 from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, Sample, cross_fit, held_out
+from sarm_control.control.density_ratio.linearity import Rows, check_linear
 from sarm_control.control.density_ratio.logistic import Array, Logistic
+from sarm_control.control.density_ratio.mahalanobis import Mahalanobis
 from sarm_control.control.density_ratio.separation import (
     SEPARATED_ACCURACY,
     area_under_curve,
@@ -22,7 +24,9 @@ from sarm_control.control.density_ratio.separation import (
     effective_sample_size,
     is_saturated,
     lower_bound,
+    sure_bound,
 )
+from sarm_control.control.density_ratio.wider import wider_held_out
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import SMALLEST_BUFFER, HumanBuffer, check_finite, check_known
 from sarm_control.sarm.scored import Scored
@@ -41,9 +45,10 @@ class KLEstimate:
 
     Args:
         value: the mean over policy rows of the held-out log ratio; may be slightly negative when the
-            samples are alike. When `saturated` what it is at least, see `lower_bound`.
+            samples are alike. When `saturated`, or when `model_fits` is False, what it is at least, see
+            `lower_bound` and `sure_bound`.
         low: end of the interval.
-        high: end of the interval; infinite when saturated.
+        high: end of the interval; infinite where `value` is a lower bound.
         accuracy: held-out balanced accuracy of telling policy from human, 0.5 to 1.
         auc: held-out area under the ROC curve.
         saturated: the samples are too far apart for their sizes, and `value` is a lower bound.
@@ -54,6 +59,11 @@ class KLEstimate:
         coverage: of the latents that fire in policy rows, the share that fires in human rows too.
         latents: the D latents compared; columns of the arrays when arrays were given.
         level: of the interval.
+        model_fits: False where the log ratio is not linear in the features, so that the estimator sees a part
+            of the divergence only; True where nothing speaks against it; None where that is not known: too
+            few rows are in doubt to show it, or the estimator is none that the check is for.
+        wider: where `model_fits` is False, the mean over policy rows of held-out log ratios that may hold
+            shapes, products and waves too; nats. Nearer to the truth as a rule, and no bound. Else None.
     """
 
     value: float
@@ -69,14 +79,22 @@ class KLEstimate:
     coverage: float
     latents: tuple[int, ...]
     level: float
+    model_fits: bool | None = None
+    wider: float | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether `value` is a lower bound only."""
+        return self.saturated or self.model_fits is False
 
     def __repr__(self) -> str:
         """One line: value, interval, sizes and how well the samples are told apart."""
         sizes = f"{len(self.log_ratio)} policy and {len(self.human_log_ratio)} human rows"
-        value = f"at least {self.value:.3g}" if self.saturated else f"{self.value:.3g}"
+        value = f"at least {self.value:.3g}" if self.bound else f"{self.value:.3g}"
         interval = f"[{self.low:.3g}, {self.high:.3g}]"
         quality = f"accuracy {self.accuracy:.3f}, auc {self.auc:.3f}, saturated={self.saturated}"
-        return f"KLEstimate({value} nats {interval}, {len(self.latents)} latents, {sizes}, {quality})"
+        fits = f"model_fits={self.model_fits}"
+        return f"KLEstimate({value} nats {interval}, {len(self.latents)} latents, {sizes}, {quality}, {fits})"
 
 
 def estimate_kl(
@@ -93,7 +111,8 @@ def estimate_kl(
     A classifier on `[1(z > 0), z]`, standardised on the human rows, tells the log ratio; every row is
     told by a fit that never saw it (eight groups), and the interval comes from deleting each group in
     turn. The default estimator is right when the log ratio is linear in those features, as it is for
-    Gaussians that differ in their mean and for sparse exponential latents.
+    Gaussians that differ in their mean and for sparse exponential latents. Whether it is gets checked
+    (`check_linear`); where it is not, the value is a lower bound and `model_fits` is False.
 
     Args:
         policy: [P, D] array, or a batch of sparse latents, or scored answers.
@@ -115,8 +134,12 @@ def estimate_kl(
     chosen, policy_z, human_z = _matched(policy, human, latents)
     buffer = HumanBuffer(chosen, human_z, "")
     policy_rows, human_rows = (Sample(buffer.features(z), z) for z in (policy_z, human_z))
-    found = cross_fit(policy_rows, human_rows, _estimator(estimator), groups=GROUPS, seed=seed)
-    estimate = _estimate(found, buffer, policy_z, level)
+    chosen_estimator = _estimator(estimator)
+    found = cross_fit(policy_rows, human_rows, chosen_estimator, groups=GROUPS, seed=seed)
+    fits = _fits(chosen_estimator, policy_rows, human_rows, seed)
+    estimate = replace(_estimate(found, buffer, policy_z, level), model_fits=fits)
+    if estimate.model_fits is False:
+        return _at_least(estimate, policy_rows, human_rows, seed)
     if not estimate.saturated:
         return estimate
     # any direction gives a bound; a strong ridge finds a better one when hardly a row is in doubt
@@ -160,6 +183,24 @@ def _with_bound(estimate: KLEstimate, told: HeldOut, least: float) -> KLEstimate
     own = lower_bound(estimate.log_ratio, estimate.human_log_ratio)
     value = max(own, lower_bound(told.policy, told.human), least)
     return replace(estimate, value=value, low=min(estimate.low, value), high=math.inf)
+
+
+def _fits(estimator: Estimator, policy: Sample, human: Sample, seed: int) -> bool | None:
+    """Whether the log ratio is what the estimator takes it to be; see `KLEstimate.model_fits`."""
+    if not isinstance(estimator, Logistic | Mahalanobis):
+        return None
+    sides = [Rows.distinct(side.latents, side.features) for side in (policy, human)]
+    fits = check_linear(*sides, seed=seed).fits
+    # the closed form needs more than a linear log ratio: Gaussians of one covariance
+    return fits if isinstance(estimator, Logistic) or fits is False else None
+
+
+def _at_least(estimate: KLEstimate, policy: Sample, human: Sample, seed: int) -> KLEstimate:
+    """An estimate whose model does not fit, replaced by what its log ratios or wider ones show at least."""
+    wider = wider_held_out(policy, human, groups=GROUPS, seed=seed)
+    own = sure_bound(estimate.log_ratio, estimate.human_log_ratio)
+    value = max(own, sure_bound(wider.policy, wider.human))
+    return replace(estimate, value=value, low=value, high=math.inf, wider=float(wider.policy.mean()))
 
 
 def _estimator(given: str | Estimator) -> Estimator:

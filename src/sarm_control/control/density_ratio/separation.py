@@ -110,6 +110,35 @@ def lower_bound(policy: Array, human: Array) -> float:
     return max(shown, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)), 0.0)
 
 
+def sure_bound(policy: Array, human: Array) -> float:
+    """What a KL divergence is at least, in nats, told from any held-out log ratios, right or wrong.
+
+    The largest of 0 and the 99.5 % lower confidence limit of `mean_policy(l) - log mean_human(exp(l))`, with
+    l cut at the logarithm of the rows: whatever l is, that is at most the divergence (Donsker and Varadhan,
+    1975). What both means are known to is in the limit.
+
+    Args:
+        policy: [P] held-out log ratios of policy rows; fewer than 2 show nothing.
+        human: [H] of human rows, at least 2.
+    """
+    if min(len(policy), len(human)) < 2:
+        return 0.0
+    most = math.log(min(len(policy), len(human)))
+    cut, ratio = np.minimum(policy, most), np.exp(np.minimum(human, most))
+    spread = cut.var(ddof=1) / len(cut) + ratio.var(ddof=1) / (len(ratio) * ratio.mean() ** 2)
+    found = cut.mean() - excess(np.minimum(human, most)) - _BOUND_ERRORS * math.sqrt(spread)
+    return max(float(found), 0.0)
+
+
+def excess(human: Array) -> float:
+    """`log mean(exp(l))` over human rows [H], which is 0 for a true log ratio; never below 0.
+
+    A mean log ratio over the policy, less this, is at most the divergence whatever the log ratio is. To take
+    less than 0 off would trust what few human rows show.
+    """
+    return max(float(np.log(np.exp(human).mean())), 0.0)
+
+
 def _mean_of_cut(policy: Array, human: Array) -> float:
     from scipy.stats import t
 
