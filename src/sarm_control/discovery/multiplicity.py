@@ -1,4 +1,4 @@
-"""Corrections for testing many latents at once, from p-values; max-T (`discovery.label_tests`) needs the data.
+"""Corrections for testing many latents at once, from p-values; max-T (`discovery.label_tests`) needs more.
 
 Shapes: `M` tested latents.
 """
