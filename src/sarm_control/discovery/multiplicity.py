@@ -1,4 +1,4 @@
-"""Corrections for testing many latents at once, from p-values; max-T (`discovery.label_tests`) needs more.
+"""Corrections for many latents at once, from p-values; max-T (`discovery.label_tests`) needs the data.
 
 Shapes: `M` tested latents.
 """
