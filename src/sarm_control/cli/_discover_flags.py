@@ -45,7 +45,7 @@ class SearchFlags:
             validator=validators.Number(gte=1), help="Matched random sets that selections are held against."
         ),
     ] = 1000
-    seed: Annotated[int, Parameter(help="Of the halves, the sign flips and the sets.")] = 0
+    seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
 
     def settings(self) -> "Settings":
         """These as the library takes them.

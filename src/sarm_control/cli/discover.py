@@ -66,11 +66,11 @@ def discover(
 ) -> None:
     """Find the latents that promote or harm what your pairs prefer.
 
-    One scoring pass, then exact algebra: each latent's part of the margin, tested by sign flips with
-    the prompt as the unit. Latents are selected on one half of the prompts (or on the files given),
-    effects are quoted from the other half (or from --confirm). A latent promotes or harms by the sign
-    of its effect, never of its weight alone. With --target an attribute of single answers, such as
-    length, is looked for in place of the preference.
+    One scoring pass, then exact algebra: each latent's part of the margin, tested by redrawing within
+    every prompt which answers are the chosen ones. Latents are selected on one half of the prompts (or
+    on the files given), effects are quoted from the other half (or from --confirm). A latent promotes
+    or harms by the sign of its effect, never of its weight alone. With --target an attribute of single
+    answers, such as length, is looked for in place of the preference.
     """
     from sarm_control.discovery.discover import discover as find
     from sarm_control.discovery.examination import Depth, check_states, examine

@@ -44,7 +44,7 @@ class Settings:
     Args:
         alpha: false discovery rate of selection and of confirmation.
         min_prompts: latents active in fewer selection prompts are not tested.
-        seed: of the halves, the sign flips and the random sets.
+        seed: of the halves, the redraws of labels and the random sets.
         by: a column of the data; margins and called latents are shown for each of its values apart.
         sets: matched random sets that every selection is held against.
         target: an attribute of an answer to look for in place of the preference.

@@ -38,7 +38,7 @@ class Feature:
         effect: mean margin contribution, reward units.
         low: lower end of the 95 % interval of the effect; None where too few prompts differ for one.
         high: upper end.
-        p: two-sided sign-flip p.
+        p: two-sided, by redrawing the labels, see `discovery.label_tests`.
         q: Benjamini-Hochberg over all tested latents.
         q_confirm: Benjamini-Hochberg over the selected latents, on the confirmation prompts.
         effect_sd: the effect in SDs of the reward over answers.

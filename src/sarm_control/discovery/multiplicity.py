@@ -1,4 +1,4 @@
-"""Corrections for testing many latents at once, from their p-values; `sign_flips.max_t_test` needs the data.
+"""Corrections for many latents at once, from p-values; max-T (`discovery.label_tests`) needs the data.
 
 Shapes: `M` tested latents.
 """

@@ -112,7 +112,7 @@ class Relabelling:
             [np.arange(one.stop - one.start) % one.answers < one.few for one in self.shapes]
         )
         few, many = self._shares()
-        return _sums(self.equal) + np.asarray(self.answers @ (self.sign * np.where(drawn, few, -many)))
+        return _sums(self.equal) + _product(self.answers, self.sign * np.where(drawn, few, -many))
 
     def steps(self) -> Any:
         """[M, U] `csr_array`: how a sum differs from `base` where a unit is on.
@@ -129,12 +129,12 @@ class Relabelling:
     def base(self) -> Vector:
         """[M] sums where no unit is on."""
         _, many = self._shares()
-        return _sums(self.equal) - np.asarray(self.answers @ (self.sign * many))
+        return _sums(self.equal) - _product(self.answers, self.sign * many)
 
     def slack(self) -> Vector:
         """[M] a size next to which rounding is nothing."""
         few, many = self._shares()
-        return _sums(abs(self.equal)) + np.asarray(abs(self.answers) @ (few + many))
+        return _sums(abs(self.equal)) + _product(abs(self.answers), few + many)
 
     def groups(self, one: Shape) -> Iterator[ActiveGroups]:
         """What the latents do in the prompts of one shape, some latents at a time."""
@@ -244,6 +244,10 @@ def _by_latent(matrix: Any) -> Any:
 
 def _sums(rows: Any) -> Vector:
     return np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
+
+
+def _product(rows: Any, weights: Vector) -> Vector:
+    return np.asarray(rows @ weights, dtype=np.float64)
 
 
 def _variance(ordered: Vector, few: int) -> Vector:

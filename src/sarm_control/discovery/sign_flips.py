@@ -1,7 +1,9 @@
 """Sign-flip permutation tests with the prompt as the unit.
 
-Under the null "the two kinds of answer of a prompt are exchangeable" its contribution is as
-likely `c` as `-c`. Flipping all latents of a prompt together keeps their dependence.
+For differences of two things that are exchangeable under the null, so that each is as likely `c` as
+`-c`: two figures of one unit, or the means of as many chosen as rejected answers. The mean of one
+answer and the mean of three are not; see `discovery.label_tests`. Flipping all latents of a prompt
+together keeps their dependence.
 
 Shapes: `P` prompts, `M` tested latents, `B` sign vectors, `S` nonzero prompts of a latent.
 """
@@ -40,7 +42,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
     vectors could not tell it from 0.
 
     Args:
-        columns: [P, M] contributions, dense or scipy sparse.
+        columns: [P, M] contributions of equal sides, dense or scipy sparse.
         draws: B, the sign vectors of the Monte Carlo part.
         seed: the same seed gives the same p.
 
