@@ -12,8 +12,8 @@ from scipy.sparse import vstack
 from sarm_control.control import Edit, Penalty
 from sarm_control.conversation.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
-from sarm_control.discovery.doses import typical_payment
 from sarm_control.discovery.examination import Depth, examine
+from sarm_control.discovery.harmful_pay import typical_payment
 from sarm_control.discovery.margins import margin_contributions
 from sarm_control.discovery.naming import PROMOTES
 from sarm_control.discovery.prompts import drop_shared, group_by_prompt, split_halves

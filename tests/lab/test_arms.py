@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sarm_control.control import Edit, Penalty
+from sarm_control.discovery.doses import stand_in
 from sarm_control.discovery.features import Feature
+from sarm_control.discovery.margins import pair_latents
 from sarm_control.discovery.suggestion import material_latents, suggested
 from sarm_control.errors import DataError
 from sarm_control.lab.arms import NEAREST, matched, variants
@@ -122,3 +124,14 @@ def test_the_interval_over_runs_is_students():
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert mean_of_runs([0.5]).low is None
+
+
+def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent():
+    z = np.random.default_rng(0).exponential(1.0, (50, 2)) + np.array([0.0, 3.0])
+    pairs = pair_latents(z, z + np.array([1.0, 0.0]), np.arange(50), np.arange(50), [0.2, -0.3])
+    penalty = stand_in(pairs, 1, Penalty(0, tau=0.5, alpha="1.7sd", pays=0.3, siblings_pay=0.1))
+    assert isinstance(penalty, Penalty)
+    assert (penalty.latent, penalty.alpha, penalty.siblings_pay) == (1, "1.7sd", None)
+    assert stand_in(pairs, 1, Edit(0, max=0.0)) == Edit(1, max=float(f"{np.median(z[:, 1]):.4g}"))
+    freed = stand_in(pairs, 1, Edit(0, add=-1.0, min=0.0))
+    assert freed == Edit(1, add=-float(f"{np.quantile(z[:, 1], 0.9):.4g}"), min=0.0)

@@ -117,7 +117,7 @@ def arms_text(controls: Mapping[str, "Controls"]) -> str:
         said = (
             "The same policy learns three times from the same reward model by PPO, to see what the control "
             "changes and whether any control would. Latents that are paid while they fire on bad answers are "
-            "penalised and capped; those charged on good answers lose that charge."
+            "penalised, capped or both; those charged on good answers lose that charge."
         )
     lines = [paragraph(said), ""]
     width = max(map(len, controls))

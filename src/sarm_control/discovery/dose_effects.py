@@ -15,7 +15,7 @@ from sarm_control.control.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.control.specs import in_sd
 from sarm_control.discovery.doses import PAID, Control, JointDose, Suggestion
-from sarm_control.discovery.harmful_pay import harmful_pay
+from sarm_control.discovery.harmful_pay import Fires, harmful_pay
 from sarm_control.discovery.margins import PairLatents, Values, latent_values, rewards
 
 CORRELATED = 0.9
@@ -134,8 +134,8 @@ def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Val
 
 def _moved(control: Control, z: Floats, weight: float, unit: float) -> Floats:
     if isinstance(control, Edit):
-        return weight * (control.apply(z) - z)
-    return -_alpha(control, unit) * control.fires(z)
+        return np.asarray(weight * (control.apply(z) - z))
+    return np.where(control.fires(z), -_alpha(control, unit), 0.0)
 
 
 def _alpha(penalty: Penalty, unit: float) -> float:
@@ -145,8 +145,8 @@ def _alpha(penalty: Penalty, unit: float) -> float:
     return float(penalty.alpha) if sds is None else sds * unit
 
 
-def _fires(pairs: PairLatents, controls: Sequence[Control]) -> Values:
-    found = Values(*(np.zeros(side.shape[0], dtype=bool) for side in (pairs.chosen, pairs.rejected)))
+def _fires(pairs: PairLatents, controls: Sequence[Control]) -> Fires:
+    found = Fires(*(np.zeros(side.shape[0], dtype=np.bool_) for side in (pairs.chosen, pairs.rejected)))
     for control in controls:
         if isinstance(control, Penalty):
             for total, z in zip(found, latent_values(pairs, control.latent), strict=True):
@@ -157,7 +157,6 @@ def _fires(pairs: PairLatents, controls: Sequence[Control]) -> Values:
 def _correlation(one: Floats, other: Floats) -> float | None:
     if len(one) < 2:
         return None
-    sizes = one.std(), other.std()
-    if min(sizes) <= 1e-12 * max(1.0, *np.abs(one)):
+    if min(one.std(), other.std()) <= 1e-12 * np.abs(one).max():
         return None
     return float(np.corrcoef(one, other)[0, 1])

@@ -98,6 +98,9 @@ def _correlation(effect: DoseEffect) -> str:
 def _charged(effect: DoseEffect) -> str:
     good, bad = f"{100 * effect.charged:.0f} %", f"{100 * effect.charged_bad:.0f} %"
     said = f"Penalties charge {good} of the good answers and {bad} of the bad ones"
+    if not effect.charged_bad:
+        changed = "" if effect.clean else ", the edits change what good answers are paid"
+        return f"No penalty charges any of them{changed}."
     if effect.clean:
         return f"{said}."
     if effect.told_apart:

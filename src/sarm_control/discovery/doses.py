@@ -33,6 +33,7 @@ from sarm_control.discovery.dose_programme import (
 )
 from sarm_control.discovery.effects import reward_sd
 from sarm_control.discovery.harmful_pay import (
+    Fires,
     cap,
     discharge,
     harmful_pay,
@@ -161,11 +162,9 @@ def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
         for latent, kind in kinds.items()
         if kind == CHARGED
     ]
-    if not paid:
+    if not paid or not unit:
         return JointDose(tuple(freed), unit)
-    shortcuts = _shortcuts(pairs, paid, unit or 1.0)
-    if not unit:
-        return JointDose((*(one.suggestion(unit) for one in shortcuts if one.cap), *freed), unit)
+    shortcuts = _shortcuts(pairs, paid, unit)
     problem = _problem(shortcuts)
     charges = np.array([_rounded_up(charge) for charge in least_charges(problem)])
     found = _with_charges(pairs, shortcuts, charges.tolist(), unit)
@@ -200,7 +199,7 @@ class _Shortcut(NamedTuple):
 
     def suggestion(self, unit: float, penalties: Sequence[Penalty] = ()) -> Suggestion:
         latents = tuple(one.latent for one in self.caps)
-        controls = (*penalties, *([self.cap] if self.cap else []))
+        controls: tuple[Control, ...] = (*penalties, *([self.cap] if self.cap else []))
         return Suggestion(PAID, latents, controls, self.caps, self.above * unit)
 
 
@@ -209,7 +208,7 @@ class _Watched(NamedTuple):
 
     latent: int
     tau: float
-    fires: Values
+    fires: Fires
     kept: Values
 
 
@@ -251,7 +250,7 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
 def _watched(pairs: PairLatents, latent: int, kept: Values) -> _Watched:
     values = latent_values(pairs, latent)
     tau = threshold(values)
-    return _Watched(latent, tau, Values(*(side > tau for side in values)), kept)
+    return _Watched(latent, tau, Fires(values.chosen > tau, values.rejected > tau), kept)
 
 
 def _most_useful(shortcut: _Shortcut, candidates: Sequence[_Watched]) -> _Shortcut:
@@ -306,7 +305,7 @@ def _nothing(like: Values) -> Values:
 
 
 def _total(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.sum(np.stack(parts), axis=0)
+    return np.asarray(np.sum(np.stack(parts), axis=0))
 
 
 def _with_charges(

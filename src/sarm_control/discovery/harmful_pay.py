@@ -12,6 +12,7 @@ Shapes: `Nc` chosen and `Nr` rejected answers, `C` latents.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,13 @@ _QUANTILES = np.arange(0.05, 0.96, 0.05)
 # A threshold above 0 has to tell the two sides apart by this much better than "fires at all".
 _WORTH_A_THRESHOLD = 0.05
 _USUAL = 0.9
+
+
+class Fires(NamedTuple):
+    """Whether something fires: [Nc] over chosen and [Nr] over rejected answers."""
+
+    chosen: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
 
 
 def cap(pairs: PairLatents, latent: int) -> Edit:

@@ -1,0 +1,109 @@
+"""Suggested controls from a discovery to text and files: oracle tests in a world with planted siblings."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from scipy.sparse import csr_array, hstack
+
+from sarm_control.control.edits import Edit
+from sarm_control.control.penalties import Penalty
+from sarm_control.discovery.discover import Settings, discover
+from sarm_control.discovery.dose_effects import dose_effects
+from sarm_control.discovery.doses import joint_doses
+from sarm_control.discovery.examination import examine
+from sarm_control.discovery.features import load_features
+from sarm_control.discovery.suggestion import material_latents, suggested
+from sarm_control.discovery.text import controls_yaml, summary_text
+
+from .test_discover import no_model, scored_rows
+from .worlds import Planted, make_world
+
+PLANTED = {20: Planted(0.3, 0.05, 0.4), 42: Planted(-0.02, 0.4, 0.1), 7: Planted(0.03, 0.3, 0.6)}
+SIBLINGS = (20, 80, 81, 82)
+"""Latent 20 and its copies, which are the last latents."""
+
+
+@pytest.fixture(scope="module")
+def found():
+    return discover(scored_rows(world()), settings=Settings(seed=1))
+
+
+def world():
+    made = make_world(prompts=400, planted=PLANTED)
+    sides = [
+        csr_array(hstack([side, *[side[:, [20]]] * 3], format="csr")) for side in (made.chosen, made.rejected)
+    ]
+    head = np.r_[made.head, np.full(3, made.head[20])]
+    return made._replace(chosen=sides[0], rejected=sides[1], head=head)
+
+
+def harms(found):
+    return {one.latent: one for one in found.lists["harms"]}
+
+
+def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(found, tmp_path):
+    named = harms(found)
+    assert named.keys() >= {*SIBLINGS, 42, 7}
+    carriers = {latent for latent in SIBLINGS if named[latent].controls}
+    assert 1 <= len(carriers) <= 2
+    assert sum(len(named[latent].controls) for latent in SIBLINGS) == 2
+    for latent in {*SIBLINGS} - carriers:
+        assert named[latent].carried_by == tuple(sorted(carriers))
+    assert all(named[latent].carried_by == () for latent in (*carriers, 42, 7))
+    examine(found, no_model).features(model="m", goal="g", data={}).save(tmp_path / "features.json")
+    assert load_features(tmp_path / "features.json", found.head).lists == found.lists
+
+
+def test_a_filter_comes_before_the_doses(found):
+    """Oracle: the doses of the material latents are those of these alone, not a part of all doses."""
+    named = harms(found)
+    least = (abs(named[20].effect_sd) + abs(named[7].effect_sd)) / 2
+    material = material_latents(found.lists["harms"], of_sd=least)
+    assert {one.latent for one in material} == {*SIBLINGS}
+    alone = joint_doses(found.parts.selection.latents, {one.latent: one.kind for one in material})
+    dosed = found.dosed(of_sd=least)
+    assert dosed.suggested.dose == alone
+    assert all(not one.controls for latent, one in harms(dosed).items() if latent not in SIBLINGS)
+    text = controls_yaml(found, model="m", material_sd=least)
+    content = yaml.safe_load(text)["reward"]
+    written = [*(Penalty(**one) for one in content["penalties"]), *(Edit(**one) for one in content["edits"])]
+    assert {*map(str, written)} == {*map(str, alone.controls)}
+    both = suggested(dosed.lists["harms"])
+    assert {*map(str, (*both.penalties, *both.edits))} == {*map(str, alone.controls)}
+    assert "more harm by less than" in text
+
+
+def test_text_files_and_json_tell_the_effects_on_both_halves(found):
+    dose, parts = found.suggested.dose, found.parts
+    honest = dose_effects(parts.confirmation.latents, dose)
+    assert found.suggested.confirmation == honest
+    assert found.suggested.selection == dose_effects(parts.selection.latents, dose)
+    text = " ".join(summary_text(examine(found, no_model)).split())
+    comments = controls_yaml(found, model="m")
+    together, chosen = honest.together, found.suggested.selection.together
+    paid = f"{together.paid_before:+.3g} before and {together.paid_after:+.3g} after (n = {together.answers};"
+    for said in (text, comments):
+        assert f"bad answers that have a shortcut are paid {paid}" in said
+        assert f"correlates {together.correlation:.2f} with the unedited one, below 0.9" in said
+        assert f"(selection prompts: {chosen.correlation:.2f})" in said
+        assert f"charge {100 * together.charged:.0f} % of the good answers" in said
+        assert f"Objective of the doses, in squared SDs of the reward: {dose.objective}." in said
+    assert re.search(r"(stand|stands) for it too", comments)
+    assert comments.count("correlation on good answers") == 2 * len(dose.controls)
+    content = json.loads(json.dumps(found.as_json()))["suggested_controls"]
+    assert content["together"]["confirmation"] == json.loads(json.dumps(together.as_json()))
+    assert content["objective"]["total"] == pytest.approx(dose.objective.total)
+    assert content["objective"]["total"] < content["objective_without"]["total"]
+    assert len(content["suggestions"]) == len(dose.suggestions)
+    assert all(one["confirmation"]["answers"] > 0 for one in content["suggestions"])
+
+
+def test_latents_that_most_good_answers_fire_are_said_to_have_no_clean_control():
+    dense = {20: Planted(0.3, 0.6, 0.95)}
+    text = summary_text(examine(discover(scored_rows(make_world(prompts=400, planted=dense))), no_model))
+    said = " ".join(text.split())
+    assert re.search(r"correlates -?0\.\d\d with the unedited one, below 0\.9", said)
+    assert "these latents do not tell them apart, and no clean control of them exists." in said
