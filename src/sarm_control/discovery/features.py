@@ -53,8 +53,9 @@ class Feature:
         equal_length_high: upper end.
         prompts_for_interval: about how many confirmation prompts would do for an interval; None where
             there is one.
-        levels: of evidence that agree with the effect, see `discovery.levels`.
-        controls: what to do about it, for a latent that harms.
+        levels: of evidence that agree with the effect, see `discovery.levels`; none where the interval holds
+            0 or does not exist.
+        controls: what to do about it, for a latent that harms and has evidence of level 1.
     """
 
     latent: int
@@ -169,7 +170,7 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     known = {field.name for field in dataclasses.fields(Feature)}
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
-    levels = tuple(item.get("levels", ("L1",)))
+    levels = tuple(item.get("levels", ()))
     return Feature(**{**fields, "levels": levels, "controls": controls})
 
 

@@ -29,7 +29,8 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
     """
     found = examined.found
     lines = [*_parts_lines(found), "", textwrap.fill(_counts_line(found), _WIDTH, subsequent_indent="  ")]
-    deep = any(one.level != "L1" for one in examined.levels)
+    called = [one for items in found.lists.values() for one in items]
+    deep = any(one.level != "L1" for one in examined.levels) or any("L1" not in one.levels for one in called)
     for name in ("harms", "promotes"):
         lines += ["", *_list_lines(found, name, found.lists[name], top, deep=deep)]
     said = [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in findings(examined)]
@@ -97,7 +98,7 @@ def _cells(one: Feature) -> dict[str, str]:
         "chosen": f"{100 * one.rate_chosen:.1f} %",
         "rejected": f"{100 * one.rate_rejected:.1f} %",
         "AUROC": f"{one.auroc:.2f}",
-        _LEVELS: " ".join(one.levels),
+        _LEVELS: " ".join(one.levels) or "none",
     }
 
 
@@ -117,7 +118,8 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         material_sd: nor do those whose effect is smaller in SDs of the reward.
     """
     named = found.lists["harms"]
-    harms = material_latents(named, of_margin=material, of_sd=material_sd)
+    shown = [one for one in named if "L1" in one.levels]
+    harms = material_latents(shown, of_margin=material, of_sd=material_sd)
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
@@ -127,8 +129,11 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
     ]
     if not named:
         header.append("# No latent harms: a null result, nothing to control.")
-    elif len(harms) < len(named):
-        small = len(named) - len(harms)
+    if len(shown) < len(named):
+        unshown = ", ".join(str(one.latent) for one in named if "L1" not in one.levels)
+        header.append(f"# no interval that leaves out 0, so no control: latents {unshown}")
+    if len(harms) < len(shown):
+        small = len(shown) - len(harms)
         header.append(
             f"# {small} more harm by less than {_least(material, material_sd)}: no control for them"
         )

@@ -50,7 +50,8 @@ class Match(NamedTuple):
 
 def controlled(found: Discovery) -> tuple[Feature, ...]:
     """The harming latents that `sarm discover --write-controls` writes controls for."""
-    return material_latents(found.lists["harms"], of_margin=MATERIAL)
+    shown = [one for one in found.lists["harms"] if "L1" in one.levels]
+    return material_latents(shown, of_margin=MATERIAL)
 
 
 def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
