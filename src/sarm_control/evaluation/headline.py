@@ -54,7 +54,7 @@ def change_in_words(
     digits = decimals(shown)
     if said == TOO_FEW:
         if shown["mean"] == 0:
-            return f"does not change{after}"
+            return "does not change"
         return f"changes by {_joined(number(shown['mean'], digits, sign=True), unit)}{after} ({TOO_FEW})"
     if said == NO_CHANGE:
         value = _joined(number(shown["mean"], digits, sign=True), unit, bracket(shown, digits, sign=True))
