@@ -105,6 +105,7 @@ def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
 
 def test_oracle_pairs_alone_fit_only_the_head(built: Path) -> None:
     arguments = ["build", "--model", str(built / "sarm"), "--pairs", str(built / "other.jsonl")]
+    arguments += ["--holdout", "0.6"]
     assert main([*arguments, "-o", str(built / "new-head"), "--cache", str(built / "states")]) == 0
     old, new = (RewardModel.from_pretrained(built / name) for name in ("sarm", "new-head"))
     assert old.fingerprint != new.fingerprint
@@ -149,8 +150,8 @@ def write_panel(path: Path, prompts: int) -> Path:
 
 def tune_panel(folder: Path, work: Path, out: str, *options: str) -> dict[str, Any]:
     arguments = base_arguments(folder, work, out)
-    arguments[arguments.index("--pairs") + 1] = str(write_panel(work / "panel.jsonl", 8))
-    tuning = ["--tune-trunk", "4", "--tune", "full", "--tune-rows", "99", "--annotator", "who"]
+    arguments[arguments.index("--pairs") + 1] = str(write_panel(work / "panel.jsonl", 24))
+    tuning = ["--tune-trunk", "5", "--tune", "full", "--tune-rows", "99", "--annotator", "who"]
     assert main([*arguments, *tuning, *options]) == 0
     figures: dict[str, Any] = json.loads((work / out / "build.json").read_text())
     return figures
@@ -167,7 +168,7 @@ def test_oracle_a_panel_of_annotators_tunes_the_trunk(
     # All rows are one step, so the first epoch is judged before any step.
     assert tuned["losses"][0] == pytest.approx(math.log(2))
     assert figures["texts"]["answers"] == 96
-    assert "16 preference rows by 2 annotators" in capsys.readouterr().err
+    assert "48 preference rows by 2 annotators" in capsys.readouterr().err
     settings = json.loads((built / "panel" / "manifest.json").read_text())["config"]
     assert (settings["tune_rows"], settings["tune_learning_rate"], settings["annotator"]) == (99, 0.01, "who")
     slow = tune_panel(tiny_policy_folder, built, "slow-panel", "--tune-learning-rate", "1e-6")
@@ -244,14 +245,52 @@ def test_bad_input_evaluation_rows_that_were_built_from(
     assert "every prompt was used for building" in capsys.readouterr().err
 
 
-def test_bad_input_too_few_prompts(
-    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_rows(built / "few.jsonl", 3, start=60)
+@pytest.mark.parametrize(
+    ("prompts", "holdout", "message", "enough"),
+    [
+        (3, "0.25", "3 prompts with preferences leave 1 to be held out: too few to tell", 22),
+        (5, "0.15", "5 prompts with preferences leave 1 to be held out: too few to tell", 37),
+        (21, "0.25", "21 prompts with preferences leave 5 to be held out: too few to tell", 22),
+    ],
+)
+def test_bad_input_too_few_prompts_to_judge_by_are_refused_before_the_trunk_reads_any(
+    prompts: int, holdout: str, message: str, enough: int, built: Path, tiny_policy_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_rows(built / "few.jsonl", prompts, start=60)
     arguments = base_arguments(tiny_policy_folder, built, "few")
     arguments[arguments.index("--pairs") + 1] = str(built / "few.jsonl")
+    arguments[arguments.index("--holdout") + 1] = holdout
     assert main(arguments) == 2
-    assert "3 prompts with preferences are too few" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"at --holdout {holdout} at least {enough} prompts with preferences would do" in error
+    assert "states of" not in error
+    assert not (built / "few").exists()
+
+
+def test_bad_input_texts_alone_need_as_many_prompts_held_out(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(built / "few-texts.jsonl", 5, start=60)
+    arguments = base_arguments(tiny_policy_folder, built, "few-texts")
+    cut = arguments.index("--pairs")
+    arguments = [*arguments[:cut], *arguments[cut + 2 :]]
+    arguments[arguments.index("--text") + 1] = str(built / "few-texts.jsonl")
+    assert main(arguments) == 2
+    assert "5 prompts leave 1 to be held out" in capsys.readouterr().err
+
+
+def test_bad_input_an_autoencoder_that_explains_nothing_is_not_saved(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = base_arguments(tiny_policy_folder, built, "untrained")
+    arguments[arguments.index("--steps") + 1] = "1"
+    assert main([*arguments, "--learning-rate", "1e-9"]) == 2
+    error = capsys.readouterr().err
+    assert "of the variance of the states held out: no better than their mean, from 72 answers" in error
+    assert "hint: give more answers in --text" in error
+    assert not (built / "untrained").exists()
 
 
 def test_golden_the_same_pairs_on_the_built_sarm_give_its_head_again_from_its_states(built: Path) -> None:

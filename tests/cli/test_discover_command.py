@@ -258,7 +258,7 @@ def test_counterfactuals_of_another_head_or_a_missing_file_are_refused_before_an
         (["{answers}", "-o", "{new}"], r"no answer field"),
         (["{pairs}", "-o", "{taken}"], "exists already"),
         (["{pairs}", "-o", "{pairs}", "--overwrite"], "is an input too"),
-        (["{pairs}", "--confirm", "{pairs}", "-o", "{new}"], "confirmation part has 0 prompts"),
+        (["{pairs}", "--confirm", "{pairs}", "-o", "{new}"], "with 0 confirmation prompts (120 that"),
         (["{pairs}", "-o", "{new}", "--by", "topic"], "no row has the column topic"),
     ],
 )
@@ -274,3 +274,35 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert main(["discover", "--model", str(tiny_sarm_folder), *filled]) == 2
     assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message", "hint"),
+    [
+        (
+            16,
+            [],
+            "nothing could be tested: no latent is active in 10 of the 8 selection prompts (the most active "
+            "one in 8)",
+            "about 20 prompts would do, half of them for each of selection and confirmation",
+        ),
+        (
+            8,
+            ["--min-prompts", "1"],
+            "nothing could be selected: with 4 selection prompts no p-value is below 0.12",
+            "about 12 prompts would do",
+        ),
+    ],
+)  # fmt: skip
+def test_too_little_to_test_is_said_with_how_much_would_do_and_is_no_null_result(
+    prompts: int, options: list[str], message: str, hint: str, tiny_sarm_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = write_pairs(tmp_path / "few.jsonl", prompts)
+    controls = ["--write-controls", str(tmp_path / "controls.yaml")]
+    words = ["discover", "--model", str(tiny_sarm_folder), str(data), "-o", str(tmp_path / "new")]
+    assert main([*words, *controls, *options]) == 2
+    said = capsys.readouterr()
+    assert (message in said.err, hint in said.err) == (True, True)
+    assert "null result" not in said.out
+    assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]

@@ -129,7 +129,9 @@ def test_prompts_shared_with_the_selection_are_dropped_from_the_confirmation():
     result = discover(first, second, Settings(min_prompts=5))
     assert (result.selection.prompts, result.confirmation.prompts, result.shared) == (60, 50, 10)
     assert "10 prompts in both files were dropped" in summary_text(examine(result, no_model))
-    with pytest.raises(DataError, match="the confirmation part has 0 prompts"):
+    with pytest.raises(
+        DataError, match=r"with 0 confirmation prompts \(60 that the selection has too were dropped"
+    ):
         discover(first, first)
     parts = drop_shared(group_by_prompt(*first), group_by_prompt(*second))
     assert set(parts.selection.keys).isdisjoint(parts.confirmation.keys)
@@ -263,3 +265,85 @@ def test_scores_of_other_rows_are_refused():
     pairs = scored_rows(make_world(prompts=4))
     with pytest.raises(DataError, match="24 scores were given for 18 answers"):
         group_by_prompt(pairs.rows[:3], pairs.scored)
+
+
+def with_a_latent_that_few_prompts_pay_for(sizes):
+    """A world of 400 prompts whose latent 5 fires on every rejected answer of a quarter of the selection
+    prompts, and of as many confirmation prompts as there are sizes.
+    """
+    world = make_world(prompts=400, planted=PLANTED)
+    parts = split_halves(group_by_prompt(*scored_rows(world)), 1)
+    fires = np.zeros(400)
+    fires[[int(key.split()[-1]) for key in parts.selection.keys[::4]]] = 1.0
+    fires[[int(key.split()[-1]) for key in parts.confirmation.keys[: len(sizes)]]] = sizes
+    chosen, rejected = world.chosen.tolil(), world.rejected.tolil()
+    chosen[:, 5] = 0
+    rejected[:, 5] = np.repeat(fires, ANSWERS)[:, None]
+    head = world.head.copy()
+    head[5] = 0.02
+    world = world._replace(chosen=chosen.tocsr(), rejected=rejected.tocsr(), head=head)
+    return discover(scored_rows(world), settings=Settings(seed=1))
+
+
+def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence_and_gets_no_control():
+    """Tests confirm it (9 of 9 signs), but one prompt of nine makes nearly all of its effect."""
+    found = with_a_latent_that_few_prompts_pay_for([0.1] * 8 + [30.0])
+    examined = examine(found, no_model)
+    (lame,) = (one for one in examined.found.lists["harms"] if one.latent == 5)
+    assert (lame.q <= 0.05, lame.q_confirm <= 0.05) == (True, True)
+    assert (lame.low, lame.high, lame.levels, lame.controls) == (None, None, (), ())
+    assert lame.as_json()["levels"] == []
+    others = [one for one in examined.found.lists["harms"] if one.latent != 5]
+    assert others
+    assert all(one.levels == ("L1",) and one.controls for one in others)
+    text = summary_text(examined)
+    assert "The tests called 5, but no interval of the effect leaves out 0: no evidence of level 1" in text
+    assert re.search(r"\n +5 +paid-for-bad .*\(too few prompts, about \d+ would do\).* none\n", text)
+    controls = controls_yaml(found, model="m")
+    assert "# no interval that leaves out 0, so no control: latents 5\n" in controls
+    of_latents = [
+        one["latent"] for part in ("edits", "penalties") for one in yaml.safe_load(controls)["reward"][part]
+    ]
+    assert 5 not in of_latents
+    assert {one.latent for one in others} <= {*of_latents}
+
+
+def test_the_same_latent_with_even_payments_is_evidence():
+    found = with_a_latent_that_few_prompts_pay_for([1.0] * 40)
+    (sound,) = (one for one in found.lists["harms"] if one.latent == 5)
+    assert sound.high < 0
+    assert (sound.levels, bool(sound.controls)) == (("L1",), True)
+    assert "no interval of the effect" not in summary_text(examine(found, no_model))
+
+
+def test_what_cannot_be_tested_is_no_null_result():
+    world = make_world(prompts=60, planted=PLANTED)
+    latents = scored_rows(world)
+    with pytest.raises(DataError, match="no latent is active in 31 of the 30 selection prompts") as error:
+        discover(latents, settings=Settings(min_prompts=31))
+    assert error.value.hint.startswith("about 62 prompts would do, half of them for each of selection and")
+    few = scored_rows(make_world(prompts=8, seed=3)._replace(head=world.head), start=100)
+    with pytest.raises(
+        DataError, match=r"with 8 confirmation prompts no p-value is below 0\.0078, and alpha"
+    ):
+        discover(latents, few, Settings(alpha=0.001))
+    assert discover(latents, few).confirmation.prompts == 8
+
+
+def test_prompts_with_unequal_sides_allow_smaller_p_values_than_their_number_of_signs():
+    """Of one chosen and three rejected answers any may be the chosen one: 4 ways, not 2."""
+    world = make_world(prompts=60, planted=PLANTED)
+
+    def of(prompts, start, sides):
+        rows = [row(start + p, *sides(start + p)) for p in range(prompts)]
+        count = sum(len(one.chosen) + len(one.rejected) for one in rows)
+        return ScoredRows(rows, scores(from_scipy(world.chosen[:count]), world.head))
+
+    selection = of(20, 0, lambda p: ((f"a{p}",), (f"b{p}",)))
+    settings = Settings(min_prompts=1)
+    with pytest.raises(DataError, match=r"with 3 confirmation prompts no p-value is below 0\.25"):
+        discover(selection, of(3, 50, lambda p: ((f"a{p}",), (f"b{p}",))), settings)
+    found = discover(
+        selection, of(3, 50, lambda p: ((f"a{p}",), tuple(f"b{p}{j}" for j in range(3)))), settings
+    )
+    assert found.confirmation.prompts == 3

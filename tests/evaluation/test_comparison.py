@@ -95,7 +95,7 @@ def test_metamorphic_the_change_is_paired() -> None:
     offset = np.array([0, 0, 1e3, 1e3])
     plain = compare_columns({measure: before}, {measure: after}, PROMPTS, PROMPTS)
     moved = compare_columns({measure: before + offset}, {measure: after + offset}, PROMPTS, PROMPTS)
-    np.testing.assert_allclose(plain[0].change, moved[0].change, atol=1e-9)
+    np.testing.assert_allclose(plain[0].change[:4], moved[0].change[:4], atol=1e-9)
     assert moved[0].base.mean > plain[0].base.mean + 100
 
 

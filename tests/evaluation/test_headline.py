@@ -21,7 +21,7 @@ def interval(mean, low, high):
         (interval(-0.5, -0.9, -0.1), "fell"),
         (interval(0.5, -0.1, 0.9), "no clear change"),
         (interval(0.5, 0.0, 0.9), "no clear change"),
-        (interval(0.5, None, None), "no clear change"),
+        (interval(0.5, None, None), "too few prompts to tell"),
     ],
 )
 def test_golden_verdicts(given_interval, said) -> None:
@@ -37,6 +37,11 @@ def test_property_a_change_is_claimed_only_when_the_interval_leaves_out_zero(mea
 
 
 def test_golden_words() -> None:
+    assert (
+        change_in_words(interval(0.5, None, None), unit="SD")
+        == "changes by +0.500 SD (too few prompts to tell)"
+    )
+    assert change_in_words(interval(0.0, None, None), unit="SD") == "does not change"
     assert change_in_words(interval(0.123, 0.05, 0.19), unit="SD") == "rose by 0.123 SD [0.050, 0.190]"
     assert (
         change_in_words(interval(-0.2, -0.3, -0.1), unit="points", scale=100) == "fell by 20 points [10, 30]"

@@ -15,6 +15,9 @@ from sarm_control.seeds import numpy_generator
 
 BoolArray = NDArray[np.bool_]
 
+LEAST_HELD_OUT = 6
+"""Held-out prompts: with fewer, a head that orders all of them right is not told from a coin (.03)."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -79,7 +82,8 @@ def gather(
         annotator: field of `pairs` that says who labelled a row; None when nobody is told apart.
 
     Raises:
-        DataError: fewer than four prompts of either kind, or a row without its annotator.
+        DataError: fewer than `LEAST_HELD_OUT` prompts (with preferences, when there are any) would be held
+            out, fewer than four prompts of either kind, or a row without its annotator.
     """
     names = [] if annotator is None else [annotator_of(row, annotator) for row in pairs]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
@@ -99,11 +103,29 @@ def _hold_out(count: int, rows: Sequence[PreferenceRow], holdout: float, seed: i
     preferred[[row.prompt for row in rows]] = True
     order = numpy_generator(seed, "held-out prompts").permutation(count)
     held_out = np.zeros(count, dtype=np.bool_)
+    judged, what = (int(preferred.sum()), "prompts with preferences") if rows else (count, "prompts")
+    _check_held_out(judged, what, holdout)
     for group in (order[preferred[order]], order[~preferred[order]]):
         if 0 < len(group) < 4:
             what = "with preferences " if rows else ""
             raise DataError(
                 f"{len(group)} prompts {what}are too few to fit and to hold some out", hint="give at least 4"
             )
-        held_out[group[: min(max(1, round(holdout * len(group))), len(group) - 2)]] = True
+        held_out[group[: _held_out_of(len(group), holdout)]] = True
     return held_out
+
+
+def _held_out_of(count: int, holdout: float) -> int:
+    return min(max(1, round(holdout * count)), count - 2)
+
+
+def _check_held_out(count: int, what: str, holdout: float) -> None:
+    held_out = max(0, _held_out_of(count, holdout))
+    if held_out >= LEAST_HELD_OUT:
+        return
+    enough = next(n for n in range(LEAST_HELD_OUT + 2, 10**9) if _held_out_of(n, holdout) >= LEAST_HELD_OUT)
+    raise DataError(
+        f"{count} {what} leave {held_out} to be held out: too few to tell whether what is built is any good, "
+        f"which wants {LEAST_HELD_OUT}",
+        hint=f"at --holdout {holdout:g} at least {enough} {what} would do",
+    )

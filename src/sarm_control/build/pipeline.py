@@ -136,8 +136,8 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
         tools: cache, progress and remarks.
 
     Raises:
-        DataError: no texts, or fewer than four prompts (of either kind, with preferences or without);
-            a preference row without its annotator.
+        DataError: no texts, or too few prompts to hold some out (see `material.gather`); an autoencoder that
+            explains nothing of the states held out; a preference row without its annotator.
         TrainingError: a loss that is not finite.
         MissingExtraError: a package of an extra is needed and absent.
     """
@@ -159,7 +159,10 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
     if config.autoencoder is not None or autoencoder is None:
         autoencoder, figures["autoencoder"] = _train(states, material, config, tools, parts.trunk.device)
     model = parts.reward_model(autoencoder)
-    figures.setdefault("autoencoder", {}).update(_quality(autoencoder, states, material, tools))
+    quality = _quality(autoencoder, states, material, tools)
+    if config.autoencoder is not None:
+        _check_explained(quality["explained_variance_held_out"], int((~material.held_out_answers).sum()))
+    figures.setdefault("autoencoder", {}).update(quality)
     heads: FittedHeads | None = None
     if material.rows:
         split = HeadSplit(material.held_out, config.folds, config.seed)
@@ -259,6 +262,21 @@ def _quality(
         f"{found['dead_latents']} of {latents} latents never fire there"
     )
     return found
+
+
+def _check_explained(held_out: float | None, fitted: int) -> None:
+    """An autoencoder that rebuilds unseen states worse than their mean does has learnt nothing of them."""
+    if held_out is None:
+        raise DataError(
+            "the states of the answers held out are all alike, so nothing says what the autoencoder explains",
+            hint="give answers that differ",
+        )
+    if held_out <= 0:
+        raise DataError(
+            f"the autoencoder explains {held_out:.3f} of the variance of the states held out: no better than "
+            f"their mean, from {fitted} answers",
+            hint="give more answers in --text (several for each of --latents), or more --steps",
+        )
 
 
 def _shown(share: float | None) -> str:

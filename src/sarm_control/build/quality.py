@@ -44,10 +44,12 @@ class HeadFigures:
 
     def line(self) -> str:
         """The same as a few words."""
+        accuracy = self.pair_accuracy
+        chance = "; its interval holds chance" if accuracy.low <= 0.5 <= accuracy.high else ""
         return (
             f"pair accuracy {with_ends(self.pair_accuracy, '.3f')}, "
             f"best of n {with_ends(self.best_of, '.3f')} "
-            f"(chance 0.5 and {self.best_of_chance:.2f}; {self.pair_accuracy.n} prompts)"
+            f"(chance 0.5 and {self.best_of_chance:.2f}; {accuracy.n} prompts){chance}"
         )
 
 

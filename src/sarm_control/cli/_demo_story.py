@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.discovery.interval_text import ends_of_effect
-from sarm_control.evaluation.headline import verdict
+from sarm_control.evaluation.headline import TOO_FEW, verdict
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
@@ -166,6 +166,8 @@ def _worked(gold: str, placebo: str) -> str:
     """Against no control, and against the placebo: a control that any latents would be shows no knowledge."""
     if gold == "rose":
         return "Yes." if placebo == "rose" else "It helped, but no more than the placebo."
+    if gold == TOO_FEW:
+        return f"There are {TOO_FEW}."
     return "No, it did harm." if gold == "fell" else "There is no clear effect."
 
 

@@ -13,6 +13,7 @@ from sarm_control.conversation.rows import Row
 from sarm_control.discovery.competing import Competitor, compete
 from sarm_control.discovery.cumulative import Cumulative, cumulative_margin
 from sarm_control.discovery.effects import replicated_effects
+from sarm_control.discovery.enough import check_enough
 from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
 from sarm_control.discovery.matched_sets import SETS
@@ -25,7 +26,14 @@ from sarm_control.discovery.prompts import (
     split_halves,
     without_shared,
 )
-from sarm_control.discovery.suggestion import Suggested, material_latents, suggest, with_controls
+from sarm_control.discovery.statistics import leaves_out_zero
+from sarm_control.discovery.suggestion import (
+    Suggested,
+    material_latents,
+    shown_latents,
+    suggest,
+    with_controls,
+)
 from sarm_control.discovery.summary import LostMargin, Summary, lost_margin, summarise
 from sarm_control.discovery.table import EffectTable
 from sarm_control.discovery.targets import Target, group_by_target
@@ -147,12 +155,14 @@ def discover(
         settings: rates, filter and seed.
 
     Raises:
-        DataError: fewer than two prompts in one part, scores of two heads, or a column no row has.
+        DataError: too few prompts for any latent to be tested or confirmed (see `discovery.enough`), scores
+            of two heads, or a column no row has.
         ConfigError: a rate outside (0, 1).
     """
     settings = settings or Settings()
     check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
     parts = _parts(pairs, confirm, settings)
+    check_enough(parts, alpha=settings.alpha, min_prompts=settings.min_prompts, halved=confirm is None)
     table = replicated_effects(
         parts.selection.latents,
         parts.confirmation.latents,
@@ -161,7 +171,7 @@ def discover(
         seed=settings.seed,
     )
     lists = _lists(table)
-    suggested = suggest(lists["harms"], parts)
+    suggested = suggest(shown_latents(lists["harms"]), parts)
     lists["harms"] = with_controls(lists["harms"], suggested.dose)
     called = [one for items in lists.values() for one in items]
     first, second = parts.selection.latents, parts.confirmation.latents
@@ -239,6 +249,8 @@ def _lists(table: EffectTable) -> dict[str, tuple[Feature, ...]]:
     lists: dict[str, list[Feature]] = {name: [] for name in LISTS}
     named = np.array([direction(kind) is not None for kind in table["kind"]], dtype=np.bool_)
     for row in table.take(named).rows():
+        # what may be 0 on the prompts that did not choose it is no evidence, and gets no control
+        shown = leaves_out_zero(row["effect"], row["low"], row["high"])
         columns = {name: row[name] for name in _FEATURE_COLUMNS}
-        lists[str(direction(row["kind"]))].append(Feature(**columns))
+        lists[str(direction(row["kind"]))].append(Feature(**columns, levels=("L1",) if shown else ()))
     return {name: tuple(sorted(items, key=lambda one: -abs(one.effect))) for name, items in lists.items()}

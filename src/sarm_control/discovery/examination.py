@@ -140,6 +140,6 @@ def _check_counterfactuals(depth: Depth, head: str) -> None:
 
 
 def _labelled(features: Sequence[Feature], levels: Mapping[int, tuple[Level, ...]]) -> tuple[Feature, ...]:
-    """Each with the levels that agree; the tests themselves are level 1."""
+    """Each with the levels that agree; whether level 1 does was seen with the effect itself."""
     deeper = {latent: tuple(level for level in of if level != "L1") for latent, of in levels.items()}
-    return tuple(replace(one, levels=("L1", *deeper.get(one.latent, ()))) for one in features)
+    return tuple(replace(one, levels=(*one.levels, *deeper.get(one.latent, ()))) for one in features)

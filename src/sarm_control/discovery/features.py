@@ -54,8 +54,10 @@ class Feature:
         equal_length_high: upper end.
         prompts_for_interval: about how many confirmation prompts would do for an interval; None where
             there is one.
-        levels: of evidence that agree with the effect, see `discovery.levels`.
-        controls: what to do about it, for a latent that harms; chosen together with those of the others.
+        levels: of evidence that agree with the effect, see `discovery.levels`; none where the interval holds
+            0 or does not exist.
+        controls: what to do about it, for a latent that harms and has evidence of level 1; chosen together
+            with those of the others.
         carried_by: the siblings whose controls stand for this latent too, where it needs none of its own.
     """
 
@@ -173,7 +175,7 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     known = {field.name for field in dataclasses.fields(Feature)}
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
-    levels = tuple(map(str, item.get("levels", ("L1",))))
+    levels = tuple(map(str, item.get("levels", ())))
     carried_by = tuple(map(int, item.get("carried_by", ())))
     found = Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
     for name, kinds in _KINDS.items():

@@ -17,6 +17,7 @@ _NAMED = 6
 def findings(examined: Examination) -> Iterator[str]:
     """One sentence a line; only what there is something to say about."""
     found = examined.found
+    yield from _unshown(found)
     yield from _removal(found)
     yield from _lost(found)
     yield from _share(found)
@@ -27,6 +28,16 @@ def findings(examined: Examination) -> Iterator[str]:
         yield _closing(test)
     if examined.visibility is not None:
         yield examined.visibility.verdict
+
+
+def _unshown(found: Discovery) -> Iterator[str]:
+    called = [one for items in found.lists.values() for one in items]
+    unshown = [one for one in called if "L1" not in one.levels]
+    if unshown:
+        yield (
+            f"The tests called {_names(unshown)}, but no interval of the effect leaves out 0: no evidence of "
+            "level 1 yet, and no control. More confirmation prompts would tell."
+        )
 
 
 def _removal(found: Discovery) -> Iterator[str]:
@@ -81,6 +92,9 @@ def _length(found: Discovery) -> Iterator[str]:
     lost = [one for one in called if _vanishes(one)]
     if lost:
         yield f"At equal length {_of(lost, called)} no clear effect of the same sign: {_names(lost)}."
+    untold = [one for one in called if one.effect_equal_length is not None and one.equal_length_low is None]
+    if untold:
+        yield f"At equal length {_of(untold, called)} too few prompts for an interval: {_names(untold)}."
 
 
 def _vanishes(one: Feature) -> bool:

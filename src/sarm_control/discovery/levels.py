@@ -7,6 +7,10 @@
 | L3 | `z_i W_dec[:, i]` is subtracted from the state, which is normalised and encoded again |
 | L4 | the text is changed, see `discovery.counterfactuals` |
 
+A latent that the tests called has L1 only when the interval of its exact effect on the confirmation
+prompts leaves out 0: tests and interval look at the same numbers in two ways, and where they disagree there
+is no evidence yet.
+
 Each gives what an answer is paid for the latent: the reward with it minus the reward without. The
 effect is, as everywhere, the mean over prompts of chosen minus rejected.
 
@@ -25,7 +29,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.margins import PairLatents, margin_contributions
 from sarm_control.discovery.prompts import PromptPairs
-from sarm_control.discovery.statistics import Interval, mean_intervals
+from sarm_control.discovery.statistics import Interval, leaves_out_zero, mean_intervals
 from sarm_control.errors import DataError
 from sarm_control.sarm.autoencoder import Autoencoder, TopK, normalise
 
@@ -55,11 +59,6 @@ class LevelEffect(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
         return {**self._asdict(), "effect": self.effect.as_json()}
-
-
-def agrees(effect: float, low: float, high: float) -> bool:
-    """Whether an interval leaves out 0 on the side of the effect; without an interval it does not."""
-    return bool(low > 0 if effect > 0 else high < 0)
 
 
 def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
@@ -137,7 +136,7 @@ def effects_of(
     )
     effects = mean_intervals(margin_contributions(as_pairs))
     return [
-        LevelEffect(one.latent, level, how, effect, agrees(one.effect, effect.low, effect.high))
+        LevelEffect(one.latent, level, how, effect, leaves_out_zero(one.effect, effect.low, effect.high))
         for one, effect in zip(features, effects, strict=True)
     ]
 

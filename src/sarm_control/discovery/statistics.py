@@ -207,6 +207,13 @@ def skewness_of_mean(moments: Moments) -> FloatVector:
     return np.where(used, moments.cubes / np.where(used, moments.squares, 1.0) ** 1.5, 0.0)
 
 
+def leaves_out_zero(mean: float, low: float | None, high: float | None) -> bool:
+    """Whether an interval is on the same side of 0 as its mean; without an interval nothing says so."""
+    if low is None or high is None:
+        return False
+    return bool(low > 0 if mean > 0 else high < 0)
+
+
 def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Interval:
     """The mean of several values per prompt, where every prompt counts once whatever its size.
 

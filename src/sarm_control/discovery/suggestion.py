@@ -76,10 +76,10 @@ def _with_controls(one: Feature, its: Suggestion | None) -> Feature:
 def material_latents(
     features: Iterable[Feature], *, of_margin: float = 0.0, of_sd: float = 0.0
 ) -> tuple[Feature, ...]:
-    """The latents whose effect is large enough to matter, in their order.
+    """The latents whose effect is shown and large enough to matter, in their order.
 
-    With enough pairs a latent is found that pays a thousandth of the reward's spread: real, and no reason
-    to touch the reward.
+    An effect is shown (evidence L1) when its interval leaves out 0. With enough pairs a latent is found
+    that pays a thousandth of the reward's spread: real, and no reason to touch the reward.
 
     Args:
         features: found latents.
@@ -87,8 +87,15 @@ def material_latents(
         of_sd: least |effect|, in SDs of the reward over answers.
     """
     return tuple(
-        one for one in features if _reaches(one.share_of_margin, of_margin) and _reaches(one.effect_sd, of_sd)
+        one
+        for one in shown_latents(features)
+        if _reaches(one.share_of_margin, of_margin) and _reaches(one.effect_sd, of_sd)
     )
+
+
+def shown_latents(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """The latents whose effect has evidence of level 1: an interval on other prompts that leaves out 0."""
+    return tuple(one for one in features if "L1" in one.levels)
 
 
 def suggested(harms: Sequence[Feature], *, fingerprint: str | None = None) -> Controls:

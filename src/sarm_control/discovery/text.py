@@ -12,6 +12,7 @@ from sarm_control.discovery.examination import Examination
 from sarm_control.discovery.features import Feature, control_json
 from sarm_control.discovery.findings import findings
 from sarm_control.discovery.interval_text import ends_of_effect, with_ends
+from sarm_control.discovery.suggestion import shown_latents
 from sarm_control.discovery.summary import Summary
 
 _COLUMNS = ("latent", "kind", "effect", "95 % interval", "SDs", "d_z", "q", "chosen", "rejected", "AUROC")
@@ -29,7 +30,8 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
     """
     found = examined.found
     lines = [*_parts_lines(found), "", textwrap.fill(_counts_line(found), _WIDTH, subsequent_indent="  ")]
-    deep = any(one.level != "L1" for one in examined.levels)
+    called = [one for items in found.lists.values() for one in items]
+    deep = any(one.level != "L1" for one in examined.levels) or any("L1" not in one.levels for one in called)
     for name in ("harms", "promotes"):
         lines += ["", *_list_lines(found, name, found.lists[name], top, deep=deep)]
     said = [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in findings(examined)]
@@ -113,7 +115,7 @@ def _cells(one: Feature) -> dict[str, str]:
         "chosen": f"{100 * one.rate_chosen:.1f} %",
         "rejected": f"{100 * one.rate_rejected:.1f} %",
         "AUROC": f"{one.auroc:.2f}",
-        _LEVELS: " ".join(one.levels),
+        _LEVELS: " ".join(one.levels) or "none",
     }
 
 
@@ -134,6 +136,7 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
     """
     found = found.dosed(of_margin=material, of_sd=material_sd)
     named = found.lists["harms"]
+    evident = shown_latents(named)
     harms = [one for one in named if found.suggested.dose.suggestion(one.latent) is not None]
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
@@ -144,8 +147,11 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
     ]
     if not named:
         header.append("# No latent harms: a null result, nothing to control.")
-    elif len(harms) < len(named):
-        small = len(named) - len(harms)
+    if len(evident) < len(named):
+        others = ", ".join(str(one.latent) for one in named if one not in evident)
+        header.append(f"# no interval that leaves out 0, so no control: latents {others}")
+    if len(harms) < len(evident):
+        small = len(evident) - len(harms)
         header.append(
             f"# {small} more harm by less than {_least(material, material_sd)}: no control for them"
         )

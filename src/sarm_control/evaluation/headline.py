@@ -1,6 +1,7 @@
 """What happened, in one sentence per arm, from the numbers and nothing else.
 
-A change counts as one only when its interval leaves out 0; otherwise it reads "no clear change".
+A change counts as one only when its interval leaves out 0; otherwise it reads "no clear change", and where
+there is no interval "too few prompts to tell".
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,16 @@ from sarm_control.evaluation.comparison import GOLD, HUMAN, KL, LENGTH, REWARD
 from sarm_control.evaluation.wording import bracket, decimals, number
 
 NO_CHANGE = "no clear change"
+TOO_FEW = "too few prompts to tell"
 _MANY = 4
 
 
 def verdict(interval: Mapping[str, Any]) -> str:
-    """`rose`, `fell`, or `no clear change` when the interval holds 0 or does not exist."""
+    """`rose`, `fell`, `no clear change` when the interval holds 0, or that there is none."""
     low, high = interval["low"], interval["high"]
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None:
+        return TOO_FEW
+    if low <= 0 <= high:
         return NO_CHANGE
     return "rose" if low > 0 else "fell"
 
@@ -42,9 +46,16 @@ def headline(report: Mapping[str, Any]) -> list[str]:
 def change_in_words(
     interval: Mapping[str, Any], *, unit: str = "", scale: float = 1.0, after: str = ""
 ) -> str:
-    """`rose by 0.12 SD [0.05, 0.19]`, or `shows no clear change (+0.02 SD [-0.05, +0.09])`."""
+    """`rose by 0.12 SD [0.05, 0.19]`, or `shows no clear change (+0.02 SD [-0.05, +0.09])`.
+
+    Without an interval it `changes by +0.02 SD (too few prompts to tell)`, or `does not change` at all.
+    """
     shown, said = _scaled(interval, scale), verdict(interval)
     digits = decimals(shown)
+    if said == TOO_FEW:
+        if shown["mean"] == 0:
+            return "does not change"
+        return f"changes by {_joined(number(shown['mean'], digits, sign=True), unit)}{after} ({TOO_FEW})"
     if said == NO_CHANGE:
         value = _joined(number(shown["mean"], digits, sign=True), unit, bracket(shown, digits, sign=True))
         return f"shows {NO_CHANGE} ({value}{after})"
@@ -84,7 +95,9 @@ def _firing(arm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) ->
     found = {f"{labels[key][:1].lower()}{labels[key][1:]}": changes[key] for key in keys}
     if len(found) > _MANY:
         said = [verdict(change) for change in found.values()]
-        counts = [f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE) if word in said]
+        counts = [
+            f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE, TOO_FEW) if word in said
+        ]
         return [f"of the firing rates of {len(found)} controlled latents {', '.join(counts)}"]
     return [
         f"the share of answers with {label} {change_in_words(change, unit='points', scale=100)}"

@@ -1,0 +1,71 @@
+"""Whether there is enough to find anything at all: what could not be tested is no null result.
+
+Shapes: `P` prompts.
+"""
+
+import math
+
+import numpy as np
+
+from sarm_control.discovery.margins import PairLatents, active_prompts
+from sarm_control.discovery.prompts import Parts
+from sarm_control.errors import DataError
+
+_FEWER = "or test latents active in fewer with --min-prompts"
+
+
+def check_enough(parts: Parts, *, alpha: float, min_prompts: int, halved: bool) -> None:
+    """Refuses prompts on which no latent could be called, whatever it does.
+
+    Args:
+        parts: selection and confirmation.
+        alpha: false discovery rate of both steps.
+        min_prompts: latents active in fewer selection prompts are not tested.
+        halved: both parts are halves of the same pairs.
+
+    Raises:
+        DataError: no latent is active in enough selection prompts, or the smallest p-value that the prompts
+            of a part allow is above `alpha`. The message says about how many prompts would do.
+    """
+    for name, done, part in (
+        ("selection", "selected", parts.selection.latents),
+        ("confirmation", "confirmed", parts.confirmation.latents),
+    ):
+        bits = _bits(part)
+        shared = name == "confirmation" and parts.shared
+        dropped = f" ({parts.shared} that the selection has too were dropped)" if shared else ""
+        wanted = math.ceil(1 + math.log2(1 / alpha))
+        if bits < wanted:
+            raise DataError(
+                f"nothing could be {done}: with {part.prompts} {name} prompts{dropped} no p-value is below "
+                f"{min(1.0, 2 ** (1 - bits)):.2g}, and alpha is {alpha:g}",
+                hint=f"about {_wanted(max(wanted, math.ceil(part.prompts * wanted / max(bits, 1))), halved)}",
+            )
+    active = active_prompts(parts.selection.latents)
+    most = int(active.max(initial=0))
+    if most < min_prompts:
+        prompts = parts.selection.latents.prompts
+        known = f"about {_wanted(math.ceil(prompts * min_prompts / most), halved)}, {_FEWER}" if most else ""
+        raise DataError(
+            f"nothing could be tested: no latent is active in {min_prompts} of the {prompts} selection "
+            f"prompts (the most active one in {most})",
+            hint=known or "no latent fires in these answers: is it the right model?",
+        )
+
+
+def _bits(pairs: PairLatents) -> float:
+    """Base-2 log of how many ways there are to say which of the prompts' answers are the chosen ones.
+
+    Prompts with as many chosen as rejected answers count two: their sides are exchanged whole.
+    """
+    sides = [np.bincount(of, minlength=pairs.prompts) for of in (pairs.chosen_prompt, pairs.rejected_prompt)]
+    return sum(
+        1.0 if good == bad else math.log2(math.comb(int(good + bad), int(good)))
+        for good, bad in zip(*sides, strict=True)
+    )
+
+
+def _wanted(part: int, halved: bool) -> str:
+    if halved:
+        return f"{2 * part} prompts would do, half of them for each of selection and confirmation"
+    return f"{part} prompts would do"
