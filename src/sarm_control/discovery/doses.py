@@ -243,6 +243,8 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
     freed = watched[capped]._replace(kept=none)
     edited = bare._replace(taken=taken, cap=caps[capped])
     best = _most_useful(edited, [*watched[:capped], freed, *watched[capped + 1 :]])
+    if len(caps) == 1:
+        return best
     twice = _most_useful(_most_useful(bare, watched), watched)
     return twice if _least(twice) < _least(best) else best
 
