@@ -158,9 +158,20 @@ def _command_names(app: App | None) -> list[str]:
 def _explain_os_error(error: OSError) -> Explained:
     reason = (error.strerror or str(error)).lower()
     if error.filename is None:
-        return Explained(reason, None)
+        where = "cannot write to standard output: " if _stdout_fails() else ""
+        return Explained(f"{where}{reason}", None)
     hint = "check the spelling of the path" if isinstance(error, FileNotFoundError) else None
     return Explained(f"{error.filename}: {reason}", hint)
+
+
+def _stdout_fails() -> bool:
+    """What could not be written is still waiting, so trying again fails again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
+        return True
+    return False
 
 
 def _report(explained: Explained) -> int:
