@@ -109,12 +109,12 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_benchmark_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text('[{"prompt": "' + "x" * 1000 + '"}]')
-    (tmp_path / "work").mkdir()
+    (tmp_path / "there").mkdir()
     with (
         no_file_above(FREE),
-        pytest.raises(OutputError, match=r"^cannot write .*/work/rows\.jsonl: File too"),
+        pytest.raises(OutputError, match=r"^cannot write .*/there/rows\.jsonl: File too"),
     ):
-        local_rows(str(tmp_path / "rows.json"), (), tmp_path / "work")
+        local_rows(str(tmp_path / "rows.json"), (), tmp_path / "there")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
