@@ -206,7 +206,10 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     result = failing_with(OSError(28, "No space left on device"), capsys)
-    assert (result.code, result.err) == (2, "error: no space left on device\n")
+    assert (result.code, result.err) == (
+        2,
+        "error: cannot write to standard output: no space left on device\n",
+    )
 
 
 def test_an_interrupt_is_one_line_and_may_name_the_last_checkpoint(

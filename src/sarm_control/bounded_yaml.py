@@ -55,7 +55,7 @@ class _Bounded(yaml.SafeLoader):
         if len(node.value) > LONGEST_NUMBER:
             problem = f"a number of {len(node.value)} digits"
             raise yaml.MarkedYAMLError(None, None, problem, node.start_mark)
-        return int(self.construct_yaml_int(node))  # type: ignore[no-untyped-call]
+        return int(self.construct_yaml_int(node))
 
 
 class _Plain(_Bounded):
@@ -73,7 +73,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
     Raises:
         BadYaml: it is not YAML, or beyond a limit.
     """
-    return _tried(text, lambda loader: loader.get_single_node(), _Plain)
+    node: yaml.Node | None = _tried(text, lambda loader: loader.get_single_node(), _Plain)
+    return node
 
 
 def parse_yaml(text: str) -> Any:
@@ -133,4 +134,4 @@ def _tried(text: str, what: Any, kind: type[_Bounded]) -> Any:
         raise BadYaml(str(error)[:200]) from None
     finally:
         if loader is not None:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()

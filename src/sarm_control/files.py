@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -33,6 +34,7 @@ _REPLACED = "replaced"
 _NO_LEFTOVERS = {f".{LOCK_SUFFIX}", f".{_REPLACED}"}
 # Temporary folders that this process is filling: no leftovers of another one.
 _LIVE: set[str] = set()
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors", "pyarrow")
 
 
@@ -62,10 +64,18 @@ def written(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except OutputError:
+        raise
     except OSError as error:
         if error.errno is None or not _is_about(error, (path, temporary or path)):
             raise
         raise cannot_write(path, error.errno) from error
+    except Exception as error:
+        # what is written in Rust (safetensors, tokenizers) has errors of its own, with the number in the text
+        named = _RUST_OS_ERROR.search(str(error))
+        if named is None or int(named[1]) not in _HINTS:
+            raise
+        raise cannot_write(path, int(named[1])) from error
 
 
 def cannot_write(path: Path, number: int) -> OutputError:

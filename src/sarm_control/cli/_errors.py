@@ -1,6 +1,8 @@
 """One form for every error a user can cause: `error: what`, then `  hint: what to type`."""
 
+import contextlib
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -25,6 +27,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _COMMON_OPTIONS = ("--help", "--version", "--quiet")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
 
@@ -58,6 +61,9 @@ def run_safely(command: Callable[[], Any]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
+        if error.filename is None and error.errno in _NOT_WRITTEN:
+            with contextlib.suppress(ValueError, OSError):  # a caller may have put another stream there
+                _discard_stdout()
         return _report(_explain_os_error(error))
     return result if isinstance(result, int) else 0
 
@@ -158,7 +164,9 @@ def _command_names(app: App | None) -> list[str]:
 def _explain_os_error(error: OSError) -> Explained:
     reason = (error.strerror or str(error)).lower()
     if error.filename is None:
-        return Explained(reason, None)
+        # every file that we write is named where it is written: what has no name is what is printed
+        where = "cannot write to standard output: " if error.errno in _NOT_WRITTEN else ""
+        return Explained(f"{where}{reason}", None)
     hint = "check the spelling of the path" if isinstance(error, FileNotFoundError) else None
     return Explained(f"{error.filename}: {reason}", hint)
 

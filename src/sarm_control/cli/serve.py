@@ -41,6 +41,18 @@ Reference = Annotated[
 Port = Annotated[
     int, Parameter(validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one.")
 ]
+Connections = Annotated[
+    Count, Parameter(help="Connections open at a time; further ones are told to come back.")
+]
+HeaderTimeout = Annotated[
+    float, Parameter(validator=validators.Number(gt=0), help="Seconds until headers have to be whole.")
+]
+StateFile = Annotated[
+    Path | None, Parameter(help="File that keeps what they learnt, for the next start. Default: none.")
+]
+Timeout = Annotated[
+    float, Parameter(validator=validators.Number(gt=0), help="Seconds until a request is given up.")
+]
 
 
 def serve(
@@ -64,27 +76,19 @@ def serve(
     learn_every: Annotated[
         int, Parameter(validator=validators.Number(gte=2), help="Answers they learn from at a time.")
     ] = 256,
-    state_file: Annotated[
-        Path | None, Parameter(help="File that keeps what they learnt, for the next start. Default: none.")
-    ] = None,
+    state_file: StateFile = None,
     standardize: Annotated[
         bool, Parameter(negative="", help="Scores in SDs of the reference from its mean, not reward units.")
     ] = False,
     batch_tokens: BatchTokens = None,
     batch_answers: Annotated[Count, Parameter(help="Answers taken from the queue at a time.")] = 256,
     queue: Annotated[Count, Parameter(help="Answers that may wait; more are told to come back.")] = 4096,
-    timeout: Annotated[
-        float, Parameter(validator=validators.Number(gt=0), help="Seconds until a request is given up.")
-    ] = 60.0,
+    timeout: Timeout = 60.0,
     cache_mb: Annotated[
         int, Parameter(validator=validators.Number(gte=0), help="MiB for latents of texts scored before.")
     ] = 64,
-    connections: Annotated[
-        Count, Parameter(help="Connections open at a time; further ones are told to come back.")
-    ] = 4096,
-    header_timeout: Annotated[
-        float, Parameter(validator=validators.Number(gt=0), help="Seconds until headers have to be whole.")
-    ] = 10.0,
+    connections: Connections = 4096,
+    header_timeout: HeaderTimeout = 10.0,
     max_body_mb: Annotated[Count, Parameter(help="MiB of a request at most.")] = 8,
     log_text: Annotated[
         bool, Parameter(negative="", help="Log conversations and their rewards; else no text is logged.")

@@ -95,8 +95,9 @@ class Feature:
 
 
 # of the fields that are plain numbers or text: what a file may hold
-_KINDS: dict[str, tuple[type, ...]] = {
-    field.name: {int: (int,), str: (str,), float: (int, float)}.get(field.type, (int, float, type(None)))
+_OF_TYPE: dict[Any, tuple[type, ...]] = {int: (int,), str: (str,), float: (int, float)}
+_KINDS = {
+    field.name: _OF_TYPE.get(field.type, (int, float, type(None)))
     for field in dataclasses.fields(Feature)
     if field.name not in ("levels", "controls", "carried_by")
 }

@@ -15,6 +15,7 @@ from sarm_control.bounded_json import MISSHAPEN
 from sarm_control.conversation.lines import Reason, json_object
 from sarm_control.discovery.endpoint import Endpoint, Usage
 from sarm_control.errors import DataError
+from sarm_control.files import written
 
 
 class Replies:
@@ -52,7 +53,7 @@ class Replies:
             "completion_tokens": spent.completion_tokens - before.completion_tokens,
         }
         line = {"asked": asked, "reply": reply, "usage": usage}
-        with self.path.open("a", encoding="utf-8") as stream:
+        with written(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         return line
 
@@ -68,7 +69,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     found = path.read_bytes()
     whole = found[: found.rfind(b"\n") + 1]
     if whole != found:
-        path.write_bytes(whole)
+        with written(path):
+            path.write_bytes(whole)
     for number, one in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
             line = json_object(one)

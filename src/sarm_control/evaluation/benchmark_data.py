@@ -8,6 +8,7 @@ from typing import Any
 from sarm_control.bounded_json import read_json
 from sarm_control.embedded import is_data_name
 from sarm_control.errors import DataError
+from sarm_control.files import written
 
 _READABLE = (".jsonl", ".json", ".parquet")
 
@@ -41,7 +42,7 @@ def _as_json_lines(path: Path, folder: Path) -> Path:
     """The same rows as JSON Lines in `folder`; a file that holds them already stays where it is."""
     target = folder / f"{path.stem}.jsonl"
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
-    with target.open("w", encoding="utf-8") as stream:
+    with written(target), target.open("w", encoding="utf-8") as stream:
         for row in rows:
             # escaped, so that half a character stays what the reader of rows will refuse
             stream.write(json.dumps(row, default=str) + "\n")

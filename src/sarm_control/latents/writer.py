@@ -22,6 +22,7 @@ from sarm_control.files import (
     put_back,
     remove_folder,
     write_json,
+    written,
 )
 from sarm_control.latents.folder import is_latents, read_verified
 from sarm_control.latents.manifest import (
@@ -198,11 +199,12 @@ class LatentsWriter:
     def _put_at(self, target: Path, data: bytes) -> None:
         # Beside the plan, so that what a killed run leaves half written goes when the folder is done.
         temporary = self._progress / f"{target.name}.{os.getpid()}.part"
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        with written(target, temporary):
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
 
 
 def set_latents_aside(path: Path) -> None:

@@ -110,9 +110,10 @@ def write_reference(path: Path, reward: SarmReward) -> None:
     """
     assert reward.statistics is not None
     rule = reward.rule
-    amounts = {"controls": rule.controls.to_dict(), "missing_end": rule.missing_end}
+    controls = rule.controls.to_dict()
     compared = reward.learner.discriminator
     if compared is not None:
         # a run file need not name them: the buffer then has the latents that move the reward most
-        amounts["controls"]["human_kl"]["latents"] = list(compared.human.latents)
+        controls["human_kl"]["latents"] = list(compared.human.latents)
+    amounts = {"controls": controls, "missing_end": rule.missing_end}
     write_json(path, {**reward.statistics.to_dict(), **amounts})

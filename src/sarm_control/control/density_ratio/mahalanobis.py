@@ -106,7 +106,7 @@ def _unbiased(human: Array) -> float:
     if n < 3:
         raise DataError(f"a covariance needs at least 3 rows, there are {n}")
     if n >= 2 * width and n > width + 2:
-        return (n - width - 2) / (n - 1)
+        return float((n - width - 2) / (n - 1))
     apart = human - human.mean(axis=0)
     full = covariance(human)
     ridge = float(np.trace(full - np.atleast_2d(np.cov(human, rowvar=False)))) / width
@@ -115,4 +115,4 @@ def _unbiased(human: Array) -> float:
     squared = (np.linalg.solve(others, apart.T).T * apart).sum(axis=1)
     left_out = squared / (1 - n / (n - 1) ** 2 * squared)
     distance = (n / (n - 1)) ** 2 * (n - 2) / (n - 1) * float(left_out.mean())
-    return _dimensions(human) * n / (n - 1) / distance if distance > 0 else 1.0
+    return float(_dimensions(human) * n / (n - 1) / distance) if distance > 0 else 1.0
