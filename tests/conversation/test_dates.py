@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sarm_control.cli import main
 from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.dates import DEFAULT_DATE, clock, fallback_date, read_date
 from sarm_control.embedded import TRAIN_PROMPTS
@@ -188,3 +189,19 @@ def test_a_tokenizer_of_tests_is_told_a_day_too() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = DATED_LAB
     assert "24 Dec 2031" in ChatTemplate(tokenizer, date=DAY).words(TURNS)
+
+
+def test_the_option_of_the_commands_and_what_manifests_say(tmp_path: Path) -> None:
+    folder, rows = dated_copy("sarm", tmp_path / "sarm"), tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "how do i bake a cake ?", "response": "first mix the flour ."}\n')
+    rewards, days = {}, {}
+    for name, flags in {"default": [], "day": ["--template-date", "2031-12-24"]}.items():
+        out, kept = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.latents"
+        assert main(["score", "-m", str(folder), str(rows), "-o", str(out), *flags]) == 0
+        assert main(["latents", "-m", str(folder), str(rows), "-o", str(kept), *flags]) == 0
+        rewards[name] = json.loads(out.read_text())["reward"]
+        manifests = [out.with_name(f"{out.name}.manifest.json"), kept / "manifest.json"]
+        days[name] = {json.loads(path.read_text())["config"]["template_date"] for path in manifests}
+    assert days == {"default": {"2024-07-26"}, "day": {"2031-12-24"}}
+    assert rewards["default"] != rewards["day"]
+    assert main(["score", "-m", str(folder), str(rows), "--template-date", "soon"]) == 2
