@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sarm_control.cli import main
 from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.dates import DEFAULT_DATE, clock, fallback_date, read_date
 from sarm_control.embedded import TRAIN_PROMPTS
@@ -128,11 +129,11 @@ def test_a_reward_is_that_of_its_day(tmp_path: Path) -> None:
     assert rewards["2031-12-24"] == rewards["today"] != rewards[None]
 
 
-def settings(tmp_path: Path, **dates: str) -> RunConfig:
+def settings(tmp_path: Path, day: str) -> RunConfig:
     base = {
         "policy": {"model": str(tmp_path / "policy")},
         "reward": {"model": str(tmp_path / "sarm")},
-        "data": {"prompts": TRAIN_PROMPTS},
+        "data": {"prompts": TRAIN_PROMPTS, "template_date": day},
         "training": {
             "steps": 2,
             "prompts_per_step": 2,
@@ -143,8 +144,6 @@ def settings(tmp_path: Path, **dates: str) -> RunConfig:
         "evaluation": {"every": 0},
         "checkpoints": {"every": 1},
     }
-    for name, day in dates.items():
-        base[name]["template_date"] = day
     return RunConfig.model_validate(base)
 
 
@@ -152,11 +151,11 @@ def test_a_run_resumed_on_another_day_is_the_uninterrupted_one(tmp_path: Path) -
     """`today` is the day a run starts; a resumed one is told that day again."""
     for kind in ("policy", "sarm"):
         dated_copy(kind, tmp_path / kind)
-    whole = settings(tmp_path, policy="today", reward="today")
+    whole = settings(tmp_path, "today")
     run_training(whole, start_run(tmp_path / "whole", whole))
     manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
     day = manifest["models"]["reward.template_date"]
-    assert manifest["template_dates"] == {"policy": day, "reward": day}
+    assert manifest["template_date"] == day
     assert day == manifest["models"]["policy.template_date"]
 
     short = whole.model_copy(update={"training": whole.training.model_copy(update={"steps": 1})})
@@ -164,7 +163,7 @@ def test_a_run_resumed_on_another_day_is_the_uninterrupted_one(tmp_path: Path) -
     # as if the first step had been done on the default day: the words differ from those of today
     path = tmp_path / "cut" / "manifest.json"
     yesterday = json.loads(path.read_text())
-    yesterday["template_dates"] = {"policy": "2031-12-24", "reward": "2031-12-24"}
+    yesterday["template_date"] = "2031-12-24"
     for name in ("policy", "reward"):
         yesterday["models"][f"{name}.template_date"] = "2031-12-24"
     path.write_text(json.dumps(yesterday))
@@ -172,19 +171,35 @@ def test_a_run_resumed_on_another_day_is_the_uninterrupted_one(tmp_path: Path) -
     for name in ("metrics.jsonl", "adapter/adapter_model.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
-    yesterday["template_dates"]["reward"] = "2024-07-26"
+    yesterday["template_date"] = "2024-07-26"
     path.write_text(json.dumps(yesterday))
-    with pytest.raises(TrainingError, match=r"started with 2031-12-24 as reward\.template_date, now it is"):
+    with pytest.raises(TrainingError, match=r"started with 2031-12-24 as policy\.template_date, now it is"):
         run_training(whole, start_run(tmp_path / "cut", whole, resume=True))
 
 
 def test_a_date_in_a_config_is_checked() -> None:
-    assert RunConfig.model_validate({"reward": {"template_date": DAY}}).reward.template_date == "2031-12-24"
+    assert RunConfig.model_validate({"data": {"template_date": DAY}}).data.template_date == "2031-12-24"
     with pytest.raises(ValueError, match="'soon' is neither today nor a day such as 2026-01-31"):
-        RunConfig.model_validate({"policy": {"template_date": "soon"}})
+        RunConfig.model_validate({"data": {"template_date": "soon"}})
 
 
 def test_a_tokenizer_of_tests_is_told_a_day_too() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = DATED_LAB
     assert "24 Dec 2031" in ChatTemplate(tokenizer, date=DAY).words(TURNS)
+
+
+def test_the_option_of_the_commands_and_what_manifests_say(tmp_path: Path) -> None:
+    folder, rows = dated_copy("sarm", tmp_path / "sarm"), tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "how do i bake a cake ?", "response": "first mix the flour ."}\n')
+    rewards, days = {}, {}
+    for name, flags in {"default": [], "day": ["--template-date", "2031-12-24"]}.items():
+        out, kept = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.latents"
+        assert main(["score", "-m", str(folder), str(rows), "-o", str(out), *flags]) == 0
+        assert main(["latents", "-m", str(folder), str(rows), "-o", str(kept), *flags]) == 0
+        rewards[name] = json.loads(out.read_text())["reward"]
+        manifests = [out.with_name(f"{out.name}.manifest.json"), kept / "manifest.json"]
+        days[name] = {json.loads(path.read_text())["config"]["template_date"] for path in manifests}
+    assert days == {"default": {"2024-07-26"}, "day": {"2031-12-24"}}
+    assert rewards["default"] != rewards["day"]
+    assert main(["score", "-m", str(folder), str(rows), "--template-date", "soon"]) == 2

@@ -86,10 +86,8 @@ def compare(
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
-    day = opened[0].config.reward.template_date
-    rm = load_model(
-        opened[0].config.reward.model, device=device, dtype=dtype, max_length=None, template_date=day
-    )
+    how = {"device": device, "dtype": dtype, "template_date": opened[0].config.data.template_date}
+    rm = load_model(opened[0].config.reward.model, max_length=None, **how)
     judge = None if gold is None else _gold(gold, rows)
     found = compare_runs(opened, rows, rm, sampling, gold=judge, device=device, progress=progress)
     report = comparison_report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)

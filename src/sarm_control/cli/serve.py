@@ -1,5 +1,6 @@
 """`sarm serve`: the reward as an HTTP service."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,20 +128,13 @@ def serve(
 
     # A tokenizer's own threads wait for each other where workers and other processes want the cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    listening = bind(host, port)
-    try:
-        first, *others = _load(
-            or_lab(model),
-            workers_on,
-            device,
-            {"dtype": dtype, "max_length": max_length, "template_date": template_date},
-        )
+    how = {"dtype": dtype, "max_length": max_length, "template_date": template_date}
+    with contextlib.closing(bind(host, port)) as listening:
+        first, *others = _load(or_lab(model), workers_on, device, how)
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
         where = address(listening)
         run(app, listening, settings=settings, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
-    finally:
-        listening.close()
 
 
 def _settings(

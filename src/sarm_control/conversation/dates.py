@@ -5,6 +5,7 @@ The same answer would then be paid otherwise tomorrow. So the date is a setting:
 another one, or today's, is asked for.
 """
 
+import contextlib
 import datetime
 import re
 from collections.abc import Callable
@@ -56,11 +57,9 @@ def read_date(
         return text
     if text == TODAY:
         return today()
-    try:
+    with contextlib.suppress(ValueError):
         if _ISO.fullmatch(text):
             return datetime.date.fromisoformat(text)
-    except ValueError:
-        pass
     raise ConfigError(
         f"template date {text!r} is not a date", hint="write a day such as 2026-01-31, or today"
     )

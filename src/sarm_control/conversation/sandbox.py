@@ -300,7 +300,8 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         _step()
         context = [value for value in args[:1] if isinstance(value, _CONTEXTS)]
-        value, *rest = (*args[len(context) :], *([] if len(args) > len(context) else [""]))
+        given: list[Any] = list(args[len(context) :])
+        value, rest = given[0], given[1:]
         if name in {"join", "sum"} and not isinstance(value, str):
             value = list(value)
         for one in (value, *rest, *kwargs.values()):

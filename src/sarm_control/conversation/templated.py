@@ -237,7 +237,8 @@ class TemplatedText:
     @cached_property
     def _ends(self) -> tuple[str, ...]:
         tokenizer = self.template.tokenizer
-        ids = [i for i in self.template.end_ids if i < len(tokenizer)]
+        special = {self.template.end_of_turn_id, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        ids = [i for i in self.template.end_ids if i in special]
         return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(i)) for i in ids))
 
     @cached_property

@@ -65,7 +65,12 @@ class TrainedRun:
         Raises:
             ModelError: the base cannot be loaded.
         """
-        policy = Policy.load(self.config.policy, seed=self.config.training.seed, device=device)
+        policy = Policy.load(
+            self.config.policy,
+            seed=self.config.training.seed,
+            device=device,
+            template_date=self.config.data.template_date,
+        )
         policy.load_state_tensors(self.checkpoint.tensors, critic=False)
         return policy
 

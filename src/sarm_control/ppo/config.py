@@ -118,10 +118,6 @@ class PolicyConfig(_Section):
     """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision where the
     processor has units for it, else float32. Log-probabilities, losses and rewards are float32 always."""
 
-    template_date: TemplateDay = None
-    """Day that a chat template which writes the date is told: `today` (when the run starts) or such as
-    2026-01-31; `null` is the template's own, else 2024-07-26."""
-
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
 
@@ -144,9 +140,6 @@ class RewardConfig(_Section):
 
     human_kl: HumanKL | None = None
     """Pull towards the latents of the human demonstrations in `data.human`; `null` is off."""
-
-    template_date: TemplateDay = None
-    """As `policy.template_date`, for the chat template of the SARM."""
 
     fingerprint: str | None = None
     """The head the latent numbers were found on (`sarm discover` prints it); another head is refused."""
@@ -189,6 +182,10 @@ class DataConfig(_Section):
     human: PathText | None = None
     """Human demonstrations for `reward.human_kl`: JSON Lines (`prompt`, `response`), a folder of
     `sarm latents`, or the human buffer of `sarm latents --as-human`."""
+
+    template_date: TemplateDay = None
+    """Day that chat templates which write the date are told: `today` (when the run starts) or such as
+    2026-01-31; `null` is the template's own, else 2024-07-26."""
 
     exclude: tuple[PathText, ...] = ()
     """JSON Lines whose prompts must not be trained on, for example evaluation sets."""

@@ -91,11 +91,18 @@ class Policy:
 
     @classmethod
     def load(
-        cls, config: PolicyConfig, *, seed: int = 0, device: str | None = None, local_files_only: bool = False
+        cls,
+        config: PolicyConfig,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        local_files_only: bool = False,
+        template_date: str | None = None,
     ) -> "Policy":
         """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
 
         Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in that type.
+        `template_date` is the day the chat template is told, see `ChatTemplate`.
 
         Raises:
             ModelError: the model or its tokenizer cannot be loaded, or has no chat template.
@@ -103,9 +110,7 @@ class Policy:
             MissingExtraError: LoRA without peft installed.
         """
         place = str(model_folder(config.model, "policy") or config.model)
-        template = ChatTemplate(
-            load_tokenizer(place, local_files_only=local_files_only), date=config.template_date
-        )
+        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only), date=template_date)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32

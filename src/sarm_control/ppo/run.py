@@ -114,7 +114,9 @@ def _saved(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> 
     """The policy, or a whole copy of it where it lies in parts."""
     if policy.sharding is None:
         return policy
-    copy = Policy.load(config.policy, seed=config.training.seed, device="cpu")
+    copy = Policy.load(
+        config.policy, seed=config.training.seed, device="cpu", template_date=config.data.template_date
+    )
     with torch.no_grad():
         for name, weight in copy.trainable().items():
             weight.copy_(weights[name])
@@ -146,14 +148,12 @@ def build_trainer(
         progress: shows the scoring of demonstrations.
         processes: who shares the work.
     """
-    rows = training_rows(config).kept
-    policy = Policy.load(config.policy, seed=config.training.seed, device=processes.device)
+    rows, day = training_rows(config).kept, config.data.template_date
+    policy = Policy.load(config.policy, seed=config.training.seed, device=processes.device, template_date=day)
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(
-        config.reward.model, device=processes.device, template_date=config.reward.template_date
-    )
+    model = RewardModel.from_pretrained(config.reward.model, device=processes.device, template_date=day)
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
     if processes.sharding != "none":

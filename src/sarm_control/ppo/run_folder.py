@@ -36,7 +36,6 @@ from sarm_control.ppo.run_rows import append_rows, check_rows, cut_back, sync, u
 from sarm_control.ppo.yaml_config import dump_yaml
 
 TEMPLATE_DATE = "template_date"
-_DAYS = "template_dates"
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _LOGS = ("metrics", "timing", "samples", "evaluation", "warnings")
 _OF_STEPS = (*(f"{name}.jsonl" for name in _LOGS), "ledger.parquet")
@@ -254,13 +253,11 @@ def hold_run(path: Path) -> None:
 
 
 def settled_days(path: Path, config: RunConfig) -> RunConfig:
-    """The settings of the run in `path` with the day it was started for every `today`."""
-    days = _read_manifest(path / _MANIFEST).get(_DAYS, {})
-    for name, day in days.items():
-        part = getattr(config, name)
-        if part.template_date == TODAY:
-            config = config.model_copy(update={name: part.model_copy(update={TEMPLATE_DATE: day})})
-    return config
+    """The settings of the run in `path` with the day it was started for `today`."""
+    day = _read_manifest(path / _MANIFEST).get(TEMPLATE_DATE)
+    if day is None or config.data.template_date != TODAY:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={TEMPLATE_DATE: day})})
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -375,9 +372,7 @@ def _write_config(folder: Path, config: RunConfig) -> None:
 
 def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
     record = manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
-    parts = {"policy": config.policy.template_date, "reward": config.reward.template_date}
-    today = [name for name, day in parts.items() if day == TODAY]
-    return {**record, _DAYS: dict.fromkeys(today, str(read_date(TODAY)))} if today else record
+    return {**record, TEMPLATE_DATE: str(read_date(TODAY))} if config.data.template_date == TODAY else record
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
