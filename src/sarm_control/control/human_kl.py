@@ -21,7 +21,7 @@ _MOST_LATENTS = 1024
 @one_line_errors("human_kl")
 @dataclass(frozen=True, config=SPEC)
 class HumanKL:
-    """A charge of `beta * l_j`, with `l_j` the log density ratio of answer j's latents.
+    """A charge of `beta * l_j`, with `l_j` the log density ratio of answer j's latents; see also `mode`.
 
     `l_j = log p_policy(z_j) - log p_human(z_j)`, from a logistic discriminator on `[1(z > 0), z]`
     that has only seen policy answers of earlier steps. It is negative for an answer more typical of

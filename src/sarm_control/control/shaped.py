@@ -19,7 +19,8 @@ class ShapedReward:
         reward_model: [N] float64, the reward without controls.
         edited: [N] float64, the reward after the edits.
         penalties: [N, P] float64, >= 0; what each penalty takes away.
-        human_kl: [N] float64, `beta * l_j`; what the human-KL term takes away (a gift when negative).
+        human_kl: [N] float64, `beta * l_j`, or `beta * KL` in batch mode; what the human-KL term takes away
+            (a gift when negative).
         log_ratio: [N] float64 `l_j` in nats; None without a human-KL term.
         penalty_latents: the latent of each penalty, P of them.
         info: metrics by name: the mean of every column, `latent/<id>/rate` (share of answers with
