@@ -128,3 +128,12 @@ def test_lost_margin_falls_when_the_carriers_are_removed(world):
     rest = np.bincount(lost.chosen_prompt, good) / 3 - np.bincount(lost.rejected_prompt, bad) / 3
     assert rest.sum() / margins[margins < 0].sum() == pytest.approx(1 - share.mean)
     assert 0 < share.low < share.mean < share.high
+
+
+def test_a_way_without_a_latent_of_that_side_is_left_out():
+    """One tested latent, which the tests say harms and whose weight is positive: no weight speaks for it."""
+    chosen, rejected = np.zeros((40, 1)), np.random.default_rng(0).exponential(size=(40, 1))
+    pairs = pair_latents(chosen, rejected, np.arange(40), np.arange(40), [1.0])
+    found = compete(pairs, pairs, np.array([0]), np.array([True]), sign=-1, sets=5)
+    assert [one.latents for one in found] == [(0,)] * len(found)
+    assert 0 < len(found) < 4

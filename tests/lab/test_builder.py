@@ -17,7 +17,7 @@ from sarm_control.lab.world import World
 from sarm_control.sarm import RewardModel
 
 TINY = WorldConfig(
-    sizes=Sizes(demonstrations=96, preferences=96, train_prompts=48, held_out_prompts=16, audit=24),
+    sizes=Sizes(demonstrations=96, preferences=96, train_prompts=48, held_out_prompts=16, audit=40),
     language_model=LanguageModelConfig(layers=2, hidden=32, epochs=1),
     source_layer=1,
     latents=8,
@@ -85,7 +85,7 @@ def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World):
 def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_is_called(
     world: World, tmp_path, capsys
 ):
-    """Twenty-four pairs call no latent: one run, and no arm that would be the same run under another name."""
+    """Forty pairs call no latent: one run, and no arm that would be the same run under another name."""
     arguments = ["--lab", str(world.path), "--steps", "1", "-o", str(tmp_path / "demo")]
     assert main(["-q", "demo", *arguments, "--json", str(tmp_path / "demo.json")]) == 0
     text = " ".join(capsys.readouterr().out.split())

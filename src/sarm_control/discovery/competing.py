@@ -96,6 +96,8 @@ def compete(
         way: latents[_strongest(np.where(selected | (way != TESTED), sign * score, -np.inf), count)]
         for way, score in scores.items()
     }
+    # of few tested latents a way may have none that lean to this side
+    chosen = {way: own for way, own in chosen.items() if len(own)}
     removed = [-np.asarray(contributions[:, own].sum(axis=1)).ravel() for own in chosen.values()]
     gains = list(mean_intervals(np.column_stack(removed)))
     return tuple(
