@@ -20,6 +20,7 @@ ORDER = (
     "extras",
     "seeds",
     "embedded",
+    "bounded_json",
     "files",
     "console",
     "process_group",

@@ -19,9 +19,16 @@ from sarm_control.errors import ModelError
 from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
 from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
-from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
+from sarm_control.sarm.checkpoint import (
+    check_tensors,
+    find_folder,
+    from_checkpoint,
+    load_tensors,
+    read_index,
+)
 from sarm_control.sarm.config import SarmConfig, read_config
 from sarm_control.sarm.devices import usable_device
+from sarm_control.sarm.finite import OnNonfinite, check_scored, check_weights
 from sarm_control.sarm.head import HeadEdit, LinearHead
 from sarm_control.sarm.model_fingerprint import model_fingerprint
 from sarm_control.sarm.saving import save_sarm
@@ -100,17 +107,16 @@ class RewardModel:
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
         config = read_config(folder, name)
         index = read_index(folder, name)
+        _refuse_lost_layers(config, index, name)
         cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
-        check_tensors(index, _expected_tensors(config, cut), name)
+        expected = _expected_tensors(config, cut, name)
+        check_tensors(index, expected, name)
 
-        trunk = load_trunk(
-            str(folder),
-            cut,
-            dtype=_as_dtype(dtype),
-            device=device,
-            local_files_only=True,
-        )
-        stored = load_tensors(index, (*_AUTOENCODER_NAMES, _HEAD_NAME))
+        parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
+        of_trunk = {key: index[key] for key in expected if key not in parts}
+        trunk = load_trunk(folder, cut, name=name, dtype=_as_dtype(dtype), device=device, index=of_trunk)
+        stored = load_tensors(index, parts)
+        check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
         autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
@@ -175,6 +181,7 @@ class RewardModel:
         batch_tokens: int | None = None,
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """Rewards and latents of N (prompt, answer) rows, in the order given.
@@ -186,10 +193,12 @@ class RewardModel:
             batch_tokens: padded tokens of one forward pass; does not change results.
             padding_side: does not change results either; for self-checks.
             keep_states: also return the trunk states [N, D].
+            on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
             progress: see `sarm_control.console.progress`.
 
         Raises:
             ModelError: N prompts for M answers, or a conversation the template refuses.
+            NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
         """
         rows = _as_rows(prompts, responses)
         flags = [True] * len(rows) if ended is None else list(ended)
@@ -206,6 +215,7 @@ class RewardModel:
             batch_tokens=batch_tokens,
             padding_side=padding_side,
             keep_states=keep_states,
+            on_nonfinite=on_nonfinite,
             progress=progress,
         )
 
@@ -216,13 +226,17 @@ class RewardModel:
         batch_tokens: int | None = None,
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """As `score`, for N conversations that `template` made token ids of."""
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
-        return Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        if on_nonfinite == "raise":
+            check_scored(scored, states, next(self.trunk.parameters()).dtype)
+        return scored
 
     @torch.inference_mode()
     def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:
@@ -292,10 +306,18 @@ def _is_batch_of_one(prompts: Any) -> bool:
     return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
 
 
-def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
+def _refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:
+    """Before any layer is made: a damaged number must not cost minutes and the memory."""
+    if config.source_layer > len(index):
+        raise ModelError(
+            f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
+        )
+
+
+def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
     from transformers import AutoModel
 
-    with torch.device("meta"), quiet_transformers():
+    with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
         skeleton = AutoModel.from_config(cut)
     prefix = f"{skeleton.base_model_prefix}."
     shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
