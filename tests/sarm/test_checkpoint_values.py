@@ -178,6 +178,15 @@ def test_a_base_model_is_checked_alike(whole: Callable[..., Path]) -> None:
         Trunk.from_causal_lm(str(whole({TRUNK: stored.float().to(torch.int8)}, **vocabulary)), 2)
 
 
+def test_a_token_without_an_embedding_is_named(whole: Callable[..., Path]) -> None:
+    folder = whole()
+    named = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**named, "bos_token": "<|other|>"}))
+    known = release_shape.VOCABULARY
+    with pytest.raises(ModelError, match=rf"row 0 has token {known}, the model has embeddings for 0\.\."):
+        RewardModel.from_pretrained(folder).score("why ?", "no .")
+
+
 def test_frequencies_that_are_no_numbers_are_told() -> None:
     """What the checks of values let pass still shows in what is computed from them."""
     bad = [("rotary_emb.inv_freq", torch.tensor([1.0, float("nan")]))]

@@ -208,8 +208,9 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             id_or_folder, revision=revision, local_files_only=local_files_only, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    # A damaged file makes the libraries raise whatever they like, plain `Exception` among it.
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"no tokenizer can be loaded from {id_or_folder}: {first_line}") from error
     return tokenizer
 

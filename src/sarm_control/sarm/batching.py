@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from sarm_control.conversation.types import Encoded
 from sarm_control.errors import ModelError
 
 PaddingSide: TypeAlias = Literal["left", "right"]
@@ -36,6 +37,24 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[lis
         else:
             batches.append([row])
     return batches
+
+
+def check_known(rows: Sequence[Encoded], known: int) -> None:
+    """Refuses tokens that have no embedding: the tokenizer is another model's, or damaged.
+
+    Args:
+        rows: conversations as token ids.
+        known: embeddings of the trunk.
+
+    Raises:
+        ModelError: naming the row, from 0, and the token.
+    """
+    for number, row in enumerate(rows):
+        if max(row.input_ids, default=0) >= known:
+            raise ModelError(
+                f"row {number} has token {max(row.input_ids)}, the model has embeddings for 0..{known - 1}",
+                hint="its tokenizer is damaged or another model's: download the checkpoint again",
+            )
 
 
 def pad_batch(

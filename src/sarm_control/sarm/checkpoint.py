@@ -138,7 +138,7 @@ def load_tensors(index: Mapping[str, TensorEntry], names: Iterable[str]) -> "dic
     from safetensors import safe_open
 
     wanted = list(names)
-    loaded = {}
+    loaded: dict[str, Tensor] = {}
     for file in dict.fromkeys(index[name].file for name in wanted):
         with safe_open(file, framework="pt") as stream:
             loaded |= {name: stream.get_tensor(name) for name in wanted if index[name].file == file}

@@ -84,7 +84,9 @@ def _narrow(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     config: Any = layer.get_submodule("self_attn").config
     if config._attn_implementation not in MASKED_ATTENTION:
         return None
-    keys = {"past_key_values": _Keys(), "use_cache": False}
+    # transformers 5.24 renamed the argument; a model gives its layers the one they are to take
+    cache = "past_key_values" if "past_key_values" in kwargs else "cache"
+    keys = {cache: _Keys(), "use_cache": False}
     try:
         layer.forward(*args, **{**kwargs, **keys})
     except _KeysAreThere:

@@ -18,7 +18,7 @@ from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokeni
 from sarm_control.errors import ModelError
 from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
-from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
+from sarm_control.sarm.batching import PaddingSide, check_known, end_positions, length_sorted_batches, pad_batch
 from sarm_control.sarm.checkpoint import (
     check_tensors,
     find_folder,
@@ -278,11 +278,15 @@ class RewardModel:
         progress: ProgressFactory,
     ) -> Tensor:
         budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        known = int(self.trunk.model.get_input_embeddings().weight.shape[0])
+        check_known(encoded, known)
+        # padding is masked: any token will do where the tokenizer's own has no embedding
+        pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
         pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
             for rows in length_sorted_batches([len(row.input_ids) for row in encoded], budget):
                 ids = [encoded[row].input_ids for row in rows]
-                batch = pad_batch(ids, self.template.pad_id, side=side, device=self.device)
+                batch = pad_batch(ids, pad, side=side, device=self.device)
                 ends = end_positions(batch, self.template.end_of_turn_id)
                 mask = None if side == "right" else batch.attention_mask
                 pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()

@@ -170,8 +170,16 @@ def trunk_config(raw: Mapping[str, Any], source_layer: int, name: str) -> "Pretr
 
 
 def cut_config(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
-    """A copy of `config` with only the first `source_layer` layers."""
-    config = copy.deepcopy(config)
+    """A copy of `config` with only the first `source_layer` layers.
+
+    Raises:
+        ModelError: it has fewer layers, or is no configuration of a decoder.
+    """
+    with from_checkpoint(name):
+        return _cut(copy.deepcopy(config), source_layer, name)
+
+
+def _cut(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
     if not 1 <= source_layer <= config.num_hidden_layers:
         raise ModelError(
             f"{name} has {config.num_hidden_layers} layers, layer {source_layer} cannot be its source layer",
