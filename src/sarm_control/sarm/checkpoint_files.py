@@ -153,4 +153,5 @@ def _is_inside(file: str) -> bool:
     """Whether a name stays in its folder. The name counts: the hub's cache links files to elsewhere."""
     path, windows = PurePosixPath(file), PureWindowsPath(file)
     plain = not (path.is_absolute() or windows.drive or windows.root or "\\" in file or "\0" in file)
-    return plain and ".." not in path.parts and path.name != ""
+    short = len(file.encode()) <= 1_024 and all(len(part.encode()) <= 255 for part in path.parts)
+    return plain and short and ".." not in path.parts and path.name != ""

@@ -5,6 +5,7 @@ Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K`
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,14 @@ from sarm_control.conversation import ChatTemplate, Encoded, Prompt, load_tokeni
 from sarm_control.errors import ModelError
 from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
-from sarm_control.sarm.batching import PaddingSide, check_known, end_positions, length_sorted_batches, pad_batch
+from sarm_control.sarm.batching import (
+    PaddingSide,
+    check_known,
+    end_positions,
+    fixed_lengths,
+    length_sorted_batches,
+    pad_batch,
+)
 from sarm_control.sarm.checkpoint import (
     check_tensors,
     find_folder,
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS_CPU = 8_192
 _BATCH_TOKENS_GPU = 65_536
+_HALF = (torch.bfloat16, torch.float16)
 _AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
 _HEAD_NAME = "score.weight"
 
@@ -190,8 +199,9 @@ class RewardModel:
             prompts: one prompt (a string or a list of messages) or N of them.
             responses: one answer or N of them; an empty string is legal.
             ended: [N] false where an answer hit its length limit; default all true.
-            batch_tokens: padded tokens of one forward pass; does not change results.
-            padding_side: does not change results either; for self-checks.
+            batch_tokens: padded tokens of one forward pass; does not change results (of a trunk in half
+                precision on a GPU by its rounding, see docs/scoring.md).
+            padding_side: does not change results either, beyond the trunk's rounding; for self-checks.
             keep_states: also return the trunk states [N, D].
             on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
             progress: see `sarm_control.console.progress`.
@@ -269,6 +279,10 @@ class RewardModel:
             overwrite=overwrite,
         )
 
+    def _has_fixed_lengths(self) -> bool:
+        """Whether rows are padded each to a length of its own, so that half precision rounds them alike."""
+        return self.device.type == "cpu" and next(self.trunk.parameters()).dtype in _HALF
+
     @torch.inference_mode()
     def _pooled_states(
         self,
@@ -284,9 +298,12 @@ class RewardModel:
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
         pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
-            for rows in length_sorted_batches([len(row.input_ids) for row in encoded], budget):
+            padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
+            if fixed:
+                padded = fixed_lengths(padded, _context(self.trunk.model.config) or sys.maxsize)
+            for rows in length_sorted_batches(padded, budget, equal=fixed):
                 ids = [encoded[row].input_ids for row in rows]
-                batch = pad_batch(ids, pad, side=side, device=self.device)
+                batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
                 ends = end_positions(batch, self.template.end_of_turn_id)
                 mask = None if side == "right" else batch.attention_mask
                 pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()
