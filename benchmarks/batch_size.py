@@ -1,9 +1,8 @@
 """How far a reward depends on the batch it is computed in, for each type of the trunk's weights.
 
-Scores the same answers with a model of random weights and several budgets of tokens and prints the share of rewards that are not equal
-to the bit and the largest difference, in
-standard deviations of the rewards. What a processor's kernels round depends on the processor: its
-features for half precision are printed too.
+Scores the same answers with a model of random weights and several budgets of tokens. Prints the share of
+rewards that are not equal to the bit and the largest difference, in standard deviations of the rewards.
+What kernels round depends on the processor: its features for half precision are printed too.
 
     python benchmarks/batch_size.py [--width 288] [--rows 200] [--json benchmarks/results/batch_size.json]
 """
