@@ -58,7 +58,12 @@ def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False) -> An
     if _LONG_NUMBER.search(text):
         hooks["parse_int"] = _short
     try:
-        return json.loads(text, **hooks)
+        value = json.loads(text, **hooks)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise BadJson("it holds half of a surrogate pair, which is no text") from None
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
         raise BadJson(f"{error.msg} at {place}") from None

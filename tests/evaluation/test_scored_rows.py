@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from sarm_control.conversation.rows import read_rows
 from sarm_control.errors import DataError
 from sarm_control.evaluation.scored_rows import score_rows
 from sarm_control.sarm import RewardModel
+from sarm_control.sarm.finite import NonFiniteError
 from tests.conftest import make_sarm
 
 
@@ -32,21 +34,34 @@ def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
 
 
 def test_a_reward_that_is_no_number_is_no_figure(tmp_path, capsys):
-    """One word's embedding is NaN: the rows with it are named, whatever command scores them."""
-    broken = make_sarm()
-    word = broken.template.tokenizer.convert_tokens_to_ids("bomb")
+    """One word overflows float16: the rows with it are named, whatever command scores them."""
+    model = make_sarm()
+    word = model.template.tokenizer.convert_tokens_to_ids("bomb")
     with torch.no_grad():
-        broken.trunk.get_parameter("model.embed_tokens.weight")[word] = float("nan")
+        model.trunk.get_parameter("model.embed_tokens.weight")[word] = 65_000
+        model.trunk.get_parameter("model.layers.0.mlp.down_proj.weight")[:] *= 1_000
+    folder = model.save_pretrained(tmp_path / "sarm")
     data = tmp_path / "data.jsonl"
     pairs = [
         {"prompt": "why ?", "chosen": "no", "rejected": answer} for answer in ("yes", "bomb", "the bomb")
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    said = r"data\.jsonl:2: the reward of an answer is not a finite number \(2 of 6 answers, float32 trunk\)"
+    rows = read_rows(data, want={"pair"})
+    assert np.isfinite(score_rows(model, rows).rewards).all()
+    half = RewardModel.from_pretrained(folder, dtype="float16")
+    said = (
+        r"data\.jsonl:2: the reward of an answer is not a finite number \(2 of 6 answers\): "
+        "the float16 trunk's state is not finite"
+    )
     with pytest.raises(DataError, match=said) as raised:
-        score_rows(broken, read_rows(data, want={"pair"}))
+        score_rows(half, rows)
     assert "--dtype float32" in raised.value.hint
-    folder = broken.save_pretrained(tmp_path / "broken")
     for command in (["score"], ["rerank", "--edit", "3=0"], ["probe", "--edit", "3=0"]):
-        assert main([*command, str(data), "--model", str(folder), "-o", str(tmp_path / "out")]) == 2
+        options = ["--model", str(folder), "--dtype", "float16", "-o", str(tmp_path / "out")]
+        assert main([*command, str(data), *options]) == 2
         assert "data.jsonl:2: the reward of an answer is not a finite number" in capsys.readouterr().err
+    answers = [answer for row in rows for answer in row.answers]
+    with pytest.raises(NonFiniteError, match=r"2 of 6 answers is not a finite number \(rows 3, 5, from 0\)"):
+        half.score(["why ?"] * 6, answers)
+    kept = half.score(["why ?"] * 6, answers, on_nonfinite="keep")
+    assert np.flatnonzero(~np.isfinite(kept.rewards)).tolist() == [3, 5]

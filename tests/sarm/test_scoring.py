@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.errors import ModelError
-from sarm_control.sarm import RewardModel
-from sarm_control.sarm.batching import Padded, length_sorted_batches, pad_batch, pool_states
-from tests.conftest import make_sarm
+from sarm_control.sarm import Autoencoder, RewardModel, Trunk
+from sarm_control.sarm.batching import Padded, fixed_lengths, length_sorted_batches, pad_batch, pool_states
+from tests.conftest import make_llama_config, make_sarm
 
 PROMPTS = [
     "how do i cook bread ?",
@@ -27,6 +28,37 @@ def test_batch_size_does_not_move_rewards(tiny_sarm: RewardModel) -> None:
         again = tiny_sarm.score(PROMPTS, ANSWERS, batch_tokens=batch_tokens)
         np.testing.assert_allclose(again.rewards, together.rewards, atol=1e-5)
         assert again.latents.indices.tolist() == together.latents.indices.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_batch_size_does_not_move_rewards_in_half_precision(dtype: str) -> None:
+    """Wide enough for the kernels that take sums in another order in another shape."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 288, "intermediate_size": 768, "num_attention_heads": 9, "num_key_value_heads": 3}
+    config = LlamaConfig(**{**make_llama_config(layers=2).to_dict(), **sizes, "head_dim": 32})
+    small = make_sarm()
+    trunk = Trunk(LlamaModel(config)).to(getattr(torch, dtype))
+    autoencoder = Autoencoder(288, 64, 8)
+    model = RewardModel(small.config, trunk, autoencoder, small.head, small.template)
+    answers = [("yes " * (1 + 7 * row % 90)) + "no ." for row in range(24)]
+    prompts = [PROMPTS[row % len(PROMPTS)] for row in range(24)]
+    together = model.score(prompts, answers, batch_tokens=100_000).rewards
+    for batch_tokens in (1, 300):
+        again = model.score(prompts, answers, batch_tokens=batch_tokens).rewards
+        assert again.tobytes() == together.tobytes()
+    order = list(reversed(range(24)))
+    turned = model.score([prompts[j] for j in order], [answers[j] for j in order]).rewards
+    assert turned[order].tobytes() == together.tobytes()
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers(1, 120), st.integers(1, 400))
+def test_a_padded_length_is_the_rows_own(lengths: list[int], most: int, budget: int) -> None:
+    padded = fixed_lengths(lengths, most)
+    assert padded == [fixed_lengths([length], most)[0] for length in lengths]
+    assert all(length <= one <= max(length, most) for length, one in zip(lengths, padded, strict=True))
+    batches = length_sorted_batches(padded, budget, equal=True)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(len({padded[row] for row in batch}) == 1 for batch in batches)
 
 
 def test_padding_side_does_not_move_rewards(tiny_sarm: RewardModel) -> None:

@@ -11,7 +11,7 @@ from sarm_control.conversation import ChatTemplate, load_tokenizer
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
-from sarm_control.sarm.trunk import cut_config, load_trunk
+from sarm_control.sarm.trunk import base_config, base_folder, cut_config, load_trunk
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,17 @@ def cut_base(
     Raises:
         ModelError: it cannot be loaded, or has fewer layers.
     """
-    from transformers import AutoConfig
-
-    place = str(model_folder(base, "policy") or base)
-    try:
-        whole = AutoConfig.from_pretrained(place, local_files_only=local_files_only, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"no model can be loaded from {base}: {first_line}") from error
-    config = cut_config(whole.get_text_config(), layer, base)
+    folder = base_folder(str(model_folder(base, "policy") or base), local_files_only=local_files_only)
+    config = cut_config(base_config(folder, base), layer, base)
     trunk = load_trunk(
-        place,
+        folder,
         config,
+        name=base,
         dtype=_dtype(dtype),
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        local_files_only=local_files_only,
     )
     context = getattr(config, "max_position_embeddings", None)
-    template = ChatTemplate(load_tokenizer(place), max_length=max_length or context, date=template_date)
+    template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
     return Parts(trunk, template, layer, config.to_dict())
 
 

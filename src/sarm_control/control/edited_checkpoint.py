@@ -13,7 +13,8 @@ from sarm_control.control.edit_files import check_head, read_edit_file, save_edi
 from sarm_control.control.edits import Edit
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
-from sarm_control.sarm.checkpoint import find_folder, load_tensors, read_index
+from sarm_control.sarm.checkpoint import TensorEntry, find_folder, load_tensors, read_index
+from sarm_control.sarm.description import head_of
 from sarm_control.sarm.head import LinearHead
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
     index = read_index(folder, source)
     if _HEAD not in index:
         raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
+    head = head_of(index, source)
     stored = load_tensors(index, [_HEAD])[_HEAD]
-    head = LinearHead(stored[0].float().numpy())
     check_head(file, found.head, head.fingerprint)
     edited = head.scaled(factors)
     with atomic_folder(target, overwrite=overwrite) as temporary:
-        _copy(folder, temporary, index[_HEAD].file, _as_stored(edited, stored))
+        _copy(folder, temporary, index, _as_stored(edited, stored))
         save_edits(
             temporary / "applied_edits.json", found.edits, fingerprint=head.fingerprint, model=_name(source)
         )
@@ -86,18 +87,23 @@ def _as_stored(head: LinearHead, stored: "Tensor") -> "Tensor":
     return rounded if torch.equal(rounded.float(), exact) else exact
 
 
-def _copy(source: Path, target: Path, head_file: Path, head: "Tensor") -> None:
-    """Everything of a checkpoint but code and other weights' formats; the head's file is rewritten."""
+def _copy(source: Path, target: Path, index: Mapping[str, TensorEntry], head: "Tensor") -> None:
+    """Configuration, tokenizer and the model's own weight files; that of the head is rewritten."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    for file in sorted({entry.file for entry in index.values()}):
+        copied = target / file.relative_to(source)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        if file != index[_HEAD].file:
+            shutil.copyfile(file, copied)
+            continue
+        with safe_open(file, framework="pt") as stream:
+            metadata: Mapping[str, Any] = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        save_file({**tensors, _HEAD: head}, copied, metadata=dict(metadata))
     for file in sorted(source.iterdir()):
-        if file == head_file:
-            with safe_open(file, framework="pt") as stream:
-                metadata: Mapping[str, Any] = stream.metadata() or {}
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-            save_file({**tensors, _HEAD: head}, target / file.name, metadata=dict(metadata))
-        elif file.is_file() and (file.suffix in _COPIED or file.suffix == ".safetensors"):
+        if file.is_file() and file.suffix in _COPIED:
             shutil.copyfile(file, target / file.name)
 
 

@@ -216,7 +216,9 @@ class Replica:
         lesson.add_done_callback(self.lessons.discard)
 
     def _pay(self, encoded: Sequence[Encoded]) -> tuple[Scored, list[Paid]]:
-        scored = self.reward.model.score_encoded(encoded, batch_tokens=self.settings.batch_tokens)
+        scored = self.reward.model.score_encoded(
+            encoded, batch_tokens=self.settings.batch_tokens, on_nonfinite="keep"
+        )
         rewards = self.reward.pay(scored)
         values = self.reward.values(rewards)
         if not np.isfinite(values).all():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.errors import DataError
+from sarm_control.sarm.finite import OnNonfinite
 from sarm_control.sarm.reward_model import RewardModel
 from sarm_control.sarm.scored import Scored
 
@@ -25,6 +26,8 @@ def score_rows(
     prompts: Sequence[EngineText],
     completions: Sequence[EngineText],
     ended: Sequence[bool],
+    *,
+    on_nonfinite: OnNonfinite = "raise",
 ) -> Scored:
     """Latents and rewards of N completions.
 
@@ -39,13 +42,16 @@ def score_rows(
         prompts: [N] strings, or messages whose contents are strings or text parts.
         completions: [N] strings or messages, without the end token.
         ended: [N] false where an answer hit the length limit.
+        on_nonfinite: see `RewardModel.score`.
 
     Raises:
+        NonFiniteError: see `RewardModel.score`.
         DataError: a plain prompt in another model's chat template, a completion whose last message is not
             the assistant's, content that is not text.
     """
     reader, rows = TemplatedText(model.template), zip(prompts, completions, ended, strict=True)
-    return model.score_encoded(model.template.encode_rendered([_render(reader, *row) for row in rows]))
+    encoded = model.template.encode_rendered([_render(reader, *row) for row in rows])
+    return model.score_encoded(encoded, on_nonfinite=on_nonfinite)
 
 
 def _render(reader: TemplatedText, prompt: EngineText, completion: EngineText, ended: bool) -> Rendered:

@@ -102,7 +102,9 @@ class TrlReward:
         """
         self._check_callback()
         ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
-        scored, own = gather_with_place(score_rows(self.reward.model, prompts, completions, ended))
+        # an error in one process alone would leave the others waiting: `_finite` looks at all answers
+        mine = score_rows(self.reward.model, prompts, completions, ended, on_nonfinite="keep")
+        scored, own = gather_with_place(mine)
         rewards = self.reward.pay(scored)
         values = _finite(self.reward.values(rewards))
         if self.callback.learning:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation.rows import Row
 from sarm_control.errors import DataError, ModelError
+from sarm_control.sarm.finite import NonFiniteError
 from sarm_control.sarm.scored import Scored
 
 if TYPE_CHECKING:
@@ -67,24 +66,22 @@ def score_rows(
             keep_states=keep_states,
             progress=progress,
         )
+    except NonFiniteError as error:
+        raise _in_file(error, rows) from error
     except ModelError as error:
         _blame_row(rm, rows)
         raise error
-    _check_finite(rm, rows, scored)
     return scored
 
 
-def _check_finite(rm: "RewardModel", rows: Sequence[Row], scored: Scored) -> None:
-    """Refuses NaN and infinite rewards: comparisons with them are false, which looks like a figure."""
-    lost = ~np.isfinite(scored.rewards)
-    if lost.any():
-        owners = [row for row in rows for _ in row.answers]
-        dtype = str(next(rm.trunk.parameters()).dtype).removeprefix("torch.")
-        raise DataError(
-            f"{owners[int(lost.argmax())].where}: the reward of an answer is not a finite number "
-            f"({int(lost.sum())} of {len(lost)} answers, {dtype} trunk)",
-            hint="a half-precision trunk may have overflowed: try --dtype float32; else look at the weights",
-        )
+def _in_file(error: NonFiniteError, rows: Sequence[Row]) -> DataError:
+    """The same, of the row of a file that the first such answer belongs to."""
+    owners = [row for row in rows for _ in row.answers]
+    return DataError(
+        f"{owners[int(error.rows[0])].where}: the reward of an answer is not a finite number "
+        f"({len(error.rows)} of {len(owners)} answers): {error.cause}",
+        hint=error.hint,
+    )
 
 
 def _blame_row(rm: "RewardModel", rows: Sequence[Row]) -> None:

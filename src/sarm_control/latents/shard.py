@@ -15,6 +15,7 @@ from sarm_control.conversation.lines import Reason, json_object
 from sarm_control.conversation.rows import Row, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows, roles
+from sarm_control.sarm.finite import not_finite_rows
 from sarm_control.sarm.scored import Scored
 from sarm_control.sarm.sparse import FloatArray, SparseLatents
 
@@ -158,13 +159,11 @@ def index_type(size: int) -> "pyarrow.DataType":
 
 
 def _check_finite(found: ScoredRows) -> None:
-    scored = found.scored
-    bad = ~np.isfinite(scored.rewards)
-    bad[scored.latents.row_ids()[~np.isfinite(scored.latents.values)]] = True
-    if bad.any():
+    bad = not_finite_rows(found.scored)
+    if len(bad):
         owners = [row for row in found.rows for _ in row.answers]
         raise DataError(
-            f"{owners[int(bad.argmax())].where}: the model gave a latent or reward that is NaN or infinite",
+            f"{owners[int(bad[0])].where}: the model gave a latent or reward that is NaN or infinite",
             hint="try another --dtype: float16 overflows where bfloat16 and float32 do not",
         )
 

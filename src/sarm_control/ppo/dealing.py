@@ -50,5 +50,7 @@ def score_dealt(processes: Processes, model: RewardModel, rollout: Rollout, **ho
     own = None
     if mine.start < mine.stop:
         prompts = [row.prompt for row in rollout.prompts[mine]]
+        # an error in one process alone would leave the others waiting: `check_finite` looks at all answers
+        how = {"on_nonfinite": "keep", **how}
         own = model.score(prompts, rollout.texts[mine], ended=rollout.ended[mine], **how)
     return Scored.concatenate([part for part in processes.gather(own) if part is not None])

@@ -5,7 +5,6 @@ Three spellings are in use: `config.sarm_param` with `sae_source_layer` and
 `sarm_use_topk` (older), and no fields at all, only the folder's name (oldest).
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sarm_control.errors import ModelError
+from sarm_control.sarm.checkpoint_files import read_checkpoint_json
+from sarm_control.sarm.trunk_values import COUNT, check_trunk_values, is_count, refuse_quantised, refused
 
 FORMAT_VERSION = 1
 
@@ -63,11 +64,13 @@ def read_config(folder: Path, name: str) -> SarmConfig:
             `_Latent65536_Layer16_K192_` and `woTopK`.
 
     Raises:
-        ModelError: no config, not JSON, or not a SARM.
+        ModelError: no config, not JSON, not a SARM, or a value of another type or out of its range.
     """
-    raw = _read_json(folder / "config.json", name)
-    given = raw.pop("sarm_param", None) or {}
-    fields = {**fields_from_name(name), **_fields_from_param(given)}
+    raw = read_raw_config(folder, name)
+    given = raw.pop("sarm_param", None)
+    if given is not None and not isinstance(given, dict):
+        raise refused("sarm_param", given, name, "an object")
+    fields = {**fields_from_name(name), **_fields_from_param(given or {}, name)}
     missing = sorted(set(_SPELLINGS) - set(fields))
     if missing:
         raise ModelError(
@@ -78,7 +81,23 @@ def read_config(folder: Path, name: str) -> SarmConfig:
         )
     config = SarmConfig(trunk=raw, **fields)
     _check(config, name)
+    check_trunk_values(raw, name)
+    refuse_quantised(raw, name)
     return config
+
+
+def read_raw_config(folder: Path, name: str) -> dict[str, Any]:
+    """The object in `folder/config.json`, as it is written there.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    path = folder / "config.json"
+    if not path.exists() and not path.is_symlink():
+        raise ModelError(
+            f"{name} has no config.json", hint="give a model folder or a hub id such as org/name"
+        )
+    return read_checkpoint_json(path)
 
 
 def fields_from_name(name: str) -> dict[str, Any]:
@@ -95,12 +114,19 @@ def fields_from_name(name: str) -> dict[str, Any]:
     return {}
 
 
-def _fields_from_param(param: Mapping[str, Any]) -> dict[str, Any]:
+def _fields_from_param(param: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = {}
     for field, spellings in _SPELLINGS.items():
-        values = [param[key] for key in spellings if param.get(key) is not None]
-        if values:
-            found[field] = bool(values[0]) if field == "use_topk" else int(values[0])
+        given = {key: param[key] for key in spellings if param.get(key) is not None}
+        for key, value in given.items():
+            flag = field == "use_topk"
+            if not (isinstance(value, bool) if flag else is_count(value)):
+                raise refused(f"sarm_param.{key}", value, name, "true or false" if flag else COUNT)
+        if len(set(given.values())) > 1:
+            said = " and ".join(f"{key} = {value}" for key, value in given.items())
+            raise ModelError(f"{name}: sarm_param in config.json says both {said}")
+        if given:
+            found[field] = next(iter(given.values()))
     return found
 
 
@@ -109,17 +135,3 @@ def _check(config: SarmConfig, name: str) -> None:
         raise ModelError(f"{name}: k is {config.k}, it must be in 1..{config.latents} (the latents)")
     if config.source_layer < 1:
         raise ModelError(f"{name}: the source layer is {config.source_layer}, it must be at least 1")
-
-
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(
-            f"{name} has no config.json", hint="give a model folder or a hub id such as org/name"
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{name}/config.json is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ModelError(f"{name}/config.json is not a JSON object")
-    return raw

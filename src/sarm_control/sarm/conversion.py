@@ -4,7 +4,6 @@ Loading a pickle can run code. `torch.load(weights_only=True)` refuses everythin
 containers, and this runs only when a person asks for it by `sarm convert`.
 """
 
-import json
 import pickle
 import shutil
 import struct
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
+from sarm_control.sarm.checkpoint_files import check_regular, read_weight_map, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WEIGHT_PATTERNS = ("pytorch_model*.bin", "model*.bin", "model*.pt", "model*.pth")
+_INDEX = "pytorch_model.bin.index.json"
 # What damaged and hostile pickles make torch raise.
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -85,24 +86,28 @@ def find_pickled_weights(source: Path) -> list[Path]:
         raise ModelError(
             f"model folder {source} does not exist", hint="give the folder that holds config.json"
         )
-    if any(source.glob("*.safetensors")):
+    if weight_files(source, str(source)).files:
         raise ModelError(f"{source} holds safetensors already", hint=f"use it as it is: --model {source}")
+    index = source / _INDEX
+    if index.exists() or index.is_symlink():
+        return _indexed(source, index)
     for pattern in _WEIGHT_PATTERNS:
         found = sorted(source.glob(pattern))
         if found:
-            _check_shards(source, found)
+            for file in found:
+                check_regular(file)
             return found
     raise ModelError(f"{source} holds no {_WEIGHT_PATTERNS[0]}", hint="nothing there can be converted")
 
 
-def _check_shards(source: Path, found: list[Path]) -> None:
-    index = source / "pytorch_model.bin.index.json"
-    if not index.is_file():
-        return
-    wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    missing = sorted(wanted - {file.name for file in found})
-    if missing:
-        raise ModelError(f"{source} lacks the shard {missing[0]} named in {index.name}")
+def _indexed(source: Path, index: Path) -> list[Path]:
+    """Exactly the files that the index lists: a shard of an older save beside them is not the model."""
+    found = [source / file for file in sorted(set(read_weight_map(index, str(source)).values()))]
+    for file in found:
+        if not file.exists():
+            raise ModelError(f"{source} lacks the shard {file.relative_to(source)} named in {index.name}")
+        check_regular(file)
+    return found
 
 
 def _load(file: Path) -> "dict[str, Tensor]":

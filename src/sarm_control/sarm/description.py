@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sarm_control.errors import ModelError
-from sarm_control.sarm.checkpoint import TensorEntry, find_folder, load_tensors, read_index
+from sarm_control.sarm.checkpoint import TensorEntry, check_types, find_folder, load_tensors, read_index
 from sarm_control.sarm.config import read_config
 from sarm_control.sarm.head import LinearHead
 from sarm_control.sarm.model_fingerprint import model_fingerprint
@@ -45,7 +45,7 @@ def read_head(id_or_folder: str | Path) -> LinearHead:
     Raises:
         ModelError: no such model, or it has no head.
     """
-    return _head(read_index(find_folder(id_or_folder), str(id_or_folder)), str(id_or_folder))
+    return head_of(read_index(find_folder(id_or_folder), str(id_or_folder)), str(id_or_folder))
 
 
 def read_model_fingerprint(id_or_folder: str | Path) -> str:
@@ -81,7 +81,7 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
     tokenizer = load_tokenizer(str(folder), local_files_only=True)
     template = str(tokenizer.chat_template)
     return Description(
-        head=_head(index, name),
+        head=head_of(index, name),
         latents=config.latents,
         k=config.k if config.use_topk else None,
         template=hashlib.sha256(template.encode()).hexdigest()[:16],
@@ -90,7 +90,16 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
     )
 
 
-def _head(index: Mapping[str, TensorEntry], name: str) -> LinearHead:
+def head_of(index: Mapping[str, TensorEntry], name: str) -> LinearHead:
+    """The head among the tensors of `read_index`.
+
+    Raises:
+        ModelError: there is none, or it is no row of floating-point numbers.
+    """
     if HEAD_NAME not in index:
         raise ModelError(f"{name} is not a SARM: it has no {HEAD_NAME}")
+    shape = index[HEAD_NAME].shape
+    if len(shape) != 2 or shape[0] != 1:
+        raise ModelError(f"{name} is not a SARM: its {HEAD_NAME} is {list(shape)}, not [1, latents]")
+    check_types({HEAD_NAME: index[HEAD_NAME]}, name)
     return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())

@@ -25,6 +25,7 @@ MASKED_ATTENTION = frozenset({"eager", "sdpa"})
 """Attention that takes a mask of four dimensions; beside flash attention the whole layer is computed."""
 
 _WANTED: ContextVar[Tensor | None] = ContextVar("wanted positions", default=None)
+_HALF = (torch.bfloat16, torch.float16)
 _LEAST_ROWS = 16
 """Of a product. Of fewer, libraries take the sums in another order, so that a state would depend on how many
 answers are computed beside it. The layers before have a row for every token; these cost little."""
@@ -84,24 +85,28 @@ def _narrow(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     config: Any = layer.get_submodule("self_attn").config
     if config._attn_implementation not in MASKED_ATTENTION:
         return None
-    keys = {"past_key_values": _Keys(), "use_cache": False}
+    # transformers 5.24 renamed the argument; a model gives its layers the one they are to take
+    cache = "past_key_values" if "past_key_values" in kwargs else "cache"
+    keys = {cache: _Keys(), "use_cache": False}
     try:
         layer.forward(*args, **{**kwargs, **keys})
     except _KeysAreThere:
-        return _Call((_again(args[0], positions),), {**_narrowed(kwargs, args[0], positions), **keys})
+        again = _again(args[0], positions, _times(args[0], positions))
+        return _Call((again,), {**_narrowed(kwargs, args[0], positions), **keys})
     return None
 
 
 def _narrowed(kwargs: Mapping[str, Any], states: Tensor, positions: Tensor) -> dict[str, Any]:
     cos, sin = kwargs["position_embeddings"]
+    times = _times(states, positions)
     mask = kwargs.get("attention_mask")
     # [B, 1, T, T] has the positions that look third, and those they may see last
     seen = _seen(states, positions) if mask is None else _at(mask.transpose(1, 2), positions)[:, :, None]
     return {
         **kwargs,
         "attention_mask": seen,
-        "position_ids": _again(kwargs["position_ids"], positions),
-        "position_embeddings": (_again(cos, positions), _again(sin, positions)),
+        "position_ids": _again(kwargs["position_ids"], positions, times),
+        "position_embeddings": (_again(cos, positions, times), _again(sin, positions, times)),
     }
 
 
@@ -114,10 +119,19 @@ def _seen(states: Tensor, positions: Tensor) -> Tensor:
     return (places <= positions.to(states.device)[:, None])[:, None, None]
 
 
-def _again(values: Tensor, positions: Tensor) -> Tensor:
-    """[B, T, ...] and positions [B] to [B, C, ...], the same C times: as few as make `_LEAST_ROWS` rows."""
-    tokens, wanted = values.shape[1], _at(values, positions)[:, None]
-    times = max(1, min(-(-_LEAST_ROWS // len(positions)), tokens - 1))
+def _times(states: Tensor, positions: Tensor) -> int:
+    """How often a row is computed: as few times as make `_LEAST_ROWS` rows.
+
+    Half precision rounds by the number of rows beyond that too: there it is a multiple of it, whatever the
+    number of answers.
+    """
+    least = _LEAST_ROWS if states.dtype in _HALF else -(-_LEAST_ROWS // len(positions))
+    return max(1, min(least, states.shape[1] - 1))
+
+
+def _again(values: Tensor, positions: Tensor, times: int) -> Tensor:
+    """[B, T, ...] and positions [B] to [B, C, ...], the same C times."""
+    wanted = _at(values, positions)[:, None]
     return wanted.expand(-1, times, *wanted.shape[2:])
 
 

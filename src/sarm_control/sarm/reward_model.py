@@ -6,6 +6,7 @@ Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K`
 import contextlib
 import datetime
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,24 @@ from sarm_control.conversation.template import configured_ends
 from sarm_control.errors import ModelError
 from sarm_control.sarm.aligned import with_own_memory
 from sarm_control.sarm.autoencoder import Autoencoder
-from sarm_control.sarm.batching import PaddingSide, end_positions, length_sorted_batches, pad_batch
-from sarm_control.sarm.checkpoint import check_tensors, find_folder, load_tensors, read_index
+from sarm_control.sarm.batching import (
+    PaddingSide,
+    check_known,
+    end_positions,
+    fixed_lengths,
+    length_sorted_batches,
+    pad_batch,
+)
+from sarm_control.sarm.checkpoint import (
+    check_tensors,
+    find_folder,
+    from_checkpoint,
+    load_tensors,
+    read_index,
+)
 from sarm_control.sarm.config import SarmConfig, read_config
 from sarm_control.sarm.devices import usable_device
+from sarm_control.sarm.finite import OnNonfinite, check_scored, check_weights
 from sarm_control.sarm.head import HeadEdit, LinearHead
 from sarm_control.sarm.model_fingerprint import model_fingerprint
 from sarm_control.sarm.saving import save_sarm
@@ -36,6 +51,7 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS_CPU = 8_192
 _BATCH_TOKENS_GPU = 65_536
+_HALF = (torch.bfloat16, torch.float16)
 _AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
 _HEAD_NAME = "score.weight"
 
@@ -106,17 +122,16 @@ class RewardModel:
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
         config = read_config(folder, name)
         index = read_index(folder, name)
+        _refuse_lost_layers(config, index, name)
         cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
-        check_tensors(index, _expected_tensors(config, cut), name)
+        expected = _expected_tensors(config, cut, name)
+        check_tensors(index, expected, name)
 
-        trunk = load_trunk(
-            str(folder),
-            cut,
-            dtype=_as_dtype(dtype),
-            device=device,
-            local_files_only=True,
-        )
-        stored = load_tensors(index, (*_AUTOENCODER_NAMES, _HEAD_NAME))
+        parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
+        of_trunk = {key: index[key] for key in expected if key not in parts}
+        trunk = load_trunk(folder, cut, name=name, dtype=_as_dtype(dtype), device=device, index=of_trunk)
+        stored = load_tensors(index, parts)
+        check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
         autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
@@ -184,6 +199,7 @@ class RewardModel:
         batch_tokens: int | None = None,
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """Rewards and latents of N (prompt, answer) rows, in the order given.
@@ -192,13 +208,16 @@ class RewardModel:
             prompts: one prompt (a string or a list of messages) or N of them.
             responses: one answer or N of them; an empty string is legal.
             ended: [N] false where an answer hit its length limit; default all true.
-            batch_tokens: padded tokens of one forward pass; does not change results.
-            padding_side: does not change results either; for self-checks.
+            batch_tokens: padded tokens of one forward pass; does not change results (of a trunk in half
+                precision on a GPU by its rounding, see docs/scoring.md).
+            padding_side: does not change results either, beyond the trunk's rounding; for self-checks.
             keep_states: also return the trunk states [N, D].
+            on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
             progress: see `sarm_control.console.progress`.
 
         Raises:
             ModelError: N prompts for M answers, or a conversation the template refuses.
+            NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
         """
         rows = _as_rows(prompts, responses)
         flags = [True] * len(rows) if ended is None else list(ended)
@@ -215,6 +234,7 @@ class RewardModel:
             batch_tokens=batch_tokens,
             padding_side=padding_side,
             keep_states=keep_states,
+            on_nonfinite=on_nonfinite,
             progress=progress,
         )
 
@@ -225,13 +245,17 @@ class RewardModel:
         batch_tokens: int | None = None,
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """As `score`, for N conversations that `template` made token ids of."""
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
-        return Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        if on_nonfinite == "raise":
+            check_scored(scored, states, next(self.trunk.parameters()).dtype)
+        return scored
 
     @torch.inference_mode()
     def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:
@@ -264,6 +288,10 @@ class RewardModel:
             overwrite=overwrite,
         )
 
+    def _has_fixed_lengths(self) -> bool:
+        """Whether rows are padded each to a length of its own, so that half precision rounds them alike."""
+        return self.device.type == "cpu" and next(self.trunk.parameters()).dtype in _HALF
+
     @torch.inference_mode()
     def _pooled_states(
         self,
@@ -273,11 +301,18 @@ class RewardModel:
         progress: ProgressFactory,
     ) -> Tensor:
         budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        known = int(self.trunk.model.get_input_embeddings().weight.shape[0])
+        check_known(encoded, known)
+        # padding is masked: any token will do where the tokenizer's own has no embedding
+        pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
         pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
-            for rows in length_sorted_batches([len(row.input_ids) for row in encoded], budget):
+            padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
+            if fixed:
+                padded = fixed_lengths(padded, _context(self.trunk.model.config) or sys.maxsize)
+            for rows in length_sorted_batches(padded, budget, equal=fixed):
                 ids = [encoded[row].input_ids for row in rows]
-                batch = pad_batch(ids, self.template.pad_id, side=side, device=self.device)
+                batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
                 ends = end_positions(batch, self.template.end_of_turn_id)
                 mask = None if side == "right" else batch.attention_mask
                 pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()
@@ -301,10 +336,18 @@ def _is_batch_of_one(prompts: Any) -> bool:
     return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
 
 
-def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
+def _refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:
+    """Before any layer is made: a damaged number must not cost minutes and the memory."""
+    if config.source_layer > len(index):
+        raise ModelError(
+            f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
+        )
+
+
+def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
     from transformers import AutoModel
 
-    with torch.device("meta"), quiet_transformers():
+    with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
         skeleton = AutoModel.from_config(cut)
     prefix = f"{skeleton.base_model_prefix}."
     shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}

@@ -6,6 +6,7 @@ Shapes: `B` answers, `T` tokens, `D` hidden size.
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +15,25 @@ from torch import Tensor, nn
 from sarm_control.errors import ModelError
 from sarm_control.sarm import last_layer
 from sarm_control.sarm.aligned import with_own_memory
+from sarm_control.sarm.checkpoint import (
+    TensorEntry,
+    check_types,
+    from_checkpoint,
+    load_tensors,
+    local_or_downloaded,
+    read_index,
+)
+from sarm_control.sarm.config import read_raw_config
+from sarm_control.sarm.finite import check_weights
+from sarm_control.sarm.trunk_values import check_trunk_values
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 FINAL_NORM_NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 LAYER_NAMES = ("layers", "h")
+# What a configuration may tell transformers to do while it loads: other files, other code.
+_NOT_OF_A_TRUNK = ("auto_map", "fusion_config", "quantization_config", "transformers_weights")
 
 
 class Trunk(nn.Module):
@@ -60,26 +74,11 @@ class Trunk(nn.Module):
         """The first `source_layer` layers of any causal LM transformers knows.
 
         Raises:
-            ModelError: the model does not exist or has fewer layers.
+            ModelError: the model does not exist, cannot be read or has fewer layers.
         """
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(
-                id_or_folder, revision=revision, local_files_only=local_files_only, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelError(f"no model can be loaded from {id_or_folder}: {first_line}") from error
-        cut = cut_config(config.get_text_config(), source_layer, id_or_folder)
-        return load_trunk(
-            id_or_folder,
-            cut,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            local_files_only=local_files_only,
-        )
+        folder = base_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
+        cut = cut_config(base_config(folder, id_or_folder), source_layer, id_or_folder)
+        return load_trunk(folder, cut, name=id_or_folder, dtype=dtype, device=device)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -119,30 +118,68 @@ class Trunk(nn.Module):
         return last_layer.states_at(self, input_ids, attention_mask, positions)
 
 
+def base_folder(id_or_folder: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """The local folder of a language model; a hub id is downloaded.
+
+    Raises:
+        ModelError: neither a folder nor a hub id, or the download failed.
+    """
+    try:
+        return local_or_downloaded(id_or_folder, revision=revision, local_files_only=local_files_only)
+    except ModelError as error:
+        raise ModelError(f"no model can be loaded from {id_or_folder}: {error}", hint=error.hint) from error
+
+
+def base_config(folder: Path, name: str) -> "PretrainedConfig":
+    """The configuration of a language model, of its text part where it has others.
+
+    Raises:
+        ModelError: it cannot be used.
+    """
+    from transformers import AutoConfig
+
+    check_trunk_values(read_raw_config(folder, name), name)
+    with from_checkpoint(name):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ).get_text_config()
+        return config
+
+
 def trunk_config(raw: Mapping[str, Any], source_layer: int, name: str) -> "PretrainedConfig":
     """The configuration of a decoder with `source_layer` layers.
 
     Args:
-        raw: a `config.json` dict of any causal LM transformers knows.
+        raw: a `config.json` dict of any causal LM transformers knows; it is left as it is.
         source_layer: decoder layers to keep.
         name: what to call the model in errors.
 
     Raises:
-        ModelError: an unknown model type, or fewer layers than asked for.
+        ModelError: an unknown model type, values it cannot have, or fewer layers than asked for.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     model_type = raw.get("model_type")
-    try:
-        config = AutoConfig.for_model(**dict(raw)).get_text_config()
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{name}: transformers knows no model type {model_type!r}") from error
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ModelError(f"{name}: transformers knows no model type {model_type!r}")
+    # transformers writes into nested values such as `rope_scaling`: it gets a copy of its own.
+    own = copy.deepcopy({key: value for key, value in raw.items() if key not in _NOT_OF_A_TRUNK})
+    with from_checkpoint(name):
+        config = AutoConfig.for_model(**own).get_text_config()
     return cut_config(config, source_layer, name)
 
 
 def cut_config(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
-    """A copy of `config` with only the first `source_layer` layers."""
-    config = copy.deepcopy(config)
+    """A copy of `config` with only the first `source_layer` layers.
+
+    Raises:
+        ModelError: it has fewer layers, or is no configuration of a decoder.
+    """
+    with from_checkpoint(name):
+        return _cut(copy.deepcopy(config), source_layer, name)
+
+
+def _cut(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
     if not 1 <= source_layer <= config.num_hidden_layers:
         raise ModelError(
             f"{name} has {config.num_hidden_layers} layers, layer {source_layer} cannot be its source layer",
@@ -155,34 +192,58 @@ def cut_config(config: "PretrainedConfig", source_layer: int, name: str) -> "Pre
 
 
 def load_trunk(
-    folder: str,
+    folder: Path,
     config: "PretrainedConfig",
     *,
+    name: str,
     dtype: torch.dtype | str,
     device: str | torch.device | None,
-    revision: str | None = None,
-    local_files_only: bool = False,
+    index: Mapping[str, TensorEntry] | None = None,
 ) -> Trunk:
     """Loads the kept layers of a safetensors checkpoint (sharded or not).
 
-    `device` may be "auto", which spreads the layers over the GPUs (needs accelerate).
+    Args:
+        folder: where the checkpoint lies.
+        config: from `trunk_config` or `cut_config`.
+        name: what to call the model in errors.
+        dtype: of the weights; "auto" is the checkpoint's.
+        device: may be "auto", which spreads the layers over the GPUs (needs accelerate).
+        index: the tensors to load from; by default all that `read_index` finds.
+
+    Raises:
+        ModelError: tensors are missing, damaged or not finite, or transformers cannot load the model.
     """
     from transformers import AutoModel
 
-    with quiet_transformers():
-        model = AutoModel.from_pretrained(
-            folder,
+    entries = read_index(folder, name) if index is None else index
+    with quiet_transformers(), from_checkpoint(name):
+        with torch.device("meta"):
+            skeleton = AutoModel.from_config(config)
+        if getattr(config, "quantization_config", None) is None:
+            prefix, known = f"{skeleton.base_model_prefix}.", skeleton.state_dict()
+            check_types({key: one for key, one in entries.items() if key.removeprefix(prefix) in known}, name)
+        # By tensors and not by the folder, so that no file but those of the index is opened.
+        model, info = type(skeleton).from_pretrained(
+            None,
             config=config,
+            state_dict=load_tensors(entries, entries),
             dtype=dtype,
             device_map=device if device == "auto" else None,
-            use_safetensors=True,
-            revision=revision,
-            local_files_only=local_files_only,
-            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are refused below, by their names
+            output_loading_info=True,
         )
-    if device not in (None, "auto"):
-        model = model.to(device)
-    return Trunk(with_own_memory(model))
+        if device not in (None, "auto"):
+            model = model.to(device)
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        raise ModelError(
+            f"{name} does not fit its config.json: {key} is {list(stored)}, expected {list(wanted)}"
+        )
+    missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in FINAL_NORM_NAMES)
+    if missing:
+        raise ModelError(f"{name} lacks the tensor {missing[0]}")
+    trunk = Trunk(with_own_memory(model))
+    check_weights((*model.named_parameters(), *model.named_buffers()), entries, name)
+    return trunk
 
 
 @contextlib.contextmanager

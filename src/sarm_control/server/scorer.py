@@ -129,7 +129,9 @@ class Scorer:
         for rows in length_sorted_batches(lengths, self.batch_tokens):
             batch = [distinct[row] for row in rows]
             scored = self.model.score_encoded(
-                [encoded[same[key][0]] for key in batch], batch_tokens=self.batch_tokens
+                [encoded[same[key][0]] for key in batch],
+                batch_tokens=self.batch_tokens,
+                on_nonfinite="keep",  # the owner refuses what it cannot pay
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
             rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}

@@ -1,0 +1,101 @@
+"""The tests with the newest and with the oldest versions that `pyproject.toml` allows.
+
+    python -m tests.version_ends newest|oldest [pytest's arguments]
+
+makes an environment in the user's cache (XDG_CACHE_HOME moves it), or finds it made, and runs the tests in
+it. The newest is made anew when a day is over, because newer versions come out. Of torch it is always the
+build the tests run with: other versions come with gigabytes for GPUs.
+"""
+
+import datetime
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH = "torch==2.13.0"
+TOOLS = ("pytest>=8.3", "hypothesis>=6.100", "httpx>=0.27", "statsmodels>=0.14")
+TESTED = ("tests/sarm", "tests/conversation", "tests/latents", "tests/control", "tests/ppo/test_policy.py")
+"""What both ends run: loading, scoring, templates, latents, controls, a policy."""
+EXTRAS = ("rl",)
+_FLOOR = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<floor>[\d.]+)")
+
+
+def project() -> dict[str, Any]:
+    """`[project]` of pyproject.toml."""
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def requirements(end: str) -> list[str]:
+    """The package's own requirements; for the oldest end each is pinned to the release of its floor."""
+    said = project()
+    ranges = [
+        *said["dependencies"],
+        *(one for extra in EXTRAS for one in said["optional-dependencies"][extra]),
+    ]
+    ranges = [one for one in ranges if not one.startswith("torch")]
+    return ranges if end == "newest" else [floor(one) for one in ranges]
+
+
+def floor(requirement: str) -> str:
+    """`numpy>=1.26` to `numpy==1.26.*`: the last patch of the oldest release allowed."""
+    match = _FLOOR.match(requirement)
+    if match is None:
+        raise ValueError(f"{requirement} has no floor")
+    version = match["floor"]
+    return f"{match['name']}=={version}" + (".*" if version.count(".") < 2 else "")
+
+
+def python_of(end: str) -> Path:
+    """The Python of an end's environment, which is made where it is not there yet."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sarm-control" / "versions"
+    base.mkdir(parents=True, exist_ok=True)
+    wanted = [*requirements(end), *TOOLS]
+    day = datetime.date.today().isoformat() if end == "newest" else ""
+    stamp = hashlib.sha256(repr((TORCH, wanted, day)).encode()).hexdigest()[:16]
+    folder = base / end
+    with (base / f"{end}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python, made = folder / "bin" / "python", folder / "made"
+        if not made.exists() or made.read_text() != stamp:
+            venv.create(folder, with_pip=True, clear=True)
+            pip(python, "--upgrade", "pip")
+            # torch first and alone, so that no other package's range picks another build of it
+            pip(python, TORCH)
+            pip(python, TORCH, *wanted)
+            made.write_text(stamp)
+        pip(python, "--no-deps", "--force-reinstall", str(ROOT))
+    return python
+
+
+def pip(python: Path, *words: str) -> None:
+    """Installs; fails with pip's own words."""
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words], check=True
+    )
+
+
+def main(end: str, arguments: list[str]) -> int:
+    """Makes the environment, says what is in it, and runs the tests."""
+    python = python_of(end)
+    subprocess.run([str(python), "-m", "pip", "freeze"], check=True)
+    command = [str(python), "-m", "pytest", "-q", *(arguments or TESTED)]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] not in (["newest"], ["oldest"]):
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
