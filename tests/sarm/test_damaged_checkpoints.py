@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sarm_control.bounded_json import read_json_object
 from sarm_control.conversation import load_tokenizer
-from sarm_control.errors import DataError, ModelError, SarmError
+from sarm_control.errors import ModelError, SarmError
 from sarm_control.sarm import RewardModel
 from sarm_control.sarm.checkpoint_files import INDEX
 from sarm_control.sarm.description import describe
@@ -107,39 +107,37 @@ def test_files_of_any_bytes(release: Path, file: str, cut: int, instead: bytes, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "is not a JSON object but a list"),
-        ("3", "is not a JSON object but a number"),
-        ("null", "is not a JSON object but null"),
-        ("{", "is not JSON"),
-        ('{"a": NaN}', "is not JSON: NaN is no JSON number"),
-        ('{"a": 1e999}', "is not JSON: 1e999 is too large for a number"),
-        ('{"a": ' + "9" * 5_000 + "}", "is not JSON: a number of 5000 digits"),
-        ('{"a": ' * 200_000 + "1" + "}" * 200_000, "is nested deeper than 100 values"),
-        ('{"a": ' * 101 + "1" + "}" * 101, "is nested deeper than 100 values"),
-        ('{"a": "\\ud800"}', "holds text that is no Unicode"),
+        ("[1]", "not a JSON object but a list of 1"),
+        ("3", "not a JSON object but 3"),
+        ("null", "not a JSON object but None"),
+        ("{", "not JSON: "),
+        ('{"a": NaN}', "not JSON: NaN is not a JSON number"),
+        ('{"a": 1e999}', "not JSON: 1e999 is too large for a number"),
+        ('{"a": ' + "9" * 5_000 + "}", "not JSON: a number of 5000 digits"),
+        ('{"a": ' * 200_000 + "1" + "}" * 200_000, "not JSON: nested more than 100 deep"),
+        ('{"a": ' * 101 + "1" + "}" * 101, "not JSON: nested more than 100 deep"),
+        ('{"a": "\\ud800"}', "not JSON: it holds half of a surrogate pair"),
     ],
     ids=lambda text: text[:12],
 )
 def test_what_no_json_object_is(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "some.json"
     file.write_text(text)
-    with pytest.raises(SarmError, match=rf"some\.json {message}"):
-        read_json_object(file)
+    with pytest.raises(SarmError, match=rf"some\.json: {message}"):
+        read_json_object(file, finite=True)
 
 
 def test_files_that_are_too_large_or_no_text(tmp_path: Path) -> None:
     file = tmp_path / "some.json"
     file.write_text('{"a": "' + "x" * 100 + '"}')
     assert read_json_object(file, most_bytes=109) == {"a": "x" * 100}
-    with pytest.raises(SarmError, match=r"some\.json has 109 bytes, at most 108 are read"):
+    with pytest.raises(SarmError, match=r"some\.json: larger than 108 bytes, the most that is read"):
         read_json_object(file, most_bytes=108)
     file.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(SarmError, match=r"some\.json cannot be read: it is not UTF-8"):
+    with pytest.raises(SarmError, match=r"some\.json: not UTF-8 at byte 8"):
         read_json_object(file)
-    with pytest.raises(SarmError, match=r"none\.json cannot be read: No such file"):
+    with pytest.raises(SarmError, match=r"none\.json: No such file"):
         read_json_object(tmp_path / "none.json")
-    assert read_json_object.__module__ == "sarm_control.bounded_json"
-    assert issubclass(DataError, SarmError)
 
 
 def test_a_tokenizer_that_fails_is_told(release: Path, tmp_path: Path) -> None:
