@@ -62,8 +62,9 @@ def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False) -> An
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except UnicodeEncodeError:
-        raise BadJson("it holds half of a surrogate pair, which is no text") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise BadJson(f"half a character ({half}), which is no text") from None
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
         raise BadJson(f"{error.msg} at {place}") from None
