@@ -41,11 +41,8 @@ def project() -> dict[str, Any]:
 def requirements(end: str) -> list[str]:
     """The package's own requirements; for the oldest end each is pinned to the release of its floor."""
     said = project()
-    ranges = [
-        *said["dependencies"],
-        *(one for extra in EXTRAS for one in said["optional-dependencies"][extra]),
-    ]
-    ranges = [one for one in ranges if not one.startswith("torch")]
+    extras = [one for extra in EXTRAS for one in said["optional-dependencies"][extra]]
+    ranges = [one for one in (*said["dependencies"], *extras) if not one.startswith("torch")]
     return ranges if end == "newest" else [floor(one) for one in ranges]
 
 

@@ -55,7 +55,10 @@ def whole(tmp_path: Path) -> Callable[..., Path]:
 def test_weights_are_floating_point(
     whole: Callable[..., Path], name: str, dtype: torch.dtype, called: str
 ) -> None:
-    folder = whole({name: release_shape.tensors()[name].float().to(dtype)})
+    try:
+        folder = whole({name: release_shape.tensors()[name].float().to(dtype)})
+    except KeyError:
+        pytest.skip(f"this version of safetensors cannot write {called}")
     with pytest.raises(ModelError, match=rf"{name} in model\.safetensors is stored as {called}, ") as caught:
         RewardModel.from_pretrained(folder)
     assert "not quantised" in str(caught.value.hint)

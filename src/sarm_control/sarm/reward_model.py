@@ -301,7 +301,8 @@ class RewardModel:
         progress: ProgressFactory,
     ) -> Tensor:
         budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
-        known = int(self.trunk.model.get_input_embeddings().weight.shape[0])
+        embeddings: Any = self.trunk.model.get_input_embeddings()
+        known = int(embeddings.weight.shape[0])
         check_known(encoded, known)
         # padding is masked: any token will do where the tokenizer's own has no embedding
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
