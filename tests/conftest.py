@@ -13,6 +13,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
+from sarm_control.console import set_quiet
 from sarm_control.conversation import ChatTemplate
 from sarm_control.sarm import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
 
@@ -37,6 +38,12 @@ LLAMA_3_STYLE = (
     "{{ message['content'] | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant<|stop|> {% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def _as_talkative_as_a_new_process() -> None:
+    """A command that an earlier test called with --quiet silences this process."""
+    set_quiet(False)
 
 
 @pytest.fixture(scope="module")

@@ -173,8 +173,8 @@ def test_both_file_forms(tmp_path: Path) -> None:
         (b'[{"latent": 5, "max": 2}, {"latent": 5, "add": 1}]', "latent 5 has two edits"),
         (b'[{"latnt": 5, "max": 2}]', "edit: unknown key 'latnt'; did you mean latent"),
         (b"3", "neither a steering file nor a list of edits"),
-        (b"{", "not JSON in UTF-8"),
-        (b"\xff", "not JSON in UTF-8"),
+        (b"{", "not JSON: Expecting property name"),
+        (b"\xff", "not UTF-8 at byte 1"),
     ],
 )
 def test_a_bad_file_is_named_with_the_reason(tmp_path: Path, content: bytes, message: str) -> None:

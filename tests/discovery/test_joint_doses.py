@@ -184,7 +184,7 @@ def test_one_latent_gets_a_cap_and_the_deterrent():
     penalty, cap = one.controls
     assert cap == Edit(0, max=0.0)
     assert isinstance(penalty, Penalty)
-    assert (penalty.latent, penalty.tau, penalty.siblings_pay) == (0, 0.0, None)
+    assert (penalty.latent, penalty.tau, penalty.siblings_pay) == (0, 0.0, 0.0)
     assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(DETERRENT, abs=0.02)
 
 
@@ -253,7 +253,8 @@ def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor):
         if isinstance(one, Penalty):
             assert isinstance(other, Penalty)
             assert (one.latent, one.tau, one.alpha) == (other.latent, other.tau, other.alpha)
-            assert other.pays == pytest.approx(factor * one.pays, rel=2e-3)
+            assert other.own_pay == pytest.approx(factor * one.own_pay, rel=2e-3)
+            assert other.siblings_pay == pytest.approx(factor * one.siblings_pay, rel=2e-3)
         else:
             assert one == other
     before, after = (

@@ -21,7 +21,7 @@ def feature(latent, *controls, effect_sd=-0.1, share=-0.2):
     return Feature(
         latent=latent, kind="paid-for-bad", weight=0.1, effect=-0.1, low=-0.2, high=-0.05, p=0.001, q=0.01,
         q_confirm=0.01, effect_sd=effect_sd, share_of_margin=share, rate_chosen=0.1, rate_rejected=0.3,
-        auroc=0.4, controls=controls,
+        auroc=0.4, levels=("L1",), controls=controls,
     )  # fmt: skip
 
 
@@ -129,9 +129,9 @@ def test_the_interval_over_runs_is_students():
 def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent():
     z = np.random.default_rng(0).exponential(1.0, (50, 2)) + np.array([0.0, 3.0])
     pairs = pair_latents(z, z + np.array([1.0, 0.0]), np.arange(50), np.arange(50), [0.2, -0.3])
-    penalty = stand_in(pairs, 1, Penalty(0, tau=0.5, alpha="1.7sd", pays=0.3, siblings_pay=0.1))
+    penalty = stand_in(pairs, 1, Penalty(0, tau=0.5, alpha="1.7sd", pays=(0.3, 0.1)))
     assert isinstance(penalty, Penalty)
-    assert (penalty.latent, penalty.alpha, penalty.siblings_pay) == (1, "1.7sd", None)
+    assert (penalty.latent, penalty.alpha, penalty.siblings_pay) == (1, "1.7sd", 0.0)
     assert stand_in(pairs, 1, Edit(0, max=0.0)) == Edit(1, max=float(f"{np.median(z[:, 1]):.4g}"))
     freed = stand_in(pairs, 1, Edit(0, add=-1.0, min=0.0))
     assert freed == Edit(1, add=-float(f"{np.quantile(z[:, 1], 0.9):.4g}"), min=0.0)

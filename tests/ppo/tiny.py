@@ -138,7 +138,7 @@ class TableSarm:
         self.rows = dict(zip(keys, values, strict=True))
         self.head = rng.normal(size=6).astype(np.float32)
 
-    def score(self, prompts: Any, texts: Any, *, ended: Any) -> Scored:
+    def score(self, prompts: Any, texts: Any, *, ended: Any, on_nonfinite: str = "raise") -> Scored:  # noqa: ARG002
         """Latents by text; the reward is linear in them as in any SARM."""
         dense = np.stack([self.rows[key] for key in zip(texts, ended, strict=True)])
         pairs = [(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in dense]

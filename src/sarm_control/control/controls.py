@@ -111,12 +111,12 @@ class Controls:
         edits = {edit.latent: edit for edit in self.edits}
         found = []
         for penalty in self.penalties:
-            if penalty.pays is None or penalty.alpha is None or penalty.form != "indicator":
+            if penalty.own_pay is None or penalty.alpha is None or penalty.form != "indicator":
                 continue
-            paid, weight = penalty.pays, float(head[penalty.latent])
+            paid, weight = penalty.own_pay, float(head[penalty.latent])
             if penalty.latent in edits and weight:
                 paid = weight * float(edits[penalty.latent].apply(np.array([paid / weight]))[0])
-            beside = penalty.siblings_pay or 0.0
+            beside = penalty.siblings_pay
             paid += beside
             # `pays` was rounded to four digits when it was written down
             if float(penalty.alpha) < paid * (1 - 1e-3):

@@ -52,10 +52,9 @@ class Penalty:
     """T of the sigmoid, > 0, in units of z; the other forms do not use it."""
     target_rate: float | None = None
     """Instead of alpha: the share of answers that may fire (z > tau), between 0 and 1; the charge follows."""
-    pays: float | None = None
-    """What the latent pays where it fires, reward units, where it is known: a run warns of a lower charge."""
-    siblings_pay: float | None = None
-    """What others that fire with it pay there, after the edits chosen with this charge: it counts as well."""
+    pays: float | tuple[float, float] | None = None
+    """What the latent pays where it fires, reward units, where it is known: a run warns of a lower charge.
+    A second number is what others that fire with it pay there, after the edits chosen with this charge."""
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":
@@ -100,6 +99,16 @@ class Penalty:
         if not 0 <= level <= 1:
             raise ConfigError(f"{what} is {self.tau!r}, a quantile lies in 0..1")
         return level
+
+    @property
+    def own_pay(self) -> float | None:
+        """What the latent itself pays where it fires, reward units; None where it is not known."""
+        return self.pays[0] if isinstance(self.pays, tuple) else self.pays
+
+    @property
+    def siblings_pay(self) -> float:
+        """What others that fire with it pay there, reward units."""
+        return self.pays[1] if isinstance(self.pays, tuple) else 0.0
 
     @property
     def resolved(self) -> bool:

@@ -134,7 +134,7 @@ def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
         return cap(pairs, latent) if control.max is not None else discharge(pairs, latent)
     tau = threshold(latent_values(pairs, latent))
     pays = rounded(typical_payment(pairs, latent, tau))
-    return replace(control, latent=latent, tau=tau, pays=pays, siblings_pay=None)
+    return replace(control, latent=latent, tau=tau, pays=pays)
 
 
 def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
@@ -149,7 +149,7 @@ def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
 
     Charges are written in SDs of the reward, rounded up. A run reads SDs of its own reference policy's
     reward, which may be smaller than those of the pairs: each penalty keeps what its latent `pays`, and
-    what others pay there (`siblings_pay`), and the run warns when its charge is less.
+    what others pay there, and the run warns when its charge is less.
 
     Args:
         pairs: the answers the doses are read from.
@@ -332,13 +332,13 @@ def _penalty(
     kin: Sequence[tuple[_Shortcut, Sequence[float]]],
     unit: float,
 ) -> Penalty:
+    own = rounded(typical_payment(pairs, watched.latent, watched.tau))
     others = _others(watched, kin, unit)
     return Penalty(
         watched.latent,
         tau=watched.tau,
         alpha=f"{alpha:g}sd",
-        pays=rounded(typical_payment(pairs, watched.latent, watched.tau)),
-        siblings_pay=others if others > 0 else None,
+        pays=(own, others) if others > 0 else own,
     )
 
 
