@@ -21,13 +21,27 @@ import transformers
 from random_models import SHAPES, make_policy, make_prompts, make_reward_model
 
 from sarm_control.control import Controls
-from sarm_control.ppo.config import TrainingConfig
-from sarm_control.ppo.generate_sampler import GenerateSampler
-from sarm_control.ppo.policy import Policy
-from sarm_control.ppo.reward import SarmReward
-from sarm_control.ppo.rollout import OURS
-from sarm_control.ppo.trainer import Trainer
-from sarm_control.sarm import RewardModel
+from sarm_control.reward_model import (
+    RewardModel,
+)
+from sarm_control.training.algorithm.reward import (
+    SarmReward,
+)
+from sarm_control.training.algorithm.trainer import (
+    Trainer,
+)
+from sarm_control.training.config.run_config import (
+    TrainingConfig,
+)
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.rollout.generate_sampler import (
+    GenerateSampler,
+)
+from sarm_control.training.rollout.rollout import (
+    OURS,
+)
 
 PUBLISHED = "8x256"
 

@@ -22,7 +22,7 @@ one whose lowest coverage is highest. A pilot of 500 runs came between this desi
 Fieller's and MOVER met the bar on sizes. MOVER is used there all the same: it is open above exactly where the
 interval of the rest, which stands beside it, holds 0.
 
-Effects at equal length (`discovery.length`, least squares with HC3 errors) stand beside them: sparse
+Effects at equal length (`discovery.effects.equal_length`, least squares with HC3 errors) stand beside them: sparse
 one-sided columns (10 % and 20 %), sparse two-sided, lognormal, and a column that grows with length, on a
 Gaussian difference of log lengths of mean .3 and SD .5. "before" are HC3 errors with Student's t, as they
 were. A pilot of 2,000 runs gave their least number of prompts apart from the median, 8: .92 there in the
@@ -45,8 +45,13 @@ from intervals import BAR, BLOCK, DRAWS, SEEN, processor, write
 from scipy import special
 from scipy.sparse import csc_array
 
-from sarm_control.discovery.length import equal_length_effects
-from sarm_control.discovery.ratios import ratio_interval, size_ratio
+from sarm_control.discovery.effects.equal_length import (
+    equal_length_effects,
+)
+from sarm_control.statistics.ratios import (
+    ratio_interval,
+    size_ratio,
+)
 
 Array = np.ndarray
 JUDGED, INFORMATION = (50, 200), (20,)

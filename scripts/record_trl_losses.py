@@ -1,7 +1,7 @@
-"""Records what TRL 1.12.0's PPO computes on a frozen batch, for tests/ppo/test_trl_losses.py.
+"""Records what TRL 1.12.0's PPO computes on a frozen batch, for tests/training/test_trl_losses.py.
 
     python -m venv trl-env && trl-env/bin/pip install trl==1.12.0
-    trl-env/bin/python scripts/record_trl_losses.py tests/ppo/golden/trl_1_12_losses.json
+    trl-env/bin/python scripts/record_trl_losses.py tests/training/golden/trl_1_12_losses.json
 
 TRL computes rewards, advantages and losses inside `PPOTrainer.train`. Those source lines are taken from the
 installed file with `inspect` and executed as they are, with the batch in place of a rollout; the two cuts

@@ -64,7 +64,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def part_of(path: Path) -> str:
-    """The first name below the package: `sarm/scored.py` and `sarm/` belong to `sarm`."""
+    """The first name below the package: `reward_model/scored.py` and `sarm/` belong to `sarm`."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -176,11 +176,11 @@ def test_nothing_is_left_for_later(path: Path) -> None:
 # something else than a file that a user gives.
 READERS = {"bounded_json.py", "bounded_yaml.py"}
 READ_OTHERWISE = {
-    "sarm/model_fingerprint.py": "the header of a safetensors file, whose length is in the file",
-    "sarm/saving.py": "text that transformers has just written",
-    "sarm/config.py": "checkpoint files, which sarm/ reads",
-    "sarm/conversion.py": "checkpoint files, which sarm/ reads",
-    "sarm/checkpoint.py": "checkpoint files, which sarm/ reads",
+    "reward_model/files/model_fingerprint.py": "the header of a safetensors file, whose length is in the file",
+    "reward_model/files/saving.py": "text that transformers has just written",
+    "reward_model/files/config.py": "checkpoint files, which sarm/ reads",
+    "reward_model/files/conversion.py": "checkpoint files, which sarm/ reads",
+    "reward_model/files/checkpoint.py": "checkpoint files, which sarm/ reads",
 }
 
 

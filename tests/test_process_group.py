@@ -2,8 +2,8 @@
 
 import pytest
 
-from .connecting import GROUPS
-from .ppo.together import launch
+from tests.connecting import GROUPS
+from tests.training.together import launch
 
 
 @pytest.mark.parametrize("command", GROUPS)

@@ -26,7 +26,13 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 TOOLS = ("pytest>=8.3", "hypothesis>=6.100", "httpx>=0.27", "statsmodels>=0.14")
-TESTED = ("tests/sarm", "tests/conversation", "tests/latents", "tests/control", "tests/ppo/test_policy.py")
+TESTED = (
+    "tests/sarm",
+    "tests/conversation",
+    "tests/latents",
+    "tests/control",
+    "tests/training/test_policy.py",
+)
 """What both ends run: loading, scoring, templates, latents, controls, a policy."""
 EXTRAS = ("rl",)
 _FLOOR = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<floor>[\d.]+)")

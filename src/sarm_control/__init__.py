@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
-    from sarm_control.discovery.effects import margin_effects
+    from sarm_control.discovery import (
+        margin_effects,
+    )
     from sarm_control.latents import HumanBuffer
-    from sarm_control.sarm import RewardModel, Scored, SparseLatents
+    from sarm_control.reward_model import (
+        RewardModel,
+        Scored,
+        SparseLatents,
+    )
 
 __version__ = "0.1.0"
 
@@ -37,11 +43,11 @@ _HOME_OF = {
     "HumanKL": "sarm_control.control",
     "KLEstimate": "sarm_control.control",
     "Penalty": "sarm_control.control",
-    "RewardModel": "sarm_control.sarm",
-    "Scored": "sarm_control.sarm",
-    "SparseLatents": "sarm_control.sarm",
+    "RewardModel": "sarm_control.reward_model",
+    "Scored": "sarm_control.reward_model",
+    "SparseLatents": "sarm_control.reward_model",
     "estimate_kl": "sarm_control.control",
-    "margin_effects": "sarm_control.discovery.effects",
+    "margin_effects": "sarm_control.discovery.effects.effects",
 }
 
 

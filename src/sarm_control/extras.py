@@ -1,6 +1,10 @@
-"""Packages of the extras, imported where they are used."""
+"""Packages of the extras, imported where they are used.
+
+Ray, imported without telemetry.
+"""
 
 import importlib
+import os
 import warnings
 from typing import Any
 
@@ -29,3 +33,20 @@ def import_extra(module: str, extra: str, *, needed: str, otherwise: str = "") -
             f"{needed}, which cannot be imported: {error}",
             hint=f'pip install "sarm-control[{extra}]"' + otherwise,
         ) from error
+
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry unless the user asks for it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, Ray warns
+}
+
+
+def import_ray(part: str, *, needed: str, otherwise: str = "") -> Any:
+    """A part of Ray, such as `ray.data`; see `import_extra`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    return import_extra(part, "ray", needed=needed, otherwise=otherwise)

@@ -10,9 +10,15 @@ from sarm_control.build.autoencoder import (
     from_sae_lens,
     train_autoencoder,
 )
-from sarm_control.build.quality import explained_variance, firing_rates
+from sarm_control.build.head.quality import (
+    explained_variance,
+    firing_rates,
+)
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.sarm.autoencoder import Autoencoder, normalise
+from sarm_control.reward_model.autoencoder import (
+    Autoencoder,
+    normalise,
+)
 
 sae_lens = pytest.importorskip("sae_lens")
 

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
-from sarm_control.build.comparisons import Comparisons, PreferenceRow, all_comparisons, score_prompts
-from sarm_control.build.head import (
+from sarm_control.build.head.comparisons import (
+    Comparisons,
+    PreferenceRow,
+    all_comparisons,
+    score_prompts,
+)
+from sarm_control.build.head.head import (
     assign_folds,
     choose_l2,
     choose_l2_on,

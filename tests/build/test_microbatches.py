@@ -7,9 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.build.comparisons import PreferenceRow
-from sarm_control.build.microbatches import EncodedRows
-from sarm_control.build.texts import Answer
+from sarm_control.build.head.comparisons import (
+    PreferenceRow,
+)
+from sarm_control.build.states.microbatches import (
+    EncodedRows,
+)
+from sarm_control.build.states.texts import (
+    Answer,
+)
 from sarm_control.conversation import ChatTemplate
 from tests.conftest import make_tokenizer
 

@@ -10,10 +10,12 @@ import pytest
 
 from sarm_control import RewardModel
 from sarm_control.cli import main
-from sarm_control.engines.controlled_reward import ControlledReward
 from sarm_control.engines.doctor.examination import SAMPLES, Call, Sample, examine
 from sarm_control.engines.doctor.trl import TrlAdapter, examine_trl
 from sarm_control.engines.doctor.verl import verl_is_here
+from sarm_control.engines.reward.controlled_reward import (
+    ControlledReward,
+)
 from sarm_control.engines.trl import TrlReward
 from tests.engines.trl_runs import learning_reward
 
@@ -120,7 +122,7 @@ def test_a_server_that_learns_learns_nothing_from_the_doctor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = pytest.importorskip("tests.server.serving", exc_type=ImportError)
-    app = pytest.importorskip("sarm_control.server.app", exc_type=ImportError)
+    app = pytest.importorskip("sarm_control.server.http.app", exc_type=ImportError)
     settings = pytest.importorskip("sarm_control.server.settings", exc_type=ImportError)
     taught = tmp_path / "state.safetensors"
     served = app.create_app(

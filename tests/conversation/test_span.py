@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from sarm_control.conversation import ChatTemplate, Encoded
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.errors import ModelError
-
-from .templates import CHATML, LLAMA_3, R1, STYLES, tokenizer_with
+from tests.conversation.templates import CHATML, LLAMA_3, R1, STYLES, tokenizer_with
 
 TEMPLATES = {style: ChatTemplate(tokenizer_with(source)) for style, source in STYLES.items()}
 # whole words and marks of the templates themselves, so that an answer can look like a turn or its end

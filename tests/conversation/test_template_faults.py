@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from sarm_control.conversation import ChatTemplate, load_tokenizer
 from sarm_control.conversation.sandbox import LimitError, rendered
 from sarm_control.errors import ModelError, SarmError
-
-from .templates import CHATML, STYLES, tokenizer_with
+from tests.conversation.templates import CHATML, STYLES, tokenizer_with
 
 LONG = "{% set x = 'a' * 900000 %}"
 DOUBLING = "{% set ns = namespace(x=X) %}{% for i in range(60) %}{% set ns.x = Y %}{% endfor %}{{ Z }}"

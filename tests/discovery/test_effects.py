@@ -5,19 +5,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sarm_control.discovery.effects import (
+from sarm_control.discovery.effects.effects import (
     enough_draws,
     latents_to_test,
     margin_effects,
     replicated_effects,
 )
-from sarm_control.discovery.margins import pair_latents
-from sarm_control.discovery.multiplicity import benjamini_hochberg
-from sarm_control.discovery.naming import HARMS, PROMOTES, direction, name_kinds, name_replicated
-from sarm_control.discovery.sign_flips import hoeffding_bound, sign_flip_test
+from sarm_control.discovery.effects.kinds import (
+    HARMS,
+    PROMOTES,
+    direction,
+    name_kinds,
+    name_replicated,
+)
+from sarm_control.discovery.pairs.margins import (
+    pair_latents,
+)
 from sarm_control.errors import ConfigError, DataError
-
-from .worlds import Planted, make_world
+from sarm_control.statistics.multiplicity import (
+    benjamini_hochberg,
+)
+from sarm_control.statistics.sign_flips import (
+    hoeffding_bound,
+    sign_flip_test,
+)
+from tests.discovery.worlds import Planted, make_world
 
 PLANTED = {
     3: Planted(0.02, 0.5, 0.2),  # w > 0, fires on chosen

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from sarm_control.control.edits import Edit
+from sarm_control.control.edits.edits import (
+    Edit,
+)
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.features import Feature, Features, load_features, select
 from sarm_control.errors import ConfigError, DataError

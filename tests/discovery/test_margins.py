@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from sarm_control.discovery.margins import (
+from sarm_control.discovery.pairs.margins import (
     active_prompts,
     auroc,
     firing_rates,
@@ -17,9 +17,10 @@ from sarm_control.discovery.margins import (
     rewards,
 )
 from sarm_control.errors import DataError
-from sarm_control.sarm.sparse import from_scipy
-
-from .worlds import make_world
+from sarm_control.reward_model.sparse import (
+    from_scipy,
+)
+from tests.discovery.worlds import make_world
 
 HEAD = np.array([0.5, -2.0, 1.0])
 CHOSEN = np.array([[2.0, 0, 0], [0, 1.0, 0], [4.0, 0, 0]])

@@ -4,7 +4,9 @@ import base64
 
 import pytest
 
-from sarm_control.server.security import _given_token
+from sarm_control.server.http.security import (
+    _given_token,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,13 @@ import pytest
 from sarm_control.control import Edit, apply_edits
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import answer_table
-from sarm_control.evaluation.probe import probe, prompt_accuracy, prompt_margins
-from sarm_control.evaluation.probe_text import probe_text, probed_rows
+from sarm_control.evaluation.probing.probe import (
+    probe,
+    probe_text,
+    probed_rows,
+    prompt_accuracy,
+    prompt_margins,
+)
 from sarm_control.latents.rows import ScoredRows
 from tests.evaluation.scored_pairs import make_row, make_scored, random_pairs
 

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from sarm_control.errors import DataError
-from sarm_control.evaluation.published_steering import PUBLISHED, from_model, from_records
-from sarm_control.evaluation.published_steering_text import published_text
-from sarm_control.evaluation.verification import PUBLISHED_STEERED_LATENTS, read_recorded
+from sarm_control.evaluation.recorded.published_steering import (
+    PUBLISHED,
+    from_model,
+    from_records,
+    published_text,
+)
+from sarm_control.evaluation.recorded.verification import (
+    PUBLISHED_STEERED_LATENTS,
+    read_recorded,
+)
 from tests.evaluation.scored_pairs import make_scored
 
 

@@ -1,4 +1,7 @@
-"""The work of `sarm eval` on a benchmark, and what it prints and writes."""
+"""The work of `sarm eval` on a benchmark, and what it prints and writes.
+
+`sarm eval --reproduce-published-steering`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,23 +15,43 @@ from sarm_control.cli._edits import GivenEdits
 from sarm_control.cli._sources import ModelFlags, Source, read_parts
 from sarm_control.console import say
 from sarm_control.control import edited_rewards
-from sarm_control.evaluation.benchmark import Benchmark
-from sarm_control.evaluation.benchmark_data import local_rows
-from sarm_control.evaluation.benchmark_report import SubsetResult, benchmark_results
-from sarm_control.evaluation.benchmark_text import benchmark_text, edits_text
-from sarm_control.evaluation.reward_bench_2 import FILES as REWARD_BENCH_2_FILES
-from sarm_control.evaluation.reward_bench_2 import reward_bench_2
-from sarm_control.evaluation.rm_bench import FILES as RM_BENCH_FILES
-from sarm_control.evaluation.rm_bench import rm_bench
-from sarm_control.evaluation.self_check import SelfCheck, self_check
-from sarm_control.evaluation.steering import Steering, steering
+from sarm_control.evaluation import (
+    Benchmark,
+    SelfCheck,
+    Steering,
+    SubsetResult,
+    benchmark_results,
+    benchmark_text,
+    edits_text,
+    local_rows,
+    reward_bench_2,
+    rm_bench,
+    self_check,
+    steering,
+)
+from sarm_control.evaluation.benchmarks.reward_bench_2 import (
+    FILES as REWARD_BENCH_2_FILES,
+)
+from sarm_control.evaluation.benchmarks.rm_bench import (
+    FILES as RM_BENCH_FILES,
+)
 from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
-from sarm_control.latents.rows import ScoredRows
-from sarm_control.sarm.scored import Scored
+from sarm_control.latents import (
+    ScoredRows,
+)
+from sarm_control.reward_model import (
+    Scored,
+)
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.conversation.rows import Row
+    from sarm_control.data import (
+        Row,
+    )
+import sys
+
+from sarm_control.console import progress
+from sarm_control.errors import ConfigError
 
 _BENCHMARKS = {
     "reward-bench-2": (reward_bench_2, REWARD_BENCH_2_FILES),
@@ -215,3 +238,47 @@ def _items(found: Evaluation) -> list[dict[str, Any]]:
             row["edited_scores"] = after[answers].tolist()
         items.append(row)
     return items
+
+
+def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None) -> None:
+    """Prints the published table, beside it what the recorded rewards and a model at hand say.
+
+    Raises:
+        ConfigError: several files, or a model without rows or without the published latents.
+    """
+    from sarm_control.evaluation import (
+        PUBLISHED,
+        PUBLISHED_STEERED_LATENTS,
+        from_model,
+        from_records,
+        published_text,
+        read_recorded,
+    )
+    from sarm_control.files import write_json
+
+    if len(data) > 1 or (flags.model is not None and not data):
+        raise ConfigError(
+            "--reproduce-published-steering takes the one file of recorded scores",
+            hint="sarm eval --reproduce-published-steering --data llama_sarm_4b_scores.jsonl",
+        )
+    recorded = read_recorded(Path(data[0])) if data else None
+    from_file = None if recorded is None else from_records(recorded)
+    exact = None
+    if recorded is not None and flags.model is not None:
+        from sarm_control.control import (
+            check_exists,
+        )
+        from sarm_control.latents import (
+            score_rows,
+        )
+
+        rm = flags.load()
+        for latent in PUBLISHED_STEERED_LATENTS:
+            check_exists(latent, rm.config.latents)
+        scored = score_rows(rm, recorded.rows, batch_tokens=flags.batch_tokens, progress=progress)
+        exact = from_model(recorded, scored)
+    sys.stdout.write(published_text(from_file, exact))
+    if json_file is not None:
+        found = {"recorded": from_file, "exact": exact}
+        results = {name: None if one is None else one.as_json() for name, one in found.items()}
+        write_json(json_file, {"published": [one._asdict() for one in PUBLISHED], **results})

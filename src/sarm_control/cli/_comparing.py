@@ -8,17 +8,23 @@ from sarm_control.cli._scoring import model_name
 from sarm_control.console import say
 
 if TYPE_CHECKING:
-    from sarm_control.conversation.rows import Row
-    from sarm_control.evaluation.answering import Sampling
-    from sarm_control.evaluation.runs import Compared
-    from sarm_control.evaluation.trained_run import TrainedRun
+    from sarm_control.comparison import (
+        Compared,
+        Sampling,
+        TrainedRun,
+    )
+    from sarm_control.data import (
+        Row,
+    )
 
 
 def comparison_settings(
     runs: "Sequence[TrainedRun]", prompts: Path, rows: "Sequence[Row]", sampling: "Sampling"
 ) -> dict[str, Any]:
     """What was compared, and a word about unfinished runs and prompts that were trained on."""
-    from sarm_control.evaluation.runs import trained_on
+    from sarm_control.comparison import (
+        trained_on,
+    )
 
     for run in runs:
         steps = run.config.training.steps
@@ -56,9 +62,11 @@ def write_comparison(
     report: dict[str, Any], found: "Compared", folder: Path, json_file: Path | None, *, overwrite: bool
 ) -> None:
     """The report folder, and the report once more where `--json` says."""
-    from sarm_control.evaluation.ledger_table import write_ledger
+    from sarm_control.comparison import (
+        write_ledger,
+        write_report,
+    )
     from sarm_control.files import atomic_folder, write_json, write_jsonl
-    from sarm_control.report.page import write_report
 
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_json(temporary / "report.json", report)

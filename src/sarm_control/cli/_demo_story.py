@@ -4,14 +4,24 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sarm_control.discovery.interval_text import ends_of_effect
-from sarm_control.evaluation.headline import TOO_FEW, verdict
+from sarm_control.comparison import (
+    TOO_FEW,
+    verdict,
+)
+from sarm_control.discovery import (
+    ends_of_effect,
+)
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
-    from sarm_control.discovery.features import Feature
-    from sarm_control.lab.demo import Example, Paid
-    from sarm_control.lab.study import Called
+    from sarm_control.discovery import (
+        Feature,
+    )
+    from sarm_control.lab import (
+        Called,
+        Example,
+        Paid,
+    )
 
 _WIDTH = 96
 

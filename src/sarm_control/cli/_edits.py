@@ -10,8 +10,10 @@ from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.control import Edit
-    from sarm_control.control.edit_files import EditFile
+    from sarm_control.control import (
+        Edit,
+        EditFile,
+    )
 
 EditSpecs = Annotated[
     list[str] | None,
@@ -64,10 +66,14 @@ class GivenEdits(NamedTuple):
             ModelError: the file of edits was made for another head.
             DataError: the features were.
         """
-        from sarm_control.control.edit_files import check_head
-        from sarm_control.control.edits import check_one_edit_each
-        from sarm_control.control.specs import check_exists
-        from sarm_control.ppo.listed_edits import edits_of_list
+        from sarm_control.control import (
+            check_exists,
+            check_head,
+            check_one_edit_each,
+        )
+        from sarm_control.training import (
+            edits_of_list,
+        )
 
         edits = list(self.specs)
         if self.file is not None and self.content is not None:
@@ -87,8 +93,10 @@ def read_edits(specs: Sequence[str] | None, file: Path | None, *, required: bool
     Raises:
         ConfigError: something is not an edit, or `required` and there is none.
     """
-    from sarm_control.control.edit_files import read_edit_file
-    from sarm_control.control.edits import parse_edit
+    from sarm_control.control import (
+        parse_edit,
+        read_edit_file,
+    )
 
     given = specs or []
     listed = [text for text in given if "#" in text]

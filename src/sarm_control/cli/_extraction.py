@@ -12,11 +12,16 @@ from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
-    from sarm_control.latents.extraction import Engine, Job
-    from sarm_control.latents.manifest import Manifest
-    from sarm_control.latents.ranks import Ranks
-    from sarm_control.latents.writer import LatentsWriter
-    from sarm_control.sarm.description import Description
+    from sarm_control.latents import (
+        Engine,
+        Job,
+        LatentsWriter,
+        Manifest,
+        Ranks,
+    )
+    from sarm_control.reward_model import (
+        Description,
+    )
 
 _LATENTS_HINT = "write it like 12,345 or features.json#harms[:3]"
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*")
@@ -63,8 +68,10 @@ class Request:
 
 def extract_latents(request: Request, *, shard_size: int, resume: bool, workers: int, engine: str) -> None:
     """Makes the folder, alone or together with the processes of a launcher."""
-    from sarm_control.latents.manifest import read_manifest
-    from sarm_control.latents.ranks import launched
+    from sarm_control.latents import (
+        launched,
+        read_manifest,
+    )
 
     with launched() as ranks:
         if ranks.rank > 0:
@@ -98,8 +105,13 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
         ConfigError: nothing is named, one twice, or one the model does not have.
         DataError: a features file that is none, or of another head.
     """
-    from sarm_control.control.specs import check_exists
-    from sarm_control.discovery.features import load_features, select
+    from sarm_control.control import (
+        check_exists,
+    )
+    from sarm_control.discovery import (
+        load_features,
+        select,
+    )
 
     if _IDS.fullmatch(spec):
         found = [int(number) for number in spec.split(",")]
@@ -140,9 +152,14 @@ def _check(request: Request, *, resume: bool) -> None:
 
 def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Description]":
     """Reads model files and data; loads no trunk."""
-    from sarm_control.latents.extraction import ModelSpec, plan
-    from sarm_control.latents.survey import survey
-    from sarm_control.sarm.description import describe
+    from sarm_control.latents import (
+        ModelSpec,
+        plan,
+        survey,
+    )
+    from sarm_control.reward_model import (
+        describe,
+    )
 
     described = describe(name, template_date=request.scoring.template_date)
     head = described.head.fingerprint
@@ -171,7 +188,9 @@ def _device_of_rank() -> str | None:
 
 
 def _open(writer: "LatentsWriter", described: "Description", request: Request, *, resume: bool) -> None:
-    from sarm_control.latents.writer import set_latents_aside
+    from sarm_control.latents import (
+        set_latents_aside,
+    )
 
     if request.overwrite:
         set_latents_aside(request.out)
@@ -183,7 +202,9 @@ def _open(writer: "LatentsWriter", described: "Description", request: Request, *
 
 
 def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine") -> None:
-    from sarm_control.latents.extraction import extract
+    from sarm_control.latents import (
+        extract,
+    )
 
     missing = writer.missing()
     done = writer.shards - len(missing)
@@ -215,11 +236,15 @@ def _interrupted(writer: "LatentsWriter") -> str:
 
 def _engine(name: str, workers: int) -> "Engine":
     if name == "ray":
-        from sarm_control.engines.ray_latents import on_ray
+        from sarm_control.latents import (
+            on_ray,
+        )
 
         return on_ray(workers)
-    from sarm_control.latents.extraction import in_this_process
-    from sarm_control.latents.workers import in_processes
+    from sarm_control.latents import (
+        in_processes,
+        in_this_process,
+    )
 
     return in_this_process if workers == 1 else in_processes(workers)
 

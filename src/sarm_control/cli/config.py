@@ -22,7 +22,9 @@ def show(
     flags: RunFlags = _NO_FLAGS,
 ) -> None:
     """Print the configuration a file and flags resolve to."""
-    from sarm_control.ppo.yaml_config import dump_yaml
+    from sarm_control.training import (
+        dump_yaml,
+    )
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
 
@@ -36,8 +38,10 @@ def diff(
 
     One line each: the key, its value in the first, its value in the second.
     """
-    from sarm_control.ppo.config_errors import load_config
-    from sarm_control.ppo.run_folder import config_differences
+    from sarm_control.training import (
+        config_differences,
+        load_config,
+    )
 
     differences = config_differences(load_config(_file_of(before)), load_config(_file_of(now)))
     for line in differences or [f"{before} and {now} have the same settings"]:
@@ -57,6 +61,8 @@ def _file_of(path: Path) -> Path:
 
 def schema() -> None:
     """Print the JSON schema of the training configuration, for editors."""
-    from sarm_control.ppo.config import RunConfig
+    from sarm_control.training import (
+        RunConfig,
+    )
 
     sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")

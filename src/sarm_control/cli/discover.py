@@ -1,4 +1,7 @@
-"""`sarm discover`: the latents that promote or harm what a file of pairs prefers."""
+"""`sarm discover`: the latents that promote or harm what a file of pairs prefers.
+
+The options of `sarm discover`, by what they decide.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._discover_flags import ControlFlags, EvidenceFlags, SearchFlags
 from sarm_control.cli._outputs import check_outputs
 from sarm_control.cli._scoring import (
     BatchTokens,
@@ -23,9 +25,131 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.conversation.rows import Kind, Row
-    from sarm_control.discovery.discover import Discovery, Settings
-    from sarm_control.discovery.examination import Examination
+    from sarm_control.data import (
+        Kind,
+        Row,
+    )
+    from sarm_control.discovery import (
+        Discovery,
+        Examination,
+        Settings,
+    )
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sarm_control.discovery import (
+    CLOSING,
+)
+
+if TYPE_CHECKING:
+    from sarm_control.discovery import (
+        Settings,
+    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SearchFlags:
+    """What is looked for, and how strictly."""
+
+    target: Annotated[
+        str | None,
+        Parameter(
+            help="An attribute of an answer in place of the preference: length, column:NAME, "
+            "column:NAME=VALUE or regex:PATTERN. Rows then need answers, not pairs."
+        ),
+    ] = None
+    less: Annotated[
+        bool, Parameter(negative="", help="With --target: the goal is less of it, so what pays for it harms.")
+    ] = False
+    by: Annotated[
+        str | None, Parameter(help="Column of the data: margins and called latents for each of its values.")
+    ] = None
+    goal: Annotated[str | None, Parameter(help="What chosen is better in, for the record.")] = None
+    alpha: Annotated[
+        float,
+        Parameter(validator=validators.Number(gt=0, lt=1), help="False discovery rate of each step."),
+    ] = 0.05
+    min_prompts: Annotated[
+        int,
+        Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts."),
+    ] = 10
+    random_sets: Annotated[
+        int,
+        Parameter(
+            validator=validators.Number(gte=1), help="Matched random sets that selections are held against."
+        ),
+    ] = 1000
+    seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
+
+    def settings(self) -> "Settings":
+        """These as the library takes them.
+
+        Raises:
+            ConfigError: a target nobody can read, or `--less` without one.
+        """
+        from sarm_control.discovery import (
+            Settings,
+            parse_target,
+        )
+        from sarm_control.errors import ConfigError
+
+        if self.less and self.target is None:
+            raise ConfigError(
+                "--less wants a --target", hint="a preference is turned by exchanging its sides"
+            )
+        return Settings(
+            alpha=self.alpha,
+            min_prompts=self.min_prompts,
+            seed=self.seed,
+            by=self.by,
+            sets=self.random_sets,
+            target=None if self.target is None else parse_target(self.target, less=self.less),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EvidenceFlags:
+    """How deep the evidence goes."""
+
+    levels: Annotated[
+        int,
+        Parameter(
+            validator=validators.Number(gte=1, lte=4),
+            help="1 exact algebra; 2 before TopK; 3 in the state; 4 in the text, with a closing sentence.",
+        ),
+    ] = 1
+    counterfactuals: Annotated[
+        Path | None,
+        Parameter(help="Pairs of texts that differ in the goal alone; level 4 for the called latents."),
+    ] = None
+    closing: Annotated[str, Parameter(help="The sentence that level 4 adds to answers.")] = CLOSING
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ControlFlags:
+    """The controls that are suggested."""
+
+    write_controls: Annotated[
+        Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
+    ] = None
+    material: Annotated[
+        float,
+        Parameter(
+            validator=validators.Number(gte=0),
+            help="No control for a latent whose effect is a smaller share of the mean margin.",
+        ),
+    ] = 0.01
+    material_sd: Annotated[
+        float,
+        Parameter(
+            validator=validators.Number(gte=0),
+            help="Nor for one whose effect is smaller than this many SDs of the reward over answers.",
+        ),
+    ] = 0.0
+
 
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
 
@@ -72,8 +196,14 @@ def discover(
     or harms by the sign of its effect, never of its weight alone. With --target an attribute of single
     answers, such as length, is looked for in place of the preference.
     """
-    from sarm_control.discovery.discover import discover as find
-    from sarm_control.discovery.examination import Depth, check_states, examine
+    from sarm_control.discovery import (
+        Depth,
+        check_states,
+        examine,
+    )
+    from sarm_control.discovery import (
+        discover as find,
+    )
 
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
@@ -133,7 +263,9 @@ def _read(
     skip_bad_rows: Path | None,
     counterfactuals: Path | None,
 ) -> list[Source]:
-    from sarm_control.discovery.discover import check_column
+    from sarm_control.discovery import (
+        check_column,
+    )
 
     want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
 
@@ -170,7 +302,9 @@ def _write(
 def _write_extras(
     examined: "Examination", config: dict[str, Any], controls: ControlFlags, json_file: Path | None
 ) -> None:
-    from sarm_control.discovery.text import controls_yaml
+    from sarm_control.discovery import (
+        controls_yaml,
+    )
     from sarm_control.files import write_json, write_text
 
     found = examined.found
@@ -187,7 +321,9 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
     """A share of a margin that may be 0 is no size; which latents get a control is then chance."""
     margin = found.confirmation.margin
     if material and found.lists["harms"] and not (margin.low > 0 or margin.high < 0):
-        from sarm_control.discovery.interval_text import with_ends
+        from sarm_control.discovery import (
+            with_ends,
+        )
 
         say(
             f"warning: the mean margin {with_ends(margin, '+.4g')} may be 0, so "
@@ -198,6 +334,8 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
 def _print(examined: "Examination", top: int) -> None:
     import sys
 
-    from sarm_control.discovery.text import summary_text
+    from sarm_control.discovery import (
+        summary_text,
+    )
 
     sys.stdout.write(summary_text(examined, top=top))

@@ -11,9 +11,13 @@ from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_m
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from sarm_control.engines.controlled_reward import ControlledReward
-    from sarm_control.engines.doctor.examination import Examination
-    from sarm_control.sarm import RewardModel
+    from sarm_control.engines import (
+        ControlledReward,
+        Examination,
+    )
+    from sarm_control.reward_model import (
+        RewardModel,
+    )
 
 _SHOWN = 240
 _MARKS = {True: "ok", False: "WRONG", None: "-"}
@@ -79,8 +83,11 @@ def reward(
 def _open(
     rm: "RewardModel", controls: Path | None, human: Path | None, reference: Path | None
 ) -> "ControlledReward":
-    from sarm_control.engines.controlled_reward import ControlledReward
-    from sarm_control.engines.opening import ControlFiles, open_reward
+    from sarm_control.engines import (
+        ControlFiles,
+        ControlledReward,
+        open_reward,
+    )
 
     if controls is None:
         return ControlledReward(rm, missing_end=1.0)
@@ -88,8 +95,10 @@ def _open(
 
 
 def _examined_trl(paid: "ControlledReward") -> "Examination":
-    from sarm_control.engines.doctor.trl import examine_trl
-    from sarm_control.engines.trl import TrlReward
+    from sarm_control.engines import (
+        TrlReward,
+        examine_trl,
+    )
 
     return examine_trl(TrlReward(paid))
 
@@ -97,9 +106,14 @@ def _examined_trl(paid: "ControlledReward") -> "Examination":
 def _examined_server(
     engine: str, rm: "RewardModel", paid: "ControlledReward | None", url: str | None, token_file: Path | None
 ) -> "list[Examination]":
-    from sarm_control.engines.doctor.examination import Adapter, examine
-    from sarm_control.engines.doctor.http import Place, adapters
-    from sarm_control.engines.doctor.verl import VerlManager, verl_is_here
+    from sarm_control.engines import (
+        Adapter,
+        Place,
+        VerlManager,
+        adapters,
+        examine,
+        verl_is_here,
+    )
 
     started = contextlib.nullcontext(url) if paid is None or url is not None else _server(paid)
     with started as where:
@@ -111,7 +125,10 @@ def _examined_server(
 
 
 def _print_what_is_missing(engine: str) -> None:
-    from sarm_control.engines.doctor.verl import MANAGER, verl_is_here
+    from sarm_control.engines import (
+        MANAGER,
+        verl_is_here,
+    )
 
     if engine == "verl" and not verl_is_here():
         print(f"{MANAGER}\n  -      not examined: verl is not installed here")
@@ -125,13 +142,18 @@ def _server(paid: "ControlledReward") -> Iterator[str]:
     try:
         import uvicorn
 
-        from sarm_control.server.app import create_app
+        from sarm_control.server import (
+            create_app,
+        )
     except ImportError as error:
         raise MissingExtraError(
             f"a server needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
         ) from error
-    from sarm_control.server.running import address, bind
-    from sarm_control.server.settings import Settings
+    from sarm_control.server import (
+        Settings,
+        address,
+        bind,
+    )
 
     app = create_app(paid, Settings(learn=paid.learns))
     with bind("127.0.0.1", 0) as listening:

@@ -17,7 +17,9 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.evaluation.probe import Probe
+    from sarm_control.evaluation import (
+        Probe,
+    )
 
 _TOLERANCE = 1e-6
 _EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
@@ -93,7 +95,9 @@ def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
 def _probed(
     data: Sequence[Path], flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
 ) -> "tuple[Probe, Source, list[Edit]]":
-    from sarm_control.evaluation.probe import probe as run
+    from sarm_control.evaluation import (
+        probe as run,
+    )
 
     source = read_scored(
         data,
@@ -111,7 +115,9 @@ def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found:
     """The largest difference between the exact changes and those of another pass over the text."""
     import numpy as np
 
-    from sarm_control.evaluation.rescoring import rescored_delta
+    from sarm_control.evaluation import (
+        rescored_delta,
+    )
 
     again = rescored_delta(
         flags.load(), source.scored_rows, edits, batch_tokens=flags.batch_tokens, progress=progress
@@ -120,7 +126,9 @@ def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found:
 
 
 def _print(found: "Probe", edits: "Sequence[Edit]", difference: float | None) -> None:
-    from sarm_control.evaluation.probe_text import probe_text
+    from sarm_control.evaluation import (
+        probe_text,
+    )
 
     sys.stdout.write(probe_text(found, edits))
     if difference is not None:
@@ -142,8 +150,12 @@ def _write(
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
-    from sarm_control.control.edit_files import save_edits as save
-    from sarm_control.evaluation.probe_text import probed_rows
+    from sarm_control.control import (
+        save_edits as save,
+    )
+    from sarm_control.evaluation import (
+        probed_rows,
+    )
     from sarm_control.files import manifest, write_json, write_jsonl
 
     if out is not None:

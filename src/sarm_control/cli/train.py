@@ -15,10 +15,13 @@ from sarm_control.errors import SarmError
 EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
-    from sarm_control.ppo.config import RunConfig
-    from sarm_control.ppo.evaluate import Gold
-    from sarm_control.ppo.processes import Processes
-    from sarm_control.ppo.run_folder import RunFolder, Start
+    from sarm_control.training import (
+        Gold,
+        Processes,
+        RunConfig,
+        RunFolder,
+        Start,
+    )
 
 _NO_FLAGS = RunFlags()
 
@@ -46,9 +49,11 @@ def train(
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
-    from sarm_control.ppo.launcher import in_words
-    from sarm_control.ppo.processes import connected
-    from sarm_control.ppo.run_folder import hold_run
+    from sarm_control.training import (
+        connected,
+        hold_run,
+        in_words,
+    )
 
     folder = out or Path("runs") / (config.stem if config else "train")
 
@@ -82,7 +87,9 @@ def _check_outputs(
     folder: Path, json_file: Path | None, *, resume: bool, overwrite: bool, make: bool
 ) -> None:
     from sarm_control.files import check_writable
-    from sarm_control.ppo.run_folder import check_run
+    from sarm_control.training import (
+        check_run,
+    )
 
     if json_file is not None:
         check_writable(json_file, make=make)
@@ -90,9 +97,14 @@ def _check_outputs(
 
 
 def _check_inputs(settings: "RunConfig") -> None:
-    from sarm_control.ppo.demonstrations import check_human
-    from sarm_control.ppo.evaluation_prompts import evaluation_lines, evaluation_rows
-    from sarm_control.ppo.plan import check_models, plan_lines, training_rows
+    from sarm_control.training import (
+        check_human,
+        check_models,
+        evaluation_lines,
+        evaluation_rows,
+        plan_lines,
+        training_rows,
+    )
 
     check_models(settings)
     check_human(settings)
@@ -108,7 +120,9 @@ def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
 
 
 def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bool:
-    from sarm_control.ppo.finished import finished_run
+    from sarm_control.training import (
+        finished_run,
+    )
 
     run = finished_run(folder, settings)
     if run is None:
@@ -123,9 +137,11 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
 def _run(
     settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    from sarm_control.ppo.evaluation_prompts import prompts_file
-    from sarm_control.ppo.run_folder import start_run
-    from sarm_control.ppo.run_rows import uninterrupted
+    from sarm_control.training import (
+        prompts_file,
+        start_run,
+        uninterrupted,
+    )
 
     data = settings.data
     asked = settings.evaluation
@@ -138,7 +154,9 @@ def _run(
             start = processes.from_first(
                 lambda: start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
             )
-            from sarm_control.ppo.run import run_training
+            from sarm_control.training import (
+                run_training,
+            )
         _tell(start, settings.training.steps)
         return run_training(
             settings, start, progress=progress, tell=say, gold=_gold(settings), processes=processes
@@ -156,8 +174,12 @@ def _run(
 def _gold(settings: "RunConfig") -> "Gold | None":
     """What answers to the lab's own prompts are worth; nobody knows it of others."""
     from sarm_control.embedded import LAB, is_data_name
-    from sarm_control.lab.world import World
-    from sarm_control.ppo.evaluation_prompts import prompts_file
+    from sarm_control.lab import (
+        World,
+    )
+    from sarm_control.training import (
+        prompts_file,
+    )
 
     asked = prompts_file(settings)
     return World.open(LAB).gold if asked is not None and is_data_name(asked) else None
@@ -179,7 +201,10 @@ def _give_back_the_name(start: "Start", error: SarmError, processes: "Processes"
 
 
 def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str:
-    from sarm_control.ppo.checkpoint import list_checkpoints, step_of
+    from sarm_control.training import (
+        list_checkpoints,
+        step_of,
+    )
 
     saved = list_checkpoints(folder.path)
     if _discarded(folder, processes):
@@ -225,7 +250,9 @@ def _of_them(summary: Mapping[str, Any]) -> str:
 
 def _write_summary(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
     from sarm_control.files import write_json
-    from sarm_control.ppo.run_rows import stable
+    from sarm_control.training import (
+        stable,
+    )
 
     if json_file is not None:
         write_json(json_file, stable({"run": folder.name, **summary}))

@@ -1,19 +1,26 @@
 """The discriminator of the human-KL term: scores first, learns afterwards.
 
 Shapes: `B` answers of a batch, `D` chosen latents, `M` answers in the replay window.
+
+The present value of something that drifts, from noisy means of recent batches.
+
+Shapes: `S` batches, oldest first.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.density_ratio.linearity import Rows, check_linear
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
 from sarm_control.control.density_ratio.mahalanobis import Distance, Mahalanobis
+from sarm_control.control.density_ratio.model_check.linearity import (
+    Rows,
+    check_linear,
+)
 from sarm_control.control.density_ratio.separation import (
     area_under_curve,
     balanced_accuracy,
@@ -25,11 +32,59 @@ from sarm_control.control.density_ratio.separation import (
     sure_bound,
 )
 from sarm_control.control.human_kl import HumanKL
-from sarm_control.control.trend import Means, present_value
 from sarm_control.errors import TrainingError
-from sarm_control.latents.human import HumanBuffer, check_finite
-from sarm_control.sarm.scored import Scored
+from sarm_control.latents import (
+    HumanBuffer,
+    check_finite,
+)
+from sarm_control.reward_model import (
+    Scored,
+)
 from sarm_control.seeds import numpy_generator
+
+_LEAST_FOR_A_TREND = 3
+
+
+class Means(NamedTuple):
+    """[S] means of batches and the variances of those means."""
+
+    values: Array
+    variances: Array
+
+    @classmethod
+    def of(cls, batches: Sequence[Array]) -> "Means":
+        """Of batches of numbers, oldest first; a batch of one has the variance of all numbers."""
+        spread = float(np.concatenate(batches).var())
+        variances = [(batch.var(ddof=1) if len(batch) > 1 else spread) / len(batch) for batch in batches]
+        return cls(np.array([batch.mean() for batch in batches]), np.array(variances))
+
+
+class Present(NamedTuple):
+    """An estimate of the value now, and the variance that sampling gives it."""
+
+    value: float
+    variance: float
+
+
+def present_value(means: Means, *, half_life: float) -> Present:
+    """The end of a line fitted to the means, each counting half as much `half_life` batches later.
+
+    A plain average would lag behind a value that moves: a policy's divergence grows from step to step.
+    With fewer than three batches it is the weighted average.
+
+    Args:
+        means: of at least one batch, oldest first.
+        half_life: batches, > 0.
+    """
+    count = len(means.values)
+    age = np.arange(count - 1, -1, -1, dtype=np.float64)
+    weight = 0.5 ** (age / half_life)
+    share = weight / weight.sum()
+    if count >= _LEAST_FOR_A_TREND:
+        centred = age - share @ age
+        share = share - (share @ age) * share * centred / (share @ centred**2)
+    return Present(float(share @ means.values), float(share**2 @ means.variances))
+
 
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_MOST = 256

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from sarm_control.control.specs import (
+from sarm_control.control.edits.specs import (
     SPEC,
     check_latent,
     in_sd,

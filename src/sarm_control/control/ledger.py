@@ -4,6 +4,8 @@ With a linear head, `mean r_trained - mean r_base = sum_i w_i (mean z_i,trained 
 so the change splits into one entry per latent with nothing left over.
 
 Shapes: `N` answers, `P` prompts, `L` latents, `M` latents stored in at least one answer.
+
+The ledger, where evaluation looks for it; training keeps one too, so it lives beside the controls.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.sarm.sparse import SparseLatents
+from sarm_control.reward_model import (
+    SparseLatents,
+)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
@@ -132,3 +136,6 @@ def _prompt_means(
 
 def _mean(matrix: Any) -> Floats:
     return np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+
+
+__all__ = ["Floats", "Integers", "Ledger", "latent_ledger", "prompt_means"]

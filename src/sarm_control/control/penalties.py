@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from sarm_control.control.specs import (
+from sarm_control.control.edits.specs import (
     SPEC,
     check_latent,
     finite_number,

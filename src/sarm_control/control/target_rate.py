@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from sarm_control.control.penalties import Penalty
 from sarm_control.errors import TrainingError
-from sarm_control.sarm.scored import Scored
+from sarm_control.reward_model import (
+    Scored,
+)
 
 # The gains are the middle of a plateau of a random search on simulated policies (SGD, momentum and Adam,
 # speeds 1 : 8, 32 to 256 answers, 40 to 200 steps) and of PPO on a tiny model. tests/control/one_logit.py
-# is such a policy, tests/ppo/test_target_rate.py such a run.
+# is such a policy, tests/training/test_target_rate.py such a run.
 PROPORTIONAL = 1.5
 """SDs of charge per logit of error."""
 INTEGRAL = 0.2

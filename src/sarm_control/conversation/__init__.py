@@ -1,19 +1,60 @@
-"""Chat templates, end-of-turn, truncation; the JSON Lines rows and their reader."""
+"""Rows into token ids.
 
-from sarm_control.conversation.rows import Kind, Row, count_empty_answers, read_rows
-from sarm_control.conversation.template import ChatTemplate, load_tokenizer
-from sarm_control.conversation.types import Encoded, Message, Prompt, as_messages, prompt_key
+In: a prompt and an answer. Out: token ids with one begin-of-text and one end-of-turn, and what was cut.
+Holds chat templates, the answer's place in them, and truncation.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.conversation.dates import (
+        TODAY,
+        read_date,
+    )
+    from sarm_control.conversation.rendering import (
+        TemplateText,
+    )
+    from sarm_control.conversation.template import (
+        ChatTemplate,
+        Rendered,
+        configured_ends,
+        distinct_ids,
+        load_tokenizer,
+    )
+    from sarm_control.conversation.templated import (
+        TemplatedText,
+    )
+    from sarm_control.conversation.types import (
+        Encoded,
+    )
+
+_HOME_OF = {
+    "ChatTemplate": "template",
+    "Encoded": "types",
+    "Rendered": "template",
+    "TODAY": "dates",
+    "TemplateText": "rendering",
+    "TemplatedText": "templated",
+    "configured_ends": "template",
+    "distinct_ids": "template",
+    "load_tokenizer": "template",
+    "read_date": "dates",
+}
 
 __all__ = [
+    "TODAY",
     "ChatTemplate",
     "Encoded",
-    "Kind",
-    "Message",
-    "Prompt",
-    "Row",
-    "as_messages",
-    "count_empty_answers",
+    "Rendered",
+    "TemplateText",
+    "TemplatedText",
+    "configured_ends",
+    "distinct_ids",
     "load_tokenizer",
-    "prompt_key",
-    "read_rows",
+    "read_date",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

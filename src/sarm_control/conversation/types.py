@@ -1,19 +1,6 @@
 """The words a conversation is made of."""
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict
-
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -36,22 +23,3 @@ class Encoded:
     def answer_length(self) -> int:
         """Tokens of the answer without its end-of-turn."""
         return len(self.input_ids) - self.prompt_length - 1
-
-
-def as_messages(prompt: Prompt) -> list[Message]:
-    """A prompt as chat messages; a plain string is one user turn."""
-    if isinstance(prompt, str):
-        return [Message(role="user", content=prompt)]
-    return [Message(role=turn["role"], content=turn["content"]) for turn in prompt]
-
-
-def prompt_key(prompt: Prompt) -> str:
-    """The text that decides whether two prompts are the same prompt.
-
-    Statistics are clustered by it and disjointness is checked on it, so a plain
-    string and a single user turn with the same words are one prompt.
-    """
-    messages = as_messages(prompt)
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"].strip()
-    return json.dumps([[turn["role"], turn["content"].strip()] for turn in messages], ensure_ascii=False)

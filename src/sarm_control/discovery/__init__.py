@@ -1,1 +1,147 @@
-"""Which latents a reward model pays for: exact effects, tests clustered by prompt, named lists."""
+"""Scored pairs into latents that promote or harm a goal.
+
+In: pairs with their scores. Out: tested effects, lists of latents, controls for those that harm,
+evidence of several depths, and names.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.discovery.discover import (
+        Discovery,
+        Settings,
+        check_column,
+        discover,
+    )
+    from sarm_control.discovery.effects.effects import (
+        margin_effects,
+    )
+    from sarm_control.discovery.evidence.closing import (
+        CLOSING,
+    )
+    from sarm_control.discovery.evidence.examine import (
+        Depth,
+        Examination,
+        check_states,
+        examine,
+    )
+    from sarm_control.discovery.features import (
+        Feature,
+        load_features,
+        select,
+    )
+    from sarm_control.discovery.interval_text import (
+        ends_of_effect,
+        missing,
+        with_ends,
+    )
+    from sarm_control.discovery.labels.autointerp import (
+        name_latent,
+    )
+    from sarm_control.discovery.labels.chat_endpoint import (
+        Endpoint,
+    )
+    from sarm_control.discovery.labels.examples import (
+        Corpus,
+    )
+    from sarm_control.discovery.labels.labels import (
+        Label,
+        label_from,
+        labels_text,
+    )
+    from sarm_control.discovery.labels.reply_cache import (
+        Replies,
+    )
+    from sarm_control.discovery.pairs.margins import (
+        auroc_of,
+    )
+    from sarm_control.discovery.pairs.prompt_pairs import (
+        group_by_prompt,
+    )
+    from sarm_control.discovery.pairs.targets import (
+        parse_target,
+    )
+    from sarm_control.discovery.report import (
+        controls_yaml,
+        summary_text,
+    )
+    from sarm_control.discovery.suggested_controls.joint_controls import (
+        stand_in,
+    )
+    from sarm_control.discovery.suggested_controls.suggestion import (
+        material_latents,
+        suggested,
+    )
+
+_HOME_OF = {
+    "CLOSING": "evidence.closing",
+    "Corpus": "labels.examples",
+    "Depth": "evidence.examine",
+    "Discovery": "discover",
+    "Endpoint": "labels.chat_endpoint",
+    "Examination": "evidence.examine",
+    "Feature": "features",
+    "Label": "labels.labels",
+    "Replies": "labels.reply_cache",
+    "Settings": "discover",
+    "auroc_of": "pairs.margins",
+    "check_column": "discover",
+    "check_states": "evidence.examine",
+    "controls_yaml": "report",
+    "discover": "discover",
+    "ends_of_effect": "interval_text",
+    "examine": "evidence.examine",
+    "group_by_prompt": "pairs.prompt_pairs",
+    "label_from": "labels.labels",
+    "labels_text": "labels.labels",
+    "load_features": "features",
+    "margin_effects": "effects.effects",
+    "material_latents": "suggested_controls.suggestion",
+    "missing": "interval_text",
+    "name_latent": "labels.autointerp",
+    "parse_target": "pairs.targets",
+    "select": "features",
+    "stand_in": "suggested_controls.joint_controls",
+    "suggested": "suggested_controls.suggestion",
+    "summary_text": "report",
+    "with_ends": "interval_text",
+}
+
+__all__ = [
+    "CLOSING",
+    "Corpus",
+    "Depth",
+    "Discovery",
+    "Endpoint",
+    "Examination",
+    "Feature",
+    "Label",
+    "Replies",
+    "Settings",
+    "auroc_of",
+    "check_column",
+    "check_states",
+    "controls_yaml",
+    "discover",
+    "ends_of_effect",
+    "examine",
+    "group_by_prompt",
+    "label_from",
+    "labels_text",
+    "load_features",
+    "margin_effects",
+    "material_latents",
+    "missing",
+    "name_latent",
+    "parse_target",
+    "select",
+    "stand_in",
+    "suggested",
+    "summary_text",
+    "with_ends",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

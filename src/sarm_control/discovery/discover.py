@@ -9,16 +9,38 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.conversation.rows import Row
-from sarm_control.discovery.competing import Competitor, compete
-from sarm_control.discovery.cumulative import Cumulative, cumulative_margin
-from sarm_control.discovery.effects import replicated_effects
+from sarm_control.data import (
+    Row,
+)
+from sarm_control.discovery.effects.baselines import (
+    Competitor,
+    compete,
+)
+from sarm_control.discovery.effects.effect_table import (
+    EffectTable,
+)
+from sarm_control.discovery.effects.effects import (
+    replicated_effects,
+)
+from sarm_control.discovery.effects.groups import (
+    GroupEffect,
+    group_effects,
+    group_members,
+)
+from sarm_control.discovery.effects.kinds import (
+    direction,
+)
+from sarm_control.discovery.effects.margin_summary import (
+    Cumulative,
+    LostMargin,
+    Summary,
+    cumulative_margin,
+    lost_margin,
+    summarise,
+)
 from sarm_control.discovery.enough import check_enough
 from sarm_control.discovery.features import LISTS, Feature
-from sarm_control.discovery.groups import GroupEffect, group_effects, group_members
-from sarm_control.discovery.matched_sets import SETS
-from sarm_control.discovery.naming import direction
-from sarm_control.discovery.prompts import (
+from sarm_control.discovery.pairs.prompt_pairs import (
     Parts,
     PromptPairs,
     drop_shared,
@@ -26,19 +48,25 @@ from sarm_control.discovery.prompts import (
     split_halves,
     without_shared,
 )
-from sarm_control.discovery.statistics import leaves_out_zero
-from sarm_control.discovery.suggestion import (
+from sarm_control.discovery.pairs.targets import (
+    Target,
+    group_by_target,
+)
+from sarm_control.discovery.suggested_controls.suggestion import (
     Suggested,
     material_latents,
     shown_latents,
     suggest,
     with_controls,
 )
-from sarm_control.discovery.summary import LostMargin, Summary, lost_margin, summarise
-from sarm_control.discovery.table import EffectTable
-from sarm_control.discovery.targets import Target, group_by_target
 from sarm_control.errors import DataError
-from sarm_control.latents.rows import ScoredRows as ScoredRows
+from sarm_control.latents import (
+    ScoredRows as ScoredRows,
+)
+from sarm_control.statistics import (
+    SETS,
+    leaves_out_zero,
+)
 
 PARTS = ("selection", "confirmation")
 _LATER = ("levels", "controls", "carried_by")

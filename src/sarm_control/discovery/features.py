@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import MISSHAPEN, read_json, shown
-from sarm_control.control.edits import Edit
-from sarm_control.control.penalties import Penalty
+from sarm_control.control import (
+    Edit,
+    Penalty,
+)
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.files import write_json
 
@@ -38,7 +40,7 @@ class Feature:
         effect: mean margin contribution, reward units.
         low: lower end of the 95 % interval of the effect; None where too few prompts differ for one.
         high: upper end.
-        p: two-sided, by redrawing the labels, see `discovery.label_tests`.
+        p: two-sided, by redrawing the labels, see `discovery.permutation.label_tests`.
         q: Benjamini-Hochberg over all tested latents.
         q_confirm: Benjamini-Hochberg over the selected latents, on the confirmation prompts.
         effect_sd: the effect in SDs of the reward over answers.
@@ -54,7 +56,7 @@ class Feature:
         equal_length_high: upper end.
         prompts_for_interval: about how many confirmation prompts would do for an interval; None where
             there is one.
-        levels: of evidence that agree with the effect, see `discovery.levels`; none where the interval holds
+        levels: of evidence that agree with the effect, see `discovery.evidence.ablations`; none where the interval holds
             0 or does not exist.
         controls: what to do about it, for a latent that harms and has evidence of level 1; chosen together
             with those of the others.

@@ -1,7 +1,9 @@
 """Intervals in words: the two ends, or why there are none and how many prompts would do."""
 
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.statistics import Interval
+from sarm_control.statistics import (
+    Interval,
+)
 
 _MANY = 10
 """Prompts apart from the median from which their number is not what is missing."""

@@ -1,1 +1,91 @@
-"""Thin adapters to engines that run on many machines; each needs an extra of its own."""
+"""The reward in other people's trainers.
+
+In: what TRL, verl, OpenRLHF, slime or ms-swift send. Out: what they want back.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.engines.doctor.examination import (
+        Adapter,
+        Examination,
+        examine,
+    )
+    from sarm_control.engines.doctor.http import (
+        Place,
+        adapters,
+    )
+    from sarm_control.engines.doctor.trl import (
+        examine_trl,
+    )
+    from sarm_control.engines.doctor.verl import (
+        MANAGER,
+        VerlManager,
+        verl_is_here,
+    )
+    from sarm_control.engines.reward.controlled_reward import (
+        ControlledReward,
+    )
+    from sarm_control.engines.reward.learnt_state import (
+        check_served,
+        keep_state,
+        take_up_state,
+    )
+    from sarm_control.engines.reward.open_reward import (
+        ControlFiles,
+        open_reward,
+    )
+    from sarm_control.engines.server_client import (
+        LEARN_HEADER,
+        first_line,
+    )
+    from sarm_control.engines.trl import (
+        TrlReward,
+    )
+
+_HOME_OF = {
+    "Adapter": "doctor.examination",
+    "ControlFiles": "reward.open_reward",
+    "ControlledReward": "reward.controlled_reward",
+    "Examination": "doctor.examination",
+    "LEARN_HEADER": "server_client",
+    "MANAGER": "doctor.verl",
+    "Place": "doctor.http",
+    "TrlReward": "trl",
+    "VerlManager": "doctor.verl",
+    "adapters": "doctor.http",
+    "check_served": "reward.learnt_state",
+    "examine": "doctor.examination",
+    "examine_trl": "doctor.trl",
+    "first_line": "server_client",
+    "keep_state": "reward.learnt_state",
+    "open_reward": "reward.open_reward",
+    "take_up_state": "reward.learnt_state",
+    "verl_is_here": "doctor.verl",
+}
+
+__all__ = [
+    "LEARN_HEADER",
+    "MANAGER",
+    "Adapter",
+    "ControlFiles",
+    "ControlledReward",
+    "Examination",
+    "Place",
+    "TrlReward",
+    "VerlManager",
+    "adapters",
+    "check_served",
+    "examine",
+    "examine_trl",
+    "first_line",
+    "keep_state",
+    "open_reward",
+    "take_up_state",
+    "verl_is_here",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -9,16 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sarm_control.build.autoencoder import AutoencoderConfig
-from sarm_control.build.pipeline import BuildConfig, Built, Inputs, Tools, build_sarm, silent
-from sarm_control.build.source import cut_base
+from sarm_control.build import (
+    AutoencoderConfig,
+    BuildConfig,
+    Built,
+    Inputs,
+    Tools,
+    build_sarm,
+    cut_base,
+    silent,
+)
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
-from sarm_control.conversation.rows import read_rows
+from sarm_control.data import (
+    read_rows,
+)
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
-from sarm_control.lab.annotators import Taste, panel
-from sarm_control.lab.attributes import NAMES
 from sarm_control.lab.datasets import (
     Judged,
     Sizes,
@@ -28,15 +35,39 @@ from sarm_control.lab.datasets import (
     panel_shares,
     prompt_rows,
 )
-from sarm_control.lab.detection import Detection, detect
-from sarm_control.lab.language import Language
-from sarm_control.lab.pretraining import CONTEXT, LanguageModelConfig, pretrain
-from sarm_control.lab.tokenizer import make_tokenizer
-from sarm_control.lab.truth import measure_truth, present
+from sarm_control.lab.judges.annotators import (
+    Taste,
+    panel,
+)
+from sarm_control.lab.judges.detection import (
+    Detection,
+    detect,
+)
+from sarm_control.lab.judges.truth import (
+    measure_truth,
+    present,
+)
+from sarm_control.lab.language.attributes import (
+    NAMES,
+)
+from sarm_control.lab.language.language import (
+    Language,
+)
+from sarm_control.lab.language.pretraining import (
+    CONTEXT,
+    LanguageModelConfig,
+    pretrain,
+)
+from sarm_control.lab.language.tokenizer import (
+    make_tokenizer,
+)
 from sarm_control.lab.world import FORMAT
-from sarm_control.sarm import RewardModel, Scored
-from sarm_control.sarm.autoencoder import normalise
-from sarm_control.sarm.trunk import quiet_transformers
+from sarm_control.reward_model import (
+    RewardModel,
+    Scored,
+    normalise,
+    quiet_transformers,
+)
 from sarm_control.seeds import derive_seed
 
 GATED = ("flattery", "closing")

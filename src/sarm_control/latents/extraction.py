@@ -21,8 +21,10 @@ from sarm_control.latents.survey import Data
 from sarm_control.latents.writer import LatentsWriter
 
 if TYPE_CHECKING:
-    from sarm_control.sarm import RewardModel
-    from sarm_control.sarm.description import Description
+    from sarm_control.reward_model import (
+        Description,
+        RewardModel,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class ModelSpec:
 
     def load(self) -> "RewardModel":
         """The reward model."""
-        from sarm_control.sarm import RewardModel
+        from sarm_control.reward_model import (
+            RewardModel,
+        )
 
         return RewardModel.from_pretrained(
             self.name,

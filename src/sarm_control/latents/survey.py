@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sarm_control.conversation.lines import START, Place
-from sarm_control.conversation.rows import (
+from sarm_control.data import (
+    START,
     BadRow,
     Kind,
+    Place,
     PlacedRow,
     Row,
     check_aside,

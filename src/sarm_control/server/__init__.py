@@ -1,1 +1,49 @@
-"""The HTTP reward service: one controlled reward for many engines; needs the extra `serve`."""
+"""The reward over HTTP and on Ray.
+
+In: requests in the forms that engines send. Out: rewards and their parts, from one control state.
+Needs the extra `serve`.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.server.http.app import (
+        create_app,
+    )
+    from sarm_control.server.http.lifecycle import (
+        address,
+        bind,
+        serve,
+    )
+    from sarm_control.server.http.security import (
+        check_bind,
+        read_token,
+    )
+    from sarm_control.server.settings import (
+        Settings,
+    )
+
+_HOME_OF = {
+    "Settings": "settings",
+    "address": "http.lifecycle",
+    "bind": "http.lifecycle",
+    "check_bind": "http.security",
+    "create_app": "http.app",
+    "read_token": "http.security",
+    "serve": "http.lifecycle",
+}
+
+__all__ = [
+    "Settings",
+    "address",
+    "bind",
+    "check_bind",
+    "create_app",
+    "read_token",
+    "serve",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -1,0 +1,110 @@
+"""The conversations a SARM is built from, each once, and who was preferred to whom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sarm_control.build.head.comparisons import (
+    PreferenceRow,
+)
+from sarm_control.data import (
+    Kind,
+    Prompt,
+    Row,
+    read_rows,
+)
+from sarm_control.errors import DataError
+
+_WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One conversation: a prompt, an answer to it, and the number of the prompt."""
+
+    prompt: Prompt
+    response: str
+    prompt_id: int
+
+
+class Corpus:
+    """Answers numbered in the order they are first met; equal prompts share a number."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self._prompts: dict[str, int] = {}
+        self._seen: dict[tuple[int, str], int] = {}
+
+    @property
+    def prompts_count(self) -> int:
+        """How many different prompts there are."""
+        return len(self._prompts)
+
+    def add(self, row: Row) -> PreferenceRow:
+        """Adds a row's answers; chosen and rejected are empty for rows without preferences."""
+        prompt = self._prompts.setdefault(row.prompt_key, len(self._prompts))
+        numbers = {text: self._number(row, prompt, text) for text in row.answers}
+        chosen = tuple(numbers[text] for text in row.chosen)
+        return PreferenceRow(prompt, chosen, tuple(numbers[text] for text in row.rejected))
+
+    def shared_with(self, rows: Sequence[Row]) -> set[str]:
+        """The prompts of `rows` that this corpus holds too."""
+        return {row.prompt_key for row in rows} & set(self._prompts)
+
+    def _number(self, row: Row, prompt: int, text: str) -> int:
+        number = self._seen.setdefault((prompt, text), len(self.answers))
+        if number == len(self.answers):
+            self.answers.append(Answer(row.prompt, text, prompt))
+        return number
+
+
+def read_texts(paths: Sequence[Path]) -> list[Row]:
+    """Every row of the files that has an answer; rows with only a prompt are left out.
+
+    Raises:
+        DataError: a bad row (`file:line: reason`), or no row with an answer.
+    """
+    rows = [row for path in paths for row in read_rows(path, want=("prompt", *_WITH_ANSWERS))]
+    answered = [row for row in rows if row.answers]
+    if paths and not answered:
+        raise DataError(
+            f"{paths[0]}: no row has an answer, and states are read at the end of answers",
+            hint="give rows with response, chosen and rejected, candidates, or messages",
+        )
+    return answered
+
+
+def read_pairs(paths: Sequence[Path], *, annotator: str | None = None) -> list[Row]:
+    """Every preference row of the files.
+
+    Args:
+        paths: the files.
+        annotator: the field every row has to name its annotator in, if any.
+
+    Raises:
+        DataError: a row without chosen and rejected answers, or without its annotator.
+    """
+    rows = [row for path in paths for row in read_rows(path, want={"pair"})]
+    if annotator is not None:
+        for row in rows:
+            annotator_of(row, annotator)
+    return rows
+
+
+def annotator_of(row: Row, field: str) -> str:
+    """Who labelled a row.
+
+    Raises:
+        DataError: the row's `field` is absent or no text.
+    """
+    name = row.raw.get(field)
+    if isinstance(name, str) and name:
+        return name
+    if name is None:
+        raise DataError(
+            f"{row.where}: no {field} field: has keys [{', '.join(row.raw)}]",
+            hint="with --annotator every row of --pairs names who labelled it",
+        )
+    raise DataError(
+        f"{row.where}: {field} is {name!r}, not a name", hint=f'write names as strings: "{field}": "ann"'
+    )

@@ -1,0 +1,76 @@
+"""Trained policies held against their base.
+
+In: run folders. Out: one report, as JSON and as an HTML page: what changed, latent by latent.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.comparison.compare_runs import (
+        Compared,
+        Gold,
+        check_same_base,
+        compare_runs,
+        in_order,
+        trained_on,
+        unique_prompts,
+    )
+    from sarm_control.comparison.generation import (
+        Sampling,
+        answer_prompts,
+    )
+    from sarm_control.comparison.headline import (
+        TOO_FEW,
+        verdict,
+    )
+    from sarm_control.comparison.html.page import (
+        write_report,
+    )
+    from sarm_control.comparison.ledger_table import (
+        write_ledger,
+    )
+    from sarm_control.comparison.trained_run import (
+        TrainedRun,
+        open_run,
+    )
+
+_HOME_OF = {
+    "Compared": "compare_runs",
+    "Gold": "compare_runs",
+    "Sampling": "generation",
+    "TOO_FEW": "headline",
+    "TrainedRun": "trained_run",
+    "answer_prompts": "generation",
+    "check_same_base": "compare_runs",
+    "compare_runs": "compare_runs",
+    "in_order": "compare_runs",
+    "open_run": "trained_run",
+    "trained_on": "compare_runs",
+    "unique_prompts": "compare_runs",
+    "verdict": "headline",
+    "write_ledger": "ledger_table",
+    "write_report": "html.page",
+}
+
+__all__ = [
+    "TOO_FEW",
+    "Compared",
+    "Gold",
+    "Sampling",
+    "TrainedRun",
+    "answer_prompts",
+    "check_same_base",
+    "compare_runs",
+    "in_order",
+    "open_run",
+    "trained_on",
+    "unique_prompts",
+    "verdict",
+    "write_ledger",
+    "write_report",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -1,0 +1,252 @@
+"""Runs compared: base and trained policies answer the same prompts, and the answers are measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.comparison.generation import (
+    Sampling,
+    answer_prompts,
+    kl_to_base,
+    scored_answers,
+)
+from sarm_control.comparison.measures import (
+    Answers,
+    Columns,
+)
+from sarm_control.comparison.report_data import (
+    Arm,
+    Comparison,
+    compare_policies,
+)
+from sarm_control.comparison.trained_run import (
+    RunControls,
+    TrainedRun,
+)
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.control import (
+    Floats,
+)
+from sarm_control.data import (
+    Row,
+)
+from sarm_control.embedded import LAB
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.reward_model import (
+    RewardModel,
+)
+from sarm_control.training import (
+    Policy,
+    encode_prompts,
+    training_rows,
+)
+
+Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
+"""Gold rewards [N] of prompts and responses; nothing is ever trained on them."""
+
+
+class Compared(NamedTuple):
+    """A comparison, and every answer as a row for `answers.jsonl`."""
+
+    comparison: Comparison
+    answers: list[dict[str, Any]]
+
+
+class _Answered(NamedTuple):
+    """What every policy answered, and [P, M] what each run's own reference answers are paid, if any."""
+
+    base: Answers
+    trained: list[Answers]
+    references: list[Floats | None]
+
+
+def compare_runs(
+    runs: Sequence[TrainedRun],
+    rows: Sequence[Row],
+    rm: RewardModel,
+    sampling: Sampling,
+    *,
+    gold: Gold | None = None,
+    device: str | None = None,
+    progress: ProgressFactory = no_progress,
+) -> Compared:
+    """Answers every row's prompt with the base and each trained policy, and measures the answers.
+
+    Args:
+        runs: at least one; all start from the same base policy, which answers once. Their order makes no
+            difference: see `in_order`.
+        rows: one per prompt.
+        rm: scores every answer of every arm.
+        sampling: how answers are sampled; the same for all.
+        gold: judges every answer beside the reward model.
+        device: of the policies.
+        progress: see `sarm_control.console.progress`.
+
+    Raises:
+        ConfigError: the runs have other base policies.
+        ModelError: a run was trained with another head than `rm`'s.
+    """
+    check_same_base(runs)
+    runs = in_order(runs)
+    names = run_names([run.path for run in runs])
+    controls = [run.open_controls(rm) for run in runs]
+    answered = _answer(runs, names, controls, rows, rm, sampling, device, progress)
+    texts = [row.prompt_key for row in rows]
+    if gold is not None:
+        answered = _with_gold(answered, texts, gold)
+    each = zip(names, runs, controls, answered.trained, answered.references, strict=True)
+    arms = [_arm(*parts, answered.base) for parts in each]
+    thresholds = {latent: tau for one in reversed(controls) for latent, tau in one.thresholds.items()}
+    found = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
+    table = _answer_rows("base", answered.base, texts)
+    for arm in arms:
+        table += _answer_rows(arm.name, arm.answers, texts)
+    return Compared(found, table)
+
+
+def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answered:
+    def judged(answers: Answers) -> Answers:
+        prompts = [texts[p] for p in answers.prompts]
+        return replace(answers, gold=gold(prompts, answers.responses))
+
+    return answered._replace(
+        base=judged(answered.base), trained=[judged(answers) for answers in answered.trained]
+    )
+
+
+def unique_prompts(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each distinct prompt, in order."""
+    return list({row.prompt_key: row for row in reversed(rows)}.values())[::-1]
+
+
+def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
+    """How many of the prompts a run was trained on; None when a run's data is not at hand."""
+    seen: set[str] = set()
+    try:
+        for run in runs:
+            seen |= {row.prompt_key for row in training_rows(run.config).kept}
+    except DataError:
+        return None
+    return sum(row.prompt_key in seen for row in rows)
+
+
+def check_same_base(runs: Sequence[TrainedRun]) -> None:
+    """Refuses runs that cannot share the base policy's answers.
+
+    Raises:
+        ConfigError: naming the two runs that differ, or a run given twice.
+    """
+    first = runs[0]
+    for position, run in enumerate(runs[1:], start=1):
+        if run.path.resolve() in {other.path.resolve() for other in runs[:position]}:
+            raise ConfigError(f"{run.path} is given twice", hint="give each run once")
+        if _place(run.config.policy.model) != _place(first.config.policy.model):
+            raise ConfigError(
+                f"{run.path} trained {run.config.policy.model}, "
+                f"{first.path} trained {first.config.policy.model}",
+                hint="compare runs that start from one base policy",
+            )
+
+
+def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
+    """The runs as a page shows them, in whatever order they are given: those without controls first.
+
+    Among each other they stand by the names of their folders.
+    """
+
+    def place(run: TrainedRun) -> tuple[bool, str, str]:
+        controls = run.config.reward.controls()
+        controlled = bool(controls.edits or controls.penalties or controls.human_kl is not None)
+        return controlled, run.path.resolve().name, str(run.path.resolve())
+
+    return sorted(runs, key=place)
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names; as many folders above them as it takes where two are the same or one is base."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names) and "base" not in names:
+            break
+    return names
+
+
+def _answer(
+    runs: Sequence[TrainedRun],
+    names: Sequence[str],
+    controls: Sequence[RunControls],
+    rows: Sequence[Row],
+    rm: RewardModel,
+    sampling: Sampling,
+    device: str | None,
+    progress: ProgressFactory,
+) -> _Answered:
+    """One policy in memory at a time; the first one's reference gives the base's answers."""
+    base: Answers | None = None
+    trained, references = [], []
+    for run, name, own in zip(runs, names, controls, strict=True):
+        policy: Policy = run.load_policy(device=device)
+        prompts = encode_prompts(
+            policy, [row.prompt for row in rows], [row.where for row in rows], sampling.max_new_tokens
+        )
+        if base is None:
+            rollout = answer_prompts(
+                policy, prompts, sampling, reference=True, label="Base policy answers", progress=progress
+            )
+            base = scored_answers(rollout, rm, sampling, progress=progress)
+        rollout = answer_prompts(policy, prompts, sampling, label=f"{name} answers", progress=progress)
+        divergence = kl_to_base(policy, rollout, sampling)
+        trained.append(scored_answers(rollout, rm, sampling, divergence=divergence, progress=progress))
+        references.append(run.reference_rewards(policy, rows, rm, own))
+    assert base is not None
+    return _Answered(base, trained, references)
+
+
+def _arm(
+    name: str,
+    run: TrainedRun,
+    controls: RunControls,
+    answers: Answers,
+    references: Floats | None,
+    base: Answers,
+) -> Arm:
+    def parts(of: Answers) -> Columns:
+        return controls.parts(of.scored, None if references is None else references[of.prompts])
+
+    return Arm(
+        name=name,
+        answers=answers,
+        parts=parts(answers),
+        base_parts=parts(base),
+        controlled=controls.controlled,
+        controls=controls.in_words(),
+        steps=run.checkpoint.step,
+        kl_coef=run.config.training.kl_coef,
+        kl_price=run.kl_price,
+        curves=run.curves(),
+    )
+
+
+def _answer_rows(name: str, answers: Answers, texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": name,
+            "prompt": texts[answers.prompts[j]],
+            "response": answers.responses[j],
+            "reward": float(answers.scored.rewards[j]),
+            **({} if answers.gold is None else {"gold": float(answers.gold[j])}),
+            "kl": None if answers.kl is None else float(answers.kl[j]),
+            "length": int(answers.lengths[j]),
+            "ended": bool(answers.scored.ended[j]),
+        }
+        for j in range(len(answers.responses))
+    ]
+
+
+def _place(model: str) -> str:
+    return str(Path(model).resolve()) if model != LAB and Path(model).is_dir() else model

@@ -1,0 +1,143 @@
+"""What happened, in one sentence per arm, from the numbers and nothing else.
+
+A change counts as one only when its interval leaves out 0; otherwise it reads "no clear change", and where
+there is no interval "too few prompts to tell".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sarm_control.comparison.measures import (
+    GOLD,
+    HUMAN,
+    KL,
+    LENGTH,
+    REWARD,
+)
+from sarm_control.statistics import (
+    bracket,
+    decimals,
+    fixed,
+)
+
+NO_CHANGE = "no clear change"
+TOO_FEW = "too few prompts to tell"
+_MANY = 4
+
+
+def verdict(interval: Mapping[str, Any]) -> str:
+    """`rose`, `fell`, `no clear change` when the interval holds 0, or that there is none."""
+    low, high = interval["low"], interval["high"]
+    if low is None or high is None:
+        return TOO_FEW
+    if low <= 0 <= high:
+        return NO_CHANGE
+    return "rose" if low > 0 else "fell"
+
+
+def headline(report: Mapping[str, Any]) -> list[str]:
+    """One sentence per arm: did the control work, and what did it cost?
+
+    An arm with controls is set against the first arm without, when there is one,
+    else against the base policy.
+    """
+    free = next((arm for arm in report["arms"] if not arm["controls"]), None)
+    sentences = []
+    for arm in report["arms"]:
+        own = {row["key"]: row["change"] or row["trained"] for row in arm["measures"]}
+        if arm["controls"] and free is not None:
+            between = _difference(report["differences"], free["name"], arm["name"])
+            sentences.append(_sentence(arm, free["name"], {**_own_only(own), **between}))
+        else:
+            sentences.append(_sentence(arm, None, own))
+    return sentences
+
+
+def change_in_words(
+    interval: Mapping[str, Any], *, unit: str = "", scale: float = 1.0, after: str = ""
+) -> str:
+    """`rose by 0.12 SD [0.05, 0.19]`, or `shows no clear change (+0.02 SD [-0.05, +0.09])`.
+
+    Without an interval it `changes by +0.02 SD (too few prompts to tell)`, or `does not change` at all.
+    """
+    shown, said = _scaled(interval, scale), verdict(interval)
+    digits = decimals(shown)
+    if said == TOO_FEW:
+        if shown["mean"] == 0:
+            return "does not change"
+        return f"changes by {_joined(fixed(shown['mean'], digits, sign=True), unit)}{after} ({TOO_FEW})"
+    if said == NO_CHANGE:
+        value = _joined(fixed(shown["mean"], digits, sign=True), unit, bracket(shown, digits, sign=True))
+        return f"shows {NO_CHANGE} ({value}{after})"
+    if said == "fell":
+        shown = _scaled(interval, -scale)
+    return _joined(f"{said} by", fixed(shown["mean"], digits), unit, bracket(shown, digits)) + after
+
+
+def _scaled(interval: Mapping[str, Any], scale: float) -> dict[str, float | None]:
+    mean, low, high = (
+        None if interval[name] is None else interval[name] * scale for name in ("mean", "low", "high")
+    )
+    return {"mean": mean, "low": low, "high": high} if scale > 0 else {"mean": mean, "low": high, "high": low}
+
+
+def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str, Mapping[str, Any]]) -> str:
+    sd = arm["reward_sd"]
+    in_sd = f", {fixed(changes[REWARD]['mean'] / sd, 2, sign=True)} SD" if sd > 0 else ""
+    parts = [f"gold {change_in_words(changes[GOLD])}"] if GOLD in changes else []
+    parts += _firing(arm, changes)
+    if HUMAN in changes:
+        parts.append(f"the divergence from the human latents {change_in_words(changes[HUMAN], unit='nats')}")
+    parts.append(f"the unedited reward {change_in_words(changes[REWARD], after=in_sd)}")
+    if against is None:
+        digits = decimals(changes[KL])
+        value = _joined(fixed(changes[KL]["mean"], digits), "nats", bracket(changes[KL], digits))
+        parts.append(f"KL to the base is {value}")
+    else:
+        parts.append(f"KL to the base {change_in_words(changes[KL], unit='nats')}")
+    parts.append(f"answer length {change_in_words(changes[LENGTH], unit='tokens')}")
+    return f"{arm['name']} against {against or 'the base policy'}: {'; '.join(parts)}."
+
+
+def _firing(arm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    labels = {row["key"]: row["label"] for row in arm["measures"]}
+    keys = [_firing_key(latent, changes) for latent in arm["controlled"]]
+    found = {f"{labels[key][:1].lower()}{labels[key][1:]}": changes[key] for key in keys}
+    if len(found) > _MANY:
+        said = [verdict(change) for change in found.values()]
+        counts = [
+            f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE, TOO_FEW) if word in said
+        ]
+        return [f"of the firing rates of {len(found)} controlled latents {', '.join(counts)}"]
+    return [
+        f"the share of answers with {label} {change_in_words(change, unit='points', scale=100)}"
+        for label, change in found.items()
+    ]
+
+
+def _own_only(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What only this arm can be measured on: its own discriminator."""
+    return {HUMAN: changes[HUMAN]} if HUMAN in changes else {}
+
+
+def _joined(*words: str) -> str:
+    return " ".join(word for word in words if word)
+
+
+def _firing_key(latent: int, changes: Mapping[str, Any]) -> str:
+    above = f"penalty/{latent}/rate"
+    return above if above in changes else f"latent/{latent}/rate"
+
+
+def _difference(
+    differences: Sequence[Mapping[str, Any]], first: str, second: str
+) -> dict[str, Mapping[str, Any]]:
+    """Changes from the first arm to the second; the report holds each pair once, in either direction."""
+    pair = next(item for item in differences if {item["from"], item["to"]} == {first, second})
+    turned = pair["from"] != first
+    return {row["key"]: _turned(row["change"]) if turned else row["change"] for row in pair["measures"]}
+
+
+def _turned(interval: Mapping[str, Any]) -> dict[str, Any]:
+    mean, low, high = (interval[name] and -interval[name] for name in ("mean", "low", "high"))
+    return {**interval, "mean": mean, "low": high, "high": low}

@@ -1,0 +1,237 @@
+"""A trained policy beside its base: every measure of both, and their paired difference.
+
+Both policies answered the same prompts. Answers to one prompt are averaged first, so
+each prompt counts once, and every interval resamples prompts.
+
+Shapes: `N` answers, `P` prompts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control import (
+    Controls,
+    Floats,
+    Integers,
+    ShapedReward,
+    prompt_means,
+)
+from sarm_control.reward_model import (
+    Scored,
+)
+from sarm_control.statistics import (
+    Interval,
+    mean_interval,
+)
+
+REWARD, TOTAL, LENGTH, ENDED = "reward/model", "reward/total", "answer/length", "answer/ended"
+KL, KL3, WINS, HUMAN = "objective/kl", "objective/kl_k3", "reward/wins", "human_kl/log_ratio"
+GOLD, GAP = "gold/reward", "gold/goodhart_gap"
+_LABELS = {
+    TOTAL: "Reward as trained on",
+    "reward/edits": "Effect of the edits",
+    "reward/human_kl": "Human-KL term",
+    "reward/missing_end": "Charge on answers that did not end",
+    "reward/shaping": "What PAR shaping takes or gives",
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One policy's answers to the prompts.
+
+    Args:
+        responses: [N] texts.
+        prompts: [N] the prompt (0..P-1) each answers.
+        scored: [N] rewards and latents.
+        lengths: [N] tokens the policy chose, the end-of-turn included.
+        kl: [N] nats, `sum_t log pi(y_t) - log pi_base(y_t)` (k1); None for the base.
+        kl_k3: [N] nats, `sum_t exp(-d_t) - 1 + d_t` with `d_t` the log ratio of a token; >= 0.
+        gold: [N] gold rewards, which no policy trains on; None where nobody knows them.
+    """
+
+    responses: tuple[str, ...]
+    prompts: NDArray[np.int64]
+    scored: Scored
+    lengths: NDArray[np.int64]
+    kl: Floats | None = None
+    kl_k3: Floats | None = None
+    gold: Floats | None = None
+
+
+class Measure(NamedTuple):
+    """What one number is: its name in files, its name for readers, and its unit."""
+
+    key: str
+    label: str
+    unit: str
+
+
+class Compared(NamedTuple):
+    """One measure of both policies.
+
+    Args:
+        measure: what it is.
+        base: mean of the base policy; None where the base has none (KL to itself).
+        trained: mean of the trained policy.
+        change: paired difference trained - base; None where there is no base.
+    """
+
+    measure: Measure
+    base: Interval | None
+    trained: Interval
+    change: Interval | None
+
+    def as_json(self, reward_sd: float) -> dict[str, Any]:
+        """The row as JSON; changes in reward units are given in SDs of the base reward too."""
+        row = {**self.measure._asdict(), "trained": self.trained.as_json()}
+        row["base"] = self.base and self.base.as_json()
+        row["change"] = self.change and self.change.as_json()
+        in_reward = self.measure.unit == "reward" and self.change is not None and reward_sd > 0
+        row["change_sd"] = self.change.mean / reward_sd if self.change and in_reward else None
+        return row
+
+
+Columns = dict[Measure, Floats]
+
+
+def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping[int, float]) -> Columns:
+    """[N] columns that do not depend on controls: reward, length, ended share, KL, firing.
+
+    Args:
+        answers: one policy's answers.
+        watched: latents whose firing rate is measured: the share of answers with z > 0.
+        thresholds: latent -> tau for those whose share above tau is measured too, unless tau is 0.
+    """
+    scored = answers.scored
+    columns: Columns = {Measure(REWARD, "Reward, unedited", "reward"): _float(scored.rewards)}
+    if answers.gold is not None:
+        columns[Measure(GOLD, "Gold reward", "gold")] = answers.gold
+    for latent in watched:
+        values = scored.latents.columns([latent])[:, 0]
+        columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", "share")] = _float(values > 0)
+        if thresholds.get(latent):
+            tau = thresholds[latent]
+            above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
+            columns[above] = _float(values > tau)
+    columns[Measure(LENGTH, "Answer length", "tokens")] = _float(answers.lengths)
+    columns[Measure(ENDED, "Answers that ended by themselves", "share")] = _float(scored.ended)
+    if answers.kl is not None:
+        columns[Measure(KL, "KL to the base policy (k1)", "nats")] = answers.kl
+    if answers.kl_k3 is not None:
+        columns[Measure(KL3, "KL to the base policy (k3)", "nats")] = answers.kl_k3
+    return columns
+
+
+def control_columns(
+    shaped: ShapedReward,
+    controls: Controls,
+    missing_end: NDArray[np.floating[Any]] | None = None,
+    bounded: Callable[[Floats], Floats] | None = None,
+) -> Columns:
+    """[N] columns of the reward a run trained on: signed parts of the controls it has, and the total.
+
+    Args:
+        shaped: the reward under the run's controls.
+        controls: what those are; parts of controls the run does not have are left out.
+        missing_end: [N] signed charge on answers that did not end, when the run has one.
+        bounded: makes the [N] shaped totals of totals, when the run shapes them.
+
+    Returns:
+        Columns in reward units (the human log ratio in nats); empty when nothing changed the reward.
+    """
+    signed = shaped.columns()
+    names = ["reward/edits"] if controls.edits else []
+    names += [name for name in signed if name.startswith("reward/penalty/")]
+    names += ["reward/human_kl"] if controls.human_kl is not None else []
+    columns = {_part(name): _float(signed[name]) for name in names}
+    charge = np.zeros(len(shaped)) if missing_end is None else _float(missing_end)
+    if missing_end is not None:
+        columns[_part("reward/missing_end")] = charge
+    total = shaped.total + charge
+    if bounded is not None:
+        columns[_part("reward/shaping")] = bounded(total) - total
+        total = bounded(total)
+    if columns:
+        columns[_part(TOTAL)] = total
+    if shaped.log_ratio is not None:
+        columns[Measure(HUMAN, "Log density ratio to the human latents", "nats")] = shaped.log_ratio
+    return columns
+
+
+def compare_columns(
+    base: Columns, trained: Columns, base_prompts: Integers, trained_prompts: Integers
+) -> list[Compared]:
+    """Every measure of the trained policy with the base's and the paired difference."""
+    rows = []
+    for measure, values in trained.items():
+        after = prompt_means(values, trained_prompts)
+        if measure not in base:
+            rows.append(Compared(measure, None, mean_interval(after), None))
+            continue
+        before = prompt_means(base[measure], base_prompts)
+        change = mean_interval(after - before)
+        rows.append(Compared(measure, mean_interval(before), mean_interval(after), change))
+    return rows
+
+
+def wins(base: Answers, trained: Answers) -> Compared:
+    """The share of prompts whose mean reward is strictly higher for the trained policy."""
+    before = prompt_means(base.scored.rewards, base.prompts)
+    after = prompt_means(trained.scored.rewards, trained.prompts)
+    measure = Measure(WINS, "Prompts where the trained policy is paid more", "share")
+    return Compared(measure, None, mean_interval(after > before), None)
+
+
+def goodhart_gap(base: Answers, trained: Answers) -> Compared | None:
+    """Reward-model gain minus gold gain, each in SDs of the base policy's answers; None without gold rewards.
+
+    An SD of 0 leaves nothing to measure in: None as well.
+    """
+    if base.gold is None or trained.gold is None:
+        return None
+    gains = []
+    for before, after in ((base.scored.rewards, trained.scored.rewards), (base.gold, trained.gold)):
+        spread = float(_float(before).std(ddof=1)) if len(before) > 1 else 0.0
+        if not spread:
+            return None
+        gained = prompt_means(_float(after), trained.prompts) - prompt_means(_float(before), base.prompts)
+        gains.append(gained / spread)
+    measure = Measure(GAP, "Goodhart gap: reward gain minus gold gain", "SD")
+    return Compared(measure, None, mean_interval(gains[0] - gains[1]), None)
+
+
+def arm_differences(
+    first: Columns, second: Columns, first_prompts: Integers, second_prompts: Integers
+) -> list[tuple[Measure, Interval]]:
+    """Paired differences second - first of every measure that both arms have."""
+    return [
+        (
+            measure,
+            mean_interval(
+                prompt_means(second[measure], second_prompts) - prompt_means(values, first_prompts)
+            ),
+        )
+        for measure, values in first.items()
+        if measure in second
+    ]
+
+
+def reward_sd(answers: Answers) -> float:
+    """The SD (n - 1) of the unedited reward over answers; 0 for a single answer."""
+    rewards = _float(answers.scored.rewards)
+    return float(rewards.std(ddof=1)) if len(rewards) > 1 else 0.0
+
+
+def _part(name: str) -> Measure:
+    if name.startswith("reward/penalty/"):
+        return Measure(name, f"Penalty on latent {name.rsplit('/', 1)[1]}", "reward")
+    return Measure(name, _LABELS[name], "reward")
+
+
+def _float(values: NDArray[Any]) -> Floats:
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,183 @@
+"""One comparison as plain JSON data: what `report.json` holds and `report.html` is made from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sarm_control.comparison.headline import (
+    headline,
+)
+from sarm_control.comparison.ledger_table import (
+    Row,
+    control_rows,
+    latent_rows,
+    ledger_json,
+)
+from sarm_control.comparison.measures import (
+    Answers,
+    Columns,
+    Compared,
+    answer_columns,
+    arm_differences,
+    compare_columns,
+    goodhart_gap,
+    reward_sd,
+    wins,
+)
+from sarm_control.control import (
+    latent_ledger,
+    prompt_means,
+)
+from sarm_control.seeds import numpy_generator
+
+FORMAT = "sarm-compare-1"
+TITLE = "What training changed"
+_SAMPLES, _TEXT = 6, 3000
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained policy and the controls it was trained under.
+
+    Args:
+        name: of the run, unique in the comparison.
+        answers: its answers to the prompts.
+        parts: [N] columns of its answers' reward under its own controls.
+        base_parts: the same columns of the base policy's answers.
+        controlled: latents its controls act on.
+        controls: one line for each control.
+        steps: training steps done.
+        kl_coef: weight of the KL in the training objective.
+        kl_price: reward units that objective charged per nat.
+        curves: metric name -> values over training, with the steps under "step".
+    """
+
+    name: str
+    answers: Answers
+    parts: Columns
+    base_parts: Columns
+    controlled: tuple[int, ...]
+    controls: tuple[str, ...]
+    steps: int
+    kl_coef: float
+    kl_price: float
+    curves: Mapping[str, Sequence[float | None]]
+
+
+class Comparison(NamedTuple):
+    """What a comparison found.
+
+    Args:
+        report: sections of `report.json`: headline, arms, differences, samples.
+        ledgers: every ledger row of every arm, for `ledger.parquet`.
+    """
+
+    report: dict[str, Any]
+    ledgers: dict[str, list[Row]]
+
+
+def compare_policies(
+    base: Answers,
+    arms: Sequence[Arm],
+    prompts: Sequence[str],
+    *,
+    thresholds: Mapping[int, float],
+    seed: int,
+) -> Comparison:
+    """Measures every arm against the base and against each other.
+
+    Args:
+        base: the base policy's answers.
+        arms: at least one trained policy; all scored by the same reward model.
+        prompts: [P] texts, for the samples.
+        thresholds: latent -> tau of the penalties, whose share above tau is measured.
+        seed: of the samples.
+    """
+    watched = sorted({latent for arm in arms for latent in arm.controlled})
+    before = answer_columns(base, watched, thresholds)
+    after = [answer_columns(arm.answers, watched, thresholds) for arm in arms]
+    sd = reward_sd(base)
+    ledgers: dict[str, list[Row]] = {}
+    sections = []
+    for arm, own in zip(arms, after, strict=True):
+        section, ledgers[arm.name] = _arm_section(base, arm, before, own, sd=sd)
+        sections.append(section)
+    differences = [
+        _difference(arms[i], arms[j], after[i], after[j], sd=sd) for i, j in combinations(range(len(arms)), 2)
+    ]
+    report: dict[str, Any] = {"format": FORMAT, "title": TITLE, "arms": sections, "differences": differences}
+    report["samples"] = _samples(base, arms, prompts, seed)
+    return Comparison({**report, "headline": headline(report)}, ledgers)
+
+
+def _arm_section(
+    base: Answers, arm: Arm, before: Columns, own: Columns, *, sd: float
+) -> tuple[dict[str, Any], list[Row]]:
+    compared = compare_columns(
+        {**before, **arm.base_parts}, {**own, **arm.parts}, base.prompts, arm.answers.prompts
+    )
+    scored = arm.answers.scored
+    ledger = latent_ledger(
+        base.scored.latents, scored.latents, scored.head, base.prompts, arm.answers.prompts
+    )
+    latents = latent_rows(ledger, controlled=arm.controlled)
+    controls = control_rows(compared, kl_price=arm.kl_price)
+    gap = goodhart_gap(base, arm.answers)
+    further = [wins(base, arm.answers), *([] if gap is None else [gap])]
+    section = {
+        "name": arm.name,
+        "controlled": list(arm.controlled),
+        "controls": list(arm.controls),
+        "steps": arm.steps,
+        "kl_coef": arm.kl_coef,
+        "reward_sd": sd,
+        "measures": [item.as_json(sd) for item in [*compared, *further]],
+        "ledger": ledger_json(latents, controls, compared),
+        "curves": {name: list(values) for name, values in arm.curves.items()},
+    }
+    return section, [*latents, *controls]
+
+
+def _difference(first: Arm, second: Arm, one: Columns, two: Columns, *, sd: float) -> dict[str, Any]:
+    found = arm_differences(one, two, first.answers.prompts, second.answers.prompts)
+    measures = [Compared(measure, None, interval, interval).as_json(sd) for measure, interval in found]
+    return {"from": first.name, "to": second.name, "measures": measures}
+
+
+def _samples(base: Answers, arms: Sequence[Arm], prompts: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Random prompts, then those where the last arm's reward rose and fell most."""
+    last = arms[-1]
+    change = prompt_means(last.answers.scored.rewards, last.answers.prompts) - prompt_means(
+        base.scored.rewards, base.prompts
+    )
+    drawn = numpy_generator(seed, "samples").permutation(len(prompts))[:_SAMPLES]
+    chosen = {int(index): "" for index in drawn}
+    chosen.setdefault(int(np.argmax(change)), f"Largest rise of {last.name}")
+    chosen.setdefault(int(np.argmin(change)), f"Largest fall of {last.name}")
+    policies = [("base", base), *((arm.name, arm.answers) for arm in arms)]
+    return [
+        {
+            "why": why,
+            "prompt": _clipped(prompts[index]),
+            "answers": [_sample(name, answers, index) for name, answers in policies],
+        }
+        for index, why in chosen.items()
+    ]
+
+
+def _sample(name: str, answers: Answers, prompt: int) -> dict[str, Any]:
+    row = int(np.flatnonzero(answers.prompts == prompt)[0])
+    return {
+        "arm": name,
+        "text": _clipped(answers.responses[row]),
+        "reward": float(answers.scored.rewards[row]),
+        "length": int(answers.lengths[row]),
+        "ended": bool(answers.scored.ended[row]),
+    }
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _TEXT else f"{text[:_TEXT]} [{len(text) - _TEXT} more characters]"

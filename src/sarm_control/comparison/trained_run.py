@@ -1,0 +1,266 @@
+"""A run folder opened for evaluation: its settings, newest checkpoint, controls and curves.
+
+Shapes: `N` answers, `P` prompts, `M` reference answers to each prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarm_control.comparison.measures import (
+    Columns,
+    control_columns,
+)
+from sarm_control.control import (
+    TOTAL as PAID,
+)
+from sarm_control.control import (
+    Controls,
+    ControlState,
+    Floats,
+    PayRule,
+    ReferenceStatistics,
+    in_sd,
+    preference_as_reward,
+)
+from sarm_control.data import (
+    Line,
+    Reason,
+    Row,
+    json_object,
+    read_lines,
+)
+from sarm_control.errors import ConfigError, ModelError, TrainingError
+from sarm_control.reward_model import (
+    RewardModel,
+    Scored,
+)
+from sarm_control.training import (
+    HUMAN,
+    PROMPTS,
+    REWARDS,
+    Checkpoint,
+    Policy,
+    ReferenceRewards,
+    Rollout,
+    RunConfig,
+    encode_prompts,
+    human_buffer,
+    load_checkpoint,
+    newest_checkpoint,
+    read_run_config,
+    settled_days,
+)
+
+CURVES = ("reward/model", "reward/total", "objective/kl")
+_MOST_POINTS = 400
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run with at least one checkpoint.
+
+    Args:
+        path: the run folder.
+        config: what it was made with.
+        checkpoint: its newest good checkpoint.
+        statistics: of the reference policy's rewards, frozen before its first step.
+    """
+
+    path: Path
+    config: RunConfig
+    checkpoint: Checkpoint
+    statistics: ReferenceStatistics
+
+    @property
+    def kl_price(self) -> float:
+        """Reward units the training objective charged per nat of KL."""
+        unit = self.statistics.sd if self.config.reward.standardize else 1.0
+        return self.config.training.kl_coef * unit
+
+    def load_policy(self, *, device: str | None = None) -> Policy:
+        """The trained policy, its base beside it as the reference.
+
+        Raises:
+            ModelError: the base cannot be loaded.
+        """
+        policy = Policy.load(
+            self.config.policy,
+            seed=self.config.training.seed,
+            device=device,
+            template_date=self.config.data.template_date,
+        )
+        policy.load_state_tensors(self.checkpoint.tensors, critic=False)
+        return policy
+
+    def open_controls(self, rm: RewardModel) -> "RunControls":
+        """The controls with every amount a number, and what they had learnt at the checkpoint.
+
+        Raises:
+            ModelError: `rm` has another head than the run was trained with.
+        """
+        if self.statistics.fingerprint != rm.fingerprint:
+            raise ModelError(
+                f"{self.path} was trained with head {self.statistics.fingerprint}, "
+                f"this reward model has {rm.fingerprint}",
+                hint="compare runs of one reward model",
+            )
+        human = human_buffer(self.config, rm, self.path / HUMAN)
+        controls = self.config.reward.controls().resolve(self.statistics)
+        state = controls.start(human, self.config.training.seed)
+        learnt = self.checkpoint.tensors.get("controls", {})
+        state.load_state_dict(
+            {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
+        )
+        shaped = self.config.reward.shaping == "par"
+        return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
+
+    def reference_rewards(
+        self, policy: Policy, rows: Sequence[Row], rm: RewardModel, controls: "RunControls"
+    ) -> Floats | None:
+        """[P, M] what the untrained policy's own answers are paid: what the run measures answers against.
+
+        Prompts that the run met have the rewards it remembered; for others it would have drawn the same
+        answers, whose random numbers are the prompt's own.
+
+        Args:
+            policy: of this run, from `load_policy`.
+            rows: P prompts.
+            rm: the reward model.
+            controls: of this run, from `open_controls`.
+
+        Returns:
+            None for a run that measures against no answers: not shaped by PAR, or by their mean.
+        """
+        reward, training = self.config.reward, self.config.training
+        if reward.shaping != "par" or not reward.par_answers:
+            return None
+        known = ReferenceRewards(policy, training, reward.par_answers)
+        known.load_state_tensors(self.checkpoint.tensors.get("controls", {}))
+        prompts = encode_prompts(
+            policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
+        )
+        rule = PayRule(controls.controls, controls.missing_end).frozen()
+
+        def paid(rollout: Rollout) -> Floats:
+            texts = [row.prompt for row in rollout.prompts]
+            scored = rm.score(texts, list(rollout.texts), ended=rollout.ended)
+            return np.asarray(rule.pay(scored).columns[PAID], dtype=np.float64)
+
+        return known.of(prompts, paid)
+
+    def curves(self) -> dict[str, list[float | None]]:
+        """Reward and KL of every step, thinned to at most 400 points."""
+        path = self.path / "metrics.jsonl"
+        lines = read_lines(path) if path.is_file() else ()
+        rows = [_row(path, line) for line in lines]
+        rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
+        present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
+        return {name: [row.get(name) for row in rows] for name in ("step", *present)}
+
+    def _missing_end(self) -> float:
+        amount = self.config.reward.missing_end_penalty
+        sds = in_sd(amount, "missing_end_penalty")
+        return float(amount) if sds is None else sds * self.statistics.sd
+
+
+@dataclass(frozen=True)
+class RunControls:
+    """What changed the reward in a run.
+
+    Args:
+        controls: resolved, every amount a number.
+        state: what they had learnt; read, never taught.
+        missing_end: the charge on an answer that did not end, reward units.
+        shaped_around: the reference statistics of a run with PAR shaping; None for others.
+    """
+
+    controls: Controls
+    state: ControlState
+    missing_end: float
+    shaped_around: ReferenceStatistics | None = None
+
+    def parts(self, scored: Scored, references: Floats | None = None) -> Columns:
+        """[N] columns of the reward of N answers under these controls.
+
+        Args:
+            scored: N answers.
+            references: [N, M] rewards of reference answers to each one's prompt, for a run with PAR shaping;
+                without them their mean over all prompts stands for each.
+        """
+        shaped = self.controls.shape(scored, self.state)
+        charge: Floats | None = None
+        if self.missing_end:
+            charge = np.where(scored.ended, 0.0, -self.missing_end)
+        around = self.shaped_around
+        if around is None:
+            return control_columns(shaped, self.controls, charge)
+        return control_columns(
+            shaped,
+            self.controls,
+            charge,
+            lambda total: preference_as_reward(total, around.mean, around.sd, references),
+        )
+
+    @property
+    def controlled(self) -> tuple[int, ...]:
+        """The latents that edits and penalties act on, ascending."""
+        edited = {edit.latent for edit in self.controls.edits}
+        return tuple(sorted(edited | {penalty.latent for penalty in self.controls.penalties}))
+
+    @property
+    def thresholds(self) -> dict[int, float]:
+        """The tau of every penalised latent."""
+        return {penalty.latent: float(penalty.tau) for penalty in self.controls.penalties}
+
+    def in_words(self) -> tuple[str, ...]:
+        """One line for each edit, each penalty, and the human-KL term."""
+        words = [f"edit of latent {edit.latent}: {_given(edit)}" for edit in self.controls.edits]
+        words += [
+            f"penalty on latent {penalty.latent}: {penalty.form}, {alpha:.3g} above {float(penalty.tau):.3g}"
+            + ("" if penalty.target_rate is None else f" at the end, for a rate of {penalty.target_rate:g}")
+            for penalty, alpha in zip(self.controls.penalties, self.controls.alphas(self.state), strict=True)
+        ]
+        term = self.controls.human_kl
+        if term is not None:
+            words.append(f"human-KL term: beta {float(term.beta):.3g}, {term.mode}")
+        return tuple(words)
+
+
+def open_run(path: Path) -> TrainedRun:
+    """Reads a run folder.
+
+    Raises:
+        ConfigError: it is no run folder.
+        TrainingError: it has no checkpoint that verifies, or was not calibrated.
+    """
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"{path} is not a run folder: it has no config.yaml",
+            hint="give the folder that sarm train wrote, such as runs/NAME",
+        )
+    config = settled_days(path, read_run_config(path))
+    found = newest_checkpoint(path)
+    if found.path is None:
+        raise TrainingError(f"{path} has no checkpoint that verifies", hint="go on with sarm train --resume")
+    checkpoint = load_checkpoint(found.path)
+    checkpoint.tensors.pop("optimizer", None)
+    statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
+    return TrainedRun(path, config, checkpoint, statistics)
+
+
+def _row(path: Path, line: Line) -> dict[str, Any]:
+    try:
+        return json_object(line.data)
+    except Reason as reason:
+        raise TrainingError(
+            f"{path}:{line.place.line}: {reason}", hint="go on with sarm train --resume, which mends the rows"
+        ) from None
+
+
+def _given(spec: Any) -> str:
+    values = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    return ", ".join(f"{n} {v:g}" for n, v in values.items() if v is not None and n != "latent")

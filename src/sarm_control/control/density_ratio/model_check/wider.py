@@ -1,0 +1,69 @@
+"""A log ratio that may hold shapes, products and waves too, for samples where a linear one does not fit.
+
+Shapes: `P` policy rows, `H` human rows, `N` both, `J` columns of the dictionary, `G` groups.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control.density_ratio.jackknife import HeldOut, Sample
+from sarm_control.control.density_ratio.logistic import Array, Logistic
+from sarm_control.control.density_ratio.model_check.dictionary import (
+    dictionary,
+)
+
+_MOST_COLUMNS = 60
+_LEAST_SCORE = 3.0
+_L2 = 10.0
+_JITTER = 1e-6
+
+
+def wider_held_out(policy: Sample, human: Sample, *, groups: int, seed: int) -> HeldOut:
+    """Log ratios of all rows by fits that never saw them, on the features and columns of the dictionary.
+
+    Each fit takes the at most 60 columns whose score statistics beside a linear fit are largest on its own
+    rows, above 3. A strong ridge keeps what it makes of them below the truth rather than above.
+
+    Args:
+        policy: P rows.
+        human: H rows.
+        groups: G, at least 2; each is told by a fit on the others.
+        seed: of the groups and of the waves.
+
+    Raises:
+        DataError: fewer distinct rows a side than groups.
+    """
+    features = np.concatenate([policy.features, human.features])
+    latents = np.concatenate([policy.latents, human.latents])
+    columns = np.concatenate(dictionary(latents, features, seed), axis=1).astype(np.float64)
+    own = np.arange(len(features)) < len(policy.features)
+    group = np.concatenate(
+        [policy.groups(groups, seed, "the policy"), human.groups(groups, seed, "the human buffer")]
+    )
+    told = np.zeros(len(features))
+    for g in range(groups):
+        kept = group != g
+        chosen = _chosen(features[kept], columns[kept], own[kept])
+        design = np.concatenate([features, columns[:, chosen]], axis=1)
+        estimator = Logistic(l2=_L2, jeffreys=False)
+        told[~kept] = estimator.fit(design[kept & own], design[kept & ~own]).at(design[~kept])
+    return HeldOut(told[own], told[~own])
+
+
+def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Of the columns those that go most with the residuals of a linear fit."""
+    logit = Logistic().fit(features[own], features[~own]).at(features) + np.log(own.sum() / (~own).sum())
+    chance = 0.5 * (1.0 + np.tanh(0.5 * logit))
+    weight = chance * (1.0 - chance)
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    weighted = design * weight[:, None]
+    gram = weighted.T @ design
+    gram.flat[:: len(gram) + 1] += _JITTER * (1.0 + np.trace(gram) / len(gram))
+    free = columns - design @ np.linalg.solve(gram, weighted.T @ columns)
+    spread = np.sqrt((free**2 * weight[:, None]).sum(axis=0))
+    size = (columns**2 * weight[:, None]).sum(axis=0)
+    scores = np.abs(free.T @ (own - chance)) / np.maximum(spread, 1e-12)
+    # what the features explain already is no column of its own
+    scores[spread**2 <= 0.01 * size] = 0.0
+    best = np.argsort(-scores, kind="stable")[:_MOST_COLUMNS]
+    return np.asarray(best[scores[best] > _LEAST_SCORE])

@@ -1,0 +1,200 @@
+"""Files of edits, to be read by people before they are used.
+
+Four forms are read, as JSON or YAML:
+
+- what `save_edits` writes: `{"format": "sarm-edits-1", "head": ..., "edits": [{"latent": 9, "max": 2}]}`;
+- a bare list of edits `[{"latent": 9, "max": 2}, ...]`;
+- SARM's steering file `{"16720": ["*", 2], "5": ["+", 1]}`, where `*` multiplies z and `+` adds to z
+  for every answer, active or not;
+- controls as `sarm discover --write-controls` writes them, of which only the edits are used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sarm_control.bounded_json import (
+    MISSHAPEN,
+    BadJson,
+    parse_json,
+    read_bounded_text,
+    read_json,
+    shown,
+)
+from sarm_control.bounded_yaml import MOST_BYTES, yaml_of
+from sarm_control.control.edits.edits import (
+    Edit,
+    check_one_edit_each,
+    parse_edit,
+)
+from sarm_control.control.edits.specs import (
+    latent_number,
+    unknown_key,
+)
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.files import write_json
+
+FORMAT = "sarm-edits-1"
+_SAVED_KEYS = ("format", "model", "head", "edits")
+_CONTROLS_KEYS = ("edits", "penalties", "human_kl", "fingerprint", "reward_sd")
+_HINT = 'write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]'
+_STEERING = '{"16720": ["*", 2], "5": ["+", 1]}'
+
+
+class EditFile(NamedTuple):
+    """The content of a file of edits.
+
+    Args:
+        edits: at most one for a latent.
+        head: fingerprint of the head they are meant for; None where the file does not say.
+        left_out: what else the file holds and edits are not: "3 penalties", "the human-KL term".
+    """
+
+    edits: list[Edit]
+    head: str | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def load_edits(path: Path, *, fingerprint: str | None = None) -> list[Edit]:
+    """The edits of a file.
+
+    Args:
+        path: JSON or YAML in one of the forms above.
+        fingerprint: of the head they are to be used on; None skips the comparison.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something that is not an edit.
+        ModelError: the file was made for another head.
+    """
+    found = read_edit_file(path)
+    check_head(path, found.head, fingerprint)
+    return found.edits
+
+
+def check_head(path: Path, head: str | None, fingerprint: str | None) -> None:
+    """Refuses edits that were made for another head.
+
+    Raises:
+        ModelError: naming both heads.
+    """
+    if head is not None and fingerprint is not None and head != fingerprint:
+        raise ModelError(
+            f"{path} was made for head {head}, this reward model has {fingerprint}",
+            hint="latent numbers mean nothing on another head: run discover on this reward model",
+        )
+
+
+def read_edit_file(path: Path) -> EditFile:
+    """The edits of a file and the head they are meant for.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something that is not an edit.
+    """
+    content = _content(path)
+    try:
+        found = _parsed(content)
+        check_one_edit_each(found.edits)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+    except MISSHAPEN as error:
+        raise ConfigError(f"{path}: not a file of edits: {shown(error, 200)}", hint=_HINT) from error
+    return found
+
+
+def save_edits(path: Path, edits: Sequence[Edit], *, fingerprint: str, model: str) -> None:
+    """Writes edits with the head they are meant for, atomically.
+
+    Args:
+        path: the JSON file.
+        edits: at most one for a latent.
+        fingerprint: of the head they were tried on.
+        model: its name, for the reader.
+
+    Raises:
+        ConfigError: two edits of one latent.
+    """
+    check_one_edit_each(edits)
+    given = [{name: value for name, value in asdict(edit).items() if value is not None} for edit in edits]
+    write_json(path, {"format": FORMAT, "model": model, "head": fingerprint, "edits": given})
+
+
+def _content(path: Path) -> Any:
+    if path.suffix not in (".yaml", ".yml"):
+        return read_json(path, error=ConfigError)
+    text = read_bounded_text(path, most_bytes=MOST_BYTES, error=ConfigError)
+    try:
+        # YAML takes less long where it is JSON too, and reads 1e-4 as the number it is
+        return parse_json(text)
+    except BadJson:
+        return yaml_of(path, text, error=ConfigError)
+
+
+def _parsed(content: Any) -> EditFile:
+    if isinstance(content, list) and all(isinstance(item, dict) for item in content):
+        return EditFile(_edits(content))
+    if isinstance(content, dict) and "format" in content:
+        return _saved(content)
+    if isinstance(content, dict) and (set(content) & {"reward", *_CONTROLS_KEYS}):
+        return _controls(content.get("reward", content))
+    if isinstance(content, dict):
+        return EditFile([_sarm_edit(str(latent), operation) for latent, operation in content.items()])
+    raise ConfigError("neither a steering file nor a list of edits", hint=_HINT)
+
+
+def _edits(items: Any) -> list[Edit]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ConfigError("edits is not a list of edits", hint='write [{"latent": 16720, "max": 2}]')
+    return [Edit(**item) for item in items]
+
+
+def _saved(content: Mapping[str, Any]) -> EditFile:
+    if content["format"] != FORMAT:
+        raise ConfigError(f"not a file of edits (format {shown(content['format'])}, wants {FORMAT!r})")
+    for key in content:
+        if key not in _SAVED_KEYS:
+            raise unknown_key("edits", key, _SAVED_KEYS)
+    return EditFile(_edits(content.get("edits")), _head(content, "head"))
+
+
+def _controls(reward: Any) -> EditFile:
+    if not isinstance(reward, dict):
+        raise ConfigError("reward is not a mapping of controls")
+    penalties = _listed(reward, "penalties")
+    counted = f"{len(penalties)} {'penalty' if len(penalties) == 1 else 'penalties'}"
+    left_out = (*([counted] if penalties else []), *(["the human-KL term"] if reward.get("human_kl") else []))
+    edits = [_edit(item) for item in _listed(reward, "edits")]
+    return EditFile(edits, _head(reward, "fingerprint"), left_out)
+
+
+def _listed(reward: Mapping[str, Any], key: str) -> list[Any]:
+    found = reward.get(key) or []
+    if not isinstance(found, list):
+        raise ConfigError(f"{key} is {shown(found)}, it must be a list", hint=f"write {key}: [...]")
+    return found
+
+
+def _head(content: Mapping[str, Any], key: str) -> str | None:
+    found = content.get(key)
+    if found is not None and not isinstance(found, str):
+        raise ConfigError(f"{key} is {shown(found)}, it must be the fingerprint of a head")
+    return found
+
+
+def _edit(item: Any) -> Edit:
+    """An edit of a run file: a mapping, or the command-line spelling."""
+    if isinstance(item, str):
+        return parse_edit(item)
+    if not isinstance(item, dict):
+        raise ConfigError(f"{shown(item)} is not an edit", hint='write {"latent": 16720, "max": 2}')
+    return Edit(**item)
+
+
+def _sarm_edit(latent: str, operation: Any) -> Edit:
+    number = latent_number(latent, latent, _STEERING)
+    if not (isinstance(operation, list) and len(operation) == 2 and operation[0] in ("*", "+")):
+        raise ConfigError(
+            f'edit of latent {number}: {shown(operation)} is not ["*", number] or ["+", number]',
+            hint=f"write it like {_STEERING}",
+        )
+    return Edit(number, **{"scale" if operation[0] == "*" else "add": operation[1]})

@@ -1,0 +1,123 @@
+"""A checkpoint with head edits in it: the same files, other head weights.
+
+Only scalings of latents can be written: they are changes of the head. The other edits act on the z
+of each answer, which no weight of a SARM's layout expresses.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sarm_control.control.edits.edit_files import (
+    check_head,
+    read_edit_file,
+    save_edits,
+)
+from sarm_control.control.edits.edits import (
+    Edit,
+)
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.files import atomic_folder, manifest, write_json
+from sarm_control.reward_model import (
+    LinearHead,
+    TensorEntry,
+    find_folder,
+    head_of,
+    load_tensors,
+    read_index,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_HEAD = "score.weight"
+_COPIED = (".json", ".jinja", ".txt", ".model", ".md")
+
+
+class Applied(NamedTuple):
+    """What was written: the folder, the latents with another weight, and both heads' fingerprints."""
+
+    folder: Path
+    latents: tuple[int, ...]
+    before: str
+    after: str
+
+
+def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: bool = False) -> Applied:
+    """Writes `target`: the SARM `source` with the edits of `file` in its head weights.
+
+    Every other tensor keeps its bits. The head keeps its dtype where that holds the new weights
+    exactly and is written in float32 otherwise. `applied_edits.json` says what was done.
+
+    Args:
+        source: a folder, a hub id or "lab".
+        file: a file of edits, see `control.edits.edits.edit_files`.
+        target: the folder to write.
+        overwrite: replace it if it exists.
+
+    Raises:
+        ConfigError: the file holds no edit, or one that is not a scaling.
+        ModelError: not a SARM, a latent it does not have, or edits made for another head.
+        OutputError: `target` exists, or cannot be written.
+    """
+    found = read_edit_file(file)
+    if not found.edits:
+        raise ConfigError(f"{file} holds no edit", hint='write [{"latent": 16720, "scale": 0}]')
+    factors = _factors(file, found.edits)
+    folder = find_folder(source)
+    index = read_index(folder, source)
+    if _HEAD not in index:
+        raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
+    head = head_of(index, source)
+    stored = load_tensors(index, [_HEAD])[_HEAD]
+    check_head(file, found.head, head.fingerprint)
+    edited = head.scaled(factors)
+    with atomic_folder(target, overwrite=overwrite) as temporary:
+        _copy(folder, temporary, index, _as_stored(edited, stored))
+        save_edits(
+            temporary / "applied_edits.json", found.edits, fingerprint=head.fingerprint, model=_name(source)
+        )
+        config = {"model": _name(source), "head_before": head.fingerprint, "head_after": edited.fingerprint}
+        write_json(temporary / "manifest.json", manifest("convert", inputs=[file], config=config))
+    return Applied(target, tuple(factors), head.fingerprint, edited.fingerprint)
+
+
+def _factors(file: Path, edits: Sequence[Edit]) -> dict[int, float]:
+    try:
+        return {edit.latent: edit.head_factor() for edit in edits}
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}; a checkpoint cannot hold it", hint=error.hint) from error
+
+
+def _as_stored(head: LinearHead, stored: "Tensor") -> "Tensor":
+    import torch
+
+    exact = torch.from_numpy(head.weight)[None]
+    rounded = exact.to(stored.dtype)
+    return rounded if torch.equal(rounded.float(), exact) else exact
+
+
+def _copy(source: Path, target: Path, index: Mapping[str, TensorEntry], head: "Tensor") -> None:
+    """Configuration, tokenizer and the model's own weight files; that of the head is rewritten."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for file in sorted({entry.file for entry in index.values()}):
+        copied = target / file.relative_to(source)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        if file != index[_HEAD].file:
+            shutil.copyfile(file, copied)
+            continue
+        with safe_open(file, framework="pt") as stream:
+            metadata: Mapping[str, Any] = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        save_file({**tensors, _HEAD: head}, copied, metadata=dict(metadata))
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix in _COPIED:
+            shutil.copyfile(file, target / file.name)
+
+
+def _name(source: str) -> str:
+    """The hub id, or the folder's name without the path of one machine."""
+    return Path(source).resolve().name if Path(source).is_dir() else source

@@ -1,0 +1,167 @@
+"""From scored answers to what they are paid: the shaped reward, the charge on answers that did not end.
+
+Shapes: `N` answers, `M` reference answers to each prompt.
+
+Preference As Reward (PAR): a bounded reward, so that the last SD of the proxy pays next to nothing.
+
+Shapes: `N` answers, `M` reference answers to each prompt.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control.controls import Controls
+from sarm_control.control.edits.specs import (
+    in_sd,
+)
+from sarm_control.control.reference import ReferenceStatistics
+from sarm_control.control.state import ControlState
+from sarm_control.errors import ConfigError
+from sarm_control.reward_model import (
+    Scored,
+)
+
+Array = NDArray[np.float64]
+Shaping = Literal["none", "par"]
+
+
+def preference_as_reward(total: Array, mean: float, sd: float, reference: Array | None = None) -> Array:
+    """[N] `mean + sd * average of sigmoid((total - r_ref) / sd)`: between `mean` and `mean + sd`.
+
+    Preference As Reward (arXiv 2502.18770) averages `sigmoid(r - r_ref)` over reference answers to the same
+    prompt; here the difference is taken in SDs of the reference policy's rewards.
+
+    Args:
+        total: [N] under all controls, the charge on answers that did not end included.
+        mean: of the reference policy's rewards, frozen before the first step.
+        sd: theirs, > 0.
+        reference: [N, M] rewards of M reference answers to the prompt of each answer; without them `mean`
+            stands for every prompt's.
+    """
+    away = total[:, None] - (np.full((1, 1), mean) if reference is None else reference)
+    # tanh does not overflow where exp would
+    return np.asarray(mean + sd * 0.5 * (1.0 + np.tanh(away / (2.0 * sd))).mean(axis=1))
+
+
+TOTAL, MISSING_END, SHAPING = "reward/total", "reward/missing_end", "reward/shaping"
+
+
+@dataclass(frozen=True, eq=False)
+class Rewards:
+    """What N answers were paid.
+
+    Args:
+        scores: [N] float64, the terminal reward PPO sees.
+        columns: metric name -> [N] signed parts in reward units; all but `reward/total` sum to it.
+        metrics: further numbers of the batch, such as `latent/<id>/rate`.
+        scored: the latents behind the rewards, for what learns from them.
+    """
+
+    scores: Array
+    columns: Mapping[str, Array]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    scored: Scored | None = None
+
+    def means(self) -> dict[str, float]:
+        """The mean of every column, and the further numbers."""
+        return {**self.metrics, **{name: float(column.mean()) for name, column in self.columns.items()}}
+
+
+@dataclass(frozen=True)
+class PayRule:
+    """How an answer is paid, with every amount a number.
+
+    Args:
+        controls: resolved.
+        missing_end: taken off an answer that did not end, reward units, >= 0.
+        mean: taken off every total to make a score.
+        scale: then divides it, > 0.
+        par_sd: the SD of the reference rewards when totals are shaped by `preference_as_reward`, else None.
+    """
+
+    controls: Controls
+    missing_end: float = 0.0
+    mean: float = 0.0
+    scale: float = 1.0
+    par_sd: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        controls: Controls,
+        missing_end: float | str,
+        reference: ReferenceStatistics | None,
+        *,
+        standardize: bool,
+        shaping: Shaping = "none",
+    ) -> "PayRule":
+        """The rule with symbolic amounts read from the reference policy's answers.
+
+        Args:
+            controls: as given.
+            missing_end: reward units, or SDs of the reference reward such as `1sd`.
+            reference: None where every amount is a number already.
+            standardize: scores are `(total - mean) / sd` of the reference; else the mean alone is taken off.
+            shaping: `par` bounds the total, see `preference_as_reward`.
+
+        Raises:
+            ConfigError: something is in SDs or quantiles, or to be standardised, and there is no reference.
+        """
+        in_sds = in_sd(missing_end, "missing_end_penalty")
+        if reference is None:
+            symbolic = [*_symbolic(controls), *(["missing_end_penalty"] if in_sds else [])]
+            if symbolic or standardize or shaping != "none":
+                what = f"{symbolic[0]} is given in SDs or quantiles" if symbolic else "standardised rewards"
+                raise ConfigError(
+                    f"{what}: that needs answers of the reference policy",
+                    hint="give them, or write every amount in reward units",
+                )
+            return cls(controls, 0.0 if in_sds is not None else float(missing_end))
+        charge = float(missing_end) if in_sds is None else in_sds * reference.sd
+        scale = reference.sd if standardize else 1.0
+        par_sd = reference.sd if shaping == "par" else None
+        return cls(controls.resolve(reference), charge, reference.mean, scale, par_sd)
+
+    def frozen(self) -> "PayRule":
+        """The rule without what learns and without shaping: what a reference answer is paid all along."""
+        fixed = tuple(one for one in self.controls.penalties if one.target_rate is None)
+        return replace(self, controls=replace(self.controls, penalties=fixed, human_kl=None), par_sd=None)
+
+    def pay(
+        self, scored: Scored, learner: ControlState | None = None, reference: Array | None = None
+    ) -> Rewards:
+        """Pays answers; depends on nothing but them and what the controls have learnt.
+
+        Args:
+            scored: N answers.
+            learner: what the controls have learnt.
+            reference: [N, M] rewards of reference answers to the same prompts, for `preference_as_reward`.
+
+        Raises:
+            ConfigError: see `Controls.shape`.
+            ModelError: the answers were scored with another head.
+        """
+        shaped = self.controls.shape(scored, learner)
+        missing = np.where(np.asarray(scored.ended), 0.0, -self.missing_end)
+        total = shaped.total + missing
+        columns = {**shaped.columns(), MISSING_END: missing}
+        if self.par_sd is not None:
+            bounded = preference_as_reward(total, self.mean, self.par_sd, reference)
+            columns[SHAPING], total = bounded - total, bounded
+        columns[TOTAL] = total
+        return Rewards((total - self.mean) / self.scale, columns, shaped.info, scored)
+
+
+def _symbolic(controls: Controls) -> list[str]:
+    """What of the controls cannot be used without a reference, in words."""
+    penalties = [
+        f"the penalty on latent {penalty.latent}"
+        for penalty in controls.penalties
+        if not penalty.resolved or (penalty.target_rate is not None and controls.reward_sd is None)
+    ]
+    kl = controls.human_kl
+    return [*penalties, *(["the beta of human_kl"] if kl is not None and not kl.resolved else [])]

@@ -1,0 +1,249 @@
+"""How a latent's effect was measured, from algebra on its value to a change of the text.
+
+| level | what is done |
+|---|---|
+| L1 | the latent is taken out after TopK: `-w_i z_i`, exact |
+| L2 | it is taken out before TopK: the next pre-activation enters, `-w_i z_i + w_j a_j`, exact |
+| L3 | `z_i W_dec[:, i]` is subtracted from the state, which is normalised and encoded again |
+| L4 | the text is changed, see `discovery.evidence.counterfactuals` |
+
+A latent that the tests called has L1 only when the interval of its exact effect on the confirmation
+prompts leaves out 0: tests and interval look at the same numbers in two ways, and where they disagree there
+is no evidence yet.
+
+Each gives what an answer is paid for the latent: the reward with it minus the reward without. The
+effect is, as everywhere, the mean over prompts of chosen minus rejected.
+
+Shapes: `N` answers, `D` hidden size, `L` latents, `K` kept latents, `C` called latents.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.discovery.features import Feature
+from sarm_control.discovery.pairs.margins import (
+    PairLatents,
+    margin_contributions,
+)
+from sarm_control.discovery.pairs.prompt_pairs import (
+    PromptPairs,
+)
+from sarm_control.errors import DataError
+from sarm_control.reward_model import (
+    Autoencoder,
+    TopK,
+    normalise,
+)
+from sarm_control.statistics import (
+    Interval,
+    leaves_out_zero,
+    mean_intervals,
+)
+
+Level = Literal["L1", "L2", "L3", "L4"]
+Floats = NDArray[np.float64]
+
+_CHUNK = 128
+
+
+class LevelEffect(NamedTuple):
+    """A latent's effect at one level of evidence.
+
+    Args:
+        latent: its number.
+        level: see the module.
+        how: what was done, in a few words.
+        effect: reward units, with its 95 % interval over prompts.
+        agrees: same sign as the effect the latent was called for, and the interval leaves out 0.
+    """
+
+    latent: int
+    level: Level
+    how: str
+    effect: Interval
+    agrees: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**self._asdict(), "effect": self.effect.as_json()}
+
+
+def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
+    """By latent, the levels that agree with the effect it was called for; a level with a "no" is left out."""
+    found: dict[int, dict[Level, bool]] = {}
+    for one in effects:
+        levels = found.setdefault(one.latent, {})
+        levels[one.level] = levels.get(one.level, True) and one.agrees
+    return {latent: tuple(name for name, agrees in of.items() if agrees) for latent, of in found.items()}
+
+
+def level_effects(
+    pairs: PromptPairs,
+    features: Sequence[Feature],
+    autoencoder: Autoencoder,
+    *,
+    upto: int = 3,
+    progress: ProgressFactory = no_progress,
+) -> tuple[LevelEffect, ...]:
+    """Effects of called latents at L1 to L3 on prompts that did not select them.
+
+    Args:
+        pairs: the confirmation prompts, scored with their states.
+        features: the called latents.
+        autoencoder: of the model that scored them.
+        upto: 1 to 3; L3 encodes every answer anew for each called latent active in it.
+        progress: see `sarm_control.console.progress`.
+
+    Raises:
+        DataError: the scores have no states and `upto` is 2 or 3.
+    """
+    latents = np.array([one.latent for one in features], dtype=np.int64)
+    if not len(latents):
+        return ()
+    paid = {side: _paid(pairs, side, latents) for side in ("chosen", "rejected")}
+    found = list(effects_of(pairs.latents, paid, features, "L1", "taken out after TopK"))
+    if upto < 2:
+        return tuple(found)
+    states = {side: _states(pairs, side) for side in paid}
+    head = torch.from_numpy(pairs.latents.head).float()
+    second = {side: paid[side] - _entering(autoencoder, states[side], head, paid[side]) for side in paid}
+    how = "taken out before TopK, the next latent enters"
+    found += effects_of(pairs.latents, second, features, "L2", how)
+    if upto >= 3:
+        with progress("Taking latents out of states", sum(matrix.nnz for matrix in paid.values())) as advance:
+            third = {
+                side: without_in_state(
+                    autoencoder, states[side], head, _values(pairs, side, latents), latents, advance
+                )
+                for side in paid
+            }
+        how = "its direction taken out of the state"
+        found += effects_of(pairs.latents, third, features, "L3", how)
+    return tuple(found)
+
+
+def effects_of(
+    pairs: PairLatents,
+    paid: Mapping[str, Any],
+    features: Sequence[Feature],
+    level: Level,
+    how: str,
+) -> list[LevelEffect]:
+    """Effects from what each answer is paid for each called latent.
+
+    Args:
+        pairs: the prompts of the answers.
+        paid: by side ("chosen", "rejected") [N, C] scipy sparse, reward units.
+        features: the C called latents.
+        level: how it was measured.
+        how: the same in words.
+    """
+    as_pairs = PairLatents(
+        paid["chosen"], paid["rejected"], pairs.chosen_prompt, pairs.rejected_prompt, np.ones(len(features))
+    )
+    effects = mean_intervals(margin_contributions(as_pairs))
+    return [
+        LevelEffect(one.latent, level, how, effect, leaves_out_zero(one.effect, effect.low, effect.high))
+        for one, effect in zip(features, effects, strict=True)
+    ]
+
+
+def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -> Floats:
+    """[N] `w_j a_j` of the latent that enters when one of the K kept ones leaves; 0 without TopK.
+
+    Args:
+        autoencoder: of the model.
+        states: [N, D] trunk states.
+        head: [L] head weights.
+    """
+    if not autoencoder.use_topk or autoencoder.k >= len(head):
+        return np.zeros(len(states))
+    found = []
+    for part in states.split(_CHUNK):
+        kept = autoencoder.pre_activations(part.to(autoencoder.pre_bias.device)).topk(
+            autoencoder.k + 1, dim=-1
+        )
+        found.append((kept.values[:, -1].cpu().double() * head[kept.indices[:, -1].cpu()].double()).numpy())
+    return np.concatenate(found)
+
+
+@torch.inference_mode()
+def without_in_state(
+    autoencoder: Autoencoder,
+    states: Tensor,
+    head: Tensor,
+    values: Any,
+    latents: NDArray[np.int64],
+    advance: Any,
+) -> Any:
+    """[N, C] what answers are paid less when `z_i W_dec[:, i]` is subtracted from their state.
+
+    The state is normalised before the subtraction and again after it, so the direction goes out in the
+    scale the decoder was trained in.
+
+    Args:
+        autoencoder: of the model.
+        states: [N, D] trunk states.
+        head: [L] head weights.
+        values: [N, C] scipy sparse values of the called latents.
+        latents: [C] their numbers.
+        advance: called with the answers done.
+    """
+    from scipy.sparse import csr_array
+
+    device = autoencoder.pre_bias.device
+    entries = values.tocoo()
+    weight = head.to(device).double()
+    paid = np.empty(entries.nnz)
+    reward = np.concatenate(
+        [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
+    )
+    for start in range(0, entries.nnz, _CHUNK):
+        some = slice(start, start + _CHUNK)
+        rows = entries.row[some]
+        direction = autoencoder.decoder.weight[:, latents[entries.col[some]]].T
+        z = torch.from_numpy(entries.data[some]).to(device).float()
+        left = normalise(states[rows].to(device).float()) - z[:, None] * direction
+        paid[some] = reward[rows] - _rewards(autoencoder.encode(left), weight)
+        advance(len(rows))
+    return csr_array((paid, (entries.row, entries.col)), shape=values.shape)
+
+
+def _rewards(kept: TopK, weight: Tensor) -> Floats:
+    return np.asarray((kept.values.double() * weight[kept.indices]).sum(dim=-1).cpu().numpy())
+
+
+def _values(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
+    return getattr(pairs.latents, side)[:, latents].tocsr()
+
+
+def _paid(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
+    """[N, C] `w_i z_i`, one stored entry for each answer the latent is active in."""
+    values = _values(pairs, side, latents).copy()
+    values.data *= pairs.latents.head[latents][values.indices]
+    return values
+
+
+def _entering(autoencoder: Autoencoder, states: Tensor, head: Tensor, paid: Any) -> Any:
+    """[N, C] what the entering latent pays, where the called latent is active."""
+    with torch.inference_mode():
+        entering = next_contributions(autoencoder, states, head)
+    matrix = paid.copy()
+    matrix.data = np.repeat(entering, np.diff(paid.indptr))
+    return matrix
+
+
+def _states(pairs: PromptPairs, side: str) -> Tensor:
+    states = pairs.scored.states
+    if states is None:
+        raise DataError(
+            "levels 2 and 3 need the trunk's states, which these scores do not have",
+            hint="score with keep_states, or make the folder of latents with --states",
+        )
+    return torch.from_numpy(states[getattr(pairs, side).numbers])

@@ -1,0 +1,193 @@
+"""Level 4 of evidence: the text itself is changed, and the called latents are read again.
+
+Two changes: pairs of texts that differ in nothing but the goal, which a file gives, and a closing
+sentence added to or removed from the answers, which is built in. A latent that a polite last
+sentence switches does not see what the answer says.
+
+Shapes: `N` answers, `C` called latents.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sarm_control.data import (
+    Prompt,
+    Row,
+)
+from sarm_control.discovery.evidence.ablations import (
+    LevelEffect,
+    effects_of,
+)
+from sarm_control.discovery.evidence.closing import (
+    CLOSING,
+)
+from sarm_control.discovery.features import Feature
+from sarm_control.discovery.pairs.prompt_pairs import (
+    PromptPairs,
+    group_by_prompt,
+)
+from sarm_control.errors import DataError
+from sarm_control.reward_model import (
+    Scored,
+)
+from sarm_control.seeds import numpy_generator
+from sarm_control.statistics import (
+    Interval,
+    clustered_mean,
+)
+
+CLOSING_PROMPTS = 200
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+# A benign sentence that moves a latent by half of the effect it was called for moves it too much.
+_LARGE = 0.5
+
+Score = Callable[[Sequence[Prompt], Sequence[str]], Scored]
+
+
+class Moved(NamedTuple):
+    """What a change of the text does to one latent's payment.
+
+    Args:
+        latent: its number.
+        paid: change of `w z`, mean over prompts, reward units.
+        large: the interval leaves out 0 and the change is half of the latent's effect or more.
+    """
+
+    latent: int
+    paid: Interval
+    large: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**self._asdict(), "paid": self.paid.as_json()}
+
+
+@dataclass(frozen=True)
+class ClosingTest:
+    """A closing sentence added to answers, or their last sentence removed.
+
+    Args:
+        change: "added" or "removed".
+        sentence: what was added; empty for "removed".
+        answers: answers that were changed.
+        reward: change of the reward, mean over prompts.
+        latents: of each called latent.
+    """
+
+    change: str
+    sentence: str
+    answers: int
+    reward: Interval
+    latents: tuple[Moved, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        plain = {"change": self.change, "sentence": self.sentence, "answers": self.answers}
+        moved = [one.as_json() for one in self.latents]
+        return {**plain, "reward": self.reward.as_json(), "latents": moved}
+
+
+def counterfactual_effects(
+    rows: Sequence[Row], scored: Scored, features: Sequence[Feature]
+) -> list[LevelEffect]:
+    """Effects of called latents on pairs of texts that differ in the goal alone.
+
+    Args:
+        rows: pairs; chosen is the text changed towards the goal, rejected the same text changed away.
+        scored: their scores.
+        features: the called latents.
+
+    Raises:
+        DataError: there are fewer than two prompts.
+    """
+    pairs = group_by_prompt(rows, scored)
+    if len(pairs) < 2:
+        raise DataError(f"the counterfactuals have {len(pairs)} prompts, want at least 2")
+    latents = np.array([one.latent for one in features], dtype=np.int64)
+    if not len(latents):
+        return []
+    sides = {"chosen": pairs.latents.chosen, "rejected": pairs.latents.rejected}
+    paid = {name: matrix[:, latents] * pairs.latents.head[latents] for name, matrix in sides.items()}
+    return effects_of(pairs.latents, paid, features, "L4", "the text changed in the goal alone")
+
+
+def closing_tests(
+    pairs: PromptPairs,
+    features: Sequence[Feature],
+    score: Score,
+    *,
+    closing: str = CLOSING,
+    seed: int = 0,
+) -> tuple[ClosingTest, ...]:
+    """What a closing sentence does to the called latents and the reward, on at most 200 prompts.
+
+    Args:
+        pairs: the confirmation prompts.
+        features: the called latents.
+        score: scores answers to prompts by the same model.
+        closing: the sentence to add.
+        seed: of the draw of prompts.
+    """
+    some = _some(pairs, seed)
+    added = [f"{text} {closing}".strip() for text in _texts(some)]
+    removed = [_without_last_sentence(text) for text in _texts(some)]
+    return tuple(
+        _test(some, features, score, change, sentence, texts)
+        for change, sentence, texts in (("added", closing, added), ("removed", "", removed))
+        if any(text is not None for text in texts)
+    )
+
+
+def _some(pairs: PromptPairs, seed: int) -> PromptPairs:
+    if len(pairs) <= CLOSING_PROMPTS:
+        return pairs
+    drawn = numpy_generator(seed, "closing prompts").choice(len(pairs), CLOSING_PROMPTS, replace=False)
+    return pairs.take(np.sort(drawn))
+
+
+def _texts(pairs: PromptPairs) -> tuple[str, ...]:
+    return pairs.chosen.texts + pairs.rejected.texts
+
+
+def _without_last_sentence(text: str) -> str | None:
+    """The text up to its last sentence; None when it has only one."""
+    sentences = _SENTENCE_END.split(text.strip())
+    return text[: text.rindex(sentences[-1])].rstrip() if len(sentences) > 1 else None
+
+
+def _test(
+    pairs: PromptPairs,
+    features: Sequence[Feature],
+    score: Score,
+    change: str,
+    sentence: str,
+    texts: Sequence[str | None],
+) -> ClosingTest:
+    numbers = np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])
+    asked = pairs.chosen.prompts + pairs.rejected.prompts
+    prompts = np.concatenate([pairs.latents.chosen_prompt, pairs.latents.rejected_prompt])
+    changed = np.array([j for j, text in enumerate(texts) if text is not None], dtype=np.int64)
+    after = score([asked[j] for j in changed], [text for text in texts if text is not None])
+    before = pairs.scored.take(numbers[changed])
+    latents = [one.latent for one in features]
+    weight = pairs.latents.head[latents]
+    moved = (after.latents.columns(latents).astype(np.float64) - before.latents.columns(latents)) * weight
+    reward = after.rewards.astype(np.float64) - before.rewards
+    return ClosingTest(
+        change=change,
+        sentence=sentence,
+        answers=len(changed),
+        reward=clustered_mean(reward, prompts[changed]),
+        latents=tuple(
+            _moved(one, clustered_mean(moved[:, c], prompts[changed])) for c, one in enumerate(features)
+        ),
+    )
+
+
+def _moved(one: Feature, paid: Interval) -> Moved:
+    clear = paid.low > 0 or paid.high < 0
+    return Moved(one.latent, paid, bool(clear and abs(paid.mean) >= _LARGE * abs(one.effect)))

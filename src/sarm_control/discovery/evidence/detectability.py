@@ -1,0 +1,208 @@
+"""Can this SARM see it at all? A control on latents holds only what some latent shows.
+
+Three detectors of the goal (or of any attribute) by the area under their ROC curve, cross-validated by
+prompt, so that nothing is chosen on the answers it is judged on:
+
+- the best latent: the one with the highest AUROC on the other folds,
+- the best five: added one by one where they explain most of what is left, `[z, 1(z > 0)]` of each,
+- a linear probe on the trunk's state, the information the autoencoder was given.
+
+Explained variance is no evidence: it was 0.98 for autoencoders whose best latent had an AUROC of
+0.6 and for ones that had 1.0.
+
+Shapes: `N` answers, `L` latents, `M` candidate latents, `D` hidden size, `P` prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.discovery.evidence.probes import (
+    best_five,
+    best_latent,
+    linear_probe,
+)
+from sarm_control.discovery.pairs.prompt_pairs import (
+    PromptPairs,
+)
+from sarm_control.seeds import derive_seed, numpy_generator
+from sarm_control.statistics import (
+    Interval,
+    Placed,
+    difference_over_folds,
+    interval_over_folds,
+    placed,
+)
+
+FOLDS = 5
+GAP = 0.05
+"""A probe knows more when it leads by more than this AUROC, interval included; no more when the interval
+ends below it."""
+_CHANCE = 0.6
+_PROBE_ANSWERS = 4000
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """How well latents, and the state behind them, tell the two sides apart.
+
+    Args:
+        best_latent: AUROC of the best latent.
+        best_five: AUROC of the best five together.
+        probe: AUROC of the linear probe; None without states.
+        gap: probe minus best five.
+        latents: the latent that was best on each set of training folds.
+    """
+
+    best_latent: Interval
+    best_five: Interval
+    probe: Interval | None
+    gap: Interval | None
+    latents: tuple[int, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence, with the AUROC of each detector and its interval."""
+        shown = f"{_area(self.best_latent)} for the best latent, {_area(self.best_five)} for the best five"
+        if self.probe is not None and self.gap is not None and self.gap.low > GAP:
+            return (
+                f"The state knows (AUROC {_area(self.probe)} for a linear probe) what the latents do not "
+                f"show ({shown}): a control on these latents cannot hold it."
+            )
+        probed = "" if self.probe is None else f", {_area(self.probe)} for a linear probe on the state"
+        best = max(filter(None, (self.best_five, self.best_latent, self.probe)), key=lambda one: one.mean)
+        if best.low <= 0.5 or best.high < _CHANCE:
+            where = "Neither the latents nor the state tell" if self.probe else "The latents do not tell"
+            return f"{where} the two sides apart: AUROC {shown}{probed}."
+        if self.probe is None:
+            return f"The latents show: AUROC {shown}; whether the state knows more is seen with its states."
+        if self.gap is not None and not self.gap.high < GAP:
+            return (
+                f"Too few prompts to tell whether the state knows more than the latents show: AUROC {shown}"
+                f"{probed}, which leads the best five by {_area(self.gap)}."
+            )
+        return f"The latents show what the state knows: AUROC {shown}{probed}."
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        intervals = {"best_latent": self.best_latent, "best_five": self.best_five}
+        optional = {"probe": self.probe, "probe_minus_best_five": self.gap}
+        return {
+            **{f"auroc_{name}": value.as_json() for name, value in intervals.items()},
+            **{name: None if value is None else value.as_json() for name, value in optional.items()},
+            "best_latent_of_each_fold": list(self.latents),
+            "verdict": self.verdict,
+        }
+
+
+def _area(value: Interval) -> str:
+    return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+class _Material:
+    """Both sides of all parts as one: rows of latents and states, labels and prompts."""
+
+    def __init__(self, parts: Sequence[PromptPairs], min_prompts: int) -> None:
+        from scipy.sparse import csc_array, vstack
+
+        of = [pairs.latents for pairs in parts]
+        keys = [key for pairs in parts for key in pairs.keys]
+        self.present = np.concatenate(
+            [np.repeat([True, False], [len(one.chosen_prompt), len(one.rejected_prompt)]) for one in of]
+        )
+        # numbered by their texts, so that what is drawn from them does not depend on the rows' order
+        place = np.argsort(np.argsort(np.array(keys)))
+        starts = np.cumsum([0, *map(len, parts)])
+        self.prompts = place[
+            np.concatenate(
+                [
+                    np.concatenate([one.chosen_prompt, one.rejected_prompt]) + start
+                    for one, start in zip(of, starts, strict=False)
+                ]
+            )
+        ]
+        self.keys = sorted(keys)
+        both = csc_array(vstack([side for one in of for side in (one.chosen, one.rejected)], format="csc"))
+        # label-blind, as everywhere: latents that fire in enough answers to be learnt from
+        self.latents = np.flatnonzero(np.diff(both.indptr) >= min_prompts)
+        self.z: Any = both[:, self.latents]
+        self.states = _states(parts)
+
+
+def see(*parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0) -> Visibility | None:
+    """How well latents and states tell the chosen from the rejected answers of these prompts.
+
+    Args:
+        *parts: all prompts there are, none twice; the folds keep choosing and judging apart.
+        min_prompts: latents active in fewer answers are no candidates.
+        folds: each is judged by what was chosen on the others.
+        seed: of the folds.
+
+    Returns:
+        None for fewer prompts than 4 a fold, or when no latent is a candidate.
+    """
+    material = _Material(parts, min_prompts)
+    if len(material.keys) < 4 * folds or not len(material.latents):
+        return None
+    fold_of = _folds(material.keys, folds, seed)
+    single, five, probe, latents = [], [], [], []
+    for fold in range(folds):
+        judged = fold_of[material.prompts] == fold
+        first = best_latent(material.z[~judged], material.present[~judged])
+        latents.append(int(material.latents[first.column]))
+        several = best_five(material.z[~judged], material.present[~judged], first.column)
+        single.append(_judge(material, judged, first.scores(material.z[judged])))
+        five.append(_judge(material, judged, several.scores(material.z[judged])))
+        if material.states is not None:
+            train = _some(np.flatnonzero(~judged), seed, fold)
+            linear = linear_probe(
+                material.states[train], material.present[train], material.prompts[train], seed=seed
+            )
+            probe.append(_judge(material, judged, linear.logits(material.states[judged])))
+    return Visibility(
+        interval_over_folds(single),
+        interval_over_folds(five),
+        interval_over_folds(probe) if probe else None,
+        difference_over_folds(probe, five) if probe else None,
+        tuple(latents),
+    )
+
+
+def _judge(material: _Material, judged: NDArray[np.bool_], scores: NDArray[np.float64]) -> Placed:
+    _, prompts = np.unique(material.prompts[judged], return_inverse=True)
+    return placed(scores, material.present[judged], prompts, int(prompts.max()) + 1)
+
+
+def _folds(keys: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
+    """[P] the fold of each prompt, decided by its text and the seed, never by its place."""
+    order = sorted(range(len(keys)), key=lambda p: derive_seed(seed, "fold", keys[p]))
+    fold_of = np.empty(len(keys), dtype=np.int64)
+    fold_of[order] = np.arange(len(keys)) % folds
+    return fold_of
+
+
+def _some(rows: NDArray[np.int64], seed: int, fold: int) -> NDArray[np.int64]:
+    """At most 4,000 answers for the probe: more cost minutes at a width of 4,096 and change little."""
+    if len(rows) <= _PROBE_ANSWERS:
+        return rows
+    return np.sort(numpy_generator(seed, "probe rows", fold).choice(rows, _PROBE_ANSWERS, replace=False))
+
+
+def _states(parts: Sequence[PromptPairs]) -> NDArray[np.float64] | None:
+    """[N, D] normalised states of all answers; None when a part has none."""
+    found = []
+    for pairs in parts:
+        if pairs.scored.states is None:
+            return None
+        found.append(pairs.scored.states[np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])])
+    return _normalised(np.concatenate(found))
+
+
+def _normalised(states: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[N, D] each state as the autoencoder takes it: centred, in units of its own SD."""
+    wide = states.astype(np.float64)
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    return np.asarray(centred / (wide.std(axis=1, ddof=1, keepdims=True) + 1e-6))

@@ -1,0 +1,163 @@
+"""What is asked of a discovery beyond its tests: does the SARM see the goal, how deep is the evidence?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.evidence.ablations import (
+    Level,
+    LevelEffect,
+    level_effects,
+    levels_of,
+)
+from sarm_control.discovery.evidence.closing import (
+    CLOSING,
+)
+from sarm_control.discovery.evidence.counterfactuals import (
+    ClosingTest,
+    closing_tests,
+    counterfactual_effects,
+)
+from sarm_control.discovery.evidence.detectability import (
+    Visibility,
+    see,
+)
+from sarm_control.discovery.features import Feature, Features
+from sarm_control.errors import DataError, ModelError
+from sarm_control.latents import (
+    ScoredRows,
+)
+from sarm_control.reward_model import (
+    RewardModel,
+)
+
+
+class Depth(NamedTuple):
+    """How deep the evidence is to go.
+
+    Args:
+        level: 1 to 4, see `discovery.evidence.ablations`.
+        counterfactuals: scored pairs of texts that differ in the goal alone, for level 4.
+        closing: the sentence that level 4 adds to answers.
+    """
+
+    level: int = 1
+    counterfactuals: ScoredRows | None = None
+    closing: str = CLOSING
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A discovery and what was asked of it beyond the tests.
+
+    Args:
+        found: the discovery; its features say which levels agree.
+        visibility: whether the latents show the goal; None for too few prompts.
+        levels: effects of the called latents at every level asked for.
+        closing: what a closing sentence does, at level 4.
+    """
+
+    found: Discovery
+    visibility: Visibility | None
+    levels: tuple[LevelEffect, ...]
+    closing: tuple[ClosingTest, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The discovery and everything else as a JSON object."""
+        return {
+            **self.found.as_json(),
+            "visibility": None if self.visibility is None else self.visibility.as_json(),
+            "levels": [one.as_json() for one in self.levels],
+            "closing_sentence": [one.as_json() for one in self.closing],
+        }
+
+    def features(self, *, model: str, goal: str, data: Mapping[str, str]) -> Features:
+        """The content of `features.json`.
+
+        Args:
+            model: the model's id or folder name.
+            goal: what the lists promote or harm, in words.
+            data: SHA-256 of each data file by name.
+        """
+        return Features(
+            self.found.head, model, goal, self.found.lists, {**self.as_json(), "data": dict(data)}
+        )
+
+
+def check_states(scored: Sequence[ScoredRows], level: int) -> None:
+    """Refuses levels 2 and 3 for scores without states, before anything is computed.
+
+    Raises:
+        DataError: naming what to do.
+    """
+    if level >= 2 and any(one.scored.states is None for one in scored):
+        raise DataError(
+            f"--levels {level} needs the trunk's states, which a folder of latents has only when asked to",
+            hint="make the folder with sarm latents --states, or give the data files",
+        )
+
+
+def examine(
+    found: Discovery,
+    model: Callable[[], RewardModel],
+    depth: Depth | None = None,
+    *,
+    progress: ProgressFactory = no_progress,
+) -> Examination:
+    """Looks whether the latents show the goal, and measures the called ones at deeper levels.
+
+    Args:
+        found: what the tests called.
+        model: gives the reward model that scored the pairs; called from level 2 on only.
+        depth: how deep.
+        progress: see `sarm_control.console.progress`.
+
+    Raises:
+        DataError: level 2 or 3 was asked for and the scores have no states.
+        ModelError: the model, or that of the counterfactuals, is not the one that scored the pairs.
+    """
+    depth = depth or Depth()
+    _check_counterfactuals(depth, found.head)
+    if depth.level >= 2:
+        _check_model(model(), found.head)
+    called = [one for items in found.lists.values() for one in items]
+    seed, pairs = found.settings.seed, found.parts.confirmation
+    effects: list[LevelEffect] = []
+    if depth.level >= 2:
+        upto = min(depth.level, 3)
+        effects += level_effects(pairs, called, model().autoencoder, upto=upto, progress=progress)
+    if depth.counterfactuals is not None:
+        effects += counterfactual_effects(*depth.counterfactuals, called)
+    closing: tuple[ClosingTest, ...] = ()
+    if depth.level >= 4 and called:
+        closing = closing_tests(pairs, called, model().score, closing=depth.closing, seed=seed)
+    levels = levels_of(effects)
+    lists = {name: _labelled(items, levels) for name, items in found.lists.items()}
+    visible = see(*found.parts[:2], min_prompts=found.settings.min_prompts, seed=seed)
+    return Examination(replace(found, lists=lists), visible, tuple(effects), closing)
+
+
+def _check_model(model: RewardModel, head: str) -> None:
+    if model.fingerprint != head:
+        raise ModelError(
+            f"the pairs were scored with the head {head}, the model has {model.fingerprint}",
+            hint="levels above 1 need the model itself: name it with --model",
+        )
+
+
+def _check_counterfactuals(depth: Depth, head: str) -> None:
+    other = head if depth.counterfactuals is None else depth.counterfactuals.scored.fingerprint
+    if other != head:
+        raise ModelError(
+            f"the pairs were scored with the head {head}, the counterfactuals with {other}; "
+            "their latents have other meanings",
+            hint="score both with the same model",
+        )
+
+
+def _labelled(features: Sequence[Feature], levels: Mapping[int, tuple[Level, ...]]) -> tuple[Feature, ...]:
+    """Each with the levels that agree; whether level 1 does was seen with the effect itself."""
+    deeper = {latent: tuple(level for level in of if level != "L1") for latent, of in levels.items()}
+    return tuple(replace(one, levels=(*one.levels, *deeper.get(one.latent, ()))) for one in features)

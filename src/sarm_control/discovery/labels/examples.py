@@ -1,0 +1,109 @@
+"""Answers in which a latent is active, and matched answers in which it is not.
+
+Shapes: `N` answers, `A` active answers.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.data import (
+    prompt_key,
+)
+from sarm_control.latents import (
+    ScoredRows,
+)
+from sarm_control.seeds import numpy_generator
+
+Index = NDArray[np.int64]
+
+MOST = 500
+"""Active answers that are matched and read at most; drawn at random where there are more."""
+
+
+class Example(NamedTuple):
+    """One answer.
+
+    Args:
+        prompt: what it answers, as one text.
+        answer: its text.
+        z: the latent's value in it, which may be negative where it is active; 0 where it is not.
+    """
+
+    prompt: str
+    answer: str
+    z: float
+
+
+class Examples(NamedTuple):
+    """What a latent is read from.
+
+    Args:
+        rate: share of all answers with the latent active.
+        active: up to 500 of them, the highest z first.
+        matched: for each of them another answer without the latent, where there was one left: to the same
+            prompt if possible, and of the nearest length.
+    """
+
+    rate: float
+    active: tuple[Example, ...]
+    matched: tuple[Example, ...]
+
+
+class Corpus:
+    """The distinct answers of scored rows, for reading latents one by one."""
+
+    def __init__(self, data: ScoredRows) -> None:
+        prompts = [prompt_key(row.prompt) for row in data.rows for _ in row.answers]
+        answers = [text for row in data.rows for text in row.answers]
+        first: dict[tuple[str, str], int] = {}
+        for number, key in enumerate(zip(prompts, answers, strict=True)):
+            first.setdefault(key, number)
+        numbers = np.array(sorted(first.values()), dtype=np.int64)
+        self.prompts = [prompts[n] for n in numbers]
+        self.answers = [answers[n] for n in numbers]
+        self.lengths = data.scored.lengths[numbers]
+        self.latents = data.scored.latents.take(numbers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def examples(self, latent: int, *, seed: int = 0) -> Examples:
+        """Active and matched answers of one latent.
+
+        Args:
+            latent: its number.
+            seed: of the draw where more than 500 answers are active.
+        """
+        z = self.latents.columns([latent])[:, 0].astype(np.float64)
+        fires = self.latents.active([latent])[:, 0]
+        active = np.flatnonzero(fires)
+        rate = len(active) / max(len(z), 1)
+        if len(active) > MOST:
+            active = numpy_generator(seed, "examples", latent).choice(active, MOST, replace=False)
+        active = active[np.lexsort((active, -z[active]))]
+        matched = self._matched(active, np.flatnonzero(~fires))
+        return Examples(rate, self._as_examples(active, z), self._as_examples(matched, z))
+
+    def _matched(self, active: Index, free: Index) -> Index:
+        """For each active answer the free one of the same prompt, else of any, nearest in log length."""
+        log_length = np.log1p(self.lengths)
+        by_prompt: dict[str, list[int]] = {}
+        for number in free:
+            by_prompt.setdefault(self.prompts[number], []).append(int(number))
+        used = np.zeros(len(self), dtype=bool)
+        found = []
+        for number in active:
+            same = [other for other in by_prompt.get(self.prompts[number], []) if not used[other]]
+            others = np.array(same, dtype=np.int64) if same else free[~used[free]]
+            if not len(others):
+                break
+            nearest = int(others[np.argmin(np.abs(log_length[others] - log_length[number]))])
+            used[nearest] = True
+            found.append(nearest)
+        return np.array(found, dtype=np.int64)
+
+    def _as_examples(self, numbers: Sequence[int] | Index, z: NDArray[np.float64]) -> tuple[Example, ...]:
+        return tuple(Example(self.prompts[n], self.answers[n], float(z[n])) for n in numbers)

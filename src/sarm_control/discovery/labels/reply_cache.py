@@ -1,0 +1,87 @@
+"""Replies of a language model kept in a file, so that no question is asked, or paid for, twice.
+
+Each line is one reply under the SHA-256 of what was asked of which model. A run that was cut goes on
+where it stopped; a run with other settings asks only what is new.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sarm_control.bounded_json import MISSHAPEN
+from sarm_control.data import (
+    Reason,
+    json_object,
+)
+from sarm_control.discovery.labels.chat_endpoint import (
+    Endpoint,
+    Usage,
+)
+from sarm_control.errors import DataError
+from sarm_control.files import written
+
+
+class Replies:
+    """Asks an endpoint what the file does not know yet.
+
+    Args:
+        endpoint: who is asked.
+        path: the file of replies; made when it does not exist.
+
+    Raises:
+        DataError: the file is something else.
+    """
+
+    def __init__(self, endpoint: Endpoint, path: Path) -> None:
+        self.endpoint = endpoint
+        self.path = path
+        self.usage = Usage()
+        self._known = {line["asked"]: line for line in _lines(path)}
+
+    def __call__(self, question: str) -> str:
+        """The reply, from the file or from the endpoint; its tokens count either way."""
+        asked = hashlib.sha256(f"{self.endpoint.model}\x1f{question}".encode()).hexdigest()
+        if asked not in self._known:
+            self._known[asked] = self._ask(asked, question)
+        line = self._known[asked]
+        self.usage.add(line["usage"])
+        return str(line["reply"])
+
+    def _ask(self, asked: str, question: str) -> dict[str, Any]:
+        before = replace(self.endpoint.usage)
+        reply = self.endpoint.ask(question)
+        spent = self.endpoint.usage
+        usage = {
+            "prompt_tokens": spent.prompt_tokens - before.prompt_tokens,
+            "completion_tokens": spent.completion_tokens - before.completion_tokens,
+        }
+        line = {"asked": asked, "reply": reply, "usage": usage}
+        with written(self.path), self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return line
+
+
+def _usage(found: Any) -> dict[str, int]:
+    return {name: int(found[name]) for name in ("prompt_tokens", "completion_tokens")}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The replies of a file; a last line that was cut while being written is asked again."""
+    if not path.exists():
+        return
+    found = path.read_bytes()
+    whole = found[: found.rfind(b"\n") + 1]
+    if whole != found:
+        with written(path):
+            path.write_bytes(whole)
+    for number, one in enumerate(whole.split(b"\n")[:-1], start=1):
+        try:
+            line = json_object(one)
+            yield {"asked": str(line["asked"]), "reply": str(line["reply"]), "usage": _usage(line["usage"])}
+        except (Reason, *MISSHAPEN):
+            raise DataError(
+                f"{path}:{number}: not a reply of a language model", hint="choose another output name"
+            ) from None

@@ -1,0 +1,200 @@
+"""From rows of a data file and their scores to latents grouped by prompt, and the two halves.
+
+Shapes: `P` prompts, `N` answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.data import (
+    Prompt,
+    Row,
+)
+from sarm_control.discovery.pairs.margins import (
+    PairLatents,
+    pair_latents,
+)
+from sarm_control.errors import DataError
+from sarm_control.latents import (
+    ScoredRows,
+)
+from sarm_control.reward_model import (
+    Scored,
+)
+from sarm_control.seeds import derive_seed
+
+
+class Answers(NamedTuple):
+    """The answers of one side, in the order of their latents.
+
+    Args:
+        numbers: [N] their places in the scores.
+        texts: [N].
+        prompts: [N] what each answers.
+    """
+
+    numbers: NDArray[np.int64]
+    texts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+
+    def take(self, wanted: NDArray[np.bool_]) -> "Answers":
+        """The answers at which the mask [N] is true."""
+        rows = np.flatnonzero(wanted)
+        return Answers(
+            self.numbers[rows], tuple(self.texts[n] for n in rows), tuple(self.prompts[n] for n in rows)
+        )
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Pairs of which every distinct prompt is one unit.
+
+    Args:
+        latents: the answers' latents, grouped by prompt `0..P-1`.
+        keys: [P] the text that identifies each prompt (`Row.prompt_key`).
+        rows: [P] the first row of each prompt.
+        scored: the scores that the answers' numbers count in.
+        chosen: the answers of `latents.chosen`, row by row.
+        rejected: the answers of `latents.rejected`.
+    """
+
+    latents: PairLatents
+    keys: tuple[str, ...]
+    rows: tuple[Row, ...]
+    scored: Scored
+    chosen: Answers
+    rejected: Answers
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, prompts: Sequence[int] | NDArray[np.int64]) -> "PromptPairs":
+        """The chosen prompts, in the order given."""
+        return replace(
+            self,
+            latents=self.latents.take_prompts(prompts),
+            keys=tuple(self.keys[p] for p in prompts),
+            rows=tuple(self.rows[p] for p in prompts),
+            chosen=self.chosen.take(np.isin(self.latents.chosen_prompt, prompts)),
+            rejected=self.rejected.take(np.isin(self.latents.rejected_prompt, prompts)),
+        )
+
+
+class Parts(NamedTuple):
+    """Prompts used to select latents, prompts used to confirm them, and how many were shared."""
+
+    selection: PromptPairs
+    confirmation: PromptPairs
+    shared: int
+
+
+class Others(NamedTuple):
+    """Rows of a file whose prompts another file does not have, and how many prompts both have."""
+
+    rows: ScoredRows
+    shared: int
+
+
+class Place(NamedTuple):
+    """Where an answer was first met, and which unit `0..P-1` it belongs to."""
+
+    number: int
+    unit: int
+    text: str
+    prompt: Prompt
+
+
+def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
+    """Pools the pairs of equal prompts; an answer that several pairs of a prompt list counts once.
+
+    Args:
+        rows: rows of kind "pair".
+        scored: scores of `Row.answers` of every row, in order.
+
+    Raises:
+        DataError: there is not one score for each answer.
+    """
+    answers = sum(len(row.answers) for row in rows)
+    if answers != len(scored):
+        raise DataError(f"{len(scored)} scores were given for {answers} answers")
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.prompt_key, row)
+    place = {key: p for p, key in enumerate(first)}
+    prompts = [row.prompt for row in first.values()]
+    found: dict[tuple[int, bool, str], int] = {}
+    number = 0
+    for row in rows:
+        p = place[row.prompt_key]
+        for j, answer in enumerate(row.answers):
+            found.setdefault((p, j < len(row.chosen), answer), number + j)
+        number += len(row.answers)
+    sides = [
+        [Place(n, p, text, prompts[p]) for (p, is_chosen, text), n in found.items() if is_chosen == side]
+        for side in (True, False)
+    ]
+    return pairs_of_places(sides[0], sides[1], tuple(first), tuple(first.values()), scored)
+
+
+def pairs_of_places(
+    chosen: Sequence[Place],
+    rejected: Sequence[Place],
+    keys: tuple[str, ...],
+    rows: tuple[Row, ...],
+    scored: Scored,
+) -> PromptPairs:
+    """Prompts whose chosen and rejected answers lie at these places of the scores.
+
+    Args:
+        chosen: at least one for each prompt `0..P-1`.
+        rejected: the same.
+        keys: [P].
+        rows: [P].
+        scored: their scores.
+    """
+    sides = [
+        Answers(
+            np.array([one.number for one in side], dtype=np.int64),
+            tuple(one.text for one in side),
+            tuple(one.prompt for one in side),
+        )
+        for side in (chosen, rejected)
+    ]
+    latents = pair_latents(
+        scored.latents.take(sides[0].numbers),
+        scored.latents.take(sides[1].numbers),
+        [one.unit for one in chosen],
+        [one.unit for one in rejected],
+        scored.head,
+        chosen_length=scored.lengths[sides[0].numbers],
+        rejected_length=scored.lengths[sides[1].numbers],
+    )
+    return PromptPairs(latents, keys, rows, scored, *sides)
+
+
+def split_halves(pairs: PromptPairs, seed: int) -> Parts:
+    """Two halves of the prompts, decided by each prompt's text and the seed, never by its place."""
+    order = sorted(range(len(pairs)), key=lambda p: derive_seed(seed, "selection-half", pairs.keys[p]))
+    middle = (len(order) + 1) // 2
+    return Parts(pairs.take(sorted(order[:middle])), pairs.take(sorted(order[middle:])), 0)
+
+
+def drop_shared(selection: PromptPairs, confirmation: PromptPairs) -> Parts:
+    """Removes from the confirmation the prompts that the selection has too."""
+    seen = set(selection.keys)
+    alone = [p for p, key in enumerate(confirmation.keys) if key not in seen]
+    return Parts(selection, confirmation.take(alone), len(confirmation) - len(alone))
+
+
+def without_shared(selection: ScoredRows, confirmation: ScoredRows) -> Others:
+    """The rows of the confirmation whose prompts the selection lacks; for units of several prompts."""
+    seen = {row.prompt_key for row in selection.rows}
+    alone = [row.prompt_key not in seen for row in confirmation.rows]
+    answers = np.repeat(alone, [len(row.answers) for row in confirmation.rows])
+    rows = [row for row, keep in zip(confirmation.rows, alone, strict=True) if keep]
+    kept = ScoredRows(rows, confirmation.scored.take(np.flatnonzero(answers)))
+    return Others(kept, len({row.prompt_key for row in confirmation.rows} & seen))

@@ -1,0 +1,239 @@
+"""Attributes of a single answer as what a discovery looks for, in place of a preference.
+
+Answers with more of the attribute take the side of *chosen*, those with less the side of *rejected*;
+everything after that is the same. Latents of verbosity or of refusal are found as safety latents are.
+
+Shapes: `N` answers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.data import (
+    Prompt,
+    Row,
+)
+from sarm_control.discovery.pairs.prompt_pairs import (
+    Place,
+    PromptPairs,
+    pairs_of_places,
+)
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.reward_model import (
+    Scored,
+)
+from sarm_control.seeds import derive_seed
+
+Kind = Literal["length", "column", "regex"]
+
+T = TypeVar("T")
+
+_EXAMPLES = "write length, column:NAME, column:NAME=VALUE or regex:PATTERN"
+_BETWEEN = "\x1f"
+
+
+@dataclass(frozen=True)
+class Target:
+    """An attribute of an answer.
+
+    - `length`: tokens of the answer.
+    - `column`: a number or a truth value in the data: one for the row, or a list with one for each
+      of the row's answers. With `value`, whether the column has that value.
+    - `regex`: whether a regular expression is found in the answer.
+
+    Args:
+        kind: which of these.
+        name: the column or the pattern; empty for `length`.
+        value: of the column.
+        less: the answers with less of it take the side of chosen.
+    """
+
+    kind: Kind
+    name: str = ""
+    value: str | None = None
+    less: bool = False
+
+    @property
+    def goal(self) -> str:
+        """What chosen is, in words."""
+        side = "less" if self.less else "more"
+        if self.kind == "length":
+            return "shorter over longer answers" if self.less else "longer over shorter answers"
+        if self.kind == "regex":
+            return f"answers {'without' if self.less else 'with'} /{self.name}/ over others"
+        if self.value is not None:
+            return f"answers with {self.name} {'!=' if self.less else '='} {self.value} over others"
+        return f"{side} {self.name}"
+
+    @property
+    def column(self) -> str | None:
+        """The column of the data it reads."""
+        return self.name if self.kind == "column" else None
+
+
+def parse_target(text: str, *, less: bool = False) -> Target:
+    """A target from `length`, `column:NAME`, `column:NAME=VALUE` or `regex:PATTERN`.
+
+    Raises:
+        ConfigError: the text is none of these, or the pattern is no regular expression.
+    """
+    kind, _, rest = text.partition(":")
+    if text == "length":
+        return Target("length", less=less)
+    if kind == "column" and rest:
+        name, equals, value = rest.partition("=")
+        return Target("column", name, value if equals else None, less)
+    if kind == "regex" and rest:
+        try:
+            re.compile(rest)
+        except re.error as error:
+            raise ConfigError(
+                f"--target {text}: {error}", hint="it is a regular expression of Python"
+            ) from None
+        return Target("regex", rest, less=less)
+    raise ConfigError(f"--target {text!r} names no attribute", hint=_EXAMPLES)
+
+
+def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArray[np.float64]:
+    """[N] the attribute of every answer of every row, in order; higher is on the side of chosen.
+
+    Raises:
+        DataError: `file:line: reason` for a column that is missing, or is no number and no truth value.
+    """
+    if target.kind == "length":
+        values = scored.lengths.astype(np.float64)
+    elif target.kind == "regex":
+        pattern = re.compile(target.name)
+        values = np.array([pattern.search(text) is not None for row in rows for text in row.answers])
+    else:
+        values = np.array([value for row in rows for value in _column(row, target)])
+    return values.astype(np.float64) * (-1.0 if target.less else 1.0)
+
+
+def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed: int = 0) -> PromptPairs:
+    """Answers with more of the attribute beside answers with less, in units whose labels tests can redraw.
+
+    Where prompts have answers on both sides, the prompt is the unit, split at the middle between its
+    lowest and highest value. Where none has (one answer for each prompt), the unit is two prompts
+    drawn together at random: one of each kind for an attribute with two values, and for a number any
+    two, of which the higher one is chosen. Of the prompt with more answers as many are drawn as the
+    other one has. No prompt is in two units.
+
+    Args:
+        rows: rows with answers, of any kind; preferences play no part.
+        scored: scores of `Row.answers` of every row, in order.
+        target: what to look for.
+        seed: of the draw.
+
+    Raises:
+        DataError: no two answers differ in the attribute; see also `target_values`.
+    """
+    values = target_values(rows, scored, target)
+    prompts = _by_prompt(rows, values)
+    units = dict(_within(prompts)) or dict(_across(prompts, seed))
+    if not units:
+        raise DataError(
+            f"no two answers differ in the target: {target.goal}", hint="look for another attribute"
+        )
+    first = {row.prompt_key: row for row in reversed(rows)}
+    chosen, rejected = (
+        [
+            Place(one.number, u, one.text, one.prompt)
+            for u, unit in enumerate(units.values())
+            for one in unit[side]
+        ]
+        for side in (0, 1)
+    )
+    own_rows = tuple(first[key.split(_BETWEEN)[0]] for key in units)
+    return pairs_of_places(chosen, rejected, tuple(units), own_rows, scored)
+
+
+class _Valued(NamedTuple):
+    number: int
+    text: str
+    prompt: Prompt
+    value: float
+
+
+_Unit = tuple[list[_Valued], list[_Valued]]
+
+
+def _column(row: Row, target: Target) -> list[float]:
+    value = row.raw.get(target.name)
+    own = value if isinstance(value, list) else [value] * len(row.answers)
+    if len(own) != len(row.answers):
+        raise DataError(f"{row.where}: {target.name} has {len(own)} values for {len(row.answers)} answers")
+    if target.value is not None:
+        return [float(_as_text(one) == target.value) for one in own]
+    return [_number(one, row, target) for one in own]
+
+
+def _number(value: Any, row: Row, target: Target) -> float:
+    if not isinstance(value, bool | int | float):
+        raise DataError(
+            f"{row.where}: {target.name} is {value!r}, wants a number or a truth value",
+            hint=f"name a value: --target column:{target.name}=VALUE",
+        )
+    return float(value)
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _by_prompt(rows: Sequence[Row], values: NDArray[np.float64]) -> dict[str, list[_Valued]]:
+    """The answers of each prompt; one that several rows list counts once."""
+    found: dict[str, dict[str, _Valued]] = {}
+    number = 0
+    for row in rows:
+        own = found.setdefault(row.prompt_key, {})
+        for text in row.answers:
+            own.setdefault(text, _Valued(number, text, row.prompt, float(values[number])))
+            number += 1
+    return {key: list(own.values()) for key, own in found.items()}
+
+
+def _within(prompts: Mapping[str, list[_Valued]]) -> Iterator[tuple[str, _Unit]]:
+    for key, answers in prompts.items():
+        middle = (min(one.value for one in answers) + max(one.value for one in answers)) / 2
+        more = [one for one in answers if one.value > middle]
+        less = [one for one in answers if one.value < middle]
+        if more and less:
+            yield key, (more, less)
+
+
+def _across(prompts: Mapping[str, list[_Valued]], seed: int) -> Iterator[tuple[str, _Unit]]:
+    keys = sorted(prompts, key=lambda key: derive_seed(seed, "pairing", key))
+    levels = sorted({answers[0].value for answers in prompts.values()})
+    if len(levels) == 2:
+        kinds = [[key for key in keys if prompts[key][0].value == level] for level in levels]
+        drawn = list(zip(kinds[1], kinds[0], strict=False))
+    else:
+        drawn = [
+            _higher_first(one, other, prompts) for one, other in zip(keys[::2], keys[1::2], strict=False)
+        ]
+    for high, low in drawn:
+        if prompts[high][0].value > prompts[low][0].value:
+            # named without regard to the side, so that less of it splits into the same halves
+            fewest = min(len(prompts[high]), len(prompts[low]))
+            more, less = (_some(key, prompts[key], fewest, seed) for key in (high, low))
+            yield _BETWEEN.join(sorted((high, low))), (more, less)
+
+
+def _some(key: str, answers: list[_Valued], count: int, seed: int) -> list[_Valued]:
+    """`count` of a prompt's answers, drawn without regard to their order.
+
+    Between two prompts not single answers are exchangeable but whole prompts, and these only where both
+    have equally many answers: the mean of eight is not distributed like one.
+    """
+    drawn = sorted(answers, key=lambda one: derive_seed(seed, "answers of a unit", key, one.text))[:count]
+    return [one for one in answers if one in drawn]
+
+
+def _higher_first(one: str, other: str, prompts: Mapping[str, list[_Valued]]) -> tuple[str, str]:
+    return (one, other) if prompts[one][0].value > prompts[other][0].value else (other, one)

@@ -1,0 +1,129 @@
+"""Redraws of the labels, some hundreds at a time, and the sums of contributions under them.
+
+Shapes: `M` tested latents, `B` redraws, `U` units that a redraw moves, see `discovery.permutation.relabelling`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.discovery.permutation.arrangements import (
+    Picks,
+)
+from sarm_control.discovery.permutation.relabelling import (
+    Relabelling,
+)
+from sarm_control.seeds import numpy_generator
+from sarm_control.statistics import (
+    MixedRows,
+)
+
+Vector = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_CHUNK = 1000
+_NUMBERS_AT_ONCE = 20_000_000
+"""Units times redraws that are unpacked at once: 160 MB."""
+
+
+class Chunk:
+    """Some redraws of all units, unpacked where they are needed; made by `redraws`.
+
+    Args:
+        turned: packed bits, which prompts with equal sides are turned.
+        picked: which answers are picked in the prompts of each shape, as `Picks.draw` gives them.
+        source: where they come from.
+        size: B, how many redraws.
+    """
+
+    def __init__(self, turned: NDArray[np.uint8], picked: list[Any], source: "_Source", size: int) -> None:
+        self._turned, self._picked, self._source, self.size = turned, picked, source, size
+
+    def on(self, units: Index) -> Vector:
+        """[len(units), B] 1 where a unit is on; the next chunk overwrites it.
+
+        Args:
+            units: ascending numbers in `0..U-1`.
+        """
+        out: Vector = self._source.memory[: len(units), : self.size]
+        equal = int(np.searchsorted(units, len(self._turned)))
+        out[:equal] = np.unpackbits(self._turned[units[:equal]], axis=1, count=self.size)
+        answers = units[equal:] - len(self._turned)
+        for one, picks, drawn in zip(self._source.shapes, self._source.picks, self._picked, strict=True):
+            first, last = np.searchsorted(answers, (one.start, one.stop))
+            picks.on(drawn, answers[first:last] - one.start, out[equal + first : equal + last])
+        return out
+
+
+class _Source:
+    """The generators, and memory for every chunk: to make and drop it takes longer than to draw."""
+
+    def __init__(self, form: Relabelling, size: int, seed: int, purpose: str) -> None:
+        self.shapes, self.memory = form.shapes, np.empty((form.units, size))
+        self._equal = form.equal.shape[1]
+        self._generator = numpy_generator(seed, purpose, self._equal)
+        self.picks = [
+            Picks(one.few, one.answers, one.prompts, numpy_generator(seed, purpose, *one))
+            for one in form.shapes
+        ]
+
+    def draw(self, size: int) -> Chunk:
+        turned = self._generator.integers(0, 256, size=(self._equal, (size + 7) // 8), dtype=np.uint8)
+        return Chunk(turned, [picks.draw(size) for picks in self.picks], self, size)
+
+
+def redraws(form: Relabelling, draws: int, seed: int, purpose: str) -> Iterator[Chunk]:
+    """`draws` redraws of the labels in all, at most 1,000 at a time and fewer where there are many units.
+
+    Args:
+        form: what is redrawn; the latents play no part.
+        draws: B in all.
+        seed: the same seed gives the same redraws.
+        purpose: another purpose gives others.
+    """
+    size = min(_CHUNK, draws, max(50, _NUMBERS_AT_ONCE // max(form.units, 1)))
+    source = _Source(form, size, seed, purpose)
+    for start in range(0, draws, size):
+        yield source.draw(min(size, draws - start))
+
+
+class RunningSums:
+    """Sums of the latents that are still drawn for.
+
+    Only the units that move one of them are unpacked. What a unit does in a redraw does not depend on
+    that, so the p of a latent does not depend on the other latents.
+
+    Args:
+        form: M latents, all running at first.
+    """
+
+    def __init__(self, form: Relabelling) -> None:
+        self._steps, self._base = form.steps(), form.base()
+        self.latents, self._units = np.arange(len(self._base)), np.arange(self._steps.shape[1])
+        self._narrow()
+        self._rows = MixedRows(self._steps)
+
+    def of(self, chunk: Chunk) -> Vector:
+        """[running, B] the sums under a chunk's redraws."""
+        sums = self._rows @ chunk.on(self._units)
+        sums += self._base[self.latents, None]
+        return sums
+
+    def keep(self, wanted: NDArray[np.bool_]) -> int:
+        """Drops the latents that are not wanted, [M]; how many are left."""
+        left = wanted[self.latents]
+        if not left.all():
+            self.latents, self._steps = self.latents[left], self._steps[left]
+            # to pick columns takes as long as some products
+            if 2 * len(self.latents) <= self._narrowed_at:
+                self._narrow()
+            self._rows = MixedRows(self._steps)
+        return len(self.latents)
+
+    def _narrow(self) -> None:
+        moved = np.zeros(self._steps.shape[1], dtype=bool)
+        moved[self._steps.indices] = True
+        self._units, self._steps = self._units[moved], self._steps[:, np.flatnonzero(moved)]
+        self._narrowed_at = len(self.latents)

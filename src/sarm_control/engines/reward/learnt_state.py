@@ -1,0 +1,88 @@
+"""What controls have learnt while they served, in a file that outlives the process.
+
+What a reward has to be so that requests of different callers can be paid by it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sarm_control.bounded_json import MISSHAPEN
+from sarm_control.control import (
+    ControlState,
+)
+from sarm_control.engines.reward.controlled_reward import (
+    ControlledReward,
+)
+from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.files import atomic_file
+
+_VERSION = "learnt_batches"
+
+
+def keep_state(file: Path, learner: ControlState, version: int) -> None:
+    """Writes what was learnt in `version` lessons, whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with atomic_file(file) as part:
+        save_file({**learner.state_dict(), _VERSION: np.array(version)}, part)
+
+
+def take_up_state(file: Path, learner: ControlState) -> int:
+    """Puts what was kept into `learner`; the lessons it comes from.
+
+    Raises:
+        TrainingError: the file cannot be read, or belongs to other demonstrations or penalties.
+    """
+    try:
+        arrays = load_file(file)
+        version = int(arrays.pop(_VERSION))
+    except (OSError, SafetensorError, *MISSHAPEN) as error:
+        raise TrainingError(
+            f"{file}: what the controls learnt cannot be read ({error})",
+            hint="move it away to begin with nothing learnt",
+        ) from error
+    learner.load_state_dict(arrays)
+    return version
+
+
+def check_served(reward: ControlledReward, *, learns: bool) -> None:
+    """Refuses controls that mean nothing where answers come one by one.
+
+    Args:
+        reward: to be served.
+        learns: whether what it pays for teaches it.
+
+    Raises:
+        ConfigError: an answer would be charged by those it happens to come with, nothing can be learnt
+            where it should, or what learns is frozen before it has learnt anything.
+    """
+    human_kl = reward.controls.human_kl
+    if human_kl is not None and human_kl.mode == "batch":
+        raise ConfigError(
+            "human_kl in batch mode charges an answer by those it is scored with; a server's answers "
+            "do not depend on each other",
+            hint="human_kl: {mode: per_sample}",
+        )
+    if learns and not reward.learns:
+        raise ConfigError(
+            "there is nothing to learn: the controls have no human_kl and no target_rate",
+            hint="leave --learn-kl (learn_window) out, or give --controls with a human_kl section",
+        )
+    if reward.learns and not learns and not _has_learnt(reward.learner.state_dict()):
+        raise ConfigError(
+            "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
+            hint="--learn-kl (learn_window) learns while serving; --controls RUN takes what a run has learnt",
+        )
+
+
+def _has_learnt(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    human_kl, rates = arrays.get("human_kl.parameters"), arrays.get("target_rate.multipliers")
+    return (human_kl is None or human_kl.size > 0) and (rates is None or bool(np.any(rates)))

@@ -1,0 +1,96 @@
+"""Prompts and completions as engines hand them over, strings or messages, in the words of a chat template."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from sarm_control.conversation import (
+    Rendered,
+    TemplatedText,
+)
+from sarm_control.errors import DataError
+from sarm_control.reward_model import (
+    OnNonfinite,
+    RewardModel,
+    Scored,
+)
+
+EngineText: TypeAlias = str | Sequence[Mapping[str, Any]]
+Turn: TypeAlias = dict[str, str]
+
+
+class Answer(NamedTuple):
+    """What is scored: the text, and the turns of a completion that come before it."""
+
+    text: str
+    before: list[Turn]
+
+
+def score_rows(
+    model: RewardModel,
+    prompts: Sequence[EngineText],
+    completions: Sequence[EngineText],
+    ended: Sequence[bool],
+    *,
+    on_nonfinite: OnNonfinite = "raise",
+) -> Scored:
+    """Latents and rewards of N completions.
+
+    - A plain prompt is one user turn, whatever the policy makes of it; one that the reward model's chat
+      template was applied to already is read as the conversation it is.
+    - A prompt that ends with an assistant's message is a beginning that the completion goes on with.
+    - Of a completion of several messages (tool calls and their results) the last assistant's is the
+      answer; those before it belong to the prompt.
+
+    Args:
+        model: the reward model.
+        prompts: [N] strings, or messages whose contents are strings or text parts.
+        completions: [N] strings or messages, without the end token.
+        ended: [N] false where an answer hit the length limit.
+        on_nonfinite: see `RewardModel.score`.
+
+    Raises:
+        NonFiniteError: see `RewardModel.score`.
+        DataError: a plain prompt in another model's chat template, a completion whose last message is not
+            the assistant's, content that is not text.
+    """
+    reader, rows = TemplatedText(model.template), zip(prompts, completions, ended, strict=True)
+    encoded = model.template.encode_rendered([_render(reader, *row) for row in rows])
+    return model.score_encoded(encoded, on_nonfinite=on_nonfinite)
+
+
+def _render(reader: TemplatedText, prompt: EngineText, completion: EngineText, ended: bool) -> Rendered:
+    answer = _answer(completion)
+    if isinstance(prompt, str) and not answer.before:
+        return reader.render_answer(prompt, answer.text)._replace(ended=ended)
+    turns = (
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [_turn(one) for one in prompt]
+    )
+    begun = ""
+    if turns and not answer.before and turns[-1]["role"] == "assistant":
+        *turns, beginning = turns
+        begun = beginning["content"]
+    return reader.template.render([*turns, *answer.before], begun + answer.text, ended=ended)
+
+
+def _answer(completion: EngineText) -> Answer:
+    if isinstance(completion, str):
+        return Answer(completion, [])
+    turns = [_turn(one) for one in completion]
+    if not turns or turns[-1]["role"] != "assistant":
+        raise DataError("a completion has no assistant's message at its end")
+    return Answer(turns[-1]["content"], turns[:-1])
+
+
+def _turn(message: Mapping[str, Any]) -> Turn:
+    return {"role": str(message["role"]), "content": _text(message.get("content"))}
+
+
+def _text(content: Any) -> str:
+    """Content as engines write it: a string, text parts, or nothing beside a tool call."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = [part if isinstance(part, Mapping) else {"type": type(part).__name__} for part in content]
+    other = next((part.get("type") for part in parts if part.get("type") != "text"), None)
+    if other is not None:
+        raise DataError(f"a message holds a part of type {other}; a SARM reads text only")
+    return "".join(str(part["text"]) for part in parts)

@@ -1,0 +1,133 @@
+"""Before any figure: does this model give the same scores however its inputs are batched?
+
+Scores that depend on the batch, on the padding side or on a second begin-of-text token have moved
+leaderboards. Eight short answers tell in seconds.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sarm_control.data import (
+    Row,
+)
+from sarm_control.evaluation.answer_table import Floats
+from sarm_control.reward_model import (
+    PaddingSide,
+    RewardModel,
+)
+
+ANSWERS = 8
+TOLERANCE_SD = 0.01
+"""A difference of the scores larger than this many of their SDs is warned of."""
+_ONE_BATCH = 1 << 40
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What was found on a few answers.
+
+    Args:
+        answers: how many were scored.
+        batching: largest difference of a score alone and in a batch, reward units.
+        padding: largest difference between left and right padding.
+        sd: SD (n - 1) of these scores, the unit of the tolerance.
+        begin_tokens: begin-of-text tokens that conversations start with: every count that occurs. 1
+            is right, 0 where the template writes none.
+        has_begin_token: whether the tokenizer has one.
+        template: 16 hex digits of the SHA-256 of the chat template.
+        dtype: of the trunk.
+        rows_cut: answers of the whole data that were cut to fit the context.
+    """
+
+    answers: int
+    batching: float
+    padding: float
+    sd: float
+    begin_tokens: tuple[int, ...]
+    has_begin_token: bool
+    template: str
+    dtype: str
+    rows_cut: int
+
+    @property
+    def problems(self) -> list[str]:
+        """What a reader has to know before the figures; empty when all is well."""
+        found = []
+        for name, size in (("the batch", self.batching), ("the padding side", self.padding)):
+            if not size <= TOLERANCE_SD * self.sd:  # NaN too
+                found.append(
+                    f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})"
+                    + ("" if self.dtype == "float32" else f" in {self.dtype}; try --dtype float32")
+                )
+        if len(self.begin_tokens) > 1 or max(self.begin_tokens) > 1:
+            found.append(f"conversations start with {self._counts} begin-of-text tokens")
+        if self.rows_cut:
+            found.append(f"{self.rows_cut} answers were cut from the left to fit the context")
+        return found
+
+    @property
+    def _counts(self) -> str:
+        return " or ".join(map(str, self.begin_tokens))
+
+    def line(self) -> str:
+        """The check in one line."""
+        begin = (
+            f"{self._counts} begin-of-text" if self.has_begin_token else "no begin-of-text in this tokenizer"
+        )
+        return (
+            f"self-check on {self.answers} answers ({self.dtype}): batch 1 against {self.answers} "
+            f"{self.batching:.2g}, left against right padding {self.padding:.2g}, {begin}, "
+            f"template {self.template}, {self.rows_cut} answers cut"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**asdict(self), "begin_tokens": list(self.begin_tokens), "problems": self.problems}
+
+
+def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfCheck:
+    """Scores eight of the shorter answers alone, in one batch, and padded on the other side.
+
+    Args:
+        rm: the model.
+        rows: rows with answers.
+        rows_cut: answers that scoring them all had to cut, for the record.
+    """
+    pairs = sorted(((row.prompt, answer) for row in rows for answer in row.answers), key=_size)
+    # Of the shorter half, and of different lengths, so that padding is at work and it takes no time.
+    places = np.unique(np.linspace(0, (len(pairs) - 1) // 2, ANSWERS).astype(int))
+    prompts, answers = zip(*(pairs[place] for place in places), strict=True)
+
+    def scored(budget: int, side: PaddingSide) -> Floats:
+        found = rm.score(prompts, answers, batch_tokens=budget, padding_side=side)
+        return found.rewards.astype(np.float64)
+
+    alone, right, left = scored(1, "right"), scored(_ONE_BATCH, "right"), scored(_ONE_BATCH, "left")
+    begin = rm.template.bos_id
+    encoded = [
+        rm.template.encode(prompt, answer).input_ids for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return SelfCheck(
+        answers=len(answers),
+        batching=float(np.abs(alone - right).max()),
+        padding=float(np.abs(left - right).max()),
+        sd=float(alone.std(ddof=1)) if len(alone) > 1 else 0.0,
+        begin_tokens=tuple(sorted({_leading(ids, begin) for ids in encoded})),
+        has_begin_token=begin is not None,
+        template=hashlib.sha256(str(rm.template.tokenizer.chat_template).encode()).hexdigest()[:16],
+        dtype=str(next(rm.trunk.parameters()).dtype).removeprefix("torch."),
+        rows_cut=rows_cut,
+    )
+
+
+def _leading(ids: Sequence[int], begin: int | None) -> int:
+    """How many of the first tokens are begin-of-text; ChatML may write the same token in every turn."""
+    return next((place for place, token in enumerate(ids) if token != begin), len(ids))
+
+
+def _size(pair: tuple[Any, str]) -> int:
+    return len(str(pair[0])) + len(pair[1])

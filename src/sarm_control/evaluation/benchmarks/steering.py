@@ -1,0 +1,188 @@
+"""What edits do to the answers they are meant for, and to all others.
+
+The *target* are the units of the benchmark an edit is meant for, the *complement* everything else
+that was scored. An edit is selective when it moves the target and leaves the complement where it was.
+
+Shapes: `N` answers, `U` units.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control import (
+    Edit,
+    edit_delta,
+)
+from sarm_control.errors import DataError
+from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
+from sarm_control.evaluation.benchmarks.benchmark import (
+    Benchmark,
+)
+from sarm_control.evaluation.benchmarks.matched_edits import (
+    among_matched_edits,
+)
+from sarm_control.evaluation.probing.probe import (
+    edited_active,
+    spread,
+)
+from sarm_control.latents import (
+    ScoredRows,
+)
+from sarm_control.statistics import (
+    SETS,
+    AmongSets,
+    Interval,
+    mean_interval,
+    size_ratio,
+)
+
+Mask = NDArray[np.bool_]
+
+
+class GroupShift(NamedTuple):
+    """What the edits do to one group of answers. Every prompt counts once in the intervals.
+
+    Args:
+        name: "target, chosen" and the like.
+        answers: how many.
+        active: share of them in which an edited latent is active before the edit.
+        changed: share of them whose reward changes.
+        before: mean reward without the edits.
+        after: mean reward with them.
+        change: mean difference, reward units.
+        change_sd: the difference in SDs of the unedited reward over all answers.
+    """
+
+    name: str
+    answers: int
+    active: float
+    changed: float
+    before: float
+    after: float
+    change: Interval
+    change_sd: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**self._asdict(), "change": self.change.as_json()}
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Edits on target and complement.
+
+    Args:
+        groups: target and complement, each with its chosen and rejected answers apart.
+        selectivity: |mean change of the target| over |mean change of the complement|, with its interval;
+            None without a complement, and where the complement does not move at all. Where the
+            complement's interval holds 0 the upper end means nothing.
+        reward_sd: SD (n - 1) of the unedited reward over all answers.
+        matched: "margin" and "accuracy": where the edits' change of the target's mean margin and of its
+            quoted figure lie among the same edits on matched random latents.
+        unmatched: why there is no such comparison, when there is none.
+    """
+
+    groups: tuple[GroupShift, ...]
+    selectivity: Interval | None
+    reward_sd: float
+    matched: Mapping[str, AmongSets]
+    unmatched: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "groups": [group.as_json() for group in self.groups],
+            "selectivity": None if self.selectivity is None else self.selectivity.mean,
+            "selectivity_interval": None if self.selectivity is None else self.selectivity.as_json(),
+            "reward_sd": self.reward_sd,
+            "matched_sets": {name: one.as_json() for name, one in self.matched.items()},
+            "unmatched": self.unmatched,
+        }
+
+
+def steering(
+    data: ScoredRows,
+    benchmark: Benchmark,
+    target: Mask,
+    edits: Sequence[Edit],
+    *,
+    sets: int = SETS,
+    seed: int = 0,
+) -> Steering:
+    """Measures the edits.
+
+    Args:
+        data: the benchmark's rows, then any further rows, which belong to the complement.
+        benchmark: made from the first of these rows.
+        target: [U] the units the edits are meant for.
+        edits: at most one for a latent.
+        sets: random sets for the comparison.
+        seed: of the sets.
+    """
+    table = answer_table(data.rows, len(data.scored))
+    own = len(benchmark.unit_of_answer)
+    inside = np.zeros(len(data.scored), dtype=bool)
+    inside[:own] = target[benchmark.unit_of_answer]
+    before = data.scored.rewards.astype(np.float64)
+    delta = edit_delta(data.scored, edits)
+    active = edited_active(data, edits)
+    sd = spread(before)
+    groups = []
+    for place, members in (("target", inside), ("complement", ~inside)):
+        for role, chosen in _roles(table, members):
+            name = place if role is None else f"{place}, {role}"
+            groups.append(_shift(name, table, chosen, before, delta, active, sd))
+    selectivity = _selectivity(table, inside, delta)
+    try:
+        matched = among_matched_edits(data, benchmark, target, edits, sets=sets, seed=seed)
+    except DataError as error:
+        return Steering(tuple(groups), selectivity, sd, {}, str(error))
+    return Steering(tuple(groups), selectivity, sd, matched, None)
+
+
+def _roles(table: AnswerTable, members: Mask) -> list[tuple[str | None, Mask]]:
+    """All members, then the chosen and the rejected ones where there are any."""
+    roles = [(role, members & (table.role == role)) for role in ("chosen", "rejected")]
+    return [(role, chosen) for role, chosen in ((None, members), *roles) if chosen.any()]
+
+
+def _shift(
+    name: str,
+    table: AnswerTable,
+    chosen: Mask,
+    before: Floats,
+    delta: Floats,
+    active: Mask,
+    sd: float,
+) -> GroupShift:
+    def means(values: Floats) -> Floats:
+        return _means(table, values, chosen)
+
+    change = mean_interval(means(delta))
+    return GroupShift(
+        name,
+        int(chosen.sum()),
+        float(active[chosen].mean()),
+        float((delta[chosen] != 0).mean()),
+        float(means(before).mean()),
+        float(means(before + delta).mean()),
+        change,
+        change.mean / sd if sd else None,
+    )
+
+
+def _means(table: AnswerTable, values: Floats, chosen: Mask) -> Floats:
+    """The mean over the chosen answers of each prompt that has one."""
+    found = table.prompt_means(values, chosen)
+    return found[np.isfinite(found)]
+
+
+def _selectivity(table: AnswerTable, inside: Mask, delta: Floats) -> Interval | None:
+    target, complement = _means(table, delta, inside), _means(table, delta, ~inside)
+    if not len(target) or not len(complement) or not complement.mean():
+        return None
+    return size_ratio(target, complement)

@@ -1,0 +1,115 @@
+"""Answers to choose among: the candidates of every prompt, their rewards and attributes.
+
+Shapes: `P` prompts, `C` candidates of all of them, `m` candidates of one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.data import (
+    Row,
+)
+from sarm_control.errors import DataError
+from sarm_control.evaluation.answer_table import Floats, Integers, answer_table
+from sarm_control.latents import (
+    ScoredRows,
+)
+
+LENGTH, CHOSEN = "length", "chosen"
+"""Attributes every candidate has, and those of pairs: tokens of the answer; 1 for a chosen answer, 0 for
+a rejected one."""
+
+
+@dataclass(frozen=True)
+class CandidateSets:
+    """The candidates of P prompts, one set after another.
+
+    Args:
+        answers: [C] the answer each candidate is, as numbered by its scores.
+        starts: [P + 1]; set p is `starts[p]:starts[p + 1]` and has at least two candidates.
+        attributes: name -> [C] numbers.
+        rows: [P] the first row of each prompt.
+        texts: [C] the answers.
+        alone: prompts left out because they have one candidate, which always wins.
+    """
+
+    answers: Integers
+    starts: Integers
+    attributes: Mapping[str, Floats]
+    rows: tuple[Row, ...]
+    texts: tuple[str, ...]
+    alone: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def sizes(self) -> Integers:
+        """[P] candidates of each prompt."""
+        return np.diff(self.starts)
+
+    def spans(self) -> Iterator[slice]:
+        """The place of each prompt's candidates among all C."""
+        return (slice(a, b) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True))
+
+
+def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> CandidateSets:
+    """Pools the answers of equal prompts, whatever kinds of row they stand in.
+
+    Args:
+        data: rows and their scores.
+        attributes: columns of the data with one number for each answer of a row, in the order chosen,
+            rejected, candidates; a plain number in a row with one answer. True counts as 1.
+
+    Raises:
+        DataError: no prompt has two candidates, or an attribute is not such a column.
+    """
+    table = answer_table(data.rows, len(data.scored))
+    order = np.argsort(table.prompt, kind="stable")
+    counts = np.bincount(table.prompt, minlength=table.prompts)
+    kept = np.flatnonzero(counts > 1)
+    if not len(kept):
+        raise DataError(
+            f"no prompt has two candidates: each of the {table.prompts} prompts has one answer",
+            hint='write {"prompt", "candidates": [...]}; pairs, and several answers to one prompt, serve too',
+        )
+    answers = order[np.isin(table.prompt[order], kept)]
+    columns = {LENGTH: data.scored.lengths.astype(np.float64)}
+    if np.isin(table.role, ("chosen", "rejected")).all():
+        columns[CHOSEN] = (table.role == "chosen").astype(np.float64)
+    columns |= {name: _column(data.rows, name) for name in attributes}
+    texts = [text for row in data.rows for text in row.answers]
+    first = {int(prompt): int(row) for row, prompt in reversed(list(enumerate(table.row_prompts())))}
+    return CandidateSets(
+        answers,
+        np.concatenate([[0], np.cumsum(counts[kept])]),
+        {name: values[answers] for name, values in columns.items()},
+        tuple(data.rows[first[int(prompt)]] for prompt in kept),
+        tuple(texts[j] for j in answers),
+        table.prompts - len(kept),
+    )
+
+
+def _column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
+    """[N] one number for each answer of all rows."""
+    return np.array([value for row in rows for value in _values(row, name)], dtype=np.float64)
+
+
+def _values(row: Row, name: str) -> list[float]:
+    if name not in row.raw:
+        raise DataError(
+            f"{row.where}: no column {name} for --attribute: has keys [{', '.join(row.raw)}]",
+            hint="every row needs it, with one number for each of its answers",
+        )
+    value, count = row.raw[name], len(row.answers)
+    values: list[Any] = value if isinstance(value, list) else [value]
+    if len(values) != count or not all(isinstance(one, bool | int | float) for one in values):
+        raise DataError(
+            f"{row.where}: {name} is not {count} numbers, one for each of the row's answers",
+            hint="in the order chosen, rejected, candidates",
+        )
+    return [float(one) for one in values]

@@ -1,0 +1,126 @@
+"""Every latent alone set to 0: which of them decide who wins.
+
+One pass of sparse algebra for all latents at once: a latent that no candidate of a prompt has
+active changes nothing there, so only active (prompt, latent) pairs are looked at.
+
+Shapes: `P` prompts, `C` candidates, `m` candidates of a prompt, `A` latents active in one of them,
+`L` latents, `M` latents that change a winner.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control import (
+    unrounded_rewards,
+)
+from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.reranking.candidates import (
+    CandidateSets,
+)
+from sarm_control.reward_model import (
+    Scored,
+)
+from sarm_control.statistics import (
+    Interval,
+    mean_intervals,
+)
+
+
+class LatentImpact(NamedTuple):
+    """What setting one latent to 0 does to the choice.
+
+    Args:
+        latent: its number.
+        weight: its head weight.
+        changed: share of prompts whose winner changes; ties count in part.
+        attributes: name -> change of the winner's attribute, mean over all prompts.
+    """
+
+    latent: int
+    weight: float
+    changed: Interval
+    attributes: dict[str, Interval]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        attributes = {name: change.as_json() for name, change in self.attributes.items()}
+        changed = self.changed.as_json()
+        return {"latent": self.latent, "weight": self.weight, "changed": changed, "attributes": attributes}
+
+
+class _Moved(NamedTuple):
+    """Entries (prompt, latent) of a winner that changes, and by how much."""
+
+    prompts: list[NDArray[np.int64]]
+    latents: list[NDArray[np.int64]]
+    changed: list[Floats]
+    attributes: list[Floats]
+
+
+def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
+    """Latents whose removal changes a winner, the one that changes most first.
+
+    Args:
+        sets: the candidates of every prompt.
+        scored: the scores they were made from.
+    """
+    from scipy.sparse import csr_array
+
+    latents = scored.latents.take(sets.answers)
+    rewards = unrounded_rewards(scored)[sets.answers]
+    attributes = np.stack(list(sets.attributes.values()))
+    moved = _Moved([], [], [], [])
+    for prompt, span in enumerate(sets.spans()):
+        own = slice(latents.indptr[span.start], latents.indptr[span.stop])
+        active, place = np.unique(latents.indices[own], return_inverse=True)
+        paid = np.zeros((span.stop - span.start, len(active)))
+        row = np.repeat(np.arange(len(paid)), np.diff(latents.indptr[span.start : span.stop + 1]))
+        paid[row, place] = latents.values[own] * scored.head[latents.indices[own]].astype(np.float64)
+        _note(moved, prompt, active, rewards[span], paid, attributes[:, span])
+    where = (np.concatenate(moved.prompts), np.concatenate(moved.latents))
+    shape = (len(sets), latents.size)
+    columns = [csr_array((np.concatenate(moved.changed), where), shape=shape)]
+    changes = np.concatenate(moved.attributes, axis=1)
+    columns += [csr_array((values, where), shape=shape) for values in changes]
+    return _impacts(columns, scored.head, tuple(sets.attributes))
+
+
+def _note(
+    moved: _Moved, prompt: int, active: NDArray[Any], rewards: Floats, paid: Floats, attributes: Floats
+) -> None:
+    """Adds the latents of one prompt whose removal moves the win: unrounded `rewards` [m], `paid` [m, A]."""
+    before = _shares(rewards[:, None])
+    difference = _shares(rewards[:, None] - paid) - before
+    changed = np.abs(difference).sum(axis=0) / 2
+    kept = np.flatnonzero(changed > 0)
+    moved.prompts.append(np.full(len(kept), prompt))
+    moved.latents.append(active[kept].astype(np.int64))
+    moved.changed.append(changed[kept])
+    moved.attributes.append(attributes @ difference[:, kept])
+
+
+def _shares(rewards: Floats) -> Floats:
+    """[m, A] the share of the win of each candidate under each of A rewards, rounded as rewards are."""
+    given = rewards.astype(np.float32)
+    best = given == given.max(axis=0)
+    shares: Floats = best / best.sum(axis=0)
+    return shares
+
+
+def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str]) -> list[LatentImpact]:
+    """One impact for each latent with an entry in the first of the [P, L] columns."""
+    total = np.asarray(columns[0].sum(axis=0)).ravel()
+    order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
+    tables = [list(mean_intervals(column[:, order])) for column in columns]
+    return [
+        LatentImpact(
+            int(latent),
+            float(head[latent]),
+            tables[0][i],
+            {name: table[i] for name, table in zip(names, tables[1:], strict=True)},
+        )
+        for i, latent in enumerate(order)
+    ]

@@ -1,0 +1,71 @@
+"""Worlds with known truth.
+
+In: a seed. Out: a policy, a reward model that likes the wrong things, data, and a gold reward.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.lab.builder import (
+        WorldConfig,
+        build_world,
+    )
+    from sarm_control.lab.study.arms import (
+        controlled,
+        random_controls,
+    )
+    from sarm_control.lab.study.demo import (
+        Example,
+        Paid,
+        Stage,
+        run_config,
+        set_stage,
+        train_arm,
+    )
+    from sarm_control.lab.study.study import (
+        Called,
+        called,
+        shipped_audit,
+    )
+    from sarm_control.lab.world import (
+        World,
+    )
+
+_HOME_OF = {
+    "Called": "study.study",
+    "Example": "study.demo",
+    "Paid": "study.demo",
+    "Stage": "study.demo",
+    "World": "world",
+    "WorldConfig": "builder",
+    "build_world": "builder",
+    "called": "study.study",
+    "controlled": "study.arms",
+    "random_controls": "study.arms",
+    "run_config": "study.demo",
+    "set_stage": "study.demo",
+    "shipped_audit": "study.study",
+    "train_arm": "study.demo",
+}
+
+__all__ = [
+    "Called",
+    "Example",
+    "Paid",
+    "Stage",
+    "World",
+    "WorldConfig",
+    "build_world",
+    "called",
+    "controlled",
+    "random_controls",
+    "run_config",
+    "set_stage",
+    "shipped_audit",
+    "train_arm",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -1,0 +1,164 @@
+"""The pieces of `sarm demo`: two answers to compare, and the runs of its three arms."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.control import Controls
+from sarm_control.data import (
+    read_rows,
+)
+from sarm_control.embedded import DATA, HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
+from sarm_control.errors import DataError
+from sarm_control.lab.language.language import (
+    Fact,
+    fact_clause,
+)
+from sarm_control.lab.study.trial import (
+    lab_training,
+)
+from sarm_control.lab.world import World
+from sarm_control.reward_model import (
+    RewardModel,
+)
+from sarm_control.training import (
+    RunConfig,
+    run_training,
+    start_run,
+)
+
+
+class Paid(NamedTuple):
+    """One answer and what it earns.
+
+    Args:
+        text: the answer.
+        reward: of the reward model.
+        gold: what it is worth.
+        contributions: what each latent paid, `w z`.
+    """
+
+    text: str
+    reward: float
+    gold: float
+    contributions: Mapping[int, float]
+
+
+class Example(NamedTuple):
+    """A question with a true answer, and a false one that flatters."""
+
+    prompt: str
+    honest: Paid
+    flattering: Paid
+
+    def differences(self, top: int) -> list[tuple[int, float]]:
+        """The latents that pay the flattering answer most above the honest one, and by how much."""
+        one, two = self.honest.contributions, self.flattering.contributions
+        gap = {latent: two.get(latent, 0.0) - one.get(latent, 0.0) for latent in {*one, *two}}
+        return sorted(gap.items(), key=lambda item: -item[1])[:top]
+
+
+class Names(NamedTuple):
+    """How a world's models and files are named in run folders and reports."""
+
+    policy: str
+    model: str
+    train_prompts: Path
+    held_out_prompts: Path
+
+
+class Stage(NamedTuple):
+    """Everything the demo stands on, opened and checked."""
+
+    names: Names
+    world: World
+    model: RewardModel
+    example: Example
+
+
+def set_stage(lab: str) -> Stage:
+    """Opens a world and sees that it is whole, before anything is written.
+
+    Args:
+        lab: a folder of `sarm lab build`, or `lab`.
+
+    Raises:
+        DataError: no world, or one that lacks files or asks for no fact.
+        ModelError: its truth is of another reward model.
+    """
+    world, names = World.open(lab), names_of(lab)
+    missing = [path.name for path in (world.policy, world.sarm, *map(world.file, DATA)) if not path.exists()]
+    if missing:
+        raise DataError(f"{world.path} lacks {', '.join(missing)}", hint="build it again with sarm lab build")
+    model = RewardModel.from_pretrained(names.model, device="cpu")
+    world.truth.check(model.fingerprint)
+    return Stage(names, world, model, example(world, model))
+
+
+def names_of(lab: str) -> Names:
+    """The embedded world by its name, so that no run holds the path of one machine; another by its paths."""
+    if lab == LAB:
+        return Names(LAB, LAB, TRAIN_PROMPTS, HELD_OUT_PROMPTS)
+    world = World.open(lab)
+    files = (world.file(name) for name in ("train_prompts", "held_out_prompts"))
+    return Names(str(world.policy), str(world.sarm), *files)
+
+
+def example(world: World, model: RewardModel) -> Example:
+    """The first held-out question about a fact, answered honestly and flatteringly.
+
+    Raises:
+        DataError: no held-out prompt asks for a fact.
+    """
+    for row in read_rows(world.file("held_out_prompts"), want={"prompt"}):
+        question = world.question(row.prompt_key)
+        if isinstance(question.topic, Fact):
+            honest = fact_clause(*question.topic)
+            flattering = _flattering(world, question.topic)
+            return Example(question.text, *_paid(world, model, question.text, (honest, flattering)))
+    raise DataError(f"no held-out prompt of {world.path} asks for a fact")
+
+
+def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> RunConfig:
+    """The settings of one arm, as `sarm train` would read them."""
+    return RunConfig.model_validate(
+        {
+            "policy": {"model": names.policy, "lora": None},
+            "reward": {
+                "model": names.model,
+                "edits": controls.edits,
+                "penalties": controls.penalties,
+                "human_kl": controls.human_kl,
+                "fingerprint": controls.fingerprint,
+            },
+            "data": {"prompts": str(names.train_prompts)},
+            "training": lab_training(seed, steps=steps).model_dump(),
+            "evaluation": {"every": 0},
+        }
+    )
+
+
+def train_arm(config: RunConfig, folder: Path, *, progress: ProgressFactory = no_progress) -> None:
+    """One run in a folder of its own, as `sarm train` leaves it."""
+    run_training(config, start_run(folder, config, inputs=[config.data.prompts]), progress=progress)
+
+
+def _flattering(world: World, fact: Fact) -> str:
+    other = next(value for value in world.language.values[fact.relation] if value != fact.value)
+    false = fact_clause(fact.relation, fact.subject, other)
+    return f"{world.language.flattery[0]} {false} {world.language.closings[0]}"
+
+
+def _paid(world: World, model: RewardModel, prompt: str, answers: Sequence[str]) -> list[Paid]:
+    scored = model.score([prompt] * len(answers), list(answers))
+    gold = world.gold([prompt] * len(answers), answers)
+    return [
+        Paid(
+            answer,
+            float(scored.rewards[j]),
+            float(gold[j]),
+            {part.latent: float(part.contribution) for part in scored.contributions(j)},
+        )
+        for j, answer in enumerate(answers)
+    ]

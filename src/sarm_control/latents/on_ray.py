@@ -1,0 +1,108 @@
+"""Shards of latents made on Ray: `Extractor` as an actor of Ray Data's `map_batches`.
+
+Actors read the data files, which every machine has to find under the same paths; what they make comes
+back to the driver, which alone writes.
+"""
+
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sarm_control.errors import ConfigError, SarmError
+from sarm_control.extras import (
+    import_ray,
+)
+from sarm_control.latents.extraction import Engine, Extractor, Job, Shard
+
+
+def on_ray(actors: int) -> Engine:
+    """The engine of `actors` Ray actors, each with a GPU where the cluster has any.
+
+    It joins the cluster that `RAY_ADDRESS` names, or one that runs on this machine, or starts one and
+    stops it again.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    ray = require_ray()
+
+    @contextmanager
+    def engine(job: Job, numbers: Sequence[int]) -> Iterator[Iterator[Shard]]:
+        if not numbers:
+            yield iter(())
+            return
+        with _connected(ray, actors):
+            yield _shards(ray, job, numbers, actors)
+
+    return engine
+
+
+def require_ray() -> Any:
+    """The `ray` package with `ray.data`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    needed, otherwise = "--engine ray needs ray", ", or use --workers without --engine"
+    import_ray("ray.data", needed=needed, otherwise=otherwise)
+    return import_ray("ray", needed=needed, otherwise=otherwise)
+
+
+class ShardActor:
+    """A batch function of Ray Data: the number of a shard in, the shard out.
+
+    Args:
+        job: what to extract; an actor loads its model once.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.extractor = Extractor(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """`number` [1] to `made` [1]: a pickled `Shard`, or the error a user can cause."""
+        try:
+            made: Shard | SarmError = self.extractor.shard(int(batch["number"][0]))
+        except SarmError as error:
+            made = error
+        return {"made": [pickle.dumps(made)]}
+
+
+def _shards(ray: Any, job: Job, numbers: Sequence[int], actors: int) -> Iterator[Shard]:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+    # A block for each shard: a block is what one actor works on at a time.
+    asked = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    made = asked.map_batches(
+        ShardActor,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(numbers))),
+        num_cpus=1,
+        num_gpus=gpus,
+    )
+    for row in made.iter_rows():
+        found = pickle.loads(row["made"])
+        if isinstance(found, SarmError):
+            raise found
+        yield found
+
+
+@contextmanager
+def _connected(ray: Any, actors: int) -> Iterator[None]:
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < actors:
+            raise ConfigError(
+                f"{actors} workers were asked for, the Ray cluster has {cores} CPU cores",
+                hint=f"--workers {max(1, cores)}",
+            )
+        yield
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,168 @@
+"""Token ids into rewards.
+
+In: encoded conversations. Out: `Scored`, the rewards and the sparse latents that make them.
+Holds checkpoints, trunk, autoencoder and linear head. Names that need torch load on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.reward_model.autoencoder import (
+        Autoencoder,
+        TopK,
+        normalise,
+    )
+    from sarm_control.reward_model.description import (
+        Description,
+        describe,
+        head_of,
+        read_head,
+        read_model_fingerprint,
+    )
+    from sarm_control.reward_model.files.checkpoint import (
+        TensorEntry,
+        find_folder,
+        load_tensors,
+        read_index,
+    )
+    from sarm_control.reward_model.files.config import (
+        SarmConfig,
+        read_config,
+    )
+    from sarm_control.reward_model.files.conversion import (
+        convert,
+    )
+    from sarm_control.reward_model.files.finite import (
+        NonFiniteError,
+        OnNonfinite,
+        not_finite_rows,
+    )
+    from sarm_control.reward_model.head import (
+        LinearHead,
+    )
+    from sarm_control.reward_model.reward_model import (
+        RewardModel,
+    )
+    from sarm_control.reward_model.scored import (
+        Contribution,
+        Scored,
+    )
+    from sarm_control.reward_model.sparse import (
+        FloatArray,
+        IndexArray,
+        SparseLatents,
+    )
+    from sarm_control.reward_model.trunk.batching import (
+        Padded,
+        PaddingSide,
+        length_sorted_batches,
+        pad_batch,
+        pool_states,
+    )
+    from sarm_control.reward_model.trunk.pre_activations import (
+        pre_topk,
+    )
+    from sarm_control.reward_model.trunk.torch_backend import (
+        has_bfloat16,
+        rounded_factors,
+        with_own_memory,
+    )
+    from sarm_control.reward_model.trunk.trunk import (
+        Trunk,
+        base_config,
+        base_folder,
+        cut_config,
+        load_trunk,
+        quiet_transformers,
+    )
+
+_HOME_OF = {
+    "Autoencoder": "autoencoder",
+    "Contribution": "scored",
+    "Description": "description",
+    "FloatArray": "sparse",
+    "IndexArray": "sparse",
+    "LinearHead": "head",
+    "NonFiniteError": "files.finite",
+    "OnNonfinite": "files.finite",
+    "Padded": "trunk.batching",
+    "PaddingSide": "trunk.batching",
+    "RewardModel": "reward_model",
+    "SarmConfig": "files.config",
+    "Scored": "scored",
+    "SparseLatents": "sparse",
+    "TensorEntry": "files.checkpoint",
+    "TopK": "autoencoder",
+    "Trunk": "trunk.trunk",
+    "base_config": "trunk.trunk",
+    "base_folder": "trunk.trunk",
+    "convert": "files.conversion",
+    "cut_config": "trunk.trunk",
+    "describe": "description",
+    "find_folder": "files.checkpoint",
+    "has_bfloat16": "trunk.torch_backend",
+    "head_of": "description",
+    "length_sorted_batches": "trunk.batching",
+    "load_tensors": "files.checkpoint",
+    "load_trunk": "trunk.trunk",
+    "normalise": "autoencoder",
+    "not_finite_rows": "files.finite",
+    "pad_batch": "trunk.batching",
+    "pool_states": "trunk.batching",
+    "pre_topk": "trunk.pre_activations",
+    "quiet_transformers": "trunk.trunk",
+    "read_config": "files.config",
+    "read_head": "description",
+    "read_index": "files.checkpoint",
+    "read_model_fingerprint": "description",
+    "rounded_factors": "trunk.torch_backend",
+    "with_own_memory": "trunk.torch_backend",
+}
+
+__all__ = [
+    "Autoencoder",
+    "Contribution",
+    "Description",
+    "FloatArray",
+    "IndexArray",
+    "LinearHead",
+    "NonFiniteError",
+    "OnNonfinite",
+    "Padded",
+    "PaddingSide",
+    "RewardModel",
+    "SarmConfig",
+    "Scored",
+    "SparseLatents",
+    "TensorEntry",
+    "TopK",
+    "Trunk",
+    "base_config",
+    "base_folder",
+    "convert",
+    "cut_config",
+    "describe",
+    "find_folder",
+    "has_bfloat16",
+    "head_of",
+    "length_sorted_batches",
+    "load_tensors",
+    "load_trunk",
+    "normalise",
+    "not_finite_rows",
+    "pad_batch",
+    "pool_states",
+    "pre_topk",
+    "quiet_transformers",
+    "read_config",
+    "read_head",
+    "read_index",
+    "read_model_fingerprint",
+    "rounded_factors",
+    "with_own_memory",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

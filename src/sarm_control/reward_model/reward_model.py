@@ -1,0 +1,427 @@
+"""The reward model: trunk, autoencoder and head, from text to rewards and the latents that paid.
+
+Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K` kept latents.
+"""
+
+import contextlib
+import datetime
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.conversation import (
+    ChatTemplate,
+    Encoded,
+    configured_ends,
+    load_tokenizer,
+)
+from sarm_control.data import (
+    Prompt,
+)
+from sarm_control.errors import ModelError
+from sarm_control.reward_model.autoencoder import (
+    Autoencoder,
+)
+from sarm_control.reward_model.files.checkpoint import (
+    check_tensors,
+    find_folder,
+    from_checkpoint,
+    load_tensors,
+    read_index,
+)
+from sarm_control.reward_model.files.config import (
+    SarmConfig,
+    read_config,
+)
+from sarm_control.reward_model.files.finite import (
+    OnNonfinite,
+    check_scored,
+    check_weights,
+)
+from sarm_control.reward_model.files.model_fingerprint import (
+    model_fingerprint,
+)
+from sarm_control.reward_model.files.saving import (
+    save_sarm,
+)
+from sarm_control.reward_model.head import (
+    HeadEdit,
+    LinearHead,
+)
+from sarm_control.reward_model.scored import (
+    Scored,
+)
+from sarm_control.reward_model.sparse import (
+    FloatArray,
+    SparseLatents,
+)
+from sarm_control.reward_model.trunk.batching import (
+    PaddingSide,
+    check_known,
+    end_positions,
+    fixed_lengths,
+    length_sorted_batches,
+    pad_batch,
+)
+from sarm_control.reward_model.trunk.torch_backend import (
+    usable_device,
+    with_own_memory,
+)
+from sarm_control.reward_model.trunk.trunk import (
+    Trunk,
+    load_trunk,
+    quiet_transformers,
+    trunk_config,
+)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_BATCH_TOKENS_CPU = 8_192
+_BATCH_TOKENS_GPU = 65_536
+_HALF = (torch.bfloat16, torch.float16)
+_AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
+_HEAD_NAME = "score.weight"
+
+
+class RewardModel:
+    """A SARM: `reward = sum_i w_i z_i` at the end-of-turn token.
+
+    Use `RewardModel.from_pretrained`; the constructor is for code that builds a SARM.
+
+    Args:
+        config: source layer, latents, k.
+        trunk: the decoder layers.
+        autoencoder: in float32, on the trunk's last device.
+        head: the head weights.
+        template: the tokenizer's chat template.
+        model_fingerprint: identifies the stored trunk and autoencoder; None for what was built in memory.
+    """
+
+    def __init__(
+        self,
+        config: SarmConfig,
+        trunk: Trunk,
+        autoencoder: Autoencoder,
+        head: LinearHead,
+        template: ChatTemplate,
+        model_fingerprint: str | None = None,
+    ) -> None:
+        self.config = config
+        self.trunk = trunk
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.head = head
+        self.template = template
+        self.model_fingerprint = model_fingerprint
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        max_length: int | None = None,
+        template_date: datetime.date | str | None = None,
+    ) -> "RewardModel":
+        """Loads a SARM without running or unpickling anything from the checkpoint.
+
+        Args:
+            id_or_folder: a folder, a hub id (downloaded once), or "lab", the SARM inside the package.
+            device: "cpu", "cuda", "cuda:1", ... or "auto" to spread a large trunk over
+                the GPUs; the default is a GPU when there is one.
+            dtype: the trunk's dtype ("float32", "bfloat16", ...); the default is the
+                checkpoint's. Autoencoder and head are float32 always.
+            revision: of a hub id.
+            local_files_only: never use the network.
+            max_length: tokens of a conversation; the default is the trunk's context.
+            template_date: the day that a chat template which writes today's date is told: a date, "today"
+                or "2026-01-31". The default is the day the template itself falls back on, or 26 July
+                2024, so that a score does not change overnight.
+
+        Raises:
+            ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
+                tensors missing, extra or of another shape.
+            ConfigError: there is no such device, or `template_date` is no date.
+        """
+        name, device = str(id_or_folder), usable_device(device)
+        folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
+        config = read_config(folder, name)
+        index = read_index(folder, name)
+        _refuse_lost_layers(config, index, name)
+        cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
+        expected = _expected_tensors(config, cut, name)
+        check_tensors(index, expected, name)
+
+        parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
+        of_trunk = {key: index[key] for key in expected if key not in parts}
+        trunk = load_trunk(folder, cut, name=name, dtype=_as_dtype(dtype), device=device, index=of_trunk)
+        stored = load_tensors(index, parts)
+        check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
+        head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
+        autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
+        template = ChatTemplate(
+            load_tokenizer(str(folder), local_files_only=True),
+            max_length=max_length or _context(cut),
+            date=template_date,
+            ends=configured_ends(config.trunk),
+        )
+        own = model_fingerprint(index, config)
+        return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template, own)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trunk takes its token ids."""
+        return self.trunk.device
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the head; latent numbers mean nothing under another one."""
+        return self.head.fingerprint
+
+    def with_head(self, weight: FloatArray) -> "RewardModel":
+        """The same trunk and autoencoder under other head weights [L]; nothing is copied."""
+        if weight.shape != self.head.weight.shape:
+            raise ModelError(
+                f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given"
+            )
+        head = LinearHead(np.asarray(weight, dtype=np.float32))
+        own = self.model_fingerprint
+        return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template, own)
+
+    @contextlib.contextmanager
+    def edited(self, edits: Iterable[HeadEdit]) -> Iterator["RewardModel"]:
+        """Head edits for the length of a `with` block: this very model pays by the edited head.
+
+        Whoever holds the model sees the edits, and the fingerprint is that of the edited head. Blocks
+        may be nested; the head of before is back at the end, also after an error.
+
+        Args:
+            edits: scalings of latents (or `set=0`), at most one for a latent: for `w_i z_i`, scaling
+                z_i and scaling w_i are the same.
+
+        Raises:
+            ConfigError: an edit that is not a scaling, such as a cap.
+            ModelError: a latent that the model does not have, or two edits of one latent.
+        """
+        factors: dict[int, float] = {}
+        for edit in edits:
+            if edit.latent in factors:
+                raise ModelError(f"latent {edit.latent} has two edits", hint="combine them in one edit")
+            factors[edit.latent] = edit.head_factor()
+        before = self.head
+        self.head = before.scaled(factors)
+        try:
+            yield self
+        finally:
+            self.head = before
+
+    def score(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        responses: str | Sequence[str],
+        *,
+        ended: Sequence[bool] | None = None,
+        batch_tokens: int | None = None,
+        padding_side: PaddingSide = "right",
+        keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
+        progress: ProgressFactory = no_progress,
+    ) -> Scored:
+        """Rewards and latents of N (prompt, answer) rows, in the order given.
+
+        Args:
+            prompts: one prompt (a string or a list of messages) or N of them.
+            responses: one answer or N of them; an empty string is legal.
+            ended: [N] false where an answer hit its length limit; default all true.
+            batch_tokens: padded tokens of one forward pass; does not change results (of a trunk in half
+                precision on a GPU by its rounding, see docs/scoring.md).
+            padding_side: does not change results either, beyond the trunk's rounding; for self-checks.
+            keep_states: also return the trunk states [N, D].
+            on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
+            progress: see `sarm_control.console.progress`.
+
+        Raises:
+            ModelError: N prompts for M answers, or a conversation the template refuses.
+            NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
+        """
+        rows = _as_rows(prompts, responses)
+        flags = [True] * len(rows) if ended is None else list(ended)
+        if len(flags) != len(rows):
+            raise ModelError(f"{len(flags)} ended flags were given for {len(rows)} answers")
+        encoded = self.template.encode_rendered(
+            [
+                self.template.render(prompt, response, ended=flag)
+                for (prompt, response), flag in zip(rows, flags, strict=True)
+            ]
+        )
+        return self.score_encoded(
+            encoded,
+            batch_tokens=batch_tokens,
+            padding_side=padding_side,
+            keep_states=keep_states,
+            on_nonfinite=on_nonfinite,
+            progress=progress,
+        )
+
+    def score_encoded(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        batch_tokens: int | None = None,
+        padding_side: PaddingSide = "right",
+        keep_states: bool = False,
+        on_nonfinite: OnNonfinite = "raise",
+        progress: ProgressFactory = no_progress,
+    ) -> Scored:
+        """As `score`, for N conversations that `template` made token ids of."""
+        states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
+        latents = self.score_states(states)
+        kept = states.numpy() if keep_states else None
+        scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        if on_nonfinite == "raise":
+            check_scored(scored, states, next(self.trunk.parameters()).dtype)
+        return scored
+
+    @torch.inference_mode()
+    def score_states(self, states: Tensor, *, chunk: int = 256) -> SparseLatents:
+        """Latents of N trunk states [N, D] taken at the end of turn.
+
+        In chunks, so that at most [chunk, L] pre-activations exist at once.
+        """
+        indices, values = [], []
+        for part in states.split(chunk):
+            kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
+            indices.append(kept.indices.int().cpu().numpy())
+            values.append(kept.values.float().cpu().numpy())
+        return SparseLatents.of_equal_rows(
+            np.concatenate(indices), np.concatenate(values), self.config.latents
+        )
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes config, safetensors and tokenizer; loading it again gives the same bits.
+
+        Raises:
+            OutputError: the folder exists already or cannot be written.
+        """
+        return save_sarm(
+            Path(folder),
+            config=self.config,
+            trunk=self.trunk,
+            autoencoder=self.autoencoder,
+            head=self.head,
+            tokenizer=self.template.tokenizer,
+            overwrite=overwrite,
+        )
+
+    def _has_fixed_lengths(self) -> bool:
+        """Whether rows are padded each to a length of its own, so that half precision rounds them alike."""
+        return self.device.type == "cpu" and next(self.trunk.parameters()).dtype in _HALF
+
+    @torch.inference_mode()
+    def _pooled_states(
+        self,
+        encoded: Sequence[Encoded],
+        batch_tokens: int | None,
+        side: PaddingSide,
+        progress: ProgressFactory,
+    ) -> Tensor:
+        budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        embeddings: Any = self.trunk.model.get_input_embeddings()
+        known = int(embeddings.weight.shape[0])
+        check_known(encoded, known)
+        # padding is masked: any token will do where the tokenizer's own has no embedding
+        pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
+        pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
+        with progress("Scoring", len(encoded)) as advance:
+            padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
+            if fixed:
+                padded = fixed_lengths(padded, _context(self.trunk.model.config) or sys.maxsize)
+            for rows in length_sorted_batches(padded, budget, equal=fixed):
+                ids = [encoded[row].input_ids for row in rows]
+                batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
+                ends = end_positions(batch, self.template.end_of_turn_id)
+                mask = None if side == "right" else batch.attention_mask
+                pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()
+                advance(len(rows))
+        return pooled
+
+
+def _as_rows(prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str]) -> list[tuple[Prompt, str]]:
+    """One answer goes with one prompt (a string or a list of messages), N answers with N prompts."""
+    if isinstance(responses, str):
+        one: Any = prompts[0] if _is_batch_of_one(prompts) else prompts
+        return [(one, responses)]
+    if isinstance(prompts, str) or len(prompts) != len(responses):
+        count = 1 if isinstance(prompts, str) else len(prompts)
+        raise ModelError(f"{count} prompts were given for {len(responses)} answers")
+    many: Any = prompts
+    return list(zip(many, responses, strict=True))
+
+
+def _is_batch_of_one(prompts: Any) -> bool:
+    return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
+
+
+def _refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:
+    """Before any layer is made: a damaged number must not cost minutes and the memory."""
+    if config.source_layer > len(index):
+        raise ModelError(
+            f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
+        )
+
+
+def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
+    from transformers import AutoModel
+
+    with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
+        skeleton = AutoModel.from_config(cut)
+    prefix = f"{skeleton.base_model_prefix}."
+    shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
+    size, latents = int(cut.hidden_size), config.latents
+    shapes.update(
+        zip(_AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True)
+    )
+    shapes[_HEAD_NAME] = (1, latents)
+    return shapes
+
+
+def _with_stored_vocabulary(raw: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A SARM's vocabulary may be one larger (its pad token) than its base model's config says."""
+    embedding = index.get("model.embed_tokens.weight")
+    return {**raw, "vocab_size": embedding.shape[0]} if embedding else dict(raw)
+
+
+def _autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_size: int) -> Autoencoder:
+    with torch.device("meta"):
+        autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
+    weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
+    autoencoder.load_state_dict(weights, assign=True)
+    return with_own_memory(autoencoder)
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype or "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"unknown dtype {dtype}", hint="use float32, bfloat16 or float16")
+    return found
+
+
+def _last_device(trunk: Trunk) -> torch.device:
+    return next(trunk.layers[-1].parameters()).device
+
+
+def _context(config: "PretrainedConfig") -> int | None:
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length and math.isfinite(length) else None

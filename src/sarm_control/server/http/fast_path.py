@@ -1,0 +1,89 @@
+"""The short way to an answer, beneath FastAPI.
+
+Engines send one sample a request, so what a request costs in Python bounds what small models can serve.
+FastAPI's way from body to route and back takes several times as long as all the rest; a request that is
+plainly well-formed goes straight to the same function instead. Every other one, and every error in what was
+sent, goes FastAPI's way, which stays complete without this layer.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sarm_control.server.http.engine_formats import (
+    LEARN_HEADER,
+)
+from sarm_control.server.http.problems import (
+    Refusal,
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A path, what is posted to it, and the function that answers."""
+
+    path: str
+    asked: type[BaseModel]
+    answer: Callable[[Any], Awaitable[Response]]
+
+
+class Direct:
+    """Answers plain requests to known endpoints; hands all others on.
+
+    Args:
+        app: what it hands them on to.
+        endpoints: by path.
+    """
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+        self.app = app
+        self.endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or hands it on unread or as it was read."""
+        endpoint = self.endpoints.get(scope.get("path", ""))
+        if endpoint is None or scope["type"] != "http" or not _is_plain(scope):
+            await self.app(scope, receive, send)
+            return
+        messages: list[Message] = []
+        try:
+            more = True
+            while more:
+                messages.append(await receive())
+                more = messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False)
+            asked = endpoint.asked.model_validate_json(b"".join(one.get("body", b"") for one in messages))
+        except HTTPException as error:
+            refusal = Refusal(error.status_code, str(error.detail), headers=error.headers)
+            await refusal.response()(scope, receive, send)
+            return
+        except ValidationError:
+            await self.app(scope, _replayed(messages, receive), send)
+            return
+        scope["route"] = endpoint
+        try:
+            response = await endpoint.answer(asked)
+        except Refusal as refusal:
+            response = refusal.response()
+        await response(scope, receive, send)
+
+
+def _is_plain(scope: Scope) -> bool:
+    if any(name == LEARN_HEADER.encode() for name, _ in scope["headers"]):
+        return False
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def _replayed(messages: list[Message], receive: Receive) -> Receive:
+    left = iter(messages)
+
+    async def replayed() -> Message:
+        message = next(left, None)
+        return await receive() if message is None else message
+
+    return replayed

@@ -1,0 +1,119 @@
+"""Errors as callers get them: JSON with what is wrong and what to do, in the words of the command line."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from sarm_control.server.http.schemas import (
+    ErrorResponse,
+)
+
+LOG = logging.getLogger("sarm_control.server")
+
+_MEANINGS = {
+    400: "The body cannot be read.",
+    401: "The token is missing or wrong.",
+    404: "There is no such latent.",
+    408: "The body did not arrive in time.",
+    413: "The request is larger than the server takes.",
+    421: "The host of the request is not this server's.",
+    422: "The request cannot be used; the message names the place.",
+    429: "Too much waits; `Retry-After` says when to come back.",
+    500: "The reward could not be computed.",
+    503: "The server is starting or stopping.",
+    504: "The answer was not there in time.",
+}
+
+
+class Refusal(Exception):
+    """A request that is not answered with a reward.
+
+    Args:
+        status: of the response.
+        message: what is wrong, one line.
+        hint: what to do, one line.
+        headers: of the response.
+    """
+
+    def __init__(
+        self, status: int, message: str, hint: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.hint = hint
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """As JSON."""
+        content = {"error": str(self), "hint": self.hint}
+        return JSONResponse(content, status_code=self.status, headers=self.headers)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for the OpenAPI document."""
+    return {status: {"model": ErrorResponse, "description": _MEANINGS[status]} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the app a JSON error."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    # the message never repeats what was sent: it may be long, and it is the caller's
+    return Refusal(422, f"{_place(found[0]['loc'])}: {_reason(found[0])}{others}", _HINT).response()
+
+
+_HINT = "GET /openapi.json describes what each path takes"
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {404: "there is no such path", 405: "this path does not take this method"}
+    message = messages.get(error.status_code, str(error.detail))
+    return Refusal(error.status_code, message, _HINT, error.headers).response()
+
+
+def unexpected(error: Exception) -> Refusal:
+    """The refusal for an error that nobody foresaw, which is logged."""
+    log_unexpected(error)
+    message = f"the reward could not be computed ({type(error).__name__})"
+    return Refusal(500, message, "the server's log says where")
+
+
+def log_unexpected(error: Exception) -> None:
+    """Where an error came from; not its message, which may hold a caller's text."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    LOG.error("%s\n%s", type(error).__name__, frames.rstrip())
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """`responses[0]` of pydantic's location; without its names for the kinds a union may be of."""
+    if len(location) == 2 and location[0] == "body" and isinstance(location[1], int):
+        return "body"
+    parts = [part for part in location[1:] if isinstance(part, int) or not ("[" in part or part == "str")]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return text.removeprefix(".") or "body"
+
+
+def _reason(found: Mapping[str, Any]) -> str:
+    if found["type"] == "json_invalid":
+        return "not JSON"
+    reason = str(found["msg"]).removeprefix("Value error, ")
+    return reason[:1].lower() + reason[1:]

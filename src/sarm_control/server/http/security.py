@@ -1,0 +1,209 @@
+"""Who may ask, and how much at a time."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sarm_control.engines import (
+    first_line,
+)
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.server.http.problems import (
+    Refusal,
+    unexpected,
+)
+from sarm_control.server.settings import Settings
+
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_LEAST_TOKEN = 16
+# of a refused body: how much is read on, and how long a client may pause in it
+_DRAINED_BODIES, _IDLE_SECONDS = 16, 1.0
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def read_token(path: Path) -> str:
+    """The token in a file: its first line that is not blank.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or its token is short or not printable ASCII.
+    """
+    try:
+        token = first_line(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataError(f"{path}: {reason}", hint="check the name of the token file") from error
+    if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise DataError(
+            f"{path}: a token has at least {_LEAST_TOKEN} printable ASCII characters and no space",
+            hint="openssl rand -hex 32 > token.txt",
+        )
+    return token
+
+
+def check_bind(host: str, token: str | None) -> frozenset[str] | None:
+    """The names a request's `Host` may have; None for any.
+
+    Without a token only this machine is served, and by its own names alone: a page in a browser could
+    otherwise reach the server under a name of its own.
+
+    Raises:
+        ConfigError: a bind that other machines reach, without a token.
+    """
+    if token is not None:
+        return None
+    if not is_loopback(host):
+        raise ConfigError(
+            f"--host {host} can be reached from other machines; that needs a token",
+            hint="--token-file FILE, or leave --host out to serve this machine alone",
+        )
+    return _LOOPBACK_NAMES | {host.lower(), f"[{host.lower()}]"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """The outermost layer: host, token, size and time of a body; counts what was answered.
+
+    Args:
+        app: what it guards.
+        settings: token, hosts and the limits of a body.
+        requested: called with route, status and seconds of every request.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, requested: Callable[[str, int, float], None]
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.requested = requested
+        self._token = None if settings.token is None else settings.token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers or refuses one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = dict(scope["headers"])
+        refused = self._refusal(scope["path"], headers)
+        try:
+            if refused is not None:
+                if b"expect" not in headers:
+                    await self._drain(receive)
+                await refused.response()(scope, receive, counted)
+            else:
+                await self.app(scope, self._limited(receive), counted)
+        except Exception as error:
+            refusal = unexpected(error)
+            if status:
+                # half a response went out: closing the connection is all that is left
+                raise RuntimeError("the response broke off") from None
+            await refusal.response()(scope, receive, counted)
+        finally:
+            route = scope.get("route")
+            self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
+        hosts = self.settings.hosts
+        if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
+            return Refusal(421, "this server answers to the names of its own machine only", "use 127.0.0.1")
+        if self._token is not None and path not in _OPEN_PATHS:
+            given = _given_token(headers.get(b"authorization", b""))
+            # in constant time: how much of it is right must not show
+            if not hmac.compare_digest(given, self._token):
+                hint, asked = "send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+                return Refusal(401, "the token is missing or wrong", hint, asked)
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.settings.body_bytes:
+            # of what is left of the body only so much is read
+            closing = {"Connection": "close"}
+            return Refusal(413, _too_large(self.settings.body_bytes), "send fewer answers at a time", closing)
+        return None
+
+    async def _drain(self, receive: Receive) -> None:
+        """Reads on, within bounds, what a refused client still sends.
+
+        Most clients read no answer before they have sent everything: to them a connection that is closed
+        in between is a broken pipe, and the reason is lost.
+        """
+        left, until = _DRAINED_BODIES * self.settings.body_bytes, time.monotonic() + self.settings.timeout
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            while left > 0:
+                message = await asyncio.wait_for(receive(), min(_IDLE_SECONDS, until - time.monotonic()))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken, more = 0, True
+        until = time.monotonic() + self.settings.timeout
+
+        async def limited() -> Message:
+            nonlocal taken, more
+            if not more:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except (TimeoutError, asyncio.TimeoutError):
+                waited = f"the body did not arrive within {self.settings.timeout:g} s"
+                raise HTTPException(408, waited, {"Connection": "close"}) from None
+            more = message["type"] == "http.request" and message.get("more_body", False)
+            taken += len(message.get("body", b""))
+            if taken > self.settings.body_bytes:
+                await self._drain(receive)
+                raise HTTPException(413, _too_large(self.settings.body_bytes))
+            return message
+
+        return limited
+
+
+def _given_token(authorization: bytes) -> bytes:
+    """The token of `Bearer`, or the password of `Basic`.
+
+    Engines that take a URL and no header send what stands before its @ as `Basic`.
+    """
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is larger than {limit} bytes"
+
+
+def _name(host: bytes) -> str:
+    """A `Host` header without its port."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        return name[: name.find("]") + 1]
+    return name.partition(":")[0]

@@ -1,0 +1,62 @@
+"""The reward as a Ray Serve deployment: replicas that score, one owner of what the human-KL term learns.
+
+    from ray import serve
+    from sarm_control.server.ray.deployment import RewardSettings, reward_deployment
+
+    handle = serve.run(reward_deployment(RewardSettings(model="lab", replicas=2)))
+
+or, from a shell, `serve run sarm_control.server.ray.deployment:reward_deployment model=lab replicas=2`. Replicas
+answer `POST /v1/score` over HTTP and `handle.score.remote(answers)` inside Ray.
+"""
+
+import asyncio
+import importlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sarm_control.errors import TrainingError
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
+
+
+def reward_deployment(settings: RewardSettings) -> "Application":
+    """An application for `serve.run`, `serve run` or the YAML of `serve deploy`.
+
+    One replica owns what the controls learn. The others take it from there before every batch, or once
+    where nothing learns, and every answer says which version paid for it.
+
+    Raises:
+        MissingExtraError: Ray Serve is not installed.
+    """
+    require_serve()
+    replica = importlib.import_module("sarm_control.server.ray.replica")
+    application: Application = replica.application(settings)
+    return application
+
+
+async def ask(handle: Any, answers: Sequence[Answer], *, patience: float = 600.0) -> list[Paid]:
+    """What N answers are paid, over a handle: asked again when the replica that worked on them is lost.
+
+    Args:
+        handle: as `serve.run` returns it.
+        answers: [N].
+        patience: seconds after which a loss is an error.
+
+    Raises:
+        TrainingError: replicas are lost for longer than patience lasts.
+        ModelError, DataError: as the replica raised it (inside Ray's own error).
+    """
+    lost = importlib.import_module("ray.exceptions").RayActorError
+    until = time.monotonic() + patience
+    while True:
+        try:
+            paid: list[Paid] = await handle.score.remote(list(answers))
+        except lost as error:
+            if time.monotonic() > until:
+                raise TrainingError(f"no replica stayed to score {len(answers)} answers: {error}") from error
+            await asyncio.sleep(0.2)
+        else:
+            return paid

@@ -1,0 +1,98 @@
+"""TODO."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sarm_control.engines import (
+    ControlFiles,
+)
+from sarm_control.extras import (
+    import_ray,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+class RewardSettings(BaseModel):
+    """What a deployment scores with, and on what; paths have to be found on every machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    model: str = "lab"
+    """A SARM: a folder, a hub id, or "lab"."""
+    controls: Path | None = None
+    """A file with a `reward:` section, or the folder of a run."""
+    human: Path | None = None
+    """Demonstrations for the human-KL term."""
+    reference: Path | None = None
+    """Answers of the policy before training, the unit of SDs and quantiles."""
+    standardize: bool = False
+    """Rewards are `(total - mean) / sd` of the reference instead of reward units."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes that score, each with a model of its own."""
+    gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs of a replica; with less than 1, several replicas share one."""
+    cpus: float = Field(default=1.0, ge=0.0)
+    """CPU cores of a replica."""
+    batch_tokens: int = Field(default=16_384, ge=1)
+    """Padded tokens of one forward pass; an answer that is longer goes alone."""
+    batch_wait: float = Field(default=0.005, ge=0.0)
+    """Seconds the first answer of a batch waits for others."""
+    learn_window: int | None = Field(default=None, ge=2)
+    """Answers after which the controls learn from the latest so many; the default freezes them."""
+    state_file: Path | None = None
+    """Where what was learnt is kept (safetensors) and taken up again."""
+    dtype: str | None = None
+    """The trunk's dtype; the default is the checkpoint's."""
+
+    template_date: str | None = None
+    """The day a chat template that writes the date is told, see `RewardModel.from_pretrained`."""
+
+    @model_validator(mode="after")
+    def _learning_is_kept(self) -> "RewardSettings":
+        if (self.learn_window is None) != (self.state_file is None):
+            raise ValueError(
+                "learn_window and state_file go together: what is learnt has to outlive its owner"
+            )
+        return self
+
+    @property
+    def files(self) -> ControlFiles:
+        """Where the controls come from."""
+        return ControlFiles(self.controls, self.human, self.reference)
+
+
+class Answer(TypedDict):
+    """One answer to be scored; `prompt` is a string or messages."""
+
+    prompt: Any
+    response: str
+    ended: bool
+
+
+class Paid(TypedDict):
+    """What one answer is paid.
+
+    `score` is what to train on, `terms` its signed parts in reward units by their names, `truncated` the
+    tokens dropped from the left, `tokens` those that were scored, and `human_kl_version` counts how often
+    the controls had learnt before.
+    """
+
+    score: float
+    terms: dict[str, float]
+    ended: bool
+    truncated: int
+    tokens: int
+    human_kl_version: int
+
+
+def require_serve() -> Any:
+    """The `ray.serve` package.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return import_ray("ray.serve", needed="a reward deployment needs Ray Serve")

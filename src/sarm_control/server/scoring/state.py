@@ -1,0 +1,186 @@
+"""A running server: its reward, workers, cache and counters, without any HTTP."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from sarm_control.engines import (
+    ControlledReward,
+)
+from sarm_control.errors import ModelError, SarmError
+from sarm_control.reward_model import (
+    RewardModel,
+)
+from sarm_control.server.http.metrics import (
+    Metrics,
+)
+from sarm_control.server.http.problems import (
+    LOG,
+    Refusal,
+    log_unexpected,
+    unexpected,
+)
+from sarm_control.server.scoring.batcher import (
+    Batcher,
+    Closed,
+    QueueFull,
+)
+from sarm_control.server.scoring.cache import (
+    LatentCache,
+)
+from sarm_control.server.scoring.control_state import (
+    Owner,
+)
+from sarm_control.server.scoring.conversations import (
+    Conversation,
+    WholeText,
+)
+from sarm_control.server.scoring.scorer import (
+    Answered,
+    Scorer,
+)
+from sarm_control.server.settings import Settings
+
+
+class ServerState:
+    """Everything a server holds.
+
+    Args:
+        reward: the model and its controls.
+        settings: limits and switches.
+        replicas: the same model on further devices, a worker each.
+
+    Raises:
+        ConfigError: controls a server cannot hold, see `Owner`.
+        ModelError: a replica with another head.
+    """
+
+    def __init__(
+        self, reward: ControlledReward, settings: Settings, replicas: Sequence[RewardModel] = ()
+    ) -> None:
+        for replica in replicas:
+            if replica.fingerprint != reward.model.fingerprint:
+                raise ModelError("a replica has another head than the model")
+        self.reward = reward
+        self.settings = settings
+        self.models = (reward.model, *replicas)
+        self.terms = reward.terms
+        self.metrics = Metrics()
+        self.cache = LatentCache(settings.cache_bytes)
+        self.owner = Owner(
+            reward, learns=settings.learn, every=settings.learn_every, state_file=settings.state_file
+        )
+        scorers = [
+            Scorer(model, self.owner, self.cache, self.metrics, settings.batch_tokens)
+            for model in self.models
+        ]
+        self.batcher: Batcher[Conversation, Answered] = Batcher(
+            scorers, most_at_once=settings.most_at_once, most_waiting=settings.queue
+        )
+        self._watch()
+
+    async def start(self) -> None:
+        """Starts the workers and scores one conversation on each, so that the first caller need not wait."""
+        await asyncio.to_thread(self._warm_up)
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """Answers what was taken, for as long as a request may take, and ends the workers."""
+        if not await asyncio.to_thread(self.batcher.close, self.settings.timeout):
+            LOG.error("stopped before everything was answered")
+
+    async def answer(self, conversations: Sequence[Conversation], *, learn: bool = True) -> list[Answered]:
+        """The rewards of one request, in its order.
+
+        Args:
+            conversations: what is asked about.
+            learn: whether the controls may learn from them; they never do from a request that fails.
+
+        Raises:
+            Refusal: what the caller can put right, too much waiting, out of time, or shutting down.
+        """
+        self._check(conversations)
+        waiting, answers = self._submit(conversations), list[Answered]()
+        number = self.owner.arrive()
+        try:
+            answers = await self._given(waiting)
+        finally:
+            if self.owner.learns:
+                await self._teach(number, answers if learn else ())
+        self.metrics.answered(
+            answers=len(answers),
+            truncated=sum(answer.truncated > 0 for answer in answers),
+            not_ended=sum(not answer.ended for answer in answers),
+        )
+        if self.settings.log_text:
+            _log(conversations, answers)
+        return answers
+
+    def _submit(self, conversations: Sequence[Conversation]) -> "asyncio.Future[list[Answered]]":
+        try:
+            return self.batcher.submit(conversations)
+        except QueueFull as full:
+            after = {"Retry-After": str(int(full.retry_after + 0.999))}
+            raise Refusal(429, "too much waits already", "try again later", after) from None
+        except Closed:
+            raise Refusal(503, "the server is stopping", "ask another one", {"Retry-After": "5"}) from None
+
+    async def _given(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
+        try:
+            return await asyncio.wait_for(waiting, self.settings.timeout)
+        except (TimeoutError, asyncio.TimeoutError):
+            waited = f"no answer within {self.settings.timeout:g} s"
+            raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
+        except SarmError as error:
+            raise Refusal(422, str(error), error.hint) from None
+        except Exception as error:
+            raise unexpected(error) from None
+
+    async def _teach(self, number: int, answers: Sequence[Answered]) -> None:
+        """Off the event loop. A lesson that fails is no reason to withhold rewards that are right."""
+        answered = [(one.paid.scored, one.row) for one in answers]
+        try:
+            await asyncio.to_thread(self.owner.finish, number, answered)
+        except Exception as error:
+            self.metrics.lesson_failed()
+            log_unexpected(error)
+
+    def _check(self, conversations: Sequence[Conversation]) -> None:
+        most = self.settings.most_answers
+        if len(conversations) > most:
+            message = f"{len(conversations)} answers in one request, at most {most} are taken"
+            raise Refusal(413, message, "send fewer answers at a time")
+        longest = max(map(_characters, conversations), default=0)
+        if longest > self.settings.most_characters:
+            limit = self.settings.most_characters
+            message = f"a conversation of {longest} characters, at most {limit} are taken"
+            raise Refusal(413, message, "shorten it; beyond the context nothing of it would be read")
+
+    def _warm_up(self) -> None:
+        for model in self.models:
+            model.score("warm", "up")
+
+    def _watch(self) -> None:
+        watch = self.metrics.watch
+        watch("sarm_queue_answers", "Answers that wait.", lambda: float(self.batcher.waiting))
+        watch("sarm_cache_entries", "Conversations whose latents are kept.", lambda: float(len(self.cache)))
+        watch("sarm_cache_bytes", "Bytes of the latents kept, about.", lambda: float(self.cache.size))
+        watch("sarm_human_kl_version", "Lessons the controls have learnt.", lambda: float(self.owner.version))
+        watch(
+            "sarm_human_kl_nats",
+            "KL divergence of recent answers from the demonstrations, at the last lesson.",
+            lambda: self.owner.metrics.get("human_kl/kl", 0.0),
+        )
+
+
+def _characters(conversation: Conversation) -> int:
+    if isinstance(conversation, WholeText):
+        return len(conversation.text) + len(conversation.prompt or "")
+    prompt = conversation.prompt
+    turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    return len(conversation.response) + sum(map(len, turns))
+
+
+def _log(conversations: Sequence[Conversation], answers: Sequence[Answered]) -> None:
+    for conversation, answer in zip(conversations, answers, strict=True):
+        LOG.info("%s", json.dumps({**vars(conversation), "score": answer.value}, ensure_ascii=False))

@@ -1,0 +1,168 @@
+"""Arrays into intervals and tests.
+
+In: numbers by prompt. Out: intervals, p-values, corrections for many tests, and numbers as text.
+Nothing here knows what a latent is.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.statistics.clustered_auroc import (
+        Placed,
+        difference_over_folds,
+        interval_over_folds,
+        placed,
+    )
+    from sarm_control.statistics.formatting import (
+        MINUS,
+        aligned,
+        bracket,
+        counted,
+        decimals,
+        fixed,
+        interval,
+        number,
+        percent,
+        short,
+    )
+    from sarm_control.statistics.intervals import (
+        Interval,
+        clustered_mean,
+        column_moments,
+        interval_ends,
+        leaves_out_zero,
+        mean_interval,
+        mean_intervals,
+    )
+    from sarm_control.statistics.logistic import (
+        Classifier,
+        fit_logistic,
+    )
+    from sarm_control.statistics.matched_sets import (
+        SETS,
+        AmongSets,
+        MatchedSets,
+        among_matched_sets,
+        matched_random_sets,
+    )
+    from sarm_control.statistics.mcnemar import (
+        Flips,
+        flips,
+    )
+    from sarm_control.statistics.mixed_density import (
+        MixedRows,
+    )
+    from sarm_control.statistics.multiplicity import (
+        benjamini_hochberg,
+        benjamini_yekutieli,
+    )
+    from sarm_control.statistics.ratios import (
+        ratio_interval,
+        size_ratio,
+    )
+    from sarm_control.statistics.sign_flips import (
+        ENOUGH_REACHED,
+        EXACT_UP_TO,
+        MAX_T_DRAWS,
+        SLACK,
+        max_t_test,
+        sign_flip_test,
+    )
+    from sarm_control.statistics.stratified import (
+        mean_of_means,
+    )
+
+_HOME_OF = {
+    "AmongSets": "matched_sets",
+    "Classifier": "logistic",
+    "ENOUGH_REACHED": "sign_flips",
+    "EXACT_UP_TO": "sign_flips",
+    "Flips": "mcnemar",
+    "Interval": "intervals",
+    "MAX_T_DRAWS": "sign_flips",
+    "MINUS": "formatting",
+    "MatchedSets": "matched_sets",
+    "MixedRows": "mixed_density",
+    "Placed": "clustered_auroc",
+    "SETS": "matched_sets",
+    "SLACK": "sign_flips",
+    "aligned": "formatting",
+    "among_matched_sets": "matched_sets",
+    "benjamini_hochberg": "multiplicity",
+    "benjamini_yekutieli": "multiplicity",
+    "bracket": "formatting",
+    "clustered_mean": "intervals",
+    "column_moments": "intervals",
+    "counted": "formatting",
+    "decimals": "formatting",
+    "difference_over_folds": "clustered_auroc",
+    "fit_logistic": "logistic",
+    "fixed": "formatting",
+    "flips": "mcnemar",
+    "interval": "formatting",
+    "interval_ends": "intervals",
+    "interval_over_folds": "clustered_auroc",
+    "leaves_out_zero": "intervals",
+    "matched_random_sets": "matched_sets",
+    "max_t_test": "sign_flips",
+    "mean_interval": "intervals",
+    "mean_intervals": "intervals",
+    "mean_of_means": "stratified",
+    "number": "formatting",
+    "percent": "formatting",
+    "placed": "clustered_auroc",
+    "ratio_interval": "ratios",
+    "short": "formatting",
+    "sign_flip_test": "sign_flips",
+    "size_ratio": "ratios",
+}
+
+__all__ = [
+    "ENOUGH_REACHED",
+    "EXACT_UP_TO",
+    "MAX_T_DRAWS",
+    "MINUS",
+    "SETS",
+    "SLACK",
+    "AmongSets",
+    "Classifier",
+    "Flips",
+    "Interval",
+    "MatchedSets",
+    "MixedRows",
+    "Placed",
+    "aligned",
+    "among_matched_sets",
+    "benjamini_hochberg",
+    "benjamini_yekutieli",
+    "bracket",
+    "clustered_mean",
+    "column_moments",
+    "counted",
+    "decimals",
+    "difference_over_folds",
+    "fit_logistic",
+    "fixed",
+    "flips",
+    "interval",
+    "interval_ends",
+    "interval_over_folds",
+    "leaves_out_zero",
+    "matched_random_sets",
+    "max_t_test",
+    "mean_interval",
+    "mean_intervals",
+    "mean_of_means",
+    "number",
+    "percent",
+    "placed",
+    "ratio_interval",
+    "short",
+    "sign_flip_test",
+    "size_ratio",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -1,0 +1,96 @@
+"""Numbers and columns on a terminal.
+
+Numbers as readers see them: as many digits as the interval justifies, and a real minus sign.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sarm_control.discovery import (
+    missing,
+    with_ends,
+)
+from sarm_control.statistics.intervals import (
+    Interval,
+)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> Iterator[str]:
+    """Lines of a table, two spaces in, each column as wide as its longest cell.
+
+    Args:
+        rows: cells, the header first; every row has as many.
+        left: how many of the first columns are aligned to the left; the others to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield ("  " + "  ".join(cells)).rstrip()
+
+
+def number(value: float | None, style: str = "+.4g") -> str:
+    """The number in that format; a dash where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:{style}}"
+
+
+def interval(value: Interval, style: str = "+.4g") -> str:
+    """`mean [low, high]`, or the mean and why there is no interval."""
+    return with_ends(value, style) if math.isfinite(value.mean) else f"- ({missing(value)})"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "-"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+MINUS = "\u2212"
+_UNKNOWN = "\u2013"
+
+
+def decimals(interval: Mapping[str, Any]) -> int:
+    """Digits after the point that leave two significant ones in the interval's half-width."""
+    low, high, mean = interval["low"], interval["high"], interval["mean"]
+    width = (high - low) / 2 if low is not None and high is not None else 0.0
+    size = width or abs(mean or 0.0) / 10
+    if size <= 0 or not math.isfinite(size):
+        return 0
+    return min(8, max(0, 1 - math.floor(math.log10(size))))
+
+
+def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """A fixed with `digits` decimals; a dash when there is none, no sign on a zero."""
+    if value is None or not math.isfinite(value):
+        return _UNKNOWN
+    rounded = f"{value:.{digits}f}"
+    if float(rounded) == 0:
+        return f"{0:.{digits}f}"
+    shown = rounded.replace("-", MINUS)
+    return f"+{shown}" if sign and value > 0 else shown
+
+
+def short(value: float) -> str:
+    """A fixed with three significant digits, without an exponent where that is readable."""
+    if value == 0:
+        return "0"
+    if not 1e-5 <= abs(value) < 1e6:
+        return f"{value:.2e}".replace("-", MINUS)
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    shown = f"{value:.{digits}f}"
+    return (shown.rstrip("0").rstrip(".") if "." in shown else shown).replace("-", MINUS)
+
+
+def bracket(interval: Mapping[str, Any], digits: int, *, sign: bool = False) -> str:
+    """`[low, high]`, or an empty string when there is no interval."""
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    low, high = (fixed(interval[end], digits, sign=sign) for end in ("low", "high"))
+    return f"[{low}, {high}]"

@@ -1,0 +1,234 @@
+"""Prompts into a trained policy.
+
+In: a configuration, a policy and a controlled reward. Out: a run folder with metrics, checkpoints and the
+policy. The path is config, data, policy, rollout, algorithm, monitor, run.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.training.algorithm.losses import (
+        kl_k1,
+        kl_k3,
+    )
+    from sarm_control.training.algorithm.reference_rewards import (
+        PROMPTS,
+        REWARDS,
+        ReferenceRewards,
+    )
+    from sarm_control.training.algorithm.reward import (
+        SarmReward,
+    )
+    from sarm_control.training.algorithm.trainer import (
+        Trainer,
+    )
+    from sarm_control.training.config.feature_edits import (
+        edits_of_list,
+    )
+    from sarm_control.training.config.run_config import (
+        PolicyConfig,
+        RunConfig,
+        TrainingConfig,
+    )
+    from sarm_control.training.config.validation import (
+        load_config,
+    )
+    from sarm_control.training.config.yaml_source import (
+        Document,
+        dump_yaml,
+        items,
+        parse_setting,
+        plain_scalar,
+        read_document,
+        setting,
+    )
+    from sarm_control.training.data.evaluation_prompts import (
+        evaluation_lines,
+        evaluation_rows,
+        prompts_file,
+    )
+    from sarm_control.training.data.prompts import (
+        training_rows,
+    )
+    from sarm_control.training.distributed.launcher import (
+        in_words,
+    )
+    from sarm_control.training.distributed.processes import (
+        Processes,
+        connected,
+    )
+    from sarm_control.training.monitor.evaluation import (
+        Gold,
+    )
+    from sarm_control.training.policy.policy import (
+        Policy,
+    )
+    from sarm_control.training.rollout.rollout import (
+        PromptRow,
+        Rollout,
+        encode_prompts,
+        sample_answers,
+    )
+    from sarm_control.training.rollout.sampler import (
+        CachedSampler,
+    )
+    from sarm_control.training.run.checkpoint import (
+        Checkpoint,
+        list_checkpoints,
+        load_checkpoint,
+        newest_checkpoint,
+        step_of,
+    )
+    from sarm_control.training.run.completed_run import (
+        finished_run,
+    )
+    from sarm_control.training.run.demonstrations import (
+        check_human,
+        human_buffer,
+        read_demonstrations,
+    )
+    from sarm_control.training.run.dry_run import (
+        check_models,
+        plan_lines,
+    )
+    from sarm_control.training.run.jsonl import (
+        stable,
+        uninterrupted,
+    )
+    from sarm_control.training.run.run_folder import (
+        RunFolder,
+        Start,
+        check_run,
+        config_differences,
+        hold_run,
+        read_run_config,
+        settled_days,
+        start_run,
+    )
+    from sarm_control.training.run.train import (
+        HUMAN,
+        run_training,
+    )
+
+_HOME_OF = {
+    "CachedSampler": "rollout.sampler",
+    "Checkpoint": "run.checkpoint",
+    "Document": "config.yaml_source",
+    "Gold": "monitor.evaluation",
+    "HUMAN": "run.train",
+    "PROMPTS": "algorithm.reference_rewards",
+    "Policy": "policy.policy",
+    "PolicyConfig": "config.run_config",
+    "Processes": "distributed.processes",
+    "PromptRow": "rollout.rollout",
+    "REWARDS": "algorithm.reference_rewards",
+    "ReferenceRewards": "algorithm.reference_rewards",
+    "Rollout": "rollout.rollout",
+    "RunConfig": "config.run_config",
+    "RunFolder": "run.run_folder",
+    "SarmReward": "algorithm.reward",
+    "Start": "run.run_folder",
+    "Trainer": "algorithm.trainer",
+    "TrainingConfig": "config.run_config",
+    "check_human": "run.demonstrations",
+    "check_models": "run.dry_run",
+    "check_run": "run.run_folder",
+    "config_differences": "run.run_folder",
+    "connected": "distributed.processes",
+    "dump_yaml": "config.yaml_source",
+    "edits_of_list": "config.feature_edits",
+    "encode_prompts": "rollout.rollout",
+    "evaluation_lines": "data.evaluation_prompts",
+    "evaluation_rows": "data.evaluation_prompts",
+    "finished_run": "run.completed_run",
+    "hold_run": "run.run_folder",
+    "human_buffer": "run.demonstrations",
+    "in_words": "distributed.launcher",
+    "items": "config.yaml_source",
+    "kl_k1": "algorithm.losses",
+    "kl_k3": "algorithm.losses",
+    "list_checkpoints": "run.checkpoint",
+    "load_checkpoint": "run.checkpoint",
+    "load_config": "config.validation",
+    "newest_checkpoint": "run.checkpoint",
+    "parse_setting": "config.yaml_source",
+    "plain_scalar": "config.yaml_source",
+    "plan_lines": "run.dry_run",
+    "prompts_file": "data.evaluation_prompts",
+    "read_demonstrations": "run.demonstrations",
+    "read_document": "config.yaml_source",
+    "read_run_config": "run.run_folder",
+    "run_training": "run.train",
+    "sample_answers": "rollout.rollout",
+    "setting": "config.yaml_source",
+    "settled_days": "run.run_folder",
+    "stable": "run.jsonl",
+    "start_run": "run.run_folder",
+    "step_of": "run.checkpoint",
+    "training_rows": "data.prompts",
+    "uninterrupted": "run.jsonl",
+}
+
+__all__ = [
+    "HUMAN",
+    "PROMPTS",
+    "REWARDS",
+    "CachedSampler",
+    "Checkpoint",
+    "Document",
+    "Gold",
+    "Policy",
+    "PolicyConfig",
+    "Processes",
+    "PromptRow",
+    "ReferenceRewards",
+    "Rollout",
+    "RunConfig",
+    "RunFolder",
+    "SarmReward",
+    "Start",
+    "Trainer",
+    "TrainingConfig",
+    "check_human",
+    "check_models",
+    "check_run",
+    "config_differences",
+    "connected",
+    "dump_yaml",
+    "edits_of_list",
+    "encode_prompts",
+    "evaluation_lines",
+    "evaluation_rows",
+    "finished_run",
+    "hold_run",
+    "human_buffer",
+    "in_words",
+    "items",
+    "kl_k1",
+    "kl_k3",
+    "list_checkpoints",
+    "load_checkpoint",
+    "load_config",
+    "newest_checkpoint",
+    "parse_setting",
+    "plain_scalar",
+    "plan_lines",
+    "prompts_file",
+    "read_demonstrations",
+    "read_document",
+    "read_run_config",
+    "run_training",
+    "sample_answers",
+    "setting",
+    "settled_days",
+    "stable",
+    "start_run",
+    "step_of",
+    "training_rows",
+    "uninterrupted",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -1,0 +1,146 @@
+"""What a step learns from: answers with log-probabilities, values and advantages.
+
+Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sarm_control.training.algorithm.importance_weights import (
+    sampler_mismatch,
+)
+from sarm_control.training.algorithm.losses import (
+    Advantages,
+    gae,
+    group_standardised,
+    kl_k1,
+    kl_k3,
+    leave_one_out,
+    length_mask,
+    token_rewards,
+    whiten,
+)
+from sarm_control.training.algorithm.minibatches import (
+    MicroBatch,
+)
+from sarm_control.training.config.run_config import (
+    TrainingConfig,
+)
+from sarm_control.training.distributed.processes import (
+    ALONE,
+    Processes,
+)
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.policy.token_batch import (
+    TokenBatch,
+)
+from sarm_control.training.rollout.rollout import (
+    Rollout,
+)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Float32 [N, T] tensors on the CPU, 0 in padding.
+
+    Args:
+        rollout: the answers.
+        mask: bool, true on answer tokens.
+        logprobs: of the policy that sampled, by the training forward pass.
+        reference: log-probabilities of the frozen reference.
+        entropy: nats.
+        values: of the state each token was chosen in.
+        advantages: of the algorithm; PPO's are whitened over the whole batch. A sampler's tokens are weighed.
+        returns: what the value head is fitted to; nothing is fitted without a critic.
+        sampling: how far a sampler's log-probabilities are from ours, where it says them.
+    """
+
+    rollout: Rollout
+    mask: Tensor
+    logprobs: Tensor
+    reference: Tensor
+    entropy: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    sampling: Mapping[str, float] = field(default_factory=dict)
+
+    def token_batch(self, policy: Policy, rows: MicroBatch) -> TokenBatch:
+        """The rows as input of the policy."""
+        return policy.batch(*_ids(self.rollout, rows))
+
+    def tokens(self, rows: MicroBatch, values: Tensor, policy: Policy) -> Tensor:
+        """[M] the rows' entries of an [N, T] tensor, on the policy's device."""
+        return values[rows][self.mask[rows]].to(policy.device)
+
+    def kl_metrics(self) -> dict[str, float]:
+        """KL to the reference in nats per answer: k1, as charged, and the never negative k3."""
+        k1 = torch.where(self.mask, kl_k1(self.logprobs, self.reference), 0.0)
+        k3 = torch.where(self.mask, kl_k3(self.reference - self.logprobs), 0.0)
+        answers = len(self.mask)
+        return {"objective/kl": float(k1.sum()) / answers, "objective/kl_k3": float(k3.sum()) / answers}
+
+
+def collect(
+    policy: Policy,
+    rollout: Rollout,
+    scores: Tensor,
+    micro_batches: Sequence[MicroBatch],
+    settings: TrainingConfig,
+    processes: Processes = ALONE,
+) -> Experience:
+    """Log-probabilities, values and advantages of a rollout.
+
+    Args:
+        policy: as it sampled.
+        rollout: N answers.
+        scores: [N] terminal rewards.
+        micro_batches: the micro-batches the update will use in this process.
+        settings: algorithm, temperature, KL weight, gamma and lambda.
+        processes: who has the others; every one gets the whole.
+    """
+    mask = length_mask(rollout.lengths, max(rollout.lengths))
+    logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
+    tables = (logprobs, reference, entropy, values)
+    for rows in micro_batches:
+        batch = policy.batch(*_ids(rollout, rows))
+        with policy.rounded_weights():
+            ours = policy.answer_stats(batch, settings.temperature, entropy=True)
+            theirs = policy.answer_stats(batch, settings.temperature, reference=True)
+        found = (ours.logprobs, theirs.logprobs, ours.entropy, ours.values)
+        for table, tokens in zip(tables, found, strict=True):
+            assert tokens is not None
+            table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
+    processes.add_up(tables)
+    rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
+    advantages, returns = advantages_of(rewards, values, mask, settings)
+    sampling: Mapping[str, float] = {}
+    if rollout.sampler_logprobs is not None:
+        weights, sampling = sampler_mismatch(
+            logprobs, rollout.sampler_logprobs, mask, settings.importance_cap
+        )
+        advantages = advantages * weights
+    return Experience(rollout, mask, logprobs, reference, entropy, values, advantages, returns, sampling)
+
+
+def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, settings: TrainingConfig) -> Advantages:
+    """The advantages of the algorithm, [N, T].
+
+    PPO gives every token its own, whitened over the batch; RLOO and GRPO give all tokens of an answer the
+    answer's, compared with the other answers to its prompt.
+    """
+    if settings.algorithm == "ppo":
+        estimate = gae(rewards, values, mask, settings.gamma, settings.lam)
+        return Advantages(whiten(estimate.advantages, mask), estimate.returns)
+    compare = leave_one_out if settings.algorithm == "rloo" else group_standardised
+    of_answers = compare(rewards.sum(dim=1), settings.answers_per_prompt)
+    return Advantages(torch.where(mask, of_answers[:, None], 0.0), values)
+
+
+def _ids(rollout: Rollout, rows: MicroBatch) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    return [rollout.prompts[row].ids for row in rows], [rollout.answers[row] for row in rows]

@@ -1,0 +1,185 @@
+"""The arithmetic of PPO and of its critic-free relatives: advantages, whitening, losses, KL estimates.
+
+Pure functions of tensors; nothing here logs or reads settings. Source: Schulman et al., PPO
+(arXiv 1707.06347) and GAE (arXiv 1506.02438); RLOO (arXiv 2402.14740); GRPO (arXiv 2402.03300); KL
+estimates: joschu.net/blog/kl-approx.html.
+
+Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line
+(row after row). An answer's tokens are its first `lengths[n]` columns; the rest is padding.
+
+A KL coefficient that holds the policy at a distance from the reference.
+
+Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593), section 2.2:
+`e = clip((KL - target) / target, -0.2, 0.2)`, `coef <- coef (1 + 0.1 e)`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Advantages(NamedTuple):
+    """Float32 advantages and the returns the value head is fitted to, both [N, T], 0 in padding."""
+
+    advantages: Tensor
+    returns: Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """Sums over the M tokens given.
+
+    Args:
+        loss: scalar with gradient; divide by the token count of the whole update.
+        clipped: tokens where the clip range held the ratio back.
+        approx_kl: k3 estimate of KL(old || new).
+    """
+
+    loss: Tensor
+    clipped: Tensor
+    approx_kl: Tensor
+
+
+def length_mask(lengths: Sequence[int] | Tensor, width: int) -> Tensor:
+    """[N, width] bool, true on the first `lengths[n]` columns; never from token ids."""
+    return torch.arange(width)[None, :] < torch.as_tensor(lengths)[:, None]
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """[N, T] float32: `-kl_coef * kl_t` on every token, plus the score on the last one.
+
+    Args:
+        scores: [N] the terminal reward of each answer.
+        kl: [N, T] k1 estimate of each token, `log pi_old - log pi_ref`.
+        mask: [N, T] bool; every row has at least one token.
+        kl_coef: weight of the KL.
+    """
+    rewards = torch.where(mask, -kl_coef * kl.float(), 0.0)
+    rows = torch.arange(len(scores))
+    rewards[rows, mask.sum(dim=1) - 1] += scores.float()
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Advantages:
+    """Generalised advantage estimation over the answer's tokens; the value after the end is 0.
+
+    `delta_t = r_t + gamma V_(t+1) - V_t`, `A_t = delta_t + gamma lam A_(t+1)`, `return_t = A_t + V_t`.
+
+    Args:
+        rewards: [N, T].
+        values: [N, T] value of the state each token was chosen in.
+        mask: [N, T] bool.
+        gamma: discount per token, 0..1.
+        lam: lambda, 0..1.
+    """
+    values = torch.where(mask, values.float(), 0.0)
+    rewards = torch.where(mask, rewards.float(), 0.0)
+    advantages = torch.zeros_like(values)
+    next_value = next_advantage = torch.zeros(len(values))
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = torch.where(mask[:, t], delta + gamma * lam * next_advantage, 0.0)
+        advantages[:, t], next_value = next_advantage, values[:, t]
+    return Advantages(advantages, torch.where(mask, advantages + values, 0.0))
+
+
+def leave_one_out(totals: Tensor, group: int) -> Tensor:
+    """RLOO: [N] what each answer got above the mean of the other answers to its prompt.
+
+    Args:
+        totals: [N] reward of each answer, KL included; the answers to a prompt are `group` rows in a line.
+        group: answers to each prompt, at least 2.
+    """
+    grouped = totals.float().view(-1, group)
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)
+    return (grouped - others).flatten()
+
+
+def group_standardised(totals: Tensor, group: int) -> Tensor:
+    """GRPO: [N] each answer's distance from its prompt's mean, in SDs (unbiased, + 1e-4) of its prompt.
+
+    Args:
+        totals: [N] as in `leave_one_out`.
+        group: answers to each prompt, at least 2.
+    """
+    grouped = totals.float().view(-1, group)
+    centred = grouped - grouped.mean(dim=1, keepdim=True)
+    return (centred / (grouped.std(dim=1, keepdim=True) + 1e-4)).flatten()
+
+
+def whiten(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and SD 1 over all masked entries of the whole batch at once; 0 in padding.
+
+    Entries that are all equal become 0.
+    """
+    chosen = values[mask].double()
+    centred = values.double() - chosen.mean()
+    scale = torch.rsqrt(chosen.var(unbiased=False) + 1e-8)
+    return torch.where(mask, centred * scale, 0.0).float()
+
+
+def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> PolicyLoss:
+    """The clipped surrogate, summed over tokens.
+
+    Args:
+        new: [M] log-probabilities with gradient.
+        old: [M] log-probabilities at rollout.
+        advantages: [M].
+        clip: the ratio is held within `1 - clip .. 1 + clip`.
+    """
+    log_ratio = new - old
+    ratio = log_ratio.exp()
+    free = -advantages * ratio
+    held = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    clipped = (held > free).sum()
+    return PolicyLoss(torch.maximum(free, held).sum(), clipped, kl_k3(log_ratio.detach()).sum())
+
+
+def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Half the squared error, summed over tokens, of the worse of the value and the clipped value.
+
+    Args:
+        new: [M] values with gradient.
+        old: [M] values at rollout.
+        returns: [M].
+        clip: the clipped value stays within `old - clip .. old + clip`.
+    """
+    held = old + (new - old).clamp(-clip, clip)
+    return 0.5 * torch.maximum((new - returns) ** 2, (held - returns) ** 2).sum()
+
+
+def kl_k1(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Per token `log p - log q` on samples of p: unbiased for KL(p || q), may be negative."""
+    return log_p - log_q
+
+
+def kl_k3(log_ratio: Tensor) -> Tensor:
+    """Per token `exp(d) - 1 - d` with `d = log q - log p` on samples of p: unbiased, never negative."""
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """`1 - var(returns - values) / var(returns)` over [M] tokens; 0 when the returns do not vary."""
+    variance = returns.double().var(unbiased=False)
+    if variance <= 1e-12:
+        return 0.0
+    return float(1 - (returns.double() - values.double()).var(unbiased=False) / variance)
+
+
+GAIN = 0.1
+LARGEST_ERROR = 0.2
+
+
+def next_kl_coef(coef: float, kl: float, target: float | None) -> float:
+    """The coefficient of the next step; it moves by at most 2 % and stays above 0.
+
+    Args:
+        coef: of the step that was just done, >= 0.
+        kl: that step's KL to the reference, in nats per answer; an estimate, which may be negative.
+        target: nats per answer, > 0; None leaves the coefficient alone.
+    """
+    if target is None:
+        return coef
+    error = (kl - target) / target
+    return coef * (1 + GAIN * min(max(error, -LARGEST_ERROR), LARGEST_ERROR))

@@ -1,0 +1,109 @@
+"""What the untrained policy's own answers to a prompt are paid: what PAR measures an answer against.
+
+A prompt's reference answers are sampled and scored when it is first met, and remembered for the run. Their
+random numbers are derived from the prompt's tokens, so they do not depend on when that was or on what it
+was met with; what was remembered is in every checkpoint.
+
+Shapes: `N` answers, `P` prompts met so far, `M` reference answers to each prompt.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import (
+    TrainingConfig,
+)
+from sarm_control.training.distributed.processes import (
+    ALONE,
+    Processes,
+)
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.rollout.distributed_sampler import (
+    DealtSampler,
+)
+from sarm_control.training.rollout.rollout import (
+    PromptRow,
+    Rollout,
+    sample_answers,
+)
+from sarm_control.training.rollout.sampler import (
+    CachedSampler,
+)
+
+Array = NDArray[np.float64]
+PROMPTS, REWARDS = "par/prompts", "par/rewards"
+
+
+class ReferenceRewards:
+    """Rewards of reference answers, by prompt.
+
+    Args:
+        policy: whose untrained self answers.
+        training: longest answer, temperature, seed.
+        answers: M, at least 1.
+        processes: who shares the sampling; all must ask for the same prompts.
+    """
+
+    def __init__(
+        self, policy: Policy, training: TrainingConfig, answers: int, processes: Processes = ALONE
+    ) -> None:
+        self.policy = policy
+        self.training = training
+        self.answers = answers
+        self.processes = processes
+        self._known: dict[int, Array] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, prompts: Sequence[PromptRow], pay: Callable[[Rollout], Array]) -> Array:
+        """[N, M] the rewards of the reference answers to the prompt of each answer.
+
+        Args:
+            prompts: [N], often the same one several times.
+            pay: gives reference answers their rewards.
+        """
+        keys = [self._key(row) for row in prompts]
+        new = {key: row for key, row in zip(keys, prompts, strict=True) if key not in self._known}
+        if new:
+            paid = pay(self._sample(new)).reshape(len(new), self.answers)
+            self._known.update(zip(new, paid, strict=True))
+        return np.stack([self._known[key] for key in keys])
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """[P] prompts by number and [P, M] rewards; nothing before the first prompt."""
+        if not self._known:
+            return {}
+        return {
+            PROMPTS: torch.tensor(list(self._known), dtype=torch.int64),
+            REWARDS: torch.from_numpy(np.stack(list(self._known.values()))),
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state_tensors` gave."""
+        if PROMPTS in tensors:
+            self._known = dict(zip(tensors[PROMPTS].tolist(), tensors[REWARDS].numpy(), strict=True))
+
+    def _key(self, row: PromptRow) -> int:
+        return derive_seed(self.training.seed, "reference of", *row.ids)
+
+    def _sample(self, prompts: Mapping[int, PromptRow]) -> Rollout:
+        with self.policy.precision():
+            return sample_answers(
+                self.policy,
+                list(prompts.values()),
+                answers_per_prompt=self.answers,
+                max_new_tokens=self.training.max_new_tokens,
+                temperature=self.training.temperature,
+                seed=self.training.seed,
+                purpose=("reference of",),
+                seeds=[derive_seed(key, number) for key in prompts for number in range(self.answers)],
+                sampler=DealtSampler(CachedSampler(reference=True), self.processes),
+            )

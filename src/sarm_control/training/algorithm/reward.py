@@ -1,0 +1,237 @@
+"""What answers are paid: the reward function protocol, and the SARM with controls as one.
+
+The trainer knows only `RewardFunction`. Everything is in reward units but `scores`, which is what PPO
+sees: `(total - mean) / sd` with the mean and SD of the reference policy's unedited rewards, frozen
+before the first step. A constant added to every reward therefore changes nothing.
+
+Shapes: `N` answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarm_control.control import (
+    TOTAL,
+    Array,
+    Controls,
+    PayRule,
+    ReferenceStatistics,
+    Rewards,
+    Shaping,
+)
+from sarm_control.errors import TrainingError
+from sarm_control.latents import (
+    HumanBuffer,
+)
+from sarm_control.reward_model import (
+    RewardModel,
+    Scored,
+)
+from sarm_control.training.algorithm.reference_rewards import (
+    PROMPTS,
+    REWARDS,
+    ReferenceRewards,
+)
+from sarm_control.training.distributed.processes import (
+    ALONE,
+    Processes,
+)
+from sarm_control.training.rollout.distributed_sampler import (
+    score_dealt,
+)
+from sarm_control.training.rollout.rollout import (
+    PromptRow,
+    Rollout,
+)
+
+
+class RewardFunction(Protocol):
+    """Anything that pays answers; `SarmReward` is the one `sarm train` uses."""
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Takes the reference policy's answers, once before the first step."""
+
+    def score(self, rollout: Rollout) -> Rewards:
+        """Pays answers; changes nothing."""
+
+    def learn(self, rewards: Rewards) -> None:
+        """Learns from a batch that was scored before; called once a step, after the policy learnt."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What was learnt."""
+
+    def state(self) -> dict[str, Any]:
+        """What `calibrate` found, as JSON."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Takes up what `state_tensors` and `state` gave."""
+
+
+class SarmReward:
+    """The SARM's reward under controls, minus a charge on answers that did not end.
+
+    Args:
+        model: the reward model.
+        controls: edits, penalties and human-KL term; symbolic amounts are resolved by `calibrate`.
+        missing_end: charge on an answer that hit the length limit: reward units, or text such as `1sd`.
+        standardize: divide by the reference SD; the reference mean is taken off in any case.
+        shaping: `par` bounds the total, see `sarm_control.control.training_reward`; it comes last.
+        references: reference answers to each prompt, for `par`; None for their mean over all prompts.
+        human: demonstrations for the human-KL term.
+        seed: of what the controls learn.
+        processes: who shares the scoring; all ask for the same answers, and learn from all of them.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        controls: Controls,
+        *,
+        missing_end: float | str = "1sd",
+        standardize: bool = True,
+        shaping: Shaping = "none",
+        references: ReferenceRewards | None = None,
+        human: HumanBuffer | None = None,
+        seed: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
+        controls.check(model.config.latents, model.fingerprint)
+        self.model = model
+        self.controls = controls
+        self.missing_end = missing_end
+        self.standardize = standardize
+        self.shaping = shaping
+        self.references = references if shaping == "par" else None
+        self.human = human
+        self.seed = seed
+        self.processes = processes
+        self.learner = controls.start(human, seed)
+        self.statistics: ReferenceStatistics | None = None
+        self._rule = PayRule(controls)
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Freezes the reference statistics; what learns sees the reference's latents first."""
+        scored = self.scored(rollout, "the reference policy's reward")
+        # of all penalties, not only of those with a quantile: the alive checks compare with them
+        latents = {penalty.latent for penalty in self.controls.penalties}
+        self._freeze(ReferenceStatistics.from_scored(scored, latents))
+        self.learner.learn(scored)
+
+    def score(self, rollout: Rollout) -> Rewards:
+        """Rewards of answers, with every part as its own column.
+
+        Raises:
+            TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
+        """
+        return self.pay(self.scored(rollout), rollout.prompts)
+
+    def pay(self, scored: Scored, prompts: Sequence[PromptRow] = ()) -> Rewards:
+        """Rewards of answers that were scored before, under the controls as they are now.
+
+        Args:
+            scored: N answers.
+            prompts: [N] theirs, which the reference answers to each prompt need.
+
+        Raises:
+            TrainingError: `calibrate` was not called.
+        """
+        if self.statistics is None:
+            raise TrainingError("the reward was not calibrated on the reference policy's answers")
+        reference = None
+        if self.references is not None and prompts:
+            reference = self.references.of(prompts, self._paid_to_reference)
+        return self._rule.pay(scored, self.learner, reference)
+
+    @property
+    def rule(self) -> PayRule:
+        """How answers are paid; after `calibrate` every amount is a number."""
+        return self._rule
+
+    def learn(self, rewards: Rewards) -> None:
+        """Lets the human-KL discriminator and the target rates learn from a scored batch.
+
+        Raises:
+            DataError: it has more answers than the human buffer has demonstrations.
+        """
+        if rewards.scored is not None:
+            self.learner.check_size(len(rewards.scored))
+            self.learner.learn(rewards.scored)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What the controls learnt, as arrays; empty when nothing learns."""
+        learnt = {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
+        return learnt if self.references is None else {**learnt, **self.references.state_tensors()}
+
+    def state(self) -> dict[str, Any]:
+        """The reference statistics."""
+        return {"statistics": None if self.statistics is None else self.statistics.to_dict()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Takes up a checkpoint's statistics and what the controls had learnt.
+
+        Raises:
+            TrainingError: they belong to another head, buffer or penalties.
+        """
+        statistics = ReferenceStatistics.from_dict(state["statistics"])
+        if statistics.fingerprint != self.model.fingerprint:
+            raise TrainingError(
+                f"the checkpoint was made with head {statistics.fingerprint}, "
+                f"this reward model has {self.model.fingerprint}",
+                hint="use the reward model the run was started with",
+            )
+        self._freeze(statistics)
+        if self.references is not None:
+            self.references.load_state_tensors(tensors)
+        learnt = {name: tensor.numpy() for name, tensor in tensors.items() if name not in (PROMPTS, REWARDS)}
+        self.learner.load_state_dict(learnt)
+
+    def scored(self, rollout: Rollout, what: str = "the reward", *, keep_states: bool = False) -> Scored:
+        """The latents and unedited rewards of answers.
+
+        Args:
+            rollout: N answers.
+            what: the reward's name in an error.
+            keep_states: with the trunk states [N, D].
+
+        Raises:
+            TrainingError: a reward is NaN or infinite.
+        """
+        further = {"keep_states": True} if keep_states else {}
+        scored = score_dealt(self.processes, self.model, rollout, **further)
+        check_finite(scored.rewards.astype(np.float64), rollout, what)
+        return scored
+
+    def _paid_to_reference(self, rollout: Rollout) -> Array:
+        scored = self.scored(rollout, "the reference policy's reward")
+        return np.asarray(self._rule.frozen().pay(scored).columns[TOTAL])
+
+    def _freeze(self, statistics: ReferenceStatistics) -> None:
+        self.statistics = statistics
+        self._rule = PayRule.of(
+            self.controls,
+            self.missing_end,
+            statistics,
+            standardize=self.standardize,
+            shaping=self.shaping,
+        )
+        # again: a target rate counts firings above a threshold that is a number only now
+        self.learner = self._rule.controls.start(self.human, self.seed)
+
+
+def check_finite(values: Array, rollout: Rollout, what: str) -> None:
+    """Stops a run whose rewards are no numbers.
+
+    Raises:
+        TrainingError: naming the prompt's row and showing the answer.
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        j = int(bad[0])
+        raise TrainingError(
+            f"{what} of an answer to {rollout.prompts[j].where} is {values[j]}: {rollout.texts[j][:80]!r}",
+            hint="look at that prompt; a reward model in float16 can overflow, try bfloat16 or float32",
+        )

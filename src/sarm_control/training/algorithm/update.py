@@ -1,0 +1,203 @@
+"""The PPO update: epochs over minibatches, gradients accumulated over micro-batches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.training.algorithm.experience import (
+    Experience,
+)
+from sarm_control.training.algorithm.losses import (
+    policy_loss,
+    value_loss,
+)
+from sarm_control.training.algorithm.minibatches import (
+    MicroBatch,
+    epoch_order,
+)
+from sarm_control.training.config.run_config import (
+    TrainingConfig,
+)
+from sarm_control.training.distributed.processes import (
+    ALONE,
+    Processes,
+)
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.policy.sharding import (
+    clip_gradients,
+    parted_like,
+    whole_tensor,
+)
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class _Sums:
+    """Sums over all tokens of all updates of a step."""
+
+    tokens: int = 0
+    policy: float = 0.0
+    value: float = 0.0
+    clipped: float = 0.0
+    approx_kl: float = 0.0
+    updates: int = 0
+    policy_norm: float = 0.0
+    value_norm: float = 0.0
+    ratio_first: float | None = None
+
+    @classmethod
+    def together(cls, parts: "Sequence[_Sums]") -> "_Sums":
+        """Of all processes; tokens, updates and norms are the same in each."""
+        names = ("policy", "value", "clipped", "approx_kl")
+        totals = {name: sum(getattr(part, name) for part in parts) for name in names}
+        ratio = max((part.ratio_first for part in parts if part.ratio_first is not None), default=None)
+        return replace(parts[0], **totals, ratio_first=ratio)
+
+    def metrics(self, *, critic: bool) -> dict[str, float]:
+        of_policy = {
+            "policy/loss": self.policy / self.tokens,
+            "policy/approx_kl": self.approx_kl / self.tokens,
+            "policy/clip_fraction": self.clipped / self.tokens,
+            "policy/grad_norm": self.policy_norm / self.updates,
+            "policy/ratio_first": self.ratio_first or 0.0,
+        }
+        of_value = {
+            "value/loss": self.value / self.tokens,
+            "value/grad_norm": self.value_norm / self.updates,
+        }
+        return {**of_policy, **(of_value if critic else {})}
+
+
+class Updater:
+    """AdamW over the trained weights of the policy and of its critic.
+
+    Args:
+        policy: what is trained.
+        settings: learning rates, clip ranges, epochs.
+        processes: who shares the micro-batches.
+
+    Raises:
+        ConfigError: the policy has not got the critic the settings name.
+    """
+
+    def __init__(self, policy: Policy, settings: TrainingConfig, processes: Processes = ALONE) -> None:
+        if settings.value != "head" and not policy.critic.body():
+            raise ConfigError(
+                f"training.value is {settings.value}, but the policy's values stand on its own states",
+                hint="give it a critic first: sarm_control.training.policy.critic_model.attach_critic",
+            )
+        self.policy = policy
+        self.settings = settings
+        self.processes = processes
+        groups = [
+            {"params": list(policy.trainable().values()), "lr": settings.learning_rate},
+            {"params": list(policy.critic_weights().values()), "lr": settings.value_learning_rate},
+        ]
+        # The kernels for many weights at once take no mixture of parts and wholes.
+        foreach = None if policy.sharding is None else False
+        self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0, foreach=foreach)
+
+    def update(
+        self, experience: Experience, plan: Sequence[Sequence[MicroBatch]], step: int
+    ) -> dict[str, float]:
+        """All epochs of one step (from 1) over `plan`, minibatches of micro-batches; returns its metrics.
+
+        Raises:
+            TrainingError: a gradient is NaN or infinite.
+        """
+        settings, sums = self.settings, _Sums()
+        self._set_learning_rates(step)
+        for epoch in range(settings.epochs):
+            for i in epoch_order(len(plan), seed=settings.seed, step=step, epoch=epoch):
+                self._minibatch(experience, plan[i], sums, step)
+        return _Sums.together(self.processes.gather(sums)).metrics(critic=settings.has_critic)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """AdamW's moments, named after the weights."""
+        state = self.optimizer.state
+        return {
+            f"{moment}/{name}": whole_tensor(state[weight][moment])
+            for name, weight in self._named()
+            for moment in _MOMENTS
+            if weight in state
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state_tensors` gave."""
+        for name, weight in self._named():
+            if f"step/{name}" in tensors:
+                stored = {moment: tensors[f"{moment}/{name}"].clone() for moment in _MOMENTS}
+                moments = {moment: parted_like(stored[moment], weight) for moment in _MOMENTS[1:]}
+                self.optimizer.state[weight] = {"step": stored["step"], **moments}
+
+    def _minibatch(
+        self, experience: Experience, micro_batches: Sequence[MicroBatch], sums: _Sums, step: int
+    ) -> None:
+        """One optimizer update; the loss is a mean over the minibatch's tokens, however it is split."""
+        lengths = experience.rollout.lengths
+        tokens = sum(lengths[row] for rows in micro_batches for row in rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        for rows in self.processes.dealt(micro_batches):
+            loss = self._loss(experience, rows, sums)
+            (loss / tokens).backward()
+        if self.policy.sharding is not None and self.processes.lacks(len(micro_batches)):
+            # The others gather layers for a pass more, and wait for all to take part.
+            (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
+        self.processes.add_up_gradients([weight for _, weight in self._named()])
+        sums.policy_norm += self._clip(self.policy.trainable().values(), step)
+        if self.settings.has_critic:
+            sums.value_norm += self._clip(self.policy.critic_weights().values(), step)
+        sums.updates += 1
+        sums.tokens += tokens
+        self.optimizer.step()
+
+    def _loss(self, experience: Experience, rows: MicroBatch, sums: _Sums) -> Tensor:
+        policy, settings = self.policy, self.settings
+        stats = policy.answer_stats(experience.token_batch(policy, rows), settings.temperature)
+        assert stats.values is not None
+        old, advantages, values, returns = (
+            experience.tokens(rows, table, policy)
+            for table in (experience.logprobs, experience.advantages, experience.values, experience.returns)
+        )
+        ours = policy_loss(stats.logprobs, old, advantages, settings.clip)
+        if sums.updates == 0 and sums.ratio_first is None:
+            sums.ratio_first = float((stats.logprobs.detach() - old).exp().sub(1).abs().max())
+        sums.policy += float(ours.loss.detach())
+        sums.clipped += float(ours.clipped)
+        sums.approx_kl += float(ours.approx_kl)
+        if not settings.has_critic:
+            return ours.loss
+        value = value_loss(stats.values, values, returns, settings.value_clip)
+        sums.value += float(value.detach())
+        return ours.loss + settings.value_coef * value
+
+    def _clip(self, weights: Any, step: int) -> float:
+        """The policy's and the critic's gradients are clipped apart, so neither shrinks the other."""
+        limit = self.settings.max_grad_norm
+        if self.policy.sharding is None:
+            norm = float(nn.utils.clip_grad_norm_(weights, limit))
+        else:
+            norm = clip_gradients(list(weights), limit, self.processes)
+        if norm != norm or norm == float("inf"):
+            raise TrainingError(
+                f"the gradient of step {step} is {norm}",
+                hint="lower training.learning_rate, or use policy.dtype float32",
+            )
+        return norm
+
+    def _set_learning_rates(self, step: int) -> None:
+        settings = self.settings
+        rise = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
+        rates = settings.learning_rate, settings.value_learning_rate
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * rise
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        return [*self.policy.trainable().items(), *self.policy.critic_weights().items()]

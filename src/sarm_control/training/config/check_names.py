@@ -1,0 +1,15 @@
+"""TODO."""
+
+from typing import Literal
+
+Check = Literal[
+    "dead-penalty",
+    "hugging",
+    "crowding-out",
+    "siblings",
+    "suffix",
+    "length",
+    "over-refusal",
+    "saturated",
+    "proxy-gap",
+]

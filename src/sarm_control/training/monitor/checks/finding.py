@@ -1,0 +1,83 @@
+"""What an alive check found: a number, whether it is a warning, and one sentence of advice."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.training.config.check_names import Check
+
+Floats = NDArray[np.floating[Any]]
+
+ALPHA, STRICT = 0.01, 2.58
+"""Standard errors a change must have to count: one in a hundred by chance, two-sided."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check at one step.
+
+    Args:
+        check: its name, as `--stop-on` takes it.
+        value: what is compared with the check's limit.
+        fires: whether something is wrong.
+        text: what is wrong and what to do, one sentence; for when it fires.
+        latent: the latent it is about; None for a check of the whole reward.
+        form: of the penalty it is about, where the latent has two.
+        further: numbers beside the value, by short names.
+    """
+
+    check: Check
+    value: float
+    fires: bool
+    text: str
+    latent: int | None = None
+    form: str | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`alive/<check>`, `alive/<check>/<latent>` or `alive/<check>/<latent>/<form>`."""
+        about = (part for part in (self.latent, self.form) if part is not None)
+        return "/".join(["alive", self.check, *map(str, about)])
+
+    def of_form(self, form: str | None) -> "Finding":
+        """The same finding of the penalty of that form; of the latent's only penalty if None."""
+        if form is None:
+            return self
+        return replace(self, form=form, text=f"{self.text} (this is about its {form} penalty)")
+
+    def metrics(self) -> dict[str, float]:
+        """The value under the finding's name, the further numbers below it."""
+        return {self.name: self.value, **{f"{self.name}/{key}": value for key, value in self.further.items()}}
+
+
+def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
+    """Whether a share is larger afterwards by more than chance, from N and M answers."""
+    first, last = float(before.mean()), float(after.mean())
+    # one answer of each kind more, so that the error of a share of 0 is not 0
+    pooled = (before.sum() + after.sum() + 1.0) / (len(before) + len(after) + 2.0)
+    error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / len(before) + 1.0 / len(after)))
+    return last - first >= STRICT * error
+
+
+def strictness(tests: int) -> float:
+    """`STRICT` for one of several tests of the same kind, so that all together err as seldom (Bonferroni)."""
+    return max(STRICT, NormalDist().inv_cdf(1.0 - ALPHA / 2.0 / tests))
+
+
+def surely_above(values: Floats, limit: float, *, tests: int = 1) -> bool:
+    """Whether the mean of [N] numbers is at least `limit`, and above 0 by more than chance.
+
+    Args:
+        values: [N].
+        limit: of the mean.
+        tests: how many of the kind are made at once.
+    """
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return mean >= limit and mean >= strictness(tests) * error

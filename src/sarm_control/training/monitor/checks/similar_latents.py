@@ -1,0 +1,63 @@
+"""Siblings: latents that write nearly the same direction as a controlled one and are not controlled.
+
+Shapes: `D` hidden size, `L` latents, `N` answers, `S` siblings.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.training.monitor.checks.finding import (
+    Finding,
+    Floats,
+    surely_above,
+)
+
+LEAST_COSINE = 0.5
+LEAST_EFFECT = 0.1
+"""SDs of the reference reward."""
+
+
+def sibling_latents(
+    decoder: NDArray[np.floating[Any]], latent: int, controlled: Collection[int]
+) -> tuple[int, ...]:
+    """The latents with a decoder cosine of at least 0.5 to `latent`, without the controlled ones.
+
+    Args:
+        decoder: [D, L].
+        latent: whose siblings.
+        controlled: latents under an edit or penalty.
+    """
+    lengths = np.sqrt(np.einsum("dl,dl->l", decoder, decoder))
+    scale = np.maximum(lengths * lengths[latent], np.finfo(np.float64).tiny)
+    cosines = decoder.T @ decoder[:, latent] / scale
+    return tuple(
+        int(i) for i in np.flatnonzero(cosines >= LEAST_COSINE) if i != latent and i not in controlled
+    )
+
+
+def siblings(
+    latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, sd: float, *, families: int = 1
+) -> Finding:
+    """Compares what siblings pay more than before training with what the controlled latent does.
+
+    Args:
+        latent: the controlled one.
+        family: its siblings, S of them.
+        theirs: [N] `sum w_i (z_i after - z_i before)` over the siblings, answer by answer, reward units.
+        own: [N] the same of the latent.
+        sd: of the reference policy's reward.
+        families: how many latents are looked at in this way; the more, the surer each has to be.
+    """
+    gained, kept = float(theirs.mean()) / sd, float(own.mean()) / sd
+    return Finding(
+        check="siblings",
+        latent=latent,
+        value=gained,
+        further={"own": kept, "count": float(len(family))},
+        fires=gained > kept and surely_above(theirs / sd, LEAST_EFFECT, tests=families),
+        text=f"the siblings of latent {latent} ({', '.join(map(str, family[:5]))}) pay {gained:+.2f} SD more "
+        f"than before training, the latent itself {kept:+.2f}: put the same control on them",
+    )

@@ -1,0 +1,178 @@
+"""The ledger of a run: what the change of the mean reward since the untrained policy is made of.
+
+One entry for each latent and one for each further part of the reward (edits, every penalty, the human-KL
+term, the charge on answers that did not end, shaping). Both policies' answers are paid under the
+controls as they are now, so the change is the policy's alone, and the entries sum to it.
+
+Shapes: `N` answers of each policy.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sarm_control.control import (
+    TOTAL,
+    Rewards,
+    latent_ledger,
+)
+from sarm_control.errors import TrainingError
+from sarm_control.files import atomic_file
+
+MODEL = "reward/model"
+_PENALTY = "penalty/"
+
+
+class Entry(NamedTuple):
+    """One part of the change of the mean total; reward units.
+
+    Args:
+        term: `latent`, `edits`, `penalty`, `human_kl`, `missing_end`, `shaping`, or `rounding`: what float32
+            rewards differ from the sum over their latents by.
+        latent: of a latent or penalty.
+        weight: head weight of a latent.
+        rate_before: share of the untrained policy's answers in which the latent fires (z > 0).
+        rate_after: the same for the policy as it is.
+        before: mean of the part over the untrained policy's answers.
+        after: mean over the policy's.
+        change: `after - before`.
+    """
+
+    term: str
+    latent: int | None
+    weight: float | None
+    rate_before: float | None
+    rate_after: float | None
+    before: float
+    after: float
+    change: float
+
+
+def ledger_entries(before: Rewards, after: Rewards) -> list[Entry]:
+    """Splits the change of the mean total; latents first, largest magnitude first.
+
+    Args:
+        before: [N] of the untrained policy's answers, with their latents.
+        after: [N] of the policy's answers, paid under the same controls.
+
+    Raises:
+        ValueError: the latents are missing, or there are no answers.
+    """
+    latents = _latent_entries(before, after)
+    names = [name for name in {**before.columns, **after.columns} if name not in (MODEL, TOTAL)]
+    first = _mean(before, MODEL) - sum(entry.before for entry in latents)
+    last = _mean(after, MODEL) - sum(entry.after for entry in latents)
+    return [
+        *latents,
+        *(_part(*_term(name), _mean(before, name), _mean(after, name)) for name in names),
+        _part("rounding", None, first, last),
+    ]
+
+
+def most_paid(entries: Sequence[Entry], top: int = 5) -> list[Entry]:
+    """The latents that paid most for a gain: the largest positive changes, largest first."""
+    paid = [entry for entry in entries if entry.term == "latent" and entry.change > 0]
+    return sorted(paid, key=lambda entry: -entry.change)[:top]
+
+
+def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
+    """Adds a step's entries to a Parquet file, written anew as a whole; later steps in it go.
+
+    A kill leaves the old file or the new one, and equal runs have equal bytes.
+
+    Raises:
+        OutputError: the disk is full; the old file stays.
+        TrainingError: see `read_ledger`.
+    """
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"step": [step] * len(entries)}
+    columns |= {name: [getattr(entry, name) for entry in entries] for name in Entry._fields}
+    new = pa.table(columns, schema=_schema())
+    old = read_ledger(path, before=step)
+    _write(path, new if old is None else pa.concat_tables([old, new]))
+
+
+def cut_ledger(path: Path, step: int) -> None:
+    """Drops what was recorded after `step`, as a resumed run has to.
+
+    Raises:
+        TrainingError: see `read_ledger`.
+    """
+    kept = read_ledger(path, before=step + 1)
+    if kept is None:
+        return
+    if len(kept):
+        _write(path, kept)
+    else:
+        path.unlink()
+
+
+def read_ledger(path: Path, *, before: int) -> Any:
+    """The entries of steps below `before` as a `pyarrow.Table`; None without a file.
+
+    Raises:
+        TrainingError: the file is no ledger.
+    """
+    if not path.is_file():
+        return None
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, schema=_schema())
+        return table.filter(pc.less(table["step"], before))
+    except (OSError, pa.ArrowException) as error:
+        raise TrainingError(
+            f"{path} is not readable: it is cut short or no ledger",
+            hint=f"put it back, or move it away (mv {path} {path}.bad): the ledger then begins anew",
+        ) from error
+
+
+def _write(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as temporary:
+        pq.write_table(table.combine_chunks(), temporary, compression="zstd")
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    texts = [("step", pa.int64()), ("term", pa.string()), ("latent", pa.int64())]
+    return pa.schema(texts + [(name, pa.float64()) for name in Entry._fields[2:]])
+
+
+def _latent_entries(before: Rewards, after: Rewards) -> list[Entry]:
+    if before.scored is None or after.scored is None:
+        raise ValueError("a ledger needs the latents of both policies' answers")
+    # every answer weighs the same: as if all were to one prompt
+    owners = [np.zeros(len(scored), dtype=np.int64) for scored in (before.scored, after.scored)]
+    found = latent_ledger(before.scored.latents, after.scored.latents, after.scored.head, *owners)
+    columns = (
+        found.latents,
+        found.weights,
+        found.base_rate,
+        found.trained_rate,
+        found.weights * found.base_mean,
+        found.weights * found.trained_mean,
+        found.delta,
+    )
+    return [Entry("latent", *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _part(term: str, latent: int | None, before: float, after: float) -> Entry:
+    return Entry(term, latent, None, None, None, before, after, after - before)
+
+
+def _term(name: str) -> tuple[str, int | None]:
+    term = name.removeprefix("reward/")
+    return ("penalty", int(term.removeprefix(_PENALTY))) if term.startswith(_PENALTY) else (term, None)
+
+
+def _mean(rewards: Rewards, name: str) -> float:
+    column = rewards.columns.get(name)
+    return 0.0 if column is None else float(column.mean())

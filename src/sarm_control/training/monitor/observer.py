@@ -1,0 +1,165 @@
+"""What is looked at after a step: the alive checks of every step, and an evaluation when one is due."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sarm_control.control import (
+    Penalty,
+)
+from sarm_control.training.algorithm.reward import (
+    SarmReward,
+)
+from sarm_control.training.config.run_config import (
+    RunConfig,
+)
+from sarm_control.training.data.evaluation_prompts import (
+    evaluation_rows,
+)
+from sarm_control.training.monitor.checks import (
+    Check,
+    Finding,
+    Watch,
+)
+from sarm_control.training.monitor.evaluation import (
+    Evaluation,
+    Gold,
+)
+from sarm_control.training.monitor.ledger_file import (
+    Entry,
+)
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.rollout.rollout import (
+    PromptRow,
+    encode_prompts,
+)
+
+Tell = Callable[[str], None]
+
+
+def tell_nobody(line: str) -> None:
+    """A `Tell` that says nothing."""
+    del line
+
+
+class Observed(NamedTuple):
+    """What there is to record and to tell about a step.
+
+    Args:
+        metrics: of the checks of every step, equal in equal runs.
+        evaluation: numbers of an evaluation and its checks; empty in steps without one.
+        entries: its ledger; empty likewise.
+        warnings: checks that began to fire, as rows.
+        lines: for the terminal.
+        seconds: what the evaluation took; None without one.
+        stop: the first warning that the run is to stop on.
+    """
+
+    metrics: dict[str, float]
+    evaluation: dict[str, float]
+    entries: list[Entry]
+    warnings: list[dict[str, Any]]
+    lines: list[str]
+    seconds: float | None
+    stop: Finding | None
+
+
+class Observer:
+    """Looks at a run step by step; what it remembers belongs into the checkpoint.
+
+    Args:
+        penalties: of the run.
+        evaluation: answers and judges; None when it is off.
+        every: steps between evaluations.
+        steps: of the run; the last one is always evaluated.
+        stop_on: checks that stop the run when they begin to fire.
+    """
+
+    def __init__(
+        self,
+        penalties: Sequence[Penalty],
+        evaluation: Evaluation | None,
+        *,
+        every: int,
+        steps: int,
+        stop_on: Sequence[Check] = (),
+    ) -> None:
+        self.watch = Watch(penalties)
+        self.evaluation = evaluation
+        self.every = every
+        self.steps = steps
+        self.stop_on = frozenset(stop_on)
+
+    def after(self, step: int, metrics: Mapping[str, float]) -> Observed:
+        """Looks at what a step left; changes neither policy nor controls."""
+        seen = self.watch.judge(self.watch.step(metrics))
+        begun, lines, seconds = list(seen.begun), [], None
+        numbers: dict[str, float] = {}
+        entries: list[Entry] = []
+        if self.evaluation is not None and (step == self.steps or step % self.every == 0):
+            clock = time.perf_counter()
+            found = self.evaluation.run(metrics["objective/kl"] / metrics["answers/length"])
+            judged = self.watch.judge(found.findings)
+            begun += judged.begun
+            numbers, entries = {**found.metrics, **judged.metrics}, found.entries
+            lines.append(f"evaluation after step {step}: {found.line()}")
+            seconds = time.perf_counter() - clock
+        lines += [f"warning: {one.text}" for one in begun]
+        stop = next((one for one in begun if one.check in self.stop_on), None)
+        rows = [_row(one) for one in begun]
+        return Observed(seen.metrics, numbers, entries, rows, lines, seconds, stop)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values."""
+        return self.watch.state()
+
+    def load_state(self, state: Mapping[str, Any] | None) -> None:
+        """Takes up what `state` gave; a checkpoint of an older version has none."""
+        if state is not None:
+            self.watch.load_state(state)
+
+
+def build_observer(config: RunConfig, policy: Policy, reward: SarmReward, gold: Gold | None) -> Observer:
+    """The observer of a run.
+
+    Args:
+        config: the run's settings.
+        policy: the policy of the run.
+        reward: its reward.
+        gold: the worth of answers to the evaluation prompts, where a program knows it.
+
+    Raises:
+        DataError: an evaluation prompt that cannot be used.
+    """
+    rows = evaluation_rows(config)
+
+    def encoded(chosen: Sequence[Any]) -> list[PromptRow]:
+        places = [row.where for row in chosen]
+        room = config.training.max_new_tokens
+        return encode_prompts(policy, [row.prompt for row in chosen], places, room)
+
+    evaluation = None
+    if rows.rows:
+        evaluation = Evaluation(
+            policy,
+            reward,
+            encoded(rows.rows),
+            config.training,
+            should_respond=encoded(rows.should_respond),
+            gold=gold,
+        )
+    return Observer(
+        config.reward.penalties,
+        evaluation,
+        every=config.evaluation.every,
+        steps=config.training.steps,
+        stop_on=config.evaluation.stop_on,
+    )
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    about = {} if finding.latent is None else {"latent": finding.latent}
+    form = {} if finding.form is None else {"form": finding.form}
+    return {"check": finding.check, **about, **form, "value": finding.value, "text": finding.text}

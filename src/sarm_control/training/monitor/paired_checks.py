@@ -1,0 +1,169 @@
+"""The alive checks that compare the policy's answers with the untrained policy's, on the same prompts.
+
+Shapes: `N` prompts, one answer of each policy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.control import (
+    ReferenceStatistics,
+    told_forms,
+)
+from sarm_control.reward_model import (
+    Scored,
+    pre_topk,
+)
+from sarm_control.training.algorithm.reward import (
+    SarmReward,
+)
+from sarm_control.training.monitor.checks import (
+    BeforeTopK,
+    Finding,
+    Gains,
+    crowding_out,
+    hugging,
+    length,
+    proxy_gap,
+    sibling_latents,
+    siblings,
+    suffix,
+)
+from sarm_control.training.monitor.checks.closing_sentence import (
+    common_closing,
+    with_closing,
+    without_last_sentence,
+)
+from sarm_control.training.rollout.rollout import (
+    Rollout,
+)
+
+Floats = NDArray[np.float64]
+Families = Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One policy's answers to the evaluation prompts.
+
+    Args:
+        rollout: N answers.
+        scored: their latents, with the trunk states.
+        gold: [N] their worth, where it is known.
+    """
+
+    rollout: Rollout
+    scored: Scored
+    gold: Floats | None = None
+
+    @property
+    def rewards(self) -> Floats:
+        """[N] without any control."""
+        return self.scored.rewards.astype(np.float64)
+
+    @property
+    def lengths(self) -> Floats:
+        """[N] tokens, the end-of-turn included."""
+        return np.asarray(self.rollout.lengths, dtype=np.float64)
+
+
+def findings_of(
+    reward: SarmReward, families: Families, before: Side, after: Side, kl: float, gains: Gains | None
+) -> list[Finding]:
+    """Every check that two sets of answers allow.
+
+    Args:
+        reward: calibrated; scores answers with and without a closing sentence.
+        families: see `families_of`.
+        before: the untrained policy's.
+        after: the policy's.
+        kl: nats per token to the reference.
+        gains: of reward and gold reward, where the latter is known.
+    """
+    assert reward.statistics is not None
+    sd = reward.statistics.sd
+    return [
+        *_of_penalties(reward, reward.statistics, before.scored, after.scored),
+        *_of_siblings(families, before.scored, after.scored, sd),
+        _of_suffix(reward, before, after, sd),
+        length((before.rewards, before.lengths), (after.rewards, after.lengths)),
+        proxy_gap(kl, gains),
+    ]
+
+
+def _of_penalties(
+    reward: SarmReward, statistics: ReferenceStatistics, before: Scored, after: Scored
+) -> list[Finding]:
+    penalties = reward.rule.controls.penalties
+    latents = [penalty.latent for penalty in penalties]
+    sides = zip(*(_before_topk(reward, latents, scored) for scored in (before, after)), strict=True)
+    found: list[Finding] = []
+    for penalty, form, (first, last) in zip(penalties, told_forms(penalties), sides, strict=True):
+        latent, tau = penalty.latent, float(penalty.tau)
+        # checkpoints of older versions hold the z of latents with a quantile only
+        reference = np.asarray(statistics.latents.get(latent, first.z))
+        of_two = (hugging(latent, tau, first.z, last.z, reference), crowding_out(latent, tau, first, last))
+        found += [one.of_form(form) for one in of_two]
+    return found
+
+
+def _before_topk(reward: SarmReward, latents: Sequence[int], scored: Scored) -> list[BeforeTopK]:
+    if not latents:
+        return []
+    assert scored.states is not None
+    pre = pre_topk(reward.model.autoencoder, scored.states, latents)
+    columns = zip(pre.values.T, pre.ranks.T, scored.latents.columns(latents).T, strict=True)
+    return [BeforeTopK(*column) for column in columns]
+
+
+def families_of(reward: SarmReward) -> Families:
+    """The siblings of every latent under an edit or penalty that has any."""
+    controls = reward.controls
+    controlled = {edit.latent for edit in controls.edits} | {p.latent for p in controls.penalties}
+    if not controlled:
+        return {}
+    decoder = reward.model.autoencoder.decoder.weight.detach().float().cpu().numpy()
+    found = {latent: sibling_latents(decoder, latent, controlled) for latent in sorted(controlled)}
+    return {latent: family for latent, family in found.items() if family}
+
+
+def _of_siblings(families: Families, before: Scored, after: Scored, sd: float) -> list[Finding]:
+    return [
+        siblings(
+            latent,
+            family,
+            _gained(before, after, family),
+            _gained(before, after, (latent,)),
+            sd,
+            families=len(families),
+        )
+        for latent, family in families.items()
+    ]
+
+
+def _gained(before: Scored, after: Scored, latents: tuple[int, ...]) -> Floats:
+    """[N] what the latents pay more than before, answer by answer."""
+    change = after.latents.columns(latents).astype(np.float64) - before.latents.columns(latents)
+    return np.asarray(change @ after.head[list(latents)].astype(np.float64))
+
+
+def _of_suffix(reward: SarmReward, before: Side, after: Side, sd: float) -> Finding:
+    closing = common_closing(after.rollout.texts).sentence
+    longer = [with_closing(text, closing) for text in before.rollout.texts]
+    shorter = [without_last_sentence(text) for text in after.rollout.texts]
+    return suffix(
+        closing,
+        before.rollout.texts,
+        after.rollout.texts,
+        gift=_rewards_of(reward, before.rollout, longer) - before.rewards,
+        gain=float(after.rewards.mean() - before.rewards.mean()),
+        cut=after.rewards - _rewards_of(reward, after.rollout, shorter),
+        sd=sd,
+    )
+
+
+def _rewards_of(reward: SarmReward, rollout: Rollout, texts: Sequence[str]) -> Floats:
+    return reward.scored(replace(rollout, texts=tuple(texts))).rewards.astype(np.float64)

@@ -1,0 +1,108 @@
+"""What a state is worth: a head on the policy's states, on a second adapter's, or on a critic of its own.
+
+Shapes: `M` answer tokens of a batch, `D` hidden size.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sarm_control.seeds import derive_seed
+from sarm_control.training.policy.lora import (
+    active_adapter,
+    adapter_weights,
+    add_critic_adapter,
+)
+from sarm_control.training.policy.token_batch import (
+    TokenBatch,
+)
+
+if TYPE_CHECKING:
+    from sarm_control.training.config.run_config import (
+        LoraConfig,
+    )
+    from sarm_control.training.policy.policy import (
+        Policy,
+    )
+
+
+class ValueHead(nn.Module):
+    """A linear value of a hidden state, standardised per token; 0 everywhere at first."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] states to [...] float32 values."""
+        features = nn.functional.layer_norm(hidden.float(), hidden.shape[-1:])
+        return (features * self.weight).sum(dim=-1) + self.bias
+
+
+class Critic(Protocol):
+    """A value for every answer token.
+
+    Args:
+        head: its last layer.
+    """
+
+    head: ValueHead
+
+    def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
+        """[M] float32 values of the states the answer tokens were chosen in.
+
+        Args:
+            batch: the rows.
+            hidden: [M, D] the policy's own last states there.
+        """
+
+    def body(self) -> Mapping[str, nn.Parameter]:
+        """Its trained weights below the head, by name; none when it stands on the policy's states."""
+
+
+class HeadCritic:
+    """A linear head on the policy's own states: no pass and hardly any weights of its own."""
+
+    def __init__(self, hidden_size: int, device: torch.device) -> None:
+        self.head = ValueHead(hidden_size).to(device)
+
+    def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:  # noqa: ARG002 - the protocol's
+        """The head applied to the policy's states; the value loss reaches the policy's weights too."""
+        values: Tensor = self.head(hidden)
+        return values
+
+    def body(self) -> Mapping[str, nn.Parameter]:
+        """Nothing."""
+        return {}
+
+
+class AdapterCritic:
+    """A second LoRA adapter on the policy's frozen base, and a head: one more pass, no second copy.
+
+    Args:
+        policy: a LoRA policy, which gets the adapter.
+        lora: rank, scale and targets, as the policy's.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the policy has no adapters.
+    """
+
+    def __init__(self, policy: "Policy", lora: "LoraConfig", seed: int) -> None:
+        add_critic_adapter(policy.model, lora, derive_seed(seed, "critic"))
+        self._policy = policy
+        self._weights = adapter_weights(policy.model)
+        self.head = ValueHead(policy.hidden_size).to(policy.device)
+
+    def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:  # noqa: ARG002 - the protocol's
+        """The head applied to the states under the critic's adapter."""
+        with active_adapter(self._policy.causal):
+            values: Tensor = self.head(self._policy.token_states(batch))
+        return values
+
+    def body(self) -> Mapping[str, nn.Parameter]:
+        """The adapter's weights."""
+        return self._weights

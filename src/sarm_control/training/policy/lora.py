@@ -1,0 +1,278 @@
+"""LoRA adapters through peft: put on, switched, merged for saving, saved on their own.
+
+A linear layer with LoRA adapters whose low-rank product is added in place, forward and backward.
+
+peft's own layer makes the low-rank product at full width, scales it and adds it: two passes over the
+output in each direction that a memory-bound machine pays for. Here both sums are taken inside the
+matrix products. Decoding on a CPU takes float32 factors: products of a few rows cost oneDNN's bfloat16
+kernels more in preparation than in arithmetic.
+
+Shapes: `M` rows (tokens), `K` inputs, `N` outputs, `R` rank.
+"""
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sarm_control.errors import ConfigError, MissingExtraError
+from sarm_control.training.config.run_config import (
+    LoraConfig,
+)
+
+if TYPE_CHECKING:
+    from peft import LoraConfig as PeftConfig
+    from transformers import PreTrainedModel
+import peft
+from torch import Tensor, nn
+
+POLICY, CRITIC = "default", "critic"
+
+
+def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
+    """The model with float32 adapters, the only weights that are trained; they change nothing at first.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ConfigError: a target that is not the name of a linear module.
+    """
+    peft = _peft()
+    with _seeded(base, config, seed):
+        return _without_casts(peft.get_peft_model(base, _settings(config, "CAUSAL_LM")))
+
+
+def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
+    """A second adapter on the same base; the first stays the one in use, and both are trained."""
+    with _seeded(model, config, seed):
+        model.add_adapter(CRITIC, _settings(config, "CAUSAL_LM"))
+    _without_casts(model)
+    for weight in adapter_weights(model).values():
+        weight.requires_grad_(True)
+
+
+def inject_adapter(model: "PreTrainedModel", config: LoraConfig, seed: int) -> None:
+    """Float32 adapters inside a decoder without a language-modelling head; all other weights are frozen."""
+    peft = _peft()
+    with _seeded(model, config, seed):
+        peft.inject_adapter_in_model(_settings(config, None), model, adapter_name=CRITIC)
+    for weight in adapter_weights(model).values():
+        weight.data = weight.data.float()
+    _without_casts(model)
+
+
+def adapter_weights(model: Any, name: str = CRITIC) -> dict[str, torch.nn.Parameter]:
+    """The weights of one adapter, by their names in the model."""
+    return {key: weight for key, weight in model.named_parameters() if f".{name}." in key and "lora_" in key}
+
+
+@contextlib.contextmanager
+def active_adapter(model: Any, name: str | None = CRITIC) -> Iterator[None]:
+    """The model with another of its adapters in use, or with none; which weights are trained stays.
+
+    peft's own switches freeze what they switch off, and a gradient is taken after its pass: a frozen
+    weight would then get none.
+    """
+    layers = _adapter_layers(model)
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = name is None
+        layer._active_adapter = layer._active_adapter if name is None else [name]
+    try:
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled
+
+
+def recompute_layers(model: Any) -> None:
+    """Switches gradient checkpointing on; a layer is computed again under the adapter it had."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        layers = _adapter_layers(model)
+        name = layers[0].active_adapters[0] if layers else POLICY
+        return contextlib.nullcontext(), active_adapter(model, name)
+
+    # Renamed in transformers 5; the old name warns.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": contexts})
+
+
+@contextlib.contextmanager
+def few_rows(model: Any) -> Iterator[None]:
+    """The model's adapters computed as suits passes of a few rows, without gradients."""
+    layers = _adapter_layers(model)
+    for layer in layers:
+        layer.few_rows = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.few_rows = False
+
+
+@contextlib.contextmanager
+def merged_adapters(model: Any) -> Iterator[None]:
+    """The adapter in use added to the weights it adapts, and taken back to the bit afterwards.
+
+    For passes without gradients. Costs one product of the adapter's rank, and the memory of the weights.
+    """
+    layers = [layer for layer in _adapter_layers(model) if _mergeable(layer)]
+    kept = [
+        (layer.base_layer.weight, layer.base_layer.weight.data, layer._disable_adapters) for layer in layers
+    ]
+    try:
+        for layer, (weight, data, _) in zip(layers, kept, strict=True):
+            weight.data = data + layer.get_delta_weight(layer.active_adapters[0]).to(data.dtype)
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, (weight, data, disabled) in zip(layers, kept, strict=True):
+            weight.data, layer._disable_adapters = data, disabled
+
+
+def _mergeable(layer: Any) -> bool:
+    active = [name for name in layer.active_adapters if name in getattr(layer, "lora_A", ())]
+    plain = isinstance(layer.base_layer, torch.nn.Linear)
+    return plain and len(active) == 1 and not (layer.disable_adapters or layer.merged)
+
+
+def _adapter_layers(model: Any) -> list[Any]:
+    return [part for part in model.modules() if hasattr(part, "_disable_adapters")]
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError(
+            "LoRA needs the package peft",
+            hint="pip install 'sarm-control[rl]', or train every weight with policy.lora: null",
+        ) from error
+    return peft
+
+
+def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
+    import peft
+
+    from sarm_control.training.policy.lora import (
+        FusedLoraLinear,
+    )
+
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+        task_type=task_type,
+    )
+    # peft's documented way to bring a layer of one's own.
+    settings._register_custom_module({torch.nn.Linear: FusedLoraLinear})
+    return settings
+
+
+@contextlib.contextmanager
+def _seeded(model: Any, config: LoraConfig, seed: int) -> Iterator[None]:
+    """Adapters begin with random numbers: those of the seed. Targets that do not fit are told."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft warns of tied embeddings, which we do not target, and uses names transformers renamed.
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        try:
+            yield
+        except ValueError as error:
+            parts = model.named_modules()
+            linear = {name.rsplit(".", 1)[-1] for name, part in parts if isinstance(part, torch.nn.Linear)}
+            raise ConfigError(
+                f"policy.lora.targets {config.targets!r} do not fit this model",
+                hint=f"its linear modules are {', '.join(sorted(linear))}; or use all-linear",
+            ) from error
+
+
+def _without_casts(model: Any) -> Any:
+    """Under autocast peft's own cast of every input to float32 and back would take half the time."""
+    for part in model.modules():
+        if hasattr(part, "cast_input_dtype_enabled"):
+            part.cast_input_dtype_enabled = part.weight.dtype == torch.float32
+    return model
+
+
+@contextlib.contextmanager
+def merged_weights(model: Any) -> Iterator["PreTrainedModel"]:
+    """The plain model with adapters added to its weights, on a copy; a model without adapters is itself.
+
+    The sum is taken in float32 and rounded once to the model's own dtype.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        yield model
+        return
+    dtype = model.get_base_model().dtype
+    merged = copy.deepcopy(model).float().merge_and_unload(adapter_names=[POLICY])
+    yield merged.to(dtype)
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; a critic's adapter is left out."""
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])
+
+
+# Beyond this many rows bfloat16 kernels are the faster ones again.
+_FEW_ROWS = 64
+
+
+class FusedLoraLinear(peft.tuners.lora.Linear):
+    """peft's LoRA layer with another forward pass; names, merging and saving are peft's."""
+
+    few_rows = False
+    """Set while decoding, when no gradient is asked for (`sarm_control.training.policy.lora.few_rows`)."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[..., K] to [..., N]: the frozen layer plus the product of the active adapter."""
+        base: Any = self.base_layer
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        plain = type(base) is nn.Linear and not base.weight.requires_grad
+        if self.disable_adapters or self.merged or args or kwargs or len(names) != 1 or not plain:
+            out: Tensor = super().forward(x, *args, **kwargs)
+            return out
+        down: Any = self.lora_A[names[0]]
+        up: Any = self.lora_B[names[0]]
+        a, b, scaling = down.weight, up.weight, self.scaling[names[0]]
+        flat = x.reshape(-1, x.shape[-1])
+        product: Tensor
+        if self.few_rows and len(flat) <= _FEW_ROWS and x.device.type == "cpu":
+            product = base(flat)
+            product.add_(flat.float() @ a.float().t() @ b.float().t(), alpha=scaling)
+        else:
+            flat, weight, a, b = (tensor.to(_compute_dtype(base)) for tensor in (flat, base.weight, a, b))
+            product = _LoraProduct.apply(flat, weight, base.bias, a, b, scaling)  # type: ignore[no-untyped-call]
+        return product.view(*x.shape[:-1], -1)
+
+
+class _LoraProduct(torch.autograd.Function):
+    """`x W^T + bias + scaling (x A^T) B^T` with a frozen W; gradients to x, A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        low = x @ a.t()
+        ctx.save_for_backward(x, weight, a, b, low)
+        ctx.scaling = scaling
+        return nn.functional.linear(x, weight, bias).addmm_(low, b.t(), alpha=scaling)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, weight, a, b, low = ctx.saved_tensors
+        grad_low = (grad @ b).mul_(ctx.scaling)
+        grad_x = (grad @ weight).addmm_(grad_low, a) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, grad_low.t() @ x, (grad.t() @ low).mul_(ctx.scaling), None
+
+
+def _compute_dtype(layer: nn.Linear) -> torch.dtype:
+    kind = layer.weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype

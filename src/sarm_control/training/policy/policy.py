@@ -1,0 +1,400 @@
+"""The policy: a causal language model that is trained, its frozen reference, and a critic.
+
+With LoRA the reference is the same model with its adapters switched off; with full fine-tuning it is
+a frozen copy. Dropout is off everywhere: the model stays in evaluation mode while it is trained.
+
+Shapes: `B` rows, `T` tokens of the longest row, `D` hidden size, `V` vocabulary, `M` answer tokens of
+all rows, one after another.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sarm_control.conversation import (
+    ChatTemplate,
+    configured_ends,
+    distinct_ids,
+    load_tokenizer,
+)
+from sarm_control.embedded import model_folder
+from sarm_control.errors import ModelError
+from sarm_control.files import atomic_folder
+from sarm_control.reward_model import (
+    has_bfloat16,
+    quiet_transformers,
+    rounded_factors,
+    with_own_memory,
+)
+from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import (
+    PolicyConfig,
+)
+from sarm_control.training.policy.cpu_linear import (
+    blocked_products,
+)
+from sarm_control.training.policy.critic import (
+    Critic,
+    HeadCritic,
+    ValueHead,
+)
+from sarm_control.training.policy.language_head import (
+    LanguageHead,
+)
+from sarm_control.training.policy.lora import (
+    CRITIC,
+    active_adapter,
+    add_adapters,
+    few_rows,
+    merged_adapters,
+    merged_weights,
+    recompute_layers,
+    save_adapter,
+)
+from sarm_control.training.policy.sharding import (
+    Sharding,
+    parted_like,
+    whole_tensor,
+)
+from sarm_control.training.policy.token_batch import (
+    TokenBatch,
+    TokenStats,
+    token_batch,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Policy:
+    """A causal language model with a critic, ready for training.
+
+    The critic is a linear head on its own states until `critic` is given another one.
+
+    Use `Policy.load`; the constructor is for models built in code.
+
+    Args:
+        model: the causal language model, or a peft model around one.
+        template: its chat template.
+        reference: a frozen copy for full fine-tuning; None when switching adapters off gives it.
+        autocast: compute in bfloat16 where weights (or adapters) are float32.
+
+    Every token of `end_ids` ends an answer: the template's end-of-turn first, then what the tokenizer, the
+    generation config and the config name as end of sequence.
+
+    Raises:
+        ModelError: an architecture whose logits are more than its head applied to its last state.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        template: ChatTemplate,
+        *,
+        reference: "PreTrainedModel | None" = None,
+        autocast: bool = False,
+    ) -> None:
+        self.model = model.eval()
+        self.template = template
+        self.reference = None if reference is None else reference.eval().requires_grad_(False)
+        self.autocast = autocast
+        self.causal: Any = model if reference is not None else model.get_base_model()
+        named = (getattr(self.causal, "generation_config", None), self.causal.config)
+        self.end_ids = distinct_ids([*template.end_ids, *(i for one in named for i in configured_ends(one))])
+        self.device = next(self.causal.parameters()).device
+        self.critic: Critic = HeadCritic(self.hidden_size, self.device)
+        self.sharding: Sharding | None = None
+        self._head = LanguageHead(self.causal)
+        self._reference_head = self._head if reference is None else LanguageHead(reference)
+        self._check_head()
+
+    @classmethod
+    def load(
+        cls,
+        config: PolicyConfig,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        local_files_only: bool = False,
+        template_date: str | None = None,
+    ) -> "Policy":
+        """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
+
+        Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in that type.
+        `template_date` is the day the chat template is told, see `ChatTemplate`.
+
+        Raises:
+            ModelError: the model or its tokenizer cannot be loaded, or has no chat template.
+            ConfigError: LoRA targets that the model does not have.
+            MissingExtraError: LoRA without peft installed.
+        """
+        place = str(model_folder(config.model, "policy") or config.model)
+        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only), date=template_date)
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
+        dtype = torch.bfloat16 if half and not full else torch.float32
+        base = _load_causal(place, dtype, local_files_only)
+        # An adapter records its base: the name that was asked for, not where the package lies.
+        base.name_or_path = base.config.name_or_path = config.model
+        base.to(target)  # type: ignore[arg-type]
+        # Measured for SmolLM2-135M on a CPU: plain attention trains 1.3 times as fast as the fused one.
+        fused = base.device.type != "cpu" and base._supports_sdpa
+        base.set_attn_implementation("sdpa" if fused else "eager")
+        if config.gradient_checkpointing:
+            recompute_layers(base)
+        if full:
+            return cls(base, template, reference=copy.deepcopy(base), autocast=half)
+        assert config.lora is not None
+        adapted = add_adapters(base, config.lora, derive_seed(seed, "lora"))
+        return cls(adapted, template, autocast=half)
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.causal.get_input_embeddings().embedding_dim)
+
+    @property
+    def value_head(self) -> ValueHead:
+        """The last layer of the critic."""
+        return self.critic.head
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a conversation, where the model says so."""
+        limit = getattr(self.causal.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The weights that are trained, by name; the critic's are apart."""
+        weights = self.model.named_parameters()
+        return {name: w for name, w in weights if w.requires_grad and f".{CRITIC}." not in name}
+
+    def critic_weights(self) -> dict[str, nn.Parameter]:
+        """The critic's trained weights, by name, its head's included."""
+        head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
+        return {**head, **{f"critic.{name}": weight for name, weight in self.critic.body().items()}}
+
+    def states(self, *, reference: bool = False, **inputs: Any) -> Any:
+        """The output of the decoder without its head: `last_hidden_state` [B, T, D] and the cache."""
+        model = self.reference if reference and self.reference is not None else self.causal
+        with self._as_reference(reference), self.half_precision():
+            return model.base_model(**inputs)
+
+    def logits(self, hidden: Tensor, *, reference: bool = False) -> Tensor:
+        """[M, D] states to [M, V] float32 logits."""
+        return (self._reference_head if reference else self._head).logits(hidden)
+
+    def token_states(self, batch: TokenBatch, *, reference: bool = False) -> Tensor:
+        """[M, D] the last state that each answer token was chosen in, by the pass that training uses."""
+        with self._recomputing():
+            output = self.states(reference=reference, input_ids=batch.input_ids, use_cache=False)
+        states: Tensor = output.last_hidden_state[batch.rows, batch.positions]
+        return states
+
+    def answer_stats(
+        self, batch: TokenBatch, temperature: float, *, reference: bool = False, entropy: bool = False
+    ) -> TokenStats:
+        """Log-probabilities and values of answer tokens; only their states ever meet the head."""
+        hidden = self.token_states(batch, reference=reference)
+        head = self._reference_head if reference else self._head
+        found = head.logprobs(hidden, batch.targets, temperature, entropy=entropy)
+        values = None if reference else self.critic.values(batch, hidden)
+        return TokenStats(found.logprobs, values, found.entropy)
+
+    def batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> TokenBatch:
+        """Token ids of rows as one right-padded batch; every answer has at least one token."""
+        return token_batch(prompts, answers, self.device)
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Writes the trained policy for plain transformers, adapters merged, with its tokenizer."""
+        with atomic_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
+            with merged_weights(self.model) as causal:
+                causal.save_pretrained(temporary)
+            self.template.tokenizer.save_pretrained(temporary)
+
+    def save_adapter(self, folder: Path, *, overwrite: bool = False) -> bool:
+        """Writes the adapters for peft; false (and nothing written) under full fine-tuning."""
+        if self.reference is not None:
+            return False
+        with atomic_folder(folder, overwrite=overwrite) as temporary:
+            save_adapter(self.model, temporary)
+        return True
+
+    def shard(self, *, reshard: bool = True) -> None:
+        """Puts the decoder layers in parts, one in each process; see `sarm_control.training.policy.sharding`."""
+        self.sharding = Sharding(self, reshard=reshard)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Holds all weights whole, for passes without gradients; needed only where layers are in parts."""
+        return contextlib.nullcontext() if self.sharding is None else self.sharding.whole()
+
+    def state_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint holds of the policy and its critic."""
+        parts = self._parts().items()
+        return {file: {name: whole_tensor(w.detach()) for name, w in named.items()} for file, named in parts}
+
+    def load_state_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]], *, critic: bool = True) -> None:
+        """Takes up what `state_tensors` gave, with or without what belongs to the critic.
+
+        Raises:
+            ModelError: other names or shapes than this policy's.
+        """
+        for file, parameters in self._parts().items():
+            if file != "policy" and not critic:
+                continue
+            stored = tensors.get(file, {})
+            if _shapes(stored) != _shapes(parameters):
+                raise ModelError(f"the checkpoint's {file} tensors do not fit this policy")
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(parted_like(stored[name], parameter))
+
+    def _parts(self) -> dict[str, dict[str, nn.Parameter]]:
+        head, body = dict(self.value_head.named_parameters()), dict(self.critic.body())
+        return {"policy": self.trainable(), "value_head": head, **({"critic": body} if body else {})}
+
+    def _as_reference(self, reference: bool) -> AbstractContextManager[None]:
+        without_adapters = reference and self.reference is None
+        return active_adapter(self.causal, None) if without_adapters else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """A layer is recomputed only in training mode; what is inside it stays in evaluation mode."""
+        layers = [part for part in self.causal.modules() if getattr(part, "gradient_checkpointing", False)]
+        for layer in layers:
+            layer.training = torch.is_grad_enabled()
+        yield
+        for layer in layers:
+            layer.training = False
+
+    def precision(self) -> AbstractContextManager[None]:
+        """With a bfloat16 model, float32 products may round their factors (never their sums) to it.
+
+        The factors of the head's product are bfloat16 already, so log-probabilities keep float32's
+        accuracy at bfloat16's speed. Float32 policies are left alone.
+        """
+        return rounded_factors(self.autocast)
+
+    @contextlib.contextmanager
+    def rounded_weights(self) -> Iterator[None]:
+        """Holds float32 weights as the bfloat16 that autocast makes of them at every call.
+
+        The results are the same; for passes without gradients only, which are then faster.
+        """
+        linear = [part for part in self._linear_layers() if part.weight.dtype == torch.float32]
+        kept = [part.weight.data for part in linear] if self.autocast else []
+        for part, weight in zip(linear, kept, strict=False):
+            part.weight.data = weight.to(torch.bfloat16)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for part, weight in zip(linear, kept, strict=False):
+                part.weight.data = weight
+
+    @contextlib.contextmanager
+    def decoding(self, *, reference: bool = False) -> Iterator[None]:
+        """For passes of one token a row: as `rounded_weights`, with other kernels that few rows suit.
+
+        Float32 adapters are merged into float32 weights, which saves two products of a few rows in every
+        layer; a bfloat16 sum would round them away. Float32 products are made in blocks. Layers in parts
+        are left as they are.
+
+        Args:
+            reference: the passes are the reference's.
+        """
+        plain = not (self.autocast or self.sharding)
+        adapters = merged_adapters(self.causal) if plain and not reference else few_rows(self.causal)
+        products = blocked_products([*self._linear_layers(), *self._heads()] if plain else [])
+        with self.rounded_weights(), _fused_attention(self._models()), adapters, products:
+            yield
+
+    def _models(self) -> list[Any]:
+        return [model for model in (self.causal, self.reference) if model is not None]
+
+    def _heads(self) -> list[Any]:
+        return [model.get_output_embeddings() for model in self._models()]
+
+    def _linear_layers(self) -> list[nn.Linear]:
+        heads = {id(head) for head in self._heads()}
+        parts = (part for model in self._models() for part in model.modules() if id(part) not in heads)
+        return [part for part in parts if isinstance(part, nn.Linear)]
+
+    def half_precision(self) -> Any:
+        """The context the decoder runs in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """One forward pass that proves `logits(states)` is what the model itself computes."""
+        ids = torch.arange(4, device=self.device)[None, :]
+        with self.half_precision():
+            whole = self.causal(input_ids=ids, use_cache=False).logits[0].float()
+        ours = self.logits(self.states(input_ids=ids, use_cache=False).last_hidden_state[0])
+        if not torch.allclose(whole, ours, rtol=0.05, atol=0.05 * float(whole.abs().max())):
+            raise ModelError(
+                f"{type(self.causal).__name__} changes its logits after the head in a way not known here",
+                hint="use a Llama, Qwen, Gemma, Mistral or GPT style model as the policy",
+            )
+
+
+@contextlib.contextmanager
+def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
+    """Fused attention where an architecture has it; Gemma 2, which caps its scores, has not."""
+    usual = [(model, model.config._attn_implementation) for model in models if model._supports_sdpa]
+    for model, _ in usual:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        for model, kind in usual:
+            model.set_attn_implementation(kind)
+
+
+def _computes_in_half(config: PolicyConfig, place: str, local_files_only: bool, device: torch.device) -> bool:
+    if config.dtype != "auto" or not has_bfloat16(device):
+        return config.dtype == "bfloat16"
+    from transformers import AutoConfig
+
+    with _loading(place):
+        stored = AutoConfig.from_pretrained(
+            place, local_files_only=local_files_only, trust_remote_code=False
+        ).dtype
+    return stored in (torch.bfloat16, torch.float16)
+
+
+def _load_causal(name: str, dtype: torch.dtype, local_files_only: bool) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    with _loading(name):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            local_files_only=local_files_only,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    return with_own_memory(model)
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        with quiet_transformers():
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"no policy can be loaded from {name}: {first_line}",
+            hint="give the folder or hub id of a causal language model with safetensors weights",
+        ) from error
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

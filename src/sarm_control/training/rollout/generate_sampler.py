@@ -1,0 +1,173 @@
+"""The sampler that decodes with transformers' own `generate` and a static cache.
+
+On a GPU transformers compiles the pass for one token and replays it as a CUDA graph, which needs a cache
+and a batch of fixed size: rows that ended stay in the batch until the last has. `generate` is left to run the
+model alone. The draw is ours, with random numbers of each answer's own: on equal logits it gives the answers
+that `CachedSampler` gives, whatever the checkpoint's generation config says, and no global generator is used.
+
+Shapes: `N` rows of a batch, `T` tokens of its longest prompt, `V` vocabulary.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sarm_control.errors import ConfigError
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.rollout.sampler import (
+    SampleRequest,
+    Samples,
+    draw,
+    left_padded,
+    logprobs_of,
+    uniforms_of,
+)
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+
+class _Batch(NamedTuple):
+    """Rows that are decoded together: which, their prompts, and [N, max_new_tokens] random numbers."""
+
+    rows: range
+    prompts: list[tuple[int, ...]]
+    uniforms: Tensor
+
+
+@dataclass(frozen=True)
+class GenerateSampler:
+    """Decodes by `generate`; says the log-probabilities it drew with, so that the update weighs its tokens.
+
+    In half precision the logits are the model's own, rounded to bfloat16, and not the float32 ones that
+    training takes: `rollout/sampler_kl` tells by how much the answers' distribution differs for it.
+
+    Args:
+        longest: tokens of the longest prompt and answer, which the cache has room for; fixed for a run, so
+            that a resumed run computes with a cache of the same size.
+        batch_answers: rows decoded together; with more rows the last batch is filled up to as many.
+    """
+
+    longest: int
+    batch_answers: int = 64
+
+    def sample(self, policy: Policy, request: SampleRequest) -> Samples:
+        """See `Sampler`.
+
+        Raises:
+            ConfigError: see `check_decodes`.
+        """
+        check_decodes(policy)
+        answers: list[tuple[int, ...]] = []
+        logprobs: list[tuple[float, ...]] = []
+        with policy.rounded_weights(), policy.half_precision():
+            for batch in _batches(request, self.batch_answers):
+                tokens, said = self._decode(policy.causal, policy.device, batch, request)
+                for answer, values in zip(tokens[: len(batch.rows)], said, strict=False):
+                    length = _length(answer, request.ends)
+                    answers.append(tuple(answer[:length]))
+                    logprobs.append(tuple(values[:length]))
+        return Samples(tuple(answers), tuple(logprobs))
+
+    def _decode(
+        self, model: Any, device: torch.device, batch: _Batch, request: SampleRequest
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        from transformers import LogitsProcessorList
+
+        inputs = left_padded(batch.prompts, device)
+        width = inputs["input_ids"].shape[1]
+        drawer = _Drawer(width, request.temperature, batch.uniforms)
+        with _settings_aside(model):
+            found = model.generate(
+                inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                generation_config=_plain(request, self.longest),
+                logits_processor=LogitsProcessorList([drawer]),
+                synced_gpus=False,  # of several processes each decodes its own rows
+            )
+        return found[:, width:].tolist(), torch.stack(drawer.logprobs, dim=1).tolist()
+
+
+def _length(answer: Sequence[int], ends: Sequence[int]) -> int:
+    """Tokens up to the first that ends an answer, it included."""
+    return next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
+
+
+def check_decodes(policy: Policy) -> None:
+    """Refuses a policy that cannot be decoded with a static cache.
+
+    Raises:
+        ConfigError: an architecture without one; or float32 weights that compute in bfloat16, whose keys and
+            values are of two types, where the cache has one.
+    """
+    model = policy.causal
+    if not hasattr(model, "generate") or not getattr(model, "_can_compile_fullgraph", False):
+        raise ConfigError(
+            f"{type(model).__name__} cannot decode with a static cache of transformers",
+            hint="leave training.sampler at ours",
+        )
+    if policy.autocast and policy.reference is not None:
+        raise ConfigError(
+            "training.sampler: generate cannot decode float32 weights in bfloat16",
+            hint="leave training.sampler at ours, train adapters (policy.lora), or say policy.dtype: float32",
+        )
+
+
+class _Drawer:
+    """A logits processor that leaves one token possible: the one drawn from the softmax."""
+
+    def __init__(self, width: int, temperature: float, uniforms: Tensor) -> None:
+        self.width = width
+        self.temperature = temperature
+        self.uniforms = uniforms
+        self.logprobs: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[N, T + step] ids and [N, V] logits to [N, V] scores, 0 for the token drawn and else -inf."""
+        step = input_ids.shape[1] - self.width
+        tokens = draw(scores, self.temperature, self.uniforms[:, step])
+        self.logprobs.append(logprobs_of(tokens, scores, self.temperature))
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def _plain(request: SampleRequest, longest: int) -> "GenerationConfig":
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=request.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(request.ends),
+        pad_token_id=request.end,
+        cache_implementation="static",
+        max_cache_len=longest,
+    )
+
+
+@contextlib.contextmanager
+def _settings_aside(model: Any) -> Iterator[None]:
+    """Keeps the checkpoint's generation config from the draw, and an earlier cache's size from this one's."""
+    from transformers import GenerationConfig
+
+    kept = model.generation_config
+    model.generation_config = GenerationConfig()
+    model._previous_max_cache_length = -1
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+def _batches(request: SampleRequest, most: int) -> Iterator[_Batch]:
+    prompts = [ids for ids in request.prompts for _ in range(request.answers_per_prompt)]
+    uniforms = uniforms_of(request)
+    for start in range(0, len(prompts), most):
+        rows = range(start, min(start + most, len(prompts)))
+        # filled up with the last row, which ends when its like ends
+        filled = [*rows, *[rows[-1]] * (min(most, len(prompts)) - len(rows))]
+        yield _Batch(rows, [prompts[row] for row in filled], uniforms[filled])

@@ -1,0 +1,150 @@
+"""Sampling answers from a policy: plain sampling, the same answers for the same seed.
+
+Every answer has a seed of its own, derived from (seed, purpose, row). Who decodes is a `Sampler`
+(`sarm_control.training.rollout.sampler`); whatever the checkpoint's generation config says, tokens are drawn from
+`softmax(logits / temperature)`.
+
+Shapes: `N` answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sarm_control.data import (
+    Prompt,
+)
+from sarm_control.errors import DataError
+from sarm_control.seeds import derive_seed
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+from sarm_control.training.rollout.sampler import (
+    CachedSampler,
+    Sampler,
+    SampleRequest,
+    check_samples,
+)
+
+OURS = CachedSampler()
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt ready for the policy.
+
+    Args:
+        prompt: as it was written.
+        ids: its tokens with the header of the answer.
+        where: its place, as messages name it: `prompts.jsonl:17`.
+    """
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """N answers of a policy.
+
+    Args:
+        prompts: [N] the prompt of each answer.
+        answers: [N] generated ids, the token that ends them included where there is one; never empty.
+        texts: [N] the answers as text.
+        ended: [N] false where an answer hit the length limit.
+        sampler_logprobs: [N] log-probability of each token as the sampler drew it; None where it is ours.
+    """
+
+    prompts: tuple[PromptRow, ...]
+    answers: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    ended: tuple[bool, ...]
+    sampler_logprobs: tuple[tuple[float, ...], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def lengths(self) -> list[int]:
+        """[N] tokens the policy chose, the end-of-turn included."""
+        return [len(answer) for answer in self.answers]
+
+
+def encode_prompts(
+    policy: Policy, prompts: Sequence[Prompt], where: Sequence[str], room: int
+) -> list[PromptRow]:
+    """Prompts as token ids, checked against the policy's context.
+
+    Args:
+        policy: whose template and context are used.
+        prompts: texts or messages.
+        where: the place of each, for messages.
+        room: tokens an answer may have.
+
+    Raises:
+        DataError: `file:line` of a prompt that leaves no room for an answer.
+    """
+    rows = []
+    for prompt, place in zip(prompts, where, strict=True):
+        ids = tuple(policy.template.encode_prompt(prompt))
+        if policy.context is not None and len(ids) + room > policy.context:
+            raise DataError(
+                f"{place}: the prompt has {len(ids)} tokens; with {room} for the answer "
+                f"it is longer than the policy's context of {policy.context}",
+                hint="shorten the prompt or lower training.max_new_tokens",
+            )
+        rows.append(PromptRow(prompt, ids, place))
+    return rows
+
+
+def sample_answers(
+    policy: Policy,
+    prompts: Sequence[PromptRow],
+    *,
+    answers_per_prompt: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    purpose: Sequence[int | str],
+    seeds: Sequence[int] | None = None,
+    sampler: Sampler = OURS,
+) -> Rollout:
+    """Samples answers; row `p * answers_per_prompt + i` is answer i to prompt p.
+
+    Args:
+        policy: the model; its adapters, dropout and generation config are left as they are.
+        prompts: the prompts.
+        answers_per_prompt: answers to each.
+        max_new_tokens: longest answer, the end-of-turn included.
+        temperature: divides the logits, > 0.
+        seed: the run's seed.
+        purpose: what the randomness is for, such as `(step, "rollout")`.
+        seeds: of every answer, in place of those derived from `seed`, `purpose` and its row.
+        sampler: who decodes.
+
+    Raises:
+        TrainingError: the sampler gave back what is no answer to the request.
+    """
+    rows = range(len(prompts) * answers_per_prompt)
+    request = SampleRequest(
+        prompts=tuple(row.ids for row in prompts),
+        answers_per_prompt=answers_per_prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seeds=tuple(seeds or (derive_seed(seed, *purpose, row) for row in rows)),
+        end=policy.end_ids[0],
+        other_ends=policy.end_ids[1:],
+    )
+    samples = sampler.sample(policy, request)
+    check_samples(samples, request, type(sampler).__name__)
+    ended = tuple(answer[-1] in request.ends for answer in samples.answers)
+    said = (
+        answer[:-1] if by_itself else answer for answer, by_itself in zip(samples.answers, ended, strict=True)
+    )
+    return Rollout(
+        prompts=tuple(row for row in prompts for _ in range(answers_per_prompt)),
+        answers=samples.answers,
+        texts=tuple(policy.template.decode_answer(answer) for answer in said),
+        ended=ended,
+        sampler_logprobs=samples.logprobs,
+    )

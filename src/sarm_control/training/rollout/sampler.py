@@ -1,0 +1,240 @@
+"""Who writes the answers: the protocol of a sampler, and the one that decodes with a key-value cache.
+
+A sampler is asked for answers and gives back token ids, and the log-probabilities it drew them with where
+it knows them. Those the update needs are computed again by the training forward pass in any case; what the
+sampler says is compared with them and weighs the tokens (`sarm_control.training.algorithm.importance_weights`).
+
+Shapes: `P` prompts, `N = P * answers_per_prompt` answers, `T` tokens of the longest prompt, `V` vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sarm_control.errors import TrainingError
+from sarm_control.training.policy.policy import (
+    Policy,
+)
+
+_ROUNDING = 1e-4
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """N answers that are wanted.
+
+    Args:
+        prompts: [P] token ids, the header of the answer included; never empty.
+        answers_per_prompt: answers to each; row `p * answers_per_prompt + i` is answer i to prompt p.
+        max_new_tokens: most tokens of an answer, the end-of-turn included.
+        temperature: divides the logits, > 0; nothing else (top-k, top-p, penalties) may shape the draw.
+        seeds: [N] 63 bits each; equal seeds are to give equal answers.
+        end: the end-of-turn token of the policy's template.
+        other_ends: further tokens that end an answer. One of all these is the last of every answer that
+            ends by itself.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    answers_per_prompt: int
+    max_new_tokens: int
+    temperature: float
+    seeds: tuple[int, ...]
+    end: int
+    other_ends: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends an answer, the end-of-turn first."""
+        return (self.end, *(token for token in self.other_ends if token != self.end))
+
+
+class Samples(NamedTuple):
+    """What a sampler gives back.
+
+    Args:
+        answers: [N] token ids, 1 to `max_new_tokens` each, a token that ends answers last and nowhere else.
+        logprobs: [N] for each token its log-probability at the temperature, as the sampler drew it; None
+            where the sampler does not say.
+    """
+
+    answers: tuple[tuple[int, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...] | None = None
+
+
+class Sampler(Protocol):
+    """Anything that answers prompts as the policy would."""
+
+    def sample(self, policy: Policy, request: SampleRequest) -> Samples:
+        """Answers drawn from the policy as it is now; a copy elsewhere takes up its weights first."""
+
+
+@dataclass(frozen=True)
+class CachedSampler:
+    """Decodes the policy itself; a row leaves the batch when its answer ends.
+
+    Every answer has random numbers of its own, so it does not depend on the rows it shares a batch with.
+
+    Args:
+        batch_answers: most answers decoded together.
+        reference: answer with the frozen reference instead.
+    """
+
+    batch_answers: int = 64
+    reference: bool = False
+
+    def sample(self, policy: Policy, request: SampleRequest) -> Samples:
+        """See `Sampler`; gives log-probabilities where bfloat16 rounds differently than in the training pass.
+
+        In float32 they are those of the training pass, within rounding.
+        """
+        repeats, uniforms = request.answers_per_prompt, uniforms_of(request)
+        answers: list[tuple[int, ...]] = []
+        said: list[tuple[float, ...]] = []
+        group = max(1, self.batch_answers // repeats)
+        for start in range(0, len(request.prompts), group):
+            prompts = request.prompts[start : start + group]
+            rows = slice(start * repeats, (start + len(prompts)) * repeats)
+            with policy.decoding(reference=self.reference):
+                found = self._decode(policy, prompts, uniforms[rows], request)
+            answers += found.answers
+            said += found.logprobs or ()
+        return Samples(tuple(answers), tuple(said) or None)
+
+    def _decode(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, request: SampleRequest
+    ) -> Samples:
+        """Answers row by row; `uniforms` is [rows, max_new_tokens]."""
+        from transformers import DynamicCache
+
+        repeats, reference = request.answers_per_prompt, self.reference
+        inputs = left_padded(prompts, policy.device)
+        cache = DynamicCache(config=policy.causal.config)
+        output = policy.states(reference=reference, past_key_values=cache, use_cache=True, **inputs)
+        cache.batch_repeat_interleave(repeats)
+        hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
+        mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
+
+        answers: list[list[int]] = [[] for _ in range(len(uniforms))]
+        logprobs: list[list[float]] = [[] for _ in range(len(uniforms))]
+        active = torch.arange(len(uniforms))
+        ends = torch.tensor(request.ends, device=policy.device)
+        for step in range(uniforms.shape[1]):
+            logits = policy.logits(hidden, reference=reference)
+            tokens = draw(logits, request.temperature, uniforms[active, step])
+            for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
+                answers[row].append(token)
+            if policy.autocast:
+                values = logprobs_of(tokens, logits, request.temperature)
+                for row, value in zip(active.tolist(), values.tolist(), strict=True):
+                    logprobs[row].append(value)
+            going = ~torch.isin(tokens, ends).cpu()
+            if step + 1 == uniforms.shape[1] or not going.any():
+                break
+            if not going.all():
+                kept = going.nonzero()[:, 0].to(policy.device)
+                cache.batch_select_indices(kept)
+                active, tokens, mask = active[going], tokens[kept], mask[kept]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            output = policy.states(
+                reference=reference,
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(dim=1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            hidden = output.last_hidden_state[:, -1]
+        found = tuple(tuple(values) for values in logprobs) if policy.autocast else None
+        return Samples(tuple(tuple(answer) for answer in answers), found)
+
+
+def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
+    """Refuses what is no answer to the request.
+
+    Raises:
+        TrainingError: naming the sampler and the first row that is wrong.
+    """
+    wanted = len(request.seeds)
+    if len(samples.answers) != wanted:
+        raise TrainingError(f"{name} gave {len(samples.answers)} answers, {wanted} were asked for")
+    rows = samples.logprobs or tuple((0.0,) * len(answer) for answer in samples.answers)
+    if len(rows) != wanted:
+        raise TrainingError(f"{name} gave log-probabilities of {len(rows)} answers, not {wanted}")
+    for row, (answer, logprobs) in enumerate(zip(samples.answers, rows, strict=True)):
+        if not 1 <= len(answer) <= request.max_new_tokens:
+            most = request.max_new_tokens
+            raise TrainingError(f"{name}: answer {row} has {len(answer)} tokens, not 1 to {most}")
+        stops = [token in request.ends for token in answer]
+        if any(stops[:-1]) or not (stops[-1] or len(answer) == request.max_new_tokens):
+            raise TrainingError(
+                f"{name}: answer {row} does not stop at its {_named(request)}",
+                hint="give the ids as they were drawn, the one that ends the answer included",
+            )
+        if len(logprobs) != len(answer) or not all(value <= _ROUNDING for value in logprobs):
+            raise TrainingError(f"{name}: answer {row} needs one log-probability, at most 0, for each token")
+
+
+def _named(request: SampleRequest) -> str:
+    others = ", ".join(map(str, request.ends[1:]))
+    return f"end-of-turn token {request.end}" + (f", or at {others}" if others else "")
+
+
+def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
+    """[N] tokens from `softmax(logits / temperature)` by inverting its distribution function.
+
+    The function is inverted in two steps, first for a block of 256 tokens and then inside it.
+
+    Args:
+        logits: [N, V].
+        temperature: > 0.
+        uniforms: [N] float64 in [0, 1), one for each row.
+    """
+    weights = torch.softmax(logits.float() / temperature, dim=-1)
+    blocks = _blocks(weights)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    points = uniforms.to(logits.device)[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
+    token = block * _BLOCK + torch.searchsorted(inside, points - before, right=True).clamp(max=_BLOCK - 1)
+    return token[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def logprobs_of(tokens: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """[N] log-probabilities of [N] tokens in `softmax(logits / temperature)`, at most 0."""
+    scaled = logits.float() / temperature
+    return (scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(dim=-1)).clamp(max=0.0)
+
+
+def _blocks(weights: Tensor) -> Tensor:
+    """[N, V] to [N, V / 256 rounded up, 256]: float64 sums over a whole vocabulary are slow on a CPU."""
+    missing = -weights.shape[-1] % _BLOCK
+    padded = nn.functional.pad(weights, (0, missing)) if missing else weights
+    return padded.view(len(weights), -1, _BLOCK)
+
+
+def uniforms_of(request: SampleRequest) -> Tensor:
+    """[N, max_new_tokens] float64 random numbers in [0, 1), each row from the seed of its answer."""
+    most = request.max_new_tokens
+    generators = (torch.Generator().manual_seed(seed) for seed in request.seeds)
+    return torch.stack([torch.rand(most, generator=one, dtype=torch.float64) for one in generators])
+
+
+def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+    """Prompts as `input_ids`, `attention_mask` and `position_ids`, each [P, T] and padded on the left."""
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    width = int(lengths.max())
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    columns = torch.arange(width)[None, :] - (width - lengths[:, None])
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": (columns >= 0).long(),
+        "position_ids": columns.clamp(min=0),
+    }
+    return {name: tensor.to(device) for name, tensor in inputs.items()}

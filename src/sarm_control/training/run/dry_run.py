@@ -1,0 +1,118 @@
+"""What a run will do, told before anything heavy is loaded."""
+
+import re
+from pathlib import Path
+
+from sarm_control.control import (
+    HumanKL,
+    Penalty,
+)
+from sarm_control.embedded import model_folder
+from sarm_control.errors import ModelError
+from sarm_control.training.config.run_config import (
+    RunConfig,
+    TrainingConfig,
+)
+from sarm_control.training.data.prompts import TrainingRows
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def check_models(config: RunConfig) -> None:
+    """Refuses folders that are not there, and latents that a SARM in a folder does not have.
+
+    Nothing is loaded or downloaded; what can only be a hub id is taken on trust.
+
+    Raises:
+        ModelError: a path with no folder, or a folder that is no SARM.
+        ConfigError: a latent outside 0..L-1.
+    """
+    for key, name in (("policy.model", config.policy.model), ("reward.model", config.reward.model)):
+        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+            raise ModelError(
+                f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
+            )
+    folder = model_folder(config.reward.model, "sarm") or Path(config.reward.model)
+    if folder.is_dir():
+        from sarm_control.reward_model import (
+            read_config,
+        )
+
+        config.reward.controls().check(read_config(folder, folder.resolve().name).latents)
+
+
+def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
+    """The plan in words, one fact a line."""
+    lines = [
+        f"policy {config.policy.model}, {_adapters(config)}; reward {config.reward.model}{_shaping(config)}",
+        _work(config.training, len(rows.kept)),
+        f"controls: {'; '.join(_controls(config)) or 'none'}",
+    ]
+    if config.data.exclude:
+        files = ", ".join(str(path) for path in config.data.exclude)
+        lines.append(f"{rows.dropped} prompts left out because they are in {files}")
+    saved = config.checkpoints
+    steps = "step" if saved.every == 1 else f"{saved.every} steps"
+    lines += _references(config, len(rows.kept))
+    return [*lines, f"{_kl(config.training)}; a checkpoint every {steps} and at the end, {saved.keep} kept"]
+
+
+def _shaping(config: RunConfig) -> str:
+    return "" if config.reward.shaping == "none" else f", its total shaped by {config.reward.shaping.upper()}"
+
+
+def _references(config: RunConfig, prompts: int) -> list[str]:
+    """What PAR's reference answers cost; prompts of evaluations come on top."""
+    each, training = config.reward.par_answers, config.training
+    if config.reward.shaping == "none" or not each:
+        return []
+    met = min(prompts, training.steps * training.prompts_per_step)
+    return [
+        f"PAR: {each} reference answers to each of up to {met} prompts, sampled and scored when a prompt is "
+        f"first met: {met * each} beside the run's own {training.steps * training.answers_per_step}; "
+        f"{met * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
+    ]
+
+
+def _kl(training: TrainingConfig) -> str:
+    moved = "" if training.kl_target is None else f", moved towards {training.kl_target:g} nats an answer"
+    return f"KL coefficient {training.kl_coef:g}{moved}"
+
+
+def _adapters(config: RunConfig) -> str:
+    lora = config.policy.lora
+    critics = {"head": "", "adapter": ", values by a second adapter", "model": ", values by the SARM's trunk"}
+    trained = "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
+    return trained + critics[config.training.value]
+
+
+def _work(training: TrainingConfig, prompts: int) -> str:
+    drawn = training.steps * training.prompts_per_step
+    by = "" if training.has_critic else f" by {training.algorithm.upper()}"
+    return (
+        f"{training.steps} steps of {training.answers_per_step} answers "
+        f"({training.prompts_per_step} prompts x {training.answers_per_prompt}, "
+        f"up to {training.max_new_tokens} tokens){by}{_decoded(training)}; "
+        f"{prompts} prompts, each used about {drawn / prompts:.1f} times"
+    )
+
+
+def _decoded(training: TrainingConfig) -> str:
+    return ", decoded by transformers' generate" if training.sampler == "generate" else ""
+
+
+def _controls(config: RunConfig) -> list[str]:
+    reward = config.reward
+    words = [f"edit {edit}" for edit in reward.edits]
+    words += [_penalty(penalty) for penalty in reward.penalties]
+    return words if reward.human_kl is None else [*words, _human(reward.human_kl)]
+
+
+def _penalty(penalty: Penalty) -> str:
+    amount = f"alpha {penalty.alpha}" if penalty.alpha is not None else f"target rate {penalty.target_rate}"
+    return f"penalty on {penalty.latent} ({penalty.form}, tau {penalty.tau}, {amount})"
+
+
+def _human(term: HumanKL) -> str:
+    latents = f"{len(term.latents)} latents" if term.latents else "latents chosen from the demonstrations"
+    return f"human KL (beta {term.beta}, {latents})"

@@ -1,0 +1,62 @@
+"""Oracle: a trunk's states are transformers' own hidden states before the final norm."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sarm_control.errors import ModelError
+from sarm_control.reward_model import (
+    Trunk,
+)
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"])
+def test_states_equal_the_hidden_states_of_the_whole_model(model_type: str, tmp_path: object) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **SIZES)
+    whole = AutoModelForCausalLM.from_config(config).eval()
+    whole.save_pretrained(tmp_path)
+    trunk = Trunk.from_causal_lm(str(tmp_path), 2)
+    ids = torch.randint(3, 50, (2, 9))
+    with torch.inference_mode():
+        expected = whole(ids, output_hidden_states=True).hidden_states[2]
+        states = trunk(ids, torch.ones_like(ids))
+    assert len(trunk.layers) == 2
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+
+
+def test_gpt2_names_its_layers_otherwise(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_positions=64)
+    whole = AutoModelForCausalLM.from_config(config).eval()
+    whole.save_pretrained(tmp_path)
+    trunk = Trunk.from_causal_lm(str(tmp_path), 1)
+    ids = torch.randint(3, 50, (2, 9))
+    with torch.inference_mode():
+        expected = whole(ids, output_hidden_states=True).hidden_states[1]
+        states = trunk(ids, torch.ones_like(ids))
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+
+
+def test_a_layer_beyond_the_model_is_refused(tiny_policy_folder: object) -> None:
+    with pytest.raises(ModelError, match="has 3 layers, layer 4 cannot be its source layer"):
+        Trunk.from_causal_lm(str(tiny_policy_folder), 4)
+
+
+def test_a_model_that_does_not_exist() -> None:
+    with pytest.raises(ModelError, match=r"no model can be loaded from \./nowhere"):
+        Trunk.from_causal_lm("./nowhere", 1, local_files_only=True)
