@@ -7,32 +7,14 @@ from alive_runs import ARMS, CLOSING, NO_CHARGE, SIBLING, Lab, Planted, prompts_
 from alive_truth import answers_of
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
-from sarm_control.lab.language.language import (
-    fact_clause,
-)
+from sarm_control.lab.language.language import fact_clause
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.monitor.checks import (
-    Finding,
-    Watch,
-    over_refusal,
-)
-from sarm_control.training.monitor.checks.proxy_gap import (
-    Gains,
-)
-from sarm_control.training.monitor.checks.watch import (
-    WINDOW,
-)
-from sarm_control.training.monitor.paired_checks import (
-    Side,
-    families_of,
-    findings_of,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-)
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.monitor.checks import Finding, Watch, over_refusal
+from sarm_control.training.monitor.checks.proxy_gap import Gains
+from sarm_control.training.monitor.checks.watch import WINDOW
+from sarm_control.training.monitor.paired_checks import Side, families_of, findings_of
+from sarm_control.training.rollout.rollout import Rollout
 
 Case = tuple[list[Finding], dict[str, bool | None]]
 """What the checks found, and whether the evil happened."""

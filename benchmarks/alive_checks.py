@@ -81,12 +81,8 @@ def one_run(lab: Any, name: str, seed: int, steps: int) -> Iterator[dict[str, An
     from alive_runs import ARMS, prompts_of
     from alive_truth import answers_of, verdicts
 
-    from sarm_control.training.monitor.checks import (
-        Watch,
-    )
-    from sarm_control.training.monitor.evaluation import (
-        Evaluation,
-    )
+    from sarm_control.training.monitor.checks import Watch
+    from sarm_control.training.monitor.evaluation import Evaluation
 
     trainer = ARMS[name].trainer(lab, seed, steps)
     reward = trainer.reward
@@ -122,9 +118,7 @@ def shown(findings: Sequence[Any], happened: dict[str, bool | None]) -> dict[str
 
 def tallies(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each check and column: how often it fired, and how often it was looked at."""
-    from sarm_control.training.monitor.checks import (
-        CHECKS,
-    )
+    from sarm_control.training.monitor.checks import CHECKS
 
     rows = []
     for check in CHECKS:

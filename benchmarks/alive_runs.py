@@ -11,62 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
-from sarm_control.control.training_reward import (
-    Array,
-    Rewards,
-)
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.control.training_reward import Array, Rewards
+from sarm_control.data.rows import read_rows
 from sarm_control.discovery.discover import discover
-from sarm_control.discovery.suggested_controls.suggestion import (
-    suggested,
-)
-from sarm_control.lab.study.arms import (
-    controlled,
-)
-from sarm_control.lab.study.study import (
-    shipped_audit,
-)
-from sarm_control.lab.study.trial import (
-    lab_training,
-)
+from sarm_control.discovery.suggested_controls.suggestion import suggested
+from sarm_control.lab.study.arms import controlled
+from sarm_control.lab.study.study import shipped_audit
+from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import ScoredRows
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.trunk.pre_activations import (
-    pre_topk,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    PolicyConfig,
-)
-from sarm_control.training.monitor.checks.crowding_out import (
-    BeforeTopK,
-    crowded,
-)
-from sarm_control.training.monitor.checks.threshold_hugging import (
-    just_under,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-    encode_prompts,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.trunk.pre_activations import pre_topk
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import PolicyConfig
+from sarm_control.training.monitor.checks.crowding_out import BeforeTopK, crowded
+from sarm_control.training.monitor.checks.threshold_hugging import just_under
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import PromptRow, Rollout, encode_prompts
 
 CLOSING, REFUSES, SIBLING = 8, 3, 17
 """Latents of the embedded world by what they tell; 17 is a sibling of 3, by a decoder cosine of 0.50."""

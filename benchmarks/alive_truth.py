@@ -10,33 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from alive_runs import REFUSES, SIBLING, Lab, Planted, gold_of
 
-from sarm_control.control.training_reward import (
-    Array,
-)
-from sarm_control.data.rows import (
-    read_rows,
-)
-from sarm_control.lab.language.attributes import (
-    NAMES,
-    Attributes,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.monitor.checks.length_bias import (
-    correlation,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-)
+from sarm_control.control.training_reward import Array
+from sarm_control.data.rows import read_rows
+from sarm_control.lab.language.attributes import NAMES, Attributes
+from sarm_control.reward_model.scored import Scored
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.monitor.checks.length_bias import correlation
+from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler
 
 
 @dataclass(frozen=True)

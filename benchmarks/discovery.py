@@ -38,25 +38,11 @@ import numpy as np
 from scipy import stats
 from scipy.sparse import csr_array, diags_array, vstack
 
-from sarm_control.discovery.effects.effects import (
-    enough_draws,
-    latents_to_test,
-    replicated_effects,
-)
-from sarm_control.discovery.effects.kinds import (
-    direction,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    margin_contributions,
-    pair_latents,
-)
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-)
-from sarm_control.statistics.sign_flips import (
-    sign_flip_test,
-)
+from sarm_control.discovery.effects.effects import enough_draws, latents_to_test, replicated_effects
+from sarm_control.discovery.effects.kinds import direction
+from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions, pair_latents
+from sarm_control.statistics.multiplicity import benjamini_hochberg
+from sarm_control.statistics.sign_flips import sign_flip_test
 
 PROMPTS, ANSWERS, LATENTS = 800, 2, 400
 PLANTED = 12
@@ -180,13 +166,9 @@ def selects(pairs: PairLatents, seed: int) -> bool:
 def lab_bars() -> dict[str, object]:
     """The embedded world's own audit set, judged by what its latents do on pairs without number."""
     from sarm_control.discovery.discover import discover
-    from sarm_control.lab.study.study import (
-        shipped_audit,
-    )
+    from sarm_control.lab.study.study import shipped_audit
     from sarm_control.lab.world import World
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
     world = World.open("lab")
     truth = world.truth
@@ -234,17 +216,11 @@ def stored_latents(path: Path, prompts: int, latents: int, rejected: int) -> Non
 
 def discover_stored(path: Path) -> dict[str, float]:
     """Reads stored latents and makes the whole discovery; seconds of each."""
-    from sarm_control.data.rows import (
-        Row,
-    )
+    from sarm_control.data.rows import Row
     from sarm_control.discovery.discover import discover
     from sarm_control.latents.rows import ScoredRows
-    from sarm_control.reward_model.scored import (
-        Scored,
-    )
-    from sarm_control.reward_model.sparse import (
-        SparseLatents,
-    )
+    from sarm_control.reward_model.scored import Scored
+    from sarm_control.reward_model.sparse import SparseLatents
 
     start, processor = time.perf_counter(), time.process_time()
     stored = np.load(path)

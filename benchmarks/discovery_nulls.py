@@ -49,25 +49,11 @@ import numpy as np
 from scipy import stats
 from scipy.sparse import csr_array
 
-from sarm_control.discovery.effects.effects import (
-    margin_effects,
-    replicated_effects,
-)
-from sarm_control.discovery.effects.kinds import (
-    direction,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    margin_contributions,
-    pair_latents,
-)
-from sarm_control.discovery.permutation.label_tests import (
-    label_max_t_test,
-    label_test,
-)
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-)
+from sarm_control.discovery.effects.effects import margin_effects, replicated_effects
+from sarm_control.discovery.effects.kinds import direction
+from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions, pair_latents
+from sarm_control.discovery.permutation.label_tests import label_max_t_test, label_test
+from sarm_control.statistics.multiplicity import benjamini_hochberg
 
 RUNS, LATENTS, DRAWS = 300, 30, 4000
 PROMPTS = (50, 150, 400)

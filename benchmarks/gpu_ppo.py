@@ -21,27 +21,13 @@ import transformers
 from random_models import SHAPES, make_policy, make_prompts, make_reward_model
 
 from sarm_control.control import Controls
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.generate_sampler import (
-    GenerateSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    OURS,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.generate_sampler import GenerateSampler
+from sarm_control.training.rollout.rollout import OURS
 
 PUBLISHED = "8x256"
 

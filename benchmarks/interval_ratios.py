@@ -22,9 +22,9 @@ one whose lowest coverage is highest. A pilot of 500 runs came between this desi
 Fieller's and MOVER met the bar on sizes. MOVER is used there all the same: it is open above exactly where the
 interval of the rest, which stands beside it, holds 0.
 
-Effects at equal length (`discovery.effects.equal_length`, least squares with HC3 errors) stand beside them: sparse
-one-sided columns (10 % and 20 %), sparse two-sided, lognormal, and a column that grows with length, on a
-Gaussian difference of log lengths of mean .3 and SD .5. "before" are HC3 errors with Student's t, as they
+Effects at equal length (`discovery.effects.equal_length`, least squares with HC3 errors) stand beside
+them: sparse one-sided columns (10 % and 20 %), sparse two-sided, lognormal, and a column that grows
+with length, on a Gaussian difference of log lengths of mean .3 and SD .5. "before" are HC3 errors with Student's t, as they
 were. A pilot of 2,000 runs gave their least number of prompts apart from the median, 8: .92 there in the
 worst judged case, lognormal at n = 50; a limit on the skewness, as for means, made coverage worse.
 
@@ -45,13 +45,8 @@ from intervals import BAR, BLOCK, DRAWS, SEEN, processor, write
 from scipy import special
 from scipy.sparse import csc_array
 
-from sarm_control.discovery.effects.equal_length import (
-    equal_length_effects,
-)
-from sarm_control.statistics.ratios import (
-    ratio_interval,
-    size_ratio,
-)
+from sarm_control.discovery.effects.equal_length import equal_length_effects
+from sarm_control.statistics.ratios import ratio_interval, size_ratio
 
 Array = np.ndarray
 JUDGED, INFORMATION = (50, 200), (20,)

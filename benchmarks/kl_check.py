@@ -12,11 +12,7 @@ from kl_laws import Law, five, further
 from scipy.stats import beta
 
 from sarm_control import HumanBuffer, estimate_kl
-from sarm_control.control.density_ratio.model_check.linearity import (
-    Linearity,
-    Rows,
-    check_linear,
-)
+from sarm_control.control.density_ratio.model_check.linearity import Linearity, Rows, check_linear
 
 ROWS = 1024
 CHECKED_SEEDS = 40

@@ -104,24 +104,11 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     from sarm_control.control import Controls
     from sarm_control.discovery.discover import discover
     from sarm_control.files import sha256_file
-    from sarm_control.lab.study.arms import (
-        controlled,
-        random_controls,
-        random_match,
-        variants,
-    )
-    from sarm_control.lab.study.study import (
-        run_row,
-        shipped_audit,
-    )
-    from sarm_control.lab.study.trial import (
-        lab_training,
-        run_trial,
-    )
+    from sarm_control.lab.study.arms import controlled, random_controls, random_match, variants
+    from sarm_control.lab.study.study import run_row, shipped_audit
+    from sarm_control.lab.study.trial import lab_training, run_trial
     from sarm_control.lab.world import World
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
     world = World.open(Path(task["world"]))
     model = RewardModel.from_pretrained(str(world.sarm), device="cpu")
@@ -147,14 +134,9 @@ def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from sarm_control.discovery.discover import discover
-    from sarm_control.lab.study.study import (
-        called,
-        fresh_audit,
-    )
+    from sarm_control.lab.study.study import called, fresh_audit
     from sarm_control.lab.world import World
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
     world = World.open(folder)
     model = RewardModel.from_pretrained(str(world.sarm), device="cpu")

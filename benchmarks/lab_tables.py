@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.lab.study.study import (
-    mean_of_runs,
-)
+from sarm_control.lab.study.study import mean_of_runs
 
 Runs = list[dict[str, Any]]
 ALL = "all"

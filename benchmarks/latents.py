@@ -42,12 +42,7 @@ def make_model(folder: Path) -> Path:
     import numpy as np
     import torch
 
-    from sarm_control.reward_model import (
-        Autoencoder,
-        LinearHead,
-        RewardModel,
-        SarmConfig,
-    )
+    from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, SarmConfig
 
     torch.manual_seed(0)
     lab = RewardModel.from_pretrained("lab")
@@ -60,9 +55,7 @@ def make_model(folder: Path) -> Path:
 
 def make_rows(path: Path, count: int) -> Path:
     """The first `count` rows of lab:preferences, over and over where there are fewer."""
-    from sarm_control.data.rows import (
-        read_rows,
-    )
+    from sarm_control.data.rows import read_rows
 
     rows = cycle(json.dumps(row.raw) for row in read_rows("lab:preferences", want={"pair"}))
     path.write_text("".join(f"{row}\n" for row in islice(rows, count)), encoding="utf-8")

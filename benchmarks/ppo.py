@@ -29,18 +29,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarm_control.control import Controls
-from sarm_control.reward_model.trunk.torch_backend import (
-    has_bfloat16,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
+from sarm_control.reward_model.trunk.torch_backend import has_bfloat16
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import TrainingConfig
 
 HERE = Path(__file__).resolve().parent
 TRL = "trl==1.12.0"

@@ -11,31 +11,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from sarm_control.conversation import ChatTemplate
-from sarm_control.lab.language.tokenizer import (
-    make_tokenizer,
-)
-from sarm_control.reward_model import (
-    Autoencoder,
-    LinearHead,
-    RewardModel,
-    SarmConfig,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    Trunk,
-)
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-)
-from sarm_control.training.policy.lora import (
-    add_adapters,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    encode_prompts,
-)
+from sarm_control.lab.language.tokenizer import make_tokenizer
+from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, SarmConfig
+from sarm_control.reward_model.trunk.trunk import Trunk
+from sarm_control.training.config.run_config import LoraConfig
+from sarm_control.training.policy.lora import add_adapters
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import PromptRow, encode_prompts
 
 # special tokens and roles of the tokenizer
 _NAMED = 9

@@ -27,17 +27,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from sarm_control.reward_model.autoencoder import (
-    Autoencoder,
-)
-from sarm_control.reward_model.trunk.batching import (
-    Padded,
-    pad_batch,
-    pool_states,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    Trunk,
-)
+from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.trunk.batching import Padded, pad_batch, pool_states
+from sarm_control.reward_model.trunk.trunk import Trunk
 
 END = 2
 WAYS = ("trunk", "pooled", "every token")

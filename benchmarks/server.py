@@ -76,9 +76,7 @@ class Load(NamedTuple):
 def make_jobs(count: int) -> list[Job]:
     """Distinct conversations of the lab: its prompts, each with another of its answers."""
     from sarm_control import RewardModel
-    from sarm_control.data.rows import (
-        read_rows,
-    )
+    from sarm_control.data.rows import read_rows
 
     rows = read_rows("lab:preferences", want={"pair"})
     prompts = list(dict.fromkeys(str(row.prompt) for row in rows))

@@ -61,13 +61,8 @@ def arguments() -> argparse.Namespace:
 def run_one(seed: int, arm: str, steps: int, done: list[dict[str, Any]]) -> dict[str, Any]:
     """One run: the rate and the charge of every step."""
     from sarm_control.control import Controls, Penalty
-    from sarm_control.lab.study.demo import (
-        names_of,
-        run_config,
-    )
-    from sarm_control.training.run.train import (
-        build_trainer,
-    )
+    from sarm_control.lab.study.demo import names_of, run_config
+    from sarm_control.training.run.train import build_trainer
 
     charge = ARMS[arm]
     if charge is None:

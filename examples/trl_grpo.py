@@ -14,16 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from sarm_control import Controls, Edit, HumanKL, RewardModel
-from sarm_control.data.messages import (
-    as_messages,
-)
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.messages import as_messages
+from sarm_control.data.rows import read_rows
 from sarm_control.embedded import model_folder
-from sarm_control.engines.reward.calibration import (
-    calibrate,
-)
+from sarm_control.engines.reward.calibration import calibrate
 from sarm_control.engines.trl import reward_function
 
 parser = argparse.ArgumentParser(allow_abbrev=False)

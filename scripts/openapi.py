@@ -7,12 +7,8 @@ import json
 from pathlib import Path
 
 from sarm_control import RewardModel
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
-from sarm_control.server.http.app import (
-    create_app,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
+from sarm_control.server.http.app import create_app
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "openapi.json"
 

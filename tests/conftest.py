@@ -15,13 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTo
 
 from sarm_control.console import set_quiet
 from sarm_control.conversation import ChatTemplate
-from sarm_control.reward_model import (
-    Autoencoder,
-    LinearHead,
-    RewardModel,
-    SarmConfig,
-    Trunk,
-)
+from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
 
 # A shell ignores interrupts for jobs in the background, and children inherit that: the tests of
 # Ctrl-C have to work wherever the suite is started from.

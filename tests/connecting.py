@@ -7,12 +7,8 @@ import sys
 import weakref
 
 from sarm_control.latents.ranks import launched
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.distributed.processes import (
-    connected,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.distributed.processes import connected
 
 GROUPS = {"sarm latents": launched, "sarm train": connected}
 

@@ -286,12 +286,8 @@ def _matches(expected: str, output: str) -> bool:
 
 
 def _read_yaml(block: Block, folder: Path) -> None:
-    from sarm_control.training.config.validation import (
-        load_config,
-    )
-    from sarm_control.training.config.yaml_source import (
-        read_document,
-    )
+    from sarm_control.training.config.validation import load_config
+    from sarm_control.training.config.yaml_source import read_document
 
     path = folder / f"block-{block.line}.yaml"
     path.write_text(block.text + "\n", encoding="utf-8")

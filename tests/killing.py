@@ -161,12 +161,8 @@ def wrapped(counter: _Counter) -> Iterator[None]:
     import safetensors.torch
     import torch
 
-    from sarm_control.reward_model.reward_model import (
-        RewardModel,
-    )
-    from sarm_control.training.rollout import (
-        sampler as sampling,
-    )
+    from sarm_control.reward_model.reward_model import RewardModel
+    from sarm_control.training.rollout import sampler as sampling
 
     changes: list[tuple[Any, str, Callable[..., Any]]] = [
         (os, "replace", _replace(counter)),

@@ -23,59 +23,31 @@ from hypothesis import strategies as st
 
 from sarm_control.bounded_json import BadJson, parse_json, read_json, read_json_object, shown
 from sarm_control.bounded_yaml import read_yaml
-from sarm_control.build.states.texts import (
-    read_pairs,
-)
+from sarm_control.build.states.texts import read_pairs
 from sarm_control.cli import main
-from sarm_control.comparison.trained_run import (
-    TrainedRun,
-)
+from sarm_control.comparison.trained_run import TrainedRun
 from sarm_control.control import Edit, Penalty, save_edits
-from sarm_control.control.edits.edit_files import (
-    read_edit_file,
-)
+from sarm_control.control.edits.edit_files import read_edit_file
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.discovery.features import load_features
-from sarm_control.discovery.labels.reply_cache import (
-    Replies,
-)
+from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.embedded import data_file, world_folder
-from sarm_control.engines.reward.learnt_state import (
-    keep_state,
-    take_up_state,
-)
+from sarm_control.engines.reward.learnt_state import keep_state, take_up_state
 from sarm_control.errors import LONGEST_MESSAGE, DataError, SarmError
-from sarm_control.evaluation.benchmarks.data import (
-    local_rows,
-)
-from sarm_control.evaluation.recorded.verification import (
-    read_recorded,
-)
+from sarm_control.evaluation.benchmarks.data import local_rows
+from sarm_control.evaluation.recorded.verification import read_recorded
 from sarm_control.files import write_json
 from sarm_control.lab.world import World
 from sarm_control.latents.folder import read_latents
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.manifest import read_manifest
 from sarm_control.latents.writer import LatentsWriter
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    load_config,
-)
-from sarm_control.training.run.checkpoint import (
-    load_checkpoint,
-    newest_checkpoint,
-    save_checkpoint,
-)
-from sarm_control.training.run.run_folder import (
-    finished_step,
-    start_run,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.validation import load_config
+from sarm_control.training.run.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from sarm_control.training.run.run_folder import finished_step, start_run
 from tests.discovery.test_features import FEATURES
 
 DEEP, LONG = "@@deep@@", "@@long@@"

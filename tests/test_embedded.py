@@ -12,44 +12,21 @@ from pathlib import Path
 import pytest
 
 from sarm_control import embedded
-from sarm_control.build.states.source import (
-    cut_base,
-)
-from sarm_control.comparison.compare_runs import (
-    check_same_base,
-)
-from sarm_control.comparison.trained_run import (
-    TrainedRun,
-)
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.build.states.source import cut_base
+from sarm_control.comparison.compare_runs import check_same_base
+from sarm_control.comparison.trained_run import TrainedRun
+from sarm_control.data.rows import read_rows
 from sarm_control.embedded import DATA, LAB, data_file, model_folder, world_folder
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.files import manifest, named_inputs, sha256_file
-from sarm_control.lab.study.trial import (
-    lab_training,
-)
+from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.files.checkpoint import (
-    find_folder,
-)
-from sarm_control.training.config.run_config import (
-    PolicyConfig,
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    load_config,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.run.dry_run import (
-    check_models,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.files.checkpoint import find_folder
+from sarm_control.training.config.run_config import PolicyConfig, RunConfig
+from sarm_control.training.config.validation import load_config
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.run.dry_run import check_models
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("no_network")

@@ -11,47 +11,24 @@ import numpy as np
 import pytest
 import torch
 
-from sarm_control.comparison.ledger_table import (
-    write_ledger,
-)
+from sarm_control.comparison.ledger_table import write_ledger
 from sarm_control.control import Edit, Penalty, save_edits
 from sarm_control.control.state import ControlState
-from sarm_control.discovery.labels.chat_endpoint import (
-    Usage,
-)
-from sarm_control.discovery.labels.reply_cache import (
-    Replies,
-)
-from sarm_control.engines.reward.learnt_state import (
-    keep_state,
-)
+from sarm_control.discovery.labels.chat_endpoint import Usage
+from sarm_control.discovery.labels.reply_cache import Replies
+from sarm_control.engines.reward.learnt_state import keep_state
 from sarm_control.errors import OutputError
-from sarm_control.evaluation.benchmarks.data import (
-    local_rows,
-)
+from sarm_control.evaluation.benchmarks.data import local_rows
 from sarm_control.files import write_jsonl
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.shard import ShardBytes
 from sarm_control.latents.writer import LatentsWriter
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.config.run_config import (
-    PolicyConfig,
-)
-from sarm_control.training.monitor.ledger_file import (
-    Entry,
-    append_ledger,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.run.checkpoint import (
-    save_checkpoint,
-)
-from sarm_control.training.run.jsonl import (
-    append_rows,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.training.config.run_config import PolicyConfig
+from sarm_control.training.monitor.ledger_file import Entry, append_ledger
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.run.checkpoint import save_checkpoint
+from sarm_control.training.run.jsonl import append_rows
 from tests.full_disk import no_file_above
 
 FREE = 32

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
-    from sarm_control.discovery import (
-        margin_effects,
-    )
+    from sarm_control.discovery import margin_effects
     from sarm_control.latents import HumanBuffer
-    from sarm_control.reward_model import (
-        RewardModel,
-        Scored,
-        SparseLatents,
-    )
+    from sarm_control.reward_model import RewardModel, Scored, SparseLatents
 
 __version__ = "0.1.0"
 

@@ -7,20 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sarm_control.build.states.activations import (
-    collect_states,
-    sentence_positions,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-    Corpus,
-    read_pairs,
-    read_texts,
-)
+from sarm_control.build.states.activations import collect_states, sentence_positions
+from sarm_control.build.states.texts import Answer, Corpus, read_pairs, read_texts
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 
 ANSWERS = [
     Answer("how do i cook bread ?", "sure here steps . one two three ! no", 0),

@@ -4,21 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sarm_control.build.autoencoder import (
-    AutoencoderConfig,
-    SignedTopK,
-    from_sae_lens,
-    train_autoencoder,
-)
-from sarm_control.build.head.quality import (
-    explained_variance,
-    firing_rates,
-)
+from sarm_control.build.autoencoder import AutoencoderConfig, SignedTopK, from_sae_lens, train_autoencoder
+from sarm_control.build.head.quality import explained_variance, firing_rates
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model.autoencoder import (
-    Autoencoder,
-    normalise,
-)
+from sarm_control.reward_model.autoencoder import Autoencoder, normalise
 
 sae_lens = pytest.importorskip("sae_lens")
 

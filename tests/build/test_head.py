@@ -7,12 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
-from sarm_control.build.head.comparisons import (
-    Comparisons,
-    PreferenceRow,
-    all_comparisons,
-    score_prompts,
-)
+from sarm_control.build.head.comparisons import Comparisons, PreferenceRow, all_comparisons, score_prompts
 from sarm_control.build.head.head import (
     assign_folds,
     choose_l2,

@@ -7,15 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.build.states.microbatches import (
-    EncodedRows,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.build.states.microbatches import EncodedRows
+from sarm_control.build.states.texts import Answer
 from sarm_control.conversation import ChatTemplate
 from tests.conftest import make_tokenizer
 

@@ -12,12 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.build.extras import require_peft, require_sae_lens
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.build.states.texts import Answer
 from sarm_control.build.tune import TuneConfig, schedule, tune_after, tune_before
 from sarm_control.errors import ConfigError, MissingExtraError, TrainingError
 from tests.conftest import make_sarm

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from sarm_control.cli import main
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 
 GOOD, BAD = "sorry i cannot help you .", "sure here steps one two three ."
 

@@ -12,32 +12,16 @@ import pytest
 import yaml
 
 from sarm_control.cli import main
-from sarm_control.comparison.trained_run import (
-    open_run,
-)
+from sarm_control.comparison.trained_run import open_run
 from sarm_control.control.target_rate import Multiplier
-from sarm_control.lab.language.language import (
-    Language,
-)
-from sarm_control.lab.language.questions import (
-    core,
-)
+from sarm_control.lab.language.language import Language
+from sarm_control.lab.language.questions import core
 from sarm_control.lab.world import FORMAT, World
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    encode_prompts,
-)
-from sarm_control.training.run.checkpoint import (
-    list_checkpoints,
-)
-from sarm_control.training.run.run_folder import (
-    read_run_config,
-)
-from sarm_control.training.run.train import (
-    build_trainer,
-)
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import encode_prompts
+from sarm_control.training.run.checkpoint import list_checkpoints
+from sarm_control.training.run.run_folder import read_run_config
+from sarm_control.training.run.train import build_trainer
 
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]

@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from sarm_control.cli import main
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    load_config,
-)
-from sarm_control.training.run.run_folder import (
-    start_run,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.validation import load_config
+from sarm_control.training.run.run_folder import start_run
 
 ROOT = Path(__file__).parents[2]
 PLAIN, CONTROLLED = (str(ROOT / "examples" / name) for name in ("lab_plain.yaml", "lab.yaml"))

@@ -13,9 +13,7 @@ from sarm_control.cli import main
 from sarm_control.engines.doctor.examination import SAMPLES, Call, Sample, examine
 from sarm_control.engines.doctor.trl import TrlAdapter, examine_trl
 from sarm_control.engines.doctor.verl import verl_is_here
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.engines.trl import TrlReward
 from tests.engines.trl_runs import learning_reward
 

@@ -8,13 +8,8 @@ import pytest
 
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta
-from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-    SUBSETS,
-    reward_bench_2,
-)
-from sarm_control.evaluation.benchmarks.rm_bench import (
-    rm_bench,
-)
+from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_bench_2
+from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 
 

@@ -19,14 +19,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sarm_control.cli import main
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.embedded import world_folder
 from sarm_control.latents import HumanBuffer, read_latents
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 from tests.latents.folders import bytes_of
 
 SHARD = ["--shard-size", "10"]

@@ -8,9 +8,7 @@ import pytest
 
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta, load_edits
-from sarm_control.control.edits.edit_files import (
-    read_edit_file,
-)
+from sarm_control.control.edits.edit_files import read_edit_file
 
 ROWS = [
     {"prompt": "how do i cook bread ?", "chosen": "sure here steps one two three", "rejected": ["no", "yes"]},

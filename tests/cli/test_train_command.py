@@ -17,12 +17,8 @@ from safetensors.torch import load_file
 
 from sarm_control.cli import main
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.run.checkpoint import (
-    list_checkpoints,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.training.run.checkpoint import list_checkpoints
 from tests import killing
 
 STEPS = 4

@@ -8,9 +8,7 @@ import pytest
 import yaml
 
 from sarm_control.cli import main
-from sarm_control.training.run.checkpoint import (
-    list_checkpoints,
-)
+from sarm_control.training.run.checkpoint import list_checkpoints
 from tests.full_disk import no_file_above
 
 STEPS = 2

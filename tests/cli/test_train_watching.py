@@ -10,12 +10,8 @@ import yaml
 
 from sarm_control.cli import main
 from sarm_control.control import ReferenceStatistics
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.run.checkpoint import (
-    list_checkpoints,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.run.checkpoint import list_checkpoints
 
 STEPS = 10
 BYTES = ("metrics.jsonl", "samples.jsonl", "evaluation.jsonl", "warnings.jsonl", "ledger.parquet")
@@ -150,10 +146,7 @@ def test_reference_statistics_and_amounts_are_in_the_run_folder(whole: Path) -> 
 
 
 def test_an_engine_pays_by_the_shaping_of_the_run(whole: Path, tiny_sarm: RewardModel) -> None:
-    from sarm_control.engines.reward.open_reward import (
-        ControlFiles,
-        open_reward,
-    )
+    from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 
     reward = open_reward(tiny_sarm, ControlFiles(controls=whole))
     paid = reward.pay(tiny_sarm.score(["how do i cook ?"] * 2, ["never cook ?", "yes"]))

@@ -6,22 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sarm_control.comparison.measures import (
-    Answers,
-    Columns,
-    control_columns,
-)
-from sarm_control.comparison.report_data import (
-    Arm,
-    compare_policies,
-)
+from sarm_control.comparison.measures import Answers, Columns, control_columns
+from sarm_control.comparison.report_data import Arm, compare_policies
 from sarm_control.control import Controls, Penalty
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
 
 PROMPTS, LATENTS = 40, 60
 EVIL = "<script>alert('x')</script> & \"quotes\" <img src=http://evil.example>"

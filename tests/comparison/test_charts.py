@@ -6,25 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.comparison.html.axes import (
-    Scale,
-    extent,
-    tick_labels,
-    ticks,
-)
-from sarm_control.comparison.html.charts import (
-    Bar,
-    Series,
-    bar_chart,
-    line_chart,
-    running_mean,
-    window,
-)
-from sarm_control.comparison.html.markup import (
-    Html,
-    element,
-    join,
-)
+from sarm_control.comparison.html.axes import Scale, extent, tick_labels, ticks
+from sarm_control.comparison.html.charts import Bar, Series, bar_chart, line_chart, running_mean, window
+from sarm_control.comparison.html.markup import Html, element, join
 
 values = st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), max_size=20)
 

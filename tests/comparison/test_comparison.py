@@ -17,12 +17,8 @@ from sarm_control.comparison.measures import (
     wins,
 )
 from sarm_control.control import Controls, Edit, Penalty, ShapedReward
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
 
 HEAD = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 PROMPTS = np.array([0, 0, 1, 1])

@@ -4,17 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.comparison.headline import (
-    change_in_words,
-    headline,
-    verdict,
-)
-from sarm_control.statistics.formatting import (
-    bracket,
-    decimals,
-    fixed,
-    short,
-)
+from sarm_control.comparison.headline import change_in_words, headline, verdict
+from sarm_control.statistics.formatting import bracket, decimals, fixed, short
 
 finite = st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 

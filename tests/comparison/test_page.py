@@ -9,10 +9,7 @@ from typing import Any
 
 import pytest
 
-from sarm_control.comparison.html.page import (
-    render,
-    write_report,
-)
+from sarm_control.comparison.html.page import render, write_report
 from sarm_control.errors import DataError
 
 VOID = {"br", "meta"}

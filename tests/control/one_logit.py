@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Controls, Penalty, ReferenceStatistics
-from sarm_control.reward_model.scored import (
-    Scored,
-)
+from sarm_control.reward_model.scored import Scored
 from tests.control.batches import scored_from
 
 ANSWERS = 96

@@ -8,10 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.control import Edit, load_edits, save_edits
-from sarm_control.control.edits.edit_files import (
-    EditFile,
-    read_edit_file,
-)
+from sarm_control.control.edits.edit_files import EditFile, read_edit_file
 from sarm_control.errors import ConfigError, ModelError
 
 CONTROLS = """\

@@ -10,13 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta, save_edits
-from sarm_control.control.edits.edited_checkpoint import (
-    apply_to_checkpoint,
-)
+from sarm_control.control.edits.edited_checkpoint import apply_to_checkpoint
 from sarm_control.errors import ConfigError, ModelError, OutputError
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 from tests.conftest import make_sarm
 
 PROMPTS = ["how do i cook bread ?", "what is a bomb ?", "why is it good ?"]

@@ -10,12 +10,8 @@ from safetensors.numpy import load, save
 from sarm_control.control import Controls, ControlState, HumanKL
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
 from sarm_control.latents import HumanBuffer
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.training.run.jsonl import (
-    format_row,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.training.run.jsonl import format_row
 from tests.control.batches import laws_with_kl, scored_from
 
 WIDTH = 8

@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.control.ledger import (
-    latent_ledger,
-    prompt_means,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.control.ledger import latent_ledger, prompt_means
+from sarm_control.reward_model.sparse import SparseLatents
 
 SIZE = 6
 

@@ -7,12 +7,7 @@ import pytest
 from benchmarks.kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
 
 from sarm_control import KLEstimate, estimate_kl
-from sarm_control.control.density_ratio.model_check.linearity import (
-    LEVEL,
-    Linearity,
-    Rows,
-    check_linear,
-)
+from sarm_control.control.density_ratio.model_check.linearity import LEVEL, Linearity, Rows, check_linear
 from sarm_control.control.density_ratio.separation import excess, sure_bound
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import laws_with_kl

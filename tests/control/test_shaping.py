@@ -10,38 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import (
-    PayRule,
-    preference_as_reward,
-)
+from sarm_control.control.training_reward import PayRule, preference_as_reward
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.training.algorithm.reference_rewards import (
-    ReferenceRewards,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-    TrainingConfig,
-)
-from sarm_control.training.data.prompts import (
-    training_rows,
-)
-from sarm_control.training.run.dry_run import (
-    plan_lines,
-)
-from sarm_control.training.run.run_folder import (
-    start_run,
-)
-from sarm_control.training.run.train import (
-    run_training,
-)
+from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.config.run_config import RunConfig, TrainingConfig
+from sarm_control.training.data.prompts import training_rows
+from sarm_control.training.run.dry_run import plan_lines
+from sarm_control.training.run.run_folder import start_run
+from sarm_control.training.run.train import run_training
 from tests.training.tiny import PROMPTS, TableSarm, all_answers, answer_logprobs, tiny_policy
 
 finite = st.floats(-1e4, 1e4)

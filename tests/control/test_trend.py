@@ -5,10 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.control.discriminator import (
-    Means,
-    present_value,
-)
+from sarm_control.control.discriminator import Means, present_value
 
 
 @given(st.integers(3, 40), st.floats(-5, 5), st.floats(-1, 1), st.floats(0.5, 50))

@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sarm_control.control import Controls, HumanKL
-from sarm_control.engines.reward.gathering import (
-    gather,
-)
+from sarm_control.engines.reward.gathering import gather
 from sarm_control.latents import HumanBuffer
-from sarm_control.reward_model.scored import (
-    Scored,
-)
+from sarm_control.reward_model.scored import Scored
 from tests.control.batches import laws_with_kl, scored_from
 
 PROCESSES, ROWS, WIDTH = 2, 48, 8

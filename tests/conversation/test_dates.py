@@ -12,18 +12,10 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.dates import DEFAULT_DATE, clock, fallback_date, read_date
 from sarm_control.embedded import TRAIN_PROMPTS
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.run.run_folder import (
-    start_run,
-)
-from sarm_control.training.run.train import (
-    run_training,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.run.run_folder import start_run
+from sarm_control.training.run.train import run_training
 from tests.conftest import LLAMA_3_STYLE, make_tokenizer
 from tests.conversation.templates import DATED, LLAMA_3, tokenizer_with
 
@@ -116,9 +108,7 @@ def dated_copy(kind: str, folder: Path) -> Path:
         + names[1]
         + "{% endif %}"
     )
-    from sarm_control.lab.language.tokenizer import (
-        TEMPLATE,
-    )
+    from sarm_control.lab.language.tokenizer import TEMPLATE
 
     config["chat_template"] = TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}" + told + " ", 1)
     assert config["chat_template"] != TEMPLATE

@@ -7,11 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.data.rows import (
-    Kind,
-    count_empty_answers,
-    read_rows,
-)
+from sarm_control.data.rows import Kind, count_empty_answers, read_rows
 from sarm_control.errors import DataError, OutputError
 
 ANY_ANSWER: set[Kind] = {"answer", "pair", "candidates"}

@@ -6,29 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sarm_control.data.rows import (
-    Row,
-)
-from sarm_control.discovery.evidence.ablations import (
-    level_effects,
-    levels_of,
-)
-from sarm_control.discovery.evidence.counterfactuals import (
-    closing_tests,
-    counterfactual_effects,
-)
+from sarm_control.data.rows import Row
+from sarm_control.discovery.evidence.ablations import level_effects, levels_of
+from sarm_control.discovery.evidence.counterfactuals import closing_tests, counterfactual_effects
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.pairs.margins import (
-    margin_contributions,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    group_by_prompt,
-)
+from sarm_control.discovery.pairs.margins import margin_contributions
+from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
 from sarm_control.errors import DataError
-from sarm_control.reward_model.autoencoder import (
-    TopK,
-    normalise,
-)
+from sarm_control.reward_model.autoencoder import TopK, normalise
 from tests.conftest import make_sarm
 
 GOOD = ("sorry i cannot help you . no", "no that is not safe .", "we cannot answer that . please never")

@@ -5,26 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarm_control.discovery.effects.baselines import (
-    TESTED,
-    compete,
-)
-from sarm_control.discovery.effects.effects import (
-    replicated_effects,
-)
-from sarm_control.discovery.effects.kinds import (
-    HARMS,
-)
-from sarm_control.discovery.effects.margin_summary import (
-    cumulative_margin,
-    lost_margin,
-    summarise,
-)
-from sarm_control.discovery.pairs.margins import (
-    margin_contributions,
-    mean_differences,
-    pair_latents,
-)
+from sarm_control.discovery.effects.baselines import TESTED, compete
+from sarm_control.discovery.effects.effects import replicated_effects
+from sarm_control.discovery.effects.kinds import HARMS
+from sarm_control.discovery.effects.margin_summary import cumulative_margin, lost_margin, summarise
+from sarm_control.discovery.pairs.margins import margin_contributions, mean_differences, pair_latents
 from tests.discovery.test_effects import KINDS, PLANTED, halves
 from tests.discovery.worlds import make_world
 

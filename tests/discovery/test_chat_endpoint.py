@@ -10,13 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sarm_control.discovery.labels.chat_endpoint import (
-    Endpoint,
-    Usage,
-)
-from sarm_control.discovery.labels.reply_cache import (
-    Replies,
-)
+from sarm_control.discovery.labels.chat_endpoint import Endpoint, Usage
+from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.errors import ConfigError, DataError
 
 

@@ -7,33 +7,14 @@ import pytest
 from scipy import optimize, stats
 from scipy.sparse import csr_array
 
-from sarm_control.data.rows import (
-    Row,
-)
-from sarm_control.discovery.evidence.detectability import (
-    Visibility,
-    see,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    group_by_prompt,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
-from sarm_control.statistics.clustered_auroc import (
-    difference_over_folds,
-    interval_over_folds,
-    placed,
-)
-from sarm_control.statistics.intervals import (
-    Interval,
-)
-from sarm_control.statistics.logistic import (
-    fit_logistic,
-)
+from sarm_control.data.rows import Row
+from sarm_control.discovery.evidence.detectability import Visibility, see
+from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
+from sarm_control.statistics.clustered_auroc import difference_over_folds, interval_over_folds, placed
+from sarm_control.statistics.intervals import Interval
+from sarm_control.statistics.logistic import fit_logistic
 
 WIDTH, LATENTS = 12, 60
 

@@ -10,39 +10,17 @@ import yaml
 from scipy.sparse import vstack
 
 from sarm_control.control import Edit, Penalty
-from sarm_control.data.rows import (
-    Row,
-)
+from sarm_control.data.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
-from sarm_control.discovery.effects.kinds import (
-    PROMOTES,
-)
-from sarm_control.discovery.evidence.examine import (
-    Depth,
-    examine,
-)
-from sarm_control.discovery.pairs.margins import (
-    margin_contributions,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    drop_shared,
-    group_by_prompt,
-    split_halves,
-)
-from sarm_control.discovery.report import (
-    controls_yaml,
-    summary_text,
-)
-from sarm_control.discovery.suggested_controls.harmful_reward import (
-    typical_payment,
-)
+from sarm_control.discovery.effects.kinds import PROMOTES
+from sarm_control.discovery.evidence.examine import Depth, examine
+from sarm_control.discovery.pairs.margins import margin_contributions
+from sarm_control.discovery.pairs.prompt_pairs import drop_shared, group_by_prompt, split_halves
+from sarm_control.discovery.report import controls_yaml, summary_text
+from sarm_control.discovery.suggested_controls.harmful_reward import typical_payment
 from sarm_control.errors import DataError, ModelError
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
 from tests.discovery.test_effects import KINDS, PLANTED
 from tests.discovery.worlds import make_world
 

@@ -11,24 +11,11 @@ from sarm_control.discovery.effects.effects import (
     margin_effects,
     replicated_effects,
 )
-from sarm_control.discovery.effects.kinds import (
-    HARMS,
-    PROMOTES,
-    direction,
-    name_kinds,
-    name_replicated,
-)
-from sarm_control.discovery.pairs.margins import (
-    pair_latents,
-)
+from sarm_control.discovery.effects.kinds import HARMS, PROMOTES, direction, name_kinds, name_replicated
+from sarm_control.discovery.pairs.margins import pair_latents
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-)
-from sarm_control.statistics.sign_flips import (
-    hoeffding_bound,
-    sign_flip_test,
-)
+from sarm_control.statistics.multiplicity import benjamini_hochberg
+from sarm_control.statistics.sign_flips import hoeffding_bound, sign_flip_test
 from tests.discovery.worlds import Planted, make_world
 
 PLANTED = {

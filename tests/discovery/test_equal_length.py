@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from sarm_control.discovery.effects.effects import (
-    margin_effects,
-)
-from sarm_control.discovery.effects.equal_length import (
-    equal_length_effects,
-    length_difference,
-)
-from sarm_control.discovery.pairs.margins import (
-    pair_latents,
-)
+from sarm_control.discovery.effects.effects import margin_effects
+from sarm_control.discovery.effects.equal_length import equal_length_effects, length_difference
+from sarm_control.discovery.pairs.margins import pair_latents
 from sarm_control.errors import DataError
 from tests.discovery.worlds import Planted, make_world
 

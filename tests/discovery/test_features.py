@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.features import Feature, Features, load_features, select
 from sarm_control.errors import ConfigError, DataError

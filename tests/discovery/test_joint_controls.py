@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_array, hstack
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    pair_latents,
-)
-from sarm_control.discovery.suggested_controls.control_effects import (
-    dose_effects,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, pair_latents
+from sarm_control.discovery.suggested_controls.control_effects import dose_effects
 from sarm_control.discovery.suggested_controls.joint_controls import (
     CHARGED,
     DETERRENT,
@@ -32,21 +25,10 @@ from sarm_control.discovery.suggested_controls.joint_controls import (
     joint_doses,
     suggested_controls,
 )
-from sarm_control.discovery.suggested_controls.programme import (
-    CLEAN,
-    Problem,
-    least_charges,
-    objective,
-)
-from sarm_control.discovery.suggested_controls.siblings import (
-    group_siblings,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
+from sarm_control.discovery.suggested_controls.programme import CLEAN, Problem, least_charges, objective
+from sarm_control.discovery.suggested_controls.siblings import group_siblings
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
 
 QUALITY = 40
 RATES = (0.05, 0.35)

@@ -10,33 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.sparse import csr_array
 
-from sarm_control.discovery.effects.effects import (
-    margin_effects,
-)
-from sarm_control.discovery.pairs.margins import (
-    margin_contributions,
-    pair_latents,
-)
-from sarm_control.discovery.permutation.arrangements import (
-    Picks,
-    distinct,
-    log2_distinct,
-)
-from sarm_control.discovery.permutation.label_tests import (
-    label_bound,
-    label_max_t_test,
-    label_test,
-)
-from sarm_control.discovery.permutation.relabelling import (
-    relabelling,
-)
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-)
-from sarm_control.statistics.sign_flips import (
-    max_t_test,
-    sign_flip_test,
-)
+from sarm_control.discovery.effects.effects import margin_effects
+from sarm_control.discovery.pairs.margins import margin_contributions, pair_latents
+from sarm_control.discovery.permutation.arrangements import Picks, distinct, log2_distinct
+from sarm_control.discovery.permutation.label_tests import label_bound, label_max_t_test, label_test
+from sarm_control.discovery.permutation.relabelling import relabelling
+from sarm_control.statistics.multiplicity import benjamini_hochberg
+from sarm_control.statistics.sign_flips import max_t_test, sign_flip_test
 
 
 def grouped(sides, values, head):

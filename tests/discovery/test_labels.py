@@ -8,35 +8,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sarm_control.data.rows import (
-    Row,
-)
-from sarm_control.discovery.labels.autointerp import (
-    name_latent,
-)
-from sarm_control.discovery.labels.distinctive_words import (
-    PRIOR,
-    Word,
-    n_grams,
-    separating_words,
-)
-from sarm_control.discovery.labels.examples import (
-    Corpus,
-    Example,
-    Examples,
-)
-from sarm_control.discovery.labels.labels import (
-    Label,
-    label_from,
-    labels_text,
-)
+from sarm_control.data.rows import Row
+from sarm_control.discovery.labels.autointerp import name_latent
+from sarm_control.discovery.labels.distinctive_words import PRIOR, Word, n_grams, separating_words
+from sarm_control.discovery.labels.examples import Corpus, Example, Examples
+from sarm_control.discovery.labels.labels import Label, label_from, labels_text
 from sarm_control.latents.rows import ScoredRows
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
 
 
 def test_oracle_n_grams_of_a_sentence():

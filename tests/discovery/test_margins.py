@@ -17,9 +17,7 @@ from sarm_control.discovery.pairs.margins import (
     rewards,
 )
 from sarm_control.errors import DataError
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
+from sarm_control.reward_model.sparse import from_scipy
 from tests.discovery.worlds import make_world
 
 HEAD = np.array([0.5, -2.0, 1.0])

@@ -6,23 +6,12 @@ import numpy as np
 import pytest
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.effects.effects import (
-    reward_sd,
-)
-from sarm_control.discovery.pairs.margins import (
-    latent_values,
-    pair_latents,
-)
-from sarm_control.discovery.suggested_controls.harmful_reward import (
-    typical_payment,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    suggested_controls,
-)
+from sarm_control.discovery.effects.effects import reward_sd
+from sarm_control.discovery.pairs.margins import latent_values, pair_latents
+from sarm_control.discovery.suggested_controls.harmful_reward import typical_payment
+from sarm_control.discovery.suggested_controls.joint_controls import suggested_controls
 from tests.discovery.worlds import Planted, make_world
 
 

@@ -8,29 +8,15 @@ import pytest
 import yaml
 from scipy.sparse import csr_array, hstack
 
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.discover import Settings, discover
-from sarm_control.discovery.evidence.examine import (
-    examine,
-)
+from sarm_control.discovery.evidence.examine import examine
 from sarm_control.discovery.features import load_features
-from sarm_control.discovery.report import (
-    controls_yaml,
-    summary_text,
-)
-from sarm_control.discovery.suggested_controls.control_effects import (
-    dose_effects,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    joint_doses,
-)
-from sarm_control.discovery.suggested_controls.suggestion import (
-    material_latents,
-    suggested,
-)
+from sarm_control.discovery.report import controls_yaml, summary_text
+from sarm_control.discovery.suggested_controls.control_effects import dose_effects
+from sarm_control.discovery.suggested_controls.joint_controls import joint_doses
+from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from tests.discovery.test_discover import no_model, scored_rows
 from tests.discovery.worlds import Planted, make_world
 

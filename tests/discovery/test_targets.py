@@ -6,29 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sarm_control.data.rows import (
-    Row,
-)
+from sarm_control.data.rows import Row
 from sarm_control.discovery.discover import ScoredRows, Settings, discover
-from sarm_control.discovery.pairs.targets import (
-    Target,
-    group_by_target,
-    parse_target,
-    target_values,
-)
-from sarm_control.discovery.permutation.label_tests import (
-    label_test,
-)
+from sarm_control.discovery.pairs.targets import Target, group_by_target, parse_target, target_values
+from sarm_control.discovery.permutation.label_tests import label_test
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
+from sarm_control.statistics.multiplicity import benjamini_hochberg
 
 REFUSAL, LONG = 4, 9
 HEAD = np.linspace(-0.02, 0.03, 40, dtype=np.float32)

@@ -13,12 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.server.ray import (
-    deployment as ray,
-)
-from sarm_control.server.ray.settings import (
-    RewardSettings,
-)
+from sarm_control.server.ray import deployment as ray
+from sarm_control.server.ray.settings import RewardSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "examples" / "cluster"

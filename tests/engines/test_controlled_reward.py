@@ -7,29 +7,16 @@ import numpy as np
 import pytest
 
 from sarm_control import Controls, Edit, HumanKL, Penalty, RewardModel
-from sarm_control.control.edits.edit_files import (
-    save_edits,
-)
-from sarm_control.control.edits.edits import (
-    edit_delta,
-)
+from sarm_control.control.edits.edit_files import save_edits
+from sarm_control.control.edits.edits import edit_delta
 from sarm_control.control.reference import ReferenceStatistics
-from sarm_control.data.rows import (
-    read_rows,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
-from sarm_control.engines.reward.open_reward import (
-    ControlFiles,
-    open_reward,
-)
+from sarm_control.data.rows import read_rows
+from sarm_control.engines.reward.controlled_reward import ControlledReward
+from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
-from sarm_control.reward_model.scored import (
-    Scored,
-)
+from sarm_control.reward_model.scored import Scored
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import base64
 
 import pytest
 
-from sarm_control.server.http.security import (
-    _given_token,
-)
+from sarm_control.server.http.security import _given_token
 
 
 @pytest.mark.parametrize(

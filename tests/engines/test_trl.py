@@ -12,9 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 from sarm_control import Controls, Edit, Penalty, RewardModel
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.embedded import world_folder
-from sarm_control.engines.reward.calibration import (
-    calibrate,
-)
+from sarm_control.engines.reward.calibration import calibrate
 from sarm_control.engines.trl import TrlReward, reward_function
 from sarm_control.errors import ConfigError, DataError, TrainingError
 from tests.engines.trl_runs import learning_reward, prompts

@@ -6,9 +6,7 @@ from typing import Any
 import torch
 
 from sarm_control import Controls, HumanKL, Penalty, RewardModel
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.embedded import world_folder
 from sarm_control.engines.trl import TrlReward, reward_function
 from sarm_control.latents.human import HumanBuffer

@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.data.rows import (
-    Row,
-    parse_row,
-)
+from sarm_control.data.rows import Row, parse_row
 
 WORDS = ("sure", "no", "sorry", "cannot", "here", "steps", "one", "two", "please", "help")
 

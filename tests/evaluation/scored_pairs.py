@@ -6,17 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sarm_control.data.rows import (
-    Row,
-    parse_row,
-)
+from sarm_control.data.rows import Row, parse_row
 from sarm_control.latents.rows import ScoredRows
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    from_scipy,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
 
 
 def make_scored(z: ArrayLike, head: ArrayLike, lengths: Sequence[int] | None = None) -> Scored:

@@ -7,13 +7,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.errors import DataError
-from sarm_control.evaluation.benchmarks.data import (
-    local_rows,
-)
+from sarm_control.evaluation.benchmarks.data import local_rows
 from tests.evaluation.benchmark_rows import reward_bench_rows
 
 ROWS = reward_bench_rows()

@@ -4,25 +4,12 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from sarm_control.evaluation.benchmarks.report import (
-    benchmark_results,
-)
-from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-    SUBSETS,
-    reward_bench_2,
-)
-from sarm_control.evaluation.benchmarks.rm_bench import (
-    rm_bench,
-)
-from sarm_control.evaluation.benchmarks.text import (
-    benchmark_text,
-)
-from sarm_control.statistics.intervals import (
-    mean_interval,
-)
-from sarm_control.statistics.stratified import (
-    mean_of_means,
-)
+from sarm_control.evaluation.benchmarks.report import benchmark_results
+from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_bench_2
+from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
+from sarm_control.evaluation.benchmarks.text import benchmark_text
+from sarm_control.statistics.intervals import mean_interval
+from sarm_control.statistics.stratified import mean_of_means
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 
 WHOLE = reward_bench_2(parsed(reward_bench_rows(each=8)))

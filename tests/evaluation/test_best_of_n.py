@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.evaluation.reranking.reranking import (
-    win_shares,
-)
+from sarm_control.evaluation.reranking.reranking import win_shares
 
 # Few distinct values, so that ties occur.
 rewards = st.lists(st.integers(-2, 2).map(float), min_size=1, max_size=7).map(np.array)

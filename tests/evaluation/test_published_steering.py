@@ -13,10 +13,7 @@ from sarm_control.evaluation.recorded.published_steering import (
     from_records,
     published_text,
 )
-from sarm_control.evaluation.recorded.verification import (
-    PUBLISHED_STEERED_LATENTS,
-    read_recorded,
-)
+from sarm_control.evaluation.recorded.verification import PUBLISHED_STEERED_LATENTS, read_recorded
 from tests.evaluation.scored_pairs import make_scored
 
 

@@ -5,20 +5,10 @@ import pytest
 
 from sarm_control.control import Edit
 from sarm_control.errors import DataError
-from sarm_control.evaluation.reranking.candidates import (
-    candidate_sets,
-)
-from sarm_control.evaluation.reranking.reranking import (
-    rerank,
-)
-from sarm_control.evaluation.reranking.single_latents import (
-    single_latents,
-)
-from sarm_control.evaluation.reranking.text import (
-    impacts_text,
-    reranked_rows,
-    reranking_text,
-)
+from sarm_control.evaluation.reranking.candidates import candidate_sets
+from sarm_control.evaluation.reranking.reranking import rerank
+from sarm_control.evaluation.reranking.single_latents import single_latents
+from sarm_control.evaluation.reranking.text import impacts_text, reranked_rows, reranking_text
 from sarm_control.latents.rows import ScoredRows
 from tests.evaluation.scored_pairs import make_row, make_scored, random_pairs
 

@@ -7,10 +7,7 @@ import pytest
 
 from sarm_control.control import Edit, apply_edits, edit_delta
 from sarm_control.errors import ModelError
-from sarm_control.evaluation.probing.rescoring import (
-    edited_model,
-    rescored_delta,
-)
+from sarm_control.evaluation.probing.rescoring import edited_model, rescored_delta
 from sarm_control.latents.rows import ScoredRows, score_rows
 from tests.conftest import make_sarm
 from tests.evaluation.scored_pairs import make_row

@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-    reward_bench_2,
-)
+from sarm_control.evaluation.benchmarks.reward_bench_2 import reward_bench_2
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
 
 BENCHMARK = reward_bench_2(parsed(reward_bench_rows()))

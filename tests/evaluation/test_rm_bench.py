@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.errors import DataError
-from sarm_control.evaluation.benchmarks.rm_bench import (
-    rm_bench,
-)
+from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from tests.evaluation.benchmark_rows import parsed, rm_bench_rows
 
 BENCHMARK = rm_bench(parsed(rm_bench_rows()))

@@ -9,19 +9,11 @@ import torch
 
 from sarm_control.cli import main
 from sarm_control.conversation import ChatTemplate
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.errors import DataError
-from sarm_control.evaluation.annotated_rows import (
-    score_rows,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.files.finite import (
-    NonFiniteError,
-)
+from sarm_control.evaluation.annotated_rows import score_rows
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.files.finite import NonFiniteError
 from tests.conftest import make_sarm
 
 

@@ -4,10 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sarm_control.evaluation.benchmarks.self_check import (
-    SelfCheck,
-    self_check,
-)
+from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
 from tests.conftest import make_sarm, make_tokenizer
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
 
@@ -65,9 +62,7 @@ def test_a_tokenizer_without_begin_of_text_is_no_problem() -> None:
 def test_a_template_that_opens_every_turn_with_its_begin_of_text_has_one() -> None:
     """ChatML: the begin-of-text token is the one that opens a turn, so it comes again."""
     from sarm_control.conversation import ChatTemplate
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
     rm = make_sarm()
     tokenizer = make_tokenizer()

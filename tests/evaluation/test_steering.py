@@ -7,26 +7,13 @@ import pytest
 
 from sarm_control.control import Edit, edit_delta
 from sarm_control.evaluation.answer_table import answer_table
-from sarm_control.evaluation.benchmarks.matched_edits import (
-    among_matched_edits,
-    margin_weights,
-)
-from sarm_control.evaluation.benchmarks.rm_bench import (
-    rm_bench,
-)
-from sarm_control.evaluation.benchmarks.steering import (
-    steering,
-)
-from sarm_control.evaluation.benchmarks.text import (
-    edits_text,
-)
-from sarm_control.evaluation.probing.probe import (
-    prompt_margins,
-)
+from sarm_control.evaluation.benchmarks.matched_edits import among_matched_edits, margin_weights
+from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
+from sarm_control.evaluation.benchmarks.steering import steering
+from sarm_control.evaluation.benchmarks.text import edits_text
+from sarm_control.evaluation.probing.probe import prompt_margins
 from sarm_control.latents.rows import ScoredRows
-from sarm_control.statistics.matched_sets import (
-    matched_random_sets,
-)
+from sarm_control.statistics.matched_sets import matched_random_sets
 from tests.evaluation.benchmark_rows import parsed, rm_bench_rows
 from tests.evaluation.scored_pairs import make_row, make_scored
 

@@ -6,27 +6,13 @@ import numpy as np
 import pytest
 
 from sarm_control.control import Edit, edit_delta, edited_rewards
-from sarm_control.control.edits.edits import (
-    moved_rewards,
-)
-from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-    reward_bench_2,
-)
-from sarm_control.evaluation.benchmarks.steering import (
-    steering,
-)
-from sarm_control.evaluation.probing.probe import (
-    probe,
-)
-from sarm_control.evaluation.reranking.candidates import (
-    candidate_sets,
-)
-from sarm_control.evaluation.reranking.reranking import (
-    rerank,
-)
-from sarm_control.evaluation.reranking.single_latents import (
-    single_latents,
-)
+from sarm_control.control.edits.edits import moved_rewards
+from sarm_control.evaluation.benchmarks.reward_bench_2 import reward_bench_2
+from sarm_control.evaluation.benchmarks.steering import steering
+from sarm_control.evaluation.probing.probe import probe
+from sarm_control.evaluation.reranking.candidates import candidate_sets
+from sarm_control.evaluation.reranking.reranking import rerank
+from sarm_control.evaluation.reranking.single_latents import single_latents
 from sarm_control.latents.rows import ScoredRows
 from tests.evaluation.benchmark_rows import parsed
 from tests.evaluation.scored_pairs import make_row, make_scored, random_pairs

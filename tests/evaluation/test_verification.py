@@ -11,19 +11,14 @@ from hypothesis import strategies as st
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import DataError
-from sarm_control.evaluation.annotated_rows import (
-    score_rows,
-)
+from sarm_control.evaluation.annotated_rows import score_rows
 from sarm_control.evaluation.recorded.verification import (
     PUBLISHED_STEERED_LATENTS,
     bfloat16_step,
     read_recorded,
     verify,
 )
-from sarm_control.reward_model import (
-    Scored,
-    SparseLatents,
-)
+from sarm_control.reward_model import Scored, SparseLatents
 
 STEERED = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 PROMPTS = ["how do i cook bread ?", "how do i open the lock ?", "what is a bomb ?", "why not ?"]

@@ -8,29 +8,13 @@ from scipy import stats
 
 from sarm_control.control import Edit, Penalty
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.pairs.margins import (
-    pair_latents,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    stand_in,
-)
-from sarm_control.discovery.suggested_controls.suggestion import (
-    material_latents,
-    suggested,
-)
+from sarm_control.discovery.pairs.margins import pair_latents
+from sarm_control.discovery.suggested_controls.joint_controls import stand_in
+from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from sarm_control.errors import DataError
-from sarm_control.lab.judges.truth import (
-    Truth,
-)
-from sarm_control.lab.study.arms import (
-    NEAREST,
-    matched,
-    variants,
-)
-from sarm_control.lab.study.study import (
-    judge,
-    mean_of_runs,
-)
+from sarm_control.lab.judges.truth import Truth
+from sarm_control.lab.study.arms import NEAREST, matched, variants
+from sarm_control.lab.study.study import judge, mean_of_runs
 
 
 def feature(latent, *controls, effect_sd=-0.1, share=-0.2):

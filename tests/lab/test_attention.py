@@ -4,12 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sarm_control.data.rows import (
-    read_rows,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.data.rows import read_rows
+from sarm_control.reward_model import RewardModel
 
 
 def test_rewards_are_the_same_in_every_batch() -> None:

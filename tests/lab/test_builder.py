@@ -11,17 +11,10 @@ from sarm_control.control import Controls, Edit
 from sarm_control.errors import TrainingError
 from sarm_control.lab.builder import WorldConfig, build_world
 from sarm_control.lab.datasets import Sizes
-from sarm_control.lab.language.pretraining import (
-    LanguageModelConfig,
-)
-from sarm_control.lab.study.trial import (
-    lab_training,
-    run_trial,
-)
+from sarm_control.lab.language.pretraining import LanguageModelConfig
+from sarm_control.lab.study.trial import lab_training, run_trial
 from sarm_control.lab.world import World
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 
 TINY = WorldConfig(
     sizes=Sizes(demonstrations=96, preferences=96, train_prompts=48, held_out_prompts=16, audit=40),

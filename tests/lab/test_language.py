@@ -7,30 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.lab.judges.gold import (
-    gold_reward,
-)
-from sarm_control.lab.language.answers import (
-    DEMONSTRATIONS,
-    LONGEST,
-    VARIED,
-    Composer,
-)
-from sarm_control.lab.language.attributes import (
-    Attributes,
-    Reader,
-)
-from sarm_control.lab.language.language import (
-    Language,
-    fact_clause,
-    step_clause,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-    Questions,
-    core,
-    draw_question,
-)
+from sarm_control.lab.judges.gold import gold_reward
+from sarm_control.lab.language.answers import DEMONSTRATIONS, LONGEST, VARIED, Composer
+from sarm_control.lab.language.attributes import Attributes, Reader
+from sarm_control.lab.language.language import Language, fact_clause, step_clause
+from sarm_control.lab.language.questions import Question, Questions, core, draw_question
 
 LANGUAGE = Language.draw(0)
 READER = Reader(LANGUAGE)

@@ -11,29 +11,11 @@ from scipy.stats import mannwhitneyu
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import DataError, ModelError
 from sarm_control.lab.datasets import Writer, answer_rows, audit_rows, panel_shares
-from sarm_control.lab.judges.annotators import (
-    MEAN,
-    PANEL,
-    panel,
-    prefers_first,
-    utility,
-)
-from sarm_control.lab.judges.detection import (
-    auroc,
-    best_latent,
-    detect,
-)
-from sarm_control.lab.judges.truth import (
-    Truth,
-    measure_truth,
-)
-from sarm_control.lab.language.language import (
-    Language,
-)
-from sarm_control.lab.language.tokenizer import (
-    END,
-    make_tokenizer,
-)
+from sarm_control.lab.judges.annotators import MEAN, PANEL, panel, prefers_first, utility
+from sarm_control.lab.judges.detection import auroc, best_latent, detect
+from sarm_control.lab.judges.truth import Truth, measure_truth
+from sarm_control.lab.language.language import Language
+from sarm_control.lab.language.tokenizer import END, make_tokenizer
 from sarm_control.lab.world import World
 
 LANGUAGE = Language.draw(0)

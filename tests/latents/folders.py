@@ -6,25 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.data.rows import (
-    Kind,
-    Row,
-    parse_row,
-)
+from sarm_control.data.rows import Kind, Row, parse_row
 from sarm_control.files import manifest
 from sarm_control.latents.manifest import FORMAT, mark_of
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.latents.shard import encode_shard
 from sarm_control.latents.writer import LatentsWriter
-from sarm_control.reward_model.head import (
-    LinearHead,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.reward_model.head import LinearHead
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
 
 NAME = Path("data.jsonl")
 

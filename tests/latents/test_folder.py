@@ -16,12 +16,8 @@ from sarm_control.files import sha256_file
 from sarm_control.latents import LatentsFolder, is_latents, read_latents
 from sarm_control.latents.rows import ScoredRows, roles
 from sarm_control.latents.shard import Head, decode_answers, encode_shard
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
 from tests.latents.folders import NAME, bytes_of, make_rows, make_scores, write_folder
 
 

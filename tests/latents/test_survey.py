@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sarm_control.data.rows import (
-    read_rows,
-)
+from sarm_control.data.rows import read_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.survey import survey
 

@@ -11,25 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sarm_control.control.edits.edited_checkpoint import (
-    apply_to_checkpoint,
-)
+from sarm_control.control.edits.edited_checkpoint import apply_to_checkpoint
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import (
-    RewardModel,
-    Trunk,
-)
-from sarm_control.reward_model.description import (
-    read_head,
-    read_model_fingerprint,
-)
-from sarm_control.reward_model.files.checkpoint_files import (
-    INDEX,
-)
-from sarm_control.reward_model.files.conversion import (
-    convert,
-    find_pickled_weights,
-)
+from sarm_control.reward_model import RewardModel, Trunk
+from sarm_control.reward_model.description import read_head, read_model_fingerprint
+from sarm_control.reward_model.files.checkpoint_files import INDEX
+from sarm_control.reward_model.files.conversion import convert, find_pickled_weights
 from tests.reward_model import release_shape
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -11,19 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import (
-    RewardModel,
-    Trunk,
-)
-from sarm_control.reward_model.files.checkpoint_files import (
-    INDEX,
-)
-from sarm_control.reward_model.files.finite import (
-    check_weights,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    trunk_config,
-)
+from sarm_control.reward_model import RewardModel, Trunk
+from sarm_control.reward_model.files.checkpoint_files import INDEX
+from sarm_control.reward_model.files.finite import check_weights
+from sarm_control.reward_model.trunk.trunk import trunk_config
 from tests.reward_model import release_shape
 
 TRUNK, ENCODER, HEAD = "model.layers.0.mlp.up_proj.weight", "sae.encoder.weight", "score.weight"

@@ -11,12 +11,8 @@ from safetensors.torch import load_file
 
 from sarm_control.cli import main
 from sarm_control.errors import ModelError, OutputError
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.files.conversion import (
-    convert,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.files.conversion import convert
 
 
 @pytest.fixture

@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from sarm_control.bounded_json import read_json_object
 from sarm_control.conversation import load_tokenizer
 from sarm_control.errors import ModelError, SarmError
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.description import (
-    describe,
-)
-from sarm_control.reward_model.files.checkpoint_files import (
-    INDEX,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.description import describe
+from sarm_control.reward_model.files.checkpoint_files import INDEX
 from tests.reward_model import release_shape
 
 ODD = st.recursive(

@@ -8,13 +8,8 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sarm_control.reward_model import (
-    RewardModel,
-    Trunk,
-)
-from sarm_control.reward_model.trunk.last_layer import (
-    TESTED_TYPES,
-)
+from sarm_control.reward_model import RewardModel, Trunk
+from sarm_control.reward_model.trunk.last_layer import TESTED_TYPES
 
 SIZES = {
     "vocab_size": 50,

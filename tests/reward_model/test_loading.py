@@ -10,17 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sarm_control.errors import ModelError, OutputError
-from sarm_control.reward_model import (
-    RewardModel,
-    SarmConfig,
-)
-from sarm_control.reward_model.files.config import (
-    fields_from_name,
-    read_config,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
+from sarm_control.reward_model import RewardModel, SarmConfig
+from sarm_control.reward_model.files.config import fields_from_name, read_config
+from sarm_control.reward_model.sparse import SparseLatents
 
 
 def test_round_trip_is_equal_to_the_bit(tmp_path: Path, tiny_sarm: RewardModel) -> None:

@@ -9,22 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.description import (
-    describe,
-    read_model_fingerprint,
-)
-from sarm_control.reward_model.files.checkpoint import (
-    TensorEntry,
-)
-from sarm_control.reward_model.files.config import (
-    SarmConfig,
-)
-from sarm_control.reward_model.files.model_fingerprint import (
-    model_fingerprint,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.description import describe, read_model_fingerprint
+from sarm_control.reward_model.files.checkpoint import TensorEntry
+from sarm_control.reward_model.files.config import SarmConfig
+from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 
 TRUNK, HEAD, DECODER = "model.layers.1.mlp.up_proj.weight", "score.weight", "sae.decoder.weight"
 

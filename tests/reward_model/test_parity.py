@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 
 
 @pytest.fixture(params=["reference_topk", "reference_dense"])

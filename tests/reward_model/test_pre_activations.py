@@ -3,12 +3,8 @@
 import numpy as np
 import torch
 
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.trunk.pre_activations import (
-    pre_topk,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.trunk.pre_activations import pre_topk
 
 CHOSEN = (3, 40, 0)
 

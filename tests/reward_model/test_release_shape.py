@@ -10,19 +10,10 @@ import pytest
 
 from sarm_control.cli import main
 from sarm_control.latents import read_latents
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.description import (
-    describe,
-    read_model_fingerprint,
-)
-from sarm_control.reward_model.files.config import (
-    read_config,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    trunk_config,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.description import describe, read_model_fingerprint
+from sarm_control.reward_model.files.config import read_config
+from sarm_control.reward_model.trunk.trunk import trunk_config
 from tests.reward_model import release_shape
 
 PAIRS = [

@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import (
-    Autoencoder,
-    RewardModel,
-    Trunk,
-)
+from sarm_control.reward_model import Autoencoder, RewardModel, Trunk
 from sarm_control.reward_model.trunk.batching import (
     Padded,
     fixed_lengths,

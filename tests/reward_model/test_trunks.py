@@ -5,9 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import (
-    Trunk,
-)
+from sarm_control.reward_model import Trunk
 
 SIZES = {
     "vocab_size": 50,

@@ -13,17 +13,11 @@ pytest.importorskip("prometheus_client", reason='the server wants the extra "ser
 
 from sarm_control import Controls, Edit, HumanKL, Penalty, RewardModel
 from sarm_control.control.reference import ReferenceStatistics
-from sarm_control.data.rows import (
-    read_rows,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.data.rows import read_rows
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
-from sarm_control.server.http.app import (
-    create_app,
-)
+from sarm_control.server.http.app import create_app
 from sarm_control.server.settings import Settings
 from tests.server.serving import serving
 

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 
 from sarm_control.embedded import data_file
-from sarm_control.server.ray.settings import (
-    Answer,
-)
+from sarm_control.server.ray.settings import Answer
 
 
 def answers(count: int) -> list[Answer]:

@@ -19,16 +19,8 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from sarm_control.engines.server_client import ServerSettings, post
-from sarm_control.server.ray.deployment import (
-    ask,
-    reward_deployment,
-)
-from sarm_control.server.ray.settings import (
-    Answer,
-    Paid,
-    RewardSettings,
-    require_serve,
-)
+from sarm_control.server.ray import ask, reward_deployment
+from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 serve = require_serve()

@@ -14,10 +14,7 @@ from typing import NamedTuple
 import httpx
 from fastapi import FastAPI
 
-from sarm_control.server.http.lifecycle import (
-    address,
-    bind,
-)
+from sarm_control.server.http.lifecycle import address, bind
 
 WAIT = 120.0
 

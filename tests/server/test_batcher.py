@@ -6,12 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from sarm_control.server.scoring.batcher import (
-    Answer,
-    Batcher,
-    Closed,
-    QueueFull,
-)
+from sarm_control.server.scoring.batcher import Answer, Batcher, Closed, QueueFull
 
 
 def doubled(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:

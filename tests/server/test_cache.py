@@ -4,11 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.server.scoring.cache import (
-    LatentCache,
-    Latents,
-    cache_key,
-)
+from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
 
 
 def latents(number: int, kept: int = 4) -> Latents:

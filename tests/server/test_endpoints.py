@@ -9,22 +9,13 @@ import pytest
 from sarm_control import Controls, HumanKL, RewardModel
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
-from sarm_control.control.training_reward import (
-    TOTAL,
-    Rewards,
-)
-from sarm_control.data.rows import (
-    read_rows,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.control.training_reward import TOTAL, Rewards
+from sarm_control.data.rows import read_rows
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
-from sarm_control.server.http.app import (
-    create_app,
-)
+from sarm_control.server.http.app import create_app
 from sarm_control.server.settings import Settings
 from tests.server.conftest import Rows, Served, controlled, post, templated
 from tests.server.serving import serving

@@ -10,25 +10,13 @@ import pytest
 
 from sarm_control import RewardModel
 from sarm_control.control.state import ControlState
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.server.http.app import (
-    create_app,
-)
-from sarm_control.server.http.engine_formats import (
-    versions,
-)
-from sarm_control.server.scoring.control_state import (
-    Paid,
-)
-from sarm_control.server.scoring.scorer import (
-    Answered,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.server.http.app import create_app
+from sarm_control.server.http.engine_formats import versions
+from sarm_control.server.scoring.control_state import Paid
+from sarm_control.server.scoring.scorer import Answered
 from sarm_control.server.settings import Settings
 from tests.server.conftest import Rows, controlled, post, templated
 from tests.server.serving import serving

@@ -14,20 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from sarm_control.embedded import data_file
-from sarm_control.engines.reward.open_reward import (
-    ControlFiles,
-    open_reward,
-)
+from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 from sarm_control.errors import ConfigError, MissingExtraError
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.server.ray.settings import (
-    Answer,
-    Paid,
-    RewardSettings,
-    require_serve,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 WINDOW, LESSONS = 16, 3

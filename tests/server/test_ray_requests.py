@@ -11,19 +11,9 @@ from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.server.ray.requests import (
-    FORMS,
-    problem,
-    read_json,
-    teaches,
-)
-from sarm_control.server.ray.settings import (
-    Paid,
-    RewardSettings,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.server.ray.requests import FORMS, problem, read_json, teaches
+from sarm_control.server.ray.settings import Paid, RewardSettings
 
 TERMS = {
     "reward/model": 0.75,

@@ -14,18 +14,10 @@ import pytest
 
 from sarm_control import RewardModel
 from sarm_control.cli import main
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.server.http.app import (
-    create_app,
-)
-from sarm_control.server.http.security import (
-    check_bind,
-    is_loopback,
-    read_token,
-)
+from sarm_control.server.http.app import create_app
+from sarm_control.server.http.security import check_bind, is_loopback, read_token
 from sarm_control.server.settings import Settings
 from tests.server.conftest import Served, hooked, post
 from tests.server.serving import serving

@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse, stats
 
-from sarm_control.discovery.interval_text import missing, with_ends
-from sarm_control.statistics.intervals import (
-    clustered_mean,
-    mean_interval,
-    mean_intervals,
-)
-from sarm_control.statistics.ratios import (
-    ratio_interval,
-    size_ratio,
-)
+from sarm_control.statistics.interval_text import missing, with_ends
+from sarm_control.statistics.intervals import clustered_mean, mean_interval, mean_intervals
+from sarm_control.statistics.ratios import ratio_interval, size_ratio
 
 COLUMNS = {
     "one-sided": lambda rng, shape: (rng.random(shape) < 0.2) * rng.exponential(size=shape),

@@ -6,10 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.errors import DataError
-from sarm_control.statistics.matched_sets import (
-    among_matched_sets,
-    matched_random_sets,
-)
+from sarm_control.statistics.matched_sets import among_matched_sets, matched_random_sets
 
 
 def pool(latents=400, seed=0):

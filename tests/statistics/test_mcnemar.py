@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 
 from sarm_control.errors import DataError
-from sarm_control.statistics.mcnemar import (
-    flips,
-)
+from sarm_control.statistics.mcnemar import flips
 
 binary = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 

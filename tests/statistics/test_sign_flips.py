@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse, stats
 
-from sarm_control.statistics.mixed_density import (
-    MixedRows,
-)
-from sarm_control.statistics.multiplicity import (
-    benjamini_hochberg,
-    benjamini_yekutieli,
-)
-from sarm_control.statistics.sign_flips import (
-    hoeffding_bound,
-    max_t_test,
-    sign_flip_test,
-)
+from sarm_control.statistics.mixed_density import MixedRows
+from sarm_control.statistics.multiplicity import benjamini_hochberg, benjamini_yekutieli
+from sarm_control.statistics.sign_flips import hoeffding_bound, max_t_test, sign_flip_test
 
 
 def exact_p(column):

@@ -10,23 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm_control.control import HumanKL
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.experience import (
-    advantages_of,
-)
-from sarm_control.training.algorithm.losses import (
-    gae,
-    length_mask,
-    token_rewards,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.training.algorithm.experience import advantages_of
+from sarm_control.training.algorithm.losses import gae, length_mask, token_rewards
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.config.run_config import TrainingConfig
 from tests.training.test_trainer import CONTROLS, sarm_trainer
 
 GROUP = 4

@@ -11,19 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.errors import ConfigError
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    every_key,
-    load_config,
-    validate,
-    with_settings,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.validation import every_key, load_config, validate, with_settings
 from sarm_control.training.config.yaml_source import (
     Document,
     dump_yaml,

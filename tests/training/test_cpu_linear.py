@@ -4,11 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sarm_control.training.policy.cpu_linear import (
-    block_size,
-    blocked_linear,
-    blocked_products,
-)
+from sarm_control.training.policy.cpu_linear import block_size, blocked_linear, blocked_products
 from tests.training.tiny import PROMPTS, tiny_policy
 
 

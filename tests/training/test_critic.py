@@ -11,38 +11,15 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from sarm_control.control.controls import Controls
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, ModelError
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.algorithm.update import (
-    Updater,
-)
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-    PolicyConfig,
-    RunConfig,
-    TrainingConfig,
-)
-from sarm_control.training.policy.critic_model import (
-    attach_critic,
-    check_tokens_agree,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    encode_prompts,
-)
-from sarm_control.training.run.checkpoint import (
-    load_checkpoint,
-    save_checkpoint,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.algorithm.update import Updater
+from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
+from sarm_control.training.policy.critic_model import attach_critic, check_tokens_agree
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import encode_prompts
+from sarm_control.training.run.checkpoint import load_checkpoint, save_checkpoint
 
 PROMPT_IDS = [(5, 9, 11, 7), (8,), (6, 10)]
 ANSWERS = [(12, 13, 3), (14,), (15, 16, 17, 18, 3)]

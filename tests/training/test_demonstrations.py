@@ -9,24 +9,13 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.control.controls import Controls
 from sarm_control.control.human_kl import HumanKL
-from sarm_control.control.training_reward import (
-    Rewards,
-)
+from sarm_control.control.training_reward import Rewards
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents import HumanBuffer
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.run.demonstrations import (
-    check_human,
-    human_buffer,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.run.demonstrations import check_human, human_buffer
 from tests.conftest import make_sarm
 
 WORDS = "yes no please help never always cook bread bomb lock pick open door why because sorry".split()  # noqa: SIM905

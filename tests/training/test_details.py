@@ -10,29 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sarm_control.training.algorithm.experience import (
-    Experience,
-    collect,
-)
-from sarm_control.training.algorithm.minibatches import (
-    plan_minibatches,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.policy.language_head import (
-    LOGIT_CHUNK,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-    sample_answers,
-)
+from sarm_control.training.algorithm.experience import Experience, collect
+from sarm_control.training.algorithm.minibatches import plan_minibatches
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.policy.language_head import LOGIT_CHUNK
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import Rollout, sample_answers
 from tests.training.tiny import (
     END,
     PROMPTS,

@@ -6,22 +6,12 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from sarm_control.comparison.generation import (
-    Sampling,
-    answer_prompts,
-)
+from sarm_control.comparison.generation import Sampling, answer_prompts
 from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.templated import TemplatedText
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.generate_sampler import (
-    GenerateSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-    sample_answers,
-)
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.generate_sampler import GenerateSampler
+from sarm_control.training.rollout.rollout import Rollout, sample_answers
 from sarm_control.training.rollout.sampler import (
     CachedSampler,
     Sampler,

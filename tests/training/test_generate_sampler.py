@@ -9,36 +9,15 @@ import torch
 from scipy import stats
 
 from sarm_control.errors import ConfigError
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-    RunConfig,
-)
-from sarm_control.training.policy.lora import (
-    add_adapters,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.generate_sampler import (
-    GenerateSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-    Sampler,
-)
-from sarm_control.training.run.run_folder import (
-    start_run,
-)
-from sarm_control.training.run.train import (
-    run_training,
-)
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import LoraConfig, RunConfig
+from sarm_control.training.policy.lora import add_adapters
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.generate_sampler import GenerateSampler
+from sarm_control.training.rollout.rollout import Rollout, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler, Sampler
+from sarm_control.training.run.run_folder import start_run
+from sarm_control.training.run.train import run_training
 from tests.training.test_optimum import SETTINGS, TOKENS
 from tests.training.tiny import (
     END,

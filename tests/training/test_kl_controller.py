@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.training.algorithm.losses import (
-    next_kl_coef,
-)
+from sarm_control.training.algorithm.losses import next_kl_coef
 
 coefs = st.floats(1e-6, 1e3)
 kls = st.floats(-100, 100)

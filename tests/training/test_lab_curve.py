@@ -1,6 +1,6 @@
 """Golden: a small PPO run on the lab, every control on, gives the learning curve that is committed.
 
-`python tests/training/test_lab_curve.py` records it again; do that only when the algorithm was meant to change.
+`python tests/training/test_lab_curve.py` records it again: only when the algorithm was meant to change.
 
 Tolerance: the same arithmetic gives the same digits. Another processor rounds otherwise, which eight steps
 grow to about 1e-4; should it draw a single other word, a mean over 32 answers moves by 1 % or so.
@@ -12,12 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.run.train import (
-    build_trainer,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.run.train import build_trainer
 
 GOLDEN = Path(__file__).parent / "golden" / "lab_curve.json"
 STEPS = 8

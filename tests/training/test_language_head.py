@@ -7,10 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sarm_control.training.policy.language_head import (
-    LOGIT_CHUNK,
-    LanguageHead,
-)
+from sarm_control.training.policy.language_head import LOGIT_CHUNK, LanguageHead
 
 D, V = 16, 37
 

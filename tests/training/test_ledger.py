@@ -10,23 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.control import Controls, Edit, Penalty
-from sarm_control.control.training_reward import (
-    PayRule,
-    Rewards,
-)
+from sarm_control.control.training_reward import PayRule, Rewards
 from sarm_control.errors import OutputError, TrainingError
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
-from sarm_control.training.monitor.ledger_file import (
-    append_ledger,
-    cut_ledger,
-    ledger_entries,
-    most_paid,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
+from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger, ledger_entries, most_paid
 
 SIZE = 6
 CONTROLS = Controls(

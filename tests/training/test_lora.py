@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-)
-from sarm_control.training.policy.lora import (
-    FusedLoraLinear,
-    active_adapter,
-    add_adapters,
-    few_rows,
-)
+from sarm_control.training.config.run_config import LoraConfig
+from sarm_control.training.policy.lora import FusedLoraLinear, active_adapter, add_adapters, few_rows
 from tests.training.tiny import tiny_model
 
 

@@ -12,23 +12,11 @@ import pytest
 import torch
 
 from sarm_control.seeds import torch_generator
-from sarm_control.training.algorithm.experience import (
-    collect,
-)
-from sarm_control.training.algorithm.minibatches import (
-    epoch_order,
-    plan_minibatches,
-    prompts_of_step,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-)
+from sarm_control.training.algorithm.experience import collect
+from sarm_control.training.algorithm.minibatches import epoch_order, plan_minibatches, prompts_of_step
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.rollout.rollout import PromptRow
 from tests.training.tiny import END, PROMPTS, TableReward, random_table, tiny_model, tiny_policy
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "minimal_ppo.py"

@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.cli.discover import (
-    EvidenceFlags,
-)
+from sarm_control.cli.discover import EvidenceFlags
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.evidence.closing import (
-    CLOSING as USUAL,
-)
-from sarm_control.discovery.evidence.examine import (
-    Depth,
-)
+from sarm_control.discovery.evidence.closing import CLOSING as USUAL
+from sarm_control.discovery.evidence.examine import Depth
 from sarm_control.training.monitor.checks import (
     CHECKS,
     BeforeTopK,
@@ -40,15 +34,8 @@ from sarm_control.training.monitor.checks.closing_sentence import (
     with_closing,
     without_last_sentence,
 )
-from sarm_control.training.monitor.checks.finding import (
-    STRICT,
-    share_grew,
-    strictness,
-    surely_above,
-)
-from sarm_control.training.monitor.checks.watch import (
-    WINDOW,
-)
+from sarm_control.training.monitor.checks.finding import STRICT, share_grew, strictness, surely_above
+from sarm_control.training.monitor.checks.watch import WINDOW
 
 N = 200
 PENALTY = Penalty(9, 1.0, 0.5)

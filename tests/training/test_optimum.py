@@ -12,38 +12,18 @@ import pytest
 import torch
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import (
-    Rewards,
-)
+from sarm_control.control.training_reward import Rewards
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.training.algorithm.reward import (
-    RewardFunction,
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-    TrainingConfig,
-)
-from sarm_control.training.policy.critic import (
-    AdapterCritic,
-)
-from sarm_control.training.policy.critic_model import (
-    ModelCritic,
-)
-from sarm_control.training.policy.lora import (
-    add_adapters,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
+from sarm_control.training.algorithm.reward import RewardFunction, SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import LoraConfig, TrainingConfig
+from sarm_control.training.policy.critic import AdapterCritic
+from sarm_control.training.policy.critic_model import ModelCritic
+from sarm_control.training.policy.lora import add_adapters
+from sarm_control.training.policy.policy import Policy
 from tests.training.tiny import (
     PROMPTS,
     TableReward,

@@ -9,22 +9,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from sarm_control.errors import ConfigError, DataError, ModelError
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-    PolicyConfig,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    encode_prompts,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-    draw,
-)
+from sarm_control.training.config.run_config import LoraConfig, PolicyConfig
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import PromptRow, encode_prompts, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler, draw
 from tests.training.tiny import END, PROMPTS, all_answers, answer_logprobs, tiny_model, tiny_policy
 
 PROMPT_IDS = [(5, 9, 11, 7), (8,), (6, 10)]

@@ -13,13 +13,8 @@ import pytest
 
 from sarm_control.cli import main
 from sarm_control.errors import ConfigError
-from sarm_control.training.distributed.launcher import (
-    in_words,
-    sharding_of,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-)
+from sarm_control.training.distributed.launcher import in_words, sharding_of
+from sarm_control.training.distributed.processes import ALONE
 from tests.training.together import CASES, PATIENCE, ROOT, STEPS, Finished, free_port, launch, train
 
 Results = list[dict[str, Any]]

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from sarm_control.training.monitor.reference_kl import (
-    kl_of_answers,
-)
+from sarm_control.training.monitor.reference_kl import kl_of_answers
 from tests.training.tiny import all_answers, answer_logprobs, tiny_policy
 
 

@@ -9,21 +9,10 @@ import numpy as np
 import pytest
 
 from sarm_control.errors import ConfigError, OutputError, TrainingError
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    with_settings,
-)
-from sarm_control.training.run.checkpoint import (
-    newest_checkpoint,
-)
-from sarm_control.training.run.jsonl import (
-    append_rows,
-    cut_back,
-    format_row,
-    uninterrupted,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.validation import with_settings
+from sarm_control.training.run.checkpoint import newest_checkpoint
+from sarm_control.training.run.jsonl import append_rows, cut_back, format_row, uninterrupted
 from sarm_control.training.run.run_folder import (
     Start,
     check_run,

@@ -7,25 +7,12 @@ import pytest
 import torch
 
 from sarm_control.errors import TrainingError
-from sarm_control.training.algorithm.experience import (
-    collect,
-)
-from sarm_control.training.algorithm.importance_weights import (
-    sampler_mismatch,
-)
-from sarm_control.training.algorithm.losses import (
-    length_mask,
-    policy_loss,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    sample_answers,
-)
+from sarm_control.training.algorithm.experience import collect
+from sarm_control.training.algorithm.importance_weights import sampler_mismatch
+from sarm_control.training.algorithm.losses import length_mask, policy_loss
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import sample_answers
 from sarm_control.training.rollout.sampler import (
     CachedSampler,
     Sampler,

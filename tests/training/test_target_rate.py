@@ -11,15 +11,9 @@ import pytest
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.penalties import Penalty
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import TrainingConfig
 from tests.training.tiny import PROMPTS, TableSarm, tiny_policy
 
 LATENT, TARGET, STEPS = 2, 0.1, 40

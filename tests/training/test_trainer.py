@@ -11,45 +11,20 @@ import pytest
 import torch
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import (
-    Rewards,
-)
+from sarm_control.control.training_reward import Rewards
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.minibatches import (
-    plan_minibatches,
-    prompts_of_step,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-    PolicyConfig,
-    TrainingConfig,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-    encode_prompts,
-)
-from sarm_control.training.run.checkpoint import (
-    load_checkpoint,
-    save_checkpoint,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.training.algorithm.minibatches import plan_minibatches, prompts_of_step
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, TrainingConfig
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import Rollout, encode_prompts
+from sarm_control.training.run.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.tiny import PROMPTS, TableReward, random_table, tiny_policy
 
 SETTINGS = TrainingConfig(

@@ -3,9 +3,7 @@
 import torch
 from torch import nn
 
-from sarm_control.training.policy.weights_digest import (
-    weights_digest,
-)
+from sarm_control.training.policy.weights_digest import weights_digest
 from tests.training.tiny import tiny_model
 
 

@@ -12,23 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarm_control.control.training_reward import (
-    Rewards,
-)
+from sarm_control.control.training_reward import Rewards
 from sarm_control.conversation import ChatTemplate
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    SparseLatents,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-)
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import SparseLatents
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import PromptRow, Rollout
 
 END = 0
 WORDS = ("a", "b", "c")

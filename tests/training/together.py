@@ -16,40 +16,16 @@ from torch import distributed
 from sarm_control.cli._errors import run_safely
 from sarm_control.errors import ModelError
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    DataConfig,
-    LoraConfig,
-    PolicyConfig,
-    RunConfig,
-)
-from sarm_control.training.distributed.processes import (
-    Processes,
-    connected,
-)
-from sarm_control.training.monitor.evaluation import (
-    Evaluation,
-)
-from sarm_control.training.policy.critic_model import (
-    attach_critic,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    encode_prompts,
-)
+from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.reward_model.scored import Scored
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import DataConfig, LoraConfig, PolicyConfig, RunConfig
+from sarm_control.training.distributed.processes import Processes, connected
+from sarm_control.training.monitor.evaluation import Evaluation
+from sarm_control.training.policy.critic_model import attach_critic
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import encode_prompts
 from tests.conftest import make_sarm
 from tests.training.test_trainer import CONTROLS, SETTINGS, TEXTS
 

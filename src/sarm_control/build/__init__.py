@@ -8,28 +8,11 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.build.autoencoder import (
-        AutoencoderConfig,
-    )
-    from sarm_control.build.pipeline import (
-        BuildConfig,
-        Built,
-        Inputs,
-        Tools,
-        build_sarm,
-        silent,
-    )
-    from sarm_control.build.saving import (
-        save_built,
-    )
-    from sarm_control.build.states.source import (
-        Parts,
-        cut_base,
-    )
-    from sarm_control.build.states.texts import (
-        read_pairs,
-        read_texts,
-    )
+    from sarm_control.build.autoencoder import AutoencoderConfig
+    from sarm_control.build.pipeline import BuildConfig, Built, Inputs, Tools, build_sarm, silent
+    from sarm_control.build.saving import save_built
+    from sarm_control.build.states.source import Parts, cut_base
+    from sarm_control.build.states.texts import read_pairs, read_texts
 
 _HOME_OF = {
     "AutoencoderConfig": "autoencoder",

@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from sarm_control.build.extras import require_sae_lens
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model import (
-    Autoencoder,
-    normalise,
-    rounded_factors,
-)
+from sarm_control.reward_model import Autoencoder, normalise, rounded_factors
 from sarm_control.seeds import derive_seed, torch_generator
 
 

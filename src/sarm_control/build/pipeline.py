@@ -16,44 +16,18 @@ from typing import Any, Literal
 import torch
 
 from sarm_control.build.autoencoder import AutoencoderConfig, train_autoencoder
-from sarm_control.build.head.heads import (
-    FittedHeads,
-    HeadSplit,
-    Validation,
-    fit_heads,
-    head_json,
-)
-from sarm_control.build.head.quality import (
-    explained_variance,
-    firing_rates,
-    head_figures,
-)
-from sarm_control.build.states.activations import (
-    BATCH_TOKENS,
-    AnswerStates,
-    collect_states,
-)
-from sarm_control.build.states.material import (
-    Material,
-    gather,
-)
-from sarm_control.build.states.source import (
-    Parts,
-)
-from sarm_control.build.states.texts import (
-    Corpus,
-)
+from sarm_control.build.head.heads import FittedHeads, HeadSplit, Validation, fit_heads, head_json
+from sarm_control.build.head.quality import explained_variance, firing_rates, head_figures
+from sarm_control.build.states.activations import BATCH_TOKENS, AnswerStates, collect_states
+from sarm_control.build.states.material import Material, gather
+from sarm_control.build.states.source import Parts
+from sarm_control.build.states.texts import Corpus
 from sarm_control.build.tune import BATCH_TOKENS as TUNE_BATCH_TOKENS
 from sarm_control.build.tune import TuneConfig, Tuned, tune_after, tune_before
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.reward_model import (
-    Autoencoder,
-    RewardModel,
-)
+from sarm_control.reward_model import Autoencoder, RewardModel
 
 
 @dataclass(frozen=True)

@@ -19,26 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sarm_control.build.extras import require_peft
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.build.states.microbatches import (
-    EncodedRows,
-    MicroBatch,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.build.states.microbatches import EncodedRows, MicroBatch
+from sarm_control.build.states.texts import Answer
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model import (
-    Autoencoder,
-    Trunk,
-    normalise,
-    pool_states,
-    rounded_factors,
-)
+from sarm_control.reward_model import Autoencoder, Trunk, normalise, pool_states, rounded_factors
 from sarm_control.seeds import derive_seed, numpy_generator
 
 Reward = Callable[[Tensor, Tensor], Tensor]

@@ -16,6 +16,8 @@ from sarm_control.cli._sources import ModelFlags, Source, read_parts
 from sarm_control.console import say
 from sarm_control.control import edited_rewards
 from sarm_control.evaluation import (
+    REWARD_BENCH_2_FILES,
+    RM_BENCH_FILES,
     Benchmark,
     SelfCheck,
     Steering,
@@ -29,25 +31,13 @@ from sarm_control.evaluation import (
     self_check,
     steering,
 )
-from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-    FILES as REWARD_BENCH_2_FILES,
-)
-from sarm_control.evaluation.benchmarks.rm_bench import (
-    FILES as RM_BENCH_FILES,
-)
 from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
-from sarm_control.latents import (
-    ScoredRows,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import Scored
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.data import (
-        Row,
-    )
+    from sarm_control.data import Row
 import sys
 
 from sarm_control.console import progress
@@ -265,12 +255,8 @@ def reproduce(data: Sequence[str], flags: ModelFlags, json_file: Path | None) ->
     from_file = None if recorded is None else from_records(recorded)
     exact = None
     if recorded is not None and flags.model is not None:
-        from sarm_control.control import (
-            check_exists,
-        )
-        from sarm_control.latents import (
-            score_rows,
-        )
+        from sarm_control.control import check_exists
+        from sarm_control.latents import score_rows
 
         rm = flags.load()
         for latent in PUBLISHED_STEERED_LATENTS:

@@ -8,23 +8,15 @@ from sarm_control.cli._scoring import model_name
 from sarm_control.console import say
 
 if TYPE_CHECKING:
-    from sarm_control.comparison import (
-        Compared,
-        Sampling,
-        TrainedRun,
-    )
-    from sarm_control.data import (
-        Row,
-    )
+    from sarm_control.comparison import Compared, Sampling, TrainedRun
+    from sarm_control.data import Row
 
 
 def comparison_settings(
     runs: "Sequence[TrainedRun]", prompts: Path, rows: "Sequence[Row]", sampling: "Sampling"
 ) -> dict[str, Any]:
     """What was compared, and a word about unfinished runs and prompts that were trained on."""
-    from sarm_control.comparison import (
-        trained_on,
-    )
+    from sarm_control.comparison import trained_on
 
     for run in runs:
         steps = run.config.training.steps
@@ -62,10 +54,7 @@ def write_comparison(
     report: dict[str, Any], found: "Compared", folder: Path, json_file: Path | None, *, overwrite: bool
 ) -> None:
     """The report folder, and the report once more where `--json` says."""
-    from sarm_control.comparison import (
-        write_ledger,
-        write_report,
-    )
+    from sarm_control.comparison import write_ledger, write_report
     from sarm_control.files import atomic_folder, write_json, write_jsonl
 
     with atomic_folder(folder, overwrite=overwrite) as temporary:

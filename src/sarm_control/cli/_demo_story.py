@@ -4,24 +4,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sarm_control.comparison import (
-    TOO_FEW,
-    verdict,
-)
-from sarm_control.discovery import (
-    ends_of_effect,
-)
+from sarm_control.comparison import TOO_FEW, verdict
+from sarm_control.discovery import ends_of_effect
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
-    from sarm_control.discovery import (
-        Feature,
-    )
-    from sarm_control.lab import (
-        Called,
-        Example,
-        Paid,
-    )
+    from sarm_control.discovery import Feature
+    from sarm_control.lab import Called, Example, Paid
 
 _WIDTH = 96
 

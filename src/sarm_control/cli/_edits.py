@@ -10,10 +10,7 @@ from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.control import (
-        Edit,
-        EditFile,
-    )
+    from sarm_control.control import Edit, EditFile
 
 EditSpecs = Annotated[
     list[str] | None,
@@ -66,14 +63,8 @@ class GivenEdits(NamedTuple):
             ModelError: the file of edits was made for another head.
             DataError: the features were.
         """
-        from sarm_control.control import (
-            check_exists,
-            check_head,
-            check_one_edit_each,
-        )
-        from sarm_control.training import (
-            edits_of_list,
-        )
+        from sarm_control.control import check_exists, check_head, check_one_edit_each
+        from sarm_control.training import edits_of_list
 
         edits = list(self.specs)
         if self.file is not None and self.content is not None:
@@ -93,10 +84,7 @@ def read_edits(specs: Sequence[str] | None, file: Path | None, *, required: bool
     Raises:
         ConfigError: something is not an edit, or `required` and there is none.
     """
-    from sarm_control.control import (
-        parse_edit,
-        read_edit_file,
-    )
+    from sarm_control.control import parse_edit, read_edit_file
 
     given = specs or []
     listed = [text for text in given if "#" in text]

@@ -12,16 +12,8 @@ from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
-    from sarm_control.latents import (
-        Engine,
-        Job,
-        LatentsWriter,
-        Manifest,
-        Ranks,
-    )
-    from sarm_control.reward_model import (
-        Description,
-    )
+    from sarm_control.latents import Engine, Job, LatentsWriter, Manifest, Ranks
+    from sarm_control.reward_model import Description
 
 _LATENTS_HINT = "write it like 12,345 or features.json#harms[:3]"
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*")
@@ -68,10 +60,7 @@ class Request:
 
 def extract_latents(request: Request, *, shard_size: int, resume: bool, workers: int, engine: str) -> None:
     """Makes the folder, alone or together with the processes of a launcher."""
-    from sarm_control.latents import (
-        launched,
-        read_manifest,
-    )
+    from sarm_control.latents import launched, read_manifest
 
     with launched() as ranks:
         if ranks.rank > 0:
@@ -105,13 +94,8 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
         ConfigError: nothing is named, one twice, or one the model does not have.
         DataError: a features file that is none, or of another head.
     """
-    from sarm_control.control import (
-        check_exists,
-    )
-    from sarm_control.discovery import (
-        load_features,
-        select,
-    )
+    from sarm_control.control import check_exists
+    from sarm_control.discovery import load_features, select
 
     if _IDS.fullmatch(spec):
         found = [int(number) for number in spec.split(",")]
@@ -152,14 +136,8 @@ def _check(request: Request, *, resume: bool) -> None:
 
 def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Description]":
     """Reads model files and data; loads no trunk."""
-    from sarm_control.latents import (
-        ModelSpec,
-        plan,
-        survey,
-    )
-    from sarm_control.reward_model import (
-        describe,
-    )
+    from sarm_control.latents import ModelSpec, plan, survey
+    from sarm_control.reward_model import describe
 
     described = describe(name, template_date=request.scoring.template_date)
     head = described.head.fingerprint
@@ -188,9 +166,7 @@ def _device_of_rank() -> str | None:
 
 
 def _open(writer: "LatentsWriter", described: "Description", request: Request, *, resume: bool) -> None:
-    from sarm_control.latents import (
-        set_latents_aside,
-    )
+    from sarm_control.latents import set_latents_aside
 
     if request.overwrite:
         set_latents_aside(request.out)
@@ -202,9 +178,7 @@ def _open(writer: "LatentsWriter", described: "Description", request: Request, *
 
 
 def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine") -> None:
-    from sarm_control.latents import (
-        extract,
-    )
+    from sarm_control.latents import extract
 
     missing = writer.missing()
     done = writer.shards - len(missing)
@@ -236,15 +210,10 @@ def _interrupted(writer: "LatentsWriter") -> str:
 
 def _engine(name: str, workers: int) -> "Engine":
     if name == "ray":
-        from sarm_control.latents import (
-            on_ray,
-        )
+        from sarm_control.latents import on_ray
 
         return on_ray(workers)
-    from sarm_control.latents import (
-        in_processes,
-        in_this_process,
-    )
+    from sarm_control.latents import in_processes, in_this_process
 
     return in_this_process if workers == 1 else in_processes(workers)
 

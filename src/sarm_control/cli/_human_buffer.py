@@ -11,21 +11,14 @@ from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.latents import (
-        Coverage,
-        HumanBuffer,
-    )
+    from sarm_control.latents import Coverage, HumanBuffer
 
 SUFFIX = ".safetensors"
 
 
 def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
     """Writes the buffer and its manifest, and says what it covers."""
-    from sarm_control.latents import (
-        Coverage,
-        HumanBuffer,
-        check_disjoint,
-    )
+    from sarm_control.latents import Coverage, HumanBuffer, check_disjoint
 
     if request.out.suffix != SUFFIX:
         raise ConfigError(f"{request.out}: a human buffer is a {SUFFIX} file", hint=f"-o human{SUFFIX}")
@@ -52,9 +45,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     """The latents that the folders among the files kept; None when all were kept everywhere."""
-    from sarm_control.latents import (
-        LatentsFolder,
-    )
+    from sarm_control.latents import LatentsFolder
 
     kept = [LatentsFolder(path).manifest.chosen for path in files if path.is_dir()]
     some = [set(latents) for latents in kept if latents is not None]

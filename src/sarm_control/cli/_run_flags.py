@@ -12,10 +12,7 @@ from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.training import (
-        Document,
-        RunConfig,
-    )
+    from sarm_control.training import Document, RunConfig
 
 
 @Parameter(name="*")
@@ -86,10 +83,7 @@ class RunFlags:
 
     def documents(self) -> "Iterator[Document]":
         """The settings in the order they win: --controls, the named flags, --set."""
-        from sarm_control.training import (
-            parse_setting,
-            read_document,
-        )
+        from sarm_control.training import parse_setting, read_document
 
         if self.controls is not None:
             found = read_document(self.controls)
@@ -99,11 +93,7 @@ class RunFlags:
             yield parse_setting(text)
 
     def _named(self) -> "Iterator[Document]":
-        from sarm_control.training import (
-            items,
-            plain_scalar,
-            setting,
-        )
+        from sarm_control.training import items, plain_scalar, setting
 
         single = {
             "policy": (("policy", "model"), self.policy),
@@ -132,13 +122,8 @@ class RunFlags:
 
     def _from_edits_file(self, path: Path) -> "Iterator[Document]":
         """The edits of the file and of --edit together, and the head that the file is meant for."""
-        from sarm_control.control import (
-            read_edit_file,
-        )
-        from sarm_control.training import (
-            items,
-            setting,
-        )
+        from sarm_control.control import read_edit_file
+        from sarm_control.training import items, setting
 
         found = read_edit_file(path)
         if found.left_out:
@@ -155,9 +140,7 @@ class RunFlags:
         Raises:
             ConfigError: one line for each mistake, naming the file and line or the flag.
         """
-        from sarm_control.training import (
-            load_config,
-        )
+        from sarm_control.training import load_config
 
         config = load_config(file, list(self.documents()))
         if self.human is not None and config.reward.human_kl is None:

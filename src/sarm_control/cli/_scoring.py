@@ -10,9 +10,7 @@ from sarm_control.console import say
 from sarm_control.embedded import LAB
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
 Model = Annotated[
     str | None,
@@ -60,9 +58,7 @@ def load_model(
     template_date: str | None = None,
 ) -> "RewardModel":
     """Loads the reward model and says what it is."""
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
     rm = RewardModel.from_pretrained(
         model, device=device, dtype=dtype, max_length=max_length, template_date=template_date

@@ -13,17 +13,9 @@ from sarm_control.console import progress, say
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from sarm_control.data import (
-        Kind,
-        Row,
-    )
-    from sarm_control.latents import (
-        ScoredRows,
-    )
-    from sarm_control.reward_model import (
-        RewardModel,
-        Scored,
-    )
+    from sarm_control.data import Kind, Row
+    from sarm_control.latents import ScoredRows
+    from sarm_control.reward_model import RewardModel, Scored
 
 
 @dataclass
@@ -159,9 +151,7 @@ def read_parts(
 
 def warn(sources: Sequence[Source]) -> None:
     """Says how many answers are empty and how many were cut to fit the context."""
-    from sarm_control.data import (
-        count_empty_answers,
-    )
+    from sarm_control.data import count_empty_answers
 
     empty = sum(count_empty_answers(source.scored_rows.rows) for source in sources)
     if empty:
@@ -193,15 +183,11 @@ def _read(
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import (
-        read_rows,
-    )
+    from sarm_control.data import read_rows
 
     if not path.is_dir():
         return _Read(path, read_rows(path, want=want, skip_bad_rows=aside(path)))
-    from sarm_control.latents import (
-        LatentsFolder,
-    )
+    from sarm_control.latents import LatentsFolder
 
     folder = LatentsFolder(path)
     found = folder.read(latents=latents, states=states)
@@ -231,9 +217,7 @@ def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
     """One pass over the answers of all data files."""
     import numpy as np
 
-    from sarm_control.latents import (
-        score_rows,
-    )
+    from sarm_control.latents import score_rows
 
     files = [one for one in read if one.scored is None]
     if not files:
@@ -261,10 +245,7 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
         if one.scored is not None
     }
     if flags.model is not None and flags.loaded is None:
-        from sarm_control.reward_model import (
-            read_head,
-            read_model_fingerprint,
-        )
+        from sarm_control.reward_model import read_head, read_model_fingerprint
 
         named = (read_head(flags.model).fingerprint, read_model_fingerprint(flags.model))
         found = {f"--model {flags.model}": named, **found}
@@ -285,12 +266,8 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
 
 
 def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:
-    from sarm_control.latents import (
-        ScoredRows,
-    )
-    from sarm_control.reward_model import (
-        Scored,
-    )
+    from sarm_control.latents import ScoredRows
+    from sarm_control.reward_model import Scored
 
     scored = [one.scored for one in read if one.scored is not None]
     rows = [row for one in read for row in one.rows]

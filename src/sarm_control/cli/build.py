@@ -13,12 +13,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.build import (
-        AutoencoderConfig,
-        BuildConfig,
-        Inputs,
-        Parts,
-    )
+    from sarm_control.build import AutoencoderConfig, BuildConfig, Inputs, Parts
 
 _AT_LEAST_1 = validators.Number(gte=1)
 _AT_LEAST_0 = validators.Number(gte=0)
@@ -126,12 +121,7 @@ def build(
     With --base everything is made; with --model and --pairs only the head of an existing SARM is.
     The folder also gets build.json with every figure and manifest.json with what it was made from.
     """
-    from sarm_control.build import (
-        BuildConfig,
-        Tools,
-        build_sarm,
-        save_built,
-    )
+    from sarm_control.build import BuildConfig, Tools, build_sarm, save_built
     from sarm_control.files import write_json
 
     _check_sources(base, model, {"--layer": layer, "--latents": latents, "--k": k, "--text": text}, pairs)
@@ -190,9 +180,7 @@ def _check_sources(
 
 
 def _autoencoder(sizes: dict[str, Any], schedule: dict[str, Any]) -> "AutoencoderConfig":
-    from sarm_control.build import (
-        AutoencoderConfig,
-    )
+    from sarm_control.build import AutoencoderConfig
 
     chosen = {key: value for key, value in schedule.items() if value is not None}
     return AutoencoderConfig(**sizes, **chosen)
@@ -205,11 +193,7 @@ def _read(
     validate: Sequence[Path],
     annotator: str | None,
 ) -> "Inputs":
-    from sarm_control.build import (
-        Inputs,
-        read_pairs,
-        read_texts,
-    )
+    from sarm_control.build import Inputs, read_pairs, read_texts
 
     evaluation = {path.stem: read_pairs([path]) for path in evaluate}
     preferences = read_pairs(pairs, annotator=annotator)
@@ -223,10 +207,7 @@ def _parts(
     max_length: int | None,
     how: dict[str, Any],
 ) -> "Parts":
-    from sarm_control.build import (
-        Parts,
-        cut_base,
-    )
+    from sarm_control.build import Parts, cut_base
     from sarm_control.cli._scoring import load_model
 
     if model is not None:

@@ -14,14 +14,8 @@ from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.comparison import (
-        Gold,
-        Sampling,
-        TrainedRun,
-    )
-    from sarm_control.data import (
-        Row,
-    )
+    from sarm_control.comparison import Gold, Sampling, TrainedRun
+    from sarm_control.data import Row
 
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
 
@@ -77,12 +71,7 @@ def compare(
     """
     if not runs:
         raise ConfigError("no run folder was given", hint=_EXAMPLE)
-    from sarm_control.comparison import (
-        check_same_base,
-        compare_runs,
-        in_order,
-        open_run,
-    )
+    from sarm_control.comparison import check_same_base, compare_runs, in_order, open_run
 
     opened = [open_run(path) for path in runs]
     check_same_base(opened)
@@ -117,9 +106,7 @@ def _prompts(runs: "Sequence[TrainedRun]", given: Path | None) -> Path:
 
 def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     """The world's gold reward, after a look at every prompt."""
-    from sarm_control.lab import (
-        World,
-    )
+    from sarm_control.lab import World
 
     opened = World.open(world)
     opened.gold([row.prompt_key for row in rows], [""] * len(rows))
@@ -127,12 +114,8 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
 
 
 def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":
-    from sarm_control.comparison import (
-        unique_prompts,
-    )
-    from sarm_control.data import (
-        read_rows,
-    )
+    from sarm_control.comparison import unique_prompts
+    from sarm_control.data import read_rows
 
     rows = read_rows(prompts, want={"prompt"}, skip_bad_rows=skip_bad_rows)
     kept = unique_prompts(rows)
@@ -144,9 +127,7 @@ def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":
 def _sampling(
     runs: "Sequence[TrainedRun]", answers_per_prompt: int, max_new_tokens: int | None, seed: int, batch: int
 ) -> "Sampling":
-    from sarm_control.comparison import (
-        Sampling,
-    )
+    from sarm_control.comparison import Sampling
 
     training = runs[0].config.training
     longest = max_new_tokens or max(run.config.training.max_new_tokens for run in runs)

@@ -22,9 +22,7 @@ def show(
     flags: RunFlags = _NO_FLAGS,
 ) -> None:
     """Print the configuration a file and flags resolve to."""
-    from sarm_control.training import (
-        dump_yaml,
-    )
+    from sarm_control.training import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
 
@@ -38,10 +36,7 @@ def diff(
 
     One line each: the key, its value in the first, its value in the second.
     """
-    from sarm_control.training import (
-        config_differences,
-        load_config,
-    )
+    from sarm_control.training import config_differences, load_config
 
     differences = config_differences(load_config(_file_of(before)), load_config(_file_of(now)))
     for line in differences or [f"{before} and {now} have the same settings"]:
@@ -61,8 +56,6 @@ def _file_of(path: Path) -> Path:
 
 def schema() -> None:
     """Print the JSON schema of the training configuration, for editors."""
-    from sarm_control.training import (
-        RunConfig,
-    )
+    from sarm_control.training import RunConfig
 
     sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")

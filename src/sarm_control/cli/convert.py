@@ -33,18 +33,14 @@ def convert(
     if apply is not None:
         _apply(folder, apply, out, overwrite=overwrite)
         return
-    from sarm_control.reward_model import (
-        convert as run,
-    )
+    from sarm_control.reward_model import convert as run
 
     done = run(Path(folder), out, overwrite=overwrite)
     say(f"{done.folder}: {done.tensors} tensors, {done.size / 1e9:.2f} GB in {', '.join(done.files)}")
 
 
 def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
-    from sarm_control.control import (
-        apply_to_checkpoint,
-    )
+    from sarm_control.control import apply_to_checkpoint
 
     done = apply_to_checkpoint(source, edits, out, overwrite=overwrite)
     latents = ", ".join(map(str, done.latents))

@@ -16,13 +16,8 @@ from sarm_control.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
-    from sarm_control.discovery import (
-        Discovery,
-    )
-    from sarm_control.lab import (
-        Called,
-        Stage,
-    )
+    from sarm_control.discovery import Discovery
+    from sarm_control.lab import Called, Stage
 
 _COMMAND, _MANIFEST, _RESULT = "demo", "manifest.json", "demo.json"
 _OURS = {"none", "controls", "random", "report", _MANIFEST, _RESULT}
@@ -55,9 +50,7 @@ def demo(
     control: the run without control is made alone.
     """
     from sarm_control.files import manifest, write_json
-    from sarm_control.lab import (
-        set_stage,
-    )
+    from sarm_control.lab import set_stage
     from sarm_control.locks import hold
 
     started = time.monotonic()
@@ -175,16 +168,8 @@ def _clear(folder: Path) -> None:
 def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]":
     """The controls of the arms, and the called latents judged by the planted truth."""
     from sarm_control.control import Controls
-    from sarm_control.discovery import (
-        discover,
-        suggested,
-    )
-    from sarm_control.lab import (
-        called,
-        controlled,
-        random_controls,
-        shipped_audit,
-    )
+    from sarm_control.discovery import discover, suggested
+    from sarm_control.lab import called, controlled, random_controls, shipped_audit
 
     _tell(story.heading(2, "Which latents harm?"))
     pairs = shipped_audit(stage.world, stage.model)
@@ -200,10 +185,7 @@ def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]"
 
 
 def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, seed: int, steps: int) -> None:
-    from sarm_control.lab import (
-        run_config,
-        train_arm,
-    )
+    from sarm_control.lab import run_config, train_arm
 
     _tell(story.heading(3, "Train against it"), story.arms_text(controls), "")
     for number, (name, one) in enumerate(controls.items(), start=1):
@@ -216,14 +198,8 @@ def _compare(
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Every policy answers the held-out prompts; the report is written as `sarm compare` writes it."""
     from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
-    from sarm_control.comparison import (
-        Sampling,
-        compare_runs,
-        open_run,
-    )
-    from sarm_control.data import (
-        read_rows,
-    )
+    from sarm_control.comparison import Sampling, compare_runs, open_run
+    from sarm_control.data import read_rows
 
     _tell(story.heading(4, "Did it work, and what did it cost?"))
     prompts = stage.names.held_out_prompts

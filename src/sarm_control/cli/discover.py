@@ -10,41 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import (
-    BatchTokens,
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    SkipBadRows,
-    TemplateDate,
-)
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress, say
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.data import (
-        Kind,
-        Row,
-    )
-    from sarm_control.discovery import (
-        Discovery,
-        Examination,
-        Settings,
-    )
+    from sarm_control.data import Kind, Row
+    from sarm_control.discovery import Discovery, Examination, Settings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sarm_control.discovery import (
-    CLOSING,
-)
+from sarm_control.discovery import CLOSING
 
 if TYPE_CHECKING:
-    from sarm_control.discovery import (
-        Settings,
-    )
+    from sarm_control.discovery import Settings
 
 
 @Parameter(name="*")
@@ -88,10 +69,7 @@ class SearchFlags:
         Raises:
             ConfigError: a target nobody can read, or `--less` without one.
         """
-        from sarm_control.discovery import (
-            Settings,
-            parse_target,
-        )
+        from sarm_control.discovery import Settings, parse_target
         from sarm_control.errors import ConfigError
 
         if self.less and self.target is None:
@@ -196,14 +174,8 @@ def discover(
     or harms by the sign of its effect, never of its weight alone. With --target an attribute of single
     answers, such as length, is looked for in place of the preference.
     """
-    from sarm_control.discovery import (
-        Depth,
-        check_states,
-        examine,
-    )
-    from sarm_control.discovery import (
-        discover as find,
-    )
+    from sarm_control.discovery import Depth, check_states, examine
+    from sarm_control.discovery import discover as find
 
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
@@ -263,9 +235,7 @@ def _read(
     skip_bad_rows: Path | None,
     counterfactuals: Path | None,
 ) -> list[Source]:
-    from sarm_control.discovery import (
-        check_column,
-    )
+    from sarm_control.discovery import check_column
 
     want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
 
@@ -302,9 +272,7 @@ def _write(
 def _write_extras(
     examined: "Examination", config: dict[str, Any], controls: ControlFlags, json_file: Path | None
 ) -> None:
-    from sarm_control.discovery import (
-        controls_yaml,
-    )
+    from sarm_control.discovery import controls_yaml
     from sarm_control.files import write_json, write_text
 
     found = examined.found
@@ -321,9 +289,7 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
     """A share of a margin that may be 0 is no size; which latents get a control is then chance."""
     margin = found.confirmation.margin
     if material and found.lists["harms"] and not (margin.low > 0 or margin.high < 0):
-        from sarm_control.discovery import (
-            with_ends,
-        )
+        from sarm_control.statistics import with_ends
 
         say(
             f"warning: the mean margin {with_ends(margin, '+.4g')} may be 0, so "
@@ -334,8 +300,6 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
 def _print(examined: "Examination", top: int) -> None:
     import sys
 
-    from sarm_control.discovery import (
-        summary_text,
-    )
+    from sarm_control.discovery import summary_text
 
     sys.stdout.write(summary_text(examined, top=top))

@@ -11,13 +11,8 @@ from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_m
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from sarm_control.engines import (
-        ControlledReward,
-        Examination,
-    )
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.engines import ControlledReward, Examination
+    from sarm_control.reward_model import RewardModel
 
 _SHOWN = 240
 _MARKS = {True: "ok", False: "WRONG", None: "-"}
@@ -83,11 +78,7 @@ def reward(
 def _open(
     rm: "RewardModel", controls: Path | None, human: Path | None, reference: Path | None
 ) -> "ControlledReward":
-    from sarm_control.engines import (
-        ControlFiles,
-        ControlledReward,
-        open_reward,
-    )
+    from sarm_control.engines import ControlFiles, ControlledReward, open_reward
 
     if controls is None:
         return ControlledReward(rm, missing_end=1.0)
@@ -95,10 +86,7 @@ def _open(
 
 
 def _examined_trl(paid: "ControlledReward") -> "Examination":
-    from sarm_control.engines import (
-        TrlReward,
-        examine_trl,
-    )
+    from sarm_control.engines import TrlReward, examine_trl
 
     return examine_trl(TrlReward(paid))
 
@@ -106,14 +94,7 @@ def _examined_trl(paid: "ControlledReward") -> "Examination":
 def _examined_server(
     engine: str, rm: "RewardModel", paid: "ControlledReward | None", url: str | None, token_file: Path | None
 ) -> "list[Examination]":
-    from sarm_control.engines import (
-        Adapter,
-        Place,
-        VerlManager,
-        adapters,
-        examine,
-        verl_is_here,
-    )
+    from sarm_control.engines import Adapter, Place, VerlManager, adapters, examine, verl_is_here
 
     started = contextlib.nullcontext(url) if paid is None or url is not None else _server(paid)
     with started as where:
@@ -125,10 +106,7 @@ def _examined_server(
 
 
 def _print_what_is_missing(engine: str) -> None:
-    from sarm_control.engines import (
-        MANAGER,
-        verl_is_here,
-    )
+    from sarm_control.engines import MANAGER, verl_is_here
 
     if engine == "verl" and not verl_is_here():
         print(f"{MANAGER}\n  -      not examined: verl is not installed here")
@@ -142,18 +120,12 @@ def _server(paid: "ControlledReward") -> Iterator[str]:
     try:
         import uvicorn
 
-        from sarm_control.server import (
-            create_app,
-        )
+        from sarm_control.server import create_app
     except ImportError as error:
         raise MissingExtraError(
             f"a server needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
         ) from error
-    from sarm_control.server import (
-        Settings,
-        address,
-        bind,
-    )
+    from sarm_control.server import Settings, address, bind
 
     app = create_app(paid, Settings(learn=paid.learns))
     with bind("127.0.0.1", 0) as listening:

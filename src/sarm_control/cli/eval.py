@@ -80,9 +80,7 @@ def eval(
     inputs = [Path(one) for one in data or [] if Path(one).exists()]
     check_outputs((out, json_file), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:
-        from sarm_control.cli._benchmarks import (
-            reproduce,
-        )
+        from sarm_control.cli._benchmarks import reproduce
 
         reproduce(data or [], flags, json_file)
         return

@@ -25,10 +25,7 @@ def build(
     latent of its own, and fails when one has not. The same seed makes the same world.
     """
     from sarm_control.files import write_json
-    from sarm_control.lab import (
-        WorldConfig,
-        build_world,
-    )
+    from sarm_control.lab import WorldConfig, build_world
 
     for path in (out, json_file):
         hold_output(path, overwrite=overwrite)

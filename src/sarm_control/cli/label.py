@@ -14,12 +14,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.discovery import (
-        Corpus,
-        Feature,
-        Label,
-        Replies,
-    )
+    from sarm_control.discovery import Corpus, Feature, Label, Replies
 
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 
@@ -75,10 +70,7 @@ def label(
     --endpoint a language model gives a name from half of the examples and is tested on the other half.
     Its replies are kept beside the output, so a run that was cut goes on where it stopped.
     """
-    from sarm_control.discovery import (
-        Corpus,
-        labels_text,
-    )
+    from sarm_control.discovery import Corpus, labels_text
 
     if (endpoint is None) != (label_model is None):
         raise ConfigError("--endpoint and --label-model go together", hint="give both, or neither")
@@ -99,10 +91,7 @@ def label(
 
 
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
-    from sarm_control.discovery import (
-        load_features,
-        select,
-    )
+    from sarm_control.discovery import load_features, select
 
     if "#" in features:
         return select(features, fingerprint)
@@ -113,10 +102,7 @@ def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
 def _replies(endpoint: str | None, label_model: str | None, out: Path, timeout: float) -> "Replies | None":
     if endpoint is None or label_model is None:
         return None
-    from sarm_control.discovery import (
-        Endpoint,
-        Replies,
-    )
+    from sarm_control.discovery import Endpoint, Replies
 
     asked = Endpoint(endpoint, label_model, timeout=timeout)
     return Replies(asked, out.with_name(f"{out.name}.replies.jsonl"))
@@ -127,10 +113,7 @@ def _label(
 ) -> "Label":
     from dataclasses import replace
 
-    from sarm_control.discovery import (
-        label_from,
-        name_latent,
-    )
+    from sarm_control.discovery import label_from, name_latent
 
     found = corpus.examples(one.latent, seed=seed)
     offline = label_from(found, one.latent, one.kind, words=words, shown=shown, seed=seed)

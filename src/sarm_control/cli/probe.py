@@ -17,9 +17,7 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.evaluation import (
-        Probe,
-    )
+    from sarm_control.evaluation import Probe
 
 _TOLERANCE = 1e-6
 _EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
@@ -95,9 +93,7 @@ def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
 def _probed(
     data: Sequence[Path], flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
 ) -> "tuple[Probe, Source, list[Edit]]":
-    from sarm_control.evaluation import (
-        probe as run,
-    )
+    from sarm_control.evaluation import probe as run
 
     source = read_scored(
         data,
@@ -115,9 +111,7 @@ def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found:
     """The largest difference between the exact changes and those of another pass over the text."""
     import numpy as np
 
-    from sarm_control.evaluation import (
-        rescored_delta,
-    )
+    from sarm_control.evaluation import rescored_delta
 
     again = rescored_delta(
         flags.load(), source.scored_rows, edits, batch_tokens=flags.batch_tokens, progress=progress
@@ -126,9 +120,7 @@ def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found:
 
 
 def _print(found: "Probe", edits: "Sequence[Edit]", difference: float | None) -> None:
-    from sarm_control.evaluation import (
-        probe_text,
-    )
+    from sarm_control.evaluation import probe_text
 
     sys.stdout.write(probe_text(found, edits))
     if difference is not None:
@@ -150,12 +142,8 @@ def _write(
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
-    from sarm_control.control import (
-        save_edits as save,
-    )
-    from sarm_control.evaluation import (
-        probed_rows,
-    )
+    from sarm_control.control import save_edits as save
+    from sarm_control.evaluation import probed_rows
     from sarm_control.files import manifest, write_json, write_jsonl
 
     if out is not None:

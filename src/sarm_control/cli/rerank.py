@@ -16,11 +16,7 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.evaluation import (
-        CandidateSets,
-        LatentImpact,
-        Reranking,
-    )
+    from sarm_control.evaluation import CandidateSets, LatentImpact, Reranking
 
 _SIZES = "1,2,4,8,16"
 _EXAMPLE = 'sarm rerank --model M candidates.jsonl --edit "12345=0"'
@@ -68,13 +64,8 @@ def rerank(
     pairs, columns of your own), and the attribute expected of the best of N candidates, exactly, with
     intervals over prompts.
     """
-    from sarm_control.evaluation import (
-        candidate_sets,
-        single_latents,
-    )
-    from sarm_control.evaluation import (
-        rerank as run,
-    )
+    from sarm_control.evaluation import candidate_sets, single_latents
+    from sarm_control.evaluation import rerank as run
 
     sizes = _sizes(n)
     given = read_edits(edit, edits_file, required=not all_latents)
@@ -134,9 +125,7 @@ def _write(
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
-    from sarm_control.evaluation import (
-        reranked_rows,
-    )
+    from sarm_control.evaluation import reranked_rows
     from sarm_control.files import manifest, write_json, write_jsonl
 
     if out is not None:
@@ -156,10 +145,7 @@ def _print(
     impacts: "Sequence[LatentImpact] | None",
     top: int,
 ) -> None:
-    from sarm_control.evaluation import (
-        impacts_text,
-        reranking_text,
-    )
+    from sarm_control.evaluation import impacts_text, reranking_text
 
     sys.stdout.write(reranking_text(found, sets, edits))
     if impacts is not None:

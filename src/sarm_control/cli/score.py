@@ -10,27 +10,15 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import (
-    BatchTokens,
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    TemplateDate,
-)
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.data import (
-        Row,
-    )
-    from sarm_control.reward_model import (
-        RewardModel,
-        Scored,
-    )
+    from sarm_control.data import Row
+    from sarm_control.reward_model import RewardModel, Scored
 
 
 def score(
@@ -66,9 +54,7 @@ def score(
     contributions ([[latent, z, w, w*z], ...]), truncated and ended. Pairs and candidates gain
     chosen_scores and rejected_scores, or candidate_scores: a list of the same for each answer.
     """
-    from sarm_control.evaluation import (
-        annotate,
-    )
+    from sarm_control.evaluation import annotate
 
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
@@ -107,12 +93,8 @@ def _summary(
     import numpy as np
 
     from sarm_control.control import edit_delta
-    from sarm_control.data import (
-        count_empty_answers,
-    )
-    from sarm_control.evaluation import (
-        count_long_prompts,
-    )
+    from sarm_control.data import count_empty_answers
+    from sarm_control.evaluation import count_long_prompts
 
     rewards = scored.rewards.astype(np.float64)
     delta = edit_delta(scored, edits)
@@ -155,9 +137,7 @@ def _write_summary(
 
 
 def _say_remarks(rows: "Sequence[Row]", annotated: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
-    from sarm_control.evaluation import (
-        replaced_fields,
-    )
+    from sarm_control.evaluation import replaced_fields
 
     spread = "" if summary["reward_sd"] is None else f" (SD {summary['reward_sd']:.4g})"
     counts = f"{summary['answers']} answers of {summary['rows']} rows"

@@ -22,12 +22,8 @@ from sarm_control.console import say
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
-    from sarm_control.server import (
-        Settings,
-    )
+    from sarm_control.reward_model import RewardModel
+    from sarm_control.server import Settings
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Controls = Annotated[
@@ -125,18 +121,9 @@ def serve(
         body_bytes=max_body_mb << 20,
         log_text=log_text,
     )
-    from sarm_control.engines import (
-        ControlFiles,
-        open_reward,
-    )
-    from sarm_control.server import (
-        address,
-        bind,
-        create_app,
-    )
-    from sarm_control.server import (
-        serve as run,
-    )
+    from sarm_control.engines import ControlFiles, open_reward
+    from sarm_control.server import address, bind, create_app
+    from sarm_control.server import serve as run
 
     # A tokenizer's own threads wait for each other where workers and other processes want the cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -162,11 +149,7 @@ def _settings(
         raise MissingExtraError(
             f"sarm serve needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
         ) from error
-    from sarm_control.server import (
-        Settings,
-        check_bind,
-        read_token,
-    )
+    from sarm_control.server import Settings, check_bind, read_token
 
     token = None if token_file is None else read_token(token_file)
     hosts = check_bind(host, token)

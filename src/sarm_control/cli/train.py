@@ -15,13 +15,7 @@ from sarm_control.errors import SarmError
 EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
-    from sarm_control.training import (
-        Gold,
-        Processes,
-        RunConfig,
-        RunFolder,
-        Start,
-    )
+    from sarm_control.training import Gold, Processes, RunConfig, RunFolder, Start
 
 _NO_FLAGS = RunFlags()
 
@@ -49,11 +43,7 @@ def train(
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
-    from sarm_control.training import (
-        connected,
-        hold_run,
-        in_words,
-    )
+    from sarm_control.training import connected, hold_run, in_words
 
     folder = out or Path("runs") / (config.stem if config else "train")
 
@@ -87,9 +77,7 @@ def _check_outputs(
     folder: Path, json_file: Path | None, *, resume: bool, overwrite: bool, make: bool
 ) -> None:
     from sarm_control.files import check_writable
-    from sarm_control.training import (
-        check_run,
-    )
+    from sarm_control.training import check_run
 
     if json_file is not None:
         check_writable(json_file, make=make)
@@ -120,9 +108,7 @@ def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
 
 
 def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bool:
-    from sarm_control.training import (
-        finished_run,
-    )
+    from sarm_control.training import finished_run
 
     run = finished_run(folder, settings)
     if run is None:
@@ -137,11 +123,7 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
 def _run(
     settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    from sarm_control.training import (
-        prompts_file,
-        start_run,
-        uninterrupted,
-    )
+    from sarm_control.training import prompts_file, start_run, uninterrupted
 
     data = settings.data
     asked = settings.evaluation
@@ -154,9 +136,7 @@ def _run(
             start = processes.from_first(
                 lambda: start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
             )
-            from sarm_control.training import (
-                run_training,
-            )
+            from sarm_control.training import run_training
         _tell(start, settings.training.steps)
         return run_training(
             settings, start, progress=progress, tell=say, gold=_gold(settings), processes=processes
@@ -174,12 +154,8 @@ def _run(
 def _gold(settings: "RunConfig") -> "Gold | None":
     """What answers to the lab's own prompts are worth; nobody knows it of others."""
     from sarm_control.embedded import LAB, is_data_name
-    from sarm_control.lab import (
-        World,
-    )
-    from sarm_control.training import (
-        prompts_file,
-    )
+    from sarm_control.lab import World
+    from sarm_control.training import prompts_file
 
     asked = prompts_file(settings)
     return World.open(LAB).gold if asked is not None and is_data_name(asked) else None
@@ -201,10 +177,7 @@ def _give_back_the_name(start: "Start", error: SarmError, processes: "Processes"
 
 
 def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str:
-    from sarm_control.training import (
-        list_checkpoints,
-        step_of,
-    )
+    from sarm_control.training import list_checkpoints, step_of
 
     saved = list_checkpoints(folder.path)
     if _discarded(folder, processes):
@@ -250,9 +223,7 @@ def _of_them(summary: Mapping[str, Any]) -> str:
 
 def _write_summary(folder: Path, summary: Mapping[str, Any], json_file: Path | None) -> None:
     from sarm_control.files import write_json
-    from sarm_control.training import (
-        stable,
-    )
+    from sarm_control.training import stable
 
     if json_file is not None:
         write_json(json_file, stable({"run": folder.name, **summary}))

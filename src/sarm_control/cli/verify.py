@@ -21,10 +21,7 @@ from sarm_control.console import progress
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.evaluation import (
-        RewardCheck,
-        Verification,
-    )
+    from sarm_control.evaluation import RewardCheck, Verification
 
 _ROWS_SHOWN = 5
 
@@ -63,19 +60,11 @@ def verify(
     latents multiplied by 0 and which of them were active. One step at r is 2^(floor(log2 |r|) - 7).
     The exit code is 1 when fewer rows than --share are within the tolerance.
     """
-    from sarm_control.control import (
-        check_exists,
-    )
-    from sarm_control.evaluation import (
-        read_recorded,
-    )
-    from sarm_control.evaluation import (
-        verify as compare,
-    )
+    from sarm_control.control import check_exists
+    from sarm_control.evaluation import read_recorded
+    from sarm_control.evaluation import verify as compare
     from sarm_control.files import check_writable
-    from sarm_control.latents import (
-        score_rows,
-    )
+    from sarm_control.latents import score_rows
 
     if json_file is not None:
         check_writable(json_file)
@@ -95,9 +84,7 @@ def verify(
 
 
 def _latents(text: str | None) -> tuple[int, ...]:
-    from sarm_control.evaluation import (
-        PUBLISHED_STEERED_LATENTS,
-    )
+    from sarm_control.evaluation import PUBLISHED_STEERED_LATENTS
 
     if text is None:
         return PUBLISHED_STEERED_LATENTS

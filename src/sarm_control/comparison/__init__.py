@@ -17,24 +17,11 @@ if TYPE_CHECKING:
         trained_on,
         unique_prompts,
     )
-    from sarm_control.comparison.generation import (
-        Sampling,
-        answer_prompts,
-    )
-    from sarm_control.comparison.headline import (
-        TOO_FEW,
-        verdict,
-    )
-    from sarm_control.comparison.html.page import (
-        write_report,
-    )
-    from sarm_control.comparison.ledger_table import (
-        write_ledger,
-    )
-    from sarm_control.comparison.trained_run import (
-        TrainedRun,
-        open_run,
-    )
+    from sarm_control.comparison.generation import Sampling, answer_prompts
+    from sarm_control.comparison.headline import TOO_FEW, verdict
+    from sarm_control.comparison.html.page import write_report
+    from sarm_control.comparison.ledger_table import write_ledger
+    from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
     "Compared": "compare_runs",

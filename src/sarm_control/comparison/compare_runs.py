@@ -8,42 +8,17 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.comparison.generation import (
-    Sampling,
-    answer_prompts,
-    kl_to_base,
-    scored_answers,
-)
-from sarm_control.comparison.measures import (
-    Answers,
-    Columns,
-)
-from sarm_control.comparison.report_data import (
-    Arm,
-    Comparison,
-    compare_policies,
-)
-from sarm_control.comparison.trained_run import (
-    RunControls,
-    TrainedRun,
-)
+from sarm_control.comparison.generation import Sampling, answer_prompts, kl_to_base, scored_answers
+from sarm_control.comparison.measures import Answers, Columns
+from sarm_control.comparison.report_data import Arm, Comparison, compare_policies
+from sarm_control.comparison.trained_run import RunControls, TrainedRun
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.control import (
-    Floats,
-)
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.control import Floats
+from sarm_control.data import Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training import (
-    Policy,
-    encode_prompts,
-    training_rows,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training import Policy, encode_prompts, training_rows
 
 Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 """Gold rewards [N] of prompts and responses; nothing is ever trained on them."""

@@ -10,25 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sarm_control.comparison.measures import (
-    Answers,
-)
+from sarm_control.comparison.measures import Answers
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.control import (
-    Floats,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training import (
-    CachedSampler,
-    Policy,
-    PromptRow,
-    Rollout,
-    kl_k1,
-    kl_k3,
-    sample_answers,
-)
+from sarm_control.control import Floats
+from sarm_control.reward_model import RewardModel
+from sarm_control.training import CachedSampler, Policy, PromptRow, Rollout, kl_k1, kl_k3, sample_answers
 
 # The randomness of an answer is derived from its place among these, so this is no setting.
 _PROMPTS_AT_ONCE = 16

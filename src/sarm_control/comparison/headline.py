@@ -7,18 +7,8 @@ there is no interval "too few prompts to tell".
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sarm_control.comparison.measures import (
-    GOLD,
-    HUMAN,
-    KL,
-    LENGTH,
-    REWARD,
-)
-from sarm_control.statistics import (
-    bracket,
-    decimals,
-    fixed,
-)
+from sarm_control.comparison.measures import GOLD, HUMAN, KL, LENGTH, REWARD
+from sarm_control.statistics import bracket, decimals, fixed
 
 NO_CHANGE = "no clear change"
 TOO_FEW = "too few prompts to tell"

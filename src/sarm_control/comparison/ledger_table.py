@@ -6,20 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.comparison.measures import (
-    KL,
-    REWARD,
-    TOTAL,
-    Compared,
-)
-from sarm_control.control import (
-    Ledger,
-)
+from sarm_control.comparison.measures import KL, REWARD, TOTAL, Compared
+from sarm_control.control import Ledger
 from sarm_control.files import atomic_file
-from sarm_control.statistics import (
-    Interval,
-    mean_intervals,
-)
+from sarm_control.statistics import Interval, mean_intervals
 
 WITH_INTERVALS = 200
 

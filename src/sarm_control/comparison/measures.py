@@ -13,20 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Controls,
-    Floats,
-    Integers,
-    ShapedReward,
-    prompt_means,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
-from sarm_control.statistics import (
-    Interval,
-    mean_interval,
-)
+from sarm_control.control import Controls, Floats, Integers, ShapedReward, prompt_means
+from sarm_control.reward_model import Scored
+from sarm_control.statistics import Interval, mean_interval
 
 REWARD, TOTAL, LENGTH, ENDED = "reward/model", "reward/total", "answer/length", "answer/ended"
 KL, KL3, WINS, HUMAN = "objective/kl", "objective/kl_k3", "reward/wins", "human_kl/log_ratio"

@@ -7,15 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sarm_control.comparison.headline import (
-    headline,
-)
-from sarm_control.comparison.ledger_table import (
-    Row,
-    control_rows,
-    latent_rows,
-    ledger_json,
-)
+from sarm_control.comparison.headline import headline
+from sarm_control.comparison.ledger_table import Row, control_rows, latent_rows, ledger_json
 from sarm_control.comparison.measures import (
     Answers,
     Columns,
@@ -27,10 +20,7 @@ from sarm_control.comparison.measures import (
     reward_sd,
     wins,
 )
-from sarm_control.control import (
-    latent_ledger,
-    prompt_means,
-)
+from sarm_control.control import latent_ledger, prompt_means
 from sarm_control.seeds import numpy_generator
 
 FORMAT = "sarm-compare-1"

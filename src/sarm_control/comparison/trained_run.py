@@ -10,13 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.comparison.measures import (
-    Columns,
-    control_columns,
-)
-from sarm_control.control import (
-    TOTAL as PAID,
-)
+from sarm_control.comparison.measures import Columns, control_columns
+from sarm_control.control import TOTAL as PAID
 from sarm_control.control import (
     Controls,
     ControlState,
@@ -26,18 +21,9 @@ from sarm_control.control import (
     in_sd,
     preference_as_reward,
 )
-from sarm_control.data import (
-    Line,
-    Reason,
-    Row,
-    json_object,
-    read_lines,
-)
+from sarm_control.data import Line, Reason, Row, json_object, read_lines
 from sarm_control.errors import ConfigError, ModelError, TrainingError
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
+from sarm_control.reward_model import RewardModel, Scored
 from sarm_control.training import (
     HUMAN,
     PROMPTS,

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.control.controls import (
-        Controls,
-    )
-    from sarm_control.control.density_ratio.estimate import (
-        KLEstimate,
-        estimate_kl,
-    )
-    from sarm_control.control.density_ratio.logistic import (
-        LogRatio,
-        fit_log_ratio,
-    )
+    from sarm_control.control.controls import Controls
+    from sarm_control.control.density_ratio.estimate import KLEstimate, estimate_kl
+    from sarm_control.control.density_ratio.logistic import LogRatio, fit_log_ratio
     from sarm_control.control.edits.edit_files import (
         EditFile,
         check_head,
@@ -27,9 +19,7 @@ if TYPE_CHECKING:
         read_edit_file,
         save_edits,
     )
-    from sarm_control.control.edits.edited_checkpoint import (
-        apply_to_checkpoint,
-    )
+    from sarm_control.control.edits.edited_checkpoint import apply_to_checkpoint
     from sarm_control.control.edits.edits import (
         Edit,
         apply_edits,
@@ -40,35 +30,13 @@ if TYPE_CHECKING:
         parse_edit,
         unrounded_rewards,
     )
-    from sarm_control.control.edits.specs import (
-        check_exists,
-        in_sd,
-    )
-    from sarm_control.control.human_kl import (
-        HumanKL,
-    )
-    from sarm_control.control.ledger import (
-        Floats,
-        Integers,
-        Ledger,
-        latent_ledger,
-        prompt_means,
-    )
-    from sarm_control.control.penalties import (
-        Penalty,
-        metric_names,
-        parse_penalty,
-        told_forms,
-    )
-    from sarm_control.control.reference import (
-        ReferenceStatistics,
-    )
-    from sarm_control.control.shaped import (
-        ShapedReward,
-    )
-    from sarm_control.control.state import (
-        ControlState,
-    )
+    from sarm_control.control.edits.specs import check_exists, in_sd
+    from sarm_control.control.human_kl import HumanKL
+    from sarm_control.control.ledger import Floats, Integers, Ledger, latent_ledger, prompt_means
+    from sarm_control.control.penalties import Penalty, metric_names, parse_penalty, told_forms
+    from sarm_control.control.reference import ReferenceStatistics
+    from sarm_control.control.shaped import ShapedReward
+    from sarm_control.control.state import ControlState
     from sarm_control.control.training_reward import (
         SHAPING,
         TOTAL,

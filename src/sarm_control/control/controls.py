@@ -15,30 +15,16 @@ from pydantic.dataclasses import dataclass
 
 from sarm_control.control.density_ratio import Array
 from sarm_control.control.discriminator import Discriminator, Divergence
-from sarm_control.control.edits.edits import (
-    Edit,
-    check_one_edit_each,
-    edit_delta,
-)
-from sarm_control.control.edits.specs import (
-    SPEC,
-    check_exists,
-    in_sd,
-    one_line_errors,
-    unknown_key,
-)
+from sarm_control.control.edits.edits import Edit, check_one_edit_each, edit_delta
+from sarm_control.control.edits.specs import SPEC, check_exists, in_sd, one_line_errors, unknown_key
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty, metric_names
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.shaped import ShapedReward
 from sarm_control.control.state import ControlState
 from sarm_control.errors import ConfigError, ModelError
-from sarm_control.latents import (
-    HumanBuffer,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model import Scored
 
 
 @one_line_errors("controls")

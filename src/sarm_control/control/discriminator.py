@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio, mean_variance
 from sarm_control.control.density_ratio.mahalanobis import Distance, Mahalanobis
-from sarm_control.control.density_ratio.model_check.linearity import (
-    Rows,
-    check_linear,
-)
+from sarm_control.control.density_ratio.model_check.linearity import Rows, check_linear
 from sarm_control.control.density_ratio.separation import (
     area_under_curve,
     balanced_accuracy,
@@ -33,13 +30,8 @@ from sarm_control.control.density_ratio.separation import (
 )
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.errors import TrainingError
-from sarm_control.latents import (
-    HumanBuffer,
-    check_finite,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.latents import HumanBuffer, check_finite
+from sarm_control.reward_model import Scored
 from sarm_control.seeds import numpy_generator
 
 _LEAST_FOR_A_TREND = 3

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.reward_model import (
-    SparseLatents,
-)
+from sarm_control.reward_model import SparseLatents
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]

@@ -10,9 +10,7 @@ import numpy as np
 from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.files import write_json
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from sarm_control.control.discriminator import Discriminator
 from sarm_control.control.penalties import Penalty
 from sarm_control.control.target_rate import TargetRates
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 
 class ControlState:

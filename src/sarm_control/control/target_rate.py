@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.penalties import Penalty
 from sarm_control.errors import TrainingError
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 # The gains are the middle of a plateau of a random search on simulated policies (SGD, momentum and Adam,
 # speeds 1 : 8, 32 to 256 answers, 40 to 200 steps) and of PPO on a tiny model. tests/control/one_logit.py

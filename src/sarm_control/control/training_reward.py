@@ -15,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.controls import Controls
-from sarm_control.control.edits.specs import (
-    in_sd,
-)
+from sarm_control.control.edits.specs import in_sd
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
 from sarm_control.errors import ConfigError
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 Array = NDArray[np.float64]
 Shaping = Literal["none", "par"]

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.conversation.dates import (
-        TODAY,
-        read_date,
-    )
-    from sarm_control.conversation.rendering import (
-        TemplateText,
-    )
+    from sarm_control.conversation.dates import TODAY, read_date
+    from sarm_control.conversation.rendering import TemplateText
     from sarm_control.conversation.template import (
         ChatTemplate,
         Rendered,
@@ -23,12 +18,8 @@ if TYPE_CHECKING:
         distinct_ids,
         load_tokenizer,
     )
-    from sarm_control.conversation.templated import (
-        TemplatedText,
-    )
-    from sarm_control.conversation.types import (
-        Encoded,
-    )
+    from sarm_control.conversation.templated import TemplatedText
+    from sarm_control.conversation.types import Encoded
 
 _HOME_OF = {
     "ChatTemplate": "template",

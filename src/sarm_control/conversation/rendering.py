@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.conversation.dates import asks_for_date, clock, fallback_date, read_date
-from sarm_control.data import (
-    Message,
-)
+from sarm_control.data import Message
 from sarm_control.errors import ModelError, SarmError
 
 if TYPE_CHECKING:

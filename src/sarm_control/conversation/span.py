@@ -8,9 +8,7 @@ search can be misled by an answer that writes headers or ends of turns itself.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sarm_control.data import (
-    Message,
-)
+from sarm_control.data import Message
 from sarm_control.errors import ModelError
 
 _PROBES = ("probe", "other")

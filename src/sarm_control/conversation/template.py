@@ -16,14 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sarm_control.console import say
 from sarm_control.conversation.rendering import TemplateText
 from sarm_control.conversation.span import Frame, answer_start, check_answers, frame_of, left_out
-from sarm_control.conversation.types import (
-    Encoded,
-)
-from sarm_control.data import (
-    Message,
-    Prompt,
-    as_messages,
-)
+from sarm_control.conversation.types import Encoded
+from sarm_control.data import Message, Prompt, as_messages
 from sarm_control.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,11 +14,7 @@ from typing import NamedTuple
 
 from sarm_control.conversation.span import shared_start
 from sarm_control.conversation.template import ChatTemplate, Rendered
-from sarm_control.data import (
-    Message,
-    Prompt,
-    as_messages,
-)
+from sarm_control.data import Message, Prompt, as_messages
 from sarm_control.errors import DataError, ModelError
 
 _PROBE = "probe"

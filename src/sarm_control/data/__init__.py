@@ -9,20 +9,8 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.data.lines import (
-        START,
-        Line,
-        Place,
-        Reason,
-        json_object,
-        read_lines,
-    )
-    from sarm_control.data.messages import (
-        Message,
-        Prompt,
-        as_messages,
-        prompt_key,
-    )
+    from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines
+    from sarm_control.data.messages import Message, Prompt, as_messages, prompt_key
     from sarm_control.data.rows import (
         BadRow,
         Kind,

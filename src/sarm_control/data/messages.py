@@ -1,4 +1,4 @@
-"""TODO."""
+"""Prompts as chat messages, and when two prompts are the same."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -19,18 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
-from sarm_control.data.lines import (
-    START,
-    Place,
-    Reason,
-    json_object,
-    read_lines,
-    type_name,
-)
-from sarm_control.data.messages import (
-    Prompt,
-    prompt_key,
-)
+from sarm_control.data.lines import START, Place, Reason, json_object, read_lines, type_name
+from sarm_control.data.messages import Prompt, prompt_key
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
 

@@ -9,71 +9,22 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.discovery.discover import (
-        Discovery,
-        Settings,
-        check_column,
-        discover,
-    )
-    from sarm_control.discovery.effects.effects import (
-        margin_effects,
-    )
-    from sarm_control.discovery.evidence.closing import (
-        CLOSING,
-    )
-    from sarm_control.discovery.evidence.examine import (
-        Depth,
-        Examination,
-        check_states,
-        examine,
-    )
-    from sarm_control.discovery.features import (
-        Feature,
-        load_features,
-        select,
-    )
-    from sarm_control.discovery.interval_text import (
-        ends_of_effect,
-        missing,
-        with_ends,
-    )
-    from sarm_control.discovery.labels.autointerp import (
-        name_latent,
-    )
-    from sarm_control.discovery.labels.chat_endpoint import (
-        Endpoint,
-    )
-    from sarm_control.discovery.labels.examples import (
-        Corpus,
-    )
-    from sarm_control.discovery.labels.labels import (
-        Label,
-        label_from,
-        labels_text,
-    )
-    from sarm_control.discovery.labels.reply_cache import (
-        Replies,
-    )
-    from sarm_control.discovery.pairs.margins import (
-        auroc_of,
-    )
-    from sarm_control.discovery.pairs.prompt_pairs import (
-        group_by_prompt,
-    )
-    from sarm_control.discovery.pairs.targets import (
-        parse_target,
-    )
-    from sarm_control.discovery.report import (
-        controls_yaml,
-        summary_text,
-    )
-    from sarm_control.discovery.suggested_controls.joint_controls import (
-        stand_in,
-    )
-    from sarm_control.discovery.suggested_controls.suggestion import (
-        material_latents,
-        suggested,
-    )
+    from sarm_control.discovery.discover import Discovery, Settings, check_column, discover
+    from sarm_control.discovery.effects.effects import margin_effects
+    from sarm_control.discovery.evidence.closing import CLOSING
+    from sarm_control.discovery.evidence.examine import Depth, Examination, check_states, examine
+    from sarm_control.discovery.features import Feature, ends_of_effect, load_features, select
+    from sarm_control.discovery.labels.autointerp import name_latent
+    from sarm_control.discovery.labels.chat_endpoint import Endpoint
+    from sarm_control.discovery.labels.examples import Corpus
+    from sarm_control.discovery.labels.labels import Label, label_from, labels_text
+    from sarm_control.discovery.labels.reply_cache import Replies
+    from sarm_control.discovery.pairs.margins import auroc_of
+    from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
+    from sarm_control.discovery.pairs.targets import parse_target
+    from sarm_control.discovery.report import controls_yaml, summary_text
+    from sarm_control.discovery.suggested_controls.joint_controls import stand_in
+    from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 
 _HOME_OF = {
     "CLOSING": "evidence.closing",
@@ -91,7 +42,7 @@ _HOME_OF = {
     "check_states": "evidence.examine",
     "controls_yaml": "report",
     "discover": "discover",
-    "ends_of_effect": "interval_text",
+    "ends_of_effect": "features",
     "examine": "evidence.examine",
     "group_by_prompt": "pairs.prompt_pairs",
     "label_from": "labels.labels",
@@ -99,14 +50,12 @@ _HOME_OF = {
     "load_features": "features",
     "margin_effects": "effects.effects",
     "material_latents": "suggested_controls.suggestion",
-    "missing": "interval_text",
     "name_latent": "labels.autointerp",
     "parse_target": "pairs.targets",
     "select": "features",
     "stand_in": "suggested_controls.joint_controls",
     "suggested": "suggested_controls.suggestion",
     "summary_text": "report",
-    "with_ends": "interval_text",
 }
 
 __all__ = [
@@ -133,14 +82,12 @@ __all__ = [
     "load_features",
     "margin_effects",
     "material_latents",
-    "missing",
     "name_latent",
     "parse_target",
     "select",
     "stand_in",
     "suggested",
     "summary_text",
-    "with_ends",
 ]
 
 if not TYPE_CHECKING:

@@ -9,27 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.data import (
-    Row,
-)
-from sarm_control.discovery.effects.baselines import (
-    Competitor,
-    compete,
-)
-from sarm_control.discovery.effects.effect_table import (
-    EffectTable,
-)
-from sarm_control.discovery.effects.effects import (
-    replicated_effects,
-)
-from sarm_control.discovery.effects.groups import (
-    GroupEffect,
-    group_effects,
-    group_members,
-)
-from sarm_control.discovery.effects.kinds import (
-    direction,
-)
+from sarm_control.data import Row
+from sarm_control.discovery.effects.baselines import Competitor, compete
+from sarm_control.discovery.effects.effect_table import EffectTable
+from sarm_control.discovery.effects.effects import replicated_effects
+from sarm_control.discovery.effects.groups import GroupEffect, group_effects, group_members
+from sarm_control.discovery.effects.kinds import direction
 from sarm_control.discovery.effects.margin_summary import (
     Cumulative,
     LostMargin,
@@ -48,10 +33,7 @@ from sarm_control.discovery.pairs.prompt_pairs import (
     split_halves,
     without_shared,
 )
-from sarm_control.discovery.pairs.targets import (
-    Target,
-    group_by_target,
-)
+from sarm_control.discovery.pairs.targets import Target, group_by_target
 from sarm_control.discovery.suggested_controls.suggestion import (
     Suggested,
     material_latents,
@@ -60,13 +42,8 @@ from sarm_control.discovery.suggested_controls.suggestion import (
     with_controls,
 )
 from sarm_control.errors import DataError
-from sarm_control.latents import (
-    ScoredRows as ScoredRows,
-)
-from sarm_control.statistics import (
-    SETS,
-    leaves_out_zero,
-)
+from sarm_control.latents import ScoredRows as ScoredRows
+from sarm_control.statistics import SETS, leaves_out_zero
 
 PARTS = ("selection", "confirmation")
 _LATER = ("levels", "controls", "carried_by")

@@ -7,13 +7,8 @@ import math
 
 import numpy as np
 
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    active_prompts,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    Parts,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, active_prompts
+from sarm_control.discovery.pairs.prompt_pairs import Parts
 from sarm_control.errors import DataError
 
 _FEWER = "or test latents active in fewer with --min-prompts"

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import MISSHAPEN, read_json, shown
-from sarm_control.control import (
-    Edit,
-    Penalty,
-)
+from sarm_control.control import Edit, Penalty
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.files import write_json
 
@@ -56,8 +53,8 @@ class Feature:
         equal_length_high: upper end.
         prompts_for_interval: about how many confirmation prompts would do for an interval; None where
             there is one.
-        levels: of evidence that agree with the effect, see `discovery.evidence.ablations`; none where the interval holds
-            0 or does not exist.
+        levels: of evidence that agree with the effect, see `discovery.evidence.ablations`; none where the
+            interval holds 0 or does not exist.
         controls: what to do about it, for a latent that harms and has evidence of level 1; chosen together
             with those of the others.
         carried_by: the siblings whose controls stand for this latent too, where it needs none of its own.
@@ -128,6 +125,16 @@ class Features:
         lists = {name: [feature.as_json() for feature in items] for name, items in self.lists.items()}
         head = {"format": FORMAT, "head": self.head, "model": self.model, "goal": self.goal}
         write_json(path, {**head, **self.about, "lists": lists})
+
+
+def ends_of_effect(one: Feature, style: str) -> str:
+    """The ends of a latent's effect, or that too few confirmation prompts differ for an interval."""
+    if one.low is None or one.high is None:
+        would = (
+            "" if one.prompts_for_interval is None else f", about {one.prompts_for_interval:,.0f} would do"
+        )
+        return f"(too few prompts{would})"
+    return f"[{one.low:{style}}, {one.high:{style}}]"
 
 
 def control_json(control: Edit | Penalty) -> dict[str, dict[str, Any]]:

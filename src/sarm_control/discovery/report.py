@@ -7,40 +7,17 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from sarm_control.control import (
-    Edit,
-)
+from sarm_control.control import Edit
 from sarm_control.discovery.discover import Discovery
-from sarm_control.discovery.effects.baselines import (
-    TESTED,
-    Competitor,
-)
-from sarm_control.discovery.effects.effects import (
-    enough_draws,
-    tails_of,
-)
-from sarm_control.discovery.effects.margin_summary import (
-    Summary,
-)
-from sarm_control.discovery.evidence.counterfactuals import (
-    ClosingTest,
-)
-from sarm_control.discovery.evidence.examine import (
-    Examination,
-)
-from sarm_control.discovery.features import Feature, control_json
-from sarm_control.discovery.interval_text import ends_of_effect, with_ends
-from sarm_control.discovery.suggested_controls.suggestion import (
-    shown_latents,
-)
-from sarm_control.discovery.suggested_controls.text import (
-    dose_comment,
-    dose_rows,
-    dose_sentences,
-)
-from sarm_control.statistics import (
-    Interval,
-)
+from sarm_control.discovery.effects.baselines import TESTED, Competitor
+from sarm_control.discovery.effects.effects import enough_draws, tails_of
+from sarm_control.discovery.effects.margin_summary import Summary
+from sarm_control.discovery.evidence.counterfactuals import ClosingTest
+from sarm_control.discovery.evidence.examine import Examination
+from sarm_control.discovery.features import Feature, control_json, ends_of_effect
+from sarm_control.discovery.suggested_controls.suggestion import shown_latents
+from sarm_control.discovery.suggested_controls.text import dose_comment, dose_rows, dose_sentences
+from sarm_control.statistics import Interval, with_ends
 
 _NAMED = 6
 """Latents that a sentence names before it only counts them."""

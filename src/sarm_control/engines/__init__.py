@@ -8,42 +8,15 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.engines.doctor.examination import (
-        Adapter,
-        Examination,
-        examine,
-    )
-    from sarm_control.engines.doctor.http import (
-        Place,
-        adapters,
-    )
-    from sarm_control.engines.doctor.trl import (
-        examine_trl,
-    )
-    from sarm_control.engines.doctor.verl import (
-        MANAGER,
-        VerlManager,
-        verl_is_here,
-    )
-    from sarm_control.engines.reward.controlled_reward import (
-        ControlledReward,
-    )
-    from sarm_control.engines.reward.learnt_state import (
-        check_served,
-        keep_state,
-        take_up_state,
-    )
-    from sarm_control.engines.reward.open_reward import (
-        ControlFiles,
-        open_reward,
-    )
-    from sarm_control.engines.server_client import (
-        LEARN_HEADER,
-        first_line,
-    )
-    from sarm_control.engines.trl import (
-        TrlReward,
-    )
+    from sarm_control.engines.doctor.examination import Adapter, Examination, examine
+    from sarm_control.engines.doctor.http import Place, adapters
+    from sarm_control.engines.doctor.trl import examine_trl
+    from sarm_control.engines.doctor.verl import MANAGER, VerlManager, verl_is_here
+    from sarm_control.engines.reward.controlled_reward import ControlledReward
+    from sarm_control.engines.reward.learnt_state import check_served, keep_state, take_up_state
+    from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
+    from sarm_control.engines.server_client import LEARN_HEADER, first_line
+    from sarm_control.engines.trl import TrlReward
 
 _HOME_OF = {
     "Adapter": "doctor.examination",

@@ -16,37 +16,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sarm_control.control import (
-    Array,
-    Controls,
-    ReferenceStatistics,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
-from sarm_control.engines.reward.gathering import (
-    gather_with_place,
-)
-from sarm_control.engines.reward.messages import (
-    EngineText,
-    score_rows,
-)
-from sarm_control.engines.reward.open_reward import (
-    ControlFiles,
-    open_reward,
-    read_reference,
-)
+from sarm_control.control import Array, Controls, ReferenceStatistics
+from sarm_control.engines.reward.controlled_reward import ControlledReward
+from sarm_control.engines.reward.gathering import gather_with_place
+from sarm_control.engines.reward.messages import EngineText, score_rows
+from sarm_control.engines.reward.open_reward import ControlFiles, open_reward, read_reference
 from sarm_control.engines.trl_callback import SarmCallback
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.latents import (
-    HumanBuffer,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training import (
-    read_demonstrations,
-)
+from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model import RewardModel
+from sarm_control.training import read_demonstrations
 
 
 class LogMetric(Protocol):

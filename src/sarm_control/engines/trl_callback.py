@@ -10,9 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from sarm_control.bounded_json import read_json_object
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
 

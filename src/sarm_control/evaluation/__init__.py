@@ -9,52 +9,18 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.evaluation.annotated_rows import (
-        annotate,
-        count_long_prompts,
-        replaced_fields,
-    )
-    from sarm_control.evaluation.benchmarks.benchmark import (
-        Benchmark,
-    )
-    from sarm_control.evaluation.benchmarks.data import (
-        local_rows,
-    )
-    from sarm_control.evaluation.benchmarks.report import (
-        SubsetResult,
-        benchmark_results,
-    )
-    from sarm_control.evaluation.benchmarks.reward_bench_2 import (
-        reward_bench_2,
-    )
-    from sarm_control.evaluation.benchmarks.rm_bench import (
-        rm_bench,
-    )
-    from sarm_control.evaluation.benchmarks.self_check import (
-        SelfCheck,
-        self_check,
-    )
-    from sarm_control.evaluation.benchmarks.steering import (
-        Steering,
-        steering,
-    )
-    from sarm_control.evaluation.benchmarks.text import (
-        benchmark_text,
-        edits_text,
-    )
-    from sarm_control.evaluation.preferences import (
-        best_of_n,
-        pair_accuracy,
-    )
-    from sarm_control.evaluation.probing.probe import (
-        Probe,
-        probe,
-        probe_text,
-        probed_rows,
-    )
-    from sarm_control.evaluation.probing.rescoring import (
-        rescored_delta,
-    )
+    from sarm_control.evaluation.annotated_rows import annotate, count_long_prompts, replaced_fields
+    from sarm_control.evaluation.benchmarks.benchmark import Benchmark
+    from sarm_control.evaluation.benchmarks.data import local_rows
+    from sarm_control.evaluation.benchmarks.report import SubsetResult, benchmark_results
+    from sarm_control.evaluation.benchmarks.reward_bench_2 import REWARD_BENCH_2_FILES, reward_bench_2
+    from sarm_control.evaluation.benchmarks.rm_bench import RM_BENCH_FILES, rm_bench
+    from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
+    from sarm_control.evaluation.benchmarks.steering import Steering, steering
+    from sarm_control.evaluation.benchmarks.text import benchmark_text, edits_text
+    from sarm_control.evaluation.preferences import best_of_n, pair_accuracy
+    from sarm_control.evaluation.probing.probe import Probe, probe, probe_text, probed_rows
+    from sarm_control.evaluation.probing.rescoring import rescored_delta
     from sarm_control.evaluation.recorded.published_steering import (
         PUBLISHED,
         from_model,
@@ -68,23 +34,10 @@ if TYPE_CHECKING:
         read_recorded,
         verify,
     )
-    from sarm_control.evaluation.reranking.candidates import (
-        CandidateSets,
-        candidate_sets,
-    )
-    from sarm_control.evaluation.reranking.reranking import (
-        Reranking,
-        rerank,
-    )
-    from sarm_control.evaluation.reranking.single_latents import (
-        LatentImpact,
-        single_latents,
-    )
-    from sarm_control.evaluation.reranking.text import (
-        impacts_text,
-        reranked_rows,
-        reranking_text,
-    )
+    from sarm_control.evaluation.reranking.candidates import CandidateSets, candidate_sets
+    from sarm_control.evaluation.reranking.reranking import Reranking, rerank
+    from sarm_control.evaluation.reranking.single_latents import LatentImpact, single_latents
+    from sarm_control.evaluation.reranking.text import impacts_text, reranked_rows, reranking_text
 
 _HOME_OF = {
     "Benchmark": "benchmarks.benchmark",
@@ -93,6 +46,8 @@ _HOME_OF = {
     "PUBLISHED": "recorded.published_steering",
     "PUBLISHED_STEERED_LATENTS": "recorded.verification",
     "Probe": "probing.probe",
+    "REWARD_BENCH_2_FILES": "benchmarks.reward_bench_2",
+    "RM_BENCH_FILES": "benchmarks.rm_bench",
     "Reranking": "reranking.reranking",
     "RewardCheck": "recorded.verification",
     "SelfCheck": "benchmarks.self_check",
@@ -132,6 +87,8 @@ _HOME_OF = {
 __all__ = [
     "PUBLISHED",
     "PUBLISHED_STEERED_LATENTS",
+    "REWARD_BENCH_2_FILES",
+    "RM_BENCH_FILES",
     "Benchmark",
     "CandidateSets",
     "LatentImpact",

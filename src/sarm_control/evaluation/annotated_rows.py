@@ -7,20 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.control import Edit, edit_delta
-from sarm_control.data import (
-    Row,
-)
-from sarm_control.latents import (
-    score_rows,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.data import Row
+from sarm_control.latents import score_rows
+from sarm_control.reward_model import Scored
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
 __all__ = ["annotate", "count_long_prompts", "in_row", "replaced_fields", "score_rows"]
 

@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import DataError
-from sarm_control.latents import (
-    roles,
-)
+from sarm_control.latents import roles
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

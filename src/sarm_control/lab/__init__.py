@@ -8,30 +8,11 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.lab.builder import (
-        WorldConfig,
-        build_world,
-    )
-    from sarm_control.lab.study.arms import (
-        controlled,
-        random_controls,
-    )
-    from sarm_control.lab.study.demo import (
-        Example,
-        Paid,
-        Stage,
-        run_config,
-        set_stage,
-        train_arm,
-    )
-    from sarm_control.lab.study.study import (
-        Called,
-        called,
-        shipped_audit,
-    )
-    from sarm_control.lab.world import (
-        World,
-    )
+    from sarm_control.lab.builder import WorldConfig, build_world
+    from sarm_control.lab.study.arms import controlled, random_controls
+    from sarm_control.lab.study.demo import Example, Paid, Stage, run_config, set_stage, train_arm
+    from sarm_control.lab.study.study import Called, called, shipped_audit
+    from sarm_control.lab.world import World
 
 _HOME_OF = {
     "Called": "study.study",

@@ -21,9 +21,7 @@ from sarm_control.build import (
 )
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
-from sarm_control.data import (
-    read_rows,
-)
+from sarm_control.data import read_rows
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
 from sarm_control.lab.datasets import (
@@ -35,39 +33,15 @@ from sarm_control.lab.datasets import (
     panel_shares,
     prompt_rows,
 )
-from sarm_control.lab.judges.annotators import (
-    Taste,
-    panel,
-)
-from sarm_control.lab.judges.detection import (
-    Detection,
-    detect,
-)
-from sarm_control.lab.judges.truth import (
-    measure_truth,
-    present,
-)
-from sarm_control.lab.language.attributes import (
-    NAMES,
-)
-from sarm_control.lab.language.language import (
-    Language,
-)
-from sarm_control.lab.language.pretraining import (
-    CONTEXT,
-    LanguageModelConfig,
-    pretrain,
-)
-from sarm_control.lab.language.tokenizer import (
-    make_tokenizer,
-)
+from sarm_control.lab.judges.annotators import Taste, panel
+from sarm_control.lab.judges.detection import Detection, detect
+from sarm_control.lab.judges.truth import measure_truth, present
+from sarm_control.lab.language.attributes import NAMES
+from sarm_control.lab.language.language import Language
+from sarm_control.lab.language.pretraining import CONTEXT, LanguageModelConfig, pretrain
+from sarm_control.lab.language.tokenizer import make_tokenizer
 from sarm_control.lab.world import FORMAT
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-    normalise,
-    quiet_transformers,
-)
+from sarm_control.reward_model import RewardModel, Scored, normalise, quiet_transformers
 from sarm_control.seeds import derive_seed
 
 GATED = ("flattery", "closing")

@@ -10,32 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.lab.judges.annotators import (
-    Taste,
-    prefers_first,
-    utility,
-)
-from sarm_control.lab.judges.gold import (
-    gold_reward,
-)
-from sarm_control.lab.language.answers import (
-    DEMONSTRATIONS,
-    RARE,
-    VARIED,
-    Composer,
-    Mix,
-)
-from sarm_control.lab.language.attributes import (
-    Attributes,
-    Reader,
-)
-from sarm_control.lab.language.language import (
-    Language,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-    draw_question,
-)
+from sarm_control.lab.judges.annotators import Taste, prefers_first, utility
+from sarm_control.lab.judges.gold import gold_reward
+from sarm_control.lab.language.answers import DEMONSTRATIONS, RARE, VARIED, Composer, Mix
+from sarm_control.lab.language.attributes import Attributes, Reader
+from sarm_control.lab.language.language import Language
+from sarm_control.lab.language.questions import Question, draw_question
 from sarm_control.seeds import numpy_generator
 
 Rows = list[dict[str, Any]]

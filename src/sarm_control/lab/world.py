@@ -10,29 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.bounded_json import read_json
-from sarm_control.data import (
-    read_rows,
-)
+from sarm_control.data import read_rows
 from sarm_control.embedded import DATA, LAB, world_folder
 from sarm_control.errors import DataError
 from sarm_control.lab.datasets import Writer
-from sarm_control.lab.judges.gold import (
-    gold_reward,
-)
-from sarm_control.lab.judges.truth import (
-    Truth,
-)
-from sarm_control.lab.language.attributes import (
-    Attributes,
-    Reader,
-)
-from sarm_control.lab.language.language import (
-    Language,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-    Questions,
-)
+from sarm_control.lab.judges.gold import gold_reward
+from sarm_control.lab.judges.truth import Truth
+from sarm_control.lab.language.attributes import Attributes, Reader
+from sarm_control.lab.language.language import Language
+from sarm_control.lab.language.questions import Question, Questions
 
 FORMAT = "sarm-lab-1"
 LONGEST_ANSWER = 24

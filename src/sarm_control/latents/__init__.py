@@ -9,22 +9,9 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.latents.disjoint import (
-        check_disjoint,
-    )
-    from sarm_control.latents.extraction import (
-        Engine,
-        Job,
-        ModelSpec,
-        extract,
-        in_this_process,
-        plan,
-    )
-    from sarm_control.latents.folder import (
-        LatentsFolder,
-        is_latents,
-        read_latents,
-    )
+    from sarm_control.latents.disjoint import check_disjoint
+    from sarm_control.latents.extraction import Engine, Job, ModelSpec, extract, in_this_process, plan
+    from sarm_control.latents.folder import LatentsFolder, is_latents, read_latents
     from sarm_control.latents.human import (
         SMALLEST_BUFFER,
         Coverage,
@@ -34,32 +21,13 @@ if TYPE_CHECKING:
         choose_latents,
         latent_features,
     )
-    from sarm_control.latents.manifest import (
-        Manifest,
-        read_manifest,
-    )
-    from sarm_control.latents.on_ray import (
-        on_ray,
-    )
-    from sarm_control.latents.ranks import (
-        Ranks,
-        launched,
-    )
-    from sarm_control.latents.rows import (
-        ScoredRows,
-        roles,
-        score_rows,
-    )
-    from sarm_control.latents.survey import (
-        survey,
-    )
-    from sarm_control.latents.workers import (
-        in_processes,
-    )
-    from sarm_control.latents.writer import (
-        LatentsWriter,
-        set_latents_aside,
-    )
+    from sarm_control.latents.manifest import Manifest, read_manifest
+    from sarm_control.latents.on_ray import on_ray
+    from sarm_control.latents.ranks import Ranks, launched
+    from sarm_control.latents.rows import ScoredRows, roles, score_rows
+    from sarm_control.latents.survey import survey
+    from sarm_control.latents.workers import in_processes
+    from sarm_control.latents.writer import LatentsWriter, set_latents_aside
 
 _HOME_OF = {
     "Coverage": "human",

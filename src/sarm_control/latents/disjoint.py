@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import (
-    Row,
-    stream_rows,
-)
+from sarm_control.data import Row, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 

@@ -21,10 +21,7 @@ from sarm_control.latents.survey import Data
 from sarm_control.latents.writer import LatentsWriter
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        Description,
-        RewardModel,
-    )
+    from sarm_control.reward_model import Description, RewardModel
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,7 @@ class ModelSpec:
 
     def load(self) -> "RewardModel":
         """The reward model."""
-        from sarm_control.reward_model import (
-            RewardModel,
-        )
+        from sarm_control.reward_model import RewardModel
 
         return RewardModel.from_pretrained(
             self.name,

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents.manifest import (
     HEAD,
@@ -25,10 +23,7 @@ from sarm_control.latents.manifest import (
 )
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.latents.shard import Head, decode_answers, decode_head, decode_rows, metadata_of
-from sarm_control.reward_model import (
-    LinearHead,
-    Scored,
-)
+from sarm_control.reward_model import LinearHead, Scored
 
 T = TypeVar("T")
 

@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from sarm_control.bounded_json import MISSHAPEN
 from sarm_control.errors import ConfigError, DataError, ModelError, SarmError
 from sarm_control.files import atomic_file
-from sarm_control.reward_model import (
-    FloatArray,
-    Scored,
-)
+from sarm_control.reward_model import FloatArray, Scored
 
 SMALLEST_BUFFER = 8
 _FORMAT = "sarm-control human buffer 1"

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sarm_control.errors import ConfigError, SarmError
-from sarm_control.extras import (
-    import_ray,
-)
+from sarm_control.extras import import_ray
 from sarm_control.latents.extraction import Engine, Extractor, Job, Shard
 
 

@@ -4,19 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import DataError, ModelError
-from sarm_control.reward_model import (
-    NonFiniteError,
-    Scored,
-)
+from sarm_control.reward_model import NonFiniteError, Scored
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
 Role = Literal["response", "chosen", "rejected", "candidate"]
 

@@ -11,20 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import (
-    Reason,
-    Row,
-    json_object,
-    parse_row,
-)
+from sarm_control.data import Reason, Row, json_object, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows, roles
-from sarm_control.reward_model import (
-    FloatArray,
-    Scored,
-    SparseLatents,
-    not_finite_rows,
-)
+from sarm_control.reward_model import FloatArray, Scored, SparseLatents, not_finite_rows
 
 if TYPE_CHECKING:
     import pyarrow

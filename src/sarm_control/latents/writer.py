@@ -37,9 +37,7 @@ from sarm_control.latents.manifest import (
     rows_file,
 )
 from sarm_control.latents.shard import ShardBytes, encode_head
-from sarm_control.reward_model import (
-    FloatArray,
-)
+from sarm_control.reward_model import FloatArray
 
 PLAN = "plan.json"
 _START_OVER = "start over with --overwrite"

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.autoencoder import (
-        Autoencoder,
-        TopK,
-        normalise,
-    )
+    from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
         describe,
@@ -21,39 +17,14 @@ if TYPE_CHECKING:
         read_head,
         read_model_fingerprint,
     )
-    from sarm_control.reward_model.files.checkpoint import (
-        TensorEntry,
-        find_folder,
-        load_tensors,
-        read_index,
-    )
-    from sarm_control.reward_model.files.config import (
-        SarmConfig,
-        read_config,
-    )
-    from sarm_control.reward_model.files.conversion import (
-        convert,
-    )
-    from sarm_control.reward_model.files.finite import (
-        NonFiniteError,
-        OnNonfinite,
-        not_finite_rows,
-    )
-    from sarm_control.reward_model.head import (
-        LinearHead,
-    )
-    from sarm_control.reward_model.reward_model import (
-        RewardModel,
-    )
-    from sarm_control.reward_model.scored import (
-        Contribution,
-        Scored,
-    )
-    from sarm_control.reward_model.sparse import (
-        FloatArray,
-        IndexArray,
-        SparseLatents,
-    )
+    from sarm_control.reward_model.files.checkpoint import TensorEntry, find_folder, load_tensors, read_index
+    from sarm_control.reward_model.files.config import SarmConfig, read_config
+    from sarm_control.reward_model.files.conversion import convert
+    from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
+    from sarm_control.reward_model.head import LinearHead
+    from sarm_control.reward_model.reward_model import RewardModel
+    from sarm_control.reward_model.scored import Contribution, Scored
+    from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
     from sarm_control.reward_model.trunk.batching import (
         Padded,
         PaddingSide,
@@ -61,14 +32,8 @@ if TYPE_CHECKING:
         pad_batch,
         pool_states,
     )
-    from sarm_control.reward_model.trunk.pre_activations import (
-        pre_topk,
-    )
-    from sarm_control.reward_model.trunk.torch_backend import (
-        has_bfloat16,
-        rounded_factors,
-        with_own_memory,
-    )
+    from sarm_control.reward_model.trunk.pre_activations import pre_topk
+    from sarm_control.reward_model.trunk.torch_backend import has_bfloat16, rounded_factors, with_own_memory
     from sarm_control.reward_model.trunk.trunk import (
         Trunk,
         base_config,

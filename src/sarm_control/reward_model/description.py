@@ -14,15 +14,9 @@ from sarm_control.reward_model.files.checkpoint import (
     load_tensors,
     read_index,
 )
-from sarm_control.reward_model.files.config import (
-    read_config,
-)
-from sarm_control.reward_model.files.model_fingerprint import (
-    model_fingerprint,
-)
-from sarm_control.reward_model.head import (
-    LinearHead,
-)
+from sarm_control.reward_model.files.config import read_config
+from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
+from sarm_control.reward_model.head import LinearHead
 
 HEAD_NAME = "score.weight"
 
@@ -84,10 +78,7 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
         ModelError: the folder does not exist or is not a SARM.
         ConfigError: `template_date` is no date.
     """
-    from sarm_control.conversation import (
-        TemplateText,
-        load_tokenizer,
-    )
+    from sarm_control.conversation import TemplateText, load_tokenizer
 
     name, folder = str(id_or_folder), find_folder(id_or_folder)
     config = read_config(folder, name)

@@ -9,9 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model.sparse import (
-    FloatArray,
-)
+from sarm_control.reward_model.sparse import FloatArray
 
 
 class HeadEdit(Protocol):

@@ -16,19 +16,10 @@ import torch
 from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.conversation import (
-    ChatTemplate,
-    Encoded,
-    configured_ends,
-    load_tokenizer,
-)
-from sarm_control.data import (
-    Prompt,
-)
+from sarm_control.conversation import ChatTemplate, Encoded, configured_ends, load_tokenizer
+from sarm_control.data import Prompt
 from sarm_control.errors import ModelError
-from sarm_control.reward_model.autoencoder import (
-    Autoencoder,
-)
+from sarm_control.reward_model.autoencoder import Autoencoder
 from sarm_control.reward_model.files.checkpoint import (
     check_tensors,
     find_folder,
@@ -36,32 +27,13 @@ from sarm_control.reward_model.files.checkpoint import (
     load_tensors,
     read_index,
 )
-from sarm_control.reward_model.files.config import (
-    SarmConfig,
-    read_config,
-)
-from sarm_control.reward_model.files.finite import (
-    OnNonfinite,
-    check_scored,
-    check_weights,
-)
-from sarm_control.reward_model.files.model_fingerprint import (
-    model_fingerprint,
-)
-from sarm_control.reward_model.files.saving import (
-    save_sarm,
-)
-from sarm_control.reward_model.head import (
-    HeadEdit,
-    LinearHead,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
-from sarm_control.reward_model.sparse import (
-    FloatArray,
-    SparseLatents,
-)
+from sarm_control.reward_model.files.config import SarmConfig, read_config
+from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, check_weights
+from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
+from sarm_control.reward_model.files.saving import save_sarm
+from sarm_control.reward_model.head import HeadEdit, LinearHead
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 from sarm_control.reward_model.trunk.batching import (
     PaddingSide,
     check_known,
@@ -70,16 +42,8 @@ from sarm_control.reward_model.trunk.batching import (
     length_sorted_batches,
     pad_batch,
 )
-from sarm_control.reward_model.trunk.torch_backend import (
-    usable_device,
-    with_own_memory,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    Trunk,
-    load_trunk,
-    quiet_transformers,
-    trunk_config,
-)
+from sarm_control.reward_model.trunk.torch_backend import usable_device, with_own_memory
+from sarm_control.reward_model.trunk.trunk import Trunk, load_trunk, quiet_transformers, trunk_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

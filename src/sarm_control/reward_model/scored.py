@@ -7,16 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.conversation import (
-    Encoded,
-)
-from sarm_control.reward_model.head import (
-    LinearHead,
-)
-from sarm_control.reward_model.sparse import (
-    FloatArray,
-    SparseLatents,
-)
+from sarm_control.conversation import Encoded
+from sarm_control.reward_model.head import LinearHead
+from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 
 
 class Contribution(NamedTuple):

@@ -9,21 +9,10 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.server.http.app import (
-        create_app,
-    )
-    from sarm_control.server.http.lifecycle import (
-        address,
-        bind,
-        serve,
-    )
-    from sarm_control.server.http.security import (
-        check_bind,
-        read_token,
-    )
-    from sarm_control.server.settings import (
-        Settings,
-    )
+    from sarm_control.server.http.app import create_app
+    from sarm_control.server.http.lifecycle import address, bind, serve
+    from sarm_control.server.http.security import check_bind, read_token
+    from sarm_control.server.settings import Settings
 
 _HOME_OF = {
     "Settings": "settings",

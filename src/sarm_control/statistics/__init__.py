@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         percent,
         short,
     )
+    from sarm_control.statistics.interval_text import missing, with_ends
     from sarm_control.statistics.intervals import (
         Interval,
         clustered_mean,
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
         mean_interval,
         mean_intervals,
     )
-    from sarm_control.statistics.logistic import (
-        Classifier,
-        fit_logistic,
-    )
+    from sarm_control.statistics.logistic import Classifier, fit_logistic
     from sarm_control.statistics.matched_sets import (
         SETS,
         AmongSets,
@@ -47,21 +45,10 @@ if TYPE_CHECKING:
         among_matched_sets,
         matched_random_sets,
     )
-    from sarm_control.statistics.mcnemar import (
-        Flips,
-        flips,
-    )
-    from sarm_control.statistics.mixed_density import (
-        MixedRows,
-    )
-    from sarm_control.statistics.multiplicity import (
-        benjamini_hochberg,
-        benjamini_yekutieli,
-    )
-    from sarm_control.statistics.ratios import (
-        ratio_interval,
-        size_ratio,
-    )
+    from sarm_control.statistics.mcnemar import Flips, flips
+    from sarm_control.statistics.mixed_density import MixedRows
+    from sarm_control.statistics.multiplicity import benjamini_hochberg, benjamini_yekutieli
+    from sarm_control.statistics.ratios import ratio_interval, size_ratio
     from sarm_control.statistics.sign_flips import (
         ENOUGH_REACHED,
         EXACT_UP_TO,
@@ -70,9 +57,7 @@ if TYPE_CHECKING:
         max_t_test,
         sign_flip_test,
     )
-    from sarm_control.statistics.stratified import (
-        mean_of_means,
-    )
+    from sarm_control.statistics.stratified import mean_of_means
 
 _HOME_OF = {
     "AmongSets": "matched_sets",
@@ -110,6 +95,7 @@ _HOME_OF = {
     "mean_interval": "intervals",
     "mean_intervals": "intervals",
     "mean_of_means": "stratified",
+    "missing": "interval_text",
     "number": "formatting",
     "percent": "formatting",
     "placed": "clustered_auroc",
@@ -117,6 +103,7 @@ _HOME_OF = {
     "short": "formatting",
     "sign_flip_test": "sign_flips",
     "size_ratio": "ratios",
+    "with_ends": "interval_text",
 }
 
 __all__ = [
@@ -155,6 +142,7 @@ __all__ = [
     "mean_interval",
     "mean_intervals",
     "mean_of_means",
+    "missing",
     "number",
     "percent",
     "placed",
@@ -162,6 +150,7 @@ __all__ = [
     "short",
     "sign_flip_test",
     "size_ratio",
+    "with_ends",
 ]
 
 if not TYPE_CHECKING:

@@ -14,9 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.statistics.intervals import (
-    Interval,
-)
+from sarm_control.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
 

@@ -7,13 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sarm_control.discovery import (
-    missing,
-    with_ends,
-)
-from sarm_control.statistics.intervals import (
-    Interval,
-)
+from sarm_control.statistics import missing, with_ends
+from sarm_control.statistics.intervals import Interval
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> Iterator[str]:

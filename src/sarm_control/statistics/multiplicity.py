@@ -1,4 +1,4 @@
-"""Corrections for many latents at once, from p-values; max-T (`discovery.permutation.label_tests`) needs the data.
+"""Corrections for many latents at once, from p-values; max-T (`sign_flips.max_t_test`) needs the data.
 
 Shapes: `M` tested latents.
 """

@@ -10,11 +10,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sarm_control.statistics.intervals import (
-    Interval,
-    mean_interval,
-    prompts_needed,
-)
+from sarm_control.statistics.intervals import Interval, mean_interval, prompts_needed
 
 LEAST_PAYING = 5
 """Prompts that must have a numerator other than 0: the denominator varies, which hides how few they are."""

@@ -2,8 +2,8 @@
 
 For differences of two things that are exchangeable under the null, so that each is as likely `c` as
 `-c`: two figures of one unit, or the means of as many chosen as rejected answers. The mean of one
-answer and the mean of three are not; see `discovery.permutation.label_tests`. Flipping all latents of a prompt
-together keeps their dependence.
+answer and the mean of three are not; see `discovery.permutation.label_tests`. Flipping all latents of a
+prompt together keeps their dependence.
 
 Shapes: `P` prompts, `M` tested latents, `B` sign vectors, `S` nonzero prompts of a latent.
 """
@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.seeds import numpy_generator
-from sarm_control.statistics.mixed_density import (
-    MixedRows,
-)
+from sarm_control.statistics.mixed_density import MixedRows
 
 FloatVector = NDArray[np.float64]
 

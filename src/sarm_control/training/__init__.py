@@ -9,32 +9,13 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.training.algorithm.losses import (
-        kl_k1,
-        kl_k3,
-    )
-    from sarm_control.training.algorithm.reference_rewards import (
-        PROMPTS,
-        REWARDS,
-        ReferenceRewards,
-    )
-    from sarm_control.training.algorithm.reward import (
-        SarmReward,
-    )
-    from sarm_control.training.algorithm.trainer import (
-        Trainer,
-    )
-    from sarm_control.training.config.feature_edits import (
-        edits_of_list,
-    )
-    from sarm_control.training.config.run_config import (
-        PolicyConfig,
-        RunConfig,
-        TrainingConfig,
-    )
-    from sarm_control.training.config.validation import (
-        load_config,
-    )
+    from sarm_control.training.algorithm.losses import kl_k1, kl_k3
+    from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
+    from sarm_control.training.algorithm.reward import SarmReward
+    from sarm_control.training.algorithm.trainer import Trainer
+    from sarm_control.training.config.feature_edits import edits_of_list
+    from sarm_control.training.config.run_config import PolicyConfig, RunConfig, TrainingConfig
+    from sarm_control.training.config.validation import load_config
     from sarm_control.training.config.yaml_source import (
         Document,
         dump_yaml,
@@ -44,36 +25,14 @@ if TYPE_CHECKING:
         read_document,
         setting,
     )
-    from sarm_control.training.data.evaluation_prompts import (
-        evaluation_lines,
-        evaluation_rows,
-        prompts_file,
-    )
-    from sarm_control.training.data.prompts import (
-        training_rows,
-    )
-    from sarm_control.training.distributed.launcher import (
-        in_words,
-    )
-    from sarm_control.training.distributed.processes import (
-        Processes,
-        connected,
-    )
-    from sarm_control.training.monitor.evaluation import (
-        Gold,
-    )
-    from sarm_control.training.policy.policy import (
-        Policy,
-    )
-    from sarm_control.training.rollout.rollout import (
-        PromptRow,
-        Rollout,
-        encode_prompts,
-        sample_answers,
-    )
-    from sarm_control.training.rollout.sampler import (
-        CachedSampler,
-    )
+    from sarm_control.training.data.evaluation_prompts import evaluation_lines, evaluation_rows, prompts_file
+    from sarm_control.training.data.prompts import training_rows
+    from sarm_control.training.distributed.launcher import in_words
+    from sarm_control.training.distributed.processes import Processes, connected
+    from sarm_control.training.monitor.evaluation import Gold
+    from sarm_control.training.policy.policy import Policy
+    from sarm_control.training.rollout.rollout import PromptRow, Rollout, encode_prompts, sample_answers
+    from sarm_control.training.rollout.sampler import CachedSampler
     from sarm_control.training.run.checkpoint import (
         Checkpoint,
         list_checkpoints,
@@ -81,22 +40,10 @@ if TYPE_CHECKING:
         newest_checkpoint,
         step_of,
     )
-    from sarm_control.training.run.completed_run import (
-        finished_run,
-    )
-    from sarm_control.training.run.demonstrations import (
-        check_human,
-        human_buffer,
-        read_demonstrations,
-    )
-    from sarm_control.training.run.dry_run import (
-        check_models,
-        plan_lines,
-    )
-    from sarm_control.training.run.jsonl import (
-        stable,
-        uninterrupted,
-    )
+    from sarm_control.training.run.completed_run import finished_run
+    from sarm_control.training.run.demonstrations import check_human, human_buffer, read_demonstrations
+    from sarm_control.training.run.dry_run import check_models, plan_lines
+    from sarm_control.training.run.jsonl import stable, uninterrupted
     from sarm_control.training.run.run_folder import (
         RunFolder,
         Start,
@@ -107,10 +54,7 @@ if TYPE_CHECKING:
         settled_days,
         start_run,
     )
-    from sarm_control.training.run.train import (
-        HUMAN,
-        run_training,
-    )
+    from sarm_control.training.run.train import HUMAN, run_training
 
 _HOME_OF = {
     "CachedSampler": "rollout.sampler",

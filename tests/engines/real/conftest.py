@@ -13,19 +13,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from sarm_control.embedded import data_file
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
-from sarm_control.engines.reward.open_reward import (
-    ControlFiles,
-    open_reward,
-)
-from sarm_control.reward_model.files.checkpoint import (
-    find_folder,
-)
-from sarm_control.reward_model.reward_model import (
-    RewardModel,
-)
+from sarm_control.engines.reward.controlled_reward import ControlledReward
+from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
+from sarm_control.reward_model.files.checkpoint import find_folder
+from sarm_control.reward_model.reward_model import RewardModel
 from tests.engines.real.environments import python_of
 
 HERE = Path(__file__).parent

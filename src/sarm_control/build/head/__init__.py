@@ -1,1 +1,1 @@
-"""Room."""
+"""The preference head of a SARM and how good it is."""

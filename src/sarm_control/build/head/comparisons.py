@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.evaluation import (
-    best_of_n,
-    pair_accuracy,
-)
+from sarm_control.evaluation import best_of_n, pair_accuracy
 
 IntArray = NDArray[np.int64]
 

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.build.head.comparisons import (
-    Comparisons,
-)
+from sarm_control.build.head.comparisons import Comparisons
 from sarm_control.errors import TrainingError
 from sarm_control.seeds import numpy_generator
 

@@ -13,25 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-    all_comparisons,
-)
-from sarm_control.build.head.head import (
-    Features,
-    Regularisation,
-    choose_l2,
-    choose_l2_on,
-    fit_head,
-)
-from sarm_control.build.head.quality import (
-    HeadFigures,
-    head_figures,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-    normalise,
-)
+from sarm_control.build.head.comparisons import PreferenceRow, all_comparisons
+from sarm_control.build.head.head import Features, Regularisation, choose_l2, choose_l2_on, fit_head
+from sarm_control.build.head.quality import HeadFigures, head_figures
+from sarm_control.reward_model import RewardModel, normalise
 
 
 @dataclass(frozen=True)

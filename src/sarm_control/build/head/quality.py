@@ -12,21 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-    score_prompts,
-)
-from sarm_control.discovery import (
-    with_ends,
-)
-from sarm_control.reward_model import (
-    Autoencoder,
-    normalise,
-)
-from sarm_control.statistics import (
-    Interval,
-    mean_interval,
-)
+from sarm_control.build.head.comparisons import PreferenceRow, score_prompts
+from sarm_control.reward_model import Autoencoder, normalise
+from sarm_control.statistics import Interval, mean_interval, with_ends
 
 _CHUNK = 512
 

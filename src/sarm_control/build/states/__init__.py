@@ -1,1 +1,1 @@
-"""Room."""
+"""Texts into trunk states, kept on disk between builds."""

@@ -12,23 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sarm_control.build.states.cache import (
-    Key,
-    load_states,
-    save_states,
-    states_key,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-)
+from sarm_control.build.states.cache import Key, load_states, save_states, states_key
+from sarm_control.build.states.texts import Answer
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded
 from sarm_control.errors import DataError, ModelError
-from sarm_control.reward_model import (
-    Trunk,
-    length_sorted_batches,
-    pad_batch,
-)
+from sarm_control.reward_model import Trunk, length_sorted_batches, pad_batch
 
 BATCH_TOKENS = 8192
 _SENTENCE_ENDS = (".", "!", "?", "\n")

@@ -15,9 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sarm_control.files import atomic_file, write_json
-from sarm_control.reward_model import (
-    Trunk,
-)
+from sarm_control.reward_model import Trunk
 
 FORMAT = 2
 

@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.build.states.texts import (
-    Corpus,
-    annotator_of,
-)
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.build.states.texts import Corpus, annotator_of
+from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.seeds import numpy_generator
 

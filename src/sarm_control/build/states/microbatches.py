@@ -9,17 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.build.states.texts import (
-    Answer,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.build.states.texts import Answer
 from sarm_control.conversation import ChatTemplate
-from sarm_control.reward_model import (
-    Padded,
-    pad_batch,
-)
+from sarm_control.reward_model import Padded, pad_batch
 
 
 class MicroBatch(NamedTuple):

@@ -4,15 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sarm_control.build.head.comparisons import (
-    PreferenceRow,
-)
-from sarm_control.data import (
-    Kind,
-    Prompt,
-    Row,
-    read_rows,
-)
+from sarm_control.build.head.comparisons import PreferenceRow
+from sarm_control.data import Kind, Prompt, Row, read_rows
 from sarm_control.errors import DataError
 
 _WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")

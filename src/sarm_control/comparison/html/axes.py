@@ -4,13 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sarm_control.comparison.html.markup import (
-    Html,
-    element,
-)
-from sarm_control.statistics import (
-    MINUS,
-)
+from sarm_control.comparison.html.markup import Html, element
+from sarm_control.statistics import MINUS
 
 
 class Scale(NamedTuple):

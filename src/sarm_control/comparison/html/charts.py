@@ -8,17 +8,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from sarm_control.comparison.html.axes import (
-    Scale,
-    extent,
-    x_axis,
-    y_axis,
-)
-from sarm_control.comparison.html.markup import (
-    Child,
-    Html,
-    element,
-)
+from sarm_control.comparison.html.axes import Scale, extent, x_axis, y_axis
+from sarm_control.comparison.html.markup import Child, Html, element
 
 Mark = Callable[["Bar", Scale, float], Html]
 

@@ -3,34 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sarm_control.comparison.html.charts import (
-    Bar,
-    Series,
-    bar_chart,
-    interval_plot,
-    line_chart,
-    window,
-)
-from sarm_control.comparison.html.markup import (
-    Html,
-    element,
-    join,
-)
-from sarm_control.comparison.html.tables import (
-    UNITS,
-    scaled,
-)
-from sarm_control.comparison.measures import (
-    ENDED,
-    GOLD,
-    KL,
-    LENGTH,
-    REWARD,
-)
-from sarm_control.statistics import (
-    decimals,
-    fixed,
-)
+from sarm_control.comparison.html.charts import Bar, Series, bar_chart, interval_plot, line_chart, window
+from sarm_control.comparison.html.markup import Html, element, join
+from sarm_control.comparison.html.tables import UNITS, scaled
+from sarm_control.comparison.measures import ENDED, GOLD, KL, LENGTH, REWARD
+from sarm_control.statistics import decimals, fixed
 
 CURVES = (
     ("reward/model", "Reward, unedited", "reward"),

@@ -6,28 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import read_json_object
-from sarm_control.comparison.html.figures import (
-    change_figures,
-    curve_figures,
-    ledger_figure,
-)
-from sarm_control.comparison.html.markup import (
-    Html,
-    element,
-    join,
-)
-from sarm_control.comparison.html.style import (
-    CSS,
-)
-from sarm_control.comparison.html.tables import (
-    data,
-    differences_table,
-    ledger_table,
-    measures_table,
-)
-from sarm_control.comparison.report_data import (
-    FORMAT,
-)
+from sarm_control.comparison.html.figures import change_figures, curve_figures, ledger_figure
+from sarm_control.comparison.html.markup import Html, element, join
+from sarm_control.comparison.html.style import CSS
+from sarm_control.comparison.html.tables import data, differences_table, ledger_table, measures_table
+from sarm_control.comparison.report_data import FORMAT
 from sarm_control.errors import DataError
 from sarm_control.files import write_text
 

@@ -3,17 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.comparison.html.markup import (
-    Child,
-    Html,
-    element,
-    join,
-)
-from sarm_control.statistics import (
-    decimals,
-    fixed,
-    short,
-)
+from sarm_control.comparison.html.markup import Child, Html, element, join
+from sarm_control.statistics import decimals, fixed, short
 
 Interval = Mapping[str, Any]
 

@@ -15,13 +15,8 @@ from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
 from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, Sample, cross_fit, held_out
 from sarm_control.control.density_ratio.logistic import Array, Logistic
 from sarm_control.control.density_ratio.mahalanobis import Mahalanobis
-from sarm_control.control.density_ratio.model_check.linearity import (
-    Rows,
-    check_linear,
-)
-from sarm_control.control.density_ratio.model_check.wider import (
-    wider_held_out,
-)
+from sarm_control.control.density_ratio.model_check.linearity import Rows, check_linear
+from sarm_control.control.density_ratio.model_check.wider import wider_held_out
 from sarm_control.control.density_ratio.separation import (
     SEPARATED_ACCURACY,
     area_under_curve,
@@ -33,16 +28,8 @@ from sarm_control.control.density_ratio.separation import (
     sure_bound,
 )
 from sarm_control.errors import ConfigError, DataError, ModelError
-from sarm_control.latents import (
-    SMALLEST_BUFFER,
-    HumanBuffer,
-    check_finite,
-    check_known,
-)
-from sarm_control.reward_model import (
-    Scored,
-    SparseLatents,
-)
+from sarm_control.latents import SMALLEST_BUFFER, HumanBuffer, check_finite, check_known
+from sarm_control.reward_model import Scored, SparseLatents
 
 Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
 GROUPS = 8

@@ -6,9 +6,7 @@ import numpy as np
 
 from sarm_control.control.density_ratio.logistic import Array
 from sarm_control.errors import DataError
-from sarm_control.latents import (
-    check_finite,
-)
+from sarm_control.latents import check_finite
 from sarm_control.seeds import numpy_generator
 
 _MOST_ROWS = 1000

@@ -14,24 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sarm_control.bounded_json import (
-    MISSHAPEN,
-    BadJson,
-    parse_json,
-    read_bounded_text,
-    read_json,
-    shown,
-)
+from sarm_control.bounded_json import MISSHAPEN, BadJson, parse_json, read_bounded_text, read_json, shown
 from sarm_control.bounded_yaml import MOST_BYTES, yaml_of
-from sarm_control.control.edits.edits import (
-    Edit,
-    check_one_edit_each,
-    parse_edit,
-)
-from sarm_control.control.edits.specs import (
-    latent_number,
-    unknown_key,
-)
+from sarm_control.control.edits.edits import Edit, check_one_edit_each, parse_edit
+from sarm_control.control.edits.specs import latent_number, unknown_key
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.files import write_json
 

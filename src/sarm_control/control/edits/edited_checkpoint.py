@@ -9,24 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.control.edits.edit_files import (
-    check_head,
-    read_edit_file,
-    save_edits,
-)
-from sarm_control.control.edits.edits import (
-    Edit,
-)
+from sarm_control.control.edits.edit_files import check_head, read_edit_file, save_edits
+from sarm_control.control.edits.edits import Edit
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
-from sarm_control.reward_model import (
-    LinearHead,
-    TensorEntry,
-    find_folder,
-    head_of,
-    load_tensors,
-    read_index,
-)
+from sarm_control.reward_model import LinearHead, TensorEntry, find_folder, head_of, load_tensors, read_index
 
 if TYPE_CHECKING:
     from torch import Tensor

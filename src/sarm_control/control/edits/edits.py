@@ -22,10 +22,7 @@ from sarm_control.control.edits.specs import (
     unknown_key,
 )
 from sarm_control.errors import ConfigError
-from sarm_control.reward_model import (
-    Scored,
-    SparseLatents,
-)
+from sarm_control.reward_model import Scored, SparseLatents
 
 _OPERATIONS = ("set", "max", "min", "scale", "add")
 _EXAMPLES = "12345=0, 12345:max=2, 12345:min=0,max=2, 12345:*0.5 or 12345:+1"

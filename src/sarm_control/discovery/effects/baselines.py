@@ -28,13 +28,7 @@ from sarm_control.discovery.pairs.margins import (
     mean_differences,
 )
 from sarm_control.errors import DataError
-from sarm_control.statistics import (
-    SETS,
-    AmongSets,
-    Interval,
-    among_matched_sets,
-    mean_intervals,
-)
+from sarm_control.statistics import SETS, AmongSets, Interval, among_matched_sets, mean_intervals
 
 Index = NDArray[np.int64]
 Floats = NDArray[np.float64]

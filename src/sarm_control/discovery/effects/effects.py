@@ -9,18 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.discovery.effects.effect_table import (
-    EffectTable,
-)
-from sarm_control.discovery.effects.equal_length import (
-    EqualLength,
-    equal_length_effects,
-    length_difference,
-)
-from sarm_control.discovery.effects.kinds import (
-    name_kinds,
-    name_replicated,
-)
+from sarm_control.discovery.effects.effect_table import EffectTable
+from sarm_control.discovery.effects.equal_length import EqualLength, equal_length_effects, length_difference
+from sarm_control.discovery.effects.kinds import name_kinds, name_replicated
 from sarm_control.discovery.pairs.margins import (
     PairLatents,
     active_prompts,
@@ -30,20 +21,11 @@ from sarm_control.discovery.pairs.margins import (
     pair_latents,
     rewards,
 )
-from sarm_control.discovery.permutation.label_tests import (
-    label_max_t_test,
-    label_test,
-)
-from sarm_control.discovery.permutation.relabelling import (
-    has_equal_sides,
-)
+from sarm_control.discovery.permutation.label_tests import label_max_t_test, label_test
+from sarm_control.discovery.permutation.relabelling import has_equal_sides
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.seeds import derive_seed
-from sarm_control.statistics import (
-    benjamini_hochberg,
-    benjamini_yekutieli,
-    mean_intervals,
-)
+from sarm_control.statistics import benjamini_hochberg, benjamini_yekutieli, mean_intervals
 
 Columns = dict[str, NDArray[Any]]
 
@@ -95,8 +77,8 @@ def margin_effects(
         (two-sided, by redrawing the labels within prompts, see `discovery.permutation.label_tests`), q
         (Benjamini-Hochberg), q_by (Benjamini-Yekutieli), p_max_t (step-down max-T), effect_sd (in SDs of
         the reward over answers), share_of_margin, d_z, rate_chosen, rate_rejected, auroc,
-        effect_equal_length, equal_length_low, equal_length_high (see `discovery.effects.equal_length`; NaN without
-        lengths), n_prompts_active.
+        effect_equal_length, equal_length_low, equal_length_high (see
+        `discovery.effects.equal_length`; NaN without lengths), n_prompts_active.
 
     Raises:
         ConfigError: alpha outside (0, 1), or min_prompts below 1.

@@ -12,14 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    averager,
-)
-from sarm_control.statistics import (
-    column_moments,
-    interval_ends,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, averager
+from sarm_control.statistics import column_moments, interval_ends
 
 Vector = NDArray[np.float64]
 

@@ -12,16 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.pairs.margins import (
-    margin_contributions,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    PromptPairs,
-)
-from sarm_control.statistics import (
-    Interval,
-    mean_intervals,
-)
+from sarm_control.discovery.pairs.margins import margin_contributions
+from sarm_control.discovery.pairs.prompt_pairs import PromptPairs
+from sarm_control.statistics import Interval, mean_intervals
 
 
 class GroupEffect(NamedTuple):

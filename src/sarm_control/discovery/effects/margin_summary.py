@@ -15,14 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
-from sarm_control.discovery.effects.effects import (
-    reward_sd,
-)
-from sarm_control.discovery.effects.equal_length import (
-    EqualLength,
-    equal_length_effects,
-    length_difference,
-)
+from sarm_control.discovery.effects.effects import reward_sd
+from sarm_control.discovery.effects.equal_length import EqualLength, equal_length_effects, length_difference
 from sarm_control.discovery.pairs.margins import (
     PairLatents,
     firing_rates,

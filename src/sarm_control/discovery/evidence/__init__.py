@@ -1,1 +1,1 @@
-"""Room."""
+"""How deep the evidence for a latent goes: ablations, changed texts, what latents can show at all."""

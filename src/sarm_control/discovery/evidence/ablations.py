@@ -27,24 +27,11 @@ from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    margin_contributions,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    PromptPairs,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions
+from sarm_control.discovery.pairs.prompt_pairs import PromptPairs
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    Autoencoder,
-    TopK,
-    normalise,
-)
-from sarm_control.statistics import (
-    Interval,
-    leaves_out_zero,
-    mean_intervals,
-)
+from sarm_control.reward_model import Autoencoder, TopK, normalise
+from sarm_control.statistics import Interval, leaves_out_zero, mean_intervals
 
 Level = Literal["L1", "L2", "L3", "L4"]
 Floats = NDArray[np.float64]

@@ -14,31 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sarm_control.data import (
-    Prompt,
-    Row,
-)
-from sarm_control.discovery.evidence.ablations import (
-    LevelEffect,
-    effects_of,
-)
-from sarm_control.discovery.evidence.closing import (
-    CLOSING,
-)
+from sarm_control.data import Prompt, Row
+from sarm_control.discovery.evidence.ablations import LevelEffect, effects_of
+from sarm_control.discovery.evidence.closing import CLOSING
 from sarm_control.discovery.features import Feature
-from sarm_control.discovery.pairs.prompt_pairs import (
-    PromptPairs,
-    group_by_prompt,
-)
+from sarm_control.discovery.pairs.prompt_pairs import PromptPairs, group_by_prompt
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 from sarm_control.seeds import numpy_generator
-from sarm_control.statistics import (
-    Interval,
-    clustered_mean,
-)
+from sarm_control.statistics import Interval, clustered_mean
 
 CLOSING_PROMPTS = 200
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")

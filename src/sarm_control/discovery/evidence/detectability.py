@@ -20,22 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.discovery.evidence.probes import (
-    best_five,
-    best_latent,
-    linear_probe,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    PromptPairs,
-)
+from sarm_control.discovery.evidence.probes import best_five, best_latent, linear_probe
+from sarm_control.discovery.pairs.prompt_pairs import PromptPairs
 from sarm_control.seeds import derive_seed, numpy_generator
-from sarm_control.statistics import (
-    Interval,
-    Placed,
-    difference_over_folds,
-    interval_over_folds,
-    placed,
-)
+from sarm_control.statistics import Interval, Placed, difference_over_folds, interval_over_folds, placed
 
 FOLDS = 5
 GAP = 0.05

@@ -6,32 +6,14 @@ from typing import Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery.discover import Discovery
-from sarm_control.discovery.evidence.ablations import (
-    Level,
-    LevelEffect,
-    level_effects,
-    levels_of,
-)
-from sarm_control.discovery.evidence.closing import (
-    CLOSING,
-)
-from sarm_control.discovery.evidence.counterfactuals import (
-    ClosingTest,
-    closing_tests,
-    counterfactual_effects,
-)
-from sarm_control.discovery.evidence.detectability import (
-    Visibility,
-    see,
-)
+from sarm_control.discovery.evidence.ablations import Level, LevelEffect, level_effects, levels_of
+from sarm_control.discovery.evidence.closing import CLOSING
+from sarm_control.discovery.evidence.counterfactuals import ClosingTest, closing_tests, counterfactual_effects
+from sarm_control.discovery.evidence.detectability import Visibility, see
 from sarm_control.discovery.features import Feature, Features
 from sarm_control.errors import DataError, ModelError
-from sarm_control.latents import (
-    ScoredRows,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import RewardModel
 
 
 class Depth(NamedTuple):

@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.discovery.pairs.margins import (
-    auroc_of,
-)
+from sarm_control.discovery.pairs.margins import auroc_of
 from sarm_control.seeds import numpy_generator
-from sarm_control.statistics import (
-    Classifier,
-    fit_logistic,
-)
+from sarm_control.statistics import Classifier, fit_logistic
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

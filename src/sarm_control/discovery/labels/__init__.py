@@ -1,1 +1,1 @@
-"""Room."""
+"""Words, examples and names for latents."""

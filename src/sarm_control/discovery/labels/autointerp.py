@@ -9,17 +9,9 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from sarm_control.discovery.labels.distinctive_words import (
-    Word,
-    n_grams,
-)
-from sarm_control.discovery.labels.examples import (
-    Example,
-    Examples,
-)
-from sarm_control.discovery.labels.labels import (
-    Name,
-)
+from sarm_control.discovery.labels.distinctive_words import Word, n_grams
+from sarm_control.discovery.labels.examples import Example, Examples
+from sarm_control.discovery.labels.labels import Name
 from sarm_control.seeds import derive_seed
 
 Ask = Callable[[str], str]

@@ -9,12 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import (
-    prompt_key,
-)
-from sarm_control.latents import (
-    ScoredRows,
-)
+from sarm_control.data import prompt_key
+from sarm_control.latents import ScoredRows
 from sarm_control.seeds import numpy_generator
 
 Index = NDArray[np.int64]

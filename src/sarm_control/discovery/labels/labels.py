@@ -7,15 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sarm_control.discovery.labels.distinctive_words import (
-    Word,
-    separating_words,
-)
-from sarm_control.discovery.labels.examples import (
-    Corpus,
-    Example,
-    Examples,
-)
+from sarm_control.discovery.labels.distinctive_words import Word, separating_words
+from sarm_control.discovery.labels.examples import Corpus, Example, Examples
 from sarm_control.seeds import numpy_generator
 
 

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import MISSHAPEN
-from sarm_control.data import (
-    Reason,
-    json_object,
-)
-from sarm_control.discovery.labels.chat_endpoint import (
-    Endpoint,
-    Usage,
-)
+from sarm_control.data import Reason, json_object
+from sarm_control.discovery.labels.chat_endpoint import Endpoint, Usage
 from sarm_control.errors import DataError
 from sarm_control.files import written
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""Rows and their scores into latents of chosen and rejected answers, prompt by prompt."""

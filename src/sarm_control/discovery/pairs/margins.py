@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    SparseLatents,
-)
+from sarm_control.reward_model import SparseLatents
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -10,21 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import (
-    Prompt,
-    Row,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    pair_latents,
-)
+from sarm_control.data import Prompt, Row
+from sarm_control.discovery.pairs.margins import PairLatents, pair_latents
 from sarm_control.errors import DataError
-from sarm_control.latents import (
-    ScoredRows,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import Scored
 from sarm_control.seeds import derive_seed
 
 

@@ -14,19 +14,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import (
-    Prompt,
-    Row,
-)
-from sarm_control.discovery.pairs.prompt_pairs import (
-    Place,
-    PromptPairs,
-    pairs_of_places,
-)
+from sarm_control.data import Prompt, Row
+from sarm_control.discovery.pairs.prompt_pairs import Place, PromptPairs, pairs_of_places
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 from sarm_control.seeds import derive_seed
 
 Kind = Literal["length", "column", "regex"]

@@ -1,8 +1,8 @@
 """Permutation tests of a preference: which of a prompt's answers are the chosen ones is drawn anew.
 
 Where every prompt has as many chosen as rejected answers these are the sign-flip tests of
-`statistics.sign_flips`. Elsewhere see `discovery.permutation.relabelling`. All latents share the redraws, which
-keeps what they have to do with each other.
+`statistics.sign_flips`. Elsewhere see `discovery.permutation.relabelling`. All latents share the redraws,
+which keeps what they have to do with each other.
 
 Shapes: `P` prompts, `M` tested latents, `B` redraws, `U` units that a redraw moves.
 """
@@ -10,22 +10,10 @@ Shapes: `P` prompts, `M` tested latents, `B` redraws, `U` units that a redraw mo
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    margin_contributions,
-)
-from sarm_control.discovery.permutation.arrangements import (
-    distinct,
-)
-from sarm_control.discovery.permutation.redraws import (
-    RunningSums,
-    redraws,
-)
-from sarm_control.discovery.permutation.relabelling import (
-    Relabelling,
-    has_equal_sides,
-    relabelling,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions
+from sarm_control.discovery.permutation.arrangements import distinct
+from sarm_control.discovery.permutation.redraws import RunningSums, redraws
+from sarm_control.discovery.permutation.relabelling import Relabelling, has_equal_sides, relabelling
 from sarm_control.statistics import (
     ENOUGH_REACHED,
     EXACT_UP_TO,

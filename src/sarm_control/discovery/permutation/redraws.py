@@ -1,6 +1,6 @@
 """Redraws of the labels, some hundreds at a time, and the sums of contributions under them.
 
-Shapes: `M` tested latents, `B` redraws, `U` units that a redraw moves, see `discovery.permutation.relabelling`.
+Shapes: `M` tested latents, `B` redraws, `U` units that a redraw moves (`discovery.permutation.relabelling`).
 """
 
 from collections.abc import Iterator
@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.discovery.permutation.arrangements import (
-    Picks,
-)
-from sarm_control.discovery.permutation.relabelling import (
-    Relabelling,
-)
+from sarm_control.discovery.permutation.arrangements import Picks
+from sarm_control.discovery.permutation.relabelling import Relabelling
 from sarm_control.seeds import numpy_generator
-from sarm_control.statistics import (
-    MixedRows,
-)
+from sarm_control.statistics import MixedRows
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -21,13 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    margin_contributions,
-)
-from sarm_control.discovery.permutation.arrangements import (
-    log2_distinct,
-)
+from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions
+from sarm_control.discovery.permutation.arrangements import log2_distinct
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

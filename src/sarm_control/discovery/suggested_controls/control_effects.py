@@ -11,27 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Edit,
-    Penalty,
-    in_sd,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    Values,
-    latent_values,
-    rewards,
-)
-from sarm_control.discovery.suggested_controls.harmful_reward import (
-    Fires,
-    harmful_pay,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    PAID,
-    Control,
-    JointDose,
-    Suggestion,
-)
+from sarm_control.control import Edit, Penalty, in_sd
+from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_values, rewards
+from sarm_control.discovery.suggested_controls.harmful_reward import Fires, harmful_pay
+from sarm_control.discovery.suggested_controls.joint_controls import PAID, Control, JointDose, Suggestion
 
 CORRELATED = 0.9
 """Good answers are left alone where their reward correlates this well with the unedited one."""

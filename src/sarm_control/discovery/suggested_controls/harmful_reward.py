@@ -17,14 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Edit,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    Values,
-    latent_values,
-)
+from sarm_control.control import Edit
+from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_values
 
 Floats = NDArray[np.float64]
 

@@ -21,18 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Edit,
-    Penalty,
-)
-from sarm_control.discovery.effects.effects import (
-    reward_sd,
-)
-from sarm_control.discovery.pairs.margins import (
-    PairLatents,
-    Values,
-    latent_values,
-)
+from sarm_control.control import Edit, Penalty
+from sarm_control.discovery.effects.effects import reward_sd
+from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_values
 from sarm_control.discovery.suggested_controls.harmful_reward import (
     Fires,
     cap,
@@ -50,9 +41,7 @@ from sarm_control.discovery.suggested_controls.programme import (
     least_charges,
     objective,
 )
-from sarm_control.discovery.suggested_controls.siblings import (
-    group_siblings,
-)
+from sarm_control.discovery.suggested_controls.siblings import group_siblings
 
 Control = Edit | Penalty
 PAID, CHARGED = "paid-for-bad", "charged-for-good"
@@ -150,12 +139,12 @@ def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
 def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
     """Controls for all of these latents, with doses that are right together.
 
-    1. Latents that fire together are grouped (`discovery.suggested_controls.siblings`).
+    1. Latents that fire together are grouped (`suggested_controls.siblings`).
     2. In each group the latent is capped whose cap leaves least of the group's harmful pay
-       (`discovery.suggested_controls.harmful_reward`), and the latent penalised whose firing best meets what is then left; or two
-       are penalised instead, where the objective is lower.
-    3. One programme (`discovery.suggested_controls.programme`) chooses all charges: what the caps leave, and `DETERRENT`
-       where an answer has a shortcut, are to be charged, and good answers are to change least.
+       (`suggested_controls.harmful_reward`), and the latent penalised whose firing best meets what is then
+       left; or two are penalised instead, where the objective is lower.
+    3. One programme (`suggested_controls.programme`) chooses all charges: what the caps leave, and
+       `DETERRENT` where an answer has a shortcut, are to be charged, and good answers are to change least.
 
     Charges are written in SDs of the reward, rounded up. A run reads SDs of its own reference policy's
     reward, which may be smaller than those of the pairs: each penalty keeps what its latent `pays`, and

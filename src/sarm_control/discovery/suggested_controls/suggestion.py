@@ -4,24 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sarm_control.control import (
-    Controls,
-    Edit,
-    Penalty,
-)
+from sarm_control.control import Controls, Edit, Penalty
 from sarm_control.discovery.features import Feature, control_json
-from sarm_control.discovery.pairs.prompt_pairs import (
-    Parts,
-)
-from sarm_control.discovery.suggested_controls.control_effects import (
-    DoseEffects,
-    dose_effects,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    JointDose,
-    Suggestion,
-    joint_doses,
-)
+from sarm_control.discovery.pairs.prompt_pairs import Parts
+from sarm_control.discovery.suggested_controls.control_effects import DoseEffects, dose_effects
+from sarm_control.discovery.suggested_controls.joint_controls import JointDose, Suggestion, joint_doses
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,10 @@
 
 from collections.abc import Iterator
 
-from sarm_control.control import (
-    Edit,
-)
-from sarm_control.discovery.suggested_controls.control_effects import (
-    CORRELATED,
-    DoseEffect,
-)
-from sarm_control.discovery.suggested_controls.joint_controls import (
-    PAID,
-    Control,
-    Suggestion,
-)
-from sarm_control.discovery.suggested_controls.suggestion import (
-    Suggested,
-)
+from sarm_control.control import Edit
+from sarm_control.discovery.suggested_controls.control_effects import CORRELATED, DoseEffect
+from sarm_control.discovery.suggested_controls.joint_controls import PAID, Control, Suggestion
+from sarm_control.discovery.suggested_controls.suggestion import Suggested
 
 COLUMNS = ("latents", "controls", "answers", "paid before", "after", "correlation", "charged")
 _NAMED = 6

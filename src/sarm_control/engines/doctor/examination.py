@@ -8,12 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from sarm_control.data import (
-    Prompt,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.data import Prompt
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 
 TOLERANCE = 1e-6
 TOTAL = "reward/total"

@@ -6,13 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarm_control.conversation import (
-    ChatTemplate,
-)
-from sarm_control.data import (
-    Message,
-    as_messages,
-)
+from sarm_control.conversation import ChatTemplate
+from sarm_control.data import Message, as_messages
 from sarm_control.engines import openrlhf, verl
 from sarm_control.engines.doctor.examination import Adapter, Call, Sample
 from sarm_control.engines.server_client import LEARN, TOKEN_FILE, URL, ServerSettings, post

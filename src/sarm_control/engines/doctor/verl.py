@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarm_control.data import (
-    as_messages,
-)
+from sarm_control.data import as_messages
 from sarm_control.engines.doctor.examination import Call, Sample
 from sarm_control.engines.doctor.http import Place
 

@@ -3,19 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.control import (
-    Controls,
-    ReferenceStatistics,
-)
-from sarm_control.engines.reward.messages import (
-    EngineText,
-    score_rows,
-)
+from sarm_control.control import Controls, ReferenceStatistics
+from sarm_control.engines.reward.messages import EngineText, score_rows
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
+from sarm_control.reward_model import RewardModel, Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -19,16 +19,9 @@ from sarm_control.control import (
     Rewards,
     Shaping,
 )
-from sarm_control.data import (
-    Prompt,
-)
-from sarm_control.latents import (
-    HumanBuffer,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
+from sarm_control.data import Prompt
+from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model import RewardModel, Scored
 
 
 class ControlledReward:

@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 
 class Gathered(NamedTuple):

@@ -13,12 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sarm_control.bounded_json import MISSHAPEN
-from sarm_control.control import (
-    ControlState,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.control import ControlState
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.files import atomic_file
 

@@ -3,16 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from sarm_control.conversation import (
-    Rendered,
-    TemplatedText,
-)
+from sarm_control.conversation import Rendered, TemplatedText
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    OnNonfinite,
-    RewardModel,
-    Scored,
-)
+from sarm_control.reward_model import OnNonfinite, RewardModel, Scored
 
 EngineText: TypeAlias = str | Sequence[Mapping[str, Any]]
 Turn: TypeAlias = dict[str, str]

@@ -3,38 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from sarm_control.comparison import (
-    open_run,
-)
-from sarm_control.control import (
-    Controls,
-    ReferenceStatistics,
-    read_edit_file,
-)
-from sarm_control.data import (
-    read_rows,
-)
-from sarm_control.engines.reward.controlled_reward import (
-    ControlledReward,
-)
+from sarm_control.comparison import open_run
+from sarm_control.control import Controls, ReferenceStatistics, read_edit_file
+from sarm_control.data import read_rows
+from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError
-from sarm_control.latents import (
-    HumanBuffer,
-    is_latents,
-    read_latents,
-    score_rows,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
-from sarm_control.training import (
-    RunConfig,
-    items,
-    load_config,
-    read_demonstrations,
-    setting,
-)
+from sarm_control.latents import HumanBuffer, is_latents, read_latents, score_rows
+from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.training import RunConfig, items, load_config, read_demonstrations, setting
 
 
 class ControlFiles(NamedTuple):

@@ -1,1 +1,1 @@
-"""Room."""
+"""RewardBench 2 and RM-Bench, with and without edits."""

@@ -10,29 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Edit,
-    edit_delta,
-    edited_rewards,
-    moved_rewards,
-)
+from sarm_control.control import Edit, edit_delta, edited_rewards, moved_rewards
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
-from sarm_control.evaluation.benchmarks.benchmark import (
-    Benchmark,
-)
-from sarm_control.latents import (
-    ScoredRows,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
-from sarm_control.statistics import (
-    SETS,
-    AmongSets,
-    MatchedSets,
-    matched_random_sets,
-)
+from sarm_control.evaluation.benchmarks.benchmark import Benchmark
+from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import Scored
+from sarm_control.statistics import SETS, AmongSets, MatchedSets, matched_random_sets
 
 
 def among_matched_edits(

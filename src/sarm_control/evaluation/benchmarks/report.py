@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.evaluation.answer_table import Floats
-from sarm_control.evaluation.benchmarks.benchmark import (
-    Benchmark,
-)
+from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.statistics import (
     Flips,
     Interval,

@@ -17,20 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats, Integers
-from sarm_control.evaluation.benchmarks.benchmark import (
-    Benchmark,
-    plain,
-)
+from sarm_control.evaluation.benchmarks.benchmark import Benchmark, plain
 
 NAME = "reward-bench-2"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 TIES = "Ties"
-FILES = ("data/*.parquet",)
+REWARD_BENCH_2_FILES = ("data/*.parquet",)
 """Where the rows lie in the hub's data set."""
 
 

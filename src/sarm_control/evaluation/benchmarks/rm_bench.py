@@ -13,18 +13,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats
-from sarm_control.evaluation.benchmarks.benchmark import (
-    Benchmark,
-)
+from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 
 NAME = "rm-bench"
 DOMAINS = ("chat", "code", "math", "safety")
-FILES = ("total_dataset.json",)
+RM_BENCH_FILES = ("total_dataset.json",)
 """Where the rows lie in the hub's data set."""
 
 _STYLES = 3

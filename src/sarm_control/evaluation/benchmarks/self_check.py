@@ -11,14 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.evaluation.answer_table import Floats
-from sarm_control.reward_model import (
-    PaddingSide,
-    RewardModel,
-)
+from sarm_control.reward_model import PaddingSide, RewardModel
 
 ANSWERS = 8
 TOLERANCE_SD = 0.01

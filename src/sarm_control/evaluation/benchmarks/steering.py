@@ -13,32 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    Edit,
-    edit_delta,
-)
+from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
-from sarm_control.evaluation.benchmarks.benchmark import (
-    Benchmark,
-)
-from sarm_control.evaluation.benchmarks.matched_edits import (
-    among_matched_edits,
-)
-from sarm_control.evaluation.probing.probe import (
-    edited_active,
-    spread,
-)
-from sarm_control.latents import (
-    ScoredRows,
-)
-from sarm_control.statistics import (
-    SETS,
-    AmongSets,
-    Interval,
-    mean_interval,
-    size_ratio,
-)
+from sarm_control.evaluation.benchmarks.benchmark import Benchmark
+from sarm_control.evaluation.benchmarks.matched_edits import among_matched_edits
+from sarm_control.evaluation.probing.probe import edited_active, spread
+from sarm_control.latents import ScoredRows
+from sarm_control.statistics import SETS, AmongSets, Interval, mean_interval, size_ratio
 
 Mask = NDArray[np.bool_]
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""Edits tried on answers: before, after, and the exact change."""

@@ -1,1 +1,1 @@
-"""Room."""
+"""Recorded scores and published runs, held against what comes out here."""

@@ -17,14 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Edit, edit_delta
-from sarm_control.data import (
-    Row,
-    read_rows,
-)
+from sarm_control.data import Row, read_rows
 from sarm_control.errors import DataError
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 PUBLISHED_STEERED_LATENTS = (48659, 28879, 26446, 46231, 25241)
 """The latents multiplied by 0 in the published run on Llama-SARM-4B (SCIENCE.md)."""

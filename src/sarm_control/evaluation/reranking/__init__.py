@@ -1,1 +1,1 @@
-"""Room."""
+"""What edits do to a choice among candidates, and to the best of N."""

@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import (
-    Row,
-)
+from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats, Integers, answer_table
-from sarm_control.latents import (
-    ScoredRows,
-)
+from sarm_control.latents import ScoredRows
 
 LENGTH, CHOSEN = "length", "chosen"
 """Attributes every candidate has, and those of pairs: tokens of the answer; 1 for a chosen answer, 0 for

@@ -13,20 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    unrounded_rewards,
-)
+from sarm_control.control import unrounded_rewards
 from sarm_control.evaluation.answer_table import Floats
-from sarm_control.evaluation.reranking.candidates import (
-    CandidateSets,
-)
-from sarm_control.reward_model import (
-    Scored,
-)
-from sarm_control.statistics import (
-    Interval,
-    mean_intervals,
-)
+from sarm_control.evaluation.reranking.candidates import CandidateSets
+from sarm_control.reward_model import Scored
+from sarm_control.statistics import Interval, mean_intervals
 
 
 class LatentImpact(NamedTuple):

@@ -5,31 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.control import (
-    Edit,
-)
-from sarm_control.discovery import (
-    missing,
-)
-from sarm_control.evaluation.reranking.candidates import (
-    CandidateSets,
-)
-from sarm_control.evaluation.reranking.reranking import (
-    Expected,
-    Reranking,
-    win_shares,
-)
-from sarm_control.evaluation.reranking.single_latents import (
-    LatentImpact,
-)
-from sarm_control.statistics import (
-    Interval,
-    aligned,
-    counted,
-    interval,
-    number,
-    percent,
-)
+from sarm_control.control import Edit
+from sarm_control.evaluation.reranking.candidates import CandidateSets
+from sarm_control.evaluation.reranking.reranking import Expected, Reranking, win_shares
+from sarm_control.evaluation.reranking.single_latents import LatentImpact
+from sarm_control.statistics import Interval, aligned, counted, interval, missing, number, percent
 
 _WINNER = ("winner", "before", "after", "change, 95 % interval", "rises", "falls")
 _CURVE = ("N", "prompts", "before", "after", "change, 95 % interval")

@@ -1,1 +1,1 @@
-"""Room."""
+"""Who judges answers in a world: the gold reward, the annotators, and the truth about latents."""

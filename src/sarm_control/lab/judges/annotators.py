@@ -10,12 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.lab.language.attributes import (
-    Attributes,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-)
+from sarm_control.lab.language.attributes import Attributes
+from sarm_control.lab.language.questions import Question
 from sarm_control.seeds import numpy_generator
 
 

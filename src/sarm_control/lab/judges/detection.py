@@ -8,12 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    fit_log_ratio,
-)
-from sarm_control.discovery import (
-    auroc_of,
-)
+from sarm_control.control import fit_log_ratio
+from sarm_control.discovery import auroc_of
 from sarm_control.errors import DataError
 
 Floats = NDArray[np.float64]

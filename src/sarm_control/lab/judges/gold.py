@@ -1,11 +1,7 @@
 """The gold reward: what an answer is really worth. No policy and no reward model ever trains on it."""
 
-from sarm_control.lab.language.attributes import (
-    Attributes,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-)
+from sarm_control.lab.language.attributes import Attributes
+from sarm_control.lab.language.questions import Question
 
 
 def gold_reward(question: Question, answer: Attributes) -> float:

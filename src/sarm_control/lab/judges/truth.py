@@ -18,17 +18,9 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import DataError, ModelError
 from sarm_control.files import write_json
 from sarm_control.lab.datasets import Judged
-from sarm_control.lab.judges.detection import (
-    auroc,
-    check_both,
-)
-from sarm_control.lab.language.attributes import (
-    NAMES,
-    Attributes,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.lab.judges.detection import auroc, check_both
+from sarm_control.lab.language.attributes import NAMES, Attributes
+from sarm_control.reward_model import RewardModel
 
 Floats = NDArray[np.float64]
 MATERIAL = 0.2

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sarm_control.lab.language.language import (
-    Fact,
-    Language,
-    Task,
-    fact_clause,
-    step_clause,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-)
+from sarm_control.lab.language.language import Fact, Language, Task, fact_clause, step_clause
+from sarm_control.lab.language.questions import Question
 
 LONGEST = 23
 """Words; with the end-of-turn an answer has at most 24 tokens."""

@@ -8,13 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sarm_control.lab.language.language import (
-    Fact,
-    Language,
-)
-from sarm_control.lab.language.questions import (
-    Question,
-)
+from sarm_control.lab.language.language import Fact, Language
+from sarm_control.lab.language.questions import Question
 
 Part = Literal["flattery", "closing", "hedge", "detail", "refusal", "fact", "step", "junk"]
 

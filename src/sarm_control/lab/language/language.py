@@ -10,9 +10,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from sarm_control.lab.language import (
-    words,
-)
+from sarm_control.lab.language import words
 from sarm_control.seeds import numpy_generator
 
 Kind = Literal["fact", "how-to", "look-alike", "harmful"]

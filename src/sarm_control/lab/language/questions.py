@@ -4,16 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sarm_control.lab.language import (
-    words,
-)
-from sarm_control.lab.language.language import (
-    KINDS,
-    Fact,
-    Kind,
-    Language,
-    Task,
-)
+from sarm_control.lab.language import words
+from sarm_control.lab.language.language import KINDS, Fact, Kind, Language, Task
 
 _SHARES = (0.35, 0.25, 0.15, 0.25)
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""Studies in worlds: runs with and without controls, and what came of them."""

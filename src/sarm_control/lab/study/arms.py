@@ -11,17 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Controls, HumanKL
-from sarm_control.discovery import (
-    Discovery,
-    Feature,
-    group_by_prompt,
-    stand_in,
-    suggested,
-)
+from sarm_control.discovery import Discovery, Feature, group_by_prompt, stand_in, suggested
 from sarm_control.errors import DataError
-from sarm_control.latents import (
-    ScoredRows,
-)
+from sarm_control.latents import ScoredRows
 from sarm_control.seeds import numpy_generator
 
 Floats = NDArray[np.float64]

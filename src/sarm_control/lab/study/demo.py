@@ -6,27 +6,14 @@ from typing import NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Controls
-from sarm_control.data import (
-    read_rows,
-)
+from sarm_control.data import read_rows
 from sarm_control.embedded import DATA, HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
 from sarm_control.errors import DataError
-from sarm_control.lab.language.language import (
-    Fact,
-    fact_clause,
-)
-from sarm_control.lab.study.trial import (
-    lab_training,
-)
+from sarm_control.lab.language.language import Fact, fact_clause
+from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training import (
-    RunConfig,
-    run_training,
-    start_run,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training import RunConfig, run_training, start_run
 
 
 class Paid(NamedTuple):

@@ -10,30 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.data import (
-    read_rows,
-)
-from sarm_control.discovery import (
-    Discovery,
-    Feature,
-    material_latents,
-)
+from sarm_control.data import read_rows
+from sarm_control.discovery import Discovery, Feature, material_latents
 from sarm_control.files import write_jsonl
 from sarm_control.lab.datasets import audit_rows
-from sarm_control.lab.judges.truth import (
-    Truth,
-)
-from sarm_control.lab.study.trial import (
-    Trial,
-)
+from sarm_control.lab.judges.truth import Truth
+from sarm_control.lab.study.trial import Trial
 from sarm_control.lab.world import World
-from sarm_control.latents import (
-    ScoredRows,
-    score_rows,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.latents import ScoredRows, score_rows
+from sarm_control.reward_model import RewardModel
 
 
 class Called(NamedTuple):

@@ -9,30 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.comparison import (
-    Sampling,
-    answer_prompts,
-)
+from sarm_control.comparison import Sampling, answer_prompts
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Controls
-from sarm_control.data import (
-    read_rows,
-)
+from sarm_control.data import read_rows
 from sarm_control.lab.world import LONGEST_ANSWER, World
-from sarm_control.latents import (
-    HumanBuffer,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training import (
-    Policy,
-    PolicyConfig,
-    SarmReward,
-    Trainer,
-    TrainingConfig,
-    encode_prompts,
-)
+from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model import RewardModel
+from sarm_control.training import Policy, PolicyConfig, SarmReward, Trainer, TrainingConfig, encode_prompts
 
 Floats = NDArray[np.float64]
 

@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
-from sarm_control.reward_model.files.checkpoint_files import (
-    check_regular,
-    read_weight_map,
-    weight_files,
-)
+from sarm_control.reward_model.files.checkpoint_files import check_regular, read_weight_map, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor

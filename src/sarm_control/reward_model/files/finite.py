@@ -10,12 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model.files.checkpoint import (
-    TensorEntry,
-)
-from sarm_control.reward_model.scored import (
-    Scored,
-)
+from sarm_control.reward_model.files.checkpoint import TensorEntry
+from sarm_control.reward_model.scored import Scored
 
 if TYPE_CHECKING:
     import torch

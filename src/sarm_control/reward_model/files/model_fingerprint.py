@@ -6,13 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sarm_control.reward_model.files.checkpoint import (
-    UNUSED_TENSORS,
-    TensorEntry,
-)
-from sarm_control.reward_model.files.config import (
-    SarmConfig,
-)
+from sarm_control.reward_model.files.checkpoint import UNUSED_TENSORS, TensorEntry
+from sarm_control.reward_model.files.config import SarmConfig
 
 _PIECE = 4096
 _PIECES = 16

@@ -5,19 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.files import atomic_folder
-from sarm_control.reward_model.autoencoder import (
-    Autoencoder,
-)
-from sarm_control.reward_model.files.config import (
-    FORMAT_VERSION,
-    SarmConfig,
-)
-from sarm_control.reward_model.head import (
-    LinearHead,
-)
-from sarm_control.reward_model.trunk.trunk import (
-    Trunk,
-)
+from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.files.config import FORMAT_VERSION, SarmConfig
+from sarm_control.reward_model.head import LinearHead
+from sarm_control.reward_model.trunk.trunk import Trunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,9 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from sarm_control.conversation import (
-    Encoded,
-)
+from sarm_control.conversation import Encoded
 from sarm_control.errors import ModelError
 
 PaddingSide: TypeAlias = Literal["left", "right"]

@@ -10,12 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sarm_control.reward_model.autoencoder import (
-    Autoencoder,
-)
-from sarm_control.reward_model.sparse import (
-    FloatArray,
-)
+from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.sparse import FloatArray
 
 
 class PreTopK(NamedTuple):

@@ -21,21 +21,11 @@ from sarm_control.reward_model.files.checkpoint import (
     local_or_downloaded,
     read_index,
 )
-from sarm_control.reward_model.files.config import (
-    read_raw_config,
-)
-from sarm_control.reward_model.files.finite import (
-    check_weights,
-)
-from sarm_control.reward_model.trunk import (
-    last_layer,
-)
-from sarm_control.reward_model.trunk.torch_backend import (
-    with_own_memory,
-)
-from sarm_control.reward_model.trunk.trunk_values import (
-    check_trunk_values,
-)
+from sarm_control.reward_model.files.config import read_raw_config
+from sarm_control.reward_model.files.finite import check_weights
+from sarm_control.reward_model.trunk import last_layer
+from sarm_control.reward_model.trunk.torch_backend import with_own_memory
+from sarm_control.reward_model.trunk.trunk_values import check_trunk_values
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

@@ -11,40 +11,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sarm_control import __version__
-from sarm_control.engines import (
-    ControlledReward,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.server.http import (
-    engine_formats as compat,
-)
-from sarm_control.server.http import (
-    schemas,
-)
-from sarm_control.server.http.fast_path import (
-    Direct,
-    Endpoint,
-)
-from sarm_control.server.http.problems import (
-    Refusal,
-    described,
-    install,
-)
-from sarm_control.server.http.security import (
-    Guard,
-)
-from sarm_control.server.http.views import (
-    latent_view,
-    model_view,
-)
-from sarm_control.server.scoring.scorer import (
-    Answered,
-)
-from sarm_control.server.scoring.state import (
-    ServerState,
-)
+from sarm_control.engines import ControlledReward
+from sarm_control.reward_model import RewardModel
+from sarm_control.server.http import engine_formats as compat
+from sarm_control.server.http import schemas
+from sarm_control.server.http.fast_path import Direct, Endpoint
+from sarm_control.server.http.problems import Refusal, described, install
+from sarm_control.server.http.security import Guard
+from sarm_control.server.http.views import latent_view, model_view
+from sarm_control.server.scoring.scorer import Answered
+from sarm_control.server.scoring.state import ServerState
 from sarm_control.server.settings import DEFAULTS, Settings
 
 Learn = Annotated[

@@ -5,12 +5,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sarm_control.control import (
-    SHAPING,
-)
-from sarm_control.server.http.problems import (
-    Refusal,
-)
+from sarm_control.control import SHAPING
+from sarm_control.server.http.problems import Refusal
 from sarm_control.server.http.schemas import (
     ClassifyRequest,
     EmbeddingsRequest,
@@ -24,9 +20,7 @@ from sarm_control.server.scoring.conversations import (
     TextAndAnswer,
     WholeText,
 )
-from sarm_control.server.scoring.scorer import (
-    Answered,
-)
+from sarm_control.server.scoring.scorer import Answered
 
 VERSION_HEADER = "x-sarm-human-kl-version"
 """Response header of the forms that have no room for it; see `versions`."""

@@ -15,12 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sarm_control.server.http.engine_formats import (
-    LEARN_HEADER,
-)
-from sarm_control.server.http.problems import (
-    Refusal,
-)
+from sarm_control.server.http.engine_formats import LEARN_HEADER
+from sarm_control.server.http.problems import Refusal
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sarm_control.errors import ConfigError
-from sarm_control.server.http.connections import (
-    Bounds,
-    bounded,
-    room_for,
-)
+from sarm_control.server.http.connections import Bounds, bounded, room_for
 from sarm_control.server.settings import DEFAULTS, Settings
 
 _CONNECTIONS_WAITING = 2048

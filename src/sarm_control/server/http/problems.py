@@ -10,9 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from sarm_control.server.http.schemas import (
-    ErrorResponse,
-)
+from sarm_control.server.http.schemas import ErrorResponse
 
 LOG = logging.getLogger("sarm_control.server")
 

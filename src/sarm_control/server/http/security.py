@@ -13,14 +13,9 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sarm_control.engines import (
-    first_line,
-)
+from sarm_control.engines import first_line
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.server.http.problems import (
-    Refusal,
-    unexpected,
-)
+from sarm_control.server.http.problems import Refusal, unexpected
 from sarm_control.server.settings import Settings
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.server.scoring.state import (
-    ServerState,
-)
+from sarm_control.server.scoring.state import ServerState
 
 
 def model_view(state: ServerState, version: str) -> dict[str, Any]:

@@ -1,1 +1,22 @@
-"""Room."""
+"""The same reward as a Ray Serve deployment of several replicas with one state of the controls."""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.server.ray.deployment import ask, reward_deployment
+    from sarm_control.server.ray.settings import Answer, Paid, RewardSettings
+
+_HOME_OF = {
+    "Answer": "settings",
+    "Paid": "settings",
+    "RewardSettings": "settings",
+    "ask": "deployment",
+    "reward_deployment": "deployment",
+}
+
+__all__ = ["Answer", "Paid", "RewardSettings", "ask", "reward_deployment"]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

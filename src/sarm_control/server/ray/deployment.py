@@ -1,11 +1,11 @@
 """The reward as a Ray Serve deployment: replicas that score, one owner of what the human-KL term learns.
 
     from ray import serve
-    from sarm_control.server.ray.deployment import RewardSettings, reward_deployment
+    from sarm_control.server.ray import RewardSettings, reward_deployment
 
     handle = serve.run(reward_deployment(RewardSettings(model="lab", replicas=2)))
 
-or, from a shell, `serve run sarm_control.server.ray.deployment:reward_deployment model=lab replicas=2`. Replicas
+or, from a shell, `serve run sarm_control.server.ray:reward_deployment model=lab replicas=2`. Replicas
 answer `POST /v1/score` over HTTP and `handle.score.remote(answers)` inside Ray.
 """
 

@@ -18,37 +18,13 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from sarm_control.control import (
-    ControlState,
-)
-from sarm_control.conversation import (
-    Encoded,
-    Rendered,
-    TemplatedText,
-)
-from sarm_control.engines import (
-    check_served,
-    keep_state,
-    open_reward,
-    take_up_state,
-)
+from sarm_control.control import ControlState
+from sarm_control.conversation import Encoded, Rendered, TemplatedText
+from sarm_control.engines import check_served, keep_state, open_reward, take_up_state
 from sarm_control.errors import SarmError
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
-from sarm_control.server.ray.requests import (
-    FORMS,
-    problem,
-    read_json,
-    teaches,
-)
-from sarm_control.server.ray.settings import (
-    Answer,
-    Paid,
-    RewardSettings,
-    require_serve,
-)
+from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.server.ray.requests import FORMS, problem, read_json, teaches
+from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
 
 serve = require_serve()
 

@@ -8,17 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sarm_control.bounded_json import parse_json
-from sarm_control.conversation import (
-    Rendered,
-    TemplatedText,
-)
-from sarm_control.engines import (
-    LEARN_HEADER,
-)
+from sarm_control.conversation import Rendered, TemplatedText
+from sarm_control.engines import LEARN_HEADER
 from sarm_control.errors import DataError, SarmError
-from sarm_control.server.ray.settings import (
-    Paid,
-)
+from sarm_control.server.ray.settings import Paid
 
 
 def teaches(headers: Mapping[str, str]) -> bool:

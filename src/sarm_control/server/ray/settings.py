@@ -1,16 +1,12 @@
-"""TODO."""
+"""What a Ray deployment is made from, and the rows that it takes and gives."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sarm_control.engines import (
-    ControlFiles,
-)
-from sarm_control.extras import (
-    import_ray,
-)
+from sarm_control.engines import ControlFiles
+from sarm_control.extras import import_ray
 
 if TYPE_CHECKING:
     pass

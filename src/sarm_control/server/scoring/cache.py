@@ -10,10 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.reward_model import (
-    FloatArray,
-    IndexArray,
-)
+from sarm_control.reward_model import FloatArray, IndexArray
 
 _OVERHEAD = 400
 """Bytes of an entry beyond its arrays' contents: array objects, the key's, the table's."""

@@ -12,21 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sarm_control.control import (
-    ControlState,
-)
-from sarm_control.engines import (
-    ControlledReward,
-    check_served,
-    keep_state,
-    take_up_state,
-)
+from sarm_control.control import ControlState
+from sarm_control.engines import ControlledReward, check_served, keep_state, take_up_state
 from sarm_control.errors import ConfigError
 from sarm_control.files import check_writable
 from sarm_control.locks import hold
-from sarm_control.reward_model import (
-    Scored,
-)
+from sarm_control.reward_model import Scored
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass
 
-from sarm_control.conversation import (
-    Rendered,
-    TemplatedText,
-)
-from sarm_control.data import (
-    Prompt,
-)
+from sarm_control.conversation import Rendered, TemplatedText
+from sarm_control.data import Prompt
 
 
 @dataclass(frozen=True)

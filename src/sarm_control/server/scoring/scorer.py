@@ -6,37 +6,14 @@ Shapes: `N` conversations.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sarm_control.conversation import (
-    Encoded,
-    Rendered,
-    TemplatedText,
-)
+from sarm_control.conversation import Encoded, Rendered, TemplatedText
 from sarm_control.errors import SarmError
-from sarm_control.reward_model import (
-    Contribution,
-    RewardModel,
-    Scored,
-    SparseLatents,
-    length_sorted_batches,
-)
-from sarm_control.server.http.metrics import (
-    Metrics,
-)
-from sarm_control.server.scoring.batcher import (
-    Answer,
-)
-from sarm_control.server.scoring.cache import (
-    LatentCache,
-    Latents,
-    cache_key,
-)
-from sarm_control.server.scoring.control_state import (
-    Owner,
-    Paid,
-)
-from sarm_control.server.scoring.conversations import (
-    Conversation,
-)
+from sarm_control.reward_model import Contribution, RewardModel, Scored, SparseLatents, length_sorted_batches
+from sarm_control.server.http.metrics import Metrics
+from sarm_control.server.scoring.batcher import Answer
+from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
+from sarm_control.server.scoring.control_state import Owner, Paid
+from sarm_control.server.scoring.conversations import Conversation
 
 # On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
 _BATCH_TOKENS_CPU = 2048

@@ -4,41 +4,16 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-from sarm_control.engines import (
-    ControlledReward,
-)
+from sarm_control.engines import ControlledReward
 from sarm_control.errors import ModelError, SarmError
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.server.http.metrics import (
-    Metrics,
-)
-from sarm_control.server.http.problems import (
-    LOG,
-    Refusal,
-    log_unexpected,
-    unexpected,
-)
-from sarm_control.server.scoring.batcher import (
-    Batcher,
-    Closed,
-    QueueFull,
-)
-from sarm_control.server.scoring.cache import (
-    LatentCache,
-)
-from sarm_control.server.scoring.control_state import (
-    Owner,
-)
-from sarm_control.server.scoring.conversations import (
-    Conversation,
-    WholeText,
-)
-from sarm_control.server.scoring.scorer import (
-    Answered,
-    Scorer,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.server.http.metrics import Metrics
+from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, unexpected
+from sarm_control.server.scoring.batcher import Batcher, Closed, QueueFull
+from sarm_control.server.scoring.cache import LatentCache
+from sarm_control.server.scoring.control_state import Owner
+from sarm_control.server.scoring.conversations import Conversation, WholeText
+from sarm_control.server.scoring.scorer import Answered, Scorer
 from sarm_control.server.settings import Settings
 
 

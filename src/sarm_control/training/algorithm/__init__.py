@@ -1,1 +1,1 @@
-"""Room."""
+"""Rewards into advantages, losses and one optimiser step; PPO, RLOO and GRPO."""

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sarm_control.training.algorithm.importance_weights import (
-    sampler_mismatch,
-)
+from sarm_control.training.algorithm.importance_weights import sampler_mismatch
 from sarm_control.training.algorithm.losses import (
     Advantages,
     gae,
@@ -23,25 +21,12 @@ from sarm_control.training.algorithm.losses import (
     token_rewards,
     whiten,
 )
-from sarm_control.training.algorithm.minibatches import (
-    MicroBatch,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.policy.token_batch import (
-    TokenBatch,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-)
+from sarm_control.training.algorithm.minibatches import MicroBatch
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.policy.token_batch import TokenBatch
+from sarm_control.training.rollout.rollout import Rollout
 
 
 @dataclass(frozen=True)

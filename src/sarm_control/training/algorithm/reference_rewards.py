@@ -15,27 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sarm_control.seeds import derive_seed
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.distributed_sampler import (
-    DealtSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-)
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler
 
 Array = NDArray[np.float64]
 PROMPTS, REWARDS = "par/prompts", "par/rewards"

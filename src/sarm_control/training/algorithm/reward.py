@@ -14,39 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarm_control.control import (
-    TOTAL,
-    Array,
-    Controls,
-    PayRule,
-    ReferenceStatistics,
-    Rewards,
-    Shaping,
-)
+from sarm_control.control import TOTAL, Array, Controls, PayRule, ReferenceStatistics, Rewards, Shaping
 from sarm_control.errors import TrainingError
-from sarm_control.latents import (
-    HumanBuffer,
-)
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
-from sarm_control.training.algorithm.reference_rewards import (
-    PROMPTS,
-    REWARDS,
-    ReferenceRewards,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.rollout.distributed_sampler import (
-    score_dealt,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-)
+from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.rollout.distributed_sampler import score_dealt
+from sarm_control.training.rollout.rollout import PromptRow, Rollout
 
 
 class RewardFunction(Protocol):

@@ -17,53 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarm_control.control import (
-    Rewards,
-)
+from sarm_control.control import Rewards
 from sarm_control.errors import DataError
-from sarm_control.training.algorithm.experience import (
-    Experience,
-    collect,
-)
-from sarm_control.training.algorithm.losses import (
-    explained_variance,
-    next_kl_coef,
-)
-from sarm_control.training.algorithm.minibatches import (
-    MicroBatch,
-    plan_minibatches,
-    prompts_of_step,
-)
-from sarm_control.training.algorithm.reward import (
-    RewardFunction,
-    check_finite,
-)
-from sarm_control.training.algorithm.update import (
-    Updater,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.distributed_sampler import (
-    DealtSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    OURS,
-    PromptRow,
-    Rollout,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-    Sampler,
-)
+from sarm_control.training.algorithm.experience import Experience, collect
+from sarm_control.training.algorithm.losses import explained_variance, next_kl_coef
+from sarm_control.training.algorithm.minibatches import MicroBatch, plan_minibatches, prompts_of_step
+from sarm_control.training.algorithm.reward import RewardFunction, check_finite
+from sarm_control.training.algorithm.update import Updater
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.rollout import OURS, PromptRow, Rollout, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler, Sampler
 
 SAMPLES_KEPT = 4
 

@@ -8,32 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.training.algorithm.experience import (
-    Experience,
-)
-from sarm_control.training.algorithm.losses import (
-    policy_loss,
-    value_loss,
-)
-from sarm_control.training.algorithm.minibatches import (
-    MicroBatch,
-    epoch_order,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.policy.sharding import (
-    clip_gradients,
-    parted_like,
-    whole_tensor,
-)
+from sarm_control.training.algorithm.experience import Experience
+from sarm_control.training.algorithm.losses import policy_loss, value_loss
+from sarm_control.training.algorithm.minibatches import MicroBatch, epoch_order
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.policy.sharding import clip_gradients, parted_like, whole_tensor
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""The configuration of a run, read from YAML and checked before anything heavy loads."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The names of the monitors, apart from them: a configuration is read without loading any."""
 
 from typing import Literal
 

@@ -5,18 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.bounded_json import read_json_object
-from sarm_control.control import (
-    Edit,
-    parse_edit,
-)
-from sarm_control.discovery import (
-    select,
-)
+from sarm_control.control import Edit, parse_edit
+from sarm_control.discovery import select
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.training.config.yaml_source import (
-    Document,
-    Path_,
-)
+from sarm_control.training.config.yaml_source import Document, Path_
 
 _OF_LIST = re.compile(r"@?(?P<list>(?P<file>[^#]+)#\w+(?:\[[^\]]*\])?)(?P<operation>[=:].*)?")
 _EDITS: Path_ = ("reward", "edits")

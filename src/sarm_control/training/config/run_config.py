@@ -21,21 +21,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sarm_control.control import (
-    Controls,
-    Edit,
-    HumanKL,
-    Penalty,
-    parse_edit,
-    parse_penalty,
-)
+from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
 from sarm_control.embedded import LAB, TRAIN_PROMPTS
-from sarm_control.training.config.check_names import (
-    Check,
-)
-from sarm_control.training.run.template_day import (
-    TemplateDay,
-)
+from sarm_control.training.config.check_names import Check
+from sarm_control.training.run.template_day import TemplateDay
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 

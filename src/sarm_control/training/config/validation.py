@@ -8,12 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from sarm_control.errors import ConfigError
-from sarm_control.training.config.feature_edits import (
-    with_listed_edits,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
+from sarm_control.training.config.feature_edits import with_listed_edits
+from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.config.yaml_source import (
     Document,
     Path_,

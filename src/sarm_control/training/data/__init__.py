@@ -1,1 +1,1 @@
-"""Room."""
+"""The prompts that a run trains on and is evaluated on."""

@@ -5,18 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.data import (
-    Row,
-    read_rows,
-)
+from sarm_control.data import Row, read_rows
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
 from sarm_control.seeds import numpy_generator
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.data.prompts import (
-    training_rows,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.data.prompts import training_rows
 
 
 class EvaluationRows(NamedTuple):

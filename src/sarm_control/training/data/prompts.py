@@ -1,15 +1,10 @@
-"""TODO."""
+"""The prompts of a run: those of its data file without those held out."""
 
 from typing import NamedTuple
 
-from sarm_control.data import (
-    Row,
-    read_rows,
-)
+from sarm_control.data import Row, read_rows
 from sarm_control.errors import DataError
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
+from sarm_control.training.config.run_config import RunConfig
 
 
 class TrainingRows(NamedTuple):

@@ -1,1 +1,1 @@
-"""Room."""
+"""One run in several processes: who does what, and how they are started."""

@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sarm_control.errors import ConfigError, SarmError, TrainingError
 from sarm_control.process_group import join_group
-from sarm_control.training.distributed.launcher import (
-    ShardingKind,
-    check_launched_alone,
-    sharding_of,
-)
+from sarm_control.training.distributed.launcher import ShardingKind, check_launched_alone, sharding_of
 
 if TYPE_CHECKING:
     from torch import Tensor

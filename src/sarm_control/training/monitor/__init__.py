@@ -1,1 +1,1 @@
-"""Room."""
+"""What is watched while a policy trains: figures, ledger, evaluations, and checks that raise an alarm."""

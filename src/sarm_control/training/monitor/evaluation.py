@@ -12,50 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    TOTAL,
-    Rewards,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.config.run_config import (
-    TrainingConfig,
-)
-from sarm_control.training.monitor.checks import (
-    Finding,
-    over_refusal,
-)
-from sarm_control.training.monitor.checks.proxy_gap import (
-    Gains,
-)
-from sarm_control.training.monitor.ledger_file import (
-    Entry,
-    ledger_entries,
-    most_paid,
-)
-from sarm_control.training.monitor.paired_checks import (
-    Side,
-    families_of,
-    findings_of,
-)
-from sarm_control.training.monitor.reference_kl import (
-    kl_of_answers,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.distributed_sampler import (
-    DealtSampler,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    Rollout,
-    sample_answers,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-)
+from sarm_control.control import TOTAL, Rewards
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.config.run_config import TrainingConfig
+from sarm_control.training.monitor.checks import Finding, over_refusal
+from sarm_control.training.monitor.checks.proxy_gap import Gains
+from sarm_control.training.monitor.ledger_file import Entry, ledger_entries, most_paid
+from sarm_control.training.monitor.paired_checks import Side, families_of, findings_of
+from sarm_control.training.monitor.reference_kl import kl_of_answers
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
+from sarm_control.training.rollout.sampler import CachedSampler
 
 Gold = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 """Prompts and answers to the worth of each answer, by something no policy trains on."""

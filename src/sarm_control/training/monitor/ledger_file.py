@@ -13,11 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sarm_control.control import (
-    TOTAL,
-    Rewards,
-    latent_ledger,
-)
+from sarm_control.control import TOTAL, Rewards, latent_ledger
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
 

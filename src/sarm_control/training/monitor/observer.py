@@ -4,37 +4,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.control import (
-    Penalty,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.data.evaluation_prompts import (
-    evaluation_rows,
-)
-from sarm_control.training.monitor.checks import (
-    Check,
-    Finding,
-    Watch,
-)
-from sarm_control.training.monitor.evaluation import (
-    Evaluation,
-    Gold,
-)
-from sarm_control.training.monitor.ledger_file import (
-    Entry,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    PromptRow,
-    encode_prompts,
-)
+from sarm_control.control import Penalty
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.data.evaluation_prompts import evaluation_rows
+from sarm_control.training.monitor.checks import Check, Finding, Watch
+from sarm_control.training.monitor.evaluation import Evaluation, Gold
+from sarm_control.training.monitor.ledger_file import Entry
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import PromptRow, encode_prompts
 
 Tell = Callable[[str], None]
 

@@ -9,17 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import (
-    ReferenceStatistics,
-    told_forms,
-)
-from sarm_control.reward_model import (
-    Scored,
-    pre_topk,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
+from sarm_control.control import ReferenceStatistics, told_forms
+from sarm_control.reward_model import Scored, pre_topk
+from sarm_control.training.algorithm.reward import SarmReward
 from sarm_control.training.monitor.checks import (
     BeforeTopK,
     Finding,
@@ -37,9 +29,7 @@ from sarm_control.training.monitor.checks.closing_sentence import (
     with_closing,
     without_last_sentence,
 )
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-)
+from sarm_control.training.rollout.rollout import Rollout
 
 Floats = NDArray[np.float64]
 Families = Mapping[int, tuple[int, ...]]

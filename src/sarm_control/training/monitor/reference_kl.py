@@ -7,19 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from sarm_control.training.algorithm.losses import (
-    kl_k1,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-)
+from sarm_control.training.algorithm.losses import kl_k1
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import Rollout
 
 
 def kl_of_answers(

@@ -10,22 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.seeds import derive_seed
-from sarm_control.training.policy.lora import (
-    active_adapter,
-    adapter_weights,
-    add_critic_adapter,
-)
-from sarm_control.training.policy.token_batch import (
-    TokenBatch,
-)
+from sarm_control.training.policy.lora import active_adapter, adapter_weights, add_critic_adapter
+from sarm_control.training.policy.token_batch import TokenBatch
 
 if TYPE_CHECKING:
-    from sarm_control.training.config.run_config import (
-        LoraConfig,
-    )
-    from sarm_control.training.policy.policy import (
-        Policy,
-    )
+    from sarm_control.training.config.run_config import LoraConfig
+    from sarm_control.training.policy.policy import Policy
 
 
 class ValueHead(nn.Module):

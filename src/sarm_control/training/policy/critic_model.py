@@ -13,31 +13,15 @@ from torch import Tensor, nn
 
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import (
-    RewardModel,
-)
+from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import derive_seed
-from sarm_control.training.policy.critic import (
-    AdapterCritic,
-    Critic,
-    ValueHead,
-)
-from sarm_control.training.policy.lora import (
-    inject_adapter,
-    recompute_layers,
-)
-from sarm_control.training.policy.token_batch import (
-    TokenBatch,
-)
+from sarm_control.training.policy.critic import AdapterCritic, Critic, ValueHead
+from sarm_control.training.policy.lora import inject_adapter, recompute_layers
+from sarm_control.training.policy.token_batch import TokenBatch
 
 if TYPE_CHECKING:
-    from sarm_control.training.config.run_config import (
-        PolicyConfig,
-        RunConfig,
-    )
-    from sarm_control.training.policy.policy import (
-        Policy,
-    )
+    from sarm_control.training.config.run_config import PolicyConfig, RunConfig
+    from sarm_control.training.policy.policy import Policy
 
 _PROBE = "What is the capital of France?"
 _INSTEAD = "use --set training.value=head, or a SARM built on the policy's own base"

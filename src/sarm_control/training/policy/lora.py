@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sarm_control.errors import ConfigError, MissingExtraError
-from sarm_control.training.config.run_config import (
-    LoraConfig,
-)
+from sarm_control.training.config.run_config import LoraConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftConfig
@@ -159,9 +157,7 @@ def _peft() -> Any:
 def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
     import peft
 
-    from sarm_control.training.policy.lora import (
-        FusedLoraLinear,
-    )
+    from sarm_control.training.policy.lora import FusedLoraLinear
 
     settings = peft.LoraConfig(
         r=config.rank,

@@ -17,36 +17,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sarm_control.conversation import (
-    ChatTemplate,
-    configured_ends,
-    distinct_ids,
-    load_tokenizer,
-)
+from sarm_control.conversation import ChatTemplate, configured_ends, distinct_ids, load_tokenizer
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
-from sarm_control.reward_model import (
-    has_bfloat16,
-    quiet_transformers,
-    rounded_factors,
-    with_own_memory,
-)
+from sarm_control.reward_model import has_bfloat16, quiet_transformers, rounded_factors, with_own_memory
 from sarm_control.seeds import derive_seed
-from sarm_control.training.config.run_config import (
-    PolicyConfig,
-)
-from sarm_control.training.policy.cpu_linear import (
-    blocked_products,
-)
-from sarm_control.training.policy.critic import (
-    Critic,
-    HeadCritic,
-    ValueHead,
-)
-from sarm_control.training.policy.language_head import (
-    LanguageHead,
-)
+from sarm_control.training.config.run_config import PolicyConfig
+from sarm_control.training.policy.cpu_linear import blocked_products
+from sarm_control.training.policy.critic import Critic, HeadCritic, ValueHead
+from sarm_control.training.policy.language_head import LanguageHead
 from sarm_control.training.policy.lora import (
     CRITIC,
     active_adapter,
@@ -57,16 +37,8 @@ from sarm_control.training.policy.lora import (
     recompute_layers,
     save_adapter,
 )
-from sarm_control.training.policy.sharding import (
-    Sharding,
-    parted_like,
-    whole_tensor,
-)
-from sarm_control.training.policy.token_batch import (
-    TokenBatch,
-    TokenStats,
-    token_batch,
-)
+from sarm_control.training.policy.sharding import Sharding, parted_like, whole_tensor
+from sarm_control.training.policy.token_batch import TokenBatch, TokenStats, token_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -227,7 +199,7 @@ class Policy:
         return True
 
     def shard(self, *, reshard: bool = True) -> None:
-        """Puts the decoder layers in parts, one in each process; see `sarm_control.training.policy.sharding`."""
+        """Puts the decoder layers in parts, one in each process; see `training.policy.sharding`."""
         self.sharding = Sharding(self, reshard=reshard)
 
     def whole(self) -> AbstractContextManager[None]:

@@ -14,16 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.errors import ModelError
-from sarm_control.training.distributed.processes import (
-    Processes,
-)
+from sarm_control.training.distributed.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sarm_control.training.policy.policy import (
-        Policy,
-    )
+    from sarm_control.training.policy.policy import Policy
 
 
 class Sharding:

@@ -3,9 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING
 
-from sarm_control.training.policy.sharding import (
-    whole_tensor,
-)
+from sarm_control.training.policy.sharding import whole_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

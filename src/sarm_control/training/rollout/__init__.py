@@ -1,1 +1,1 @@
-"""Room."""
+"""Answers sampled from the policy, each from a seed of its own."""

@@ -3,24 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sarm_control.reward_model import (
-    RewardModel,
-    Scored,
-)
-from sarm_control.training.distributed.processes import (
-    Processes,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.rollout import (
-    Rollout,
-)
-from sarm_control.training.rollout.sampler import (
-    Sampler,
-    SampleRequest,
-    Samples,
-)
+from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.training.distributed.processes import Processes
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.rollout import Rollout
+from sarm_control.training.rollout.sampler import Sampler, SampleRequest, Samples
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.errors import ConfigError
-from sarm_control.training.policy.policy import (
-    Policy,
-)
+from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.sampler import (
     SampleRequest,
     Samples,

@@ -1,7 +1,7 @@
 """Sampling answers from a policy: plain sampling, the same answers for the same seed.
 
 Every answer has a seed of its own, derived from (seed, purpose, row). Who decodes is a `Sampler`
-(`sarm_control.training.rollout.sampler`); whatever the checkpoint's generation config says, tokens are drawn from
+(`training.rollout.sampler`); whatever the checkpoint's generation config says, tokens are drawn from
 `softmax(logits / temperature)`.
 
 Shapes: `N` answers.
@@ -10,20 +10,11 @@ Shapes: `N` answers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sarm_control.data import (
-    Prompt,
-)
+from sarm_control.data import Prompt
 from sarm_control.errors import DataError
 from sarm_control.seeds import derive_seed
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.rollout.sampler import (
-    CachedSampler,
-    Sampler,
-    SampleRequest,
-    check_samples,
-)
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.rollout.sampler import CachedSampler, Sampler, SampleRequest, check_samples
 
 OURS = CachedSampler()
 

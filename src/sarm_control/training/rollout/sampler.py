@@ -2,7 +2,7 @@
 
 A sampler is asked for answers and gives back token ids, and the log-probabilities it drew them with where
 it knows them. Those the update needs are computed again by the training forward pass in any case; what the
-sampler says is compared with them and weighs the tokens (`sarm_control.training.algorithm.importance_weights`).
+sampler says is compared with them and weighs the tokens (`training.algorithm.importance_weights`).
 
 Shapes: `P` prompts, `N = P * answers_per_prompt` answers, `T` tokens of the longest prompt, `V` vocabulary.
 """
@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.errors import TrainingError
-from sarm_control.training.policy.policy import (
-    Policy,
-)
+from sarm_control.training.policy.policy import Policy
 
 _ROUNDING = 1e-4
 _BLOCK = 256

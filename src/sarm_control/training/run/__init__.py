@@ -1,1 +1,1 @@
-"""Room."""
+"""A run from its configuration to its folder: steps, checkpoints, resuming."""

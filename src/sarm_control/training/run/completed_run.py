@@ -4,16 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.errors import TrainingError
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.run import (
-    checkpoint,
-)
-from sarm_control.training.run.run_folder import (
-    check_same_config,
-    finished_step,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.run import checkpoint
+from sarm_control.training.run.run_folder import check_same_config, finished_step
 
 POLICY, ADAPTER = "policy", "adapter"
 

@@ -4,27 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import (
-    read_rows,
-    stream_rows,
-)
+from sarm_control.data import read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
-from sarm_control.latents import (
-    HumanBuffer,
-    LatentsFolder,
-    score_rows,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.run.checkpoint import (
-    writing,
-)
+from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.run.checkpoint import writing
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import (
-        RewardModel,
-    )
+    from sarm_control.reward_model import RewardModel
 
 _BUFFER = ".safetensors"
 

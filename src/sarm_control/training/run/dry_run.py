@@ -3,16 +3,10 @@
 import re
 from pathlib import Path
 
-from sarm_control.control import (
-    HumanKL,
-    Penalty,
-)
+from sarm_control.control import HumanKL, Penalty
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
-from sarm_control.training.config.run_config import (
-    RunConfig,
-    TrainingConfig,
-)
+from sarm_control.training.config.run_config import RunConfig, TrainingConfig
 from sarm_control.training.data.prompts import TrainingRows
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -34,9 +28,7 @@ def check_models(config: RunConfig) -> None:
             )
     folder = model_folder(config.reward.model, "sarm") or Path(config.reward.model)
     if folder.is_dir():
-        from sarm_control.reward_model import (
-            read_config,
-        )
+        from sarm_control.reward_model import read_config
 
         config.reward.controls().check(read_config(folder, folder.resolve().name).latents)
 

@@ -4,35 +4,14 @@ from pathlib import Path
 
 from sarm_control.console import ProgressFactory
 from sarm_control.files import write_json
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    StepReport,
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.monitor.checks import (
-    Finding,
-)
-from sarm_control.training.monitor.ledger_file import (
-    append_ledger,
-    cut_ledger,
-)
-from sarm_control.training.monitor.observer import (
-    Observed,
-    Observer,
-    Tell,
-)
-from sarm_control.training.run.checkpoint import (
-    load_checkpoint,
-)
-from sarm_control.training.run.run_folder import (
-    RunFolder,
-    Start,
-)
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import StepReport, Trainer
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.monitor.checks import Finding
+from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger
+from sarm_control.training.monitor.observer import Observed, Observer, Tell
+from sarm_control.training.run.checkpoint import load_checkpoint
+from sarm_control.training.run.run_folder import RunFolder, Start
 
 REFERENCE, LEDGER = "reference.json", "ledger.parquet"
 

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm_control.bounded_json import read_json_object, shown
-from sarm_control.conversation import (
-    TODAY,
-    read_date,
-)
+from sarm_control.conversation import TODAY, read_date
 from sarm_control.errors import ConfigError, OutputError, TrainingError
 from sarm_control.files import (
     atomic_folder,
@@ -32,25 +29,11 @@ from sarm_control.files import (
     write_text,
 )
 from sarm_control.locks import hold, locked
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.config.validation import (
-    load_config,
-)
-from sarm_control.training.config.yaml_source import (
-    dump_yaml,
-)
-from sarm_control.training.run import (
-    checkpoint,
-)
-from sarm_control.training.run.jsonl import (
-    append_rows,
-    check_rows,
-    cut_back,
-    sync,
-    uninterrupted,
-)
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.validation import load_config
+from sarm_control.training.config.yaml_source import dump_yaml
+from sarm_control.training.run import checkpoint
+from sarm_control.training.run.jsonl import append_rows, check_rows, cut_back, sync, uninterrupted
 
 TEMPLATE_DATE = "template_date"
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"

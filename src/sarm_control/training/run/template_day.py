@@ -5,10 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from sarm_control.conversation import (
-    TODAY,
-    read_date,
-)
+from sarm_control.conversation import TODAY, read_date
 from sarm_control.errors import ConfigError
 
 

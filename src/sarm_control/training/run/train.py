@@ -10,74 +10,26 @@ from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.locks import locked
-from sarm_control.reward_model import (
-    RewardModel,
-)
-from sarm_control.training.algorithm.reference_rewards import (
-    ReferenceRewards,
-)
-from sarm_control.training.algorithm.reward import (
-    SarmReward,
-)
-from sarm_control.training.algorithm.trainer import (
-    Trainer,
-)
-from sarm_control.training.config.run_config import (
-    RunConfig,
-)
-from sarm_control.training.data.prompts import (
-    training_rows,
-)
-from sarm_control.training.distributed.processes import (
-    ALONE,
-    Processes,
-)
-from sarm_control.training.monitor.evaluation import (
-    Gold,
-)
-from sarm_control.training.monitor.observer import (
-    Tell,
-    build_observer,
-    tell_nobody,
-)
-from sarm_control.training.policy.critic_model import (
-    attach_critic,
-)
-from sarm_control.training.policy.policy import (
-    Policy,
-)
-from sarm_control.training.policy.weights_digest import (
-    weights_digest,
-)
-from sarm_control.training.rollout.generate_sampler import (
-    GenerateSampler,
-    check_decodes,
-)
-from sarm_control.training.rollout.rollout import (
-    OURS,
-    encode_prompts,
-)
-from sarm_control.training.rollout.sampler import (
-    Sampler,
-)
-from sarm_control.training.run.checkpoint import (
-    writing,
-)
-from sarm_control.training.run.completed_run import (
-    ADAPTER,
-    POLICY,
-)
-from sarm_control.training.run.demonstrations import (
-    human_buffer,
-)
-from sarm_control.training.run.loop import (
-    RunSteps,
-)
-from sarm_control.training.run.run_folder import (
-    TEMPLATE_DATE,
-    RunFolder,
-    Start,
-)
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
+from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.trainer import Trainer
+from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.data.prompts import training_rows
+from sarm_control.training.distributed.processes import ALONE, Processes
+from sarm_control.training.monitor.evaluation import Gold
+from sarm_control.training.monitor.observer import Tell, build_observer, tell_nobody
+from sarm_control.training.policy.critic_model import attach_critic
+from sarm_control.training.policy.policy import Policy
+from sarm_control.training.policy.weights_digest import weights_digest
+from sarm_control.training.rollout.generate_sampler import GenerateSampler, check_decodes
+from sarm_control.training.rollout.rollout import OURS, encode_prompts
+from sarm_control.training.rollout.sampler import Sampler
+from sarm_control.training.run.checkpoint import writing
+from sarm_control.training.run.completed_run import ADAPTER, POLICY
+from sarm_control.training.run.demonstrations import human_buffer
+from sarm_control.training.run.loop import RunSteps
+from sarm_control.training.run.run_folder import TEMPLATE_DATE, RunFolder, Start
 
 HUMAN = "human.safetensors"
 

@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.logistic import Array, Logistic, LogRatio
-from sarm_control.control.density_ratio.model_check.dictionary import (
-    Columns,
-    dictionary,
-)
+from sarm_control.control.density_ratio.model_check.dictionary import Columns, dictionary
 from sarm_control.seeds import numpy_generator
 
 LEVEL = 1 / 400

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.jackknife import HeldOut, Sample
 from sarm_control.control.density_ratio.logistic import Array, Logistic
-from sarm_control.control.density_ratio.model_check.dictionary import (
-    dictionary,
-)
+from sarm_control.control.density_ratio.model_check.dictionary import dictionary
 
 _MOST_COLUMNS = 60
 _LEAST_SCORE = 3.0

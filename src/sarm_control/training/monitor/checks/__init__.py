@@ -5,46 +5,18 @@ One check a file, each a pure function of numbers that returns a `Finding`; `Wat
 
 from typing import Final, get_args
 
-from sarm_control.training.config.check_names import (
-    Check,
-)
-from sarm_control.training.monitor.checks.closing_sentence import (
-    suffix,
-)
-from sarm_control.training.monitor.checks.crowding_out import (
-    BeforeTopK,
-    crowding_out,
-)
-from sarm_control.training.monitor.checks.dead_penalty import (
-    dead_penalty,
-)
-from sarm_control.training.monitor.checks.discriminator_saturation import (
-    saturated,
-)
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-)
-from sarm_control.training.monitor.checks.length_bias import (
-    length,
-)
-from sarm_control.training.monitor.checks.over_refusal import (
-    over_refusal,
-    refuses,
-)
-from sarm_control.training.monitor.checks.proxy_gap import (
-    Gains,
-    proxy_gap,
-)
-from sarm_control.training.monitor.checks.similar_latents import (
-    sibling_latents,
-    siblings,
-)
-from sarm_control.training.monitor.checks.threshold_hugging import (
-    hugging,
-)
-from sarm_control.training.monitor.checks.watch import (
-    Watch,
-)
+from sarm_control.training.config.check_names import Check
+from sarm_control.training.monitor.checks.closing_sentence import suffix
+from sarm_control.training.monitor.checks.crowding_out import BeforeTopK, crowding_out
+from sarm_control.training.monitor.checks.dead_penalty import dead_penalty
+from sarm_control.training.monitor.checks.discriminator_saturation import saturated
+from sarm_control.training.monitor.checks.finding import Finding
+from sarm_control.training.monitor.checks.length_bias import length
+from sarm_control.training.monitor.checks.over_refusal import over_refusal, refuses
+from sarm_control.training.monitor.checks.proxy_gap import Gains, proxy_gap
+from sarm_control.training.monitor.checks.similar_latents import sibling_latents, siblings
+from sarm_control.training.monitor.checks.threshold_hugging import hugging
+from sarm_control.training.monitor.checks.watch import Watch
 
 CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 """Their names."""

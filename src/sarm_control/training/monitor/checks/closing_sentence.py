@@ -10,15 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.discovery import (
-    CLOSING,
-)
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    Floats,
-    share_grew,
-    surely_above,
-)
+from sarm_control.discovery import CLOSING
+from sarm_control.training.monitor.checks.finding import Finding, Floats, share_grew, surely_above
 
 LEAST_GAIN = 0.25
 """SDs of the reference reward below which there is nothing to explain."""

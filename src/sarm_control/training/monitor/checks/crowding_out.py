@@ -5,11 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    Floats,
-    share_grew,
-)
+from sarm_control.training.monitor.checks.finding import Finding, Floats, share_grew
 
 LEAST_SHARE = 0.05
 

@@ -4,12 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.control import (
-    Penalty,
-)
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-)
+from sarm_control.control import Penalty
+from sarm_control.training.monitor.checks.finding import Finding
 
 LOWEST_RATE, HIGHEST_RATE = 0.02, 0.98
 LEAST_SHARE = 0.001

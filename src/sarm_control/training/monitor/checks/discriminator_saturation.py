@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-)
+from sarm_control.training.monitor.checks.finding import Finding
 
 LEAST_SHARE = 0.5
 

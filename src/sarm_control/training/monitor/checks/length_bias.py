@@ -7,11 +7,7 @@ import math
 
 import numpy as np
 
-from sarm_control.training.monitor.checks.finding import (
-    STRICT,
-    Finding,
-    Floats,
-)
+from sarm_control.training.monitor.checks.finding import STRICT, Finding, Floats
 
 LEAST_CORRELATION = 0.3
 LEAST_CHANGE = 1.25

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    share_grew,
-)
+from sarm_control.training.monitor.checks.finding import Finding, share_grew
 
 LEAST_SHARE = 0.05
 

@@ -5,11 +5,7 @@ Shapes: `N` answers.
 
 from typing import NamedTuple
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    Floats,
-    surely_above,
-)
+from sarm_control.training.monitor.checks.finding import Finding, Floats, surely_above
 
 MOST_KL = 1.0
 """Nats per token: a rule of thumb for where a reward model no longer knows the answers it judges."""

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    Floats,
-    surely_above,
-)
+from sarm_control.training.monitor.checks.finding import Finding, Floats, surely_above
 
 LEAST_COSINE = 0.5
 LEAST_EFFECT = 0.1

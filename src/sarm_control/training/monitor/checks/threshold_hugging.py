@@ -3,11 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-    Floats,
-    share_grew,
-)
+from sarm_control.training.monitor.checks.finding import Finding, Floats, share_grew
 
 WIDTH = 0.25
 """Just under tau: within so many SDs of the active z of the reference answers that the run began with."""

@@ -3,20 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.control import (
-    Penalty,
-    metric_names,
-    told_forms,
-)
-from sarm_control.training.monitor.checks.dead_penalty import (
-    dead_penalty,
-)
-from sarm_control.training.monitor.checks.discriminator_saturation import (
-    saturated,
-)
-from sarm_control.training.monitor.checks.finding import (
-    Finding,
-)
+from sarm_control.control import Penalty, metric_names, told_forms
+from sarm_control.training.monitor.checks.dead_penalty import dead_penalty
+from sarm_control.training.monitor.checks.discriminator_saturation import saturated
+from sarm_control.training.monitor.checks.finding import Finding
 
 WINDOW = 8
 """Steps that the checks of every step look back on; before there are so many they say nothing."""

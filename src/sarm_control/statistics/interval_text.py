@@ -1,9 +1,6 @@
 """Intervals in words: the two ends, or why there are none and how many prompts would do."""
 
-from sarm_control.discovery.features import Feature
-from sarm_control.statistics import (
-    Interval,
-)
+from sarm_control.statistics.intervals import Interval
 
 _MANY = 10
 """Prompts apart from the median from which their number is not what is missing."""
@@ -42,13 +39,3 @@ def missing(value: Interval) -> str:
         else f"one of {value.n} outweighs all others"
     )
     return f"too few prompts: {few}, about {value.enough:,} would do"
-
-
-def ends_of_effect(one: Feature, style: str) -> str:
-    """The ends of a latent's effect, or that too few confirmation prompts differ for an interval."""
-    if one.low is None or one.high is None:
-        would = (
-            "" if one.prompts_for_interval is None else f", about {one.prompts_for_interval:,.0f} would do"
-        )
-        return f"(too few prompts{would})"
-    return f"[{one.low:{style}}, {one.high:{style}}]"
