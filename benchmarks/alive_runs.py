@@ -13,7 +13,7 @@ import numpy as np
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
 from sarm_control.control.training_reward import Array, Rewards
 from sarm_control.data.rows import read_rows
-from sarm_control.discovery.discover import discover
+from sarm_control.discovery.discovery import discover
 from sarm_control.discovery.suggested_controls.suggestion import suggested
 from sarm_control.lab.study.arms import controlled
 from sarm_control.lab.study.study import shipped_audit

@@ -165,7 +165,7 @@ def selects(pairs: PairLatents, seed: int) -> bool:
 
 def lab_bars() -> dict[str, object]:
     """The embedded world's own audit set, judged by what its latents do on pairs without number."""
-    from sarm_control.discovery.discover import discover
+    from sarm_control.discovery.discovery import discover
     from sarm_control.lab.study.study import shipped_audit
     from sarm_control.lab.world import World
     from sarm_control.reward_model import RewardModel
@@ -217,7 +217,7 @@ def stored_latents(path: Path, prompts: int, latents: int, rejected: int) -> Non
 def discover_stored(path: Path) -> dict[str, float]:
     """Reads stored latents and makes the whole discovery; seconds of each."""
     from sarm_control.data.rows import Row
-    from sarm_control.discovery.discover import discover
+    from sarm_control.discovery.discovery import discover
     from sarm_control.latents.rows import ScoredRows
     from sarm_control.reward_model.scored import Scored
     from sarm_control.reward_model.sparse import SparseLatents

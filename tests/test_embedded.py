@@ -13,7 +13,7 @@ import pytest
 
 from sarm_control import embedded
 from sarm_control.build.states.source import cut_base
-from sarm_control.comparison.compare_runs import check_same_base
+from sarm_control.comparison.compare import check_same_base
 from sarm_control.comparison.trained_run import TrainedRun
 from sarm_control.data.rows import read_rows
 from sarm_control.embedded import DATA, LAB, data_file, model_folder, world_folder

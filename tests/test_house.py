@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import re
 import statistics
 import subprocess
@@ -137,6 +138,17 @@ def test_other_rooms_are_entered_by_their_door() -> None:
         and name.split(".")[1] != part_of(path)
         and is_room(name.split(".")[1])
         and len(name.split(".")) > 3
+    ]
+
+
+def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
+    """Python sets an imported file as an attribute of its package: it would hide what the door gives."""
+    assert not [
+        f"{room.name}: {name}"
+        for room in PACKAGE.iterdir()
+        if is_room(room.name)
+        for name in getattr(importlib.import_module(f"sarm_control.{room.name}"), "__all__", ())
+        if (room / f"{name}.py").exists() or (room / name).is_dir()
     ]
 
 

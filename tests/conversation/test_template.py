@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from sarm_control.conversation import ChatTemplate, prompt_key
+from sarm_control.conversation import ChatTemplate
+from sarm_control.data import prompt_key
 from sarm_control.errors import ModelError
 from tests.conftest import WORDS, make_tokenizer
 

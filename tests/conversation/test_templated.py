@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sarm_control.conversation import ChatTemplate, Encoded, Prompt
+from sarm_control.conversation import ChatTemplate, Encoded
 from sarm_control.conversation.templated import TemplatedText
+from sarm_control.data import Prompt
 from sarm_control.errors import DataError
 from tests.conftest import WORDS, make_tokenizer
 

@@ -11,7 +11,7 @@ from scipy.sparse import vstack
 
 from sarm_control.control import Edit, Penalty
 from sarm_control.data.rows import Row
-from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.discovery import ScoredRows, Settings, discover
 from sarm_control.discovery.effects.kinds import PROMOTES
 from sarm_control.discovery.evidence.examine import Depth, examine
 from sarm_control.discovery.pairs.margins import margin_contributions

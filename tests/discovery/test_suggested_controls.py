@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, hstack
 
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.discover import Settings, discover
+from sarm_control.discovery.discovery import Settings, discover
 from sarm_control.discovery.evidence.examine import examine
 from sarm_control.discovery.features import load_features
 from sarm_control.discovery.report import controls_yaml, summary_text

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sarm_control.data.rows import Row
-from sarm_control.discovery.discover import ScoredRows, Settings, discover
+from sarm_control.discovery.discovery import ScoredRows, Settings, discover
 from sarm_control.discovery.pairs.targets import Target, group_by_target, parse_target, target_values
 from sarm_control.discovery.permutation.label_tests import label_test
 from sarm_control.errors import ConfigError, DataError

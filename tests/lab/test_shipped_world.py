@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sarm_control.discovery.discover import discover
+from sarm_control.discovery.discovery import discover
 from sarm_control.embedded import DATA
 from sarm_control.lab.builder import GATED, WorldConfig, build_world
 from sarm_control.lab.judges.truth import measure_truth

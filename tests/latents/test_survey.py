@@ -7,7 +7,7 @@ import pytest
 
 from sarm_control.data.rows import read_rows
 from sarm_control.errors import DataError
-from sarm_control.latents.survey import survey
+from sarm_control.latents.survey_folder import survey
 
 WANT = frozenset({"answer", "pair"})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.comparison.compare_runs import (
+    from sarm_control.comparison.compare import (
         Compared,
         Gold,
         check_same_base,
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
-    "Compared": "compare_runs",
-    "Gold": "compare_runs",
+    "Compared": "compare",
+    "Gold": "compare",
     "Sampling": "generation",
     "TOO_FEW": "headline",
     "TrainedRun": "trained_run",
     "answer_prompts": "generation",
-    "check_same_base": "compare_runs",
-    "compare_runs": "compare_runs",
-    "in_order": "compare_runs",
+    "check_same_base": "compare",
+    "compare_runs": "compare",
+    "in_order": "compare",
     "open_run": "trained_run",
-    "trained_on": "compare_runs",
-    "unique_prompts": "compare_runs",
+    "trained_on": "compare",
+    "unique_prompts": "compare",
     "verdict": "headline",
     "write_ledger": "ledger_table",
     "write_report": "html.page",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.discovery.discover import Discovery, Settings, check_column, discover
+    from sarm_control.discovery.discovery import Discovery, Settings, check_column, discover
     from sarm_control.discovery.effects.effects import margin_effects
     from sarm_control.discovery.evidence.closing import CLOSING
     from sarm_control.discovery.evidence.examine import Depth, Examination, check_states, examine
@@ -30,18 +30,18 @@ _HOME_OF = {
     "CLOSING": "evidence.closing",
     "Corpus": "labels.examples",
     "Depth": "evidence.examine",
-    "Discovery": "discover",
+    "Discovery": "discovery",
     "Endpoint": "labels.chat_endpoint",
     "Examination": "evidence.examine",
     "Feature": "features",
     "Label": "labels.labels",
     "Replies": "labels.reply_cache",
-    "Settings": "discover",
+    "Settings": "discovery",
     "auroc_of": "pairs.margins",
-    "check_column": "discover",
+    "check_column": "discovery",
     "check_states": "evidence.examine",
     "controls_yaml": "report",
-    "discover": "discover",
+    "discover": "discovery",
     "ends_of_effect": "features",
     "examine": "evidence.examine",
     "group_by_prompt": "pairs.prompt_pairs",

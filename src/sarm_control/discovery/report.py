@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from sarm_control.control import Edit
-from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.discovery import Discovery
 from sarm_control.discovery.effects.baselines import TESTED, Competitor
 from sarm_control.discovery.effects.effects import enough_draws, tails_of
 from sarm_control.discovery.effects.margin_summary import Summary

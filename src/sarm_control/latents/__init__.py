@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         latent_features,
     )
     from sarm_control.latents.manifest import Manifest, read_manifest
-    from sarm_control.latents.on_ray import on_ray
     from sarm_control.latents.ranks import Ranks, launched
+    from sarm_control.latents.ray_workers import on_ray
     from sarm_control.latents.rows import ScoredRows, roles, score_rows
-    from sarm_control.latents.survey import survey
+    from sarm_control.latents.survey_folder import survey
     from sarm_control.latents.workers import in_processes
     from sarm_control.latents.writer import LatentsWriter, set_latents_aside
 
@@ -51,14 +51,14 @@ _HOME_OF = {
     "is_latents": "folder",
     "latent_features": "human",
     "launched": "ranks",
-    "on_ray": "on_ray",
+    "on_ray": "ray_workers",
     "plan": "extraction",
     "read_latents": "folder",
     "read_manifest": "manifest",
     "roles": "rows",
     "score_rows": "rows",
     "set_latents_aside": "writer",
-    "survey": "survey",
+    "survey": "survey_folder",
 }
 
 __all__ = [

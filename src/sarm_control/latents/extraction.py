@@ -17,7 +17,7 @@ from sarm_control.files import manifest, named_inputs
 from sarm_control.latents.manifest import FORMAT, mark_of
 from sarm_control.latents.rows import ScoredRows, score_rows
 from sarm_control.latents.shard import ShardBytes, encode_shard
-from sarm_control.latents.survey import Data
+from sarm_control.latents.survey_folder import Data
 from sarm_control.latents.writer import LatentsWriter
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.discovery.discover import Discovery
+from sarm_control.discovery.discovery import Discovery
 from sarm_control.discovery.evidence.ablations import Level, LevelEffect, level_effects, levels_of
 from sarm_control.discovery.evidence.closing import CLOSING
 from sarm_control.discovery.evidence.counterfactuals import ClosingTest, closing_tests, counterfactual_effects
