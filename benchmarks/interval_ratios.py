@@ -25,8 +25,9 @@ interval of the rest, which stands beside it, holds 0.
 Effects at equal length (`discovery.effects.equal_length`, least squares with HC3 errors) stand beside
 them: sparse one-sided columns (10 % and 20 %), sparse two-sided, lognormal, and a column that grows with
 length, on a Gaussian difference of log lengths of mean .3 and SD .5. "before" are HC3 errors with
-Student's t, as they were. A pilot of 2,000 runs gave their least number of prompts apart from the median, 8: .92 there in the
-worst judged case, lognormal at n = 50; a limit on the skewness, as for means, made coverage worse.
+Student's t, as they were. A pilot of 2,000 runs gave their least number of prompts apart from the median,
+8: .92 there in the worst judged case, lognormal at n = 50; a limit on the skewness, as for means, made
+coverage worse.
 
 Runs: 4,000 a case; 999 resamples, the same for 500 runs.
 

@@ -6,6 +6,7 @@ import importlib
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -287,3 +288,9 @@ def test_the_docs_name_the_make_targets_at_all() -> None:
     """Guards the test above: its pattern must find something in CONTRIBUTING.md."""
     found = re.findall(r"^make ([a-z][\w-]*)", code_in((ROOT / "CONTRIBUTING.md").read_text()), re.MULTILINE)
     assert {"test", "lint", "types"} <= set(found)
+
+
+def test_the_picture_of_the_rooms_is_of_today() -> None:
+    """`python scripts/architecture.py` draws it anew."""
+    script = ROOT / "scripts" / "architecture.py"
+    assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
