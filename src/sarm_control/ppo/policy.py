@@ -363,12 +363,17 @@ def _loading(name: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    # Quantised weights want packages (ImportError) or devices (RuntimeError) that may not be there.
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"no policy can be loaded from {name}: {first_line}",
-            hint="give the folder or hub id of a causal language model with safetensors weights",
-        ) from error
+        hint = "give the folder or hub id of a causal language model with safetensors weights"
+        if isinstance(error, ImportError):
+            hint = "install what it names, or give a policy that needs none of it, such as one not quantised"
+        elif isinstance(error, RuntimeError):
+            hint = "give a policy that loads on this machine, such as one not quantised"
+        raise ModelError(f"no policy can be loaded from {name}: {first_line}", hint=hint) from error
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
