@@ -157,7 +157,8 @@ def test_a_sarm_is_scored_on_the_day_it_was_built_with(tmp_path: Path) -> None:
     folder = built(tmp_path, "day", "--model", str(base), "--template-date", "2031-12-24")
     assert said_day(folder) == "2031-12-24"
     assert one_reward(folder) == one_reward(folder, "2031-12-24") != one_reward(folder, "2024-07-26")
-    again = RewardModel.from_pretrained(folder, template_date="2024-07-26").save_pretrained(tmp_path / "again")
+    other_day = RewardModel.from_pretrained(folder, template_date="2024-07-26")
+    again = other_day.save_pretrained(tmp_path / "again")
     assert one_reward(again) == one_reward(folder)
     assert said_day(built(tmp_path, "head", "--model", str(folder))) == "2031-12-24"
 
