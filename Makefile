@@ -8,7 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo torture test test-engines test-newest test-oldest lint types wheel slow real
+.PHONY: demo torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -31,15 +31,20 @@ test-engines: $(VENV)/.installed
 	$(BIN)/python -m tests.engines.real.environments
 	$(BIN)/pytest -v -m engines tests/engines/real
 
-# Loading, scoring, templates, latents, controls and a policy with the ends of the ranges in pyproject.toml,
-# in environments of their own under the user's cache, as above.
-test-newest test-oldest: export HF_HUB_OFFLINE = 1
-test-newest test-oldest: export OMP_NUM_THREADS = 1
-test-newest: $(VENV)/.installed
-	$(BIN)/python -m tests.version_ends newest
+# The tests with the ends of the ranges in pyproject.toml, in environments of their own under the user's
+# cache, as above. All of them, or TESTS="tests/sarm tests/latents".
+test-newest test-oldest test-oldest-extras: export HF_HUB_OFFLINE = 1
+test-newest test-oldest test-oldest-extras: export OMP_NUM_THREADS = 1
+ends = @$(PYTHON) -c '$(NEEDED)' && $(PYTHON) -m tests.version_ends
 
-test-oldest: $(VENV)/.installed
-	$(BIN)/python -m tests.version_ends oldest
+test-newest:
+	$(ends) newest $(TESTS)
+
+test-oldest:
+	$(ends) oldest $(TESTS)
+
+test-oldest-extras:
+	$(ends) oldest-extras $(TESTS)
 
 # Sixty kills of a training run and some, each resumed and compared with a run nothing stopped.
 torture: export OMP_NUM_THREADS = 1

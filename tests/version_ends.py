@@ -1,10 +1,14 @@
 """The tests with the newest and with the oldest versions that `pyproject.toml` allows.
 
-    python -m tests.version_ends newest|oldest [pytest's arguments]
+    python -m tests.version_ends newest|oldest|oldest-extras [pytest's arguments]
 
 makes an environment in the user's cache (XDG_CACHE_HOME moves it), or finds it made, and runs the tests in
-it. The newest is made anew when a day is over, because newer versions come out. Of torch it is always the
-build the tests run with: other versions come with gigabytes for GPUs.
+it: all of them, or those named. The newest is made anew when a day is over, because newer versions come out.
+Of torch it is always the build the tests run with: other versions come with gigabytes for GPUs.
+
+Some extras ask for more of numpy, pyarrow and others than the package does. So the oldest end has two
+environments: `oldest` without those extras, and `oldest-extras` with them at their oldest and everything
+else at its newest.
 """
 
 import datetime
@@ -16,7 +20,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     import tomllib
@@ -25,17 +29,50 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
-TOOLS = ("pytest>=8.3", "hypothesis>=6.100", "httpx>=0.27", "statsmodels>=0.14")
-TESTED = (
-    "tests/sarm",
-    "tests/conversation",
-    "tests/latents",
-    "tests/control",
-    "tests/training/test_policy.py",
+TOOLS = (
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "hatchling>=1.24",
+    "httpx>=0.27",
+    "hypothesis>=6.100",
+    "statsmodels>=0.14",
 )
-"""What both ends run: loading, scoring, templates, latents, controls, a policy."""
-EXTRAS = ("rl",)
-_FLOOR = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<floor>[\d.]+)")
+DEMANDING = ("build", "ray", "trl")
+"""Extras whose own requirements have higher floors than the package's."""
+WHOLE_SUITE = ("-n", "2", "--dist", "loadfile")
+
+
+class End(NamedTuple):
+    """What is installed, and which tests run where none are named.
+
+    Args:
+        extras: the package's extras that are installed with it.
+        floors: whose requirements are at their oldest: `all`, those of the `extras`, or `none`.
+        tools: what the tests need beside these.
+        tests: pytest's arguments where none are given.
+    """
+
+    extras: tuple[str, ...]
+    floors: str
+    tools: tuple[str, ...] = TOOLS
+    tests: tuple[str, ...] = WHOLE_SUITE
+
+
+ENDS = {
+    "newest": End(
+        ("rl", "gguf", "ratio", "label", "serve", *DEMANDING),
+        "none",
+        (*TOOLS, "schemathesis>=4.0", "transformers[serving]"),
+    ),
+    "oldest": End(("rl", "gguf", "ratio", "label", "serve"), "all"),
+    "oldest-extras": End(
+        DEMANDING,
+        "extras",
+        (*TOOLS, "peft", "prometheus-client", "uvicorn[standard]"),
+        (*WHOLE_SUITE, "tests/build", "tests/engines"),
+    ),
+}
+_FLOOR = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,]+\])?>=(?P<floor>[\d.]+)")
 
 
 def project() -> dict[str, Any]:
@@ -45,11 +82,13 @@ def project() -> dict[str, Any]:
 
 
 def requirements(end: str) -> list[str]:
-    """The package's own requirements; for the oldest end each is pinned to the release of its floor."""
-    said = project()
-    extras = [one for extra in EXTRAS for one in said["optional-dependencies"][extra]]
-    ranges = [one for one in (*said["dependencies"], *extras) if not one.startswith("torch")]
-    return ranges if end == "newest" else [floor(one) for one in ranges]
+    """The package's own requirements and its extras', pinned to the releases of their floors where asked."""
+    said, asked = project(), ENDS[end]
+    extras = [one for extra in asked.extras for one in said["optional-dependencies"][extra]]
+    own = [one for one in said["dependencies"] if not one.startswith("torch")]
+    if asked.floors == "none":
+        return [*own, *extras]
+    return [*(own if asked.floors == "extras" else map(floor, own)), *map(floor, extras)]
 
 
 def floor(requirement: str) -> str:
@@ -58,16 +97,16 @@ def floor(requirement: str) -> str:
     if match is None:
         raise ValueError(f"{requirement} has no floor")
     version = match["floor"]
-    return f"{match['name']}=={version}" + (".*" if version.count(".") < 2 else "")
+    return f"{match['name']}{match['extras'] or ''}=={version}" + (".*" if version.count(".") < 2 else "")
 
 
 def python_of(end: str) -> Path:
     """The Python of an end's environment, which is made where it is not there yet."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sarm-control" / "versions"
     base.mkdir(parents=True, exist_ok=True)
-    wanted = [*requirements(end), *TOOLS]
+    wanted = [*requirements(end), *ENDS[end].tools]
     day = datetime.date.today().isoformat() if end == "newest" else ""
-    stamp = hashlib.sha256(repr((TORCH, wanted, day)).encode()).hexdigest()[:16]
+    stamp = hashlib.sha256(repr((sys.version, TORCH, wanted, day)).encode()).hexdigest()[:16]
     folder = base / end
     with (base / f"{end}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -94,11 +133,11 @@ def main(end: str, arguments: list[str]) -> int:
     """Makes the environment, says what is in it, and runs the tests."""
     python = python_of(end)
     subprocess.run([str(python), "-m", "pip", "freeze"], check=True)
-    command = [str(python), "-m", "pytest", "-q", *(arguments or TESTED)]
+    command = [str(python), "-m", "pytest", "-q", *(arguments or ENDS[end].tests)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["newest"], ["oldest"]):
+    if len(sys.argv) < 2 or sys.argv[1] not in ENDS:
         sys.exit(__doc__)
     sys.exit(main(sys.argv[1], sys.argv[2:]))

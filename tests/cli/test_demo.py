@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from sarm_control.cli import _demo_story as story
 from sarm_control.cli import main
+from sarm_control.cli.demo import _replacing
 from sarm_control.control import Controls
 from sarm_control.embedded import world_folder
+from sarm_control.files import replaced
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -130,6 +134,46 @@ def test_a_world_that_lacks_files_is_refused_before_an_earlier_demo_goes(shown, 
     assert f"{tmp_path / 'world'} lacks audit.jsonl" in said
     assert "build it again with sarm lab build" in said
     assert (tmp_path / "demo" / "demo.json").is_file()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def stopped_while_it_trains(folder: Path, how: signal.Signals) -> None:
+    """A demo in a process of its own, sent a signal when its first run is there."""
+    program = [sys.executable, "-m", "sarm_control", "demo", "--steps", "500", "-o", str(folder)]
+    started = time.time()
+    demo = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while max((path.stat().st_ctime for path in folder.glob("none/config.yaml")), default=0.0) < started:
+        assert demo.poll() is None
+        time.sleep(0.05)
+    demo.send_signal(how)
+    assert demo.wait(60) != 0
+
+
+def test_an_earlier_demo_is_there_again_when_the_next_is_interrupted(shown, tmp_path):
+    folder = tmp_path / "demo"
+    shutil.copytree(shown[0] / "a", folder)
+    before = contents(folder)
+    stopped_while_it_trains(folder, signal.SIGINT)
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_an_earlier_demo_waits_where_the_next_was_killed_and_goes_when_one_is_whole(shown, tmp_path):
+    folder = tmp_path / "demo"
+    shutil.copytree(shown[0] / "a", folder)
+    before = contents(folder)
+    stopped_while_it_trains(folder, signal.SIGKILL)
+    assert contents(replaced(folder)) == before
+    stopped_while_it_trains(folder, signal.SIGINT)
+    assert contents(folder) == before
+    with _replacing(folder):
+        (folder / "demo.json").write_text("new")
+        assert contents(replaced(folder)) == before
+    assert contents(folder) == {"demo.json": b"new"}
+    assert not replaced(folder).exists()
 
 
 @pytest.mark.parametrize("folder", [".", "..", "inside/.."])

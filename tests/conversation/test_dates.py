@@ -11,8 +11,8 @@ from sarm_control.cli import main
 from sarm_control.conversation import ChatTemplate
 from sarm_control.conversation.dates import DEFAULT_DATE, clock, fallback_date, read_date
 from sarm_control.embedded import TRAIN_PROMPTS
-from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model import RewardModel
+from sarm_control.errors import ConfigError, ModelError, TrainingError
+from sarm_control.reward_model import RewardModel, describe
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.run.run_folder import start_run
 from sarm_control.training.run.train import run_training
@@ -126,6 +126,71 @@ def test_a_reward_is_that_of_its_day(tmp_path: Path) -> None:
     }
     assert rewards[None] == rewards["2024-07-26"]
     assert rewards["2031-12-24"] == rewards["today"] != rewards[None]
+
+
+STORED_DAY = "template_date"
+
+
+def built(tmp_path: Path, name: str, *flags: str) -> Path:
+    """A SARM with a new head by `sarm build`."""
+    folder = tmp_path / name
+    pairs = ["--pairs", "lab:audit", "--cache", str(tmp_path / "cache"), "-o", str(folder)]
+    assert main(["build", *pairs, *flags]) == 0
+    return folder
+
+
+def said_day(folder: Path) -> str | None:
+    day: str | None = json.loads((folder / "config.json").read_text())["sarm_param"].get(STORED_DAY)
+    return day
+
+
+def one_reward(folder: Path, day: str | None = None) -> float:
+    model = RewardModel.from_pretrained(folder, template_date=day)
+    return float(model.score("how do i bake a cake ?", "first mix the flour .").rewards[0])
+
+
+def test_a_sarm_is_scored_on_the_day_it_was_built_with(tmp_path: Path) -> None:
+    """Round trip: build, load, save, load, fit a new head; a day that is asked for wins."""
+    base = dated_copy("sarm", tmp_path / "base")
+    folder = built(tmp_path, "day", "--model", str(base), "--template-date", "2031-12-24")
+    assert said_day(folder) == "2031-12-24"
+    assert one_reward(folder) == one_reward(folder, "2031-12-24") != one_reward(folder, "2024-07-26")
+    other_day = RewardModel.from_pretrained(folder, template_date="2024-07-26")
+    again = other_day.save_pretrained(tmp_path / "again")
+    assert one_reward(again) == one_reward(folder)
+    assert said_day(built(tmp_path, "head", "--model", str(folder))) == "2031-12-24"
+
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "latents"
+    rows.write_text('{"prompt": "how do i bake a cake ?", "response": "first mix the flour ."}\n')
+    assert main(["latents", "-m", str(folder), str(rows), "-o", str(out)]) == 0
+    assert json.loads((out / "manifest.json").read_text())["config"]["template_date"] == "2031-12-24"
+    assert describe(folder).template_date == DAY
+    assert describe(folder).model_fingerprint != describe(base).model_fingerprint
+
+
+def test_a_new_head_on_the_default_day_leaves_the_model_the_same(tmp_path: Path) -> None:
+    """Latents kept of a SARM that says no day serve its new head."""
+    base = dated_copy("sarm", tmp_path / "base")
+    folder = built(tmp_path, "head", "--model", str(base))
+    assert said_day(folder) is None
+    assert describe(folder).model_fingerprint == describe(base).model_fingerprint
+
+
+def test_a_sarm_of_a_base_model_says_its_day_where_its_template_asks(tmp_path: Path) -> None:
+    sizes = ["--layer", "1", "--latents", "16", "--k", "4", "--steps", "60", "--batch", "64"]
+    dated = dated_copy("policy", tmp_path / "policy")
+    assert said_day(built(tmp_path, "dated", "--base", str(dated), *sizes)) == "2024-07-26"
+    assert said_day(built(tmp_path, "plain", "--base", "lab", *sizes)) is None
+
+
+@pytest.mark.parametrize("day", ["today", "2031-13-01", 20311224, ["2031-12-24"], ""])
+def test_a_checkpoint_that_says_no_day_where_it_should_is_refused(tmp_path: Path, day: object) -> None:
+    folder = dated_copy("sarm", tmp_path / "sarm")
+    config = json.loads((folder / "config.json").read_text())
+    config["sarm_param"][STORED_DAY] = day
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"sarm_param.template_date in config.json is .*, it must be a day"):
+        RewardModel.from_pretrained(folder)
 
 
 def settings(tmp_path: Path, day: str) -> RunConfig:

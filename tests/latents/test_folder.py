@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +50,33 @@ def assert_same_scores(one: Scored, other: Scored) -> None:
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
     assert (one.latents.size, one.fingerprint) == (other.latents.size, other.fingerprint)
+
+
+WITHOUT_PANDAS = """
+import importlib.abc, pathlib, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(f"no {name} here", name=name)
+
+sys.meta_path.insert(0, Absent())
+from sarm_control.latents import read_latents
+from sarm_control.latents.rows import ScoredRows
+from tests.latents.folders import make_rows, make_scores, write_folder
+
+rows = make_rows(10)
+folder = write_folder(pathlib.Path(sys.argv[1]), ScoredRows(rows, make_scores(rows)))
+assert read_latents(folder).rows == rows
+"""
+
+
+def test_a_folder_is_written_and_read_without_pandas(whole: Path, tmp_path: Path) -> None:
+    """It is no requirement of ours, and older releases of pyarrow fall back on it."""
+    root = Path(__file__).resolve().parents[2]
+    target = tmp_path / "latents"
+    subprocess.run([sys.executable, "-c", WITHOUT_PANDAS, str(target)], cwd=root, check=True)
+    assert bytes_of(target) == bytes_of(whole)
 
 
 def test_rows_and_scores_come_back_to_the_bit(found: ScoredRows, whole: Path) -> None:

@@ -1,5 +1,6 @@
 """Oracle, metamorphic and calibration tests of the prompt-level means and intervals."""
 
+import inspect
 import math
 
 import numpy as np
@@ -13,6 +14,8 @@ from sarm_control.statistics.interval_text import missing, with_ends
 from sarm_control.statistics.intervals import clustered_mean, mean_interval, mean_intervals
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
 
+# Its name before scipy 1.15 and since.
+GENERATOR = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
 COLUMNS = {
     "one-sided": lambda rng, shape: (rng.random(shape) < 0.2) * rng.exponential(size=shape),
     "two-sided": lambda rng, shape: (rng.random(shape) < 0.2) * rng.normal(size=shape),
@@ -64,7 +67,8 @@ def bca_coverage(law, truth, count):
     """What scipy's BCa bootstrap covers."""
     columns = law(np.random.default_rng(3), (count, 600))
     columns = columns[:, (columns != columns[0]).any(axis=0)]
-    found = stats.bootstrap((columns,), np.mean, method="BCa", n_resamples=600, rng=4, axis=0)
+    how = {GENERATOR: np.random.default_rng(4), "method": "BCa", "n_resamples": 600, "axis": 0}
+    found = stats.bootstrap((columns,), np.mean, **how)
     low, high = found.confidence_interval
     return ((low <= truth) & (truth <= high)).mean()
 

@@ -1,5 +1,6 @@
 """Metamorphic and oracle tests of the policy and of sampling; messages of bad input."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -323,6 +324,27 @@ def test_a_full_policy_is_saved_whole_and_has_no_adapter(tiny_policy_folder: Pat
 def test_an_unknown_policy_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         Policy.load(PolicyConfig(model=str(tmp_path / "nowhere")), local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "named", "hint"),
+    [
+        ({"quant_method": "aqlm"}, "(?i:aqlm)", "install what it names"),
+        ({"quant_method": "gptq", "bits": 4}, "(?i:gptq)", "install what it names"),
+        ({"quant_method": "spqr"}, "(?i:spqr)", "not quantised"),
+    ],
+)
+def test_a_quantised_policy_that_wants_what_is_not_there_says_so(
+    tiny_policy_folder: Path, tmp_path: Path, method: dict[str, object], named: str, hint: str
+) -> None:
+    """Their packages, or the GPU that some want first, are not among ours."""
+    folder = tmp_path / "quantised"
+    shutil.copytree(tiny_policy_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": method}))
+    with pytest.raises(ModelError, match=f"no policy can be loaded from .*quantised: .*{named}") as caught:
+        Policy.load(PolicyConfig(model=str(folder)), local_files_only=True)
+    assert hint in str(caught.value.hint)
 
 
 def test_targets_the_model_does_not_have_are_answered_with_those_it_has(tiny_policy_folder: Path) -> None:

@@ -32,7 +32,7 @@ TemplateDate = Annotated[
     str | None,
     Parameter(
         help="Day that a chat template which writes the date is told: today, or a day such as 2026-01-31. "
-        "Default: the template's own, else 2024-07-26."
+        "Default: the day the model was built with, else the template's own, else 2024-07-26."
     ),
 ]
 BatchTokens = Annotated[

@@ -45,9 +45,9 @@ def demo(
     Scores a pair and shows which latents paid, discovers the latents that harm, trains a small policy
     by PPO without control, with the suggested controls and with the same controls on latents drawn by
     chance, and compares the three by a gold reward that nothing was trained on. Takes a few minutes,
-    offline. The folder of an earlier demo is replaced, any other folder is left alone. The same seed
-    gives the same numbers on the same machine. Where discovery calls nothing there is nothing to
-    control: the run without control is made alone.
+    offline. The folder of an earlier demo is replaced at the end, any other folder is left alone. The
+    same seed gives the same numbers on the same machine. Where discovery calls nothing there is nothing
+    to control: the run without control is made alone.
     """
     from sarm_control.files import manifest, write_json
     from sarm_control.lab import set_stage
@@ -59,14 +59,14 @@ def demo(
     hold(folder)
     with _one_thread():
         stage = set_stage(lab)
-        _clear(folder)
-        files = (stage.names.train_prompts, stage.names.held_out_prompts)
-        config = {"world_seed": stage.world.seed, "steps": steps}
-        write_json(folder / _MANIFEST, manifest(_COMMAND, inputs=files, config=config, seed=seed))
-        result = _result(stage, seed, steps, folder)
-    result["seconds"] = round(time.monotonic() - started, 1)
-    for path in filter(None, (folder / _RESULT, json_file)):
-        write_json(path, result)
+        with _replacing(folder):
+            files = (stage.names.train_prompts, stage.names.held_out_prompts)
+            config = {"world_seed": stage.world.seed, "steps": steps}
+            write_json(folder / _MANIFEST, manifest(_COMMAND, inputs=files, config=config, seed=seed))
+            result = _result(stage, seed, steps, folder)
+            result["seconds"] = round(time.monotonic() - started, 1)
+            for path in filter(None, (folder / _RESULT, json_file)):
+                write_json(path, result)
     _tell(f"\n   The whole comparison, latent by latent: {result['report']}")
 
 
@@ -132,7 +132,9 @@ def _check(folder: Path, json_file: Path | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", hint="choose a folder with -o")
     names = {child.name for child in folder.iterdir()} if folder.exists() else set()
-    if names and (names - _OURS or not _is_demo(folder)):
+    # What a demo that was killed leaves is named .NAME.SOMETHING, where NAME is what it wrote.
+    others = {name for name in names - _OURS if name[:1] != "." or name[1:].rpartition(".")[0] not in _OURS}
+    if names and (others or not _is_demo(folder)):
         raise OutputError(
             f"{folder} holds other files than a demo's",
             hint="choose another folder with -o, or delete it yourself",
@@ -153,16 +155,26 @@ def _is_demo(folder: Path) -> bool:
         return False
 
 
-def _clear(folder: Path) -> None:
-    """An empty folder; the manifest goes last, so that a demo stopped here is still one."""
-    import shutil
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[None]:
+    """Makes an empty folder; an earlier demo is there again unless this one comes to its end.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for child in sorted(folder.iterdir(), key=lambda one: one.name == _MANIFEST):
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+    One that was killed leaves the earlier demo aside, and the next demo takes it up as its own.
+    """
+    from sarm_control.files import drop_replaced, put_aside, put_back, remove_folder, replaced
+
+    place = folder.resolve()  # what a link points to, so that the link stays
+    put_back(place)
+    put_aside(place, worth_keeping=(place / _RESULT).is_file())
+    place.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        if replaced(place).is_dir():
+            remove_folder(place)
+            put_back(place)
+        raise
+    drop_replaced(place)
 
 
 def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]":

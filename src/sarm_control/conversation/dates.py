@@ -55,14 +55,20 @@ def read_date(
     """
     if text is None or isinstance(text, datetime.date):
         return text
-    if text == TODAY:
-        return today()
-    with contextlib.suppress(ValueError):
-        if _ISO.fullmatch(text):
-            return datetime.date.fromisoformat(text)
+    day = today() if text == TODAY else stored_date(text)
+    if day is not None:
+        return day
     raise ConfigError(
         f"template date {text!r} is not a date", hint="write a day such as 2026-01-31, or today"
     )
+
+
+def stored_date(text: object) -> datetime.date | None:
+    """The day of a text such as `2026-01-31`; None for whatever else."""
+    with contextlib.suppress(ValueError):
+        if isinstance(text, str) and _ISO.fullmatch(text):
+            return datetime.date.fromisoformat(text)
+    return None
 
 
 def clock(day: datetime.date) -> Callable[[str], str]:

@@ -54,6 +54,12 @@ class TemplateText:
         """The day the template is told; None where it asks for none."""
         return self._current().day
 
+    @property
+    def own_date(self) -> datetime.date | None:
+        """The day it falls back on where none is asked for; None where it asks for none."""
+        source = self._current().source
+        return fallback_date(source) if asks_for_date(source) else None
+
     def _current(self) -> "_Program":
         """The tokenizer's template as it is now; callers may put another one in its place."""
         if self._known.given is not self._tokenizer.chat_template:

@@ -139,6 +139,11 @@ class ChatTemplate:
         """The day the template is told; None where it asks for none."""
         return self._text.date
 
+    @property
+    def own_date(self) -> datetime.date | None:
+        """The day it falls back on where none is asked for; None where it asks for none."""
+        return self._text.own_date
+
     def encode_rendered(self, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Token ids of N rendered conversations, many in one call of the tokenizer.
 

@@ -214,7 +214,8 @@ def _lists(indptr: NDArray[np.int64], items: NDArray[Any], kind: "pyarrow.DataTy
     import pyarrow
 
     element = pyarrow.field("element", kind, nullable=False)
-    values = pyarrow.array(items.astype(kind.to_pandas_dtype()), kind)
+    # by pyarrow's own cast: the numpy type of an Arrow type is known to older releases through pandas alone
+    values = pyarrow.array(items).cast(kind)
     return pyarrow.ListArray.from_arrays(
         pyarrow.array(indptr, pyarrow.int32()), values, pyarrow.list_(element)
     )

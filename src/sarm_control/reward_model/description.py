@@ -83,6 +83,7 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
     name, folder = str(id_or_folder), find_folder(id_or_folder)
     config = read_config(folder, name)
     index = read_index(folder, name)
+    day = config.template_date if template_date is None else template_date
     tokenizer = load_tokenizer(str(folder), local_files_only=True)
     template = str(tokenizer.chat_template)
     return Description(
@@ -91,7 +92,7 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
         k=config.k if config.use_topk else None,
         template=hashlib.sha256(template.encode()).hexdigest()[:16],
         model_fingerprint=model_fingerprint(index, config),
-        template_date=TemplateText(tokenizer, template_date).date if tokenizer.chat_template else None,
+        template_date=TemplateText(tokenizer, day).date if tokenizer.chat_template else None,
     )
 
 

@@ -109,8 +109,9 @@ class RewardModel:
             local_files_only: never use the network.
             max_length: tokens of a conversation; the default is the trunk's context.
             template_date: the day that a chat template which writes today's date is told: a date, "today"
-                or "2026-01-31". The default is the day the template itself falls back on, or 26 July
-                2024, so that a score does not change overnight.
+                or "2026-01-31". The default is the day the SARM was built with, where its config.json
+                says so, else the day the template itself falls back on, or 26 July 2024, so that a
+                score does not change overnight.
 
         Raises:
             ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
@@ -136,7 +137,7 @@ class RewardModel:
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
             max_length=max_length or _context(cut),
-            date=template_date,
+            date=config.template_date if template_date is None else template_date,
             ends=configured_ends(config.trunk),
         )
         own = model_fingerprint(index, config)

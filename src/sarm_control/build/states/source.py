@@ -1,5 +1,6 @@
 """What a build starts from: a causal language model to cut, or a SARM that exists."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Parts:
         source_layer: layers in the trunk.
         trunk_config: the base model's configuration.
         autoencoder: of an existing SARM, else None.
+        template_date: the day that the SARM says it was built with; None where its template asks for none.
     """
 
     trunk: Trunk
@@ -40,6 +42,7 @@ class Parts:
     source_layer: int
     trunk_config: Mapping[str, Any]
     autoencoder: Autoencoder | None = None
+    template_date: datetime.date | None = None
 
     @classmethod
     def of(cls, model: RewardModel) -> "Parts":
@@ -48,8 +51,12 @@ class Parts:
         Raises:
             ModelError: never for a SARM that loaded.
         """
-        config = model.config
-        return cls(model.trunk, model.template, config.source_layer, config.trunk, model.autoencoder)
+        config, day = model.config, model.template.date
+        # A SARM that says no day and is told its default goes on saying none: it is the same model, and
+        # latents kept of it are those of its new head.
+        if config.template_date is None and day == model.template.own_date:
+            day = None
+        return cls(model.trunk, model.template, config.source_layer, config.trunk, model.autoencoder, day)
 
     def reward_model(self, autoencoder: Autoencoder) -> RewardModel:
         """A SARM of these parts whose head is 0."""
@@ -60,6 +67,7 @@ class Parts:
             k=autoencoder.k,
             use_topk=autoencoder.use_topk,
             trunk=self.trunk_config,
+            template_date=self.template_date,
         )
         head = LinearHead(np.zeros(latents, dtype=np.float32))
         return RewardModel(config, self.trunk, autoencoder.to(self.trunk.device), head, self.template)
@@ -100,7 +108,7 @@ def cut_base(
     )
     context = getattr(config, "max_position_embeddings", None)
     template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
-    return Parts(trunk, template, layer, config.to_dict())
+    return Parts(trunk, template, layer, config.to_dict(), template_date=template.date)
 
 
 def _dtype(name: str | None) -> torch.dtype | str:

@@ -198,11 +198,11 @@ def _csr(latents: Any, name: str) -> Any:
 
 def margin_contributions(pairs: PairLatents) -> Any:
     """[P, L] float64 `scipy.sparse.csr_array` of c_pi; its row sums are the prompts' mean margins."""
-    from scipy.sparse import csr_array, diags_array
+    from scipy.sparse import csr_array
 
     chosen = averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen
     rejected = averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected
-    return csr_array((chosen - rejected) @ diags_array(pairs.head))
+    return csr_array((chosen - rejected) @ diagonal(pairs.head))
 
 
 def mean_differences(pairs: PairLatents) -> Vector:
@@ -300,6 +300,13 @@ def averager(prompt: Index, prompts: int) -> Any:
 
     count = np.bincount(prompt, minlength=prompts)
     return csr_array((1 / count[prompt], (prompt, np.arange(len(prompt)))), shape=(prompts, len(prompt)))
+
+
+def diagonal(values: Vector) -> Any:
+    """[L, L] `dia_array` that scales a matrix's L columns; `diags_array` is missing from scipy 1.11."""
+    from scipy.sparse import dia_array
+
+    return dia_array((np.asarray(values, dtype=np.float64)[None], [0]), shape=(len(values), len(values)))
 
 
 def _pattern(matrix: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions
+from sarm_control.discovery.pairs.margins import PairLatents, diagonal, margin_contributions
 from sarm_control.discovery.permutation.arrangements import log2_distinct
 
 Vector = NDArray[np.float64]
@@ -120,10 +120,10 @@ class Relabelling:
         A prompt with equal sides is on when its sign is turned, an answer when it is drawn for the
         smaller side.
         """
-        from scipy.sparse import csr_array, diags_array, hstack
+        from scipy.sparse import csr_array, hstack
 
         few, many = self._shares()
-        scaled = self.answers @ diags_array(self.sign * (few + many))
+        scaled = self.answers @ diagonal(self.sign * (few + many))
         return csr_array(hstack([-2 * self.equal, scaled], format="csr"))
 
     def base(self) -> Vector:

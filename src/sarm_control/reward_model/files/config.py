@@ -5,12 +5,14 @@ Three spellings are in use: `config.sarm_param` with `sae_source_layer` and
 `sarm_use_topk` (older), and no fields at all, only the folder's name (oldest).
 """
 
+import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from sarm_control.conversation.dates import stored_date
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.files.checkpoint_files import read_checkpoint_json
 from sarm_control.reward_model.trunk.trunk_values import (
@@ -42,6 +44,8 @@ class SarmConfig:
         k: latents kept per answer when `use_topk`, in 1..L.
         use_topk: false for heads that read every pre-activation.
         trunk: the trunk's own configuration, as the dict in `config.json`.
+        template_date: the day that the chat template was told when the SARM was built; None where it asks
+            for none, or the checkpoint does not say.
     """
 
     source_layer: int
@@ -49,15 +53,18 @@ class SarmConfig:
     k: int
     use_topk: bool
     trunk: Mapping[str, Any]
+    template_date: datetime.date | None = None
 
     def sarm_param(self) -> dict[str, Any]:
-        """The `sarm_param` block in the release's spelling."""
+        """The `sarm_param` block in the release's spelling, and the day where there is one."""
+        day = self.template_date
         return {
             "sae_source_layer": self.source_layer,
             "sae_latent_size": self.latents,
             "sae_k": self.k,
             "sae_use_sequence_level": True,
             "sarm_use_activation": self.use_topk,
+            **({} if day is None else {"template_date": day.isoformat()}),
         }
 
 
@@ -85,7 +92,7 @@ def read_config(folder: Path, name: str) -> SarmConfig:
             hint="build a SARM from it with: sarm build --base "
             f"{name} --layer N --latents L --k K --text texts.jsonl --pairs pairs.jsonl -o DIR",
         )
-    config = SarmConfig(trunk=raw, **fields)
+    config = SarmConfig(trunk=raw, template_date=_day((given or {}).get("template_date"), name), **fields)
     _check(config, name)
     check_trunk_values(raw, name)
     refuse_quantised(raw, name)
@@ -134,6 +141,13 @@ def _fields_from_param(param: Mapping[str, Any], name: str) -> dict[str, Any]:
         if given:
             found[field] = next(iter(given.values()))
     return found
+
+
+def _day(value: Any, name: str) -> datetime.date | None:
+    day = None if value is None else stored_date(value)
+    if day is None and value is not None:
+        raise refused("sarm_param.template_date", value, name, "a day such as 2026-01-31")
+    return day
 
 
 def _check(config: SarmConfig, name: str) -> None:

@@ -5,6 +5,7 @@ Importing this module loads neither torch nor transformers.
 """
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,7 +83,7 @@ def _plain(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Amount = Annotated[float | str, BeforeValidator(_amount)]
-PathText = Annotated[Path, PlainSerializer(str, return_type=str)]
+PathText = Annotated[Path, PlainSerializer(os.fspath, return_type=str)]
 
 
 class _Section(BaseModel):

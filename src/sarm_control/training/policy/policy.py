@@ -9,6 +9,7 @@ all rows, one after another.
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -84,6 +85,9 @@ class Policy:
         self.sharding: Sharding | None = None
         self._head = LanguageHead(self.causal)
         self._reference_head = self._head if reference is None else LanguageHead(reference)
+        # transformers 5.24 renamed the argument
+        known = inspect.signature(self.causal.base_model.forward).parameters
+        self._cache_name = "cache" if "cache" in known else "past_key_values"
         self._check_head()
 
     @classmethod
@@ -152,9 +156,17 @@ class Policy:
         head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
         return {**head, **{f"critic.{name}": weight for name, weight in self.critic.body().items()}}
 
-    def states(self, *, reference: bool = False, **inputs: Any) -> Any:
-        """The output of the decoder without its head: `last_hidden_state` [B, T, D] and the cache."""
+    def states(self, *, reference: bool = False, cache: Any = None, **inputs: Any) -> Any:
+        """The output of the decoder without its head, whose `last_hidden_state` is [B, T, D].
+
+        Args:
+            reference: the reference's states.
+            cache: keys and values of the tokens before, to which the pass adds its own.
+            inputs: what the decoder takes.
+        """
         model = self.reference if reference and self.reference is not None else self.causal
+        if cache is not None:
+            inputs |= {self._cache_name: cache, "use_cache": True}
         with self._as_reference(reference), self.half_precision():
             return model.base_model(**inputs)
 
@@ -360,12 +372,17 @@ def _loading(name: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    # Quantised weights want packages (ImportError) or devices (RuntimeError) that may not be there.
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"no policy can be loaded from {name}: {first_line}",
-            hint="give the folder or hub id of a causal language model with safetensors weights",
-        ) from error
+        hint = "give the folder or hub id of a causal language model with safetensors weights"
+        if isinstance(error, ImportError):
+            hint = "install what it names, or give a policy that needs none of it, such as one not quantised"
+        elif isinstance(error, RuntimeError):
+            hint = "give a policy that loads on this machine, such as one not quantised"
+        raise ModelError(f"no policy can be loaded from {name}: {first_line}", hint=hint) from error
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

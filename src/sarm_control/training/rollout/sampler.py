@@ -111,7 +111,7 @@ class CachedSampler:
         repeats, reference = request.answers_per_prompt, self.reference
         inputs = left_padded(prompts, policy.device)
         cache = DynamicCache(config=policy.causal.config)
-        output = policy.states(reference=reference, past_key_values=cache, use_cache=True, **inputs)
+        output = policy.states(reference=reference, cache=cache, **inputs)
         cache.batch_repeat_interleave(repeats)
         hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
         mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
@@ -142,8 +142,7 @@ class CachedSampler:
                 input_ids=tokens[:, None],
                 attention_mask=mask,
                 position_ids=mask.sum(dim=1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
+                cache=cache,
             )
             hidden = output.last_hidden_state[:, -1]
         found = tuple(tuple(values) for values in logprobs) if policy.autocast else None
