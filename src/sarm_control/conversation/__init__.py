@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.conversation.dates import TODAY, read_date
+    from sarm_control.conversation.dates import TODAY, read_date, stored_date
     from sarm_control.conversation.rendering import TemplateText
     from sarm_control.conversation.template import (
         ChatTemplate,
@@ -32,6 +32,7 @@ _HOME_OF = {
     "distinct_ids": "template",
     "load_tokenizer": "template",
     "read_date": "dates",
+    "stored_date": "dates",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "distinct_ids",
     "load_tokenizer",
     "read_date",
+    "stored_date",
 ]
 
 if not TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from sarm_control.conversation.dates import stored_date
+from sarm_control.conversation import stored_date
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.files.checkpoint_files import read_checkpoint_json
 from sarm_control.reward_model.trunk.trunk_values import (
