@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sarm_control import Controls, HumanKL, Penalty, RewardModel
@@ -45,7 +46,7 @@ def trainer(
     **args: Any,
 ) -> Any:
     """A trainer of TRL; `kind` is `grpo` or `rloo`, `args` go to its configuration."""
-    import trl
+    trl = pytest.importorskip("trl", reason='wants the extra "trl"')
     from datasets import Dataset
 
     config, made = {

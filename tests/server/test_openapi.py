@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import schemathesis
-import schemathesis.checks
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scripts.openapi import PATH, document
 
 from tests.server.conftest import Served
+
+schemathesis = pytest.importorskip("schemathesis", reason="wants newer packages than the oldest we allow")
+checks = pytest.importorskip("schemathesis.checks")
 
 CASES = 200
 
@@ -42,12 +44,12 @@ def test_property_made_up_calls_are_answered_as_described(plain: Served) -> None
         suppress_health_check=list(HealthCheck),
     )
     @given(case=st.one_of(strategies))
-    def call(case: schemathesis.Case) -> None:
+    def call(case: Any) -> None:
         reply = case.call(base_url=str(plain.client.base_url))
         statuses.add(reply.status_code)
         assert reply.status_code < 500, reply.text
         # a schema cannot say which texts are conversations in the model's template
-        case.validate_response(reply, excluded_checks=[schemathesis.checks.positive_data_acceptance])
+        case.validate_response(reply, excluded_checks=[checks.positive_data_acceptance])
 
     call()
     assert 200 in statuses

@@ -129,7 +129,8 @@ def _server(paid: "ControlledReward") -> Iterator[str]:
 
     app = create_app(paid, Settings(learn=paid.learns))
     with bind("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
