@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from processor import processor
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.data.rows import read_rows
@@ -20,16 +21,6 @@ from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, Sarm
 
 LAYERS, LATENTS, K = 4, 1_024, 32
 BUDGETS = (1, 300, 2_000, 8_192)
-FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
-
-
-def processor() -> dict[str, object]:
-    """The name and the features that decide which kernels run (Linux)."""
-    said = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    fields = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set(named.get("flags", "").split())
-    return {"name": named.get("model name", "?"), "features": [one for one in FEATURES if one in flags]}
 
 
 def model(width: int, dtype: str) -> RewardModel:

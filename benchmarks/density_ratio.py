@@ -33,7 +33,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from kl_check import processor, where_it_is, where_it_is_not
+from kl_check import where_it_is, where_it_is_not
+from processor import processor
 from scipy.optimize import brentq
 from scipy.stats import spearmanr
 

@@ -39,13 +39,12 @@ What counts as passed, decided before the run:
     power          none; a figure
 """
 
-import platform
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from processor import processor
 from scipy import stats
 from scipy.sparse import csr_array
 
@@ -209,15 +208,6 @@ def passed(nulls: Sequence[dict], called: Sequence[dict], together: dict[str, fl
         "type_1": not twice,
         "calls": not named,
     }
-
-
-def processor() -> dict[str, object]:
-    """What computed it: model and vector instructions, which decide the last digits."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in lines.items()}
-    flags = [one for one in fields.get("flags", "").split() if one.startswith(("avx", "fma", "amx", "sse4"))]
-    return {"processor": fields.get("model name", platform.machine()), "flags": flags}
 
 
 def nulls() -> dict[str, object]:

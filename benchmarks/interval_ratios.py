@@ -42,7 +42,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from intervals import BAR, BLOCK, DRAWS, SEEN, processor, write
+from intervals import BAR, BLOCK, DRAWS, SEEN, write
+from processor import processor
 from scipy import special
 from scipy.sparse import csc_array
 

@@ -58,13 +58,13 @@ Runs: 10,000 a case and n, 2,000 at n = 1,000; 999 resamples, drawn anew for eve
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from processor import processor
 from scipy import special, stats
 
 Array = np.ndarray
@@ -432,14 +432,6 @@ def show(result: dict[str, Any]) -> None:
             )
             print(f"{of[0]['case']:<20}{of[0]['n']:>5} {cells}  given {of[0]['given']:.3f}")
     print(json.dumps(result["choice"], indent=1))
-
-
-def processor() -> dict[str, Any]:
-    """The processor and its vector instructions: float sums differ between them in the last digits."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    wide = [flag for flag in flags if flag.startswith(("avx", "fma", "sse4", "amx"))]
-    return {"machine": platform.machine(), "flags": wide, "numpy": np.__version__}
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ Used by `benchmarks/density_ratio.py --not-linear`.
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from kl_laws import Law, five, further
@@ -16,7 +15,6 @@ from sarm_control.control.density_ratio.model_check.linearity import Linearity, 
 
 ROWS = 1024
 CHECKED_SEEDS = 40
-FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 
 
 class Tilted:
@@ -129,11 +127,3 @@ def where_it_is(
                 )
                 print(rows[-1], flush=True)
     return rows
-
-
-def processor() -> dict[str, object]:
-    """Its name and those of its instructions that change the order of sums. Linux only."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = known.get("flags", "").split()
-    return {"name": known.get("model name", ""), "flags": [flag for flag in FLAGS if flag in flags]}

@@ -150,13 +150,13 @@ def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
     return {"world_seed": world.seed, "harming": sorted(world.truth.harming), "rows": rows}
 
 
-def machine() -> str:
-    """What the study ran on."""
-    import platform
-
+def machine() -> dict[str, Any]:
+    """What these tables were made on; a run's row says which commit made it."""
     import torch
+    from processor import processor
 
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}, one thread a run"
+    threads = f"{os.cpu_count()} CPU cores, one thread a run"
+    return {**processor(), "cores": threads, "torch": torch.__version__}
 
 
 def made_by(worlds: list[Path]) -> dict[str, Any]:
