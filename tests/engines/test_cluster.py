@@ -1,5 +1,6 @@
 """examples/cluster: the arithmetic of its sizes, its tables and its deployment file (property, golden)."""
 
+import importlib
 import importlib.util
 import math
 import re
@@ -13,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.server.ray import deployment as ray
+from sarm_control.server import ray
 from sarm_control.server.ray.settings import RewardSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,3 +145,11 @@ def test_the_readme_names_files_that_exist() -> None:
     named = set(re.findall(r"(?:examples/cluster|benchmarks)/[\w.]+", (CLUSTER / "README.md").read_text()))
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_former_place_of_the_deployment_still_gives_it_with_a_warning() -> None:
+    former = importlib.import_module("sarm_control.engines.ray")
+    with pytest.warns(DeprecationWarning, match=r"is sarm_control\.server\.ray\.reward_deployment now"):
+        assert former.reward_deployment is ray.reward_deployment
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = former.no_such_name
