@@ -153,6 +153,30 @@ def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
     ]
 
 
+OPTIONAL = {"accelerate", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client", "ray", "sae_lens",
+            "starlette", "trl", "uvicorn", "verl"}  # fmt: skip
+# Loaded only by who has the extra: the server, a plugin of verl, and a layer that is a class of peft's.
+OF_AN_EXTRA = ("server/", "engines/verl_manager.py", "training/policy/lora_linear.py")
+
+
+def test_packages_of_extras_are_imported_inside_functions() -> None:
+    """Without any extra everything else has to load."""
+    assert not [
+        f"{short(path)}:{node.lineno}"
+        for path in SOURCES
+        if not path.relative_to(PACKAGE).as_posix().startswith(OF_AN_EXTRA)
+        for node in tree_of(path).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+        if name.split(".")[0] in OPTIONAL
+    ]
+
+
 def test_files_are_short() -> None:
     assert not [short(path) for path in SOURCES if len(text_of(path).splitlines()) > MAX_FILE_LINES]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.training.config.run_config import LoraConfig
-from sarm_control.training.policy.lora import FusedLoraLinear, active_adapter, add_adapters, few_rows
+from sarm_control.training.policy.lora import active_adapter, add_adapters, few_rows
+from sarm_control.training.policy.lora_linear import FusedLoraLinear
 from tests.training.tiny import tiny_model
 
 
