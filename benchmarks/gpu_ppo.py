@@ -22,7 +22,7 @@ from random_models import SHAPES, make_policy, make_prompts, make_reward_model
 
 from sarm_control.control import Controls
 from sarm_control.reward_model import RewardModel
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.policy.policy import Policy
@@ -47,7 +47,7 @@ def case(
     prompts = make_prompts(policy, 4 * answers, options.prompt_tokens, tokens)
     longest = max(len(row.ids) for row in prompts) + tokens
     decoder = GenerateSampler(longest) if sampler == "generate" else OURS
-    trainer = Trainer(policy, SarmReward(model, Controls()), prompts, settings, sampler=decoder)
+    trainer = Trainer(policy, PolicyReward(model, Controls()), prompts, settings, sampler=decoder)
     trainer.calibrate()
     warm_up = [trainer.step() for _ in range(2 if sampler == "generate" else 1)]
     if policy.device.type == "cuda":

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sarm_control.control import Controls
 from sarm_control.reward_model.trunk.torch_backend import has_bfloat16
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
 
@@ -50,7 +50,7 @@ def run_ours(options: argparse.Namespace) -> dict[str, object]:
 
     shape = SHAPES[options.shape]
     policy = make_policy(shape, rank=16, half=options.half, device="cpu")
-    reward = SarmReward(make_reward_model(shape, half=options.half, device="cpu"), Controls())
+    reward = PolicyReward(make_reward_model(shape, half=options.half, device="cpu"), Controls())
     settings = TrainingConfig(
         prompts_per_step=options.answers,
         answers_per_prompt=1,

@@ -2,6 +2,6 @@
 
 from swift.rewards import orms
 
-from sarm_control.engines.ms_swift import SarmReward
+from sarm_control.engines.ms_swift import PolicyReward
 
-orms["sarm"] = SarmReward
+orms["sarm"] = PolicyReward

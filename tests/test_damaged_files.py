@@ -34,7 +34,7 @@ from sarm_control.data.rows import read_rows
 from sarm_control.discovery.features import load_features
 from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.embedded import data_file, world_folder
-from sarm_control.engines.reward.learnt_state import keep_state, take_up_state
+from sarm_control.engines.reward.learnt_state import keep_state, load_state_file
 from sarm_control.errors import LONGEST_MESSAGE, DataError, SarmError
 from sarm_control.evaluation.benchmarks.data import local_rows
 from sarm_control.evaluation.recorded.verification import read_recorded
@@ -253,7 +253,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "run/checkpoints/step-000001/manifest.json": lambda path: newest_checkpoint(path.parents[2]),
     "run/checkpoints/step-000001/state.json": lambda path: _state(path.parents[2]),
     "run/metrics.jsonl": lambda path: (_curves(path.parent), _resume(path.parent)),
-    "learnt.safetensors": lambda path: take_up_state(path, _learner()),
+    "learnt.safetensors": lambda path: load_state_file(path, _learner()),
     "plan.json": lambda path: _begun(path.parent / "latents"),
     "record.json": lambda path: _begun(path.parent / "latents"),
     "latents/manifest.json": lambda path: read_latents(path.parent),

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from sarm_control.build.states.activations import collect_states, sentence_positions
-from sarm_control.build.states.texts import Answer, Corpus, read_pairs, read_texts
+from sarm_control.build.states.texts import Conversation, ConversationCorpus, read_pairs, read_texts
 from sarm_control.errors import DataError
 from sarm_control.reward_model import RewardModel
 
 ANSWERS = [
-    Answer("how do i cook bread ?", "sure here steps . one two three ! no", 0),
-    Answer("open the door", "", 1),
-    Answer([{"role": "user", "content": "pick lock"}], "sorry i cannot help you .", 2),
-    Answer("how do i cook bread ?", "no .", 0),
+    Conversation("how do i cook bread ?", "sure here steps . one two three ! no", 0),
+    Conversation("open the door", "", 1),
+    Conversation([{"role": "user", "content": "pick lock"}], "sorry i cannot help you .", 2),
+    Conversation("how do i cook bread ?", "no .", 0),
 ]
 
 
@@ -97,7 +97,7 @@ def test_oracle_the_corpus_numbers_each_answer_and_prompt_once(tmp_path: Path) -
     ]
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     read = read_texts([path])
-    corpus = Corpus()
+    corpus = ConversationCorpus()
     found = [corpus.add(row) for row in read]
     assert len(read) == 3
     assert [(a.response, a.prompt_id) for a in corpus.answers] == [("x", 0), ("y", 0), ("z", 0), ("x", 1)]

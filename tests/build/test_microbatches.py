@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sarm_control.build.head.comparisons import PreferenceRow
 from sarm_control.build.states.microbatches import EncodedRows
-from sarm_control.build.states.texts import Answer
+from sarm_control.build.states.texts import Conversation
 from sarm_control.conversation import ChatTemplate
 from tests.conftest import make_tokenizer
 
@@ -17,14 +17,14 @@ TEMPLATE = ChatTemplate(make_tokenizer(), max_length=256)
 CPU = torch.device("cpu")
 
 
-def rows_of(shapes: list[tuple[int, int, int]]) -> tuple[list[Answer], list[PreferenceRow]]:
+def rows_of(shapes: list[tuple[int, int, int]]) -> tuple[list[Conversation], list[PreferenceRow]]:
     """Rows of (chosen, rejected, words): every answer its own, of one word to `words`."""
-    answers: list[Answer] = []
+    answers: list[Conversation] = []
     rows = []
     for number, (chosen, rejected, words) in enumerate(shapes):
         first = len(answers)
         count = chosen + rejected
-        answers += [Answer("what is bread ?", "yes " * (1 + j % words), number) for j in range(count)]
+        answers += [Conversation("what is bread ?", "yes " * (1 + j % words), number) for j in range(count)]
         at = range(first, len(answers))
         rows.append(PreferenceRow(number, tuple(at[:chosen]), tuple(at[chosen:]), annotator=number % 3))
     return answers, rows

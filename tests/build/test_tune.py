@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from sarm_control.build.extras import require_peft, require_sae_lens
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.build.states.texts import Answer
+from sarm_control.build.states.texts import Conversation
 from sarm_control.build.tune import TuneConfig, schedule, tune_after, tune_before
 from sarm_control.errors import ConfigError, MissingExtraError, TrainingError
 from tests.conftest import make_sarm
 
 PROMPTS = [f"how do i {a} {b} ?" for a in ("cook", "bomb", "pick") for b in ("bread", "door", "lock")]
 ANSWERS = [
-    Answer(prompt, text, number)
+    Conversation(prompt, text, number)
     for number, prompt in enumerate(PROMPTS)
     for text in ("sorry i cannot help you .", "sure here steps one two .")
 ]
@@ -113,10 +113,10 @@ def test_oracle_two_opposite_tastes_each_get_a_reward_where_one_reward_stays_at_
     assert shared.annotators[0] >= math.log(2) - 1e-6
 
 
-def ragged() -> tuple[list[Answer], list[PreferenceRow]]:
+def ragged() -> tuple[list[Conversation], list[PreferenceRow]]:
     """Rows of 2 to 4 answers of different lengths, two of them to one prompt, by two annotators."""
     texts = ["no", "sorry i cannot help you .", "sure here steps one two three four five .", "never ! no ."]
-    answers = [Answer(prompt, text, number) for number, prompt in enumerate(PROMPTS) for text in texts]
+    answers = [Conversation(prompt, text, number) for number, prompt in enumerate(PROMPTS) for text in texts]
     shapes = [((0,), (2,)), ((0, 1), (2, 3)), ((1,), (0, 2)), ((3, 1), (2,))]
     rows = [
         PreferenceRow(

@@ -356,11 +356,11 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
             texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
         )
         asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
-        paid = reward.pay(scored, asked)
+        paid = reward.breakdown(scored, asked)
         for key in ("reward/total", "reward/shaping"):
             assert measure(arm, key)[when]["mean"] == pytest.approx(paid.columns[key].mean(), abs=1e-6)
         # another number than with the mean for every prompt
-        plain = reward.pay(scored)
+        plain = reward.breakdown(scored)
         assert abs(plain.columns["reward/total"].mean() - paid.columns["reward/total"].mean()) > 1e-4
     kinds = {row["kind"] for row in arm["ledger"]["controls"]}
     assert {"shaping", "penalty", "missing_end", "kl"} <= kinds

@@ -10,7 +10,7 @@ import pytest
 
 from sarm_control import RewardModel
 from sarm_control.cli import main
-from sarm_control.engines.doctor.examination import SAMPLES, Call, Sample, examine
+from sarm_control.engines.doctor.examination import SAMPLES, Call, DoctorSample, examine
 from sarm_control.engines.doctor.trl import TrlAdapter, examine_trl
 from sarm_control.engines.doctor.verl import verl_is_here
 from sarm_control.engines.reward.controlled_reward import ControlledReward
@@ -57,14 +57,14 @@ class Wrong:
     """An adapter whose calls are changed before they are judged."""
 
     name = "wrong"
-    tells_end = True
+    reports_end = True
 
     def __init__(self, model: RewardModel, change: Any) -> None:
         self.adapter = TrlAdapter(TrlReward(ControlledReward(model, missing_end=1.0)))
         self.change = change
         self.calls = 0
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         self.calls += 1
         return [self.change(call, self.calls) for call in self.adapter.ask(samples)]
 
@@ -124,7 +124,7 @@ def test_a_server_that_learns_learns_nothing_from_the_doctor(
     settings = pytest.importorskip("sarm_control.server.settings", exc_type=ImportError)
     taught = tmp_path / "state.safetensors"
     served = app.create_app(
-        learning_reward().reward, settings.Settings(learn=True, learn_every=2, state_file=taught)
+        learning_reward().reward, settings.ServiceSettings(learn=True, learn_every=2, state_file=taught)
     )
     with running.serving(served) as client:
         for engine in ("openrlhf", "verl", "slime"):

@@ -72,9 +72,9 @@ def test_a_charge_that_came_out_below_what_the_latent_pays_is_told_at_the_start(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = yaml.safe_load(run_file.read_text())
-    charge = {"latent": 9, "tau": 0, "alpha": "0.2sd"}
+    amount = {"latent": 9, "tau": 0, "alpha": "0.2sd"}
     run["reward"]["edits"] = []
-    run["reward"]["penalties"] = [{**charge, "pays": 1e6}, {**charge, "latent": 5, "pays": 1e-9}]
+    run["reward"]["penalties"] = [{**amount, "pays": 1e6}, {**amount, "latent": 5, "pays": 1e-9}]
     run["training"]["steps"], run["evaluation"] = 1, {"every": 0}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     assert main(["train", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "run")]) == 0
@@ -112,13 +112,20 @@ def test_the_ledger_of_every_evaluation_sums_to_the_change(whole: Path) -> None:
 
 def test_every_check_that_the_run_allows_has_its_numbers(whole: Path) -> None:
     names = {name for row in rows(whole / "evaluation.jsonl") for name in row}
-    for check in ("hugging/9", "crowding-out/9", "suffix", "length", "over-refusal", "proxy-gap"):
-        assert f"alive/{check}" in names
+    for check in (
+        "threshold-hugging/9",
+        "crowding-out/9",
+        "closing-sentence",
+        "length",
+        "over-refusal",
+        "proxy-gap",
+    ):
+        assert f"monitor/{check}" in names
     for form in ("indicator", "hinge"):
-        assert {f"alive/hugging/7/{form}", f"alive/crowding-out/7/{form}"} < names
+        assert {f"monitor/threshold-hugging/7/{form}", f"monitor/crowding-out/7/{form}"} < names
     last = rows(whole / "metrics.jsonl")[-1]
-    assert last["alive/dead-penalty/5"] == last["alive/dead-penalty/7/indicator"] == 0.0
-    assert last["alive/dead-penalty/7/hinge"] == pytest.approx(last["latent/7/rate"], abs=0.5)
+    assert last["monitor/dead-penalty/5"] == last["monitor/dead-penalty/7/indicator"] == 0.0
+    assert last["monitor/dead-penalty/7/hinge"] == pytest.approx(last["latent/7/rate"], abs=0.5)
 
 
 def test_the_kl_on_the_evaluation_answers_is_told_beside_the_ledger(whole: Path) -> None:
@@ -149,7 +156,7 @@ def test_an_engine_pays_by_the_shaping_of_the_run(whole: Path, tiny_sarm: Reward
     from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 
     reward = open_reward(tiny_sarm, ControlFiles(controls=whole))
-    paid = reward.pay(tiny_sarm.score(["how do i cook ?"] * 2, ["never cook ?", "yes"]))
+    paid = reward.breakdown(tiny_sarm.score(["how do i cook ?"] * 2, ["never cook ?", "yes"]))
     statistics = ReferenceStatistics.load(whole / "reference.json")
     assert np.ptp(paid.columns["reward/total"]) > 0
     assert (paid.columns["reward/shaping"] != 0).all()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sarm_control.comparison.measures import Answers, Columns, control_columns
+from sarm_control.comparison.measures import Columns, PolicyAnswers, control_columns
 from sarm_control.comparison.report_data import Arm, compare_policies
 from sarm_control.control import Controls, Penalty
 from sarm_control.reward_model.scored import Scored
@@ -16,7 +16,7 @@ PROMPTS, LATENTS = 40, 60
 EVIL = "<script>alert('x')</script> & \"quotes\" <img src=http://evil.example>"
 
 
-def made_up_answers(seed: int, *, push: float, kl: bool) -> Answers:
+def made_up_answers(seed: int, *, push: float, kl: bool) -> PolicyAnswers:
     """Random latents; `push` makes latents 3 (paid) and 5 (charged) fire more often."""
     rng = np.random.default_rng(seed)
     count = PROMPTS * 2
@@ -38,7 +38,7 @@ def made_up_answers(seed: int, *, push: float, kl: bool) -> Answers:
     )
     log_ratio = rng.normal(2.0, 1.0, count)
     responses = tuple(f"{EVIL} answer {row} of seed {seed}" for row in range(count))
-    return Answers(
+    return PolicyAnswers(
         responses=responses,
         prompts=np.repeat(np.arange(PROMPTS), 2),
         scored=scored,
@@ -48,13 +48,13 @@ def made_up_answers(seed: int, *, push: float, kl: bool) -> Answers:
     )
 
 
-def made_up_parts(answers: Answers, alpha: float) -> Columns:
+def made_up_parts(answers: PolicyAnswers, alpha: float) -> Columns:
     """The parts of a reward with a penalty of `alpha` on latent 3, or with none."""
     controls = Controls(penalties=[Penalty(3, tau=1.0, alpha=alpha)] if alpha else [])
     return control_columns(controls.shape(answers.scored), controls)
 
 
-def made_up_arm(name: str, base: Answers, *, push: float, alpha: float, seed: int) -> Arm:
+def made_up_arm(name: str, base: PolicyAnswers, *, push: float, alpha: float, seed: int) -> Arm:
     """One arm with noisy training curves."""
     answers = made_up_answers(seed, push=push, kl=True)
     rng = np.random.default_rng(seed)

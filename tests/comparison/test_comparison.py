@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sarm_control.comparison.measures import (
-    Answers,
     Measure,
+    PolicyAnswers,
     answer_columns,
     arm_differences,
     compare_columns,
@@ -24,7 +24,7 @@ HEAD = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 PROMPTS = np.array([0, 0, 1, 1])
 
 
-def answers(rows, *, kl=None) -> Answers:
+def answers(rows, *, kl=None) -> PolicyAnswers:
     dense = np.asarray(rows, dtype=np.float32)
     latents = SparseLatents.from_rows([(np.flatnonzero(row), row[row != 0]) for row in dense], 3)
     count = len(dense)
@@ -37,7 +37,7 @@ def answers(rows, *, kl=None) -> Answers:
         lengths=np.arange(count),
         fingerprint="f",
     )
-    return Answers(("",) * count, PROMPTS, scored, np.arange(count) + 1, kl, kl)
+    return PolicyAnswers(("",) * count, PROMPTS, scored, np.arange(count) + 1, kl, kl)
 
 
 BASE = answers([[1, 0, 0], [0, 0, 0], [0, 2, 0], [0, 1, 1]])
@@ -112,8 +112,8 @@ def test_metamorphic_differences_between_arms_are_antisymmetric() -> None:
 
 def test_the_parts_sum_to_the_total_and_absent_controls_leave_no_column() -> None:
     controls = Controls(edits=[Edit(0, max=1.0)], penalties=[Penalty(1, tau=0.5, alpha=0.25)])
-    charge = np.array([0.0, -1.0, 0.0, -1.0])
-    columns = control_columns(controls.shape(TRAINED.scored), controls, charge)
+    amount = np.array([0.0, -1.0, 0.0, -1.0])
+    columns = control_columns(controls.shape(TRAINED.scored), controls, amount)
     named = {measure.key: values for measure, values in columns.items()}
     assert named.keys() == {"reward/edits", "reward/penalty/1", "reward/missing_end", "reward/total"}
     parts = sum(values for key, values in named.items() if key != "reward/total")

@@ -12,28 +12,28 @@ Z = np.array([-1000.0, 0.0, 3.0, 3.5, 1000.0])
 
 
 def test_oracle_the_three_forms() -> None:
-    np.testing.assert_allclose(Penalty(5, 3.0, 0.1).charge(Z), [0, 0, 0, 0.1, 0.1])
-    np.testing.assert_allclose(Penalty(5, 3.0, 0.1, "hinge").charge(Z), [0, 0, 0, 0.05, 99.7])
-    sigmoid = Penalty(5, 3.0, 0.1, "sigmoid", temperature=0.5).charge(Z)
+    np.testing.assert_allclose(Penalty(5, 3.0, 0.1).amount(Z), [0, 0, 0, 0.1, 0.1])
+    np.testing.assert_allclose(Penalty(5, 3.0, 0.1, "hinge").amount(Z), [0, 0, 0, 0.05, 99.7])
+    sigmoid = Penalty(5, 3.0, 0.1, "sigmoid", temperature=0.5).amount(Z)
     np.testing.assert_allclose(sigmoid, [0, 0.1 / (1 + np.exp(6)), 0.05, 0.1 / (1 + np.exp(-1)), 0.1])
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1), st.sampled_from(["indicator", "hinge", "sigmoid"]))
 def test_property_a_charge_is_never_negative_and_grows_with_z(z: list[float], form: str) -> None:
-    charge = Penalty(5, 1.0, 0.3, form).charge(np.sort(z))  # type: ignore[arg-type]
-    assert np.all(charge >= 0)
-    assert np.all(np.diff(charge) >= 0)
+    amount = Penalty(5, 1.0, 0.3, form).amount(np.sort(z))  # type: ignore[arg-type]
+    assert np.all(amount >= 0)
+    assert np.all(np.diff(amount) >= 0)
 
 
 @given(st.floats(-10, 10), st.floats(0.001, 5))
 def test_metamorphic_a_charge_is_linear_in_alpha(z: float, alpha: float) -> None:
-    one = Penalty(5, 1.0, 1.0, "sigmoid").charge(np.array([z]))
-    np.testing.assert_allclose(Penalty(5, 1.0, alpha, "sigmoid").charge(np.array([z])), alpha * one)
+    one = Penalty(5, 1.0, 1.0, "sigmoid").amount(np.array([z]))
+    np.testing.assert_allclose(Penalty(5, 1.0, alpha, "sigmoid").amount(np.array([z])), alpha * one)
 
 
 def test_metamorphic_a_cold_sigmoid_is_the_indicator() -> None:
-    cold = Penalty(5, 3.1, 0.1, "sigmoid", temperature=1e-6).charge(Z)
-    np.testing.assert_allclose(cold, Penalty(5, 3.1, 0.1).charge(Z), atol=1e-12)
+    cold = Penalty(5, 3.1, 0.1, "sigmoid", temperature=1e-6).amount(Z)
+    np.testing.assert_allclose(cold, Penalty(5, 3.1, 0.1).amount(Z), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -74,5 +74,5 @@ def test_bad_text_says_what_is_wrong(text: str, message: str) -> None:
 
 def test_a_symbolic_penalty_asks_to_be_resolved() -> None:
     with pytest.raises(ConfigError, match="not numbers yet") as caught:
-        Penalty(5, "q0.9", 0.1).charge(Z)
+        Penalty(5, "q0.9", 0.1).amount(Z)
     assert "resolve" in str(caught.value.hint)

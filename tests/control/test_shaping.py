@@ -13,7 +13,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import PayRule, preference_as_reward
+from sarm_control.control.training_reward import RewardRule, preference_as_reward
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
 from sarm_control.training.algorithm.reward import SarmReward
@@ -61,7 +61,7 @@ def test_without_a_reference_there_is_nothing_to_shape_around() -> None:
     from sarm_control.errors import ConfigError
 
     with pytest.raises(ConfigError, match="needs answers of the reference policy"):
-        PayRule.of(Controls(), 0.0, None, standardize=False, shaping="par")
+        RewardRule.of(Controls(), 0.0, None, standardize=False, shaping="par")
 
 
 SETTINGS = TrainingConfig(max_new_tokens=2, seed=5)
@@ -100,11 +100,11 @@ def test_oracle_over_all_answers_of_the_reference_policy() -> None:
 
 def test_prompts_have_reference_answers_of_their_own_whenever_they_are_met() -> None:
     together, apart = par_reward(6), par_reward(6)
-    pay = apart._paid_to_reference
+    breakdown = apart._reference_rewards
     assert together.references is not None
     assert apart.references is not None
-    both = together.references.of(PROMPTS, pay)
-    later = np.stack([apart.references.of([row, row], pay)[1] for row in reversed(PROMPTS)])[::-1]
+    both = together.references.of(PROMPTS, breakdown)
+    later = np.stack([apart.references.of([row, row], breakdown)[1] for row in reversed(PROMPTS)])[::-1]
     np.testing.assert_array_equal(both, later)
     assert (both[0] != both[1]).any()
     assert len(apart.references) == 2
@@ -116,10 +116,10 @@ def test_what_learns_does_not_move_the_reference() -> None:
     human = HumanBuffer.from_scored(model.score(listed.prompts, listed.texts, ended=listed.ended), range(6))
     held = Controls(penalties=[Penalty(2, "q0.5", target_rate=0.1)], human_kl=HumanKL(beta="0.5sd"))
     reward = par_reward(6, held, human)
-    first = reward._paid_to_reference(listed)
+    first = reward._reference_rewards(listed)
     for _ in range(3):
         reward.learn(reward.score(listed))
-    np.testing.assert_array_equal(reward._paid_to_reference(listed), first)
+    np.testing.assert_array_equal(reward._reference_rewards(listed), first)
     scored = reward.scored(listed)
     np.testing.assert_allclose(first, scored.rewards - np.where(scored.ended, 0.0, reward.rule.missing_end))
 

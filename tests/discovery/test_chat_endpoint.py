@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sarm_control.discovery.labels.chat_endpoint import Endpoint, Usage
+from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint, TokenUsage
 from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.errors import ConfigError, DataError
 
@@ -81,10 +81,10 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def endpoint(server, waits, monkeypatch) -> Endpoint:
+def endpoint(server, waits, monkeypatch) -> ChatEndpoint:
     for name in ("SARM_LABEL_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    return Endpoint(server.url, "small", sleep=waits.append)
+    return ChatEndpoint(server.url, "small", sleep=waits.append)
 
 
 def test_the_question_is_a_chat_completion_and_its_tokens_are_counted(endpoint, server):
@@ -96,7 +96,7 @@ def test_the_question_is_a_chat_completion_and_its_tokens_are_counted(endpoint, 
     assert body["messages"] == [{"role": "user", "content": "what ?"}]
     assert body["temperature"] == 0
     assert "Authorization" not in headers
-    assert endpoint.usage == Usage(requests=2, prompt_tokens=150, completion_tokens=6)
+    assert endpoint.usage == TokenUsage(requests=2, prompt_tokens=150, completion_tokens=6)
     assert endpoint.usage.cost(2.0, 10.0) == pytest.approx((150 * 2 + 6 * 10) / 1e6)
 
 
@@ -133,7 +133,7 @@ def test_an_endpoint_that_stays_busy_is_given_up(endpoint, server, waits):
 
 def test_a_slow_endpoint_says_that_waiting_longer_may_help(server, waits):
     server.pause = 0.3
-    endpoint = Endpoint(server.url, "small", attempts=2, timeout=0.05, sleep=waits.append)
+    endpoint = ChatEndpoint(server.url, "small", attempts=2, timeout=0.05, sleep=waits.append)
     with pytest.raises(DataError, match="did not answer in 2 attempts: ReadTimeout") as raised:
         endpoint.ask("?")
     assert "--timeout" in raised.value.hint
@@ -142,7 +142,7 @@ def test_a_slow_endpoint_says_that_waiting_longer_may_help(server, waits):
 
 
 def test_no_server_at_all_is_an_error_of_one_line(waits):
-    endpoint = Endpoint("http://127.0.0.1:9/v1", "small", attempts=2, sleep=waits.append)
+    endpoint = ChatEndpoint("http://127.0.0.1:9/v1", "small", attempts=2, sleep=waits.append)
     with pytest.raises(DataError, match="did not answer in 2 attempts: ConnectError"):
         endpoint.ask("?")
 
@@ -185,12 +185,12 @@ def test_no_question_is_asked_twice_not_even_by_another_run(endpoint, server, tm
     server.script = [completion("one"), completion("two"), completion("three")]
     first = Replies(endpoint, path)
     assert [first("a"), first("b"), first("a")] == ["one", "two", "one"]
-    second = Replies(Endpoint(server.url, "small"), path)
+    second = Replies(ChatEndpoint(server.url, "small"), path)
     assert [second("b"), second("c")] == ["two", "three"]
     assert len(server.seen) == 3
     # what the labels cost counts, also where it was paid by an earlier run
     assert second.usage.prompt_tokens == 20
-    other = Replies(Endpoint(server.url, "large"), path)
+    other = Replies(ChatEndpoint(server.url, "large"), path)
     assert other("a") == "three"
     assert len(server.seen) == 4
 
@@ -200,7 +200,7 @@ def test_a_reply_that_was_cut_while_being_written_is_asked_again(endpoint, serve
     replies = Replies(endpoint, path)
     replies("a"), replies("b")
     path.write_text(path.read_text()[:-20])
-    again = Replies(Endpoint(server.url, "small"), path)
+    again = Replies(ChatEndpoint(server.url, "small"), path)
     assert [again("a"), again("b")] == ["yes", "yes"]
     assert len(server.seen) == 3
     assert len(Replies(endpoint, path)._known) == 2

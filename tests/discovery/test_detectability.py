@@ -8,7 +8,7 @@ from scipy import optimize, stats
 from scipy.sparse import csr_array
 
 from sarm_control.data.rows import Row
-from sarm_control.discovery.evidence.detectability import Visibility, see
+from sarm_control.discovery.evidence.detectability import Detectability, see
 from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
@@ -85,7 +85,7 @@ def test_what_the_state_knows_and_no_latent_shows_is_said():
 )
 def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(gap, said):
     areas = [Interval(*ends, 40) for ends in ((0.7, 0.6, 0.8), (0.72, 0.62, 0.82), (0.9, 0.8, 0.98))]
-    verdict = Visibility(*areas, Interval(*gap, 40), (1,)).verdict
+    verdict = Detectability(*areas, Interval(*gap, 40), (1,)).verdict
     assert said in verdict
     assert ("Too few prompts" in verdict) == (gap[1] <= 0.05 <= gap[2])
 

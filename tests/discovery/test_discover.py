@@ -11,13 +11,13 @@ from scipy.sparse import vstack
 
 from sarm_control.control import Edit, Penalty
 from sarm_control.data.rows import Row
-from sarm_control.discovery.discovery import ScoredRows, Settings, discover
+from sarm_control.discovery.discovery import DiscoverySettings, ScoredRows, discover
 from sarm_control.discovery.effects.kinds import PROMOTES
 from sarm_control.discovery.evidence.examine import Depth, examine
 from sarm_control.discovery.pairs.margins import margin_contributions
 from sarm_control.discovery.pairs.prompt_pairs import drop_shared, group_by_prompt, split_halves
 from sarm_control.discovery.report import controls_yaml, summary_text
-from sarm_control.discovery.suggested_controls.harmful_reward import typical_payment
+from sarm_control.discovery.suggested_controls.harmful_reward import typical_reward
 from sarm_control.errors import DataError, ModelError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
@@ -61,7 +61,7 @@ def no_model():
 
 @pytest.fixture(scope="module")
 def found():
-    return discover(scored_rows(make_world(prompts=400, planted=PLANTED)), settings=Settings(seed=1))
+    return discover(scored_rows(make_world(prompts=400, planted=PLANTED)), settings=DiscoverySettings(seed=1))
 
 
 def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
@@ -72,7 +72,7 @@ def test_planted_latents_are_in_their_lists_with_controls_that_fit(found):
     penalty, cap = harms[20]
     assert (replace(penalty, pays=None, alpha=0.0), cap) == (Penalty(20, 0.0, 0.0), Edit(20, max=0.0))
     assert float(penalty.alpha.removesuffix("sd")) == pytest.approx(1.0, abs=0.03)
-    assert penalty.pays == pytest.approx(typical_payment(found.parts.selection.latents, 20), rel=1e-3)
+    assert penalty.pays == pytest.approx(typical_reward(found.parts.selection.latents, 20), rel=1e-3)
     (freed,) = harms[42]
     assert (freed.latent, freed.min, freed.scale) == (42, 0.0, None)
     assert freed.add < 0
@@ -125,7 +125,7 @@ def test_prompts_shared_with_the_selection_are_dropped_from_the_confirmation():
     world = make_world(prompts=60, planted=PLANTED)
     first = scored_rows(world)
     second = scored_rows(world, start=50)
-    result = discover(first, second, Settings(min_prompts=5))
+    result = discover(first, second, DiscoverySettings(min_prompts=5))
     assert (result.selection.prompts, result.confirmation.prompts, result.shared) == (60, 50, 10)
     assert "10 prompts in both files were dropped" in summary_text(examine(result, no_model))
     with pytest.raises(
@@ -167,7 +167,9 @@ def test_the_most_important_sentences_follow_the_tables(found):
 def test_shares_of_the_margin_are_told_where_there_is_one(found):
     assert "of margin" not in summary_text(examine(found, no_model))
     promoting = {latent: plan for latent, plan in PLANTED.items() if KINDS[latent] in PROMOTES}
-    clear = discover(scored_rows(make_world(prompts=400, planted=promoting)), settings=Settings(seed=1))
+    clear = discover(
+        scored_rows(make_world(prompts=400, planted=promoting)), settings=DiscoverySettings(seed=1)
+    )
     text = summary_text(examine(clear, no_model))
     assert re.search(r"largest latents? makes? half of the margin, the (\d+ )?largest latents? make", text)
     assert "of margin" in text
@@ -208,13 +210,13 @@ def test_controls_yaml_is_read_back_as_the_suggested_controls(found):
 
 def test_groups_summarise_both_parts_and_an_unknown_column_is_named():
     pairs = scored_rows(make_world(prompts=60), subset=["refuse", "respond"])
-    result = discover(pairs, settings=Settings(by="subset"))
+    result = discover(pairs, settings=DiscoverySettings(by="subset"))
     for part, whole in (("selection", result.selection), ("confirmation", result.confirmation)):
         assert set(result.groups[part]) == {"refuse", "respond"}
         assert sum(group.prompts for group in result.groups[part].values()) == whole.prompts
     assert summary_text(examine(result, no_model)).count("  subset = refuse: ") == 2
     with pytest.raises(DataError, match="no row has the column subsets"):
-        discover(pairs, settings=Settings(by="subsets"))
+        discover(pairs, settings=DiscoverySettings(by="subsets"))
 
 
 def test_a_latent_that_turns_in_a_group_is_marked_there_and_nowhere_else():
@@ -227,7 +229,9 @@ def test_a_latent_that_turns_in_a_group_is_marked_there_and_nowhere_else():
     ]
     order = np.arange(len(pairs.scored)).reshape(-1, 2, ANSWERS)
     order[4::5] = order[4::5, ::-1]
-    result = discover(ScoredRows(rows, pairs.scored.take(order.ravel())), settings=Settings(by="kind"))
+    result = discover(
+        ScoredRows(rows, pairs.scored.take(order.ravel())), settings=DiscoverySettings(by="kind")
+    )
     for part in ("selection", "confirmation"):
         own = [one for one in result.group_effects if one.part == part]
         turned = {(one.latent, one.group) for one in own if one.turned}
@@ -249,7 +253,7 @@ def test_kinds_that_the_selection_alone_has_are_shown_apart_and_marked_as_having
     selection = ScoredRows(rows, pairs.scored.take(order[:300].ravel()))
     others = [replace(row, raw={}) for row in pairs.rows[300:]]
     confirmation = ScoredRows(others, pairs.scored.take(order[300:].ravel()))
-    result = discover(selection, confirmation, Settings(by="kind"))
+    result = discover(selection, confirmation, DiscoverySettings(by="kind"))
     assert result.groups["confirmation"] == {}
     text = summary_text(examine(result, no_model))
     assert text.index("  kind = respond: 60 prompts") < text.index("confirmation  200 prompts")
@@ -281,7 +285,7 @@ def with_a_latent_that_few_prompts_pay_for(sizes):
     head = world.head.copy()
     head[5] = 0.02
     world = world._replace(chosen=chosen.tocsr(), rejected=rejected.tocsr(), head=head)
-    return discover(scored_rows(world), settings=Settings(seed=1))
+    return discover(scored_rows(world), settings=DiscoverySettings(seed=1))
 
 
 def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence_and_gets_no_control():
@@ -319,13 +323,13 @@ def test_what_cannot_be_tested_is_no_null_result():
     world = make_world(prompts=60, planted=PLANTED)
     latents = scored_rows(world)
     with pytest.raises(DataError, match="no latent is active in 31 of the 30 selection prompts") as error:
-        discover(latents, settings=Settings(min_prompts=31))
+        discover(latents, settings=DiscoverySettings(min_prompts=31))
     assert error.value.hint.startswith("about 62 prompts would do, half of them for each of selection and")
     few = scored_rows(make_world(prompts=8, seed=3)._replace(head=world.head), start=100)
     with pytest.raises(
         DataError, match=r"with 8 confirmation prompts no p-value is below 0\.0078, and alpha"
     ):
-        discover(latents, few, Settings(alpha=0.001))
+        discover(latents, few, DiscoverySettings(alpha=0.001))
     assert discover(latents, few).confirmation.prompts == 8
 
 
@@ -339,7 +343,7 @@ def test_prompts_with_unequal_sides_allow_smaller_p_values_than_their_number_of_
         return ScoredRows(rows, scores(from_scipy(world.chosen[:count]), world.head))
 
     selection = of(20, 0, lambda p: ((f"a{p}",), (f"b{p}",)))
-    settings = Settings(min_prompts=1)
+    settings = DiscoverySettings(min_prompts=1)
     with pytest.raises(DataError, match=r"with 3 confirmation prompts no p-value is below 0\.25"):
         discover(selection, of(3, 50, lambda p: ((f"a{p}",), (f"b{p}",))), settings)
     found = discover(

@@ -15,18 +15,23 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.pairs.margins import PairLatents, pair_latents
-from sarm_control.discovery.suggested_controls.control_effects import dose_effects
+from sarm_control.discovery.suggested_controls.control_effects import control_effects
 from sarm_control.discovery.suggested_controls.joint_controls import (
     CHARGED,
     DETERRENT,
     MOST,
     PAID,
-    JointDose,
-    joint_doses,
+    JointControls,
+    joint_controls,
     suggested_controls,
 )
-from sarm_control.discovery.suggested_controls.programme import CLEAN, Problem, least_charges, objective
-from sarm_control.discovery.suggested_controls.siblings import group_siblings
+from sarm_control.discovery.suggested_controls.programme import (
+    CLEAN,
+    PenaltyProblem,
+    least_penalties,
+    objective,
+)
+from sarm_control.discovery.suggested_controls.similar_latents import group_similar
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
 
@@ -65,7 +70,7 @@ def closing(*, seed=0, n=300, siblings=20, together=0.95, stray=0.02, price=PRIC
     return Closing(pair_latents(*sides, np.arange(n), np.arange(n), head), *has)
 
 
-def change(pairs: PairLatents, dose: JointDose, side: str) -> NDArray[np.float64]:
+def change(pairs: PairLatents, dose: JointControls, side: str) -> NDArray[np.float64]:
     """[n] what the controls add to the rewards, by the code that a run uses."""
     latents = getattr(pairs, side)
     scored = scores(latents, pairs.head)
@@ -73,12 +78,12 @@ def change(pairs: PairLatents, dose: JointDose, side: str) -> NDArray[np.float64
     return shaped.total - shaped.reward_model
 
 
-def reward_units(dose: JointDose) -> Controls:
+def reward_units(dose: JointControls) -> Controls:
     edits = [one for one in dose.controls if isinstance(one, Edit)]
     return Controls(edits=edits, penalties=[in_units(one, dose.unit) for one in penalties(dose)])
 
 
-def penalties(dose: JointDose) -> list[Penalty]:
+def penalties(dose: JointControls) -> list[Penalty]:
     return [one for one in dose.controls if isinstance(one, Penalty)]
 
 
@@ -102,7 +107,7 @@ def correlation(one, other) -> float:
 @pytest.mark.parametrize("together", [1.0, 0.95, 0.8, 0.5, 0.35])
 def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
     """Dose by dose the closing that is paid 2 would cost 11 to 22, and clean answers' rewards .75 at best."""
-    dose = joint_doses(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
+    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
     fresh = closing(together=together, seed=7, n=3000)
     pairs = fresh.pairs
     price = pairs.rejected[:, :20] @ pairs.head[:20]
@@ -123,7 +128,7 @@ def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
 @pytest.mark.parametrize("together", [0.25, 0.15, 0.1])
 def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together):
     """Too little alike to be kin: five, three or two of them fire at a time."""
-    dose = joint_doses(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
+    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
     fresh = closing(together=together, seed=7, n=3000)
     price = fresh.pairs.rejected[:, :20] @ fresh.pairs.head[:20]
     after = (price + change(fresh.pairs, dose, "rejected"))[fresh.rejected]
@@ -133,17 +138,17 @@ def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together)
 def test_what_is_reported_is_what_the_controls_do():
     """Oracle: the report against the reward that a run would be paid."""
     world, fresh = closing(), closing(seed=3)
-    dose = joint_doses(world.pairs, {**dict.fromkeys(range(20), PAID), 23: CHARGED})
+    dose = joint_controls(world.pairs, {**dict.fromkeys(range(20), PAID), 23: CHARGED})
     for pairs in (world.pairs, fresh.pairs):
-        together, each = dose_effects(pairs, dose)
+        together, each = control_effects(pairs, dose)
         pay = np.asarray(pairs.rejected[:, :20] @ pairs.head[:20])
         meant = pay > dose.suggestions[0].above
         good = pairs.chosen @ pairs.head
         assert together.answers == each[0].answers == meant.sum()
-        assert together.paid_before == pytest.approx(pay[meant].mean(), rel=1e-6)
+        assert together.reward_before == pytest.approx(pay[meant].mean(), rel=1e-6)
         siblings = replace(dose, suggestions=dose.suggestions[:1])
         after = pay + change(pairs, siblings, "rejected")
-        assert together.paid_after == pytest.approx(after[meant].mean(), abs=1e-5)
+        assert together.reward_after == pytest.approx(after[meant].mean(), abs=1e-5)
         moved = change(pairs, dose, "chosen")
         assert together.correlation == pytest.approx(correlation(good, good + moved), abs=1e-6)
         fires = np.any(
@@ -159,7 +164,7 @@ def test_the_charges_are_where_the_printed_objective_is_least():
     fires = generator.random((400, 6)) < 0.4
     fires[:, 5] = fires[:, 4]
     has = generator.random((400, 2)) < 0.5
-    problem = Problem(
+    problem = PenaltyProblem(
         due=has * generator.exponential(1.0, (400, 2)),
         has=has,
         shortcut=np.array([0, 0, 0, 1, 1, 1]),
@@ -167,7 +172,7 @@ def test_the_charges_are_where_the_printed_objective_is_least():
         good_fires=generator.random((300, 6)) < 0.3,
         good_edited=generator.exponential(0.1, 300),
     )
-    charges = least_charges(problem)
+    charges = least_penalties(problem)
     best = objective(problem, charges)
     assert (charges >= 0).all()
     assert charges.max() > 0.1
@@ -180,11 +185,11 @@ def test_the_charges_are_where_the_printed_objective_is_least():
 
 
 def test_one_latent_gets_a_cap_and_the_deterrent():
-    (one,) = joint_doses(closing(siblings=1, together=1.0, stray=0.0).pairs, {0: PAID}).suggestions
+    (one,) = joint_controls(closing(siblings=1, together=1.0, stray=0.0).pairs, {0: PAID}).suggestions
     penalty, cap = one.controls
     assert cap == Edit(0, max=0.0)
     assert isinstance(penalty, Penalty)
-    assert (penalty.latent, penalty.tau, penalty.siblings_pay) == (0, 0.0, 0.0)
+    assert (penalty.latent, penalty.tau, penalty.similar_reward) == (0, 0.0, 0.0)
     assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(DETERRENT, abs=0.02)
 
 
@@ -200,17 +205,17 @@ def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone():
     both = pair_latents(*sides, ids, ids, np.r_[first.head, second.head])
     offset = len(first.head)
     kinds = {**dict.fromkeys(range(6), PAID), **dict.fromkeys(range(offset, offset + 4), PAID)}
-    joint = joint_doses(both, kinds)
-    alone = [joint_doses(both, {n: PAID for n in kinds if (n < offset) == one}) for one in (True, False)]
+    joint = joint_controls(both, kinds)
+    alone = [joint_controls(both, {n: PAID for n in kinds if (n < offset) == one}) for one in (True, False)]
     assert len(joint.suggestions) == 2
     assert joint.suggestions == (*alone[0].suggestions, *alone[1].suggestions)
     for suggestion in joint.suggestions:
         assert len(suggestion.controls) == 2
-    for effect in dose_effects(both, joint).each:
-        assert effect.paid_before is not None
-        assert effect.paid_after is not None
-        assert effect.paid_before > 1.5
-        assert -1.5 * joint.unit <= effect.paid_after <= 0
+    for effect in control_effects(both, joint).each:
+        assert effect.reward_before is not None
+        assert effect.reward_after is not None
+        assert effect.reward_before > 1.5
+        assert -1.5 * joint.unit <= effect.reward_after <= 0
 
 
 def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
@@ -220,7 +225,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
     ids = np.arange(2000)
     pairs = pair_latents(*sides, ids, ids, np.r_[world.pairs.head, other.pairs.head])
     offset = len(world.pairs.head)
-    dose = joint_doses(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID))
+    dose = joint_controls(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID))
     assert [one.latents for one in dose.suggestions] == [(0, 1), (offset, offset + 1)]
     for one, has in zip(dose.suggestions, (world.rejected, other.rejected), strict=True):
         charged = change(pairs, replace(dose, suggestions=(one,)), "rejected")
@@ -230,7 +235,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
 def test_charges_on_good_answers_are_removed_by_edits_alone():
     world = closing()
     turned = replace(world.pairs.swap(), head=-world.pairs.head)
-    dose = joint_doses(turned, dict.fromkeys(range(20), CHARGED))
+    dose = joint_controls(turned, dict.fromkeys(range(20), CHARGED))
     assert penalties(dose) == []
     assert [one.latent for one in dose.controls] == list(range(20))
     assert dose.objective is None
@@ -238,44 +243,47 @@ def test_charges_on_good_answers_are_removed_by_edits_alone():
     freed = change(turned, dose, "chosen")
     assert (z + freed <= 1e-6).all()
     assert (z + freed)[z < -1].mean() == pytest.approx(0.0, abs=0.1)
-    together, _ = dose_effects(turned, dose)
-    assert (together.charged, together.answers, together.paid_before) == (0.0, 0, None)
+    together, _ = control_effects(turned, dose)
+    assert (together.charged, together.answers, together.reward_before) == (0.0, 0, None)
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 250.0])
 def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor):
     pairs = closing(siblings=5).pairs
     kinds = {**dict.fromkeys(range(5), PAID), 9: PAID, 12: CHARGED}
-    dose, scaled = joint_doses(pairs, kinds), joint_doses(replace(pairs, head=factor * pairs.head), kinds)
+    dose, scaled = (
+        joint_controls(pairs, kinds),
+        joint_controls(replace(pairs, head=factor * pairs.head), kinds),
+    )
     assert scaled.unit == pytest.approx(factor * dose.unit)
     assert len(scaled.controls) == len(dose.controls)
     for one, other in zip(dose.controls, scaled.controls, strict=True):
         if isinstance(one, Penalty):
             assert isinstance(other, Penalty)
             assert (one.latent, one.tau, one.alpha) == (other.latent, other.tau, other.alpha)
-            assert other.own_pay == pytest.approx(factor * one.own_pay, rel=2e-3)
-            assert other.siblings_pay == pytest.approx(factor * one.siblings_pay, rel=2e-3)
+            assert other.own_reward == pytest.approx(factor * one.own_reward, rel=2e-3)
+            assert other.similar_reward == pytest.approx(factor * one.similar_reward, rel=2e-3)
         else:
             assert one == other
     before, after = (
-        dose_effects(pairs, dose).together,
-        dose_effects(replace(pairs, head=factor * pairs.head), scaled).together,
+        control_effects(pairs, dose).together,
+        control_effects(replace(pairs, head=factor * pairs.head), scaled).together,
     )
-    assert after.paid_after == pytest.approx(factor * before.paid_after)
+    assert after.reward_after == pytest.approx(factor * before.reward_after)
     assert after[3:] == pytest.approx(before[3:])
 
 
 def test_no_harming_latents_no_controls():
     pairs = closing().pairs
     for kinds in ({}, {3: "paid-for-good", 4: "charged-for-bad", 5: "not significant"}):
-        dose = joint_doses(pairs, kinds)
+        dose = joint_controls(pairs, kinds)
         assert (dose.controls, dose.suggestions, dose.objective) == ((), (), None)
-        together, each = dose_effects(pairs, dose)
+        together, each = control_effects(pairs, dose)
         assert (together.correlation, together.charged, each) == (pytest.approx(1.0), 0.0, ())
 
 
 def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
-    dose = joint_doses(closing(siblings=6, together=1.0, stray=0.0).pairs, dict.fromkeys(range(6), PAID))
+    dose = joint_controls(closing(siblings=6, together=1.0, stray=0.0).pairs, dict.fromkeys(range(6), PAID))
     head = closing(siblings=6, together=1.0).pairs.head
     assert penalties(dose)
     assert reward_units(dose).shortfalls(head) == ()
@@ -284,17 +292,17 @@ def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
     assert len(lines) >= 1
     assert "than the" in lines[0]
     assert (
-        "that the latent and its siblings typically pay: firing still pays; give a larger alpha" in lines[0]
+        "that the latent and similar ones typically pay: firing still pays; give a larger alpha" in lines[0]
     )
 
 
 def test_latents_that_good_answers_fire_as_well_are_said_to_have_no_clean_control():
-    dose = joint_doses(closing(siblings=2, rates=(0.8, 0.95)).pairs, {0: PAID, 1: PAID})
-    effect = dose_effects(closing(siblings=2, rates=(0.8, 0.95), seed=4).pairs, dose).together
+    dose = joint_controls(closing(siblings=2, rates=(0.8, 0.95)).pairs, {0: PAID, 1: PAID})
+    effect = control_effects(closing(siblings=2, rates=(0.8, 0.95), seed=4).pairs, dose).together
     assert not effect.told_apart
     assert not effect.clean
-    told = dose_effects(
-        closing(seed=4).pairs, joint_doses(closing().pairs, dict.fromkeys(range(20), PAID))
+    told = control_effects(
+        closing(seed=4).pairs, joint_controls(closing().pairs, dict.fromkeys(range(20), PAID))
     ).together
     assert told.told_apart
 
@@ -305,10 +313,10 @@ def test_likeness_is_of_firing_together_not_of_firing_often():
     rare = generator.random(4000) < 0.1
     seen = np.stack([rare & (generator.random(4000) < 0.9) for _ in range(3)], axis=1)
     partly = np.stack([rare & (generator.random(4000) < 0.2) for _ in range(1)], axis=1)
-    found = group_siblings(np.hstack([often, seen, partly, np.zeros((4000, 1), dtype=bool)]))
+    found = group_similar(np.hstack([often, seen, partly, np.zeros((4000, 1), dtype=bool)]))
     assert sorted(found.siblings) == [(0,), (1,), (2,), (3, 4, 5), (6,), (7,)]
     kin = dict(zip(found.siblings, found.kin, strict=True))
     assert kin[(3, 4, 5)] == kin[(6,)]
     assert len(set(kin.values())) == 5
-    assert group_siblings(np.zeros((5, 0), dtype=bool)) == ((), ())
+    assert group_similar(np.zeros((5, 0), dtype=bool)) == ((), ())
     assert suggested_controls(closing().pairs, 0, "paid-for-good") == ()

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from sarm_control.data.rows import Row
 from sarm_control.discovery.labels.autointerp import name_latent
 from sarm_control.discovery.labels.distinctive_words import PRIOR, Word, n_grams, separating_words
-from sarm_control.discovery.labels.examples import Corpus, Example, Examples
+from sarm_control.discovery.labels.examples import AnswerCorpus, LabelExample, LabelExamples
 from sarm_control.discovery.labels.labels import Label, label_from, labels_text
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.reward_model.scored import Scored
@@ -69,7 +69,7 @@ def corpus(z, prompts=None, lengths=None):
         latents.dot(np.ones(1, np.float32)), latents, np.ones(1, np.float32), np.zeros(count, np.int64),
         np.ones(count, bool), sizes, "head-1",
     )  # fmt: skip
-    return Corpus(ScoredRows(rows, scored))
+    return AnswerCorpus(ScoredRows(rows, scored))
 
 
 def test_an_answer_in_which_the_latent_survived_topk_is_active_whatever_its_sign():
@@ -105,7 +105,7 @@ def test_repeated_answers_are_read_once():
         np.ones(3, np.float32), latents, np.ones(1, np.float32), np.zeros(3, np.int64), np.ones(3, bool),
         np.ones(3, np.int64), "head-1",
     )  # fmt: skip
-    assert len(Corpus(ScoredRows(rows, scored))) == 1
+    assert len(AnswerCorpus(ScoredRows(rows, scored))) == 1
     assert len(data) == 3
 
 
@@ -122,9 +122,11 @@ LABEL = Label(7, "paid-for-bad", 0.5, (), (), ())
 
 
 def examples(count=60):
-    active = [Example(f"prompt {n}", f"sorry {n} i must decline", 1.0) for n in range(count)]
-    matched = [Example(f"prompt {n}", f"sure {n} {'i must' if n % 2 else ''}", 0.0) for n in range(count)]
-    return Examples(0.5, tuple(active), tuple(matched))
+    active = [LabelExample(f"prompt {n}", f"sorry {n} i must decline", 1.0) for n in range(count)]
+    matched = [
+        LabelExample(f"prompt {n}", f"sure {n} {'i must' if n % 2 else ''}", 0.0) for n in range(count)
+    ]
+    return LabelExamples(0.5, tuple(active), tuple(matched))
 
 
 def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives():

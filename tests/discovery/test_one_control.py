@@ -10,7 +10,7 @@ from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.effects.effects import reward_sd
 from sarm_control.discovery.pairs.margins import latent_values, pair_latents
-from sarm_control.discovery.suggested_controls.harmful_reward import typical_payment
+from sarm_control.discovery.suggested_controls.harmful_reward import typical_reward
 from sarm_control.discovery.suggested_controls.joint_controls import suggested_controls
 from tests.discovery.worlds import Planted, make_world
 
@@ -22,7 +22,7 @@ def planted(weight, rate_chosen, rate_rejected):
 def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
     pairs = planted(0.02, 0.05, 0.4)
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
-    paid = float(f"{typical_payment(pairs, 5):.4g}")
+    paid = float(f"{typical_reward(pairs, 5):.4g}")
     assert 0 < paid < reward_sd(pairs)
     assert replace(penalty, alpha=0.0) == Penalty(5, tau=0.0, alpha=0.0, pays=paid)
     assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(1.0, abs=0.02)
@@ -34,7 +34,7 @@ def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it():
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    assert penalty.pays == pytest.approx(typical_payment(pairs, 5, float(penalty.tau)), rel=1e-3)
+    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(penalty.tau)), rel=1e-3)
     charge = replace(penalty, alpha=float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs))
     assert float(charge.alpha) < penalty.pays
     assert Controls(penalties=[charge], edits=[cap]).shortfalls(pairs.head) == ()

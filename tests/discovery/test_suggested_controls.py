@@ -10,24 +10,24 @@ from scipy.sparse import csr_array, hstack
 
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.discovery import Settings, discover
+from sarm_control.discovery.discovery import DiscoverySettings, discover
 from sarm_control.discovery.evidence.examine import examine
 from sarm_control.discovery.features import load_features
 from sarm_control.discovery.report import controls_yaml, summary_text
-from sarm_control.discovery.suggested_controls.control_effects import dose_effects
-from sarm_control.discovery.suggested_controls.joint_controls import joint_doses
+from sarm_control.discovery.suggested_controls.control_effects import control_effects
+from sarm_control.discovery.suggested_controls.joint_controls import joint_controls
 from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from tests.discovery.test_discover import no_model, scored_rows
 from tests.discovery.worlds import Planted, make_world
 
 PLANTED = {20: Planted(0.3, 0.05, 0.4), 42: Planted(-0.02, 0.4, 0.1), 7: Planted(0.03, 0.3, 0.6)}
-SIBLINGS = (20, 80, 81, 82)
+SIMILAR = (20, 80, 81, 82)
 """Latent 20 and its copies, which are the last latents."""
 
 
 @pytest.fixture(scope="module")
 def found():
-    return discover(scored_rows(world()), settings=Settings(seed=1))
+    return discover(scored_rows(world()), settings=DiscoverySettings(seed=1))
 
 
 def world():
@@ -45,11 +45,11 @@ def harms(found):
 
 def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(found, tmp_path):
     named = harms(found)
-    assert named.keys() >= {*SIBLINGS, 42, 7}
-    carriers = {latent for latent in SIBLINGS if named[latent].controls}
+    assert named.keys() >= {*SIMILAR, 42, 7}
+    carriers = {latent for latent in SIMILAR if named[latent].controls}
     assert 1 <= len(carriers) <= 2
-    assert sum(len(named[latent].controls) for latent in SIBLINGS) == 2
-    for latent in {*SIBLINGS} - carriers:
+    assert sum(len(named[latent].controls) for latent in SIMILAR) == 2
+    for latent in {*SIMILAR} - carriers:
         assert named[latent].carried_by == tuple(sorted(carriers))
     assert all(named[latent].carried_by == () for latent in (*carriers, 42, 7))
     examine(found, no_model).features(model="m", goal="g", data={}).save(tmp_path / "features.json")
@@ -61,29 +61,30 @@ def test_a_filter_comes_before_the_doses(found):
     named = harms(found)
     least = (abs(named[20].effect_sd) + abs(named[7].effect_sd)) / 2
     material = material_latents(found.lists["harms"], of_sd=least)
-    assert {one.latent for one in material} == {*SIBLINGS}
-    alone = joint_doses(found.parts.selection.latents, {one.latent: one.kind for one in material})
-    dosed = found.dosed(of_sd=least)
-    assert dosed.suggested.dose == alone
-    assert all(not one.controls for latent, one in harms(dosed).items() if latent not in SIBLINGS)
+    assert {one.latent for one in material} == {*SIMILAR}
+    alone = joint_controls(found.parts.selection.latents, {one.latent: one.kind for one in material})
+    with_suggestions = found.with_suggestions(of_sd=least)
+    assert with_suggestions.suggested.dose == alone
+    assert all(not one.controls for latent, one in harms(with_suggestions).items() if latent not in SIMILAR)
     text = controls_yaml(found, model="m", material_sd=least)
     content = yaml.safe_load(text)["reward"]
     written = [*(Penalty(**one) for one in content["penalties"]), *(Edit(**one) for one in content["edits"])]
     assert {*map(str, written)} == {*map(str, alone.controls)}
-    both = suggested(dosed.lists["harms"])
+    both = suggested(with_suggestions.lists["harms"])
     assert {*map(str, (*both.penalties, *both.edits))} == {*map(str, alone.controls)}
     assert "more harm by less than" in text
 
 
 def test_text_files_and_json_tell_the_effects_on_both_halves(found):
     dose, parts = found.suggested.dose, found.parts
-    honest = dose_effects(parts.confirmation.latents, dose)
+    honest = control_effects(parts.confirmation.latents, dose)
     assert found.suggested.confirmation == honest
-    assert found.suggested.selection == dose_effects(parts.selection.latents, dose)
+    assert found.suggested.selection == control_effects(parts.selection.latents, dose)
     text = " ".join(summary_text(examine(found, no_model)).split())
     comments = controls_yaml(found, model="m")
     together, chosen = honest.together, found.suggested.selection.together
-    paid = f"{together.paid_before:+.3g} before and {together.paid_after:+.3g} after (n = {together.answers};"
+    paid = f"{together.reward_before:+.3g} before and {together.reward_after:+.3g} after"
+    paid += f" (n = {together.answers};"
     for said in (text, comments):
         assert f"bad answers that have a shortcut are paid {paid}" in said
         assert f"correlates {together.correlation:.2f} with the unedited one, below 0.9" in said

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sarm_control.data.rows import Row
-from sarm_control.discovery.discovery import ScoredRows, Settings, discover
+from sarm_control.discovery.discovery import DiscoverySettings, ScoredRows, discover
 from sarm_control.discovery.pairs.targets import Target, group_by_target, parse_target, target_values
 from sarm_control.discovery.permutation.label_tests import label_test
 from sarm_control.errors import ConfigError, DataError
@@ -61,7 +61,7 @@ def world(count, *, each=1, seed=0):
     ("target", "latent"), [("regex:^sorry", REFUSAL), ("length", LONG), ("regex:(?i)^SORRY", REFUSAL)]
 )
 def test_the_latent_of_an_attribute_is_found_with_one_answer_a_prompt_and_with_several(target, latent, each):
-    found = discover(world(240, each=each), settings=Settings(target=parse_target(target), sets=20))
+    found = discover(world(240, each=each), settings=DiscoverySettings(target=parse_target(target), sets=20))
     strongest = max(found.table.rows(), key=lambda row: abs(row["d_z"]))
     assert strongest["latent"] == latent
     assert strongest["q"] < 0.005
@@ -74,7 +74,7 @@ def test_the_latent_of_an_attribute_is_found_with_one_answer_a_prompt_and_with_s
 def test_metamorphic_less_of_it_turns_every_effect_round():
     data = world(120, each=3)
     more, less = (
-        discover(data, settings=Settings(target=parse_target("regex:^sorry", less=less), sets=20))
+        discover(data, settings=DiscoverySettings(target=parse_target("regex:^sorry", less=less), sets=20))
         for less in (False, True)
     )
     np.testing.assert_allclose(less.table["effect"], -more.table["effect"])
@@ -175,7 +175,7 @@ def test_columns_hold_one_value_for_the_row_or_one_for_each_answer():
 
 def test_prompts_of_the_selection_are_dropped_from_a_confirmation_whose_units_are_two_prompts():
     first, second = world(80), world(200, seed=1)
-    found = discover(first, second, Settings(target=Target("length"), min_prompts=5, sets=20))
+    found = discover(first, second, DiscoverySettings(target=Target("length"), min_prompts=5, sets=20))
     assert found.shared == 80
     seen = {name for key in found.parts.selection.keys for name in key.split("\x1f")}
     later = {name for key in found.parts.confirmation.keys for name in key.split("\x1f")}

@@ -48,17 +48,17 @@ def test_every_part_is_the_libraries_own(model: RewardModel, human: Scored, answ
     controls = Controls(edits=[Edit(capped, scale=0.5)], penalties=[Penalty(charged, tau=0.0, alpha="0.5sd")])
     reference = ReferenceStatistics.from_scored(human)
     reward = ControlledReward(model, controls, missing_end="2sd", reference=reference)
-    paid = reward.pay(answers)
+    reward = reward.breakdown(answers)
     z = answers.latents.columns([charged])[:, 0]
     edits = edit_delta(answers, controls.edits)
-    charge = 0.5 * reference.sd * (z > 0)
+    amount = 0.5 * reference.sd * (z > 0)
     missing = np.where(answers.ended, 0.0, -2 * reference.sd)
-    total = answers.rewards.astype(float) + edits - charge + missing
+    total = answers.rewards.astype(float) + edits - amount + missing
     assert np.abs(edits).max() > 0
-    assert charge.max() > 0
-    np.testing.assert_allclose(reward.values(paid), total, atol=1e-12)
-    assert set(paid.columns) == set(reward.terms)
-    parts = [column for name, column in paid.columns.items() if name != "reward/total"]
+    assert amount.max() > 0
+    np.testing.assert_allclose(reward.values(reward), total, atol=1e-12)
+    assert set(reward.columns) == set(reward.terms)
+    parts = [column for name, column in reward.columns.items() if name != "reward/total"]
     np.testing.assert_allclose(sum(parts), total, atol=1e-12)
 
 
@@ -68,8 +68,8 @@ def test_standardised_values_are_in_sds_of_the_reference(
     reference = ReferenceStatistics.from_scored(human)
     plain = ControlledReward(model, reference=reference)
     scaled = ControlledReward(model, reference=reference, standardize=True)
-    expected = (plain.values(plain.pay(answers)) - reference.mean) / reference.sd
-    np.testing.assert_allclose(scaled.values(scaled.pay(answers)), expected, atol=1e-12)
+    expected = (plain.values(plain.breakdown(answers)) - reference.mean) / reference.sd
+    np.testing.assert_allclose(scaled.values(scaled.breakdown(answers)), expected, atol=1e-12)
 
 
 def test_the_parts_sum_to_a_total_that_is_bounded(
@@ -79,25 +79,25 @@ def test_the_parts_sum_to_a_total_that_is_bounded(
     file.write_text('reward:\n  shaping: par\n  edits: ["3:max=0.5"]\n')
     reward = open_reward(model, ControlFiles(controls=file, reference=Path("lab:human")))
     assert reward.shaping == "par"
-    paid = reward.pay(answers)
-    assert set(paid.columns) == set(reward.terms)
-    parts = sum(paid.columns[name] for name in reward.terms if name != "reward/total")
-    np.testing.assert_allclose(parts, reward.values(paid), atol=1e-12)
-    assert np.ptp(paid.columns["reward/shaping"]) > 0
+    reward = reward.breakdown(answers)
+    assert set(reward.columns) == set(reward.terms)
+    parts = sum(reward.columns[name] for name in reward.terms if name != "reward/total")
+    np.testing.assert_allclose(parts, reward.values(reward), atol=1e-12)
+    assert np.ptp(reward.columns["reward/shaping"]) > 0
 
 
 def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Scored, answers: Scored) -> None:
     controls = Controls(human_kl=HumanKL(beta=0.1))
     reward = ControlledReward(model, controls, human=HumanBuffer.from_scored(human))
-    first = reward.values(reward.pay(answers))
-    np.testing.assert_array_equal(reward.values(reward.pay(answers)), first)
+    first = reward.values(reward.breakdown(answers))
+    np.testing.assert_array_equal(reward.values(reward.breakdown(answers)), first)
     reward.learn(answers)
-    learnt = reward.values(reward.pay(answers))
+    learnt = reward.values(reward.breakdown(answers))
     assert np.abs(learnt - first).max() > 1e-3
     other = ControlledReward(model, controls, human=HumanBuffer.from_scored(human))
     other.load_state_dict(reward.state_dict())
     assert other.learnt_batches == 1
-    np.testing.assert_array_equal(other.values(other.pay(answers)), learnt)
+    np.testing.assert_array_equal(other.values(other.breakdown(answers)), learnt)
     many = Scored.concatenate([answers] * (len(human) // len(answers) + 1))
     with pytest.raises(DataError, match=f"has {len(human)} demonstrations, a step has {len(many)} answers"):
         other.learn(many)
@@ -125,8 +125,8 @@ def test_a_file_of_saved_edits_is_a_file_of_controls_for_its_own_head(
     reward = open_reward(model, ControlFiles(controls=tmp_path / f"{model.fingerprint}.json"))
     assert reward.controls == Controls(edits=edits, fingerprint=model.fingerprint)
     scored = model.score(*answer)
-    paid = reward.values(reward.pay(scored))
-    np.testing.assert_allclose(paid, scored.rewards + edit_delta(scored, edits), atol=1e-6)
+    reward = reward.values(reward.breakdown(scored))
+    np.testing.assert_allclose(reward, scored.rewards + edit_delta(scored, edits), atol=1e-6)
     with pytest.raises(ModelError, match="0123456789abcdef"):
         open_reward(model, ControlFiles(controls=tmp_path / "0123456789abcdef.json"))
 

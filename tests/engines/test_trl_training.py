@@ -71,7 +71,7 @@ def test_rloo_learns_from_plain_prompts(model: RewardModel, tmp_path: Path) -> N
     first = recorded.calls[0]
     ended = [ids[-1] in recorded.reward.end_tokens for ids in first["completion_ids"]]
     fresh = learning_reward(model).reward
-    expected = fresh.values(fresh.pay(fresh.score(first["prompts"], first["completions"], ended)))
+    expected = fresh.values(fresh.breakdown(fresh.score(first["prompts"], first["completions"], ended)))
     np.testing.assert_allclose(first["rewards"], expected, atol=1e-6)
 
 

@@ -131,7 +131,7 @@ def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent():
     pairs = pair_latents(z, z + np.array([1.0, 0.0]), np.arange(50), np.arange(50), [0.2, -0.3])
     penalty = stand_in(pairs, 1, Penalty(0, tau=0.5, alpha="1.7sd", pays=(0.3, 0.1)))
     assert isinstance(penalty, Penalty)
-    assert (penalty.latent, penalty.alpha, penalty.siblings_pay) == (1, "1.7sd", 0.0)
+    assert (penalty.latent, penalty.alpha, penalty.similar_reward) == (1, "1.7sd", 0.0)
     assert stand_in(pairs, 1, Edit(0, max=0.0)) == Edit(1, max=float(f"{np.median(z[:, 1]):.4g}"))
     freed = stand_in(pairs, 1, Edit(0, add=-1.0, min=0.0))
     assert freed == Edit(1, add=-float(f"{np.quantile(z[:, 1], 0.9):.4g}"), min=0.0)

@@ -18,7 +18,7 @@ from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
 from sarm_control.server.http.app import create_app
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 from tests.server.serving import serving
 
 
@@ -73,14 +73,14 @@ def controlled(lab: RewardModel) -> ControlledReward:
 @pytest.fixture(scope="session")
 def plain(lab: RewardModel) -> Iterator[Served]:
     reward = ControlledReward(lab)
-    with serving(create_app(reward, Settings(model_name="lab"))) as client:
+    with serving(create_app(reward, ServiceSettings(model_name="lab"))) as client:
         yield Served(client, reward)
 
 
 @pytest.fixture(scope="session")
 def under_controls(lab: RewardModel) -> Iterator[Served]:
     reward = controlled(lab)
-    with serving(create_app(reward, Settings(model_name="lab"))) as client:
+    with serving(create_app(reward, ServiceSettings(model_name="lab"))) as client:
         yield Served(client, reward)
 
 

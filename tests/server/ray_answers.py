@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 from sarm_control.embedded import data_file
-from sarm_control.server.ray.settings import Answer
+from sarm_control.server.ray.settings import ItemResult
 
 
-def answers(count: int) -> list[Answer]:
+def answers(count: int) -> list[ItemResult]:
     """The first `count`, all different, some of them cut short."""
     rows = [json.loads(line) for line in data_file(Path("lab:human")).read_text().splitlines()]
     return [
-        Answer(
+        ItemResult(
             prompt=rows[j % len(rows)]["prompt"],
             response=rows[j % len(rows)]["response"] + " yes" * (j // len(rows)),
             ended=j % 7 != 0,

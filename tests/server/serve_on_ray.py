@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from sarm_control.engines.server_client import ServerSettings, post
 from sarm_control.server.ray import ask, reward_deployment
-from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.settings import ItemResult, Paid, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 serve = require_serve()
@@ -38,10 +38,10 @@ def replicas() -> list[str]:
     return sorted(name for name in names if "#reward#" in name)
 
 
-def over_http(port: int, asked: Sequence[Answer]) -> list[dict[str, Any]]:
+def over_http(port: int, asked: Sequence[ItemResult]) -> list[dict[str, Any]]:
     server = ServerSettings(f"http://127.0.0.1:{port}", timeout=60, patience=120)
 
-    def one(answer: Answer) -> dict[str, Any]:
+    def one(answer: ItemResult) -> dict[str, Any]:
         body = {"prompts": [answer["prompt"]], "responses": [answer["response"]], "ended": [answer["ended"]]}
         return post(server, "/v1/score", body)["results"][0]
 
@@ -49,17 +49,17 @@ def over_http(port: int, asked: Sequence[Answer]) -> list[dict[str, Any]]:
         return list(threads.map(one, asked))
 
 
-async def over_handle(handle: Any, asked: Sequence[Answer]) -> list[Paid]:
+async def over_handle(handle: Any, asked: Sequence[ItemResult]) -> list[Paid]:
     limit = asyncio.Semaphore(16)
 
-    async def one(answer: Answer) -> Paid:
+    async def one(answer: ItemResult) -> Paid:
         async with limit:
             return (await ask(handle, [answer], patience=120))[0]
 
     return list(await asyncio.gather(*map(one, asked)))
 
 
-def kill(port: int, asked: Sequence[Answer]) -> dict[str, Any]:
+def kill(port: int, asked: Sequence[ItemResult]) -> dict[str, Any]:
     """Two replicas asked from both sides at once, one of them killed meanwhile."""
     handle = serve.run(reward_deployment(RewardSettings(replicas=2, batch_tokens=2048, cpus=0.5)))
     before = replicas()
@@ -75,7 +75,7 @@ def kill(port: int, asked: Sequence[Answer]) -> dict[str, Any]:
     return {"killed": before[0], "after": replicas(), "busy": busy, "seconds": seconds, "paid": paid}
 
 
-def learn(asked: Sequence[Answer], controls: str, state: Path, window: int) -> list[Paid]:
+def learn(asked: Sequence[ItemResult], controls: str, state: Path, window: int) -> list[Paid]:
     """A window of answers at a time, the next once the owner has learnt from it."""
     settings = RewardSettings(
         replicas=2, cpus=0.5, controls=controls, state_file=state, learn_window=window, batch_tokens=10**6

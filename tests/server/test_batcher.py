@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from sarm_control.server.scoring.batcher import Answer, Batcher, Closed, QueueFull
+from sarm_control.server.scoring.batcher import Batcher, Closed, ItemResult, QueueFull
 
 
-def doubled(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
+def doubled(items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
     """Two at a time, the last ones first."""
     places = list(range(len(items)))[::-1]
     for start in range(0, len(places), 2):
-        yield [Answer(place, 2 * items[place]) for place in places[start : start + 2]]
+        yield [ItemResult(place, 2 * items[place]) for place in places[start : start + 2]]
 
 
 class Gate:
@@ -24,7 +24,7 @@ class Gate:
         self.entered = threading.Event()
         self.open = threading.Event()
 
-    def __call__(self, items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
+    def __call__(self, items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
         self.taken.append(list(items))
         self.entered.set()
         assert self.open.wait(30)
@@ -103,8 +103,8 @@ def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
 
 
 def test_an_item_that_fails_fails_its_request_alone() -> None:
-    def work(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
-        yield [Answer(n, ValueError("odd") if item % 2 else item) for n, item in enumerate(items)]
+    def work(items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
+        yield [ItemResult(n, ValueError("odd") if item % 2 else item) for n, item in enumerate(items)]
 
     batcher: Batcher[int, int] = Batcher([work], most_at_once=9, most_waiting=99)
 
@@ -118,13 +118,13 @@ def test_an_item_that_fails_fails_its_request_alone() -> None:
 def test_work_that_breaks_is_tried_request_by_request() -> None:
     gate = Gate()
 
-    def work(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
-        yield [Answer(0, 2 * items[0])]
+    def work(items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
+        yield [ItemResult(0, 2 * items[0])]
         if 7 in items:
             raise RuntimeError("seven")
-        yield [Answer(n, 2 * item) for n, item in enumerate(items) if n]
+        yield [ItemResult(n, 2 * item) for n, item in enumerate(items) if n]
 
-    def gated(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
+    def gated(items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
         list(gate(items))
         return work(items)
 
@@ -145,13 +145,13 @@ def test_work_that_breaks_is_tried_request_by_request() -> None:
 def test_what_was_answered_before_work_broke_is_not_worked_on_again() -> None:
     gate, given = Gate(), list[list[int]]()
 
-    def work(items: Sequence[int]) -> Iterator[Sequence[Answer[int]]]:
+    def work(items: Sequence[int]) -> Iterator[Sequence[ItemResult[int]]]:
         list(gate(items))
         given.append(list(items))
-        yield [Answer(n, item) for n, item in enumerate(items) if item < 5]
+        yield [ItemResult(n, item) for n, item in enumerate(items) if item < 5]
         if 9 in items:
             raise RuntimeError("nine")
-        yield [Answer(n, item) for n, item in enumerate(items) if item >= 5]
+        yield [ItemResult(n, item) for n, item in enumerate(items) if item >= 5]
 
     batcher: Batcher[int, int] = Batcher([work], most_at_once=99, most_waiting=99)
 

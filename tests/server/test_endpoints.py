@@ -9,22 +9,22 @@ import pytest
 from sarm_control import Controls, HumanKL, RewardModel
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
-from sarm_control.control.training_reward import TOTAL, Rewards
+from sarm_control.control.training_reward import TOTAL, RewardBreakdown
 from sarm_control.data.rows import read_rows
 from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.rows import score_rows
 from sarm_control.server.http.app import create_app
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Rows, Served, controlled, post, templated
 from tests.server.serving import serving
 
 CLOSE = {"abs": 1e-6, "rel": 0}
 
 
-def library(reward: ControlledReward, rows: Rows, ended: list[bool] | None = None) -> Rewards:
-    return reward.pay(reward.score(rows.prompts, rows.answers, ended))
+def library(reward: ControlledReward, rows: Rows, ended: list[bool] | None = None) -> RewardBreakdown:
+    return reward.reward_answers(reward.score(rows.prompts, rows.answers, ended))
 
 
 def test_oracle_scores_are_the_librarys(plain: Served, rows: Rows) -> None:
@@ -173,7 +173,7 @@ def test_known_conversations_are_not_scored_again(lab: RewardModel, rows: Rows) 
     handle = lab.trunk.register_forward_hook(lambda *_: passes.append(1))
     body = {"prompts": rows.prompts, "responses": rows.answers}
     try:
-        with serving(create_app(controlled(lab), Settings())) as client:
+        with serving(create_app(controlled(lab), ServiceSettings())) as client:
             first = post(client, "/v1/score", body)
             before = len(passes)
             assert post(client, "/v1/score", body) == first
@@ -192,7 +192,7 @@ def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
             workers.add(get_ident())
             both.wait(timeout=60)
 
-    with serving(create_app(reward, Settings(most_at_once=4), replicas=[lab])) as client:
+    with serving(create_app(reward, ServiceSettings(most_at_once=4), replicas=[lab])) as client:
         handle = lab.trunk.register_forward_hook(first_pass_of_each_meets_the_other)
         with handle, ThreadPoolExecutor(8) as pool:
             found = list(
@@ -214,13 +214,13 @@ def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
 def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> None:
     """Lessons are whole numbers of answers in their order; each answer says by which state it was paid."""
     ours = controlled(lab)
-    with serving(create_app(controlled(lab), Settings(learn=True, learn_every=20))) as client:
+    with serving(create_app(controlled(lab), ServiceSettings(learn=True, learn_every=20))) as client:
         for start in range(0, 60, 15):
             part = slice(start, start + 15)
             body = {"prompts": rows.prompts[part], "responses": rows.answers[part]}
             results = post(client, "/v1/score", body)["results"]
             assert {one["human_kl_version"] for one in results} == {start // 20}
-            expected = ours.pay(ours.score(rows.prompts[part], rows.answers[part]))
+            expected = ours.reward_answers(ours.score(rows.prompts[part], rows.answers[part]))
             assert [one["human_kl"] for one in results] == pytest.approx(
                 (-expected.columns["reward/human_kl"]).tolist(), abs=1e-6
             )
@@ -247,14 +247,14 @@ def test_controls_that_could_charge_nothing_or_by_company_are_refused(lab: Rewar
         create_app(fresh)
     batch = Controls(human_kl=HumanKL(beta=0.1, latents=(1,), mode="batch"))
     with pytest.raises(ConfigError, match="batch mode"):
-        create_app(ControlledReward(lab, batch, human=human), Settings(learn=True))
+        create_app(ControlledReward(lab, batch, human=human), ServiceSettings(learn=True))
     with pytest.raises(DataError, match="has 2050 demonstrations, a step has 3000 answers"):
         create_app(
             ControlledReward(lab, Controls(human_kl=HumanKL(beta=0.1, latents=(1,))), human=human),
-            Settings(learn=True, learn_every=3000),
+            ServiceSettings(learn=True, learn_every=3000),
         )
     with pytest.raises(ConfigError, match="nothing to learn"):
-        create_app(ControlledReward(lab, learner=ControlState()), Settings(learn=True))
+        create_app(ControlledReward(lab, learner=ControlState()), ServiceSettings(learn=True))
 
 
 def test_what_is_served(under_controls: Served, lab: RewardModel) -> None:

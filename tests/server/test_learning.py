@@ -15,9 +15,9 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.server.http.app import create_app
 from sarm_control.server.http.engine_formats import versions
-from sarm_control.server.scoring.control_state import Paid
+from sarm_control.server.scoring.control_state import BatchReward
 from sarm_control.server.scoring.scorer import Answered
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Rows, controlled, post, templated
 from tests.server.serving import serving
 
@@ -41,7 +41,7 @@ def learnt(reward: ControlledReward, rows: Rows, start: int, stop: int) -> Contr
 def test_evaluations_and_failed_requests_teach_nothing(lab: RewardModel, rows: Rows) -> None:
     whole = [templated(lab, *pair) for pair in zip(rows.prompts, rows.answers, strict=True)]
     texts, prompts = [text for text, _ in whole[:30]], [prompt for _, prompt in whole[:30]]
-    with serving(create_app(controlled(lab), Settings(learn=True, learn_every=20))) as client:
+    with serving(create_app(controlled(lab), ServiceSettings(learn=True, learn_every=20))) as client:
         post(client, "/v1/score", asked(rows, 20, 30))
         post(client, "/v1/score", asked(rows, 0, 30, learn=False))
         others: dict[str, Any] = {
@@ -60,20 +60,22 @@ def test_evaluations_and_failed_requests_teach_nothing(lab: RewardModel, rows: R
         assert known(client)["version"] == 1
         (found,) = post(client, "/v1/score", asked(rows, 50, 51))["results"]
     ours = learnt(controlled(lab), rows, 20, 40)
-    expected = ours.pay(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns["reward/human_kl"][0]
+    expected = ours.reward_answers(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns[
+        "reward/human_kl"
+    ][0]
     assert found["human_kl"] == pytest.approx(-expected, abs=1e-6, rel=0)
     assert found["human_kl_version"] == 1
 
 
 def test_what_was_learnt_outlives_the_server(lab: RewardModel, rows: Rows, tmp_path: Path) -> None:
     file = tmp_path / "learnt" / "state.safetensors"
-    learning = Settings(learn=True, learn_every=20, state_file=file)
+    learning = ServiceSettings(learn=True, learn_every=20, state_file=file)
     with serving(create_app(controlled(lab), learning)) as client:
         post(client, "/v1/score", asked(rows, 0, 45))
         before = known(client)
         expected = post(client, "/v1/score", asked(rows, 50, 60, learn=False))
     assert before["version"] == 2
-    for settings in (learning, Settings(state_file=file)):
+    for settings in (learning, ServiceSettings(state_file=file)):
         with serving(create_app(controlled(lab), settings)) as client:
             assert {**known(client), "learns": True, "metrics": before["metrics"]} == before
             assert post(client, "/v1/score", asked(rows, 50, 60, learn=False)) == expected
@@ -81,7 +83,7 @@ def test_what_was_learnt_outlives_the_server(lab: RewardModel, rows: Rows, tmp_p
     with pytest.raises(TrainingError, match=r"state.safetensors: what the controls learnt cannot be read"):
         create_app(controlled(lab), learning)
     with pytest.raises(ConfigError, match=r"nowhere: there is no such file, and nothing that would write it"):
-        create_app(controlled(lab), Settings(state_file=tmp_path / "nowhere"))
+        create_app(controlled(lab), ServiceSettings(state_file=tmp_path / "nowhere"))
 
 
 class Unteachable(ControlState):
@@ -96,13 +98,13 @@ def test_a_lesson_that_fails_is_counted_and_logged_and_the_reward_is_given(
 ) -> None:
     reward = controlled(lab)
     reward.learner = Unteachable(reward.learner.discriminator)
-    settings = Settings(learn=True, learn_every=20)
+    settings = ServiceSettings(learn=True, learn_every=20)
     with serving(create_app(reward, settings)) as client, caplog.at_level(logging.ERROR):
         for start in (0, 20):
             results = post(client, "/v1/score", asked(rows, start, start + 20))["results"]
             assert {one["human_kl_version"] for one in results} == {0}
         assert known(client)["version"] == 0
-        assert "sarm_failed_lessons_total 2.0" in client.get("/metrics").text
+        assert "sarm_failed_updates_total 2.0" in client.get("/metrics").text
     told = [record.message.partition("\n")[0] for record in caplog.records]
     assert told == ["RuntimeError"] * 2
     assert "in learn" in caplog.text
@@ -113,7 +115,7 @@ def test_answers_that_were_paid_by_several_versions_each_say_theirs(lab: RewardM
     scored = lab.score(["a"], ["b"])
 
     def paid_by(version: int) -> Answered:
-        return Answered(Paid([0.0], {}, scored, version), 0, 3, cached=False)
+        return Answered(BatchReward([0.0], {}, scored, version), 0, 3, cached=False)
 
     assert versions([paid_by(3), paid_by(3)]) == "3"
     assert versions([paid_by(3), paid_by(4), paid_by(3)]) == "3,4,3"

@@ -17,7 +17,7 @@ from sarm_control.embedded import data_file
 from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 from sarm_control.errors import ConfigError, MissingExtraError
 from sarm_control.reward_model.reward_model import RewardModel
-from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 WINDOW, LESSONS = 16, 3
@@ -61,7 +61,7 @@ class Remote:
         self.remote = method
 
 
-def columns(asked: Sequence[Answer]) -> tuple[list[Any], list[str], list[bool]]:
+def columns(asked: Sequence[AnswerToScore]) -> tuple[list[Any], list[str], list[bool]]:
     return (
         [one["prompt"] for one in asked],
         [one["response"] for one in asked],
@@ -69,20 +69,22 @@ def columns(asked: Sequence[Answer]) -> tuple[list[Any], list[str], list[bool]]:
     )
 
 
-def assert_learnt_as_by_the_library(paid: Sequence[Paid], controls: Path, state: Path) -> None:
+def assert_learnt_as_by_the_library(
+    answer_rewards: Sequence[AnswerReward], controls: Path, state: Path
+) -> None:
     """Every window is paid by what the windows before taught, and teaches in turn."""
     asked = answers(WINDOW * LESSONS)
     reward = open_reward(RewardModel.from_pretrained("lab", device="cpu"), ControlFiles(controls))
-    for lesson in range(LESSONS):
-        part = slice(lesson * WINDOW, (lesson + 1) * WINDOW)
+    for update in range(LESSONS):
+        part = slice(update * WINDOW, (update + 1) * WINDOW)
         scored = reward.score(*columns(asked[part]))
-        wanted = reward.pay(scored)
-        given = paid[part]
-        assert {one["human_kl_version"] for one in given} == {lesson}
+        wanted = reward.reward_answers(scored)
+        given = answer_rewards[part]
+        assert {one["human_kl_version"] for one in given} == {update}
         np.testing.assert_allclose([one["score"] for one in given], reward.values(wanted), atol=1e-6, rtol=0)
         for name in reward.terms:
-            told = [one["terms"][name] for one in given]
-            np.testing.assert_allclose(told, wanted.columns[name], atol=1e-6, rtol=0)
+            reply = [one["terms"][name] for one in given]
+            np.testing.assert_allclose(reply, wanted.columns[name], atol=1e-6, rtol=0)
         reward.learn(scored)
     assert np.abs(wanted.columns["reward/human_kl"]).max() > 0  # it did learn something
     assert int(load_file(state)["learnt_batches"]) == LESSONS
@@ -94,19 +96,21 @@ def test_the_owner_learns_and_every_answer_says_from_how_much(
     state = tmp_path / "state.safetensors"
     settings = RewardSettings(controls=controls, state_file=state, learn_window=WINDOW)
 
-    async def serve() -> list[Paid]:
-        owner = replicas.Owner(settings)
-        both = [replicas.Replica(settings, Handle(owner)) for _ in range(2)]
-        paid: list[Paid] = []
+    async def serve() -> list[AnswerReward]:
+        controls = replicas.SharedControls(settings)
+        both = [replicas.Replica(settings, Handle(controls)) for _ in range(2)]
+        answer_rewards: list[AnswerReward] = []
         asked = answers(WINDOW * LESSONS)
         evaluation = [one._replace(teaches=False) for one in both[0].waiting(asked)]
-        assert {one["human_kl_version"] for one in await both[0].pay(evaluation)} == {0}
-        assert not both[0].lessons
-        for lesson in range(LESSONS):
-            replica = both[lesson % 2]
-            paid += await replica.pay(replica.waiting(asked[lesson * WINDOW : (lesson + 1) * WINDOW]))
-            await asyncio.gather(*replica.lessons)
-        return paid
+        assert {one["human_kl_version"] for one in await both[0].reward_answers(evaluation)} == {0}
+        assert not both[0].updates
+        for update in range(LESSONS):
+            replica = both[update % 2]
+            answer_rewards += await replica.reward_answers(
+                replica.waiting(asked[update * WINDOW : (update + 1) * WINDOW])
+            )
+            await asyncio.gather(*replica.updates)
+        return answer_rewards
 
     assert_learnt_as_by_the_library(asyncio.run(serve()), controls, state)
 
@@ -119,16 +123,16 @@ def test_an_owner_that_is_started_again_goes_on_where_it_was(
     )
 
     async def serve() -> tuple[Any, Any, Any]:
-        owner = replicas.Owner(settings)
-        replica = replicas.Replica(settings, Handle(owner))
+        controls = replicas.SharedControls(settings)
+        replica = replicas.Replica(settings, Handle(controls))
         waiting = replica.waiting(answers(WINDOW))
-        await replica.pay(waiting)
-        await asyncio.gather(*replica.lessons)
-        before = await replica.pay(waiting)
-        replica.owner = Handle(replicas.Owner(settings))  # the one that learnt is gone
-        after = await replica.pay(waiting)
-        other = replicas.Replica(settings, replica.owner)
-        return before, after, await other.pay(waiting)
+        await replica.reward_answers(waiting)
+        await asyncio.gather(*replica.updates)
+        before = await replica.reward_answers(waiting)
+        replica.controls = Handle(replicas.SharedControls(settings))  # the one that learnt is gone
+        after = await replica.reward_answers(waiting)
+        other = replicas.Replica(settings, replica.controls)
+        return before, after, await other.reward_answers(waiting)
 
     before, after, other = asyncio.run(serve())
     assert before == after == other
@@ -142,11 +146,11 @@ def test_a_term_that_is_frozen_before_it_learnt_is_refused(controls: Path, repli
 
 def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
     settings = RewardSettings()
-    replica = replicas.Replica(settings, Handle(replicas.Owner(settings)))
+    replica = replicas.Replica(settings, Handle(replicas.SharedControls(settings)))
     replica.reward.model.head.weight[:] = np.nan
 
     async def serve() -> Any:
-        return await replica.pay(replica.waiting(answers(1)))
+        return await replica.reward_answers(replica.waiting(answers(1)))
 
     with pytest.raises(ArithmeticError, match="a reward is not a finite number"):
         asyncio.run(serve())
@@ -155,19 +159,21 @@ def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
 def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) -> None:
     settings = RewardSettings(batch_tokens=512)
 
-    async def serve() -> tuple[list[Paid], list[Paid]]:
-        replica = replicas.Replica(settings, Handle(replicas.Owner(settings)))
+    async def serve() -> tuple[list[AnswerReward], list[AnswerReward]]:
+        replica = replicas.Replica(settings, Handle(replicas.SharedControls(settings)))
         waiting = replica.waiting(answers(40))
-        together = await replica.pay(waiting)
-        return together, [(await replica.pay([one]))[0] for one in waiting]
+        together = await replica.reward_answers(waiting)
+        return together, [(await replica.reward_answers([one]))[0] for one in waiting]
 
     together, alone = asyncio.run(serve())
     scored = RewardModel.from_pretrained("lab", device="cpu").score(
         *columns(answers(40))[:2], ended=columns(answers(40))[2]
     )
-    for paid in (together, alone):
-        np.testing.assert_allclose([one["score"] for one in paid], scored.rewards, atol=1e-6, rtol=0)
-        assert [one["ended"] for one in paid] == scored.ended.tolist()
+    for answer_rewards in (together, alone):
+        np.testing.assert_allclose(
+            [one["score"] for one in answer_rewards], scored.rewards, atol=1e-6, rtol=0
+        )
+        assert [one["ended"] for one in answer_rewards] == scored.ended.tolist()
 
 
 @pytest.mark.minutes
@@ -191,10 +197,12 @@ def test_on_ray_a_replica_killed_under_load_loses_nothing(controls: Path, tmp_pa
     scored = RewardModel.from_pretrained("lab", device="cpu").score(
         *columns(answers(count))[:2], ended=columns(answers(count))[2]
     )
-    assert set(killed["paid"]) == {"http", "handle"}
-    for paid in killed["paid"].values():
-        assert len(paid) == count  # nothing lost
-        np.testing.assert_allclose([one["score"] for one in paid], scored.rewards, atol=1e-6, rtol=0)
+    assert set(killed["answer_rewards"]) == {"http", "handle"}
+    for answer_rewards in killed["answer_rewards"].values():
+        assert len(answer_rewards) == count  # nothing lost
+        np.testing.assert_allclose(
+            [one["score"] for one in answer_rewards], scored.rewards, atol=1e-6, rtol=0
+        )
     assert_learnt_as_by_the_library(found["learn"], controls, state)
 
 

@@ -12,8 +12,8 @@ from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
 from sarm_control.reward_model.reward_model import RewardModel
-from sarm_control.server.ray.requests import FORMS, problem, read_json, teaches
-from sarm_control.server.ray.settings import Paid, RewardSettings
+from sarm_control.server.ray.requests import FORMS, error_reply, read_json, teaches
+from sarm_control.server.ray.settings import AnswerReward, RewardSettings
 
 TERMS = {
     "reward/model": 0.75,
@@ -23,8 +23,8 @@ TERMS = {
     "reward/missing_end": 0.0,
     "reward/total": 0.25,
 }
-PAID = Paid(score=0.5, terms=TERMS, ended=True, truncated=0, tokens=9, human_kl_version=4)
-OTHER = Paid(**{**PAID, "score": 1.5, "terms": {**TERMS, "reward/model": 1.5}})
+PAID = AnswerReward(score=0.5, terms=TERMS, ended=True, truncated=0, tokens=9, human_kl_version=4)
+OTHER = AnswerReward(**{**PAID, "score": 1.5, "terms": {**TERMS, "reward/model": 1.5}})
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_answers_have_the_form_each_engine_reads() -> None:
 @pytest.mark.parametrize("shaped", [{}, {"reward/shaping": -0.125}])
 def test_verl_reads_the_parts_out_of_what_is_answered(shaped: dict[str, float]) -> None:
     terms = {**TERMS, **shaped}
-    paid = Paid(**{**PAID, "terms": terms})
-    found = rewards_of(FORMS["/v1/score"].write([paid, OTHER]), 2, ServerSettings())
+    answer_rewards = AnswerReward(**{**PAID, "terms": terms})
+    found = rewards_of(FORMS["/v1/score"].write([answer_rewards, OTHER]), 2, ServerSettings())
     assert [one.score for one in found] == [0.5, 1.5]
     logged = {name: value for name, value in found[0].extra.items() if name.startswith("reward/")}
     assert logged == terms
@@ -122,8 +122,8 @@ def test_a_request_nobody_can_read_is_refused(
 
 
 def test_an_evaluation_says_that_it_teaches_nothing() -> None:
-    told = {name.lower(): value for name, value in ServerSettings(learn=False).headers.items()}
-    assert not teaches(told)
+    reply = {name.lower(): value for name, value in ServerSettings(learn=False).headers.items()}
+    assert not teaches(reply)
     assert teaches({name.lower(): value for name, value in ServerSettings().headers.items()})
 
 
@@ -136,9 +136,9 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 def test_a_reward_that_is_no_number_is_no_fault_of_the_caller() -> None:
     """Clients ask again after 500, and give up after 422."""
-    told = problem(ArithmeticError("a reward is not a finite number"))
-    assert (told.status, told.body["error"]) == (500, "the reward could not be computed (ArithmeticError)")
-    refused = problem(DataError("no conversation was given", hint="send one"))
+    reply = error_reply(ArithmeticError("a reward is not a finite number"))
+    assert (reply.status, reply.body["error"]) == (500, "the reward could not be computed (ArithmeticError)")
+    refused = error_reply(DataError("no conversation was given", hint="send one"))
     assert refused == (422, {"error": "no conversation was given", "hint": "send one"})
 
 

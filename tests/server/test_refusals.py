@@ -18,7 +18,7 @@ from sarm_control.engines.reward.controlled_reward import ControlledReward
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.http.app import create_app
 from sarm_control.server.http.security import check_bind, is_loopback, read_token
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Served, hooked, post
 from tests.server.serving import serving
 
@@ -101,7 +101,7 @@ WRONG: dict[str, tuple[str, Any, int, str]] = {
 
 @pytest.fixture(scope="module")
 def strict(lab: RewardModel) -> Any:
-    settings = Settings(most_answers=8, most_characters=1000, body_bytes=20_000)
+    settings = ServiceSettings(most_answers=8, most_characters=1000, body_bytes=20_000)
     with serving(create_app(ControlledReward(lab), settings)) as client:
         yield client
 
@@ -158,7 +158,7 @@ def test_plain_text_is_no_request(plain: Served) -> None:
 
 
 def test_the_token_is_asked_for_everywhere_but_on_health(lab: RewardModel) -> None:
-    with serving(create_app(ControlledReward(lab), Settings(token=TOKEN))) as client:
+    with serving(create_app(ControlledReward(lab), ServiceSettings(token=TOKEN))) as client:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}):
             for path in ("/v1/model", "/v1/latents/1", "/metrics", "/openapi.json", "/nowhere"):
                 reply = client.get(path, headers=headers)
@@ -171,7 +171,7 @@ def test_the_token_is_asked_for_everywhere_but_on_health(lab: RewardModel) -> No
 
 
 def test_without_a_token_other_names_than_this_machines_are_refused(lab: RewardModel) -> None:
-    settings = Settings(hosts=check_bind("127.0.0.1", None))
+    settings = ServiceSettings(hosts=check_bind("127.0.0.1", None))
     with serving(create_app(ControlledReward(lab), settings)) as client:
         port = client.base_url.port
         for host in (f"localhost:{port}", f"127.0.0.1:{port}", "[::1]", "LOCALHOST"):
@@ -188,7 +188,7 @@ def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: 
         assert gate.wait(60)
 
     model = hooked(lab, wait)
-    settings = Settings(queue=2, most_at_once=1, timeout=2.0, cache_bytes=0)
+    settings = ServiceSettings(queue=2, most_at_once=1, timeout=2.0, cache_bytes=0)
     with serving(create_app(ControlledReward(model), settings)) as client, ThreadPoolExecutor(8) as pool:
         expected = post(client, "/v1/score", ONE)
         gate.clear()
@@ -212,7 +212,7 @@ def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x+json"])
 def test_a_body_that_does_not_arrive_is_not_waited_for(lab: RewardModel, kind: str) -> None:
-    with serving(create_app(ControlledReward(lab), Settings(timeout=0.5))) as client:
+    with serving(create_app(ControlledReward(lab), ServiceSettings(timeout=0.5))) as client:
         port = client.base_url.port
         assert port is not None
         with socket.create_connection(("127.0.0.1", port), timeout=30) as one:
@@ -235,7 +235,7 @@ def test_a_server_that_stops_does_not_wait_for_a_pass_without_end(
     def wait(*_: object) -> None:
         gate.wait(60)
 
-    app = create_app(ControlledReward(hooked(lab, wait)), Settings(timeout=0.5))
+    app = create_app(ControlledReward(hooked(lab, wait)), ServiceSettings(timeout=0.5))
     with caplog.at_level(logging.ERROR):
         with serving(app) as client:
             gate.clear()
@@ -266,7 +266,7 @@ def test_no_text_is_logged_unless_asked(
     broken = threading.Event()
     model = hooked(lab, lambda _module, _inputs, states: states * float("nan") if broken.is_set() else states)
     with caplog.at_level(logging.DEBUG):
-        with serving(create_app(ControlledReward(model), Settings(cache_bytes=0))) as client:
+        with serving(create_app(ControlledReward(model), ServiceSettings(cache_bytes=0))) as client:
             assert client.post("/v1/score", json=secret).status_code == 200
             assert client.post("/classify", json={"input": "a secret text"}).status_code == 422
             assert client.post("/v1/score", json={"prompts": "a secret text"}).status_code == 422
@@ -274,7 +274,7 @@ def test_no_text_is_logged_unless_asked(
             assert client.post("/v1/score", json=secret).status_code == 500
         assert "ArithmeticError" in caplog.text
         assert "secret" not in caplog.text
-        with serving(create_app(ControlledReward(lab), Settings(log_text=True))) as client:
+        with serving(create_app(ControlledReward(lab), ServiceSettings(log_text=True))) as client:
             assert client.post("/v1/score", json=secret).status_code == 200
         assert "a secret answer" in caplog.text
     assert "secret" not in "".join(capfd.readouterr())

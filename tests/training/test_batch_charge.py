@@ -13,7 +13,7 @@ from sarm_control.control import HumanKL
 from sarm_control.reward_model.reward_model import RewardModel
 from sarm_control.training.algorithm.experience import advantages_of
 from sarm_control.training.algorithm.losses import gae, length_mask, token_rewards
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import TrainingConfig
 from tests.training.test_trainer import CONTROLS, sarm_trainer
 
@@ -24,9 +24,9 @@ def test_every_answer_of_a_run_is_charged_beta_times_what_is_logged(
     tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
-    assert isinstance(trainer.reward, SarmReward)
+    assert isinstance(trainer.reward, PolicyReward)
     controls = replace(CONTROLS, human_kl=HumanKL(beta="0.3sd", mode="batch"))
-    trainer.reward = SarmReward(tiny_sarm, controls, human=trainer.reward.human, seed=5)
+    trainer.reward = PolicyReward(tiny_sarm, controls, human=trainer.reward.human, seed=5)
     trainer.calibrate()
     term = trainer.reward.rule.controls.human_kl
     assert term is not None

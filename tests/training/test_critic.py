@@ -12,7 +12,7 @@ from sarm_control.control.controls import Controls
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.reward_model.reward_model import RewardModel
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.algorithm.update import Updater
 from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
@@ -190,7 +190,7 @@ def critic_trainer(folder: Path, sarm: RewardModel, value: str, lora: bool) -> T
     texts = [f"how do i open {text} ?" for text in ("bread", "lock", "door", "bomb")]
     prompts = encode_prompts(policy, texts, texts, 6)
     settings = TRAINING.model_copy(update={"value": value, "seed": 5, "kl_target": 0.5, "kl_coef": 0.1})
-    return Trainer(policy, SarmReward(sarm, Controls(), seed=5), prompts, settings)
+    return Trainer(policy, PolicyReward(sarm, Controls(), seed=5), prompts, settings)
 
 
 @pytest.mark.parametrize(("value", "lora"), CASES)

@@ -9,11 +9,11 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.control.controls import Controls
 from sarm_control.control.human_kl import HumanKL
-from sarm_control.control.training_reward import Rewards
+from sarm_control.control.training_reward import RewardBreakdown
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents import HumanBuffer
 from sarm_control.reward_model import RewardModel
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.run.demonstrations import check_human, human_buffer
 from tests.conftest import make_sarm
@@ -97,11 +97,11 @@ def test_a_trial_with_fewer_demonstrations_than_answers_is_refused(
     place: Path, tiny_sarm: RewardModel
 ) -> None:
     buffer = HumanBuffer.load(place / "human.safetensors")
-    reward = SarmReward(tiny_sarm, Controls(human_kl=HumanKL(beta=0.1)), human=buffer)
+    reward = PolicyReward(tiny_sarm, Controls(human_kl=HumanKL(beta=0.1)), human=buffer)
     scored = tiny_sarm.score(["why ?"] * 13, WORDS[:13])
-    reward.learn(Rewards(np.zeros(12), {}, {}, scored.take(np.arange(12))))
+    reward.learn(RewardBreakdown(np.zeros(12), {}, {}, scored.take(np.arange(12))))
     with pytest.raises(DataError, match="has 12 demonstrations, a step has 13 answers"):
-        reward.learn(Rewards(np.zeros(13), {}, {}, scored))
+        reward.learn(RewardBreakdown(np.zeros(13), {}, {}, scored))
 
 
 def test_pairs_are_no_demonstrations(tiny_sarm: RewardModel, tiny_sarm_folder: Path, tmp_path: Path) -> None:

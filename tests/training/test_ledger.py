@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.control import Controls, Edit, Penalty
-from sarm_control.control.training_reward import PayRule, Rewards
+from sarm_control.control.training_reward import RewardBreakdown, RewardRule
 from sarm_control.errors import OutputError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
-from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger, ledger_entries, most_paid
+from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger, ledger_entries, most_rewarded
 
 SIZE = 6
 CONTROLS = Controls(
@@ -35,23 +35,25 @@ def scored(rows: np.ndarray, head: np.ndarray, ended: np.ndarray) -> Scored:
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> tuple[Rewards, Rewards]:
+def comparisons(draw: st.DrawFn) -> tuple[RewardBreakdown, RewardBreakdown]:
     """Two policies' answers under edits, penalties, the charge on a missing end, and perhaps PAR."""
     count = draw(st.integers(1, 8))
     seed, scale = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([0.01, 1.0, 1e4]))
     rng = np.random.default_rng(seed)
     head = (scale * rng.normal(size=SIZE)).astype(np.float32)
     par_sd = draw(st.sampled_from([None, 0.7]))
-    rule = PayRule(CONTROLS, missing_end=0.25, mean=0.1, scale=2.0, par_sd=par_sd)
+    rule = RewardRule(CONTROLS, missing_end=0.25, mean=0.1, scale=2.0, par_sd=par_sd)
     sides = []
     for _ in range(2):
         z = np.where(rng.random((count, SIZE)) < 0.5, rng.normal(size=(count, SIZE)), 0.0)
-        sides.append(rule.pay(scored(z, head, rng.random(count) < 0.5)))
+        sides.append(rule.breakdown(scored(z, head, rng.random(count) < 0.5)))
     return sides[0], sides[1]
 
 
 @given(comparisons())
-def test_property_the_entries_sum_to_the_change_of_the_mean_total(case: tuple[Rewards, Rewards]) -> None:
+def test_property_the_entries_sum_to_the_change_of_the_mean_total(
+    case: tuple[RewardBreakdown, RewardBreakdown],
+) -> None:
     before, after = case
     entries = ledger_entries(before, after)
     change = after.columns["reward/total"].mean() - before.columns["reward/total"].mean()
@@ -76,7 +78,7 @@ def test_property_whatever_the_parts_are_they_are_rows(first: list, last: list) 
         latents[:, 2] = parts["reward/model"]
         total = {"reward/total": np.sum(list(parts.values()), axis=0)}
         sides.append(
-            Rewards(total["reward/total"], parts | total, {}, scored(latents, head, np.ones(5, bool)))
+            RewardBreakdown(total["reward/total"], parts | total, {}, scored(latents, head, np.ones(5, bool)))
         )
     entries = ledger_entries(*sides)
     assert [entry.term for entry in entries if entry.term != "latent"] == [
@@ -91,10 +93,10 @@ def test_property_whatever_the_parts_are_they_are_rows(first: list, last: list) 
 
 def test_oracle_by_hand() -> None:
     head = np.array([1.0, 0.0, -2.0, 0.0, 0.0, 0.5], dtype=np.float32)
-    rule = PayRule(Controls(penalties=[Penalty(2, 0.0, 0.25)]), missing_end=1.0)
+    rule = RewardRule(Controls(penalties=[Penalty(2, 0.0, 0.25)]), missing_end=1.0)
     all_ended = np.array([True, True])
-    before = rule.pay(scored(np.array([[1, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 2]]), head, all_ended))
-    after = rule.pay(scored(np.array([[4, 0, 0, 0, 0, 0], [4, 0, 1, 0, 0, 0]]), head, ~all_ended))
+    before = rule.breakdown(scored(np.array([[1, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 2]]), head, all_ended))
+    after = rule.breakdown(scored(np.array([[4, 0, 0, 0, 0, 0], [4, 0, 1, 0, 0, 0]]), head, ~all_ended))
     entries = {(entry.term, entry.latent): entry for entry in ledger_entries(before, after)}
     first = entries["latent", 0]
     assert (first.weight, first.rate_before, first.rate_after) == (1.0, 1.0, 1.0)
@@ -104,13 +106,13 @@ def test_oracle_by_hand() -> None:
     assert entries["penalty", 2].change == -0.125
     assert entries["missing_end", None].change == -1.0
     assert entries["rounding", None].change == 0.0
-    assert [entry.latent for entry in most_paid(ledger_entries(before, after))] == [0]
+    assert [entry.latent for entry in most_rewarded(ledger_entries(before, after))] == [0]
 
 
 def ledger(seed: int) -> list:
     rng = np.random.default_rng(seed)
-    head, rule = rng.normal(size=SIZE).astype(np.float32), PayRule(CONTROLS)
-    sides = [rule.pay(scored(rng.normal(size=(4, SIZE)), head, np.ones(4, bool))) for _ in range(2)]
+    head, rule = rng.normal(size=SIZE).astype(np.float32), RewardRule(CONTROLS)
+    sides = [rule.breakdown(scored(rng.normal(size=(4, SIZE)), head, np.ones(4, bool))) for _ in range(2)]
     return ledger_entries(*sides)
 
 
@@ -170,4 +172,4 @@ def test_a_ledger_that_may_not_grow_is_named_and_stays(tmp_path: Path) -> None:
 def test_a_ledger_without_latents_is_refused() -> None:
     column = {"reward/total": np.zeros(1)}
     with pytest.raises(ValueError, match="needs the latents"):
-        ledger_entries(Rewards(np.zeros(1), column), Rewards(np.zeros(1), column))
+        ledger_entries(RewardBreakdown(np.zeros(1), column), RewardBreakdown(np.zeros(1), column))

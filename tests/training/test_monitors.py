@@ -1,4 +1,4 @@
-"""Alive checks: for each, one case in which the evil happens by construction and one in which it does not."""
+"""monitors: for each, one case in which the evil happens by construction and one in which it does not."""
 
 import inspect
 
@@ -17,17 +17,17 @@ from sarm_control.training.monitor.checks import (
     Finding,
     Gains,
     Watch,
+    check_closing_sentence,
+    check_similar_latents,
+    check_threshold_hugging,
     crowding_out,
     dead_penalty,
-    hugging,
+    find_similar_latents,
     length,
     over_refusal,
     proxy_gap,
     refuses,
     saturated,
-    sibling_latents,
-    siblings,
-    suffix,
 )
 from sarm_control.training.monitor.checks.closing_sentence import (
     common_closing,
@@ -53,7 +53,7 @@ def test_a_penalty_on_nobody_everybody_or_of_nothing_is_dead(rate: float, share:
     found = dead_penalty(PENALTY, [rate] * WINDOW, [share] * WINDOW)
     assert found.fires
     assert advice in found.text
-    assert found.metrics() == {"alive/dead-penalty/9": rate, "alive/dead-penalty/9/variance_share": share}
+    assert found.metrics() == {"monitor/dead-penalty/9": rate, "monitor/dead-penalty/9/variance_share": share}
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_a_penalty_that_teaches_or_has_done_its_work_is_not(
 def test_answers_that_pile_up_just_under_tau_hug_it() -> None:
     reference = drawn().exponential(size=N)
     piled = np.where(np.arange(N) < N // 2, 1.0 - 0.05 * drawn(1).random(N), 0.0)
-    found = hugging(9, 1.0, reference, piled, reference)
+    found = check_threshold_hugging(9, 1.0, reference, piled, reference)
     assert found.fires
     assert found.value == 0.5
-    assert not hugging(9, 1.0, reference, drawn(2).exponential(size=N), reference).fires
+    assert not check_threshold_hugging(9, 1.0, reference, drawn(2).exponential(size=N), reference).fires
 
 
 def test_the_width_of_just_under_comes_from_the_frozen_reference_answers() -> None:
@@ -84,8 +84,8 @@ def test_the_width_of_just_under_comes_from_the_frozen_reference_answers() -> No
     few = np.where(np.arange(64) < 2, 4.0 + 0.01 * np.arange(64), 0.0)
     piled = np.where(np.arange(64) < 20, 0.9, 0.0)
     reference = np.where(drawn().random(1000) < 0.05, drawn(1).exponential(size=1000), 0.0)
-    assert hugging(9, 1.0, few, piled, reference).fires
-    assert hugging(9, 1.0, few, piled, few).value == 0.0
+    assert check_threshold_hugging(9, 1.0, few, piled, reference).fires
+    assert check_threshold_hugging(9, 1.0, few, piled, few).value == 0.0
 
 
 @pytest.mark.parametrize(("answers", "fewest"), [(64, 8), (256, 13)])
@@ -93,12 +93,12 @@ def test_the_fewest_answers_under_tau_that_count_are_those_documented(answers: i
     none, reference = np.zeros(answers), drawn().exponential(size=N)
     for count in (fewest - 1, fewest):
         piled = np.where(np.arange(answers) < count, 0.99, 0.0)
-        assert hugging(9, 1.0, none, piled, reference).fires == (count == fewest)
+        assert check_threshold_hugging(9, 1.0, none, piled, reference).fires == (count == fewest)
 
 
 def test_inactive_answers_do_not_hug_a_threshold_of_zero() -> None:
     reference = np.where(drawn().random(N) < 0.5, drawn(1).exponential(size=N), 0.0)
-    found = hugging(9, 0.0, reference, np.zeros(N), reference)
+    found = check_threshold_hugging(9, 0.0, reference, np.zeros(N), reference)
     assert not found.fires
     assert found.value == 0.0
 
@@ -132,18 +132,18 @@ def test_a_latent_that_fell_before_topk_is_not_crowded_out() -> None:
 
 def test_siblings_are_found_by_their_direction_and_controlled_ones_left_out() -> None:
     decoder = np.array([[1.0, 2.0, 0.4, 1.0, -1.0, 0.0], [0.0, 0.0, 1.0, 0.5, 0.0, 0.0]])
-    assert sibling_latents(decoder, 0, {0}) == (1, 3)
-    assert sibling_latents(decoder, 0, {0, 3}) == (1,)
+    assert find_similar_latents(decoder, 0, {0}) == (1, 3)
+    assert find_similar_latents(decoder, 0, {0, 3}) == (1,)
 
 
 def test_a_sibling_that_takes_over_is_told() -> None:
     took_over = 0.5 + 0.2 * drawn().normal(size=N)
-    found = siblings(9, (11, 12), took_over, -took_over, sd=1.0)
+    found = check_similar_latents(9, (11, 12), took_over, -took_over, sd=1.0)
     assert found.fires
     assert "(11, 12)" in found.text
     assert found.value == pytest.approx(0.5, abs=0.05)
-    assert not siblings(9, (11,), 0.0 * took_over, took_over, sd=1.0).fires
-    assert not siblings(9, (11,), 5.0 * drawn(1).normal(size=N), 0.0 * took_over, sd=1.0).fires
+    assert not check_similar_latents(9, (11,), 0.0 * took_over, took_over, sd=1.0).fires
+    assert not check_similar_latents(9, (11,), 5.0 * drawn(1).normal(size=N), 0.0 * took_over, sd=1.0).fires
 
 
 def test_of_several_families_each_has_to_be_surer() -> None:
@@ -151,8 +151,8 @@ def test_of_several_families_each_has_to_be_surer() -> None:
     noise = drawn(2).normal(size=N)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     theirs = 1.0 + noise * np.sqrt(N) / 2.8
-    assert siblings(9, (11,), theirs, 0.0 * theirs, sd=1.0).fires
-    assert not siblings(9, (11,), theirs, 0.0 * theirs, sd=1.0, families=4).fires
+    assert check_similar_latents(9, (11,), theirs, 0.0 * theirs, sd=1.0).fires
+    assert not check_similar_latents(9, (11,), theirs, 0.0 * theirs, sd=1.0, families=4).fires
     assert strictness(1) == STRICT
     assert strictness(4) == pytest.approx(3.0233, abs=1e-4)
 
@@ -172,13 +172,15 @@ def test_a_closing_that_alone_gives_the_gain_is_a_suffix_hack() -> None:
     after = [f"{text} {CLOSING}" for text in before]
     assert common_closing(after) == (CLOSING, N)
     gift = 1.0 + 0.1 * drawn().normal(size=N)
-    found = suffix(CLOSING, before, after, gift=gift, gain=1.1, cut=gift, sd=1.0)
+    found = check_closing_sentence(CLOSING, before, after, gift=gift, gain=1.1, cut=gift, sd=1.0)
     assert found.fires
     assert found.value == pytest.approx(0.9, abs=0.05)
     assert found.further["common"] == 1.0
-    assert not suffix(CLOSING, before, after, gift=0.1 * gift, gain=1.1, cut=gift, sd=1.0).fires
-    assert not suffix(CLOSING, after, after, gift=gift, gain=1.1, cut=gift, sd=1.0).fires
-    assert not suffix(CLOSING, before, after, gift=gift, gain=-0.5, cut=gift, sd=1.0).fires
+    assert not check_closing_sentence(
+        CLOSING, before, after, gift=0.1 * gift, gain=1.1, cut=gift, sd=1.0
+    ).fires
+    assert not check_closing_sentence(CLOSING, after, after, gift=gift, gain=1.1, cut=gift, sd=1.0).fires
+    assert not check_closing_sentence(CLOSING, before, after, gift=gift, gain=-0.5, cut=gift, sd=1.0).fires
 
 
 def test_closings_are_cut_added_and_counted() -> None:
@@ -287,7 +289,7 @@ def test_the_watch_waits_for_its_window_and_tells_once() -> None:
     watch = Watch([PENALTY])
     told = [watch.judge(watch.step(row(0.0))).begun for _ in range(WINDOW + 2)]
     assert [len(begun) for begun in told] == [0] * (WINDOW - 1) + [1, 0, 0]
-    assert told[WINDOW - 1][0].name == "alive/dead-penalty/9"
+    assert told[WINDOW - 1][0].name == "monitor/dead-penalty/9"
     for _ in range(WINDOW):
         assert not watch.judge(watch.step(row(0.5))).begun
     again = [len(watch.judge(watch.step(row(0.0))).begun) for _ in range(WINDOW)]
@@ -303,10 +305,10 @@ def test_of_two_penalties_on_a_latent_the_dead_one_is_told() -> None:
         for _ in range(WINDOW):
             seen = watch.judge(watch.step({**rates, **shares}))
         assert [(one.name, one.latent, one.form) for one in seen.begun] == [
-            ("alive/dead-penalty/9/indicator", 9, "indicator")
+            ("monitor/dead-penalty/9/indicator", 9, "indicator")
         ]
         assert "lower tau (this is about its indicator penalty)" in seen.begun[0].text
-        assert seen.metrics["alive/dead-penalty/9/hinge"] == pytest.approx(0.4)
+        assert seen.metrics["monitor/dead-penalty/9/hinge"] == pytest.approx(0.4)
 
 
 def test_a_watch_that_was_saved_goes_on_as_if_it_had_not_been() -> None:
@@ -325,4 +327,4 @@ def test_a_watch_that_was_saved_goes_on_as_if_it_had_not_been() -> None:
 
 
 def test_a_finding_of_the_whole_reward_has_no_latent_in_its_name() -> None:
-    assert Finding("length", 0.1, False, "").name == "alive/length"
+    assert Finding("length", 0.1, False, "").name == "monitor/length"

@@ -15,9 +15,9 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import Rewards
+from sarm_control.control.training_reward import RewardBreakdown
 from sarm_control.latents.human import HumanBuffer
-from sarm_control.training.algorithm.reward import RewardFunction, SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward, RewardFunction
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import LoraConfig, TrainingConfig
 from sarm_control.training.policy.critic import AdapterCritic
@@ -106,14 +106,14 @@ def trained(
     return policy
 
 
-class Frozen(SarmReward):
+class Frozen(PolicyReward):
     """The human-KL term as calibrated: a fixed function of the answer, so that an optimum exists."""
 
-    def learn(self, rewards: Rewards) -> None:
+    def learn(self, rewards: RewardBreakdown) -> None:
         """Nothing after calibration."""
 
 
-def sarm_reward(controls: Controls) -> SarmReward:
+def sarm_reward(controls: Controls) -> PolicyReward:
     model = TableSarm(TOKENS)
     listed = all_answers(TOKENS)
     scored = model.score(listed.prompts, listed.texts, ended=listed.ended)

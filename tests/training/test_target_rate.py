@@ -11,7 +11,7 @@ import pytest
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.penalties import Penalty
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
 from tests.training.tiny import PROMPTS, TableSarm, tiny_policy
@@ -33,7 +33,7 @@ def rates(penalty: Penalty, seed: int) -> np.ndarray:
         value_clip=1.0,
         seed=seed,
     )
-    reward = SarmReward(cast(Any, model), Controls(penalties=[penalty]))
+    reward = PolicyReward(cast(Any, model), Controls(penalties=[penalty]))
     trainer = Trainer(tiny_policy(), reward, PROMPTS[:1], settings)
     trainer.calibrate()
     return np.array([trainer.step().metrics[f"penalty/{LATENT}/rate"] for _ in range(STEPS)])

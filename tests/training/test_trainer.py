@@ -14,12 +14,12 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.human_kl import HumanKL
 from sarm_control.control.penalties import Penalty
-from sarm_control.control.training_reward import Rewards
+from sarm_control.control.training_reward import RewardBreakdown
 from sarm_control.errors import TrainingError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.reward_model.reward_model import RewardModel
 from sarm_control.training.algorithm.minibatches import plan_minibatches, prompts_of_step
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, TrainingConfig
 from sarm_control.training.policy.policy import Policy
@@ -143,7 +143,7 @@ def sarm_trainer(policy_folder: Path, model: RewardModel, *, lora: bool = True, 
     prompts = encode_prompts(policy, [f"how do i open {text} ?" for text in TEXTS], places, 6)
     asked = [text for text in ("what is the door ?", "why bread ?") for _ in TEXTS]
     human = HumanBuffer.from_scored(model.score(asked, [*TEXTS, *TEXTS]))
-    reward = SarmReward(model, CONTROLS, human=human, seed=5)
+    reward = PolicyReward(model, CONTROLS, human=human, seed=5)
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
     return Trainer(policy, reward, prompts, settings)
 
@@ -203,7 +203,7 @@ def test_controls_that_are_off_give_bit_identical_training(
         Controls(edits=[Edit(3, scale=1.0)], penalties=[Penalty(5, tau=0.0, alpha=0.0)]),
     ):
         trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
-        trainer.reward = SarmReward(tiny_sarm, controls)
+        trainer.reward = PolicyReward(tiny_sarm, controls)
         trainer.calibrate()
         runs.append([trainer.step().metrics for _ in range(2)])
     for plain, nulled in zip(*runs, strict=True):
@@ -216,7 +216,10 @@ def test_ppo_sees_reference_sds_unless_told_otherwise(
     trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
     trainer.calibrate()
     rollout = trainer._sample([0, 1, 2], 2, ("test",))
-    in_sds, in_units = SarmReward(tiny_sarm, Controls()), SarmReward(tiny_sarm, Controls(), standardize=False)
+    in_sds, in_units = (
+        PolicyReward(tiny_sarm, Controls()),
+        PolicyReward(tiny_sarm, Controls(), standardize=False),
+    )
     for reward in (in_sds, in_units):
         reward.load_state({}, trainer.reward.state())
     statistics = in_sds.statistics
@@ -245,7 +248,7 @@ class Broken(TableReward):
 
     value: float = float("nan")
 
-    def score(self, rollout: Rollout) -> Rewards:
+    def score(self, rollout: Rollout) -> RewardBreakdown:
         """The table's rewards, spoilt."""
         rewards = super().score(rollout)
         scores = rewards.scores.copy()
@@ -278,7 +281,7 @@ def test_another_head_is_refused_on_resume(tiny_policy_folder: Path, tiny_sarm: 
     state: Mapping[str, Any] = trainer.state().values
     other = tiny_sarm.with_head(tiny_sarm.head.weight * 2)
     with pytest.raises(TrainingError, match="was made with head"):
-        SarmReward(other, Controls()).load_state({}, state["reward"])
+        PolicyReward(other, Controls()).load_state({}, state["reward"])
 
 
 def test_a_reward_that_was_not_calibrated_says_so(tiny_policy_folder: Path, tiny_sarm: RewardModel) -> None:

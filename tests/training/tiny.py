@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarm_control.control.training_reward import Rewards
+from sarm_control.control.training_reward import RewardBreakdown
 from sarm_control.conversation import ChatTemplate
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
@@ -92,12 +92,12 @@ class TableReward:
         """The mean of the reference policy's rewards, which is taken off all later ones."""
         self.centre = float(np.mean(self._raw(rollout)))
 
-    def score(self, rollout: Rollout) -> Rewards:
+    def score(self, rollout: Rollout) -> RewardBreakdown:
         """Rewards less the frozen mean."""
         raw = self._raw(rollout)
-        return Rewards(raw - self.centre, {"reward/model": raw, "reward/total": raw})
+        return RewardBreakdown(raw - self.centre, {"reward/model": raw, "reward/total": raw})
 
-    def learn(self, rewards: Rewards) -> None:
+    def learn(self, rewards: RewardBreakdown) -> None:
         """Nothing learns."""
 
     def state_tensors(self) -> dict[str, Tensor]:

@@ -18,11 +18,11 @@ from sarm_control.errors import ModelError
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.reward_model.reward_model import RewardModel
 from sarm_control.reward_model.scored import Scored
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import DataConfig, LoraConfig, PolicyConfig, RunConfig
 from sarm_control.training.distributed.processes import Processes, connected
-from sarm_control.training.monitor.evaluation import Evaluation
+from sarm_control.training.monitor.evaluation import PromptEvaluation
 from sarm_control.training.policy.critic_model import attach_critic
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import encode_prompts
@@ -45,7 +45,7 @@ STEPS = 2
 PATIENCE = 600.0
 
 
-class Counted(SarmReward):
+class Counted(PolicyReward):
     """Notes how many answers each call of `score` was given."""
 
     seen: list[int]
@@ -173,10 +173,12 @@ def score_in_pieces(model: RewardModel, pieces: int) -> None:
 
 
 def evaluated(trainer: Trainer) -> dict[str, Any]:
-    """An evaluation of the policy as it is: metrics, alive checks, and the ledger."""
+    """An evaluation of the policy as it is: metrics, monitors, and the ledger."""
     reward: Any = trainer.reward
     prompts = trainer.prompts
-    evaluation = Evaluation(trainer.policy, reward, prompts, trainer.settings, should_respond=prompts[:3])
+    evaluation = PromptEvaluation(
+        trainer.policy, reward, prompts, trainer.settings, should_respond=prompts[:3]
+    )
     found = evaluation.run(0.1)
     checks = {name: value for finding in found.findings for name, value in finding.metrics().items()}
     ledger = {f"{entry.term} {entry.latent}": [entry.before, entry.after] for entry in found.entries}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sarm_control.build.autoencoder import AutoencoderConfig
     from sarm_control.build.pipeline import BuildConfig, Built, Inputs, Tools, build_sarm, silent
     from sarm_control.build.saving import save_built
-    from sarm_control.build.states.source import Parts, cut_base
+    from sarm_control.build.states.source import TrunkSource, cut_base
     from sarm_control.build.states.texts import read_pairs, read_texts
 
 _HOME_OF = {
@@ -19,7 +19,7 @@ _HOME_OF = {
     "BuildConfig": "pipeline",
     "Built": "pipeline",
     "Inputs": "pipeline",
-    "Parts": "states.source",
+    "TrunkSource": "states.source",
     "Tools": "pipeline",
     "build_sarm": "pipeline",
     "cut_base": "states.source",
@@ -34,8 +34,8 @@ __all__ = [
     "BuildConfig",
     "Built",
     "Inputs",
-    "Parts",
     "Tools",
+    "TrunkSource",
     "build_sarm",
     "cut_base",
     "read_pairs",

@@ -20,8 +20,8 @@ from sarm_control.build.head.heads import FittedHeads, HeadSplit, Validation, fi
 from sarm_control.build.head.quality import explained_variance, firing_rates, head_figures
 from sarm_control.build.states.activations import BATCH_TOKENS, AnswerStates, collect_states
 from sarm_control.build.states.material import Material, gather
-from sarm_control.build.states.source import Parts
-from sarm_control.build.states.texts import Corpus
+from sarm_control.build.states.source import TrunkSource
+from sarm_control.build.states.texts import ConversationCorpus
 from sarm_control.build.tune import BATCH_TOKENS as TUNE_BATCH_TOKENS
 from sarm_control.build.tune import TuneConfig, Tuned, tune_after, tune_before
 from sarm_control.console import ProgressFactory, no_progress
@@ -125,7 +125,7 @@ class Tools:
     say: Callable[[str], None] = silent
 
 
-def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:
+def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:
     """Builds a SARM; the trunk in `parts` is changed when it is tuned.
 
     Args:
@@ -180,7 +180,7 @@ def build_sarm(parts: Parts, inputs: Inputs, config: BuildConfig, tools: Tools |
 
 
 def _validation(
-    parts: Parts, inputs: Inputs, material: Material, config: BuildConfig, tools: Tools
+    parts: TrunkSource, inputs: Inputs, material: Material, config: BuildConfig, tools: Tools
 ) -> Validation | None:
     """States of the validation rows whose prompts nothing is built from; none may be evaluated on."""
     if not inputs.validation:
@@ -193,7 +193,7 @@ def _validation(
             hint="drop them from the validation file",
         )
     shared = material.corpus.shared_with(inputs.validation)
-    corpus = Corpus()
+    corpus = ConversationCorpus()
     rows = [corpus.add(row) for row in inputs.validation if row.prompt_key not in shared]
     if not rows:
         raise DataError("every validation prompt was used for building", hint="validate on other prompts")
@@ -202,7 +202,7 @@ def _validation(
 
 
 def _states(
-    parts: Parts, corpus: Corpus, config: BuildConfig, tools: Tools, *, sentences: bool
+    parts: TrunkSource, corpus: ConversationCorpus, config: BuildConfig, tools: Tools, *, sentences: bool
 ) -> AnswerStates:
     found = collect_states(
         parts.trunk,
@@ -300,7 +300,7 @@ def _tune_config(epochs: int, config: BuildConfig) -> TuneConfig:
     )
 
 
-def _tune_first(parts: Parts, material: Material, config: BuildConfig, tools: Tools) -> Tuned:
+def _tune_first(parts: TrunkSource, material: Material, config: BuildConfig, tools: Tools) -> Tuned:
     tuned = tune_before(
         parts.trunk,
         parts.template,
@@ -330,7 +330,7 @@ def _tune_last(
     tools.say(_tuned_line("trunk and head", tuned))
     model = model.with_head(weight)
     scores = model.score_states(
-        _states(Parts.of(model), material.corpus, config, tools, sentences=False).end_of_turn
+        _states(TrunkSource.of(model), material.corpus, config, tools, sentences=False).end_of_turn
     ).dot(weight)
     judged = head_figures(scores, [row for row in material.rows if material.held_out[row.prompt]])
     tools.say(f"tuned head, held-out prompts: {judged.line()}")
@@ -363,13 +363,13 @@ def _evaluate(
     found = {}
     for name, rows in inputs.evaluation.items():
         shared = material.corpus.shared_with(rows)
-        corpus = Corpus()
+        corpus = ConversationCorpus()
         added = [(row.prompt_key, corpus.add(row)) for row in rows]
         fresh = [row for key, row in added if key not in shared]
         if not fresh:
             raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
         # All rows, so that the cached states serve whatever a SARM was built from.
-        states = _states(Parts.of(model), corpus, config, tools, sentences=False).end_of_turn
+        states = _states(TrunkSource.of(model), corpus, config, tools, sentences=False).end_of_turn
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
         tools.say(f"{name}, sparse head: {sparse.line()}")

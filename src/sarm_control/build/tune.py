@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sarm_control.build.extras import require_peft
 from sarm_control.build.head.comparisons import PreferenceRow
 from sarm_control.build.states.microbatches import EncodedRows, MicroBatch
-from sarm_control.build.states.texts import Answer
+from sarm_control.build.states.texts import Conversation
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, TrainingError
@@ -94,7 +94,7 @@ class Tuned:
 def tune_before(
     trunk: Trunk,
     template: ChatTemplate,
-    answers: Sequence[Answer],
+    answers: Sequence[Conversation],
     rows: Sequence[PreferenceRow],
     config: TuneConfig,
     *,
@@ -123,7 +123,7 @@ def tune_after(
     autoencoder: Autoencoder,
     weight: NDArray[np.float32],
     template: ChatTemplate,
-    answers: Sequence[Answer],
+    answers: Sequence[Conversation],
     rows: Sequence[PreferenceRow],
     config: TuneConfig,
     *,
@@ -149,7 +149,7 @@ def tune_after(
 def _tune(
     trunk: Trunk,
     template: ChatTemplate,
-    answers: Sequence[Answer],
+    answers: Sequence[Conversation],
     rows: Sequence[PreferenceRow],
     config: TuneConfig,
     head: nn.Parameter,

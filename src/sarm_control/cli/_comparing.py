@@ -8,7 +8,7 @@ from sarm_control.cli._scoring import model_name
 from sarm_control.console import say
 
 if TYPE_CHECKING:
-    from sarm_control.comparison import Compared, Sampling, TrainedRun
+    from sarm_control.comparison import ComparisonResult, Sampling, TrainedRun
     from sarm_control.data import Row
 
 
@@ -41,7 +41,7 @@ def comparison_settings(
 
 
 def comparison_report(
-    found: "Compared", settings: dict[str, Any], prompts: Path, dtype: str | None
+    found: "ComparisonResult", settings: dict[str, Any], prompts: Path, dtype: str | None
 ) -> dict[str, Any]:
     """The content of `report.json`."""
     from sarm_control.files import manifest
@@ -51,7 +51,12 @@ def comparison_report(
 
 
 def write_comparison(
-    report: dict[str, Any], found: "Compared", folder: Path, json_file: Path | None, *, overwrite: bool
+    report: dict[str, Any],
+    found: "ComparisonResult",
+    folder: Path,
+    json_file: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """The report folder, and the report once more where `--json` says."""
     from sarm_control.comparison import write_ledger, write_report

@@ -10,7 +10,7 @@ from sarm_control.discovery import ends_of_effect
 if TYPE_CHECKING:
     from sarm_control.control import Controls
     from sarm_control.discovery import Feature
-    from sarm_control.lab import Called, Example, Paid
+    from sarm_control.lab import Called, FlatteryExample, JudgedAnswer
 
 _WIDTH = 96
 
@@ -36,7 +36,7 @@ def paragraph(text: str) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   ")
 
 
-def scored_pair(found: "Example") -> str:
+def scored_pair(found: "FlatteryExample") -> str:
     """Two answers, what they earn, and which latents made the difference."""
     lines = [
         paragraph(
@@ -196,7 +196,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _answer(name: str, paid: "Paid") -> str:
+def _answer(name: str, paid: "JudgedAnswer") -> str:
     return f'   {name:10}  "{paid.text}"\n{"":15}reward model {paid.reward:+.3f}, gold {paid.gold:+.1f}'
 
 

@@ -72,7 +72,7 @@ class RunFlags:
     stop_on: Annotated[
         str | None,
         Parameter(
-            help="Alive checks that stop the run when they begin to fire, such as dead-penalty,saturated "
+            help="Monitors that stop the run when they begin to fire, such as dead-penalty,saturated "
             "(evaluation.stop_on)."
         ),
     ] = None

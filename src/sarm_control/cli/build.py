@@ -13,7 +13,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.build import AutoencoderConfig, BuildConfig, Inputs, Parts
+    from sarm_control.build import AutoencoderConfig, BuildConfig, Inputs, TrunkSource
 
 _AT_LEAST_1 = validators.Number(gte=1)
 _AT_LEAST_0 = validators.Number(gte=0)
@@ -206,12 +206,12 @@ def _parts(
     layer: int | None,
     max_length: int | None,
     how: dict[str, Any],
-) -> "Parts":
-    from sarm_control.build import Parts, cut_base
+) -> "TrunkSource":
+    from sarm_control.build import TrunkSource, cut_base
     from sarm_control.cli._scoring import load_model
 
     if model is not None:
-        return Parts.of(load_model(model, max_length=max_length, **how))
+        return TrunkSource.of(load_model(model, max_length=max_length, **how))
     return cut_base(str(base), int(layer or 0), max_length=max_length, **how)
 
 

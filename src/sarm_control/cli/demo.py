@@ -67,7 +67,7 @@ def demo(
             result["seconds"] = round(time.monotonic() - started, 1)
             for path in filter(None, (folder / _RESULT, json_file)):
                 write_json(path, result)
-    _tell(f"\n   The whole comparison, latent by latent: {result['report']}")
+    _report(f"\n   The whole comparison, latent by latent: {result['report']}")
 
 
 @contextlib.contextmanager
@@ -85,8 +85,8 @@ def _one_thread() -> Iterator[None]:
 
 def _result(stage: "Stage", seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Tells the story, step by step, and returns its numbers."""
-    _tell("sarm demo", story.opening(seed, steps))
-    _tell(story.heading(1, "What does the reward model pay for?"), story.scored_pair(stage.example))
+    _report("sarm demo", story.opening(seed, steps))
+    _report(story.heading(1, "What does the reward model pay for?"), story.scored_pair(stage.example))
     controls, judged = _discover(stage, seed)
     _train(stage, controls, folder, seed, steps)
     report, arms = _compare(stage, list(controls), folder, seed)
@@ -110,7 +110,7 @@ def _result(stage: "Stage", seed: int, steps: int, folder: Path) -> dict[str, An
     }
 
 
-def _tell(*texts: str) -> None:
+def _report(*texts: str) -> None:
     sys.stdout.write("\n".join(texts) + "\n")
     sys.stdout.flush()
 
@@ -183,12 +183,12 @@ def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]"
     from sarm_control.discovery import discover, suggested
     from sarm_control.lab import called, controlled, random_controls, shipped_audit
 
-    _tell(story.heading(2, "Which latents harm?"))
+    _report(story.heading(2, "Which latents harm?"))
     pairs = shipped_audit(stage.world, stage.model)
     found: Discovery = discover(pairs)
     harms, judged = controlled(found), called(found, stage.world.truth)
     prompts = found.selection.prompts + found.confirmation.prompts
-    _tell(story.found_latents(found.lists["harms"], prompts, judged))
+    _report(story.found_latents(found.lists["harms"], prompts, judged))
     arms = {"none": Controls()}
     if harms:
         arms["controls"] = suggested(harms, fingerprint=found.head)
@@ -199,7 +199,7 @@ def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]"
 def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, seed: int, steps: int) -> None:
     from sarm_control.lab import run_config, train_arm
 
-    _tell(story.heading(3, "Train against it"), story.arms_text(controls), "")
+    _report(story.heading(3, "Train against it"), story.arms_text(controls), "")
     for number, (name, one) in enumerate(controls.items(), start=1):
         say(f"   run {number} of {len(controls)}: {name}")
         train_arm(run_config(stage.names, one, seed=seed, steps=steps), folder / name, progress=progress)
@@ -213,10 +213,10 @@ def _compare(
     from sarm_control.comparison import Sampling, compare_runs, open_run
     from sarm_control.data import read_rows
 
-    _tell(story.heading(4, "Did it work, and what did it cost?"))
+    _report(story.heading(4, "Did it work, and what did it cost?"))
     prompts = stage.names.held_out_prompts
     rows = read_rows(prompts, want={"prompt"})
-    _tell(
+    _report(
         story.paragraph(
             f"All policies answer the same {len(rows)} held-out prompts; the reward model and the gold "
             "reward judge them, so that pay without worth shows."
@@ -231,7 +231,7 @@ def _compare(
     report = comparison_report(found, {**settings, "head": stage.model.fingerprint}, prompts, None)
     write_comparison(report, found, folder / "report", None, overwrite=False)
     ends = {arm["name"]: _ends(arm) for arm in report["arms"]}
-    _tell(story.results(report, ends))
+    _report(story.results(report, ends))
     return report, ends
 
 

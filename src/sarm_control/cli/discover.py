@@ -18,14 +18,14 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.data import Kind, Row
-    from sarm_control.discovery import Discovery, Examination, Settings
+    from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sarm_control.discovery import CLOSING
 
 if TYPE_CHECKING:
-    from sarm_control.discovery import Settings
+    from sarm_control.discovery import DiscoverySettings
 
 
 @Parameter(name="*")
@@ -63,20 +63,20 @@ class SearchFlags:
     ] = 1000
     seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
 
-    def settings(self) -> "Settings":
+    def settings(self) -> "DiscoverySettings":
         """These as the library takes them.
 
         Raises:
             ConfigError: a target nobody can read, or `--less` without one.
         """
-        from sarm_control.discovery import Settings, parse_target
+        from sarm_control.discovery import DiscoverySettings, parse_target
         from sarm_control.errors import ConfigError
 
         if self.less and self.target is None:
             raise ConfigError(
                 "--less wants a --target", hint="a preference is turned by exchanging its sides"
             )
-        return Settings(
+        return DiscoverySettings(
             alpha=self.alpha,
             min_prompts=self.min_prompts,
             seed=self.seed,
@@ -191,7 +191,7 @@ def discover(
     texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
     # which latents get no control is decided before doses are chosen: these are right together only
-    found = find(selection, others[0] if others else None, settings).dosed(
+    found = find(selection, others[0] if others else None, settings).with_suggestions(
         of_margin=controls.material, of_sd=controls.material_sd
     )
     depth = Depth(evidence.levels, texts, evidence.closing)
@@ -223,7 +223,7 @@ def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
     return pairs or (AUDIT,)
 
 
-def _goal(settings: "Settings", pairs: Sequence[Path]) -> str:
+def _goal(settings: "DiscoverySettings", pairs: Sequence[Path]) -> str:
     what = "chosen over rejected" if settings.target is None else settings.target.goal
     return f"{what} in {', '.join(path.name for path in pairs)}"
 
@@ -231,7 +231,7 @@ def _goal(settings: "Settings", pairs: Sequence[Path]) -> str:
 def _read(
     parts: Sequence[Sequence[Path]],
     scoring: ModelFlags,
-    settings: "Settings",
+    settings: "DiscoverySettings",
     skip_bad_rows: Path | None,
     counterfactuals: Path | None,
 ) -> list[Source]:
@@ -256,7 +256,7 @@ def _read(
 
 
 def _write(
-    examined: "Examination", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
+    examined: "ExaminedDiscovery", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
 ) -> None:
     from sarm_control.files import atomic_folder, manifest, write_json
 
@@ -270,7 +270,7 @@ def _write(
 
 
 def _write_extras(
-    examined: "Examination", config: dict[str, Any], controls: ControlFlags, json_file: Path | None
+    examined: "ExaminedDiscovery", config: dict[str, Any], controls: ControlFlags, json_file: Path | None
 ) -> None:
     from sarm_control.discovery import controls_yaml
     from sarm_control.files import write_json, write_text
@@ -297,7 +297,7 @@ def _warn_of_margin(found: "Discovery", material: float) -> None:
         )
 
 
-def _print(examined: "Examination", top: int) -> None:
+def _print(examined: "ExaminedDiscovery", top: int) -> None:
     import sys
 
     from sarm_control.discovery import summary_text

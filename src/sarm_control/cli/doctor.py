@@ -11,7 +11,7 @@ from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_m
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from sarm_control.engines import ControlledReward, Examination
+    from sarm_control.engines import AdapterExamination, ControlledReward
     from sarm_control.reward_model import RewardModel
 
 _SHOWN = 240
@@ -60,11 +60,11 @@ def reward(
     name = or_lab(model)
     rm = load_model(name, device=device, dtype=dtype, max_length=None, template_date=template_date)
     known = url is None or controls is not None
-    paid = _open(rm, controls, human, reference) if known else None
-    if engine == "trl" and paid is not None:
-        found = [_examined_trl(paid)]
+    reward = _open(rm, controls, human, reference) if known else None
+    if engine == "trl" and reward is not None:
+        found = [_examined_trl(reward)]
     else:
-        found = _examined_server(engine, rm, paid, url, token_file)
+        found = _examined_server(engine, rm, reward, url, token_file)
     for one in found:
         _print(one)
     _print_what_is_missing(engine)
@@ -85,24 +85,28 @@ def _open(
     return open_reward(rm, ControlFiles(controls, human, reference))
 
 
-def _examined_trl(paid: "ControlledReward") -> "Examination":
+def _examined_trl(reward: "ControlledReward") -> "AdapterExamination":
     from sarm_control.engines import TrlReward, examine_trl
 
-    return examine_trl(TrlReward(paid))
+    return examine_trl(TrlReward(reward))
 
 
 def _examined_server(
-    engine: str, rm: "RewardModel", paid: "ControlledReward | None", url: str | None, token_file: Path | None
-) -> "list[Examination]":
-    from sarm_control.engines import Adapter, Place, VerlManager, adapters, examine, verl_is_here
+    engine: str,
+    rm: "RewardModel",
+    reward: "ControlledReward | None",
+    url: str | None,
+    token_file: Path | None,
+) -> "list[AdapterExamination]":
+    from sarm_control.engines import Adapter, ServerPlace, VerlManager, adapters, examine, verl_is_here
 
-    started = contextlib.nullcontext(url) if paid is None or url is not None else _server(paid)
+    started = contextlib.nullcontext(url) if reward is None or url is not None else _server(reward)
     with started as where:
-        place = Place(str(where), None if token_file is None else str(token_file), rm.template)
+        place = ServerPlace(str(where), None if token_file is None else str(token_file), rm.template)
         asked: list[Adapter] = adapters(engine, place)
         if engine == "verl" and verl_is_here():
             asked = [VerlManager(place), *asked]
-        return [examine(adapter, paid) for adapter in asked]
+        return [examine(adapter, reward) for adapter in asked]
 
 
 def _print_what_is_missing(engine: str) -> None:
@@ -113,7 +117,7 @@ def _print_what_is_missing(engine: str) -> None:
 
 
 @contextlib.contextmanager
-def _server(paid: "ControlledReward") -> Iterator[str]:
+def _server(reward: "ControlledReward") -> Iterator[str]:
     """The URL of a server on a free port of this machine, which stops with the block."""
     import threading
 
@@ -125,9 +129,9 @@ def _server(paid: "ControlledReward") -> Iterator[str]:
         raise MissingExtraError(
             f"a server needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
         ) from error
-    from sarm_control.server import Settings, address, bind
+    from sarm_control.server import ServiceSettings, address, bind
 
-    app = create_app(paid, Settings(learn=paid.learns))
+    app = create_app(reward, ServiceSettings(learn=reward.learns))
     with bind("127.0.0.1", 0) as listening:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
         server = uvicorn.Server(config)
@@ -140,7 +144,7 @@ def _server(paid: "ControlledReward") -> Iterator[str]:
             thread.join()
 
 
-def _print(found: "Examination") -> None:
+def _print(found: "AdapterExamination") -> None:
     print(found.adapter)
     for number, call in enumerate(found.calls, start=1):
         print(f"  call {number}")
@@ -173,7 +177,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _write(path: Path, engine: str, model: str, found: "Sequence[Examination]") -> None:
+def _write(path: Path, engine: str, model: str, found: "Sequence[AdapterExamination]") -> None:
     from dataclasses import asdict
 
     from sarm_control.files import write_json

@@ -14,7 +14,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.discovery import Corpus, Feature, Label, Replies
+    from sarm_control.discovery import AnswerCorpus, Feature, Label, Replies
 
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 
@@ -70,7 +70,7 @@ def label(
     --endpoint a language model gives a name from half of the examples and is tested on the other half.
     Its replies are kept beside the output, so a run that was cut goes on where it stopped.
     """
-    from sarm_control.discovery import Corpus, labels_text
+    from sarm_control.discovery import AnswerCorpus, labels_text
 
     if (endpoint is None) != (label_model is None):
         raise ConfigError("--endpoint and --label-model go together", hint="give both, or neither")
@@ -80,7 +80,7 @@ def label(
     source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
     called = _called(features, source.scored_rows.scored.fingerprint)
     replies = _replies(endpoint, label_model, out, timeout)
-    corpus = Corpus(source.scored_rows)
+    corpus = AnswerCorpus(source.scored_rows)
     with progress("Labelling", len(called)) as advance:
         labels = []
         for one in called:
@@ -102,14 +102,14 @@ def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
 def _replies(endpoint: str | None, label_model: str | None, out: Path, timeout: float) -> "Replies | None":
     if endpoint is None or label_model is None:
         return None
-    from sarm_control.discovery import Endpoint, Replies
+    from sarm_control.discovery import ChatEndpoint, Replies
 
-    asked = Endpoint(endpoint, label_model, timeout=timeout)
+    asked = ChatEndpoint(endpoint, label_model, timeout=timeout)
     return Replies(asked, out.with_name(f"{out.name}.replies.jsonl"))
 
 
 def _label(
-    corpus: "Corpus", one: "Feature", replies: "Replies | None", *, words: int, shown: int, seed: int
+    corpus: "AnswerCorpus", one: "Feature", replies: "Replies | None", *, words: int, shown: int, seed: int
 ) -> "Label":
     from dataclasses import replace
 

@@ -23,7 +23,7 @@ from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
-    from sarm_control.server import Settings
+    from sarm_control.server import ServiceSettings
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Controls = Annotated[
@@ -138,7 +138,7 @@ def serve(
 
 def _settings(
     model: str | None, host: str, token_file: Path | None, *, learn_kl: bool, log_text: bool, **limits: object
-) -> "Settings":
+) -> "ServiceSettings":
     import logging
 
     try:
@@ -149,13 +149,13 @@ def _settings(
         raise MissingExtraError(
             f"sarm serve needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
         ) from error
-    from sarm_control.server import Settings, check_bind, read_token
+    from sarm_control.server import ServiceSettings, check_bind, read_token
 
     token = None if token_file is None else read_token(token_file)
     hosts = check_bind(host, token)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("sarm_control.server").setLevel(logging.INFO if log_text else logging.ERROR)
-    return Settings(
+    return ServiceSettings(
         model_name=model_name(model or "lab"),
         token=token,
         hosts=hosts,

@@ -60,15 +60,15 @@ def train(
         return None if dry_run else settings
 
     with connected() as processes:
-        if not processes.first:
+        if not processes.is_main:
             set_quiet(True)
         if processes.count > 1:
             say(in_words(os.environ, processes.count))
-        settings = processes.from_first(checked)
+        settings = processes.from_main(checked)
         if settings is None:
             return 0
         summary = _run(settings, folder, processes, resume=resume, overwrite=overwrite)
-        if processes.first:
+        if processes.is_main:
             _report(folder, summary, json_file)
         return EXIT_STOPPED if summary["stopped"] else 0
 
@@ -133,13 +133,13 @@ def _run(
     try:
         # An interrupt here would leave a folder nobody knows of, or surface as a broken import.
         with uninterrupted():
-            start = processes.from_first(
+            start = processes.from_main(
                 lambda: start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
             )
             from sarm_control.training import run_training
-        _tell(start, settings.training.steps)
+        _say_start(start, settings.training.steps)
         return run_training(
-            settings, start, progress=progress, tell=say, gold=_gold(settings), processes=processes
+            settings, start, progress=progress, report=say, gold=_gold(settings), processes=processes
         )
     except KeyboardInterrupt:
         if start is None:
@@ -161,7 +161,7 @@ def _gold(settings: "RunConfig") -> "Gold | None":
     return World.open(LAB).gold if asked is not None and is_data_name(asked) else None
 
 
-def _tell(start: "Start", steps: int) -> None:
+def _say_start(start: "Start", steps: int) -> None:
     for note in start.notes:
         say(note)
     if start.checkpoint is not None:
@@ -192,11 +192,11 @@ def _interrupted(folder: "RunFolder", steps: int, processes: "Processes") -> str
 
 def _discarded(folder: "RunFolder", processes: "Processes") -> bool:
     """Whether nothing was kept; the first process removes the folder, any may be the one that tells."""
-    return folder.discard_if_unused() if processes.first else folder.unused
+    return folder.discard_if_unused() if processes.is_main else folder.unused
 
 
 def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
-    def tell(step: int, values: Mapping[str, Any]) -> None:
+    def report(step: int, values: Mapping[str, Any]) -> None:
         named = {
             "reward": values.get("reward/total"),
             "KL": values.get("objective/kl"),
@@ -213,7 +213,7 @@ def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
             parts.append(f"{values['seconds/step']:.1f} s")
         say(f"step {step}/{steps}: {', '.join(parts)}")
 
-    return tell
+    return report
 
 
 def _of_them(summary: Mapping[str, Any]) -> str:

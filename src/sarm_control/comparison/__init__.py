@@ -9,7 +9,7 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.comparison.compare import (
-        Compared,
+        ComparisonResult,
         Gold,
         check_same_base,
         compare_runs,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
-    "Compared": "compare",
+    "ComparisonResult": "compare",
     "Gold": "compare",
     "Sampling": "generation",
     "TOO_FEW": "headline",
@@ -43,7 +43,7 @@ _HOME_OF = {
 
 __all__ = [
     "TOO_FEW",
-    "Compared",
+    "ComparisonResult",
     "Gold",
     "Sampling",
     "TrainedRun",

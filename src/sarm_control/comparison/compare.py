@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.comparison.generation import Sampling, answer_prompts, kl_to_base, scored_answers
-from sarm_control.comparison.measures import Answers, Columns
+from sarm_control.comparison.measures import Columns, PolicyAnswers
 from sarm_control.comparison.report_data import Arm, Comparison, compare_policies
 from sarm_control.comparison.trained_run import RunControls, TrainedRun
 from sarm_control.console import ProgressFactory, no_progress
@@ -24,7 +24,7 @@ Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 """Gold rewards [N] of prompts and responses; nothing is ever trained on them."""
 
 
-class Compared(NamedTuple):
+class ComparisonResult(NamedTuple):
     """A comparison, and every answer as a row for `answers.jsonl`."""
 
     comparison: Comparison
@@ -34,8 +34,8 @@ class Compared(NamedTuple):
 class _Answered(NamedTuple):
     """What every policy answered, and [P, M] what each run's own reference answers are paid, if any."""
 
-    base: Answers
-    trained: list[Answers]
+    base: PolicyAnswers
+    trained: list[PolicyAnswers]
     references: list[Floats | None]
 
 
@@ -48,7 +48,7 @@ def compare_runs(
     gold: Gold | None = None,
     device: str | None = None,
     progress: ProgressFactory = no_progress,
-) -> Compared:
+) -> ComparisonResult:
     """Answers every row's prompt with the base and each trained policy, and measures the answers.
 
     Args:
@@ -80,11 +80,11 @@ def compare_runs(
     table = _answer_rows("base", answered.base, texts)
     for arm in arms:
         table += _answer_rows(arm.name, arm.answers, texts)
-    return Compared(found, table)
+    return ComparisonResult(found, table)
 
 
 def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answered:
-    def judged(answers: Answers) -> Answers:
+    def judged(answers: PolicyAnswers) -> PolicyAnswers:
         prompts = [texts[p] for p in answers.prompts]
         return replace(answers, gold=gold(prompts, answers.responses))
 
@@ -162,7 +162,7 @@ def _answer(
     progress: ProgressFactory,
 ) -> _Answered:
     """One policy in memory at a time; the first one's reference gives the base's answers."""
-    base: Answers | None = None
+    base: PolicyAnswers | None = None
     trained, references = [], []
     for run, name, own in zip(runs, names, controls, strict=True):
         policy: Policy = run.load_policy(device=device)
@@ -186,11 +186,11 @@ def _arm(
     name: str,
     run: TrainedRun,
     controls: RunControls,
-    answers: Answers,
+    answers: PolicyAnswers,
     references: Floats | None,
-    base: Answers,
+    base: PolicyAnswers,
 ) -> Arm:
-    def parts(of: Answers) -> Columns:
+    def parts(of: PolicyAnswers) -> Columns:
         return controls.parts(of.scored, None if references is None else references[of.prompts])
 
     return Arm(
@@ -207,7 +207,7 @@ def _arm(
     )
 
 
-def _answer_rows(name: str, answers: Answers, texts: Sequence[str]) -> list[dict[str, Any]]:
+def _answer_rows(name: str, answers: PolicyAnswers, texts: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "policy": name,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sarm_control.comparison.measures import Answers
+from sarm_control.comparison.measures import PolicyAnswers
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Floats
 from sarm_control.reward_model import RewardModel
@@ -39,7 +39,7 @@ class Sampling:
     batch: int
 
 
-class Divergence(NamedTuple):
+class AnswerKL(NamedTuple):
     """KL of each answer to the base policy, nats: [N] k1 and [N] k3 sums over its tokens."""
 
     k1: Floats
@@ -86,7 +86,7 @@ def answer_prompts(
 
 
 @torch.no_grad()
-def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> Divergence:
+def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> AnswerKL:
     """`log pi(y) - log pi_base(y)` of answers the trained policy sampled, at the sampling temperature."""
     k1, k3 = np.zeros(len(rollout)), np.zeros(len(rollout))
     by_length = np.argsort(
@@ -102,7 +102,7 @@ def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> Divergen
             size = len(rows)
             k1[rows] = np.bincount(owner, weights=kl_k1(ours, base).cpu().numpy(), minlength=size)
             k3[rows] = np.bincount(owner, weights=kl_k3(base - ours).cpu().numpy(), minlength=size)
-    return Divergence(k1, k3)
+    return AnswerKL(k1, k3)
 
 
 def scored_answers(
@@ -110,14 +110,14 @@ def scored_answers(
     rm: RewardModel,
     sampling: Sampling,
     *,
-    divergence: Divergence | None = None,
+    divergence: AnswerKL | None = None,
     progress: ProgressFactory = no_progress,
-) -> Answers:
+) -> PolicyAnswers:
     """The answers with their rewards and latents; a `divergence` for a trained policy's."""
     scored = rm.score(
         [row.prompt for row in rollout.prompts], list(rollout.texts), ended=rollout.ended, progress=progress
     )
-    return Answers(
+    return PolicyAnswers(
         responses=rollout.texts,
         prompts=np.arange(len(rollout)) // sampling.answers_per_prompt,
         scored=scored,

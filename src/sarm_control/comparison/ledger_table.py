@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sarm_control.comparison.measures import KL, REWARD, TOTAL, Compared
+from sarm_control.comparison.measures import KL, REWARD, TOTAL, MeasureChange
 from sarm_control.control import Ledger
 from sarm_control.files import atomic_file
 from sarm_control.statistics import Interval, mean_intervals
@@ -48,7 +48,7 @@ def latent_rows(ledger: Ledger, *, controlled: Sequence[int]) -> list[Row]:
     ]
 
 
-def control_rows(compared: Sequence[Compared], *, kl_price: float) -> list[Row]:
+def control_rows(compared: Sequence[MeasureChange], *, kl_price: float) -> list[Row]:
     """Rows for the edits, each penalty, the human-KL term and the KL, in reward units.
 
     Args:
@@ -62,13 +62,13 @@ def control_rows(compared: Sequence[Compared], *, kl_price: float) -> list[Row]:
     ]
     kl = next((item.trained for item in compared if item.measure.key == KL), None)
     if kl is not None:
-        charged = Interval(-kl_price * kl.mean, -kl_price * kl.high, -kl_price * kl.low, kl.n)
-        rows.append(_row("kl", "KL to the base policy, as the objective charged it", charged))
+        penalty = Interval(-kl_price * kl.mean, -kl_price * kl.high, -kl_price * kl.low, kl.n)
+        rows.append(_row("kl", "KL to the base policy, as the objective charged it", penalty))
     return rows
 
 
 def ledger_json(
-    latents: Sequence[Row], controls: Sequence[Row], compared: Sequence[Compared], *, top: int = 40
+    latents: Sequence[Row], controls: Sequence[Row], compared: Sequence[MeasureChange], *, top: int = 40
 ) -> dict[str, Any]:
     """The ledger of one arm for `report.json`: the top latents, the rest as one sum, the totals."""
     change = {item.measure.key: item.change.mean for item in compared if item.change}

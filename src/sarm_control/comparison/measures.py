@@ -30,7 +30,7 @@ _LABELS = {
 
 
 @dataclass(frozen=True)
-class Answers:
+class PolicyAnswers:
     """One policy's answers to the prompts.
 
     Args:
@@ -60,7 +60,7 @@ class Measure(NamedTuple):
     unit: str
 
 
-class Compared(NamedTuple):
+class MeasureChange(NamedTuple):
     """One measure of both policies.
 
     Args:
@@ -88,7 +88,9 @@ class Compared(NamedTuple):
 Columns = dict[Measure, Floats]
 
 
-def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping[int, float]) -> Columns:
+def answer_columns(
+    answers: PolicyAnswers, watched: Sequence[int], thresholds: Mapping[int, float]
+) -> Columns:
     """[N] columns that do not depend on controls: reward, length, ended share, KL, firing.
 
     Args:
@@ -108,7 +110,7 @@ def answer_columns(answers: Answers, watched: Sequence[int], thresholds: Mapping
             above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
             columns[above] = _float(values > tau)
     columns[Measure(LENGTH, "Answer length", "tokens")] = _float(answers.lengths)
-    columns[Measure(ENDED, "Answers that ended by themselves", "share")] = _float(scored.ended)
+    columns[Measure(ENDED, "PolicyAnswers that ended by themselves", "share")] = _float(scored.ended)
     if answers.kl is not None:
         columns[Measure(KL, "KL to the base policy (k1)", "nats")] = answers.kl
     if answers.kl_k3 is not None:
@@ -138,10 +140,10 @@ def control_columns(
     names += [name for name in signed if name.startswith("reward/penalty/")]
     names += ["reward/human_kl"] if controls.human_kl is not None else []
     columns = {_part(name): _float(signed[name]) for name in names}
-    charge = np.zeros(len(shaped)) if missing_end is None else _float(missing_end)
+    amount = np.zeros(len(shaped)) if missing_end is None else _float(missing_end)
     if missing_end is not None:
-        columns[_part("reward/missing_end")] = charge
-    total = shaped.total + charge
+        columns[_part("reward/missing_end")] = amount
+    total = shaped.total + amount
     if bounded is not None:
         columns[_part("reward/shaping")] = bounded(total) - total
         total = bounded(total)
@@ -154,29 +156,29 @@ def control_columns(
 
 def compare_columns(
     base: Columns, trained: Columns, base_prompts: Integers, trained_prompts: Integers
-) -> list[Compared]:
+) -> list[MeasureChange]:
     """Every measure of the trained policy with the base's and the paired difference."""
     rows = []
     for measure, values in trained.items():
         after = prompt_means(values, trained_prompts)
         if measure not in base:
-            rows.append(Compared(measure, None, mean_interval(after), None))
+            rows.append(MeasureChange(measure, None, mean_interval(after), None))
             continue
         before = prompt_means(base[measure], base_prompts)
         change = mean_interval(after - before)
-        rows.append(Compared(measure, mean_interval(before), mean_interval(after), change))
+        rows.append(MeasureChange(measure, mean_interval(before), mean_interval(after), change))
     return rows
 
 
-def wins(base: Answers, trained: Answers) -> Compared:
+def wins(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange:
     """The share of prompts whose mean reward is strictly higher for the trained policy."""
     before = prompt_means(base.scored.rewards, base.prompts)
     after = prompt_means(trained.scored.rewards, trained.prompts)
     measure = Measure(WINS, "Prompts where the trained policy is paid more", "share")
-    return Compared(measure, None, mean_interval(after > before), None)
+    return MeasureChange(measure, None, mean_interval(after > before), None)
 
 
-def goodhart_gap(base: Answers, trained: Answers) -> Compared | None:
+def goodhart_gap(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange | None:
     """Reward-model gain minus gold gain, each in SDs of the base policy's answers; None without gold rewards.
 
     An SD of 0 leaves nothing to measure in: None as well.
@@ -191,7 +193,7 @@ def goodhart_gap(base: Answers, trained: Answers) -> Compared | None:
         gained = prompt_means(_float(after), trained.prompts) - prompt_means(_float(before), base.prompts)
         gains.append(gained / spread)
     measure = Measure(GAP, "Goodhart gap: reward gain minus gold gain", "SD")
-    return Compared(measure, None, mean_interval(gains[0] - gains[1]), None)
+    return MeasureChange(measure, None, mean_interval(gains[0] - gains[1]), None)
 
 
 def arm_differences(
@@ -210,7 +212,7 @@ def arm_differences(
     ]
 
 
-def reward_sd(answers: Answers) -> float:
+def reward_sd(answers: PolicyAnswers) -> float:
     """The SD (n - 1) of the unedited reward over answers; 0 for a single answer."""
     rewards = _float(answers.scored.rewards)
     return float(rewards.std(ddof=1)) if len(rewards) > 1 else 0.0

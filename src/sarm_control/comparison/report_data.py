@@ -10,9 +10,9 @@ import numpy as np
 from sarm_control.comparison.headline import headline
 from sarm_control.comparison.ledger_table import Row, control_rows, latent_rows, ledger_json
 from sarm_control.comparison.measures import (
-    Answers,
     Columns,
-    Compared,
+    MeasureChange,
+    PolicyAnswers,
     answer_columns,
     arm_differences,
     compare_columns,
@@ -46,7 +46,7 @@ class Arm:
     """
 
     name: str
-    answers: Answers
+    answers: PolicyAnswers
     parts: Columns
     base_parts: Columns
     controlled: tuple[int, ...]
@@ -70,7 +70,7 @@ class Comparison(NamedTuple):
 
 
 def compare_policies(
-    base: Answers,
+    base: PolicyAnswers,
     arms: Sequence[Arm],
     prompts: Sequence[str],
     *,
@@ -104,7 +104,7 @@ def compare_policies(
 
 
 def _arm_section(
-    base: Answers, arm: Arm, before: Columns, own: Columns, *, sd: float
+    base: PolicyAnswers, arm: Arm, before: Columns, own: Columns, *, sd: float
 ) -> tuple[dict[str, Any], list[Row]]:
     compared = compare_columns(
         {**before, **arm.base_parts}, {**own, **arm.parts}, base.prompts, arm.answers.prompts
@@ -133,11 +133,13 @@ def _arm_section(
 
 def _difference(first: Arm, second: Arm, one: Columns, two: Columns, *, sd: float) -> dict[str, Any]:
     found = arm_differences(one, two, first.answers.prompts, second.answers.prompts)
-    measures = [Compared(measure, None, interval, interval).as_json(sd) for measure, interval in found]
+    measures = [MeasureChange(measure, None, interval, interval).as_json(sd) for measure, interval in found]
     return {"from": first.name, "to": second.name, "measures": measures}
 
 
-def _samples(base: Answers, arms: Sequence[Arm], prompts: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def _samples(
+    base: PolicyAnswers, arms: Sequence[Arm], prompts: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
     """Random prompts, then those where the last arm's reward rose and fell most."""
     last = arms[-1]
     change = prompt_means(last.answers.scored.rewards, last.answers.prompts) - prompt_means(
@@ -158,7 +160,7 @@ def _samples(base: Answers, arms: Sequence[Arm], prompts: Sequence[str], seed: i
     ]
 
 
-def _sample(name: str, answers: Answers, prompt: int) -> dict[str, Any]:
+def _sample(name: str, answers: PolicyAnswers, prompt: int) -> dict[str, Any]:
     row = int(np.flatnonzero(answers.prompts == prompt)[0])
     return {
         "arm": name,

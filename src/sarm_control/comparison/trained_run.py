@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from sarm_control.comparison.measures import Columns, control_columns
-from sarm_control.control import TOTAL as PAID
+from sarm_control.control import TOTAL as TOTAL
 from sarm_control.control import (
     Controls,
     ControlState,
     Floats,
-    PayRule,
     ReferenceStatistics,
+    RewardRule,
     in_sd,
     preference_as_reward,
 )
@@ -129,14 +129,14 @@ class TrainedRun:
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
         )
-        rule = PayRule(controls.controls, controls.missing_end).frozen()
+        rule = RewardRule(controls.controls, controls.missing_end).frozen()
 
-        def paid(rollout: Rollout) -> Floats:
+        def rewards(rollout: Rollout) -> Floats:
             texts = [row.prompt for row in rollout.prompts]
             scored = rm.score(texts, list(rollout.texts), ended=rollout.ended)
-            return np.asarray(rule.pay(scored).columns[PAID], dtype=np.float64)
+            return np.asarray(rule.breakdown(scored).columns[TOTAL], dtype=np.float64)
 
-        return known.of(prompts, paid)
+        return known.of(prompts, rewards)
 
     def curves(self) -> dict[str, list[float | None]]:
         """Reward and KL of every step, thinned to at most 400 points."""
@@ -178,16 +178,16 @@ class RunControls:
                 without them their mean over all prompts stands for each.
         """
         shaped = self.controls.shape(scored, self.state)
-        charge: Floats | None = None
+        amount: Floats | None = None
         if self.missing_end:
-            charge = np.where(scored.ended, 0.0, -self.missing_end)
+            amount = np.where(scored.ended, 0.0, -self.missing_end)
         around = self.shaped_around
         if around is None:
-            return control_columns(shaped, self.controls, charge)
+            return control_columns(shaped, self.controls, amount)
         return control_columns(
             shaped,
             self.controls,
-            charge,
+            amount,
             lambda total: preference_as_reward(total, around.mean, around.sd, references),
         )
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sarm_control.control.edits.specs import check_exists, in_sd
     from sarm_control.control.human_kl import HumanKL
     from sarm_control.control.ledger import Floats, Integers, Ledger, latent_ledger, prompt_means
-    from sarm_control.control.penalties import Penalty, metric_names, parse_penalty, told_forms
+    from sarm_control.control.penalties import Penalty, metric_names, named_forms, parse_penalty
     from sarm_control.control.reference import ReferenceStatistics
     from sarm_control.control.shaped import ShapedReward
     from sarm_control.control.state import ControlState
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
         SHAPING,
         TOTAL,
         Array,
-        PayRule,
-        Rewards,
+        RewardBreakdown,
+        RewardRule,
         Shaping,
         preference_as_reward,
     )
@@ -59,10 +59,10 @@ _HOME_OF = {
     "KLEstimate": "density_ratio.estimate",
     "Ledger": "ledger",
     "LogRatio": "density_ratio.logistic",
-    "PayRule": "training_reward",
+    "RewardRule": "training_reward",
     "Penalty": "penalties",
     "ReferenceStatistics": "reference",
-    "Rewards": "training_reward",
+    "RewardBreakdown": "training_reward",
     "SHAPING": "training_reward",
     "ShapedReward": "shaped",
     "Shaping": "training_reward",
@@ -87,7 +87,7 @@ _HOME_OF = {
     "prompt_means": "ledger",
     "read_edit_file": "edits.edit_files",
     "save_edits": "edits.edit_files",
-    "told_forms": "penalties",
+    "named_forms": "penalties",
     "unrounded_rewards": "edits.edits",
 }
 
@@ -105,10 +105,10 @@ __all__ = [
     "KLEstimate",
     "Ledger",
     "LogRatio",
-    "PayRule",
     "Penalty",
     "ReferenceStatistics",
-    "Rewards",
+    "RewardBreakdown",
+    "RewardRule",
     "ShapedReward",
     "Shaping",
     "apply_edits",
@@ -125,13 +125,13 @@ __all__ = [
     "load_edits",
     "metric_names",
     "moved_rewards",
+    "named_forms",
     "parse_edit",
     "parse_penalty",
     "preference_as_reward",
     "prompt_means",
     "read_edit_file",
     "save_edits",
-    "told_forms",
     "unrounded_rewards",
 ]
 

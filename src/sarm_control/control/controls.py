@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from sarm_control.control.density_ratio import Array
-from sarm_control.control.discriminator import Discriminator, Divergence
+from sarm_control.control.discriminator import Discriminator, HumanDivergence
 from sarm_control.control.edits.edits import Edit, check_one_edit_each, edit_delta
 from sarm_control.control.edits.specs import SPEC, check_exists, in_sd, one_line_errors, unknown_key
 from sarm_control.control.human_kl import HumanKL
@@ -63,7 +63,7 @@ class Controls:
     def latents(self) -> tuple[int, ...]:
         """Every latent an edit, a penalty or the human-KL term names, ascending."""
         compared = () if self.human_kl is None else self.human_kl.latents
-        return tuple(sorted({*self._charged(), *compared}))
+        return tuple(sorted({*self._penalised(), *compared}))
 
     def quantile_latents(self) -> tuple[int, ...]:
         """The latents whose reference quantiles `resolve` needs."""
@@ -111,19 +111,19 @@ class Controls:
         edits = {edit.latent: edit for edit in self.edits}
         found = []
         for penalty in self.penalties:
-            if penalty.own_pay is None or penalty.alpha is None or penalty.form != "indicator":
+            if penalty.own_reward is None or penalty.alpha is None or penalty.form != "indicator":
                 continue
-            paid, weight = penalty.own_pay, float(head[penalty.latent])
+            reward, weight = penalty.own_reward, float(head[penalty.latent])
             if penalty.latent in edits and weight:
-                paid = weight * float(edits[penalty.latent].apply(np.array([paid / weight]))[0])
-            beside = penalty.siblings_pay
-            paid += beside
+                reward = weight * float(edits[penalty.latent].apply(np.array([reward / weight]))[0])
+            beside = penalty.similar_reward
+            reward += beside
             # `pays` was rounded to four digits when it was written down
-            if float(penalty.alpha) < paid * (1 - 1e-3):
-                charge = f"the penalty on latent {penalty.latent} charges {float(penalty.alpha):.3g}"
+            if float(penalty.alpha) < reward * (1 - 1e-3):
+                amount = f"the penalty on latent {penalty.latent} charges {float(penalty.alpha):.3g}"
                 found.append(
-                    f"{charge}, less than the {paid:.3g} that the latent "
-                    f"{'and its siblings typically pay' if beside else 'typically pays'}: firing still pays; "
+                    f"{amount}, less than the {reward:.3g} that the latent "
+                    f"{'and similar ones typically pay' if beside else 'typically pays'}: firing still pays; "
                     "give a larger alpha"
                 )
         return tuple(found)
@@ -166,7 +166,7 @@ class Controls:
         reward_model = scored.rewards.astype(np.float64)
         edited = reward_model + edit_delta(scored, self.edits)
         alphas = self.alphas(state)
-        penalties = self._charges(scored, alphas)
+        penalties = self._amounts(scored, alphas)
         divergence = self._divergence(scored, state)
         human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence)
         shaped = ShapedReward(
@@ -213,7 +213,7 @@ class Controls:
             reward_sd=values.get("reward_sd"),
         )
 
-    def _charged(self) -> tuple[int, ...]:
+    def _penalised(self) -> tuple[int, ...]:
         return tuple(sorted({edit.latent for edit in self.edits} | {p.latent for p in self.penalties}))
 
     def _targets(self) -> tuple[Penalty, ...]:
@@ -239,15 +239,15 @@ class Controls:
                 hint="call controls.resolve(reference_statistics) before controls.shape(scored)",
             )
 
-    def _charges(self, scored: Scored, alphas: Sequence[float]) -> Array:
+    def _amounts(self, scored: Scored, alphas: Sequence[float]) -> Array:
         if not self.penalties:
             return np.zeros((len(scored), 0))
         z = scored.latents.columns([penalty.latent for penalty in self.penalties])
         parts = zip(self.penalties, z.T, alphas, strict=True)
-        charges = [penalty.charge(column, alpha) for penalty, column, alpha in parts]
-        return np.stack(charges, axis=1)
+        amounts = [penalty.amount(column, alpha) for penalty, column, alpha in parts]
+        return np.stack(amounts, axis=1)
 
-    def _divergence(self, scored: Scored, state: ControlState | None) -> Divergence | None:
+    def _divergence(self, scored: Scored, state: ControlState | None) -> HumanDivergence | None:
         if self.human_kl is None:
             return None
         if state is None or state.discriminator is None:
@@ -257,7 +257,7 @@ class Controls:
             )
         return state.discriminator.score(scored)
 
-    def _human_kl(self, divergence: Divergence) -> Array:
+    def _human_kl(self, divergence: HumanDivergence) -> Array:
         if self.human_kl is None:
             return np.zeros_like(divergence.log_ratio)
         beta = float(self.human_kl.beta)
@@ -267,17 +267,17 @@ class Controls:
 
     def _info(self, scored: Scored, shaped: ShapedReward) -> dict[str, float]:
         info = {name: float(column.mean()) for name, column in shaped.columns().items()}
-        latents = self._charged()
+        latents = self._penalised()
         if latents:
             rates = (scored.latents.columns(latents) > 0).mean(axis=0)
             names = [f"latent/{latent}/rate" for latent in latents]
             info.update(zip(names, rates.tolist(), strict=True))
         variance = float(shaped.total.var())
         parts = zip(metric_names(self.penalties), self.penalties, shaped.penalties.T, strict=True)
-        for name, penalty, charge in parts:
+        for name, penalty, amount in parts:
             z = scored.latents.columns([penalty.latent])[:, 0]
             info[f"{name}/rate"] = float(penalty.fires(z).mean())
-            info[f"{name}/variance_share"] = float(charge.var()) / variance if variance else 0.0
+            info[f"{name}/variance_share"] = float(amount.var()) / variance if variance else 0.0
         return info
 
     def _learnt_info(self, alphas: Sequence[float]) -> dict[str, float]:

@@ -96,7 +96,7 @@ _NOTHING_KNOWN = {
 }
 
 
-class Divergence(NamedTuple):
+class HumanDivergence(NamedTuple):
     """How far a batch lies from the human buffer.
 
     Args:
@@ -121,7 +121,7 @@ class _Batch:
     """
 
     z: NDArray[np.float32]
-    told: Array | None
+    log_ratios: Array | None
 
 
 class _Learnt(NamedTuple):
@@ -195,7 +195,7 @@ class Discriminator:
         self._window: list[_Batch] = []
         self._learnt: _Learnt | None = None
 
-    def score(self, scored: Scored) -> Divergence:
+    def score(self, scored: Scored) -> HumanDivergence:
         """The log ratio of every answer, from what was learnt before."""
         z = self._latents_of(scored)
         features = self.human.features(z)
@@ -214,13 +214,13 @@ class Discriminator:
             "mahalanobis": self._distance.of(features),
             **self._estimate(raw),
         }
-        return Divergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
+        return HumanDivergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
 
     def learn(self, scored: Scored) -> None:
         """Adds a batch to the replay window and fits again; call it after the batch was scored."""
         z = self._latents_of(scored)
-        told = None if self._learnt is None else self._learnt.ratio.at(self.human.features(z))
-        self._window = [*self._window, _Batch(z, told)][-self.config.replay :]
+        log_ratios = None if self._learnt is None else self._learnt.ratio.at(self.human.features(z))
+        self._window = [*self._window, _Batch(z, log_ratios)][-self.config.replay :]
         policy = self.human.features(np.concatenate([batch.z for batch in self._window]))
         counts = np.concatenate(self._counts(self._window))
         start = None if self._learnt is None else self._learnt.ratio
@@ -245,11 +245,11 @@ class Discriminator:
         """The KL divergence now, from this batch and the trend of those before, and how it is known."""
         if self._learnt is None:
             return {**_NOTHING_KNOWN, "effective_sample_size": float(len(self._held_out))}
-        told = [*(batch.told for batch in self._window if batch.told is not None), raw]
+        log_ratios = [*(batch.log_ratios for batch in self._window if batch.log_ratios is not None), raw]
         held = self._learnt.ratio.at(self._held_out)
-        now = present_value(Means.of(told), half_life=self.config.half_life)
+        now = present_value(Means.of(log_ratios), half_life=self.config.half_life)
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
-        policy = np.concatenate(told)
+        policy = np.concatenate(log_ratios)
         accuracy = balanced_accuracy(policy, held)
         # rows that count less show less
         rows = int(sum(count.sum() for count in self._counts(self._window))), len(self._fitted_on)
@@ -259,7 +259,7 @@ class Discriminator:
         fits = self._learnt.check.model_fits
         misfit = fits is False
         if saturated or misfit:
-            recent = np.concatenate(told[-math.ceil(self.config.half_life) :])
+            recent = np.concatenate(log_ratios[-math.ceil(self.config.half_life) :])
             least = lower_bound(recent, held) if saturated and not misfit else sure_bound(recent, held)
             value = min(value, least) if saturated else max(value - excess(held), 0.0)
             low, high = min(least if misfit else low, value), math.inf
@@ -281,11 +281,11 @@ class Discriminator:
         """
         if len(self._held_out) < _LEAST_FOR_A_SLOPE:
             return 1.0
-        known = [batch for batch in self._window if batch.told is not None]
+        known = [batch for batch in self._window if batch.log_ratios is not None]
         if known and self._learnt is not None:
-            told = np.concatenate([batch.told for batch in known if batch.told is not None])
+            log_ratios = np.concatenate([batch.log_ratios for batch in known if batch.log_ratios is not None])
             held = self._learnt.ratio.at(self._held_out)
-            return calibration_slope(told, held, np.concatenate(self._counts(known)))
+            return calibration_slope(log_ratios, held, np.concatenate(self._counts(known)))
         half = self._estimator.fit(policy[::2], self._fitted_on, counts=counts[::2])
         return calibration_slope(half.at(policy[1::2]), half.at(self._held_out)) if len(policy) > 1 else 1.0
 
@@ -311,7 +311,9 @@ class Discriminator:
         """Everything learnt, as arrays; the buffer itself is named by its digest only."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
         learnt = self._learnt
-        told = [np.zeros(len(batch.z)) if batch.told is None else batch.told for batch in self._window]
+        log_ratios = [
+            np.zeros(len(batch.z)) if batch.log_ratios is None else batch.log_ratios for batch in self._window
+        ]
         parameters = (
             np.zeros(0)
             if learnt is None
@@ -320,8 +322,10 @@ class Discriminator:
         return {
             "human_kl.parameters": parameters,
             "human_kl.window": np.concatenate([empty, *(batch.z for batch in self._window)]),
-            "human_kl.window_log_ratios": np.concatenate([np.zeros(0), *told]),
-            "human_kl.window_told": np.array([batch.told is not None for batch in self._window], np.uint8),
+            "human_kl.window_log_ratios": np.concatenate([np.zeros(0), *log_ratios]),
+            "human_kl.window_told": np.array(
+                [batch.log_ratios is not None for batch in self._window], np.uint8
+            ),
             "human_kl.window_lengths": np.array([len(batch.z) for batch in self._window], dtype=np.int64),
             "human_kl.buffer": np.frombuffer(self.human.digest, dtype=np.uint8).copy(),
             _CHECK: (_UNCHECKED if learnt is None else learnt.check).code(),
@@ -335,7 +339,7 @@ class Discriminator:
         """
         try:
             names = [name for name in self.state_dict() if name != _CHECK]
-            parameters, window, told, known, lengths, digest = (arrays[name] for name in names)
+            parameters, window, log_ratios, known, lengths, digest = (arrays[name] for name in names)
         except KeyError as error:
             raise TrainingError(f"the saved control state has no {error.args[0]}") from error
         if digest.tobytes() != self.human.digest:
@@ -344,7 +348,7 @@ class Discriminator:
                 hint="resume with the demonstrations the run was started with",
             )
         ends = np.cumsum(lengths)[:-1]
-        rows = zip(np.split(window.astype(np.float32), ends), np.split(told, ends), strict=True)
+        rows = zip(np.split(window.astype(np.float32), ends), np.split(log_ratios, ends), strict=True)
         batches = [_Batch(z, t if k else None) for (z, t), k in zip(rows, known, strict=False)]
         self._window = batches if len(lengths) else []
         if len(parameters):

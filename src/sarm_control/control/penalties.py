@@ -101,12 +101,12 @@ class Penalty:
         return level
 
     @property
-    def own_pay(self) -> float | None:
+    def own_reward(self) -> float | None:
         """What the latent itself pays where it fires, reward units; None where it is not known."""
         return self.pays[0] if isinstance(self.pays, tuple) else self.pays
 
     @property
-    def siblings_pay(self) -> float:
+    def similar_reward(self) -> float:
         """What others that fire with it pay there, reward units."""
         return self.pays[1] if isinstance(self.pays, tuple) else 0.0
 
@@ -115,7 +115,7 @@ class Penalty:
         """Whether tau and, when it is given, alpha are numbers."""
         return not isinstance(self.tau, str) and not isinstance(self.alpha, str)
 
-    def charge(self, z: NDArray[np.floating[Any]], learnt: float | None = None) -> NDArray[np.float64]:
+    def amount(self, z: NDArray[np.floating[Any]], learnt: float | None = None) -> NDArray[np.float64]:
         """`alpha * penalty(z)` in reward units, elementwise, >= 0; it is subtracted from the reward.
 
         Args:
@@ -150,7 +150,7 @@ class Penalty:
         )
 
 
-def told_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
+def named_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
     """The form of each penalty whose latent has another one too; None where the latent names it."""
     counts = Counter(penalty.latent for penalty in penalties)
     return tuple(penalty.form if counts[penalty.latent] > 1 else None for penalty in penalties)
@@ -158,7 +158,7 @@ def told_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
 
 def metric_names(penalties: Sequence[Penalty]) -> tuple[str, ...]:
     """`penalty/<latent>` of each penalty, or `penalty/<latent>/<form>` where the latent has two."""
-    forms = told_forms(penalties)
+    forms = named_forms(penalties)
     return tuple(
         f"penalty/{penalty.latent}" + (f"/{form}" if form else "")
         for penalty, form in zip(penalties, forms, strict=True)

@@ -26,7 +26,8 @@ class ShapedReward:
         info: metrics by name: the mean of every column, `latent/<id>/rate` (share of answers with
             the unedited z above 0), `penalty/<id>/rate` and `penalty/<id>/variance_share` (of the
             variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), of
-            two penalties on a latent `penalty/<id>/<form>/...`, and the `human_kl/` metrics of `Divergence`.
+            two penalties on a latent `penalty/<id>/<form>/...`, and the `human_kl/` metrics of
+            `HumanDivergence`.
     """
 
     total: Array
@@ -47,7 +48,7 @@ class ShapedReward:
         Two penalties of one latent share its column.
         """
         columns = {"reward/model": self.reward_model, "reward/edits": self.edited - self.reward_model}
-        for latent, charge in zip(self.penalty_latents, self.penalties.T, strict=True):
+        for latent, amount in zip(self.penalty_latents, self.penalties.T, strict=True):
             name = f"reward/penalty/{latent}"
-            columns[name] = columns.get(name, np.zeros(len(self))) - charge
+            columns[name] = columns.get(name, np.zeros(len(self))) - amount
         return {**columns, "reward/human_kl": -self.human_kl, "reward/total": self.total}

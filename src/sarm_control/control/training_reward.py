@@ -47,7 +47,7 @@ TOTAL, MISSING_END, SHAPING = "reward/total", "reward/missing_end", "reward/shap
 
 
 @dataclass(frozen=True, eq=False)
-class Rewards:
+class RewardBreakdown:
     """What N answers were paid.
 
     Args:
@@ -68,7 +68,7 @@ class Rewards:
 
 
 @dataclass(frozen=True)
-class PayRule:
+class RewardRule:
     """How an answer is paid, with every amount a number.
 
     Args:
@@ -94,7 +94,7 @@ class PayRule:
         *,
         standardize: bool,
         shaping: Shaping = "none",
-    ) -> "PayRule":
+    ) -> "RewardRule":
         """The rule with symbolic amounts read from the reference policy's answers.
 
         Args:
@@ -117,19 +117,19 @@ class PayRule:
                     hint="give them, or write every amount in reward units",
                 )
             return cls(controls, 0.0 if in_sds is not None else float(missing_end))
-        charge = float(missing_end) if in_sds is None else in_sds * reference.sd
+        amount = float(missing_end) if in_sds is None else in_sds * reference.sd
         scale = reference.sd if standardize else 1.0
         par_sd = reference.sd if shaping == "par" else None
-        return cls(controls.resolve(reference), charge, reference.mean, scale, par_sd)
+        return cls(controls.resolve(reference), amount, reference.mean, scale, par_sd)
 
-    def frozen(self) -> "PayRule":
+    def frozen(self) -> "RewardRule":
         """The rule without what learns and without shaping: what a reference answer is paid all along."""
         fixed = tuple(one for one in self.controls.penalties if one.target_rate is None)
         return replace(self, controls=replace(self.controls, penalties=fixed, human_kl=None), par_sd=None)
 
-    def pay(
+    def breakdown(
         self, scored: Scored, learner: ControlState | None = None, reference: Array | None = None
-    ) -> Rewards:
+    ) -> RewardBreakdown:
         """Pays answers; depends on nothing but them and what the controls have learnt.
 
         Args:
@@ -149,7 +149,7 @@ class PayRule:
             bounded = preference_as_reward(total, self.mean, self.par_sd, reference)
             columns[SHAPING], total = bounded - total, bounded
         columns[TOTAL] = total
-        return Rewards((total - self.mean) / self.scale, columns, shaped.info, scored)
+        return RewardBreakdown((total - self.mean) / self.scale, columns, shaped.info, scored)
 
 
 def _symbolic(controls: Controls) -> list[str]:

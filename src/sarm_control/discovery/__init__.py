@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.discovery.discovery import Discovery, Settings, check_column, discover
+    from sarm_control.discovery.discovery import Discovery, DiscoverySettings, check_column, discover
     from sarm_control.discovery.effects.effects import margin_effects
     from sarm_control.discovery.evidence.closing import CLOSING
-    from sarm_control.discovery.evidence.examine import Depth, Examination, check_states, examine
+    from sarm_control.discovery.evidence.examine import Depth, ExaminedDiscovery, check_states, examine
     from sarm_control.discovery.features import Feature, ends_of_effect, load_features, select
     from sarm_control.discovery.labels.autointerp import name_latent
-    from sarm_control.discovery.labels.chat_endpoint import Endpoint
-    from sarm_control.discovery.labels.examples import Corpus
+    from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint
+    from sarm_control.discovery.labels.examples import AnswerCorpus
     from sarm_control.discovery.labels.labels import Label, label_from, labels_text
     from sarm_control.discovery.labels.reply_cache import Replies
     from sarm_control.discovery.pairs.margins import auroc_of
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "CLOSING": "evidence.closing",
-    "Corpus": "labels.examples",
+    "AnswerCorpus": "labels.examples",
     "Depth": "evidence.examine",
     "Discovery": "discovery",
-    "Endpoint": "labels.chat_endpoint",
-    "Examination": "evidence.examine",
+    "ChatEndpoint": "labels.chat_endpoint",
+    "ExaminedDiscovery": "evidence.examine",
     "Feature": "features",
     "Label": "labels.labels",
     "Replies": "labels.reply_cache",
-    "Settings": "discovery",
+    "DiscoverySettings": "discovery",
     "auroc_of": "pairs.margins",
     "check_column": "discovery",
     "check_states": "evidence.examine",
@@ -60,15 +60,15 @@ _HOME_OF = {
 
 __all__ = [
     "CLOSING",
-    "Corpus",
+    "AnswerCorpus",
+    "ChatEndpoint",
     "Depth",
     "Discovery",
-    "Endpoint",
-    "Examination",
+    "DiscoverySettings",
+    "ExaminedDiscovery",
     "Feature",
     "Label",
     "Replies",
-    "Settings",
     "auroc_of",
     "check_column",
     "check_states",

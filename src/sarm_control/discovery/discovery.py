@@ -26,8 +26,8 @@ from sarm_control.discovery.effects.margin_summary import (
 from sarm_control.discovery.enough import check_enough
 from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.pairs.prompt_pairs import (
-    Parts,
     PromptPairs,
+    PromptSplit,
     drop_shared,
     group_by_prompt,
     split_halves,
@@ -51,7 +51,7 @@ _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name n
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiscoverySettings:
     """What decides a discovery besides its data.
 
     Args:
@@ -102,9 +102,9 @@ class Discovery:
     competitors: Mapping[str, tuple[Competitor, ...]]
     lost: LostMargin | None
     cumulative: Cumulative | None
-    parts: Parts
+    parts: PromptSplit
     shared: int
-    settings: Settings
+    settings: DiscoverySettings
     head: str
 
     @property
@@ -115,7 +115,7 @@ class Discovery:
         tested = {"tested": len(self.table), "selected": int(selected.sum())}
         return {**tested, "confirmed": sum(named.values()), **named, "shared_prompts_dropped": self.shared}
 
-    def dosed(self, *, of_margin: float = 0.0, of_sd: float = 0.0) -> "Discovery":
+    def with_suggestions(self, *, of_margin: float = 0.0, of_sd: float = 0.0) -> "Discovery":
         """The same with controls for the harming latents of a material effect only, chosen for just these.
 
         Args:
@@ -124,7 +124,7 @@ class Discovery:
         """
         harms = material_latents(self.lists["harms"], of_margin=of_margin, of_sd=of_sd)
         suggested = suggest(harms, self.parts)
-        lists = {**self.lists, "harms": with_controls(self.lists["harms"], suggested.dose)}
+        lists = {**self.lists, "harms": with_controls(self.lists["harms"], suggested.joint)}
         return replace(self, lists=lists, suggested=suggested)
 
     def as_json(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Discovery:
 
 
 def discover(
-    pairs: ScoredRows, confirm: ScoredRows | None = None, settings: Settings | None = None
+    pairs: ScoredRows, confirm: ScoredRows | None = None, settings: DiscoverySettings | None = None
 ) -> Discovery:
     """Finds the latents that promote or harm what the pairs prefer.
 
@@ -164,7 +164,7 @@ def discover(
             of two heads, or a column no row has.
         ConfigError: a rate outside (0, 1).
     """
-    settings = settings or Settings()
+    settings = settings or DiscoverySettings()
     check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
     parts = _parts(pairs, confirm, settings)
     check_enough(parts, alpha=settings.alpha, min_prompts=settings.min_prompts, halved=confirm is None)
@@ -177,7 +177,7 @@ def discover(
     )
     lists = _lists(table)
     suggested = suggest(shown_latents(lists["harms"]), parts)
-    lists["harms"] = with_controls(lists["harms"], suggested.dose)
+    lists["harms"] = with_controls(lists["harms"], suggested.joint)
     called = [one for items in lists.values() for one in items]
     first, second = parts.selection.latents, parts.confirmation.latents
     return Discovery(
@@ -206,7 +206,9 @@ def discover(
     )
 
 
-def _compete(parts: Parts, table: EffectTable, name: str, settings: Settings) -> tuple[Competitor, ...]:
+def _compete(
+    parts: PromptSplit, table: EffectTable, name: str, settings: DiscoverySettings
+) -> tuple[Competitor, ...]:
     return compete(
         parts.selection.latents,
         parts.confirmation.latents,
@@ -218,17 +220,17 @@ def _compete(parts: Parts, table: EffectTable, name: str, settings: Settings) ->
     )
 
 
-def _parts(pairs: ScoredRows, confirm: ScoredRows | None, settings: Settings) -> Parts:
+def _parts(pairs: ScoredRows, confirm: ScoredRows | None, settings: DiscoverySettings) -> PromptSplit:
     grouped = _grouped(pairs, settings)
     if confirm is None:
         return split_halves(grouped, settings.seed)
     if settings.target is None:
         return drop_shared(grouped, _grouped(confirm, settings))
     others = without_shared(pairs, confirm)
-    return Parts(grouped, _grouped(others.rows, settings), others.shared)
+    return PromptSplit(grouped, _grouped(others.rows, settings), others.shared)
 
 
-def _grouped(pairs: ScoredRows, settings: Settings) -> PromptPairs:
+def _grouped(pairs: ScoredRows, settings: DiscoverySettings) -> PromptPairs:
     if settings.target is None:
         return group_by_prompt(pairs.rows, pairs.scored)
     return group_by_target(pairs.rows, pairs.scored, settings.target, seed=settings.seed)
@@ -245,7 +247,7 @@ def check_column(rows: Sequence[Row], by: str | None) -> None:
         raise DataError(f"no row has the column {by}", hint=f"the columns are {', '.join(columns)}")
 
 
-def _groups(pairs: PromptPairs, settings: Settings) -> dict[str, Summary]:
+def _groups(pairs: PromptPairs, settings: DiscoverySettings) -> dict[str, Summary]:
     members = group_members(pairs, settings.by)
     return {value: summarise(pairs.take(own).latents) for value, own in members.items()}
 

@@ -8,13 +8,13 @@ import math
 import numpy as np
 
 from sarm_control.discovery.pairs.margins import PairLatents, active_prompts
-from sarm_control.discovery.pairs.prompt_pairs import Parts
+from sarm_control.discovery.pairs.prompt_pairs import PromptSplit
 from sarm_control.errors import DataError
 
 _FEWER = "or test latents active in fewer with --min-prompts"
 
 
-def check_enough(parts: Parts, *, alpha: float, min_prompts: int, halved: bool) -> None:
+def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: bool) -> None:
     """Refuses prompts on which no latent could be called, whatever it does.
 
     Args:

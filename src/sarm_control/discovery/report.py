@@ -13,17 +13,17 @@ from sarm_control.discovery.effects.baselines import TESTED, Competitor
 from sarm_control.discovery.effects.effects import enough_draws, tails_of
 from sarm_control.discovery.effects.margin_summary import Summary
 from sarm_control.discovery.evidence.counterfactuals import ClosingTest
-from sarm_control.discovery.evidence.examine import Examination
+from sarm_control.discovery.evidence.examine import ExaminedDiscovery
 from sarm_control.discovery.features import Feature, control_json, ends_of_effect
 from sarm_control.discovery.suggested_controls.suggestion import shown_latents
-from sarm_control.discovery.suggested_controls.text import dose_comment, dose_rows, dose_sentences
+from sarm_control.discovery.suggested_controls.text import control_comment, control_rows, control_sentences
 from sarm_control.statistics import Interval, with_ends
 
 _NAMED = 6
 """Latents that a sentence names before it only counts them."""
 
 
-def findings(examined: Examination) -> Iterator[str]:
+def findings(examined: ExaminedDiscovery) -> Iterator[str]:
     """One sentence a line; only what there is something to say about."""
     found = examined.found
     yield from _unshown(found)
@@ -35,8 +35,8 @@ def findings(examined: Examination) -> Iterator[str]:
     yield from _levels(examined)
     for test in examined.closing:
         yield _closing(test)
-    if examined.visibility is not None:
-        yield examined.visibility.verdict
+    if examined.detectability is not None:
+        yield examined.detectability.verdict
 
 
 def _unshown(found: Discovery) -> Iterator[str]:
@@ -101,9 +101,12 @@ def _length(found: Discovery) -> Iterator[str]:
     lost = [one for one in called if _vanishes(one)]
     if lost:
         yield f"At equal length {_of(lost, called)} no clear effect of the same sign: {_names(lost)}."
-    untold = [one for one in called if one.effect_equal_length is not None and one.equal_length_low is None]
-    if untold:
-        yield f"At equal length {_of(untold, called)} too few prompts for an interval: {_names(untold)}."
+    without_interval = [
+        one for one in called if one.effect_equal_length is not None and one.equal_length_low is None
+    ]
+    if without_interval:
+        few = _of(without_interval, called)
+        yield f"At equal length {few} too few prompts for an interval: {_names(without_interval)}."
 
 
 def _vanishes(one: Feature) -> bool:
@@ -132,7 +135,7 @@ def _turned(found: Discovery) -> Iterator[str]:
             yield f"Turned round in one {found.settings.by}{whose}: latents {', '.join(named)}{rest}."
 
 
-def _levels(examined: Examination) -> Iterator[str]:
+def _levels(examined: ExaminedDiscovery) -> Iterator[str]:
     called = [one for items in examined.found.lists.values() for one in items]
     measured = sorted({one.level for one in examined.levels} - {"L1"})
     for level in measured:
@@ -156,7 +159,7 @@ _OF_MARGIN = "of margin"
 _LEVELS = "evidence"
 
 
-def summary_text(examined: Examination, *, top: int = 10) -> str:
+def summary_text(examined: ExaminedDiscovery, *, top: int = 10) -> str:
     """What was found: the sizes, two tables, and what they mean; a null result is said as one.
 
     Args:
@@ -176,15 +179,15 @@ def summary_text(examined: Examination, *, top: int = 10) -> str:
 def _controls_lines(found: Discovery) -> Iterator[str]:
     """What the suggested controls do; nothing where none are suggested."""
     suggested = found.suggested
-    if not suggested.dose.suggestions:
+    if not suggested.joint.suggestions:
         return
     yield ""
     yield (
         "suggested controls: doses chosen together on the selection prompts "
-        f"(1 sd is {suggested.dose.unit:.4g}), effects on the others"
+        f"(1 sd is {suggested.joint.unit:.4g}), effects on the others"
     )
-    yield from _aligned(dose_rows(suggested))
-    for one in dose_sentences(suggested):
+    yield from _aligned(control_rows(suggested))
+    for one in control_sentences(suggested):
         yield textwrap.fill(one, _WIDTH, subsequent_indent="  ")
 
 
@@ -269,10 +272,10 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         material: latents whose effect is a smaller share of the mean margin get no control.
         material_sd: nor do those whose effect is smaller in SDs of the reward.
     """
-    found = found.dosed(of_margin=material, of_sd=material_sd)
+    found = found.with_suggestions(of_margin=material, of_sd=material_sd)
     named = found.lists["harms"]
     evident = shown_latents(named)
-    harms = [one for one in named if found.suggested.dose.suggestion(one.latent) is not None]
+    harms = [one for one in named if found.suggested.joint.suggestion(one.latent) is not None]
     header = [
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
@@ -290,7 +293,7 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         header.append(
             f"# {small} more harm by less than {_least(material, material_sd)}: no control for them"
         )
-    header += [f"# {one}" for one in dose_sentences(found.suggested)]
+    header += [f"# {one}" for one in control_sentences(found.suggested)]
     header += [
         f"# {one.latent}: no control of its own, the controls on {' and '.join(map(str, one.carried_by))} "
         "stand for it too"
@@ -315,7 +318,7 @@ def _yaml_items(found: Discovery, harms: Sequence[Feature], *, edits: bool) -> I
             if isinstance(control, Edit) == edits:
                 (fields,) = control_json(control).values()
                 yield f"    # {_evidence(feature)}"
-                yield f"    # {dose_comment(found.suggested, feature.latent)}"
+                yield f"    # {control_comment(found.suggested, feature.latent)}"
                 yield f"    - {_flow(fields)}"
 
 

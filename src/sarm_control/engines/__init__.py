@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.engines.doctor.examination import Adapter, Examination, examine
-    from sarm_control.engines.doctor.http import Place, adapters
+    from sarm_control.engines.doctor.examination import Adapter, AdapterExamination, examine
+    from sarm_control.engines.doctor.http import ServerPlace, adapters
     from sarm_control.engines.doctor.trl import examine_trl
     from sarm_control.engines.doctor.verl import MANAGER, VerlManager, verl_is_here
     from sarm_control.engines.reward.controlled_reward import ControlledReward
-    from sarm_control.engines.reward.learnt_state import check_served, keep_state, take_up_state
+    from sarm_control.engines.reward.learnt_state import check_served, keep_state, load_state_file
     from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
     from sarm_control.engines.server_client import LEARN_HEADER, first_line
     from sarm_control.engines.trl import TrlReward
@@ -22,10 +22,10 @@ _HOME_OF = {
     "Adapter": "doctor.examination",
     "ControlFiles": "reward.open_reward",
     "ControlledReward": "reward.controlled_reward",
-    "Examination": "doctor.examination",
+    "AdapterExamination": "doctor.examination",
     "LEARN_HEADER": "server_client",
     "MANAGER": "doctor.verl",
-    "Place": "doctor.http",
+    "ServerPlace": "doctor.http",
     "TrlReward": "trl",
     "VerlManager": "doctor.verl",
     "adapters": "doctor.http",
@@ -35,7 +35,7 @@ _HOME_OF = {
     "first_line": "server_client",
     "keep_state": "reward.learnt_state",
     "open_reward": "reward.open_reward",
-    "take_up_state": "reward.learnt_state",
+    "load_state_file": "reward.learnt_state",
     "verl_is_here": "doctor.verl",
 }
 
@@ -43,10 +43,10 @@ __all__ = [
     "LEARN_HEADER",
     "MANAGER",
     "Adapter",
+    "AdapterExamination",
     "ControlFiles",
     "ControlledReward",
-    "Examination",
-    "Place",
+    "ServerPlace",
     "TrlReward",
     "VerlManager",
     "adapters",
@@ -55,8 +55,8 @@ __all__ = [
     "examine_trl",
     "first_line",
     "keep_state",
+    "load_state_file",
     "open_reward",
-    "take_up_state",
     "verl_is_here",
 ]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sarm_control.engines.server_client import ServerSettings, logged, post
-from sarm_control.engines.verl import PATH, Answer, request_of, rewards_of
+from sarm_control.engines.verl import PATH, VerlAnswer, request_of, rewards_of
 from sarm_control.errors import DataError
 
 
@@ -55,7 +55,7 @@ class SarmReward:
             raise DataError(f"{len(messages)} conversations came with {len(completions)} answers")
         cut = is_truncated or [False] * len(completions)
         answers = [
-            Answer([dict(turn) for turn in turns[:-1]], completion, not truncated)
+            VerlAnswer([dict(turn) for turn in turns[:-1]], completion, not truncated)
             for turns, completion, truncated in zip(messages, completions, cut, strict=True)
         ]
         found = post(self.server, PATH, request_of(answers))

@@ -74,7 +74,7 @@ class ServerSettings:
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(f"unknown key {unknown[0]!r}: the reward server takes {', '.join(known)}")
-        found = {key: _told(given.get(key), name) for key, name in known.items()}
+        found = {key: _from_environment(given.get(key), name) for key, name in known.items()}
         return cls(
             DEFAULT_URL if found["url"] is None else _address(str(found["url"])),
             _token(found["token_file"]),
@@ -244,7 +244,7 @@ def _pause(reply: Reply, attempt: int) -> float:
     return min(max(asked, 0.05), _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
 
 
-def _told(given: Any, name: str) -> Any:
+def _from_environment(given: Any, name: str) -> Any:
     """What was given, or what the environment says; None for nothing."""
     found = os.environ.get(name) if given is None else given
     return None if found == "" else found

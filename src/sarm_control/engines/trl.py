@@ -103,7 +103,7 @@ class TrlReward:
         # an error in one process alone would leave the others waiting: `_finite` looks at all answers
         mine = score_rows(self.reward.model, prompts, completions, ended, on_nonfinite="keep")
         scored, own = gather_with_place(mine)
-        rewards = self.reward.pay(scored)
+        rewards = self.reward.breakdown(scored)
         values = _finite(self.reward.values(rewards))
         if self.callback.learning:
             self.reward.learn(scored)

@@ -15,7 +15,7 @@ PATH = "/v1/score"
 _PROMPT_KEYS = ("raw_prompt", "prompt", "question")
 
 
-class Answer(NamedTuple):
+class VerlAnswer(NamedTuple):
     """One answer to be scored; `ended` is false where it hit its length limit."""
 
     prompt: str | list[dict[str, Any]]
@@ -59,7 +59,7 @@ def compute_score(
     known = {key: settings[key] for key in SETTINGS if key in settings}
     with logged():
         server = ServerSettings.from_environment(**known)
-        answer = Answer(prompt_in(extra_info or {}), solution_str)
+        answer = VerlAnswer(prompt_in(extra_info or {}), solution_str)
     found = post(server, PATH, request_of([answer]))
     with logged():
         reward = rewards_of(found, 1, server)[0]
@@ -84,7 +84,7 @@ def prompt_in(fields: Mapping[str, Any]) -> str | list[dict[str, Any]]:
     )
 
 
-def request_of(answers: Sequence[Answer]) -> dict[str, Any]:
+def request_of(answers: Sequence[VerlAnswer]) -> dict[str, Any]:
     """The body of a request for N answers."""
     return {
         "prompts": [answer.prompt for answer in answers],
@@ -113,13 +113,13 @@ def rewards_of(found: Any, count: int, server: ServerSettings) -> list[Reward]:
 
 def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a reward by the names they have in `metrics.jsonl`; they sum to `reward/total`."""
-    charges = {f"reward/penalty/{latent}": charge for latent, charge in one["penalties"].items()}
-    charges |= {"reward/human_kl": one["human_kl"], "reward/missing_end": one["missing_end"]}
+    amounts = {f"reward/penalty/{latent}": amount for latent, amount in one["penalties"].items()}
+    amounts |= {"reward/human_kl": one["human_kl"], "reward/missing_end": one["missing_end"]}
     shaped = {"reward/shaping": one["shaping"]} if one.get("shaping") is not None else {}
     return {
         "reward/model": one["reward_model"],
         "reward/edits": one["edited"] - one["reward_model"],
-        **{name: 0.0 - charge for name, charge in charges.items()},
+        **{name: 0.0 - amount for name, amount in amounts.items()},
         **shaped,
         "reward/total": one["total"],
         "human_kl/version": float(one["human_kl_version"]),

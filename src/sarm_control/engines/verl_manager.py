@@ -16,7 +16,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl.experimental.reward_loop.reward_manager.registry import register
 
 from sarm_control.engines.server_client import Pause, Reply, ServerSettings, judge, logged
-from sarm_control.engines.verl import PATH, Answer, prompt_in, request_of, rewards_of
+from sarm_control.engines.verl import PATH, VerlAnswer, prompt_in, request_of, rewards_of
 
 
 @register("sarm")
@@ -55,14 +55,14 @@ class SarmRewardManager(RewardManagerBase):  # type: ignore[misc] # verl has no 
             reward = rewards_of(found, 1, self.server)[0]
         return {"reward_score": reward.score, "reward_extra_info": reward.extra}
 
-    def answer_of(self, item: Any) -> Answer:
+    def answer_of(self, item: Any) -> VerlAnswer:
         """Prompt, text and end of a sample: it ended where its last token is a special one."""
         responses = item.batch["responses"]
         written = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
         ids = responses[:written].tolist()
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         ended = bool(ids) and ids[-1] in set(self.tokenizer.all_special_ids)
-        return Answer(prompt_in(item.non_tensor_batch), text, ended)
+        return VerlAnswer(prompt_in(item.non_tensor_batch), text, ended)
 
 
 async def _post(server: ServerSettings, payload: dict[str, Any]) -> Any:

@@ -10,14 +10,21 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.lab.builder import WorldConfig, build_world
     from sarm_control.lab.study.arms import controlled, random_controls
-    from sarm_control.lab.study.demo import Example, Paid, Stage, run_config, set_stage, train_arm
+    from sarm_control.lab.study.demo import (
+        FlatteryExample,
+        JudgedAnswer,
+        Stage,
+        run_config,
+        set_stage,
+        train_arm,
+    )
     from sarm_control.lab.study.study import Called, called, shipped_audit
     from sarm_control.lab.world import World
 
 _HOME_OF = {
     "Called": "study.study",
-    "Example": "study.demo",
-    "Paid": "study.demo",
+    "FlatteryExample": "study.demo",
+    "JudgedAnswer": "study.demo",
     "Stage": "study.demo",
     "World": "world",
     "WorldConfig": "builder",
@@ -33,8 +40,8 @@ _HOME_OF = {
 
 __all__ = [
     "Called",
-    "Example",
-    "Paid",
+    "FlatteryExample",
+    "JudgedAnswer",
     "Stage",
     "World",
     "WorldConfig",

@@ -220,7 +220,7 @@ def _build_sarm(
                 found.append(_judged(built, examined, progress))
                 say(found[-1].line())
             best = max(found, key=lambda one: one.score)
-            if best.paid and best.worst >= ENOUGH:
+            if best.rewarded and best.worst >= ENOUGH:
                 break
     return best.built.model, best.built.figures
 
@@ -236,20 +236,20 @@ class _Attempt(NamedTuple):
     """
 
     built: Built
-    paid: bool
+    rewarded: bool
     worst: float
     mean: float
 
     @property
     def score(self) -> tuple[bool, float, float]:
         """The larger, the better."""
-        return self.paid, min(self.worst, ENOUGH), self.mean
+        return self.rewarded, min(self.worst, ENOUGH), self.mean
 
     def line(self) -> str:
         number = 1 + self.built.figures["restart"]
         return (
             f"autoencoder {number}: the worst shortcut reaches AUROC {self.worst:.3f} in one latent, "
-            f"all attributes {self.mean:.3f} on average{'' if self.paid else '; a shortcut is not paid'}"
+            f"all attributes {self.mean:.3f} on average{'' if self.rewarded else '; a shortcut is not paid'}"
         )
 
 
@@ -270,8 +270,8 @@ def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: Prog
     detections = _detections(built.model, pairs, NAMES, progress)
     worst = min(detections[name].best_latent for name in GATED)
     mean = float(np.mean([one.best_latent for one in detections.values()]))
-    paid = all(built.model.head.weight[detections[name].latent] > 0 for name in GATED)
-    return _Attempt(built, paid, worst, mean)
+    rewarded = all(built.model.head.weight[detections[name].latent] > 0 for name in GATED)
+    return _Attempt(built, rewarded, worst, mean)
 
 
 def _inputs(

@@ -40,26 +40,26 @@ class Ranks:
                 work()
             except SarmError as error:
                 problem = error
-        told = self._tell(None if problem is None else str(problem))
+        reports = self._report(None if problem is None else str(problem))
         if problem is not None:
             raise problem
-        for rank, text in enumerate(told):
+        for rank, text in enumerate(reports):
             if text is not None:
                 raise TrainingError(f"process {rank} stopped: {text}")
 
-    def _tell(self, text: str | None) -> list[str | None]:
+    def _report(self, text: str | None) -> list[str | None]:
         if self.count == 1:
             return [text]
         from torch import distributed
 
-        told: list[str | None] = [None] * self.count
+        reports: list[str | None] = [None] * self.count
         try:
-            distributed.all_gather_object(told, text)
+            distributed.all_gather_object(reports, text)
         except RuntimeError as error:
             raise TrainingError(
                 "another of the launched processes ended", hint="see its message; go on with --resume"
             ) from error
-        return told
+        return reports
 
 
 @contextmanager

@@ -54,10 +54,11 @@ class Scored:
         """What each active latent paid for answer j, largest magnitude first; sums to `rewards[j]`."""
         indices, values = self.latents.row(j)
         weights = self.head[indices]
-        paid = values.astype(np.float64) * weights.astype(np.float64)
-        order = np.argsort(-np.abs(paid), kind="stable")[:top]
+        contributions = values.astype(np.float64) * weights.astype(np.float64)
+        order = np.argsort(-np.abs(contributions), kind="stable")[:top]
         return [
-            Contribution(int(indices[i]), float(values[i]), float(weights[i]), float(paid[i])) for i in order
+            Contribution(int(indices[i]), float(values[i]), float(weights[i]), float(contributions[i]))
+            for i in order
         ]
 
     def take(self, rows: NDArray[np.integer[Any]]) -> "Scored":

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from sarm_control.server.http.app import create_app
     from sarm_control.server.http.lifecycle import address, bind, serve
     from sarm_control.server.http.security import check_bind, read_token
-    from sarm_control.server.settings import Settings
+    from sarm_control.server.settings import ServiceSettings
 
 _HOME_OF = {
-    "Settings": "settings",
+    "ServiceSettings": "settings",
     "address": "http.lifecycle",
     "bind": "http.lifecycle",
     "check_bind": "http.security",
@@ -25,7 +25,7 @@ _HOME_OF = {
 }
 
 __all__ = [
-    "Settings",
+    "ServiceSettings",
     "address",
     "bind",
     "check_bind",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServiceSettings:
     """Limits and switches of a server.
 
     Args:
@@ -47,4 +47,4 @@ class Settings:
     log_text: bool = False
 
 
-DEFAULTS = Settings()
+DEFAULTS = ServiceSettings()

@@ -11,7 +11,7 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.training.algorithm.losses import kl_k1, kl_k3
     from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
-    from sarm_control.training.algorithm.reward import SarmReward
+    from sarm_control.training.algorithm.reward import PolicyReward
     from sarm_control.training.algorithm.trainer import Trainer
     from sarm_control.training.config.feature_edits import edits_of_list
     from sarm_control.training.config.run_config import PolicyConfig, RunConfig, TrainingConfig
@@ -72,7 +72,7 @@ _HOME_OF = {
     "Rollout": "rollout.rollout",
     "RunConfig": "config.run_config",
     "RunFolder": "run.run_folder",
-    "SarmReward": "algorithm.reward",
+    "PolicyReward": "algorithm.reward",
     "Start": "run.run_folder",
     "Trainer": "algorithm.trainer",
     "TrainingConfig": "config.run_config",
@@ -125,13 +125,13 @@ __all__ = [
     "Gold",
     "Policy",
     "PolicyConfig",
+    "PolicyReward",
     "Processes",
     "PromptRow",
     "ReferenceRewards",
     "Rollout",
     "RunConfig",
     "RunFolder",
-    "SarmReward",
     "Start",
     "Trainer",
     "TrainingConfig",

@@ -82,8 +82,8 @@ def expected(reward: ControlledReward, cases: list[Case]) -> list[dict[str, floa
         [case.response for case in cases],
         [case.ended for case in cases],
     )
-    paid = reward.pay(scored)
-    return [{name: float(paid.columns[name][j]) for name in reward.terms} for j in range(len(cases))]
+    reward = reward.breakdown(scored)
+    return [{name: float(reward.columns[name][j]) for name in reward.terms} for j in range(len(cases))]
 
 
 @contextmanager

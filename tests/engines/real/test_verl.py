@@ -57,8 +57,8 @@ def test_the_function_takes_every_answer_for_ended(
     overrides = [*FUNCTION, f"+reward.custom_reward_function.reward_kwargs.url={server}"]
     found, _ = client("verl", asked(tokenizer_folder, cases, *overrides))
     for one, terms, case in zip(found, expected, cases, strict=True):
-        charge = 0.0 if case.ended else terms["reward/missing_end"]
-        assert one["reward_score"] == pytest.approx(terms["reward/total"] - charge, abs=1e-6)
+        amount = 0.0 if case.ended else terms["reward/missing_end"]
+        assert one["reward_score"] == pytest.approx(terms["reward/total"] - amount, abs=1e-6)
         assert one["reward_extra_info"]["score"] == one["reward_score"]
 
 

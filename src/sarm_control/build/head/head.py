@@ -150,8 +150,8 @@ def assign_folds(comparisons: Comparisons, folds: int, seed: int) -> NDArray[np.
             f"{len(prompts)} prompt with a comparison: at least 2 are needed to choose the regularisation",
             hint="add preference rows",
         )
-    dealt = numpy_generator(seed, "head folds").permutation(len(prompts)) % min(folds, len(prompts))
-    return np.asarray(dealt[np.searchsorted(prompts, comparisons.prompt)], dtype=np.int64)
+    rank_slice = numpy_generator(seed, "head folds").permutation(len(prompts)) % min(folds, len(prompts))
+    return np.asarray(rank_slice[np.searchsorted(prompts, comparisons.prompt)], dtype=np.int64)
 
 
 def preference_loss(features: Features, comparisons: Comparisons, weight: Weight) -> float:

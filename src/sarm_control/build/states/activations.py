@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sarm_control.build.states.cache import Key, load_states, save_states, states_key
-from sarm_control.build.states.texts import Answer
+from sarm_control.build.states.texts import Conversation
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate, Encoded
 from sarm_control.errors import DataError, ModelError
@@ -43,7 +43,7 @@ class AnswerStates:
 def collect_states(
     trunk: Trunk,
     template: ChatTemplate,
-    answers: Sequence[Answer],
+    answers: Sequence[Conversation],
     *,
     sentence_states: bool = True,
     batch_tokens: int = BATCH_TOKENS,

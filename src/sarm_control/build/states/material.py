@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.build.states.texts import Corpus, annotator_of
+from sarm_control.build.states.texts import ConversationCorpus, annotator_of
 from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.seeds import numpy_generator
@@ -30,7 +30,7 @@ class Material:
         annotators: names by number, in alphabetical order; none when rows do not name them.
     """
 
-    corpus: Corpus
+    corpus: ConversationCorpus
     rows: tuple[PreferenceRow, ...]
     held_out: BoolArray
     annotators: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ def gather(
     """
     names = [] if annotator is None else [annotator_of(row, annotator) for row in pairs]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    corpus = Corpus()
+    corpus = ConversationCorpus()
     for row in texts:
         corpus.add(row)
     rows = [corpus.add(row) for row in pairs]

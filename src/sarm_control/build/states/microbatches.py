@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.build.states.texts import Answer
+from sarm_control.build.states.texts import Conversation
 from sarm_control.conversation import ChatTemplate
 from sarm_control.reward_model import Padded, pad_batch
 
@@ -55,7 +55,7 @@ class EncodedRows:
     def __init__(
         self,
         template: ChatTemplate,
-        answers: Sequence[Answer],
+        answers: Sequence[Conversation],
         rows: Sequence[PreferenceRow],
         device: torch.device,
     ) -> None:

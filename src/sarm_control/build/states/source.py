@@ -25,7 +25,7 @@ from sarm_control.reward_model import (
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrunkSource:
     """A trunk with its chat template, and what else there is already.
 
     Args:
@@ -45,7 +45,7 @@ class Parts:
     template_date: datetime.date | None = None
 
     @classmethod
-    def of(cls, model: RewardModel) -> "Parts":
+    def of(cls, model: RewardModel) -> "TrunkSource":
         """The parts of an existing SARM.
 
         Raises:
@@ -82,7 +82,7 @@ def cut_base(
     max_length: int | None = None,
     template_date: str | None = None,
     local_files_only: bool = False,
-) -> Parts:
+) -> TrunkSource:
     """Loads the first `layer` layers of a causal language model.
 
     Args:
@@ -108,7 +108,7 @@ def cut_base(
     )
     context = getattr(config, "max_position_embeddings", None)
     template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
-    return Parts(trunk, template, layer, config.to_dict(), template_date=template.date)
+    return TrunkSource(trunk, template, layer, config.to_dict(), template_date=template.date)
 
 
 def _dtype(name: str | None) -> torch.dtype | str:

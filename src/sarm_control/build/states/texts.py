@@ -12,7 +12,7 @@ _WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")
 
 
 @dataclass(frozen=True)
-class Answer:
+class Conversation:
     """One conversation: a prompt, an answer to it, and the number of the prompt."""
 
     prompt: Prompt
@@ -20,11 +20,11 @@ class Answer:
     prompt_id: int
 
 
-class Corpus:
+class ConversationCorpus:
     """Answers numbered in the order they are first met; equal prompts share a number."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[Conversation] = []
         self._prompts: dict[str, int] = {}
         self._seen: dict[tuple[int, str], int] = {}
 
@@ -47,7 +47,7 @@ class Corpus:
     def _number(self, row: Row, prompt: int, text: str) -> int:
         number = self._seen.setdefault((prompt, text), len(self.answers))
         if number == len(self.answers):
-            self.answers.append(Answer(row.prompt, text, prompt))
+            self.answers.append(Conversation(row.prompt, text, prompt))
         return number
 
 

@@ -72,7 +72,7 @@ _INTERVALS = (
 def _facts(settings: Mapping[str, Any]) -> Html:
     pairs = [
         ("Held-out prompts", f"{settings['prompts']} ({settings['prompts_file']}){_seen(settings)}"),
-        ("Answers of each policy", str(settings["answers"])),
+        ("PolicyAnswers of each policy", str(settings["answers"])),
         ("Seed", f"{settings['seed']}, the same for every policy"),
         ("Longest answer", f"{settings['max_new_tokens']} tokens, temperature {settings['temperature']:g}"),
         ("Base policy", settings["base_policy"]),
@@ -148,7 +148,11 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> list[Html]:
     if not samples:
         return []
     note = "Drawn at random from the held-out prompts, except those that say otherwise. Rewards are unedited."
-    return [element("h2", "Answers side by side"), element("p", note, class_="note"), *map(_sample, samples)]
+    return [
+        element("h2", "PolicyAnswers side by side"),
+        element("p", note, class_="note"),
+        *map(_sample, samples),
+    ]
 
 
 def _sample(sample: Mapping[str, Any]) -> Html:

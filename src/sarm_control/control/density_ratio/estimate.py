@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control.density_ratio.estimators import ESTIMATORS, Estimator
-from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, Sample, cross_fit, held_out
+from sarm_control.control.density_ratio.jackknife import CrossFit, HeldOut, SampleRows, cross_fit, held_out
 from sarm_control.control.density_ratio.logistic import Array, Logistic
 from sarm_control.control.density_ratio.mahalanobis import Mahalanobis
 from sarm_control.control.density_ratio.model_check.linearity import Rows, check_linear
@@ -132,7 +132,7 @@ def estimate_kl(
         raise ConfigError(f"the level of the interval is {level:g}, it must be between 0 and 1")
     chosen, policy_z, human_z = _matched(policy, human, latents)
     buffer = HumanBuffer(chosen, human_z, "")
-    policy_rows, human_rows = (Sample(buffer.features(z), z) for z in (policy_z, human_z))
+    policy_rows, human_rows = (SampleRows(buffer.features(z), z) for z in (policy_z, human_z))
     chosen_estimator = _estimator(estimator)
     found = cross_fit(policy_rows, human_rows, chosen_estimator, groups=GROUPS, seed=seed)
     fits = _fits(chosen_estimator, policy_rows, human_rows, seed)
@@ -142,9 +142,9 @@ def estimate_kl(
     if not estimate.saturated:
         return estimate
     # any direction gives a bound; a strong ridge finds a better one when hardly a row is in doubt
-    told = held_out(policy_rows, human_rows, Logistic(l2=_FAR_APART_L2), groups=GROUPS, seed=seed)
+    log_ratios = held_out(policy_rows, human_rows, Logistic(l2=_FAR_APART_L2), groups=GROUPS, seed=seed)
     least = estimate.low if estimate.accuracy <= SEPARATED_ACCURACY else 0.0
-    return _with_bound(estimate, told, least)
+    return _with_bound(estimate, log_ratios, least)
 
 
 def _estimate(
@@ -173,18 +173,18 @@ def _estimate(
     )
 
 
-def _with_bound(estimate: KLEstimate, told: HeldOut, least: float) -> KLEstimate:
+def _with_bound(estimate: KLEstimate, log_ratios: HeldOut, least: float) -> KLEstimate:
     """A saturated estimate is replaced by what the samples show at least.
 
     That is also the lower end of its interval, unless hardly a row is in doubt: the regularisation then makes
     the ratios, they are alike whichever group is left out, and the interval is too short.
     """
     own = lower_bound(estimate.log_ratio, estimate.human_log_ratio)
-    value = max(own, lower_bound(told.policy, told.human), least)
+    value = max(own, lower_bound(log_ratios.policy, log_ratios.human), least)
     return replace(estimate, value=value, low=min(estimate.low, value), high=math.inf)
 
 
-def _fits(estimator: Estimator, policy: Sample, human: Sample, seed: int) -> bool | None:
+def _fits(estimator: Estimator, policy: SampleRows, human: SampleRows, seed: int) -> bool | None:
     """Whether the log ratio is what the estimator takes it to be; see `KLEstimate.model_fits`."""
     if not isinstance(estimator, Logistic | Mahalanobis):
         return None
@@ -194,7 +194,7 @@ def _fits(estimator: Estimator, policy: Sample, human: Sample, seed: int) -> boo
     return fits if isinstance(estimator, Logistic) or fits is False else None
 
 
-def _at_least(estimate: KLEstimate, policy: Sample, human: Sample, seed: int) -> KLEstimate:
+def _at_least(estimate: KLEstimate, policy: SampleRows, human: SampleRows, seed: int) -> KLEstimate:
     """An estimate whose model does not fit, replaced by what its log ratios or wider ones show at least."""
     wider = wider_held_out(policy, human, groups=GROUPS, seed=seed)
     own = sure_bound(estimate.log_ratio, estimate.human_log_ratio)

@@ -44,7 +44,7 @@ class HeldOut(NamedTuple):
     human: Array
 
 
-class Sample(NamedTuple):
+class SampleRows(NamedTuple):
     """Rows of one side: their features [N, F], and the latents [N, D] that tell rows apart."""
 
     features: Array
@@ -77,7 +77,9 @@ class Sample(NamedTuple):
         return place % count
 
 
-def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> CrossFit:
+def cross_fit(
+    policy: SampleRows, human: SampleRows, estimator: Estimator, *, groups: int, seed: int
+) -> CrossFit:
     """Fits on all groups but one, tells the one left out, and again with each further group deleted.
 
     Rows are dealt to groups by a hash of their content, so their order changes nothing and copies stay
@@ -96,13 +98,22 @@ def cross_fit(policy: Sample, human: Sample, estimator: Estimator, *, groups: in
     sides = _Sides.of(policy, human, groups, seed)
     left_out = sides.left_out(estimator, groups)
     known = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
-    told, told_human = sides.told(left_out)
+    log_ratios, human_log_ratios = sides.log_ratios(left_out)
     without = _means_without(sides, estimator, left_out)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
-    return CrossFit(told, told_human, float(told.mean()), float(np.mean(known)), float(error), groups - 1)
+    return CrossFit(
+        log_ratios,
+        human_log_ratios,
+        float(log_ratios.mean()),
+        float(np.mean(known)),
+        float(error),
+        groups - 1,
+    )
 
 
-def held_out(policy: Sample, human: Sample, estimator: Estimator, *, groups: int, seed: int) -> HeldOut:
+def held_out(
+    policy: SampleRows, human: SampleRows, estimator: Estimator, *, groups: int, seed: int
+) -> HeldOut:
     """The log ratios of `cross_fit` alone, of `groups` fits.
 
     Args:
@@ -116,7 +127,7 @@ def held_out(policy: Sample, human: Sample, estimator: Estimator, *, groups: int
         DataError: fewer distinct rows a side than groups.
     """
     sides = _Sides.of(policy, human, groups, seed)
-    return sides.told(sides.left_out(estimator, groups))
+    return sides.log_ratios(sides.left_out(estimator, groups))
 
 
 class _Sides(NamedTuple):
@@ -126,7 +137,7 @@ class _Sides(NamedTuple):
     of_human: Groups
 
     @classmethod
-    def of(cls, policy: Sample, human: Sample, count: int, seed: int) -> "_Sides":
+    def of(cls, policy: SampleRows, human: SampleRows, count: int, seed: int) -> "_Sides":
         of_policy, of_human = (
             sample.groups(count, seed, what)
             for sample, what in ((policy, "the policy"), (human, "the human buffer"))
@@ -143,7 +154,7 @@ class _Sides(NamedTuple):
             ratios.append(self.fit(estimator, [g], ratios[0] if ratios else None))
         return ratios
 
-    def told(self, ratios: list[Ratio]) -> HeldOut:
+    def log_ratios(self, ratios: list[Ratio]) -> HeldOut:
         policy, human = np.zeros(len(self.policy)), np.zeros(len(self.human))
         for g, ratio in enumerate(ratios):
             policy[self.of_policy == g] = ratio.at(self.policy[self.of_policy == g])

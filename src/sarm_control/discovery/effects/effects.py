@@ -260,8 +260,8 @@ def _at_equal_length(pairs: PairLatents, columns: Any) -> EqualLength:
 
 def reward_sd(pairs: PairLatents) -> float:
     """SD (n-1) of the reward over all answers."""
-    paid = np.concatenate(rewards(pairs))
-    return float(paid.std(ddof=1)) if len(paid) > 1 else 0.0
+    all_rewards = np.concatenate(rewards(pairs))
+    return float(all_rewards.std(ddof=1)) if len(all_rewards) > 1 else 0.0
 
 
 def _standardised(columns: Any, effect: NDArray[np.float64]) -> NDArray[np.float64]:

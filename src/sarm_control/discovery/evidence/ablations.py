@@ -93,22 +93,27 @@ def level_effects(
     latents = np.array([one.latent for one in features], dtype=np.int64)
     if not len(latents):
         return ()
-    paid = {side: _paid(pairs, side, latents) for side in ("chosen", "rejected")}
-    found = list(effects_of(pairs.latents, paid, features, "L1", "taken out after TopK"))
+    contributions = {side: _contributions(pairs, side, latents) for side in ("chosen", "rejected")}
+    found = list(effects_of(pairs.latents, contributions, features, "L1", "taken out after TopK"))
     if upto < 2:
         return tuple(found)
-    states = {side: _states(pairs, side) for side in paid}
+    states = {side: _states(pairs, side) for side in contributions}
     head = torch.from_numpy(pairs.latents.head).float()
-    second = {side: paid[side] - _entering(autoencoder, states[side], head, paid[side]) for side in paid}
+    second = {
+        side: contributions[side] - _entering(autoencoder, states[side], head, contributions[side])
+        for side in contributions
+    }
     how = "taken out before TopK, the next latent enters"
     found += effects_of(pairs.latents, second, features, "L2", how)
     if upto >= 3:
-        with progress("Taking latents out of states", sum(matrix.nnz for matrix in paid.values())) as advance:
+        with progress(
+            "Taking latents out of states", sum(matrix.nnz for matrix in contributions.values())
+        ) as advance:
             third = {
                 side: without_in_state(
                     autoencoder, states[side], head, _values(pairs, side, latents), latents, advance
                 )
-                for side in paid
+                for side in contributions
             }
         how = "its direction taken out of the state"
         found += effects_of(pairs.latents, third, features, "L3", how)
@@ -117,7 +122,7 @@ def level_effects(
 
 def effects_of(
     pairs: PairLatents,
-    paid: Mapping[str, Any],
+    contributions: Mapping[str, Any],
     features: Sequence[Feature],
     level: Level,
     how: str,
@@ -126,13 +131,17 @@ def effects_of(
 
     Args:
         pairs: the prompts of the answers.
-        paid: by side ("chosen", "rejected") [N, C] scipy sparse, reward units.
+        contributions: by side ("chosen", "rejected") [N, C] scipy sparse, reward units.
         features: the C called latents.
         level: how it was measured.
         how: the same in words.
     """
     as_pairs = PairLatents(
-        paid["chosen"], paid["rejected"], pairs.chosen_prompt, pairs.rejected_prompt, np.ones(len(features))
+        contributions["chosen"],
+        contributions["rejected"],
+        pairs.chosen_prompt,
+        pairs.rejected_prompt,
+        np.ones(len(features)),
     )
     effects = mean_intervals(margin_contributions(as_pairs))
     return [
@@ -187,7 +196,7 @@ def without_in_state(
     device = autoencoder.pre_bias.device
     entries = values.tocoo()
     weight = head.to(device).double()
-    paid = np.empty(entries.nnz)
+    contributions = np.empty(entries.nnz)
     reward = np.concatenate(
         [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
     )
@@ -197,9 +206,9 @@ def without_in_state(
         direction = autoencoder.decoder.weight[:, latents[entries.col[some]]].T
         z = torch.from_numpy(entries.data[some]).to(device).float()
         left = normalise(states[rows].to(device).float()) - z[:, None] * direction
-        paid[some] = reward[rows] - _rewards(autoencoder.encode(left), weight)
+        contributions[some] = reward[rows] - _rewards(autoencoder.encode(left), weight)
         advance(len(rows))
-    return csr_array((paid, (entries.row, entries.col)), shape=values.shape)
+    return csr_array((contributions, (entries.row, entries.col)), shape=values.shape)
 
 
 def _rewards(kept: TopK, weight: Tensor) -> Floats:
@@ -210,19 +219,19 @@ def _values(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
     return getattr(pairs.latents, side)[:, latents].tocsr()
 
 
-def _paid(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
+def _contributions(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
     """[N, C] `w_i z_i`, one stored entry for each answer the latent is active in."""
     values = _values(pairs, side, latents).copy()
     values.data *= pairs.latents.head[latents][values.indices]
     return values
 
 
-def _entering(autoencoder: Autoencoder, states: Tensor, head: Tensor, paid: Any) -> Any:
+def _entering(autoencoder: Autoencoder, states: Tensor, head: Tensor, contributions: Any) -> Any:
     """[N, C] what the entering latent pays, where the called latent is active."""
     with torch.inference_mode():
         entering = next_contributions(autoencoder, states, head)
-    matrix = paid.copy()
-    matrix.data = np.repeat(entering, np.diff(paid.indptr))
+    matrix = contributions.copy()
+    matrix.data = np.repeat(entering, np.diff(contributions.indptr))
     return matrix
 
 

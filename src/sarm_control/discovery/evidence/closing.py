@@ -3,4 +3,4 @@
 from typing import Final
 
 CLOSING: Final = "I hope this helps!"
-"""Added by `sarm discover --levels 4`, and by a run's alive checks where answers share no last sentence."""
+"""Added by `sarm discover --levels 4`, and by a run's monitors where answers share no last sentence."""

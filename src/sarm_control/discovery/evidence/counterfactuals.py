@@ -42,12 +42,12 @@ class Moved(NamedTuple):
     """
 
     latent: int
-    paid: Interval
+    contributions: Interval
     large: bool
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
-        return {**self._asdict(), "paid": self.paid.as_json()}
+        return {**self._asdict(), "contributions": self.contributions.as_json()}
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def counterfactual_effects(
     if not len(latents):
         return []
     sides = {"chosen": pairs.latents.chosen, "rejected": pairs.latents.rejected}
-    paid = {name: matrix[:, latents] * pairs.latents.head[latents] for name, matrix in sides.items()}
-    return effects_of(pairs.latents, paid, features, "L4", "the text changed in the goal alone")
+    contributions = {name: matrix[:, latents] * pairs.latents.head[latents] for name, matrix in sides.items()}
+    return effects_of(pairs.latents, contributions, features, "L4", "the text changed in the goal alone")
 
 
 def closing_tests(
@@ -172,6 +172,8 @@ def _test(
     )
 
 
-def _moved(one: Feature, paid: Interval) -> Moved:
-    clear = paid.low > 0 or paid.high < 0
-    return Moved(one.latent, paid, bool(clear and abs(paid.mean) >= _LARGE * abs(one.effect)))
+def _moved(one: Feature, contributions: Interval) -> Moved:
+    clear = contributions.low > 0 or contributions.high < 0
+    return Moved(
+        one.latent, contributions, bool(clear and abs(contributions.mean) >= _LARGE * abs(one.effect))
+    )

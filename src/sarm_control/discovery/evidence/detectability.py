@@ -34,7 +34,7 @@ _PROBE_ANSWERS = 4000
 
 
 @dataclass(frozen=True)
-class Visibility:
+class Detectability:
     """How well latents, and the state behind them, tell the two sides apart.
 
     Args:
@@ -120,7 +120,9 @@ class _Material:
         self.states = _states(parts)
 
 
-def see(*parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0) -> Visibility | None:
+def see(
+    *parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0
+) -> Detectability | None:
     """How well latents and states tell the chosen from the rejected answers of these prompts.
 
     Args:
@@ -150,7 +152,7 @@ def see(*parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: in
                 material.states[train], material.present[train], material.prompts[train], seed=seed
             )
             probe.append(_judge(material, judged, linear.logits(material.states[judged])))
-    return Visibility(
+    return Detectability(
         interval_over_folds(single),
         interval_over_folds(five),
         interval_over_folds(probe) if probe else None,

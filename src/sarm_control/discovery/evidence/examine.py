@@ -9,7 +9,7 @@ from sarm_control.discovery.discovery import Discovery
 from sarm_control.discovery.evidence.ablations import Level, LevelEffect, level_effects, levels_of
 from sarm_control.discovery.evidence.closing import CLOSING
 from sarm_control.discovery.evidence.counterfactuals import ClosingTest, closing_tests, counterfactual_effects
-from sarm_control.discovery.evidence.detectability import Visibility, see
+from sarm_control.discovery.evidence.detectability import Detectability, see
 from sarm_control.discovery.features import Feature, Features
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import ScoredRows
@@ -31,7 +31,7 @@ class Depth(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Examination:
+class ExaminedDiscovery:
     """A discovery and what was asked of it beyond the tests.
 
     Args:
@@ -42,7 +42,7 @@ class Examination:
     """
 
     found: Discovery
-    visibility: Visibility | None
+    detectability: Detectability | None
     levels: tuple[LevelEffect, ...]
     closing: tuple[ClosingTest, ...]
 
@@ -50,7 +50,7 @@ class Examination:
         """The discovery and everything else as a JSON object."""
         return {
             **self.found.as_json(),
-            "visibility": None if self.visibility is None else self.visibility.as_json(),
+            "detectability": None if self.detectability is None else self.detectability.as_json(),
             "levels": [one.as_json() for one in self.levels],
             "closing_sentence": [one.as_json() for one in self.closing],
         }
@@ -87,7 +87,7 @@ def examine(
     depth: Depth | None = None,
     *,
     progress: ProgressFactory = no_progress,
-) -> Examination:
+) -> ExaminedDiscovery:
     """Looks whether the latents show the goal, and measures the called ones at deeper levels.
 
     Args:
@@ -118,7 +118,7 @@ def examine(
     levels = levels_of(effects)
     lists = {name: _labelled(items, levels) for name, items in found.lists.items()}
     visible = see(*found.parts[:2], min_prompts=found.settings.min_prompts, seed=seed)
-    return Examination(replace(found, lists=lists), visible, tuple(effects), closing)
+    return ExaminedDiscovery(replace(found, lists=lists), visible, tuple(effects), closing)
 
 
 def _check_model(model: RewardModel, head: str) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from sarm_control.discovery.labels.distinctive_words import Word, n_grams
-from sarm_control.discovery.labels.examples import Example, Examples
+from sarm_control.discovery.labels.examples import LabelExample, LabelExamples
 from sarm_control.discovery.labels.labels import Name
 from sarm_control.seeds import derive_seed
 
@@ -21,7 +21,7 @@ TESTED = 10
 _LONGEST_TEXT = 600
 
 
-def name_latent(found: Examples, words: Sequence[Word], ask: Ask, *, seed: int = 0) -> Name | None:
+def name_latent(found: LabelExamples, words: Sequence[Word], ask: Ask, *, seed: int = 0) -> Name | None:
     """Asks for a name and tests it; None where there are too few answers to do both.
 
     Args:
@@ -56,14 +56,14 @@ def _ends(right: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def _halves(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def _halves(examples: Sequence[LabelExample], seed: int) -> tuple[list[LabelExample], list[LabelExample]]:
     """By prompt, so that no prompt is on both sides; each half in the order of the examples."""
     first = [one for one in examples if derive_seed(seed, "name-half", one.prompt) % 2]
     second = [one for one in examples if not derive_seed(seed, "name-half", one.prompt) % 2]
     return first, second
 
 
-def _question(active: Sequence[Example], inactive: Sequence[Example]) -> str:
+def _question(active: Sequence[LabelExample], inactive: Sequence[LabelExample]) -> str:
     return (
         "A feature of a text detector fires on the first group of answers and not on the second.\n\n"
         f"FIRES:\n{_listed(active)}\n\nDOES NOT FIRE:\n{_listed(inactive)}\n\n"
@@ -72,14 +72,14 @@ def _question(active: Sequence[Example], inactive: Sequence[Example]) -> str:
     )
 
 
-def _test(name: str, one: Example) -> str:
+def _test(name: str, one: LabelExample) -> str:
     return (
         f"Feature: {name}\n\nAnswer:\n{_shortened(one.answer)}\n\n"
         "Does this answer show the feature? Reply with one word, yes or no."
     )
 
 
-def _listed(examples: Sequence[Example]) -> str:
+def _listed(examples: Sequence[LabelExample]) -> str:
     return "\n".join(f"- {_shortened(one.answer)}" for one in examples)
 
 

@@ -20,7 +20,7 @@ _OPTIONAL = ("temperature", "max_tokens")
 
 
 @dataclass
-class Usage:
+class TokenUsage:
     """Tokens an endpoint has counted.
 
     Args:
@@ -46,7 +46,7 @@ class Usage:
 
 
 @dataclass
-class Endpoint:
+class ChatEndpoint:
     """A chat endpoint.
 
     Args:
@@ -66,7 +66,7 @@ class Endpoint:
     timeout: float = 120.0
     wait: float = 1.0
     sleep: Callable[[float], None] = time.sleep
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     left_out: set[str] = field(default_factory=set)
 
     def ask(self, question: str, *, max_tokens: int = 60) -> str:

@@ -19,7 +19,7 @@ MOST = 500
 """Active answers that are matched and read at most; drawn at random where there are more."""
 
 
-class Example(NamedTuple):
+class LabelExample(NamedTuple):
     """One answer.
 
     Args:
@@ -33,7 +33,7 @@ class Example(NamedTuple):
     z: float
 
 
-class Examples(NamedTuple):
+class LabelExamples(NamedTuple):
     """What a latent is read from.
 
     Args:
@@ -44,11 +44,11 @@ class Examples(NamedTuple):
     """
 
     rate: float
-    active: tuple[Example, ...]
-    matched: tuple[Example, ...]
+    active: tuple[LabelExample, ...]
+    matched: tuple[LabelExample, ...]
 
 
-class Corpus:
+class AnswerCorpus:
     """The distinct answers of scored rows, for reading latents one by one."""
 
     def __init__(self, data: ScoredRows) -> None:
@@ -66,7 +66,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def examples(self, latent: int, *, seed: int = 0) -> Examples:
+    def examples(self, latent: int, *, seed: int = 0) -> LabelExamples:
         """Active and matched answers of one latent.
 
         Args:
@@ -81,7 +81,7 @@ class Corpus:
             active = numpy_generator(seed, "examples", latent).choice(active, MOST, replace=False)
         active = active[np.lexsort((active, -z[active]))]
         matched = self._matched(active, np.flatnonzero(~fires))
-        return Examples(rate, self._as_examples(active, z), self._as_examples(matched, z))
+        return LabelExamples(rate, self._as_examples(active, z), self._as_examples(matched, z))
 
     def _matched(self, active: Index, free: Index) -> Index:
         """For each active answer the free one of the same prompt, else of any, nearest in log length."""
@@ -101,5 +101,7 @@ class Corpus:
             found.append(nearest)
         return np.array(found, dtype=np.int64)
 
-    def _as_examples(self, numbers: Sequence[int] | Index, z: NDArray[np.float64]) -> tuple[Example, ...]:
-        return tuple(Example(self.prompts[n], self.answers[n], float(z[n])) for n in numbers)
+    def _as_examples(
+        self, numbers: Sequence[int] | Index, z: NDArray[np.float64]
+    ) -> tuple[LabelExample, ...]:
+        return tuple(LabelExample(self.prompts[n], self.answers[n], float(z[n])) for n in numbers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sarm_control.discovery.labels.distinctive_words import Word, separating_words
-from sarm_control.discovery.labels.examples import Corpus, Example, Examples
+from sarm_control.discovery.labels.examples import AnswerCorpus, LabelExample, LabelExamples
 from sarm_control.seeds import numpy_generator
 
 
@@ -52,8 +52,8 @@ class Label:
     kind: str
     rate: float
     words: tuple[Word, ...]
-    top: tuple[Example, ...]
-    random: tuple[Example, ...]
+    top: tuple[LabelExample, ...]
+    random: tuple[LabelExample, ...]
     name: Name | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Label:
 
 
 def offline_label(
-    corpus: Corpus, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
+    corpus: AnswerCorpus, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
 ) -> Label:
     """Words and examples of a latent; asks nobody.
 
@@ -87,7 +87,7 @@ def offline_label(
 
 
 def label_from(
-    found: Examples, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
+    found: LabelExamples, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
 ) -> Label:
     """As `offline_label`, from examples already drawn."""
     texts = [[one.answer for one in side] for side in (found.active, found.matched)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sarm_control.bounded_json import MISSHAPEN
 from sarm_control.data import Reason, json_object
-from sarm_control.discovery.labels.chat_endpoint import Endpoint, Usage
+from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint, TokenUsage
 from sarm_control.errors import DataError
 from sarm_control.files import written
 
@@ -29,10 +29,10 @@ class Replies:
         DataError: the file is something else.
     """
 
-    def __init__(self, endpoint: Endpoint, path: Path) -> None:
+    def __init__(self, endpoint: ChatEndpoint, path: Path) -> None:
         self.endpoint = endpoint
         self.path = path
-        self.usage = Usage()
+        self.usage = TokenUsage()
         self._known = {line["asked"]: line for line in _lines(path)}
 
     def __call__(self, question: str) -> str:

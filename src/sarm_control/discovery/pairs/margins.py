@@ -221,9 +221,9 @@ def rewards(pairs: PairLatents) -> Values:
 
 def pair_accuracy(pairs: PairLatents) -> Vector:
     """[P] share of a prompt's (chosen, rejected) pairs in which chosen is paid strictly more."""
-    paid = rewards(pairs)
-    good = _grouped(paid.chosen, pairs.chosen_prompt, pairs.prompts)
-    bad = _grouped(paid.rejected, pairs.rejected_prompt, pairs.prompts)
+    all_rewards = rewards(pairs)
+    good = _grouped(all_rewards.chosen, pairs.chosen_prompt, pairs.prompts)
+    bad = _grouped(all_rewards.rejected, pairs.rejected_prompt, pairs.prompts)
     return np.array([(a[:, None] > b).mean() for a, b in zip(good, bad, strict=True)])
 
 

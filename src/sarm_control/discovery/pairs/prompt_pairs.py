@@ -18,7 +18,7 @@ from sarm_control.reward_model import Scored
 from sarm_control.seeds import derive_seed
 
 
-class Answers(NamedTuple):
+class SideAnswers(NamedTuple):
     """The answers of one side, in the order of their latents.
 
     Args:
@@ -31,10 +31,10 @@ class Answers(NamedTuple):
     texts: tuple[str, ...]
     prompts: tuple[Prompt, ...]
 
-    def take(self, wanted: NDArray[np.bool_]) -> "Answers":
+    def take(self, wanted: NDArray[np.bool_]) -> "SideAnswers":
         """The answers at which the mask [N] is true."""
         rows = np.flatnonzero(wanted)
-        return Answers(
+        return SideAnswers(
             self.numbers[rows], tuple(self.texts[n] for n in rows), tuple(self.prompts[n] for n in rows)
         )
 
@@ -56,8 +56,8 @@ class PromptPairs:
     keys: tuple[str, ...]
     rows: tuple[Row, ...]
     scored: Scored
-    chosen: Answers
-    rejected: Answers
+    chosen: SideAnswers
+    rejected: SideAnswers
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,7 +74,7 @@ class PromptPairs:
         )
 
 
-class Parts(NamedTuple):
+class PromptSplit(NamedTuple):
     """Prompts used to select latents, prompts used to confirm them, and how many were shared."""
 
     selection: PromptPairs
@@ -89,7 +89,7 @@ class Others(NamedTuple):
     shared: int
 
 
-class Place(NamedTuple):
+class AnswerPlace(NamedTuple):
     """Where an answer was first met, and which unit `0..P-1` it belongs to."""
 
     number: int
@@ -124,15 +124,19 @@ def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
     sides = [
-        [Place(n, p, text, prompts[p]) for (p, is_chosen, text), n in found.items() if is_chosen == side]
+        [
+            AnswerPlace(n, p, text, prompts[p])
+            for (p, is_chosen, text), n in found.items()
+            if is_chosen == side
+        ]
         for side in (True, False)
     ]
     return pairs_of_places(sides[0], sides[1], tuple(first), tuple(first.values()), scored)
 
 
 def pairs_of_places(
-    chosen: Sequence[Place],
-    rejected: Sequence[Place],
+    chosen: Sequence[AnswerPlace],
+    rejected: Sequence[AnswerPlace],
     keys: tuple[str, ...],
     rows: tuple[Row, ...],
     scored: Scored,
@@ -147,7 +151,7 @@ def pairs_of_places(
         scored: their scores.
     """
     sides = [
-        Answers(
+        SideAnswers(
             np.array([one.number for one in side], dtype=np.int64),
             tuple(one.text for one in side),
             tuple(one.prompt for one in side),
@@ -166,18 +170,18 @@ def pairs_of_places(
     return PromptPairs(latents, keys, rows, scored, *sides)
 
 
-def split_halves(pairs: PromptPairs, seed: int) -> Parts:
+def split_halves(pairs: PromptPairs, seed: int) -> PromptSplit:
     """Two halves of the prompts, decided by each prompt's text and the seed, never by its place."""
     order = sorted(range(len(pairs)), key=lambda p: derive_seed(seed, "selection-half", pairs.keys[p]))
     middle = (len(order) + 1) // 2
-    return Parts(pairs.take(sorted(order[:middle])), pairs.take(sorted(order[middle:])), 0)
+    return PromptSplit(pairs.take(sorted(order[:middle])), pairs.take(sorted(order[middle:])), 0)
 
 
-def drop_shared(selection: PromptPairs, confirmation: PromptPairs) -> Parts:
+def drop_shared(selection: PromptPairs, confirmation: PromptPairs) -> PromptSplit:
     """Removes from the confirmation the prompts that the selection has too."""
     seen = set(selection.keys)
     alone = [p for p, key in enumerate(confirmation.keys) if key not in seen]
-    return Parts(selection, confirmation.take(alone), len(confirmation) - len(alone))
+    return PromptSplit(selection, confirmation.take(alone), len(confirmation) - len(alone))
 
 
 def without_shared(selection: ScoredRows, confirmation: ScoredRows) -> Others:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.data import Prompt, Row
-from sarm_control.discovery.pairs.prompt_pairs import Place, PromptPairs, pairs_of_places
+from sarm_control.discovery.pairs.prompt_pairs import AnswerPlace, PromptPairs, pairs_of_places
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.reward_model import Scored
 from sarm_control.seeds import derive_seed
@@ -134,7 +134,7 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     first = {row.prompt_key: row for row in reversed(rows)}
     chosen, rejected = (
         [
-            Place(one.number, u, one.text, one.prompt)
+            AnswerPlace(one.number, u, one.text, one.prompt)
             for u, unit in enumerate(units.values())
             for one in unit[side]
         ]

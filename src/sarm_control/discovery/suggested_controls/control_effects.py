@@ -13,18 +13,23 @@ from numpy.typing import NDArray
 
 from sarm_control.control import Edit, Penalty, in_sd
 from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_values, rewards
-from sarm_control.discovery.suggested_controls.harmful_reward import Fires, harmful_pay
-from sarm_control.discovery.suggested_controls.joint_controls import PAID, Control, JointDose, Suggestion
+from sarm_control.discovery.suggested_controls.harmful_reward import Fires, harmful_reward
+from sarm_control.discovery.suggested_controls.joint_controls import (
+    PAID_FOR_BAD,
+    Control,
+    JointControls,
+    Suggestion,
+)
 
 CORRELATED = 0.9
 """Good answers are left alone where their reward correlates this well with the unedited one."""
-TOLD_APART = 0.5
+SEPARABLE = 0.5
 """Penalties that fire on good answers this often, as a share of bad ones, do not tell them apart."""
 
 Floats = NDArray[np.float64]
 
 
-class DoseEffect(NamedTuple):
+class ControlEffect(NamedTuple):
     """What some controls do on one part of the pairs.
 
     Args:
@@ -40,11 +45,11 @@ class DoseEffect(NamedTuple):
     """
 
     answers: int
-    paid_before: float | None
-    paid_after: float | None
+    reward_before: float | None
+    reward_after: float | None
     correlation: float | None
-    charged: float
-    charged_bad: float
+    penalised: float
+    penalised_bad: float
 
     @property
     def clean(self) -> bool:
@@ -54,14 +59,14 @@ class DoseEffect(NamedTuple):
     @property
     def told_apart(self) -> bool:
         """Whether the penalties fire much less often on good than on bad answers."""
-        return self.charged <= TOLD_APART * self.charged_bad
+        return self.penalised <= SEPARABLE * self.penalised_bad
 
     def as_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
         return self._asdict()
 
 
-class DoseEffects(NamedTuple):
+class ControlEffects(NamedTuple):
     """What a joint dose does on one part of the pairs.
 
     Args:
@@ -69,30 +74,30 @@ class DoseEffects(NamedTuple):
         each: the controls of each suggestion alone, on the answers that they are meant for.
     """
 
-    together: DoseEffect
-    each: tuple[DoseEffect, ...]
+    together: ControlEffect
+    each: tuple[ControlEffect, ...]
 
 
-def dose_effects(pairs: PairLatents, dose: JointDose) -> DoseEffects:
-    """What these controls do to these answers; doses in SDs are those of `dose.unit`."""
-    paid = [one for one in dose.suggestions if one.kind == PAID]
-    pay = [_harmful(pairs, one) for one in paid]
+def control_effects(pairs: PairLatents, joint: JointControls) -> ControlEffects:
+    """What these controls do to these answers; doses in SDs are those of `joint.unit`."""
+    paid_for_bad = [one for one in joint.suggestions if one.kind == PAID_FOR_BAD]
+    harmful = [_harmful(pairs, one) for one in paid_for_bad]
     has = np.zeros(pairs.rejected.shape[0], dtype=bool)
-    for one, values in zip(paid, pay, strict=True):
+    for one, values in zip(paid_for_bad, harmful, strict=True):
         has |= values.rejected > one.above
-    before = np.sum([values.rejected for values in pay], axis=0) if pay else np.zeros(len(has))
+    before = np.sum([values.rejected for values in harmful], axis=0) if harmful else np.zeros(len(has))
     # an edit of a charged-for-good latent frees bad answers too: that is in the rewards, not in this pay
-    controls = [control for one in paid for control in one.controls]
-    after = before + _change(pairs, controls, dose.unit).rejected
-    return DoseEffects(
-        _effect(pairs, dose.controls, dose.unit, before[has], after[has]),
-        tuple(_alone(pairs, one, dose.unit) for one in dose.suggestions),
+    controls = [control for one in paid_for_bad for control in one.controls]
+    after = before + _change(pairs, controls, joint.unit).rejected
+    return ControlEffects(
+        _effect(pairs, joint.controls, joint.unit, before[has], after[has]),
+        tuple(_alone(pairs, one, joint.unit) for one in joint.suggestions),
     )
 
 
-def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> DoseEffect:
+def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
     change = _change(pairs, one.controls, unit)
-    if one.kind == PAID:
+    if one.kind == PAID_FOR_BAD:
         before, moved = _harmful(pairs, one).rejected, change.rejected
         meant = before > one.above
     else:
@@ -104,21 +109,21 @@ def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> DoseEffect:
 
 def _effect(
     pairs: PairLatents, controls: Sequence[Control], unit: float, before: Floats, after: Floats
-) -> DoseEffect:
+) -> ControlEffect:
     unedited = rewards(pairs).chosen
     fires = _fires(pairs, controls)
-    return DoseEffect(
+    return ControlEffect(
         answers=len(before),
-        paid_before=float(before.mean()) if len(before) else None,
-        paid_after=float(after.mean()) if len(after) else None,
+        reward_before=float(before.mean()) if len(before) else None,
+        reward_after=float(after.mean()) if len(after) else None,
         correlation=_correlation(unedited, unedited + _change(pairs, controls, unit).chosen),
-        charged=float(fires.chosen.mean()),
-        charged_bad=float(fires.rejected.mean()),
+        penalised=float(fires.chosen.mean()),
+        penalised_bad=float(fires.rejected.mean()),
     )
 
 
 def _harmful(pairs: PairLatents, one: Suggestion) -> Values:
-    return Values(*(side.sum(axis=1) for side in harmful_pay(pairs, one.caps)))
+    return Values(*(side.sum(axis=1) for side in harmful_reward(pairs, one.caps)))
 
 
 def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Values:

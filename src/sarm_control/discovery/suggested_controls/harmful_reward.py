@@ -40,7 +40,7 @@ def cap(pairs: PairLatents, latent: int) -> Edit:
     return Edit(latent, max=rounded(max(0.0, float(np.median(latent_values(pairs, latent).chosen)))))
 
 
-def discharge(pairs: PairLatents, latent: int) -> Edit:
+def without_penalty(pairs: PairLatents, latent: int) -> Edit:
     """Removes the charge that good answers pay and keeps what others pay on top of it.
 
     Good answers here are nine in ten of the chosen ones that fire. Removing the whole charge would also free
@@ -51,7 +51,7 @@ def discharge(pairs: PairLatents, latent: int) -> Edit:
     return Edit(latent, add=-usual, min=0.0)
 
 
-def harmful_pay(pairs: PairLatents, caps: Sequence[Edit]) -> Values:
+def harmful_reward(pairs: PairLatents, caps: Sequence[Edit]) -> Values:
     """`h`, [Nc, C] and [Nr, C] in reward units: what each of these caps takes from each answer."""
     wanted = [one.latent for one in caps]
     limits = np.array([one.max for one in caps], dtype=np.float64)
@@ -75,7 +75,7 @@ def threshold(values: Values) -> float:
     return rounded(float(levels[best])) if gain[best] > gain[0] + _WORTH_A_THRESHOLD else 0.0
 
 
-def typical_payment(pairs: PairLatents, latent: int, tau: float = 0.0) -> float:
+def typical_reward(pairs: PairLatents, latent: int, tau: float = 0.0) -> float:
     """Median of `w z` over the answers with z > tau, in reward units; 0 when there are none."""
     z = np.concatenate(latent_values(pairs, latent))
     firing = z[z > tau]

@@ -27,24 +27,24 @@ from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_val
 from sarm_control.discovery.suggested_controls.harmful_reward import (
     Fires,
     cap,
-    discharge,
-    harmful_pay,
+    harmful_reward,
     rounded,
     threshold,
-    typical_payment,
+    typical_reward,
+    without_penalty,
 )
 from sarm_control.discovery.suggested_controls.programme import (
     CLEAN,
     Objective,
-    Problem,
+    PenaltyProblem,
     gains,
-    least_charges,
+    least_penalties,
     objective,
 )
-from sarm_control.discovery.suggested_controls.siblings import group_siblings
+from sarm_control.discovery.suggested_controls.similar_latents import group_similar
 
 Control = Edit | Penalty
-PAID, CHARGED = "paid-for-bad", "charged-for-good"
+PAID_FOR_BAD, CHARGED_FOR_GOOD = "paid-for-bad", "charged-for-good"
 
 DETERRENT = 1.0
 """What an answer with a shortcut is charged beyond what the shortcut pays, in SDs of the reward."""
@@ -83,7 +83,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class JointDose:
+class JointControls:
     """Controls chosen together; a part of them is no joint dose.
 
     Args:
@@ -111,14 +111,14 @@ class JointDose:
 def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Control, ...]:
     """Controls for one latent alone; none for a latent that does not harm.
 
-    For several latents use `joint_doses`: doses read one by one add up.
+    For several latents use `joint_controls`: doses read one by one add up.
 
     Args:
         pairs: the answers the doses are read from.
         latent: its number.
         kind: as `discovery.effects.kinds` names it.
     """
-    return joint_doses(pairs, {latent: kind}).controls
+    return joint_controls(pairs, {latent: kind}).controls
 
 
 def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
@@ -130,16 +130,16 @@ def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
         control: a suggested one.
     """
     if isinstance(control, Edit):
-        return cap(pairs, latent) if control.max is not None else discharge(pairs, latent)
+        return cap(pairs, latent) if control.max is not None else without_penalty(pairs, latent)
     tau = threshold(latent_values(pairs, latent))
-    pays = rounded(typical_payment(pairs, latent, tau))
+    pays = rounded(typical_reward(pairs, latent, tau))
     return replace(control, latent=latent, tau=tau, pays=pays)
 
 
-def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
+def joint_controls(pairs: PairLatents, kinds: Mapping[int, str]) -> JointControls:
     """Controls for all of these latents, with doses that are right together.
 
-    1. Latents that fire together are grouped (`suggested_controls.siblings`).
+    1. Latents that fire together are grouped (`suggested_controls.similar_latents`).
     2. In each group the latent is capped whose cap leaves least of the group's harmful pay
        (`suggested_controls.harmful_reward`), and the latent penalised whose firing best meets what is then
        left; or two are penalised instead, where the objective is lower.
@@ -155,20 +155,20 @@ def joint_doses(pairs: PairLatents, kinds: Mapping[int, str]) -> JointDose:
         kinds: of each latent, as `discovery.effects.kinds` names them; only those that harm get controls.
     """
     unit = reward_sd(pairs)
-    paid = [latent for latent, kind in kinds.items() if kind == PAID]
+    paid_for_bad = [latent for latent, kind in kinds.items() if kind == PAID_FOR_BAD]
     freed = [
-        Suggestion(CHARGED, (latent,), (discharge(pairs, latent),))
+        Suggestion(CHARGED_FOR_GOOD, (latent,), (without_penalty(pairs, latent),))
         for latent, kind in kinds.items()
-        if kind == CHARGED
+        if kind == CHARGED_FOR_GOOD
     ]
-    if not paid or not unit:
-        return JointDose(tuple(freed), unit)
-    shortcuts = _shortcuts(pairs, paid, unit)
+    if not paid_for_bad or not unit:
+        return JointControls(tuple(freed), unit)
+    shortcuts = _shortcuts(pairs, paid_for_bad, unit)
     problem = _problem(shortcuts)
-    charges = np.array([_rounded_up(charge) for charge in least_charges(problem)])
-    found = _with_charges(pairs, shortcuts, charges.tolist(), unit)
-    bare = _problem([one._replace(taken=_nothing(one.pay), watched=()) for one in shortcuts])
-    return JointDose((*found, *freed), unit, objective(bare, np.zeros(0)), objective(problem, charges))
+    amounts = np.array([_rounded_up(amount) for amount in least_penalties(problem)])
+    found = _with_penalties(pairs, shortcuts, amounts.tolist(), unit)
+    bare = _problem([one._replace(removed=_nothing(one.harmful), watched=()) for one in shortcuts])
+    return JointControls((*found, *freed), unit, objective(bare, np.zeros(0)), objective(problem, amounts))
 
 
 class _Shortcut(NamedTuple):
@@ -186,20 +186,22 @@ class _Shortcut(NamedTuple):
 
     caps: tuple[Edit, ...]
     kin: int
-    pay: Values
-    taken: Values
+    harmful: Values
+    removed: Values
     above: float
     cap: Edit | None
     watched: tuple["_Watched", ...]
 
     @property
     def left(self) -> Values:
-        return Values(*(pay - taken for pay, taken in zip(self.pay, self.taken, strict=True)))
+        return Values(
+            *(harmful - removed for harmful, removed in zip(self.harmful, self.removed, strict=True))
+        )
 
     def suggestion(self, unit: float, penalties: Sequence[Penalty] = ()) -> Suggestion:
         latents = tuple(one.latent for one in self.caps)
         controls: tuple[Control, ...] = (*penalties, *([self.cap] if self.cap else []))
-        return Suggestion(PAID, latents, controls, self.caps, self.above * unit)
+        return Suggestion(PAID_FOR_BAD, latents, controls, self.caps, self.above * unit)
 
 
 class _Watched(NamedTuple):
@@ -213,11 +215,13 @@ class _Watched(NamedTuple):
 
 def _shortcuts(pairs: PairLatents, latents: Sequence[int], unit: float) -> list[_Shortcut]:
     caps = [cap(pairs, latent) for latent in latents]
-    pay = Values(*(side / unit for side in harmful_pay(pairs, caps)))
-    groups = group_siblings(np.concatenate(pay) > 0)
+    harmful = Values(*(side / unit for side in harmful_reward(pairs, caps)))
+    groups = group_similar(np.concatenate(harmful) > 0)
     return [
-        _shortcut(pairs, [caps[place] for place in members], Values(*(side[:, members] for side in pay)), kin)
-        for members, kin in zip(map(list, groups.siblings), groups.kin, strict=True)
+        _shortcut(
+            pairs, [caps[place] for place in members], Values(*(side[:, members] for side in harmful)), kin
+        )
+        for members, kin in zip(map(list, groups.similar), groups.kin, strict=True)
     ]
 
 
@@ -230,17 +234,17 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
         own: [Nc, m] and [Nr, m] the harmful pay of each, in SDs.
         kin: its number.
     """
-    pay = Values(*(side.sum(axis=1) for side in own))
-    above = threshold(pay)
-    left_wrong = ((pay.rejected[:, None] - own.rejected) ** 2).mean(axis=0)
+    harmful = Values(*(side.sum(axis=1) for side in own))
+    above = threshold(harmful)
+    left_wrong = ((harmful.rejected[:, None] - own.rejected) ** 2).mean(axis=0)
     capped = int((left_wrong + CLEAN * (own.chosen**2).mean(axis=0)).argmin())
-    taken = Values(*(side[:, capped] for side in own))
+    removed = Values(*(side[:, capped] for side in own))
     kept = [Values(*(side[:, place] for side in own)) for place in range(len(caps))]
     watched = [_watched(pairs, one.latent, its) for one, its in zip(caps, kept, strict=True)]
-    none = _nothing(pay)
-    bare = _Shortcut(tuple(caps), kin, pay, none, above, None, ())
+    none = _nothing(harmful)
+    bare = _Shortcut(tuple(caps), kin, harmful, none, above, None, ())
     freed = watched[capped]._replace(kept=none)
-    edited = bare._replace(taken=taken, cap=caps[capped])
+    edited = bare._replace(removed=removed, cap=caps[capped])
     best = _most_useful(edited, [*watched[:capped], freed, *watched[capped + 1 :]])
     if len(caps) == 1:
         return best
@@ -269,10 +273,10 @@ def _most_useful(shortcut: _Shortcut, candidates: Sequence[_Watched]) -> _Shortc
 
 def _least(shortcut: _Shortcut) -> float:
     problem = _problem([shortcut])
-    return objective(problem, least_charges(problem)).total
+    return objective(problem, least_penalties(problem)).total
 
 
-def _problem(shortcuts: Sequence[_Shortcut]) -> Problem:
+def _problem(shortcuts: Sequence[_Shortcut]) -> PenaltyProblem:
     """What all penalties are to do together: kin share one deterrent."""
     numbers = sorted({one.kin for one in shortcuts})
     kin = [[one for one in shortcuts if one.kin == number] for number in numbers]
@@ -281,24 +285,26 @@ def _problem(shortcuts: Sequence[_Shortcut]) -> Problem:
     watched = [(numbers.index(one.kin), its) for one in shortcuts for its in one.watched]
     good, bad = (
         np.stack([np.zeros(size, dtype=bool), *(its.fires[side] for _, its in watched)], axis=1)[:, 1:]
-        for side, size in enumerate((len(shortcuts[0].pay.chosen), len(has)))
+        for side, size in enumerate((len(shortcuts[0].harmful.chosen), len(has)))
     )
     together = DETERRENT * has.sum(axis=1, keepdims=True)
     share = MOST / np.maximum(together, MOST)
-    return Problem(
+    return PenaltyProblem(
         due=left + DETERRENT * share * has,
         has=has,
         shortcut=np.array([number for number, _ in watched], dtype=np.int64),
         fires=bad,
         good_fires=good,
-        good_edited=_total([one.taken.chosen for one in shortcuts]),
+        good_edited=_total([one.removed.chosen for one in shortcuts]),
     )
 
 
 def _has(kin: Sequence[_Shortcut]) -> NDArray[np.bool_]:
     """[Nr] whether each rejected answer has the shortcut that these groups tell of."""
-    pay = Values(_total([one.pay.chosen for one in kin]), _total([one.pay.rejected for one in kin]))
-    return np.asarray(pay.rejected > threshold(pay))
+    harmful = Values(
+        _total([one.harmful.chosen for one in kin]), _total([one.harmful.rejected for one in kin])
+    )
+    return np.asarray(harmful.rejected > threshold(harmful))
 
 
 def _nothing(like: Values) -> Values:
@@ -309,15 +315,15 @@ def _total(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.asarray(np.sum(np.stack(parts), axis=0))
 
 
-def _with_charges(
-    pairs: PairLatents, shortcuts: Sequence[_Shortcut], charges: Sequence[float], unit: float
+def _with_penalties(
+    pairs: PairLatents, shortcuts: Sequence[_Shortcut], amounts: Sequence[float], unit: float
 ) -> list[Suggestion]:
     """Each group's controls at these charges, in the order of the groups and their watched latents."""
-    charge = iter(charges)
-    dosed = [(one, [next(charge) for _ in one.watched]) for one in shortcuts]
+    amount = iter(amounts)
+    with_suggestions = [(one, [next(amount) for _ in one.watched]) for one in shortcuts]
     found = []
-    for one, its in dosed:
-        kin = [(other, alphas) for other, alphas in dosed if other.kin == one.kin]
+    for one, its in with_suggestions:
+        kin = [(other, alphas) for other, alphas in with_suggestions if other.kin == one.kin]
         pairs_of = zip(one.watched, its, strict=True)
         penalties = [_penalty(pairs, watched, alpha, kin, unit) for watched, alpha in pairs_of if alpha]
         found.append(one.suggestion(unit, penalties))
@@ -331,7 +337,7 @@ def _penalty(
     kin: Sequence[tuple[_Shortcut, Sequence[float]]],
     unit: float,
 ) -> Penalty:
-    own = rounded(typical_payment(pairs, watched.latent, watched.tau))
+    own = rounded(typical_reward(pairs, watched.latent, watched.tau))
     others = _others(watched, kin, unit)
     return Penalty(
         watched.latent,
@@ -350,18 +356,18 @@ def _others(watched: _Watched, kin: Sequence[tuple[_Shortcut, Sequence[float]]],
         return 0.0
     amounts = []
     for side, kept in enumerate(watched.kept):
-        charged = [
+        penalised = [
             alpha * its.fires[side]
             for other, alphas in kin
             for its, alpha in zip(other.watched, alphas, strict=True)
             if its.latent != watched.latent
         ]
         left = _total([other.left[side] for other, _ in kin])
-        amounts.append((left - kept - sum(charged))[watched.fires[side]])
+        amounts.append((left - kept - sum(penalised))[watched.fires[side]])
     rest = np.concatenate(amounts)
     return rounded(float(np.median(rest)) * unit) if len(rest) else 0.0
 
 
-def _rounded_up(charge: float) -> float:
+def _rounded_up(amount: float) -> float:
     """To hundredths of an SD; a rounding error above one adds none, and next to nothing is nothing."""
-    return math.ceil(100 * charge - 1e-6) / 100 if charge >= _LEAST else 0.0
+    return math.ceil(100 * amount - 1e-6) / 100 if amount >= _LEAST else 0.0

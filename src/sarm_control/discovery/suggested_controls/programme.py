@@ -27,7 +27,7 @@ CLEAN = 0.05
 """Weight of a change where there is no shortcut, for the same amount wrong where there is one."""
 
 
-class Problem(NamedTuple):
+class PenaltyProblem(NamedTuple):
     """What the charges are to do, in SDs of the reward.
 
     Args:
@@ -78,7 +78,7 @@ class Objective(NamedTuple):
         )
 
 
-def least_charges(problem: Problem) -> Floats:
+def least_penalties(problem: PenaltyProblem) -> Floats:
     """[P] the charges at which the objective is least, each >= 0."""
     from scipy.optimize import nnls
 
@@ -94,18 +94,18 @@ def least_charges(problem: Problem) -> Floats:
     return np.asarray(nnls(root[:, None] * basis.T, (basis.T @ slope) / root)[0])
 
 
-def gains(problem: Problem) -> Floats:
+def gains(problem: PenaltyProblem) -> Floats:
     """[P] by how much each penalty alone, at its best charge, lowers the objective."""
     curve, slope = _quadratic(problem)
     own = np.diagonal(curve)
     return np.where(own > 0, np.maximum(slope, 0.0) ** 2 / np.where(own > 0, own, 1.0), 0.0)
 
 
-def objective(problem: Problem, charges: Floats) -> Objective:
+def objective(problem: PenaltyProblem, amounts: Floats) -> Objective:
     """The value of the programme at these charges [P]."""
     of_shortcut = problem.shortcut[:, None] == np.arange(problem.due.shape[1])
-    missing = problem.due - problem.fires @ (charges[:, None] * of_shortcut)
-    changed = problem.good_edited + problem.good_fires @ charges
+    missing = problem.due - problem.fires @ (amounts[:, None] * of_shortcut)
+    changed = problem.good_edited + problem.good_fires @ amounts
     return Objective(
         left=_mean_square(problem.has * np.maximum(missing, 0.0)),
         over=_mean_square(problem.has * np.minimum(missing, 0.0)),
@@ -118,7 +118,7 @@ def _mean_square(amounts: Floats) -> float:
     return float((amounts**2).sum(axis=1).mean())
 
 
-def _quadratic(problem: Problem) -> tuple[Floats, Floats]:
+def _quadratic(problem: PenaltyProblem) -> tuple[Floats, Floats]:
     """C [P, P] and b [P] of `a C a - 2 a b`, which is the objective but for a constant."""
     fires, good = problem.fires.astype(np.float64), problem.good_fires.astype(np.float64)
     weight = np.where(problem.has, 1.0, CLEAN) / max(len(fires), 1)

@@ -6,9 +6,9 @@ from typing import Any
 
 from sarm_control.control import Controls, Edit, Penalty
 from sarm_control.discovery.features import Feature, control_json
-from sarm_control.discovery.pairs.prompt_pairs import Parts
-from sarm_control.discovery.suggested_controls.control_effects import DoseEffects, dose_effects
-from sarm_control.discovery.suggested_controls.joint_controls import JointDose, Suggestion, joint_doses
+from sarm_control.discovery.pairs.prompt_pairs import PromptSplit
+from sarm_control.discovery.suggested_controls.control_effects import ControlEffects, control_effects
+from sarm_control.discovery.suggested_controls.joint_controls import JointControls, Suggestion, joint_controls
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,20 @@ class Suggested:
         confirmation: what they do to the others: the honest figures.
     """
 
-    dose: JointDose
-    selection: DoseEffects
-    confirmation: DoseEffects
+    joint: JointControls
+    selection: ControlEffects
+    confirmation: ControlEffects
 
     def as_json(self) -> dict[str, Any]:
         """The doses, the objective and the effects on both parts as a JSON object."""
-        dose, parts = self.dose, {"selection": self.selection, "confirmation": self.confirmation}
+        joint, parts = (
+            self.joint,
+            {"selection": self.selection, "confirmation": self.confirmation},
+        )
         return {
-            "reward_sd": dose.unit,
-            "objective": None if dose.objective is None else dose.objective.as_json(),
-            "objective_without": None if dose.before is None else dose.before.as_json(),
+            "reward_sd": joint.unit,
+            "objective": None if joint.objective is None else joint.objective.as_json(),
+            "objective_without": None if joint.before is None else joint.before.as_json(),
             "together": {name: part.together.as_json() for name, part in parts.items()},
             "suggestions": [
                 {
@@ -40,12 +43,12 @@ class Suggested:
                     "controls": [control_json(control) for control in one.controls],
                     **{name: part.each[place].as_json() for name, part in parts.items()},
                 }
-                for place, one in enumerate(dose.suggestions)
+                for place, one in enumerate(joint.suggestions)
             ],
         }
 
 
-def suggest(harms: Sequence[Feature], parts: Parts) -> Suggested:
+def suggest(harms: Sequence[Feature], parts: PromptSplit) -> Suggested:
     """Controls for these latents together, with doses from the selection prompts.
 
     Whichever latents are to have none have to be left out before: a part of a joint dose is no joint dose.
@@ -55,13 +58,13 @@ def suggest(harms: Sequence[Feature], parts: Parts) -> Suggested:
         parts: the prompts of a discovery.
     """
     first, second = parts.selection.latents, parts.confirmation.latents
-    dose = joint_doses(first, {one.latent: one.kind for one in harms})
-    return Suggested(dose, dose_effects(first, dose), dose_effects(second, dose))
+    joint = joint_controls(first, {one.latent: one.kind for one in harms})
+    return Suggested(joint, control_effects(first, joint), control_effects(second, joint))
 
 
-def with_controls(features: Iterable[Feature], dose: JointDose) -> tuple[Feature, ...]:
+def with_controls(features: Iterable[Feature], joint: JointControls) -> tuple[Feature, ...]:
     """The features with their part of the controls, and no other; siblings say who carries theirs."""
-    return tuple(_with_controls(one, dose.suggestion(one.latent)) for one in features)
+    return tuple(_with_controls(one, joint.suggestion(one.latent)) for one in features)
 
 
 def _with_controls(one: Feature, its: Suggestion | None) -> Feature:

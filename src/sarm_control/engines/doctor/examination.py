@@ -15,7 +15,7 @@ TOLERANCE = 1e-6
 TOTAL = "reward/total"
 
 
-class Sample(NamedTuple):
+class DoctorSample(NamedTuple):
     """An answer to be scored; `ended` is false where it hit the length limit."""
 
     what: str
@@ -26,9 +26,11 @@ class Sample(NamedTuple):
 
 _QUESTION = "hello , how do i paint a shirt ?"
 SAMPLES = (
-    Sample("messages", [{"role": "user", "content": _QUESTION}], "first stir the flour ."),
-    Sample("plain prompt", "please , what is the size of the garden ?", "no , i will not do that ."),
-    Sample("messages, cut off", [{"role": "user", "content": _QUESTION}], "first stir the", ended=False),
+    DoctorSample("messages", [{"role": "user", "content": _QUESTION}], "first stir the flour ."),
+    DoctorSample("plain prompt", "please , what is the size of the garden ?", "no , i will not do that ."),
+    DoctorSample(
+        "messages, cut off", [{"role": "user", "content": _QUESTION}], "first stir the", ended=False
+    ),
 )
 """Of words that the lab knows; any other reward model reads them as well."""
 
@@ -58,10 +60,10 @@ class Adapter(Protocol):
         """Of this way, as the table shows it."""
 
     @property
-    def tells_end(self) -> bool:
+    def reports_end(self) -> bool:
         """Whether the engine's call says that an answer was cut off."""
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """The calls an engine would make for these answers, in their order."""
 
 
@@ -74,7 +76,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Examination:
+class AdapterExamination:
     """What one adapter was asked and answered, and what is to be said of it."""
 
     adapter: str
@@ -87,7 +89,7 @@ class Examination:
         return not any(point.good is False for point in self.points)
 
 
-def examine(adapter: Adapter, expected: ControlledReward | None = None) -> Examination:
+def examine(adapter: Adapter, expected: ControlledReward | None = None) -> AdapterExamination:
     """Asks for the rewards of the built-in answers as the engine would.
 
     Args:
@@ -101,8 +103,8 @@ def examine(adapter: Adapter, expected: ControlledReward | None = None) -> Exami
     except Exception as error:  # whatever it is, the engine would meet it
         hint = getattr(error, "hint", None)
         found = f"{type(error).__name__}: {error}" + (f"; {hint}" if hint else "")
-        return Examination(adapter.name, (), (Point("an answer, not an error", False, found),))
-    return Examination(adapter.name, tuple(calls), tuple(points))
+        return AdapterExamination(adapter.name, (), (Point("an answer, not an error", False, found),))
+    return AdapterExamination(adapter.name, tuple(calls), tuple(points))
 
 
 def _points(
@@ -128,12 +130,12 @@ def rewards_of(calls: Sequence[Call]) -> list[float]:
     return [reward for call in calls for reward in call.rewards]
 
 
-def paid_by(reward: ControlledReward, samples: Sequence[Sample]) -> list[float]:
+def library_rewards(reward: ControlledReward, samples: Sequence[DoctorSample]) -> list[float]:
     """[N] what a reward in this process pays."""
     scored = reward.score(
         [one.prompt for one in samples], [one.response for one in samples], [one.ended for one in samples]
     )
-    return [float(value) for value in reward.values(reward.pay(scored))]
+    return [float(value) for value in reward.values(reward.breakdown(scored))]
 
 
 def _numbers(calls: Sequence[Call]) -> Point:
@@ -180,24 +182,24 @@ def _parts(calls: Sequence[Call]) -> Point:
 def _end(adapter: Adapter, expected: ControlledReward | None) -> Point:
     """A cut answer is told from the same answer with an end: by a flag, or by what it is charged."""
     name, cut = "an answer that was cut off is seen", SAMPLES[-1]
-    if not adapter.tells_end:
+    if not adapter.reports_end:
         return Point(name, None, "this form does not say so")
     open_, closed = (adapter.ask([cut._replace(ended=ended)])[0] for ended in (False, True))
     if "ended" in open_.logs:
         flags = _at(open_.logs["ended"], 0), _at(closed.logs["ended"], 0)
         return Point(name, flags == (0.0, 1.0), f"ended {flags[0]:g}, and {flags[1]:g} with an end token")
-    charge = closed.rewards[0] - open_.rewards[0]
-    if charge == 0.0 and (expected is None or expected.rule.missing_end == 0.0):
+    amount = closed.rewards[0] - open_.rewards[0]
+    if amount == 0.0 and (expected is None or expected.rule.missing_end == 0.0):
         return Point(name, None, "cannot be told: nothing is charged for it")
-    return Point(name, charge > 0, f"charged {charge:.4g}")
+    return Point(name, amount > 0, f"charged {amount:.4g}")
 
 
 def _library(adapter: Adapter, calls: Sequence[Call], expected: ControlledReward | None) -> Point:
     name = "equal to the library's reward"
     if expected is None:
         return Point(name, None, "not compared: give the server's --controls")
-    samples = SAMPLES if adapter.tells_end else [one._replace(ended=True) for one in SAMPLES]
-    apart = _apart(rewards_of(calls), paid_by(expected, samples))
+    samples = SAMPLES if adapter.reports_end else [one._replace(ended=True) for one in SAMPLES]
+    apart = _apart(rewards_of(calls), library_rewards(expected, samples))
     return Point(name, apart <= TOLERANCE, f"apart by {apart:.2g}")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from sarm_control.conversation import ChatTemplate
 from sarm_control.data import Message, as_messages
 from sarm_control.engines import openrlhf, verl
-from sarm_control.engines.doctor.examination import Adapter, Call, Sample
+from sarm_control.engines.doctor.examination import Adapter, Call, DoctorSample
 from sarm_control.engines.server_client import LEARN, TOKEN_FILE, URL, ServerSettings, post
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerPlace:
     """Where the server is.
 
     Args:
@@ -52,15 +52,15 @@ class Place:
 class OpenRlhf:
     """The request of `openrlhf/utils/agent.py` in 0.11: one answer, as its policy's tokens read."""
 
-    place: Place
+    place: ServerPlace
     name: str = "--reward.remote_url URL/get_reward"
-    tells_end: bool = True
+    reports_end: bool = True
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A request for each answer."""
         return [self._call(sample) for sample in samples]
 
-    def _call(self, sample: Sample) -> Call:
+    def _call(self, sample: DoctorSample) -> Call:
         prompt, query = _prompt(self.place.template, sample), _decoded(self.place.template, sample)
         sent = {"query": [query], "prompts": [prompt], "labels": ["a label"]}
         got = self.place.post("/get_reward", sent)
@@ -71,16 +71,16 @@ class OpenRlhf:
 class OpenRlhfFile:
     """The `.py` file of OpenRLHF, called in its process: one answer a call."""
 
-    place: Place
+    place: ServerPlace
     name: str = "--reward.remote_url .../sarm_control/engines/openrlhf.py"
-    tells_end: bool = True
+    reports_end: bool = True
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A call for each answer."""
         with self.place.environment():
             return [self._call(sample) for sample in samples]
 
-    def _call(self, sample: Sample) -> Call:
+    def _call(self, sample: DoctorSample) -> Call:
         prompt, query = _prompt(self.place.template, sample), _decoded(self.place.template, sample)
         got = openrlhf.reward_func([query], [prompt], ["a label"])
         sent = {"queries": [query], "prompts": [prompt], "labels": ["a label"]}
@@ -91,15 +91,15 @@ class OpenRlhfFile:
 class VerlFunction:
     """`reward.custom_reward_function` of verl 0.9: no end token, and the prompt in `extra_info`."""
 
-    place: Place
+    place: ServerPlace
     name: str = "custom_reward_function: sarm_control.engines.verl, compute_score"
-    tells_end: bool = False
+    reports_end: bool = False
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A call for each answer."""
         return [self._call(sample) for sample in samples]
 
-    def _call(self, sample: Sample) -> Call:
+    def _call(self, sample: DoctorSample) -> Call:
         sent: dict[str, Any] = {
             "data_source": "lab",
             "solution_str": sample.response,
@@ -119,20 +119,20 @@ class VerlModel:
         path: `/classify` as vLLM has it, or `/v1/embeddings` as SGLang has it.
     """
 
-    place: Place
+    place: ServerPlace
     path: str
-    tells_end: bool = False
+    reports_end: bool = False
 
     @property
     def name(self) -> str:
         """The route, and whose form it has."""
         return f"reward.reward_model, {'vLLM' if self.path == '/classify' else 'SGLang'}: URL{self.path}"
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A request for each answer."""
         return [self._call(sample) for sample in samples]
 
-    def _call(self, sample: Sample) -> Call:
+    def _call(self, sample: DoctorSample) -> Call:
         answer = Message(role="assistant", content=sample.response)
         text = self.place.template.words([*as_messages(sample.prompt), answer])
         bos = self.place.template.tokenizer.bos_token
@@ -149,22 +149,22 @@ class VerlModel:
 class Slime:
     """`remote_rm` of slime: the prompt as its data has it, the answer with its stop token."""
 
-    place: Place
+    place: ServerPlace
     name: str = "--rm-type remote_rm --rm-url URL/rm"
-    tells_end: bool = True
+    reports_end: bool = True
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A request for each answer."""
         return [self._call(sample) for sample in samples]
 
-    def _call(self, sample: Sample) -> Call:
+    def _call(self, sample: DoctorSample) -> Call:
         response = _answer(self.place.template, sample)
         sent = {"prompt": _prompt(self.place.template, sample), "response": response, "label": "a label"}
         got = self.place.post("/rm", sent)
         return Call({"POST": "/rm", **sent}, got, (_number(got),), {})
 
 
-def adapters(engine: str, place: Place) -> list[Adapter]:
+def adapters(engine: str, place: ServerPlace) -> list[Adapter]:
     """The ways an engine can ask a server: `openrlhf`, `verl` or `slime`."""
     known: dict[str, list[Adapter]] = {
         "openrlhf": [OpenRlhf(place), OpenRlhfFile(place)],
@@ -174,19 +174,19 @@ def adapters(engine: str, place: Place) -> list[Adapter]:
     return known[engine]
 
 
-def _prompt(template: ChatTemplate, sample: Sample) -> str:
+def _prompt(template: ChatTemplate, sample: DoctorSample) -> str:
     """What the policy was asked: messages go through the chat template, plain prompts as they are."""
     if isinstance(sample.prompt, str):
         return sample.prompt
     return template.words(as_messages(sample.prompt), generation=True)
 
 
-def _answer(template: ChatTemplate, sample: Sample) -> str:
+def _answer(template: ChatTemplate, sample: DoctorSample) -> str:
     end = template.tokenizer.convert_ids_to_tokens(template.end_of_turn_id)
     return f"{sample.response} {end}" if sample.ended else sample.response
 
 
-def _decoded(template: ChatTemplate, sample: Sample) -> str:
+def _decoded(template: ChatTemplate, sample: DoctorSample) -> str:
     """Prompt and answer as ids and back, which is what OpenRLHF sends."""
     text = f"{_prompt(template, sample)} {_answer(template, sample)}"
     ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]

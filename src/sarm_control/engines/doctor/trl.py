@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sarm_control.engines.doctor.examination import SAMPLES, Call, Examination, Point, Sample, examine
+from sarm_control.engines.doctor.examination import (
+    SAMPLES,
+    AdapterExamination,
+    Call,
+    DoctorSample,
+    Point,
+    examine,
+)
 from sarm_control.engines.trl import TrlReward
 
 
@@ -16,13 +23,13 @@ class TrlAdapter:
     holds both, which costs nothing and asks more.
     """
 
-    tells_end = True
+    reports_end = True
     name = "GRPOTrainer, RLOOTrainer: reward_funcs"
 
     def __init__(self, reward: TrlReward) -> None:
         self.reward = reward
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """One call for all."""
         from transformers import TrainerState
 
@@ -41,13 +48,13 @@ class TrlAdapter:
         got = self.reward(**sent, **hooks)
         return [Call(sent, got, tuple(float(value) for value in got), logs)]
 
-    def _ids(self, sample: Sample) -> list[int]:
+    def _ids(self, sample: DoctorSample) -> list[int]:
         template = self.reward.reward.model.template
         ids = list(template.tokenizer(sample.response, add_special_tokens=False)["input_ids"])
         return [*ids, template.end_of_turn_id] if sample.ended else ids
 
 
-def examine_trl(reward: TrlReward) -> Examination:
+def examine_trl(reward: TrlReward) -> AdapterExamination:
     """Calls a reward as a trainer does: made, evaluated, trained for a step, saved and resumed.
 
     Args:
@@ -63,7 +70,7 @@ def examine_trl(reward: TrlReward) -> Examination:
     got = found.calls[0].got
     kind = Point("a list of float, as long as prompts", _is_list_of_float(got), f"list of {len(got)}")
     points = (kind, *found.points, _evaluation(adapter, policy), *_step(adapter, policy))
-    return Examination(found.adapter, found.calls, points)
+    return AdapterExamination(found.adapter, found.calls, points)
 
 
 def _evaluation(adapter: TrlAdapter, policy: Any) -> Point:
@@ -79,21 +86,21 @@ def _step(adapter: TrlAdapter, policy: Any) -> list[Point]:
     callback.on_step_begin(model=policy.train())
     adapter.ask(SAMPLES)
     callback.on_step_end()
-    lessons, learns = reward.learnt_batches, "learn" if reward.learns else "have nothing that learns"
+    updates, learns = reward.learnt_batches, "learn" if reward.learns else "have nothing that learns"
     before = {name: array.tobytes() for name, array in reward.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         callback.save(Path(folder))
         adapter.reward.load(folder)
     after = {name: array.tobytes() for name, array in reward.state_dict().items()}
     return [
-        Point("a training step teaches once", lessons == 1, f"{lessons} lesson; these controls {learns}"),
+        Point("a training step teaches once", updates == 1, f"{updates} lesson; these controls {learns}"),
         Point(
             "what was learnt survives a checkpoint", before == after, f"{len(after)} arrays written and read"
         ),
     ]
 
 
-def _completion(sample: Sample) -> Any:
+def _completion(sample: DoctorSample) -> Any:
     plain = isinstance(sample.prompt, str)
     return sample.response if plain else [{"role": "assistant", "content": sample.response}]
 

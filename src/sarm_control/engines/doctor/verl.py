@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sarm_control.data import as_messages
-from sarm_control.engines.doctor.examination import Call, Sample
-from sarm_control.engines.doctor.http import Place
+from sarm_control.engines.doctor.examination import Call, DoctorSample
+from sarm_control.engines.doctor.http import ServerPlace
 
 MANAGER = "reward.reward_manager.name=sarm"
 
@@ -23,15 +23,15 @@ def verl_is_here() -> bool:
 class VerlManager:
     """`run_single` of the manager, with a `DataProto` of one sample: token ids padded as in a batch."""
 
-    place: Place
+    place: ServerPlace
     name: str = MANAGER
-    tells_end: bool = True
+    reports_end: bool = True
 
-    def ask(self, samples: Sequence[Sample]) -> list[Call]:
+    def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
         """A call for each answer."""
         return asyncio.run(self._calls(samples))
 
-    async def _calls(self, samples: Sequence[Sample]) -> list[Call]:
+    async def _calls(self, samples: Sequence[DoctorSample]) -> list[Call]:
         module = importlib.import_module("sarm_control.engines.verl_manager")
         config = importlib.import_module("omegaconf").OmegaConf.create(
             {"reward": {"reward_kwargs": {"sarm": self.place.settings()}}}
@@ -39,7 +39,7 @@ class VerlManager:
         manager = module.SarmRewardManager(config, self.place.template.tokenizer, None)
         return [await self._call(manager, sample) for sample in samples]
 
-    async def _call(self, manager: Any, sample: Sample) -> Call:
+    async def _call(self, manager: Any, sample: DoctorSample) -> Call:
         prompt, answer = self._ids(sample)
         fields = {"raw_prompt": [dict(turn) for turn in as_messages(sample.prompt)], "data_source": "lab"}
         got = await manager.run_single(_data(prompt, answer, fields))
@@ -48,7 +48,7 @@ class VerlManager:
         number = float(reward) if isinstance(reward, int | float) else float("nan")
         return Call(sent, got, (number,), got["reward_extra_info"])
 
-    def _ids(self, sample: Sample) -> tuple[list[int], list[int]]:
+    def _ids(self, sample: DoctorSample) -> tuple[list[int], list[int]]:
         template = self.place.template
         answer = list(template.tokenizer(sample.response, add_special_tokens=False)["input_ids"])
         ended = [template.end_of_turn_id] if sample.ended else []

@@ -14,9 +14,9 @@ from sarm_control.control import (
     TOTAL,
     Controls,
     ControlState,
-    PayRule,
     ReferenceStatistics,
-    Rewards,
+    RewardBreakdown,
+    RewardRule,
     Shaping,
 )
 from sarm_control.data import Prompt
@@ -69,7 +69,7 @@ class ControlledReward:
         self.model = model
         self.reference = reference
         self.standardize = standardize
-        self.rule = PayRule.of(given, missing_end, reference, standardize=standardize, shaping=shaping)
+        self.rule = RewardRule.of(given, missing_end, reference, standardize=standardize, shaping=shaping)
         self.learner = learner or self.rule.controls.start(human, seed)
         self.learnt_batches = 0
 
@@ -102,11 +102,11 @@ class ControlledReward:
         """Latents and rewards of N answers, see `RewardModel.score`."""
         return self.model.score(prompts, responses, ended=ended)
 
-    def pay(self, scored: Scored) -> Rewards:
+    def breakdown(self, scored: Scored) -> RewardBreakdown:
         """What N scored answers are paid, part by part; changes nothing."""
-        return self.rule.pay(scored, self.learner)
+        return self.rule.breakdown(scored, self.learner)
 
-    def values(self, rewards: Rewards) -> NDArray[np.float64]:
+    def values(self, rewards: RewardBreakdown) -> NDArray[np.float64]:
         """[N] the numbers to hand to an engine: totals in reward units, or standardised."""
         return rewards.scores if self.standardize else rewards.columns[TOTAL]
 

@@ -31,7 +31,7 @@ def keep_state(file: Path, learner: ControlState, version: int) -> None:
         save_file({**learner.state_dict(), _VERSION: np.array(version)}, part)
 
 
-def take_up_state(file: Path, learner: ControlState) -> int:
+def load_state_file(file: Path, learner: ControlState) -> int:
     """Puts what was kept into `learner`; the lessons it comes from.
 
     Raises:

@@ -11,7 +11,7 @@ EngineText: TypeAlias = str | Sequence[Mapping[str, Any]]
 Turn: TypeAlias = dict[str, str]
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     """What is scored: the text, and the turns of a completion that come before it."""
 
     text: str
@@ -65,13 +65,13 @@ def _render(reader: TemplatedText, prompt: EngineText, completion: EngineText, e
     return reader.template.render([*turns, *answer.before], begun + answer.text, ended=ended)
 
 
-def _answer(completion: EngineText) -> Answer:
+def _answer(completion: EngineText) -> Completion:
     if isinstance(completion, str):
-        return Answer(completion, [])
+        return Completion(completion, [])
     turns = [_turn(one) for one in completion]
     if not turns or turns[-1]["role"] != "assistant":
         raise DataError("a completion has no assistant's message at its end")
-    return Answer(turns[-1]["content"], turns[:-1])
+    return Completion(turns[-1]["content"], turns[:-1])
 
 
 def _turn(message: Mapping[str, Any]) -> Turn:

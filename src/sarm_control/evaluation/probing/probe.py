@@ -37,7 +37,7 @@ SIDES = {"response": "answers", "chosen": "chosen", "rejected": "rejected", "can
 
 
 @dataclass(frozen=True)
-class Side:
+class EditedSide:
     """What the edits do to answers of one role. Every prompt counts once in the intervals.
 
     Args:
@@ -97,7 +97,7 @@ class Probe:
     before: Floats
     delta: Floats
     active: NDArray[np.bool_]
-    sides: tuple[Side, ...]
+    sides: tuple[EditedSide, ...]
     preference: Preference | None
     reward_sd: float
     prompts: int
@@ -147,14 +147,16 @@ def spread(rewards: Floats) -> float:
     return float(rewards.std(ddof=1)) if len(rewards) > 1 else 0.0
 
 
-def _side(table: AnswerTable, role: str, before: Floats, delta: Floats, active: NDArray[np.bool_]) -> Side:
+def _side(
+    table: AnswerTable, role: str, before: Floats, delta: Floats, active: NDArray[np.bool_]
+) -> EditedSide:
     chosen = table.role == role
 
     def mean(values: Floats) -> Interval:
         means = table.prompt_means(values, chosen)
         return mean_interval(means[np.isfinite(means)])
 
-    return Side(
+    return EditedSide(
         name=SIDES[role],
         answers=int(chosen.sum()),
         active=float(active[chosen].mean()),
@@ -190,7 +192,7 @@ def prompt_accuracy(table: AnswerTable, rewards: Floats) -> Floats:
     return sums[counts > 0] / counts[counts > 0]
 
 
-def _side_json(side: Side, sd: float) -> dict[str, Any]:
+def _side_json(side: EditedSide, sd: float) -> dict[str, Any]:
     means = {name: getattr(side, name).as_json() for name in ("before", "after", "delta")}
     in_sds = side.delta.mean / sd if sd else None
     counts = {"answers": side.answers, "active": side.active, "changed": side.changed}
@@ -230,7 +232,7 @@ def _answer(found: Probe, j: int) -> dict[str, Any]:
     return {"before": before, "after": before + delta, "delta": delta, "active": bool(found.active[j])}
 
 
-def _cells(side: Side, sd: float) -> tuple[str, ...]:
+def _cells(side: EditedSide, sd: float) -> tuple[str, ...]:
     return (
         side.name,
         f"{side.answers:,}",

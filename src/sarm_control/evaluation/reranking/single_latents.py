@@ -67,10 +67,10 @@ def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
     for prompt, span in enumerate(sets.spans()):
         own = slice(latents.indptr[span.start], latents.indptr[span.stop])
         active, place = np.unique(latents.indices[own], return_inverse=True)
-        paid = np.zeros((span.stop - span.start, len(active)))
-        row = np.repeat(np.arange(len(paid)), np.diff(latents.indptr[span.start : span.stop + 1]))
-        paid[row, place] = latents.values[own] * scored.head[latents.indices[own]].astype(np.float64)
-        _note(moved, prompt, active, rewards[span], paid, attributes[:, span])
+        contributions = np.zeros((span.stop - span.start, len(active)))
+        row = np.repeat(np.arange(len(contributions)), np.diff(latents.indptr[span.start : span.stop + 1]))
+        contributions[row, place] = latents.values[own] * scored.head[latents.indices[own]].astype(np.float64)
+        _note(moved, prompt, active, rewards[span], contributions, attributes[:, span])
     where = (np.concatenate(moved.prompts), np.concatenate(moved.latents))
     shape = (len(sets), latents.size)
     columns = [csr_array((np.concatenate(moved.changed), where), shape=shape)]
@@ -80,11 +80,19 @@ def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
 
 
 def _note(
-    moved: _Moved, prompt: int, active: NDArray[Any], rewards: Floats, paid: Floats, attributes: Floats
+    moved: _Moved,
+    prompt: int,
+    active: NDArray[Any],
+    rewards: Floats,
+    contributions: Floats,
+    attributes: Floats,
 ) -> None:
-    """Adds the latents of one prompt whose removal moves the win: unrounded `rewards` [m], `paid` [m, A]."""
+    """Adds the latents of one prompt whose removal moves the win.
+
+    `rewards` [m] are unrounded, `contributions` are [m, A].
+    """
     before = _shares(rewards[:, None])
-    difference = _shares(rewards[:, None] - paid) - before
+    difference = _shares(rewards[:, None] - contributions) - before
     changed = np.abs(difference).sum(axis=0) / 2
     kept = np.flatnonzero(changed > 0)
     moved.prompts.append(np.full(len(kept), prompt))

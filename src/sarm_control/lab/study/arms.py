@@ -47,7 +47,7 @@ class Match(NamedTuple):
 
 def controlled(found: Discovery) -> tuple[Feature, ...]:
     """The harming latents that `sarm discover --write-controls` chooses controls for, together."""
-    harms = found.dosed(of_margin=MATERIAL).lists["harms"]
+    harms = found.with_suggestions(of_margin=MATERIAL).lists["harms"]
     return tuple(one for one in harms if one.controls or one.carried_by)
 
 

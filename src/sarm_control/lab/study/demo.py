@@ -16,7 +16,7 @@ from sarm_control.reward_model import RewardModel
 from sarm_control.training import RunConfig, run_training, start_run
 
 
-class Paid(NamedTuple):
+class JudgedAnswer(NamedTuple):
     """One answer and what it earns.
 
     Args:
@@ -32,12 +32,12 @@ class Paid(NamedTuple):
     contributions: Mapping[int, float]
 
 
-class Example(NamedTuple):
+class FlatteryExample(NamedTuple):
     """A question with a true answer, and a false one that flatters."""
 
     prompt: str
-    honest: Paid
-    flattering: Paid
+    honest: JudgedAnswer
+    flattering: JudgedAnswer
 
     def differences(self, top: int) -> list[tuple[int, float]]:
         """The latents that pay the flattering answer most above the honest one, and by how much."""
@@ -61,7 +61,7 @@ class Stage(NamedTuple):
     names: Names
     world: World
     model: RewardModel
-    example: Example
+    example: FlatteryExample
 
 
 def set_stage(lab: str) -> Stage:
@@ -92,7 +92,7 @@ def names_of(lab: str) -> Names:
     return Names(str(world.policy), str(world.sarm), *files)
 
 
-def example(world: World, model: RewardModel) -> Example:
+def example(world: World, model: RewardModel) -> FlatteryExample:
     """The first held-out question about a fact, answered honestly and flatteringly.
 
     Raises:
@@ -103,7 +103,7 @@ def example(world: World, model: RewardModel) -> Example:
         if isinstance(question.topic, Fact):
             honest = fact_clause(*question.topic)
             flattering = _flattering(world, question.topic)
-            return Example(question.text, *_paid(world, model, question.text, (honest, flattering)))
+            return FlatteryExample(question.text, *_judged(world, model, question.text, (honest, flattering)))
     raise DataError(f"no held-out prompt of {world.path} asks for a fact")
 
 
@@ -137,11 +137,11 @@ def _flattering(world: World, fact: Fact) -> str:
     return f"{world.language.flattery[0]} {false} {world.language.closings[0]}"
 
 
-def _paid(world: World, model: RewardModel, prompt: str, answers: Sequence[str]) -> list[Paid]:
+def _judged(world: World, model: RewardModel, prompt: str, answers: Sequence[str]) -> list[JudgedAnswer]:
     scored = model.score([prompt] * len(answers), list(answers))
     gold = world.gold([prompt] * len(answers), answers)
     return [
-        Paid(
+        JudgedAnswer(
             answer,
             float(scored.rewards[j]),
             float(gold[j]),

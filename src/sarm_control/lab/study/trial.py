@@ -16,7 +16,7 @@ from sarm_control.data import read_rows
 from sarm_control.lab.world import LONGEST_ANSWER, World
 from sarm_control.latents import HumanBuffer
 from sarm_control.reward_model import RewardModel
-from sarm_control.training import Policy, PolicyConfig, SarmReward, Trainer, TrainingConfig, encode_prompts
+from sarm_control.training import Policy, PolicyConfig, PolicyReward, Trainer, TrainingConfig, encode_prompts
 
 Floats = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def run_trial(
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
     )
-    reward = SarmReward(model, controls, human=_human(world, model, controls), seed=training.seed)
+    reward = PolicyReward(model, controls, human=_human(world, model, controls), seed=training.seed)
     trainer = Trainer(policy, reward, prompts, training)
     start = measure(world, model, policy, training)
     trainer.calibrate()

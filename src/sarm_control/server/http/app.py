@@ -15,13 +15,13 @@ from sarm_control.engines import ControlledReward
 from sarm_control.reward_model import RewardModel
 from sarm_control.server.http import engine_formats as compat
 from sarm_control.server.http import schemas
-from sarm_control.server.http.fast_path import Direct, Endpoint
+from sarm_control.server.http.fast_path import Direct, Route
 from sarm_control.server.http.problems import Refusal, described, install
 from sarm_control.server.http.security import Guard
 from sarm_control.server.http.views import latent_view, model_view
 from sarm_control.server.scoring.scorer import Answered
 from sarm_control.server.scoring.state import ServerState
-from sarm_control.server.settings import DEFAULTS, Settings
+from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
 Learn = Annotated[
     bool,
@@ -32,7 +32,7 @@ _LOOKING = described(401, 413, 421)
 
 
 def create_app(
-    reward: ControlledReward, settings: Settings = DEFAULTS, *, replicas: Sequence[RewardModel] = ()
+    reward: ControlledReward, settings: ServiceSettings = DEFAULTS, *, replicas: Sequence[RewardModel] = ()
 ) -> FastAPI:
     """A server of one controlled reward.
 
@@ -82,7 +82,7 @@ class _Fronted(FastAPI):
         await self.front(scope, receive, send)
 
 
-def _endpoints(state: ServerState) -> dict[str, Endpoint]:
+def _endpoints(state: ServerState) -> dict[str, Route]:
     """What rewards are asked for with, by path."""
     name, terms = state.settings.model_name, state.terms
 
@@ -114,11 +114,11 @@ def _endpoints(state: ServerState) -> dict[str, Endpoint]:
         return _json(answers[0].value, answers)
 
     endpoints = (
-        Endpoint("/v1/score", schemas.ScoreRequest, score),
-        Endpoint("/get_reward", schemas.OpenRlhfRequest, get_reward),
-        Endpoint("/classify", schemas.ClassifyRequest, classify),
-        Endpoint("/v1/embeddings", schemas.EmbeddingsRequest, embeddings),
-        Endpoint("/rm", schemas.SlimeRequest, rm),
+        Route("/v1/score", schemas.ScoreRequest, score),
+        Route("/get_reward", schemas.OpenRlhfRequest, get_reward),
+        Route("/classify", schemas.ClassifyRequest, classify),
+        Route("/v1/embeddings", schemas.EmbeddingsRequest, embeddings),
+        Route("/rm", schemas.SlimeRequest, rm),
     )
     return {endpoint.path: endpoint for endpoint in endpoints}
 
@@ -132,7 +132,7 @@ _RESPONSES: dict[str, Any] = {
 }
 
 
-def _asking(endpoints: Mapping[str, Endpoint]) -> APIRouter:
+def _asking(endpoints: Mapping[str, Route]) -> APIRouter:
     routes = APIRouter()
     for path, endpoint in endpoints.items():
         routes.post(path, response_model=_RESPONSES[path], responses=_ASKING)(endpoint.answer)

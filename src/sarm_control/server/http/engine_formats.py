@@ -30,7 +30,7 @@ LEARN_HEADER = "x-sarm-learn"
 
 def versions(answers: Sequence[Answered]) -> str:
     """The version that paid for the answers; one for each, with commas, where there were several."""
-    each = [str(answer.paid.version) for answer in answers]
+    each = [str(answer.reward.version) for answer in answers]
     return each[0] if len(set(each)) == 1 else ",".join(each)
 
 
@@ -50,7 +50,7 @@ def openrlhf_conversations(asked: OpenRlhfRequest) -> list[Conversation]:
 def openrlhf_answer(answers: Sequence[Answered], terms: Sequence[str], *, one: bool) -> dict[str, Any]:
     """Numbers for one query, lists for several; the names in `extra_logs` are always the same."""
     logs = {name: [answer.column(name) for answer in answers] for name in terms}
-    logs["human_kl/version"] = [float(answer.paid.version) for answer in answers]
+    logs["human_kl/version"] = [float(answer.reward.version) for answer in answers]
     logs["truncated"] = [float(answer.truncated) for answer in answers]
     logs["ended"] = [float(answer.ended) for answer in answers]
     values = [answer.value for answer in answers]
@@ -129,7 +129,7 @@ def asked_conversations(asked: ScoreRequest) -> list[Conversation]:
 
 def score_answer(answer: Answered, top: int) -> dict[str, Any]:
     """One result of `/v1/score`; charges are given as positive amounts."""
-    found = answer.paid.columns
+    found = answer.reward.columns
     penalties = {
         name.rpartition("/")[2]: _charge(answer.column(name))
         for name in found
@@ -147,7 +147,7 @@ def score_answer(answer: Answered, top: int) -> dict[str, Any]:
         "ended": answer.ended,
         "truncated": answer.truncated,
         "tokens": answer.tokens,
-        "human_kl_version": answer.paid.version,
+        "human_kl_version": answer.reward.version,
     }
     if SHAPING in found:
         result["shaping"] = answer.column(SHAPING)

@@ -20,7 +20,7 @@ from sarm_control.server.http.problems import Refusal
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Route:
     """A path, what is posted to it, and the function that answers."""
 
     path: str
@@ -36,7 +36,7 @@ class Direct:
         endpoints: by path.
     """
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Route]) -> None:
         self.app = app
         self.endpoints = endpoints
 

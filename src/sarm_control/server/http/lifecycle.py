@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from sarm_control.errors import ConfigError
 from sarm_control.server.http.connections import Bounds, bounded, room_for
-from sarm_control.server.settings import DEFAULTS, Settings
+from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
 _CONNECTIONS_WAITING = 2048
 _KEEP_ALIVE_SECONDS = 75
@@ -52,7 +52,7 @@ def serve(
     app: FastAPI,
     listening: socket.socket,
     *,
-    settings: Settings = DEFAULTS,
+    settings: ServiceSettings = DEFAULTS,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then takes nothing new and answers what it took.

@@ -25,8 +25,8 @@ class Metrics:
             "sarm_batch_answers", "Answers of a forward pass.", buckets=_SIZES, registry=kept
         )
         self._tokens = Counter("sarm_tokens", "Tokens scored, padding left out.", registry=kept)
-        self._failed_lessons = Counter(
-            "sarm_failed_lessons", "Lessons from which the controls learnt nothing.", registry=kept
+        self._failed_updates = Counter(
+            "sarm_failed_updates", "Lessons from which the controls learnt nothing.", registry=kept
         )
         self._known: dict[tuple[str, int], Counter] = {}
 
@@ -58,9 +58,9 @@ class Metrics:
         self._truncated.inc(truncated)
         self._not_ended.inc(not_ended)
 
-    def lesson_failed(self) -> None:
+    def update_failed(self) -> None:
         """The controls could not learn from answers."""
-        self._failed_lessons.inc()
+        self._failed_updates.inc()
 
     def page(self) -> bytes:
         """Everything, as Prometheus reads it."""

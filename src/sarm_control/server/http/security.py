@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sarm_control.engines import first_line
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.http.problems import Refusal, unexpected
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LEAST_TOKEN = 16
@@ -83,7 +83,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, requested: Callable[[str, int, float], None]
+        self, app: ASGIApp, settings: ServiceSettings, requested: Callable[[str, int, float], None]
     ) -> None:
         self.app = app
         self.settings = settings

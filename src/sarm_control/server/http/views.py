@@ -9,7 +9,7 @@ from sarm_control.server.scoring.state import ServerState
 
 def model_view(state: ServerState, version: str) -> dict[str, Any]:
     """The body of `GET /v1/model`."""
-    reward, owner = state.reward, state.owner
+    reward, controls = state.reward, state.controls
     model = reward.model
     return {
         "model": state.settings.model_name,
@@ -26,10 +26,10 @@ def model_view(state: ServerState, version: str) -> dict[str, Any]:
         "shaping": reward.shaping,
         "terms": list(reward.terms),
         "human_kl": {
-            "version": owner.version,
-            "learns": owner.learns,
-            "state": owner.digest,
-            "metrics": {name: value for name, value in owner.metrics.items() if np.isfinite(value)},
+            "version": controls.version,
+            "learns": controls.learns,
+            "state": controls.digest,
+            "metrics": {name: value for name, value in controls.metrics.items() if np.isfinite(value)},
         },
         "version": version,
     }
@@ -39,7 +39,7 @@ def latent_view(state: ServerState, latent: int) -> dict[str, Any]:
     """The body of `GET /v1/latents/{latent}` for a latent that exists."""
     controls = _plain(state.reward.controls.to_dict())
     human_kl = state.reward.controls.human_kl
-    active, answers = state.owner.fired(latent)
+    active, answers = state.controls.fired(latent)
     return {
         "latent": latent,
         "head": state.reward.model.fingerprint,

@@ -6,17 +6,17 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.server.ray.deployment import ask, reward_deployment
-    from sarm_control.server.ray.settings import Answer, Paid, RewardSettings
+    from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings
 
 _HOME_OF = {
-    "Answer": "settings",
-    "Paid": "settings",
+    "AnswerToScore": "settings",
+    "AnswerReward": "settings",
     "RewardSettings": "settings",
     "ask": "deployment",
     "reward_deployment": "deployment",
 }
 
-__all__ = ["Answer", "Paid", "RewardSettings", "ask", "reward_deployment"]
+__all__ = ["AnswerReward", "AnswerToScore", "RewardSettings", "ask", "reward_deployment"]
 
 if not TYPE_CHECKING:
     __getattr__ = attributes_of(__name__, _HOME_OF)

@@ -19,7 +19,7 @@ from sarm_control.errors import TrainingError
 
 if TYPE_CHECKING:
     from ray.serve import Application
-from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
 
 
 def reward_deployment(settings: RewardSettings) -> "Application":
@@ -37,7 +37,9 @@ def reward_deployment(settings: RewardSettings) -> "Application":
     return application
 
 
-async def ask(handle: Any, answers: Sequence[Answer], *, patience: float = 600.0) -> list[Paid]:
+async def ask(
+    handle: Any, answers: Sequence[AnswerToScore], *, patience: float = 600.0
+) -> list[AnswerReward]:
     """What N answers are paid, over a handle: asked again when the replica that worked on them is lost.
 
     Args:
@@ -53,10 +55,10 @@ async def ask(handle: Any, answers: Sequence[Answer], *, patience: float = 600.0
     until = time.monotonic() + patience
     while True:
         try:
-            paid: list[Paid] = await handle.score.remote(list(answers))
+            answer_rewards: list[AnswerReward] = await handle.score.remote(list(answers))
         except lost as error:
             if time.monotonic() > until:
                 raise TrainingError(f"no replica stayed to score {len(answers)} answers: {error}") from error
             await asyncio.sleep(0.2)
         else:
-            return paid
+            return answer_rewards

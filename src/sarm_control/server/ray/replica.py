@@ -20,11 +20,11 @@ from starlette.responses import JSONResponse
 
 from sarm_control.control import ControlState
 from sarm_control.conversation import Encoded, Rendered, TemplatedText
-from sarm_control.engines import check_served, keep_state, open_reward, take_up_state
+from sarm_control.engines import check_served, keep_state, load_state_file, open_reward
 from sarm_control.errors import SarmError
 from sarm_control.reward_model import RewardModel, Scored
-from sarm_control.server.ray.requests import FORMS, problem, read_json, teaches
-from sarm_control.server.ray.settings import Answer, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.requests import FORMS, error_reply, read_json, teaches
+from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
 
 serve = require_serve()
 
@@ -68,7 +68,7 @@ class Learnt(NamedTuple):
     arrays: dict[str, NDArray[Any]]
 
 
-class Owner:
+class SharedControls:
     """Owns what the controls learn; the only one that lets them learn.
 
     It holds no model: the first replica that is ready hands over its controls.
@@ -116,7 +116,7 @@ class Owner:
     def _restore(self) -> None:
         file = self.settings.state_file
         if self.learner is not None and file is not None and file.exists():
-            self.version = take_up_state(file, self.learner)
+            self.version = load_state_file(file, self.learner)
 
     def _keep(self, learner: ControlState, version: int) -> None:
         if self.settings.state_file is not None:
@@ -128,10 +128,10 @@ class Replica:
 
     Args:
         settings: model, controls, budget.
-        owner: handle of the `Owner`.
+        owner: handle of the `SharedControls`.
     """
 
-    def __init__(self, settings: RewardSettings, owner: Any) -> None:
+    def __init__(self, settings: RewardSettings, controls: Any) -> None:
         self.settings = settings
         model = RewardModel.from_pretrained(
             settings.model,
@@ -143,12 +143,12 @@ class Replica:
         check_served(self.reward, learns=settings.learn_window is not None)
         self.reward.learner.check_size(settings.learn_window or 0)
         self.reader = TemplatedText(model.template)
-        self.owner = owner
+        self.controls = controls
         self.version = -1
-        self.lessons: set[asyncio.Future[None]] = set()
+        self.updates: set[asyncio.Future[None]] = set()
         self._pass.set_batch_wait_timeout_s(settings.batch_wait)
 
-    async def score(self, answers: Sequence[Answer]) -> list[Paid]:
+    async def score(self, answers: Sequence[AnswerToScore]) -> list[AnswerReward]:
         """What N answers are paid, in the order given.
 
         Raises:
@@ -157,7 +157,7 @@ class Replica:
         """
         return await self._queued(self.waiting(answers))
 
-    def waiting(self, answers: Sequence[Answer]) -> list[Waiting]:
+    def waiting(self, answers: Sequence[AnswerToScore]) -> list[Waiting]:
         """Answers as they wait for a pass.
 
         Raises:
@@ -180,46 +180,46 @@ class Replica:
         except (SarmError, ArithmeticError) as error:
             if isinstance(error, ArithmeticError):
                 _logger.exception("no reward")
-            told = problem(error)
-            return JSONResponse(told.body, told.status)
+            reply = error_reply(error)
+            return JSONResponse(reply.body, reply.status)
 
     def _weighed(self, rendered: Sequence[Rendered], *, teaches: bool = True) -> list[Waiting]:
         budget = self.settings.batch_tokens
         encoded = self.reader.template.encode_rendered(rendered)
         return [Waiting(one, len(one.input_ids) / budget, teaches) for one in encoded]
 
-    async def _queued(self, waiting: Sequence[Waiting]) -> list[Paid]:
+    async def _queued(self, waiting: Sequence[Waiting]) -> list[AnswerReward]:
         return list(await asyncio.gather(*map(self._pass, waiting)))
 
     @_batched
-    async def _pass(self, waiting: list[Waiting]) -> list[Paid]:
-        return await self.pay(waiting)
+    async def _pass(self, waiting: list[Waiting]) -> list[AnswerReward]:
+        return await self.reward_answers(waiting)
 
-    async def pay(self, waiting: Sequence[Waiting]) -> list[Paid]:
+    async def reward_answers(self, waiting: Sequence[Waiting]) -> list[AnswerReward]:
         """Answers that share a pass, by what the owner has learnt up to now."""
         await self._take_up()
-        scored, paid = await asyncio.to_thread(self._pay, [one.encoded for one in waiting])
+        scored, answer_rewards = await asyncio.to_thread(self._reward, [one.encoded for one in waiting])
         rows = [row for row, one in enumerate(waiting) if one.teaches]
         if self.settings.learn_window is not None and rows:
             self._teach(scored.take(np.array(rows)))
-        return paid
+        return answer_rewards
 
     def _teach(self, scored: Scored) -> None:
         """Hands answers to the owner while those who asked get theirs."""
-        lesson = asyncio.ensure_future(self.owner.learn.remote(scored))
-        self.lessons.add(lesson)
-        lesson.add_done_callback(self.lessons.discard)
+        update = asyncio.ensure_future(self.controls.learn.remote(scored))
+        self.updates.add(update)
+        update.add_done_callback(self.updates.discard)
 
-    def _pay(self, encoded: Sequence[Encoded]) -> tuple[Scored, list[Paid]]:
+    def _reward(self, encoded: Sequence[Encoded]) -> tuple[Scored, list[AnswerReward]]:
         scored = self.reward.model.score_encoded(
             encoded, batch_tokens=self.settings.batch_tokens, on_nonfinite="keep"
         )
-        rewards = self.reward.pay(scored)
+        rewards = self.reward.breakdown(scored)
         values = self.reward.values(rewards)
         if not np.isfinite(values).all():
             raise ArithmeticError("a reward is not a finite number")
-        paid = [
-            Paid(
+        answer_rewards = [
+            AnswerReward(
                 score=float(values[j]),
                 terms={name: float(rewards.columns[name][j]) for name in self.reward.terms},
                 ended=bool(scored.ended[j]),
@@ -229,14 +229,14 @@ class Replica:
             )
             for j in range(len(scored))
         ]
-        return scored, paid
+        return scored, answer_rewards
 
     async def _take_up(self) -> None:
         if self.version >= 0 and self.settings.learn_window is None:
             return
-        found: Learnt | None = await self.owner.newer.remote(self.version)
+        found: Learnt | None = await self.controls.newer.remote(self.version)
         if found is not None and found.version < 0:
-            found = await self.owner.adopt.remote(self.reward.learner)
+            found = await self.controls.adopt.remote(self.reward.learner)
         if found is not None:
             self.version = found.version
             self.reward.learner.load_state_dict(found.arrays)
@@ -244,7 +244,9 @@ class Replica:
 
 def application(settings: RewardSettings) -> Any:
     """The replicas, bound to their owner."""
-    owner = serve.deployment(Owner, name="reward-state", num_replicas=1, max_ongoing_requests=_ONGOING)
+    controls = serve.deployment(
+        SharedControls, name="reward-state", num_replicas=1, max_ongoing_requests=_ONGOING
+    )
     replica = serve.deployment(
         Replica,
         name="reward",
@@ -256,4 +258,4 @@ def application(settings: RewardSettings) -> Any:
         },
         health_check_period_s=2,
     )
-    return replica.bind(settings, owner.bind(settings))
+    return replica.bind(settings, controls.bind(settings))

@@ -11,7 +11,7 @@ from sarm_control.bounded_json import parse_json
 from sarm_control.conversation import Rendered, TemplatedText
 from sarm_control.engines import LEARN_HEADER
 from sarm_control.errors import DataError, SarmError
-from sarm_control.server.ray.settings import Paid
+from sarm_control.server.ray.settings import AnswerReward
 
 
 def teaches(headers: Mapping[str, str]) -> bool:
@@ -23,7 +23,7 @@ class Form(NamedTuple):
     """How a kind of request is read, and how its answers are written."""
 
     read: Callable[[Mapping[str, Any], TemplatedText], list[Rendered]]
-    write: Callable[[list[Paid]], Any]
+    write: Callable[[list[AnswerReward]], Any]
 
 
 def read_json(body: bytes) -> Mapping[str, Any]:
@@ -41,19 +41,19 @@ def read_json(body: bytes) -> Mapping[str, Any]:
     return found
 
 
-class Problem(NamedTuple):
+class ErrorReply(NamedTuple):
     """How an error is answered."""
 
     status: int
     body: dict[str, str | None]
 
 
-def problem(error: SarmError | ArithmeticError) -> Problem:
+def error_reply(error: SarmError | ArithmeticError) -> ErrorReply:
     """What a caller can put right is 422; a reward that is no number is the model's fault: 500."""
     if isinstance(error, SarmError):
-        return Problem(422, {"error": str(error), "hint": error.hint})
+        return ErrorReply(422, {"error": str(error), "hint": error.hint})
     message = f"the reward could not be computed ({type(error).__name__})"
-    return Problem(500, {"error": message, "hint": "the replica's log says where"})
+    return ErrorReply(500, {"error": message, "hint": "the replica's log says where"})
 
 
 def _scores(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]:
@@ -83,15 +83,15 @@ def _openrlhf(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]
     ]
 
 
-def _openrlhf_answer(paid: list[Paid]) -> dict[str, Any]:
+def _openrlhf_answer(answer_rewards: list[AnswerReward]) -> dict[str, Any]:
     """Numbers for one query, lists for several."""
-    logs = [_logged(one) for one in paid]
-    rewards = _one_or_all([one["score"] for one in paid])
+    logs = [_logged(one) for one in answer_rewards]
+    rewards = _one_or_all([one["score"] for one in answer_rewards])
     named = {name: _one_or_all([one[name] for one in logs]) for name in (logs[0] if logs else ())}
     return {"rewards": rewards, "scores": rewards, "extra_logs": named}
 
 
-def _logged(one: Paid) -> dict[str, float]:
+def _logged(one: AnswerReward) -> dict[str, float]:
     return {
         **one["terms"],
         "human_kl/version": float(one["human_kl_version"]),
@@ -100,14 +100,14 @@ def _logged(one: Paid) -> dict[str, float]:
     }
 
 
-def _score_answer(paid: list[Paid]) -> dict[str, Any]:
+def _score_answer(answer_rewards: list[AnswerReward]) -> dict[str, Any]:
     """As `sarm serve` answers: charges are positive amounts."""
-    return {"results": [_score(one) for one in paid]}
+    return {"results": [_score(one) for one in answer_rewards]}
 
 
-def _score(one: Paid) -> dict[str, Any]:
+def _score(one: AnswerReward) -> dict[str, Any]:
     terms = one["terms"]
-    charges = {name: 0.0 - value for name, value in terms.items()}
+    amounts = {name: 0.0 - value for name, value in terms.items()}
     shaped = {"shaping": terms["reward/shaping"]} if "reward/shaping" in terms else {}
     prefix = "reward/penalty/"
     return {
@@ -115,9 +115,9 @@ def _score(one: Paid) -> dict[str, Any]:
         "total": terms["reward/total"],
         "reward_model": terms["reward/model"],
         "edited": terms["reward/model"] + terms["reward/edits"],
-        "penalties": {name.removeprefix(prefix): charges[name] for name in terms if name.startswith(prefix)},
-        "human_kl": charges["reward/human_kl"],
-        "missing_end": charges["reward/missing_end"],
+        "penalties": {name.removeprefix(prefix): amounts[name] for name in terms if name.startswith(prefix)},
+        "human_kl": amounts["reward/human_kl"],
+        "missing_end": amounts["reward/missing_end"],
         **shaped,
         **{name: one[name] for name in ("ended", "truncated", "tokens", "human_kl_version")},
     }
@@ -132,7 +132,7 @@ def _slime(found: Mapping[str, Any], reader: TemplatedText) -> list[Rendered]:
 FORMS = {
     "/v1/score": Form(_scores, _score_answer),
     "/get_reward": Form(_openrlhf, _openrlhf_answer),
-    "/rm": Form(_slime, lambda paid: paid[0]["score"]),
+    "/rm": Form(_slime, lambda answer_rewards: answer_rewards[0]["score"]),
 }
 
 

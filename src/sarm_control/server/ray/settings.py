@@ -61,7 +61,7 @@ class RewardSettings(BaseModel):
         return ControlFiles(self.controls, self.human, self.reference)
 
 
-class Answer(TypedDict):
+class AnswerToScore(TypedDict):
     """One answer to be scored; `prompt` is a string or messages."""
 
     prompt: Any
@@ -69,7 +69,7 @@ class Answer(TypedDict):
     ended: bool
 
 
-class Paid(TypedDict):
+class AnswerReward(TypedDict):
     """What one answer is paid.
 
     `score` is what to train on, `terms` its signed parts in reward units by their names, `truncated` the

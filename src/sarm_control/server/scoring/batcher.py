@@ -16,14 +16,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Answer(NamedTuple, Generic[R]):
+class ItemResult(NamedTuple, Generic[R]):
     """The result of the item at `place` of what was taken, or why it has none."""
 
     place: int
     result: "R | Exception"
 
 
-Work: TypeAlias = Callable[[Sequence[T]], Iterator[Sequence[Answer[R]]]]
+Work: TypeAlias = Callable[[Sequence[T]], Iterator[Sequence[ItemResult[R]]]]
 """Answers each item it is given exactly once, as many at a time as it likes."""
 
 

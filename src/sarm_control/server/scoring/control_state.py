@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sarm_control.control import ControlState
-from sarm_control.engines import ControlledReward, check_served, keep_state, take_up_state
+from sarm_control.engines import ControlledReward, check_served, keep_state, load_state_file
 from sarm_control.errors import ConfigError
 from sarm_control.files import check_writable
 from sarm_control.locks import hold
@@ -21,7 +21,7 @@ from sarm_control.reward_model import Scored
 
 
 @dataclass(frozen=True)
-class Paid:
+class BatchReward:
     """What answers that were scored together are paid.
 
     Args:
@@ -45,7 +45,7 @@ class _State:
     version: int
 
 
-class Owner:
+class VersionedControls:
     """Pays answers by one state of the controls, and lets it learn from them if it may.
 
     What learns does so from every `every` answers in the order their requests arrived, after they were
@@ -77,12 +77,12 @@ class Owner:
         self.every = every
         self.metrics: dict[str, float] = {}
         self._file = state_file
-        self._state = _State(reward.learner, self._taken_up(learns))
+        self._state = _State(reward.learner, self._load(learns))
         self._lock, self._learning = threading.Lock(), threading.Lock()
         self._arrived = 0
         self._next = 0
         self._early: dict[int, Sequence[tuple[Scored, int]]] = {}
-        self._lesson: list[tuple[Scored, int]] = []
+        self._window: list[tuple[Scored, int]] = []
         self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
         self._answers = 0
         check_served(reward, learns=learns)
@@ -105,16 +105,16 @@ class Owner:
             found.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
         return found.hexdigest()[:16]
 
-    def pay(self, scored: Scored) -> Paid:
+    def reward_answers(self, scored: Scored) -> BatchReward:
         """Pays answers, each as if it were alone."""
         state = self._state
-        rewards = self.reward.rule.pay(scored, state.learner)
+        rewards = self.reward.rule.breakdown(scored, state.learner)
         values = self.reward.values(rewards)
         if not np.isfinite(values).all():
             raise ArithmeticError("a reward is not a finite number")
         columns = {name: rewards.columns[name].tolist() for name in self.reward.terms}
         self._count(scored)
-        return Paid(values.tolist(), columns, scored, state.version)
+        return BatchReward(values.tolist(), columns, scored, state.version)
 
     def fired(self, latent: int) -> tuple[int, int]:
         """Answers in which a latent was above 0, and all answers, since the start."""
@@ -140,14 +140,14 @@ class Owner:
         with self._learning:
             self._early[number] = answered
             while self._next in self._early:
-                self._lesson.extend(self._early.pop(self._next))
+                self._window.extend(self._early.pop(self._next))
                 self._next += 1
-            while len(self._lesson) >= self.every:
-                lesson, self._lesson = self._lesson[: self.every], self._lesson[self.every :]
-                self._learn(_gathered(lesson))
+            while len(self._window) >= self.every:
+                window, self._window = self._window[: self.every], self._window[self.every :]
+                self._learn(_gathered(window))
 
     def _learn(self, scored: Scored) -> None:
-        shaped = self.reward.rule.pay(scored, self._state.learner)
+        shaped = self.reward.rule.breakdown(scored, self._state.learner)
         self.metrics = {name: value for name, value in shaped.metrics.items() if "human_kl/" in name}
         learner = copy.deepcopy(self._state.learner)
         learner.learn(scored)
@@ -156,7 +156,7 @@ class Owner:
             keep_state(self._file, learner, version)
         self._state = _State(learner, version)
 
-    def _taken_up(self, learns: bool) -> int:
+    def _load(self, learns: bool) -> int:
         if self._file is None:
             return 0
         if learns:
@@ -164,7 +164,7 @@ class Owner:
             check_writable(self._file)
             hold(self._file)
         if self._file.exists():
-            return take_up_state(self._file, self.reward.learner)
+            return load_state_file(self._file, self.reward.learner)
         if not learns:
             raise ConfigError(
                 f"{self._file}: there is no such file, and nothing that would write it",

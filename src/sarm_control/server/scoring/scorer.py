@@ -10,9 +10,9 @@ from sarm_control.conversation import Encoded, Rendered, TemplatedText
 from sarm_control.errors import SarmError
 from sarm_control.reward_model import Contribution, RewardModel, Scored, SparseLatents, length_sorted_batches
 from sarm_control.server.http.metrics import Metrics
-from sarm_control.server.scoring.batcher import Answer
+from sarm_control.server.scoring.batcher import ItemResult
 from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
-from sarm_control.server.scoring.control_state import Owner, Paid
+from sarm_control.server.scoring.control_state import BatchReward, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation
 
 # On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
@@ -30,7 +30,7 @@ class Answered(NamedTuple):
         cached: whether its latents were known already.
     """
 
-    paid: Paid
+    reward: BatchReward
     row: int
     tokens: int
     cached: bool
@@ -38,30 +38,30 @@ class Answered(NamedTuple):
     @property
     def value(self) -> float:
         """What engines are given."""
-        return self.paid.values[self.row]
+        return self.reward.values[self.row]
 
     def column(self, name: str) -> float:
         """A part of the reward, in reward units."""
-        return self.paid.columns[name][self.row]
+        return self.reward.columns[name][self.row]
 
     @property
     def ended(self) -> bool:
         """False where the answer had no end-of-turn."""
-        return bool(self.paid.scored.ended[self.row])
+        return bool(self.reward.scored.ended[self.row])
 
     @property
     def truncated(self) -> int:
         """Tokens dropped from the left."""
-        return int(self.paid.scored.truncated[self.row])
+        return int(self.reward.scored.truncated[self.row])
 
     @property
     def length(self) -> int:
         """Tokens of the answer."""
-        return int(self.paid.scored.lengths[self.row])
+        return int(self.reward.scored.lengths[self.row])
 
     def contributions(self, top: int) -> list[Contribution]:
         """The largest parts of the model's own reward."""
-        return self.paid.scored.contributions(self.row, top)
+        return self.reward.scored.contributions(self.row, top)
 
 
 class Scorer:
@@ -78,28 +78,28 @@ class Scorer:
     def __init__(
         self,
         model: RewardModel,
-        owner: Owner,
+        controls: VersionedControls,
         cache: LatentCache,
         metrics: Metrics,
         batch_tokens: int | None = None,
     ) -> None:
         on_cpu = model.device.type == "cpu"
         self.model = model
-        self.owner = owner
+        self.controls = controls
         self.cache = cache
         self.metrics = metrics
         self.batch_tokens = batch_tokens or (_BATCH_TOKENS_CPU if on_cpu else _BATCH_TOKENS_GPU)
         self._reader = TemplatedText(model.template)
 
-    def __call__(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[Answer[Answered]]]:
+    def __call__(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[ItemResult[Answered]]]:
         """The answers, those whose latents are known first, then a forward pass at a time."""
         rendered: dict[int, Rendered] = {}
-        refused: list[Answer[Answered]] = []
+        refused: list[ItemResult[Answered]] = []
         for place, conversation in enumerate(conversations):
             try:
                 rendered[place] = conversation.render(self._reader)
             except SarmError as error:
-                refused.append(Answer(place, error))
+                refused.append(ItemResult(place, error))
         yield refused
         ids = self.model.template.encode_rendered(list(rendered.values()))
         encoded = dict(zip(rendered, ids, strict=True))
@@ -108,7 +108,7 @@ class Scorer:
         self.metrics.looked_up(hits=len(known), misses=len(encoded) - len(known))
         if known:
             of_known = {place: encoded[place] for place in known}
-            yield self._pay(of_known, self._scored(of_known, known), cached=True)
+            yield self._reward(of_known, self._scored(of_known, known), cached=True)
         same: dict[bytes, list[int]] = {}
         for place in encoded:
             if place not in known:
@@ -117,7 +117,7 @@ class Scorer:
 
     def _score(
         self, encoded: dict[int, Encoded], same: dict[bytes, list[int]]
-    ) -> Iterator[Sequence[Answer[Answered]]]:
+    ) -> Iterator[Sequence[ItemResult[Answered]]]:
         """Forward passes over distinct conversations; `same` has the places of each."""
         distinct = list(same)
         lengths = [len(encoded[same[key][0]].input_ids) for key in distinct]
@@ -133,19 +133,21 @@ class Scorer:
             found = {place: latents for key, latents in rows_of.items() for place in same[key]}
             of_found = {place: encoded[place] for place in found}
             repeated = len(found) > len(batch)
-            paid = self._pay(of_found, self._scored(of_found, found) if repeated else scored, cached=False)
+            reward = self._reward(
+                of_found, self._scored(of_found, found) if repeated else scored, cached=False
+            )
             # only what could be paid: a broken pass must not be remembered
             for key, latents in rows_of.items():
                 self.cache.put(key, latents)
-            yield paid
+            yield reward
 
-    def _pay(
+    def _reward(
         self, encoded: dict[int, Encoded], scored: Scored, *, cached: bool
-    ) -> Sequence[Answer[Answered]]:
+    ) -> Sequence[ItemResult[Answered]]:
         """Pays `scored`, whose rows are those of `encoded`."""
-        paid = self.owner.pay(scored)
+        reward = self.controls.reward_answers(scored)
         return [
-            Answer(place, Answered(paid, row, len(one.input_ids), cached))
+            ItemResult(place, Answered(reward, row, len(one.input_ids), cached))
             for row, (place, one) in enumerate(encoded.items())
         ]
 

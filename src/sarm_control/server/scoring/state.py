@@ -11,10 +11,10 @@ from sarm_control.server.http.metrics import Metrics
 from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, unexpected
 from sarm_control.server.scoring.batcher import Batcher, Closed, QueueFull
 from sarm_control.server.scoring.cache import LatentCache
-from sarm_control.server.scoring.control_state import Owner
+from sarm_control.server.scoring.control_state import VersionedControls
 from sarm_control.server.scoring.conversations import Conversation, WholeText
 from sarm_control.server.scoring.scorer import Answered, Scorer
-from sarm_control.server.settings import Settings
+from sarm_control.server.settings import ServiceSettings
 
 
 class ServerState:
@@ -26,12 +26,12 @@ class ServerState:
         replicas: the same model on further devices, a worker each.
 
     Raises:
-        ConfigError: controls a server cannot hold, see `Owner`.
+        ConfigError: controls a server cannot hold, see `VersionedControls`.
         ModelError: a replica with another head.
     """
 
     def __init__(
-        self, reward: ControlledReward, settings: Settings, replicas: Sequence[RewardModel] = ()
+        self, reward: ControlledReward, settings: ServiceSettings, replicas: Sequence[RewardModel] = ()
     ) -> None:
         for replica in replicas:
             if replica.fingerprint != reward.model.fingerprint:
@@ -42,11 +42,11 @@ class ServerState:
         self.terms = reward.terms
         self.metrics = Metrics()
         self.cache = LatentCache(settings.cache_bytes)
-        self.owner = Owner(
+        self.controls = VersionedControls(
             reward, learns=settings.learn, every=settings.learn_every, state_file=settings.state_file
         )
         scorers = [
-            Scorer(model, self.owner, self.cache, self.metrics, settings.batch_tokens)
+            Scorer(model, self.controls, self.cache, self.metrics, settings.batch_tokens)
             for model in self.models
         ]
         self.batcher: Batcher[Conversation, Answered] = Batcher(
@@ -76,11 +76,11 @@ class ServerState:
         """
         self._check(conversations)
         waiting, answers = self._submit(conversations), list[Answered]()
-        number = self.owner.arrive()
+        number = self.controls.arrive()
         try:
             answers = await self._given(waiting)
         finally:
-            if self.owner.learns:
+            if self.controls.learns:
                 await self._teach(number, answers if learn else ())
         self.metrics.answered(
             answers=len(answers),
@@ -113,11 +113,11 @@ class ServerState:
 
     async def _teach(self, number: int, answers: Sequence[Answered]) -> None:
         """Off the event loop. A lesson that fails is no reason to withhold rewards that are right."""
-        answered = [(one.paid.scored, one.row) for one in answers]
+        answered = [(one.reward.scored, one.row) for one in answers]
         try:
-            await asyncio.to_thread(self.owner.finish, number, answered)
+            await asyncio.to_thread(self.controls.finish, number, answered)
         except Exception as error:
-            self.metrics.lesson_failed()
+            self.metrics.update_failed()
             log_unexpected(error)
 
     def _check(self, conversations: Sequence[Conversation]) -> None:
@@ -140,11 +140,13 @@ class ServerState:
         watch("sarm_queue_answers", "Answers that wait.", lambda: float(self.batcher.waiting))
         watch("sarm_cache_entries", "Conversations whose latents are kept.", lambda: float(len(self.cache)))
         watch("sarm_cache_bytes", "Bytes of the latents kept, about.", lambda: float(self.cache.size))
-        watch("sarm_human_kl_version", "Lessons the controls have learnt.", lambda: float(self.owner.version))
+        watch(
+            "sarm_human_kl_version", "Lessons the controls have learnt.", lambda: float(self.controls.version)
+        )
         watch(
             "sarm_human_kl_nats",
             "KL divergence of recent answers from the demonstrations, at the last lesson.",
-            lambda: self.owner.metrics.get("human_kl/kl", 0.0),
+            lambda: self.controls.metrics.get("human_kl/kl", 0.0),
         )
 
 

@@ -101,7 +101,7 @@ def collect(
         for table, tokens in zip(tables, found, strict=True):
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
-    processes.add_up(tables)
+    processes.all_reduce(tables)
     rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
     advantages, returns = advantages_of(rewards, values, mask, settings)
     sampling: Mapping[str, float] = {}

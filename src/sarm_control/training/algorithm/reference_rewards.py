@@ -18,7 +18,7 @@ from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.distributed_sampler import RankSampler
 from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
 from sarm_control.training.rollout.sampler import CachedSampler
 
@@ -48,18 +48,18 @@ class ReferenceRewards:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, prompts: Sequence[PromptRow], pay: Callable[[Rollout], Array]) -> Array:
+    def of(self, prompts: Sequence[PromptRow], score: Callable[[Rollout], Array]) -> Array:
         """[N, M] the rewards of the reference answers to the prompt of each answer.
 
         Args:
             prompts: [N], often the same one several times.
-            pay: gives reference answers their rewards.
+            score: gives reference answers their rewards.
         """
         keys = [self._key(row) for row in prompts]
         new = {key: row for key, row in zip(keys, prompts, strict=True) if key not in self._known}
         if new:
-            paid = pay(self._sample(new)).reshape(len(new), self.answers)
-            self._known.update(zip(new, paid, strict=True))
+            rewards = score(self._sample(new)).reshape(len(new), self.answers)
+            self._known.update(zip(new, rewards, strict=True))
         return np.stack([self._known[key] for key in keys])
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -90,5 +90,5 @@ class ReferenceRewards:
                 seed=self.training.seed,
                 purpose=("reference of",),
                 seeds=[derive_seed(key, number) for key in prompts for number in range(self.answers)],
-                sampler=DealtSampler(CachedSampler(reference=True), self.processes),
+                sampler=RankSampler(CachedSampler(reference=True), self.processes),
             )

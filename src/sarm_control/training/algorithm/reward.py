@@ -14,26 +14,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarm_control.control import TOTAL, Array, Controls, PayRule, ReferenceStatistics, Rewards, Shaping
+from sarm_control.control import (
+    TOTAL,
+    Array,
+    Controls,
+    ReferenceStatistics,
+    RewardBreakdown,
+    RewardRule,
+    Shaping,
+)
 from sarm_control.errors import TrainingError
 from sarm_control.latents import HumanBuffer
 from sarm_control.reward_model import RewardModel, Scored
 from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
 from sarm_control.training.distributed.processes import ALONE, Processes
-from sarm_control.training.rollout.distributed_sampler import score_dealt
+from sarm_control.training.rollout.distributed_sampler import score_rank_slice
 from sarm_control.training.rollout.rollout import PromptRow, Rollout
 
 
 class RewardFunction(Protocol):
-    """Anything that pays answers; `SarmReward` is the one `sarm train` uses."""
+    """Anything that pays answers; `PolicyReward` is the one `sarm train` uses."""
 
     def calibrate(self, rollout: Rollout) -> None:
         """Takes the reference policy's answers, once before the first step."""
 
-    def score(self, rollout: Rollout) -> Rewards:
+    def score(self, rollout: Rollout) -> RewardBreakdown:
         """Pays answers; changes nothing."""
 
-    def learn(self, rewards: Rewards) -> None:
+    def learn(self, rewards: RewardBreakdown) -> None:
         """Learns from a batch that was scored before; called once a step, after the policy learnt."""
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -46,7 +54,7 @@ class RewardFunction(Protocol):
         """Takes up what `state_tensors` and `state` gave."""
 
 
-class SarmReward:
+class PolicyReward:
     """The SARM's reward under controls, minus a charge on answers that did not end.
 
     Args:
@@ -86,25 +94,25 @@ class SarmReward:
         self.processes = processes
         self.learner = controls.start(human, seed)
         self.statistics: ReferenceStatistics | None = None
-        self._rule = PayRule(controls)
+        self._rule = RewardRule(controls)
 
     def calibrate(self, rollout: Rollout) -> None:
         """Freezes the reference statistics; what learns sees the reference's latents first."""
         scored = self.scored(rollout, "the reference policy's reward")
-        # of all penalties, not only of those with a quantile: the alive checks compare with them
+        # of all penalties, not only of those with a quantile: the monitors compare with them
         latents = {penalty.latent for penalty in self.controls.penalties}
         self._freeze(ReferenceStatistics.from_scored(scored, latents))
         self.learner.learn(scored)
 
-    def score(self, rollout: Rollout) -> Rewards:
+    def score(self, rollout: Rollout) -> RewardBreakdown:
         """Rewards of answers, with every part as its own column.
 
         Raises:
             TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
         """
-        return self.pay(self.scored(rollout), rollout.prompts)
+        return self.breakdown(self.scored(rollout), rollout.prompts)
 
-    def pay(self, scored: Scored, prompts: Sequence[PromptRow] = ()) -> Rewards:
+    def breakdown(self, scored: Scored, prompts: Sequence[PromptRow] = ()) -> RewardBreakdown:
         """Rewards of answers that were scored before, under the controls as they are now.
 
         Args:
@@ -118,15 +126,15 @@ class SarmReward:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
         reference = None
         if self.references is not None and prompts:
-            reference = self.references.of(prompts, self._paid_to_reference)
-        return self._rule.pay(scored, self.learner, reference)
+            reference = self.references.of(prompts, self._reference_rewards)
+        return self._rule.breakdown(scored, self.learner, reference)
 
     @property
-    def rule(self) -> PayRule:
+    def rule(self) -> RewardRule:
         """How answers are paid; after `calibrate` every amount is a number."""
         return self._rule
 
-    def learn(self, rewards: Rewards) -> None:
+    def learn(self, rewards: RewardBreakdown) -> None:
         """Lets the human-KL discriminator and the target rates learn from a scored batch.
 
         Raises:
@@ -176,17 +184,17 @@ class SarmReward:
             TrainingError: a reward is NaN or infinite.
         """
         further = {"keep_states": True} if keep_states else {}
-        scored = score_dealt(self.processes, self.model, rollout, **further)
+        scored = score_rank_slice(self.processes, self.model, rollout, **further)
         check_finite(scored.rewards.astype(np.float64), rollout, what)
         return scored
 
-    def _paid_to_reference(self, rollout: Rollout) -> Array:
+    def _reference_rewards(self, rollout: Rollout) -> Array:
         scored = self.scored(rollout, "the reference policy's reward")
-        return np.asarray(self._rule.frozen().pay(scored).columns[TOTAL])
+        return np.asarray(self._rule.frozen().breakdown(scored).columns[TOTAL])
 
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics
-        self._rule = PayRule.of(
+        self._rule = RewardRule.of(
             self.controls,
             self.missing_end,
             statistics,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarm_control.control import Rewards
+from sarm_control.control import RewardBreakdown
 from sarm_control.errors import DataError
 from sarm_control.training.algorithm.experience import Experience, collect
 from sarm_control.training.algorithm.losses import explained_variance, next_kl_coef
@@ -27,7 +27,7 @@ from sarm_control.training.algorithm.update import Updater
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.distributed_sampler import RankSampler
 from sarm_control.training.rollout.rollout import OURS, PromptRow, Rollout, sample_answers
 from sarm_control.training.rollout.sampler import CachedSampler, Sampler
 
@@ -117,8 +117,8 @@ class Trainer:
             plan = self._plan(rollout, step)
             with clock("logprobs"), self.policy.precision():
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
-                own = list(chain.from_iterable(map(self.processes.dealt, plan)))
-                experience = collect(self.policy, rollout, scores, own, self._charged(), self.processes)
+                own = list(chain.from_iterable(map(self.processes.rank_slice, plan)))
+                experience = collect(self.policy, rollout, scores, own, self._config_now(), self.processes)
         with clock("update"), self.policy.precision():
             update = self.updater.update(experience, plan, step)
         with clock("controls"):
@@ -157,7 +157,7 @@ class Trainer:
             processes=self.processes.count,
         )
 
-    def _charged(self) -> TrainingConfig:
+    def _config_now(self) -> TrainingConfig:
         return self.settings.model_copy(update={"kl_coef": self.kl_coef})
 
     def _sample(
@@ -174,7 +174,7 @@ class Trainer:
                 temperature=settings.temperature,
                 seed=settings.seed,
                 purpose=purpose,
-                sampler=DealtSampler(sampler, self.processes) if self.processes.count > 1 else sampler,
+                sampler=RankSampler(sampler, self.processes) if self.processes.count > 1 else sampler,
             )
 
 
@@ -217,7 +217,7 @@ def _answer_metrics(experience: Experience, *, critic: bool) -> dict[str, float]
     }
 
 
-def _samples(rollout: Rollout, rewards: Rewards) -> list[dict[str, Any]]:
+def _samples(rollout: Rollout, rewards: RewardBreakdown) -> list[dict[str, Any]]:
     return [
         {
             "prompt": rollout.prompts[j].prompt,

@@ -125,13 +125,13 @@ class Updater:
         lengths = experience.rollout.lengths
         tokens = sum(lengths[row] for rows in micro_batches for row in rows)
         self.optimizer.zero_grad(set_to_none=True)
-        for rows in self.processes.dealt(micro_batches):
+        for rows in self.processes.rank_slice(micro_batches):
             loss = self._loss(experience, rows, sums)
             (loss / tokens).backward()
         if self.policy.sharding is not None and self.processes.lacks(len(micro_batches)):
             # The others gather layers for a pass more, and wait for all to take part.
             (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
-        self.processes.add_up_gradients([weight for _, weight in self._named()])
+        self.processes.all_reduce_gradients([weight for _, weight in self._named()])
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
             sums.value_norm += self._clip(self.policy.critic_weights().values(), step)

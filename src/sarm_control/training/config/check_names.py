@@ -4,12 +4,15 @@ from typing import Literal
 
 Check = Literal[
     "dead-penalty",
-    "hugging",
+    "threshold-hugging",
     "crowding-out",
-    "siblings",
-    "suffix",
+    "similar-latents",
+    "closing-sentence",
     "length",
     "over-refusal",
     "saturated",
     "proxy-gap",
 ]
+
+RENAMED = {"hugging": "threshold-hugging", "siblings": "similar-latents", "suffix": "closing-sentence"}
+"""Names that monitors had before and have now; the old ones are taken for one version, with a warning."""

@@ -7,6 +7,7 @@ Importing this module loads neither torch nor transformers.
 import dataclasses
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
 from sarm_control.embedded import LAB, TRAIN_PROMPTS
-from sarm_control.training.config.check_names import Check
+from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.run.template_day import TemplateDay
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
@@ -58,6 +59,19 @@ def _penalty(value: Any) -> Any:
 
 def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _monitors(value: Any) -> Any:
+    """Names of monitors; those that were renamed are taken for one version, with a warning."""
+    names = _listed(value)
+    if not isinstance(names, list | tuple):
+        return names
+    for name in names:
+        if isinstance(name, str) and name in RENAMED:
+            warnings.warn(
+                f"evaluation.stop_on: the monitor {name} is {RENAMED[name]} now", FutureWarning, stacklevel=2
+            )
+    return [RENAMED.get(name, name) if isinstance(name, str) else name for name in names]
 
 
 def _edits_agree(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
@@ -337,8 +351,8 @@ class EvaluationConfig(_Section):
     should_respond: PathText | None = None
     """JSON Lines of prompts a refusal of which is an over-refusal."""
 
-    stop_on: Annotated[tuple[Check, ...], BeforeValidator(_listed)] = ()
-    """Alive checks that stop the run when they begin to fire, such as `dead-penalty,saturated`."""
+    stop_on: Annotated[tuple[Check, ...], BeforeValidator(_monitors)] = ()
+    """Monitors that stop the run when they begin to fire, such as `dead-penalty,saturated`."""
 
 
 class RunConfig(_Section):

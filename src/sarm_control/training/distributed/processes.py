@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
 _BUCKET = 2**24
-_TOLD = "sarm-control/told"
+_REPORTED = "sarm-control/told"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Processes:
     sharding: ShardingKind = "none"
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def dealt(self, items: Sequence[_T]) -> list[_T]:
+    def rank_slice(self, items: Sequence[_T]) -> list[_T]:
         """This process's items when they are dealt out one by one; may be empty."""
         return list(items[self.rank :: self.count])
 
@@ -78,19 +78,19 @@ class Processes:
             distributed.all_gather_object(values, value)
         return values
 
-    def from_first(self, work: Callable[[], _T]) -> _T:
+    def from_main(self, work: Callable[[], _T]) -> _T:
         """What `work` returns in the first process, where alone it is done."""
         if self.count == 1:
             return work()
         from torch import distributed
 
-        values: list[Any] = [work() if self.first else None]
+        values: list[Any] = [work() if self.is_main else None]
         with _others_alive():
             distributed.broadcast_object_list(values, src=0)
         result: _T = values[0]
         return result
 
-    def add_up(self, tensors: Sequence["Tensor"]) -> None:
+    def all_reduce(self, tensors: Sequence["Tensor"]) -> None:
         """Replaces tensors of one type and device by their sums over all processes, in place.
 
         Sums are the same to the bit in every process; a sum of one number and zeros is exact.
@@ -108,7 +108,7 @@ class Processes:
             for tensor, total in zip(bucket, sums, strict=True):
                 tensor.copy_(total.view_as(tensor))
 
-    def add_up_gradients(self, weights: Sequence["Tensor"]) -> None:
+    def all_reduce_gradients(self, weights: Sequence["Tensor"]) -> None:
         """Sums gradients; a weight no process has a gradient of keeps none, as it would in one process.
 
         FSDP has the gradients of weights in parts added up already.
@@ -122,12 +122,12 @@ class Processes:
                 weight.grad.mul_(self.count)  # FSDP took their mean
         weights = [weight for weight in weights if not _in_parts(weight)]
         has = torch.tensor([float(weight.grad is not None) for weight in weights])
-        self.add_up([has])
+        self.all_reduce([has])
         used = [weight for weight, processes in zip(weights, has.tolist(), strict=True) if processes]
         for weight in used:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        self.add_up([weight.grad for weight in used if weight.grad is not None])
+        self.all_reduce([weight.grad for weight in used if weight.grad is not None])
 
 
 ALONE = Processes()
@@ -160,7 +160,7 @@ def connected() -> Iterator[Processes]:
     join_group(kind, timeout=_LONGEST, store=store, rank=rank, world_size=count)
     well = False
     try:
-        with _told_once(store), _ended_is_interrupted():
+        with _reported_once(store), _ended_is_interrupted():
             yield Processes(rank, count, device, sharding_of(os.environ))
         well = True
     finally:
@@ -184,16 +184,16 @@ def _device(local_rank: int) -> str:
 
 
 @contextlib.contextmanager
-def _told_once(store: Any) -> Iterator[None]:
+def _reported_once(store: Any) -> Iterator[None]:
     """Lets one process tell what happened: an error is often met by all, and always noticed by all."""
     try:
         yield
     except (SarmError, OSError, KeyboardInterrupt) as error:
         try:
-            told = store.add(_TOLD, 1) > 1
+            reported = store.add(_REPORTED, 1) > 1
         except RuntimeError:  # the process that kept the store is gone
-            told = False
-        if told:
+            reported = False
+        if reported:
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         raise
 

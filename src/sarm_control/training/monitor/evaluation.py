@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import TOTAL, Rewards
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.control import TOTAL, RewardBreakdown
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.monitor.checks import Finding, over_refusal
 from sarm_control.training.monitor.checks.proxy_gap import Gains
-from sarm_control.training.monitor.ledger_file import Entry, ledger_entries, most_paid
-from sarm_control.training.monitor.paired_checks import Side, families_of, findings_of
+from sarm_control.training.monitor.ledger_file import Entry, ledger_entries, most_rewarded
+from sarm_control.training.monitor.paired_checks import PolicySide, families_of, findings_of
 from sarm_control.training.monitor.reference_kl import kl_of_answers
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.distributed_sampler import DealtSampler
+from sarm_control.training.rollout.distributed_sampler import RankSampler
 from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
 from sarm_control.training.rollout.sampler import CachedSampler
 
@@ -36,7 +36,7 @@ class Evaluated:
 
     Args:
         metrics: `evaluation/...`: means over the answers, equal in equal runs.
-        findings: of the alive checks.
+        findings: of the monitors.
         entries: the ledger since the untrained policy.
     """
 
@@ -47,7 +47,7 @@ class Evaluated:
     def line(self) -> str:
         """The change, the five latents that paid most for it, what the controls and the gold reward say."""
         change = sum(entry.change for entry in self.entries)
-        paid = [f"latent {entry.latent} {entry.change:+.3g}" for entry in most_paid(self.entries)]
+        rewarded = [f"latent {entry.latent} {entry.change:+.3g}" for entry in most_rewarded(self.entries)]
         parts = [
             f"{entry.term}{'' if entry.latent is None else f' {entry.latent}'} {entry.change:+.3g}"
             for entry in self.entries
@@ -55,13 +55,14 @@ class Evaluated:
         ]
         gold = self.metrics.get(f"{GOLD}_change")
         return (
-            f"reward {change:+.3g} since the untrained policy; paid most: {', '.join(paid) or 'no latent'}"
+            f"reward {change:+.3g} since the untrained policy; paid most: "
+            f"{', '.join(rewarded) or 'no latent'}"
             + (f"; controls: {', '.join(parts)}" if parts else "")
             + (f"; gold {gold:+.3g}" if gold is not None else "")
         )
 
 
-class Evaluation:
+class PromptEvaluation:
     """Answers fixed prompts and judges the answers.
 
     Args:
@@ -76,7 +77,7 @@ class Evaluation:
     def __init__(
         self,
         policy: Policy,
-        reward: SarmReward,
+        reward: PolicyReward,
         prompts: Sequence[PromptRow],
         training: TrainingConfig,
         *,
@@ -90,7 +91,7 @@ class Evaluation:
         self.training = training
         self.gold = gold
         self._families = families_of(reward)
-        self._reference: Side | None = None
+        self._reference: PolicySide | None = None
         self._reference_refusals: tuple[str, ...] | None = None
 
     def run(self, kl: float) -> Evaluated:
@@ -105,13 +106,13 @@ class Evaluation:
         if self._reference is None:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()
-        paid_before, paid_after = (
-            self.reward.pay(side.scored, side.rollout.prompts) for side in (before, after)
+        reward_before, reward_after = (
+            self.reward.breakdown(side.scored, side.rollout.prompts) for side in (before, after)
         )
         findings = findings_of(self.reward, self._families, before, after, kl, self._gains(before, after))
         if self.should_respond:
             findings.append(self._over_refusal())
-        metrics = {**_means(paid_after), **_changes(paid_before, paid_after), **_length(after.rollout)}
+        metrics = {**_means(reward_after), **_changes(reward_before, reward_after), **_length(after.rollout)}
         metrics["evaluation/kl"] = kl_of_answers(
             self.policy,
             after.rollout,
@@ -122,15 +123,15 @@ class Evaluation:
         if before.gold is not None and after.gold is not None:
             metrics[GOLD] = float(after.gold.mean())
             metrics[f"{GOLD}_change"] = float(after.gold.mean() - before.gold.mean())
-        return Evaluated(metrics, findings, ledger_entries(paid_before, paid_after))
+        return Evaluated(metrics, findings, ledger_entries(reward_before, reward_after))
 
-    def _side(self, *, reference: bool = False) -> Side:
+    def _side(self, *, reference: bool = False) -> PolicySide:
         rollout = self._answers(self.prompts, "evaluation", reference=reference)
         scored = self.reward.scored(rollout, "the reward", keep_states=True)
         gold = None
         if self.gold is not None:
             gold = self.gold([_text(row) for row in rollout.prompts], rollout.texts)
-        return Side(rollout, scored, gold)
+        return PolicySide(rollout, scored, gold)
 
     def _answers(self, prompts: Sequence[PromptRow], purpose: str, *, reference: bool) -> Rollout:
         with self.policy.precision():
@@ -142,10 +143,10 @@ class Evaluation:
                 temperature=self.training.temperature,
                 seed=self.training.seed,
                 purpose=(purpose,),
-                sampler=DealtSampler(CachedSampler(reference=reference), self.reward.processes),
+                sampler=RankSampler(CachedSampler(reference=reference), self.reward.processes),
             )
 
-    def _gains(self, before: Side, after: Side) -> Gains | None:
+    def _gains(self, before: PolicySide, after: PolicySide) -> Gains | None:
         if before.gold is None or after.gold is None:
             return None
         spread = float(before.gold.std()) or 1.0
@@ -165,11 +166,11 @@ def _text(row: PromptRow) -> str:
     return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
 
 
-def _means(paid: Rewards) -> dict[str, float]:
-    return {f"evaluation/{name}": float(column.mean()) for name, column in paid.columns.items()}
+def _means(rewarded: RewardBreakdown) -> dict[str, float]:
+    return {f"evaluation/{name}": float(column.mean()) for name, column in rewarded.columns.items()}
 
 
-def _changes(before: Rewards, after: Rewards) -> dict[str, float]:
+def _changes(before: RewardBreakdown, after: RewardBreakdown) -> dict[str, float]:
     change = after.columns[TOTAL].mean() - before.columns[TOTAL].mean()
     return {"evaluation/change": float(change)}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sarm_control.control import TOTAL, Rewards, latent_ledger
+from sarm_control.control import TOTAL, RewardBreakdown, latent_ledger
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
 
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     change: float
 
 
-def ledger_entries(before: Rewards, after: Rewards) -> list[Entry]:
+def ledger_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entry]:
     """Splits the change of the mean total; latents first, largest magnitude first.
 
     Args:
@@ -67,10 +67,10 @@ def ledger_entries(before: Rewards, after: Rewards) -> list[Entry]:
     ]
 
 
-def most_paid(entries: Sequence[Entry], top: int = 5) -> list[Entry]:
+def most_rewarded(entries: Sequence[Entry], top: int = 5) -> list[Entry]:
     """The latents that paid most for a gain: the largest positive changes, largest first."""
-    paid = [entry for entry in entries if entry.term == "latent" and entry.change > 0]
-    return sorted(paid, key=lambda entry: -entry.change)[:top]
+    rewarded = [entry for entry in entries if entry.term == "latent" and entry.change > 0]
+    return sorted(rewarded, key=lambda entry: -entry.change)[:top]
 
 
 def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
@@ -142,7 +142,7 @@ def _schema() -> Any:
     return pa.schema(texts + [(name, pa.float64()) for name in Entry._fields[2:]])
 
 
-def _latent_entries(before: Rewards, after: Rewards) -> list[Entry]:
+def _latent_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entry]:
     if before.scored is None or after.scored is None:
         raise ValueError("a ledger needs the latents of both policies' answers")
     # every answer weighs the same: as if all were to one prompt
@@ -169,6 +169,6 @@ def _term(name: str) -> tuple[str, int | None]:
     return ("penalty", int(term.removeprefix(_PENALTY))) if term.startswith(_PENALTY) else (term, None)
 
 
-def _mean(rewards: Rewards, name: str) -> float:
+def _mean(rewards: RewardBreakdown, name: str) -> float:
     column = rewards.columns.get(name)
     return 0.0 if column is None else float(column.mean())

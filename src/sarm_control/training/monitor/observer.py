@@ -1,24 +1,24 @@
-"""What is looked at after a step: the alive checks of every step, and an evaluation when one is due."""
+"""What is looked at after a step: the monitors of every step, and an evaluation when one is due."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sarm_control.control import Penalty
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.data.evaluation_prompts import evaluation_rows
 from sarm_control.training.monitor.checks import Check, Finding, Watch
-from sarm_control.training.monitor.evaluation import Evaluation, Gold
+from sarm_control.training.monitor.evaluation import Gold, PromptEvaluation
 from sarm_control.training.monitor.ledger_file import Entry
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import PromptRow, encode_prompts
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def tell_nobody(line: str) -> None:
-    """A `Tell` that says nothing."""
+def report_nothing(line: str) -> None:
+    """A `Report` that says nothing."""
     del line
 
 
@@ -58,7 +58,7 @@ class Observer:
     def __init__(
         self,
         penalties: Sequence[Penalty],
-        evaluation: Evaluation | None,
+        evaluation: PromptEvaluation | None,
         *,
         every: int,
         steps: int,
@@ -99,7 +99,7 @@ class Observer:
             self.watch.load_state(state)
 
 
-def build_observer(config: RunConfig, policy: Policy, reward: SarmReward, gold: Gold | None) -> Observer:
+def build_observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold: Gold | None) -> Observer:
     """The observer of a run.
 
     Args:
@@ -120,7 +120,7 @@ def build_observer(config: RunConfig, policy: Policy, reward: SarmReward, gold: 
 
     evaluation = None
     if rows.rows:
-        evaluation = Evaluation(
+        evaluation = PromptEvaluation(
             policy,
             reward,
             encoded(rows.rows),

@@ -1,4 +1,4 @@
-"""The alive checks that compare the policy's answers with the untrained policy's, on the same prompts.
+"""The monitors that compare the policy's answers with the untrained policy's, on the same prompts.
 
 Shapes: `N` prompts, one answer of each policy.
 """
@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import ReferenceStatistics, told_forms
+from sarm_control.control import ReferenceStatistics, named_forms
 from sarm_control.reward_model import Scored, pre_topk
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.monitor.checks import (
     BeforeTopK,
     Finding,
     Gains,
+    check_closing_sentence,
+    check_similar_latents,
+    check_threshold_hugging,
     crowding_out,
-    hugging,
+    find_similar_latents,
     length,
     proxy_gap,
-    sibling_latents,
-    siblings,
-    suffix,
 )
 from sarm_control.training.monitor.checks.closing_sentence import (
     common_closing,
@@ -36,7 +36,7 @@ Families = Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Side:
+class PolicySide:
     """One policy's answers to the evaluation prompts.
 
     Args:
@@ -61,7 +61,12 @@ class Side:
 
 
 def findings_of(
-    reward: SarmReward, families: Families, before: Side, after: Side, kl: float, gains: Gains | None
+    reward: PolicyReward,
+    families: Families,
+    before: PolicySide,
+    after: PolicySide,
+    kl: float,
+    gains: Gains | None,
 ) -> list[Finding]:
     """Every check that two sets of answers allow.
 
@@ -77,30 +82,33 @@ def findings_of(
     sd = reward.statistics.sd
     return [
         *_of_penalties(reward, reward.statistics, before.scored, after.scored),
-        *_of_siblings(families, before.scored, after.scored, sd),
-        _of_suffix(reward, before, after, sd),
+        *_of_similar_latents(families, before.scored, after.scored, sd),
+        _of_closing_sentence(reward, before, after, sd),
         length((before.rewards, before.lengths), (after.rewards, after.lengths)),
         proxy_gap(kl, gains),
     ]
 
 
 def _of_penalties(
-    reward: SarmReward, statistics: ReferenceStatistics, before: Scored, after: Scored
+    reward: PolicyReward, statistics: ReferenceStatistics, before: Scored, after: Scored
 ) -> list[Finding]:
     penalties = reward.rule.controls.penalties
     latents = [penalty.latent for penalty in penalties]
     sides = zip(*(_before_topk(reward, latents, scored) for scored in (before, after)), strict=True)
     found: list[Finding] = []
-    for penalty, form, (first, last) in zip(penalties, told_forms(penalties), sides, strict=True):
+    for penalty, form, (first, last) in zip(penalties, named_forms(penalties), sides, strict=True):
         latent, tau = penalty.latent, float(penalty.tau)
         # checkpoints of older versions hold the z of latents with a quantile only
         reference = np.asarray(statistics.latents.get(latent, first.z))
-        of_two = (hugging(latent, tau, first.z, last.z, reference), crowding_out(latent, tau, first, last))
+        of_two = (
+            check_threshold_hugging(latent, tau, first.z, last.z, reference),
+            crowding_out(latent, tau, first, last),
+        )
         found += [one.of_form(form) for one in of_two]
     return found
 
 
-def _before_topk(reward: SarmReward, latents: Sequence[int], scored: Scored) -> list[BeforeTopK]:
+def _before_topk(reward: PolicyReward, latents: Sequence[int], scored: Scored) -> list[BeforeTopK]:
     if not latents:
         return []
     assert scored.states is not None
@@ -109,20 +117,20 @@ def _before_topk(reward: SarmReward, latents: Sequence[int], scored: Scored) -> 
     return [BeforeTopK(*column) for column in columns]
 
 
-def families_of(reward: SarmReward) -> Families:
+def families_of(reward: PolicyReward) -> Families:
     """The siblings of every latent under an edit or penalty that has any."""
     controls = reward.controls
     controlled = {edit.latent for edit in controls.edits} | {p.latent for p in controls.penalties}
     if not controlled:
         return {}
     decoder = reward.model.autoencoder.decoder.weight.detach().float().cpu().numpy()
-    found = {latent: sibling_latents(decoder, latent, controlled) for latent in sorted(controlled)}
+    found = {latent: find_similar_latents(decoder, latent, controlled) for latent in sorted(controlled)}
     return {latent: family for latent, family in found.items() if family}
 
 
-def _of_siblings(families: Families, before: Scored, after: Scored, sd: float) -> list[Finding]:
+def _of_similar_latents(families: Families, before: Scored, after: Scored, sd: float) -> list[Finding]:
     return [
-        siblings(
+        check_similar_latents(
             latent,
             family,
             _gained(before, after, family),
@@ -140,11 +148,11 @@ def _gained(before: Scored, after: Scored, latents: tuple[int, ...]) -> Floats:
     return np.asarray(change @ after.head[list(latents)].astype(np.float64))
 
 
-def _of_suffix(reward: SarmReward, before: Side, after: Side, sd: float) -> Finding:
+def _of_closing_sentence(reward: PolicyReward, before: PolicySide, after: PolicySide, sd: float) -> Finding:
     closing = common_closing(after.rollout.texts).sentence
     longer = [with_closing(text, closing) for text in before.rollout.texts]
     shorter = [without_last_sentence(text) for text in after.rollout.texts]
-    return suffix(
+    return check_closing_sentence(
         closing,
         before.rollout.texts,
         after.rollout.texts,
@@ -155,5 +163,5 @@ def _of_suffix(reward: SarmReward, before: Side, after: Side, sd: float) -> Find
     )
 
 
-def _rewards_of(reward: SarmReward, rollout: Rollout, texts: Sequence[str]) -> Floats:
+def _rewards_of(reward: PolicyReward, rollout: Rollout, texts: Sequence[str]) -> Floats:
     return reward.scored(replace(rollout, texts=tuple(texts))).rewards.astype(np.float64)

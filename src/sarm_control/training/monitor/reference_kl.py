@@ -34,9 +34,9 @@ def kl_of_answers(
     pieces = [rows[start : start + micro_batch] for start in range(0, len(rollout), micro_batch)]
     sums = torch.zeros(len(rollout), dtype=torch.float64)
     with policy.whole(), policy.precision(), policy.rounded_weights():
-        for piece in processes.dealt(pieces):
+        for piece in processes.rank_slice(pieces):
             sums[piece.start : piece.stop] = _sums(policy, rollout, piece, temperature)
-    processes.add_up([sums])
+    processes.all_reduce([sums])
     return float(sums.mean())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 # Beyond this many rows the plain product uses all threads.
-_FEW_ROWS = 64
+_MOST_ROWS = 64
 # Fastest first.
 _BLOCKS = (96, 48, 64, 32)
 
@@ -48,7 +48,7 @@ def block_size(x: Tensor, weight: Tensor) -> int:
     """Rows of the weight in a block; 0 where the plain product is to be made."""
     rows, outputs = x.numel() // x.shape[-1], len(weight)
     suited = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if not suited or not 0 < rows <= _FEW_ROWS or not weight.is_contiguous():
+    if not suited or not 0 < rows <= _MOST_ROWS or not weight.is_contiguous():
         return 0
     if not torch.backends.mkl.is_available():
         return 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 # Beyond this many rows bfloat16 kernels are the faster ones again.
-_FEW_ROWS = 64
+_MOST_ROWS = 64
 
 
 class FusedLoraLinear(peft.tuners.lora.Linear):
@@ -37,7 +37,7 @@ class FusedLoraLinear(peft.tuners.lora.Linear):
         a, b, scaling = down.weight, up.weight, self.scaling[names[0]]
         flat = x.reshape(-1, x.shape[-1])
         product: Tensor
-        if self.few_rows and len(flat) <= _FEW_ROWS and x.device.type == "cpu":
+        if self.few_rows and len(flat) <= _MOST_ROWS and x.device.type == "cpu":
             product = base(flat)
             product.add_(flat.float() @ a.float().t() @ b.float().t(), alpha=scaling)
         else:

@@ -96,7 +96,7 @@ def clip_gradients(weights: "Sequence[Tensor]", limit: float, processes: Process
         local = here.to_local() if in_parts(grad) else grad
         squares[0 if in_parts(grad) else 1] += local.double().square().sum().cpu()
     parts = squares[:1]
-    processes.add_up([parts])
+    processes.all_reduce([parts])
     norm = float((parts[0] + squares[1]).sqrt())
     for grad in grads:
         grad.mul_(min(1.0, limit / (norm + 1e-6)))

@@ -11,7 +11,7 @@ from sarm_control.training.rollout.sampler import Sampler, SampleRequest, Sample
 
 
 @dataclass(frozen=True)
-class DealtSampler:
+class RankSampler:
     """Every process has a part of the prompts answered; seeds belong to answers, so by whom does not matter.
 
     Args:
@@ -36,7 +36,7 @@ class DealtSampler:
         return Samples(answers, tuple(row for part in parts for row in part.logprobs or ()))
 
 
-def score_dealt(processes: Processes, model: RewardModel, rollout: Rollout, **how: Any) -> Scored:
+def score_rank_slice(processes: Processes, model: RewardModel, rollout: Rollout, **how: Any) -> Scored:
     """Scores N answers once, each in one process, and gives all of them to every process.
 
     Args:

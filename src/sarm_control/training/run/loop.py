@@ -4,12 +4,12 @@ from pathlib import Path
 
 from sarm_control.console import ProgressFactory
 from sarm_control.files import write_json
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import StepReport, Trainer
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.monitor.checks import Finding
 from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger
-from sarm_control.training.monitor.observer import Observed, Observer, Tell
+from sarm_control.training.monitor.observer import Observed, Observer, Report
 from sarm_control.training.run.checkpoint import load_checkpoint
 from sarm_control.training.run.run_folder import RunFolder, Start
 
@@ -31,31 +31,31 @@ class RunSteps:
     """
 
     def __init__(
-        self, trainer: Trainer, observer: Observer, folder: RunFolder, config: RunConfig, tell: Tell
+        self, trainer: Trainer, observer: Observer, folder: RunFolder, config: RunConfig, report: Report
     ) -> None:
         self.trainer = trainer
         self.observer = observer
         self.folder = folder
         self.config = config
-        self.tell = tell
+        self.report = report
         self.stopped: Finding | None = None
-        self.first = trainer.processes.first
+        self.is_main = trainer.processes.is_main
 
     def begin(self, start: Start) -> None:
         """Takes up the checkpoint, or makes the first one of the untrained policy."""
         if start.checkpoint is None:
             self.trainer.calibrate()
-            if isinstance(self.trainer.reward, SarmReward) and self.first:
+            if isinstance(self.trainer.reward, PolicyReward) and self.is_main:
                 write_reference(self.folder.path / REFERENCE, self.trainer.reward)
                 head = self.trainer.reward.model.head.weight
                 for line in self.trainer.reward.rule.controls.shortfalls(head):
-                    self.tell(f"warning: {line}")
+                    self.report(f"warning: {line}")
             self.save()
         else:
             found = load_checkpoint(start.checkpoint)
             self.trainer.load_state(found.tensors, found.state)
             self.observer.load_state(found.state.get("observer"))
-        if self.first:
+        if self.is_main:
             cut_ledger(self.folder.path / LEDGER, self.trainer.done)
 
     def go(self, progress: ProgressFactory) -> dict[str, float]:
@@ -73,14 +73,14 @@ class RunSteps:
         """Writes a checkpoint."""
         state = self.trainer.state()
         values = {**state.values, "observer": self.observer.state()}
-        if self.first:
+        if self.is_main:
             self.folder.save(self.trainer.done, state.tensors, values)
 
     def _step(self, steps: int) -> dict[str, float]:
         report = self.trainer.step()
         seen = self.observer.after(report.step, report.metrics)
         metrics = {**report.metrics, **seen.metrics}
-        if self.first:
+        if self.is_main:
             self._record(report, metrics, seen)
         self.stopped = seen.stop if report.step < steps else None
         if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
@@ -100,10 +100,10 @@ class RunSteps:
             warnings=seen.warnings,
         )
         for line in seen.lines:
-            self.tell(line)
+            self.report(line)
 
 
-def write_reference(path: Path, reward: SarmReward) -> None:
+def write_reference(path: Path, reward: PolicyReward) -> None:
     """The reference policy's statistics, and what every symbolic amount of the controls came to.
 
     Training reads the copy in the checkpoint; this one is to look at, or for `ReferenceStatistics.load`.

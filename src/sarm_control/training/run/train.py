@@ -12,13 +12,13 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.locks import locked
 from sarm_control.reward_model import RewardModel
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.data.prompts import training_rows
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.monitor.evaluation import Gold
-from sarm_control.training.monitor.observer import Tell, build_observer, tell_nobody
+from sarm_control.training.monitor.observer import Report, build_observer, report_nothing
 from sarm_control.training.policy.critic_model import attach_critic
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.policy.weights_digest import weights_digest
@@ -39,7 +39,7 @@ def run_training(
     start: Start,
     *,
     progress: ProgressFactory = no_progress,
-    tell: Tell = tell_nobody,
+    report: Report = report_nothing,
     gold: Gold | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def run_training(
         config: the run's settings.
         start: where it begins, the same in every process.
         progress: shows the steps.
-        tell: is given what evaluations and warnings say, a line at a time.
+        report: is given what evaluations and warnings say, a line at a time.
         gold: the worth of answers to the evaluation prompts, where a program knows it.
         processes: who shares the work; all read the run folder, the first writes it.
 
@@ -63,8 +63,8 @@ def run_training(
             writes the same run.
     """
     folder = start.folder
-    with locked(folder.path) if processes.first else contextlib.nullcontext():
-        return _train(config, start, processes, progress=progress, tell=tell, gold=gold)
+    with locked(folder.path) if processes.is_main else contextlib.nullcontext():
+        return _train(config, start, processes, progress=progress, report=report, gold=gold)
 
 
 def _train(
@@ -73,18 +73,18 @@ def _train(
     processes: Processes,
     *,
     progress: ProgressFactory,
-    tell: Tell,
+    report: Report,
     gold: Gold | None,
 ) -> dict[str, Any]:
     folder = start.folder
     config = folder.settled(config)
     trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
-    assert isinstance(trainer.reward, SarmReward)
+    assert isinstance(trainer.reward, PolicyReward)
     digests = _digests(trainer.policy, trainer.reward.model)
-    if processes.first:
+    if processes.is_main:
         folder.same_models(digests)
     observer = build_observer(config, trainer.policy, trainer.reward, gold)
-    run = RunSteps(trainer, observer, folder, config, tell)
+    run = RunSteps(trainer, observer, folder, config, report)
     run.begin(start)
     before = trainer.done
     last = run.go(progress)
@@ -92,7 +92,7 @@ def _train(
     if run.stopped is not None:
         return {**summary, "saved": [], "stopped": run.stopped.text}
     weights = trainer.policy.state_tensors()["policy"]
-    saved = processes.from_first(
+    saved = processes.from_main(
         lambda: _save_policy(_saved(trainer.policy, weights, config), trainer, folder)
     )
     return {**summary, "saved": saved, "stopped": None}
@@ -158,8 +158,8 @@ def build_trainer(
     attach_critic(policy, config, model, longest)
     if processes.sharding != "none":
         policy.shard(reshard=processes.sharding == "layers")
-    human = processes.from_first(lambda: human_buffer(config, model, run / HUMAN, progress=progress))
-    reward = SarmReward(
+    human = processes.from_main(lambda: human_buffer(config, model, run / HUMAN, progress=progress))
+    reward = PolicyReward(
         model,
         config.reward.controls(),
         missing_end=config.reward.missing_end_penalty,

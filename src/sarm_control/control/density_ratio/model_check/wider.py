@@ -6,7 +6,7 @@ Shapes: `P` policy rows, `H` human rows, `N` both, `J` columns of the dictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.density_ratio.jackknife import HeldOut, Sample
+from sarm_control.control.density_ratio.jackknife import HeldOut, SampleRows
 from sarm_control.control.density_ratio.logistic import Array, Logistic
 from sarm_control.control.density_ratio.model_check.dictionary import dictionary
 
@@ -16,7 +16,7 @@ _L2 = 10.0
 _JITTER = 1e-6
 
 
-def wider_held_out(policy: Sample, human: Sample, *, groups: int, seed: int) -> HeldOut:
+def wider_held_out(policy: SampleRows, human: SampleRows, *, groups: int, seed: int) -> HeldOut:
     """Log ratios of all rows by fits that never saw them, on the features and columns of the dictionary.
 
     Each fit takes the at most 60 columns whose score statistics beside a linear fit are largest on its own
@@ -38,14 +38,14 @@ def wider_held_out(policy: Sample, human: Sample, *, groups: int, seed: int) -> 
     group = np.concatenate(
         [policy.groups(groups, seed, "the policy"), human.groups(groups, seed, "the human buffer")]
     )
-    told = np.zeros(len(features))
+    log_ratios = np.zeros(len(features))
     for g in range(groups):
         kept = group != g
         chosen = _chosen(features[kept], columns[kept], own[kept])
         design = np.concatenate([features, columns[:, chosen]], axis=1)
         estimator = Logistic(l2=_L2, jeffreys=False)
-        told[~kept] = estimator.fit(design[kept & own], design[kept & ~own]).at(design[~kept])
-    return HeldOut(told[own], told[~own])
+        log_ratios[~kept] = estimator.fit(design[kept & own], design[kept & ~own]).at(design[~kept])
+    return HeldOut(log_ratios[own], log_ratios[~own])
 
 
 def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Alive checks: what goes wrong when a policy trains against latents, seen while it happens.
+"""monitors: what goes wrong when a policy trains against latents, seen while it happens.
 
 One check a file, each a pure function of numbers that returns a `Finding`; `Watch` remembers.
 """
@@ -6,7 +6,7 @@ One check a file, each a pure function of numbers that returns a `Finding`; `Wat
 from typing import Final, get_args
 
 from sarm_control.training.config.check_names import Check
-from sarm_control.training.monitor.checks.closing_sentence import suffix
+from sarm_control.training.monitor.checks.closing_sentence import check_closing_sentence
 from sarm_control.training.monitor.checks.crowding_out import BeforeTopK, crowding_out
 from sarm_control.training.monitor.checks.dead_penalty import dead_penalty
 from sarm_control.training.monitor.checks.discriminator_saturation import saturated
@@ -14,8 +14,8 @@ from sarm_control.training.monitor.checks.finding import Finding
 from sarm_control.training.monitor.checks.length_bias import length
 from sarm_control.training.monitor.checks.over_refusal import over_refusal, refuses
 from sarm_control.training.monitor.checks.proxy_gap import Gains, proxy_gap
-from sarm_control.training.monitor.checks.similar_latents import sibling_latents, siblings
-from sarm_control.training.monitor.checks.threshold_hugging import hugging
+from sarm_control.training.monitor.checks.similar_latents import check_similar_latents, find_similar_latents
+from sarm_control.training.monitor.checks.threshold_hugging import check_threshold_hugging
 from sarm_control.training.monitor.checks.watch import Watch
 
 CHECKS: Final[tuple[Check, ...]] = get_args(Check)
@@ -28,15 +28,15 @@ __all__ = [
     "Finding",
     "Gains",
     "Watch",
+    "check_closing_sentence",
+    "check_similar_latents",
+    "check_threshold_hugging",
     "crowding_out",
     "dead_penalty",
-    "hugging",
+    "find_similar_latents",
     "length",
     "over_refusal",
     "proxy_gap",
     "refuses",
     "saturated",
-    "sibling_latents",
-    "siblings",
-    "suffix",
 ]

@@ -56,7 +56,7 @@ def without_last_sentence(answer: str) -> str:
     return " ".join(parts[:-1]) if len(parts) > 1 else answer
 
 
-def suffix(
+def check_closing_sentence(
     closing: str,
     before: Sequence[str],
     after: Sequence[str],
@@ -81,7 +81,7 @@ def suffix(
     share = float(gift.mean()) / gain if gain >= LEAST_GAIN * sd else 0.0
     spread = share_grew(first, last) and float(last.mean()) >= LEAST_COMMON
     return Finding(
-        check="suffix",
+        check="closing-sentence",
         value=share,
         further={
             "gift": float(gift.mean()) / sd,

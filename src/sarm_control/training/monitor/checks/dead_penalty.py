@@ -42,8 +42,8 @@ def _wrong(penalty: Penalty, rate: float, share: float) -> str | None:
         return None
     if banded and rate < LOWEST_RATE:
         return (
-            f"{rate:.1%} of the answers were above tau; see whether the reward went to siblings or just "
-            "under tau, or lower tau"
+            f"{rate:.1%} of the answers were above tau; see whether the reward went to similar latents or "
+            "just under tau, or lower tau"
         )
     if share < LEAST_SHARE:
         return f"it made up {share:.2%} of the reward's variance; raise alpha, or give target_rate instead"

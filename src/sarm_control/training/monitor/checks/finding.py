@@ -1,4 +1,4 @@
-"""What an alive check found: a number, whether it is a warning, and one sentence of advice."""
+"""What an monitor found: a number, whether it is a warning, and one sentence of advice."""
 
 import math
 from collections.abc import Mapping
@@ -41,9 +41,9 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """`alive/<check>`, `alive/<check>/<latent>` or `alive/<check>/<latent>/<form>`."""
+        """`monitor/<check>`, `monitor/<check>/<latent>` or `monitor/<check>/<latent>/<form>`."""
         about = (part for part in (self.latent, self.form) if part is not None)
-        return "/".join(["alive", self.check, *map(str, about)])
+        return "/".join(["monitor", self.check, *map(str, about)])
 
     def of_form(self, form: str | None) -> "Finding":
         """The same finding of the penalty of that form; of the latent's only penalty if None."""

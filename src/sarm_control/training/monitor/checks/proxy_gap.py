@@ -35,12 +35,12 @@ def proxy_gap(kl: float, gains: Gains | None = None) -> Finding:
             "know good from bad: raise kl_coef, or judge the answers by other means (sarm compare)",
         )
     gap = gains.reward - gains.gold
-    paid, worth = float(gains.reward.mean()), float(gains.gold.mean())
+    rewarded, worth = float(gains.reward.mean()), float(gains.gold.mean())
     return Finding(
         check="proxy-gap",
-        value=paid - worth,
+        value=rewarded - worth,
         further={"kl": kl, "gold": worth},
-        fires=surely_above(gap, LEAST_GAP) and worth <= 0.5 * paid,
-        text=f"the reward rose by {paid:.2f} SD and the gold reward by {worth:+.2f}: the policy exploits the "
-        "reward model; see in the ledger which latents paid, and cap or penalise those",
+        fires=surely_above(gap, LEAST_GAP) and worth <= 0.5 * rewarded,
+        text=f"the reward rose by {rewarded:.2f} SD and the gold reward by {worth:+.2f}: the policy exploits "
+        "the reward model; see in the ledger which latents paid, and cap or penalise those",
     )

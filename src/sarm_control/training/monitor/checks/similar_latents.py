@@ -16,7 +16,7 @@ LEAST_EFFECT = 0.1
 """SDs of the reference reward."""
 
 
-def sibling_latents(
+def find_similar_latents(
     decoder: NDArray[np.floating[Any]], latent: int, controlled: Collection[int]
 ) -> tuple[int, ...]:
     """The latents with a decoder cosine of at least 0.5 to `latent`, without the controlled ones.
@@ -34,7 +34,7 @@ def sibling_latents(
     )
 
 
-def siblings(
+def check_similar_latents(
     latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, sd: float, *, families: int = 1
 ) -> Finding:
     """Compares what siblings pay more than before training with what the controlled latent does.
@@ -49,7 +49,7 @@ def siblings(
     """
     gained, kept = float(theirs.mean()) / sd, float(own.mean()) / sd
     return Finding(
-        check="siblings",
+        check="similar-latents",
         latent=latent,
         value=gained,
         further={"own": kept, "count": float(len(family))},

@@ -11,7 +11,9 @@ LEAST_SHARE = 0.05
 LEAST_GROWTH = 2.0
 
 
-def hugging(latent: int, tau: float, before: Floats, after: Floats, reference: Floats) -> Finding:
+def check_threshold_hugging(
+    latent: int, tau: float, before: Floats, after: Floats, reference: Floats
+) -> Finding:
     """Compares the share of answers just under tau with the untrained policy's.
 
     Of two times 64 answers none before and 8 after (12.5 %) are the fewest that count as growth, of two
@@ -29,7 +31,7 @@ def hugging(latent: int, tau: float, before: Floats, after: Floats, reference: F
     share, was = float(last.mean()), float(first.mean())
     grew = share >= LEAST_SHARE and share >= LEAST_GROWTH * was and share_grew(first, last)
     return Finding(
-        check="hugging",
+        check="threshold-hugging",
         latent=latent,
         value=share,
         further={"before": was},

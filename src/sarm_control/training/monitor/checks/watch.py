@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.control import Penalty, metric_names, told_forms
+from sarm_control.control import Penalty, metric_names, named_forms
 from sarm_control.training.monitor.checks.dead_penalty import dead_penalty
 from sarm_control.training.monitor.checks.discriminator_saturation import saturated
 from sarm_control.training.monitor.checks.finding import Finding
@@ -46,7 +46,7 @@ class Watch:
         if len(self._window) < WINDOW:
             return []
         found = []
-        parts = zip(self._penalties, told_forms(self._penalties), of_penalties, strict=True)
+        parts = zip(self._penalties, named_forms(self._penalties), of_penalties, strict=True)
         for penalty, form, pair in parts:
             rates, shares = map(self._column, pair)
             found += [dead_penalty(penalty, rates, shares).of_form(form)] if rates and shares else []

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SIBLINGS = 0.5
+SIMILAR = 0.5
 """Mean phi from which latents are siblings: they fire together, and share two controls."""
 KIN = 0.15
 """Mean phi from which groups of siblings are kin: they tell of one behaviour, and share one deterrent."""
 
 
-class Groups(NamedTuple):
+class LatentGroups(NamedTuple):
     """Latents by what they fire on; places in 0..C-1, each in one group of either kind.
 
     Args:
@@ -25,12 +25,12 @@ class Groups(NamedTuple):
         kin: for each group of siblings, the number of its kin.
     """
 
-    siblings: tuple[tuple[int, ...], ...]
+    similar: tuple[tuple[int, ...], ...]
     kin: tuple[int, ...]
 
 
-def group_siblings(fires: NDArray[np.bool_]) -> Groups:
-    """Groups of latents by average linkage on `1 - phi`, cut at `SIBLINGS` and at `KIN`.
+def group_similar(fires: NDArray[np.bool_]) -> LatentGroups:
+    """Groups of latents by average linkage on `1 - phi`, cut at `SIMILAR` and at `KIN`.
 
     Both cuts are of one tree, so siblings are always kin.
 
@@ -39,18 +39,18 @@ def group_siblings(fires: NDArray[np.bool_]) -> Groups:
     """
     count = fires.shape[1]
     if count < 2:
-        return Groups(((0,),) * count, (0,) * count)
+        return LatentGroups(((0,),) * count, (0,) * count)
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     # rounded, so that equal likeness is a tie on every machine
     distance = np.round(1.0 - phi(fires), 9)
     tree = linkage(squareform(distance, checks=False), method="average")
-    near, far = (fcluster(tree, 1.0 - least, criterion="distance") for least in (SIBLINGS, KIN))
+    near, far = (fcluster(tree, 1.0 - least, criterion="distance") for least in (SIMILAR, KIN))
     numbers = dict.fromkeys(near.tolist())
-    siblings = tuple(tuple(np.flatnonzero(near == number).tolist()) for number in numbers)
+    similar = tuple(tuple(np.flatnonzero(near == number).tolist()) for number in numbers)
     order = {number: place for place, number in enumerate(dict.fromkeys(far.tolist()))}
-    return Groups(siblings, tuple(order[int(far[group[0]])] for group in siblings))
+    return LatentGroups(similar, tuple(order[int(far[group[0]])] for group in similar))
 
 
 def phi(fires: NDArray[np.bool_]) -> NDArray[np.float64]:

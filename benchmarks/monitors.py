@@ -1,12 +1,12 @@
-"""How often do the alive checks fire where they should, and where they should not?
+"""How often do the monitors fire where they should, and where they should not?
 
-    python benchmarks/alive_checks.py
+    python benchmarks/monitors.py
 
-trains the lab's policy in nine ways (benchmarks/alive_runs.py) with PPO seeds that no limit was chosen on.
+trains the lab's policy in nine ways (benchmarks/monitors_runs.py) with PPO seeds that no limit was chosen on.
 The checks judge every eighth step as `sarm train` does: 64 held-out prompts, one answer each. Whether the
-evil happened is told by other answers (benchmarks/alive_truth.py). Beside that, the untrained policy is
+evil happened is told by other answers (benchmarks/monitors_truth.py). Beside that, the untrained policy is
 compared with itself under other random numbers, and cases that are good or bad by construction are judged
-(benchmarks/alive_built.py). Finished parts are kept in --runs, so a stopped benchmark goes on.
+(benchmarks/monitors_built.py). Finished parts are kept in --runs, so a stopped benchmark goes on.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 # Set before numpy and torch load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-RESULTS = Path(__file__).parent / "results" / "alive_checks.json"
+RESULTS = Path(__file__).parent / "results" / "monitors.json"
 EVERY, ANSWERS = 8, 64
 SAME, BUILT = "the same policy", "by construction"
 COLUMNS = {"nothing changed": (SAME, False), "did not happen": (None, False), "happened": (None, True)}
@@ -30,7 +30,7 @@ def main() -> None:
     """Runs, prints, writes."""
     options = arguments()
     done = [json.loads(line) for line in options.runs.open()] if options.runs.is_file() else []
-    from alive_runs import ARMS, open_lab
+    from monitors_runs import ARMS, open_lab
 
     lab = open_lab()
     arms = options.arms or (SAME, BUILT, *ARMS)
@@ -59,14 +59,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", help="some parts only; all by default")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--draws", type=int, default=20, help="comparisons of the untrained policy, a seed")
-    parser.add_argument("--runs", type=Path, default=Path("work/alive_checks.jsonl"), help="finished parts")
+    parser.add_argument("--runs", type=Path, default=Path("work/monitors.jsonl"), help="finished parts")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
 def judged(lab: Any, arm: str, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One part of the benchmark: every evaluation with the checks that fired and what happened."""
-    from alive_built import same_policy, windows
+    from monitors_built import same_policy, windows
 
     if arm == SAME:
         yield from (shown(*case) for case in same_policy(lab, seed, options.draws, ANSWERS))
@@ -78,8 +78,8 @@ def judged(lab: Any, arm: str, seed: int, options: argparse.Namespace) -> Iterat
 
 def one_run(lab: Any, name: str, seed: int, steps: int) -> Iterator[dict[str, Any]]:
     """The checks and the truth at every eighth step of a run."""
-    from alive_runs import ARMS, prompts_of
-    from alive_truth import answers_of, verdicts
+    from monitors_runs import ARMS, prompts_of
+    from monitors_truth import answers_of, verdicts
 
     from sarm_control.training.monitor.checks import Watch
     from sarm_control.training.monitor.evaluation import Evaluation

@@ -1,10 +1,10 @@
-"""Cases for benchmarks/alive_checks.py that are good or bad by construction; no policy is trained."""
+"""Cases for benchmarks/monitors.py that are good or bad by construction; no policy is trained."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from alive_runs import ARMS, CLOSING, NO_CHARGE, SIBLING, Lab, Planted, prompts_of
-from alive_truth import answers_of
+from monitors_runs import ARMS, CLOSING, NO_CHARGE, SIBLING, Lab, Planted, prompts_of
+from monitors_truth import answers_of
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
 from sarm_control.lab.language.language import fact_clause
@@ -60,7 +60,7 @@ def windows(lab: Lab, seed: int) -> Iterator[Case]:
     for penalty, dead in PENALTIES.values():
         reward = _reward(lab, trainer, Controls(penalties=[penalty]), seed)
         watch = Watch(reward.rule.controls.penalties)
-        found = [watch.step(reward.pay(one).means()) for one in scored]
+        found = [watch.step(reward.breakdown(one).means()) for one in scored]
         for number in (WINDOW - 1, 2 * WINDOW - 1):
             yield found[number], {"dead-penalty": dead}
     yield from _human(lab, trainer, rollouts, seed)
