@@ -9,7 +9,7 @@ import pytest
 
 import sarm_control
 
-HEAVY = {"torch", "transformers", "scipy", "pyarrow", "pandas", "sae_lens", "peft", "pydantic", "rich"}
+HEAVY = {"torch", "transformers", "scipy", "pyarrow", "pandas", "sae_lens", "peft", "pydantic", "rich", "sklearn"}
 
 
 def modules_after(code: str) -> set[str]:
