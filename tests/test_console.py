@@ -1,12 +1,17 @@
-"""Progress and remarks: golden lines under a clock set by hand, and a real terminal."""
+"""Progress, remarks and tables: golden lines under a clock set by hand, and a real terminal."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sarm_control import console
 
@@ -92,6 +97,78 @@ def test_a_terminal_gets_one_bar_for_nested_work_with_remarks_above_it() -> None
     assert child.wait(timeout=30) == 0
     for shown in ("Training [1]", "2/2", "Scoring", "3/3", "reward 0.5", "a remark [bold]"):
         assert shown in text
+
+
+TABLE = [
+    ["", "answers", "change, 95 % interval", "share of the margin"],
+    ["chosen [bold] answers of the target", "1,234", "+0.1234 [+0.0123, +0.2345]", "12.5 %"],
+    ["rejected", "7", "-0.5 (1 prompt)", "-"],
+]
+
+
+def test_golden_a_table_is_as_wide_as_its_cells_and_keeps_brackets() -> None:
+    assert list(console.aligned(TABLE, left=1)) == [
+        "                                       answers       change, 95 % interval  share of the margin",
+        "  chosen [bold] answers of the target    1,234  +0.1234 [+0.0123, +0.2345]               12.5 %",
+        "  rejected                                   7             -0.5 (1 prompt)                    -",
+    ]
+    assert list(console.aligned([["a", "bc"], ["[1]", "2"]], indent=0)) == ["  a  bc", "[1]   2"]
+    assert list(console.aligned([["only", "a header"]], left=1)) == ["  only  a header"]
+    assert list(console.aligned([["", "a"]], width=3)) == ["    a"]
+
+
+def test_golden_a_narrow_table_folds_its_headers_and_labels() -> None:
+    assert list(console.aligned(TABLE, left=1, width=60)) == [
+        "                                                       share",
+        "                                                      of the",
+        "                 answers       change, 95 % interval  margin",
+        "  chosen [bold]    1,234  +0.1234 [+0.0123, +0.2345]  12.5 %",
+        "  answers of",
+        "  the target",
+        "  rejected             7             -0.5 (1 prompt)       -",
+    ]
+
+
+CELLS = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(1, 60))
+def test_property_no_number_is_cut_at_any_width(data: st.DataObject, width: int) -> None:
+    columns = data.draw(st.integers(1, 4))
+    left = data.draw(st.integers(0, columns))
+    row = st.lists(st.lists(CELLS, min_size=1, max_size=3).map(" ".join), min_size=columns, max_size=columns)
+    rows = data.draw(st.lists(row, min_size=2, max_size=4))
+    narrow = list(console.aligned(rows, left=left, width=width))
+    for cells in rows[1:]:
+        assert any(all(cell in line for cell in cells[left:]) for line in narrow)
+    letters = sorted("".join(map("".join, rows)).replace(" ", ""))
+    assert sorted("".join(narrow).replace(" ", "")) == letters
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_table_on_a_terminal_fits_it(columns: int) -> None:
+    program = f"from sarm_control.console import aligned\nprint(*aligned({TABLE!r}, left=1), sep='\\n')\n"
+    terminal, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=slave, env=environment)
+    os.close(slave)
+    lines = _read_all(terminal).splitlines()
+    assert child.wait(timeout=30) == 0
+    assert lines == list(console.aligned(TABLE, left=1, width=columns))
+    assert max(map(len, lines)) <= columns
+    for number in ("+0.1234 [+0.0123, +0.2345]", "12.5 %", "1,234"):
+        assert any(number in line for line in lines)
+
+
+def test_a_table_in_a_pipe_has_no_width() -> None:
+    program = f"from sarm_control.console import aligned; print(*aligned({TABLE!r}, left=1), sep='\\n')"
+    environment = {**os.environ, "COLUMNS": "40", "FORCE_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.splitlines() == list(console.aligned(TABLE, left=1, width=1000))
 
 
 def _read_all(terminal: int) -> str:

@@ -9,7 +9,19 @@ import pytest
 
 import sarm_control
 
-HEAVY = {"torch", "transformers", "scipy", "pyarrow", "pandas", "sae_lens", "peft", "pydantic", "rich"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "pandas",
+    "sae_lens",
+    "peft",
+    "pydantic",
+    "rich",
+    "jinja2",
+}
 
 
 def modules_after(code: str) -> set[str]:

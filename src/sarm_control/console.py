@@ -1,4 +1,4 @@
-"""What a person sees while a command works: progress and remarks, all on stderr.
+"""What a person sees while a command works: progress and remarks on stderr, and tables on stdout.
 
 On a terminal `progress` is a bar with the time left; elsewhere (a log file, CI) it is
 a plain line about every ten seconds. Library code takes a `ProgressFactory` and
@@ -6,15 +6,20 @@ defaults to `no_progress`, so nothing is shown unless a command asks for it.
 """
 
 import contextlib
+import io
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.table import Table as RichTable
 
+_WIDEST = 100_000
 SECONDS_BETWEEN_LINES = 10.0
 """How often a plain line appears where there is no terminal."""
 
@@ -88,6 +93,57 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def aligned(
+    rows: Sequence[Sequence[str]], *, left: int = 0, indent: int = 2, width: int | None = None
+) -> Iterator[str]:
+    """Lines of a table: columns two spaces apart, each as wide as its longest cell.
+
+    Where that is too wide, headers and the columns at the left are folded between words. The other columns
+    hold numbers, which are never cut or folded, so that a line may still be longer than `width`.
+
+    Args:
+        rows: cells, the header first; every row has as many.
+        left: how many of the first columns are aligned to the left; the others to the right.
+        indent: spaces before each line.
+        width: characters of a line; by default those of the terminal, or no limit where stdout is none.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    if width is None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDEST
+    # cells are text: no colours, and no `[markup]`
+    console = Console(
+        file=io.StringIO(), width=_WIDEST, color_system=None, force_terminal=False, legacy_windows=False
+    )
+    table = _table(rows, left, folded=False)
+    if Measurement.get(console, console.options, table).maximum > width - indent:
+        table = _table(rows, left, folded=True)
+        console.width = max(width - indent, Measurement.get(console, console.options, table).minimum)
+    with console.capture() as drawn:
+        console.print(table, crop=False)
+    for line in drawn.get().splitlines():
+        yield f"{'':{indent}}{line}".rstrip()
+
+
+def _table(rows: Sequence[Sequence[str]], left: int, *, folded: bool) -> "RichTable":
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for i, (name, *cells) in enumerate(zip(*rows, strict=True)):
+        if i < left:
+            table.add_column(Text(name), overflow="fold", no_wrap=not folded)
+        else:
+            least = max(map(cell_len, [*cells, *name.split()]), default=0)
+            shown = textwrap.fill(name, max(least, 1), break_on_hyphens=False) if folded else name
+            table.add_column(Text(shown), justify="right", no_wrap=True, min_width=least)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
 
 
 @contextlib.contextmanager

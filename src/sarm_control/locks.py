@@ -2,7 +2,8 @@
 
 The lock is the kernel's (`flock`), on a small file `.NAME.lock` beside the output. The kernel lets go
 of it when the process ends, however it ends, so a crash leaves a file that locks nothing. Within one
-process a lock may be taken again.
+process a lock may be taken again. By hand, because the package filelock does not say who holds a
+kernel's lock, leaves its file behind, and where there are no locks takes a marker that a crash would leave.
 """
 
 import contextlib

@@ -1,14 +1,25 @@
 """Charts: property (hypothesis) for scales and ticks, oracle for the running mean."""
 
 import itertools
+from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
 from sarm_control.comparison.html.axes import Scale, extent, tick_labels, ticks
-from sarm_control.comparison.html.charts import Bar, Series, bar_chart, line_chart, running_mean, window
-from sarm_control.comparison.html.markup import Html, element, join
+from sarm_control.comparison.html.charts import (
+    Bar,
+    Series,
+    bar_chart,
+    interval_plot,
+    line_chart,
+    running_mean,
+    window,
+)
+from sarm_control.comparison.html.templating import render_template
 
 values = st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), max_size=20)
 
@@ -74,16 +85,51 @@ def test_bars_start_at_zero_and_end_at_their_value() -> None:
     assert chart.count("whisker") == 1
 
 
+class Shown(HTMLParser):
+    """The tags of a chart, its attributes' values and its text."""
+
+    def __init__(self, chart: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.values: list[str | None] = []
+        self.text = ""
+        self.feed(str(chart))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.values += [value for _, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+LETTERS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1)
+
+
 @settings(deadline=None, max_examples=40)
-@given(st.text(), st.text())
-def test_property_text_and_attributes_are_escaped(text, value) -> None:
-    made = element("p", text, title=value)
-    inner = made.removeprefix("<p title=").removesuffix("</p>")
-    assert not set("<") & set(inner)
-    assert inner.count(">") == 1
-    assert made.count('"') == 2
+@given(LETTERS, LETTERS, LETTERS)
+def test_property_text_and_attributes_are_escaped(label, title, axis) -> None:
+    bars = [Bar(label, 2.0, 1.0, 3.0, label)]
+    lines = [Series("a", [1, 2], [1.0, 2.0])]
+    for chart in (
+        bar_chart(bars, title=title, x_label=axis),
+        interval_plot(bars, title=title, x_label=axis),
+        line_chart(lines, title=title, x_label=axis, y_label=label),
+    ):
+        shown = Shown(chart)
+        assert shown.tags <= {"svg", "title", "line", "text", "rect", "path", "circle"}
+        assert title in shown.values
+        assert all(text in shown.text for text in (label, title, axis))
 
 
-def test_html_is_not_escaped_twice() -> None:
-    assert join(Html("<b>"), "<b>") == "<b>&lt;b&gt;"
-    assert isinstance(element("td", element("b", "&")), Html)
+def test_what_a_template_made_is_not_escaped_twice_and_all_else_is() -> None:
+    chart = bar_chart([Bar("&", 1.0, None, None, "<b>")], title="t", x_label="x")
+    assert isinstance(chart, Markup)
+    assert "&lt;b&gt;" in chart
+    assert "&amp;lt;" not in chart
+
+
+def test_a_template_that_lacks_a_value_says_so() -> None:
+    with pytest.raises(UndefinedError, match="'width' is undefined"):
+        render_template("rows.svg")

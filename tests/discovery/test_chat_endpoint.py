@@ -1,6 +1,7 @@
 """Asking an endpoint over real sockets: retries, refusals, keys, counting, and replies kept in a file."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint, TokenUsage
 from sarm_control.discovery.labels.reply_cache import Replies
-from sarm_control.errors import ConfigError, DataError
+from sarm_control.errors import ConfigError, DataError, MissingExtraError
 
 
 class Server(ThreadingHTTPServer):
@@ -145,6 +146,24 @@ def test_no_server_at_all_is_an_error_of_one_line(waits):
     endpoint = ChatEndpoint("http://127.0.0.1:9/v1", "small", attempts=2, sleep=waits.append)
     with pytest.raises(DataError, match="did not answer in 2 attempts: ConnectError"):
         endpoint.ask("?")
+
+
+@pytest.mark.parametrize("package", ["tenacity", "httpx"])
+def test_without_the_extra_its_name_is_said(endpoint, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"asking an endpoint needs {package}") as raised:
+        endpoint.ask("?")
+    assert raised.value.hint == 'pip install "sarm-control[label]"'
+
+
+def test_the_last_attempt_is_not_followed_by_a_wait_and_the_next_question_starts_afresh(
+    endpoint, server, waits
+):
+    server.script = [failure(503), failure(503), completion("a"), failure(503), completion("b")]
+    endpoint.attempts = 3
+    assert [endpoint.ask("?"), endpoint.ask("?")] == ["a", "b"]
+    assert [int(wait) for wait in waits] == [1, 2, 1]
+    assert endpoint.usage.requests == 2
 
 
 def test_a_refusal_is_not_repeated_and_does_not_show_the_key(endpoint, server, monkeypatch):

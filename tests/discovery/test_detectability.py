@@ -1,14 +1,18 @@
 """Whether latents show what the state knows: planted worlds, chance, AUROC intervals against theory."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 from scipy.sparse import csr_array
+from sklearn import metrics
 
+from sarm_control.control import fit_log_ratio
 from sarm_control.data.rows import Row
 from sarm_control.discovery.evidence.detectability import Detectability, see
+from sarm_control.discovery.pairs.margins import auroc_of
 from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
@@ -166,6 +170,37 @@ def test_the_difference_of_a_detector_and_itself_is_nothing_and_folds_average():
     assert found.n == 120
     widths = [interval_over_folds([fold]) for fold in folds]
     assert found.high - found.low < min(one.high - one.low for one in widths)
+
+
+def test_oracle_placements_and_pairs_give_the_area_of_scikit_learn():
+    generator = np.random.default_rng(1)
+    present = generator.random(300) < 0.3
+    for scores in (generator.normal(size=300), np.round(generator.exponential(size=300)), np.zeros(300)):
+        area = metrics.roc_auc_score(present, scores)
+        assert placed(scores, present, np.arange(300), 300).auroc == pytest.approx(area, abs=1e-12)
+        assert auroc_of(scores[present], scores[~present]) == pytest.approx(area, abs=1e-12)
+
+
+@pytest.mark.parametrize("l2", [1.0, 100.0])
+def test_oracle_logistic_regression_is_at_the_minimum_that_newton_finds(l2):
+    generator = np.random.default_rng(9)
+    features = np.concatenate([generator.normal(3.0, 2.0, (400, 20)), np.ones((400, 1))], axis=1)
+    present = generator.random(400) < stats.logistic.cdf(features[:, 0] - features[:, 1])
+    found = fit_logistic(features, present, l2=l2)
+    assert found.scale[-1] == 0
+    standard = (features - found.mean) * found.scale
+    exact = fit_log_ratio(standard[present], standard[~present], l2=l2)
+    offset = math.log(present.sum() / (~present).sum())
+    np.testing.assert_allclose(found.weight, exact.weight, atol=2e-4)
+    assert found.intercept == pytest.approx(exact.intercept + offset, abs=2e-4)
+
+
+def test_a_fit_that_needs_more_steps_than_it_gets_says_nothing_and_tells_the_sides_apart():
+    generator = np.random.default_rng(2)
+    features = generator.normal(size=(200, 400)) * np.geomspace(1, 1e-3, 400)
+    present = np.arange(200) < 80
+    logits = fit_logistic(features, present, l2=1e-9).logits(features)
+    assert metrics.roc_auc_score(present, logits) == 1
 
 
 def test_oracle_logistic_regression_minimises_its_loss():

@@ -93,6 +93,22 @@ def test_oracle_corrections_equal_scipy():
         np.testing.assert_allclose(ours(p), stats.false_discovery_control(p, method=method))
 
 
+def test_a_test_without_a_p_leaves_no_rank_known():
+    for correction in (benjamini_hochberg, benjamini_yekutieli):
+        assert np.isnan(correction(np.array([0.01, math.nan, 0.2]))).all()
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            correction(np.array([0.01, 1.5]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_oracle_corrections_by_their_definition(values):
+    p = np.array(values)
+    # q of a test: the least of M p / rank over all p that are as large or larger
+    adjusted = [min(1.0, *(len(p) * x / (p <= x).sum() for x in p if x >= own)) for own in p]
+    np.testing.assert_allclose(benjamini_hochberg(p), adjusted, rtol=1e-12)
+
+
 def test_oracle_benjamini_yekutieli_is_the_harmonic_number_times_hochberg():
     p = np.array([0.0003, 0.005, 0.002, 0.02, 0.004])
     harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5

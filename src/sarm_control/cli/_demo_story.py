@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.comparison import TOO_FEW, verdict
+from sarm_control.console import aligned
 from sarm_control.discovery import ends_of_effect
 
 if TYPE_CHECKING:
@@ -76,19 +77,23 @@ def found_latents(harms: Sequence["Feature"], prompts: int, judged: "Called") ->
     ]
     if not harms:
         return "\n".join([*lines, paragraph("No latent harms at q <= 0.05: a null result.")])
-    lines += table(
-        ["latent", "kind", "effect", "95 % interval", "active in chosen", "active in rejected"],
+    lines += aligned(
         [
-            [
-                str(one.latent),
-                one.kind,
-                f"{one.effect:+.4f}",
-                ends_of_effect(one, "+.4f"),
-                f"{100 * one.rate_chosen:.0f} %",
-                f"{100 * one.rate_rejected:.0f} %",
-            ]
-            for one in harms
+            ["latent", "kind", "effect", "95 % interval", "active in chosen", "active in rejected"],
+            *(
+                [
+                    str(one.latent),
+                    one.kind,
+                    f"{one.effect:+.4f}",
+                    ends_of_effect(one, "+.4f"),
+                    f"{100 * one.rate_chosen:.0f} %",
+                    f"{100 * one.rate_rejected:.0f} %",
+                ]
+                for one in harms
+            ),
         ],
+        left=1,
+        indent=3,
     )
     lines += [
         "",
@@ -139,7 +144,8 @@ def results(report: Mapping[str, Any], arms: Mapping[str, Mapping[str, float]]) 
                 f"{one['gold_end'] - one['gold_start']:+.2f}",
             ]
         )
-    lines = table(["policy", "reward model", "gold", "reward change", "gold change"], rows)
+    head = ["policy", "reward model", "gold", "reward change", "gold change"]
+    lines = aligned([head, *rows], left=1, indent=3)
     return "\n".join([*lines, "", *map(paragraph, answers(report))])
 
 
@@ -181,19 +187,6 @@ def difference(report: Mapping[str, Any], first: str, second: str, key: str) -> 
     pair = next(one for one in report["differences"] if (one["from"], one["to"]) == (first, second))
     change: Mapping[str, Any] = next(row["change"] for row in pair["measures"] if row["key"] == key)
     return change
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns set in; the first to the left, the others to the right."""
-    cells = [head, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return [
-        (
-            "   "
-            + "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(head)))])
-        ).rstrip()
-        for row in cells
-    ]
 
 
 def _answer(name: str, paid: "JudgedAnswer") -> str:

@@ -110,7 +110,7 @@ def answer_columns(
             above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
             columns[above] = _float(values > tau)
     columns[Measure(LENGTH, "Answer length", "tokens")] = _float(answers.lengths)
-    columns[Measure(ENDED, "PolicyAnswers that ended by themselves", "share")] = _float(scored.ended)
+    columns[Measure(ENDED, "Answers that ended by themselves", "share")] = _float(scored.ended)
     if answers.kl is not None:
         columns[Measure(KL, "KL to the base policy (k1)", "nats")] = answers.kl
     if answers.kl_k3 is not None:

@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from sarm_control.console import aligned
 from sarm_control.control import Edit
 from sarm_control.discovery.discovery import Discovery
 from sarm_control.discovery.effects.baselines import TESTED, Competitor
@@ -186,7 +187,7 @@ def _controls_lines(found: Discovery) -> Iterator[str]:
         "suggested controls: doses chosen together on the selection prompts "
         f"(1 sd is {suggested.joint.unit:.4g}), effects on the others"
     )
-    yield from _aligned(control_rows(suggested))
+    yield from aligned(control_rows(suggested))
     for one in control_sentences(suggested):
         yield textwrap.fill(one, _WIDTH, subsequent_indent="  ")
 
@@ -237,7 +238,7 @@ def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int,
         *([_LEVELS] if deep else []),
     ]
     cells = [_cells(feature) for feature in items[:top]]
-    return [title, *_aligned([columns, *([row[name] for name in columns] for row in cells)])]
+    return [title, *aligned([columns, *([row[name] for name in columns] for row in cells)])]
 
 
 def _cells(one: Feature) -> dict[str, str]:
@@ -255,12 +256,6 @@ def _cells(one: Feature) -> dict[str, str]:
         "AUROC": f"{one.auroc:.2f}",
         _LEVELS: " ".join(one.levels) or "none",
     }
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
 
 
 def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, material_sd: float = 0.0) -> str:

@@ -1,6 +1,7 @@
 """Asking the server of `sarm serve` from inside an engine's worker: tried again while patience lasts.
 
-Only the standard library is imported, whatever the worker has installed. What an answer means is told
+Only the standard library is imported, whatever the worker has installed: an engine pins versions of HTTP
+clients, and ours must not be another one's. What an answer means is told
 by `judge`, apart from how it was fetched, so that blocking and asynchronous callers behave alike.
 """
 

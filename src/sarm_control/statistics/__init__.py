@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     )
     from sarm_control.statistics.formatting import (
         MINUS,
-        aligned,
         bracket,
         counted,
         decimals,
@@ -73,7 +72,6 @@ _HOME_OF = {
     "Placed": "clustered_auroc",
     "SETS": "matched_sets",
     "SLACK": "sign_flips",
-    "aligned": "formatting",
     "among_matched_sets": "matched_sets",
     "benjamini_hochberg": "multiplicity",
     "benjamini_yekutieli": "multiplicity",
@@ -120,7 +118,6 @@ __all__ = [
     "MatchedSets",
     "MixedRows",
     "Placed",
-    "aligned",
     "among_matched_sets",
     "benjamini_hochberg",
     "benjamini_yekutieli",

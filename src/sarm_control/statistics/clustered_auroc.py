@@ -2,7 +2,8 @@
 
 Every answer has a *placement*: the share of answers of the other side it is above (ties count half).
 The mean placement is the AUROC; its variance over prompts follows from each prompt's share of it
-(DeLong, DeLong and Clarke-Pearson 1988; clustered as by Obuchowski 1997).
+(DeLong, DeLong and Clarke-Pearson 1988; clustered as by Obuchowski 1997). The AUROC itself is not asked of
+scikit-learn, since it is the mean of the placements that the variance needs in any case.
 
 Shapes: `N` answers, `P` prompts.
 """

@@ -1,30 +1,11 @@
-"""Numbers and columns on a terminal.
-
-Numbers as readers see them: as many digits as the interval justifies, and a real minus sign.
-"""
+"""Numbers as readers see them: as many digits as the interval justifies, and a real minus sign."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sarm_control.statistics import missing, with_ends
 from sarm_control.statistics.intervals import Interval
-
-
-def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> Iterator[str]:
-    """Lines of a table, two spaces in, each column as wide as its longest cell.
-
-    Args:
-        rows: cells, the header first; every row has as many.
-        left: how many of the first columns are aligned to the left; the others to the right.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield ("  " + "  ".join(cells)).rstrip()
 
 
 def number(value: float | None, style: str = "+.4g") -> str:

@@ -3,6 +3,7 @@
 Shapes: `N` answers, `F` features.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _STEPS = 200
+_TOLERANCE = 1e-6
 
 
 class Classifier(NamedTuple):
@@ -34,7 +36,7 @@ class Classifier(NamedTuple):
 
 
 def fit_logistic(features: Floats, present: NDArray[np.bool_], *, l2: float) -> Classifier:
-    """Fits whether an answer has an attribute, by L-BFGS.
+    """Fits whether an answer has an attribute, by scikit-learn.
 
     Minimises the log loss summed over answers plus `l2 / 2 |weight|^2`, on features standardised by
     their own mean and SD; the intercept is free.
@@ -44,19 +46,14 @@ def fit_logistic(features: Floats, present: NDArray[np.bool_], *, l2: float) -> 
         present: [N], some true and some false.
         l2: > 0.
     """
-    from scipy.optimize import minimize
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
 
     mean, sd = features.mean(axis=0), features.std(axis=0)
     scale = np.where(sd > 1e-12, 1 / np.where(sd > 1e-12, sd, 1.0), 0.0)
-    standard = (features - mean) * scale
-    sign = np.where(present, 1.0, -1.0)
-
-    def loss(theta: Floats) -> tuple[float, Floats]:
-        margin = sign * (standard @ theta[:-1] + theta[-1])
-        pull = -sign * 0.5 * (1.0 - np.tanh(0.5 * margin))
-        value = np.logaddexp(0.0, -margin).sum() + 0.5 * l2 * (theta[:-1] @ theta[:-1])
-        return float(value), np.append(standard.T @ pull + l2 * theta[:-1], pull.sum())
-
-    start = np.zeros(features.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
-    return Classifier(mean, scale, found.x[:-1], float(found.x[-1]))
+    fitted = LogisticRegression(C=1 / l2, tol=_TOLERANCE, max_iter=_STEPS)
+    with warnings.catch_warnings():
+        # a probe that stops at the last step ranks answers as well
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted.fit((features - mean) * scale, present)
+    return Classifier(mean, scale, fitted.coef_[0], float(fitted.intercept_[0]))

@@ -3,6 +3,8 @@
 Shapes: `M` tested latents.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,17 +15,24 @@ def benjamini_hochberg(p: FloatVector) -> FloatVector:
     """[M] adjusted p-values (q) that hold the false discovery rate.
 
     Valid when the tests are independent or positively dependent (Benjamini and Hochberg 1995,
-    Benjamini and Yekutieli 2001). An empty input gives an empty output.
+    Benjamini and Yekutieli 2001). An empty input gives an empty output. With a NaN every q is NaN:
+    a test without a p could have any rank, and the ranks of the others depend on it.
+
+    Raises:
+        ValueError: a p below 0 or above 1.
     """
-    count = len(p)
-    order = np.argsort(p, kind="stable")
-    scaled = np.asarray(p, dtype=np.float64)[order] * count / np.arange(1, count + 1)
-    q = np.empty(count)
-    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return q
+    return _adjusted(p, "bh")
 
 
 def benjamini_yekutieli(p: FloatVector) -> FloatVector:
     """[M] the same valid under any dependence: `1 + 1/2 + ... + 1/M` times as large, at most 1."""
-    harmonic = float((1 / np.arange(1, len(p) + 1)).sum())
-    return np.minimum(harmonic * benjamini_hochberg(p), 1.0)
+    return _adjusted(p, "by")
+
+
+def _adjusted(p: FloatVector, method: Literal["bh", "by"]) -> FloatVector:
+    from scipy.stats import false_discovery_control
+
+    values = np.asarray(p, dtype=np.float64)
+    if np.isnan(values).any():  # scipy refuses them
+        return np.full(len(values), np.nan)
+    return np.asarray(false_discovery_control(values, method=method))

@@ -3,7 +3,8 @@
 For differences of two things that are exchangeable under the null, so that each is as likely `c` as
 `-c`: two figures of one unit, or the means of as many chosen as rejected answers. The mean of one
 answer and the mean of three are not; see `discovery.permutation.label_tests`. Flipping all latents of a
-prompt together keeps their dependence.
+prompt together keeps their dependence. By hand, because `scipy.stats.permutation_test` takes no sparse
+columns and keeps every draw, and no library at hand has the step-down max-T.
 
 Shapes: `P` prompts, `M` tested latents, `B` sign vectors, `S` nonzero prompts of a latent.
 """

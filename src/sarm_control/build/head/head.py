@@ -3,6 +3,8 @@
 The loss is `sum_p (1/n_p) sum_{c,r in p} log(1 + exp(-w.(f_c - f_r)))` over P prompts plus
 `l2/2 |s w|^2`, where `n_p` counts a prompt's comparisons and `s` is the root mean square norm of
 the differences `f_c - f_r`, so that one `l2` means the same for any scale and origin of features.
+By hand, because scikit-learn's logistic regression wants two classes: each difference would be given
+twice, with both signs. It also stops at looser gradients and takes no start.
 
 Shapes: `N` answers, `F` features, `C` comparisons, `P` prompts.
 """

@@ -4,8 +4,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sarm_control.comparison.html.markup import Html, element
 from sarm_control.statistics import MINUS
+
+
+class Tick(NamedTuple):
+    """A mark of an axis: its pixel, its label, and whether it is at zero."""
+
+    at: float
+    label: str
+    is_zero: bool
 
 
 class Scale(NamedTuple):
@@ -27,6 +34,21 @@ class Scale(NamedTuple):
         """The pixel of a data value, rounded to a tenth."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
+
+    def x_ticks(self) -> list[Tick]:
+        """The marks of a horizontal axis, one every 75 pixels or so."""
+        return self._ticks(max(3, round((self.end - self.start) / 75)))
+
+    def y_ticks(self) -> list[Tick]:
+        """The marks of a vertical axis."""
+        return self._ticks(4)
+
+    def _ticks(self, count: int) -> list[Tick]:
+        values = ticks(self.low, self.high, count)
+        labels = tick_labels(values)
+        return [
+            Tick(self(value), label, abs(value) < 1e-12) for value, label in zip(values, labels, strict=True)
+        ]
 
 
 def extent(values: Iterable[float | None], *, include_zero: bool) -> tuple[float, float]:
@@ -60,33 +82,6 @@ def tick_labels(values: Sequence[float]) -> list[str]:
         return [f"{value:.3g}".replace("-", MINUS) for value in values]
     digits = next((d for d in range(8) if abs(round(step, d) - step) < 1e-6 * step), 8) if step else 0
     return [_plain(value, digits) for value in values]
-
-
-def x_axis(scale: Scale, *, top: float, bottom: float, label: str, zero: bool = True) -> Html:
-    """Grid lines, tick labels and the axis label under a chart."""
-    values = ticks(scale.low, scale.high, max(3, round((scale.end - scale.start) / 75)))
-    parts = []
-    for value, text in zip(values, tick_labels(values), strict=True):
-        x = scale(value)
-        kind = "zero" if zero and abs(value) < 1e-12 else "grid"
-        parts.append(element("line", x1=x, x2=x, y1=top, y2=bottom, class_=kind))
-        parts.append(element("text", text, x=x, y=bottom + 16, class_="tick", text_anchor="middle"))
-    middle = (scale.start + scale.end) / 2
-    parts.append(element("text", label, x=middle, y=bottom + 36, class_="axis", text_anchor="middle"))
-    return Html("".join(parts))
-
-
-def y_axis(scale: Scale, *, left: float, right: float, label: str) -> Html:
-    """Grid lines, tick labels and, above the plot, the axis label."""
-    values = ticks(scale.low, scale.high, 4)
-    parts = []
-    for value, text in zip(values, tick_labels(values), strict=True):
-        y = scale(value)
-        kind = "zero" if abs(value) < 1e-12 else "grid"
-        parts.append(element("line", x1=left, x2=right, y1=y, y2=y, class_=kind))
-        parts.append(element("text", text, x=left - 6, y=y + 4, class_="tick", text_anchor="end"))
-    parts.append(element("text", label, x=0, y=scale.end - 10, class_="axis"))
-    return Html("".join(parts))
 
 
 def _plain(value: float, digits: int) -> str:

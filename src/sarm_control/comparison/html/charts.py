@@ -5,13 +5,14 @@ dark. Every chart carries a title for screen readers; its numbers are in a table
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from sarm_control.comparison.html.axes import Scale, extent, x_axis, y_axis
-from sarm_control.comparison.html.markup import Child, Html, element
+from sarm_control.comparison.html.axes import Scale, extent
+from sarm_control.comparison.html.templating import render_template
 
-Mark = Callable[["Bar", Scale, float], Html]
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _ROW = 26
 _CHARACTER = 7.2
@@ -46,17 +47,17 @@ class Series(NamedTuple):
     y: Sequence[float | None]
 
 
-def bar_chart(bars: Sequence[Bar], *, title: str, x_label: str) -> Html:
+def bar_chart(bars: Sequence[Bar], *, title: str, x_label: str) -> "Markup":
     """Horizontal bars from zero with interval whiskers, in the order given."""
-    return _rows(bars, title=title, x_label=x_label, width=_WIDTH, mark=_draw_bar)
+    return _rows(bars, title=title, x_label=x_label, width=_WIDTH, dots=False)
 
 
-def interval_plot(points: Sequence[Bar], *, title: str, x_label: str, width: int = 370) -> Html:
+def interval_plot(points: Sequence[Bar], *, title: str, x_label: str, width: int = 370) -> "Markup":
     """Dots with interval whiskers around a zero line, in the order given."""
-    return _rows(points, title=title, x_label=x_label, width=width, mark=_draw_dot)
+    return _rows(points, title=title, x_label=x_label, width=width, dots=True)
 
 
-def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str) -> Html:
+def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str) -> "Markup":
     """Lines over steps: the raw values faint, their running mean on top.
 
     Args:
@@ -70,16 +71,23 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     first, last = extent((step for line in series for step in line.x), include_zero=False)
     x = Scale(first, last, left, width - 8)
     y = Scale(low, high, bottom, top)
-    parts = [
-        y_axis(y, left=left, right=width - 8, label=y_label),
-        x_axis(x, top=bottom, bottom=bottom, label=x_label, zero=False),
-    ]
+    lines = []
     for position, line in enumerate(series):
         smooth = running_mean(line.y, window(len(line.y)))
         if smooth != list(line.y):
-            parts.append(_path(line.x, line.y, x, y, f"line faint s{position % 4}"))
-        parts.append(_path(line.x, smooth, x, y, f"line s{position % 4}"))
-    return _svg(parts, title=title, width=width, height=height)
+            lines.append(_Line(_path(line.x, line.y, x, y), f"line faint s{position % 4}"))
+        lines.append(_Line(_path(line.x, smooth, x, y), f"line s{position % 4}"))
+    return render_template(
+        "lines.svg",
+        lines=[line for line in lines if line.path],
+        x=x,
+        y=y,
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+        width=width,
+        height=height,
+    )
 
 
 def window(count: int) -> int:
@@ -98,55 +106,68 @@ def running_mean(values: Sequence[float | None], size: int) -> list[float | None
     return result
 
 
-def _rows(bars: Sequence[Bar], *, title: str, x_label: str, width: int, mark: Mark) -> Html:
+class _Line(NamedTuple):
+    path: str
+    kind: str
+
+
+class _Row(NamedTuple):
+    """Where a bar's row is drawn: its middle, its rectangle and its whisker, and the class of its mark."""
+
+    bar: Bar
+    y: float
+    start: float
+    size: float
+    whisker: str
+    kind: str
+
+
+def _rows(bars: Sequence[Bar], *, title: str, x_label: str, width: int, dots: bool) -> "Markup":
     left = 12 + _CHARACTER * max((len(bar.label) for bar in bars), default=0)
     right = 12 + _CHARACTER * max((len(bar.shown) for bar in bars), default=0)
-    bottom = 8 + _ROW * len(bars)
     low, high = extent((v for bar in bars for v in (bar.value, bar.low, bar.high)), include_zero=True)
     x = Scale(low, high, left, width - right)
-    parts = [x_axis(x, top=4, bottom=bottom, label=x_label)]
-    for position, bar in enumerate(bars):
-        y = 8 + _ROW * position + _ROW / 2
-        name = "label marked" if bar.marked else "label"
-        parts.append(element("text", bar.label, x=left - 8, y=y + 4, class_=name, text_anchor="end"))
-        parts.append(mark(bar, x, y))
-        parts.append(element("text", bar.shown, x=width, y=y + 4, class_="value", text_anchor="end"))
-    return _svg(parts, title=title, width=width, height=bottom + 44)
+    return render_template(
+        "rows.svg",
+        rows=[_row(bar, x, 8 + _ROW * place + _ROW / 2, dots=dots) for place, bar in enumerate(bars)],
+        x=x,
+        left=left,
+        bottom=8 + _ROW * len(bars),
+        width=width,
+        title=title,
+        x_label=x_label,
+        dots=dots,
+    )
 
 
-def _draw_bar(bar: Bar, x: Scale, y: float) -> Html:
+def _row(bar: Bar, x: Scale, y: float, *, dots: bool) -> _Row:
     start, end = sorted((x(0.0), x(bar.value)))
     size = round(max(end - start, 0.5), 1)
-    kind = "up" if bar.value >= 0 else "down"
-    rectangle = element("rect", x=start, y=y - 8, width=size, height=16, rx=2, class_=kind)
-    return Html(rectangle + _whisker(bar, x, y))
+    if dots:
+        kind = "dot" if not _excludes_zero(bar) else "dot up" if bar.value > 0 else "dot down"
+    else:
+        kind = "up" if bar.value >= 0 else "down"
+    return _Row(bar, y, start, size, _whisker(bar, x, y), kind)
 
 
-def _draw_dot(bar: Bar, x: Scale, y: float) -> Html:
-    kind = "dot" if not _excludes_zero(bar) else "dot up" if bar.value > 0 else "dot down"
-    return Html(_whisker(bar, x, y) + element("circle", cx=x(bar.value), cy=y, r=5, class_=kind))
-
-
-def _whisker(bar: Bar, x: Scale, y: float) -> Html:
+def _whisker(bar: Bar, x: Scale, y: float) -> str:
     if bar.low is None or bar.high is None:
-        return Html("")
+        return ""
     low, high = x(bar.low), x(bar.high)
-    path = f"M{low} {y - 4}V{y + 4}M{low} {y}H{high}M{high} {y - 4}V{y + 4}"
-    return element("path", d=path, class_="whisker")
+    return f"M{low} {y - 4}V{y + 4}M{low} {y}H{high}M{high} {y - 4}V{y + 4}"
 
 
 def _excludes_zero(bar: Bar) -> bool:
     return bar.low is not None and bar.high is not None and (bar.low > 0 or bar.high < 0)
 
 
-def _path(steps: Sequence[float], values: Sequence[float | None], x: Scale, y: Scale, name: str) -> Html:
+def _path(steps: Sequence[float], values: Sequence[float | None], x: Scale, y: Scale) -> str:
     pieces = [piece for piece in _pieces(steps, values) if piece]
-    drawn = "".join(
+    return "".join(
         f"M{x(piece[0][0])} {y(piece[0][1])}"
         + ("".join(f"L{x(step)} {y(value)}" for step, value in piece[1:]) or "h.1")
         for piece in pieces
     )
-    return element("path", d=drawn, class_=name) if drawn else Html("")
 
 
 def _pieces(steps: Sequence[float], values: Sequence[float | None]) -> Iterator[list[tuple[float, float]]]:
@@ -162,16 +183,3 @@ def _pieces(steps: Sequence[float], values: Sequence[float | None]) -> Iterator[
 
 def _drawable(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def _svg(parts: Child, *, title: str, width: int, height: float) -> Html:
-    return element(
-        "svg",
-        element("title", title),
-        parts,
-        role="img",
-        viewBox=f"0 0 {width} {round(height)}",
-        width=width,
-        height=round(height),
-        aria_label=title,
-    )

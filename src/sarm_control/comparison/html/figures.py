@@ -1,13 +1,15 @@
 """The charts of a comparison, from the numbers of `report.json`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.comparison.html.charts import Bar, Series, bar_chart, interval_plot, line_chart, window
-from sarm_control.comparison.html.markup import Html, element, join
 from sarm_control.comparison.html.tables import UNITS, scaled
 from sarm_control.comparison.measures import ENDED, GOLD, KL, LENGTH, REWARD
 from sarm_control.statistics import decimals, fixed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 CURVES = (
     ("reward/model", "Reward, unedited", "reward"),
@@ -26,7 +28,21 @@ _PANELS = 8
 _WHOLE = (GOLD, REWARD, KL, LENGTH, ENDED)
 
 
-def ledger_figure(ledger: Mapping[str, Any], *, name: str, top: int = 12) -> Html:
+class Panel(NamedTuple):
+    """A small chart with its heading."""
+
+    label: str
+    chart: "Markup"
+
+
+class Curves(NamedTuple):
+    """Charts over training steps, and of how many steps their bold lines are means."""
+
+    panels: list[Panel]
+    window: int
+
+
+def ledger_chart(ledger: Mapping[str, Any], *, name: str, top: int = 12) -> "Markup":
     """Bars of the latents that moved the mean reward most, controlled ones in bold."""
     entries = ledger["entries"][:top]
     digits = decimals(
@@ -43,27 +59,25 @@ def ledger_figure(ledger: Mapping[str, Any], *, name: str, top: int = 12) -> Htm
         )
         for item in entries
     ]
-    chart = bar_chart(
+    return bar_chart(
         bars,
         title=f"Contribution of latents to the reward change of {name}",
         x_label="change of mean reward (reward units), 95 % interval",
     )
-    note = "Right of zero: the trained policy is paid more through this latent. Left: less. Bold: controlled."
-    return element("figure", chart, element("figcaption", note))
 
 
-def change_figures(report: Mapping[str, Any]) -> Html:
+def change_panels(report: Mapping[str, Any]) -> list[Panel]:
     """One small plot per measure: each arm against the base, and arms against each other."""
     panels = []
     for measure in _plotted(report):
         points = _points(report, measure)
         label = measure["label"]
         chart = interval_plot(points, title=f"{label}: differences", x_label=_CHANGE_UNITS[measure["unit"]])
-        panels.append(element("figure", element("h3", label), chart))
-    return element("div", panels, class_="panels")
+        panels.append(Panel(label, chart))
+    return panels
 
 
-def curve_figures(arms: Sequence[Mapping[str, Any]]) -> Html:
+def training_curves(arms: Sequence[Mapping[str, Any]]) -> Curves:
     """Reward and KL over training steps, one line per arm."""
     panels = []
     for key, label, unit in CURVES:
@@ -76,16 +90,8 @@ def curve_figures(arms: Sequence[Mapping[str, Any]]) -> Html:
             chart = line_chart(
                 series, title=f"{label} over training steps", x_label="training step", y_label=unit
             )
-            panels.append(element("figure", element("h3", label), chart))
-    if not panels:
-        return Html("")
-    size = window(max(len(arm["curves"]["step"]) for arm in arms))
-    note = f"Bold: mean over {size} steps. Faint: each step." if size > 1 else "Each point is one step."
-    return join(
-        _legend([arm["name"] for arm in arms]),
-        element("div", panels, class_="panels"),
-        element("p", note, class_="note"),
-    )
+            panels.append(Panel(label, chart))
+    return Curves(panels, window(max(len(arm["curves"]["step"]) for arm in arms)))
 
 
 def _plotted(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -113,24 +119,3 @@ def _points(report: Mapping[str, Any], measure: Mapping[str, Any]) -> list[Bar]:
 def _point(label: str, interval: Mapping[str, Any]) -> Bar:
     mean = fixed(interval["mean"], decimals(interval), sign=True)
     return Bar(label, interval["mean"], interval["low"], interval["high"], mean)
-
-
-def _legend(names: Sequence[str]) -> Html:
-    if len(names) < 2:
-        return Html("")
-    keys = [
-        element(
-            "li",
-            element(
-                "svg",
-                element("path", d="M0 6H26", class_=f"line s{position % 4}"),
-                width=26,
-                height=12,
-                viewBox="0 0 26 12",
-                aria_hidden="true",
-            ),
-            name,
-        )
-        for position, name in enumerate(names)
-    ]
-    return element("ul", keys, class_="legend")

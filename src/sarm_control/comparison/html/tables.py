@@ -1,10 +1,9 @@
-"""Tables: every fixed in a `data` element that holds the exact value of `report.json`."""
+"""The tables of a comparison as rows of cells; every number keeps the exact value of `report.json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.comparison.html.markup import Child, Html, element, join
-from sarm_control.statistics import decimals, fixed, short
+from sarm_control.statistics import MINUS, decimals, fixed, short
 
 Interval = Mapping[str, Any]
 
@@ -26,37 +25,58 @@ UNITS = {
 }
 
 
-def table(caption: Child, head: Sequence[str], rows: Sequence[Html]) -> Html:
-    """A captioned table whose header cells name their columns."""
-    header = element("tr", [element("th", text, scope="col") for text in head])
-    whole = element("table", element("caption", caption), element("thead", header), element("tbody", rows))
-    return element("div", whole, class_="scroll", tabindex="0")
+class Number(NamedTuple):
+    """A number as text, and its exact value for machines."""
+
+    value: float
+    shown: str
 
 
-def row(head: Child, cells: Sequence[Html], *, kind: str | None = None) -> Html:
-    """One body row; its first cell names it."""
-    return element("tr", element("th", head, scope="row"), cells, class_=kind)
+class Cell(NamedTuple):
+    """The mean, `unit` behind it and, softer, the ends of its interval; None where there is none."""
+
+    mean: Number | None
+    low: Number | None = None
+    high: Number | None = None
+    unit: str = ""
 
 
-def data(value: float | None, digits: int, *, scale: float = 1, sign: bool = False) -> Html:
-    """A fixed as text, with its exact value beside it for machines."""
-    if value is None:
-        return Html("\u2013")
-    return element("data", fixed(value * scale, digits, sign=sign), value=repr(value))
+class TableRow(NamedTuple):
+    """A row: `kind` is its style, `span` the columns that its name takes where that is not one."""
+
+    name: str
+    cells: Sequence[Cell]
+    unit: str = ""
+    kind: str = ""
+    span: int | None = None
 
 
-def exact(value: float) -> Html:
-    """A fixed with three significant digits."""
-    return element("data", short(value), value=repr(value))
+class Table(NamedTuple):
+    """A table with a caption and the names of its columns."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[TableRow]
 
 
-def interval_cell(interval: Interval | None, digits: int, *, scale: float = 1, sign: bool = False) -> Html:
-    """A cell with the mean and, softer, the ends of its interval."""
+def number(value: float | None, digits: int, *, scale: float = 1, sign: bool = False) -> Number | None:
+    """A number with fixed decimals."""
+    return None if value is None else Number(value, fixed(value * scale, digits, sign=sign))
+
+
+def exact(value: float) -> Number:
+    """A number with three significant digits."""
+    return Number(value, short(value))
+
+
+def interval_cell(interval: Interval | None, digits: int, *, scale: float = 1, sign: bool = False) -> Cell:
+    """A cell with the mean and the ends of its interval."""
     if interval is None:
-        return element("td", "\u2013")
-    return element(
-        "td", data(interval["mean"], digits, scale=scale, sign=sign), _ends(interval, digits, scale, sign)
+        return Cell(None)
+    mean, low, high = (
+        number(interval[end], digits, scale=scale, sign=sign) for end in ("mean", "low", "high")
     )
+    return Cell(mean, low, high)
 
 
 def scaled(interval: Interval, scale: float) -> dict[str, float | None]:
@@ -66,17 +86,17 @@ def scaled(interval: Interval, scale: float) -> dict[str, float | None]:
     }
 
 
-def measures_table(arm: Mapping[str, Any], caption: str) -> Html:
+def measures_table(arm: Mapping[str, Any], caption: str) -> Table:
     """Every measure of one arm: base, trained, paired change, change in SDs of the base reward."""
     head = ("Measure", "Base policy", arm["name"], "Change", "Change in SD")
     reward = next(item for item in arm["measures"] if item["key"] == "reward/model")
     most = decimals(reward["change"]) + 2
-    return table(caption, head, [_measure_row(item, most) for item in arm["measures"]])
+    return Table(caption, head, [_measure_row(item, most) for item in arm["measures"]])
 
 
-def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) -> Html:
+def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) -> Table:
     """Paired differences between arms, one column per pair."""
-    head = ("Measure", *(f"{pair['to']} {MINUS_WORD} {pair['from']}" for pair in differences))
+    head = ("Measure", *(f"{pair['to']} {MINUS} {pair['from']}" for pair in differences))
     rows = []
     for items in zip(*(pair["measures"] for pair in differences), strict=True):
         unit = UNITS[items[0]["unit"]]
@@ -86,14 +106,14 @@ def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) ->
             )
             for item in items
         ]
-        rows.append(row(_named(items[0], change=True), cells))
+        rows.append(TableRow(items[0]["label"], cells, _unit(items[0], change=True)))
         if items[0]["change_sd"] is not None:
-            cells = [element("td", data(item["change_sd"], 2, sign=True)) for item in items]
-            rows.append(row("Reward, unedited, in SDs of the base policy's reward", cells))
-    return table(caption, head, rows)
+            cells = [Cell(number(item["change_sd"], 2, sign=True)) for item in items]
+            rows.append(TableRow("Reward, unedited, in SDs of the base policy's reward", cells))
+    return Table(caption, head, rows)
 
 
-def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Html:
+def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Table:
     """The top latents, the others as one row, and how they add up to the change of the reward."""
     head = (
         "Entry",
@@ -110,27 +130,20 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Html:
     digits = _ledger_digits(entries[:top], ledger)
     rows = [_entry_row(item, digits) for item in entries[:top]]
     if count:
-        rows.append(_sum_row(f"{count} other latents together", rest, digits, kind=None))
+        rows.append(_sum_row(f"{count} other latents together", rest, digits, kind=""))
     rows.append(_sum_row("Unedited reward: all latents", ledger["latent_sum"], digits))
     rows += [
-        _sum_row(item["label"], item, digits, kind=None)
-        for item in ledger["controls"]
-        if item["kind"] != "kl"
+        _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] != "kl"
     ]
     if len(rows) > len(entries[:top]) + bool(count) + 1:
         rows.append(_sum_row("Reward as trained on", ledger["total_change"], digits))
     rows += [
-        _sum_row(item["label"], item, digits, kind=None)
-        for item in ledger["controls"]
-        if item["kind"] == "kl"
+        _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] == "kl"
     ]
-    return table(caption, head, rows)
+    return Table(caption, head, rows)
 
 
-MINUS_WORD = "\u2212"
-
-
-def _measure_row(item: Mapping[str, Any], most: int) -> Html:
+def _measure_row(item: Mapping[str, Any], most: int) -> TableRow:
     unit = UNITS[item["unit"]]
     change, trained = item["change"], item["trained"]
     digits = decimals(scaled(change if change and change["mean"] else trained, unit.scale))
@@ -141,28 +154,29 @@ def _measure_row(item: Mapping[str, Any], most: int) -> Html:
         interval_cell(item["base"], digits, scale=unit.scale),
         interval_cell(trained, digits, scale=unit.scale),
         interval_cell(change, digits, scale=unit.scale, sign=True),
-        element("td", data(item["change_sd"], 2, sign=True)),
+        Cell(number(item["change_sd"], 2, sign=True)),
     ]
-    return row(_named(item), cells, kind="total" if item["key"] == "reward/total" else None)
+    kind = "total" if item["key"] == "reward/total" else ""
+    return TableRow(item["label"], cells, _unit(item), kind)
 
 
-def _entry_row(item: Mapping[str, Any], digits: int) -> Html:
+def _entry_row(item: Mapping[str, Any], digits: int) -> TableRow:
     cells = [
-        element("td", exact(item["weight"])),
-        element("td", exact(item["base_mean"])),
-        element("td", exact(item["trained_mean"])),
-        element("td", data(item["base_rate"], 1, scale=100), " %"),
-        element("td", data(item["trained_rate"], 1, scale=100), " %"),
+        Cell(exact(item["weight"])),
+        Cell(exact(item["base_mean"])),
+        Cell(exact(item["trained_mean"])),
+        Cell(number(item["base_rate"], 1, scale=100), unit=" %"),
+        Cell(number(item["trained_rate"], 1, scale=100), unit=" %"),
         interval_cell({**item, "mean": item["delta"]}, digits, sign=True),
     ]
     name = f"{item['label']}, controlled" if item["controlled"] else item["label"]
-    return row(name, cells, kind="marked" if item["controlled"] else None)
+    return TableRow(name, cells, kind="marked" if item["controlled"] else "")
 
 
-def _sum_row(label: str, value: Any, digits: int, *, kind: str | None = "total") -> Html:
+def _sum_row(label: str, value: Any, digits: int, *, kind: str = "total") -> TableRow:
     entry = {"low": None, "high": None, "delta": value} if isinstance(value, float | int) else value
     cell = interval_cell({**entry, "mean": entry["delta"]}, digits, sign=True)
-    return element("tr", element("th", label, scope="row", colspan=6), cell, class_=kind)
+    return TableRow(label, [cell], kind=kind, span=6)
 
 
 def _ledger_digits(entries: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any]) -> int:
@@ -170,13 +184,5 @@ def _ledger_digits(entries: Sequence[Mapping[str, Any]], ledger: Mapping[str, An
     return decimals({"mean": size, "low": None, "high": None}) + 1
 
 
-def _named(item: Mapping[str, Any], *, change: bool = False) -> Html:
-    unit = "points" if change and item["unit"] == "share" else UNITS[item["unit"]].name
-    return join(item["label"], element("span", unit, class_="ends") if unit else Html(""))
-
-
-def _ends(interval: Interval, digits: int, scale: float, sign: bool) -> Html:
-    if interval["low"] is None or interval["high"] is None:
-        return Html("")
-    low, high = (data(interval[end], digits, scale=scale, sign=sign) for end in ("low", "high"))
-    return element("span", "[", low, ", ", high, "]", class_="ends")
+def _unit(item: Mapping[str, Any], *, change: bool = False) -> str:
+    return "points" if change and item["unit"] == "share" else UNITS[item["unit"]].name

@@ -1,5 +1,8 @@
 """The log density ratio by logistic regression, with its first-order bias removed.
 
+By hand, because scikit-learn's logistic regression has no Jeffreys term; without the term, tests hold the two
+equal.
+
 Shapes: `P` policy rows, `H` human rows, `F` features. Pure functions; nothing here is random.
 """
 

@@ -28,11 +28,11 @@ def balanced_accuracy(policy: Array, human: Array) -> float:
 
 def area_under_curve(policy: Array, human: Array) -> float:
     """The probability that a policy row has a larger log ratio than a human row; ties count half."""
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
+    is_policy = np.repeat([True, False], [len(policy), len(human)])
     # equal rows tie, whatever the order in which sums were rounded
-    ranks = rankdata(np.round(np.concatenate([policy, human]), 8))[: len(policy)]
-    return float((ranks.mean() - 0.5 * (len(policy) + 1)) / len(human))
+    return float(roc_auc_score(is_policy, np.round(np.concatenate([policy, human]), 8)))
 
 
 def is_saturated(value: float, accuracy: float, fitted_accuracy: float, rows: tuple[int, int]) -> bool:

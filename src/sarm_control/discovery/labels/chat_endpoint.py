@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from sarm_control.errors import ConfigError, DataError, MissingExtraError
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.extras import import_extra
 
 KEYS = ("SARM_LABEL_API_KEY", "OPENAI_API_KEY")
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -75,49 +76,55 @@ class ChatEndpoint:
         Raises:
             ConfigError: the endpoint refuses the request (a wrong model, a missing key).
             DataError: it did not answer in all attempts, or answered something else than a chat completion.
-            MissingExtraError: httpx is not installed.
+            MissingExtraError: httpx or tenacity is not installed.
         """
+        tenacity = import_extra("tenacity", "label", needed="asking an endpoint needs tenacity")
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
             "max_tokens": max_tokens,
         }
-        busy = _Busy("")
-        for attempt in range(self.attempts):
-            if attempt:
-                self.sleep(self._pause(attempt, busy))
-            reply = self._post(body)
-            if not isinstance(reply, _Busy):
-                self.usage.add(reply.get("usage"))
-                return _text_of(reply, self.url)
-            busy = reply
-        slow = "; a slow server wants a larger --timeout" if busy.reason.startswith("ReadTimeout") else ""
-        raise DataError(
-            f"{self.url} did not answer in {self.attempts} attempts: {busy.reason}",
-            hint=f"run the command again: it goes on where it stopped{slow}",
+        doubled = tenacity.wait_exponential(self.wait, max=_LONGEST_WAIT)
+
+        def pause(state: Any) -> float:
+            """Seconds to wait: what the endpoint asked for, else doubled, spread by up to a quarter."""
+            asked = state.outcome.exception().retry_after
+            if asked.replace(".", "", 1).isdecimal():
+                return min(float(asked), _LONGEST_WAIT)
+            return float(doubled(state)) * (1 + random.random() / 4)
+
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=pause,
+            retry=tenacity.retry_if_exception_type(_Busy),
+            sleep=self.sleep,
+            reraise=True,
         )
+        try:
+            reply = attempts(self._post, body)
+        except _Busy as busy:
+            slow = "; a slow server wants a larger --timeout" if busy.reason.startswith("ReadTimeout") else ""
+            raise DataError(
+                f"{self.url} did not answer in {self.attempts} attempts: {busy.reason}",
+                hint=f"run the command again: it goes on where it stopped{slow}",
+            ) from None
+        self.usage.add(reply.get("usage"))
+        return _text_of(reply, self.url)
 
-    def _pause(self, attempt: int, busy: "_Busy") -> float:
-        """Seconds to wait: what the endpoint asked for, else doubled each time, spread by up to a quarter."""
-        if busy.retry_after.replace(".", "", 1).isdecimal():
-            return min(float(busy.retry_after), _LONGEST_WAIT)
-        doubled: float = self.wait * 2 ** (attempt - 1)
-        return min(doubled, _LONGEST_WAIT) * (1 + random.random() / 4)
-
-    def _post(self, body: dict[str, Any]) -> "dict[str, Any] | _Busy":
-        """The reply's JSON, or why another attempt may help."""
+    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply's JSON; `_Busy` where another attempt may help."""
         body = {name: value for name, value in body.items() if name not in self.left_out}
-        httpx = _httpx()
+        httpx = import_extra("httpx", "label", needed="asking an endpoint needs httpx")
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         address = f"{self.url.rstrip('/')}/chat/completions"
         try:
             reply = httpx.post(address, json=body, headers=headers, timeout=self.timeout)
         except httpx.TransportError as error:
-            return _Busy(f"{type(error).__name__}: {error}")
+            raise _Busy(f"{type(error).__name__}: {error}") from error
         if reply.status_code in _RETRIED:
-            return _Busy(f"status {reply.status_code}", reply.headers.get("retry-after", ""))
+            raise _Busy(f"status {reply.status_code}", reply.headers.get("retry-after", ""))
         unwanted = {name for name in _OPTIONAL if name in body and name in reply.text}
         if reply.status_code == 400 and unwanted:
             self.left_out |= unwanted
@@ -136,11 +143,12 @@ class ChatEndpoint:
         return content
 
 
-class _Busy(NamedTuple):
+class _Busy(Exception):
     """An attempt that failed in a way that may pass."""
 
-    reason: str
-    retry_after: str = ""
+    def __init__(self, reason: str, retry_after: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after = reason, retry_after
 
 
 def _text_of(reply: dict[str, Any], url: str) -> str:
@@ -150,13 +158,3 @@ def _text_of(reply: dict[str, Any], url: str) -> str:
         raise DataError(
             f"{url} answered without a message: {str(reply)[:80]!r}", hint="is it an OpenAI-compatible URL?"
         ) from None
-
-
-def _httpx() -> Any:
-    try:
-        import httpx
-    except ImportError:
-        raise MissingExtraError(
-            "asking an endpoint needs httpx", hint='pip install "sarm-control[label]"'
-        ) from None
-    return httpx

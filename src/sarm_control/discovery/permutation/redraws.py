@@ -1,5 +1,8 @@
 """Redraws of the labels, some hundreds at a time, and the sums of contributions under them.
 
+By hand, because all latents share each redraw: one sparse product tests thousands of them, where
+`scipy.stats.permutation_test` would want every column dense and every draw in memory.
+
 Shapes: `M` tested latents, `B` redraws, `U` units that a redraw moves (`discovery.permutation.relabelling`).
 """
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from sarm_control.console import aligned
 from sarm_control.control import Edit
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.evaluation.benchmarks.report import SubsetResult
 from sarm_control.evaluation.benchmarks.steering import GroupShift, Steering
-from sarm_control.statistics import AmongSets, aligned, counted, interval, number, percent
+from sarm_control.statistics import AmongSets, counted, interval, number, percent
 
 _CLEAR = 0.05
 _CHANGED = ("", "n", "before", "after", "change, 95 % interval", "gain", "lose", "p", "q")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.console import aligned
 from sarm_control.control import Edit, edit_delta, edited_rewards
 from sarm_control.data import Row
 from sarm_control.evaluation.annotated_rows import in_row
@@ -23,7 +24,6 @@ from sarm_control.latents import ScoredRows
 from sarm_control.statistics import (
     Flips,
     Interval,
-    aligned,
     counted,
     flips,
     interval,

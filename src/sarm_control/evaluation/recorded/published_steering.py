@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.console import aligned
 from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats
@@ -22,7 +23,7 @@ from sarm_control.evaluation.preferences import pair_accuracy
 from sarm_control.evaluation.probing.probe import spread
 from sarm_control.evaluation.recorded.verification import PUBLISHED_STEERED_LATENTS, Recorded
 from sarm_control.reward_model import Scored
-from sarm_control.statistics import Flips, Interval, aligned, flips, interval, number, ratio_interval
+from sarm_control.statistics import Flips, Interval, flips, interval, number, ratio_interval
 
 
 class PublishedRow(NamedTuple):

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sarm_control.console import aligned
 from sarm_control.control import Edit
 from sarm_control.evaluation.reranking.candidates import CandidateSets
 from sarm_control.evaluation.reranking.reranking import Expected, Reranking, win_shares
 from sarm_control.evaluation.reranking.single_latents import LatentImpact
-from sarm_control.statistics import Interval, aligned, counted, interval, missing, number, percent
+from sarm_control.statistics import Interval, counted, interval, missing, number, percent
 
 _WINNER = ("winner", "before", "after", "change, 95 % interval", "rises", "falls")
 _CURVE = ("N", "prompts", "before", "after", "change, 95 % interval")

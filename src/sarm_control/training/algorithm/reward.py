@@ -87,7 +87,7 @@ class PolicyReward:
         self.controls = controls
         self.missing_end = missing_end
         self.standardize = standardize
-        self.shaping = shaping
+        self.shaping: Shaping = shaping
         self.references = references if shaping == "par" else None
         self.human = human
         self.seed = seed

@@ -1,7 +1,8 @@
 """YAML and command line settings with the place each value came from.
 
 The scalars are those of YAML 1.2: `1e-4` is a number, `yes` and `012` are not surprises.
-Anchors, tags, `${}` and several documents in one file are refused.
+Anchors, tags, `${}` and several documents in one file are refused. By hand, above PyYAML's tree of nodes,
+because its loader forgets where a value stood and reads scalars as YAML 1.1.
 """
 
 import re
