@@ -1,6 +1,6 @@
-"""Numbers and columns on a terminal.
+"""Numbers and tables as text.
 
-Numbers as readers see them: as many digits as the interval justifies, and a real minus sign.
+Numbers are shown with as many digits as their interval justifies, in reports with a real minus sign.
 """
 
 import math
@@ -15,8 +15,8 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> Iterator[str]:
     """Lines of a table, two spaces in, each column as wide as its longest cell.
 
     Args:
-        rows: cells, the header first; every row has as many.
-        left: how many of the first columns are aligned to the left; the others to the right.
+        rows: cells, the header first; every row has the same number.
+        left: the number of first columns that are aligned to the left; the others are aligned to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -28,7 +28,7 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> Iterator[str]:
 
 
 def number(value: float | None, style: str = "+.4g") -> str:
-    """The number in that format; a dash where there is none."""
+    """The number in the format `style`; a dash for None, NaN and infinities."""
     return "-" if value is None or not math.isfinite(value) else f"{value:{style}}"
 
 
@@ -52,9 +52,10 @@ _UNKNOWN = "\u2013"
 
 
 def decimals(interval: Mapping[str, Any]) -> int:
-    """Digits after the point that leave two significant ones in the interval's half-width."""
+    """The number of decimals that shows two significant digits of the interval's half-width."""
     low, high, mean = interval["low"], interval["high"], interval["mean"]
     width = (high - low) / 2 if low is not None and high is not None else 0.0
+    # without an interval, two digits of the mean
     size = width or abs(mean or 0.0) / 10
     if size <= 0 or not math.isfinite(size):
         return 0
@@ -62,7 +63,7 @@ def decimals(interval: Mapping[str, Any]) -> int:
 
 
 def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """A fixed with `digits` decimals; a dash when there is none, no sign on a zero."""
+    """The number with `digits` decimals; a dash when there is none, and no sign on a zero."""
     if value is None or not math.isfinite(value):
         return _UNKNOWN
     rounded = f"{value:.{digits}f}"
@@ -73,7 +74,7 @@ def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
 
 
 def short(value: float) -> str:
-    """A fixed with three significant digits, without an exponent where that is readable."""
+    """The number with three significant digits, without an exponent where that is readable."""
     if value == 0:
         return "0"
     if not 1e-5 <= abs(value) < 1e6:
