@@ -195,6 +195,7 @@ def interval_ends(
 
     t, z = float(stdtrit(freedom, _QUANTILE)), float(ndtri(_QUANTILE))
     lean = np.asarray(skewness, dtype=np.float64)
+    # `wide` depends on the squared skewness and acts on both sides, `tail` on the side of its sign
     half = t + z * (z**4 + 2 * z**2 - 3) / 36 * lean**2
     tail = lean * (1 / 6 + t**2 / 3)
     low = mean - (half - np.minimum(tail, 0)) * error
@@ -260,6 +261,7 @@ def _dense_moments(columns: FloatVector) -> Moments:
     count, width = columns.shape
     if not count:
         return _filled(width, np.nan)
+    # without the tolerance a constant column with rounding errors would seem to vary
     rounding = _ROUNDING * np.abs(columns).max(axis=0)
     apart = (np.abs(columns - np.median(columns, axis=0)) > rounding).sum(axis=0)
     mean = columns.mean(axis=0)

@@ -57,6 +57,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
         if len(chosen):
             values = rows[chosen].data.reshape(len(chosen), count)
             result[chosen] = _exact_p(values)
+    # zeros are the same under both signs, so only nonzero prompts count
     many = np.flatnonzero(nonzero > EXACT_UP_TO)
     bound = hoeffding_bound(rows[many].T)
     extreme = bound <= (1 + draws) ** -2.0
