@@ -64,7 +64,7 @@ def test_a_filter_comes_before_the_doses(found):
     assert {one.latent for one in material} == {*SIMILAR}
     alone = joint_controls(found.parts.selection.latents, {one.latent: one.kind for one in material})
     with_suggestions = found.with_suggestions(of_sd=least)
-    assert with_suggestions.suggested.dose == alone
+    assert with_suggestions.suggested.joint == alone
     assert all(not one.controls for latent, one in harms(with_suggestions).items() if latent not in SIMILAR)
     text = controls_yaml(found, model="m", material_sd=least)
     content = yaml.safe_load(text)["reward"]
@@ -76,7 +76,7 @@ def test_a_filter_comes_before_the_doses(found):
 
 
 def test_text_files_and_json_tell_the_effects_on_both_halves(found):
-    dose, parts = found.suggested.dose, found.parts
+    dose, parts = found.suggested.joint, found.parts
     honest = control_effects(parts.confirmation.latents, dose)
     assert found.suggested.confirmation == honest
     assert found.suggested.selection == control_effects(parts.selection.latents, dose)
