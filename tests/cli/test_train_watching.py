@@ -80,8 +80,8 @@ def test_a_charge_that_came_out_below_what_the_latent_pays_is_told_at_the_start(
     assert main(["train", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
     sd = ReferenceStatistics.load(tmp_path / "run" / "reference.json").sd
-    assert f"warning: the penalty on latent 9 charges {0.2 * sd:.3g}, less than the 1e+06 that" in said
-    assert "penalty on latent 5 charges" not in said
+    assert f"warning: the penalty on latent 9 takes {0.2 * sd:.3g}, less than the 1e+06 that" in said
+    assert "penalty on latent 5 takes" not in said
 
 
 def rows(path: Path) -> list[dict]:

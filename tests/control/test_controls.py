@@ -204,8 +204,8 @@ def test_a_charge_below_what_the_latent_pays_is_told_unless_an_edit_takes_the_pa
         return Controls(edits=edits, penalties=[penalty]).shortfalls(head)
 
     assert told() == (
-        "the penalty on latent 5 charges 0.15, less than the 0.2 that the latent typically pays: "
-        "firing still pays; give a larger alpha",
+        "the penalty on latent 5 takes 0.15, less than the 0.2 that the latent typically adds: "
+        "firing still raises the reward; give a larger alpha",
     )
     for fields in ({"alpha": 0.2}, {"pays": None}, {"form": "hinge"}, {"alpha": None, "target_rate": 0.1}):
         assert told(**fields) == ()

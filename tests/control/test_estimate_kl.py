@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sarm_control import estimate_kl
 from sarm_control.control.density_ratio import Logistic
-from sarm_control.control.density_ratio.jackknife import Sample, cross_fit
+from sarm_control.control.density_ratio.jackknife import SampleRows, cross_fit
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import laws_with_kl, scored_from
@@ -251,7 +251,7 @@ def test_oracle_an_interval_of_what_the_regularisation_made_is_no_bound(seed: in
     """Twelve nats apart hardly a row is in doubt: fits without one of the groups agree, on too much."""
     policy, human = shifted(12.0, 1024, seed)
     buffer = HumanBuffer(tuple(range(10)), human, "")
-    sides = [Sample(buffer.features(z), z) for z in (policy, human)]
+    sides = [SampleRows(buffer.features(z), z) for z in (policy, human)]
     told = cross_fit(*sides, Logistic(), groups=8, seed=0)
     assert told.mean - 2.36 * told.error > 12.0
     assert estimate_kl(policy, human).value <= 12.0

@@ -16,7 +16,7 @@ from sarm_control.control.penalties import Penalty
 from sarm_control.control.training_reward import RewardRule, preference_as_reward
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import RunConfig, TrainingConfig
 from sarm_control.training.data.prompts import training_rows
 from sarm_control.training.run.dry_run import plan_lines
@@ -45,8 +45,8 @@ def test_property_it_is_bounded_and_keeps_the_order(totals: list[float], mean: f
 def test_the_columns_still_sum_to_the_total_and_scores_are_the_sigmoid(standardize: bool) -> None:
     model = cast(Any, TableSarm(2))
     controls = Controls(edits=[Edit(1, max=0.5)], penalties=[Penalty(2, "q0.5", "0.5sd")])
-    reward = SarmReward(model, controls, standardize=standardize, shaping="par")
-    plain = SarmReward(model, controls, standardize=True)
+    reward = PolicyReward(model, controls, standardize=standardize, shaping="par")
+    plain = PolicyReward(model, controls, standardize=True)
     for one in (reward, plain):
         one.calibrate(all_answers(2))
     paid, unshaped = reward.score(all_answers(2)), plain.score(all_answers(2))
@@ -69,12 +69,12 @@ SETTINGS = TrainingConfig(max_new_tokens=2, seed=5)
 
 def par_reward(
     answers: int, controls: Controls | None = None, human: HumanBuffer | None = None
-) -> SarmReward:
+) -> PolicyReward:
     """Calibrated, with reference answers of a tiny policy."""
     references = ReferenceRewards(tiny_policy(), SETTINGS, answers)
     controls = controls or Controls(edits=[Edit(1, max=0.5)], penalties=[Penalty(2, "q0.5", "0.5sd")])
     model = cast(Any, TableSarm(2))
-    reward = SarmReward(model, controls, shaping="par", references=references, human=human)
+    reward = PolicyReward(model, controls, shaping="par", references=references, human=human)
     reward.calibrate(all_answers(2))
     return reward
 

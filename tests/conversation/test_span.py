@@ -132,7 +132,7 @@ def test_white_space_at_the_edges_and_around_thoughts_is_no_loss(capsys: pytest.
 
 ANSWER = "m['content'] + '<|end|>\\n'"
 REFUSED = [
-    (CHATML.replace(ANSWER, "'yes<|end|>\\n'"), "writes the same whatever the answer is.*paid the same"),
+    (CHATML.replace(ANSWER, "'yes<|end|>\\n'"), "writes the same text for every answer.*get the same reward"),
     (CHATML.replace(ANSWER, "m['content'] | upper + '<|end|>\\n'"), "rewrites answers: 'probe' becomes"),
     (
         CHATML.replace(ANSWER, "m['content'][:500] + '<|end|>\\n'"),
@@ -146,7 +146,7 @@ REFUSED = [
     ),
     (
         LLAMA_3.replace("m['content'] | trim", "(m['content'] if m['role'] == 'user' else '')"),
-        "the same whatever",
+        "the same text for every answer",
     ),
     (CHATML.replace("<|end|>\\n", "\\n"), "writes no special token after an answer"),
 ]

@@ -177,7 +177,9 @@ def test_oracle_a_closing_sentence_is_scored_on_the_changed_text(tiny_sarm, rows
     assert added.reward.mean == pytest.approx(change.mean(), abs=1e-5)
     latent = called[2].latent
     moved = after.latents.columns([latent]) - pairs.scored.latents.columns([latent])
-    assert added.latents[2].paid.mean == pytest.approx(moved.mean() * tiny_sarm.head.weight[latent], abs=1e-5)
+    assert added.latents[2].contributions.mean == pytest.approx(
+        moved.mean() * tiny_sarm.head.weight[latent], abs=1e-5
+    )
     # answers of one sentence have none to lose
     several = sum(
         text.rstrip(" .!").count(".") > 0 or text.endswith(". !") for row in rows for text in row.answers
@@ -196,5 +198,5 @@ def test_removing_the_sentence_that_was_added_takes_the_change_back(tiny_sarm, r
     removed = closing_tests(scored_pairs(tiny_sarm, closed), called, tiny_sarm.score)[1]
     assert removed.reward.mean == pytest.approx(-added.reward.mean, abs=1e-5)
     for one, other in zip(added.latents, removed.latents, strict=True):
-        assert other.paid.mean == pytest.approx(-one.paid.mean, abs=1e-5)
+        assert other.contributions.mean == pytest.approx(-one.contributions.mean, abs=1e-5)
         assert other.large == one.large

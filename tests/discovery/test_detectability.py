@@ -96,7 +96,7 @@ def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(gap, said):
 
 def test_what_both_show_and_what_nobody_knows_is_said_too():
     assert "The latents show what the state knows" in see(world(shown=3.0, known=3.0)).verdict
-    assert "Neither the latents nor the state tell" in see(world(300)).verdict
+    assert "Neither the latents nor the state separate" in see(world(300)).verdict
 
 
 def test_calibration_nothing_chosen_is_judged_on_its_own_answers():

@@ -158,8 +158,8 @@ def test_the_most_important_sentences_follow_the_tables(found):
     said = " ".join(line.strip() for line in lines[tables:])
     assert re.search(r"Removing the 2 selected harming latents moves the margin by \+\S+ \[\+", said)
     assert re.search(r"more than (any|9\d\.\d %) of 1000 matched random sets do", said)
-    assert re.search(r"carry \d+ % \[\d+, \d+\] \(matched random sets -?\d+ %\) of what rejected", said)
-    assert re.search(r"of what rejected answers are paid too much on the \d+ prompts", said)
+    assert re.search(r"carry \d+ % \[\d+, \d+\] \(matched random sets -?\d+ %\) of the excess", said)
+    assert re.search(r"of the excess reward of rejected answers on the \d+ prompts", said)
     assert "whether the state knows more is seen with its states" in said
     assert max(map(len, lines[tables:])) <= 120
 
@@ -258,7 +258,7 @@ def test_kinds_that_the_selection_alone_has_are_shown_apart_and_marked_as_having
     text = summary_text(examine(result, no_model))
     assert text.index("  kind = respond: 60 prompts") < text.index("confirmation  200 prompts")
     said = " ".join(text.split())
-    assert "Turned round in one kind of the selection, on the prompts that chose the latents: latents" in said
+    assert "Opposite sign for one kind on the selection prompts, which chose the latents: latents" in said
     effects = [one for one in result.as_json()["group_effects"] if one["group"] == "respond"]
     assert {one["part"] for one in effects} == {"selection"}
     assert {one["latent"] for one in effects if one["turned"]} >= {20, 3}
@@ -300,10 +300,10 @@ def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence
     assert others
     assert all(one.levels == ("L1",) and one.controls for one in others)
     text = summary_text(examined)
-    assert "The tests called 5, but no interval of the effect leaves out 0: no evidence of level 1" in text
+    assert "The tests called 5, but no interval of the effect excludes 0: no evidence of level 1" in text
     assert re.search(r"\n +5 +paid-for-bad .*\(too few prompts, about \d+ would do\).* none\n", text)
     controls = controls_yaml(found, model="m")
-    assert "# no interval that leaves out 0, so no control: latents 5\n" in controls
+    assert "# no interval that excludes 0, so no control: latents 5\n" in controls
     of_latents = [
         one["latent"] for part in ("edits", "penalties") for one in yaml.safe_load(controls)["reward"][part]
     ]

@@ -129,8 +129,7 @@ def test_without_lengths_the_columns_are_empty_and_half_of_them_is_refused():
         margin_effects(*world, chosen_length=np.ones(3), rejected_length=np.ones(90))
 
 
-@pytest.mark.parametrize("size", [0.1, 0.7, 1.0, 3.3])
-@pytest.mark.parametrize("prompts", range(4, 24))
+@pytest.mark.parametrize(("prompts", "size"), [(4, 0.1), (7, 3.3), (8, 0.7), (23, 1.0)])
 def test_one_prompt_of_another_length_leaves_the_others_their_mean_and_interval(prompts, size):
     """It is fitted exactly and says nothing of equal length; the others have none but equal length."""
     columns = np.random.default_rng(4).normal(0.5, 1.0, (prompts, 2))

@@ -17,10 +17,10 @@ from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.pairs.margins import PairLatents, pair_latents
 from sarm_control.discovery.suggested_controls.control_effects import control_effects
 from sarm_control.discovery.suggested_controls.joint_controls import (
-    CHARGED,
+    CHARGED_FOR_GOOD,
     DETERRENT,
     MOST,
-    PAID,
+    PAID_FOR_BAD,
     JointControls,
     joint_controls,
     suggested_controls,
@@ -107,7 +107,7 @@ def correlation(one, other) -> float:
 @pytest.mark.parametrize("together", [1.0, 0.95, 0.8, 0.5, 0.35])
 def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
     """Dose by dose the closing that is paid 2 would cost 11 to 22, and clean answers' rewards .75 at best."""
-    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
+    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID_FOR_BAD))
     fresh = closing(together=together, seed=7, n=3000)
     pairs = fresh.pairs
     price = pairs.rejected[:, :20] @ pairs.head[:20]
@@ -128,7 +128,7 @@ def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
 @pytest.mark.parametrize("together", [0.25, 0.15, 0.1])
 def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together):
     """Too little alike to be kin: five, three or two of them fire at a time."""
-    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID))
+    dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID_FOR_BAD))
     fresh = closing(together=together, seed=7, n=3000)
     price = fresh.pairs.rejected[:, :20] @ fresh.pairs.head[:20]
     after = (price + change(fresh.pairs, dose, "rejected"))[fresh.rejected]
@@ -138,7 +138,7 @@ def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together)
 def test_what_is_reported_is_what_the_controls_do():
     """Oracle: the report against the reward that a run would be paid."""
     world, fresh = closing(), closing(seed=3)
-    dose = joint_controls(world.pairs, {**dict.fromkeys(range(20), PAID), 23: CHARGED})
+    dose = joint_controls(world.pairs, {**dict.fromkeys(range(20), PAID_FOR_BAD), 23: CHARGED_FOR_GOOD})
     for pairs in (world.pairs, fresh.pairs):
         together, each = control_effects(pairs, dose)
         pay = np.asarray(pairs.rejected[:, :20] @ pairs.head[:20])
@@ -154,7 +154,7 @@ def test_what_is_reported_is_what_the_controls_do():
         fires = np.any(
             [one.fires(pairs.chosen[:, [one.latent]].toarray().ravel()) for one in penalties(dose)], 0
         )
-        assert together.charged == pytest.approx(fires.mean())
+        assert together.penalised == pytest.approx(fires.mean())
         assert each[1].answers == (pairs.chosen[:, [23]].toarray() * pairs.head[23] < 0).sum()
 
 
@@ -185,7 +185,7 @@ def test_the_charges_are_where_the_printed_objective_is_least():
 
 
 def test_one_latent_gets_a_cap_and_the_deterrent():
-    (one,) = joint_controls(closing(siblings=1, together=1.0, stray=0.0).pairs, {0: PAID}).suggestions
+    (one,) = joint_controls(closing(siblings=1, together=1.0, stray=0.0).pairs, {0: PAID_FOR_BAD}).suggestions
     penalty, cap = one.controls
     assert cap == Edit(0, max=0.0)
     assert isinstance(penalty, Penalty)
@@ -204,9 +204,14 @@ def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone():
     ids = np.arange(sides[0].shape[0])
     both = pair_latents(*sides, ids, ids, np.r_[first.head, second.head])
     offset = len(first.head)
-    kinds = {**dict.fromkeys(range(6), PAID), **dict.fromkeys(range(offset, offset + 4), PAID)}
+    kinds = {
+        **dict.fromkeys(range(6), PAID_FOR_BAD),
+        **dict.fromkeys(range(offset, offset + 4), PAID_FOR_BAD),
+    }
     joint = joint_controls(both, kinds)
-    alone = [joint_controls(both, {n: PAID for n in kinds if (n < offset) == one}) for one in (True, False)]
+    alone = [
+        joint_controls(both, {n: PAID_FOR_BAD for n in kinds if (n < offset) == one}) for one in (True, False)
+    ]
     assert len(joint.suggestions) == 2
     assert joint.suggestions == (*alone[0].suggestions, *alone[1].suggestions)
     for suggestion in joint.suggestions:
@@ -225,7 +230,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
     ids = np.arange(2000)
     pairs = pair_latents(*sides, ids, ids, np.r_[world.pairs.head, other.pairs.head])
     offset = len(world.pairs.head)
-    dose = joint_controls(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID))
+    dose = joint_controls(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID_FOR_BAD))
     assert [one.latents for one in dose.suggestions] == [(0, 1), (offset, offset + 1)]
     for one, has in zip(dose.suggestions, (world.rejected, other.rejected), strict=True):
         charged = change(pairs, replace(dose, suggestions=(one,)), "rejected")
@@ -235,7 +240,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
 def test_charges_on_good_answers_are_removed_by_edits_alone():
     world = closing()
     turned = replace(world.pairs.swap(), head=-world.pairs.head)
-    dose = joint_controls(turned, dict.fromkeys(range(20), CHARGED))
+    dose = joint_controls(turned, dict.fromkeys(range(20), CHARGED_FOR_GOOD))
     assert penalties(dose) == []
     assert [one.latent for one in dose.controls] == list(range(20))
     assert dose.objective is None
@@ -244,13 +249,13 @@ def test_charges_on_good_answers_are_removed_by_edits_alone():
     assert (z + freed <= 1e-6).all()
     assert (z + freed)[z < -1].mean() == pytest.approx(0.0, abs=0.1)
     together, _ = control_effects(turned, dose)
-    assert (together.charged, together.answers, together.reward_before) == (0.0, 0, None)
+    assert (together.penalised, together.answers, together.reward_before) == (0.0, 0, None)
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 250.0])
 def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor):
     pairs = closing(siblings=5).pairs
-    kinds = {**dict.fromkeys(range(5), PAID), 9: PAID, 12: CHARGED}
+    kinds = {**dict.fromkeys(range(5), PAID_FOR_BAD), 9: PAID_FOR_BAD, 12: CHARGED_FOR_GOOD}
     dose, scaled = (
         joint_controls(pairs, kinds),
         joint_controls(replace(pairs, head=factor * pairs.head), kinds),
@@ -279,11 +284,13 @@ def test_no_harming_latents_no_controls():
         dose = joint_controls(pairs, kinds)
         assert (dose.controls, dose.suggestions, dose.objective) == ((), (), None)
         together, each = control_effects(pairs, dose)
-        assert (together.correlation, together.charged, each) == (pytest.approx(1.0), 0.0, ())
+        assert (together.correlation, together.penalised, each) == (pytest.approx(1.0), 0.0, ())
 
 
 def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
-    dose = joint_controls(closing(siblings=6, together=1.0, stray=0.0).pairs, dict.fromkeys(range(6), PAID))
+    dose = joint_controls(
+        closing(siblings=6, together=1.0, stray=0.0).pairs, dict.fromkeys(range(6), PAID_FOR_BAD)
+    )
     head = closing(siblings=6, together=1.0).pairs.head
     assert penalties(dose)
     assert reward_units(dose).shortfalls(head) == ()
@@ -292,19 +299,20 @@ def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
     assert len(lines) >= 1
     assert "than the" in lines[0]
     assert (
-        "that the latent and similar ones typically pay: firing still pays; give a larger alpha" in lines[0]
+        "that the latent and similar ones typically add: firing still raises the reward; give a larger alpha"
+        in lines[0]
     )
 
 
 def test_latents_that_good_answers_fire_as_well_are_said_to_have_no_clean_control():
-    dose = joint_controls(closing(siblings=2, rates=(0.8, 0.95)).pairs, {0: PAID, 1: PAID})
+    dose = joint_controls(closing(siblings=2, rates=(0.8, 0.95)).pairs, {0: PAID_FOR_BAD, 1: PAID_FOR_BAD})
     effect = control_effects(closing(siblings=2, rates=(0.8, 0.95), seed=4).pairs, dose).together
-    assert not effect.told_apart
+    assert not effect.separable
     assert not effect.clean
     told = control_effects(
-        closing(seed=4).pairs, joint_controls(closing().pairs, dict.fromkeys(range(20), PAID))
+        closing(seed=4).pairs, joint_controls(closing().pairs, dict.fromkeys(range(20), PAID_FOR_BAD))
     ).together
-    assert told.told_apart
+    assert told.separable
 
 
 def test_likeness_is_of_firing_together_not_of_firing_often():
@@ -314,8 +322,8 @@ def test_likeness_is_of_firing_together_not_of_firing_often():
     seen = np.stack([rare & (generator.random(4000) < 0.9) for _ in range(3)], axis=1)
     partly = np.stack([rare & (generator.random(4000) < 0.2) for _ in range(1)], axis=1)
     found = group_similar(np.hstack([often, seen, partly, np.zeros((4000, 1), dtype=bool)]))
-    assert sorted(found.siblings) == [(0,), (1,), (2,), (3, 4, 5), (6,), (7,)]
-    kin = dict(zip(found.siblings, found.kin, strict=True))
+    assert sorted(found.similar) == [(0,), (1,), (2,), (3, 4, 5), (6,), (7,)]
+    kin = dict(zip(found.similar, found.kin, strict=True))
     assert kin[(3, 4, 5)] == kin[(6,)]
     assert len(set(kin.values())) == 5
     assert group_similar(np.zeros((5, 0), dtype=bool)) == ((), ())

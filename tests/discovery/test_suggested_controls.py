@@ -64,7 +64,7 @@ def test_a_filter_comes_before_the_doses(found):
     assert {one.latent for one in material} == {*SIMILAR}
     alone = joint_controls(found.parts.selection.latents, {one.latent: one.kind for one in material})
     with_suggestions = found.with_suggestions(of_sd=least)
-    assert with_suggestions.suggested.dose == alone
+    assert with_suggestions.suggested.joint == alone
     assert all(not one.controls for latent, one in harms(with_suggestions).items() if latent not in SIMILAR)
     text = controls_yaml(found, model="m", material_sd=least)
     content = yaml.safe_load(text)["reward"]
@@ -76,22 +76,22 @@ def test_a_filter_comes_before_the_doses(found):
 
 
 def test_text_files_and_json_tell_the_effects_on_both_halves(found):
-    dose, parts = found.suggested.dose, found.parts
+    dose, parts = found.suggested.joint, found.parts
     honest = control_effects(parts.confirmation.latents, dose)
     assert found.suggested.confirmation == honest
     assert found.suggested.selection == control_effects(parts.selection.latents, dose)
     text = " ".join(summary_text(examine(found, no_model)).split())
     comments = controls_yaml(found, model="m")
     together, chosen = honest.together, found.suggested.selection.together
-    paid = f"{together.reward_before:+.3g} before and {together.reward_after:+.3g} after"
-    paid += f" (n = {together.answers};"
+    reward = f"{together.reward_before:+.3g} before and {together.reward_after:+.3g} after"
+    reward += f" (n = {together.answers};"
     for said in (text, comments):
-        assert f"bad answers that have a shortcut are paid {paid}" in said
+        assert f"bad answers that have a shortcut get {reward}" in said
         assert f"correlates {together.correlation:.2f} with the unedited one, below 0.9" in said
         assert f"(selection prompts: {chosen.correlation:.2f})" in said
-        assert f"charge {100 * together.charged:.0f} % of the good answers" in said
-        assert f"Objective of the doses, in squared SDs of the reward: {dose.objective}." in said
-    assert re.search(r"(stand|stands) for it too", comments)
+        assert f"fire on {100 * together.penalised:.0f} % of the good answers" in said
+        assert f"Objective of the sizes, in squared SDs of the reward: {dose.objective}." in said
+    assert re.search(r"cover it too", comments)
     assert comments.count("correlation on good answers") == 2 * len(dose.controls)
     content = json.loads(json.dumps(found.as_json()))["suggested_controls"]
     assert content["together"]["confirmation"] == json.loads(json.dumps(together.as_json()))
@@ -106,4 +106,4 @@ def test_latents_that_most_good_answers_fire_are_said_to_have_no_clean_control()
     text = summary_text(examine(discover(scored_rows(make_world(prompts=400, planted=dense))), no_model))
     said = " ".join(text.split())
     assert re.search(r"correlates -?0\.\d\d with the unedited one, below 0\.9", said)
-    assert "these latents do not tell them apart, and no clean control of them exists." in said
+    assert "these latents do not separate them, and no clean control of them exists." in said

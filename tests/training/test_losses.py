@@ -91,19 +91,23 @@ def test_equal_advantages_whiten_to_zero() -> None:
 
 
 def test_policy_loss_against_numbers_computed_by_hand() -> None:
-    """Ratios 1.5 and 0.5, range 0.2: held back where the surrogate would gain from going further."""
-    new = torch.tensor([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
-    old = torch.zeros(4)
-    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    """Ratios 1.5 and 0.5, range 0.2: clipped where the surrogate would gain from going further.
+
+    Three tokens are clipped and two are not though their ratio is out of range, so that a comparison the
+    wrong way round has another count; the last token, inside the range, counts as neither.
+    """
+    new = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.5, 1.1]).log().requires_grad_()
+    old = torch.zeros(6)
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 2.0, 1.0])
 
     found = policy_loss(new, old, advantages, clip=0.2)
     found.loss.backward()
 
-    assert found.loss.item() == pytest.approx(-1.2 + 1.5 - 0.5 + 0.8)
-    assert found.clipped.item() == 2
-    expected = 2 * (1.5 - 1 - math.log(1.5)) + 2 * (0.5 - 1 - math.log(0.5))
+    assert found.loss.item() == pytest.approx(-1.2 + 1.5 - 0.5 + 0.8 - 2.4 - 1.1)
+    assert found.clipped.item() == 3
+    expected = sum(ratio - 1 - math.log(ratio) for ratio in (1.5, 1.5, 0.5, 0.5, 1.5, 1.1))
     assert found.approx_kl.item() == pytest.approx(expected, abs=1e-6)
-    torch.testing.assert_close(new.grad, torch.tensor([0.0, 1.5, -0.5, 0.0]))
+    torch.testing.assert_close(new.grad, torch.tensor([0.0, 1.5, -0.5, 0.0, 0.0, -1.1]))
 
 
 def test_value_loss_takes_the_worse_of_the_value_and_the_clipped_value() -> None:

@@ -136,6 +136,13 @@ def test_siblings_are_found_by_their_direction_and_controlled_ones_left_out() ->
     assert find_similar_latents(decoder, 0, {0, 3}) == (1,)
 
 
+def test_latents_are_similar_from_a_cosine_of_one_half() -> None:
+    """Directions of known cosines to the first, of different lengths, on both sides of the limit."""
+    cosines = np.array([1.0, 0.49, 0.51, 0.59, -0.9])
+    decoder = np.stack([cosines, np.sqrt(1 - cosines**2)]) * np.array([1.0, 3.0, 0.2, 2.0, 1.0])
+    assert find_similar_latents(decoder, 0, {0}) == (2, 3)
+
+
 def test_a_sibling_that_takes_over_is_told() -> None:
     took_over = 0.5 + 0.2 * drawn().normal(size=N)
     found = check_similar_latents(9, (11, 12), took_over, -took_over, sd=1.0)

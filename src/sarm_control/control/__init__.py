@@ -1,7 +1,7 @@
 """Scores into the reward that a policy sees.
 
 In: `Scored` and the state of the controls. Out: `ShapedReward`, one column for each part.
-Holds edits, penalties, the human-KL term, target rates, and the ledger of what each latent paid.
+Holds edits, penalties, the human-KL term, target rates, and the ledger of what each latent added.
 """
 
 from typing import TYPE_CHECKING

@@ -30,22 +30,22 @@ from sarm_control.reward_model import Scored
 @one_line_errors("controls")
 @dataclass(frozen=True, config=SPEC)
 class Controls:
-    """Edits, penalties and the human-KL term of a run. Immutable; what learns is in `ControlState`.
+    """Edits, penalties and the human-KL term of a run. Immutable: `ControlState` holds what changes.
 
     Raises:
         ConfigError: two edits of one latent, or two penalties of the same form on one latent.
     """
 
     edits: Annotated[Sequence[Edit], AfterValidator(tuple)] = ()
-    """Changes of latents before the head, at most one a latent."""
+    """Changes of latents before the head, at most one per latent."""
     penalties: Annotated[Sequence[Penalty], AfterValidator(tuple)] = ()
-    """Charges for latents that fire, read from the unedited z."""
+    """Amounts subtracted from the reward where a latent fires, read from the unedited z."""
     human_kl: HumanKL | None = None
-    """The charge for drifting away from human demonstrations."""
+    """The penalty on latents that drift away from human demonstrations."""
     fingerprint: str | None = None
-    """The head the latents were found on; another head is then refused."""
+    """The head on which the latents were found; another head is then refused."""
     reward_sd: Annotated[float, Field(gt=0)] | None = None
-    """SD of the reference policy's reward, filled in by `resolve`: the unit of what a target rate charges."""
+    """SD of the reference policy's reward, set by `resolve`: the unit of penalties with a target rate."""
 
     @model_validator(mode="after")
     def _check(self) -> "Controls":
@@ -61,7 +61,7 @@ class Controls:
         return self
 
     def latents(self) -> tuple[int, ...]:
-        """Every latent an edit, a penalty or the human-KL term names, ascending."""
+        """Every latent that an edit, a penalty or the human-KL term names, ascending."""
         compared = () if self.human_kl is None else self.human_kl.latents
         return tuple(sorted({*self._penalised(), *compared}))
 
@@ -70,7 +70,7 @@ class Controls:
         return tuple(sorted({p.latent for p in self.penalties if p.quantile is not None}))
 
     def check(self, size: int, fingerprint: str | None = None) -> None:
-        """Refuses latents a reward model does not have, and another head than the latents' own.
+        """Refuses latents that a reward model does not have, and a head other than the latents' own.
 
         Args:
             size: L, the number of latents of the reward model.
@@ -78,7 +78,7 @@ class Controls:
 
         Raises:
             ConfigError: a latent outside 0..L-1.
-            ModelError: another head.
+            ModelError: the head is another one.
         """
         for latent in self.latents():
             check_exists(latent, size)
@@ -89,7 +89,7 @@ class Controls:
             )
 
     def resolve(self, reference: ReferenceStatistics) -> "Controls":
-        """The same controls with every tau, alpha and beta a number, and the SD that target rates need.
+        """The same controls, with numbers for every tau, alpha and beta, and the SD that target rates need.
 
         Raises:
             ConfigError: the reference statistics lack a latent's values.
@@ -102,34 +102,37 @@ class Controls:
         return replace(self, penalties=penalties, human_kl=human_kl, reward_sd=sd)
 
     def shortfalls(self, head: NDArray[np.floating[Any]]) -> tuple[str, ...]:
-        """One line for each indicator of resolved controls that charges less than its latent `pays`.
+        """One line for each indicator penalty whose alpha is less than the reward its latent brings.
+
+        The controls must be resolved. That reward is `Penalty.pays` after an edit of the same latent, plus
+        what similar latents add where the latent fires.
 
         Args:
-            head: [L] head weights; what an edit of the latent leaves of the payment is what counts, and
-                what siblings of the latent pay beside it.
+            head: [L] head weights.
         """
         edits = {edit.latent: edit for edit in self.edits}
-        found = []
+        warnings = []
         for penalty in self.penalties:
             if penalty.own_reward is None or penalty.alpha is None or penalty.form != "indicator":
                 continue
             reward, weight = penalty.own_reward, float(head[penalty.latent])
             if penalty.latent in edits and weight:
+                # an edit acts on z, so the reward is turned into z and back
                 reward = weight * float(edits[penalty.latent].apply(np.array([reward / weight]))[0])
             beside = penalty.similar_reward
             reward += beside
-            # `pays` was rounded to four digits when it was written down
+            # `pays` was rounded to four digits when it was written to the file
             if float(penalty.alpha) < reward * (1 - 1e-3):
-                amount = f"the penalty on latent {penalty.latent} charges {float(penalty.alpha):.3g}"
-                found.append(
+                amount = f"the penalty on latent {penalty.latent} takes {float(penalty.alpha):.3g}"
+                warnings.append(
                     f"{amount}, less than the {reward:.3g} that the latent "
-                    f"{'and similar ones typically pay' if beside else 'typically pays'}: firing still pays; "
-                    "give a larger alpha"
+                    f"{'and similar ones typically add' if beside else 'typically adds'}: "
+                    "firing still raises the reward; give a larger alpha"
                 )
-        return tuple(found)
+        return tuple(warnings)
 
     def start(self, human: HumanBuffer | None = None, seed: int = 0) -> ControlState:
-        """The state at the beginning of a run; with a target rate, of resolved controls.
+        """The state at the beginning of a run; controls with a target rate must be resolved first.
 
         Raises:
             ConfigError: a human-KL term without demonstrations, or with a buffer of other latents.
@@ -144,7 +147,7 @@ class Controls:
         return ControlState(Discriminator(self.human_kl, human, seed), self._targets())
 
     def alphas(self, state: ControlState | None = None) -> tuple[float, ...]:
-        """What each penalty charges now, in reward units: alpha, or what its target rate has led to.
+        """The size of each penalty now, in reward units: alpha, or what its target rate has led to.
 
         Raises:
             ConfigError: controls that are not resolved, or a target rate without a started state.
@@ -155,14 +158,15 @@ class Controls:
     def shape(self, scored: Scored, state: ControlState | None = None) -> ShapedReward:
         """The reward under these controls: a pure function of the scored answers and the state.
 
-        Every answer's part depends on that answer alone, except for the human-KL term in `batch` mode.
+        Every answer's reward depends on that answer alone, except for the human-KL term in `batch` mode.
 
         Raises:
             ConfigError: a symbolic tau, alpha or beta, a latent outside 0..L-1, or a human-KL term or target
                 rate without a started state.
-            ModelError: another head than the controls' or the buffer's own.
+            ModelError: a head other than the controls' or the buffer's own.
         """
         self.check(scored.latents.size, scored.fingerprint)
+        # float64 from here on: the columns must sum to the total to 1e-6
         reward_model = scored.rewards.astype(np.float64)
         edited = reward_model + edit_delta(scored, self.edits)
         alphas = self.alphas(state)
@@ -235,7 +239,7 @@ class Controls:
         resolved &= self.human_kl is None or self.human_kl.resolved
         if not resolved or (self._targets() and self.reward_sd is None):
             raise ConfigError(
-                "a threshold or charge is still given as a quantile or in SDs",
+                "a threshold or penalty is still given as a quantile or in SDs",
                 hint="call controls.resolve(reference_statistics) before controls.shape(scored)",
             )
 

@@ -1,10 +1,8 @@
-"""The discriminator of the human-KL term: scores first, learns afterwards.
+"""The discriminator of the human-KL term: it scores a batch first and learns from it afterwards.
 
-Shapes: `B` answers of a batch, `D` chosen latents, `M` answers in the replay window.
+`present_value` estimates the current value of a quantity that drifts from noisy means of recent batches.
 
-The present value of something that drifts, from noisy means of recent batches.
-
-Shapes: `S` batches, oldest first.
+Shapes: `B` answers of a batch, `D` chosen latents, `M` answers in the replay window, `S` batches.
 """
 
 import math
@@ -45,24 +43,24 @@ class Means(NamedTuple):
 
     @classmethod
     def of(cls, batches: Sequence[Array]) -> "Means":
-        """Of batches of numbers, oldest first; a batch of one has the variance of all numbers."""
+        """The means of batches of numbers, oldest first; a batch of one number takes the variance of all."""
         spread = float(np.concatenate(batches).var())
         variances = [(batch.var(ddof=1) if len(batch) > 1 else spread) / len(batch) for batch in batches]
         return cls(np.array([batch.mean() for batch in batches]), np.array(variances))
 
 
 class Present(NamedTuple):
-    """An estimate of the value now, and the variance that sampling gives it."""
+    """An estimate of the current value, and its sampling variance."""
 
     value: float
     variance: float
 
 
 def present_value(means: Means, *, half_life: float) -> Present:
-    """The end of a line fitted to the means, each counting half as much `half_life` batches later.
+    """The end of a line fitted to the means; the weight of a batch halves every `half_life` batches.
 
-    A plain average would lag behind a value that moves: a policy's divergence grows from step to step.
-    With fewer than three batches it is the weighted average.
+    A plain average would lag behind a moving value: a policy's divergence grows from step to step.
+    With fewer than three batches the result is the weighted average.
 
     Args:
         means: of at least one batch, oldest first.
@@ -73,6 +71,8 @@ def present_value(means: Means, *, half_life: float) -> Present:
     weight = 0.5 ** (age / half_life)
     share = weight / weight.sum()
     if count >= _LEAST_FOR_A_TREND:
+        # weighted least squares: the fitted value at age 0 is linear in the means, so the trend is a
+        # correction of their shares, and the variance follows from the same shares
         centred = age - share @ age
         share = share - (share @ age) * share * centred / (share @ centred**2)
     return Present(float(share @ means.values), float(share**2 @ means.variances))
@@ -100,7 +100,7 @@ class HumanDivergence(NamedTuple):
     """How far a batch lies from the human buffer.
 
     Args:
-        log_ratio: [B] nats, shrunk by the slope and clipped; exactly 0 while nothing has been learnt.
+        log_ratio: [B] nats, shrunk by the slope and clipped; exactly 0 before the first fit.
         info: `human_kl/` metrics, see `docs/human-kl.md`.
     """
 
@@ -109,7 +109,7 @@ class HumanDivergence(NamedTuple):
 
     @property
     def kl(self) -> float:
-        """The estimate that is logged, nats; 0 while nothing has been learnt."""
+        """The estimate that is logged, nats; 0 before the first fit."""
         return self.info["human_kl/kl"]
 
 
@@ -125,14 +125,14 @@ class _Batch:
 
 
 class _Learnt(NamedTuple):
-    """What a fit leaves.
+    """The result of a fit.
 
     Args:
-        ratio: to tell later answers with.
-        slope: that fits held-out rows best, at most 1.
-        variance: that the fitted parameters give to a mean log ratio.
-        accuracy: on the rows of the fit.
-        check: what the last check found.
+        ratio: the log ratio with which later answers are scored.
+        slope: the factor that fits held-out rows best, at most 1.
+        variance: the variance of a mean log ratio that comes from the fitted parameters.
+        accuracy: balanced accuracy on the rows of the fit.
+        check: the result of the last linearity check.
     """
 
     ratio: LogRatio
@@ -143,18 +143,18 @@ class _Learnt(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """Whether the log ratio is linear, see `KLEstimate.model_fits`, and the fits since it was looked at."""
+    """Whether the log ratio is linear, see `KLEstimate.model_fits`, and the fits since that check."""
 
     model_fits: bool | None
     age: int
 
     def code(self) -> NDArray[np.int64]:
-        """[2] for a checkpoint; what is not known is -1."""
+        """[2] for a checkpoint; -1 stands for not known."""
         return np.array([-1 if self.model_fits is None else self.model_fits, self.age], dtype=np.int64)
 
     @classmethod
     def of_code(cls, code: NDArray[Any]) -> "_Check":
-        """What `code` gave."""
+        """Reads what `code` returned."""
         known, age = (int(number) for number in code)
         return cls(None if known < 0 else bool(known), age)
 
@@ -165,17 +165,17 @@ _UNCHECKED = _Check(None, 0)
 class Discriminator:
     """A density ratio between the policy's recent answers and the human buffer.
 
-    `score` never changes anything; `learn` adds a batch to the replay window and fits again on the
-    whole window, older batches counting less. Parameters used at a step thus come from the batches of
+    `score` never changes anything. `learn` adds a batch to the replay window and fits again on the whole
+    window, in which older batches count less. So the parameters used at a step come from the batches of
     earlier steps, and before the first `learn` the log ratio is exactly 0. A tenth of the human rows
-    (at most 256, drawn from `seed`) is never fitted: with the policy's rows, each scored before it was
-    learnt from, it gives the accuracy and the slope.
+    (at most 256, drawn from `seed`) is held out from every fit. The accuracy and the slope come from these
+    rows and from policy rows that were scored before any fit saw them.
 
-    The first fit, and then one in every `half_life`, is followed by a check of whether the log ratio of the
-    newest batches is linear at all; where it is not, the estimate that is logged is a lower bound.
+    After the first fit, and then once every `half_life` fits, a check looks whether the log ratio of the
+    newest batches is linear. Where it is not, the logged estimate is a lower bound.
 
-    The fit depends on the gathered batch alone, so processes that learn from the same batch agree
-    to the bit.
+    The fit depends on the gathered batch alone, so processes that learn from the same batch have bitwise
+    equal parameters.
     """
 
     def __init__(self, config: HumanKL, human: HumanBuffer, seed: int) -> None:
@@ -196,7 +196,7 @@ class Discriminator:
         self._learnt: _Learnt | None = None
 
     def score(self, scored: Scored) -> HumanDivergence:
-        """The log ratio of every answer, from what was learnt before."""
+        """The log ratio of every answer, by the parameters fitted on earlier batches."""
         z = self._latents_of(scored)
         features = self.human.features(z)
         raw = np.zeros(len(z)) if self._learnt is None else self._learnt.ratio.at(features)
@@ -219,6 +219,7 @@ class Discriminator:
     def learn(self, scored: Scored) -> None:
         """Adds a batch to the replay window and fits again; call it after the batch was scored."""
         z = self._latents_of(scored)
+        # scored before the fit below, so that these log ratios stay held out
         log_ratios = None if self._learnt is None else self._learnt.ratio.at(self.human.features(z))
         self._window = [*self._window, _Batch(z, log_ratios)][-self.config.replay :]
         policy = self.human.features(np.concatenate([batch.z for batch in self._window]))
@@ -231,18 +232,18 @@ class Discriminator:
         self._learnt = _Learnt(ratio, slope, variance, accuracy, self._check(ratio))
 
     def _check(self, ratio: LogRatio) -> _Check:
-        """Of the newest batches alone: a policy that moved is a mixture, which is not linear."""
+        """Checks the newest batches alone: batches of a moving policy are a mixture, which is not linear."""
         if self._learnt is not None and self._learnt.check.age + 1 < self.config.half_life:
             return self._learnt.check._replace(age=self._learnt.check.age + 1)
         newest = self._window[-math.ceil(_CHECKED_HALF_LIVES * self.config.half_life) :]
         z = np.concatenate([batch.z for batch in newest])[-_CHECKED_ROWS:]
         policy = Rows.distinct(z, self.human.features(z))
         fits = check_linear(policy, self._compared, seed=self._seed, start=ratio).fits
-        # the closed form needs more than a linear log ratio
+        # the closed form also assumes Gaussians of one covariance, which the check does not test
         return _Check(None if fits and self.config.estimator == "mahalanobis" else fits, 0)
 
     def _estimate(self, raw: Array) -> dict[str, float]:
-        """The KL divergence now, from this batch and the trend of those before, and how it is known."""
+        """The current KL divergence from this batch and the trend before it, with interval and quality."""
         if self._learnt is None:
             return {**_NOTHING_KNOWN, "effective_sample_size": float(len(self._held_out))}
         log_ratios = [*(batch.log_ratios for batch in self._window if batch.log_ratios is not None), raw]
@@ -251,10 +252,10 @@ class Discriminator:
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
         policy = np.concatenate(log_ratios)
         accuracy = balanced_accuracy(policy, held)
-        # rows that count less show less
+        # rows with less weight count for less in the largest divergence that the samples can show
         rows = int(sum(count.sum() for count in self._counts(self._window))), len(self._fitted_on)
         value, low, high = now.value, float(now.value - half), float(now.value + half)
-        # an interval that ends beyond what the rows can show says no more than a bound does
+        # where the interval reaches beyond what the rows can show, the estimate is a lower bound
         saturated = is_saturated(high, accuracy, self._learnt.accuracy, rows)
         fits = self._learnt.check.model_fits
         misfit = fits is False
@@ -275,9 +276,9 @@ class Discriminator:
         }
 
     def _slope(self, policy: Array, counts: Array) -> float:
-        """From rows scored before they were learnt from; at first from a fit on every other row.
+        """The calibration slope of rows scored before a fit saw them; at first of a fit on every other row.
 
-        1 where fewer than 8 human rows are held out: they could not tell noise from a difference.
+        1 where fewer than 8 human rows are held out: so few cannot distinguish noise from a difference.
         """
         if len(self._held_out) < _LEAST_FOR_A_SLOPE:
             return 1.0
@@ -290,7 +291,7 @@ class Discriminator:
         return calibration_slope(half.at(policy[1::2]), half.at(self._held_out)) if len(policy) > 1 else 1.0
 
     def _counts(self, batches: list[_Batch]) -> list[Array]:
-        """How much each row of the batches counts: half as much after `half_life` newer batches."""
+        """The weight of each row of the batches: it halves every `half_life` newer batches."""
         newest = len(batches) - 1
         return [
             np.full(len(batch.z), 0.5 ** ((newest - place) / self.config.half_life))
@@ -308,7 +309,7 @@ class Discriminator:
         return z
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Everything learnt, as arrays; the buffer itself is named by its digest only."""
+        """Everything that was learnt, as arrays; of the human buffer only the digest."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
         learnt = self._learnt
         log_ratios = [
@@ -332,7 +333,7 @@ class Discriminator:
         }
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Takes up what `state_dict` gave.
+        """Restores what `state_dict` returned.
 
         Raises:
             TrainingError: the arrays are missing or belong to another human buffer.
@@ -353,7 +354,7 @@ class Discriminator:
         self._window = batches if len(lengths) else []
         if len(parameters):
             *weight, intercept, slope, variance, accuracy = parameters.tolist()
-            # checkpoints from before the check hold no answer
+            # checkpoints written before the check existed have no entry for it
             check = _Check.of_code(arrays.get(_CHECK, _UNCHECKED.code()))
             self._learnt = _Learnt(LogRatio(np.array(weight), intercept), slope, variance, accuracy, check)
         else:

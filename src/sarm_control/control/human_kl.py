@@ -1,4 +1,4 @@
-"""The human-KL term: a charge for latents that drift away from human demonstrations."""
+"""The human-KL term: a penalty on latents that drift away from human demonstrations."""
 
 from typing import Annotated, Literal
 
@@ -21,39 +21,40 @@ _MOST_LATENTS = 1024
 @one_line_errors("human_kl")
 @dataclass(frozen=True, config=SPEC)
 class HumanKL:
-    """A charge of `beta * l_j`, with `l_j` the log density ratio of answer j's latents; see also `mode`.
+    """A penalty of `beta * l_j`, with `l_j` the log density ratio of answer j's latents; see also `mode`.
 
-    `l_j = log p_policy(z_j) - log p_human(z_j)`, from a logistic discriminator on `[1(z > 0), z]`
-    that has only seen policy answers of earlier steps. It is negative for an answer more typical of
-    the humans than of the policy, which is then paid. Noise of the fit is taken out row by row by a
-    slope of at most 1, fitted on held-out rows; the KL estimate that is logged is without it.
+    `l_j = log p_policy(z_j) - log p_human(z_j)` comes from a logistic discriminator on `[1(z > 0), z]`
+    that has only seen policy answers of earlier steps. For an answer more typical of the humans than of the
+    policy it is negative and raises the reward. A slope of at most 1, fitted on held-out rows, shrinks the
+    noise of the fit in each row; the logged KL estimate does not use the slope.
 
     Raises:
         ConfigError: a value outside its range, a negative latent, or a latent named twice.
     """
 
     beta: Annotated[float | str, BeforeValidator(number_if_number)]
-    """The charge per nat, >= 0: in reward units, or in SDs of the reference policy's reward (`0.1sd`)."""
+    """The penalty per nat, >= 0: in reward units, or in SDs of the reference policy's reward (`0.1sd`)."""
     latents: tuple[int, ...] = ()
     """The latents compared, at most 1024; empty means those of the human buffer."""
     mode: Literal["per_sample", "batch"] = "per_sample"
-    """`batch` charges every answer `beta` times the KL estimate that is logged as `human_kl/kl`.
+    """`batch` subtracts `beta` times the KL estimate that is logged as `human_kl/kl` from every answer.
 
     One number for the whole batch says nothing about which answer was far. RLOO and GRPO, which compare
     answers of one batch, cancel it; so do PPO's whitened advantages where `gamma * lam` is 1. Below 1 a
-    remainder is left that depends on the place of a token alone: the charge comes with the last token, and
-    `n` tokens before it counts `(gamma * lam)^n`, so ends, and short answers, are charged most.
+    remainder is left that depends on the position of a token alone: the penalty comes with the last token
+    and has the weight `(gamma * lam)^n` at `n` tokens before it, so that ends, and short answers, are
+    penalised most.
     """
     estimator: Literal["logistic", "mahalanobis"] = "logistic"
-    """`mahalanobis` charges InfoRM's closed form, right for Gaussian latents only."""
+    """`mahalanobis` uses InfoRM's closed form, which is right for Gaussian latents only."""
     l2: float = 1e-3
-    """Ridge of the logistic discriminator beside its Jeffreys term, > 0; see `fit_log_ratio`."""
+    """Ridge of the logistic discriminator in addition to its Jeffreys term, > 0; see `fit_log_ratio`."""
     clip: float = 10.0
-    """Log ratios are limited to +-clip nats: one classifier cannot tell more than about 8 apart."""
+    """Log ratios are limited to +-clip nats: one classifier cannot resolve more than about 8."""
     replay: int = 32
-    """How many recent policy batches the discriminator is fitted on."""
+    """The number of recent policy batches on which the discriminator is fitted."""
     half_life: float = 8.0
-    """A batch counts half as much once this many newer ones have come; about 1,000 answers are best."""
+    """The weight of a batch halves after this many newer ones; about 1,000 answers are best."""
 
     @model_validator(mode="after")
     def _check(self) -> "HumanKL":

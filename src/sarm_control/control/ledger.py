@@ -1,11 +1,10 @@
-"""The ledger: which latents the change of the mean reward went to, exactly.
+"""The ledger: how much each latent added to the change of the mean reward, exactly.
 
 With a linear head, `mean r_trained - mean r_base = sum_i w_i (mean z_i,trained - mean z_i,base)`,
-so the change splits into one entry per latent with nothing left over.
+so the change splits into one entry per latent with nothing left over. Evaluation and training both keep a
+ledger, so it is in this room, which both import.
 
 Shapes: `N` answers, `P` prompts, `L` latents, `M` latents stored in at least one answer.
-
-The ledger, where evaluation looks for it; training keeps one too, so it lives beside the controls.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ Integers = NDArray[np.integer[Any]]
 class Ledger:
     """What each latent added to the change of the mean reward, largest magnitude first.
 
-    Means over answers are means of prompt means, so every prompt weighs the same.
+    Means over answers are means of prompt means, so every prompt has the same weight.
 
     Args:
         latents: [M] latent numbers.
@@ -53,7 +52,7 @@ class Ledger:
         return float(self.delta.sum())
 
     def entry(self, position: int) -> Floats:
-        """[P] per-prompt changes of the entry at one position, for its interval."""
+        """[P] each prompt's change of the entry at one position, from which its interval is computed."""
         return np.asarray(self.prompt_deltas[:, [position]].toarray(), dtype=np.float64).ravel()
 
 
@@ -74,7 +73,7 @@ def latent_ledger(
         trained_prompts: [N_trained] likewise; both policies must have answered every prompt.
 
     Raises:
-        ValueError: the autoencoders differ in size, or a prompt lacks an answer of one policy.
+        ValueError: the autoencoders differ in size, or a prompt has no answer of one policy.
     """
     if base.size != trained.size or len(head) != base.size:
         raise ValueError(f"latents of sizes {base.size} and {trained.size} with a head of {len(head)}")
@@ -126,6 +125,7 @@ def _prompt_means(
         (transform(values) if transform else values, latents.indices, latents.indptr),
         shape=(len(latents), latents.size),
     )
+    # averaging is a sparse matrix product, so [P, L] is never dense
     average = csr_array(
         (1.0 / counts[prompts], (prompts, np.arange(len(prompts)))), shape=(size, len(prompts))
     )

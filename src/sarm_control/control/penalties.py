@@ -1,4 +1,4 @@
-"""Penalties: charges for a latent that fires, read from the unedited z."""
+"""Penalties: amounts subtracted from the reward where a latent fires, read from the unedited z."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ _EXAMPLE = "48659:tau=3,alpha=0.1"
 @one_line_errors("penalty")
 @dataclass(frozen=True, config=SPEC)
 class Penalty:
-    """A charge of `alpha * penalty(z)` on one latent, with z as the reward model gave it (unedited).
+    """Subtracts `alpha * penalty(z)` of one latent from the reward, with the unedited z of the reward model.
 
-    Either `alpha` is given, or `target_rate` and the charge is learnt during the run.
+    Either `alpha` is given, or `target_rate`; then alpha is learnt during the run.
 
     Raises:
         ConfigError: a negative latent or alpha, a quantile outside 0..1, a temperature that is not
@@ -45,16 +45,16 @@ class Penalty:
     tau: Annotated[float | str, BeforeValidator(number_if_number)]
     """The threshold on z: a number, or a quantile of the reference policy's z such as `q0.9`."""
     alpha: Annotated[float | str | None, BeforeValidator(number_if_number)] = None
-    """The charge, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`."""
+    """The size, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`."""
     form: Form = "indicator"
     """`indicator` 1[z > tau] (strict), `hinge` max(0, z - tau), or `sigmoid` 1 / (1 + exp((tau - z) / T))."""
     temperature: float = 1.0
     """T of the sigmoid, > 0, in units of z; the other forms do not use it."""
     target_rate: float | None = None
-    """Instead of alpha: the share of answers that may fire (z > tau), between 0 and 1; the charge follows."""
+    """Instead of alpha, which is then learnt: the share of answers that may fire (z > tau), in (0, 1)."""
     pays: float | tuple[float, float] | None = None
-    """What the latent pays where it fires, reward units, where it is known: a run warns of a lower charge.
-    A second number is what others that fire with it pay there, after the edits chosen with this charge."""
+    """The reward that the latent adds where it fires, reward units, if known: a run warns of a smaller alpha.
+    A second number is what similar latents that fire with it add, after the edits chosen with it."""
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":
@@ -77,7 +77,7 @@ class Penalty:
         if self.alpha is not None:
             raise ConfigError(
                 f"{what}: alpha and target_rate cannot both be given",
-                hint="target_rate learns the charge that alpha fixes: drop one of them",
+                hint="target_rate learns the size that alpha fixes: drop one of them",
             )
         if not 0 < self.target_rate < 1:
             raise ConfigError(f"{what}: target_rate is {self.target_rate:g}, it must lie between 0 and 1")
@@ -102,12 +102,12 @@ class Penalty:
 
     @property
     def own_reward(self) -> float | None:
-        """What the latent itself pays where it fires, reward units; None where it is not known."""
+        """The reward that the latent itself adds where it fires, reward units; None if not known."""
         return self.pays[0] if isinstance(self.pays, tuple) else self.pays
 
     @property
     def similar_reward(self) -> float:
-        """What others that fire with it pay there, reward units."""
+        """The reward that similar latents add where this one fires, reward units; 0 if not known."""
         return self.pays[1] if isinstance(self.pays, tuple) else 0.0
 
     @property
@@ -120,7 +120,7 @@ class Penalty:
 
         Args:
             z: unedited.
-            learnt: alpha in reward units as it is now, for a penalty with a target rate.
+            learnt: the current alpha in reward units, for a penalty with a target rate.
 
         Raises:
             ConfigError: tau or alpha is still symbolic, or alpha is neither given nor learnt.
@@ -151,7 +151,7 @@ class Penalty:
 
 
 def named_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
-    """The form of each penalty whose latent has another one too; None where the latent names it."""
+    """The form of each penalty whose latent has a second penalty; None where the latent identifies it."""
     counts = Counter(penalty.latent for penalty in penalties)
     return tuple(penalty.form if counts[penalty.latent] > 1 else None for penalty in penalties)
 
@@ -180,7 +180,7 @@ def parse_penalty(text: str) -> Penalty:
     `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`, or `48659:tau=3,target_rate=0.1`.
 
     Raises:
-        ConfigError: the text is not a penalty; an unknown key comes with the closest known one.
+        ConfigError: the text is not a penalty; the message on an unknown key names the closest known one.
     """
     number, _, rest = text.strip().partition(":")
     latent = latent_number(number, text, _EXAMPLE)

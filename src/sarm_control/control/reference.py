@@ -1,4 +1,4 @@
-"""Reference statistics: the units of symbolic thresholds and charges."""
+"""Reference statistics: the units of symbolic thresholds (`q0.9`) and amounts (`0.5sd`)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class ReferenceStatistics:
 
     @classmethod
     def from_scored(cls, scored: Scored, latents: Iterable[int] = ()) -> "ReferenceStatistics":
-        """The statistics of scored answers; `latents` are those whose quantiles will be asked for.
+        """The statistics of scored answers; `latents` are those whose quantiles will be needed.
 
         Raises:
             DataError: fewer than two answers, rewards that do not vary, or a NaN reward.
@@ -52,11 +52,11 @@ class ReferenceStatistics:
     def quantile(self, latent: int, level: float) -> float:
         """The quantile of z over *all* answers, inactive ones (z = 0) included, interpolated linearly.
 
-        A latent active in fewer than `1 - level` of the answers thus has the quantile 0, and the
-        penalty `1[z > 0]` charges its every firing.
+        So a latent active in fewer than `1 - level` of the answers has the quantile 0, and the indicator
+        penalty `1[z > 0]` counts every firing.
 
         Raises:
-            ConfigError: the latent was not among those kept.
+            ConfigError: the values of the latent were not kept.
         """
         if latent not in self.latents:
             raise ConfigError(
@@ -85,7 +85,7 @@ class ReferenceStatistics:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceStatistics":
-        """What `to_dict` gave.
+        """Reads what `to_dict` returned.
 
         Raises:
             DataError: a key is missing or holds something else.

@@ -1,4 +1,4 @@
-"""What shaping returns: the reward the policy sees, and every part of it.
+"""The result of shaping: the reward that the policy sees, and each part of it.
 
 Shapes: `N` answers, `P` penalties.
 """
@@ -18,16 +18,16 @@ class ShapedReward:
         total: [N] float64, what the policy is trained on.
         reward_model: [N] float64, the reward without controls.
         edited: [N] float64, the reward after the edits.
-        penalties: [N, P] float64, >= 0; what each penalty takes away.
-        human_kl: [N] float64, `beta * l_j`, or `beta * KL` in batch mode; what the human-KL term takes away
-            (a gift when negative).
+        penalties: [N, P] float64, >= 0; what each penalty subtracts.
+        human_kl: [N] float64, `beta * l_j`, or `beta * KL` in batch mode; what the human-KL term subtracts
+            (it raises the reward when negative).
         log_ratio: [N] float64 `l_j` in nats; None without a human-KL term.
         penalty_latents: the latent of each penalty, P of them.
         info: metrics by name: the mean of every column, `latent/<id>/rate` (share of answers with
             the unedited z above 0), `penalty/<id>/rate` and `penalty/<id>/variance_share` (of the
-            variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), of
-            two penalties on a latent `penalty/<id>/<form>/...`, and the `human_kl/` metrics of
-            `HumanDivergence`.
+            variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), and
+            the `human_kl/` metrics of `HumanDivergence`. Where a latent has two penalties, their names
+            are `penalty/<id>/<form>/...`.
     """
 
     total: Array

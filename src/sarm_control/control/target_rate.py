@@ -1,8 +1,8 @@
-"""A charge that finds its own size: it holds the firing rate of a latent at a target.
+"""A penalty that finds its own size: it holds the firing rate of a latent at a target.
 
-Dual ascent on `maximise reward subject to rate <= target`, with the multiplier moved by a PI
-controller instead of by a plain gradient: a policy integrates its reward, and the integral of an
-integral oscillates. Everything here is in logits of the rate and in SDs of the reference reward.
+This is dual ascent on `maximise reward subject to rate <= target`. A PI controller moves the multiplier
+instead of a plain gradient: a policy integrates its reward, and the integral of an integral oscillates.
+Everything here is in logits of the rate and in SDs of the reference reward.
 """
 
 import math
@@ -20,29 +20,29 @@ from sarm_control.reward_model import Scored
 # speeds 1 : 8, 32 to 256 answers, 40 to 200 steps) and of PPO on a tiny model. tests/control/one_logit.py
 # is such a policy, tests/training/test_target_rate.py such a run.
 PROPORTIONAL = 1.5
-"""SDs of charge per logit of error."""
+"""SDs of penalty per logit of error."""
 INTEGRAL = 0.2
-"""SDs of charge gained per logit of error and step."""
+"""SDs of penalty gained per logit of error and step."""
 FULL_GAIN_RATE = 0.1
-"""Above this target errors count less, by the root of the ratio of rate (1 - rate): a policy's logit moves
-in proportion to rate (1 - rate), faster near a half."""
+"""Errors count less for targets above this, by the root of the ratio of rate (1 - rate): a policy's logit
+moves in proportion to rate (1 - rate), so it moves faster near a half."""
 LEAD = 5.0
-"""Steps by which the error is extrapolated along its trend: an optimizer with momentum answers late."""
+"""Steps by which the error is extrapolated along its trend: an optimizer with momentum reacts late."""
 SMOOTHING = 0.2
-"""Weight of the newest difference in the trend, an exponential mean."""
+"""Weight of the newest difference in the trend, which is an exponential mean."""
 MOST_ERROR = 2.0
-"""Errors are limited to +-this many logits, so that a policy far away is not overshot."""
+"""Errors are limited to +-this many logits, so that the rate does not overshoot from far away."""
 MOST_SDS = 10.0
-"""The largest charge, in SDs: whitened advantages hold little else beyond it."""
+"""The largest penalty, in SDs: beyond it, it dominates the whitened advantages."""
 
 _PREFIX = "target_rate"
 
 
 class Multiplier(NamedTuple):
-    """The charge of one penalty and what moves it; immutable.
+    """The size of one penalty and the state of its controller; immutable.
 
     Args:
-        batches: how many it has seen; before the first it charges nothing.
+        batches: how many it has seen; before the first the penalty is 0.
         error: logit of the last rate less that of the target, weighted by the target (`FULL_GAIN_RATE`).
         trend: smoothed change of the error per step.
         integral: SDs, 0..MOST_SDS.
@@ -55,7 +55,7 @@ class Multiplier(NamedTuple):
 
     @property
     def sds(self) -> float:
-        """The charge in SDs of the reference reward, 0..MOST_SDS."""
+        """The size of the penalty in SDs of the reference reward, 0..MOST_SDS."""
         return min(max(self._unlimited, 0.0), MOST_SDS)
 
     @property
@@ -69,25 +69,26 @@ class Multiplier(NamedTuple):
     def after(self, fired: int, answers: int, target: float) -> "Multiplier":
         """The multiplier after a batch in which `fired` of `answers` answers fired.
 
-        The rate enters as `(fired + 1/2) / (answers + 1)`, so that none and all have a logit. The
-        integral stands still while the charge is at a limit and the error would push it further.
+        The rate enters as `(fired + 1/2) / (answers + 1)`, so that it has a logit even if none or all fired.
+        The integral does not move while the penalty is at a limit and the error would push it further.
         """
         error = _weight(target) * (_logit((fired + 0.5) / (answers + 1)) - _logit(target))
         change = error - self.error - self.trend
         trend = self.trend + SMOOTHING * change if self.batches else 0.0
         moved = Multiplier(self.batches + 1, error, trend, self.integral)
-        held = moved._unlimited <= 0 if moved._ahead < 0 else moved._unlimited >= MOST_SDS
-        if held:
+        # anti-windup: an integral that kept growing at a limit would delay the way back
+        at_limit = moved._unlimited <= 0 if moved._ahead < 0 else moved._unlimited >= MOST_SDS
+        if at_limit:
             return moved
         integral = min(max(self.integral + INTEGRAL * moved._ahead, 0.0), MOST_SDS)
         return moved._replace(integral=integral)
 
 
 class TargetRates:
-    """The multipliers of all penalties with a `target_rate`; `learn` moves them, nothing else does.
+    """The multipliers of all penalties with a `target_rate`; only `learn` moves them.
 
     Args:
-        penalties: those with a target rate, at most one a latent.
+        penalties: those with a target rate, at most one per latent.
     """
 
     def __init__(self, penalties: Sequence[Penalty]) -> None:
@@ -95,12 +96,12 @@ class TargetRates:
         self._multipliers = [Multiplier() for _ in self.penalties]
 
     def sds(self, penalty: Penalty) -> float | None:
-        """The charge of a penalty now, in SDs of the reference reward; None for one not among these."""
+        """The current size of a penalty, in SDs of the reference reward; None without a target rate."""
         latents = [known.latent for known in self.penalties]
         return self._multipliers[latents.index(penalty.latent)].sds if penalty.latent in latents else None
 
     def learn(self, scored: Scored) -> None:
-        """Moves every charge by the firing rate of a batch; call it after the batch was scored.
+        """Moves every penalty by its firing rate in a batch; call it after the batch was scored.
 
         Raises:
             ConfigError: a tau is still symbolic.
@@ -122,7 +123,7 @@ class TargetRates:
         }
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Takes up what `state_dict` gave.
+        """Restores what `state_dict` returned.
 
         Raises:
             TrainingError: the arrays are missing or belong to other penalties.

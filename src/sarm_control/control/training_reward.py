@@ -1,8 +1,7 @@
-"""From scored answers to what they are paid: the shaped reward, the charge on answers that did not end.
+"""From scored answers to training rewards: controls, the penalty on answers that did not end, shaping.
 
-Shapes: `N` answers, `M` reference answers to each prompt.
-
-Preference As Reward (PAR): a bounded reward, so that the last SD of the proxy pays next to nothing.
+Shaping by Preference As Reward (PAR) bounds the reward, so that the last SDs of the reward model's score
+add next to nothing.
 
 Shapes: `N` answers, `M` reference answers to each prompt.
 """
@@ -32,11 +31,11 @@ def preference_as_reward(total: Array, mean: float, sd: float, reference: Array 
     prompt; here the difference is taken in SDs of the reference policy's rewards.
 
     Args:
-        total: [N] under all controls, the charge on answers that did not end included.
+        total: [N] under all controls, the penalty on answers that did not end included.
         mean: of the reference policy's rewards, frozen before the first step.
-        sd: theirs, > 0.
+        sd: of the same rewards, > 0.
         reference: [N, M] rewards of M reference answers to the prompt of each answer; without them `mean`
-            stands for every prompt's.
+            is used for every prompt.
     """
     away = total[:, None] - (np.full((1, 1), mean) if reference is None else reference)
     # tanh does not overflow where exp would
@@ -48,13 +47,13 @@ TOTAL, MISSING_END, SHAPING = "reward/total", "reward/missing_end", "reward/shap
 
 @dataclass(frozen=True, eq=False)
 class RewardBreakdown:
-    """What N answers were paid.
+    """The rewards of N answers, part by part.
 
     Args:
-        scores: [N] float64, the terminal reward PPO sees.
+        scores: [N] float64, the terminal reward that the policy is trained on.
         columns: metric name -> [N] signed parts in reward units; all but `reward/total` sum to it.
         metrics: further numbers of the batch, such as `latent/<id>/rate`.
-        scored: the latents behind the rewards, for what learns from them.
+        scored: the latents behind the rewards, for controls that learn from them.
     """
 
     scores: Array
@@ -63,19 +62,19 @@ class RewardBreakdown:
     scored: Scored | None = None
 
     def means(self) -> dict[str, float]:
-        """The mean of every column, and the further numbers."""
+        """The mean of every column, and `metrics`."""
         return {**self.metrics, **{name: float(column.mean()) for name, column in self.columns.items()}}
 
 
 @dataclass(frozen=True)
 class RewardRule:
-    """How an answer is paid, with every amount a number.
+    """How an answer is rewarded, with a number for every amount. A score is `(total - mean) / scale`.
 
     Args:
         controls: resolved.
-        missing_end: taken off an answer that did not end, reward units, >= 0.
-        mean: taken off every total to make a score.
-        scale: then divides it, > 0.
+        missing_end: subtracted from the reward of an answer that did not end, reward units, >= 0.
+        mean: reward units.
+        scale: reward units, > 0.
         par_sd: the SD of the reference rewards when totals are shaped by `preference_as_reward`, else None.
     """
 
@@ -95,13 +94,13 @@ class RewardRule:
         standardize: bool,
         shaping: Shaping = "none",
     ) -> "RewardRule":
-        """The rule with symbolic amounts read from the reference policy's answers.
+        """The rule with symbolic amounts resolved by the reference policy's answers.
 
         Args:
-            controls: as given.
+            controls: with numbers or symbolic amounts.
             missing_end: reward units, or SDs of the reference reward such as `1sd`.
             reference: None where every amount is a number already.
-            standardize: scores are `(total - mean) / sd` of the reference; else the mean alone is taken off.
+            standardize: scores are `(total - mean) / sd` of the reference; else only the mean is subtracted.
             shaping: `par` bounds the total, see `preference_as_reward`.
 
         Raises:
@@ -123,18 +122,18 @@ class RewardRule:
         return cls(controls.resolve(reference), amount, reference.mean, scale, par_sd)
 
     def frozen(self) -> "RewardRule":
-        """The rule without what learns and without shaping: what a reference answer is paid all along."""
-        fixed = tuple(one for one in self.controls.penalties if one.target_rate is None)
+        """The rule without learning controls and shaping, whose rewards of reference answers never change."""
+        fixed = tuple(penalty for penalty in self.controls.penalties if penalty.target_rate is None)
         return replace(self, controls=replace(self.controls, penalties=fixed, human_kl=None), par_sd=None)
 
     def breakdown(
         self, scored: Scored, learner: ControlState | None = None, reference: Array | None = None
     ) -> RewardBreakdown:
-        """Pays answers; depends on nothing but them and what the controls have learnt.
+        """The rewards of answers; they depend only on the answers and on the state of the controls.
 
         Args:
             scored: N answers.
-            learner: what the controls have learnt.
+            learner: the state of the controls.
             reference: [N, M] rewards of reference answers to the same prompts, for `preference_as_reward`.
 
         Raises:
@@ -153,7 +152,7 @@ class RewardRule:
 
 
 def _symbolic(controls: Controls) -> list[str]:
-    """What of the controls cannot be used without a reference, in words."""
+    """The controls that cannot be used without a reference, in words."""
     penalties = [
         f"the penalty on latent {penalty.latent}"
         for penalty in controls.penalties

@@ -1,7 +1,7 @@
-"""Rows into token ids.
+"""Conversations as token ids.
 
 In: a prompt and an answer. Out: token ids with one begin-of-text and one end-of-turn, and what was cut.
-Holds chat templates, the answer's place in them, and truncation.
+Holds chat templates, the place of the answer in their text, and truncation.
 """
 
 from typing import TYPE_CHECKING

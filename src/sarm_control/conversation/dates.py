@@ -1,8 +1,8 @@
-"""The date that chat templates are told.
+"""The date that chat templates see.
 
-Some templates (Llama 3.1 and 3.2, Mistral, Granite) write today's date into the prompt, by `strftime_now`.
-The same answer would then be paid otherwise tomorrow. So the date is a setting: a day that stays, unless
-another one, or today's, is asked for.
+Some templates (Llama 3.1 and 3.2, Mistral, Granite) write today's date into the prompt by `strftime_now`.
+The same answer would then get another reward tomorrow. So the date is a setting with a fixed default; it can
+be set to another day or to the current one.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sarm_control.errors import ConfigError
 
 DEFAULT_DATE = datetime.date(2024, 7, 26)
-"""The day that Llama 3.1's and 3.2's own templates fall back on: 26 Jul 2024."""
+"""The fallback day of the templates of Llama 3.1 and 3.2: 26 Jul 2024."""
 TODAY = "today"
 
 _FORMAT = re.compile(r"strftime_now\(\s*(['\"])(.+?)\1\s*\)")
@@ -23,19 +23,22 @@ _WHOLE_DAY = (("%Y", "%y"), ("%b", "%B", "%m", "%h"), ("%d", "%e"))
 
 
 def asks_for_date(source: str) -> bool:
-    """Whether what a template writes can depend on the date."""
+    """Whether the text of a template can depend on the date."""
     return "strftime_now" in source
 
 
 def fallback_date(source: str) -> datetime.date:
-    """The day a template itself writes where it is told none; `DEFAULT_DATE` where it has no such day."""
-    formats = [found[2] for found in _FORMAT.finditer(source)]
+    """The day that a template writes without `strftime_now`; `DEFAULT_DATE` where it has no such day.
+
+    It is the first quoted text of the template that is a date in one of the template's own date formats.
+    """
+    formats = [call[2] for call in _FORMAT.finditer(source)]
     for form in formats:
         if not all(any(code in form for code in codes) for codes in _WHOLE_DAY):
             continue
-        for found in _TEXT.finditer(source):
+        for quoted in _TEXT.finditer(source):
             try:
-                return datetime.datetime.strptime(found[2], form.replace("%e", "%d")).date()
+                return datetime.datetime.strptime(quoted[2], form.replace("%e", "%d")).date()
             except ValueError:
                 continue
     return DEFAULT_DATE
@@ -44,14 +47,14 @@ def fallback_date(source: str) -> datetime.date:
 def read_date(
     text: str | datetime.date | None, *, today: Callable[[], datetime.date] = datetime.date.today
 ) -> datetime.date | None:
-    """The date that a setting says: `2026-01-31`, `today`, or None for the template's own.
+    """The date of a setting: `2026-01-31`, `today`, or None for the template's own.
 
     Args:
-        text: what was written.
+        text: the setting.
         today: the clock.
 
     Raises:
-        ConfigError: it is no date.
+        ConfigError: the setting is not a date.
     """
     if text is None or isinstance(text, datetime.date):
         return text
@@ -64,7 +67,7 @@ def read_date(
 
 
 def stored_date(text: object) -> datetime.date | None:
-    """The day of a text such as `2026-01-31`; None for whatever else."""
+    """The day of a text such as `2026-01-31`; None for anything else."""
     with contextlib.suppress(ValueError):
         if isinstance(text, str) and _ISO.fullmatch(text):
             return datetime.date.fromisoformat(text)
@@ -72,7 +75,7 @@ def stored_date(text: object) -> datetime.date | None:
 
 
 def clock(day: datetime.date) -> Callable[[str], str]:
-    """`strftime_now` of a template for which it is always the first moment of `day`."""
+    """A `strftime_now` whose clock stands at the first moment of `day`."""
     midnight = datetime.datetime.combine(day, datetime.time())
 
     def strftime_now(format: str) -> str:

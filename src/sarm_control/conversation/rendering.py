@@ -1,4 +1,4 @@
-"""What a tokenizer's chat template writes for messages, and errors in words where it fails."""
+"""Renders messages by a tokenizer's chat template, and explains its failures in words."""
 
 import datetime
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ _ANOTHER = "use a model whose chat template writes such conversations, or put an
 
 
 class _Program(NamedTuple):
-    """A template, ready to be rendered.
+    """A template that is ready to be rendered.
 
     Args:
-        given: what the tokenizer holds.
-        source: the template of it that answers are written by.
-        day: the day it is told; None where it asks for none.
-        variables: what it can name, whatever the conversation.
+        given: the chat template attribute of the tokenizer: a text, or several by name.
+        source: the text of the template that is used.
+        day: the day that the template sees; None where it does not use the date.
+        variables: the variables that are the same for every conversation.
     """
 
     given: Any
@@ -33,15 +33,15 @@ class _Program(NamedTuple):
 
 
 class TemplateText:
-    """A tokenizer's chat template, rendered under limits on a day that stays.
+    """A tokenizer's chat template, rendered under limits and with a fixed date.
 
     Args:
-        tokenizer: which has a chat template.
-        date: the day it is told, see `sarm_control.conversation.dates.read_date`.
+        tokenizer: a tokenizer with a chat template.
+        date: the day that the template sees, see `sarm_control.conversation.dates.read_date`.
 
     Raises:
         ModelError: the template is not text, is too long, or none of several is the default.
-        ConfigError: `date` is none.
+        ConfigError: `date` is not a date.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", date: datetime.date | str | None) -> None:
@@ -51,17 +51,17 @@ class TemplateText:
 
     @property
     def date(self) -> datetime.date | None:
-        """The day the template is told; None where it asks for none."""
+        """The day that the template sees; None where it does not use the date."""
         return self._current().day
 
     @property
     def own_date(self) -> datetime.date | None:
-        """The day it falls back on where none is asked for; None where it asks for none."""
+        """The template's fallback day; None where it does not use the date."""
         source = self._current().source
         return fallback_date(source) if asks_for_date(source) else None
 
     def _current(self) -> "_Program":
-        """The tokenizer's template as it is now; callers may put another one in its place."""
+        """The tokenizer's current template; callers may replace the attribute."""
         if self._known.given is not self._tokenizer.chat_template:
             self._known = self._read()
         return self._known
@@ -80,19 +80,19 @@ class TemplateText:
                 hint="put a shorter chat template beside the model",
             )
         day = (self._asked or fallback_date(source)) if asks_for_date(source) else None
-        told: dict[str, Any] = {} if day is None else {"strftime_now": clock(day)}
-        variables = {**self._tokenizer.special_tokens_map, "tools": None, "documents": None, **told}
+        dated: dict[str, Any] = {} if day is None else {"strftime_now": clock(day)}
+        variables = {**self._tokenizer.special_tokens_map, "tools": None, "documents": None, **dated}
         return _Program(given, source, day, variables)
 
     def write(self, messages: Sequence[Message], *, generation: bool) -> str:
-        """The conversation in the template's words.
+        """The conversation as the template writes it.
 
         Args:
             messages: its turns.
-            generation: with the header of an answer behind them.
+            generation: add the header of an answer at the end.
 
         Raises:
-            ModelError: the template refuses the conversation, fails, or does not come to an end.
+            ModelError: the template refuses the conversation, fails, or exceeds its limits.
         """
         from sarm_control.conversation.sandbox import rendered
 
@@ -104,7 +104,7 @@ class TemplateText:
             return rendered(program.source, size, variables)
         except SarmError:
             raise
-        # a template is a program of somebody else's: it can raise anything that Python can
+        # a template is somebody else's program and can raise any Python exception
         except Exception as error:
             raise _refusal(error) from error
 

@@ -1,8 +1,8 @@
-"""The sandbox that chat templates run in: transformers' own dialect of Jinja, with an end to everything.
+"""The sandbox in which chat templates run: the Jinja dialect of transformers, with limits on time and size.
 
-A chat template is a program from whoever made a checkpoint. Jinja's sandbox keeps it away from files and
-from Python; it does not keep it from running for hours or filling the memory. Here every turn of a loop, call
-and operation is counted against a budget, and nothing may grow longer than the budget says.
+A chat template is a program by the author of a checkpoint. Jinja's sandbox denies it files and Python
+internals, but does not stop it from running for hours or filling the memory. Here every loop iteration, call
+and operation is counted against a budget, and no value may become longer than the budget allows.
 
 The dialect is that of `apply_chat_template` in transformers 5: the same sandbox, extensions, filters and
 globals. `strftime_now` is not the clock of the machine; see `sarm_control.conversation.dates`.
@@ -24,9 +24,9 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_SECONDS = 5.0
-"""How long one rendering may take."""
+"""The time limit of one rendering."""
 MOST_STEPS = 5_000_000
-"""Loop turns, calls and operations of one rendering."""
+"""The limit on loop iterations, calls and operations of one rendering."""
 _LONGER_THAN_INPUT = 1_000_000
 _TIMES_INPUT = 16
 _STEPS_BETWEEN_CLOCKS = 64
@@ -36,12 +36,12 @@ _WIDTH = re.compile(r"\d{6,}|\*")
 
 
 class LimitError(Exception):
-    """A template that takes too long or writes too much; its text says which, for the end of a sentence."""
+    """A template takes too long or writes too much; the message is a clause that begins with "it"."""
 
 
 @dataclass
 class _Budget:
-    """What is left to one rendering: steps, seconds and characters."""
+    """The limits of one rendering, and what it has used of them: characters, seconds and steps."""
 
     characters: int
     until: float
@@ -55,6 +55,7 @@ class _Budget:
 
     def step(self) -> None:
         self.steps += 1
+        # the clock is not read at every step, because that is slow
         if self.steps % _STEPS_BETWEEN_CLOCKS:
             return
         if self.steps > MOST_STEPS:
@@ -72,10 +73,10 @@ _BUDGET: ContextVar[_Budget | None] = ContextVar("template_budget", default=None
 
 @contextmanager
 def limited(characters: int, seconds: float = MOST_SECONDS) -> Iterator[None]:
-    """Within it templates have a budget, made for an input of so many characters.
+    """A context in which templates have a budget; it grows with the number of input characters.
 
     Raises:
-        LimitError: inside, where the budget is used up.
+        LimitError: inside the context, when the budget is used up.
     """
     most = _LONGER_THAN_INPUT + _TIMES_INPUT * characters
     token = _BUDGET.set(_Budget(most, time.monotonic() + seconds, seconds))
@@ -88,17 +89,17 @@ def limited(characters: int, seconds: float = MOST_SECONDS) -> Iterator[None]:
 def rendered(
     source: str, characters: int, variables: Mapping[str, Any], *, seconds: float = MOST_SECONDS
 ) -> str:
-    """What a template writes.
+    """The text that a template writes.
 
     Args:
         source: the template.
-        characters: of the conversation; what may be written grows with it.
-        variables: what it can name.
-        seconds: how long it may take.
+        characters: the length of the conversation; the limit on the text grows with it.
+        variables: the variables of the template.
+        seconds: the time limit.
 
     Raises:
-        LimitError: it takes too long or writes too much.
-        Exception: whatever the template runs into.
+        LimitError: the template takes too long or writes too much.
+        Exception: any error of the template itself.
     """
     with limited(characters, seconds):
         return compiled(source).render(**variables)
@@ -106,17 +107,17 @@ def rendered(
 
 @lru_cache(maxsize=64)
 def compiled(source: str) -> jinja2.Template:
-    """A template, compiled once.
+    """The compiled template; the last 64 are kept.
 
     Raises:
-        jinja2.TemplateError: it is not in Jinja's grammar; other errors come from Jinja's own faults.
+        jinja2.TemplateError: it is not valid Jinja; other exceptions come from bugs of Jinja.
     """
     with limited(len(source)):
         return _Sandbox().from_string(source)
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant says; the text is the same with and without it."""
+    """The tag `{% generation %}`, which marks the assistant's text and does not change it."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
 
@@ -159,31 +160,34 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         _step()
-        # Jinja puts a function of its own around a string's format
+        # Jinja wraps str.format in a function of its own
         method = getattr(__obj, "__wrapped__", __obj)
         own = getattr(method, "__self__", None)
         if isinstance(own, str):
-            for one in (*args, *kwargs.values()):
-                _hold_written(one)
+            for argument in (*args, *kwargs.values()):
+                _hold_written(argument)
             _refuse_long(method.__name__, (own, *args, *kwargs.values()))
         return _held(super().call(__context, __obj, *args, **kwargs))
 
     def concatenated(self, *parts: Any) -> str:
-        """Jinja's `~`."""
+        """The operator `~` of Jinja, which the compiled template calls here."""
         _step()
         for part in parts:
             _hold_written(part)
         return str(_held("".join(map(str, parts))))
 
     def tick(self, written: int) -> str:
-        """One turn of a loop, or one call of a macro, with so many characters of plain text in it."""
+        """Counts one loop iteration or macro call, and the characters of plain text that it writes."""
         _step()
         _write(written)
         return ""
 
 
 def _counted(source: nodes.Template) -> nodes.Template:
-    """The template with a step in every loop and macro, and `~` and blocks that are kept in check."""
+    """The template with a `tick` in every loop and macro, and with `~` and set blocks under the budget.
+
+    Jinja compiles loops, plain text and `~` to Python without a hook, so the syntax tree is changed instead.
+    """
     for node in [*source.find_all((nodes.For, nodes.Macro, nodes.CallBlock))]:
         plain = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
         tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [nodes.Const(plain)], [], None, None)
@@ -195,13 +199,14 @@ def _counted(source: nodes.Template) -> nodes.Template:
     for parent in [source, *source.find_all(nodes.Node)]:
         for name, value in parent.iter_fields():
             if isinstance(value, list):
-                setattr(parent, name, [_plain_call(one) for one in value])
+                setattr(parent, name, [_plain_call(child) for child in value])
             else:
                 setattr(parent, name, _plain_call(value))
     return source
 
 
 def _plain_call(node: Any) -> Any:
+    """A `~` node as a call of `concatenated`; any other node as it is."""
     if not isinstance(node, nodes.Concat):
         return node
     call = nodes.Call(nodes.EnvironmentAttribute("concatenated"), node.nodes, [], None, None)
@@ -221,7 +226,7 @@ def _write(size: int) -> None:
 
 
 def _held(value: Any) -> Any:
-    """A value as it is, unless it is too long."""
+    """The value itself; refuses one that is too long."""
     budget = _BUDGET.get()
     if budget is not None and isinstance(value, str | list | tuple | dict):
         budget.hold(len(value))
@@ -238,7 +243,7 @@ def _hold(size: int) -> None:
 
 
 def _written_out(value: Any) -> Any:
-    """What an expression writes, not yet as text."""
+    """The value of an expression that is about to be written; counts its characters."""
     _hold_written(value)
     if isinstance(value, str):
         _write(len(value))
@@ -246,7 +251,7 @@ def _written_out(value: Any) -> Any:
 
 
 def _refuse_growth(operator: str, left: Any, right: Any) -> None:
-    """Refuses what would be huge before it is made."""
+    """Refuses an operation with a huge result before the result is computed."""
     whole = isinstance(left, int) and isinstance(right, int)
     if operator == "*" and whole:
         _refuse_digits(left.bit_length() + right.bit_length())
@@ -263,15 +268,15 @@ def _refuse_growth(operator: str, left: Any, right: Any) -> None:
 
 def _refuse_digits(bits: int) -> None:
     if bits > _MOST_BITS:
-        raise LimitError("it reckons with numbers of too many digits")
+        raise LimitError("it computes with numbers of too many digits")
 
 
 def _refuse_long(name: str, values: tuple[Any, ...]) -> None:
-    """Refuses a call of a string's method, or a filter, whose result would be huge.
+    """Refuses a call of a string method or filter with a huge result, before the call.
 
     Args:
         name: of the method or filter.
-        values: the string, and the arguments.
+        values: the string, then the arguments.
     """
     text, rest = values[0] if isinstance(values[0], str) else "", values[1:]
     for value in rest:
@@ -282,30 +287,31 @@ def _refuse_long(name: str, values: tuple[Any, ...]) -> None:
     if name == "replace" and len(rest) >= 2 and all(isinstance(value, str) for value in rest[:2]):
         _hold(len(text) + (text.count(rest[0])) * len(rest[1]))
     if name == "join" and rest and isinstance(rest[0], list | tuple):
-        _hold(len(text) * len(rest[0]) + sum(len(one) for one in rest[0] if isinstance(one, str)))
+        _hold(len(text) * len(rest[0]) + sum(len(part) for part in rest[0] if isinstance(part, str)))
     if name == "translate" and rest and isinstance(rest[0], dict):
-        longest = max((len(one) for one in rest[0].values() if isinstance(one, str)), default=1)
+        longest = max((len(new) for new in rest[0].values() if isinstance(new, str)), default=1)
         _hold(len(text) * longest)
     if name in {"expandtabs", "indent", "wordwrap"}:
         wide = max(
-            (one if isinstance(one, int) else len(one) for one in rest if isinstance(one, int | str)),
+            (arg if isinstance(arg, int) else len(arg) for arg in rest if isinstance(arg, int | str)),
             default=8,
         )
         _hold(len(text) + (text.count("\t") + text.count("\n")) * wide)
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter of Jinja's that refuses to make something huge."""
+    """A filter of Jinja that refuses huge results."""
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         _step()
         context = [value for value in args[:1] if isinstance(value, _CONTEXTS)]
         given: list[Any] = list(args[len(context) :])
         value, rest = given[0], given[1:]
+        # a generator is listed here so that its length can be checked; the filter would consume it
         if name in {"join", "sum"} and not isinstance(value, str):
             value = list(value)
-        for one in (value, *rest, *kwargs.values()):
-            _hold_written(one)
+        for argument in (value, *rest, *kwargs.values()):
+            _hold_written(argument)
         parts = (value, *rest, *kwargs.values())
         _refuse_long(name, (rest[0], value) if name == "join" and rest else parts)
         return _held(function(*context, value, *rest, **kwargs))
@@ -317,18 +323,18 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _hold_written(value: Any) -> None:
-    """Refuses a list of lists that is small in memory and huge when it is written out."""
+    """Refuses a nested value that shares its parts: it is small in memory and huge when it is written out."""
     if isinstance(value, str | int | float | None):
         return
     most, size, left = _most(), 0, [value]
     while left:
-        one = left.pop()
-        size += len(one) if isinstance(one, str) else 1
-        if isinstance(one, list | tuple):
-            left.extend(one)
-        elif isinstance(one, dict):
-            left.extend(one.keys())
-            left.extend(one.values())
+        part = left.pop()
+        size += len(part) if isinstance(part, str) else 1
+        if isinstance(part, list | tuple):
+            left.extend(part)
+        elif isinstance(part, dict):
+            left.extend(part.keys())
+            left.extend(part.values())
         if size + len(left) > most:
             raise LimitError(f"it writes more than {most:,} characters")
 
@@ -340,7 +346,7 @@ def _tojson(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without the escapes that Jinja adds for web pages, as in transformers."""
+    """JSON without the HTML escapes that Jinja adds, as in transformers."""
     _refuse_long("tojson", ("", indent if indent is not None else 0))
     text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys

@@ -1,8 +1,8 @@
-"""Where an answer stands in what a chat template writes.
+"""Finds the place of an answer in the text that a chat template writes.
 
-A template is rendered twice for the same prompt, with answers that share neither their first letter nor
-their last. What both renderings begin with stands before every answer, what both end with behind it. No
-search can be misled by an answer that writes headers or ends of turns itself.
+A template is rendered twice for the same prompt, with answers that share neither their first nor their last
+letter. The common beginning of both renderings is the text before every answer; the common end is the text
+after it. So an answer that contains headers or end-of-turn tokens cannot mislead a search.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,18 +24,18 @@ Words = Callable[[Sequence[Message]], str]
 
 
 class Frame(NamedTuple):
-    """What a template writes before and behind an answer."""
+    """The text of a template before and after an answer."""
 
     before: str
     after: str
 
 
 def check_answers(words: Words, name: str) -> Frame:
-    """What the template writes around the answer to a question, after a check that it writes the answer.
+    """The text around the answer to a question, after a check that the template writes answers unchanged.
 
     Args:
-        words: what the template writes for messages.
-        name: of the model, for messages.
+        words: renders messages by the template.
+        name: of the model, for error messages.
 
     Raises:
         ModelError: the template drops or rewrites answers, or refuses a question and an answer.
@@ -43,32 +43,33 @@ def check_answers(words: Words, name: str) -> Frame:
     question = Message(role="user", content="probe")
     turns = [question, Message(role="assistant", content="probe"), question]
     for messages in (turns, [question]):
-        found = _two_renderings(words, messages, name)
+        frame = _two_renderings(words, messages, name)
         for answer in _CHECKED:
             written = words([*messages, Message(role="assistant", content=answer)])
-            if written != found.before + answer + found.after:
-                raise _rewrites(name, answer, _between(written, found))
-    return found
+            if written != frame.before + answer + frame.after:
+                raise _rewrites(name, answer, _between(written, frame))
+    return frame
 
 
 def frame_of(words: Words, messages: Sequence[Message], after: str) -> Frame:
-    """What stands around an answer to `messages`, where `after` is what stands behind answers elsewhere.
+    """The text around an answer to `messages`; `after` is the text that follows answers to other messages.
 
     Raises:
         ModelError: the template refuses the conversation, or leaves its answer out.
     """
     answer = _PROBES[0]
     written = words([*messages, Message(role="assistant", content=answer)])
+    # one rendering is enough where the text after the answer is the known one
     if written.endswith(answer + after):
         return Frame(written[: len(written) - len(answer) - len(after)], after)
     return _two_renderings(words, messages, "this model")
 
 
 def answer_start(written: str, response: str, frame: Frame) -> int:
-    """Where the answer begins in what was written up to its end.
+    """The position in `written` where the answer begins.
 
     Args:
-        written: a conversation up to the answer's end, without what stands behind it.
+        written: a conversation up to the end of the answer, without the text after it.
         response: the answer as it was given.
         frame: of the conversation.
     """
@@ -78,9 +79,10 @@ def answer_start(written: str, response: str, frame: Frame) -> int:
 
 
 def shared_start(left: str, right: str) -> str:
-    """The longest text that both begin with."""
+    """The longest common beginning of two texts."""
     if left.startswith(right):
         return right
+    # a binary search compares slices in C; a loop over characters is slow for long conversations
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
@@ -89,12 +91,12 @@ def shared_start(left: str, right: str) -> str:
 
 
 def left_out(written: str, response: str, start: int) -> str:
-    """What of an answer was not written; empty where only white space differs.
+    """The part of an answer that the template left out; empty where only white space differs.
 
     Args:
-        written: a conversation up to the answer's end.
+        written: a conversation up to the end of the answer.
         response: the answer as it was given.
-        start: where it begins in `written`.
+        start: the position in `written` where it begins.
     """
     if _bare(written).endswith(_bare(response)):
         return ""
@@ -106,17 +108,17 @@ def _two_renderings(words: Words, messages: Sequence[Message], name: str) -> Fra
     one, other = (words([*messages, Message(role="assistant", content=answer)]) for answer in _PROBES)
     if one == other:
         raise ModelError(
-            f"the chat template of {name} writes the same whatever the answer is, so every answer would be "
-            "paid the same",
+            f"the chat template of {name} writes the same text for every answer, so every answer would get "
+            "the same reward",
             hint=_ANOTHER,
         )
     before = shared_start(one, other)
     after = shared_start(one[len(before) :][::-1], other[len(before) :][::-1])[::-1]
-    found = Frame(before, after)
+    frame = Frame(before, after)
     for answer, written in zip(_PROBES, (one, other), strict=True):
         if written != before + answer + after:
-            raise _rewrites(name, answer, _between(written, found))
-    return found
+            raise _rewrites(name, answer, _between(written, frame))
+    return frame
 
 
 def _between(written: str, frame: Frame) -> str:
@@ -133,7 +135,7 @@ def _rewrites(name: str, answer: str, written: str) -> ModelError:
 
 
 def _first_difference(left: str, right: str) -> tuple[str, str]:
-    """Both texts from a little before the place where they part."""
+    """Both texts, from 20 characters before the first difference."""
     place = max(0, len(shared_start(left, right)) - 20)
     return left[place:], right[place:]
 

@@ -1,9 +1,9 @@
 """Chat templates: the one place where text becomes token ids.
 
-Exactly one begin-of-text, the end-of-turn last, truncation from the left. Where an
-answer begins and ends is found by rendering the template with other answers in its
-place, so any tokenizer with a chat template works (Llama 3, ChatML, Qwen, Gemma,
-templates of models that think) and pad may equal eos.
+A conversation has exactly one begin-of-text, ends with the end-of-turn, and is truncated from the left. The
+beginning and end of an answer are found by rendering the template with other answers in its place. So any
+tokenizer with a chat template works (Llama 3, ChatML, Qwen, Gemma, templates of reasoning models), and the
+pad token may equal the end of text.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ _WHOLE: Any = {"truncation": False, "padding": False}
 
 
 class Rendered(NamedTuple):
-    """A conversation in the words of a chat template.
+    """A conversation as a chat template writes it.
 
     Args:
-        header: what stands before the answer; `whole` begins with it.
+        header: the text before the answer; `whole` begins with it.
         whole: the prompt and the answer, up to its end-of-turn.
         ended: see `ChatTemplate.encode`.
     """
@@ -48,17 +48,16 @@ class ChatTemplate:
 
     Args:
         tokenizer: a transformers tokenizer with a chat template.
-        max_length: tokens a conversation may have; longer ones lose tokens from
-            the left, the prompt's beginning first. None means no limit.
-        date: the day that a template which asks for today's is told: a date, "today" or
-            "2026-01-31". None is the day the template itself falls back on, or 26 July 2024.
-        ends: ids that end an answer beside the end-of-turn and the tokenizer's own end of text.
+        max_length: the largest number of tokens of a conversation; longer ones lose tokens from the left,
+            the beginning of the prompt first. None means no limit.
+        date: the day that a template with a date sees: a date, "today" or "2026-01-31". None is the fallback
+            day of the template, or 26 July 2024.
+        ends: ids that end an answer, in addition to the end-of-turn and the tokenizer's end of text.
 
     Raises:
-        ModelError: the tokenizer has no chat template, or its template fails, writes
-            something other than the answer it is given, or never closes an assistant
-            turn with a special token.
-        ConfigError: `date` is none.
+        ModelError: the tokenizer has no chat template, or its template fails, changes answers, or does not
+            end an assistant turn with a special token.
+        ConfigError: `date` is not a date.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class ChatTemplate:
         with _reading_words():
             self.end_of_turn_id = self._find_end_of_turn()
         self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
-        # Padding is always masked, so any id will do; the end of turn always exists.
+        # padding is always masked, so any id is correct; the end-of-turn always exists
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         with _reading_words():
             self._template_has_bos = self._starts_with_bos()
@@ -97,16 +96,16 @@ class ChatTemplate:
         Args:
             prompt: a string (one user turn) or messages.
             response: the answer's text; may be empty.
-            ended: false when the answer hit the length limit; the end-of-turn is
-                appended all the same and the flag is kept.
+            ended: false when the answer hit the length limit; the end-of-turn is appended nevertheless, and
+                the flag is kept.
 
         Raises:
-            ModelError: the template refuses the conversation (unknown role, say).
+            ModelError: the template refuses the conversation (because of an unknown role, for example).
         """
         return self.encode_rendered([self.render(prompt, response, ended=ended)])[0]
 
     def render(self, prompt: Prompt, response: str, *, ended: bool = True) -> Rendered:
-        """The template's words for a conversation, see `encode`; `encode_rendered` makes ids of them.
+        """The text that the template writes for a conversation; `encode_rendered` turns it into ids.
 
         Raises:
             ModelError: the template refuses the conversation.
@@ -115,73 +114,76 @@ class ChatTemplate:
         frame = self.around(messages)
         whole = self.words([*messages, Message(role="assistant", content=response)])
         if not response.strip() and not whole.startswith(frame.before):
-            whole = frame.before + frame.after  # a template may have no turn for an empty answer
+            # a template may write no turn at all for an empty answer
+            whole = frame.before + frame.after
         end = len(whole) - len(frame.after) if whole.endswith(frame.after) else len(whole)
         start = answer_start(whole[:end], response, frame)
         self._warn_of_left_out(whole[:end], response, start)
         return Rendered(whole[:start], whole[:end] + self._closing(frame.after), ended)
 
     def around(self, messages: Sequence[Message]) -> Frame:
-        """What the template writes before and behind an answer to `messages`.
+        """The text of the template before and after an answer to `messages`.
 
         Raises:
             ModelError: the template refuses the conversation.
         """
+        # the candidates of one prompt come one after the other
         known = self._last_frame
         if known is not None and known[0] == messages:
             return known[1]
-        found = frame_of(self.words, messages, self._frame.after)
-        self._last_frame = ([*messages], found)
-        return found
+        frame = frame_of(self.words, messages, self._frame.after)
+        self._last_frame = ([*messages], frame)
+        return frame
 
     @property
     def date(self) -> datetime.date | None:
-        """The day the template is told; None where it asks for none."""
+        """The day that the template sees; None where it does not use the date."""
         return self._text.date
 
     @property
     def own_date(self) -> datetime.date | None:
-        """The day it falls back on where none is asked for; None where it asks for none."""
+        """The template's fallback day; None where it does not use the date."""
         return self._text.own_date
 
     def encode_rendered(self, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Token ids of N rendered conversations, many in one call of the tokenizer.
 
         Args:
-            rendered: what `render` gave, or conversations that came in the template's words.
+            rendered: the results of `render`, or conversations that arrived as templated text.
         """
-        found: list[Encoded] = []
+        encoded: list[Encoded] = []
         for start in range(0, len(rendered), _IN_ONE_CALL):
             part = rendered[start : start + _IN_ONE_CALL]
-            ids = self._tokenize([text for one in part for text in (one.header, one.whole)])
+            ids = self._tokenize([text for row in part for text in (row.header, row.whole)])
             ids = [self._with_one_bos(list(row)) for row in ids]
             pairs = zip(ids[::2], ids[1::2], part, strict=True)
-            found.extend(self._encoded(header, whole, one) for header, whole, one in pairs)
-        return found
+            encoded.extend(self._encoded(header, whole, row) for header, whole, row in pairs)
+        return encoded
 
     def _encoded(self, header: list[int], whole: list[int], rendered: Rendered) -> Encoded:
         whole = self._cut_after_end_of_turn(whole, len(header))
         start = _common_prefix(header, whole[:-1])
+        # the end of the header is tokenized otherwise next to the answer: offsets say where the answer begins
         if start < len(header):
             start = max(start, len(whole) - self._tokens_from(rendered))
         return self._truncate(whole, start, rendered.ended)
 
     def _tokens_from(self, rendered: Rendered) -> int:
-        """How many of a conversation's last tokens reach behind its header.
+        """The number of tokens of a conversation that reach beyond its header.
 
-        For words that split otherwise next to an answer than alone; a token of both is the answer's.
+        A token that covers the end of the header and the beginning of the answer counts as the answer's.
         """
         if not getattr(self.tokenizer, "is_fast", False):
             return sys.maxsize
-        found: Any = self.tokenizer(
+        tokens: Any = self.tokenizer(
             rendered.whole, add_special_tokens=False, return_offsets_mapping=True, **_WHOLE
         )
-        if found["input_ids"][-1:] != [self.end_of_turn_id]:
+        if tokens["input_ids"][-1:] != [self.end_of_turn_id]:
             return sys.maxsize
-        return sum(end > len(rendered.header) for _, end in found["offset_mapping"])
+        return sum(end > len(rendered.header) for _, end in tokens["offset_mapping"])
 
     def words(self, messages: Sequence[Message], *, generation: bool = False) -> str:
-        """What the template writes for messages, with the header of an answer if `generation`.
+        """The text that the template writes for messages, with the header of an answer if `generation`.
 
         Raises:
             ModelError: the template refuses the conversation.
@@ -189,11 +191,11 @@ class ChatTemplate:
         return self._text.write(messages, generation=generation)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids a policy continues from: the prompt and the header of the answer."""
+        """Token ids that a policy continues: the prompt and the header of the answer."""
         return self._ids(as_messages(prompt), generation=True)
 
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """The text of generated ids up to the first that ends an answer, without special tokens."""
+        """The text of generated ids before the first one that ends an answer, without special tokens."""
         ends = set(self.end_ids)
         kept = list(itertools.takewhile(lambda token: token not in ends, ids))
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
@@ -206,13 +208,13 @@ class ChatTemplate:
         backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
         with _reading_words():
             if backend is not None and _makes_plain_ids(backend, self.tokenizer):
-                # without the place of each token in the text, which nobody here asks for
-                return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+                # the fast call does not compute the offsets of tokens, which are not needed here
+                return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False)]
             ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             return ids
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
-        """Templates that write a begin-of-text and prompts that bring one along must not add up."""
+        """The ids with exactly one begin-of-text; the template and the prompt may both have written one."""
         if self.bos_id is None:
             return ids
         start = 0
@@ -222,14 +224,14 @@ class ChatTemplate:
         return [self.bos_id, *ids] if missing else ids[start:]
 
     def _starts_with_bos(self) -> bool:
-        """False only when the tokenizer puts a begin-of-text before plain text but the template does not."""
+        """False only when the tokenizer puts a begin-of-text before plain text and the template does not."""
         plain: list[int] = list(self.tokenizer("a")["input_ids"])
         adds_bos = self.bos_id is not None and plain[:1] == [self.bos_id]
         probe = self._ids([Message(role="user", content="a")], generation=False)
         return not adds_bos or probe[:1] == [self.bos_id]
 
     def _find_end_of_turn(self) -> int:
-        """The first special token the template writes after an assistant's words."""
+        """The first special token that the template writes after an answer."""
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for token in self.tokenizer(self._frame.after, add_special_tokens=False)["input_ids"]:
             if token in special:
@@ -240,13 +242,13 @@ class ChatTemplate:
         )
 
     def _closing(self, after: str) -> str:
-        """What a template writes behind an answer, up to the end-of-turn (a newline follows in ChatML)."""
+        """The text after an answer, up to the end-of-turn (in ChatML a newline follows it)."""
         token = str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
-        before, found, _ = after.partition(token)
-        return before + found
+        before, end_of_turn, _ = after.partition(token)
+        return before + end_of_turn
 
     def _warn_of_left_out(self, written: str, response: str, start: int) -> None:
-        """Says once what of an answer the template did not write."""
+        """Warns once of a part of an answer that the template left out."""
         if self._warned or written.endswith(response):
             return
         missing = left_out(written, response, start)
@@ -254,12 +256,12 @@ class ChatTemplate:
             self._warned = True
             shown = missing if len(missing) <= _LONGEST_SHOWN else missing[:_LONGEST_SHOWN] + "..."
             say(
-                f"warning: the chat template leaves out {shown!r} of an answer (thoughts, for most); its "
-                "reward is that of the rest. This is said once, for the first such answer"
+                f"warning: the chat template leaves out {shown!r} of an answer (usually its reasoning); its "
+                "reward is that of the rest. This warning is given once, for the first such answer"
             )
 
     def _cut_after_end_of_turn(self, ids: list[int], header: int) -> list[int]:
-        """The ids up to the last end-of-turn; one is appended where none is found behind the header."""
+        """The ids up to the last end-of-turn; one is appended where none follows the header."""
         if ids[-1] == self.end_of_turn_id:
             return ids
         for position in range(len(ids) - 1, min(header, len(ids)) - 1, -1):
@@ -278,12 +280,12 @@ class ChatTemplate:
 
 def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:
     """The token ids among values that may be None, each once, in their order."""
-    plain = (one for one in ids if isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+    plain = (value for value in ids if isinstance(value, int) and not isinstance(value, bool) and value >= 0)
     return tuple(dict.fromkeys(plain))
 
 
 def configured_ends(config: Any) -> tuple[int, ...]:
-    """The ids that a model's config, or generation config, says end an answer: it may name one or several."""
+    """The ids that end an answer by a model's config or generation config, which names one or several."""
     named = (
         config.get("eos_token_id") if isinstance(config, Mapping) else getattr(config, "eos_token_id", None)
     )
@@ -296,7 +298,7 @@ def load_tokenizer(
     """Loads a tokenizer without running code from the checkpoint.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: there is no tokenizer, or it cannot be read.
     """
     from transformers import AutoTokenizer
 
@@ -316,7 +318,7 @@ def load_tokenizer(
 
 @contextlib.contextmanager
 def _reading_words() -> Iterator[None]:
-    """A tokenizer's own faults, such as a word it has no token for, in words."""
+    """Turns an exception of the tokenizer, such as a missing token for a word, into a `ModelError`."""
     try:
         yield
     except BaseException as error:
@@ -329,7 +331,7 @@ def _reading_words() -> Iterator[None]:
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether a tokenizer broke; those written in Rust may panic, which is no `Exception`."""
+    """Whether the tokenizer failed; one written in Rust may panic, and a panic is not an `Exception`."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -339,13 +341,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def _makes_plain_ids(backend: Any, tokenizer: Any) -> bool:
-    """Whether nothing is left of a call that cut, padded or split special tokens; a plain one ends that."""
+    """Whether the fast backend neither truncates, pads nor splits special tokens.
+
+    These settings stay in the backend after a call that used them; a plain call of the tokenizer resets them.
+    """
     left = (backend.truncation, backend.padding, backend.encode_special_tokens or None)
     return left == (None, None, None) and not tokenizer.split_special_tokens
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Tokens two sequences share at the start; less than the header where an answer merges into it."""
+    """The length of the common beginning; shorter than the header where the answer's tokens merge with it."""
     shared = 0
     for a, b in zip(left, right, strict=False):
         if a != b:

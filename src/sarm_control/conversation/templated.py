@@ -1,8 +1,8 @@
-"""Conversations that come as one text, already in the words of the chat template.
+"""Conversations that arrive as one text, to which the chat template was already applied.
 
-Engines send a prompt and its answer as what their policy saw: decoded token ids, with or without
-begin-of-text, padding and end-of-turn. Scoring that text as if it were a user's words, or with a second
-begin-of-text, gives a number that is wrong and looks right.
+RLHF engines send a prompt and its answer as their policy saw them: decoded token ids, with or without
+begin-of-text, padding and end-of-turn. A score of that text as if it were a user's message, or with a second
+begin-of-text, would be wrong and look right.
 """
 
 import re
@@ -26,13 +26,13 @@ _LONGEST_SHOWN = 60
 
 
 class _Frame(NamedTuple):
-    """What a template writes around an answer.
+    """The text of a template around an answer.
 
     Args:
-        asked: a question alone.
-        header: between a question and its answer.
-        suffix: what a policy's prompt has behind the header, such as the opening of its thoughts.
-        start: where the answer's turn begins in a rendered question and answer.
+        asked: the text of a question alone.
+        header: the text between a question and its answer.
+        suffix: the text that follows the header in a policy's prompt, such as the opening tag of reasoning.
+        start: the position where the answer's turn begins in a rendered question and answer.
     """
 
     asked: str
@@ -42,13 +42,13 @@ class _Frame(NamedTuple):
 
 
 class _Paced(NamedTuple):
-    """Bytes, and how many of them there are up to each header."""
+    """The bytes of a text, and how many of them there are up to the end of each header."""
 
     whole: bytes
     ends: list[int]
 
     def last_end_of(self, prompt: bytes) -> int | None:
-        """The last header up to which these bytes are the end of the prompt's."""
+        """The number of the last header such that the bytes up to it are the end of `prompt`; else None."""
         ours, theirs = memoryview(self.whole), memoryview(prompt)
         for number in reversed(range(len(self.ends))):
             end = self.ends[number]
@@ -58,10 +58,10 @@ class _Paced(NamedTuple):
 
 
 class TemplatedText:
-    """Reads conversations in the words of a chat template.
+    """Reads conversations that are already written by a chat template.
 
-    What it makes of such a text is what `ChatTemplate.render` makes of the same prompt and answer: one
-    begin-of-text, the template's own spaces around the answer, the end of turn last.
+    The result equals that of `ChatTemplate.render` for the same prompt and answer: one begin-of-text, the
+    template's own spaces around the answer, the end-of-turn last.
 
     Args:
         template: of the reward model.
@@ -71,32 +71,32 @@ class TemplatedText:
         self.template = template
 
     def render(self, text: str, prompt: str | None = None) -> Rendered:
-        """The conversation that `text` is.
+        """The conversation in `text`.
 
         Args:
             text: the prompt and the answer. The answer ended when its end-of-turn, or the tokenizer's
                 end of text, follows it; else one is appended and `ended` is false.
-            prompt: where it is known, the prompt alone: templated like the text, or plain words that the
-                text begins with. Without it the answer begins behind the last header of an assistant.
+            prompt: the prompt alone, where it is known: templated like the text, or plain text with which
+                `text` begins. Without it the answer begins after the last assistant header.
 
         Raises:
             DataError: no answer can be found in the text, or it is templated for another model.
         """
         text = self._without_opening(text)
         if prompt is None:
-            found = self._last_header(text)
-            if found is None:
+            header = self._last_header(text)
+            if header is None:
                 raise self._not_templated(text)
-            return self._rendered(text, found)
+            return self._rendered(text, header)
         prompt = self._without_opening(prompt)
         if self._last_header(prompt) is None:
             return self._plain(text, prompt)
         return self._rendered(text, self._header_of(text, prompt))
 
     def render_answer(self, prompt: Prompt, response: str) -> Rendered:
-        """The conversation of a prompt, templated, plain or messages, and the answer that came beside it.
+        """The conversation of a prompt and a separate answer; the prompt is templated, plain, or messages.
 
-        Whatever the prompt is, the answer ended when an end-of-turn or end of text is its last token.
+        In each case the answer ended when its last token is an end-of-turn or end of text.
 
         Raises:
             DataError: the prompt is templated for another model.
@@ -113,6 +113,7 @@ class TemplatedText:
         answer = text[header.end() :]
         frame = self._frame
         spaces = frame.header[len(frame.header.rstrip()) :]
+        # only the template's own spaces are removed; where a tokenizer changed them, all leading spaces
         answer = answer.removeprefix(spaces) if answer.startswith(spaces) else answer.lstrip()
         words, ended = self._without_stops(answer.removeprefix(frame.suffix))
         before = self._opening + text[: header.start()] + frame.header
@@ -120,7 +121,7 @@ class TemplatedText:
         return Rendered(before + turn.header[frame.start :], before + turn.whole[frame.start :], ended)
 
     def _plain(self, text: str, prompt: str) -> Rendered:
-        """Words that no template was put around."""
+        """The conversation of a text to which no template was applied."""
         foreign = _FOREIGN.search(prompt)
         if foreign is not None:
             raise self._of_another(foreign[0])
@@ -131,38 +132,42 @@ class TemplatedText:
         return self.template.render(prompt, words, ended=ended)
 
     def _header_of(self, text: str, prompt: str) -> re.Match[str]:
-        """The header at the end of the prompt, found in the text; nothing the answer says can move it."""
+        """The header at the end of the prompt, as found in the text.
+
+        Only the part up to the end of the prompt is searched, so headers in the answer cannot mislead it.
+        """
         end = _end_of(prompt, text)
         if end is not None:
-            found = self._last_header(text[:end])
+            header = self._last_header(text[:end])
         else:
-            # a prompt too long for an engine's limit loses its beginning
-            header = self._last_header(prompt)
-            found = self._end_of_rest(text, prompt[: header.end()] if header else prompt)
-        if found is None:
+            # an engine cuts the beginning of a prompt that is too long for its limit
+            last = self._last_header(prompt)
+            header = self._end_of_rest(text, prompt[: last.end()] if last else prompt)
+        if header is None:
             raise _not_its_prompt()
-        return found
+        return header
 
     def _end_of_rest(self, text: str, prompt: str) -> re.Match[str] | None:
-        """The last header in the text up to which it is the end of the prompt, which ends with one.
+        """The last header of the text such that the text up to it is the end of the prompt.
 
-        The last: an earlier turn of what is left may end as the whole prompt does. In letters, or in tokens:
-        what a tokenizer of words does not know comes back as another word. Callers may write headers by the
-        thousand, so each text is read once, header by header, and what is compared are bytes.
+        The prompt ends with a header. The last one is taken, because an earlier turn of the rest may end like
+        the whole prompt. Texts are compared by their letters, and also by their tokens, because a tokenizer
+        of words decodes an unknown word to another one. Callers may send thousands of headers, so each text
+        is read once, header by header, and bytes are compared.
         """
         asked = list(self._header_pattern.finditer(prompt))
         headers = list(islice(self._header_pattern.finditer(text), len(asked)))
         pieces, known = _cut_behind(text, headers), _cut_behind(prompt, asked)
         letters = _pace([_letters(piece) for piece in pieces])
         letters_known = _letters(prompt)
-        found = letters.last_end_of(letters_known)
+        by_letters = letters.last_end_of(letters_known)
         tokens = self._token_bytes([*pieces, *known])
-        other = _pace(tokens[: len(pieces)]).last_end_of(b"".join(tokens[len(pieces) :]))
-        places = [place for place in (found, other) if place is not None]
+        by_tokens = _pace(tokens[: len(pieces)]).last_end_of(b"".join(tokens[len(pieces) :]))
+        places = [place for place in (by_letters, by_tokens) if place is not None]
         return headers[max(places)] if places else None
 
     def _token_bytes(self, texts: list[str]) -> list[bytes]:
-        """The ids of each text, of the same size each."""
+        """The token ids of each text as bytes, eight per id."""
         if not texts:
             return []
         rows = self.template.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -175,7 +180,7 @@ class TemplatedText:
         return last
 
     def _without_opening(self, text: str) -> str:
-        """Without padding and begin-of-text, which the template's own opening replaces."""
+        """The text without leading padding and begin-of-text; the template's own opening replaces them."""
         place = 0
         while True:
             place = _behind_spaces(text, place)
@@ -185,6 +190,7 @@ class TemplatedText:
             place += len(token)
 
     def _without_stops(self, answer: str) -> tuple[str, bool]:
+        """The answer without the tokens that end it and padding, and whether one ended it."""
         place, ended = len(answer), False
         while True:
             bare = place
@@ -207,7 +213,7 @@ class TemplatedText:
         header = shared_start(written, generation) if generation else written
         start, suffix = len(asked) + len(header), generation[len(header) :]
         if not header.strip():
-            # templates without a header for answers put them behind the mark that ends a question
+            # a template without a header for answers writes them after the mark that ends a question
             header = asked[asked.rindex(_PROBE) + len(_PROBE) :] + header
         if not header.strip():
             raise ModelError("this chat template writes nothing between a question and its answer")
@@ -215,7 +221,7 @@ class TemplatedText:
 
     @cached_property
     def _header_pattern(self) -> re.Pattern[str]:
-        """The header, with other spaces than its own: tokenizers of words put them between tokens."""
+        """The header with any spaces between its parts: tokenizers of words decode with more spaces."""
         parts = re.findall(r"<[^<>\s]*>|\w+|[^\w\s]", self._frame.header)
         return re.compile(r"\s*".join(re.escape(part) for part in parts))
 
@@ -271,13 +277,13 @@ def _not_its_prompt() -> DataError:
 
 
 def _cut_behind(text: str, headers: Sequence[re.Match[str]]) -> list[str]:
-    """What each header ends, itself included."""
-    starts = [0, *(one.end() for one in headers)]
-    return [text[start : one.end()] for start, one in zip(starts, headers, strict=False)]
+    """The pieces of the text that end with each header, the header included."""
+    starts = [0, *(header.end() for header in headers)]
+    return [text[start : header.end()] for start, header in zip(starts, headers, strict=False)]
 
 
 def _letters(text: str) -> bytes:
-    """All but the spaces."""
+    """The text without spaces, as bytes."""
     return "".join(text.split()).encode(errors="surrogatepass")
 
 
@@ -292,7 +298,7 @@ def _behind_spaces(text: str, place: int) -> int:
 
 
 def _end_of(prompt: str, text: str) -> int | None:
-    """Where `prompt` ends in `text`, which begins with it but for spaces; None when it does not."""
+    """The position where `prompt` ends in `text`, spaces ignored; None when `text` does not begin with it."""
     if text.startswith(prompt):
         return len(prompt)
     place = 0

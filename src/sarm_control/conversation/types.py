@@ -1,4 +1,4 @@
-"""The words a conversation is made of."""
+"""The type of an encoded conversation."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ class Encoded:
 
     Args:
         input_ids: at most one begin-of-text first, the end-of-turn of the answer last.
-        prompt_length: tokens before the answer; the answer is `input_ids[prompt_length:-1]`.
-        truncated: tokens dropped from the left, 0 when the conversation fitted.
+        prompt_length: number of tokens before the answer; the answer is `input_ids[prompt_length:-1]`.
+        truncated: number of tokens dropped from the left, 0 when the conversation fitted.
         ended: false when the answer had no end-of-turn of its own and one was appended.
     """
 
@@ -21,5 +21,5 @@ class Encoded:
 
     @property
     def answer_length(self) -> int:
-        """Tokens of the answer without its end-of-turn."""
+        """The number of tokens of the answer without its end-of-turn."""
         return len(self.input_ids) - self.prompt_length - 1

@@ -1,7 +1,7 @@
-"""Scored pairs into latents that promote or harm a goal.
+"""Finds the latents that promote or harm a goal, from scored pairs.
 
-In: pairs with their scores. Out: tested effects, lists of latents, controls for those that harm,
-evidence of several depths, and names.
+In: pairs with their scores. Out: tested effects, lists of latents, controls for those that harm, evidence at
+several levels, and names. A latent that the tests found to promote or harm is a *called* latent.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""A discovery from scored pairs: select on some prompts, confirm on others, name, dose.
+"""A discovery from scored pairs: select latents on some prompts, confirm them on others, suggest controls.
 
-One scoring pass comes first; everything here is algebra on its sparse latents.
+The pairs are scored once before; everything here is algebra on their sparse latents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,15 +52,15 @@ _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name n
 
 @dataclass(frozen=True)
 class DiscoverySettings:
-    """What decides a discovery besides its data.
+    """The settings of a discovery.
 
     Args:
         alpha: false discovery rate of selection and of confirmation.
         min_prompts: latents active in fewer selection prompts are not tested.
         seed: of the halves, the redraws of labels and the random sets.
-        by: a column of the data; margins and called latents are shown for each of its values apart.
-        sets: matched random sets that every selection is held against.
-        target: an attribute of an answer to look for in place of the preference.
+        by: a column of the data; margins and called latents are also reported for each of its values.
+        sets: the number of matched random sets with which every selection is compared.
+        target: an attribute of an answer to look for instead of the preference.
     """
 
     alpha: float = 0.05
@@ -73,22 +73,22 @@ class DiscoverySettings:
 
 @dataclass(frozen=True)
 class Discovery:
-    """Every tested latent, and what was found.
+    """Every tested latent, the called ones, and summaries.
 
     Args:
         table: one row per tested latent, see `replicated_effects`.
         lists: "promotes" and "harms", largest effect first.
-        suggested: the controls of the harming latents, their doses chosen jointly, and what they do.
-        selection: the prompts used to select.
-        confirmation: the prompts that effects are quoted from.
-        groups: by part ("selection", "confirmation"), the prompts of each value of `settings.by`.
-        group_effects: the called latents on each of these groups of both parts.
-        competitors: for "promotes" and "harms", the tests beside other ways to choose latents.
-        lost: how much of the reward that goes to worse answers the harming latents carry.
+        suggested: controls for the harming latents, chosen jointly, and their effects.
+        selection: summary of the prompts on which latents are selected.
+        confirmation: summary of the prompts on which effects are reported.
+        groups: by part ("selection", "confirmation"), the summary of each value of `settings.by`.
+        group_effects: the effects of called latents on each of these groups, in both parts.
+        competitors: for "promotes" and "harms", the tests compared with other ways to choose latents.
+        lost: how much of the excess reward of worse answers the harming latents carry.
         cumulative: how many latents make a share of the margin.
-        parts: the prompts, for whatever looks further.
-        shared: prompts dropped from the confirmation because the selection has them.
-        settings: as given.
+        parts: the prompts of both parts.
+        shared: number of prompts dropped from the confirmation because the selection has them.
+        settings: of this discovery.
         head: fingerprint of the head.
     """
 
@@ -109,18 +109,18 @@ class Discovery:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many latents were tested, selected, confirmed, and of which direction."""
+        """The numbers of latents tested, selected, confirmed, and of each direction."""
         selected = self.table["q"] <= self.settings.alpha
         named = {name: len(items) for name, items in self.lists.items()}
         tested = {"tested": len(self.table), "selected": int(selected.sum())}
         return {**tested, "confirmed": sum(named.values()), **named, "shared_prompts_dropped": self.shared}
 
     def with_suggestions(self, *, of_margin: float = 0.0, of_sd: float = 0.0) -> "Discovery":
-        """The same with controls for the harming latents of a material effect only, chosen for just these.
+        """The same discovery with controls for harming latents of a material effect only, chosen for these.
 
         Args:
-            of_margin: least |effect|, as a share of the mean margin.
-            of_sd: least |effect|, in SDs of the reward over answers.
+            of_margin: the smallest |effect|, as a share of the mean margin.
+            of_sd: the smallest |effect|, in SDs of the reward over answers.
         """
         harms = material_latents(self.lists["harms"], of_margin=of_margin, of_sd=of_sd)
         suggested = suggest(harms, self.parts)
@@ -155,19 +155,20 @@ def discover(
     """Finds the latents that promote or harm what the pairs prefer.
 
     Args:
-        pairs: pairs to select on. Without `confirm` half of their prompts is kept for confirmation.
+        pairs: pairs to select on. Without `confirm`, half of their prompts is kept for confirmation.
         confirm: other pairs, scored by the same head; prompts that `pairs` has too are dropped.
         settings: rates, filter and seed.
 
     Raises:
         DataError: too few prompts for any latent to be tested or confirmed (see `discovery.enough`), scores
-            of two heads, or a column no row has.
+            of two heads, or a column that no row has.
         ConfigError: a rate outside (0, 1).
     """
     settings = settings or DiscoverySettings()
     check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
     parts = _parts(pairs, confirm, settings)
     check_enough(parts, alpha=settings.alpha, min_prompts=settings.min_prompts, halved=confirm is None)
+    # the table is computed once; lists, groups and competitors read it, so they agree on what was selected
     table = replicated_effects(
         parts.selection.latents,
         parts.confirmation.latents,
@@ -226,6 +227,7 @@ def _parts(pairs: ScoredRows, confirm: ScoredRows | None, settings: DiscoverySet
         return split_halves(grouped, settings.seed)
     if settings.target is None:
         return drop_shared(grouped, _grouped(confirm, settings))
+    # a unit of a target may hold two prompts, so shared prompts are dropped before units are made
     others = without_shared(pairs, confirm)
     return PromptSplit(grouped, _grouped(others.rows, settings), others.shared)
 
@@ -240,7 +242,7 @@ def check_column(rows: Sequence[Row], by: str | None) -> None:
     """Refuses a column that no row has.
 
     Raises:
-        DataError: naming the columns there are.
+        DataError: the message names the existing columns.
     """
     if by is not None and not any(by in row.raw for row in rows):
         columns = sorted({name for row in rows for name in row.raw})
@@ -256,7 +258,7 @@ def _lists(table: EffectTable) -> dict[str, tuple[Feature, ...]]:
     lists: dict[str, list[Feature]] = {name: [] for name in LISTS}
     named = np.array([direction(kind) is not None for kind in table["kind"]], dtype=np.bool_)
     for row in table.take(named).rows():
-        # what may be 0 on the prompts that did not choose it is no evidence, and gets no control
+        # an effect that may be 0 on the confirmation prompts is no evidence, so the latent gets no control
         shown = leaves_out_zero(row["effect"], row["low"], row["high"])
         columns = {name: row[name] for name in _FEATURE_COLUMNS}
         lists[str(direction(row["kind"]))].append(Feature(**columns, levels=("L1",) if shown else ()))

@@ -1,4 +1,4 @@
-"""Whether there is enough to find anything at all: what could not be tested is no null result.
+"""Whether there are enough prompts to find anything: data that could not be tested is no null result.
 
 Shapes: `P` prompts.
 """
@@ -15,17 +15,17 @@ _FEWER = "or test latents active in fewer with --min-prompts"
 
 
 def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: bool) -> None:
-    """Refuses prompts on which no latent could be called, whatever it does.
+    """Refuses prompts on which no latent could be called, however large its effect.
 
     Args:
         parts: selection and confirmation.
         alpha: false discovery rate of both steps.
         min_prompts: latents active in fewer selection prompts are not tested.
-        halved: both parts are halves of the same pairs.
+        halved: whether both parts are halves of the same pairs.
 
     Raises:
         DataError: no latent is active in enough selection prompts, or the smallest p-value that the prompts
-            of a part allow is above `alpha`. The message says about how many prompts would do.
+            of a part allow is above `alpha`. The hint says about how many prompts would be enough.
     """
     for name, done, part in (
         ("selection", "selected", parts.selection.latents),
@@ -34,6 +34,7 @@ def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: 
         bits = _bits(part)
         shared = name == "confirmation" and parts.shared
         dropped = f" ({parts.shared} that the selection has too were dropped)" if shared else ""
+        # the smallest two-sided p is 2^(1 - bits)
         wanted = math.ceil(1 + math.log2(1 / alpha))
         if bits < wanted:
             raise DataError(
@@ -54,9 +55,9 @@ def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: 
 
 
 def _bits(pairs: PairLatents) -> float:
-    """Base-2 log of how many ways there are to say which of the prompts' answers are the chosen ones.
+    """Base-2 logarithm of the number of ways to redraw the labels.
 
-    Prompts with as many chosen as rejected answers count two: their sides are exchanged whole.
+    A prompt with equally many chosen and rejected answers has two ways, because its sides are swapped whole.
     """
     sides = [np.bincount(of, minlength=pairs.prompts) for of in (pairs.chosen_prompt, pairs.rejected_prompt)]
     return sum(

@@ -1,7 +1,7 @@
-"""`features.json`: the named lists of latents a discovery found, bound to one head.
+"""`features.json`: the lists of latents that a discovery found, bound to one head.
 
-Latent numbers mean nothing under another head, so a file is refused by any model
-whose head has another fingerprint. `features.json#harms[:3]` names a part of it.
+Latent numbers mean nothing on another head, so a file is refused for a model whose head has another
+fingerprint. `features.json#harms[:3]` names a part of a list.
 """
 
 import dataclasses
@@ -28,36 +28,36 @@ _EXAMPLE = "write it like features.json#harms[:3]"
 class Feature:
     """One latent that promotes or harms, with its evidence.
 
-    Effects, rates and auroc are of the confirmation prompts, p and q of the selection.
+    Effects, rates and auroc are measured on the confirmation prompts, p and q on the selection prompts.
 
     Args:
-        latent: its number under the head the file names.
+        latent: its number on the head that the file names.
         kind: such as "paid-for-bad".
         weight: its head weight.
         effect: mean margin contribution, reward units.
-        low: lower end of the 95 % interval of the effect; None where too few prompts differ for one.
+        low: lower end of the 95 % interval of the effect; None where too few prompts differ.
         high: upper end.
         p: two-sided, by redrawing the labels, see `discovery.permutation.label_tests`.
         q: Benjamini-Hochberg over all tested latents.
         q_confirm: Benjamini-Hochberg over the selected latents, on the confirmation prompts.
         effect_sd: the effect in SDs of the reward over answers.
-        share_of_margin: the effect over the mean margin.
+        share_of_margin: the effect divided by the mean margin.
         rate_chosen: share of chosen answers in which it is active.
         rate_rejected: share of rejected answers in which it is active.
         auroc: probability that z is larger in a chosen answer.
-        d_z: the effect in SDs of its prompts.
-        q_by: Benjamini-Yekutieli, as q.
+        d_z: the effect in SDs over prompts.
+        q_by: like q, by Benjamini-Yekutieli.
         p_max_t: step-down max-T over all tested latents, on the selection prompts.
         effect_equal_length: the effect between answers of equal length; None where undefined.
         equal_length_low: lower end of its 95 % interval.
         equal_length_high: upper end.
-        prompts_for_interval: about how many confirmation prompts would do for an interval; None where
-            there is one.
-        levels: of evidence that agree with the effect, see `discovery.evidence.ablations`; none where the
-            interval holds 0 or does not exist.
-        controls: what to do about it, for a latent that harms and has evidence of level 1; chosen together
-            with those of the others.
-        carried_by: the siblings whose controls stand for this latent too, where it needs none of its own.
+        prompts_for_interval: about how many confirmation prompts would be enough for an interval; None
+            where there is one.
+        levels: the levels of evidence that agree with the effect, see `discovery.evidence.ablations`; none
+            where the interval contains 0 or does not exist.
+        controls: suggested controls of a latent that harms and has evidence of level 1; chosen together
+            with those of the other latents.
+        carried_by: the similar latents whose controls cover this latent too, where it has none of its own.
     """
 
     latent: int
@@ -93,7 +93,7 @@ class Feature:
         return {**plain, "levels": list(self.levels), "controls": controls, "carried_by": carried_by}
 
 
-# of the fields that are plain numbers or text: what a file may hold
+# the types that a file may have in the fields that are plain numbers or text
 _OF_TYPE: dict[Any, tuple[type, ...]] = {int: (int,), str: (str,), float: (int, float)}
 _KINDS = {
     field.name: _OF_TYPE.get(field.type, (int, float, type(None)))
@@ -127,14 +127,12 @@ class Features:
         write_json(path, {**head, **self.about, "lists": lists})
 
 
-def ends_of_effect(one: Feature, style: str) -> str:
-    """The ends of a latent's effect, or that too few confirmation prompts differ for an interval."""
-    if one.low is None or one.high is None:
-        would = (
-            "" if one.prompts_for_interval is None else f", about {one.prompts_for_interval:,.0f} would do"
-        )
-        return f"(too few prompts{would})"
-    return f"[{one.low:{style}}, {one.high:{style}}]"
+def ends_of_effect(feature: Feature, style: str) -> str:
+    """The ends of the interval of a latent's effect, or a note that too few confirmation prompts differ."""
+    if feature.low is None or feature.high is None:
+        enough = feature.prompts_for_interval
+        return f"(too few prompts{'' if enough is None else f', about {enough:,.0f} would do'})"
+    return f"[{feature.low:{style}}, {feature.high:{style}}]"
 
 
 def control_json(control: Edit | Penalty) -> dict[str, dict[str, Any]]:
@@ -156,7 +154,7 @@ def load_features(path: Path | str, fingerprint: str) -> Features:
             head; the message names both fingerprints.
     """
     path = Path(path)
-    content = _read(path)
+    content = _features_json(path)
     head = content.pop("head")
     if head != fingerprint:
         raise DataError(
@@ -173,11 +171,11 @@ def load_features(path: Path | str, fingerprint: str) -> Features:
         raise DataError(f"{path}: not a features file: {error}", hint=_AGAIN) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _features_json(path: Path) -> dict[str, Any]:
     content = read_json(path, hint=_AGAIN)
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != FORMAT or not isinstance(content.get("head"), str):
-        raise DataError(f"{path}: not a features file (format {shown(found)}, wants {FORMAT!r})", hint=_AGAIN)
+    form = content.pop("format", None) if isinstance(content, dict) else None
+    if form != FORMAT or not isinstance(content.get("head"), str):
+        raise DataError(f"{path}: not a features file (format {shown(form)}, wants {FORMAT!r})", hint=_AGAIN)
     return dict(content)
 
 
@@ -187,14 +185,15 @@ def _feature(item: Mapping[str, Any]) -> Feature:
     controls = tuple(_control(control) for control in item.get("controls", ()))
     levels = tuple(map(str, item.get("levels", ())))
     carried_by = tuple(map(int, item.get("carried_by", ())))
-    found = Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
+    feature = Feature(**{**fields, "levels": levels, "controls": controls, "carried_by": carried_by})
     for name, kinds in _KINDS.items():
-        value = getattr(found, name)
+        value = getattr(feature, name)
+        # bool is a subclass of int
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise TypeError(f"{name} is {shown(value)}")
-    if found.latent < 0:
-        raise ValueError(f"latent is {found.latent}")
-    return found
+    if feature.latent < 0:
+        raise ValueError(f"latent is {feature.latent}")
+    return feature
 
 
 def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:
@@ -204,24 +203,24 @@ def _control(item: Mapping[str, Mapping[str, Any]]) -> Edit | Penalty:
 
 
 def select(spec: str, fingerprint: str) -> tuple[Feature, ...]:
-    """The latents that `features.json#harms[:3]` names; a leading `@` is allowed.
+    """The latents that a text such as `features.json#harms[:3]` names; a leading `@` is allowed.
 
     Args:
-        spec: `FILE#LIST`, `FILE#LIST[i]` or `FILE#LIST[start:stop]`, counted as in Python.
+        spec: `FILE#LIST`, `FILE#LIST[i]` or `FILE#LIST[start:stop]`, with indices as in Python.
         fingerprint: of the head of the model they are meant for.
 
     Raises:
-        ConfigError: the text is not such a name, the list does not exist, or nothing is in that part.
+        ConfigError: the text is not such a name, the list does not exist, or that part is empty.
         DataError: the file cannot be used with this head.
     """
-    found = _SPEC.fullmatch(spec.strip())
-    if found is None:
+    parts = _SPEC.fullmatch(spec.strip())
+    if parts is None:
         raise ConfigError(f"{spec!r} does not name a list of features", hint=_EXAMPLE)
-    lists = load_features(found["path"], fingerprint).lists
-    name = found["list"]
+    lists = load_features(parts["path"], fingerprint).lists
+    name = parts["list"]
     if name not in lists:
         raise ConfigError(f"{spec}: no list {name}", hint=f"the lists are {', '.join(lists)}")
-    chosen = _part(lists[name], found["part"], spec)
+    chosen = _part(lists[name], parts["part"], spec)
     if not chosen:
         raise ConfigError(
             f"{spec}: nothing there, {name} has {len(lists[name])} latents",

@@ -1,7 +1,4 @@
-"""A discovery as text: a short table for people, and a YAML file of controls with their evidence.
-
-A discovery in sentences: what the tables below the counts mean, the most important first.
-"""
+"""A discovery as text: short tables, sentences that explain them, and a YAML file of suggested controls."""
 
 import json
 import textwrap
@@ -21,11 +18,11 @@ from sarm_control.discovery.suggested_controls.text import control_comment, cont
 from sarm_control.statistics import Interval, with_ends
 
 _NAMED = 6
-"""Latents that a sentence names before it only counts them."""
+"""A sentence names at most this many latents and counts the rest."""
 
 
 def findings(examined: ExaminedDiscovery) -> Iterator[str]:
-    """One sentence a line; only what there is something to say about."""
+    """Sentences on what the tables mean, the most important first; none about what was not measured."""
     found = examined.found
     yield from _unshown(found)
     yield from _removal(found)
@@ -45,8 +42,8 @@ def _unshown(found: Discovery) -> Iterator[str]:
     unshown = [one for one in called if "L1" not in one.levels]
     if unshown:
         yield (
-            f"The tests called {_names(unshown)}, but no interval of the effect leaves out 0: no evidence of "
-            "level 1 yet, and no control. More confirmation prompts would tell."
+            f"The tests called {_names(unshown)}, but no interval of the effect excludes 0: no evidence of "
+            "level 1 yet, and no control. More confirmation prompts are needed."
         )
 
 
@@ -81,13 +78,13 @@ def _lost(found: Discovery) -> Iterator[str]:
         share = lost.carried
         random = "" if lost.among is None else f" (matched random sets {100 * lost.among.mean:.0f} %)"
         yield (
-            f"The harming latents carry {with_ends(share, '.0f', percent=True)}{random} of what rejected "
-            f"answers are paid too much on the {lost.prompts} prompts where they are paid more."
+            f"The harming latents carry {with_ends(share, '.0f', percent=True)}{random} of the excess reward "
+            f"of rejected answers on the {lost.prompts} prompts where these get more."
         )
 
 
 def _share(found: Discovery) -> Iterator[str]:
-    """Only where there is a margin to have shares of."""
+    """How many latents make the margin, where its interval is above 0."""
     if found.cumulative is not None and found.confirmation.margin.low > 0:
         half, most = found.cumulative.needed.values()
         yield f"{_largest(half)} half of the margin, {_largest(most).lower()} 90 % of it."
@@ -127,13 +124,13 @@ def _names(features: list[Feature]) -> str:
 
 
 def _turned(found: Discovery) -> Iterator[str]:
-    where = {"confirmation": "", "selection": " of the selection, on the prompts that chose the latents"}
+    where = {"confirmation": "", "selection": " on the selection prompts, which chose the latents"}
     for part, whose in where.items():
         turned = [one for one in found.group_effects if one.turned and one.part == part]
         if turned:
             named = [f"{one.latent} ({one.group})" for one in turned[:_NAMED]]
             rest = f" and {len(turned) - _NAMED} more" if len(turned) > _NAMED else ""
-            yield f"Turned round in one {found.settings.by}{whose}: latents {', '.join(named)}{rest}."
+            yield f"Opposite sign for one {found.settings.by}{whose}: latents {', '.join(named)}{rest}."
 
 
 def _levels(examined: ExaminedDiscovery) -> Iterator[str]:
@@ -161,11 +158,11 @@ _LEVELS = "evidence"
 
 
 def summary_text(examined: ExaminedDiscovery, *, top: int = 10) -> str:
-    """What was found: the sizes, two tables, and what they mean; a null result is said as one.
+    """The discovery as text: sizes, two tables, and what they mean; a null result is named as one.
 
     Args:
         examined: the discovery.
-        top: latents shown of each list.
+        top: the number of latents shown of each list.
     """
     found = examined.found
     lines = [*_parts_lines(found), "", textwrap.fill(_counts_line(found), _WIDTH, subsequent_indent="  ")]
@@ -178,13 +175,13 @@ def summary_text(examined: ExaminedDiscovery, *, top: int = 10) -> str:
 
 
 def _controls_lines(found: Discovery) -> Iterator[str]:
-    """What the suggested controls do; nothing where none are suggested."""
+    """The effects of the suggested controls; nothing where none are suggested."""
     suggested = found.suggested
     if not suggested.joint.suggestions:
         return
     yield ""
     yield (
-        "suggested controls: doses chosen together on the selection prompts "
+        "suggested controls: sizes chosen together on the selection prompts "
         f"(1 sd is {suggested.joint.unit:.4g}), effects on the others"
     )
     yield from aligned(control_rows(suggested))
@@ -230,7 +227,7 @@ def _list_lines(found: Discovery, name: str, items: Sequence[Feature], top: int,
         ]
     shown = f", the {top} largest" if len(items) > top else ""
     title = f"{name}: {len(items)} latents{shown} (effects in reward units, on the confirmation prompts)"
-    # a share of a margin that may be 0 says nothing
+    # a share of a margin that may be 0 is meaningless
     columns = [
         *_COLUMNS[:5],
         *([_OF_MARGIN] if found.confirmation.margin.low > 0 else []),
@@ -259,13 +256,13 @@ def _cells(one: Feature) -> dict[str, str]:
 
 
 def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, material_sd: float = 0.0) -> str:
-    """The suggested controls of the harming latents as a piece of a run file, with the evidence as comments.
+    """The suggested controls of the harming latents as a part of a run file, with the evidence as comments.
 
     Args:
         found: the discovery.
         model: the model's id or folder name.
         material: latents whose effect is a smaller share of the mean margin get no control.
-        material_sd: nor do those whose effect is smaller in SDs of the reward.
+        material_sd: latents whose effect is smaller, in SDs of the reward, get no control.
     """
     found = found.with_suggestions(of_margin=material, of_sd=material_sd)
     named = found.lists["harms"]
@@ -275,14 +272,14 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
         "# Controls for the latents that harm, from sarm discover. Merge into a run file.",
         f"# model {model}, head {found.head}",
         f"# effects: reward units, n = {found.confirmation.prompts} confirmation prompts",
-        f"# doses: 1 sd is {found.selection.reward_sd:.4g} on the selection pairs; in a run it is the SD of "
+        f"# sizes: 1 sd is {found.selection.reward_sd:.4g} on the selection pairs; in a run it is the SD of "
         "the reference policy's reward",
     ]
     if not named:
         header.append("# No latent harms: a null result, nothing to control.")
     if len(evident) < len(named):
         others = ", ".join(str(one.latent) for one in named if one not in evident)
-        header.append(f"# no interval that leaves out 0, so no control: latents {others}")
+        header.append(f"# no interval that excludes 0, so no control: latents {others}")
     if len(harms) < len(evident):
         small = len(evident) - len(harms)
         header.append(
@@ -291,7 +288,7 @@ def controls_yaml(found: Discovery, *, model: str, material: float = 0.0, materi
     header += [f"# {one}" for one in control_sentences(found.suggested)]
     header += [
         f"# {one.latent}: no control of its own, the controls on {' and '.join(map(str, one.carried_by))} "
-        "stand for it too"
+        "cover it too"
         for one in harms
         if one.carried_by
     ]

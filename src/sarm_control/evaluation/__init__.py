@@ -1,7 +1,7 @@
-"""A reward model held against benchmarks and recorded scores.
+"""Evaluates a reward model: benchmarks, edits, and recorded scores.
 
 In: a reward model and rows. Out: benchmark figures, probes of edits, reranked candidates, and whether
-recorded scores come out again.
+recorded scores are reproduced.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Scores for the rows of a data file: every answer in one pass, written back in the row's own place.
+"""Adds scores to the rows of a data file; all answers are scored in one pass.
 
 Shapes: `N` answers of all rows, in the rows' order.
 """
@@ -20,39 +20,39 @@ __all__ = ["annotate", "count_long_prompts", "in_row", "replaced_fields", "score
 def annotate(
     rows: Sequence[Row], scored: Scored, edits: Sequence[Edit] = (), *, top: int = 10
 ) -> list[dict[str, Any]]:
-    """Each row's own fields followed by what scoring found.
+    """Each row's own fields, followed by the scores of its answers.
 
-    An answer gains `reward`, `edited_reward` (with edits), `contributions` (the `top` largest in
+    A row with one answer gets `reward`, `edited_reward` (with edits), `contributions` (the `top` largest in
     magnitude, `[latent, z, w, w * z]`, before the edits), `truncated` (tokens cut from the left) and
-    `ended`. A pair holds lists of such objects in `chosen_scores` and `rejected_scores`, a row of
+    `ended`. A pair gets lists of such objects in `chosen_scores` and `rejected_scores`, a row of
     candidates in `candidate_scores`.
 
     Args:
         rows: rows with answers.
         scored: their scores, from `score_rows`.
-        edits: as checked by the caller; at most one for a latent.
-        top: contributions to keep for each answer, at least 0.
+        edits: already checked by the caller; at most one per latent.
+        top: number of contributions to keep for each answer, at least 0.
     """
-    found = _found(scored, edits, top)
-    return [in_row(row, [next(found) for _ in row.answers], "scores") for row in rows]
+    fields = _fields(scored, edits, top)
+    return [in_row(row, [next(fields) for _ in row.answers], "scores") for row in rows]
 
 
-def in_row(row: Row, found: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The row's own fields followed by what was found for each of `row.answers`.
+def in_row(row: Row, fields: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The row's own fields, followed by further fields of each of `row.answers`.
 
-    One answer gains the fields themselves; a pair gains the lists `chosen_NAME` and `rejected_NAME`,
+    A row with one answer gets the fields themselves; a pair gets the lists `chosen_NAME` and `rejected_NAME`,
     a row of candidates `candidate_NAME`.
     """
     if row.kind == "answer":
-        return row.raw | found[0]
+        return row.raw | fields[0]
     if row.kind == "candidates":
-        return row.raw | {f"candidate_{name}": found}
+        return row.raw | {f"candidate_{name}": fields}
     chosen = len(row.chosen)
-    return row.raw | {f"chosen_{name}": found[:chosen], f"rejected_{name}": found[chosen:]}
+    return row.raw | {f"chosen_{name}": fields[:chosen], f"rejected_{name}": fields[chosen:]}
 
 
 def replaced_fields(rows: Sequence[Row], annotated: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of the rows' own fields that the scores took the place of, with another value."""
+    """Names of fields of the rows whose value was replaced by another one from the scores."""
     names = {
         name: None
         for row, new in zip(rows, annotated, strict=True)
@@ -63,14 +63,14 @@ def replaced_fields(rows: Sequence[Row], annotated: Sequence[dict[str, Any]]) ->
 
 
 def count_long_prompts(rm: "RewardModel", rows: Sequence[Row], scored: Scored) -> int:
-    """How many answers have a prompt that alone fills the context, so that nothing of them fits whole."""
+    """The number of answers whose prompt alone fills the context."""
     limit = rm.template.max_length
     prompts = [row.prompt for row in rows for _ in row.answers]
     cut = [prompts[j] for j in scored.truncated.nonzero()[0]]
     return 0 if limit is None else sum(len(rm.template.encode_prompt(prompt)) >= limit for prompt in cut)
 
 
-def _found(scored: Scored, edits: Sequence[Edit], top: int) -> Iterator[dict[str, Any]]:
+def _fields(scored: Scored, edits: Sequence[Edit], top: int) -> Iterator[dict[str, Any]]:
     deltas = edit_delta(scored, edits)
     for j in range(len(scored)):
         reward = float(scored.rewards[j])

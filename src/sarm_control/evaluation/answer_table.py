@@ -1,4 +1,4 @@
-"""Which prompt and which part of its row every scored answer belongs to.
+"""The row, the prompt and the role of every scored answer.
 
 Shapes: `N` answers, `R` rows, `P` distinct prompts.
 """
@@ -20,11 +20,11 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AnswerTable:
-    """The place of N answers, in the order they are scored.
+    """The places of N answers, in the order in which they are scored.
 
     Args:
-        row: [N] the row each answer belongs to, 0..R-1.
-        prompt: [N] its prompt, 0..P-1; equal texts are one prompt, the unit of every statistic.
+        row: [N] the row of each answer, 0..R-1.
+        prompt: [N] its prompt, 0..P-1; equal texts are one prompt, which is the unit of every statistic.
         role: [N] "response", "chosen", "rejected" or "candidate".
         prompts: P.
     """
@@ -44,7 +44,7 @@ class AnswerTable:
         return np.split(values[chosen], np.cumsum(counts)[:-1])
 
     def prompt_means(self, values: ArrayLike, where: NDArray[np.bool_] | None = None) -> Floats:
-        """[P] mean of each prompt's answers, of those in `where` alone; NaN for a prompt without one."""
+        """[P] mean of each prompt's answers, or of those in `where`; NaN for a prompt without one."""
         kept = np.ones(len(self), dtype=bool) if where is None else where
         numbers = np.asarray(values, dtype=np.float64)[kept]
         counts = np.bincount(self.prompt[kept], minlength=self.prompts)
@@ -62,15 +62,16 @@ def answer_table(rows: Sequence[Row], answers: int) -> AnswerTable:
 
     Args:
         rows: rows with answers.
-        answers: how many scores there are for them.
+        answers: the number of their scores.
 
     Raises:
-        DataError: there is not one score for each answer.
+        DataError: the number of scores is not the number of answers.
     """
     names = [roles(row) for row in rows]
     counts = [len(row_roles) for row_roles in names]
     if sum(counts) != answers:
         raise DataError(f"{answers} scores were given for {sum(counts)} answers")
+    # equal prompt texts in different rows are one prompt, so their answers count as one unit
     place: dict[str, int] = {}
     prompts = [place.setdefault(row.prompt_key, len(place)) for row in rows]
     return AnswerTable(

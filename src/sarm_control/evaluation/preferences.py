@@ -1,7 +1,8 @@
-"""Preference accuracy from scores alone: pairs, and best of n by RewardBench 2's rule.
+"""Preference accuracy from scores: of pairs, and best of n by the rule of RewardBench 2.
 
-Both functions return one number per row, so that a caller can average, compare or
-bootstrap them by prompt. Shapes: `R` rows (prompts), `c`/`r` chosen/rejected answers of a row.
+Both functions return one number per row, so that a caller can average or compare them by prompt.
+
+Shapes: `R` rows (prompts), `c`/`r` chosen/rejected answers of a row.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ Scores = Sequence[Sequence[float]] | Sequence[NDArray[Any]]
 def pair_accuracy(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
     """The share of each row's chosen-rejected pairs in which the chosen answer scores higher.
 
-    Strict, as in RM-Bench: a tie counts as wrong.
+    The comparison is strict, as in RM-Bench: a tie counts as wrong.
 
     Args:
         chosen: R rows of one or more scores.
@@ -35,10 +36,10 @@ def pair_accuracy(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
 
 
 def best_of_n(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
-    """Whether each row's best-scored answer is a chosen one, ties shared out evenly.
+    """Whether each row's best-scored answer is a chosen one, with ties shared equally.
 
-    RewardBench 2: with one chosen answer, `1/m` when it is among the m maxima, else 0.
-    With several chosen answers, the share of the maxima that are chosen.
+    As in RewardBench 2, a row with one chosen answer gets `1/m` when it is among the m maxima, else 0. With
+    several chosen answers, a row gets the share of the maxima that are chosen.
 
     Args:
         chosen: R rows of one or more scores.
@@ -55,6 +56,7 @@ def best_of_n(chosen: Scores, rejected: Scores) -> NDArray[np.float64]:
 
 
 def _share_of_maxima(good: NDArray[np.float64], bad: NDArray[np.float64]) -> float:
+    # exact equality: rewards are rounded to float32 by the model, so equal answers tie exactly
     best = max(good.max(), bad.max())
     won, lost = int((good == best).sum()), int((bad == best).sum())
     return won / (won + lost)

@@ -1,7 +1,7 @@
-"""Arrays into intervals and tests.
+"""Intervals and tests of arrays.
 
 In: numbers by prompt. Out: intervals, p-values, corrections for many tests, and numbers as text.
-Nothing here knows what a latent is.
+This room does not import anything about reward models.
 """
 
 from typing import TYPE_CHECKING

@@ -9,7 +9,7 @@ from sarm_control.statistics.intervals import Interval
 
 
 def number(value: float | None, style: str = "+.4g") -> str:
-    """The number in that format; a dash where there is none."""
+    """The number in the format `style`; a dash for None, NaN and infinities."""
     return "-" if value is None or not math.isfinite(value) else f"{value:{style}}"
 
 
@@ -33,9 +33,10 @@ _UNKNOWN = "\u2013"
 
 
 def decimals(interval: Mapping[str, Any]) -> int:
-    """Digits after the point that leave two significant ones in the interval's half-width."""
+    """The number of decimals that shows two significant digits of the interval's half-width."""
     low, high, mean = interval["low"], interval["high"], interval["mean"]
     width = (high - low) / 2 if low is not None and high is not None else 0.0
+    # without an interval, two digits of the mean
     size = width or abs(mean or 0.0) / 10
     if size <= 0 or not math.isfinite(size):
         return 0
@@ -43,7 +44,7 @@ def decimals(interval: Mapping[str, Any]) -> int:
 
 
 def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """A fixed with `digits` decimals; a dash when there is none, no sign on a zero."""
+    """The number with `digits` decimals; a dash when there is none, and no sign on a zero."""
     if value is None or not math.isfinite(value):
         return _UNKNOWN
     rounded = f"{value:.{digits}f}"
@@ -54,7 +55,7 @@ def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
 
 
 def short(value: float) -> str:
-    """A fixed with three significant digits, without an exponent where that is readable."""
+    """The number with three significant digits, without an exponent where that is readable."""
     if value == 0:
         return "0"
     if not 1e-5 <= abs(value) < 1e6:

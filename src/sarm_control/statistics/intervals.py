@@ -1,17 +1,18 @@
 """Means over prompts with 95 % intervals in closed form.
 
-Answers to one prompt are not independent, so nothing here sees an answer: every column is one number
-per prompt. An interval is Student's t made longer where the column is skewed,
+Answers to one prompt are not independent, so the functions here take one number per prompt. The interval
+is Student's t interval, widened where the column is skewed,
 
     mean - s (t + wide - min(tail, 0))   to   mean + s (t + wide + max(tail, 0))
     wide = z (z^4 + 2 z^2 - 3) / 36 a^2      tail = a (1/6 + t^2 / 3)      a = sum d^3 / (sum d^2)^1.5
 
-with `s` the mean's standard error, `d` the deviations, `a` the skewness of the mean, `t` and `z` the .975
-quantiles of Student and Gauss. `wide` is half of the skewness term of a symmetric interval of second order
-(Hall 1988, Annals of Statistics 16), `tail` the term of Johnson (1978, JASA 73) on the side of the long tail.
-No form covers where two prompts of fifty are not 0. There is no interval where fewer than `LEAST_APART`
-prompts differ from the median, or where `|a|` is above `MOST_SKEWED`: a few prompts then make the whole mean.
-Form and limits were chosen by simulation, `benchmarks/intervals.py`.
+with `s` the standard error of the mean, `d` the deviations, `a` the skewness of the mean, and `t` and `z` the
+.975 quantiles of Student's t and of the normal distribution. `wide` is half of the skewness term of a
+symmetric second-order interval (Hall 1988, Annals of Statistics 16); `tail` is the term of Johnson (1978,
+JASA 73) on the side of the long tail. No closed form has 95 % coverage where two prompts of fifty are not 0.
+So there is no interval where fewer than `LEAST_APART` prompts differ from the median, or where `|a|` is above
+`MOST_SKEWED`: a few prompts then determine the mean. Form and limits were chosen by simulation
+(`benchmarks/intervals.py`).
 
 Shapes: `P` prompts, `M` columns.
 """
@@ -27,17 +28,17 @@ from numpy.typing import ArrayLike, NDArray
 FloatVector = NDArray[np.float64]
 
 LEAST_APART = 2
-"""Prompts that must differ from the median (in a sparse column: be other than 0) for an interval."""
+"""The number of prompts that must differ from the median (in a sparse column: from 0) for an interval."""
 MOST_SKEWED = 0.7
 """Skewness of the mean (`a`) above which there is no interval."""
 
 _EXPECTED_APART = 10
-"""With as many firings of exponential sizes nine samples in ten are below `MOST_SKEWED`; with four, half."""
+"""With ten firings of exponential sizes, nine samples in ten are below `MOST_SKEWED`; with four, half are."""
 _MARGIN = 1.5
 _QUANTILE = 0.975
 _BLOCK = 256
 _ROUNDING = 1e-12
-"""Share of a column's largest number that rounding may leave between equal numbers."""
+"""Numbers that differ by less than this share of a column's largest number count as equal."""
 
 
 class Interval(NamedTuple):
@@ -47,11 +48,11 @@ class Interval(NamedTuple):
         mean: the mean of the n values.
         low: lower end; NaN where there is no interval.
         high: upper end; NaN where there is no interval.
-        n: how many prompts.
-        apart: how many of them differ from the median (other than 0 in a sparse column; of right and
-            wrong the rarer). None where it plays no part.
-        enough: about how many prompts would do for an interval; None where there is one, or where nothing
-            says how many.
+        n: the number of prompts.
+        apart: how many of them differ from the median (from 0 in a sparse column; of right and wrong
+            answers, the number of the rarer). None where it is not used.
+        enough: about how many prompts would be enough for an interval; None where there is one, or where
+            it is not known.
     """
 
     mean: float
@@ -63,7 +64,7 @@ class Interval(NamedTuple):
 
     @property
     def given(self) -> bool:
-        """Whether there is an interval; one may be open above."""
+        """Whether there is an interval; its upper end may be infinite."""
         return not math.isnan(self.low)
 
     def as_json(self) -> dict[str, float | int | None]:
@@ -82,9 +83,9 @@ class Intervals:
         low: [M] float64, NaN where there is no interval.
         high: [M] float64, NaN where there is no interval.
         apart: [M] int64, see `Interval`.
-        enough: [M] float64, about how many prompts would do; NaN where there is an interval, or where
-            nothing says how many.
-        n: how many prompts.
+        enough: [M] float64, about how many prompts would be enough; NaN where there is an interval, or where
+            it is not known.
+        n: the number of prompts.
     """
 
     mean: FloatVector
@@ -105,13 +106,13 @@ class Intervals:
 
 
 class Moments(NamedTuple):
-    """[M] each, of columns of P numbers.
+    """Moments of M columns of P numbers, each [M].
 
     Args:
-        mean: their means.
+        mean: means.
         squares: sums of squared deviations.
         cubes: sums of cubed deviations.
-        apart: how many numbers differ from the column's median.
+        apart: the number of entries that differ from the column's median.
     """
 
     mean: FloatVector
@@ -133,41 +134,41 @@ def mean_interval(values: ArrayLike) -> Interval:
 
 
 def mean_intervals(columns: Any) -> Intervals:
-    """M means over P prompts with 95 % intervals; see the module.
+    """M means over P prompts with 95 % intervals; see the module's docstring.
 
-    Equal numbers give none: how far the mean is known from a column without variation is unknown.
+    A column of equal numbers gets no interval: without variation the error of its mean is unknown.
 
     Args:
         columns: [P, M] numbers, dense or scipy sparse.
     """
     count = columns.shape[0]
-    found = column_moments(columns)
-    error = np.sqrt(found.squares / max(count - 1, 1) / max(count, 1))
-    skewness = skewness_of_mean(found)
-    ends = interval_ends(found.mean, error, skewness, max(count - 1, 1))
-    none = too_few(found.apart, skewness)
+    moments = column_moments(columns)
+    error = np.sqrt(moments.squares / max(count - 1, 1) / max(count, 1))
+    skewness = skewness_of_mean(moments)
+    ends = interval_ends(moments.mean, error, skewness, max(count - 1, 1))
+    none = too_few(moments.apart, skewness)
     low, high = (np.where(none, np.nan, end) for end in ends)
-    enough = np.where(none, prompts_needed(count, found.apart, skewness), np.nan)
-    return Intervals(found.mean, low, high, found.apart, enough, count)
+    enough = np.where(none, prompts_needed(count, moments.apart, skewness), np.nan)
+    return Intervals(moments.mean, low, high, moments.apart, enough, count)
 
 
 def too_few(apart: ArrayLike, skewness: ArrayLike) -> NDArray[np.bool_]:
-    """Whether there is too little for an interval; see the module. Arguments broadcast.
+    """Whether there are too few prompts for an interval; see the module's docstring. Arguments broadcast.
 
     Args:
-        apart: how many prompts differ from the median.
+        apart: the number of prompts that differ from the median.
         skewness: of the mean.
     """
     return np.asarray((np.asarray(apart) < LEAST_APART) | (np.abs(skewness) > MOST_SKEWED))
 
 
 def prompts_needed(count: int, apart: ArrayLike, skewness: ArrayLike) -> FloatVector:
-    """About how many prompts like these give an interval, two significant digits; NaN where none is apart.
+    """About how many prompts like these give an interval, two significant digits; NaN where none differs.
 
     Args:
-        count: prompts there are.
+        count: the number of prompts so far.
         apart: how many of them differ from the median.
-        skewness: of their mean; it falls with the root of their number.
+        skewness: of their mean; it falls with the square root of their number.
     """
     some = np.asarray(apart, dtype=np.float64)
     times = np.maximum(
@@ -182,7 +183,7 @@ def prompts_needed(count: int, apart: ArrayLike, skewness: ArrayLike) -> FloatVe
 def interval_ends(
     mean: FloatVector | float, error: FloatVector | float, skewness: FloatVector | float, freedom: float
 ) -> tuple[FloatVector, FloatVector]:
-    """Lower and upper ends of 95 % intervals; see the module. Arguments broadcast.
+    """Lower and upper ends of 95 % intervals; see the module's docstring. Arguments broadcast.
 
     Args:
         mean: the estimate.
@@ -194,6 +195,7 @@ def interval_ends(
 
     t, z = float(stdtrit(freedom, _QUANTILE)), float(ndtri(_QUANTILE))
     lean = np.asarray(skewness, dtype=np.float64)
+    # `wide` depends on the squared skewness and acts on both sides, `tail` on the side of its sign
     half = t + z * (z**4 + 2 * z**2 - 3) / 36 * lean**2
     tail = lean * (1 / 6 + t**2 / 3)
     low = mean - (half - np.minimum(tail, 0)) * error
@@ -208,14 +210,14 @@ def skewness_of_mean(moments: Moments) -> FloatVector:
 
 
 def leaves_out_zero(mean: float, low: float | None, high: float | None) -> bool:
-    """Whether an interval is on the same side of 0 as its mean; without an interval nothing says so."""
+    """Whether a whole interval is on the same side of 0 as its mean; False without an interval."""
     if low is None or high is None:
         return False
     return bool(low > 0 if mean > 0 else high < 0)
 
 
 def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Interval:
-    """The mean of several values per prompt, where every prompt counts once whatever its size.
+    """The mean over prompts with several values each; every prompt has the same weight.
 
     Args:
         values: [N] numbers, one per answer or comparison.
@@ -234,15 +236,15 @@ def column_moments(columns: Any) -> Moments:
         return _dense_moments(np.asarray(columns, dtype=np.float64))
     given: Any = columns
     matrix: Any = csc_array(given, dtype=np.float64)
-    # More than half zeros: the median is 0. The others gain nothing from their zeros.
+    # with more than half zeros the median is 0; in the other columns the few zeros save nothing
     thin = 2 * np.diff(matrix.indptr) < matrix.shape[0]
-    found = _filled(matrix.shape[1], 0.0)
-    _place(found, np.flatnonzero(thin), _sparse_moments(matrix[:, thin]))
+    moments = _filled(matrix.shape[1], 0.0)
+    _place(moments, np.flatnonzero(thin), _sparse_moments(matrix[:, thin]))
     full = np.flatnonzero(~thin)
     for start in range(0, len(full), _BLOCK):
-        own = full[start : start + _BLOCK]
-        _place(found, own, _dense_moments(matrix[:, own].toarray()))
-    return found
+        block = full[start : start + _BLOCK]
+        _place(moments, block, _dense_moments(matrix[:, block].toarray()))
+    return moments
 
 
 def _filled(width: int, value: float) -> Moments:
@@ -250,8 +252,8 @@ def _filled(width: int, value: float) -> Moments:
     return Moments(mean, squares, cubes, np.zeros(width, dtype=np.int64))
 
 
-def _place(found: Moments, where: NDArray[np.int64], part: Moments) -> None:
-    for column, values in zip(found, part, strict=True):
+def _place(moments: Moments, where: NDArray[np.int64], part: Moments) -> None:
+    for column, values in zip(moments, part, strict=True):
         column[where] = values
 
 
@@ -259,6 +261,7 @@ def _dense_moments(columns: FloatVector) -> Moments:
     count, width = columns.shape
     if not count:
         return _filled(width, np.nan)
+    # without the tolerance a constant column with rounding errors would seem to vary
     rounding = _ROUNDING * np.abs(columns).max(axis=0)
     apart = (np.abs(columns - np.median(columns, axis=0)) > rounding).sum(axis=0)
     mean = columns.mean(axis=0)
@@ -268,7 +271,11 @@ def _dense_moments(columns: FloatVector) -> Moments:
 
 
 def _sparse_moments(matrix: Any) -> Moments:
-    """Of csc columns whose median is 0, from raw moments: with half of zeros no digits are lost."""
+    """Moments of csc columns whose median is 0.
+
+    They come from raw moments. Where more than half of the numbers are 0, the mean is small beside the SD, so
+    the subtraction loses no digits.
+    """
     count, width = matrix.shape
     first, second, third = (
         np.asarray(power.sum(axis=0)).ravel()

@@ -1,4 +1,6 @@
-"""Random sets of latents that fire as often and weigh as much as a chosen set: would any such set do?
+"""Random sets of latents with the firing rates and head weights of a chosen set.
+
+They show whether any set like the chosen one would have the same effect.
 
 Shapes: `L` latents, `E` eligible latents, `C` chosen latents, `S` random sets.
 """
@@ -16,7 +18,7 @@ Floats = NDArray[np.float64]
 
 SETS = 1000
 _DECILES = np.arange(0.1, 0.95, 0.1)
-# A cell of the 10 x 10 grid with fewer latents than this would return the same ones again and again.
+# Sets from a cell of the 10 x 10 grid with fewer latents would have mostly the same members.
 _ENOUGH = 5
 
 
@@ -24,9 +26,9 @@ class MatchedSets(NamedTuple):
     """Random sets and how well they could be matched.
 
     Args:
-        latents: [S, C]; column c stands in for chosen latent c, no latent twice in a row.
-        widened: chosen latents whose own cell of the grid held fewer than 5 others, so that
-            latents of cells around it stand in too.
+        latents: [S, C]; column c replaces chosen latent c, and no latent is twice in a row.
+        widened: the number of chosen latents whose cell of the grid held fewer than 5 others, so that
+            latents of neighbouring cells are used too.
     """
 
     latents: Index
@@ -40,7 +42,7 @@ class AmongSets(NamedTuple):
         percentile: share of the random sets, in percent, with a smaller value than the chosen set.
         mean: of the random sets.
         sd: of the random sets.
-        sets: how many.
+        sets: the number of random sets.
         widened: see `MatchedSets`.
     """
 
@@ -60,9 +62,9 @@ def matched_random_sets(
 ) -> MatchedSets:
     """Draws sets of other latents from the chosen latents' deciles of firing rate and of |w|.
 
-    Deciles are those of the latents that fire at all. A latent stands in for a chosen one of its own
-    cell; where a set has used up a cell, or the cell holds fewer than 5 others, the nearest
-    cells serve.
+    The deciles are those of the latents that fire at all; a pair of deciles is a cell of a 10 x 10 grid. A
+    chosen latent is replaced by one of its own cell. Where a set has used up a cell, or the cell holds fewer
+    than 5 others, the nearest cells are used.
 
     Args:
         chosen: [C] latent numbers, none twice.
@@ -83,6 +85,7 @@ def matched_random_sets(
     if len(others) < max(1, len(wanted)):
         raise DataError(f"{len(others)} other latents fire, {len(wanted)} are to be matched")
     cells = {name: _deciles(values, active) for name, values in (("rate", rates), ("size", sizes))}
+    # one random priority per set and candidate: the lowest in reach is drawn, and infinity marks one as used
     generator = numpy_generator(seed, "matched sets")
     priority = generator.random((sets, len(others)))
     drawn = np.empty((sets, len(wanted)), dtype=np.int64)
@@ -102,6 +105,7 @@ def _pick(priority: Floats, distance: Index, nearest: int) -> Index:
     near = np.flatnonzero(distance <= nearest)
     picked: Index = near[np.argmin(priority[:, near], axis=1)]
     used_up = np.flatnonzero(np.isinf(priority[np.arange(len(priority)), picked]))
+    # priorities are below 1 and distances whole numbers, so the sum orders by ring first
     picked[used_up] = np.argmin(priority[used_up] + distance, axis=1)
     return picked
 

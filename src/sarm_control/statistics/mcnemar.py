@@ -1,4 +1,4 @@
-"""Items that turn right or wrong when a reward model is edited, and the exact test of it.
+"""Items that become right or wrong when a reward model is edited, with an exact test.
 
 Shapes: `P` units; a unit is a prompt, because answers to one prompt are not independent.
 """
@@ -12,12 +12,12 @@ from sarm_control.errors import DataError
 
 
 class Flips(NamedTuple):
-    """What changed from one reward model to another on the same units.
+    """The changes from one reward model to another on the same units.
 
     Args:
-        n: units.
-        gained: units whose credit rose.
-        lost: units whose credit fell.
+        n: the number of units.
+        gained: the number of units whose credit rose.
+        lost: the number of units whose credit fell.
         p: two-sided exact p of "a changed unit is as likely to gain as to lose" (McNemar); 1
             when nothing changed.
     """
@@ -35,8 +35,8 @@ class Flips(NamedTuple):
 def flips(before: ArrayLike, after: ArrayLike) -> Flips:
     """McNemar's exact test (binomial with probability 1/2) on the units that changed.
 
-    For credit that is 0 or 1 this is McNemar's test. Credit in between (a tie shared out, the
-    share of a prompt's comparisons) counts by its direction, which is the sign test.
+    For credit that is 0 or 1 this is McNemar's test. For credit in between (a shared tie, the share of a
+    prompt's comparisons) only the direction of the change counts, which is the sign test.
 
     Args:
         before: [P] credit of each unit, 0..1.

@@ -1,7 +1,7 @@
-"""Rows of which a few are dense and most are sparse, multiplied by a dense matrix, each in its fastest way.
+"""Multiplies rows of mixed density by a dense matrix, each row in its fastest way.
 
-About 130 latents of a TopK autoencoder are active in every answer and thousands in a few: a sparse
-product is slow on the first, a dense one on the others.
+About 130 latents of a TopK autoencoder are active in every answer, and thousands are active in a few. A
+sparse product is slow for the first kind, and a dense one for the second.
 
 Shapes: `M` rows, `P` columns, `B` columns of the other factor.
 """
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DENSE_FROM = 0.05
-"""Share of stored entries from which a dense product is the faster one."""
+"""With a larger share of stored entries, a dense product is faster."""
 
 
 class MixedRows:
-    """[M, P] float64 rows.
+    """[M, P] float64 rows, stored dense or sparse by their share of stored entries.
 
     Args:
         rows: [M, P] scipy sparse.

@@ -1,6 +1,6 @@
-"""Ratios of means over prompts with 95 % intervals, made from those of means.
+"""Ratios of means over prompts with 95 % intervals, computed from the intervals of means.
 
-Chosen by simulation, `benchmarks/interval_ratios.py`.
+The methods were chosen by simulation (`benchmarks/interval_ratios.py`).
 
 Shapes: `P` and `Q` prompts.
 """
@@ -12,56 +12,58 @@ from numpy.typing import ArrayLike
 
 from sarm_control.statistics.intervals import Interval, mean_interval, prompts_needed
 
-LEAST_PAYING = 5
-"""Prompts that must have a numerator other than 0: the denominator varies, which hides how few they are."""
+LEAST_NONZERO = 5
+"""The number of prompts that must have a numerator other than 0.
+
+The spread of the denominator hides how few they are from the limits on means."""
 
 
 def ratio_interval(numerator: ArrayLike, denominator: ArrayLike) -> Interval:
     """The ratio of two means over the same prompts, with a 95 % interval.
 
-    The interval is that of the mean of `ratio + (above - ratio below) / mean(below)`: a ratio is one mean
-    to first order (the linearised, or delta, method).
+    The interval is that of the mean of `ratio + (above - ratio below) / mean(below)`, which equals the ratio
+    to first order (the delta method).
 
     Args:
         numerator: [P] one number per prompt.
         denominator: [P] one number per prompt, all of one sign.
 
     Returns:
-        The ratio, its ends and P; NaN ends where fewer than `LEAST_PAYING` prompts have a numerator other
-        than 0, or as for a mean.
+        The ratio, its ends and P. The ends are NaN where fewer than `LEAST_NONZERO` prompts have a numerator
+        other than 0, or where a mean would have no interval.
     """
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     ratio = float(above.sum() / below.sum())
-    found = mean_interval(ratio + (above - ratio * below) / below.mean())._replace(mean=ratio)
-    paying = int(np.count_nonzero(above))
-    if not found.given or paying >= LEAST_PAYING:
-        return found
-    needed = float(prompts_needed(len(above), paying, 0.0))
+    linear = mean_interval(ratio + (above - ratio * below) / below.mean())._replace(mean=ratio)
+    nonzero = int(np.count_nonzero(above))
+    if not linear.given or nonzero >= LEAST_NONZERO:
+        return linear
+    needed = float(prompts_needed(len(above), nonzero, 0.0))
     enough = None if math.isnan(needed) else int(needed)
-    return Interval(ratio, math.nan, math.nan, len(above), paying, enough)
+    return Interval(ratio, math.nan, math.nan, len(above), nonzero, enough)
 
 
 def size_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Interval:
     """`|mean| / |mean|` over two sets of prompts, with a 95 % interval.
 
-    The interval comes from those of the two means (MOVER: Donner and Zou 2012, Statistical Methods in
-    Medical Research 21). Where the denominator's holds 0 it is open above, and its lower end is the least
-    that the two intervals allow.
+    The interval is computed from those of the two means (MOVER: Donner and Zou 2012, Statistical Methods in
+    Medical Research 21). Where the denominator's interval holds 0, the upper end is infinite, and the lower
+    end is the smallest ratio that the two intervals allow.
 
     Args:
         numerator: [P] one number per prompt.
         denominator: [Q] one number per prompt of the other set.
 
     Returns:
-        The ratio, its ends and P; infinite where the denominator is 0, NaN ends where one of the means has
-        no interval.
+        The ratio, its ends and P. The ratio is infinite where the denominator is 0. The ends are NaN where
+        one of the means has no interval.
     """
     values = [np.asarray(side, dtype=np.float64) for side in (numerator, denominator)]
     above, below = (mean_interval(side if side.mean() >= 0 else -side) for side in values)
     ratio = above.mean / below.mean if below.mean else math.inf
     if not (above.given and below.given):
-        short = above if not above.given else below
-        return Interval(ratio, math.nan, math.nan, short.n, short.apart, short.enough)
+        without = above if not above.given else below
+        return Interval(ratio, math.nan, math.nan, without.n, without.apart, without.enough)
     low, high = _between(above, below)
     return Interval(ratio, low, high, above.n, above.apart)
 
@@ -73,7 +75,8 @@ def _between(above: Interval, below: Interval) -> tuple[float, float]:
     product = above.mean * below.mean
     ends = []
     for side, own, other in ((-1, above.low, below.high), (1, above.high, below.low)):
-        if other >= 2 * below.mean:  # a long tail: the formula's mirror image of this end is below 0
+        # MOVER mirrors each end at the mean; with a long tail the mirror image is below 0 and has no root
+        if other >= 2 * below.mean:
             ends.append(own / other)
             continue
         square = own * other * (2 * above.mean - own) * (2 * below.mean - other)

@@ -1,10 +1,12 @@
 """Sign-flip permutation tests with the prompt as the unit.
 
-For differences of two things that are exchangeable under the null, so that each is as likely `c` as
-`-c`: two figures of one unit, or the means of as many chosen as rejected answers. The mean of one
-answer and the mean of three are not; see `discovery.permutation.label_tests`. Flipping all latents of a
-prompt together keeps their dependence. By hand, because `scipy.stats.permutation_test` takes no sparse
-columns and keeps every draw, and no library at hand has the step-down max-T.
+The tests are for differences of two numbers that are exchangeable under the null hypothesis, so that `c` and
+`-c` are equally likely: two figures of one unit, or the means of equally many chosen and rejected answers.
+The mean of one answer and the mean of three are not exchangeable; see `discovery.permutation.label_tests`.
+The sign of a prompt is flipped for all latents together, which keeps their dependence.
+
+By hand, because `scipy.stats.permutation_test` takes no sparse columns and keeps every draw, and no library at
+hand has the step-down max-T.
 
 Shapes: `P` prompts, `M` tested latents, `B` sign vectors, `S` nonzero prompts of a latent.
 """
@@ -25,22 +27,22 @@ ENOUGH_REACHED = 100
 MAX_T_DRAWS = 2000
 _CHUNK = 1000
 _BLOCK = 2048
-# Equal sums of the same numbers in another order may differ in the last bits.
+# Sums of the same numbers in another order may differ in the last bits; within this share they tie.
 SLACK = 1e-10
 
 
 def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> FloatVector:
     """Two-sided p of "the mean over prompts is 0" for M columns, by flipping signs of prompts.
 
-    A column with at most 14 nonzero prompts is enumerated exactly, `p = count / 2^S`; others use
-    up to `B` sign vectors shared by all columns, `p = (1 + count) / (1 + drawn)`, where `count` are
-    the flips whose `|sum|` reaches the observed one. A column stops drawing after the thousand
+    The sign patterns of a column with at most 14 nonzero prompts are enumerated, `p = count / 2^S`. Other
+    columns use up to `B` sign vectors shared by all columns, `p = (1 + count) / (1 + drawn)`, where `count`
+    is the number of flips whose `|sum|` reaches the observed one. A column stops drawing after the thousand
     in which its count reaches 100: its p is then at least 100 / drawn, and `P(p <= x) <= x` still
     holds for every x (sequential test of Besag and Clifford 1991).
 
-    A column whose exact p is at most `1 / (B + 1)^2` by Hoeffding's bound, `p <= 2 exp(-T^2 / 2)`
-    with `T = sum / sqrt(sum of squares)`, draws nothing and has that bound for its p: B sign
-    vectors could not tell it from 0.
+    Hoeffding's bound of the exact p is `2 exp(-T^2 / 2)` with `T = sum / sqrt(sum of squares)`. Where it is
+    at most `1 / (B + 1)^2`, nothing is drawn and the bound is the p: B sign vectors could not distinguish it
+    from 0.
 
     Args:
         columns: [P, M] contributions of equal sides, dense or scipy sparse.
@@ -58,6 +60,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
         if len(chosen):
             values = rows[chosen].data.reshape(len(chosen), count)
             result[chosen] = _exact_p(values)
+    # zeros are the same under both signs, so only nonzero prompts count
     many = np.flatnonzero(nonzero > EXACT_UP_TO)
     bound = hoeffding_bound(rows[many].T)
     extreme = bound <= (1 + draws) ** -2.0
@@ -69,7 +72,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
 
 
 def hoeffding_bound(columns: Any) -> FloatVector:
-    """[M] a number that the exact two-sided sign-flip p never exceeds (Hoeffding 1963, theorem 2).
+    """[M] upper bound of the exact two-sided sign-flip p (Hoeffding 1963, theorem 2).
 
     Args:
         columns: [P, M] contributions, dense or scipy sparse.
@@ -79,11 +82,11 @@ def hoeffding_bound(columns: Any) -> FloatVector:
 
 
 def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> FloatVector:
-    """Adjusted p-values of M columns at once: calling all with p <= x makes a mistake with chance at most x.
+    """Adjusted p-values of M columns: rejecting all with p <= x makes an error with probability at most x.
 
-    Step-down max-T of Westfall and Young (1993, algorithm 4.1) with `T = |sum| / sqrt(sum of squares)`,
-    which sign flips leave in its scale. The columns' dependence is kept, so it is less strict
-    than Bonferroni where latents fire together.
+    This is the step-down max-T method of Westfall and Young (1993, algorithm 4.1) with
+    `T = |sum| / sqrt(sum of squares)`, whose denominator sign flips do not change. The columns' dependence is
+    kept, so it is less strict than Bonferroni where latents fire together.
 
     Args:
         columns: [P, M] contributions, dense or scipy sparse.
@@ -103,6 +106,7 @@ def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> Floa
     count = np.zeros(len(order))
     total = np.asarray(rows.sum(axis=1)).ravel()[order]
     for turned in _turned(rows.shape[1], draws, seed, "max-t"):
+        # step-down: a column competes with itself and the columns of smaller T
         largest = np.maximum.accumulate((_flipped_sums(mixed, total, turned) * scale)[::-1], axis=0)[::-1]
         count += (largest >= threshold).sum(axis=1)
     result = np.empty(len(order))
@@ -132,9 +136,9 @@ def _standardised_sums(rows: Any) -> FloatVector:
 
 
 def _turned(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArray[np.float64]]:
-    """[P, up to 1000] at a time, `draws` in all: 1 where a prompt's sign is turned, 0 where it stays.
+    """`draws` sign vectors in blocks [P, up to 1000]: 1 where a prompt's sign is flipped, 0 where it stays.
 
-    The same memory serves every time: making and dropping 80 MB takes longer than drawing it.
+    All blocks share one buffer, because allocating 80 MB takes longer than drawing it.
     """
     generator = numpy_generator(seed, purpose, prompts)
     memory = np.empty((prompts, min(_CHUNK, draws)))
@@ -146,7 +150,7 @@ def _turned(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArr
 
 
 def _flipped_sums(rows: MixedRows, total: FloatVector, turned: NDArray[np.float64]) -> FloatVector:
-    """[M, B] |sum| after turning: what is turned changes from +c to -c."""
+    """[M, B] |sum| after the flips: a flipped prompt changes from +c to -c, so the sum changes by -2c."""
     sums = rows @ turned
     sums *= -2
     sums += total[:, None]
@@ -156,7 +160,7 @@ def _flipped_sums(rows: MixedRows, total: FloatVector, turned: NDArray[np.float6
 def _exact_p(values: FloatVector) -> FloatVector:
     """[M] p from all `2^S` sign patterns of [M, S] nonzero values.
 
-    Flipping every sign leaves `|sum|` as it is, so one sign is held at +.
+    Flipping all signs does not change `|sum|`, so one sign is fixed at + and half of the patterns suffice.
     """
     count = values.shape[1]
     patterns = np.arange(1 << (count - 1))[:, None] >> np.arange(count)
@@ -171,7 +175,7 @@ def _exact_p(values: FloatVector) -> FloatVector:
 
 
 def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
-    """[M] p of rows [M, P], dropping a row from the draws once 100 flips have reached its sum."""
+    """[M] p of rows [M, P]; a row leaves the draws once 100 flips have reached its sum."""
     total = np.asarray(rows.sum(axis=1)).ravel()
     threshold = np.abs(total) - SLACK * np.asarray(abs(rows).sum(axis=1)).ravel()
     count, drawn = np.zeros(len(total)), np.zeros(len(total))

@@ -1,4 +1,4 @@
-"""The interval of an unweighted mean of subset means, over units within their subset.
+"""The unweighted mean of subset means, with an interval over the units within each subset.
 
 Shapes: `U` units, `S` subsets.
 """
@@ -21,16 +21,16 @@ from sarm_control.statistics.intervals import (
 def mean_of_means(values: ArrayLike, strata: ArrayLike) -> Interval:
     """`(1/S) sum_s mean_{u in s} v_u` with its 95 % interval, of the form of `statistics.intervals`.
 
-    The subset means are independent: their variances and third cumulants add up. The degrees of freedom
+    The subset means are independent, so their variances and third cumulants add up. The degrees of freedom
     are those of Satterthwaite (1946). With one subset this is the interval of a plain mean.
 
     Args:
-        values: [U] one number a unit.
+        values: [U] one number per unit.
         strata: [U] the subset of each unit: any labels.
 
     Returns:
-        NaN ends where a plain mean would have none, and where a subset has a single unit, whose spread
-        nobody knows.
+        The interval. Its ends are NaN where a plain mean would have none, and where a subset has a single
+        unit, whose spread is unknown.
     """
     numbers = np.asarray(values, dtype=np.float64)
     names, ids = np.unique(np.asarray(strata), return_inverse=True)
@@ -39,9 +39,9 @@ def mean_of_means(values: ArrayLike, strata: ArrayLike) -> Interval:
     parts = [numbers[ids == number] for number in range(len(names))]
     moments = [column_moments(part[:, None]) for part in parts]
     counts = np.array([len(part) for part in parts])
-    mean = float(np.mean([one.mean[0] for one in moments]))
-    apart = sum(int(one.apart[0]) for one in moments)
-    squares = np.array([one.squares[0] for one in moments])
+    mean = float(np.mean([subset.mean[0] for subset in moments]))
+    apart = sum(int(subset.apart[0]) for subset in moments)
+    squares = np.array([subset.squares[0] for subset in moments])
     nothing = Interval(mean, math.nan, math.nan, len(numbers))
     if counts.min() < 2:
         return nothing
@@ -50,10 +50,10 @@ def mean_of_means(values: ArrayLike, strata: ArrayLike) -> Interval:
     share = squares / ((counts - 1) * counts) / len(names) ** 2
     variance = float(share.sum())
     freedom = variance**2 / float((share**2 / (counts - 1)).sum())
-    # as for one column, where sum d^3 / (sum d^2)^1.5 is the skewness of its mean
+    # scaled so that one subset gives sum d^3 / (sum d^2)^1.5, the skewness of its mean
     scale = ((counts - 1) * counts) ** 1.5 * len(names) ** 3
-    lean = float((np.array([one.cubes[0] for one in moments]) / scale).sum()) / variance**1.5
-    if too_few(apart, lean):
-        return nothing._replace(apart=apart, enough=int(prompts_needed(len(numbers), apart, lean)))
-    low, high = interval_ends(mean, math.sqrt(variance), lean, freedom)
+    skewness = float((np.array([subset.cubes[0] for subset in moments]) / scale).sum()) / variance**1.5
+    if too_few(apart, skewness):
+        return nothing._replace(apart=apart, enough=int(prompts_needed(len(numbers), apart, skewness)))
+    low, high = interval_ends(mean, math.sqrt(variance), skewness, freedom)
     return Interval(mean, float(low), float(high), len(numbers), apart)

@@ -1,6 +1,6 @@
 """The log density ratio of two samples of latents, and the KL divergence it gives.
 
-Every estimator is fitted on two samples of standardised features and then tells
+Every estimator is fitted on two samples of standardised features and then gives
 `log p_policy(x) / p_human(x)` of any row, in nats.
 """
 

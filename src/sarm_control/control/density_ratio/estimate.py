@@ -44,25 +44,26 @@ class KLEstimate:
 
     Args:
         value: the mean over policy rows of the held-out log ratio; may be slightly negative when the
-            samples are alike. When `saturated`, or when `model_fits` is False, what it is at least, see
+            samples are alike. When `saturated`, or when `model_fits` is False, a lower bound: see
             `lower_bound` and `sure_bound`.
         low: end of the interval.
         high: end of the interval; infinite where `value` is a lower bound.
-        accuracy: held-out balanced accuracy of telling policy from human, 0.5 to 1.
+        accuracy: held-out balanced accuracy of the classifier between policy and human, 0.5 to 1.
         auc: held-out area under the ROC curve.
         saturated: the samples are too far apart for their sizes, and `value` is a lower bound.
         log_ratio: [P] held-out `log p_policy / p_human` of each policy row, unbiased and noisy.
         human_log_ratio: [H] the same of each human row.
-        slope: 0 to 1, what multiplies a row's log ratio to make it the best guess for that row.
-        effective_sample_size: human rows that are left when each counts by its density ratio.
+        slope: 0 to 1, the factor that makes a row's log ratio the best guess for that row.
+        effective_sample_size: the number of human rows when each is weighted by its density ratio (Kish).
         coverage: of the latents that fire in policy rows, the share that fires in human rows too.
         latents: the D latents compared; columns of the arrays when arrays were given.
         level: of the interval.
-        model_fits: False where the log ratio is not linear in the features, so that the estimator sees a part
-            of the divergence only; True where nothing speaks against it; None where that is not known: too
-            few rows are in doubt to show it, or the estimator is none that the check is for.
-        wider: where `model_fits` is False, the mean over policy rows of held-out log ratios that may hold
-            shapes, products and waves too; nats. Nearer to the truth as a rule, and no bound. Else None.
+        model_fits: False where the log ratio is not linear in the features, so that the estimator sees only
+            a part of the divergence; True where the check found nothing against it; None where it is not
+            known: too few rows are in doubt to show it, or the check does not apply to the estimator.
+        wider: where `model_fits` is False, the mean over policy rows of held-out log ratios with shapes,
+            products and waves as further columns (see `model_check`); nats. It is usually nearer to the
+            truth, but it is no bound. Else None.
     """
 
     value: float
@@ -83,11 +84,11 @@ class KLEstimate:
 
     @property
     def bound(self) -> bool:
-        """Whether `value` is a lower bound only."""
+        """Whether `value` is only a lower bound."""
         return self.saturated or self.model_fits is False
 
     def __repr__(self) -> str:
-        """One line: value, interval, sizes and how well the samples are told apart."""
+        """One line: value, interval, sizes and how well the samples are separated."""
         sizes = f"{len(self.log_ratio)} policy and {len(self.human_log_ratio)} human rows"
         value = f"at least {self.value:.3g}" if self.bound else f"{self.value:.3g}"
         interval = f"[{self.low:.3g}, {self.high:.3g}]"
@@ -107,23 +108,23 @@ def estimate_kl(
 ) -> KLEstimate:
     """Estimates `KL(policy || human) = E_policy[log p_policy(z) - log p_human(z)]` from two samples.
 
-    A classifier on `[1(z > 0), z]`, standardised on the human rows, tells the log ratio; every row is
-    told by a fit that never saw it (eight groups), and the interval comes from deleting each group in
-    turn. The default estimator is right when the log ratio is linear in those features, as it is for
-    Gaussians that differ in their mean and for sparse exponential latents. Whether it is gets checked
-    (`check_linear`); where it is not, the value is a lower bound and `model_fits` is False.
+    A classifier on `[1(z > 0), z]`, standardised on the human rows, estimates the log ratio. The log ratio of
+    every row comes from a fit that never saw it (eight groups), and the interval comes from deleting each
+    group in turn. The default estimator is right when the log ratio is linear in those features, as it is for
+    Gaussians that differ in their mean and for sparse exponential latents. `check_linear` tests that; where
+    it fails, the value is a lower bound and `model_fits` is False.
 
     Args:
         policy: [P, D] array, or a batch of sparse latents, or scored answers.
         human: [H, D] likewise; P and H may differ.
         latents: the latents compared when sparse latents are given. By default those that fire in at
-            least 10 of all rows, at most 256, those whose firing says most (nearest to half of the rows).
+            least 10 rows and not in all, at most 256: those whose firing rate is nearest to one half.
         estimator: `logistic`, `mlp`, `ulsif`, `rulsif`, `mahalanobis`, or anything with their `fit`.
         level: of the interval, between 0 and 1.
         seed: of the groups.
 
     Raises:
-        DataError: fewer than 8 distinct rows a side, different widths, NaN, or no latent that varies.
+        DataError: fewer than 8 distinct rows per side, different widths, NaN, or no latent that varies.
         ModelError: scores of two heads, or latents of two autoencoders.
         ConfigError: an unknown estimator, a level outside (0, 1), or a latent that does not exist.
         MissingExtraError: the estimator needs a package that is not installed.
@@ -134,39 +135,37 @@ def estimate_kl(
     buffer = HumanBuffer(chosen, human_z, "")
     policy_rows, human_rows = (SampleRows(buffer.features(z), z) for z in (policy_z, human_z))
     chosen_estimator = _estimator(estimator)
-    found = cross_fit(policy_rows, human_rows, chosen_estimator, groups=GROUPS, seed=seed)
+    fit = cross_fit(policy_rows, human_rows, chosen_estimator, groups=GROUPS, seed=seed)
     fits = _fits(chosen_estimator, policy_rows, human_rows, seed)
-    estimate = replace(_estimate(found, buffer, policy_z, level), model_fits=fits)
+    estimate = replace(_estimate(fit, buffer, policy_z, level), model_fits=fits)
     if estimate.model_fits is False:
         return _at_least(estimate, policy_rows, human_rows, seed)
     if not estimate.saturated:
         return estimate
-    # any direction gives a bound; a strong ridge finds a better one when hardly a row is in doubt
+    # every log ratio gives a bound; where hardly a row is in doubt, a strong ridge gives a better one
     log_ratios = held_out(policy_rows, human_rows, Logistic(l2=_FAR_APART_L2), groups=GROUPS, seed=seed)
     least = estimate.low if estimate.accuracy <= SEPARATED_ACCURACY else 0.0
     return _with_bound(estimate, log_ratios, least)
 
 
-def _estimate(
-    found: CrossFit, buffer: HumanBuffer, policy_z: NDArray[np.float32], level: float
-) -> KLEstimate:
+def _estimate(fit: CrossFit, buffer: HumanBuffer, policy_z: NDArray[np.float32], level: float) -> KLEstimate:
     from scipy.stats import t
 
-    half = float(t.ppf(0.5 + 0.5 * level, found.freedom)) * found.error
-    accuracy = balanced_accuracy(found.policy, found.human)
-    rows = len(found.policy), len(found.human)
+    half = float(t.ppf(0.5 + 0.5 * level, fit.freedom)) * fit.error
+    accuracy = balanced_accuracy(fit.policy, fit.human)
+    rows = len(fit.policy), len(fit.human)
     fired = (policy_z > 0).any(axis=0)
     return KLEstimate(
-        value=found.mean,
-        low=found.mean - half,
-        high=found.mean + half,
+        value=fit.mean,
+        low=fit.mean - half,
+        high=fit.mean + half,
         accuracy=accuracy,
-        auc=area_under_curve(found.policy, found.human),
-        saturated=is_saturated(found.mean, accuracy, found.fitted_accuracy, rows),
-        log_ratio=found.policy,
-        human_log_ratio=found.human,
-        slope=calibration_slope(found.policy, found.human),
-        effective_sample_size=effective_sample_size(found.human),
+        auc=area_under_curve(fit.policy, fit.human),
+        saturated=is_saturated(fit.mean, accuracy, fit.fitted_accuracy, rows),
+        log_ratio=fit.policy,
+        human_log_ratio=fit.human,
+        slope=calibration_slope(fit.policy, fit.human),
+        effective_sample_size=effective_sample_size(fit.human),
         coverage=float((buffer.rates[fired] > 0).mean()) if fired.any() else 1.0,
         latents=buffer.latents,
         level=level,
@@ -174,10 +173,10 @@ def _estimate(
 
 
 def _with_bound(estimate: KLEstimate, log_ratios: HeldOut, least: float) -> KLEstimate:
-    """A saturated estimate is replaced by what the samples show at least.
+    """Replaces a saturated estimate by a lower bound.
 
-    That is also the lower end of its interval, unless hardly a row is in doubt: the regularisation then makes
-    the ratios, they are alike whichever group is left out, and the interval is too short.
+    The lower end of its interval (`least`) is such a bound too, unless hardly a row is in doubt: then the
+    regularisation makes the ratios, they are alike whichever group is left out, and the interval is short.
     """
     own = lower_bound(estimate.log_ratio, estimate.human_log_ratio)
     value = max(own, lower_bound(log_ratios.policy, log_ratios.human), least)
@@ -185,7 +184,7 @@ def _with_bound(estimate: KLEstimate, log_ratios: HeldOut, least: float) -> KLEs
 
 
 def _fits(estimator: Estimator, policy: SampleRows, human: SampleRows, seed: int) -> bool | None:
-    """Whether the log ratio is what the estimator takes it to be; see `KLEstimate.model_fits`."""
+    """Whether the log ratio has the form that the estimator assumes; see `KLEstimate.model_fits`."""
     if not isinstance(estimator, Logistic | Mahalanobis):
         return None
     sides = [Rows.distinct(side.latents, side.features) for side in (policy, human)]
@@ -195,7 +194,7 @@ def _fits(estimator: Estimator, policy: SampleRows, human: SampleRows, seed: int
 
 
 def _at_least(estimate: KLEstimate, policy: SampleRows, human: SampleRows, seed: int) -> KLEstimate:
-    """An estimate whose model does not fit, replaced by what its log ratios or wider ones show at least."""
+    """Replaces an estimate whose model does not fit by a bound from its log ratios or from wider ones."""
     wider = wider_held_out(policy, human, groups=GROUPS, seed=seed)
     own = sure_bound(estimate.log_ratio, estimate.human_log_ratio)
     value = max(own, sure_bound(wider.policy, wider.human))
@@ -220,7 +219,7 @@ def _matched(
             hint="score both with the same reward model",
         )
     if isinstance(policy, Scored) and isinstance(human, Scored):
-        models = {one.model_fingerprint for one in (policy, human)}
+        models = {side.model_fingerprint for side in (policy, human)}
         if None not in models and len(models) > 1:
             raise ModelError(
                 f"the policy was scored with model {policy.model_fingerprint}, the humans with "
@@ -264,7 +263,10 @@ def _sparse(
 
 
 def _informative(sides: list[SparseLatents]) -> tuple[int, ...]:
-    """Latents chosen without regard to which sample a row belongs to; ascending ids."""
+    """The latents whose firing varies most, ascending ids.
+
+    The choice does not look at which sample a row belongs to, so it cannot bias the estimate.
+    """
     size, rows = sides[0].size, sum(len(side) for side in sides)
     fires = sum(np.bincount(side.indices[side.values > 0], minlength=size) for side in sides)
     says = np.minimum(fires, rows - fires)

@@ -19,8 +19,8 @@ class Ratio(Protocol):
 class Estimator(Protocol):
     """Anything that fits a log density ratio on two samples of standardised features.
 
-    The human-KL term of a run needs rows that count less as they age, so it takes `logistic` and
-    `mahalanobis` only, whose `fit` has `counts` as well.
+    The human-KL term of a run gives older rows less weight, so it takes only `logistic` and `mahalanobis`,
+    whose `fit` has `counts` as well.
     """
 
     def fit(self, policy: Array, human: Array, /, *, start: Any = None) -> Ratio:

@@ -1,4 +1,6 @@
-"""Cross-fitted log ratios of two samples, and the mean's interval by a delete-a-group jackknife.
+"""Cross-fitted log ratios of two samples, and the interval of their mean by a delete-a-group jackknife.
+
+Cross-fitted means that the log ratio of a row comes from a fit that did not see the row.
 
 Shapes: `P` policy rows, `H` human rows, `F` features, `G` groups.
 """
@@ -18,14 +20,14 @@ Groups = NDArray[np.int64]
 
 
 class CrossFit(NamedTuple):
-    """Log ratios of rows by ratios that never saw them, and what the mean over the policy is worth.
+    """Cross-fitted log ratios, and the mean over the policy with its standard error.
 
     Args:
         policy: [P] nats.
         human: [H] nats.
         mean: of `policy`.
         fitted_accuracy: balanced accuracy of the ratios on the rows they were fitted on.
-        error: jackknife standard error of the mean; on the safe side (Efron and Stein, 1981).
+        error: jackknife standard error of the mean; too large rather than too small (Efron and Stein, 1981).
         freedom: degrees of freedom of the error.
     """
 
@@ -38,28 +40,29 @@ class CrossFit(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Log ratios of policy rows [P] and human rows [H] by ratios that never saw them, nats."""
+    """Log ratios of policy rows [P] and human rows [H] by fits that did not see them, nats."""
 
     policy: Array
     human: Array
 
 
 class SampleRows(NamedTuple):
-    """Rows of one side: their features [N, F], and the latents [N, D] that tell rows apart."""
+    """Rows of one side: their features [N, F], and their latents [N, D], by which copies are recognised."""
 
     features: Array
     latents: NDArray[np.float32]
 
     def groups(self, count: int, seed: int, what: str) -> Groups:
-        """[N] a group for each row, equally many distinct rows each, whatever the order of the rows.
+        """[N] the group of each row. Groups have equally many distinct rows, whatever the order of the rows.
 
-        Copies of a row share a group, or a fit would be judged by rows it has seen. A latent that fires
-        is a real number, so rows that are equal are copies; rows of nothing but zeros and ones may be
-        equal by chance and are dealt one by one.
+        Copies of a row share a group; otherwise a fit would be judged by rows it has seen. A firing latent
+        is a real number, so equal rows are copies. Rows of only zeros and ones may be equal by chance, so
+        each of them counts as a distinct row.
 
         Raises:
             DataError: fewer distinct rows than groups; the message begins with `what`.
         """
+        # a keyed hash orders rows by content: random like a shuffle, but the same for any order of the input
         salt = seed.to_bytes(8, "big", signed=True)
         rows = np.ascontiguousarray(self.latents)
         keys = np.array([hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows])
@@ -68,10 +71,10 @@ class SampleRows(NamedTuple):
         distinct, place[copied] = np.unique(keys[copied], return_inverse=True)
         alone = np.flatnonzero(~copied)
         place[alone[np.argsort(keys[alone], kind="stable")]] = len(distinct) + np.arange(len(alone))
-        found = len(distinct) + len(alone)
-        if found < count:
+        total = len(distinct) + len(alone)
+        if total < count:
             raise DataError(
-                f"{what} has {found} distinct rows among {len(rows)}, at least {count} are needed",
+                f"{what} has {total} distinct rows among {len(rows)}, at least {count} are needed",
                 hint="copies of an answer say nothing new: give more different answers",
             )
         return place % count
@@ -80,9 +83,9 @@ class SampleRows(NamedTuple):
 def cross_fit(
     policy: SampleRows, human: SampleRows, estimator: Estimator, *, groups: int, seed: int
 ) -> CrossFit:
-    """Fits on all groups but one, tells the one left out, and again with each further group deleted.
+    """Fits on all groups but one and evaluates that one; then again with each further group deleted.
 
-    Rows are dealt to groups by a hash of their content, so their order changes nothing and copies stay
+    Rows get their groups by a hash of their content, so their order changes nothing and copies stay
     together.
 
     Args:
@@ -93,19 +96,20 @@ def cross_fit(
         seed: of the groups.
 
     Raises:
-        DataError: fewer distinct rows a side than groups.
+        DataError: fewer distinct rows per side than groups.
     """
     sides = _Sides.of(policy, human, groups, seed)
     left_out = sides.left_out(estimator, groups)
-    known = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
+    accuracies = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
     log_ratios, human_log_ratios = sides.log_ratios(left_out)
     without = _means_without(sides, estimator, left_out)
+    # the jackknife's variance: deleted means vary less than the mean itself, by about (G - 1)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
     return CrossFit(
         log_ratios,
         human_log_ratios,
         float(log_ratios.mean()),
-        float(np.mean(known)),
+        float(np.mean(accuracies)),
         float(error),
         groups - 1,
     )
@@ -114,7 +118,7 @@ def cross_fit(
 def held_out(
     policy: SampleRows, human: SampleRows, estimator: Estimator, *, groups: int, seed: int
 ) -> HeldOut:
-    """The log ratios of `cross_fit` alone, of `groups` fits.
+    """The log ratios of `cross_fit` without the interval, by only `groups` fits.
 
     Args:
         policy: P rows.
@@ -124,7 +128,7 @@ def held_out(
         seed: of the groups.
 
     Raises:
-        DataError: fewer distinct rows a side than groups.
+        DataError: fewer distinct rows per side than groups.
     """
     sides = _Sides.of(policy, human, groups, seed)
     return sides.log_ratios(sides.left_out(estimator, groups))
@@ -167,11 +171,12 @@ class _Sides(NamedTuple):
 
 
 def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -> Array:
-    """[G] the cross-fitted mean of the policy when group g is deleted from everything."""
+    """[G] the cross-fitted mean over the policy when group g is deleted from the fits and from the mean."""
     count = len(left_out)
     sums = np.zeros((count, count))
     for g in range(count):
         for h in range(g):
+            # one fit without both groups serves twice: h is held out when g is deleted, and g when h is
             ratio = sides.fit(estimator, [g, h], left_out[g])
             sums[g, h] = ratio.at(sides.policy[sides.of_policy == h]).sum()
             sums[h, g] = ratio.at(sides.policy[sides.of_policy == g]).sum()

@@ -1,4 +1,4 @@
-"""Least-squares density ratios with Gaussian kernels: uLSIF and RuLSIF, by the package densratio."""
+"""Least-squares density ratios with Gaussian kernels: uLSIF and RuLSIF, from the package densratio."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ _LEAST_RATIO = 1e-3
 
 @dataclass(frozen=True)
 class KernelRatio:
-    """A relative ratio `p / (alpha p + (1 - alpha) q)` turned back into `log p / q`."""
+    """A relative ratio `p / (alpha p + (1 - alpha) q)`, converted to `log p / q`."""
 
     fitted: Any
     alpha: float
 
     def at(self, features: Array) -> Array:
-        """[N] log ratio in nats; ratios below 0.001 count as that, which a kernel cannot tell from 0."""
+        """[N] log ratio in nats; ratios below 0.001 count as 0.001: kernels cannot resolve smaller ones."""
         relative = np.asarray(self.fitted.compute_density_ratio(features), np.float64).ravel()
         ratio = relative * (1 - self.alpha) / np.maximum(1 - self.alpha * relative, _LEAST_RATIO)
         return np.log(np.maximum(ratio, _LEAST_RATIO))
@@ -33,10 +33,10 @@ class LeastSquares:
     """RuLSIF (Yamada et al., 2013), or uLSIF (Kanamori et al., 2009) when alpha is 0.
 
     Kernel width and ridge are chosen by the package's leave-one-out search. The logarithm of a ratio
-    fitted by squares is poor where the ratio is small: use it to compare, not to charge.
+    fitted by least squares is poor where the ratio is small: use it to compare, not as a penalty.
 
     Args:
-        alpha: 0 to below 1; the ratio's denominator is mixed with so much of the policy, which bounds it.
+        alpha: 0 to below 1, the policy's share in the mixture of the denominator; it bounds the ratio.
         kernels: Gaussian kernels, centred on policy rows.
         seed: of the choice of centres.
     """
@@ -46,7 +46,7 @@ class LeastSquares:
     seed: int = 0
 
     def fit(self, policy: Array, human: Array, *, start: KernelRatio | None = None) -> KernelRatio:
-        """The ratio of policy [P, F] to human [H, F]; width and ridge are those of `start`, if given.
+        """The ratio of policy [P, F] to human [H, F]; width and ridge are taken from `start` if given.
 
         Raises:
             MissingExtraError: the package densratio is not installed.
@@ -70,7 +70,7 @@ class LeastSquares:
 
 @contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
-    """The package draws its centres from numpy's global generator, which is left as it was found."""
+    """Seeds numpy's global generator, from which the package draws its centres, and restores it."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""The log density ratio by logistic regression, with its first-order bias removed.
+"""The log density ratio by logistic regression without its first-order bias.
 
 By hand, because scikit-learn's logistic regression has no Jeffreys term; without the term, tests hold the two
 equal.
@@ -38,7 +38,7 @@ class _Point(NamedTuple):
 
 
 class _Curvature(NamedTuple):
-    """Per row the signed logit, the probability of the wrong side, the scaled features; and the Hessian."""
+    """Of each row the signed logit, the probability of the wrong side, the scaled features; the Hessian."""
 
     margin: Array
     wrong: Array
@@ -55,12 +55,17 @@ class _Problem(NamedTuple):
     jeffreys: bool
 
     def at(self, theta: Array) -> _Point:
-        """Loss, gradient and Newton step; the step uses the curvature without the Jeffreys term."""
+        """Loss, gradient and Newton step; the step uses the curvature without the Jeffreys term.
+
+        That curvature is positive definite, and with many rows the term hardly changes it.
+        """
         margin, wrong, scaled, hessian = self.curvature(theta)
         loss = float((self.counts * np.logaddexp(0.0, -margin)).sum() + 0.5 * (self.ridge * theta**2).sum())
         pull = self.counts * self.sign * wrong
         inverse = np.linalg.inv(hessian)
         if self.jeffreys:
+            # half the log determinant is the sum of the logarithms of the Cholesky factor's diagonal; its
+            # derivative adds half the leverage of each row to both sides (Firth, 1993)
             loss -= float(np.log(np.diag(np.linalg.cholesky(hessian))).sum())
             leverage = ((scaled @ inverse) * scaled).sum(axis=1)
             pull = pull + leverage * self.sign * (wrong - 0.5)
@@ -68,8 +73,9 @@ class _Problem(NamedTuple):
         return _Point(loss, gradient, inverse @ gradient)
 
     def curvature(self, theta: Array) -> _Curvature:
-        """What the logistic loss is like around theta."""
+        """The terms of the second-order expansion of the logistic loss around theta."""
         margin = self.sign * (self.design @ theta + self.offset)
+        # tanh does not overflow where exp would
         wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
         scaled = self.design * np.sqrt(self.counts * wrong * (1.0 - wrong))[:, None]
         hessian = scaled.T @ scaled
@@ -93,23 +99,23 @@ def fit_log_ratio(
     is the log ratio plus `log(P / H)`; that constant is held fixed during the fit, so samples of
     unequal size need no correction afterwards.
 
-    The maximum-likelihood weights are too large by about `F / rows`, and with them every divergence.
-    `jeffreys` takes half the log determinant of the information off the loss, which removes that
-    bias to first order and keeps separable samples finite (Firth, 1993, "Bias reduction of maximum
-    likelihood estimates").
+    The maximum-likelihood weights are too large by about `F / rows`, and so is every divergence.
+    `jeffreys` subtracts half the log determinant of the information from the loss. This removes the
+    bias to first order and keeps the weights finite on separable samples (Firth, 1993, "Bias reduction of
+    maximum likelihood estimates").
 
-    Damped Newton steps, at most 40. The result does not depend on the order of the rows, and on `start`
-    only as far as `tolerance` lets it.
+    The fit takes at most 40 damped Newton steps. The result does not depend on the order of the rows, and
+    depends on `start` only within `tolerance`.
 
     Args:
         policy: [P, F] standardised features.
         human: [H, F] the same features of the human rows.
-        l2: > 0, the strength of the regularisation, that of a Gaussian prior of variance `1 / l2`.
-        jeffreys: remove the bias of first order.
-        counts: [P] how much each policy row counts, above 0; all 1 by default.
+        l2: > 0, the strength of the regularisation: the inverse variance of a Gaussian prior.
+        jeffreys: remove the first-order bias.
+        counts: [P] weight of each policy row, above 0; all 1 by default.
         start: where to begin; saves time when the samples changed little.
-        tolerance: steps end when the next would lower the loss by half of this; its root is what
-            remains, in standard errors of the weights.
+        tolerance: the steps end when the next would lower the loss by half of this; its root is the
+            remaining distance in standard errors of the weights.
     """
     problem = _problem(policy, human, np.ones(len(policy)) if counts is None else counts, l2, jeffreys)
     width = problem.design.shape[1]
@@ -127,19 +133,20 @@ def mean_variance(
     counts: Array | None = None,
     sandwich: bool = True,
 ) -> float:
-    """The variance that the fitted parameters give to the mean log ratio over the policy rows, nats squared.
+    """The variance of the mean log ratio over the policy rows that comes from the fitted parameters, nats^2.
 
-    Sampling of the rows that the mean is taken over is not in it.
+    It does not include the sampling of the rows over which the mean is taken.
 
     Args:
-        ratio: what was fitted on the rows.
+        ratio: the fit on these rows.
         policy: [P, F] the rows of the fit.
         human: [H, F] the rows of the fit.
         l2: as in the fit.
         counts: [P] as in the fit.
-        sandwich: rows count with the scatter they have; without, with the one the model expects, which
-            is steadier where few rows decide.
+        sandwich: use the observed scatter of the rows (the sandwich estimator); otherwise the scatter that
+            the model expects, which is steadier where few rows decide.
     """
+    # delta method: the gradient of the mean log ratio is the mean design row
     held = np.ones(len(policy)) if counts is None else counts
     problem = _problem(policy, human, held, l2, False)
     around = problem.curvature(np.append(ratio.weight, ratio.intercept))
@@ -155,7 +162,7 @@ class Logistic:
     """The default estimator: bias-reduced logistic regression.
 
     Args:
-        l2: > 0, on top of the Jeffreys term; small, it only settles directions the rows say nothing of.
+        l2: > 0, in addition to the Jeffreys term; a small one only fixes directions without data.
         jeffreys: see `fit_log_ratio`; without it the KL divergence is overstated.
         tolerance: see `fit_log_ratio`.
     """
@@ -196,7 +203,7 @@ def _minimise(problem: _Problem, theta: Array, tolerance: float) -> Array:
     here = problem.at(theta)
     for _ in range(_NEWTON_STEPS):
         if here.gradient @ here.step <= tolerance:
-            # what a last whole step leaves is rounding
+            # Newton's method converges quadratically: one more whole step leaves next to nothing
             return theta - here.step
         size = 1.0
         there = problem.at(theta - here.step)

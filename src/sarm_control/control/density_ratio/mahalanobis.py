@@ -1,4 +1,4 @@
-"""The closed form beside the classifiers: Mahalanobis distance between means (InfoRM's IBL)."""
+"""A closed form in place of a classifier: the Mahalanobis distance between means (InfoRM's IBL)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,10 +15,10 @@ _SHRINK = 1e-3
 class Mahalanobis:
     """The log ratio of two Gaussians that differ in their mean only.
 
-    `l(x) = (x - (m_p + m_h) / 2)' S^-1 (m_p - m_h)` with the humans' covariance S, whose mean over the
-    policy is half the squared Mahalanobis distance of the means: the KL divergence of such
-    Gaussians. It is what InfoRM charges (Miao et al., 2024, arXiv 2402.09345, "Integrated
-    Bottleneck Latents"). Right for Gaussians; too small for latents that start or stop firing.
+    `l(x) = (x - (m_p + m_h) / 2)' S^-1 (m_p - m_h)` with the covariance S of the human rows. Its mean over
+    the policy is half the squared Mahalanobis distance of the means, which is the KL divergence of such
+    Gaussians. InfoRM uses it as its penalty (Miao et al., 2024, arXiv 2402.09345, "Integrated Bottleneck
+    Latents"). It is right for Gaussians and too small for latents that start or stop firing.
     """
 
     def fit(
@@ -33,13 +33,13 @@ class Mahalanobis:
 
 
 class Distance(NamedTuple):
-    """Half the squared Mahalanobis distance of a batch's mean from the humans', without its bias.
+    """Half the squared Mahalanobis distance of a batch's mean from the human mean, without its bias.
 
     Args:
         mean: [F] of the human rows.
         precision: [F, F] inverse covariance of the human rows, without bias.
         chance: half the expected squared distance of one human row from the mean.
-        humans: H, how many rows there were.
+        humans: H, the number of human rows.
     """
 
     mean: Array
@@ -58,31 +58,31 @@ class Distance(NamedTuple):
         return cls(rows.mean(axis=0), inverse * _unbiased(rows), 0.5 * _dimensions(rows), len(rows))
 
     def of(self, rows: Array) -> float:
-        """In nats, of rows [N, F]; 0 on average, and about as often below, for rows like the humans'.
+        """The distance of rows [N, F] in nats; 0 on average, and often negative, for rows like the human.
 
         The mean of N rows lies `F / (2 N)` nats from its true place by chance alone, and that of the
-        humans `F / (2 H)`; both are taken off.
+        human rows `F / (2 H)`; both are subtracted.
         """
         count, middle = len(rows), rows.mean(axis=0)
         shift, apart = middle - self.mean, rows - middle
         scatter = float(((apart @ self.precision) * apart).sum())
         chance = 0.5 * scatter / (count - 1) if count > 1 else self.chance
-        found = 0.5 * float(shift @ self.precision @ shift)
-        return found - chance / count - self.chance / self.humans
+        half_squared = 0.5 * float(shift @ self.precision @ shift)
+        return half_squared - chance / count - self.chance / self.humans
 
 
 def covariance(rows: Array) -> Array:
-    """[F, F] of rows [N, F], with a thousandth of the mean variance added to the diagonal."""
-    found = np.atleast_2d(np.cov(rows, rowvar=False))
-    scale = float(np.trace(found)) / len(found)
-    return np.asarray(found + _SHRINK * (scale or 1.0) * np.eye(len(found)))
+    """[F, F] covariance of rows [N, F], with a thousandth of the mean variance added to the diagonal."""
+    plain = np.atleast_2d(np.cov(rows, rowvar=False))
+    scale = float(np.trace(plain)) / len(plain)
+    return np.asarray(plain + _SHRINK * (scale or 1.0) * np.eye(len(plain)))
 
 
 def _dimensions(human: Array) -> float:
-    """How many of F directions human rows [H, F] vary in.
+    """The number of directions, of F, in which human rows [H, F] vary: `tr S (S + ridge)^-1`.
 
-    What never varies, or only together with others, counts for nothing: `tr S (S + ridge)^-1`. Fewer rows
-    than columns that vary hide some of them, which are counted all the same.
+    A column that never varies, or only together with others, adds nothing. With fewer rows than varying
+    columns some directions are hidden; the result is scaled up so that they count too.
     """
     full = covariance(human)
     plain = np.atleast_2d(np.cov(human, rowvar=False))
@@ -91,13 +91,13 @@ def _dimensions(human: Array) -> float:
 
 
 def _unbiased(human: Array) -> float:
-    """What the inverse of the covariance of human rows [H, F] is to be multiplied by.
+    """The factor that removes the bias of the inverse covariance of human rows [H, F].
 
-    It is too large by `(H - 1) / (H - F - 2)` for Gaussian rows (Hartlap, 2007). Below 2 F rows that is far
-    off, and below F + 3 it says nothing. There the factor is measured: a row lies, by the covariance and
-    mean of the others, at a squared distance of `D (1 + 1 / (H - 1))` on average if that covariance is
-    right, D being the directions that rows vary in. Leaving a row out changes the covariance by one outer
-    product, so every row costs no more than its own distance (Sherman and Morrison, 1950).
+    For Gaussian rows the inverse is too large by `(H - 1) / (H - F - 2)` (Hartlap, 2007). Below 2 F rows that
+    formula is far off, and below F + 3 it is undefined. There the factor is measured instead: if the
+    covariance and mean of the other rows are right, a row has the mean squared distance
+    `D (1 + 1 / (H - 1))` from them, with D the number of directions in which rows vary. Leaving one row out
+    changes the covariance by one outer product, so no further inverse is needed (Sherman and Morrison, 1950).
 
     Raises:
         DataError: fewer than three rows.
@@ -110,7 +110,7 @@ def _unbiased(human: Array) -> float:
     apart = human - human.mean(axis=0)
     full = covariance(human)
     ridge = float(np.trace(full - np.atleast_2d(np.cov(human, rowvar=False)))) / width
-    # (n - 1) / (n - 2) times this, less an outer product, is the covariance without a row, ridge included
+    # the covariance without a row, ridge included, is (n - 1) / (n - 2) times this minus an outer product
     others = full - ridge / (n - 1) * np.eye(width)
     squared = (np.linalg.solve(others, apart.T).T * apart).sum(axis=1)
     left_out = squared / (1 - n / (n - 1) ** 2 * squared)

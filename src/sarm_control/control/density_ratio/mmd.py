@@ -15,11 +15,11 @@ _PERMUTATIONS = 999
 
 
 class MMDTest(NamedTuple):
-    """Unbiased squared maximum mean discrepancy and the p-value that the samples are alike.
+    """The unbiased squared maximum mean discrepancy, and the p-value of "the samples are alike".
 
     Args:
-        statistic: may be slightly negative when they are.
-        p: the share of permutations, this one among them, with as large a statistic.
+        statistic: may be slightly negative when they are alike.
+        p: the share of permutations, the observed one included, with at least as large a statistic.
         bandwidth: of the Gaussian kernel: the median distance of the pooled rows.
     """
 
@@ -29,7 +29,7 @@ class MMDTest(NamedTuple):
 
 
 def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
-    """Gretton et al., 2012, "A kernel two-sample test", with 999 permutations.
+    """The two-sample test of Gretton et al., 2012, "A kernel two-sample test", with 999 permutations.
 
     Args:
         policy: [P, F] features; at most 1,000 rows, drawn from `seed`, are used.
@@ -37,7 +37,7 @@ def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
         seed: of the rows and the permutations.
 
     Raises:
-        DataError: fewer than 2 rows a side, other widths, or a NaN or infinity.
+        DataError: fewer than 2 rows per side, different widths, or a NaN or infinity.
     """
     shapes = policy.shape, human.shape
     if any(len(shape) != 2 for shape in shapes) or shapes[0][1:] != shapes[1][1:]:
@@ -56,10 +56,12 @@ def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
     upper = squared[np.triu_indices(len(rows), 1)]
     bandwidth = float(np.median(np.sqrt(upper))) or 1.0
     kernel = np.exp(-0.5 * squared / bandwidth**2)
+    # without a row's kernel with itself the statistic is unbiased
     np.fill_diagonal(kernel, 0.0)
     side = np.concatenate([np.ones(len(first)), np.zeros(len(second))])
     observed = _statistics(kernel, side[:, None])[0]
     sides = np.stack([rng.permutation(side) for _ in range(_PERMUTATIONS)], axis=1)
+    # the tolerance lets equal statistics tie, however their sums were rounded
     as_large = int((_statistics(kernel, sides) >= observed - 1e-12).sum())
     return MMDTest(float(observed), (1 + as_large) / (1 + _PERMUTATIONS), bandwidth)
 

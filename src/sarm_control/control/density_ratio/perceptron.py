@@ -18,7 +18,7 @@ _LEAST_HELD_OUT = 2
 
 @dataclass(frozen=True, eq=False)
 class NetworkRatio:
-    """A network's logit, multiplied by the slope that fits held-out rows."""
+    """A network's logit, multiplied by the calibration slope of held-out rows."""
 
     network: "torch.nn.Sequential"
     slope: float
@@ -42,9 +42,9 @@ class Perceptron:
         hidden: tanh units.
         rate: learning rate.
         decay: AdamW's weight decay.
-        epochs: most passes; training stops after `patience` passes without a better held-out loss.
-        patience: see above.
-        seed: of first weights and of the rows held out.
+        epochs: at most so many passes; training stops after `patience` passes without a lower held-out loss.
+        patience: passes.
+        seed: of the initial weights and of the rows held out.
     """
 
     hidden: int = 64
@@ -96,6 +96,7 @@ class Perceptron:
 def _network(width: int, hidden: int, seed: int) -> "torch.nn.Sequential":
     import torch
 
+    # the caller's global random state stays as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.nn.Sequential(

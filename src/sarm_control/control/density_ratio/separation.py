@@ -1,4 +1,4 @@
-"""How well a log ratio tells two samples apart, and how far its numbers can be believed."""
+"""How well a log ratio separates two samples, and which of its numbers can be trusted."""
 
 import math
 
@@ -7,11 +7,11 @@ import numpy as np
 from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio, mean_variance
 
 SATURATED_ACCURACY = 0.97
-"""Above this the samples are nearly told apart and a KL estimate is a lower bound."""
+"""Above this the samples are nearly separated and a KL estimate is a lower bound."""
 SEPARATED_ACCURACY = 0.985
-"""Above this on the rows of the fit themselves, the ratio is made by the regularisation, not by the rows."""
+"""Above this on the rows of the fit, the regularisation determines the ratio, not the rows."""
 MOST_NATS = 7.0
-"""Above about 8 nats one classifier saturates, however many rows it has (SCIENCE.md)."""
+"""The largest trusted estimate: one classifier saturates at about 8 nats, however many rows it has."""
 
 _SLOPE_L2 = 1e-3
 _BOUND_LEVEL = 0.995
@@ -19,7 +19,7 @@ _BOUND_ERRORS = 2.576
 
 
 def balanced_accuracy(policy: Array, human: Array) -> float:
-    """The share of rows told apart by the sign of their log ratio, each sample counting half.
+    """The share of rows that the sign of the log ratio classifies correctly; each sample counts half.
 
     0.5 is chance, 1 is perfect separation.
     """
@@ -51,8 +51,8 @@ def is_saturated(value: float, accuracy: float, fitted_accuracy: float, rows: tu
 def believable_nats(policy: int, human: int) -> float:
     """The largest KL divergence samples of these sizes can show, in nats.
 
-    No ratio above about the number of rows is ever seen in a sample, so estimates within one nat
-    of its logarithm are not believed; none above 7 is.
+    A sample never shows a ratio above about its number of rows, so estimates within one nat of the
+    logarithm of that number are not trusted, and none above 7 is.
     """
     return min(float(np.log(min(policy, human))) - 1.0, MOST_NATS)
 
@@ -67,15 +67,15 @@ def effective_sample_size(human: Array) -> float:
 
 
 def calibration_slope(policy: Array, human: Array, counts: Array | None = None) -> float:
-    """The factor, 0 to 1, that makes held-out log ratios fit best: the inverse of a temperature.
+    """The factor, 0 to 1, with which held-out log ratios fit best: the inverse of a temperature.
 
-    A log ratio fitted on few rows is right on average and noisy row by row; shrunk by the slope it
-    is the best guess for one row, and its mean is then too small.
+    A log ratio fitted on few rows is right on average and noisy in each row. Shrunk by the slope it is the
+    best guess for one row, but its mean is then too small.
 
     Args:
         policy: [P] held-out log ratios of policy rows.
         human: [H] of human rows.
-        counts: [P] how much each policy row counts.
+        counts: [P] weight of each policy row.
     """
     spread = float(np.concatenate([policy, human]).std())
     if spread == 0.0:
@@ -85,14 +85,16 @@ def calibration_slope(policy: Array, human: Array, counts: Array | None = None) 
 
 
 def lower_bound(policy: Array, human: Array) -> float:
-    """What a KL divergence is at least, in nats, told from held-out log ratios of samples far apart.
+    """A lower bound of a KL divergence, in nats, from held-out log ratios of samples that are far apart.
 
-    The largest of 0 and two bounds, each at its 99.5 % lower confidence limit. The mean over the policy
-    of log ratios that are cut at the logarithm of the rows (no sample shows larger ones), less the
-    logarithm of what such ratios come to on average over the humans, which for true ones is not above 0
-    (Donsker and Varadhan, 1975). And the divergence between the log ratios themselves, which is at most
-    that of what they are computed from: a logistic regression with two parameters on them says how they
-    stretch, few as the rows are in which the samples overlap, and how well that is known.
+    It is the largest of 0 and two bounds, each at its 99.5 % lower confidence limit:
+
+    - The mean over the policy of log ratios cut at the logarithm of the number of rows (a sample shows no
+      larger ones), minus the logarithm of the mean of such ratios over the human rows, which for true ratios
+      is at most 0 (Donsker and Varadhan, 1975).
+    - The divergence between the two samples of log ratios, which is at most that of the latents they are
+      computed from (data processing inequality). A logistic regression with two parameters on the log ratios
+      estimates it, with its standard error, although the samples overlap in few rows.
 
     Args:
         policy: [P] held-out log ratios of policy rows; fewer than 2 show nothing.
@@ -111,11 +113,11 @@ def lower_bound(policy: Array, human: Array) -> float:
 
 
 def sure_bound(policy: Array, human: Array) -> float:
-    """What a KL divergence is at least, in nats, told from any held-out log ratios, right or wrong.
+    """A lower bound of a KL divergence, in nats, from any held-out log ratios, right or wrong.
 
-    The largest of 0 and the 99.5 % lower confidence limit of `mean_policy(l) - log mean_human(exp(l))`, with
-    l cut at the logarithm of the rows: whatever l is, that is at most the divergence (Donsker and Varadhan,
-    1975). What both means are known to is in the limit.
+    It is the largest of 0 and the 99.5 % lower confidence limit of `mean_policy(l) - log mean_human(exp(l))`,
+    with l cut at the logarithm of the number of rows. For any l, that expression is at most the divergence
+    (Donsker and Varadhan, 1975). The limit includes the sampling errors of both means.
 
     Args:
         policy: [P] held-out log ratios of policy rows; fewer than 2 show nothing.
@@ -125,16 +127,17 @@ def sure_bound(policy: Array, human: Array) -> float:
         return 0.0
     most = math.log(min(len(policy), len(human)))
     cut, ratio = np.minimum(policy, most), np.exp(np.minimum(human, most))
+    # the second term is the variance of the logarithm of a mean, by the delta method
     spread = cut.var(ddof=1) / len(cut) + ratio.var(ddof=1) / (len(ratio) * ratio.mean() ** 2)
-    found = cut.mean() - excess(np.minimum(human, most)) - _BOUND_ERRORS * math.sqrt(spread)
-    return max(float(found), 0.0)
+    bound = cut.mean() - excess(np.minimum(human, most)) - _BOUND_ERRORS * math.sqrt(spread)
+    return max(float(bound), 0.0)
 
 
 def excess(human: Array) -> float:
     """`log mean(exp(l))` over human rows [H], which is 0 for a true log ratio; never below 0.
 
-    A mean log ratio over the policy, less this, is at most the divergence whatever the log ratio is. To take
-    less than 0 off would trust what few human rows show.
+    A mean log ratio over the policy, minus this, is at most the divergence, whatever the log ratio is. Values
+    below 0 are raised to 0, because they rest on few human rows.
     """
     return max(float(np.log(np.exp(human).mean())), 0.0)
 

@@ -1,12 +1,12 @@
-"""Files of edits, to be read by people before they are used.
+"""Files of edits, made to be read by people before use.
 
 Four forms are read, as JSON or YAML:
 
 - what `save_edits` writes: `{"format": "sarm-edits-1", "head": ..., "edits": [{"latent": 9, "max": 2}]}`;
 - a bare list of edits `[{"latent": 9, "max": 2}, ...]`;
 - SARM's steering file `{"16720": ["*", 2], "5": ["+", 1]}`, where `*` multiplies z and `+` adds to z
-  for every answer, active or not;
-- controls as `sarm discover --write-controls` writes them, of which only the edits are used.
+  for every answer, whether the latent is active or not;
+- the controls that `sarm discover --write-controls` writes, of which only the edits are used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class EditFile(NamedTuple):
 
     Args:
         edits: at most one for a latent.
-        head: fingerprint of the head they are meant for; None where the file does not say.
-        left_out: what else the file holds and edits are not: "3 penalties", "the human-KL term".
+        head: fingerprint of the head they are meant for; None where the file does not name one.
+        left_out: controls of the file that are not edits, in words: "3 penalties", "the human-KL term".
     """
 
     edits: list[Edit]
@@ -53,9 +53,9 @@ def load_edits(path: Path, *, fingerprint: str | None = None) -> list[Edit]:
         ConfigError: the file cannot be read, or holds something that is not an edit.
         ModelError: the file was made for another head.
     """
-    found = read_edit_file(path)
-    check_head(path, found.head, fingerprint)
-    return found.edits
+    content = read_edit_file(path)
+    check_head(path, content.head, fingerprint)
+    return content.edits
 
 
 def check_head(path: Path, head: str | None, fingerprint: str | None) -> None:
@@ -79,13 +79,13 @@ def read_edit_file(path: Path) -> EditFile:
     """
     content = _content(path)
     try:
-        found = _parsed(content)
-        check_one_edit_each(found.edits)
+        edit_file = _parsed(content)
+        check_one_edit_each(edit_file.edits)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from error
     except MISSHAPEN as error:
         raise ConfigError(f"{path}: not a file of edits: {shown(error, 200)}", hint=_HINT) from error
-    return found
+    return edit_file
 
 
 def save_edits(path: Path, edits: Sequence[Edit], *, fingerprint: str, model: str) -> None:
@@ -110,7 +110,7 @@ def _content(path: Path) -> Any:
         return read_json(path, error=ConfigError)
     text = read_bounded_text(path, most_bytes=MOST_BYTES, error=ConfigError)
     try:
-        # YAML takes less long where it is JSON too, and reads 1e-4 as the number it is
+        # most YAML files of edits are JSON too, which parses faster and reads 1e-4 as a number, not as text
         return parse_json(text)
     except BadJson:
         return yaml_of(path, text, error=ConfigError)
@@ -154,17 +154,17 @@ def _controls(reward: Any) -> EditFile:
 
 
 def _listed(reward: Mapping[str, Any], key: str) -> list[Any]:
-    found = reward.get(key) or []
-    if not isinstance(found, list):
-        raise ConfigError(f"{key} is {shown(found)}, it must be a list", hint=f"write {key}: [...]")
-    return found
+    items = reward.get(key) or []
+    if not isinstance(items, list):
+        raise ConfigError(f"{key} is {shown(items)}, it must be a list", hint=f"write {key}: [...]")
+    return items
 
 
 def _head(content: Mapping[str, Any], key: str) -> str | None:
-    found = content.get(key)
-    if found is not None and not isinstance(found, str):
-        raise ConfigError(f"{key} is {shown(found)}, it must be the fingerprint of a head")
-    return found
+    fingerprint = content.get(key)
+    if fingerprint is not None and not isinstance(fingerprint, str):
+        raise ConfigError(f"{key} is {shown(fingerprint)}, it must be the fingerprint of a head")
+    return fingerprint
 
 
 def _edit(item: Any) -> Edit:

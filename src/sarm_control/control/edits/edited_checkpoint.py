@@ -1,7 +1,7 @@
-"""A checkpoint with head edits in it: the same files, other head weights.
+"""A checkpoint with head edits in it: the same files with other head weights.
 
-Only scalings of latents can be written: they are changes of the head. The other edits act on the z
-of each answer, which no weight of a SARM's layout expresses.
+Only scalings of latents can be written, because they are changes of the head. The other edits act on the z
+of each answer, and no weight of a SARM expresses that.
 """
 
 import shutil
@@ -23,7 +23,7 @@ _COPIED = (".json", ".jinja", ".txt", ".model", ".md")
 
 
 class Applied(NamedTuple):
-    """What was written: the folder, the latents with another weight, and both heads' fingerprints."""
+    """What was written: the folder, the latents whose weight changed, and both heads' fingerprints."""
 
     folder: Path
     latents: tuple[int, ...]
@@ -34,12 +34,12 @@ class Applied(NamedTuple):
 def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: bool = False) -> Applied:
     """Writes `target`: the SARM `source` with the edits of `file` in its head weights.
 
-    Every other tensor keeps its bits. The head keeps its dtype where that holds the new weights
-    exactly and is written in float32 otherwise. `applied_edits.json` says what was done.
+    Every other tensor is copied bit by bit. The head keeps its dtype where that dtype holds the new weights
+    exactly; otherwise it is written in float32. `applied_edits.json` records the edits.
 
     Args:
         source: a folder, a hub id or "lab".
-        file: a file of edits, see `control.edits.edits.edit_files`.
+        file: a file of edits, see `control.edits.edit_files`.
         target: the folder to write.
         overwrite: replace it if it exists.
 
@@ -48,22 +48,25 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
         ModelError: not a SARM, a latent it does not have, or edits made for another head.
         OutputError: `target` exists, or cannot be written.
     """
-    found = read_edit_file(file)
-    if not found.edits:
+    edit_file = read_edit_file(file)
+    if not edit_file.edits:
         raise ConfigError(f"{file} holds no edit", hint='write [{"latent": 16720, "scale": 0}]')
-    factors = _factors(file, found.edits)
+    factors = _factors(file, edit_file.edits)
     folder = find_folder(source)
     index = read_index(folder, source)
     if _HEAD not in index:
         raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
     head = head_of(index, source)
     stored = load_tensors(index, [_HEAD])[_HEAD]
-    check_head(file, found.head, head.fingerprint)
+    check_head(file, edit_file.head, head.fingerprint)
     edited = head.scaled(factors)
     with atomic_folder(target, overwrite=overwrite) as temporary:
-        _copy(folder, temporary, index, _as_stored(edited, stored))
+        _copy_with_head(folder, temporary, index, _as_stored(edited, stored))
         save_edits(
-            temporary / "applied_edits.json", found.edits, fingerprint=head.fingerprint, model=_name(source)
+            temporary / "applied_edits.json",
+            edit_file.edits,
+            fingerprint=head.fingerprint,
+            model=_name(source),
         )
         config = {"model": _name(source), "head_before": head.fingerprint, "head_after": edited.fingerprint}
         write_json(temporary / "manifest.json", manifest("convert", inputs=[file], config=config))
@@ -78,6 +81,7 @@ def _factors(file: Path, edits: Sequence[Edit]) -> dict[int, float]:
 
 
 def _as_stored(head: LinearHead, stored: "Tensor") -> "Tensor":
+    """[1, L] the head in the dtype of `stored`, or in float32 where that dtype would round it."""
     import torch
 
     exact = torch.from_numpy(head.weight)[None]
@@ -85,8 +89,8 @@ def _as_stored(head: LinearHead, stored: "Tensor") -> "Tensor":
     return rounded if torch.equal(rounded.float(), exact) else exact
 
 
-def _copy(source: Path, target: Path, index: Mapping[str, TensorEntry], head: "Tensor") -> None:
-    """Configuration, tokenizer and the model's own weight files; that of the head is rewritten."""
+def _copy_with_head(source: Path, target: Path, index: Mapping[str, TensorEntry], head: "Tensor") -> None:
+    """Copies configuration, tokenizer and weight files, and rewrites the weight file of the head."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 

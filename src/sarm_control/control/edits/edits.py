@@ -1,7 +1,7 @@
 """Edits: changes of latents before the head.
 
 Shapes: `N` answers, `L` latents.
-An edit acts on the full vector z: a latent that is not active is z = 0, and an edit may move it.
+An edit acts on the full vector z: an inactive latent has z = 0, and an edit may move it off 0.
 """
 
 import re
@@ -78,10 +78,10 @@ class Edit:
         return np.clip(value, self.min, self.max) if self._limited else value
 
     def head_factor(self) -> float:
-        """The factor of the head weight that does the same: `w_i (c z_i) = (c w_i) z_i`.
+        """The factor of the head weight that has the same effect: `w_i (c z_i) = (c w_i) z_i`.
 
         Raises:
-            ConfigError: the edit is not a scaling, so that no head weight does the same.
+            ConfigError: the edit is not a scaling, so that no head weight has the same effect.
         """
         if self.set == 0:
             return 0.0
@@ -89,7 +89,7 @@ class Edit:
             name = next(n for n in ("set", "add", "max", "min") if getattr(self, n) is not None)
             raise ConfigError(
                 f"edit of latent {self.latent}: {name} is not a change of the head weight, "
-                "because the head pays in proportion to z",
+                "because the head rewards in proportion to z",
                 hint="only scalings and =0 are head edits; use the others as --edit or --edits-file",
             )
         return self.scale
@@ -113,14 +113,14 @@ def parse_edit(text: str) -> Edit:
     Raises:
         ConfigError: the text is not an edit.
     """
-    found = re.fullmatch(r"([^:=]*)([:=])(.*)", text.strip())
-    if found is None:
+    parts = re.fullmatch(r"([^:=]*)([:=])(.*)", text.strip())
+    if parts is None:
         raise ConfigError(f"{text!r} is not an edit", hint=f"write it like {_EXAMPLES}")
-    latent = latent_number(found[1], text, _EXAMPLES)
+    latent = latent_number(parts[1], text, _EXAMPLES)
     what = f"edit of latent {latent}"
-    if found[2] == "=":
-        return Edit(latent, set=finite_number(found[3], f"{what}: set"))
-    return Edit(latent, **dict(_operation(part.strip(), what) for part in found[3].split(",")))
+    if parts[2] == "=":
+        return Edit(latent, set=finite_number(parts[3], f"{what}: set"))
+    return Edit(latent, **dict(_operation(part.strip(), what) for part in parts[3].split(",")))
 
 
 def _operation(text: str, what: str) -> tuple[str, float]:
@@ -135,7 +135,7 @@ def _operation(text: str, what: str) -> tuple[str, float]:
 
 
 def check_one_edit_each(edits: Sequence[Edit]) -> None:
-    """Refuses two edits of one latent, whose order would matter.
+    """Refuses two edits of one latent, because their order would matter.
 
     Raises:
         ConfigError: naming the latent.
@@ -150,8 +150,8 @@ def check_one_edit_each(edits: Sequence[Edit]) -> None:
 def apply_edits(latents: SparseLatents, edits: Sequence[Edit]) -> SparseLatents:
     """The edited latents [N, L].
 
-    Every stored pair stays stored, edited to 0 or not; a pair is added wherever an edit moves an
-    inactive latent off 0. Without edits the batch itself is returned.
+    Every stored (index, value) pair stays stored, even when it is edited to 0. A pair is added wherever an
+    edit moves an inactive latent off 0. Without edits the batch itself is returned.
     """
     if not edits:
         return latents
@@ -172,6 +172,7 @@ def apply_edits(latents: SparseLatents, edits: Sequence[Edit]) -> SparseLatents:
 def _from_pairs(
     rows: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32], like: SparseLatents
 ) -> SparseLatents:
+    # CSR order: by row, and by latent within a row
     order = np.lexsort((indices, rows))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(like)))]).astype(np.int64)
     return SparseLatents(indptr, indices[order], values[order], like.size)
@@ -188,12 +189,12 @@ def edit_delta(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]:
 
 
 def edited_rewards(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]:
-    """[N] the reward under the edits, rounded as `Scored.rewards` is: what answers are compared by.
+    """[N] the reward under the edits, rounded as `Scored.rewards` is. Answers are compared by it.
 
-    Added up again from the edited contributions, so that answers whose contributions are the same
-    after the edits are paid the same. `rewards + edit_delta` would keep the rounding of what the edits
-    removed, and break such ties by it. Scores with some of the latents alone (a folder of chosen
-    latents) cannot be added up again and go by that sum.
+    It is summed again from the edited contributions, so that answers with equal contributions after the
+    edits get equal rewards. `rewards + edit_delta` would keep the rounding of what the edits removed and
+    break such ties by it. Scores that hold only some of the latents (a folder of chosen latents) cannot be
+    summed again; for them that sum is the result.
     """
     if not edits:
         return scored.rewards.astype(np.float64)
@@ -203,14 +204,15 @@ def edited_rewards(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]
 
 
 def moved_rewards(scored: Scored, change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[..., N] the rewards after known changes [..., N], rounded once: see `edited_rewards`."""
+    """[..., N] the rewards after known changes [..., N], rounded to float32 once: see `edited_rewards`."""
     return np.asarray(unrounded_rewards(scored) + change).astype(np.float32).astype(np.float64)
 
 
 def unrounded_rewards(scored: Scored) -> NDArray[np.float64]:
-    """[N] the rewards before they were rounded to float32, where the scores hold all latents."""
+    """[N] the rewards in float64 before rounding where the scores hold all latents, else `Scored.rewards`."""
     return scored.latents.sums(scored.head) if _holds_all(scored) else scored.rewards.astype(np.float64)
 
 
 def _holds_all(scored: Scored) -> bool:
+    # the same float32 sum over the same pairs has the same bits, so equality is exact
     return np.array_equal(scored.latents.dot(scored.head), scored.rewards)

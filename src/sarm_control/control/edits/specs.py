@@ -1,4 +1,4 @@
-"""What the control specifications share: one-line errors, numbers in text, closest names."""
+"""Shared by the control specifications: one-line errors, numbers in text, closest names."""
 
 import difflib
 import functools
@@ -25,7 +25,7 @@ def one_line_errors(kind: str) -> Callable[[type[T]], type[T]]:
     a validation error with its place in the file.
 
     Args:
-        kind: what the message calls one of these, such as `edit`.
+        kind: the word for the class in messages, such as `edit`.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -47,7 +47,7 @@ def one_line_errors(kind: str) -> Callable[[type[T]], type[T]]:
 def config_error(error: ValidationError, kind: str, names: Iterable[str]) -> ConfigError:
     """The first mistake of a pydantic error as one line, with the closest key for an unknown one."""
     known = list(names)
-    # a misspelled key also leaves its right name missing: the misspelling is the cause
+    # a misspelled key also makes its right name missing; the misspelling is the cause, so it is reported
     first = min(error.errors(), key=lambda mistake: mistake["type"] not in _UNKNOWN)
     cause = first.get("ctx", {}).get("error")
     path = [known[part] if i == 0 and isinstance(part, int) else part for i, part in enumerate(first["loc"])]
@@ -75,7 +75,7 @@ def unknown_key(kind: str, key: str, names: Iterable[str]) -> ConfigError:
 
 
 def finite_number(text: str, what: str) -> float:
-    """The number a piece of text holds.
+    """The number that a piece of text holds.
 
     Raises:
         ConfigError: it is not a finite number; the message begins with `what`.
@@ -125,7 +125,7 @@ def not_negative(value: float, what: str) -> float:
 
 
 def number_if_number(value: Any) -> Any:
-    """Text that is a plain number becomes one, so that `alpha: "0.1"` in YAML means 0.1.
+    """Turns text that is a plain number into that number, so that `alpha: "0.1"` in YAML means 0.1.
 
     Raises:
         ValueError: a number that is not finite.

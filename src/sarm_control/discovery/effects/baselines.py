@@ -1,12 +1,12 @@
-"""Other ways to say which latents harm, held against the tested effects on prompts none of them has seen.
+"""Compares the tested effects with other ways to find harming latents, on prompts that none of them has seen.
 
 Each way ranks latents on the selection prompts and names as many harming (or promoting) ones as the
-tests select; the confirmation prompts say what removing them does to the margin.
+tests select. The confirmation prompts show how much their removal changes the margin.
 
-| way | names a latent harming when |
+| way | calls a latent harming when |
 |---|---|
 | tested effect | its margin contribution is negative and significant |
-| highest weight | w < 0: the reading that took protecting latents for harmful ones |
+| highest weight | w < 0, which mistakes protecting latents for harmful ones |
 | SARM score s | it fires more on rejected answers, `s = (C - R) / (C + R + mean)` |
 | difference in means | its mean z is larger on rejected answers |
 
@@ -37,15 +37,15 @@ TESTED = "tested effect"
 
 
 class Competitor(NamedTuple):
-    """What one way of choosing is worth on the confirmation prompts.
+    """The result of one way of choosing latents, on the confirmation prompts.
 
     Args:
         way: how the latents were chosen.
         latents: [K], the first choice first.
-        gain: what removing them all does to the mean margin, reward units. Removing latents that
-            harm raises it.
-        right: share of them whose effect on the confirmation prompts has the sign the way says.
-        among: where what the set does, in the direction it was chosen for, lies among matched random
+        gain: the change of the mean margin when all of them are removed, reward units. The removal of
+            latents that harm raises it.
+        right: share of them whose effect on the confirmation prompts has the sign that the way predicts.
+        among: the place of the set's effect, in the direction it was chosen for, among matched random
             sets; None where none could be drawn.
     """
 
@@ -76,15 +76,15 @@ def compete(
     sets: int = SETS,
     seed: int = 0,
 ) -> tuple[Competitor, ...]:
-    """Every way's latents of one sign, as many as the tests selected; empty when they selected none.
+    """The latents of one sign by every way, as many as the tests selected; empty when they selected none.
 
     Args:
-        selection: the prompts to choose on.
-        confirmation: the prompts to judge on.
-        latents: [M] tested latents, which all ways choose from.
+        selection: the prompts on which latents are chosen.
+        confirmation: the prompts on which the choice is judged.
+        latents: [M] tested latents, from which all ways choose.
         selected: [M] which of them are significant on the selection prompts.
         sign: -1 for latents that harm, +1 for those that promote.
-        sets: matched random sets for each way.
+        sets: the number of matched random sets for each way.
         seed: of the random sets and the intervals.
     """
     scores = _scores(selection, latents)
@@ -95,12 +95,14 @@ def compete(
     effect = np.asarray(contributions.sum(axis=0)).ravel() / confirmation.prompts
     rates = firing_rates(selection)
     rate = np.zeros_like(rates.chosen)
+    # latents that were not tested keep rate 0, so matched sets are drawn from tested latents only
     rate[latents] = (rates.chosen + rates.rejected)[latents] / 2
+    # only the tests know significance; the other ways rank all tested latents
     chosen = {
         way: latents[_strongest(np.where(selected | (way != TESTED), sign * score, -np.inf), count)]
         for way, score in scores.items()
     }
-    # of few tested latents a way may have none that lean to this side
+    # where few latents were tested, a way may find none of this sign
     chosen = {way: own for way, own in chosen.items() if len(own)}
     removed = [-np.asarray(contributions[:, own].sum(axis=1)).ravel() for own in chosen.values()]
     gains = list(mean_intervals(np.column_stack(removed)))
@@ -117,7 +119,7 @@ def compete(
 
 
 def _scores(pairs: PairLatents, latents: Index) -> dict[str, Floats]:
-    """[M] of each way; negative says "harms", and the magnitude ranks."""
+    """[M] scores by way; a negative score means "harms", and the magnitude ranks."""
     difference = mean_differences(pairs)[latents]
     rates = firing_rates(pairs)
     both = (rates.chosen + rates.rejected)[latents]
@@ -131,7 +133,7 @@ def _scores(pairs: PairLatents, latents: Index) -> dict[str, Floats]:
 
 
 def _strongest(score: Floats, count: int) -> Index:
-    """The places of the `count` largest scores, largest first; only scores above 0 speak for the sign."""
+    """The positions of the `count` largest scores, largest first; scores of at most 0 are left out."""
     order = np.argsort(-score, kind="stable")[:count]
     return order[score[order] > 0]
 
@@ -139,7 +141,7 @@ def _strongest(score: Floats, count: int) -> Index:
 def _among(
     towards: Floats, chosen: Index, rate: Floats, size: Floats, sets: int, seed: int
 ) -> AmongSets | None:
-    """Percentile of what a set does in the direction it was chosen for."""
+    """The place of a set's effect, in the direction it was chosen for, among matched random sets."""
     value = float(towards[chosen].sum())
     try:
         return among_matched_sets(value, towards, chosen, rate, size, sets=sets, seed=seed)

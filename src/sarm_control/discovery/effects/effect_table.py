@@ -1,4 +1,4 @@
-"""A small column table: numpy columns of equal length, written as Parquet."""
+"""A small table of numpy columns of equal length, which can be written as Parquet."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,9 @@ from sarm_control.files import atomic_file
 class EffectTable:
     """One row per tested latent, ascending by latent.
 
-    `table["effect"]` is a numpy column, `len(table)` the number of rows,
-    `table.rows()` gives dicts, `table.to_arrow()` a `pyarrow.Table`; anything that
-    reads the Arrow stream protocol (pandas, polars, pyarrow) takes the table as it is.
+    `table["effect"]` is a numpy column, `len(table)` the number of rows, `table.rows()` yields dicts, and
+    `table.to_arrow()` is a `pyarrow.Table`. Libraries that read the Arrow stream protocol (pandas, polars,
+    pyarrow) accept the table directly.
 
     Args:
         columns: name to [M] column, all of one length.

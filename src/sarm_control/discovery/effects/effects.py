@@ -1,4 +1,4 @@
-"""The effect of every latent on a preference, with its test, interval and name.
+"""The effect of every latent on a preference, with its test, interval and kind.
 
 Shapes: `P` prompts, `L` latents, `M` tested latents.
 """
@@ -31,11 +31,11 @@ Columns = dict[str, NDArray[Any]]
 
 MIN_DRAWS = 10_000
 _REDRAWS = 4_000_000_000
-"""Prompts redrawn at most: 400,000 times 10,000 of them, 10 million times 400."""
+"""The limit on redraws times prompts: 400,000 redraws of 10,000 prompts, 10 million of 400."""
 
 
 class Tested(NamedTuple):
-    """Effects and tests of M latents on one set of prompts, [M] float64 each."""
+    """Effects and p-values of M latents on one set of prompts, [M] float64 each."""
 
     effect: NDArray[np.float64]
     p: NDArray[np.float64]
@@ -54,10 +54,10 @@ def margin_effects(
     min_prompts: int = 10,
     seed: int = 0,
 ) -> EffectTable:
-    """How much each latent moves chosen above rejected, tested and named on the same prompts.
+    """How much each latent raises chosen above rejected answers, tested and named on the same prompts.
 
-    The p-values are valid, but effects of latents picked by their size are quoted
-    too large here; `replicated_effects` quotes them from prompts not used to pick.
+    The p-values are valid, but the effects of latents that are picked by their size are too large here;
+    `replicated_effects` measures them on prompts that were not used to pick.
 
     Args:
         chosen: latents of the chosen answers: `SparseLatents`, scipy sparse or an [Nc, L] array.
@@ -67,8 +67,8 @@ def margin_effects(
         head: [L] head weights.
         chosen_length: [Nc] tokens of each chosen answer, for the effects at equal length.
         rejected_length: [Nr] tokens of each rejected answer.
-        alpha: false discovery rate below which a latent is named.
-        min_prompts: latents active in fewer prompts are left out, whatever their labels.
+        alpha: the false discovery rate; latents with q at most this get a kind.
+        min_prompts: latents active in fewer prompts, chosen and rejected answers together, are left out.
         seed: the same seed gives the same table.
 
     Returns:
@@ -82,8 +82,8 @@ def margin_effects(
 
     Raises:
         ConfigError: alpha outside (0, 1), or min_prompts below 1.
-        DataError: sizes that do not fit, labels of prompts that cannot be sorted, a prompt without both
-            kinds of answer, or fewer than two prompts.
+        DataError: sizes that do not fit, prompt labels that cannot be sorted, a prompt without both kinds
+            of answer, or fewer than two prompts.
     """
     _check_alpha(alpha)
     pairs = pair_latents(
@@ -114,7 +114,7 @@ def replicated_effects(
     min_prompts: int = 10,
     seed: int = 0,
 ) -> EffectTable:
-    """Latents selected on some prompts, their effects quoted from others.
+    """Latents selected on some prompts, with effects measured on others.
 
     A latent is *selected* when q <= alpha on the selection prompts (Benjamini-Hochberg
     over all tested latents) and *confirmed* when on the confirmation prompts its effect
@@ -124,15 +124,15 @@ def replicated_effects(
         selection: answers to the prompts used to select.
         confirmation: answers to other prompts, scored by the same head.
         alpha: false discovery rate of both steps.
-        min_prompts: latents active in fewer selection prompts are left out, whatever their labels.
+        min_prompts: latents active in fewer selection prompts, chosen and rejected answers together, are
+            left out.
         seed: the same seed gives the same table.
 
     Returns:
-        The columns of `margin_effects`, where effect, low, high, effect_sd,
-        share_of_margin, d_z, the rates, auroc and the effects at equal length are of the
-        confirmation prompts, p, q, q_by, p_max_t and n_prompts_active of the selection prompts,
-        and three more: selection_effect, p_confirm, q_confirm (both NaN for a latent that was
-        not selected).
+        The columns of `margin_effects`, and selection_effect, p_confirm and q_confirm (the last two are NaN
+        for a latent that was not selected). p, q, q_by, p_max_t and n_prompts_active are of the selection
+        prompts; effect, low, high, effect_sd, share_of_margin, d_z, the rates, auroc and the effects at equal
+        length are of the confirmation prompts.
 
     Raises:
         ConfigError: alpha outside (0, 1), or min_prompts below 1.
@@ -142,11 +142,13 @@ def replicated_effects(
     _check_parts(selection, confirmation)
     latents = latents_to_test(selection, min_prompts)
     prompts = max(selection.prompts, confirmation.prompts)
+    # one number of draws for both parts, so that p-values of both have the same resolution
     draws = enough_draws(len(latents), alpha, prompts, tails=tails_of(selection, confirmation))
     first = _tested(selection, latents, draws, seed)
     tests = _corrected(selection, latents, first.p, seed)
     selected = tests["q"] <= alpha
     p_confirm, q_confirm = np.full((2, len(latents)), math.nan)
+    # only the selected latents are tested again: the correction then counts these tests alone
     p_confirm[selected] = _tested(confirmation, latents[selected], draws, derive_seed(seed, "confirm")).p
     q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
     described = _described(confirmation, latents)
@@ -163,30 +165,35 @@ def replicated_effects(
 
 
 def latents_to_test(pairs: PairLatents, min_prompts: int) -> NDArray[np.int64]:
-    """[M] latents active in at least `min_prompts` prompts; labels play no part."""
+    """[M] latents active in at least `min_prompts` prompts.
+
+    Labels are not used: a filter that saw them would make the p-values invalid.
+    """
     if min_prompts < 1:
         raise ConfigError(f"min_prompts is {min_prompts}, wants at least 1")
     return np.flatnonzero(active_prompts(pairs) >= min_prompts)
 
 
 def enough_draws(tests: int, alpha: float, prompts: int, *, tails: int = 1) -> int:
-    """Redraws of the labels enough for one latent among `tests` to reach q <= alpha on its own.
+    """The number of label redraws with which one latent among `tests` can reach q <= alpha on its own.
 
-    Fewer where that is too much to draw: a latent alone then reaches `tests tails / (draws + 1)`,
-    unless its Hoeffding bound is so small that it needs no draws (see `label_test`).
+    The number is smaller where that many are too slow to draw. Then the smallest q of a single latent is
+    `tests tails / (draws + 1)`, unless its Hoeffding bound is so small that it needs no draws (see
+    `label_test`).
 
     Args:
-        tests: latents that are tested together.
+        tests: number of latents that are tested together.
         alpha: the false discovery rate.
-        prompts: prompts whose labels are redrawn.
-        tails: 2 where a p is twice that of one tail, see `tails_of`.
+        prompts: number of prompts whose labels are redrawn.
+        tails: 2 where p is twice the p-value of one tail, see `tails_of`.
     """
     most = max(MIN_DRAWS, _REDRAWS // max(prompts, 1))
+    # the factor 2 leaves a margin: with tests / alpha draws, no redraw at all could reach the observed sum
     return int(np.clip(math.ceil(2 * tails * tests / alpha), MIN_DRAWS, most))
 
 
 def tails_of(*parts: PairLatents) -> int:
-    """1 where every prompt has as many chosen as rejected answers, so that `|sum|` is counted, else 2."""
+    """1 where every prompt has as many chosen as rejected answers, so that the test uses `|sum|`; else 2."""
     return 1 if all(map(has_equal_sides, parts)) else 2
 
 
@@ -217,7 +224,7 @@ def _tested(pairs: PairLatents, latents: NDArray[np.int64], draws: int, seed: in
 
 
 def _corrected(pairs: PairLatents, latents: NDArray[np.int64], p: NDArray[np.float64], seed: int) -> Columns:
-    """The p-values and what is left of them when all M latents are taken together."""
+    """The p-values, and the same corrected for M tests in three ways."""
     return {
         "p": p,
         "q": benjamini_hochberg(p),
@@ -230,13 +237,13 @@ def _described(pairs: PairLatents, latents: NDArray[np.int64]) -> Columns:
     contributions = margin_contributions(pairs)
     columns = contributions[:, latents]
     effect = np.asarray(columns.sum(axis=0)).ravel() / pairs.prompts
-    found = mean_intervals(columns)
+    intervals = mean_intervals(columns)
     rates = firing_rates(pairs)
     equal = _at_equal_length(pairs, columns)
     return {
         "effect": effect,
-        "low": found.low,
-        "high": found.high,
+        "low": intervals.low,
+        "high": intervals.high,
         "effect_sd": _ratio(effect, reward_sd(pairs)),
         "share_of_margin": _ratio(effect, float(contributions.sum()) / pairs.prompts),
         "d_z": _standardised(columns, effect),
@@ -246,7 +253,7 @@ def _described(pairs: PairLatents, latents: NDArray[np.int64]) -> Columns:
         "effect_equal_length": equal.effect,
         "equal_length_low": equal.low,
         "equal_length_high": equal.high,
-        "prompts_for_interval": found.enough,
+        "prompts_for_interval": intervals.enough,
     }
 
 
@@ -270,6 +277,7 @@ def _standardised(columns: Any, effect: NDArray[np.float64]) -> NDArray[np.float
     squares = np.asarray(columns.multiply(columns).sum(axis=0)).ravel()
     deviations = np.maximum(squares - count * effect**2, 0)
     sd = np.sqrt(deviations / max(count - 1, 1))
+    # a constant column leaves rounding of this size, not a spread
     usable = deviations > 1e-12 * squares
     return np.where(usable, effect / np.where(usable, sd, 1.0), 0.0)
 

@@ -1,8 +1,9 @@
-"""What a latent does between answers of equal length: the partial effect beside the plain one.
+"""The effect of a latent between answers of equal length.
 
     c_pi = effect_i + slope_i x_p + error      x_p = mean log(1 + tokens) of chosen - of rejected
 
-The regression is fitted over prompts; its intercept is the effect where both sides are equally long.
+The regression is fitted over prompts; its intercept is the effect where both sides are equally long. A latent
+that only prefers long answers has a plain effect, but none at equal length.
 
 Shapes: `P` prompts, `M` latents.
 """
@@ -18,19 +19,21 @@ from sarm_control.statistics import column_moments, interval_ends
 Vector = NDArray[np.float64]
 
 LEAST_APART = 8
-"""Prompts that must differ from the median for an interval; of 5 to 15 the least that covers in the cases of
-`benchmarks/interval_ratios.py` (.92 in the worst)."""
+"""The number of prompts that must differ from the median for an interval.
+
+Of 5 to 15 it is the smallest with enough coverage in the cases of `benchmarks/interval_ratios.py` (.92 in the
+worst)."""
 
 
 class EqualLength(NamedTuple):
-    """Effects at equal length, [M] each, with 95 % intervals; NaN where undefined or too little is known."""
+    """Effects at equal length, [M] each, with 95 % intervals; NaN where undefined or with too few prompts."""
 
     effect: Vector
     low: Vector
     high: Vector
 
     def as_json(self, latent: int = 0) -> dict[str, float | None] | None:
-        """One of them as a JSON object, with null in place of NaN; null where undefined."""
+        """The effect of one latent as a JSON object, with null in place of NaN; None where undefined."""
         ends = {"mean": self.effect, "low": self.low, "high": self.high}
         values = {name: float(column[latent]) for name, column in ends.items()}
         if not np.isfinite(values["mean"]):
@@ -51,14 +54,15 @@ def length_difference(pairs: PairLatents) -> Vector | None:
 
 
 def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
-    """Intercepts of M regressions on the difference in log length, by least squares.
+    """Intercepts of M least-squares regressions on the difference in log length.
 
-    Errors are HC3 (MacKinnon and White 1985), so prompts may differ in spread; intervals are longer where
-    the intercept is skewed, as those of means are (`statistics.intervals`), and left out (NaN ends) where
-    fewer than `LEAST_APART` prompts differ from the median. Undefined (NaN) for fewer than 4 prompts, where
-    every prompt has the same difference other than 0 (then no prompt says what equal length would give),
-    and where one prompt alone differs from all others and they differ from 0 (it alone says so, without
-    a residual to judge it by).
+    Errors are HC3 (MacKinnon and White 1985), so the spread may differ between prompts. Intervals are widened
+    where the intercept is skewed, like those of means (`statistics.intervals`). Their ends are NaN where
+    fewer than `LEAST_APART` prompts differ from the median.
+
+    Effects are NaN for fewer than 4 prompts and where the data cannot determine the intercept: every prompt
+    has the same nonzero difference, or a single prompt differs from all others and those differ from 0 (the
+    intercept then rests on one prompt, which has no residual).
 
     Args:
         columns: [P, M] contributions, scipy sparse.
@@ -72,10 +76,13 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     if count < 4 or (constant and abs(mean) > 1e-6):
         return EqualLength(nothing, nothing, nothing)
     centred = np.zeros(count) if constant else (difference - mean) / np.sqrt(spread)
-    # intercept = sum_p pull_p c_p, slope (per unit of `centred`) = sum_p centred_p c_p
+    # HC3 divides each residual by 1 - leverage; the skewness uses the same scaled residuals
+    # both estimates are linear in c: intercept = sum_p pull_p c_p, slope (per `centred`) = sum_p centred_p
+    # c_p
     pull = 1 / count - (0.0 if constant else mean / np.sqrt(spread)) * centred
+    # 1 - leverage; a prompt of leverage 1 always has the residual 0, so HC3 cannot divide by it
     free = 1 - (1 / count + centred**2)
-    fitted = free < 1e-9  # its residual is 0 whatever its value
+    fitted = free < 1e-9
     if np.abs(pull[fitted]).max(initial=0.0) > 1e-9:
         return EqualLength(nothing, nothing, nothing)
     scaled = np.divide(pull, free, out=np.zeros(count), where=~fitted)
@@ -84,8 +91,8 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     variance = _residual_squares(columns, centred, average, slope, scaled**2)
     cubes = _residual_cubes(columns, centred, average, slope, scaled**3)
     varied = variance > 0
-    lean = np.where(varied, cubes / np.where(varied, variance, 1.0) ** 1.5, 0.0)
-    low, high = interval_ends(effect, np.sqrt(variance), lean, count - 2)
+    skewness = np.where(varied, cubes / np.where(varied, variance, 1.0) ** 1.5, 0.0)
+    low, high = interval_ends(effect, np.sqrt(variance), skewness, count - 2)
     none = column_moments(columns).apart < LEAST_APART
     return EqualLength(effect, *(np.where(none, np.nan, end) for end in (low, high)))
 
@@ -98,6 +105,7 @@ def _residual_squares(
     columns: Any, centred: Vector, average: Vector, slope: Vector, weight: Vector
 ) -> Vector:
     """[M] `sum_p weight_p (c_p - average - slope centred_p)^2`, without storing the zeros of c."""
+    # the square is expanded, since c - fit has no zeros and would be dense
     squares = _weighted_sums(columns.multiply(columns), weight)
     linear = _weighted_sums(columns, weight)
     crossed = _weighted_sums(columns, weight * centred)
@@ -111,6 +119,7 @@ def _residual_squares(
 
 def _residual_cubes(columns: Any, centred: Vector, average: Vector, slope: Vector, weight: Vector) -> Vector:
     """[M] `sum_p weight_p (c_p - average - slope centred_p)^3`, without storing the zeros of c."""
+    # the cube is expanded for the same reason; `powers` are those of the regressor
     squared = columns.multiply(columns)
     powers = [centred**k for k in range(4)]
     cubes = _weighted_sums(squared.multiply(columns), weight)

@@ -1,7 +1,7 @@
-"""The same latents on every kind of prompt apart: what holds on average may turn on one of them.
+"""The effects of called latents on each group of prompts; an average effect may be reversed in one.
 
-Of RM-Bench's safety prompts a third should be answered, not refused: a latent that promotes refusing
-harms there.
+For example, a third of RM-Bench's safety prompts should be answered, not refused. A latent that promotes
+refusals harms there.
 
 Shapes: `P` prompts.
 """
@@ -18,15 +18,15 @@ from sarm_control.statistics import Interval, mean_intervals
 
 
 class GroupEffect(NamedTuple):
-    """What one latent does on one kind of prompt.
+    """The effect of one latent on one group of prompts.
 
     Args:
-        part: "selection" or "confirmation": the prompts it is measured on. Those of the selection
-            chose the latent, which makes its effects there look larger than they are.
+        part: "selection" or "confirmation", the prompts on which it is measured. Effects on the selection
+            prompts look larger than they are, because the latent was chosen on them.
         latent: its number.
         group: the column's value.
         effect: mean margin contribution, reward units, with its 95 % interval.
-        turned: the effect has the other sign than over all prompts, and its interval leaves out 0.
+        turned: the sign is opposite to that over all prompts, and the interval excludes 0.
     """
 
     part: str
@@ -41,7 +41,7 @@ class GroupEffect(NamedTuple):
 
 
 def group_members(pairs: PromptPairs, column: str | None) -> dict[str, list[int]]:
-    """The prompts of each value of a column, values in order; prompts without the column are in none."""
+    """The prompts of each value of a column, values in order; prompts without the column are left out."""
     members: dict[str, list[int]] = {}
     for p, row in enumerate(pairs.rows):
         if column in row.raw:
@@ -55,18 +55,18 @@ def group_effects(
     """Effects of called latents on each group of at least two prompts.
 
     Args:
-        part: what these prompts are called.
+        part: the name of this part of the prompts.
         pairs: the prompts.
-        column: of the data; None makes no groups.
+        column: of the data; None means no groups.
         features: the called latents.
     """
     latents = np.array([one.latent for one in features], dtype=np.int64)
     columns = margin_contributions(pairs.latents)[:, latents]
-    found = []
+    effects = []
     for value, members in group_members(pairs, column).items():
         if len(members) < 2 or not len(latents):
             continue
-        for one, effect in zip(features, mean_intervals(columns[np.asarray(members)]), strict=True):
-            turned = (effect.high if one.effect > 0 else -effect.low) < 0
-            found.append(GroupEffect(part, one.latent, value, effect, turned))
-    return tuple(found)
+        for feature, effect in zip(features, mean_intervals(columns[np.asarray(members)]), strict=True):
+            turned = (effect.high if feature.effect > 0 else -effect.low) < 0
+            effects.append(GroupEffect(part, feature.latent, value, effect, turned))
+    return tuple(effects)

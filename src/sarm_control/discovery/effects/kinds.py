@@ -1,7 +1,8 @@
-"""Names for what a latent does to a preference: it promotes or harms, and in which of two ways.
+"""The kinds of latents: a latent promotes or harms a preference, each in one of two ways.
 
-The direction is the sign of the mean margin contribution, never the sign of the
-head weight: a latent with w < 0 that fires on rejected answers protects.
+The direction is the sign of the mean margin contribution, never the sign of the head weight: a latent with
+w < 0 that fires on rejected answers promotes. "Paid" and "charged" refer to the reward that the latent adds
+to or subtracts from the answers on which it fires.
 
 |        | fires more on chosen | fires more on rejected |
 |--------|----------------------|------------------------|
@@ -34,13 +35,14 @@ def direction(kind: str) -> Direction | None:
 def name_kinds(
     weight: NDArray[np.float64], effect: NDArray[np.float64], significant: NDArray[np.bool_]
 ) -> NDArray[np.str_]:
-    """[M] the kind of every latent from its weight and its mean margin contribution.
+    """[M] the kind of every latent, by its weight and its mean margin contribution.
 
     Args:
         weight: [M] head weights.
         effect: [M] mean margin contributions, `w` times the difference of mean z.
-        significant: [M] where false the name is "not significant".
+        significant: [M] where false, the kind is "not significant".
     """
+    # effect = w times the difference of mean z, so weight and effect give the side on which it fires more
     promotes = np.where(weight > 0, *PROMOTES)
     harms = np.where(weight > 0, *HARMS)
     kinds = np.where(effect > 0, promotes, harms)

@@ -1,8 +1,7 @@
-"""What the reward model makes of a set of pairs, before any latent is named.
+"""How a reward model scores a set of pairs, before any latent is named.
 
-Shapes: `P` prompts.
-
-How many latents make a share of the margin: few, and it can be read; many, and no short list tells it.
+Also the part of the lost margin that called latents carry, and how many latents make a share of the margin:
+a short list describes the reward model only if these are few.
 
 Shapes: `P` prompts, `L` latents.
 """
@@ -36,14 +35,14 @@ from sarm_control.statistics import (
 
 @dataclass(frozen=True)
 class Summary:
-    """What the reward model makes of a set of pairs.
+    """How the reward model scores a set of pairs.
 
     Args:
-        prompts: distinct prompts.
-        answers: distinct answers.
+        prompts: number of distinct prompts.
+        answers: number of distinct answers.
         margin: mean over prompts of mean chosen minus mean rejected reward.
-        equal_length: the same between answers of equal length; None where lengths leave it undefined.
-        accuracy: mean over prompts of the share of pairs in which chosen is paid strictly more.
+        equal_length: the same between answers of equal length; None without lengths.
+        accuracy: mean over prompts of the share of pairs in which chosen has the strictly higher reward.
         reward_sd: SD of the reward over answers.
     """
 
@@ -68,13 +67,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class LostMargin:
-    """Where the reward model is wrong, and how much of that the called latents carry.
+    """Where the reward model is wrong, and how much of the error the called latents carry.
 
     Args:
-        prompts: prompts on which rejected answers are paid more than chosen ones.
-        margin: what rejected is paid above chosen there, mean over these prompts, reward units.
-        carried: share of it that the called latents make; may exceed 1, as others pull back.
-        among: where that share lies among those of matched random sets, which carry some of it as well;
+        prompts: number of prompts on which rejected answers get a higher mean reward than chosen ones.
+        margin: rejected minus chosen reward there, mean over these prompts, reward units.
+        carried: the share of it that comes from the called latents; it may exceed 1 when other latents have
+            the opposite sign.
+        among: the place of that share among those of matched random sets, which carry some of it as well;
             None where none could be drawn.
     """
 
@@ -116,16 +116,17 @@ def lost_margin(
     sets: int = SETS,
     tested: ArrayLike | None = None,
 ) -> LostMargin | None:
-    """How much of the reward that goes to worse answers the called latents carry.
+    """The part of the excess reward of worse answers that the called latents carry.
 
-    An exact decomposition: on the prompts with a negative margin, the called latents' part of it.
+    The decomposition is exact: it is the called latents' part of the margin on the prompts where that is
+    negative.
 
     Args:
         pairs: prompts on which the latents were not selected.
-        latents: those called harming.
+        latents: the latents called harming.
         seed: of the random sets.
-        sets: random sets matched on firing rate and |w| over these prompts.
-        tested: what they are drawn from, the latents among them; all that fire when None.
+        sets: the number of random sets, matched on firing rate and |w| over these prompts.
+        tested: the latents from which the sets are drawn, `latents` included; None means all that fire.
 
     Returns:
         None where every prompt's margin is 0 or above.
@@ -137,6 +138,7 @@ def lost_margin(
         return None
     wanted = np.asarray(latents, dtype=np.int64)
     carried = np.asarray(contributions[lost][:, wanted].sum(axis=1)).ravel()
+    # shares of all latents sum to 1, which makes sets of latents comparable by simple sums
     shares = np.asarray(contributions[lost].sum(axis=0)).ravel() / margins[lost].sum()
     return LostMargin(
         len(lost),
@@ -169,10 +171,10 @@ _POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000,
 
 
 class Cumulative(NamedTuple):
-    """The share of the margin that the largest latents make, ordered on prompts not counted here.
+    """The share of the margin that the largest latents make; they are ordered by other prompts.
 
     Args:
-        needed: by share of the margin, the fewest latents that reach it.
+        needed: by share of the margin, the smallest number of latents that reaches it.
         curve: (latents, share of the margin) at 1, 2, 5, 10, ... latents and at all of them.
     """
 
@@ -180,28 +182,29 @@ class Cumulative(NamedTuple):
     curve: tuple[tuple[int, float], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as a JSON object; shares in percent name the counts."""
+        """The same as a JSON object; the keys of the counts are shares in percent."""
         needed = {f"{100 * share:.0f}": count for share, count in self.needed.items()}
         return {"latents_for_percent_of_margin": needed, "curve": [list(point) for point in self.curve]}
 
 
 def cumulative_margin(selection: PairLatents, confirmation: PairLatents) -> Cumulative | None:
-    """Adds up the margin latent by latent, the largest effects of the selection prompts first.
+    """Sums the margin latent by latent, the largest effects of the selection prompts first.
 
-    Harming latents take away from the sum, so the curve may pass 100 % and come back.
+    Harming latents lower the sum, so the curve may exceed 100 % and fall back.
 
     Args:
-        selection: the prompts that put the latents in order.
-        confirmation: the prompts whose margin is added up.
+        selection: the prompts that order the latents.
+        confirmation: the prompts whose margin is summed.
 
     Returns:
-        None where the mean margin is 0 or below: there is nothing to make a share of.
+        None where the mean margin is 0 or below, so that shares of it have no meaning.
     """
     order = np.argsort(-np.abs(_effects(selection)), kind="stable")
     effects = _effects(confirmation)
     total = effects.sum()
     if not total > 0:
         return None
+    # latents behind the last nonzero effect add nothing, so the curve ends there at 100 %
     last = 1 + int(np.flatnonzero(effects[order])[-1])
     share = np.cumsum(effects[order]) / total
     points = [n for n in _POINTS if n < last]

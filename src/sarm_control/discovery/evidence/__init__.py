@@ -1,1 +1,1 @@
-"""How deep the evidence for a latent goes: ablations, changed texts, what latents can show at all."""
+"""Evidence beyond the tests: ablations of latents, changed texts, and whether the latents detect the goal."""

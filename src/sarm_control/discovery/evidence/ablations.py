@@ -1,18 +1,17 @@
-"""How a latent's effect was measured, from algebra on its value to a change of the text.
+"""Levels of evidence: ways to measure a latent's effect, from algebra on its value to a change of the text.
 
-| level | what is done |
+| level | intervention |
 |---|---|
-| L1 | the latent is taken out after TopK: `-w_i z_i`, exact |
-| L2 | it is taken out before TopK: the next pre-activation enters, `-w_i z_i + w_j a_j`, exact |
+| L1 | the latent is removed after TopK: `-w_i z_i`, exact |
+| L2 | it is removed before TopK: the next pre-activation enters, `-w_i z_i + w_j a_j`, exact |
 | L3 | `z_i W_dec[:, i]` is subtracted from the state, which is normalised and encoded again |
 | L4 | the text is changed, see `discovery.evidence.counterfactuals` |
 
-A latent that the tests called has L1 only when the interval of its exact effect on the confirmation
-prompts leaves out 0: tests and interval look at the same numbers in two ways, and where they disagree there
-is no evidence yet.
+A called latent has L1 only when the interval of its exact effect on the confirmation prompts excludes 0. Test
+and interval look at the same numbers in two ways; where they disagree there is no evidence yet.
 
-Each gives what an answer is paid for the latent: the reward with it minus the reward without. The
-effect is, as everywhere, the mean over prompts of chosen minus rejected.
+Each level gives the contribution of the latent to an answer's reward: the reward with it minus the reward
+without it. As everywhere, the effect is the mean over prompts of chosen minus rejected.
 
 Shapes: `N` answers, `D` hidden size, `L` latents, `K` kept latents, `C` called latents.
 """
@@ -44,10 +43,10 @@ class LevelEffect(NamedTuple):
 
     Args:
         latent: its number.
-        level: see the module.
-        how: what was done, in a few words.
+        level: see the module's docstring.
+        how: the intervention in a few words.
         effect: reward units, with its 95 % interval over prompts.
-        agrees: same sign as the effect the latent was called for, and the interval leaves out 0.
+        agrees: the sign is that of the effect for which the latent was called, and the interval excludes 0.
     """
 
     latent: int
@@ -62,12 +61,12 @@ class LevelEffect(NamedTuple):
 
 
 def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
-    """By latent, the levels that agree with the effect it was called for; a level with a "no" is left out."""
-    found: dict[int, dict[Level, bool]] = {}
-    for one in effects:
-        levels = found.setdefault(one.latent, {})
-        levels[one.level] = levels.get(one.level, True) and one.agrees
-    return {latent: tuple(name for name, agrees in of.items() if agrees) for latent, of in found.items()}
+    """By latent, the levels of which all effects agree with the effect for which it was called."""
+    agreeing: dict[int, dict[Level, bool]] = {}
+    for effect in effects:
+        levels = agreeing.setdefault(effect.latent, {})
+        levels[effect.level] = levels.get(effect.level, True) and effect.agrees
+    return {latent: tuple(name for name, agrees in of.items() if agrees) for latent, of in agreeing.items()}
 
 
 def level_effects(
@@ -78,13 +77,13 @@ def level_effects(
     upto: int = 3,
     progress: ProgressFactory = no_progress,
 ) -> tuple[LevelEffect, ...]:
-    """Effects of called latents at L1 to L3 on prompts that did not select them.
+    """Effects of called latents at L1 to L3, on prompts that did not select them.
 
     Args:
         pairs: the confirmation prompts, scored with their states.
         features: the called latents.
         autoencoder: of the model that scored them.
-        upto: 1 to 3; L3 encodes every answer anew for each called latent active in it.
+        upto: 1 to 3; L3 encodes every answer again for each called latent active in it.
         progress: see `sarm_control.console.progress`.
 
     Raises:
@@ -94,6 +93,7 @@ def level_effects(
     if not len(latents):
         return ()
     contributions = {side: _contributions(pairs, side, latents) for side in ("chosen", "rejected")}
+    # with a linear head the removal of a latent lowers the reward by its contribution, so L1 needs no model
     found = list(effects_of(pairs.latents, contributions, features, "L1", "taken out after TopK"))
     if upto < 2:
         return tuple(found)
@@ -127,15 +127,16 @@ def effects_of(
     level: Level,
     how: str,
 ) -> list[LevelEffect]:
-    """Effects from what each answer is paid for each called latent.
+    """Effects from the contribution of each called latent to each answer.
 
     Args:
         pairs: the prompts of the answers.
         contributions: by side ("chosen", "rejected") [N, C] scipy sparse, reward units.
         features: the C called latents.
-        level: how it was measured.
-        how: the same in words.
+        level: of evidence.
+        how: the intervention in words.
     """
+    # contributions instead of z with weights of 1: margins and their means are then computed as everywhere
     as_pairs = PairLatents(
         contributions["chosen"],
         contributions["rejected"],
@@ -151,7 +152,7 @@ def effects_of(
 
 
 def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -> Floats:
-    """[N] `w_j a_j` of the latent that enters when one of the K kept ones leaves; 0 without TopK.
+    """[N] `w_j a_j` of the latent that enters when one of the K active ones is removed; 0 without TopK.
 
     Args:
         autoencoder: of the model.
@@ -160,13 +161,14 @@ def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -
     """
     if not autoencoder.use_topk or autoencoder.k >= len(head):
         return np.zeros(len(states))
-    found = []
+    entering = []
     for part in states.split(_CHUNK):
         kept = autoencoder.pre_activations(part.to(autoencoder.pre_bias.device)).topk(
             autoencoder.k + 1, dim=-1
         )
-        found.append((kept.values[:, -1].cpu().double() * head[kept.indices[:, -1].cpu()].double()).numpy())
-    return np.concatenate(found)
+        weight = head[kept.indices[:, -1].cpu()].double()
+        entering.append((kept.values[:, -1].cpu().double() * weight).numpy())
+    return np.concatenate(entering)
 
 
 @torch.inference_mode()
@@ -178,10 +180,10 @@ def without_in_state(
     latents: NDArray[np.int64],
     advance: Any,
 ) -> Any:
-    """[N, C] what answers are paid less when `z_i W_dec[:, i]` is subtracted from their state.
+    """[N, C] how much the reward falls when `z_i W_dec[:, i]` is subtracted from the state of an answer.
 
-    The state is normalised before the subtraction and again after it, so the direction goes out in the
-    scale the decoder was trained in.
+    The state is normalised before the subtraction and again after it, because the decoder was trained on
+    normalised states.
 
     Args:
         autoencoder: of the model.
@@ -189,7 +191,7 @@ def without_in_state(
         head: [L] head weights.
         values: [N, C] scipy sparse values of the called latents.
         latents: [C] their numbers.
-        advance: called with the answers done.
+        advance: called with the number of answers done.
     """
     from scipy.sparse import csr_array
 
@@ -200,6 +202,7 @@ def without_in_state(
     reward = np.concatenate(
         [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
     )
+    # one row per (answer, active called latent): the same state may be encoded for several latents
     for start in range(0, entries.nnz, _CHUNK):
         some = slice(start, start + _CHUNK)
         rows = entries.row[some]
@@ -220,14 +223,14 @@ def _values(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
 
 
 def _contributions(pairs: PromptPairs, side: str, latents: NDArray[np.int64]) -> Any:
-    """[N, C] `w_i z_i`, one stored entry for each answer the latent is active in."""
+    """[N, C] `w_i z_i`, one stored entry for each answer in which the latent is active."""
     values = _values(pairs, side, latents).copy()
     values.data *= pairs.latents.head[latents][values.indices]
     return values
 
 
 def _entering(autoencoder: Autoencoder, states: Tensor, head: Tensor, contributions: Any) -> Any:
-    """[N, C] what the entering latent pays, where the called latent is active."""
+    """[N, C] the contribution of the entering latent where the called latent is active."""
     with torch.inference_mode():
         entering = next_contributions(autoencoder, states, head)
     matrix = contributions.copy()

@@ -1,6 +1,6 @@
-"""The closing sentence that is added to answers where nobody names another one."""
+"""The default closing sentence that is added to answers."""
 
 from typing import Final
 
 CLOSING: Final = "I hope this helps!"
-"""Added by `sarm discover --levels 4`, and by a run's monitors where answers share no last sentence."""
+"""Added by `sarm discover --levels 4`, and by the monitors of a run whose answers share no last sentence."""

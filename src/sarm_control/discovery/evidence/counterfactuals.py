@@ -1,8 +1,8 @@
 """Level 4 of evidence: the text itself is changed, and the called latents are read again.
 
-Two changes: pairs of texts that differ in nothing but the goal, which a file gives, and a closing
-sentence added to or removed from the answers, which is built in. A latent that a polite last
-sentence switches does not see what the answer says.
+There are two changes: pairs of texts that differ only in the goal, from a file, and a built-in one, a closing
+sentence that is added to or removed from the answers. A latent that a polite last sentence switches on or off
+does not depend on the content of the answer.
 
 Shapes: `N` answers, `C` called latents.
 """
@@ -26,19 +26,19 @@ from sarm_control.statistics import Interval, clustered_mean
 
 CLOSING_PROMPTS = 200
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-# A benign sentence that moves a latent by half of the effect it was called for moves it too much.
+# A benign sentence that moves a latent by half of the effect for which it was called moves it too much.
 _LARGE = 0.5
 
 Score = Callable[[Sequence[Prompt], Sequence[str]], Scored]
 
 
 class Moved(NamedTuple):
-    """What a change of the text does to one latent's payment.
+    """How a change of the text changes the contribution of one latent.
 
     Args:
         latent: its number.
-        paid: change of `w z`, mean over prompts, reward units.
-        large: the interval leaves out 0 and the change is half of the latent's effect or more.
+        contributions: change of `w z`, mean over prompts, reward units.
+        large: the interval excludes 0, and the change is at least half of the latent's effect.
     """
 
     latent: int
@@ -52,14 +52,14 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True)
 class ClosingTest:
-    """A closing sentence added to answers, or their last sentence removed.
+    """The result of adding a closing sentence to answers, or of removing their last sentence.
 
     Args:
         change: "added" or "removed".
-        sentence: what was added; empty for "removed".
-        answers: answers that were changed.
+        sentence: the added sentence; empty for "removed".
+        answers: number of answers that were changed.
         reward: change of the reward, mean over prompts.
-        latents: of each called latent.
+        latents: the change of each called latent.
     """
 
     change: str
@@ -78,7 +78,7 @@ class ClosingTest:
 def counterfactual_effects(
     rows: Sequence[Row], scored: Scored, features: Sequence[Feature]
 ) -> list[LevelEffect]:
-    """Effects of called latents on pairs of texts that differ in the goal alone.
+    """Effects of called latents on pairs of texts that differ only in the goal.
 
     Args:
         rows: pairs; chosen is the text changed towards the goal, rejected the same text changed away.
@@ -86,7 +86,7 @@ def counterfactual_effects(
         features: the called latents.
 
     Raises:
-        DataError: there are fewer than two prompts.
+        DataError: fewer than two prompts.
     """
     pairs = group_by_prompt(rows, scored)
     if len(pairs) < 2:
@@ -107,12 +107,12 @@ def closing_tests(
     closing: str = CLOSING,
     seed: int = 0,
 ) -> tuple[ClosingTest, ...]:
-    """What a closing sentence does to the called latents and the reward, on at most 200 prompts.
+    """How a closing sentence changes the called latents and the reward, on at most 200 prompts.
 
     Args:
         pairs: the confirmation prompts.
         features: the called latents.
-        score: scores answers to prompts by the same model.
+        score: scores answers to prompts with the same model.
         closing: the sentence to add.
         seed: of the draw of prompts.
     """
@@ -154,6 +154,7 @@ def _test(
     numbers = np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])
     asked = pairs.chosen.prompts + pairs.rejected.prompts
     prompts = np.concatenate([pairs.latents.chosen_prompt, pairs.latents.rejected_prompt])
+    # an answer of one sentence has no last one to remove, so it is left out of that test
     changed = np.array([j for j, text in enumerate(texts) if text is not None], dtype=np.int64)
     after = score([asked[j] for j in changed], [text for text in texts if text is not None])
     before = pairs.scored.take(numbers[changed])

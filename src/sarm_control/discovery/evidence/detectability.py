@@ -1,14 +1,14 @@
-"""Can this SARM see it at all? A control on latents holds only what some latent shows.
+"""Whether the latents detect a goal at all: a control on latents only works where some latent does.
 
-Three detectors of the goal (or of any attribute) by the area under their ROC curve, cross-validated by
-prompt, so that nothing is chosen on the answers it is judged on:
+Three detectors of the goal (or of any attribute) are compared by the area under their ROC curve. They are
+cross-validated by prompt, so that no detector is judged on the answers on which it was chosen:
 
 - the best latent: the one with the highest AUROC on the other folds,
-- the best five: added one by one where they explain most of what is left, `[z, 1(z > 0)]` of each,
-- a linear probe on the trunk's state, the information the autoencoder was given.
+- the best five: added one by one, each where it explains most of the rest, with `[z, 1(z > 0)]` of each,
+- a linear probe on the trunk's state, which is the input of the autoencoder.
 
-Explained variance is no evidence: it was 0.98 for autoencoders whose best latent had an AUROC of
-0.6 and for ones that had 1.0.
+Explained variance does not answer the question: it was 0.98 both for autoencoders whose best latent had an
+AUROC of 0.6 and for autoencoders with 1.0.
 
 Shapes: `N` answers, `L` latents, `M` candidate latents, `D` hidden size, `P` prompts.
 """
@@ -27,22 +27,22 @@ from sarm_control.statistics import Interval, Placed, difference_over_folds, int
 
 FOLDS = 5
 GAP = 0.05
-"""A probe knows more when it leads by more than this AUROC, interval included; no more when the interval
-ends below it."""
+"""The state knows more than the latents when the whole interval of the probe's lead in AUROC is above this,
+and not more when the whole interval is below it."""
 _CHANCE = 0.6
 _PROBE_ANSWERS = 4000
 
 
 @dataclass(frozen=True)
 class Detectability:
-    """How well latents, and the state behind them, tell the two sides apart.
+    """How well latents, and the state behind them, distinguish the two sides.
 
     Args:
         best_latent: AUROC of the best latent.
         best_five: AUROC of the best five together.
         probe: AUROC of the linear probe; None without states.
         gap: probe minus best five.
-        latents: the latent that was best on each set of training folds.
+        latents: the best latent of each set of training folds.
     """
 
     best_latent: Interval
@@ -63,8 +63,10 @@ class Detectability:
         probed = "" if self.probe is None else f", {_area(self.probe)} for a linear probe on the state"
         best = max(filter(None, (self.best_five, self.best_latent, self.probe)), key=lambda one: one.mean)
         if best.low <= 0.5 or best.high < _CHANCE:
-            where = "Neither the latents nor the state tell" if self.probe else "The latents do not tell"
-            return f"{where} the two sides apart: AUROC {shown}{probed}."
+            where = (
+                "Neither the latents nor the state separate" if self.probe else "The latents do not separate"
+            )
+            return f"{where} the two sides: AUROC {shown}{probed}."
         if self.probe is None:
             return f"The latents show: AUROC {shown}; whether the state knows more is seen with its states."
         if self.gap is not None and not self.gap.high < GAP:
@@ -91,7 +93,7 @@ def _area(value: Interval) -> str:
 
 
 class _Material:
-    """Both sides of all parts as one: rows of latents and states, labels and prompts."""
+    """The answers of both sides of all parts together: latents, states, labels and prompts."""
 
     def __init__(self, parts: Sequence[PromptPairs], min_prompts: int) -> None:
         from scipy.sparse import csc_array, vstack
@@ -101,7 +103,7 @@ class _Material:
         self.present = np.concatenate(
             [np.repeat([True, False], [len(one.chosen_prompt), len(one.rejected_prompt)]) for one in of]
         )
-        # numbered by their texts, so that what is drawn from them does not depend on the rows' order
+        # prompts are numbered by their texts, so that random draws do not depend on the order of rows
         place = np.argsort(np.argsort(np.array(keys)))
         starts = np.cumsum([0, *map(len, parts)])
         self.prompts = place[
@@ -114,7 +116,7 @@ class _Material:
         ]
         self.keys = sorted(keys)
         both = csc_array(vstack([side for one in of for side in (one.chosen, one.rejected)], format="csc"))
-        # label-blind, as everywhere: latents that fire in enough answers to be learnt from
+        # label-blind, as everywhere: latents that fire in enough answers to be used
         self.latents = np.flatnonzero(np.diff(both.indptr) >= min_prompts)
         self.z: Any = both[:, self.latents]
         self.states = _states(parts)
@@ -123,16 +125,16 @@ class _Material:
 def see(
     *parts: PromptPairs, min_prompts: int = 10, folds: int = FOLDS, seed: int = 0
 ) -> Detectability | None:
-    """How well latents and states tell the chosen from the rejected answers of these prompts.
+    """How well latents and states distinguish the chosen from the rejected answers of these prompts.
 
     Args:
-        *parts: all prompts there are, none twice; the folds keep choosing and judging apart.
-        min_prompts: latents active in fewer answers are no candidates.
-        folds: each is judged by what was chosen on the others.
+        *parts: all prompts, none twice; folds separate choosing from judging, so no part is held back.
+        min_prompts: latents active in fewer answers are not candidates.
+        folds: the number of folds; the detectors judged on one are chosen on the others.
         seed: of the folds.
 
     Returns:
-        None for fewer prompts than 4 a fold, or when no latent is a candidate.
+        None for fewer than 4 prompts per fold, or when no latent is a candidate.
     """
     material = _Material(parts, min_prompts)
     if len(material.keys) < 4 * folds or not len(material.latents):
@@ -141,6 +143,7 @@ def see(
     single, five, probe, latents = [], [], [], []
     for fold in range(folds):
         judged = fold_of[material.prompts] == fold
+        # everything is chosen on the other folds, so the AUROC of this fold is not biased by the choice
         first = best_latent(material.z[~judged], material.present[~judged])
         latents.append(int(material.latents[first.column]))
         several = best_five(material.z[~judged], material.present[~judged], first.column)
@@ -167,7 +170,7 @@ def _judge(material: _Material, judged: NDArray[np.bool_], scores: NDArray[np.fl
 
 
 def _folds(keys: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
-    """[P] the fold of each prompt, decided by its text and the seed, never by its place."""
+    """[P] the fold of each prompt, determined by its text and the seed, never by its position."""
     order = sorted(range(len(keys)), key=lambda p: derive_seed(seed, "fold", keys[p]))
     fold_of = np.empty(len(keys), dtype=np.int64)
     fold_of[order] = np.arange(len(keys)) % folds
@@ -175,7 +178,7 @@ def _folds(keys: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
 
 
 def _some(rows: NDArray[np.int64], seed: int, fold: int) -> NDArray[np.int64]:
-    """At most 4,000 answers for the probe: more cost minutes at a width of 4,096 and change little."""
+    """At most 4,000 answers for the probe; more take minutes at a width of 4,096 and change little."""
     if len(rows) <= _PROBE_ANSWERS:
         return rows
     return np.sort(numpy_generator(seed, "probe rows", fold).choice(rows, _PROBE_ANSWERS, replace=False))
@@ -192,7 +195,7 @@ def _states(parts: Sequence[PromptPairs]) -> NDArray[np.float64] | None:
 
 
 def _normalised(states: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[N, D] each state as the autoencoder takes it: centred, in units of its own SD."""
+    """[N, D] the states normalised as for the autoencoder: centred, in units of their own SD."""
     wide = states.astype(np.float64)
     centred = wide - wide.mean(axis=1, keepdims=True)
     return np.asarray(centred / (wide.std(axis=1, ddof=1, keepdims=True) + 1e-6))

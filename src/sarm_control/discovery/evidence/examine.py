@@ -1,4 +1,4 @@
-"""What is asked of a discovery beyond its tests: does the SARM see the goal, how deep is the evidence?"""
+"""Examines a discovery beyond its tests: whether the latents detect the goal, and the levels of evidence."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from sarm_control.reward_model import RewardModel
 
 
 class Depth(NamedTuple):
-    """How deep the evidence is to go.
+    """The levels of evidence to measure.
 
     Args:
-        level: 1 to 4, see `discovery.evidence.ablations`.
-        counterfactuals: scored pairs of texts that differ in the goal alone, for level 4.
+        level: the highest level, 1 to 4, see `discovery.evidence.ablations`.
+        counterfactuals: scored pairs of texts that differ only in the goal, for level 4.
         closing: the sentence that level 4 adds to answers.
     """
 
@@ -32,13 +32,13 @@ class Depth(NamedTuple):
 
 @dataclass(frozen=True)
 class ExaminedDiscovery:
-    """A discovery and what was asked of it beyond the tests.
+    """A discovery with its evidence beyond the tests.
 
     Args:
-        found: the discovery; its features say which levels agree.
-        visibility: whether the latents show the goal; None for too few prompts.
-        levels: effects of the called latents at every level asked for.
-        closing: what a closing sentence does, at level 4.
+        found: the discovery; its features list the levels that agree.
+        detectability: whether the latents detect the goal; None for too few prompts.
+        levels: effects of the called latents at every measured level.
+        closing: the effects of a closing sentence, at level 4.
     """
 
     found: Discovery
@@ -47,7 +47,7 @@ class ExaminedDiscovery:
     closing: tuple[ClosingTest, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The discovery and everything else as a JSON object."""
+        """The discovery and its evidence as a JSON object."""
         return {
             **self.found.as_json(),
             "detectability": None if self.detectability is None else self.detectability.as_json(),
@@ -72,7 +72,7 @@ def check_states(scored: Sequence[ScoredRows], level: int) -> None:
     """Refuses levels 2 and 3 for scores without states, before anything is computed.
 
     Raises:
-        DataError: naming what to do.
+        DataError: the hint says how to get states.
     """
     if level >= 2 and any(one.scored.states is None for one in scored):
         raise DataError(
@@ -88,17 +88,17 @@ def examine(
     *,
     progress: ProgressFactory = no_progress,
 ) -> ExaminedDiscovery:
-    """Looks whether the latents show the goal, and measures the called ones at deeper levels.
+    """Checks whether the latents detect the goal, and measures the called latents at further levels.
 
     Args:
-        found: what the tests called.
-        model: gives the reward model that scored the pairs; called from level 2 on only.
-        depth: how deep.
+        found: the discovery.
+        model: returns the reward model that scored the pairs; only called from level 2 on.
+        depth: the levels to measure.
         progress: see `sarm_control.console.progress`.
 
     Raises:
-        DataError: level 2 or 3 was asked for and the scores have no states.
-        ModelError: the model, or that of the counterfactuals, is not the one that scored the pairs.
+        DataError: level 2 or 3 was requested and the scores have no states.
+        ModelError: the model, or the model of the counterfactuals, is not the one that scored the pairs.
     """
     depth = depth or Depth()
     _check_counterfactuals(depth, found.head)
@@ -110,6 +110,7 @@ def examine(
     if depth.level >= 2:
         upto = min(depth.level, 3)
         effects += level_effects(pairs, called, model().autoencoder, upto=upto, progress=progress)
+    # counterfactuals come scored, so level 4 by a file needs no model
     if depth.counterfactuals is not None:
         effects += counterfactual_effects(*depth.counterfactuals, called)
     closing: tuple[ClosingTest, ...] = ()
@@ -140,6 +141,6 @@ def _check_counterfactuals(depth: Depth, head: str) -> None:
 
 
 def _labelled(features: Sequence[Feature], levels: Mapping[int, tuple[Level, ...]]) -> tuple[Feature, ...]:
-    """Each with the levels that agree; whether level 1 does was seen with the effect itself."""
+    """The features with the levels that agree; level 1 was decided with the effect itself and is kept."""
     deeper = {latent: tuple(level for level in of if level != "L1") for latent, of in levels.items()}
     return tuple(replace(one, levels=(*one.levels, *deeper.get(one.latent, ()))) for one in features)

@@ -1,4 +1,4 @@
-"""What tells two sides of answers apart: one latent, five latents, or a linear probe on states.
+"""Detectors that distinguish two sides of answers: one latent, five latents, or a linear probe on states.
 
 Shapes: `N` answers, `M` candidate latents, `D` hidden size.
 """
@@ -24,13 +24,13 @@ _HELD_OUT = 0.25
 
 @dataclass(frozen=True)
 class OneLatent:
-    """A latent and whether more of it speaks for (+1) or against (-1) the attribute."""
+    """A latent, and whether more of it is evidence for (+1) or against (-1) the attribute."""
 
     column: int
     sign: int
 
     def scores(self, z: Any) -> Floats:
-        """[N] from latents [N, M]."""
+        """[N] scores of latents [N, M]."""
         return self.sign * _column(z, self.column)
 
 
@@ -42,50 +42,52 @@ class SeveralLatents:
     classifier: Classifier
 
     def scores(self, z: Any) -> Floats:
-        """[N] from latents [N, M]."""
+        """[N] scores of latents [N, M]."""
         return self.classifier.logits(_features(z, self.columns))
 
 
 def best_latent(z: Any, present: Mask) -> OneLatent:
-    """The latent with the highest AUROC, whichever its direction.
+    """The latent with the highest AUROC in either direction.
 
-    Exact among the 100 that differ most in mean and the 100 that differ most in firing rate.
+    AUROCs are computed for the 100 latents that differ most in mean and the 100 that differ most in firing
+    rate, because they are too slow for all.
 
     Args:
         z: [N, M] `csc_array`.
         present: [N].
     """
+    # screening by the mean and by the firing rate finds latents that differ in only one of them
     pattern = _pattern(z)
     screened = np.union1d(_most_different(z, present), _most_different(pattern, present))
-    found = [auroc_of(values[present], values[~present]) for values in (_column(z, j) for j in screened)]
-    best = int(np.argmax(np.abs(np.array(found) - 0.5)))
-    return OneLatent(int(screened[best]), 1 if found[best] >= 0.5 else -1)
+    aurocs = [auroc_of(values[present], values[~present]) for values in (_column(z, j) for j in screened)]
+    best = int(np.argmax(np.abs(np.array(aurocs) - 0.5)))
+    return OneLatent(int(screened[best]), 1 if aurocs[best] >= 0.5 else -1)
 
 
 def best_five(z: Any, present: Mask, first: int, *, count: int = 5) -> SeveralLatents:
-    """Adds latents one by one, each the one that goes most with what those before leave unexplained.
+    """Adds latents one by one, each time the one that correlates most with the residual of those before.
 
     Args:
         z: [N, M] `csc_array`.
         present: [N].
-        first: the column to begin with.
-        count: how many in all, where there are as many.
+        first: the first column.
+        count: the number of latents in all, if there are as many.
     """
     columns, scale = [first], _scale(z)
     classifier = fit_logistic(_features(z, columns), present, l2=_LATENTS_L2)
     while len(columns) < min(count, z.shape[1]):
         logits = classifier.logits(_features(z, columns))
-        left = present - 0.5 * (1 + np.tanh(0.5 * logits))
-        left = left - left.mean()
-        pull = np.abs(np.asarray(z.T @ left).ravel()) * scale
-        pull[columns] = -1
-        columns.append(int(np.argmax(pull)))
+        residual = present - 0.5 * (1 + np.tanh(0.5 * logits))
+        residual = residual - residual.mean()
+        score = np.abs(np.asarray(z.T @ residual).ravel()) * scale
+        score[columns] = -1
+        columns.append(int(np.argmax(score)))
         classifier = fit_logistic(_features(z, columns), present, l2=_LATENTS_L2)
     return SeveralLatents(tuple(columns), classifier)
 
 
 def linear_probe(states: Floats, present: Mask, prompts: NDArray[np.int64], *, seed: int = 0) -> Classifier:
-    """A logistic probe on states; its ridge is chosen on a quarter of these prompts and no others.
+    """A logistic probe on states; its ridge is chosen on a held-out quarter of these prompts.
 
     Args:
         states: [N, D] normalised.
@@ -93,6 +95,7 @@ def linear_probe(states: Floats, present: Mask, prompts: NDArray[np.int64], *, s
         prompts: [N] of each answer.
         seed: of the quarter.
     """
+    # held out by prompt, since answers to one prompt are alike
     names = np.unique(prompts)
     count = max(1, int(_HELD_OUT * len(names)))
     held = numpy_generator(seed, "probe ridge").choice(names, count, replace=False)

@@ -1,1 +1,1 @@
-"""Words, examples and names for latents."""
+"""Labels of latents: typical words, examples, and names from a language model."""

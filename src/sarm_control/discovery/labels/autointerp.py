@@ -1,8 +1,8 @@
-"""A name for a latent from a language model, and a test of the name on answers it was not given for.
+"""A name for a latent from a language model, and a test of the name on other answers.
 
-Half of the examples make the name. On the other half the model is asked of one answer at a time whether it
-fits the name; the answers without the latent are matched ones (same prompt or same length), those that
-share most of the latent's words first, so that guessing the topic is not enough.
+The model names the latent by one half of the examples. On the other half it is asked, one answer at a time,
+whether the answer fits the name. The answers without the latent are matched (same prompt or similar length),
+and those that share most of the latent's words come first, so that guessing the topic is not enough.
 """
 
 import math
@@ -22,12 +22,12 @@ _LONGEST_TEXT = 600
 
 
 def name_latent(found: LabelExamples, words: Sequence[Word], ask: Ask, *, seed: int = 0) -> Name | None:
-    """Asks for a name and tests it; None where there are too few answers to do both.
+    """Asks for a name and tests it; None where there are too few answers for both.
 
     Args:
         found: active and matched answers.
-        words: what sets the active ones apart, for choosing hard negatives.
-        ask: gives the model's reply to a question.
+        words: distinctive words of the active answers, for choosing hard negatives.
+        ask: returns the model's reply to a question.
         seed: of the halves.
     """
     shown, judged = _halves(found.active, seed)
@@ -35,6 +35,7 @@ def name_latent(found: LabelExamples, words: Sequence[Word], ask: Ask, *, seed: 
     if len(shown) < 2 or len(judged) < 2 or len(others) < 2:
         return None
     text = _one_line(ask(_question(shown[:SHOWN], contrast[:SHOWN])))
+    # answers that share the latent's words are hard negatives: a name for the topic alone fails on them
     hard = sorted(others, key=lambda one: -_shared(one.answer, words))[:TESTED]
     replies = [[_yes(ask(_test(text, one))) for one in side] for side in (judged[:TESTED], hard)]
     right = [sum(reply is side for reply in own) for own, side in zip(replies, (True, False), strict=True)]
@@ -45,10 +46,10 @@ def name_latent(found: LabelExamples, words: Sequence[Word], ask: Ask, *, seed: 
 
 
 def _ends(right: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of the mean of two shares: one right and one wrong is added to each side.
+    """95 % interval of the mean of two shares, with one right and one wrong reply added to each side.
 
-    That is the interval of Agresti and Caffo (2000) for a difference, with the second share turned round;
-    it holds for samples as small as ten.
+    It is the interval of Agresti and Caffo (2000) for a difference, applied to 1 minus the second share; it
+    is valid for samples as small as ten.
     """
     shares = [(one + 1) / (count + 2) for one, count in zip(right, of, strict=True)]
     variance = sum(share * (1 - share) / (count + 2) for share, count in zip(shares, of, strict=True)) / 4
@@ -57,7 +58,7 @@ def _ends(right: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
 
 
 def _halves(examples: Sequence[LabelExample], seed: int) -> tuple[list[LabelExample], list[LabelExample]]:
-    """By prompt, so that no prompt is on both sides; each half in the order of the examples."""
+    """Two halves, split by prompt, so that no prompt is in both; each keeps the order of the examples."""
     first = [one for one in examples if derive_seed(seed, "name-half", one.prompt) % 2]
     second = [one for one in examples if not derive_seed(seed, "name-half", one.prompt) % 2]
     return first, second
@@ -84,7 +85,7 @@ def _listed(examples: Sequence[LabelExample]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """The end matters most, as the latent is read there."""
+    """The end of a long text: the latent is read there, so it matters most."""
     plain = " ".join(text.split())
     return plain if len(plain) <= _LONGEST_TEXT else f"... {plain[-_LONGEST_TEXT:]}"
 
@@ -95,8 +96,8 @@ def _one_line(reply: str) -> str:
 
 
 def _yes(reply: str) -> bool | None:
-    found = re.search(r"\b(yes|no)\b", reply.lower())
-    return None if found is None else found[1] == "yes"
+    word = re.search(r"\b(yes|no)\b", reply.lower())
+    return None if word is None else word[1] == "yes"
 
 
 def _shared(text: str, words: Sequence[Word]) -> int:

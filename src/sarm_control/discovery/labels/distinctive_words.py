@@ -1,13 +1,14 @@
-"""Words that set answers with an active latent apart from matched answers without it.
+"""Words that distinguish answers with an active latent from matched answers without it.
 
-Log-odds with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, equations 16, 19, 22). For
-an n-gram w in `y_1` of `n_1` active and `y_0` of `n_0` other mentions, with prior counts `a_w` that sum
-to `a_0` in proportion to the whole text,
+The measure is the log-odds with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, equations
+16, 19, 22). For an n-gram w in `y_1` of `n_1` active and `y_0` of `n_0` other mentions, with prior counts
+`a_w` that sum to `a_0` in proportion to the whole text,
 
     d_w = log (y_1 + a_w) / (n_1 + a_0 - y_1 - a_w) - log (y_0 + a_w) / (n_0 + a_0 - y_0 - a_w)
     z_w = d_w / sqrt(1 / (y_1 + a_w) + 1 / (y_0 + a_w))
 
-An n-gram is mentioned once an answer, however often it stands there, so one long answer cannot make a word.
+An n-gram counts once per answer, however often it occurs there, so that one long answer cannot make a word
+distinctive.
 """
 
 import math
@@ -24,7 +25,7 @@ _SEEN_IN = 3
 
 
 class Word(NamedTuple):
-    """An n-gram and how it is spread.
+    """An n-gram and how often it occurs.
 
     Args:
         text: its words, lower case, separated by spaces.
@@ -40,31 +41,33 @@ class Word(NamedTuple):
 
 
 def separating_words(active: Sequence[str], inactive: Sequence[str], *, top: int = 10) -> tuple[Word, ...]:
-    """The n-grams (1 to 3 words) that speak most for the latent, the strongest first.
+    """The most distinctive n-grams (1 to 3 words) of a latent, the strongest first.
 
-    An n-gram within a longer one of the same answers says nothing more and is left out; so are those in
-    fewer than three answers and those whose z is not above 1.96.
+    An n-gram that overlaps with a stronger one of the same answers adds nothing and is left out. So are
+    n-grams in fewer than three answers and those whose z is not above 1.96.
 
     Args:
         active: answers with the latent active.
         inactive: matched answers without it.
-        top: how many.
+        top: the largest number of n-grams.
     """
     sides = [[frozenset(n_grams(text)) for text in texts] for texts in (active, inactive)]
     ones, others = (Counter(word for own in side for word in own) for side in sides)
     both = ones + others
     total = sum(both.values())
     sizes = ones.total(), others.total()
-    found = []
+    distinctive = []
     for word, count in both.items():
         if count < _SEEN_IN:
             continue
+        # the prior shrinks rare n-grams towards their share in the whole text
         prior = PRIOR * count / total
         z = _z(ones[word], sizes[0], others[word], sizes[1], prior)
         if z > 1.96:
-            found.append(Word(word, z, ones[word] / len(active), others[word] / max(len(inactive), 1)))
-    found.sort(key=lambda one: (-one.z, -len(one.text), one.text))
-    return tuple(_without_parts(found, top))
+            shares = ones[word] / len(active), others[word] / max(len(inactive), 1)
+            distinctive.append(Word(word, z, *shares))
+    distinctive.sort(key=lambda word: (-word.z, -len(word.text), word.text))
+    return tuple(_without_parts(distinctive, top))
 
 
 def n_grams(text: str) -> Iterator[str]:
@@ -85,17 +88,17 @@ def _z(active: int, all_active: int, inactive: int, all_inactive: int, prior: fl
     return difference / math.sqrt(1 / (active + prior) + 1 / (inactive + prior))
 
 
-def _without_parts(found: Sequence[Word], top: int) -> Iterator[Word]:
-    """Leaves out an n-gram that overlaps in words with a stronger one of about the same answers."""
+def _without_parts(words: Sequence[Word], top: int) -> Iterator[Word]:
+    """At most `top` words, without those that overlap with a stronger one of about the same answers."""
     kept: list[Word] = []
-    for one in found:
+    for word in words:
         if len(kept) == top:
             return
-        if not any(_says_the_same(one, other) for other in kept):
-            kept.append(one)
-            yield one
+        if not any(_redundant(word, other) for other in kept):
+            kept.append(word)
+            yield word
 
 
-def _says_the_same(one: Word, other: Word) -> bool:
+def _redundant(one: Word, other: Word) -> bool:
     inside = f" {one.text} " in f" {other.text} " or f" {other.text} " in f" {one.text} "
     return inside and abs(one.active - other.active) < 0.05 and abs(one.inactive - other.inactive) < 0.05

@@ -16,16 +16,16 @@ from sarm_control.seeds import numpy_generator
 Index = NDArray[np.int64]
 
 MOST = 500
-"""Active answers that are matched and read at most; drawn at random where there are more."""
+"""At most this many active answers are matched and used; they are drawn at random where there are more."""
 
 
 class LabelExample(NamedTuple):
     """One answer.
 
     Args:
-        prompt: what it answers, as one text.
+        prompt: the prompt as one text.
         answer: its text.
-        z: the latent's value in it, which may be negative where it is active; 0 where it is not.
+        z: the latent's value, which may be negative where the latent is active; 0 where it is inactive.
     """
 
     prompt: str
@@ -34,13 +34,13 @@ class LabelExample(NamedTuple):
 
 
 class LabelExamples(NamedTuple):
-    """What a latent is read from.
+    """The answers by which a latent is labelled.
 
     Args:
         rate: share of all answers with the latent active.
         active: up to 500 of them, the highest z first.
-        matched: for each of them another answer without the latent, where there was one left: to the same
-            prompt if possible, and of the nearest length.
+        matched: for each of them a different answer without the latent, as long as there are any: of the
+            same prompt if possible, and of the nearest length.
     """
 
     rate: float
@@ -49,7 +49,7 @@ class LabelExamples(NamedTuple):
 
 
 class AnswerCorpus:
-    """The distinct answers of scored rows, for reading latents one by one."""
+    """The distinct answers of scored rows, from which latents are labelled one by one."""
 
     def __init__(self, data: ScoredRows) -> None:
         prompts = [prompt_key(row.prompt) for row in data.rows for _ in row.answers]
@@ -84,13 +84,16 @@ class AnswerCorpus:
         return LabelExamples(rate, self._as_examples(active, z), self._as_examples(matched, z))
 
     def _matched(self, active: Index, free: Index) -> Index:
-        """For each active answer the free one of the same prompt, else of any, nearest in log length."""
+        """For each active answer the unused one nearest in log length, of the same prompt if there is one.
+
+        The match is greedy, in the order of the active answers.
+        """
         log_length = np.log1p(self.lengths)
         by_prompt: dict[str, list[int]] = {}
         for number in free:
             by_prompt.setdefault(self.prompts[number], []).append(int(number))
         used = np.zeros(len(self), dtype=bool)
-        found = []
+        matched = []
         for number in active:
             same = [other for other in by_prompt.get(self.prompts[number], []) if not used[other]]
             others = np.array(same, dtype=np.int64) if same else free[~used[free]]
@@ -98,8 +101,8 @@ class AnswerCorpus:
                 break
             nearest = int(others[np.argmin(np.abs(log_length[others] - log_length[number]))])
             used[nearest] = True
-            found.append(nearest)
-        return np.array(found, dtype=np.int64)
+            matched.append(nearest)
+        return np.array(matched, dtype=np.int64)
 
     def _as_examples(
         self, numbers: Sequence[int] | Index, z: NDArray[np.float64]

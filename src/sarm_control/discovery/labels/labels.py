@@ -1,7 +1,4 @@
-"""What a latent may be called: words, examples, and a name that a language model gave and was tested on.
-
-Labels of latents as text for people.
-"""
+"""Labels of latents: words, examples, and a tested name from a language model; and labels as text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +10,17 @@ from sarm_control.seeds import numpy_generator
 
 
 class Name(NamedTuple):
-    """A name from a language model, tested on examples it had not seen.
+    """A name from a language model, tested on examples that it had not seen.
 
     Args:
         text: the name.
-        balanced_accuracy: mean of the share of active and of matched answers told rightly; 0.5 is chance.
+        balanced_accuracy: mean of the shares of active and of matched answers judged correctly; 0.5 is
+            chance.
         low: lower end of its 95 % interval.
         high: upper end.
-        active: active answers it was tested on.
-        matched: matched answers without the latent, which share prompts and words with them.
-        unread: replies that were neither yes nor no; they count as wrong.
+        active: number of active answers in the test.
+        matched: number of matched answers without the latent, which share prompts and words with them.
+        unread: number of replies that were neither yes nor no; they count as wrong.
     """
 
     text: str
@@ -36,13 +34,13 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True)
 class Label:
-    """One latent, as it can be read.
+    """The label of one latent.
 
     Args:
         latent: its number.
         kind: such as "paid-for-bad".
         rate: share of answers with it active.
-        words: what sets these apart.
+        words: distinctive words of these answers.
         top: answers with the highest z.
         random: active answers drawn at random.
         name: from a language model; None offline.
@@ -72,15 +70,15 @@ class Label:
 def offline_label(
     corpus: AnswerCorpus, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
 ) -> Label:
-    """Words and examples of a latent; asks nobody.
+    """Words and examples of a latent, without a language model.
 
     Args:
         corpus: the answers.
         latent: its number.
-        kind: as its discovery names it.
-        words: how many at most.
-        shown: examples of each sort at most.
-        seed: of what is drawn.
+        kind: by its discovery.
+        words: the largest number of words.
+        shown: the largest number of examples, top and random each.
+        seed: of the random examples.
     """
     found = corpus.examples(latent, seed=seed)
     return label_from(found, latent, kind, words=words, shown=shown, seed=seed)
@@ -89,7 +87,7 @@ def offline_label(
 def label_from(
     found: LabelExamples, latent: int, kind: str, *, words: int = 10, shown: int = 5, seed: int = 0
 ) -> Label:
-    """As `offline_label`, from examples already drawn."""
+    """The label of `offline_label`, from examples that were already drawn."""
     texts = [[one.answer for one in side] for side in (found.active, found.matched)]
     rest = found.active[shown:]
     drawn = numpy_generator(seed, "shown examples", latent).permutation(len(rest))[:shown]
@@ -107,12 +105,12 @@ _LONGEST = 100
 
 
 def labels_text(labels: Sequence[Label], *, examples: int = 1, asked: bool = False) -> str:
-    """Each latent in a few lines: how often it fires, its words, its name, and an answer or two.
+    """The labels as text, a few lines per latent: how often it fires, its words, its name, and answers.
 
     Args:
         labels: of the latents.
-        examples: answers shown of each.
-        asked: whether a language model was to give names.
+        examples: number of answers shown of each.
+        asked: whether names were requested from a language model.
     """
     return "\n\n".join("\n".join(_lines(label, examples, asked)) for label in labels) + "\n"
 

@@ -1,7 +1,7 @@
-"""Replies of a language model kept in a file, so that no question is asked, or paid for, twice.
+"""Keeps replies of a language model in a file, so that no question is asked, and no token bought, twice.
 
-Each line is one reply under the SHA-256 of what was asked of which model. A run that was cut goes on
-where it stopped; a run with other settings asks only what is new.
+Each line is one reply, under the SHA-256 of the model and the question. An interrupted run continues where it
+stopped; a run with other settings asks only new questions.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from sarm_control.files import written
 
 
 class Replies:
-    """Asks an endpoint what the file does not know yet.
+    """Answers questions from a file of replies, and asks an endpoint for those that it does not hold.
 
     Args:
-        endpoint: who is asked.
-        path: the file of replies; made when it does not exist.
+        endpoint: which is asked.
+        path: the file of replies; created when it does not exist.
 
     Raises:
-        DataError: the file is something else.
+        DataError: the file is not a file of replies.
     """
 
     def __init__(self, endpoint: ChatEndpoint, path: Path) -> None:
@@ -36,7 +36,7 @@ class Replies:
         self._known = {line["asked"]: line for line in _lines(path)}
 
     def __call__(self, question: str) -> str:
-        """The reply, from the file or from the endpoint; its tokens count either way."""
+        """The reply, from the file or from the endpoint; its tokens are counted in both cases."""
         asked = hashlib.sha256(f"{self.endpoint.model}\x1f{question}".encode()).hexdigest()
         if asked not in self._known:
             self._known[asked] = self._ask(asked, question)
@@ -53,27 +53,28 @@ class Replies:
             "completion_tokens": spent.completion_tokens - before.completion_tokens,
         }
         line = {"asked": asked, "reply": reply, "usage": usage}
+        # appended after every reply, so that an interrupted run loses at most one
         with written(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         return line
 
 
-def _usage(found: Any) -> dict[str, int]:
-    return {name: int(found[name]) for name in ("prompt_tokens", "completion_tokens")}
+def _usage(counts: Any) -> dict[str, int]:
+    return {name: int(counts[name]) for name in ("prompt_tokens", "completion_tokens")}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The replies of a file; a last line that was cut while being written is asked again."""
+    """The replies of a file; an incomplete last line, of an interrupted run, is removed and asked again."""
     if not path.exists():
         return
-    found = path.read_bytes()
-    whole = found[: found.rfind(b"\n") + 1]
-    if whole != found:
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
         with written(path):
             path.write_bytes(whole)
-    for number, one in enumerate(whole.split(b"\n")[:-1], start=1):
+    for number, raw in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
-            line = json_object(one)
+            line = json_object(raw)
             yield {"asked": str(line["asked"]), "reply": str(line["reply"]), "usage": _usage(line["usage"])}
         except (Reason, *MISSHAPEN):
             raise DataError(

@@ -1,1 +1,1 @@
-"""Rows and their scores into latents of chosen and rejected answers, prompt by prompt."""
+"""The latents of chosen and rejected answers, grouped by prompt, from rows and their scores."""

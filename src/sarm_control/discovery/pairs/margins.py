@@ -1,8 +1,8 @@
-"""Exact margin contributions: how much each latent moves chosen above rejected, per prompt.
+"""Exact margin contributions: how much each latent raises chosen above rejected answers, per prompt.
 
     c_pi = w_i (mean over chosen of z_i - mean over rejected of z_i)
 
-The sum over i is the mean margin of prompt p (SCIENCE.md, "Discovery").
+The sum over i is the mean margin of prompt p.
 
 Shapes: `P` prompts, `N` answers (`Nc` chosen, `Nr` rejected), `L` latents, `M` chosen latents.
 """
@@ -48,7 +48,7 @@ class PairLatents:
         return int(self.chosen_prompt.max()) + 1 if len(self.chosen_prompt) else 0
 
     def take_prompts(self, prompts: ArrayLike) -> "PairLatents":
-        """The answers to the chosen prompts only; prompt j of the result is `prompts[j]`."""
+        """Only the answers to these prompts; prompt j of the result is `prompts[j]`."""
         wanted = np.asarray(prompts, dtype=np.int64)
         place = np.full(self.prompts, -1, dtype=np.int64)
         place[wanted] = np.arange(len(wanted))
@@ -64,7 +64,7 @@ class PairLatents:
         )
 
     def swap(self) -> "PairLatents":
-        """The same answers with the preference turned round."""
+        """The same answers with chosen and rejected exchanged."""
         return replace(
             self,
             chosen=self.rejected,
@@ -113,8 +113,8 @@ def pair_latents(
         rejected_length: [Nr] tokens of each rejected answer.
 
     Raises:
-        DataError: sizes that do not fit, a NaN or infinite number, labels of prompts that cannot be
-            sorted, or a prompt without a chosen or without a rejected answer.
+        DataError: sizes that do not fit, a NaN or infinite number, prompt labels that cannot be sorted, or
+            a prompt without a chosen or without a rejected answer.
     """
     good, bad = _csr(chosen, "chosen"), _csr(rejected, "rejected")
     weight = np.asarray(head, dtype=np.float64).reshape(-1)
@@ -160,7 +160,7 @@ def _check_labels(chosen: NDArray[Any], rejected: NDArray[Any]) -> None:
     text = [ids.dtype.kind in "US" for ids in (chosen, rejected)]
     numbers = [ids.dtype.kind in "biuf" for ids in (chosen, rejected)]
     try:
-        # numpy would turn the numbers into texts
+        # numpy would silently turn the numbers into texts
         if any(text) and any(numbers) and len(chosen) and len(rejected):
             raise TypeError("one side has texts, the other numbers")
         np.sort(np.concatenate([chosen, rejected]))
@@ -185,8 +185,9 @@ def _csr(latents: Any, name: str) -> Any:
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
-        # scipy reads repeated entries as their sum, and an entry that is 0 as none
-        matrix: Any = csr_array(latents).astype(np.float64)  # a copy
+        # scipy adds repeated entries and reads a stored 0 as no entry; astype copies, so the input stays as
+        # it is
+        matrix: Any = csr_array(latents).astype(np.float64)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         return matrix
@@ -220,7 +221,7 @@ def rewards(pairs: PairLatents) -> Values:
 
 
 def pair_accuracy(pairs: PairLatents) -> Vector:
-    """[P] share of a prompt's (chosen, rejected) pairs in which chosen is paid strictly more."""
+    """[P] share of a prompt's (chosen, rejected) pairs in which chosen has the strictly higher reward."""
     all_rewards = rewards(pairs)
     good = _grouped(all_rewards.chosen, pairs.chosen_prompt, pairs.prompts)
     bad = _grouped(all_rewards.rejected, pairs.rejected_prompt, pairs.prompts)
@@ -234,7 +235,7 @@ def _grouped(values: Vector, prompt: Index, prompts: int) -> list[Vector]:
 
 
 def firing_rates(pairs: PairLatents) -> Rates:
-    """How often each latent is active in chosen and in rejected answers; every prompt counts once."""
+    """How often each latent is active in chosen and in rejected answers; every prompt has the same weight."""
     shares = (
         np.asarray((averager(prompt, pairs.prompts) @ _pattern(matrix)).sum(axis=0)).ravel()
         for matrix, prompt in _sides(pairs)
@@ -243,7 +244,7 @@ def firing_rates(pairs: PairLatents) -> Rates:
 
 
 def active_prompts(pairs: PairLatents) -> Index:
-    """[L] in how many prompts a latent is active in any answer, whichever its label."""
+    """[L] the number of prompts in which a latent is active in any answer, chosen or rejected."""
     seen = sum(averager(prompt, pairs.prompts) @ _pattern(matrix) for matrix, prompt in _sides(pairs))
     return np.bincount(seen.tocsr().indices, minlength=len(pairs.head))
 
@@ -251,7 +252,7 @@ def active_prompts(pairs: PairLatents) -> Index:
 def auroc(pairs: PairLatents, latents: ArrayLike) -> Vector:
     """[M] probability that z is larger in a chosen than in a rejected answer (ties count half).
 
-    All answers are pooled; 0.5 is a latent that tells nothing about the preference.
+    All answers are pooled; 0.5 means that the latent says nothing about the preference.
     """
     wanted = np.asarray(latents, dtype=np.int64)
     chosen, rejected = pairs.chosen[:, wanted].tocsc(), pairs.rejected[:, wanted].tocsc()
@@ -273,6 +274,7 @@ def _stored(matrix: Any, column: int) -> _Stored:
 
 
 def _auroc(chosen: _Stored, rejected: _Stored) -> float:
+    # histograms over the distinct values; the entries that are not stored count at 0
     # scikit-learn's roc_auc_score takes no sparse columns, and a millisecond or more for each of thousands
     levels = np.unique(np.concatenate([chosen.values, rejected.values, [0.0]]))
     good, bad = _histogram(chosen, levels), _histogram(rejected, levels)

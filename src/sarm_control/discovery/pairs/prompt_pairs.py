@@ -1,4 +1,4 @@
-"""From rows of a data file and their scores to latents grouped by prompt, and the two halves.
+"""Groups rows of a data file and their scores by prompt, and splits prompts for selection and confirmation.
 
 Shapes: `P` prompts, `N` answers.
 """
@@ -22,9 +22,9 @@ class SideAnswers(NamedTuple):
     """The answers of one side, in the order of their latents.
 
     Args:
-        numbers: [N] their places in the scores.
+        numbers: [N] their positions in the scores.
         texts: [N].
-        prompts: [N] what each answers.
+        prompts: [N] the prompt of each.
     """
 
     numbers: NDArray[np.int64]
@@ -41,13 +41,13 @@ class SideAnswers(NamedTuple):
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """Pairs of which every distinct prompt is one unit.
+    """Pairs grouped by prompt; every distinct prompt is one unit.
 
     Args:
         latents: the answers' latents, grouped by prompt `0..P-1`.
         keys: [P] the text that identifies each prompt (`Row.prompt_key`).
         rows: [P] the first row of each prompt.
-        scored: the scores that the answers' numbers count in.
+        scored: the scores to which the numbers of the answers refer.
         chosen: the answers of `latents.chosen`, row by row.
         rejected: the answers of `latents.rejected`.
     """
@@ -75,7 +75,7 @@ class PromptPairs:
 
 
 class PromptSplit(NamedTuple):
-    """Prompts used to select latents, prompts used to confirm them, and how many were shared."""
+    """Prompts for selecting latents, prompts for confirming them, and how many prompts both had."""
 
     selection: PromptPairs
     confirmation: PromptPairs
@@ -83,14 +83,14 @@ class PromptSplit(NamedTuple):
 
 
 class Others(NamedTuple):
-    """Rows of a file whose prompts another file does not have, and how many prompts both have."""
+    """Rows whose prompts another file does not have, and how many prompts both files have."""
 
     rows: ScoredRows
     shared: int
 
 
 class AnswerPlace(NamedTuple):
-    """Where an answer was first met, and which unit `0..P-1` it belongs to."""
+    """The first position of an answer in the scores, and the unit `0..P-1` to which it belongs."""
 
     number: int
     unit: int
@@ -99,14 +99,14 @@ class AnswerPlace(NamedTuple):
 
 
 def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
-    """Pools the pairs of equal prompts; an answer that several pairs of a prompt list counts once.
+    """Pools the pairs of equal prompts; an answer that occurs in several pairs of a prompt counts once.
 
     Args:
         rows: rows of kind "pair".
         scored: scores of `Row.answers` of every row, in order.
 
     Raises:
-        DataError: there is not one score for each answer.
+        DataError: the number of scores is not the number of answers.
     """
     answers = sum(len(row.answers) for row in rows)
     if answers != len(scored):
@@ -121,6 +121,7 @@ def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
     for row in rows:
         p = place[row.prompt_key]
         for j, answer in enumerate(row.answers):
+            # the first score of a repeated answer is used; copies would weight the prompt's mean
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
     sides = [
@@ -141,7 +142,7 @@ def pairs_of_places(
     rows: tuple[Row, ...],
     scored: Scored,
 ) -> PromptPairs:
-    """Prompts whose chosen and rejected answers lie at these places of the scores.
+    """Pairs whose chosen and rejected answers have these positions in the scores.
 
     Args:
         chosen: at least one for each prompt `0..P-1`.
@@ -171,7 +172,7 @@ def pairs_of_places(
 
 
 def split_halves(pairs: PromptPairs, seed: int) -> PromptSplit:
-    """Two halves of the prompts, decided by each prompt's text and the seed, never by its place."""
+    """Two halves of the prompts, determined by each prompt's text and the seed, never by its position."""
     order = sorted(range(len(pairs)), key=lambda p: derive_seed(seed, "selection-half", pairs.keys[p]))
     middle = (len(order) + 1) // 2
     return PromptSplit(pairs.take(sorted(order[:middle])), pairs.take(sorted(order[middle:])), 0)
@@ -185,7 +186,7 @@ def drop_shared(selection: PromptPairs, confirmation: PromptPairs) -> PromptSpli
 
 
 def without_shared(selection: ScoredRows, confirmation: ScoredRows) -> Others:
-    """The rows of the confirmation whose prompts the selection lacks; for units of several prompts."""
+    """The rows of the confirmation with prompts that the selection does not have."""
     seen = {row.prompt_key for row in selection.rows}
     alone = [row.prompt_key not in seen for row in confirmation.rows]
     answers = np.repeat(alone, [len(row.answers) for row in confirmation.rows])

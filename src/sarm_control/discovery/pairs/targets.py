@@ -1,7 +1,7 @@
-"""Attributes of a single answer as what a discovery looks for, in place of a preference.
+"""Targets: attributes of single answers that a discovery looks for instead of a preference.
 
-Answers with more of the attribute take the side of *chosen*, those with less the side of *rejected*;
-everything after that is the same. Latents of verbosity or of refusal are found as safety latents are.
+Answers with more of the attribute are the *chosen* side, those with less the *rejected* side; the rest of
+the discovery is the same. So latents of verbosity or refusal are found in the same way as safety latents.
 
 Shapes: `N` answers.
 """
@@ -32,16 +32,16 @@ _BETWEEN = "\x1f"
 class Target:
     """An attribute of an answer.
 
-    - `length`: tokens of the answer.
+    - `length`: the number of tokens of the answer.
     - `column`: a number or a truth value in the data: one for the row, or a list with one for each
       of the row's answers. With `value`, whether the column has that value.
-    - `regex`: whether a regular expression is found in the answer.
+    - `regex`: whether the answer matches a regular expression.
 
     Args:
-        kind: which of these.
+        kind: one of these.
         name: the column or the pattern; empty for `length`.
         value: of the column.
-        less: the answers with less of it take the side of chosen.
+        less: whether the answers with less of it are the chosen side.
     """
 
     kind: Kind
@@ -51,7 +51,7 @@ class Target:
 
     @property
     def goal(self) -> str:
-        """What chosen is, in words."""
+        """The chosen side in words."""
         side = "less" if self.less else "more"
         if self.kind == "length":
             return "shorter over longer answers" if self.less else "longer over shorter answers"
@@ -63,7 +63,7 @@ class Target:
 
     @property
     def column(self) -> str | None:
-        """The column of the data it reads."""
+        """The column of the data that is read; None for the other kinds."""
         return self.name if self.kind == "column" else None
 
 
@@ -71,7 +71,7 @@ def parse_target(text: str, *, less: bool = False) -> Target:
     """A target from `length`, `column:NAME`, `column:NAME=VALUE` or `regex:PATTERN`.
 
     Raises:
-        ConfigError: the text is none of these, or the pattern is no regular expression.
+        ConfigError: the text is none of these, or the pattern is not a regular expression.
     """
     kind, _, rest = text.partition(":")
     if text == "length":
@@ -91,10 +91,10 @@ def parse_target(text: str, *, less: bool = False) -> Target:
 
 
 def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArray[np.float64]:
-    """[N] the attribute of every answer of every row, in order; higher is on the side of chosen.
+    """[N] the attribute of every answer of every row, in order; a higher value is on the chosen side.
 
     Raises:
-        DataError: `file:line: reason` for a column that is missing, or is no number and no truth value.
+        DataError: `file:line: reason` for a column that is missing, or is neither a number nor a truth value.
     """
     if target.kind == "length":
         values = scored.lengths.astype(np.float64)
@@ -107,16 +107,15 @@ def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArra
 
 
 def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed: int = 0) -> PromptPairs:
-    """Answers with more of the attribute beside answers with less, in units whose labels tests can redraw.
+    """Pairs of answers with more and with less of the attribute, in units whose labels the tests can redraw.
 
-    Where prompts have answers on both sides, the prompt is the unit, split at the middle between its
-    lowest and highest value. Where none has (one answer for each prompt), the unit is two prompts
-    drawn together at random: one of each kind for an attribute with two values, and for a number any
-    two, of which the higher one is chosen. Of the prompt with more answers as many are drawn as the
-    other one has. No prompt is in two units.
+    Where prompts have answers on both sides, the unit is the prompt, split at the middle between its lowest
+    and highest value. Where none has (one answer for each prompt), the unit is a random pair of prompts: one
+    of each kind for an attribute with two values, and for a number any two, with the higher one as chosen.
+    From the prompt with more answers, as many are drawn as the other one has. No prompt is in two units.
 
     Args:
-        rows: rows with answers, of any kind; preferences play no part.
+        rows: rows with answers, of any kind; preferences are not used.
         scored: scores of `Row.answers` of every row, in order.
         target: what to look for.
         seed: of the draw.
@@ -126,6 +125,7 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     """
     values = target_values(rows, scored, target)
     prompts = _by_prompt(rows, values)
+    # units within prompts are preferred: they hold the prompt fixed, and pairs of prompts do not
     units = dict(_within(prompts)) or dict(_across(prompts, seed))
     if not units:
         raise DataError(
@@ -178,7 +178,7 @@ def _as_text(value: Any) -> str:
 
 
 def _by_prompt(rows: Sequence[Row], values: NDArray[np.float64]) -> dict[str, list[_Valued]]:
-    """The answers of each prompt; one that several rows list counts once."""
+    """The answers of each prompt; one that occurs in several rows counts once."""
     found: dict[str, dict[str, _Valued]] = {}
     number = 0
     for row in rows:
@@ -210,17 +210,17 @@ def _across(prompts: Mapping[str, list[_Valued]], seed: int) -> Iterator[tuple[s
         ]
     for high, low in drawn:
         if prompts[high][0].value > prompts[low][0].value:
-            # named without regard to the side, so that less of it splits into the same halves
+            # the key does not depend on the side, so that `less` gives the same halves
             fewest = min(len(prompts[high]), len(prompts[low]))
             more, less = (_some(key, prompts[key], fewest, seed) for key in (high, low))
             yield _BETWEEN.join(sorted((high, low))), (more, less)
 
 
 def _some(key: str, answers: list[_Valued], count: int, seed: int) -> list[_Valued]:
-    """`count` of a prompt's answers, drawn without regard to their order.
+    """`count` of a prompt's answers, drawn independently of their order.
 
-    Between two prompts not single answers are exchangeable but whole prompts, and these only where both
-    have equally many answers: the mean of eight is not distributed like one.
+    Between two prompts, single answers are not exchangeable, but whole prompts are, if both have equally many
+    answers: the mean of eight answers is not distributed like a single one.
     """
     drawn = sorted(answers, key=lambda one: derive_seed(seed, "answers of a unit", key, one.text))[:count]
     return [one for one in answers if one in drawn]

@@ -1,1 +1,1 @@
-"""Tests that redraw which of a prompt's answers were the chosen ones."""
+"""Permutation tests that redraw which of a prompt's answers were chosen."""

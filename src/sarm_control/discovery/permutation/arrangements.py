@@ -1,4 +1,4 @@
-"""The ways to pick a few of a prompt's answers: all of them, those that differ, and random ones.
+"""The ways to pick a few of a prompt's answers: counted, enumerated and drawn at random.
 
 Shapes: `n` answers of a prompt, `k` of them with the latent active, `C` ways, `B` redraws.
 """
@@ -16,11 +16,11 @@ Floats = NDArray[np.float64]
 
 _COUNTED_UP_TO = 1 << 20
 _MOST_TABLED = 4096
-"""Ways that fit in a processor's nearest memory as a table."""
+"""A table of at most so many ways fits in the processor's cache."""
 
 
 class Distinct(NamedTuple):
-    """The ways to pick that differ in which active answers they take; the others all count 0.
+    """The picks that differ in the active answers they take; inactive answers are 0 and change no sum.
 
     Args:
         taken: [C, k] 1 where an active answer is picked.
@@ -32,9 +32,9 @@ class Distinct(NamedTuple):
 
 
 def log2_distinct(few: int, answers: int) -> Floats:
-    """[n + 1] how many ways to pick `few` of n answers differ, as a power of 2, by the number k of active.
+    """[n + 1] base-2 logarithm of the number of distinct ways to pick `few` of n answers, by k = 0..n.
 
-    From 2^20 on they are counted no further.
+    Counting stops at 2^20.
     """
     return np.array([log2(_counted(few, answers, active)) for active in range(answers + 1)])
 
@@ -50,7 +50,7 @@ def _counted(few: int, answers: int, active: int) -> int:
 
 @lru_cache(maxsize=256)
 def distinct(few: int, answers: int, active: int) -> Distinct:
-    """The ways to pick `few` of n answers that differ when `active` of them, k, are active."""
+    """The distinct ways to pick `few` of n answers of which k = `active` are active."""
     taken, chance = [], []
     for take in _takes(few, answers, active):
         for places in combinations(range(active), take):
@@ -62,12 +62,12 @@ def distinct(few: int, answers: int, active: int) -> Distinct:
 
 
 class Picks:
-    """Random picks of `few` of n answers for each of some prompts, drawn again and again.
+    """Random picks of `few` of n answers for each of several prompts.
 
     Args:
-        few: how many are picked.
+        few: number of answers that are picked.
         answers: n.
-        prompts: how many prompts.
+        prompts: number of prompts.
         generator: of the picks.
     """
 
@@ -78,18 +78,18 @@ class Picks:
         self._ways = ways
 
     def draw(self, size: int) -> NDArray[np.generic]:
-        """Picks for `size` redraws, packed: `on` unpacks only what is needed."""
+        """Picks for `size` redraws in packed form; `on` unpacks the answers that are needed."""
         if self._table is not None:
             kind = np.uint8 if self._ways <= 256 else np.uint16
             return self._generator.integers(0, self._ways, (self._prompts, size), dtype=kind)
         return self._one_by_one(size)
 
     def on(self, drawn: NDArray[np.generic], places: NDArray[np.int64], out: Floats) -> None:
-        """Writes into `out` [len(places), B] 1 where an answer is picked.
+        """Writes into `out` [len(places), B]: 1 where an answer is picked, else 0.
 
         Args:
             drawn: from `draw`.
-            places: the answers, `prompt * n + place in the prompt`.
+            places: the answers, as `prompt * n + position in the prompt`.
             out: the result.
         """
         prompt, place = places // self._answers, places % self._answers
@@ -102,7 +102,11 @@ class Picks:
             out[at] = codes == own if self._few == 1 else self._table[own].take(codes)
 
     def _one_by_one(self, size: int) -> NDArray[np.bool_]:
-        """[prompts, n, B]: the answers in turn, each picked with the share of places that are left."""
+        """[prompts, n, B] picks, answer by answer.
+
+        An answer is picked with the probability (picks left) / (answers left), which makes all picks equally
+        likely (selection sampling, Knuth, algorithm S).
+        """
         picked = np.empty((self._prompts, self._answers, size), dtype=bool)
         left = np.full((self._prompts, size), self._few)
         for place in range(self._answers):
@@ -113,7 +117,7 @@ class Picks:
 
 @lru_cache(maxsize=64)
 def _all_ways(few: int, answers: int) -> Floats:
-    """[n, C] 1 where a way takes an answer; for few = 1, way j takes answer j."""
+    """[n, C] 1 where a way takes an answer; with few = 1, way j takes answer j."""
     table = np.zeros((answers, comb(answers, few)))
     for way, places in enumerate(combinations(range(answers), few)):
         table[list(places), way] = 1.0
@@ -121,5 +125,5 @@ def _all_ways(few: int, answers: int) -> Floats:
 
 
 def _takes(few: int, answers: int, active: int) -> Iterator[int]:
-    """How many active answers a pick can take."""
+    """The possible numbers of active answers in a pick."""
     yield from range(max(0, few - (answers - active)), min(few, active) + 1)

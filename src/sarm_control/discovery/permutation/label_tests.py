@@ -1,8 +1,8 @@
-"""Permutation tests of a preference: which of a prompt's answers are the chosen ones is drawn anew.
+"""Permutation tests of a preference: the labels "chosen" and "rejected" are redrawn within each prompt.
 
-Where every prompt has as many chosen as rejected answers these are the sign-flip tests of
-`statistics.sign_flips`. Elsewhere see `discovery.permutation.relabelling`. All latents share the redraws,
-which keeps what they have to do with each other.
+Where every prompt has as many chosen as rejected answers, these are the sign-flip tests of
+`statistics.sign_flips`; otherwise see `discovery.permutation.relabelling`. All latents share the redraws,
+which keeps their dependence.
 
 Shapes: `P` prompts, `M` tested latents, `B` redraws, `U` units that a redraw moves.
 """
@@ -28,18 +28,18 @@ Index = NDArray[np.int64]
 
 
 def label_test(pairs: PairLatents, latents: ArrayLike, *, draws: int = 20_000, seed: int = 0) -> Vector:
-    """Two-sided p of "the labels have nothing to do with the latent" for M latents, by redrawing labels.
+    """Two-sided p of "the labels are independent of the latent" for M latents, by redrawing labels.
 
-    The statistic is the mean contribution. A latent that only prompts with equal sides move has the p of
-    `sign_flip_test`. Any other has a skewed null, and two tails that are no mirror images, so its p
-    is twice that of the smaller tail, at most 1. (Counting `|sum|` would leave the flat tail without
-    power: of 50 prompts with one chosen and seven rejected answers, a latent that fires in one answer
-    each and never in a chosen one has .0026 so, and .0083 by `|sum|`.)
+    The statistic is the mean contribution. A latent that varies only within prompts with equal sides has the
+    p of `sign_flip_test`. For any other latent the null distribution is skewed and its tails differ, so p is
+    twice that of the smaller tail, at most 1. (A test of `|sum|` would have no power in the flat tail: with
+    50 prompts of one chosen and seven rejected answers, a latent that fires in one answer of each and never
+    in a chosen one has .0026 by this test, and .0083 by `|sum|`.)
 
-    The tails are exact where at most 2^14 redraws differ, else from up to `B` redraws,
-    `(1 + count) / (1 + drawn)`, and each stops drawing when its count has reached 100, as in
+    The tails are exact where at most 2^14 redraws differ. Otherwise they come from up to `B` redraws,
+    `(1 + count) / (1 + drawn)`, and each tail stops drawing when its count reaches 100, as in
     `sign_flip_test`. Where Hoeffding's bound, `p <= 2 exp(-2 T^2 / sum of squared ranges)`, is at
-    most `1 / (B + 1)^2`, it is the p.
+    most `1 / (B + 1)^2`, the bound is the p.
 
     Args:
         pairs: the answers by prompt.
@@ -48,12 +48,14 @@ def label_test(pairs: PairLatents, latents: ArrayLike, *, draws: int = 20_000, s
         seed: the same seed gives the same p.
 
     Returns:
-        [M] float64 in (0, 1]; 1 for a latent that no redraw moves.
+        [M] float64 in (0, 1]; 1 for a latent whose sum no redraw changes.
     """
     wanted = np.asarray(latents, dtype=np.int64)
     if has_equal_sides(pairs):
         return sign_flip_test(margin_contributions(pairs)[:, wanted], draws=draws, seed=seed)
     form = relabelling(pairs, wanted)
+    # sign flips and redraws have the same null where only prompts with equal sides matter, and flips are
+    # cheaper
     skewed = form.moved_by_answers()
     result = np.ones(len(wanted))
     result[~skewed] = sign_flip_test(form.equal[~skewed].T, draws=draws, seed=seed)
@@ -64,10 +66,10 @@ def label_test(pairs: PairLatents, latents: ArrayLike, *, draws: int = 20_000, s
 def label_max_t_test(
     pairs: PairLatents, latents: ArrayLike, *, draws: int = MAX_T_DRAWS, seed: int = 0
 ) -> Vector:
-    """Adjusted p of M latents at once: calling all with p <= x makes a mistake with chance at most x.
+    """Adjusted p of M latents: rejecting all with p <= x makes an error with probability at most x.
 
-    Step-down max-T as `max_t_test`, with `T = |sum| / SD of the sum over all redraws`; the SD is the
-    same whatever the labels.
+    This is step-down max-T like `max_t_test`, with `T = |sum| / SD of the sum over all redraws`. The SD does
+    not depend on the labels.
 
     Args:
         pairs: the answers by prompt.
@@ -92,6 +94,7 @@ def label_max_t_test(
     running = RunningSums(ordered)
     for drawn in redraws(ordered, draws, seed, "max-t"):
         sizes = np.abs(running.of(drawn)) * scale[order, None]
+        # step-down: a latent competes with itself and the latents of smaller T
         largest = np.maximum.accumulate(sizes[::-1], axis=0)[::-1]
         count += (largest >= threshold).sum(axis=1)
     result = np.empty(len(order))
@@ -100,7 +103,7 @@ def label_max_t_test(
 
 
 def label_bound(form: Relabelling) -> Vector:
-    """[M] a number that the exact p of `label_test` never exceeds (Hoeffding 1963, theorem 2)."""
+    """[M] upper bound of the exact p of `label_test` (Hoeffding 1963, theorem 2)."""
     ranges = form.spread().squared_ranges
     usable = np.where(ranges > 0, ranges, 1.0)
     bound: Vector = 2 * np.exp(-2 * np.where(ranges > 0, form.observed(), 0.0) ** 2 / usable)
@@ -124,6 +127,7 @@ def _exact_p(form: Relabelling) -> Vector:
     observed, slack = form.observed(), SLACK * form.slack()
     result = np.empty(len(observed))
     for latent, own in enumerate(parts):
+        # the distribution of the sum is the convolution of those of the prompts
         sums, chance = np.zeros(1), np.ones(1)
         for values, chances in own:
             sums = (sums[:, None] + values).ravel()
@@ -135,7 +139,7 @@ def _exact_p(form: Relabelling) -> Vector:
 
 
 def _parts(form: Relabelling) -> list[list[tuple[Vector, Vector]]]:
-    """By latent, for each prompt that moves it: the values that redraws give it, and their chances."""
+    """By latent, for each prompt in which it varies: its possible contributions and their probabilities."""
     half = np.full(2, 0.5)
     parts = [
         [(np.array([c, -c]), half) for c in form.equal.data[start:stop]]
@@ -157,7 +161,7 @@ def _parts(form: Relabelling) -> list[list[tuple[Vector, Vector]]]:
 def _monte_carlo_p(form: Relabelling, draws: int, seed: int) -> Vector:
     """[M] equal-tailed p.
 
-    Each tail stops by itself: it then holds `P(tail <= x) <= x`, so that twice the smaller one is valid.
+    Each tail stops by itself, so that `P(tail <= x) <= x` holds for each, and twice the smaller one is valid.
     """
     observed, slack = form.observed(), SLACK * form.slack()
     count, drawn = np.zeros((2, len(observed))), np.zeros((2, len(observed)))

@@ -1,4 +1,4 @@
-"""Redraws of the labels, some hundreds at a time, and the sums of contributions under them.
+"""Redraws of the labels in chunks, and the sums of contributions under them.
 
 By hand, because all latents share each redraw: one sparse product tests thousands of them, where
 `scipy.stats.permutation_test` would want every column dense and every draw in memory.
@@ -22,24 +22,24 @@ Index = NDArray[np.int64]
 
 _CHUNK = 1000
 _NUMBERS_AT_ONCE = 20_000_000
-"""Units times redraws that are unpacked at once: 160 MB."""
+"""The largest number of units times redraws that is unpacked at once: 160 MB."""
 
 
 class Chunk:
     """Some redraws of all units, unpacked where they are needed; made by `redraws`.
 
     Args:
-        turned: packed bits, which prompts with equal sides are turned.
-        picked: which answers are picked in the prompts of each shape, as `Picks.draw` gives them.
-        source: where they come from.
-        size: B, how many redraws.
+        turned: packed bits: the prompts with equal sides whose sign is flipped.
+        picked: the answers picked in the prompts of each shape, from `Picks.draw`.
+        source: of the redraws.
+        size: B, the number of redraws.
     """
 
     def __init__(self, turned: NDArray[np.uint8], picked: list[Any], source: "_Source", size: int) -> None:
         self._turned, self._picked, self._source, self.size = turned, picked, source, size
 
     def on(self, units: Index) -> Vector:
-        """[len(units), B] 1 where a unit is on; the next chunk overwrites it.
+        """[len(units), B] 1 where a unit is on (see `Relabelling.steps`); the next chunk overwrites it.
 
         Args:
             units: ascending numbers in `0..U-1`.
@@ -55,11 +55,12 @@ class Chunk:
 
 
 class _Source:
-    """The generators, and memory for every chunk: to make and drop it takes longer than to draw."""
+    """The generators, and a buffer that all chunks share, because allocating it takes longer than drawing."""
 
     def __init__(self, form: Relabelling, size: int, seed: int, purpose: str) -> None:
         self.shapes, self.memory = form.shapes, np.empty((form.units, size))
         self._equal = form.equal.shape[1]
+        # each shape has a generator of its own, so its draws do not depend on the other shapes
         self._generator = numpy_generator(seed, purpose, self._equal)
         self.picks = [
             Picks(one.few, one.answers, one.prompts, numpy_generator(seed, purpose, *one))
@@ -72,10 +73,10 @@ class _Source:
 
 
 def redraws(form: Relabelling, draws: int, seed: int, purpose: str) -> Iterator[Chunk]:
-    """`draws` redraws of the labels in all, at most 1,000 at a time and fewer where there are many units.
+    """`draws` redraws of the labels, in chunks of at most 1,000, and of fewer where there are many units.
 
     Args:
-        form: what is redrawn; the latents play no part.
+        form: the units; the latents are not used.
         draws: B in all.
         seed: the same seed gives the same redraws.
         purpose: another purpose gives others.
@@ -87,9 +88,9 @@ def redraws(form: Relabelling, draws: int, seed: int, purpose: str) -> Iterator[
 
 
 class RunningSums:
-    """Sums of the latents that are still drawn for.
+    """Sums of the latents that still draw.
 
-    Only the units that move one of them are unpacked. What a unit does in a redraw does not depend on
+    Only the units that change one of these sums are unpacked. The random numbers of a unit do not depend on
     that, so the p of a latent does not depend on the other latents.
 
     Args:
@@ -109,11 +110,12 @@ class RunningSums:
         return sums
 
     def keep(self, wanted: NDArray[np.bool_]) -> int:
-        """Drops the latents that are not wanted, [M]; how many are left."""
+        """Drops the latents that are not `wanted` [M] and returns the number of those left."""
         left = wanted[self.latents]
         if not left.all():
             self.latents, self._steps = self.latents[left], self._steps[left]
-            # to pick columns takes as long as some products
+            # picking columns takes as long as several products, so it waits until half of the latents are
+            # gone
             if 2 * len(self.latents) <= self._narrowed_at:
                 self._narrow()
             self._rows = MixedRows(self._steps)

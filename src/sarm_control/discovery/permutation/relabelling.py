@@ -1,13 +1,13 @@
-"""What a redraw of the labels does to the sum of contributions over prompts, as one linear form.
+"""The sum of contributions over prompts as a linear function of a redraw of the labels.
 
-Under the null "the label has nothing to do with the latents" the answers of one prompt are
-exchangeable: any of them could have been the chosen ones. So a redraw picks, within every prompt,
-anew which of its answers are chosen, as many as before.
+Under the null hypothesis that the labels are independent of the latents, the answers of one prompt are
+exchangeable: any of them could have been the chosen ones. So a redraw picks anew, within every prompt, which
+of its answers are chosen, as many as before.
 
-Where a prompt has as many chosen as rejected answers, half of the redraws are told apart by a sign: its
-contribution `c` is as likely `-c`. Where it has not, no sign does it. One chosen answer against
-seven has a skewed contribution, and turning its sign invents values that no labels could give.
-There the answers themselves are the units.
+Where a prompt has equally many chosen and rejected answers, swapping its sides flips the sign of its
+contribution `c`, so `c` and `-c` are equally likely. Where the numbers differ, the contribution of one chosen
+against seven rejected answers is skewed, and a flipped sign would give values that no labels can give. There
+the answers themselves are the units.
 
 Shapes: `P` prompts, `M` tested latents, `E` prompts with equal sides, `A` answers of the other prompts,
 `U = E + A` units, `G` (latent, prompt) pairs in which the latent is active, `n` answers of a prompt.
@@ -34,11 +34,11 @@ class Shape(NamedTuple):
     """Prompts with the same numbers of answers on their smaller and their larger side.
 
     Args:
-        few: answers of the smaller side.
-        answers: n, of both sides.
-        prompts: how many such prompts.
-        start: the place of their first answer among the A answers; each prompt's n answers lie
-            together, those of the smaller side first.
+        few: number of answers of the smaller side.
+        answers: n, the number of both sides.
+        prompts: number of such prompts.
+        start: the position of their first answer among the A answers; the n answers of a prompt are
+            adjacent, those of the smaller side first.
     """
 
     few: int
@@ -48,17 +48,17 @@ class Shape(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """The place after their last answer."""
+        """The position after their last answer."""
         return self.start + self.prompts * self.answers
 
 
 class Spread(NamedTuple):
-    """How far redraws can take the sum of each latent, [M] float64 each.
+    """How much redraws vary the sum of each latent, [M] float64 each.
 
     Args:
         variance: of the sum over all redraws.
         squared_ranges: sum over prompts of (largest - smallest contribution)^2.
-        log2_arrangements: redraws that differ in their values, as a power of 2.
+        log2_arrangements: base-2 logarithm of the number of redraws that differ in the latent's values.
     """
 
     variance: Vector
@@ -67,11 +67,11 @@ class Spread(NamedTuple):
 
 
 class ActiveGroups(NamedTuple):
-    """Answers of the prompts of one shape in which a latent is active.
+    """The answers of the prompts of one shape in which a latent is active.
 
     Args:
-        latent: [G] its place among the M.
-        prompt: [G] the prompt's place in the shape.
+        latent: [G] its position among the M.
+        prompt: [G] the prompt's position in the shape.
         values: [G, n] `w z` of its answers, zeros included.
     """
 
@@ -82,7 +82,7 @@ class ActiveGroups(NamedTuple):
 
 @dataclass(frozen=True)
 class Relabelling:
-    """Contributions of M latents in the units that a redraw of the labels moves; made by `relabelling`.
+    """Contributions of M latents in the units that a redraw of the labels changes; made by `relabelling`.
 
     Args:
         equal: [M, E] `csr_array` of the contributions of prompts with equal sides.
@@ -99,15 +99,15 @@ class Relabelling:
 
     @property
     def units(self) -> int:
-        """U."""
+        """U, the number of units."""
         return int(self.equal.shape[1] + self.answers.shape[1])
 
     def take(self, latents: ArrayLike) -> "Relabelling":
-        """The same of some of the M latents."""
+        """The same for some of the M latents."""
         return Relabelling(self.equal[latents], self.answers[latents], self.sign, self.shapes)
 
     def observed(self) -> Vector:
-        """[M] sums of the contributions under the labels as they are."""
+        """[M] sums of the contributions under the observed labels."""
         drawn = np.concatenate(
             [np.arange(one.stop - one.start) % one.answers < one.few for one in self.shapes]
         )
@@ -115,9 +115,9 @@ class Relabelling:
         return _sums(self.equal) + _product(self.answers, self.sign * np.where(drawn, few, -many))
 
     def steps(self) -> Any:
-        """[M, U] `csr_array`: how a sum differs from `base` where a unit is on.
+        """[M, U] `csr_array`: what a unit that is on adds to `base`.
 
-        A prompt with equal sides is on when its sign is turned, an answer when it is drawn for the
+        A prompt with equal sides is on when its sign is flipped; an answer is on when it is drawn for the
         smaller side.
         """
         from scipy.sparse import csr_array, hstack
@@ -132,25 +132,27 @@ class Relabelling:
         return _sums(self.equal) - _product(self.answers, self.sign * many)
 
     def slack(self) -> Vector:
-        """[M] a size next to which rounding is nothing."""
+        """[M] the scale of the sums; rounding errors are a tiny share of it."""
         few, many = self._shares()
         return _sums(abs(self.equal)) + _product(abs(self.answers), few + many)
 
     def groups(self, one: Shape) -> Iterator[ActiveGroups]:
-        """What the latents do in the prompts of one shape, some latents at a time."""
+        """The values of the latents in the prompts of one shape, a block of latents at a time."""
         for start in range(0, self.answers.shape[0], _BLOCK):
             block = self.answers[start : start + _BLOCK, one.start : one.stop].tocoo()
             if block.nnz:
+                # one key per (latent, prompt) pair
                 key = block.row.astype(np.int64) * one.prompts + block.col // one.answers
-                found, place = np.unique(key, return_inverse=True)
-                values = np.zeros((len(found), one.answers))
+                pairs, place = np.unique(key, return_inverse=True)
+                values = np.zeros((len(pairs), one.answers))
                 values[place, block.col % one.answers] = block.data
-                yield ActiveGroups(start + found // one.prompts, found % one.prompts, values)
+                yield ActiveGroups(start + pairs // one.prompts, pairs % one.prompts, values)
 
     def spread(self) -> Spread:
-        """How far redraws can take each sum."""
+        """How much redraws vary each sum."""
         squares = _sums(self.equal.multiply(self.equal))
-        found = np.array([squares, 4 * squares, np.diff(self.equal.indptr).astype(np.float64)])
+        # a flipped sign: variance c^2, range 2 |c|, two arrangements
+        totals = np.array([squares, 4 * squares, np.diff(self.equal.indptr).astype(np.float64)])
         for one in self.shapes:
             logs = log2_distinct(one.few, one.answers)
             for group in self.groups(one):
@@ -160,10 +162,10 @@ class Relabelling:
                 for row, own in enumerate(
                     (_variance(ordered, one.few), _range(ordered, one.few) ** 2, counts)
                 ):
-                    found[row] += np.bincount(
-                        group.latent, weights=np.where(moves, own, 0.0), minlength=found.shape[1]
+                    totals[row] += np.bincount(
+                        group.latent, weights=np.where(moves, own, 0.0), minlength=totals.shape[1]
                     )
-        return Spread(*found)
+        return Spread(*totals)
 
     def moved_by_answers(self) -> NDArray[np.bool_]:
         """[M] whether a latent differs between answers of a prompt with unequal sides."""
@@ -188,7 +190,7 @@ def has_equal_sides(pairs: PairLatents) -> bool:
 
 
 def relabelling(pairs: PairLatents, latents: ArrayLike) -> Relabelling:
-    """The contributions of some latents in the units that a redraw of the labels moves.
+    """The contributions of some latents in the units that a redraw of the labels changes.
 
     Args:
         pairs: the answers; at least one prompt has unequal sides.
@@ -202,6 +204,7 @@ def relabelling(pairs: PairLatents, latents: ArrayLike) -> Relabelling:
     prompt = np.concatenate([pairs.chosen_prompt, pairs.rejected_prompt])
     is_chosen = np.arange(len(prompt)) < len(pairs.chosen_prompt)
     in_few = is_chosen == (chosen < rejected)[prompt]
+    # prompts of one shape are adjacent, and within a prompt the smaller side comes first
     order = np.lexsort((~in_few, prompt, few[prompt], answers[prompt]))
     order = order[(chosen != rejected)[prompt[order]]]
     stacked = csr_array(vstack([pairs.chosen[:, wanted], pairs.rejected[:, wanted]], format="csr"))[order]
@@ -224,7 +227,7 @@ def _side_sizes(pairs: PairLatents) -> tuple[Index, Index]:
 
 
 def _shapes(few: Index, answers: Index) -> tuple[Shape, ...]:
-    """Runs of equal sizes among the ordered answers."""
+    """The shapes of the ordered answers: runs of equal sizes."""
     changes = np.flatnonzero((np.diff(few) != 0) | (np.diff(answers) != 0)) + 1
     starts = np.concatenate([[0], changes, [len(few)]])
     return tuple(
@@ -251,13 +254,13 @@ def _product(rows: Any, weights: Vector) -> Vector:
 
 
 def _variance(ordered: Vector, few: int) -> Vector:
-    """[G] variance of `mean(few drawn) - mean(the others)`: sampling without replacement."""
+    """[G] variance of `mean(few drawn) - mean(the others)`, with sampling without replacement."""
     many = ordered.shape[1] - few
     return np.asarray(ordered.var(axis=1, ddof=1) * (1 / few + 1 / many))
 
 
 def _range(ordered: Vector, few: int) -> Vector:
-    """[G] its largest minus its smallest value."""
+    """[G] the largest minus the smallest value of the same difference."""
     highest = ordered[:, -few:].mean(axis=1) - ordered[:, :-few].mean(axis=1)
     lowest = ordered[:, :few].mean(axis=1) - ordered[:, few:].mean(axis=1)
     return np.asarray(highest - lowest)

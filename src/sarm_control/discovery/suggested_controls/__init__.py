@@ -1,1 +1,1 @@
-"""Controls for the latents that harm, their doses chosen together, and what they do."""
+"""Suggested controls for the latents that harm: sizes that are chosen together, and their effects."""

@@ -1,6 +1,7 @@
-"""What suggested controls do to scored answers: to bad ones what they should, to good ones what they cost.
+"""The effects of suggested controls on scored answers: how much bad ones lose, and how good ones change.
 
-Doses are read from the selection prompts, so what they do there flatters them; the confirmation prompts tell.
+The sizes of controls are chosen on the selection prompts, so their effects look better there than they are.
+The confirmation prompts give honest figures.
 
 Shapes: `Nc` chosen and `Nr` rejected answers.
 """
@@ -22,26 +23,26 @@ from sarm_control.discovery.suggested_controls.joint_controls import (
 )
 
 CORRELATED = 0.9
-"""Good answers are left alone where their reward correlates this well with the unedited one."""
+"""The least correlation of the controlled with the unedited reward of good answers for clean controls."""
 SEPARABLE = 0.5
-"""Penalties that fire on good answers this often, as a share of bad ones, do not tell them apart."""
+"""Penalties separate good from bad answers when they fire at most this often, relative to bad answers."""
 
 Floats = NDArray[np.float64]
 
 
 class ControlEffect(NamedTuple):
-    """What some controls do on one part of the pairs.
+    """The effect of some controls on one part of the pairs.
 
     Args:
-        answers: those that are meant: rejected ones with a shortcut, or, of a charged-for-good latent,
-            chosen ones that fire.
-        paid_before: mean over these of the harmful pay (of a charged-for-good latent: of `w z`), reward
-            units; None where there are none.
-        paid_after: the same, less what the controls take or charge.
+        answers: number of answers at which the controls aim: rejected ones with a shortcut, or, for a
+            charged-for-good latent, chosen ones on which it fires.
+        reward_before: mean over these of the harmful reward (for a charged-for-good latent: of `w z`), reward
+            units; None where there are no such answers.
+        reward_after: the same after the controls.
         correlation: of the controlled with the unedited reward over chosen answers; None where one of them
             does not vary.
-        charged: share of chosen answers on which a penalty fires.
-        charged_bad: share of rejected answers on which one fires.
+        penalised: share of chosen answers on which a penalty fires.
+        penalised_bad: share of rejected answers on which a penalty fires.
     """
 
     answers: int
@@ -53,11 +54,11 @@ class ControlEffect(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether good answers are left alone: a correlation of 0.9 or more, and few are charged."""
-        return (self.correlation is None or self.correlation >= CORRELATED) and self.told_apart
+        """Whether good answers hardly change: a correlation of at least 0.9, and few of them penalised."""
+        return (self.correlation is None or self.correlation >= CORRELATED) and self.separable
 
     @property
-    def told_apart(self) -> bool:
+    def separable(self) -> bool:
         """Whether the penalties fire much less often on good than on bad answers."""
         return self.penalised <= SEPARABLE * self.penalised_bad
 
@@ -67,11 +68,11 @@ class ControlEffect(NamedTuple):
 
 
 class ControlEffects(NamedTuple):
-    """What a joint dose does on one part of the pairs.
+    """The effects of jointly chosen controls on one part of the pairs.
 
     Args:
         together: all controls, on the bad answers that have any of the shortcuts.
-        each: the controls of each suggestion alone, on the answers that they are meant for.
+        each: the controls of each suggestion alone, on the answers at which they aim.
     """
 
     together: ControlEffect
@@ -79,14 +80,15 @@ class ControlEffects(NamedTuple):
 
 
 def control_effects(pairs: PairLatents, joint: JointControls) -> ControlEffects:
-    """What these controls do to these answers; doses in SDs are those of `joint.unit`."""
+    """The effects of these controls on these answers; one SD is `joint.unit`."""
     paid_for_bad = [one for one in joint.suggestions if one.kind == PAID_FOR_BAD]
     harmful = [_harmful(pairs, one) for one in paid_for_bad]
     has = np.zeros(pairs.rejected.shape[0], dtype=bool)
     for one, values in zip(paid_for_bad, harmful, strict=True):
         has |= values.rejected > one.above
     before = np.sum([values.rejected for values in harmful], axis=0) if harmful else np.zeros(len(has))
-    # an edit of a charged-for-good latent frees bad answers too: that is in the rewards, not in this pay
+    # an edit of a charged-for-good latent raises bad answers too; that is no harmful reward, so it is left
+    # out
     controls = [control for one in paid_for_bad for control in one.controls]
     after = before + _change(pairs, controls, joint.unit).rejected
     return ControlEffects(
@@ -127,15 +129,15 @@ def _harmful(pairs: PairLatents, one: Suggestion) -> Values:
 
 
 def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Values:
-    """What the controls add to each answer's reward, reward units."""
-    found = Values(np.zeros(pairs.chosen.shape[0]), np.zeros(pairs.rejected.shape[0]))
+    """The change of each answer's reward by the controls, reward units."""
+    change = Values(np.zeros(pairs.chosen.shape[0]), np.zeros(pairs.rejected.shape[0]))
     for control in controls:
-        for total, z in zip(found, latent_values(pairs, control.latent), strict=True):
-            total += _moved(control, z, float(pairs.head[control.latent]), unit)
-    return found
+        for total, z in zip(change, latent_values(pairs, control.latent), strict=True):
+            total += _change_by(control, z, float(pairs.head[control.latent]), unit)
+    return change
 
 
-def _moved(control: Control, z: Floats, weight: float, unit: float) -> Floats:
+def _change_by(control: Control, z: Floats, weight: float, unit: float) -> Floats:
     if isinstance(control, Edit):
         return np.asarray(weight * (control.apply(z) - z))
     return np.where(control.fires(z), -_alpha(control, unit), 0.0)
@@ -149,17 +151,18 @@ def _alpha(penalty: Penalty, unit: float) -> float:
 
 
 def _fires(pairs: PairLatents, controls: Sequence[Control]) -> Fires:
-    found = Fires(*(np.zeros(side.shape[0], dtype=np.bool_) for side in (pairs.chosen, pairs.rejected)))
+    fires = Fires(*(np.zeros(side.shape[0], dtype=np.bool_) for side in (pairs.chosen, pairs.rejected)))
     for control in controls:
         if isinstance(control, Penalty):
-            for total, z in zip(found, latent_values(pairs, control.latent), strict=True):
+            for total, z in zip(fires, latent_values(pairs, control.latent), strict=True):
                 total |= control.fires(z)
-    return found
+    return fires
 
 
 def _correlation(one: Floats, other: Floats) -> float | None:
     if len(one) < 2:
         return None
+    # a constant reward has no correlation; its SD is rounding, not exactly 0
     if min(one.std(), other.std()) <= 1e-12 * np.abs(one).max():
         return None
     return float(np.corrcoef(one, other)[0, 1])

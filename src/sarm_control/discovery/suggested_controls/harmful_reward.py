@@ -1,12 +1,12 @@
-"""What one harming latent pays or charges, and the limits of its control, read from scored pairs.
+"""The harmful reward of one latent, and the limits of its control, computed from scored pairs.
 
-The *harmful pay* of a paid-for-bad latent (w > 0, fires on rejected answers) is what it pays above what
-a typical chosen answer has of it:
+The *harmful reward* of a paid-for-bad latent (w > 0, fires on rejected answers) is its contribution above
+that of a typical chosen answer:
 
     h_ji = w_i max(0, z_ji - m_i),    m_i = max(0, median of z_i over the chosen answers)
 
-A cap of z_i at m_i takes exactly that. To *fire* means z above a threshold here, as in a penalty: a latent
-active at z < 0 pays the other way.
+A cap of z_i at m_i removes exactly that. Here, as for a penalty, a latent *fires* where z is above a
+threshold: a latent active at z < 0 contributes with the opposite sign.
 
 Shapes: `Nc` chosen and `Nr` rejected answers, `C` latents.
 """
@@ -23,7 +23,7 @@ from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_val
 Floats = NDArray[np.float64]
 
 _QUANTILES = np.arange(0.05, 0.96, 0.05)
-# A threshold above 0 has to tell the two sides apart by this much better than "fires at all".
+# A threshold above 0 must separate the two sides by this much better than "fires at all".
 _WORTH_A_THRESHOLD = 0.05
 _USUAL = 0.9
 
@@ -36,15 +36,15 @@ class Fires(NamedTuple):
 
 
 def cap(pairs: PairLatents, latent: int) -> Edit:
-    """The cap at `m`: what a typical chosen answer has of the latent, never below 0."""
+    """The cap at `m`, the latent's value in a typical chosen answer, never below 0."""
     return Edit(latent, max=rounded(max(0.0, float(np.median(latent_values(pairs, latent).chosen)))))
 
 
 def without_penalty(pairs: PairLatents, latent: int) -> Edit:
-    """Removes the charge that good answers pay and keeps what others pay on top of it.
+    """An edit that removes what a charged-for-good latent subtracts from good answers, and keeps the excess.
 
-    Good answers here are nine in ten of the chosen ones that fire. Removing the whole charge would also free
-    the answers that fire most, which a policy finds.
+    It is sized for nine in ten of the chosen answers on which the latent fires. To remove the latent entirely
+    would also favour the answers on which it fires most, and a policy would find them.
     """
     z = latent_values(pairs, latent).chosen
     usual = rounded(float(np.quantile(z[z > 0], _USUAL))) if (z > 0).any() else 0.0
@@ -52,7 +52,7 @@ def without_penalty(pairs: PairLatents, latent: int) -> Edit:
 
 
 def harmful_reward(pairs: PairLatents, caps: Sequence[Edit]) -> Values:
-    """`h`, [Nc, C] and [Nr, C] in reward units: what each of these caps takes from each answer."""
+    """`h`, [Nc, C] and [Nr, C] in reward units: what each of these caps removes from each answer."""
     wanted = [one.latent for one in caps]
     limits = np.array([one.max for one in caps], dtype=np.float64)
     return Values(
@@ -64,11 +64,12 @@ def harmful_reward(pairs: PairLatents, caps: Sequence[Edit]) -> Values:
 
 
 def threshold(values: Values) -> float:
-    """The level that best tells rejected from chosen answers: 0 unless another is clearly better."""
+    """The threshold that best separates rejected from chosen answers: 0 unless another is clearly better."""
     z = np.concatenate(values)
     firing = z[z > 0]
     if not len(firing):
         return 0.0
+    # 0 stays the default, because a threshold fitted to noise would not hold on other answers
     levels = np.concatenate([[0.0], np.quantile(firing, _QUANTILES)])
     gain = np.array([(values.rejected > t).mean() - (values.chosen > t).mean() for t in levels])
     best = int(gain.argmax())
@@ -83,5 +84,5 @@ def typical_reward(pairs: PairLatents, latent: int, tau: float = 0.0) -> float:
 
 
 def rounded(value: float) -> float:
-    """Four digits: what is written down is what is used."""
+    """The value with four significant digits, so that the value in a file is the one that was used."""
     return float(f"{value:.4g}")

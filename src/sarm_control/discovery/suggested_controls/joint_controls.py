@@ -1,14 +1,15 @@
-"""The controls that fit the harming latents, with doses chosen for all of them together.
+"""Controls for the harming latents, with sizes that are chosen for all of them together.
 
-- paid-for-bad (w > 0, fires on rejected answers): latents that fire together are *siblings*, paid for one
-  behaviour, and get at most two controls: a cap on one and an indicator penalty on the firing of one, or,
-  where the programme does better by it, penalties on two. The penalties charge what the caps leave of the
-  harmful pay, and a deterrent.
-- charged-for-good (w < 0, fires on chosen answers): an edit that removes the charge that good
-  answers pay and keeps what worse ones pay on top of it. Penalising the firing would make the harm worse.
-  Every latent has its own: it takes no more than its own charge, so these do not add up to too much.
+- paid-for-bad (w > 0, fires on rejected answers): latents that fire together are *similar*. They reward one
+  behaviour and get at most two controls: a cap on one and an indicator penalty on one, or penalties on two
+  where the objective (`suggested_controls.programme`) is lower. The penalties take what the caps leave of the
+  harmful reward (`suggested_controls.harmful_reward`), and a deterrent.
+- charged-for-good (w < 0, fires on chosen answers): an edit that removes what the latent subtracts from good
+  answers and keeps what it subtracts beyond that from worse ones. A penalty on its firing would increase the
+  harm. Every latent has its own edit, which gives back no more than the latent subtracts, so these do not add
+  up to too much.
 
-Doses taken latent by latent would each cancel the whole of a shortcut that twenty latents pay a part of.
+Sizes chosen latent by latent would each cancel the whole of a shortcut to which twenty latents contribute.
 
 Shapes: `Nc` chosen and `Nr` rejected answers, `P` penalties.
 """
@@ -47,23 +48,25 @@ Control = Edit | Penalty
 PAID_FOR_BAD, CHARGED_FOR_GOOD = "paid-for-bad", "charged-for-good"
 
 DETERRENT = 1.0
-"""What an answer with a shortcut is charged beyond what the shortcut pays, in SDs of the reward."""
+"""The deterrent: the penalty on a shortcut beyond the shortcut's own reward, in SDs of the reward."""
 MOST = 2.0
-"""What all shortcuts of an answer together are deterred by, at most, in SDs of the reward."""
+"""The largest sum of the deterrents of all shortcuts of an answer, in SDs of the reward."""
 _LEAST = 0.005
-"""A charge below this many SDs is none."""
+"""A smaller penalty, in SDs, is left out."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The controls of one group of siblings, or of one charged-for-good latent.
+    """The controls of one group of similar latents, or of one charged-for-good latent.
 
     Args:
         kind: "paid-for-bad" or "charged-for-good".
-        latents: the siblings; not all of them need a control.
-        controls: theirs, at most two.
-        caps: what a typical chosen answer has of each sibling, as caps; none for charged-for-good.
-        above: an answer has the shortcut when its harmful pay by these latents is above this, reward units.
+        latents: the similar latents; not all of them need a control.
+        controls: of the group, at most two.
+        caps: a cap for each of the latents, at its value in a typical chosen answer; none for
+            charged-for-good.
+        above: an answer has the shortcut when its harmful reward from these latents is above this, reward
+            units.
     """
 
     kind: str
@@ -74,21 +77,21 @@ class Suggestion:
 
     def of(self, latent: int) -> tuple[Control, ...]:
         """The controls on this latent itself."""
-        return tuple(one for one in self.controls if one.latent == latent)
+        return tuple(control for control in self.controls if control.latent == latent)
 
     @property
     def carriers(self) -> tuple[int, ...]:
         """The latents that carry a control, ascending."""
-        return tuple(sorted({one.latent for one in self.controls}))
+        return tuple(sorted({control.latent for control in self.controls}))
 
 
 @dataclass(frozen=True)
 class JointControls:
-    """Controls chosen together; a part of them is no joint dose.
+    """Controls chosen together; a subset of them does not have the right sizes.
 
     Args:
         suggestions: one for each group.
-        unit: one SD of the reward over the answers that the doses were read from, reward units.
+        unit: one SD of the reward over the answers on which the sizes were chosen, reward units.
         before: the objective without penalties and caps; None where there is nothing to cancel.
         objective: the objective with them.
     """
@@ -100,34 +103,34 @@ class JointControls:
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """All of them."""
+        """The controls of all suggestions."""
         return tuple(control for one in self.suggestions for control in one.controls)
 
     def suggestion(self, latent: int) -> Suggestion | None:
-        """The suggestion that this latent belongs to; None for a latent that was not asked about."""
+        """The suggestion to which this latent belongs; None for a latent without one."""
         return next((one for one in self.suggestions if latent in one.latents), None)
 
 
 def suggested_controls(pairs: PairLatents, latent: int, kind: str) -> tuple[Control, ...]:
     """Controls for one latent alone; none for a latent that does not harm.
 
-    For several latents use `joint_controls`: doses read one by one add up.
+    For several latents use `joint_controls`: sizes that are chosen one by one add up to too much.
 
     Args:
-        pairs: the answers the doses are read from.
+        pairs: the answers on which the sizes are chosen.
         latent: its number.
-        kind: as `discovery.effects.kinds` names it.
+        kind: of `discovery.effects.kinds`.
     """
     return joint_controls(pairs, {latent: kind}).controls
 
 
 def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
-    """The control of another latent on this one: the same charge, with limits read from this latent.
+    """A control like that of another latent on this one: the same size, with this latent's own limits.
 
     Args:
-        pairs: the answers the limits are read from.
-        latent: the number of the one that stands in.
-        control: a suggested one.
+        pairs: the answers from which the limits are computed.
+        latent: the latent that replaces the control's own.
+        control: a suggested control.
     """
     if isinstance(control, Edit):
         return cap(pairs, latent) if control.max is not None else without_penalty(pairs, latent)
@@ -137,22 +140,22 @@ def stand_in(pairs: PairLatents, latent: int, control: Control) -> Control:
 
 
 def joint_controls(pairs: PairLatents, kinds: Mapping[int, str]) -> JointControls:
-    """Controls for all of these latents, with doses that are right together.
+    """Controls for all of these latents, with sizes that are right together.
 
     1. Latents that fire together are grouped (`suggested_controls.similar_latents`).
-    2. In each group the latent is capped whose cap leaves least of the group's harmful pay
-       (`suggested_controls.harmful_reward`), and the latent penalised whose firing best meets what is then
-       left; or two are penalised instead, where the objective is lower.
-    3. One programme (`suggested_controls.programme`) chooses all charges: what the caps leave, and
-       `DETERRENT` where an answer has a shortcut, are to be charged, and good answers are to change least.
+    2. In each group one latent is capped, the one whose cap leaves least of the group's harmful reward
+       (`suggested_controls.harmful_reward`), and one is penalised, the one whose firing best matches what
+       then remains. Where the objective is lower, two are penalised instead.
+    3. One optimisation (`suggested_controls.programme`) chooses all penalties. They should take what the caps
+       leave, and `DETERRENT` where an answer has a shortcut, and change good answers least.
 
-    Charges are written in SDs of the reward, rounded up. A run reads SDs of its own reference policy's
-    reward, which may be smaller than those of the pairs: each penalty keeps what its latent `pays`, and
-    what others pay there, and the run warns when its charge is less.
+    Penalties are written in SDs of the reward, rounded up. In a run, an SD is that of its own reference
+    policy's reward, which may be smaller than that of the pairs. So each penalty records the reward that its
+    latent `pays`, and that of similar latents there, and the run warns when the penalty is smaller.
 
     Args:
-        pairs: the answers the doses are read from.
-        kinds: of each latent, as `discovery.effects.kinds` names them; only those that harm get controls.
+        pairs: the answers on which the sizes are chosen.
+        kinds: the kind of each latent (`discovery.effects.kinds`); only those that harm get controls.
     """
     unit = reward_sd(pairs)
     paid_for_bad = [latent for latent, kind in kinds.items() if kind == PAID_FOR_BAD]
@@ -166,21 +169,22 @@ def joint_controls(pairs: PairLatents, kinds: Mapping[int, str]) -> JointControl
     shortcuts = _shortcuts(pairs, paid_for_bad, unit)
     problem = _problem(shortcuts)
     amounts = np.array([_rounded_up(amount) for amount in least_penalties(problem)])
-    found = _with_penalties(pairs, shortcuts, amounts.tolist(), unit)
+    penalised = _with_penalties(pairs, shortcuts, amounts.tolist(), unit)
     bare = _problem([one._replace(removed=_nothing(one.harmful), watched=()) for one in shortcuts])
-    return JointControls((*found, *freed), unit, objective(bare, np.zeros(0)), objective(problem, amounts))
+    before, after = objective(bare, np.zeros(0)), objective(problem, amounts)
+    return JointControls((*penalised, *freed), unit, before, after)
 
 
 class _Shortcut(NamedTuple):
-    """A group of siblings with its cap and the penalties on it; amounts in SDs.
+    """A group of similar latents with its cap and penalties; amounts in SDs.
 
     Args:
-        caps: of all its latents; their limits say what its harmful pay is.
-        kin: its number.
-        pay: [Nc] and [Nr] the harmful pay of all of them.
-        taken: [Nc] and [Nr] what the cap takes of it.
-        above: an answer has the shortcut when its harmful pay is above this.
-        cap: the one that is suggested.
+        caps: of all its latents; their limits define its harmful reward.
+        kin: the number of its wider group, see `LatentGroups`.
+        harmful: [Nc] and [Nr] the harmful reward of all its latents.
+        removed: [Nc] and [Nr] the part of it that the suggested cap removes.
+        above: an answer has the shortcut when its harmful reward is above this.
+        cap: the suggested one, if any.
         watched: the latents to be penalised.
     """
 
@@ -199,13 +203,13 @@ class _Shortcut(NamedTuple):
         )
 
     def suggestion(self, unit: float, penalties: Sequence[Penalty] = ()) -> Suggestion:
-        latents = tuple(one.latent for one in self.caps)
+        latents = tuple(cap.latent for cap in self.caps)
         controls: tuple[Control, ...] = (*penalties, *([self.cap] if self.cap else []))
         return Suggestion(PAID_FOR_BAD, latents, controls, self.caps, self.above * unit)
 
 
 class _Watched(NamedTuple):
-    """A latent to be penalised: its threshold, whether it fires [Nc], [Nr], and what it keeps, in SDs."""
+    """A latent to be penalised: threshold, whether it fires [Nc], [Nr], and its uncapped reward in SDs."""
 
     latent: int
     tau: float
@@ -226,21 +230,23 @@ def _shortcuts(pairs: PairLatents, latents: Sequence[int], unit: float) -> list[
 
 
 def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -> _Shortcut:
-    """The controls of one group, its charges not yet chosen.
+    """The controls of one group; the sizes of its penalties are not chosen yet.
 
     Args:
         pairs: the answers.
         caps: [m] of its latents.
-        own: [Nc, m] and [Nr, m] the harmful pay of each, in SDs.
-        kin: its number.
+        own: [Nc, m] and [Nr, m] the harmful reward of each, in SDs.
+        kin: the number of its wider group.
     """
     harmful = Values(*(side.sum(axis=1) for side in own))
     above = threshold(harmful)
+    # the cap is chosen by the objective without penalties: what it leaves, and what it takes from good
+    # answers
     left_wrong = ((harmful.rejected[:, None] - own.rejected) ** 2).mean(axis=0)
     capped = int((left_wrong + CLEAN * (own.chosen**2).mean(axis=0)).argmin())
     removed = Values(*(side[:, capped] for side in own))
     kept = [Values(*(side[:, place] for side in own)) for place in range(len(caps))]
-    watched = [_watched(pairs, one.latent, its) for one, its in zip(caps, kept, strict=True)]
+    watched = [_watched(pairs, cap.latent, reward) for cap, reward in zip(caps, kept, strict=True)]
     none = _nothing(harmful)
     bare = _Shortcut(tuple(caps), kin, harmful, none, above, None, ())
     freed = watched[capped]._replace(kept=none)
@@ -248,6 +254,7 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
     best = _most_useful(edited, [*watched[:capped], freed, *watched[capped + 1 :]])
     if len(caps) == 1:
         return best
+    # a cap also lowers good answers above it; where there are many, two penalties may do better
     twice = _most_useful(_most_useful(bare, watched), watched)
     return twice if _least(twice) < _least(best) else best
 
@@ -259,8 +266,9 @@ def _watched(pairs: PairLatents, latent: int, kept: Values) -> _Watched:
 
 
 def _most_useful(shortcut: _Shortcut, candidates: Sequence[_Watched]) -> _Shortcut:
-    """The shortcut with one more penalty: on the latent that lowers the objective most, if any does."""
-    free = [one for one in candidates if one.latent not in {its.latent for its in shortcut.watched}]
+    """The shortcut with one more penalty, on the latent that lowers the objective most, if one does."""
+    taken = {watched.latent for watched in shortcut.watched}
+    free = [candidate for candidate in candidates if candidate.latent not in taken]
     if not free:
         return shortcut
     if not shortcut.watched:
@@ -277,7 +285,7 @@ def _least(shortcut: _Shortcut) -> float:
 
 
 def _problem(shortcuts: Sequence[_Shortcut]) -> PenaltyProblem:
-    """What all penalties are to do together: kin share one deterrent."""
+    """The optimisation over the penalties of all groups; groups that are kin share one deterrent."""
     numbers = sorted({one.kin for one in shortcuts})
     kin = [[one for one in shortcuts if one.kin == number] for number in numbers]
     has = np.stack([_has(group) for group in kin], axis=1)
@@ -287,6 +295,7 @@ def _problem(shortcuts: Sequence[_Shortcut]) -> PenaltyProblem:
         np.stack([np.zeros(size, dtype=bool), *(its.fires[side] for _, its in watched)], axis=1)[:, 1:]
         for side, size in enumerate((len(shortcuts[0].harmful.chosen), len(has)))
     )
+    # the deterrents of an answer with many shortcuts are scaled down to `MOST` in all
     together = DETERRENT * has.sum(axis=1, keepdims=True)
     share = MOST / np.maximum(together, MOST)
     return PenaltyProblem(
@@ -300,7 +309,7 @@ def _problem(shortcuts: Sequence[_Shortcut]) -> PenaltyProblem:
 
 
 def _has(kin: Sequence[_Shortcut]) -> NDArray[np.bool_]:
-    """[Nr] whether each rejected answer has the shortcut that these groups tell of."""
+    """[Nr] whether each rejected answer has the shortcut of these groups."""
     harmful = Values(
         _total([one.harmful.chosen for one in kin]), _total([one.harmful.rejected for one in kin])
     )
@@ -318,16 +327,16 @@ def _total(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _with_penalties(
     pairs: PairLatents, shortcuts: Sequence[_Shortcut], amounts: Sequence[float], unit: float
 ) -> list[Suggestion]:
-    """Each group's controls at these charges, in the order of the groups and their watched latents."""
+    """The controls of each group; `amounts` are in the order of the groups and their watched latents."""
     amount = iter(amounts)
-    with_suggestions = [(one, [next(amount) for _ in one.watched]) for one in shortcuts]
-    found = []
-    for one, its in with_suggestions:
-        kin = [(other, alphas) for other, alphas in with_suggestions if other.kin == one.kin]
-        pairs_of = zip(one.watched, its, strict=True)
-        penalties = [_penalty(pairs, watched, alpha, kin, unit) for watched, alpha in pairs_of if alpha]
-        found.append(one.suggestion(unit, penalties))
-    return found
+    with_amounts = [(shortcut, [next(amount) for _ in shortcut.watched]) for shortcut in shortcuts]
+    suggestions = []
+    for shortcut, own in with_amounts:
+        kin = [(other, alphas) for other, alphas in with_amounts if other.kin == shortcut.kin]
+        watched_amounts = zip(shortcut.watched, own, strict=True)
+        penalties = [_penalty(pairs, latent, alpha, kin, unit) for latent, alpha in watched_amounts if alpha]
+        suggestions.append(shortcut.suggestion(unit, penalties))
+    return suggestions
 
 
 def _penalty(
@@ -348,19 +357,19 @@ def _penalty(
 
 
 def _others(watched: _Watched, kin: Sequence[tuple[_Shortcut, Sequence[float]]], unit: float) -> float:
-    """What kin pay where this penalty fires, less what their other penalties charge there.
+    """The reward of similar latents where this penalty fires, minus their other penalties there.
 
-    Reward units, the median over answers that fire, after the caps.
+    It is the median over answers on which the penalty fires, after the caps, in reward units.
     """
     if sum(len(other.caps) for other, _ in kin) < 2:
         return 0.0
     amounts = []
     for side, kept in enumerate(watched.kept):
         penalised = [
-            alpha * its.fires[side]
+            alpha * penalty.fires[side]
             for other, alphas in kin
-            for its, alpha in zip(other.watched, alphas, strict=True)
-            if its.latent != watched.latent
+            for penalty, alpha in zip(other.watched, alphas, strict=True)
+            if penalty.latent != watched.latent
         ]
         left = _total([other.left[side] for other, _ in kin])
         amounts.append((left - kept - sum(penalised))[watched.fires[side]])
@@ -369,5 +378,5 @@ def _others(watched: _Watched, kin: Sequence[tuple[_Shortcut, Sequence[float]]],
 
 
 def _rounded_up(amount: float) -> float:
-    """To hundredths of an SD; a rounding error above one adds none, and next to nothing is nothing."""
+    """Rounded up to hundredths of an SD, but not by a rounding error; amounts below `_LEAST` become 0."""
     return math.ceil(100 * amount - 1e-6) / 100 if amount >= _LEAST else 0.0

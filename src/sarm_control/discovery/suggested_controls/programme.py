@@ -1,16 +1,16 @@
-"""How much each penalty charges: one small convex programme over all of them.
+"""The sizes of all penalties together, by one small convex optimisation.
 
-Everything is in SDs of the reward. A *shortcut* k is what a group of kin latents pays for. Bad answer j is
-due t_jk: what the edits left of its harmful pay by these latents, and a deterrent where it has the shortcut
-at all. The charges are a_p >= 0, one a penalty, each of one shortcut, and `c_jk = sum_(p of k) a_p fires_jp`.
-Least is
+Everything is in SDs of the reward. A *shortcut* k is the behaviour that a group of similar latents rewards.
+On bad answer j the penalties should take t_jk: what the edits leave of its harmful reward from these latents,
+and a deterrent where it has the shortcut. The penalties have sizes a_p >= 0, each belongs to one shortcut,
+and they take `c_jk = sum_(p of k) a_p fires_jp`. The objective to minimise is
 
     sum_k mean over bad answers of v_jk (t_jk - c_jk)^2
     + CLEAN mean over good answers of (e_j + sum_k c_jk)^2
 
-where e_j is what the edits take from a good answer, and v is 1 where the answer has the shortcut, CLEAN
-elsewhere. Charging too little and too much count alike where there is a shortcut, so that its penalties share
-what there is to cancel instead of each cancelling it again. This is non-negative least squares.
+where e_j is what the edits take from a good answer, and v is 1 where the answer has the shortcut and CLEAN
+elsewhere. Too small and too large penalties count alike where there is a shortcut. So its penalties share the
+amount to cancel instead of each cancelling all of it. This is non-negative least squares.
 
 Shapes: `Nr` bad and `Nc` good answers, `K` shortcuts, `P` penalties.
 """
@@ -24,14 +24,14 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 CLEAN = 0.05
-"""Weight of a change where there is no shortcut, for the same amount wrong where there is one."""
+"""Weight of an error where there is no shortcut, relative to the same error where there is one."""
 
 
 class PenaltyProblem(NamedTuple):
-    """What the charges are to do, in SDs of the reward.
+    """The optimisation over the sizes of penalties, in SDs of the reward.
 
     Args:
-        due: [Nr, K] t, what each bad answer is to be charged for each shortcut.
+        due: [Nr, K] t, the amount that the penalties should take from each bad answer for each shortcut.
         has: [Nr, K] whether it has the shortcut.
         shortcut: [P] the shortcut of each penalty, 0..K-1.
         fires: [Nr, P] whether each penalty fires on a bad answer.
@@ -48,13 +48,13 @@ class PenaltyProblem(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """The programme's value and its parts, squared SDs of the reward.
+    """The value of the objective and its parts, squared SDs of the reward.
 
     Args:
-        left: mean over bad answers of what is left uncancelled, squared, where there is a shortcut.
-        over: of what is charged beyond, squared, where there is a shortcut.
-        other: of what is charged wrongly where there is none.
-        clean: mean over good answers of the change of their reward, squared.
+        left: mean over bad answers of the squared amount that is not cancelled, where there is a shortcut.
+        over: the same of the squared amount beyond `due`, where there is a shortcut.
+        other: the same of the squared error where there is no shortcut.
+        clean: mean over good answers of the squared change of their reward.
     """
 
     left: float
@@ -64,7 +64,7 @@ class Objective(NamedTuple):
 
     @property
     def total(self) -> float:
-        """What is least: `left + over + CLEAN (other + clean)`."""
+        """The objective: `left + over + CLEAN (other + clean)`."""
         return self.left + self.over + CLEAN * (self.other + self.clean)
 
     def as_json(self) -> dict[str, Any]:
@@ -73,19 +73,20 @@ class Objective(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.total:.3g} = {self.left:.3g} uncancelled + {self.over:.3g} overcharged "
+            f"{self.total:.3g} = {self.left:.3g} uncancelled + {self.over:.3g} penalised beyond need "
             f"+ {CLEAN:g} x ({self.other:.3g} where there is no shortcut + {self.clean:.3g} on good answers)"
         )
 
 
 def least_penalties(problem: PenaltyProblem) -> Floats:
-    """[P] the charges at which the objective is least, each >= 0."""
+    """[P] the sizes that minimise the objective, each >= 0."""
     from scipy.optimize import nnls
 
     curve, slope = _quadratic(problem)
     if not len(slope):
         return slope
-    # the same least squares with P rows: penalties that always fire together leave a direction of size 0
+    # the same least squares with at most P rows, from the eigenvectors of its matrix; penalties that always
+    # fire together leave an eigenvalue of 0, whose direction is dropped
     sizes, directions = np.linalg.eigh(curve)
     seen = sizes > 1e-10 * sizes[-1]
     if not seen.any():
@@ -95,14 +96,15 @@ def least_penalties(problem: PenaltyProblem) -> Floats:
 
 
 def gains(problem: PenaltyProblem) -> Floats:
-    """[P] by how much each penalty alone, at its best charge, lowers the objective."""
+    """[P] by how much each penalty alone, at its best size, lowers the objective."""
     curve, slope = _quadratic(problem)
+    # of one variable: a = slope / own is best and lowers the objective by slope^2 / own, if a >= 0
     own = np.diagonal(curve)
     return np.where(own > 0, np.maximum(slope, 0.0) ** 2 / np.where(own > 0, own, 1.0), 0.0)
 
 
 def objective(problem: PenaltyProblem, amounts: Floats) -> Objective:
-    """The value of the programme at these charges [P]."""
+    """The value of the objective at these sizes [P]."""
     of_shortcut = problem.shortcut[:, None] == np.arange(problem.due.shape[1])
     missing = problem.due - problem.fires @ (amounts[:, None] * of_shortcut)
     changed = problem.good_edited + problem.good_fires @ amounts
@@ -119,15 +121,15 @@ def _mean_square(amounts: Floats) -> float:
 
 
 def _quadratic(problem: PenaltyProblem) -> tuple[Floats, Floats]:
-    """C [P, P] and b [P] of `a C a - 2 a b`, which is the objective but for a constant."""
+    """C [P, P] and b [P] of `a C a - 2 a b`, which is the objective up to a constant."""
     fires, good = problem.fires.astype(np.float64), problem.good_fires.astype(np.float64)
     weight = np.where(problem.has, 1.0, CLEAN) / max(len(fires), 1)
     clean = CLEAN / max(len(good), 1)
     curve = clean * good.T @ good
     slope = -clean * good.T @ problem.good_edited
     for k in range(problem.due.shape[1]):
-        its = np.flatnonzero(problem.shortcut == k)
-        weighted = weight[:, k, None] * fires[:, its]
-        curve[np.ix_(its, its)] += weighted.T @ fires[:, its]
-        slope[its] += weighted.T @ problem.due[:, k]
+        own = np.flatnonzero(problem.shortcut == k)
+        weighted = weight[:, k, None] * fires[:, own]
+        curve[np.ix_(own, own)] += weighted.T @ fires[:, own]
+        slope[own] += weighted.T @ problem.due[:, k]
     return curve, slope

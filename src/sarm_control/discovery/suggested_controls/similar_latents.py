@@ -1,7 +1,7 @@
-"""Which harming latents fire on the same answers: groups that stand for one behaviour.
+"""Groups of harming latents that fire on the same answers, and so reward the same behaviour.
 
-Likeness is phi, the correlation of "fires" between two latents over answers: 0 when they fire
-independently, however often each does, 1 when always together.
+Similarity is phi, the correlation of firing between two latents over answers: 0 when they fire independently,
+whatever their rates, and 1 when they always fire together.
 
 Shapes: `N` answers, `C` latents.
 """
@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIMILAR = 0.5
-"""Mean phi from which latents are siblings: they fire together, and share two controls."""
+"""Latents with at least this mean phi are similar: they fire together and share at most two controls."""
 KIN = 0.15
-"""Mean phi from which groups of siblings are kin: they tell of one behaviour, and share one deterrent."""
+"""Groups of similar latents with at least this mean phi are kin: they reward one behaviour and share one
+deterrent."""
 
 
 class LatentGroups(NamedTuple):
-    """Latents by what they fire on; places in 0..C-1, each in one group of either kind.
+    """Groups of latents, as positions 0..C-1; each latent is in one group.
 
     Args:
-        siblings: places that fire together, the first named first.
-        kin: for each group of siblings, the number of its kin.
+        similar: the groups, in the order of their first latents.
+        kin: for each group, the number of the wider group to which it belongs.
     """
 
     similar: tuple[tuple[int, ...], ...]
@@ -32,7 +33,7 @@ class LatentGroups(NamedTuple):
 def group_similar(fires: NDArray[np.bool_]) -> LatentGroups:
     """Groups of latents by average linkage on `1 - phi`, cut at `SIMILAR` and at `KIN`.
 
-    Both cuts are of one tree, so siblings are always kin.
+    Both cuts are of one tree, so similar latents are always kin.
 
     Args:
         fires: [N, C] whether each latent fires on each answer.
@@ -43,7 +44,7 @@ def group_similar(fires: NDArray[np.bool_]) -> LatentGroups:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    # rounded, so that equal likeness is a tie on every machine
+    # rounded, so that equal similarities tie on every machine
     distance = np.round(1.0 - phi(fires), 9)
     tree = linkage(squareform(distance, checks=False), method="average")
     near, far = (fcluster(tree, 1.0 - least, criterion="distance") for least in (SIMILAR, KIN))
@@ -59,6 +60,6 @@ def phi(fires: NDArray[np.bool_]) -> NDArray[np.float64]:
     norm = np.linalg.norm(centred, axis=0)
     varies = norm > 0
     unit = np.where(varies, centred / np.where(varies, norm, 1.0), 0.0)
-    found = unit.T @ unit
-    np.fill_diagonal(found, 1.0)
-    return np.asarray(found)
+    correlation = unit.T @ unit
+    np.fill_diagonal(correlation, 1.0)
+    return np.asarray(correlation)

@@ -1,4 +1,4 @@
-"""From the latents that harm to the controls of a run: which are worth one, and all of theirs together."""
+"""Suggested controls from the latents that harm: which latents need one, and all controls together."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from sarm_control.discovery.suggested_controls.joint_controls import JointContro
 
 @dataclass(frozen=True)
 class Suggested:
-    """Controls chosen together, and what they do.
+    """Controls chosen together, and their effects.
 
     Args:
-        dose: the controls, group by group.
-        selection: what they do to the prompts that their doses were read from.
-        confirmation: what they do to the others: the honest figures.
+        joint: the controls, group by group.
+        selection: their effects on the prompts on which their sizes were chosen.
+        confirmation: their effects on the other prompts, which are the honest figures.
     """
 
     joint: JointControls
@@ -26,7 +26,7 @@ class Suggested:
     confirmation: ControlEffects
 
     def as_json(self) -> dict[str, Any]:
-        """The doses, the objective and the effects on both parts as a JSON object."""
+        """The controls, the objective and the effects on both parts as a JSON object."""
         joint, parts = (
             self.joint,
             {"selection": self.selection, "confirmation": self.confirmation},
@@ -49,9 +49,10 @@ class Suggested:
 
 
 def suggest(harms: Sequence[Feature], parts: PromptSplit) -> Suggested:
-    """Controls for these latents together, with doses from the selection prompts.
+    """Controls for these latents together, with sizes from the selection prompts.
 
-    Whichever latents are to have none have to be left out before: a part of a joint dose is no joint dose.
+    Latents that should have no control must be left out before, because a subset of jointly chosen controls
+    does not have the right sizes.
 
     Args:
         harms: latents that harm.
@@ -63,15 +64,15 @@ def suggest(harms: Sequence[Feature], parts: PromptSplit) -> Suggested:
 
 
 def with_controls(features: Iterable[Feature], joint: JointControls) -> tuple[Feature, ...]:
-    """The features with their part of the controls, and no other; siblings say who carries theirs."""
-    return tuple(_with_controls(one, joint.suggestion(one.latent)) for one in features)
+    """The features with their own controls; one without names the similar latents that carry its control."""
+    return tuple(_with_controls(feature, joint.suggestion(feature.latent)) for feature in features)
 
 
-def _with_controls(one: Feature, its: Suggestion | None) -> Feature:
-    if its is None:
-        return replace(one, controls=(), carried_by=())
-    own = its.of(one.latent)
-    return replace(one, controls=own, carried_by=() if own else its.carriers)
+def _with_controls(feature: Feature, suggestion: Suggestion | None) -> Feature:
+    if suggestion is None:
+        return replace(feature, controls=(), carried_by=())
+    own = suggestion.of(feature.latent)
+    return replace(feature, controls=own, carried_by=() if own else suggestion.carriers)
 
 
 def material_latents(
@@ -79,13 +80,13 @@ def material_latents(
 ) -> tuple[Feature, ...]:
     """The latents whose effect is shown and large enough to matter, in their order.
 
-    An effect is shown (evidence L1) when its interval leaves out 0. With enough pairs a latent is found
-    that pays a thousandth of the reward's spread: real, and no reason to touch the reward.
+    An effect is shown (evidence L1) when its interval excludes 0. With enough pairs, the tests also find
+    latents that contribute a thousandth of the reward's SD: real effects, but no reason to change the reward.
 
     Args:
-        features: found latents.
-        of_margin: least |effect|, as a share of the mean margin.
-        of_sd: least |effect|, in SDs of the reward over answers.
+        features: called latents.
+        of_margin: the smallest |effect|, as a share of the mean margin.
+        of_sd: the smallest |effect|, in SDs of the reward over answers.
     """
     return tuple(
         one
@@ -95,7 +96,7 @@ def material_latents(
 
 
 def shown_latents(features: Iterable[Feature]) -> tuple[Feature, ...]:
-    """The latents whose effect has evidence of level 1: an interval on other prompts that leaves out 0."""
+    """The latents with evidence of level 1: the interval of the effect on other prompts excludes 0."""
     return tuple(one for one in features if "L1" in one.levels)
 
 
@@ -104,7 +105,7 @@ def suggested(harms: Sequence[Feature], *, fingerprint: str | None = None) -> Co
 
     Args:
         harms: latents that harm.
-        fingerprint: of the head they were found on.
+        fingerprint: of the head on which they were found.
     """
     controls = [control for one in harms for control in one.controls]
     return Controls(

@@ -1,8 +1,7 @@
-"""What a benchmark is here: rows, units that statistics count, and the credit each unit gets for scores.
+"""The type of a benchmark: rows, units, and the credit that each unit gets for scores.
 
-A unit is what a figure averages over and what intervals resample: a row, or the two rows of one id
-in RewardBench 2's Ties. Every published figure is a mean of credits over units, or an unweighted
-mean of such means.
+A unit is what figures and intervals count: a row, or the two rows of one id in RewardBench 2's Ties. Every
+published figure is a mean of credits over units, or an unweighted mean of such means.
 
 Shapes: `N` scored answers, `U` units, `C` figures of a unit.
 """
@@ -25,12 +24,12 @@ class Benchmark:
 
     Args:
         name: such as "reward-bench-2".
-        figures: names of the C figures of a unit; the first is the one that is quoted.
-        units: [U] how files name each unit.
-        subset: [U] the subset whose mean a unit counts in.
-        part: [U] a finer name within the subset (RM-Bench's safety-refuse); the subset where there is none.
-        unit_of_answer: [N] the unit each answer belongs to.
-        chance: [U] credit expected from random scores.
+        figures: names of the C figures of a unit; the first is the main figure.
+        units: [U] the name of each unit in files.
+        subset: [U] the subset of each unit.
+        part: [U] a part of the subset (such as RM-Bench's safety-refuse), or the subset itself.
+        unit_of_answer: [N] the unit of each answer.
+        chance: [U] credit expected from random scores; NaN where it is not known.
         whole: the subsets whose unweighted mean is the total.
         credit: scores [N] -> credit [U, C], each in [0, 1] (Ties reaches 1.01).
     """
@@ -46,26 +45,27 @@ class Benchmark:
     credit: Credit
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """Units of each subset, and of each part of a subset that has several, in the benchmark's order."""
+        """Units of each subset, and of each part of a subset with several parts, in the benchmark's order."""
         present = [name for name in self.whole if (self.subset == name).any()]
-        found: dict[str, NDArray[np.bool_]] = {}
+        groups: dict[str, NDArray[np.bool_]] = {}
         for name in present:
-            found[name] = self.subset == name
-            parts = sorted(set(self.part[found[name]].tolist()))
+            groups[name] = self.subset == name
+            parts = sorted(set(self.part[groups[name]].tolist()))
             if len(parts) > 1:
-                found |= {part: self.part == part for part in parts}
-        return found
+                groups |= {part: self.part == part for part in parts}
+        return groups
 
     def missing(self) -> tuple[str, ...]:
         """Subsets of the whole benchmark that the rows do not have."""
         return tuple(name for name in self.whole if not (self.subset == name).any())
 
     def units_of(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """[U] units of the named subsets or parts; case, spaces and hyphens do not matter.
+        """[U] units of the named subsets or parts; case, spaces and hyphens are ignored.
 
         Raises:
-            ConfigError: a name that the rows do not have.
+            ConfigError: the rows have no subset or part of that name.
         """
+        # people write the names of subsets in several ways
         known = {plain(name): units for name, units in self.groups().items()}
         chosen = np.zeros(len(self.units), dtype=bool)
         for name in names:
@@ -79,5 +79,5 @@ class Benchmark:
 
 
 def plain(name: str) -> str:
-    """A subset's name without what people write differently: "Precise IF" and "precise-if" are one."""
+    """A subset's name for comparisons: "Precise IF" and "precise-if" are equal."""
     return name.lower().replace("-", "").replace(" ", "").replace("_", "")

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: JSON Lines, or the formats its authors publish, from disk or the hub."""
+"""Reads the rows of a benchmark, as JSON Lines or in the formats of its authors, from disk or the hub."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ _READABLE = (".jsonl", ".json", ".parquet")
 
 
 def local_rows(source: str, patterns: Sequence[str], folder: Path) -> list[Path]:
-    """Files of rows that the commands can read: JSON Lines, latents folders, names such as `lab:audit`.
+    """Files of rows that the commands can read: JSON Lines, folders of latents, names such as `lab:audit`.
 
     Args:
         source: such a path; a `.parquet` file or a `.json` file with a list of rows, which is
             rewritten as JSON Lines; or the id of a data set on the hub, which is downloaded.
         patterns: the files of the hub's data set that hold the rows.
-        folder: where rewritten files go, under their own names.
+        folder: the folder of rewritten files, which keep their names.
 
     Raises:
-        DataError: neither a file nor a data set, or a file that holds no rows.
+        DataError: `source` is neither a file nor a data set, or a file holds no rows.
     """
     path = Path(source)
     if is_data_name(path) or path.is_dir() or path.suffix == ".jsonl":
@@ -39,12 +39,12 @@ def local_rows(source: str, patterns: Sequence[str], folder: Path) -> list[Path]
 
 
 def _as_json_lines(path: Path, folder: Path) -> Path:
-    """The same rows as JSON Lines in `folder`; a file that holds them already stays where it is."""
+    """Writes the rows of a Parquet or JSON file as JSON Lines in `folder`; the path of the new file."""
     target = folder / f"{path.stem}.jsonl"
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     with written(target), target.open("w", encoding="utf-8") as stream:
         for row in rows:
-            # escaped, so that half a character stays what the reader of rows will refuse
+            # with ASCII escapes a lone surrogate survives, and the reader of rows then refuses it
             stream.write(json.dumps(row, default=str) + "\n")
     return target
 

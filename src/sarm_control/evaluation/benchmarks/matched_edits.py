@@ -1,4 +1,4 @@
-"""Would the same edits on any latents that fire as often and weigh as much do the same?
+"""Compares edits with the same edits on random latents of the same firing rates and head weights.
 
 Shapes: `N` answers, `O` answers of the benchmark, `U` units, `L` latents, `S` random sets.
 """
@@ -28,23 +28,23 @@ def among_matched_edits(
     sets: int = SETS,
     seed: int = 0,
 ) -> dict[str, AmongSets]:
-    """Where the edits lie among themselves moved to matched random latents.
+    """The place of the edits among the same edits on matched random latents.
 
-    A random set keeps the operations and their numbers and changes the latents: each is replaced by
-    one of its decile of firing rate and of |w|, over all answers of `data`. Edits of latents that
-    never fire have nothing to be matched to and stay out on both sides.
+    A random set keeps the operations and their numbers and replaces each latent by one of the same decile of
+    firing rate and of |w|, over all answers of `data`. Latents that never fire cannot be matched, so their
+    edits are left out of both sides.
 
     Args:
         data: the benchmark's rows first, then any others.
         benchmark: made from the first of these rows.
-        target: [U] the units looked at.
-        edits: at most one for a latent.
+        target: [U] the units to compare.
+        edits: at most one per latent.
         sets: S.
         seed: of the draw.
 
     Returns:
-        "margin": of the change of the mean margin over the target's prompts; "accuracy": of the change
-        of the target's quoted figure.
+        "margin": the place of the change of the mean margin over the target's prompts; "accuracy": the place
+        of the change of the target's main figure.
 
     Raises:
         DataError: no edited latent is active, or too few others are.
@@ -66,7 +66,7 @@ def among_matched_edits(
         return float(benchmark.credit(rewards[:own])[target, 0].mean())
 
     start = accuracy(scored.rewards.astype(np.float64))
-    accuracies = np.array([accuracy(one) for one in moved_rewards(scored, moved)]) - start
+    accuracies = np.array([accuracy(rewards) for rewards in moved_rewards(scored, moved)]) - start
     return {
         "margin": _among(float(weights @ change), moved[:, :own] @ weights, random.widened),
         "accuracy": _among(accuracy(edited_rewards(scored, firing)) - start, accuracies, random.widened),
@@ -74,18 +74,20 @@ def among_matched_edits(
 
 
 def _random_changes(scored: Scored, edits: Sequence[Edit], random: MatchedSets) -> Floats:
-    """[S, N] what the edits do to every reward when they act on the random latents."""
+    """[S, N] the change of every reward when the edits act on the random latents."""
     columns = scored.latents.to_scipy().tocsc()
     total = np.zeros((len(random.latents), len(scored)))
     for column, edit in enumerate(edits):
+        # each distinct latent is computed once, however many sets drew it
         drawn, place = np.unique(random.latents[:, column], return_inverse=True)
-        moved = np.stack([_change(columns, scored.head, replace(edit, latent=int(one))) for one in drawn])
+        on_drawn = [replace(edit, latent=int(latent)) for latent in drawn]
+        moved = np.stack([_change(columns, scored.head, own) for own in on_drawn])
         total += moved[place]
     return total
 
 
 def _change(columns: Any, head: NDArray[np.float32], edit: Edit) -> Floats:
-    """[N] what one edit does, from the latents in column form."""
+    """[N] the change of the rewards by one edit, from the latents in column form."""
     z = columns[:, [edit.latent]].toarray().ravel().astype(np.float64)
     return np.asarray((edit.apply(z) - z) * float(head[edit.latent]))
 
@@ -110,6 +112,6 @@ def margin_weights(table: AnswerTable, own: int, inside: NDArray[np.bool_]) -> F
 
 
 def _among(value: float, random: Floats, widened: int) -> AmongSets:
-    # Equal sums added up in another order may differ in the last bits.
+    # equal sums in another order may differ in the last bits
     below = 100 * float((random < value - 1e-12).mean())
     return AmongSets(below, float(random.mean()), float(random.std()), len(random), widened)

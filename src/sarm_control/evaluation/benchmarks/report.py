@@ -1,4 +1,4 @@
-"""What a benchmark says about a reward model, and what edits change: figures, baselines, tests.
+"""The results of a benchmark, with and without edits: figures, baselines, tests.
 
 Shapes: `N` answers, `U` units, `C` figures of a unit, `G` subsets.
 """
@@ -26,12 +26,12 @@ TOTAL = "total"
 
 
 class Baselines(NamedTuple):
-    """What picking by length alone gets, on the figure that is quoted.
+    """The main figure of choosing by length alone.
 
     Args:
-        shortest: credit of "the shorter, the better", in tokens.
-        longest: of "the longer, the better".
-        p: two-sided sign-flip p of the model against the better of the two, unit by unit.
+        shortest: credit of the rule "the shorter, the better", in tokens.
+        longest: credit of "the longer, the better".
+        p: two-sided sign-flip p of the model against the better of the two, paired by unit.
         q: Benjamini-Hochberg over the subsets and parts.
     """
 
@@ -42,12 +42,12 @@ class Baselines(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """What the edits do to one subset's quoted figure.
+    """The effect of edits on the main figure of one subset.
 
     Args:
         after: the figure with the edits.
         change: after - before, paired by unit.
-        flips: units that gain and lose; exact McNemar.
+        flips: units that gain and lose, with the exact McNemar test.
         q: Benjamini-Hochberg of the flips' p over the subsets and parts.
     """
 
@@ -63,11 +63,11 @@ class SubsetResult:
 
     Args:
         name: of the subset or part; "total".
-        units: how many.
-        figures: name -> mean with interval; the benchmark's own names.
-        chance: what random scores would get on the quoted figure; None where nobody knows (Ties).
-        baselines: picking by length; None for the total.
-        changed: with edits.
+        units: number of units.
+        figures: name -> mean with interval, under the benchmark's own names.
+        chance: the main figure of random scores; None where it is not known (Ties).
+        baselines: choosing by length; None for the total.
+        changed: the effect of edits; None without edits.
     """
 
     name: str
@@ -95,14 +95,15 @@ def benchmark_results(
     """Every subset of the benchmark, and the total when no subset is missing.
 
     Args:
-        benchmark: rows and how they give credit.
+        benchmark: the units and their credit.
         scores: [N] rewards.
-        lengths: [N] tokens of the answers.
+        lengths: [N] number of tokens of each answer.
         edited: [N] rewards with the edits; None without edits.
         seed: of the sign flips.
     """
     credit = benchmark.credit(scores)
     after = None if edited is None else benchmark.credit(edited)[:, 0]
+    # length as a score: the benchmark's own credit then says how far length alone gets
     short, long = (benchmark.credit(sign * lengths)[:, 0] for sign in (-1.0, 1.0))
     groups = benchmark.groups()
     baselines = _baselines(credit[:, 0], short, long, groups, seed)
@@ -128,6 +129,7 @@ def _baselines(
     means = {name: (float(short[units].mean()), float(long[units].mean())) for name, units in groups.items()}
     p = []
     for name, units in groups.items():
+        # against the better of the two, which is the stricter test
         better = short if means[name][0] > means[name][1] else long
         p.append(float(sign_flip_test((credit - better)[units][:, None], seed=seed)[0]))
     q = benjamini_hochberg(np.array(p))
@@ -135,13 +137,13 @@ def _baselines(
 
 
 def _changes(before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, Changed]:
-    found = {name: flips(before[units], after[units]) for name, units in groups.items()}
-    q = benjamini_hochberg(np.array([one.p for one in found.values()]))
+    flipped = {name: flips(before[units], after[units]) for name, units in groups.items()}
+    q = benjamini_hochberg(np.array([test.p for test in flipped.values()]))
     return {
         name: Changed(
             mean_interval(after[units]),
             mean_interval((after - before)[units]),
-            found[name],
+            flipped[name],
             float(q[i]),
         )
         for i, (name, units) in enumerate(groups.items())

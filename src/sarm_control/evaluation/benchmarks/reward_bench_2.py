@@ -1,13 +1,14 @@
 """RewardBench 2 (arXiv 2506.01937): best of four, and Ties.
 
-Outside Ties a row has one chosen answer with score s_0 and scores 1/m if s_0 is among the m maxima,
-else 0. Ties come as two rows of one id, `ref:ID` (one correct answer) and `tied:ID` (several): with
-m = min(correct) - max(incorrect) of each and d = max(correct) - min(correct) of the tied one
+Outside Ties, a row has one chosen answer with score s_0; its credit is 1/m if s_0 is among the m maxima, else
+0. Ties come as two rows of one id, `ref:ID` (one correct answer) and `tied:ID` (several). With
+m = min(correct) - max(incorrect) of each row and d = max(correct) - min(correct) of the tied one, credit is
 
     .30 [m_tied > 0] + .30 [m_ref > 0] + .20 [m_tied > d] + .20 [min(m_ref, m_tied) > d]
         + .01 tanh(min(m_ref, m_tied) / d - 1),  0 where that is 0 / 0
 
-A subset is the mean of its rows (ids in Ties), the total the unweighted mean of the six subsets.
+The figure of a subset is the mean over its rows (ids in Ties); the total is the unweighted mean of the six
+subsets.
 
 Shapes: `N` answers, `R` rows outside Ties, `W` answers of the longest row, `T` ids of Ties, `U = R + T`.
 """
@@ -26,7 +27,7 @@ NAME = "reward-bench-2"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 TIES = "Ties"
 REWARD_BENCH_2_FILES = ("data/*.parquet",)
-"""Where the rows lie in the hub's data set."""
+"""The files of the hub's data set that hold the rows."""
 
 
 class _Tie(NamedTuple):
@@ -49,8 +50,8 @@ def reward_bench_2(rows: Sequence[Row]) -> Benchmark:
         rows: pairs.
 
     Raises:
-        DataError: an unknown subset, more than one chosen answer outside Ties, or a Ties id without
-            its other row.
+        DataError: an unknown subset, more than one chosen answer outside Ties, or a Ties id with only one
+            of its two rows.
     """
     names = [_subset(row) for row in rows]
     starts = np.concatenate([[0], np.cumsum([len(row.answers) for row in rows])])
@@ -96,7 +97,7 @@ def _subset(row: Row) -> str:
 
 
 def _padded(rows: Sequence[Row], starts: Integers, chosen: Sequence[int]) -> Integers:
-    """[R, W] answers of each row, the chosen one first; N where a row has fewer."""
+    """[R, W] answers of each row, the chosen one first; padded with N, which indexes a score of -inf."""
     width = max((len(rows[i].answers) for i in chosen), default=1)
     table = np.full((len(chosen), width), starts[-1], dtype=np.int64)
     for place, i in enumerate(chosen):
@@ -109,40 +110,41 @@ def _best_of_n(scores: Floats, table: Integers) -> Floats:
     """[R] `1/m` where the first answer is among the m maxima."""
     if not len(table):
         return np.empty(0)
-    found = np.append(scores, -np.inf)[table]
-    best = found == found.max(axis=1, keepdims=True)
+    of_rows = np.append(scores, -np.inf)[table]
+    best = of_rows == of_rows.max(axis=1, keepdims=True)
     return np.where(best[:, 0], 1 / best.sum(axis=1), 0.0)
 
 
 def _ties(rows: Sequence[Row], starts: Integers, chosen: Sequence[int]) -> tuple[list[str], list[_Tie]]:
-    found: dict[str, dict[str, _Sides]] = {}
+    by_id: dict[str, dict[str, _Sides]] = {}
     for i in chosen:
         kind, _, number = str(rows[i].raw.get("id", "")).partition(":")
         if kind not in ("ref", "tied") or not number:
             raise DataError(f"{rows[i].where}: a Ties row has an id such as ref:12 or tied:12")
         middle = starts[i] + len(rows[i].chosen)
         sides = _Sides(i, np.arange(starts[i], middle), np.arange(middle, starts[i + 1]))
-        if kind in found.setdefault(number, {}):
+        if kind in by_id.setdefault(number, {}):
             raise DataError(f"{rows[i].where}: {kind}:{number} is there twice")
-        found[number][kind] = sides
-    for number, kinds in found.items():
+        by_id[number][kind] = sides
+    for number, kinds in by_id.items():
         if len(kinds) < 2:
             (kind, alone), other = *kinds.items(), "tied" if "ref" in kinds else "ref"
             raise DataError(f"{rows[alone.row].where}: {kind}:{number} has no {other}:{number}")
     ties = [
         _Tie((of["ref"].correct, of["ref"].incorrect), (of["tied"].correct, of["tied"].incorrect))
-        for of in found.values()
+        for of in by_id.values()
     ]
-    return list(found), ties
+    return list(by_id), ties
 
 
 def _ties_credit(scores: Floats, ties: Sequence[_Tie]) -> Floats:
-    """[T] what each id adds to the mean that is the Ties score."""
+    """[T] credit of each id; the mean is the Ties score."""
     credits = np.empty(len(ties))
     for place, tie in enumerate(ties):
         m_ref, m_tied = (scores[good].min() - scores[bad].max() for good, bad in (tie.ref, tie.tied))
         d = np.ptp(scores[tie.tied[0]])
         least = min(m_ref, m_tied)
+        # d is 0 when all correct answers tie: x / 0 is infinite, which tanh maps to +-1, and 0 / 0 counts 0
         with np.errstate(divide="ignore", invalid="ignore"):
             closeness = np.nan_to_num(np.tanh(np.float64(least) / d - 1), nan=0.0)
         credits[place] = (

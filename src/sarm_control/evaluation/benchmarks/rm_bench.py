@@ -1,10 +1,10 @@
 """RM-Bench (arXiv 2410.16184): three styles of a good answer against three styles of a bad one.
 
-Of each row `A[i][j] = [s(chosen_i) > s(rejected_j)]`, strict, with the styles concise, detailed plain
-text, detailed markdown. Hard is `(A01 + A02 + A12) / 3` (the chosen answer in the plainer style),
-normal the mean of the diagonal, easy `(A10 + A20 + A21) / 3`, average the mean of all nine. A
-domain's figures are means over its rows; the rows of the two safety files are one domain. The
-total is the unweighted mean of the domains.
+For each row, `A[i][j] = [s(chosen_i) > s(rejected_j)]` (strict), with the styles concise, detailed plain text
+and detailed markdown. Hard is `(A01 + A02 + A12) / 3` (the chosen answer has the plainer style), normal is
+the mean of the diagonal, easy is `(A10 + A20 + A21) / 3`, and average is the mean of all nine. The figures of
+a domain are means over its rows; the rows of the two safety files are one domain. The total is the unweighted
+mean of the domains.
 
 Shapes: `R` rows.
 """
@@ -21,7 +21,7 @@ from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 NAME = "rm-bench"
 DOMAINS = ("chat", "code", "math", "safety")
 RM_BENCH_FILES = ("total_dataset.json",)
-"""Where the rows lie in the hub's data set."""
+"""The files of the hub's data set that hold the rows."""
 
 _STYLES = 3
 _UPPER, _LOWER = np.triu_indices(_STYLES, 1), np.tril_indices(_STYLES, -1)
@@ -31,7 +31,7 @@ def rm_bench(rows: Sequence[Row]) -> Benchmark:
     """The benchmark on rows with `prompt`, three `chosen`, three `rejected` and a `domain`.
 
     Raises:
-        DataError: another number of answers, or an unknown domain.
+        DataError: a row with another number of answers, or an unknown domain.
     """
     for row in rows:
         if (len(row.chosen), len(row.rejected)) != (_STYLES, _STYLES):

@@ -1,7 +1,7 @@
-"""Before any figure: does this model give the same scores however its inputs are batched?
+"""A check before any figure: whether the scores of a model depend on how its inputs are batched.
 
-Scores that depend on the batch, on the padding side or on a second begin-of-text token have moved
-leaderboards. Eight short answers tell in seconds.
+Scores that depended on the batch, on the padding side or on a second begin-of-text token have changed
+leaderboards. Eight short answers show it in seconds.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ from sarm_control.reward_model import PaddingSide, RewardModel
 
 ANSWERS = 8
 TOLERANCE_SD = 0.01
-"""A difference of the scores larger than this many of their SDs is warned of."""
+"""Differences of scores above this many of their SDs give a warning."""
 _ONE_BATCH = 1 << 40
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What was found on a few answers.
+    """The result of the check on a few answers.
 
     Args:
-        answers: how many were scored.
-        batching: largest difference of a score alone and in a batch, reward units.
-        padding: largest difference between left and right padding.
+        answers: number of answers scored.
+        batching: largest difference between a score alone and in a batch, reward units.
+        padding: largest difference between left and right padding, reward units.
         sd: SD (n - 1) of these scores, the unit of the tolerance.
-        begin_tokens: begin-of-text tokens that conversations start with: every count that occurs. 1
-            is right, 0 where the template writes none.
+        begin_tokens: every number of begin-of-text tokens with which a conversation starts. 1 is right, and 0
+            where the template writes none.
         has_begin_token: whether the tokenizer has one.
         template: 16 hex digits of the SHA-256 of the chat template.
         dtype: of the trunk.
-        rows_cut: answers of the whole data that were cut to fit the context.
+        rows_cut: number of answers of the whole data that were cut to fit the context.
     """
 
     answers: int
@@ -50,19 +50,20 @@ class SelfCheck:
 
     @property
     def problems(self) -> list[str]:
-        """What a reader has to know before the figures; empty when all is well."""
-        found = []
+        """Problems that a reader must know before the figures; empty when there are none."""
+        problems = []
         for name, size in (("the batch", self.batching), ("the padding side", self.padding)):
-            if not size <= TOLERANCE_SD * self.sd:  # NaN too
-                found.append(
+            # `not <=` is true for NaN too
+            if not size <= TOLERANCE_SD * self.sd:
+                problems.append(
                     f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})"
                     + ("" if self.dtype == "float32" else f" in {self.dtype}; try --dtype float32")
                 )
         if len(self.begin_tokens) > 1 or max(self.begin_tokens) > 1:
-            found.append(f"conversations start with {self._counts} begin-of-text tokens")
+            problems.append(f"conversations start with {self._counts} begin-of-text tokens")
         if self.rows_cut:
-            found.append(f"{self.rows_cut} answers were cut from the left to fit the context")
-        return found
+            problems.append(f"{self.rows_cut} answers were cut from the left to fit the context")
+        return problems
 
     @property
     def _counts(self) -> str:
@@ -85,21 +86,21 @@ class SelfCheck:
 
 
 def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfCheck:
-    """Scores eight of the shorter answers alone, in one batch, and padded on the other side.
+    """Scores eight of the shorter answers one by one, in one batch, and padded on the other side.
 
     Args:
         rm: the model.
         rows: rows with answers.
-        rows_cut: answers that scoring them all had to cut, for the record.
+        rows_cut: number of answers that were cut when all were scored.
     """
     pairs = sorted(((row.prompt, answer) for row in rows for answer in row.answers), key=_size)
-    # Of the shorter half, and of different lengths, so that padding is at work and it takes no time.
+    # of the shorter half, which takes little time, and of different lengths, so that there is padding
     places = np.unique(np.linspace(0, (len(pairs) - 1) // 2, ANSWERS).astype(int))
     prompts, answers = zip(*(pairs[place] for place in places), strict=True)
 
     def scored(budget: int, side: PaddingSide) -> Floats:
-        found = rm.score(prompts, answers, batch_tokens=budget, padding_side=side)
-        return found.rewards.astype(np.float64)
+        scores = rm.score(prompts, answers, batch_tokens=budget, padding_side=side)
+        return scores.rewards.astype(np.float64)
 
     alone, right, left = scored(1, "right"), scored(_ONE_BATCH, "right"), scored(_ONE_BATCH, "left")
     begin = rm.template.bos_id
@@ -120,7 +121,7 @@ def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfC
 
 
 def _leading(ids: Sequence[int], begin: int | None) -> int:
-    """How many of the first tokens are begin-of-text; ChatML may write the same token in every turn."""
+    """The number of leading begin-of-text tokens; ChatML may repeat the token in later turns."""
     return next((place for place, token in enumerate(ids) if token != begin), len(ids))
 
 

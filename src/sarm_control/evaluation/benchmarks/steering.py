@@ -1,7 +1,7 @@
-"""What edits do to the answers they are meant for, and to all others.
+"""The effect of edits on the answers at which they aim, and on all others.
 
-The *target* are the units of the benchmark an edit is meant for, the *complement* everything else
-that was scored. An edit is selective when it moves the target and leaves the complement where it was.
+The *target* is the set of units of the benchmark at which an edit aims; the *complement* is everything else
+that was scored. An edit is selective when it changes the target and does not change the complement.
 
 Shapes: `N` answers, `U` units.
 """
@@ -26,11 +26,11 @@ Mask = NDArray[np.bool_]
 
 
 class GroupShift(NamedTuple):
-    """What the edits do to one group of answers. Every prompt counts once in the intervals.
+    """The effect of the edits on one group of answers. Every prompt counts once in the intervals.
 
     Args:
-        name: "target, chosen" and the like.
-        answers: how many.
+        name: such as "target, chosen".
+        answers: number of answers.
         active: share of them in which an edited latent is active before the edit.
         changed: share of them whose reward changes.
         before: mean reward without the edits.
@@ -58,14 +58,14 @@ class Steering:
     """Edits on target and complement.
 
     Args:
-        groups: target and complement, each with its chosen and rejected answers apart.
-        selectivity: |mean change of the target| over |mean change of the complement|, with its interval;
-            None without a complement, and where the complement does not move at all. Where the
-            complement's interval holds 0 the upper end means nothing.
+        groups: target and complement, each also with its chosen and rejected answers separately.
+        selectivity: |mean change of the target| / |mean change of the complement|, with its interval;
+            None without a complement, and where the complement does not change at all. Where the
+            complement's interval contains 0, the upper end has no meaning.
         reward_sd: SD (n - 1) of the unedited reward over all answers.
-        matched: "margin" and "accuracy": where the edits' change of the target's mean margin and of its
-            quoted figure lie among the same edits on matched random latents.
-        unmatched: why there is no such comparison, when there is none.
+        matched: "margin" and "accuracy": the places of the changes of the target's mean margin and of its
+            main figure among the same edits on matched random latents.
+        unmatched: the reason why there is no such comparison, when there is none.
     """
 
     groups: tuple[GroupShift, ...]
@@ -95,14 +95,14 @@ def steering(
     sets: int = SETS,
     seed: int = 0,
 ) -> Steering:
-    """Measures the edits.
+    """Measures the effect of edits on target and complement.
 
     Args:
         data: the benchmark's rows, then any further rows, which belong to the complement.
         benchmark: made from the first of these rows.
-        target: [U] the units the edits are meant for.
-        edits: at most one for a latent.
-        sets: random sets for the comparison.
+        target: [U] the units at which the edits aim.
+        edits: at most one per latent.
+        sets: number of random sets for the comparison.
         seed: of the sets.
     """
     table = answer_table(data.rows, len(data.scored))
@@ -119,6 +119,7 @@ def steering(
             name = place if role is None else f"{place}, {role}"
             groups.append(_shift(name, table, chosen, before, delta, active, sd))
     selectivity = _selectivity(table, inside, delta)
+    # the other figures are valid without matched sets, so their failure is only recorded
     try:
         matched = among_matched_edits(data, benchmark, target, edits, sets=sets, seed=seed)
     except DataError as error:
@@ -158,9 +159,9 @@ def _shift(
 
 
 def _means(table: AnswerTable, values: Floats, chosen: Mask) -> Floats:
-    """The mean over the chosen answers of each prompt that has one."""
-    found = table.prompt_means(values, chosen)
-    return found[np.isfinite(found)]
+    """The mean over the `chosen` answers of each prompt that has one."""
+    means = table.prompt_means(values, chosen)
+    return means[np.isfinite(means)]
 
 
 def _selectivity(table: AnswerTable, inside: Mask, delta: Floats) -> Interval | None:

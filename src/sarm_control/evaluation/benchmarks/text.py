@@ -15,7 +15,7 @@ _SHIFT = ("", "answers", "active", "changed", "before", "after", "change, 95 % i
 
 
 def benchmark_text(benchmark: Benchmark, results: Sequence[SubsetResult]) -> str:
-    """The figures of every subset beside what chance and length alone would get."""
+    """The figures of every subset, with those of chance and of choosing by length."""
     figures = benchmark.figures
     header = ("", "n", f"{figures[0]}, 95 % interval", *figures[1:], "chance", "shortest", "longest", "q")
     lines = [f"{benchmark.name}: {counted(len(benchmark.units), 'item')}", ""]
@@ -28,7 +28,7 @@ def benchmark_text(benchmark: Benchmark, results: Sequence[SubsetResult]) -> str
 
 
 def edits_text(results: Sequence[SubsetResult], found: Steering, edits: Sequence[Edit]) -> str:
-    """What the edits change: figures, rewards of target and complement, and what chance would do."""
+    """The effect of edits as text: figures, rewards of target and complement, and matched random latents."""
     lines = [f"{counted(len(edits), 'edit')}: {', '.join(map(str, edits))}", ""]
     changed = [cells for one in results if (cells := _changed_cells(one))]
     lines += aligned([_CHANGED, *changed], left=1)
@@ -52,7 +52,7 @@ def _cells(one: SubsetResult, figures: Sequence[str]) -> tuple[str, ...]:
 
 
 def _against_length(one: SubsetResult, figure: str) -> str:
-    """The q, which is two-sided, and a word where it is the model that is below."""
+    """The q, which is two-sided, with a remark where the model is the worse one."""
     if one.baselines is None:
         return ""
     best = max(one.baselines.shortest, one.baselines.longest)
@@ -112,7 +112,7 @@ def _matched_lines(found: Steering) -> Iterator[str]:
         yield f"{_MATCHED[what]}: {_percentile(among)}"
     widened = max((among.widened for among in found.matched.values()), default=0)
     if widened:
-        yield f"for {counted(widened, 'latent')} fewer than 5 others match exactly, and neighbours stand in"
+        yield f"for {counted(widened, 'latent')} fewer than 5 others match exactly, so near ones are used too"
 
 
 _MATCHED = {"margin": "change of the target's margin", "accuracy": "change of the target's figure"}

@@ -1,1 +1,1 @@
-"""Edits tried on answers: before, after, and the exact change."""
+"""Probes of edits on answers: rewards before and after, and the exact change."""

@@ -1,10 +1,8 @@
-"""What edits do to the rewards of given answers: before, after, and the exact difference.
+"""Probes: the effect of edits on the rewards of given answers, as numbers, as text and as fields of rows.
 
-One scoring pass; the difference is algebra on its latents (`control.edit_delta`).
+The answers are scored once; the change is algebra on their latents (`control.edit_delta`).
 
 Shapes: `N` answers, `P` prompts.
-
-A probe as text for people, and as fields of the rows it was made on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,16 +31,16 @@ from sarm_control.statistics import (
 )
 
 SIDES = {"response": "answers", "chosen": "chosen", "rejected": "rejected", "candidate": "candidates"}
-"""What a group of answers of one role is called."""
+"""The name of the answers of each role."""
 
 
 @dataclass(frozen=True)
 class EditedSide:
-    """What the edits do to answers of one role. Every prompt counts once in the intervals.
+    """The effect of the edits on answers of one role. Every prompt counts once in the intervals.
 
     Args:
         name: "answers", "chosen", "rejected" or "candidates".
-        answers: how many.
+        answers: number of answers.
         active: share of them in which an edited latent is active before the edit.
         changed: share of them whose reward changes.
         before: mean reward without the edits.
@@ -61,13 +59,14 @@ class EditedSide:
 
 @dataclass(frozen=True)
 class Preference:
-    """What the edits do to the preference between chosen and rejected answers.
+    """The effect of the edits on the preference between chosen and rejected answers.
 
     Args:
         margin_before: mean over prompts of mean chosen minus mean rejected reward.
         margin_after: the same with the edits.
         margin_delta: their difference.
-        accuracy_before: mean over prompts of the share of pairs in which chosen is paid strictly more.
+        accuracy_before: mean over prompts of the share of pairs in which chosen has the strictly higher
+            reward.
         accuracy_after: the same with the edits.
         flips: prompts whose accuracy rose or fell.
     """
@@ -82,16 +81,16 @@ class Preference:
 
 @dataclass(frozen=True)
 class Probe:
-    """Edits tried on N answers.
+    """The effect of edits on N answers.
 
     Args:
         before: [N] rewards without the edits.
         delta: [N] exact change of the reward.
         active: [N] whether an edited latent is active before the edit.
-        sides: one for each role there is.
+        sides: one for each role that occurs.
         preference: for pairs, else None.
-        reward_sd: SD (n - 1) of the rewards before over answers, the unit of "SDs"; 0 for one answer.
-        prompts: distinct prompts.
+        reward_sd: SD (n - 1) of the rewards without the edits, the unit of "SDs"; 0 for one answer.
+        prompts: number of distinct prompts.
     """
 
     before: Floats
@@ -103,7 +102,7 @@ class Probe:
     prompts: int
 
     def as_json(self) -> dict[str, Any]:
-        """Counts and summaries, without the answers."""
+        """Counts and summaries as a JSON object, without the answers."""
         sides = {side.name: _side_json(side, self.reward_sd) for side in self.sides}
         preference = None
         if self.preference is not None:
@@ -113,14 +112,14 @@ class Probe:
 
 
 def probe(data: ScoredRows, edits: Sequence[Edit]) -> Probe:
-    """Measures the edits on scored rows.
+    """Measures the effect of edits on scored rows.
 
     Args:
         data: rows and the scores of their answers.
-        edits: at most one for a latent, all of latents the reward model has.
+        edits: at most one per latent, all of latents that the reward model has.
 
     Raises:
-        DataError: there is not one score for each answer.
+        DataError: the number of scores is not the number of answers.
     """
     table = answer_table(data.rows, len(data.scored))
     before = data.scored.rewards.astype(np.float64)
@@ -169,9 +168,10 @@ def _side(
 
 def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats) -> Preference:
     margins = [prompt_margins(table, values) for values in (before, before + delta, delta)]
+    # `after` is summed again from contributions, so that answers made equal by the edits tie in accuracy
     accuracy = [prompt_accuracy(table, values) for values in (before, after)]
-    found = [mean_interval(values) for values in (*margins, *accuracy)]
-    return Preference(found[0], found[1], found[2], found[3], found[4], flips(*accuracy))
+    means = [mean_interval(values) for values in (*margins, *accuracy)]
+    return Preference(means[0], means[1], means[2], means[3], means[4], flips(*accuracy))
 
 
 def prompt_margins(table: AnswerTable, rewards: Floats) -> Floats:
@@ -182,7 +182,7 @@ def prompt_margins(table: AnswerTable, rewards: Floats) -> Floats:
 
 
 def prompt_accuracy(table: AnswerTable, rewards: Floats) -> Floats:
-    """[P'] share of pairs in which chosen is paid strictly more, averaged over each prompt's rows."""
+    """[P'] share of pairs in which chosen has the strictly higher reward, averaged over a prompt's rows."""
     sides = [table.by_row(rewards, role) for role in ("chosen", "rejected")]
     pairs = [row for row in range(len(sides[0])) if len(sides[0][row]) and len(sides[1][row])]
     shares = pair_accuracy([sides[0][row] for row in pairs], [sides[1][row] for row in pairs])
@@ -203,7 +203,7 @@ _COLUMNS = ("", "answers", "active", "changed", "before", "after", "change, 95 %
 
 
 def probe_text(found: Probe, edits: Sequence[Edit]) -> str:
-    """What the edits do, in a table and two lines about pairs; no effect is said as such."""
+    """The effect of the edits as a table with two lines about pairs, or a line that there is no effect."""
     edited = ", ".join(map(str, edits))
     size = f"{counted(len(found.before), 'answer')} to {counted(found.prompts, 'prompt')}"
     lines = [f"{counted(len(edits), 'edit')} ({edited}) on {size}, reward SD {found.reward_sd:.4g}", ""]
@@ -216,11 +216,11 @@ def probe_text(found: Probe, edits: Sequence[Edit]) -> str:
 
 
 def probed_rows(rows: Sequence[Row], found: Probe) -> Iterator[dict[str, Any]]:
-    """Each row's own fields followed by what the edits do to its answers.
+    """Each row's own fields, followed by the effect of the edits on its answers.
 
-    An answer gains `before` and `after`, its rewards without and with the edits, `delta`, their exact
-    difference, and `active`, whether an edited latent was active. A pair holds lists of such
-    objects in `chosen_probe` and `rejected_probe`, a row of candidates in `candidate_probe`.
+    A row with one answer gets `before` and `after`, its rewards without and with the edits, `delta`, their
+    exact difference, and `active`, whether an edited latent was active. A pair gets lists of such objects in
+    `chosen_probe` and `rejected_probe`, a row of candidates in `candidate_probe`.
     """
     number_of = iter(range(len(found.before)))
     for row in rows:

@@ -1,7 +1,6 @@
-"""Edits inside the model: the autoencoder itself gives edited latents.
+"""Edits inside the model: a check of the algebra of `control.edit_delta` that shares no code with it.
 
-A check of the algebra of `control.edit_delta` that shares no code with it: the edits act on dense
-tensors between autoencoder and head, during another forward pass from the text.
+The edits act on dense tensors between autoencoder and head, in a second forward pass from the text.
 
 Shapes: `B` answers of a batch, `N` answers, `D` hidden size, `L` latents, `K` kept latents, `E` edits.
 """
@@ -21,22 +20,23 @@ from sarm_control.reward_model import Autoencoder, RewardModel, TopK
 
 
 class EditedAutoencoder(Autoencoder):
-    """An autoencoder whose latents come out edited; its weights are those of another one.
+    """An autoencoder that returns edited latents, with the weights of another one.
 
     Args:
-        inner: the autoencoder to edit; its tensors are shared.
-        edits: at most one for a latent.
+        inner: the autoencoder whose latents are edited; its tensors are shared.
+        edits: at most one per latent.
     """
 
     def __init__(self, inner: Autoencoder, edits: Sequence[Edit]) -> None:
         hidden, latents = inner.encoder.in_features, inner.encoder.out_features
+        # on the meta device no memory is allocated for weights that are replaced at once
         with torch.device("meta"):
             super().__init__(hidden, latents, inner.k, use_topk=inner.use_topk)
         self.load_state_dict(inner.state_dict(), assign=True)
         self.edits = tuple(edits)
 
     def encode(self, states: Tensor) -> TopK:
-        """[B, D] trunk states to the kept latents after the edits: K + E of them, or all L."""
+        """The kept latents of [B, D] trunk states after the edits: K + E of them, or all L."""
         kept = super().encode(states)
         latents = self.encoder.out_features
         z = torch.zeros(len(states), latents, device=kept.values.device).scatter_(
@@ -44,7 +44,7 @@ class EditedAutoencoder(Autoencoder):
         )
         for edit in self.edits:
             z[:, edit.latent] = _edited(z[:, edit.latent], edit)
-        # What is not among the largest K + E magnitudes is 0: at most K were, and E were moved.
+        # at most K latents were nonzero and E were edited, so all beyond the K + E largest magnitudes are 0
         count = min(latents, kept.indices.shape[1] + len(self.edits))
         indices = z.abs().topk(count, dim=-1).indices.sort(dim=-1).values
         return TopK(indices, z.gather(-1, indices))
@@ -58,7 +58,7 @@ def _edited(z: Tensor, edit: Edit) -> Tensor:
 
 
 def edited_model(rm: RewardModel, edits: Sequence[Edit]) -> RewardModel:
-    """The same trunk and head behind an autoencoder whose latents come out edited; nothing is copied."""
+    """The same trunk and head with an autoencoder that returns edited latents; no weights are copied."""
     return RewardModel(rm.config, rm.trunk, EditedAutoencoder(rm.autoencoder, edits), rm.head, rm.template)
 
 
@@ -70,20 +70,19 @@ def rescored_delta(
     batch_tokens: int | None = None,
     progress: ProgressFactory = no_progress,
 ) -> Floats:
-    """[N] change of the reward found by scoring the text again with the edits inside the model.
+    """[N] change of the reward when the text is scored again with the edits inside the model.
 
-    The float32 rewards are summed in float64 on both sides, so that what is left is the rounding of
-    the latents.
+    Rewards are summed in float64 on both sides, so that only the rounding of the latents remains.
 
     Args:
-        rm: the model `data` was scored with.
+        rm: the model that scored `data`.
         data: rows and their scores without the edits.
-        edits: at most one for a latent.
-        batch_tokens: as in the first pass; other batches round otherwise.
+        edits: at most one per latent.
+        batch_tokens: as in the first pass, because other batches round differently.
         progress: see `sarm_control.console.progress`.
 
     Raises:
-        ModelError: `rm` has another head than the one that scored `data`.
+        ModelError: the head of `rm` is not the one that scored `data`.
     """
     if rm.fingerprint != data.scored.fingerprint:
         raise ModelError(
@@ -93,7 +92,9 @@ def rescored_delta(
     again = score_rows(edited_model(rm, edits), data.rows, batch_tokens=batch_tokens, progress=progress)
     weight = rm.head.weight.astype(np.float64)
     sums = [
-        np.bincount(one.row_ids(), weights=one.values * weight[one.indices], minlength=len(one))
-        for one in (again.latents, data.scored.latents)
+        np.bincount(
+            latents.row_ids(), weights=latents.values * weight[latents.indices], minlength=len(latents)
+        )
+        for latents in (again.latents, data.scored.latents)
     ]
     return np.asarray(sums[0] - sums[1])

@@ -1,1 +1,1 @@
-"""Recorded scores and published runs, held against what comes out here."""
+"""Comparisons of a reward model with recorded scores and with a published run."""

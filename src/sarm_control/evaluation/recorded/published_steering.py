@@ -1,10 +1,8 @@
-"""The published steering run on Llama-SARM-4B: its table, its recorded rewards, and why it was misread.
+"""The published steering run on Llama-SARM-4B: its table, recorded and exact figures, and why it was misread.
 
-Five latents were multiplied by 0 and the rise of two means was called a safety gain.
+Five latents were multiplied by 0, and the rise of two means was called a safety gain.
 
 Shapes: `N` recorded rows.
-
-The published steering run beside recorded and exact figures, as text.
 """
 
 import textwrap
@@ -27,7 +25,7 @@ from sarm_control.statistics import Flips, Interval, flips, interval, number, ra
 
 
 class PublishedRow(NamedTuple):
-    """One line of the published table; n = 400 each.
+    """One line of the published table, of 400 answers.
 
     Args:
         set: the name of the rows in the recorded scores.
@@ -35,7 +33,7 @@ class PublishedRow(NamedTuple):
         before: mean reward.
         after: mean reward with the five latents multiplied by 0.
         delta: the published difference.
-        changed: answers whose recorded reward changed.
+        changed: number of answers whose recorded reward changed.
     """
 
     set: str
@@ -61,18 +59,18 @@ PAIRS = (
 
 
 class RecordedSet(NamedTuple):
-    """One set of rows, from recorded rewards or from a model at hand.
+    """The figures of one set of rows, from recorded rewards or from a model.
 
     Args:
         label: the name for readers.
-        n: rows.
+        n: number of rows.
         before: mean reward.
         after: mean reward without the five latents.
         change: mean difference, with an interval over prompts.
         change_sd: the difference in SDs of the set's rewards before; None where they are all equal.
-        changed: rows whose reward changed.
-        risen: rows whose reward rose.
-        active: rows with one of the five latents active.
+        changed: number of rows whose reward changed.
+        risen: number of rows whose reward rose.
+        active: number of rows with one of the five latents active.
     """
 
     label: str
@@ -91,13 +89,13 @@ class RecordedSet(NamedTuple):
 
 
 class RecordedPairs(NamedTuple):
-    """Chosen against rejected rows of the same prompt.
+    """Pair accuracy of chosen against rejected rows of the same prompt.
 
     Args:
         label: the name for readers.
-        pairs: how many.
-        prompts: prompts with both.
-        before: share of pairs in which chosen is paid strictly more.
+        pairs: number of pairs.
+        prompts: number of prompts with both.
+        before: share of pairs in which chosen has the strictly higher reward.
         after: the same without the five latents.
         flips: prompts whose share rises or falls.
     """
@@ -132,7 +130,7 @@ def published_edits() -> list[Edit]:
 
 
 def from_records(recorded: Recorded) -> Reproduction:
-    """The table from the recorded rewards alone; no model is needed.
+    """The table from the recorded rewards, without a model.
 
     Raises:
         DataError: rows without a `set` of the published run, without `reward_steered` or without
@@ -149,11 +147,11 @@ def from_records(recorded: Recorded) -> Reproduction:
 
 
 def from_model(recorded: Recorded, scored: Scored) -> Reproduction:
-    """The table from a model at hand, with exact changes instead of differences of rounded rewards.
+    """The table from a model, with exact changes instead of differences of rounded rewards.
 
     Args:
         recorded: the rows of the published run.
-        scored: what the model makes of them, in their order.
+        scored: the model's scores of them, in their order.
     """
     before = scored.rewards.astype(np.float64)
     after = before + edit_delta(scored, published_edits())
@@ -191,7 +189,7 @@ def _set(
 ) -> RecordedSet:
     change = after - before
     _, prompt = np.unique(keys, return_inverse=True)
-    # The published mean counts rows; prompts with several of them are still resampled whole.
+    # the published mean weights rows; as a ratio of sums by prompt it gets an interval over prompts
     mean = ratio_interval(np.bincount(prompt, weights=change), np.bincount(prompt))
     return RecordedSet(
         label,
@@ -214,6 +212,7 @@ def _pairs(
     chosen: NDArray[np.bool_],
     rejected: NDArray[np.bool_],
 ) -> RecordedPairs:
+    # pairs are all combinations of a prompt's chosen and rejected rows, weighted by their number below
     prompts = sorted(set(keys[chosen].tolist()) & set(keys[rejected].tolist()))
     sides = [[np.flatnonzero(side & (keys == key)) for key in prompts] for side in (chosen, rejected)]
     counts = np.array([len(good) * len(bad) for good, bad in zip(*sides, strict=True)])
@@ -232,11 +231,11 @@ _FULL = ("", "n", "before", "after", "change, 95 % interval", "SDs", "changed", 
 
 
 def published_text(recorded: Reproduction | None = None, exact: Reproduction | None = None) -> str:
-    """The published table, the same from recorded rewards, the same from a model at hand, and the reading.
+    """The published table, the same from recorded rewards and from a model, and how to read it.
 
     Args:
-        recorded: from the recorded rewards, when they are given.
-        exact: from a model, when it is given.
+        recorded: from the recorded rewards, if given.
+        exact: from a model, if given.
     """
     latents = ", ".join(map(str, PUBLISHED_STEERED_LATENTS))
     lines = [f"as published: Llama-SARM-4B, latents {latents} multiplied by 0", ""]
@@ -284,15 +283,15 @@ def _cells(one: RecordedSet) -> tuple[str, ...]:
 
 
 def reading(found: Sequence[RecordedSet] = ()) -> str:
-    """Why the published sign was misread; with counts where rewards are at hand."""
+    """Why the published sign was misread, with counts where rewards are given."""
     changed, risen = (sum(getattr(one, name) for one in found) for name in ("changed", "risen"))
     counts = f" Of the {changed:,} rewards that changed, {risen:,} rose." if changed else ""
     text = (
         "Why the sign was misread: the five latents have negative weights and are active on unsafe answers. "
-        "They charge those answers, so they protect. Multiplying them by 0 drops the charge and pays unsafe "
-        f"answers more: that is the rise of the two rejected means.{counts} It was called a safety gain "
-        "because a negative weight was taken for harm. What a latent does is the sign of "
+        "They lower the reward of those answers, so they protect. Multiplying them by 0 raises the reward of "
+        f"unsafe answers: that is the rise of the two rejected means.{counts} It was called a safety gain "
+        "because a negative weight was taken for harm. Whether a latent harms is the sign of "
         "w (z of chosen - z of rejected), never that of w alone. The changes are 0.02 to 0.03 SD, most of "
-        "them one or two steps of bfloat16, and pair accuracy did not move (0.934 and 0.954, as before)."
+        "them one or two steps of bfloat16, and pair accuracy did not change (0.934 and 0.954, as before)."
     )
     return textwrap.fill(text, 110) + "\n"

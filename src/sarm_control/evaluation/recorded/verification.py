@@ -1,9 +1,8 @@
 """Checks a reward model against recorded rewards, in steps of bfloat16.
 
-Recorded rewards were rounded to bfloat16 (8 significant bits), so two right
-implementations differ by a step or two. Near 0 a step is tiny while the rounding inside the trunk
-is not, so rewards recorded there may lie many steps off by a difference of no account:
-the largest difference in reward units is given beside the steps.
+Recorded rewards were rounded to bfloat16 (8 significant bits), so two correct implementations differ by a
+step or two. Near 0 a step is tiny, but the rounding inside the trunk is not. A reward recorded there may be
+many steps off by a difference without importance, so the largest difference in reward units is reported too.
 
 Shapes: `N` recorded rows, `S` steered latents.
 """
@@ -22,7 +21,7 @@ from sarm_control.errors import DataError
 from sarm_control.reward_model import Scored
 
 PUBLISHED_STEERED_LATENTS = (48659, 28879, 26446, 46231, 25241)
-"""The latents multiplied by 0 in the published run on Llama-SARM-4B (SCIENCE.md)."""
+"""The latents multiplied by 0 in the published run on Llama-SARM-4B."""
 
 _SMALLEST_EXPONENT = -126
 _MANTISSA_BITS = 7
@@ -32,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Recorded:
-    """Rows with the rewards someone recorded for them.
+    """Rows with recorded rewards.
 
     Args:
         rows: N answer rows.
@@ -48,12 +47,12 @@ class Recorded:
 
     @property
     def has_steering(self) -> bool:
-        """Whether any row records something about the steered latents."""
+        """Whether any row has a record of the steered latents."""
         return bool(np.isfinite(self.steered).any()) or any(latents is not None for latents in self.active)
 
 
 class Outside(NamedTuple):
-    """A row further from its record than the tolerance."""
+    """A row that differs from its record by more than the tolerance."""
 
     where: str
     recorded: float
@@ -67,7 +66,7 @@ class RewardCheck:
 
     Args:
         name: the field compared, `reward` or `reward_steered`.
-        n: rows compared.
+        n: number of rows compared.
         largest: the largest difference, in steps at the recorded value.
         largest_absolute: the largest difference, in reward units.
         outside: the rows beyond the tolerance, in the file's order.
@@ -86,7 +85,7 @@ class RewardCheck:
 
 
 class ActiveCheck(NamedTuple):
-    """In how many of n rows exactly the recorded steered latents were active."""
+    """The number of rows, of n, in which exactly the recorded steered latents were active."""
 
     n: int
     equal: int
@@ -96,13 +95,13 @@ class ActiveCheck(NamedTuple):
 class Verification:
     """The comparison of a reward model with recorded rewards.
 
-    Activity is reported and decides nothing: a latent at the edge of TopK may be in or out by
-    rounding, and one that matters shows in the steered rewards.
+    Activity is reported but does not decide: rounding may move a latent into or out of TopK, and one that
+    matters shows in the steered rewards.
 
     Args:
         rewards: the comparison of each recorded reward field.
         active: the comparison of activity, where it was recorded.
-        share: the share of rows that has to be within the tolerance, 0..1.
+        share: the share of rows that must be within the tolerance, 0..1.
     """
 
     rewards: tuple[RewardCheck, ...]
@@ -120,7 +119,7 @@ def bfloat16_step(value: NDArray[np.floating[Any]]) -> Floats:
 
     Below the smallest normal number (2^-126), 0 included, it is the constant 2^-133.
     """
-    # frexp gives |value| = m * 2^e with m in [0.5, 1): floor(log2 |value|) = e - 1, without rounding.
+    # frexp gives |value| = m * 2^e with m in [0.5, 1), so floor(log2 |value|) = e - 1 without rounding
     _, exponent = np.frexp(np.abs(np.asarray(value, dtype=np.float64)))
     floor = np.where(np.asarray(value) == 0, _SMALLEST_EXPONENT, exponent - 1)
     step = np.ldexp(1.0, np.maximum(floor, _SMALLEST_EXPONENT) - _MANTISSA_BITS)
@@ -164,12 +163,12 @@ def verify(
         scored: the scores of those rows, in their order.
         steered_latents: [S] the latents whose removal `reward_steered` records.
         steps: the tolerance, in bfloat16 steps at the recorded value.
-        share: the share of rows that has to be within it, 0..1.
+        share: the share of rows that must be within it, 0..1.
     """
-    found = scored.rewards.astype(np.float64)
-    checks = [_compare("reward", recorded, recorded.reward, found, steps)]
+    rewards = scored.rewards.astype(np.float64)
+    checks = [_compare("reward", recorded, recorded.reward, rewards, steps)]
     if np.isfinite(recorded.steered).any():
-        removed = found + edit_delta(scored, [Edit(latent, scale=0.0) for latent in steered_latents])
+        removed = rewards + edit_delta(scored, [Edit(latent, scale=0.0) for latent in steered_latents])
         checks.append(_compare("reward_steered", recorded, recorded.steered, removed, steps))
     return Verification(tuple(checks), _compare_active(recorded, scored, steered_latents), share)
 
@@ -178,7 +177,7 @@ def _compare(name: str, recorded: Recorded, wanted: Floats, found: Floats, steps
     compared = np.flatnonzero(np.isfinite(wanted))
     difference = np.abs(found - wanted)[compared]
     in_steps = difference / bfloat16_step(wanted[compared])
-    # A NaN found is outside too, which `in_steps > steps` would not say.
+    # a NaN reward is outside too; `in_steps > steps` would be False for it
     far = np.flatnonzero(~(in_steps <= steps))
     outside = [
         Outside(

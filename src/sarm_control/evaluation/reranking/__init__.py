@@ -1,1 +1,1 @@
-"""What edits do to a choice among candidates, and to the best of N."""
+"""The effect of edits on a choice among candidates, and on the best of N."""

@@ -1,4 +1,4 @@
-"""Answers to choose among: the candidates of every prompt, their rewards and attributes.
+"""Candidates: the answers to choose among for every prompt, with their attributes.
 
 Shapes: `P` prompts, `C` candidates of all of them, `m` candidates of one.
 """
@@ -16,8 +16,8 @@ from sarm_control.evaluation.answer_table import Floats, Integers, answer_table
 from sarm_control.latents import ScoredRows
 
 LENGTH, CHOSEN = "length", "chosen"
-"""Attributes every candidate has, and those of pairs: tokens of the answer; 1 for a chosen answer, 0 for
-a rejected one."""
+"""Built-in attributes. `length` is the number of tokens of the answer. `chosen`, for data of pairs only, is 1
+for a chosen answer and 0 for a rejected one."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class CandidateSets:
     """The candidates of P prompts, one set after another.
 
     Args:
-        answers: [C] the answer each candidate is, as numbered by its scores.
+        answers: [C] the position of each candidate in the scores.
         starts: [P + 1]; set p is `starts[p]:starts[p + 1]` and has at least two candidates.
         attributes: name -> [C] numbers.
         rows: [P] the first row of each prompt.
         texts: [C] the answers.
-        alone: prompts left out because they have one candidate, which always wins.
+        alone: number of prompts left out because they have a single candidate, which always wins.
     """
 
     answers: Integers
@@ -45,16 +45,16 @@ class CandidateSets:
 
     @property
     def sizes(self) -> Integers:
-        """[P] candidates of each prompt."""
+        """[P] number of candidates of each prompt."""
         return np.diff(self.starts)
 
     def spans(self) -> Iterator[slice]:
-        """The place of each prompt's candidates among all C."""
+        """The slice of each prompt's candidates among all C."""
         return (slice(a, b) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True))
 
 
 def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> CandidateSets:
-    """Pools the answers of equal prompts, whatever kinds of row they stand in.
+    """Pools the answers of equal prompts from rows of every kind.
 
     Args:
         data: rows and their scores.
@@ -65,13 +65,14 @@ def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> Candidat
         DataError: no prompt has two candidates, or an attribute is not such a column.
     """
     table = answer_table(data.rows, len(data.scored))
+    # stable, so that candidates of a prompt keep the order of the data
     order = np.argsort(table.prompt, kind="stable")
     counts = np.bincount(table.prompt, minlength=table.prompts)
     kept = np.flatnonzero(counts > 1)
     if not len(kept):
         raise DataError(
             f"no prompt has two candidates: each of the {table.prompts} prompts has one answer",
-            hint='write {"prompt", "candidates": [...]}; pairs, and several answers to one prompt, serve too',
+            hint='write {"prompt", "candidates": [...]}; pairs, and several answers to one prompt, also work',
         )
     answers = order[np.isin(table.prompt[order], kept)]
     columns = {LENGTH: data.scored.lengths.astype(np.float64)}
@@ -103,9 +104,9 @@ def _values(row: Row, name: str) -> list[float]:
         )
     value, count = row.raw[name], len(row.answers)
     values: list[Any] = value if isinstance(value, list) else [value]
-    if len(values) != count or not all(isinstance(one, bool | int | float) for one in values):
+    if len(values) != count or not all(isinstance(number, bool | int | float) for number in values):
         raise DataError(
             f"{row.where}: {name} is not {count} numbers, one for each of the row's answers",
             hint="in the order chosen, rejected, candidates",
         )
-    return [float(one) for one in values]
+    return [float(number) for number in values]

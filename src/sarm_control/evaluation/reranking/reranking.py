@@ -1,17 +1,13 @@
-"""What edits do to a choice among candidates: who wins, and what the winner is like.
+"""The effect of edits on a choice among candidates: which one wins, and the winner's attributes.
 
-Shapes: `P` prompts, `C` candidates of all of them, `m` candidates of one.
-
-Which of N candidates wins: exact shares over all sets of N of the candidates given.
-
-A set of N candidates is drawn from the m given, without replacement, each set as likely as any
-other; the highest reward wins, ties share the win. For the k-th smallest of m different rewards
+For the best of N, a set of N candidates is drawn from the m given ones, without replacement, and all sets are
+equally likely. The highest reward wins, and ties share the win. The k-th smallest of m different rewards has
 
     P(wins) = C(k - 1, N - 1) / C(m, N)
 
-which needs no simulation (the best-of-n estimator of arXiv 2112.09332).
+so no simulation is needed (the best-of-n estimator of arXiv 2112.09332).
 
-Shapes: `m` candidates of one prompt.
+Shapes: `P` prompts, `C` candidates of all of them, `m` candidates of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,38 +29,39 @@ def win_shares(rewards: Floats, n: int) -> Floats:
     """[m] the share of all sets of n candidates that each one wins; they sum to 1.
 
     Args:
-        rewards: [m] what each candidate is paid.
-        n: size of a set, 1..m; with n = m the best candidate wins alone, with n = 1 each wins as often.
+        rewards: [m] of the candidates.
+        n: size of a set, 1..m. With n = m only the best candidate wins; with n = 1 all win equally often.
     """
     ordered = np.sort(rewards)
     lower, not_higher = (np.searchsorted(ordered, rewards, side=side) for side in ("left", "right"))
     within = _share_within(len(rewards), n)
+    # a set is won at a reward level when all its members are at or below it and not all are below it
     shares: Floats = (within[not_higher] - within[lower]) / (not_higher - lower)
     return shares
 
 
 @lru_cache(maxsize=256)
 def _share_within(m: int, n: int) -> NDArray[np.float64]:
-    """[m + 1] C(k, n) / C(m, n) for k = 0..m: how many sets lie within k of the candidates."""
+    """[m + 1] C(k, n) / C(m, n) for k = 0..m: the share of sets that lie within k given candidates."""
     k, i = np.arange(m + 1)[:, None], np.arange(n)[None, :]
     return np.asarray(np.prod(np.maximum(k - i, 0) / (m - i), axis=1))
 
 
 REWARD = "reward"
-"""The unedited reward, which is an attribute of a winner too."""
+"""The unedited reward as an attribute of the winner."""
 
 
 class Expected(NamedTuple):
-    """What the winner is like, without and with the edits.
+    """The expected attribute of the winner, without and with the edits.
 
     Args:
         attribute: its name.
-        n: candidates of a set; None for all that a prompt has.
+        n: number of candidates of a set; None for all candidates of a prompt.
         before: mean over prompts of the winner's attribute without the edits.
         after: the same with them.
         change: their difference.
-        rises: prompts where the attribute of the winner rises.
-        falls: prompts where it falls.
+        rises: number of prompts where the attribute of the winner rises.
+        falls: number of prompts where it falls.
     """
 
     attribute: str
@@ -83,16 +80,16 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class Reranking:
-    """Edits tried on the choice among candidates.
+    """The effect of edits on the choice among candidates.
 
     Args:
         before: [C] rewards without the edits.
         after: [C] rewards with them.
-        changed: share of prompts whose winner changes; where several candidates tie for the win, the
-            share of the win that goes elsewhere.
+        changed: share of prompts whose winner changes; where several candidates tie, the share of the win
+            that goes to others.
         winners: the winner among all candidates of a prompt, by attribute.
-        curve: the same for each N asked for, over the prompts that have N candidates.
-        too_large: Ns that no prompt has candidates for.
+        curve: the same for each requested N, over the prompts that have N candidates.
+        too_large: the requested Ns for which no prompt has enough candidates.
     """
 
     before: Floats
@@ -103,7 +100,7 @@ class Reranking:
     too_large: tuple[int, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The summary, without the candidates."""
+        """The summary as a JSON object, without the candidates."""
         return {
             "changed": self.changed.as_json(),
             "winners": [one.as_json() for one in self.winners],
@@ -117,21 +114,22 @@ def rerank(sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Seq
 
     Args:
         sets: the candidates of every prompt.
-        scored: the scores they were made from.
-        edits: at most one for a latent; none leaves every winner as it is.
-        n: sizes of set for the best-of-N curve, at least 1.
+        scored: the scores from which they were made.
+        edits: at most one per latent; without edits no winner changes.
+        n: set sizes for the best-of-N curve, at least 1.
     """
     before = scored.rewards.astype(np.float64)[sets.answers]
     after = edited_rewards(scored, edits)[sets.answers]
     attributes = {REWARD: before, **sets.attributes}
     shares = (winners(sets, before), winners(sets, after))
     moved = np.abs(shares[1] - shares[0])
+    # half of the absolute differences: what one candidate loses another one gains
     changed = mean_interval(np.add.reduceat(moved, sets.starts[:-1]) / 2)
     usable = [size for size in dict.fromkeys(n) if size <= sets.sizes.max()]
     curve = [
-        one
+        expected
         for size in usable
-        for one in _expected(sets, attributes, (before, after), size, sets.sizes >= size)
+        for expected in _expected(sets, attributes, (before, after), size, sets.sizes >= size)
     ]
     return Reranking(
         before,
@@ -164,12 +162,13 @@ def _expected(
     prompts: Any,
 ) -> list[Expected]:
     shares = [winners(sets, side, n) for side in rewards]
-    found = []
+    expected = []
     for name, values in attributes.items():
         before, after = (np.add.reduceat(share * values, sets.starts[:-1])[prompts] for share in shares)
+        # differences of rounding size are no change, so that rises and falls count real ones
         change = np.where(np.isclose(after, before, rtol=1e-12, atol=0), 0.0, after - before)
         means = [mean_interval(column) for column in (before, after, change)]
-        found.append(
+        expected.append(
             Expected(name, n, means[0], means[1], means[2], int((change > 0).sum()), int((change < 0).sum()))
         )
-    return found
+    return expected

@@ -1,7 +1,7 @@
-"""Every latent alone set to 0: which of them decide who wins.
+"""The latents whose removal alone changes which candidate wins.
 
-One pass of sparse algebra for all latents at once: a latent that no candidate of a prompt has
-active changes nothing there, so only active (prompt, latent) pairs are looked at.
+All latents are handled in one pass of sparse algebra: a latent that is active in no candidate of a prompt
+changes nothing there, so only active (prompt, latent) pairs are looked at.
 
 Shapes: `P` prompts, `C` candidates, `m` candidates of a prompt, `A` latents active in one of them,
 `L` latents, `M` latents that change a winner.
@@ -21,7 +21,7 @@ from sarm_control.statistics import Interval, mean_intervals
 
 
 class LatentImpact(NamedTuple):
-    """What setting one latent to 0 does to the choice.
+    """The effect on the choice when one latent is set to 0.
 
     Args:
         latent: its number.
@@ -43,7 +43,7 @@ class LatentImpact(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """Entries (prompt, latent) of a winner that changes, and by how much."""
+    """The (prompt, latent) pairs in which the winner changes, and by how much."""
 
     prompts: list[NDArray[np.int64]]
     latents: list[NDArray[np.int64]]
@@ -56,7 +56,7 @@ def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
 
     Args:
         sets: the candidates of every prompt.
-        scored: the scores they were made from.
+        scored: the scores from which they were made.
     """
     from scipy.sparse import csr_array
 
@@ -65,12 +65,13 @@ def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
     attributes = np.stack(list(sets.attributes.values()))
     moved = _Moved([], [], [], [])
     for prompt, span in enumerate(sets.spans()):
+        # dense over the latents active in this prompt only, a few hundred of many thousands
         own = slice(latents.indptr[span.start], latents.indptr[span.stop])
         active, place = np.unique(latents.indices[own], return_inverse=True)
         contributions = np.zeros((span.stop - span.start, len(active)))
         row = np.repeat(np.arange(len(contributions)), np.diff(latents.indptr[span.start : span.stop + 1]))
         contributions[row, place] = latents.values[own] * scored.head[latents.indices[own]].astype(np.float64)
-        _note(moved, prompt, active, rewards[span], contributions, attributes[:, span])
+        _add_prompt(moved, prompt, active, rewards[span], contributions, attributes[:, span])
     where = (np.concatenate(moved.prompts), np.concatenate(moved.latents))
     shape = (len(sets), latents.size)
     columns = [csr_array((np.concatenate(moved.changed), where), shape=shape)]
@@ -79,7 +80,7 @@ def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
     return _impacts(columns, scored.head, tuple(sets.attributes))
 
 
-def _note(
+def _add_prompt(
     moved: _Moved,
     prompt: int,
     active: NDArray[Any],
@@ -87,7 +88,7 @@ def _note(
     contributions: Floats,
     attributes: Floats,
 ) -> None:
-    """Adds the latents of one prompt whose removal moves the win.
+    """Adds the latents of one prompt whose removal changes the winner.
 
     `rewards` [m] are unrounded, `contributions` are [m, A].
     """
@@ -102,9 +103,12 @@ def _note(
 
 
 def _shares(rewards: Floats) -> Floats:
-    """[m, A] the share of the win of each candidate under each of A rewards, rounded as rewards are."""
-    given = rewards.astype(np.float32)
-    best = given == given.max(axis=0)
+    """[m, A] the share of the win of each candidate under each of A rewards.
+
+    Rewards are compared in float32, in which `Scored.rewards` are rounded, so that the same candidates tie.
+    """
+    rounded = rewards.astype(np.float32)
+    best = rounded == rounded.max(axis=0)
     shares: Floats = best / best.sum(axis=0)
     return shares
 

@@ -17,7 +17,7 @@ _CURVE = ("N", "prompts", "before", "after", "change, 95 % interval")
 
 
 def reranking_text(found: Reranking, sets: CandidateSets, edits: Sequence[Edit]) -> str:
-    """Who wins before and after the edits, and the best-of-N curve of every attribute."""
+    """The winners before and after the edits, and the best-of-N curve of every attribute, as text."""
     lines = [_size_line(sets)]
     if edits:
         lines += ["", f"{counted(len(edits), 'edit')}: {', '.join(map(str, edits))}"]
@@ -27,7 +27,7 @@ def reranking_text(found: Reranking, sets: CandidateSets, edits: Sequence[Edit])
         lines += ["", f"{name} of the winner of N candidates (exact, over all sets of N of those given)"]
         points = [_curve_cells(one) for one in found.curve if one.attribute == name]
         rows = [_CURVE, *points]
-        # Without an edit nothing changes, and two columns of the same numbers say nothing.
+        # without edits the columns after "before" would repeat it
         lines += aligned(rows if edits else [row[:3] for row in rows])
     if found.too_large:
         lines += ["", f"no prompt has {' or '.join(map(str, found.too_large))} candidates"]
@@ -35,7 +35,7 @@ def reranking_text(found: Reranking, sets: CandidateSets, edits: Sequence[Edit])
 
 
 def impacts_text(impacts: Sequence[LatentImpact], sets: CandidateSets, top: int) -> str:
-    """The latents whose removal changes most winners."""
+    """The latents whose removal changes most winners, as text."""
     if not impacts:
         return "no single latent changes a winner when it is set to 0\n"
     names = list(sets.attributes)
@@ -55,7 +55,7 @@ def impacts_text(impacts: Sequence[LatentImpact], sets: CandidateSets, top: int)
 
 
 def reranked_rows(found: Reranking, sets: CandidateSets) -> Iterator[dict[str, Any]]:
-    """One row a prompt: its candidates, their rewards before and after, and the winners' places."""
+    """One row per prompt: its candidates, their rewards before and after, and the winners' positions."""
     for row, span in zip(sets.rows, sets.spans(), strict=True):
         before, after = found.before[span], found.after[span]
         yield {

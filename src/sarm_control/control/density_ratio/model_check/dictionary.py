@@ -1,4 +1,4 @@
-"""What a log ratio may hold that is not linear: shapes of one latent, products of two, waves of all.
+"""Nonlinear columns that a log ratio may depend on: shapes of one latent, products of two, waves of all.
 
 Shapes: `N` rows of both samples together, `D` latents, `F` linear features, `J` columns.
 """
@@ -21,14 +21,14 @@ _LENGTHS = (0.5, 1.0, 2.0)
 
 
 class Dictionary(NamedTuple):
-    """Columns by kind, chosen and scaled without a look at which sample a row is of.
+    """Columns by kind, chosen and scaled without regard to which sample a row belongs to.
 
     Args:
-        shapes: [N, J] the square and the logarithm of a latent's value, and whether it is above a tenth, a
-            quarter, a half, ... of the rows in which it fires.
-        products: [N, J] of the values of two latents, and whether both fire.
-        waves: [N, J] cosines along random directions; enough of them tell any two laws apart (Rahimi and
-            Recht, 2007, "Random features for large-scale kernel machines").
+        shapes: [N, J] the square and the logarithm of a latent's value, and indicators of values above the
+            0.1, 0.25, 0.5, 0.75 and 0.9 quantiles of the rows in which it fires.
+        products: [N, J] the products of the values of two latents, and indicators that both fire.
+        waves: [N, J] cosines along random directions; enough of them distinguish any two distributions
+            (Rahimi and Recht, 2007, "Random features for large-scale kernel machines").
     """
 
     shapes: Columns
@@ -49,7 +49,7 @@ def dictionary(z: NDArray[np.float32], features: Array, seed: int) -> Dictionary
 
 
 def _shapes(z: NDArray[np.float32], values: Array) -> Columns:
-    """A latent that takes both signs is compared in all rows, another only where it fires."""
+    """Quantiles of a latent of both signs are over all rows, of the others over rows where they fire."""
     counts = (z != 0) | (z < 0).any(axis=0)
     ordered = np.sort(np.where(counts, z, np.inf), axis=0)
     rows = counts.sum(axis=0)
@@ -62,7 +62,7 @@ def _shapes(z: NDArray[np.float32], values: Array) -> Columns:
 
 
 def _products(z: NDArray[np.float32], values: Array) -> Columns:
-    """Of the pairs that fire together most unlike chance, and of those nearest to half of the rows."""
+    """Columns of the pairs whose joint firing is least like chance or nearest to half of the rows."""
     fires = (z > 0).astype(np.float64)
     rates = fires.mean(axis=0)
     first, second = np.triu_indices(z.shape[1], 1)
@@ -78,7 +78,7 @@ def _products(z: NDArray[np.float32], values: Array) -> Columns:
 
 
 def _waves(features: Array, seed: int) -> Columns:
-    """Of three lengths: half the distance between rows, once, and twice."""
+    """Waves of three lengths: half, once and twice the typical distance between rows."""
     rng = numpy_generator(seed, "waves of the check for what is not linear")
     distance = float(np.sqrt(2.0 * features.var(axis=0).sum())) or 1.0
     length = distance * np.resize(_LENGTHS, _WAVES)
@@ -87,7 +87,7 @@ def _waves(features: Array, seed: int) -> Columns:
 
 
 def _kept(columns: Array) -> Columns:
-    """Centred, of spread 1; columns that a few rows decide say nothing and go."""
+    """Centred columns of SD 1, without those that a few rows decide: their statistics are not normal."""
     centred = columns - columns.mean(axis=0)
     squares, most = (centred**2).sum(axis=0), (centred**2).max(axis=0, initial=0.0)
     keep = (squares > 0) & (squares >= 0.25 * _LEAST_DIFFERENT * most)

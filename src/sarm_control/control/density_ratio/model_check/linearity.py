@@ -1,4 +1,4 @@
-"""Whether the log ratio of two samples is linear in the features, as the default estimator takes it to be.
+"""Whether the log ratio of two samples is linear in the features, as the default estimator assumes.
 
 Shapes: `N` rows of both samples together, `F` features, `J` columns of the dictionary, `S` draws.
 """
@@ -14,27 +14,27 @@ from sarm_control.control.density_ratio.model_check.dictionary import Columns, d
 from sarm_control.seeds import numpy_generator
 
 LEVEL = 1 / 400
-"""How often a log ratio that is linear is called otherwise: it has to show more than each of 399 draws."""
+"""The level of the test: a linear log ratio is rejected where its statistic exceeds all of 399 draws."""
 LEAST_IN_DOUBT = 200
-"""With fewer rows a side that the classifier leaves in doubt, silence of the check shows nothing."""
+"""With fewer rows in doubt per side, a check without a finding shows nothing."""
 ROWS_A_FEATURE = 2
-"""Nor does it with fewer than so many for each feature that the classifier has."""
+"""The same holds with fewer rows in doubt than this for each feature of the classifier."""
 MOST_ROWS = 4096
-"""Rows a side that are looked at."""
+"""Rows per side that the check looks at."""
 
 _DRAWS = 399
 _SEPARATE = 0.01
 
 
 class Linearity(NamedTuple):
-    """What the check found.
+    """The result of the check.
 
     Args:
-        fits: False when the log ratio is not linear, True when nothing speaks against it, and None when
-            nothing does but rows in doubt are too few, so that little could.
-        p: how often a linear log ratio gives as much that is not linear, at least 1 / 400.
-        in_doubt: twice the sum of `p (1 - p)` over the rows, with p the classifier's probability: the rows
-            a side where the samples are alike, and 0 where all are told apart.
+        fits: False when the log ratio is not linear, True when the check found nothing against it, and None
+            when it found nothing but too few rows are in doubt to find much.
+        p: the p-value of a linear log ratio, at least 1 / 400.
+        in_doubt: twice the sum of `p (1 - p)` over the rows, with p the classifier's probability. It is the
+            number of rows per side where the samples are alike, and 0 where all rows are classified surely.
     """
 
     fits: bool | None
@@ -43,7 +43,7 @@ class Linearity(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Distinct rows of one side, in an order that depends on their content alone.
+    """Distinct rows of one side, in an order that depends only on their content.
 
     Args:
         latents: [n, D].
@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def distinct(cls, latents: NDArray[np.float32], features: Array, most: int = MOST_ROWS) -> "Rows":
-        """At most `most` rows; of copies one, but rows of nothing but 0 and 1 may be equal by chance."""
+        """At most `most` rows, one of each set of copies; equal rows of only 0 and 1 are not copies."""
         latents = np.ascontiguousarray(latents)
         keys = np.array([hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in latents])
         order = np.argsort(keys, kind="stable")
@@ -68,11 +68,12 @@ class Rows(NamedTuple):
 def check_linear(policy: Rows, human: Rows, *, seed: int, start: LogRatio | None = None) -> Linearity:
     """Tests that `log p_policy / p_human` is linear in the features.
 
-    A logistic regression on the features leaves residuals: 1 or 0 for the side of a row, less its
-    probability. If the log ratio is linear they go with nothing else. Score statistics hold them against a
-    dictionary of shapes, products and waves, freed of what the features explain; of each kind of column
-    the largest statistic and the sum of squares count. How large they get by chance is drawn: sides from the
-    fitted probabilities (a parametric bootstrap), with the rows as they are.
+    A logistic regression on the features leaves residuals: 1 or 0 for the side of a row, minus its
+    probability. If the log ratio is linear, they are uncorrelated with everything else. Score statistics
+    compare them with a dictionary of shapes, products and waves, from which the part explained by the
+    features is removed; of each kind of column, the largest statistic and the sum of squares are tested.
+    Their distribution is simulated: sides are drawn from the fitted probabilities with the rows fixed (a
+    parametric bootstrap).
 
     Args:
         policy: rows of the policy.
@@ -86,16 +87,19 @@ def check_linear(policy: Rows, human: Rows, *, seed: int, start: LogRatio | None
     chance = np.clip(0.5 * (1.0 + np.tanh(0.5 * logit)), 1e-9, 1 - 1e-9)
     weight = chance * (1.0 - chance)
     in_doubt = 2.0 * float(weight.sum())
-    found = _Residuals.of(features, chance, len(policy.features), seed)
+    residuals = _Residuals.of(features, chance, len(policy.features), seed)
     columns = dictionary(np.concatenate([policy.latents, human.latents]), features, seed)
-    p = _p_value(np.concatenate([_statistics(kind, found, weight) for kind in columns]))
-    needed = max(LEAST_IN_DOUBT, ROWS_A_FEATURE * found.span.shape[1])
+    p = _p_value(np.concatenate([_statistics(kind, residuals, weight) for kind in columns]))
+    needed = max(LEAST_IN_DOUBT, ROWS_A_FEATURE * residuals.span.shape[1])
     fits = False if p <= LEVEL else (True if in_doubt >= needed else None)
     return Linearity(fits, p, in_doubt)
 
 
 class _Residuals(NamedTuple):
-    """Of the sample and of draws, [N, 1 + S], scaled to variance 1 and freed of the features' span [N, R]."""
+    """Residuals of the sample and of the draws, [N, 1 + S], of variance 1 and orthogonal to the features.
+
+    `span` [N, R] is an orthonormal basis of the weighted features.
+    """
 
     scaled: Columns
     span: Columns
@@ -109,7 +113,7 @@ class _Residuals(NamedTuple):
         span = left[:, sizes > 1e-6 * sizes.max()]
         sides = (rng.random((_DRAWS, len(chance))) < chance).astype(np.float64)
         drawn = ((sides - chance) / root).T
-        # fitted probabilities are too sure of the rows they were fitted on
+        # fitted probabilities are overconfident on the rows of the fit, so draws from them vary too little
         drawn /= np.sqrt(1.0 - np.minimum((span**2).sum(axis=1), 0.5))[:, None]
         own = (np.arange(len(chance)) < policy).astype(np.float64)
         both = np.concatenate([((own - chance) / root)[:, None], drawn], axis=1)
@@ -131,7 +135,7 @@ def _statistics(columns: Columns, residuals: _Residuals, weight: Array) -> Array
 
 
 def _p_value(statistics: Array) -> float:
-    """Of the largest statistic, each in SDs of its draws; [K, 1 + S], the sample's own first."""
+    """The p-value of the largest statistic, each in SDs of its draws; [K, 1 + S], the sample's own first."""
     if not len(statistics):
         return 1.0
     drawn = statistics[:, 1:]

@@ -1,4 +1,4 @@
-"""A log ratio that may hold shapes, products and waves too, for samples where a linear one does not fit.
+"""A log ratio with shapes, products and waves too, for samples where a linear one does not fit.
 
 Shapes: `P` policy rows, `H` human rows, `N` both, `J` columns of the dictionary, `G` groups.
 """
@@ -17,19 +17,19 @@ _JITTER = 1e-6
 
 
 def wider_held_out(policy: SampleRows, human: SampleRows, *, groups: int, seed: int) -> HeldOut:
-    """Log ratios of all rows by fits that never saw them, on the features and columns of the dictionary.
+    """Log ratios of all rows by fits that did not see them, on the features and columns of the dictionary.
 
-    Each fit takes the at most 60 columns whose score statistics beside a linear fit are largest on its own
-    rows, above 3. A strong ridge keeps what it makes of them below the truth rather than above.
+    Each fit takes at most 60 columns: those whose score statistics after a linear fit are largest on its own
+    rows, and above 3. A strong ridge keeps the estimate below the truth rather than above.
 
     Args:
         policy: P rows.
         human: H rows.
-        groups: G, at least 2; each is told by a fit on the others.
+        groups: G, at least 2; the log ratios of each come from a fit on the others.
         seed: of the groups and of the waves.
 
     Raises:
-        DataError: fewer distinct rows a side than groups.
+        DataError: fewer distinct rows per side than groups.
     """
     features = np.concatenate([policy.features, human.features])
     latents = np.concatenate([policy.latents, human.latents])
@@ -49,7 +49,7 @@ def wider_held_out(policy: SampleRows, human: SampleRows, *, groups: int, seed: 
 
 
 def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Of the columns those that go most with the residuals of a linear fit."""
+    """The columns that correlate most with the residuals of a linear fit."""
     logit = Logistic().fit(features[own], features[~own]).at(features) + np.log(own.sum() / (~own).sum())
     chance = 0.5 * (1.0 + np.tanh(0.5 * logit))
     weight = chance * (1.0 - chance)
@@ -61,7 +61,7 @@ def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[
     spread = np.sqrt((free**2 * weight[:, None]).sum(axis=0))
     size = (columns**2 * weight[:, None]).sum(axis=0)
     scores = np.abs(free.T @ (own - chance)) / np.maximum(spread, 1e-12)
-    # what the features explain already is no column of its own
+    # a column that the features already explain to 99 % adds nothing but rounding
     scores[spread**2 <= 0.01 * size] = 0.0
     best = np.argsort(-scores, kind="stable")[:_MOST_COLUMNS]
     return np.asarray(best[scores[best] > _LEAST_SCORE])
