@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from sarm_control.engines.server_client import ServerSettings, post
 from sarm_control.server.ray import ask, reward_deployment
-from sarm_control.server.ray.settings import ItemResult, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 serve = require_serve()
@@ -38,10 +38,10 @@ def replicas() -> list[str]:
     return sorted(name for name in names if "#reward#" in name)
 
 
-def over_http(port: int, asked: Sequence[ItemResult]) -> list[dict[str, Any]]:
+def over_http(port: int, asked: Sequence[AnswerToScore]) -> list[dict[str, Any]]:
     server = ServerSettings(f"http://127.0.0.1:{port}", timeout=60, patience=120)
 
-    def one(answer: ItemResult) -> dict[str, Any]:
+    def one(answer: AnswerToScore) -> dict[str, Any]:
         body = {"prompts": [answer["prompt"]], "responses": [answer["response"]], "ended": [answer["ended"]]}
         return post(server, "/v1/score", body)["results"][0]
 
@@ -49,17 +49,17 @@ def over_http(port: int, asked: Sequence[ItemResult]) -> list[dict[str, Any]]:
         return list(threads.map(one, asked))
 
 
-async def over_handle(handle: Any, asked: Sequence[ItemResult]) -> list[Paid]:
+async def over_handle(handle: Any, asked: Sequence[AnswerToScore]) -> list[AnswerReward]:
     limit = asyncio.Semaphore(16)
 
-    async def one(answer: ItemResult) -> Paid:
+    async def one(answer: AnswerToScore) -> AnswerReward:
         async with limit:
             return (await ask(handle, [answer], patience=120))[0]
 
     return list(await asyncio.gather(*map(one, asked)))
 
 
-def kill(port: int, asked: Sequence[ItemResult]) -> dict[str, Any]:
+def kill(port: int, asked: Sequence[AnswerToScore]) -> dict[str, Any]:
     """Two replicas asked from both sides at once, one of them killed meanwhile."""
     handle = serve.run(reward_deployment(RewardSettings(replicas=2, batch_tokens=2048, cpus=0.5)))
     before = replicas()
@@ -70,25 +70,31 @@ def kill(port: int, asked: Sequence[ItemResult]) -> dict[str, Any]:
         time.sleep(1)
         busy = not http.done() and not inside.done()
         ray.kill(ray.get_actor(before[0], namespace="serve"))
-        paid = {"http": http.result(), "handle": inside.result()}
+        answer_rewards = {"http": http.result(), "handle": inside.result()}
     seconds = time.perf_counter() - started
-    return {"killed": before[0], "after": replicas(), "busy": busy, "seconds": seconds, "paid": paid}
+    return {
+        "killed": before[0],
+        "after": replicas(),
+        "busy": busy,
+        "seconds": seconds,
+        "answer_rewards": answer_rewards,
+    }
 
 
-def learn(asked: Sequence[ItemResult], controls: str, state: Path, window: int) -> list[Paid]:
+def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: int) -> list[AnswerReward]:
     """A window of answers at a time, the next once the owner has learnt from it."""
     settings = RewardSettings(
         replicas=2, cpus=0.5, controls=controls, state_file=state, learn_window=window, batch_tokens=10**6
     )
     handle = serve.run(reward_deployment(settings))
-    paid: list[Paid] = []
+    answer_rewards: list[AnswerReward] = []
     for start in range(0, len(asked), window):
-        paid += handle.score.remote(list(asked[start : start + window])).result(timeout_s=120)
+        answer_rewards += handle.score.remote(list(asked[start : start + window])).result(timeout_s=120)
         until = time.monotonic() + 120
         while learnt(state) <= start // window:
             assert time.monotonic() < until, "the owner does not learn"
             time.sleep(0.02)
-    return paid
+    return answer_rewards
 
 
 def main(count: int, controls: str, state: Path, window: int, lessons: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ CLOSE = {"abs": 1e-6, "rel": 0}
 
 
 def library(reward: ControlledReward, rows: Rows, ended: list[bool] | None = None) -> RewardBreakdown:
-    return reward.reward_answers(reward.score(rows.prompts, rows.answers, ended))
+    return reward.breakdown(reward.score(rows.prompts, rows.answers, ended))
 
 
 def test_oracle_scores_are_the_librarys(plain: Served, rows: Rows) -> None:
@@ -220,7 +220,7 @@ def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> N
             body = {"prompts": rows.prompts[part], "responses": rows.answers[part]}
             results = post(client, "/v1/score", body)["results"]
             assert {one["human_kl_version"] for one in results} == {start // 20}
-            expected = ours.reward_answers(ours.score(rows.prompts[part], rows.answers[part]))
+            expected = ours.breakdown(ours.score(rows.prompts[part], rows.answers[part]))
             assert [one["human_kl"] for one in results] == pytest.approx(
                 (-expected.columns["reward/human_kl"]).tolist(), abs=1e-6
             )

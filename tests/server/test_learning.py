@@ -60,7 +60,7 @@ def test_evaluations_and_failed_requests_teach_nothing(lab: RewardModel, rows: R
         assert known(client)["version"] == 1
         (found,) = post(client, "/v1/score", asked(rows, 50, 51))["results"]
     ours = learnt(controlled(lab), rows, 20, 40)
-    expected = ours.reward_answers(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns[
+    expected = ours.breakdown(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns[
         "reward/human_kl"
     ][0]
     assert found["human_kl"] == pytest.approx(-expected, abs=1e-6, rel=0)

@@ -78,7 +78,7 @@ def assert_learnt_as_by_the_library(
     for update in range(LESSONS):
         part = slice(update * WINDOW, (update + 1) * WINDOW)
         scored = reward.score(*columns(asked[part]))
-        wanted = reward.reward_answers(scored)
+        wanted = reward.breakdown(scored)
         given = answer_rewards[part]
         assert {one["human_kl_version"] for one in given} == {update}
         np.testing.assert_allclose([one["score"] for one in given], reward.values(wanted), atol=1e-6, rtol=0)
