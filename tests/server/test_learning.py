@@ -15,8 +15,7 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.server.http.app import create_app
 from sarm_control.server.http.engine_formats import versions
-from sarm_control.server.scoring.control_state import BatchReward
-from sarm_control.server.scoring.scorer import Answered
+from sarm_control.server.scoring.control_state import Answered, BatchReward
 from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Rows, controlled, post, templated
 from tests.server.serving import serving

@@ -1,25 +1,24 @@
 """The routes of the reward service."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header
 from fastapi import Path as InPath
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sarm_control import __version__
 from sarm_control.engines import ControlledReward
 from sarm_control.reward_model import RewardModel
-from sarm_control.server.http import engine_formats as compat
 from sarm_control.server.http import schemas
+from sarm_control.server.http.engine_formats import FORMATS, ServedModel, json_response, may_learn
 from sarm_control.server.http.fast_path import Direct, Route
 from sarm_control.server.http.problems import Refusal, described, install
 from sarm_control.server.http.security import Guard
 from sarm_control.server.http.views import latent_view, model_view
-from sarm_control.server.scoring.scorer import Answered
 from sarm_control.server.scoring.state import ServerState
 from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
@@ -83,44 +82,43 @@ class _Fronted(FastAPI):
 
 
 def _endpoints(state: ServerState) -> dict[str, Route]:
-    """What rewards are asked for with, by path."""
-    name, terms = state.settings.model_name, state.terms
+    """The routes that give rewards, by path."""
+    served = ServedModel(state.settings.model_name, state.reward.model.fingerprint, state.terms)
 
+    async def reply(path: str, asked: BaseModel, learn: bool) -> Response:
+        form = FORMATS[path]
+        answers = await state.answer(form.conversations(asked), learn=may_learn(asked, learn))
+        return json_response(form.response(answers, asked, served), answers)
+
+    # One function a path: FastAPI reads its request schema and its description from them.
     async def score(asked: schemas.ScoreRequest, x_sarm_learn: Learn = True) -> Response:
         """Rewards with all their parts."""
-        learn = asked.learn and x_sarm_learn
-        answers = await state.answer(compat.asked_conversations(asked), learn=learn)
-        results = [compat.score_answer(answer, asked.top) for answer in answers]
-        return _json({"head": state.reward.model.fingerprint, "results": results}, answers)
+        return await reply("/v1/score", asked, x_sarm_learn)
 
     async def get_reward(asked: schemas.OpenRlhfRequest, x_sarm_learn: Learn = True) -> Response:
         """For OpenRLHF."""
-        answers = await state.answer(compat.openrlhf_conversations(asked), learn=x_sarm_learn)
-        return _json(compat.openrlhf_answer(answers, terms, one=len(answers) == 1), answers)
+        return await reply("/get_reward", asked, x_sarm_learn)
 
     async def classify(asked: schemas.ClassifyRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of vLLM."""
-        answers = await state.answer(compat.classified(asked), learn=x_sarm_learn)
-        return _json(compat.classify_answer(answers, name), answers)
+        return await reply("/classify", asked, x_sarm_learn)
 
     async def embeddings(asked: schemas.EmbeddingsRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of SGLang."""
-        answers = await state.answer(compat.embedded(asked), learn=x_sarm_learn)
-        return _json(compat.embeddings_answer(answers, name), answers)
+        return await reply("/v1/embeddings", asked, x_sarm_learn)
 
     async def rm(asked: schemas.SlimeRequest, x_sarm_learn: Learn = True) -> Response:
         """For slime: a bare number."""
-        answers = await state.answer([compat.slime_conversation(asked)], learn=x_sarm_learn)
-        return _json(answers[0].value, answers)
+        return await reply("/rm", asked, x_sarm_learn)
 
-    endpoints = (
-        Route("/v1/score", schemas.ScoreRequest, score),
-        Route("/get_reward", schemas.OpenRlhfRequest, get_reward),
-        Route("/classify", schemas.ClassifyRequest, classify),
-        Route("/v1/embeddings", schemas.EmbeddingsRequest, embeddings),
-        Route("/rm", schemas.SlimeRequest, rm),
-    )
-    return {endpoint.path: endpoint for endpoint in endpoints}
+    answering = {
+        "/v1/score": score,
+        "/get_reward": get_reward,
+        "/classify": classify,
+        "/v1/embeddings": embeddings,
+        "/rm": rm,
+    }
+    return {path: Route(path, FORMATS[path].request, answer) for path, answer in answering.items()}
 
 
 _RESPONSES: dict[str, Any] = {
@@ -145,7 +143,7 @@ def _looking(state: ServerState) -> APIRouter:
     @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_LOOKING)
     async def model() -> Response:
         """What is served, under which controls."""
-        return _json(model_view(state, __version__))
+        return json_response(model_view(state, __version__))
 
     @routes.get(
         "/v1/latents/{latent}",
@@ -157,7 +155,7 @@ def _looking(state: ServerState) -> APIRouter:
         size = state.reward.model.config.latents
         if latent >= size:
             raise Refusal(404, f"there is no latent {latent}", f"this model has the latents 0..{size - 1}")
-        return _json(latent_view(state, latent))
+        return json_response(latent_view(state, latent))
 
     return routes
 
@@ -168,14 +166,14 @@ def _operation(state: ServerState) -> APIRouter:
     @routes.get("/healthz", response_model=schemas.Health, responses=described(413, 421))
     async def healthz() -> Response:
         """Whether the process answers."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @routes.get("/readyz", response_model=schemas.Health, responses=described(413, 421, 503))
     async def readyz() -> Response:
         """Whether rewards are given."""
         if not state.batcher.alive:
             raise Refusal(503, "the server is starting or stopping", "wait, or ask another one")
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @routes.get(
         "/metrics",
@@ -187,10 +185,3 @@ def _operation(state: ServerState) -> APIRouter:
         return Response(state.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
-
-
-def _json(content: Any, answers: Sequence[Answered] = ()) -> Response:
-    """A response; numbers that are none are refused rather than written."""
-    headers = {compat.VERSION_HEADER: compat.versions(answers)} if answers else None
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-    return Response(body, media_type="application/json", headers=headers)

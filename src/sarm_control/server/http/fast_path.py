@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sarm_control.server.http.engine_formats import LEARN_HEADER
+from sarm_control.engines import LEARN_HEADER
 from sarm_control.server.http.problems import Refusal
+
+_LEARN_HEADER = LEARN_HEADER.lower().encode()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Direct:
 
 
 def _is_plain(scope: Scope) -> bool:
-    if any(name == LEARN_HEADER.encode() for name, _ in scope["headers"]):
+    if any(name == _LEARN_HEADER for name, _ in scope["headers"]):
         return False
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() == b"application/json"

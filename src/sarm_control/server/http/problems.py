@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from sarm_control.errors import SarmError
 from sarm_control.server.http.schemas import ErrorResponse
 
 LOG = logging.getLogger("sarm_control.server")
@@ -72,13 +73,23 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    # the message never repeats what was sent: it may be long, and it is the caller's
-    return Refusal(422, f"{_place(found[0]['loc'])}: {_reason(found[0])}{others}", _HINT).response()
+    return invalid(error.errors()).response()
 
 
 _HINT = "GET /openapi.json describes what each path takes"
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], hint: str = _HINT) -> Refusal:
+    """The refusal of a request that does not fit its schema.
+
+    Args:
+        errors: as pydantic lists them, their locations beginning with `body` or another part of the request.
+        hint: where the schema is described.
+    """
+    others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    # the message never repeats what was sent: it may be long, and it is the caller's
+    error = max(errors, key=_depth)
+    return Refusal(422, f"{_place(error['loc'])}: {_reason(error)}{others}", hint)
 
 
 async def _http(_: Request, error: Exception) -> Response:
@@ -86,6 +97,18 @@ async def _http(_: Request, error: Exception) -> Response:
     messages = {404: "there is no such path", 405: "this path does not take this method"}
     message = messages.get(error.status_code, str(error.detail))
     return Refusal(error.status_code, message, _HINT, error.headers).response()
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The refusal for an error: 422 for what the caller can put right, else `unexpected`.
+
+    Clients ask again after 500 and give up after 422.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, SarmError):
+        return Refusal(422, str(error), error.hint)
+    return unexpected(error)
 
 
 def unexpected(error: Exception) -> Refusal:
@@ -110,8 +133,16 @@ def _place(location: Sequence[str | int]) -> str:
     return text.removeprefix(".") or "body"
 
 
-def _reason(found: Mapping[str, Any]) -> str:
-    if found["type"] == "json_invalid":
+def _depth(error: Mapping[str, Any]) -> tuple[int, bool]:
+    """Which error says most: of a field that may be of several kinds, pydantic lists an error for each kind.
+
+    The kind that was meant is the one that fits the furthest in.
+    """
+    return len(error["loc"]), not error["type"].endswith("_type")
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
         return "not JSON"
-    reason = str(found["msg"]).removeprefix("Value error, ")
+    reason = str(error["msg"]).removeprefix("Value error, ")
     return reason[:1].lower() + reason[1:]

@@ -4,64 +4,19 @@ Shapes: `N` conversations.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from sarm_control.conversation import Encoded, Rendered, TemplatedText
 from sarm_control.errors import SarmError
-from sarm_control.reward_model import Contribution, RewardModel, Scored, SparseLatents, length_sorted_batches
+from sarm_control.reward_model import RewardModel, Scored, SparseLatents, length_sorted_batches
 from sarm_control.server.http.metrics import Metrics
 from sarm_control.server.scoring.batcher import ItemResult
 from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
-from sarm_control.server.scoring.control_state import BatchReward, VersionedControls
+from sarm_control.server.scoring.control_state import Answered, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation
 
 # On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
 _BATCH_TOKENS_CPU = 2048
 _BATCH_TOKENS_GPU = 32768
-
-
-class Answered(NamedTuple):
-    """One conversation's reward: row `row` of those it was paid with.
-
-    Args:
-        paid: those it was paid with; nothing of them changes this answer.
-        row: its place among them.
-        tokens: of the whole conversation, as it was scored.
-        cached: whether its latents were known already.
-    """
-
-    reward: BatchReward
-    row: int
-    tokens: int
-    cached: bool
-
-    @property
-    def value(self) -> float:
-        """What engines are given."""
-        return self.reward.values[self.row]
-
-    def column(self, name: str) -> float:
-        """A part of the reward, in reward units."""
-        return self.reward.columns[name][self.row]
-
-    @property
-    def ended(self) -> bool:
-        """False where the answer had no end-of-turn."""
-        return bool(self.reward.scored.ended[self.row])
-
-    @property
-    def truncated(self) -> int:
-        """Tokens dropped from the left."""
-        return int(self.reward.scored.truncated[self.row])
-
-    @property
-    def length(self) -> int:
-        """Tokens of the answer."""
-        return int(self.reward.scored.lengths[self.row])
-
-    def contributions(self, top: int) -> list[Contribution]:
-        """The largest parts of the model's own reward."""
-        return self.reward.scored.contributions(self.row, top)
 
 
 class Scorer:

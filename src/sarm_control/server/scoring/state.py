@@ -5,15 +5,15 @@ import json
 from collections.abc import Sequence
 
 from sarm_control.engines import ControlledReward
-from sarm_control.errors import ModelError, SarmError
+from sarm_control.errors import ModelError
 from sarm_control.reward_model import RewardModel
 from sarm_control.server.http.metrics import Metrics
-from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, unexpected
+from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, refusal_of
 from sarm_control.server.scoring.batcher import Batcher, Closed, QueueFull
 from sarm_control.server.scoring.cache import LatentCache
-from sarm_control.server.scoring.control_state import VersionedControls
+from sarm_control.server.scoring.control_state import Answered, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation, WholeText
-from sarm_control.server.scoring.scorer import Answered, Scorer
+from sarm_control.server.scoring.scorer import Scorer
 from sarm_control.server.settings import ServiceSettings
 
 
@@ -106,10 +106,8 @@ class ServerState:
         except (TimeoutError, asyncio.TimeoutError):
             waited = f"no answer within {self.settings.timeout:g} s"
             raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
-        except SarmError as error:
-            raise Refusal(422, str(error), error.hint) from None
         except Exception as error:
-            raise unexpected(error) from None
+            raise refusal_of(error) from None
 
     async def _teach(self, number: int, answers: Sequence[Answered]) -> None:
         """Off the event loop. A lesson that fails is no reason to withhold rewards that are right."""
