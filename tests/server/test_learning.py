@@ -103,7 +103,9 @@ def test_a_lesson_that_fails_is_counted_and_logged_and_the_reward_is_given(
             results = post(client, "/v1/score", asked(rows, start, start + 20))["results"]
             assert {one["human_kl_version"] for one in results} == {0}
         assert known(client)["version"] == 0
-        assert "sarm_failed_updates_total 2.0" in client.get("/metrics").text
+        page = client.get("/metrics").text
+        assert "sarm_failed_updates_total 2.0" in page
+        assert "sarm_failed_lessons_total 2.0" in page
     told = [record.message.partition("\n")[0] for record in caplog.records]
     assert told == ["RuntimeError"] * 2
     assert "in learn" in caplog.text

@@ -24,6 +24,11 @@ _HOME_OF = {
     "serve": "http.lifecycle",
 }
 
+_RENAMED = {
+    "Settings": "ServiceSettings",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "ServiceSettings",
     "address",
@@ -35,4 +40,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

@@ -26,7 +26,10 @@ class Metrics:
         )
         self._tokens = Counter("sarm_tokens", "Tokens scored, padding left out.", registry=kept)
         self._failed_updates = Counter(
-            "sarm_failed_updates", "Lessons from which the controls learnt nothing.", registry=kept
+            "sarm_failed_updates", "Updates that failed, so that the controls learnt nothing.", registry=kept
+        )
+        self._failed_lessons = Counter(
+            "sarm_failed_lessons", "The former name of sarm_failed_updates, for one version.", registry=kept
         )
         self._known: dict[tuple[str, int], Counter] = {}
 
@@ -61,6 +64,7 @@ class Metrics:
     def update_failed(self) -> None:
         """The controls could not learn from answers."""
         self._failed_updates.inc()
+        self._failed_lessons.inc()
 
     def page(self) -> bytes:
         """Everything, as Prometheus reads it."""
