@@ -2,7 +2,7 @@
 
 Run by test_ray.py in a process of its own, so that Ray's threads, warnings and handlers are not pytest's.
 
-    python -m tests.server.serve_on_ray ANSWERS CONTROLS STATE_FILE WINDOW LESSONS
+    python -m tests.server.serve_on_ray ANSWERS CONTROLS STATE_FILE WINDOW UPDATES
 """
 
 import asyncio
@@ -82,7 +82,7 @@ def kill(port: int, asked: Sequence[AnswerToScore]) -> dict[str, Any]:
 
 
 def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: int) -> list[AnswerReward]:
-    """A window of answers at a time, the next once the owner has learnt from it."""
+    """A window of answers at a time, the next once the controls have learnt from it."""
     settings = RewardSettings(
         replicas=2, cpus=0.5, controls=controls, state_file=state, learn_window=window, batch_tokens=10**6
     )
@@ -92,18 +92,18 @@ def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: in
         answer_rewards += handle.score.remote(list(asked[start : start + window])).result(timeout_s=120)
         until = time.monotonic() + 120
         while learnt(state) <= start // window:
-            assert time.monotonic() < until, "the owner does not learn"
+            assert time.monotonic() < until, "the controls do not learn"
             time.sleep(0.02)
     return answer_rewards
 
 
-def main(count: int, controls: str, state: Path, window: int, lessons: int) -> dict[str, Any]:
+def main(count: int, controls: str, state: Path, window: int, updates: int) -> dict[str, Any]:
     """Both, one after the other, on one Ray."""
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
     killed = kill(port, answers(count))
-    learnt_from = learn(answers(window * lessons), controls, state, window)
+    learnt_from = learn(answers(window * updates), controls, state, window)
     serve.shutdown()
     ray.shutdown()
     return {"kill": killed, "learn": learnt_from}
@@ -114,6 +114,6 @@ def learnt(state: Path) -> int:
 
 
 if __name__ == "__main__":
-    count, controls, state, window, lessons = sys.argv[1:]
-    found = main(int(count), controls, Path(state), int(window), int(lessons))
+    count, controls, state, window, updates = sys.argv[1:]
+    found = main(int(count), controls, Path(state), int(window), int(updates))
     sys.stdout.write(json.dumps(found) + "\n")

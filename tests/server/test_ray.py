@@ -24,7 +24,7 @@ from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, Reward
 from sarm_control.server.scoring.control_state import VersionedControls
 from tests.server.ray_answers import answers
 
-WINDOW, LESSONS = 16, 3
+WINDOW, UPDATES = 16, 3
 CONTROLS = """\
 reward:
   edits: ["3:max=0.5"]
@@ -81,10 +81,10 @@ def columns(asked: Sequence[AnswerToScore]) -> tuple[list[Any], list[str], list[
 def assert_learnt_as_by_the_library(
     answer_rewards: Sequence[AnswerReward], controls: Path, state: Path
 ) -> None:
-    """Every window is paid by what the windows before taught, and teaches in turn."""
-    asked = answers(WINDOW * LESSONS)
+    """Every window is rewarded by what was learnt from the windows before it."""
+    asked = answers(WINDOW * UPDATES)
     reward = open_reward(RewardModel.from_pretrained("lab", device="cpu"), ControlFiles(controls))
-    for update in range(LESSONS):
+    for update in range(UPDATES):
         part = slice(update * WINDOW, (update + 1) * WINDOW)
         scored = reward.score(*columns(asked[part]))
         wanted = reward.breakdown(scored)
@@ -96,7 +96,7 @@ def assert_learnt_as_by_the_library(
             np.testing.assert_allclose(reply, wanted.columns[name], atol=1e-6, rtol=0)
         reward.learn(scored)
     assert np.abs(wanted.columns["reward/human_kl"]).max() > 0  # it did learn something
-    assert int(load_file(state)["learnt_batches"]) == LESSONS
+    assert int(load_file(state)["learnt_batches"]) == UPDATES
 
 
 def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
@@ -109,11 +109,11 @@ def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
         controls = replicas.SharedControls(settings)
         both = [replicas.Replica(settings, Handle(controls)) for _ in range(2)]
         answer_rewards: list[AnswerReward] = []
-        asked = answers(WINDOW * LESSONS)
+        asked = answers(WINDOW * UPDATES)
         evaluation = [one._replace(learn=False) for one in both[0].waiting(asked)]
         assert {one["human_kl_version"] for one in await rewards_of(both[0], evaluation)} == {0}
         assert not both[0].updates
-        for update in range(LESSONS):
+        for update in range(UPDATES):
             replica = both[update % 2]
             part = asked[update * WINDOW : (update + 1) * WINDOW]
             answer_rewards += await rewards_of(replica, replica.waiting(part))
@@ -215,7 +215,7 @@ def test_a_request_over_http_is_answered_and_refused_as_by_the_server(replicas: 
 
 
 def test_a_term_that_is_frozen_before_it_learnt_is_refused(controls: Path, replicas: Any) -> None:
-    with pytest.raises(ConfigError, match=r"learnt nothing yet and is frozen: it would charge 0 for ever"):
+    with pytest.raises(ConfigError, match=r"learnt nothing yet and are frozen: their penalty would stay 0"):
         replicas.Replica(RewardSettings(controls=controls), None)
 
 
@@ -255,7 +255,7 @@ def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) ->
 @pytest.mark.usefixtures("replicas")
 def test_on_ray_a_replica_killed_under_load_loses_nothing(controls: Path, tmp_path: Path) -> None:
     state, count = tmp_path / "state.safetensors", 1500
-    words = [str(word) for word in (count, controls, state, WINDOW, LESSONS)]
+    words = [str(word) for word in (count, controls, state, WINDOW, UPDATES)]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.server.serve_on_ray", *words],
         capture_output=True,

@@ -1,7 +1,7 @@
 """The reward over HTTP and on Ray.
 
-In: requests in the forms that engines send. Out: rewards and their parts, from one control state.
-Needs the extra `serve`.
+In: requests in the forms that engines send. Out: rewards and their parts. All of them follow from one state
+of the controls. It needs the extra `serve`, or `ray` for the deployment.
 """
 
 from typing import TYPE_CHECKING

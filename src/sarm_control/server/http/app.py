@@ -26,14 +26,14 @@ Learn = Annotated[
     bool,
     Header(description="false for an evaluation: the controls then learn nothing from these answers."),
 ]
-_ASKING = described(400, 401, 408, 413, 421, 422, 429, 500, 503, 504)
-_LOOKING = described(401, 413, 421)
+_REWARD_ERRORS = described(400, 401, 408, 413, 421, 422, 429, 500, 503, 504)
+_VIEW_ERRORS = described(401, 413, 421)
 
 
 def create_app(
     reward: ControlledReward, settings: ServiceSettings = DEFAULTS, *, replicas: Sequence[RewardModel] = ()
 ) -> FastAPI:
-    """A server of one controlled reward.
+    """The application that serves one controlled reward.
 
     Args:
         reward: the model and its controls.
@@ -41,7 +41,7 @@ def create_app(
         replicas: the same model on further devices, a worker each.
 
     Raises:
-        ConfigError: controls a server cannot hold: human_kl in batch mode, or one that has learnt
+        ConfigError: controls that a server cannot hold: human_kl in batch mode, or a term that has learnt
             nothing and may not learn.
         ModelError: a replica with another head.
     """
@@ -53,7 +53,7 @@ def create_app(
         yield
         await state.stop()
 
-    # the pages of the usual documentation load scripts from elsewhere
+    # FastAPI's documentation pages load scripts from other hosts, so they are left out
     app = _Fronted(
         title="sarm-control reward server",
         version="1",
@@ -64,14 +64,14 @@ def create_app(
     )
     install(app)
     endpoints = _endpoints(state)
-    for routes in (_asking(endpoints), _looking(state), _operation(state)):
+    for routes in (_reward_routes(endpoints), _view_routes(state), _health_routes(state)):
         app.include_router(routes)
     app.front = Guard(Direct(app.front, endpoints), settings, state.metrics.requested)
     return app
 
 
 class _Fronted(FastAPI):
-    """FastAPI behind layers of ours: its own outer ones cost a short request more than all of ours."""
+    """FastAPI behind outer layers of our own, which cost a short request less time than FastAPI's own do."""
 
     def __init__(self, **described_by: Any) -> None:
         super().__init__(**described_by)
@@ -130,17 +130,17 @@ _RESPONSES: dict[str, Any] = {
 }
 
 
-def _asking(endpoints: Mapping[str, Route]) -> APIRouter:
+def _reward_routes(endpoints: Mapping[str, Route]) -> APIRouter:
     routes = APIRouter()
     for path, endpoint in endpoints.items():
-        routes.post(path, response_model=_RESPONSES[path], responses=_ASKING)(endpoint.answer)
+        routes.post(path, response_model=_RESPONSES[path], responses=_REWARD_ERRORS)(endpoint.answer)
     return routes
 
 
-def _looking(state: ServerState) -> APIRouter:
+def _view_routes(state: ServerState) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_LOOKING)
+    @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_VIEW_ERRORS)
     async def model() -> Response:
         """What is served, under which controls."""
         return json_response(model_view(state, __version__))
@@ -148,10 +148,10 @@ def _looking(state: ServerState) -> APIRouter:
     @routes.get(
         "/v1/latents/{latent}",
         response_model=schemas.LatentResponse,
-        responses={**_LOOKING, **described(404, 422)},
+        responses={**_VIEW_ERRORS, **described(404, 422)},
     )
     async def latents(latent: Annotated[int, InPath(ge=0, le=2**31 - 1)]) -> Response:
-        """One latent: its weight, the controls on it, how often it fired."""
+        """One latent: its weight, the controls on it, and how often it fired."""
         size = state.reward.model.config.latents
         if latent >= size:
             raise Refusal(404, f"there is no latent {latent}", f"this model has the latents 0..{size - 1}")
@@ -160,7 +160,7 @@ def _looking(state: ServerState) -> APIRouter:
     return routes
 
 
-def _operation(state: ServerState) -> APIRouter:
+def _health_routes(state: ServerState) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz", response_model=schemas.Health, responses=described(413, 421))
@@ -178,7 +178,7 @@ def _operation(state: ServerState) -> APIRouter:
     @routes.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}, "description": "Counters"}, **_LOOKING},
+        responses={200: {"content": {"text/plain": {}}, "description": "Counters"}, **_VIEW_ERRORS},
     )
     async def metrics() -> Response:
         """Counters, as Prometheus reads them."""

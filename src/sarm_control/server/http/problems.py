@@ -1,4 +1,4 @@
-"""Errors as callers get them: JSON with what is wrong and what to do, in the words of the command line."""
+"""Errors as callers get them: JSON that says what is wrong and what to do, as the command line does."""
 
 import logging
 import traceback
@@ -20,13 +20,13 @@ _MEANINGS = {
     401: "The token is missing or wrong.",
     404: "There is no such latent.",
     408: "The body did not arrive in time.",
-    413: "The request is larger than the server takes.",
+    413: "The request is larger than the server accepts.",
     421: "The host of the request is not this server's.",
     422: "The request cannot be used; the message names the place.",
-    429: "Too much waits; `Retry-After` says when to come back.",
+    429: "The queue is full; `Retry-After` says when to come back.",
     500: "The reward could not be computed.",
     503: "The server is starting or stopping.",
-    504: "The answer was not there in time.",
+    504: "The reward was not computed in time.",
 }
 
 
@@ -49,7 +49,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """As JSON."""
+        """The refusal as a JSON response."""
         content = {"error": str(self), "hint": self.hint}
         return JSONResponse(content, status_code=self.status, headers=self.headers)
 
@@ -60,7 +60,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the app a JSON error."""
+    """Registers handlers that turn every error of the app into a JSON error."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -119,13 +119,13 @@ def unexpected(error: Exception) -> Refusal:
 
 
 def log_unexpected(error: Exception) -> None:
-    """Where an error came from; not its message, which may hold a caller's text."""
+    """Logs where an error was raised, but not its message, which may hold a caller's text."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     LOG.error("%s\n%s", type(error).__name__, frames.rstrip())
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """`responses[0]` of pydantic's location; without its names for the kinds a union may be of."""
+    """`responses[0]` for a location of pydantic, without its names for the members of a union."""
     if len(location) == 2 and location[0] == "body" and isinstance(location[1], int):
         return "body"
     parts = [part for part in location[1:] if isinstance(part, int) or not ("[" in part or part == "str")]

@@ -1,4 +1,4 @@
-"""The same reward as a Ray Serve deployment of several replicas with one state of the controls."""
+"""The same reward as a deployment on Ray Serve: several replicas, and one state of the controls for all."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a worker does with conversations: ids, latents, rewards.
+"""What a worker does with conversations: it tokenizes them, computes latents, and rewards them.
 
 Shapes: `N` conversations.
 """
@@ -14,19 +14,20 @@ from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
 from sarm_control.server.scoring.control_state import Answered, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation
 
-# On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
+# On a CPU small passes are faster: their rows have similar lengths, and the states stay in the processor's
+# cache.
 _BATCH_TOKENS_CPU = 2048
 _BATCH_TOKENS_GPU = 32768
 
 
 class Scorer:
-    """Scores on one device; several share an owner and a cache.
+    """Scores on one device. Several scorers share the controls and the cache.
 
     Args:
         model: the reward model on that device.
-        owner: pays.
-        cache: of latents.
-        metrics: counts what is done.
+        controls: give the rewards.
+        cache: latents of conversations scored before.
+        metrics: counts answers, tokens and passes.
         batch_tokens: padded tokens of one forward pass; None is the default of the device.
     """
 
@@ -47,7 +48,7 @@ class Scorer:
         self._reader = TemplatedText(model.template)
 
     def __call__(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[ItemResult[Answered]]]:
-        """The answers, those whose latents are known first, then a forward pass at a time."""
+        """The answers: refused ones, then those with cached latents, then one forward pass after another."""
         rendered: dict[int, Rendered] = {}
         refused: list[ItemResult[Answered]] = []
         for place, conversation in enumerate(conversations):
@@ -64,6 +65,7 @@ class Scorer:
         if known:
             of_known = {place: encoded[place] for place in known}
             yield self._reward(of_known, self._scored(of_known, known), cached=True)
+        # equal conversations are scored once; `same` has the places of each
         same: dict[bytes, list[int]] = {}
         for place in encoded:
             if place not in known:
@@ -81,7 +83,7 @@ class Scorer:
             scored = self.model.score_encoded(
                 [encoded[same[key][0]] for key in batch],
                 batch_tokens=self.batch_tokens,
-                on_nonfinite="keep",  # the owner refuses what it cannot pay
+                on_nonfinite="keep",  # `reward_batch` refuses rewards that are not finite
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
             rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}
@@ -91,7 +93,7 @@ class Scorer:
             reward = self._reward(
                 of_found, self._scored(of_found, found) if repeated else scored, cached=False
             )
-            # only what could be paid: a broken pass must not be remembered
+            # after the rewards: latents of a pass that gave NaN must not get into the cache
             for key, latents in rows_of.items():
                 self.cache.put(key, latents)
             yield reward
@@ -99,7 +101,7 @@ class Scorer:
     def _reward(
         self, encoded: dict[int, Encoded], scored: Scored, *, cached: bool
     ) -> Sequence[ItemResult[Answered]]:
-        """Pays `scored`, whose rows are those of `encoded`."""
+        """Rewards `scored`, whose rows are those of `encoded`."""
         reward = self.controls.reward_answers(scored)
         return [
             ItemResult(place, Answered(reward, row, len(one.input_ids), cached))
@@ -107,6 +109,6 @@ class Scorer:
         ]
 
     def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
-        """As `RewardModel.score` makes it of the same latents, to the bit."""
+        """The same `Scored`, to the bit, as `RewardModel.score` makes from these latents."""
         rows = SparseLatents.from_rows([latents[place] for place in encoded], self.model.config.latents)
         return Scored.of(rows, self.model.head, list(encoded.values()))
