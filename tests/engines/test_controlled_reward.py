@@ -1,5 +1,5 @@
 """The reward of engines: equal to the library's parts (oracle), changed by learning alone (metamorphic),
-opened from files; bad input is told in words."""
+opened from files; bad input is refused with the reason."""
 
 from pathlib import Path
 
@@ -44,12 +44,12 @@ def busiest(scored: Scored, count: int) -> list[int]:
 
 
 def test_every_part_is_the_libraries_own(model: RewardModel, human: Scored, answers: Scored) -> None:
-    capped, charged = busiest(human, 2)
-    controls = Controls(edits=[Edit(capped, scale=0.5)], penalties=[Penalty(charged, tau=0.0, alpha="0.5sd")])
+    capped, penalised = busiest(human, 2)
+    controls = Controls(edits=[Edit(capped, scale=0.5)], penalties=[Penalty(penalised, tau=0.0, alpha="0.5sd")])
     reference = ReferenceStatistics.from_scored(human)
     reward = ControlledReward(model, controls, missing_end="2sd", reference=reference)
     reward = reward.breakdown(answers)
-    z = answers.latents.columns([charged])[:, 0]
+    z = answers.latents.columns([penalised])[:, 0]
     edits = edit_delta(answers, controls.edits)
     amount = 0.5 * reference.sd * (z > 0)
     missing = np.where(answers.ended, 0.0, -2 * reference.sd)

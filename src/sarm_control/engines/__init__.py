@@ -1,6 +1,6 @@
-"""The reward in other people's trainers.
+"""The controlled reward in other trainers.
 
-In: what TRL, verl, OpenRLHF, slime or ms-swift send. Out: what they want back.
+In: answers as TRL, verl, OpenRLHF, slime or ms-swift send them. Out: rewards in the form that each expects.
 """
 
 from typing import TYPE_CHECKING
