@@ -45,7 +45,9 @@ def busiest(scored: Scored, count: int) -> list[int]:
 
 def test_every_part_is_the_libraries_own(model: RewardModel, human: Scored, answers: Scored) -> None:
     capped, penalised = busiest(human, 2)
-    controls = Controls(edits=[Edit(capped, scale=0.5)], penalties=[Penalty(penalised, tau=0.0, alpha="0.5sd")])
+    controls = Controls(
+        edits=[Edit(capped, scale=0.5)], penalties=[Penalty(penalised, tau=0.0, alpha="0.5sd")]
+    )
     reference = ReferenceStatistics.from_scored(human)
     reward = ControlledReward(model, controls, missing_end="2sd", reference=reference)
     reward = reward.breakdown(answers)

@@ -166,7 +166,9 @@ def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerSettings.from_environment()
     for name in ("patience", "timeout"):
         for value in (0, "0", -1, float("nan"), float("inf"), [1]):
-            with pytest.raises(ConfigError, match=rf"SARM_REWARD_{name.upper()} is .* not a number of seconds"):
+            with pytest.raises(
+                ConfigError, match=rf"SARM_REWARD_{name.upper()} is .* not a number of seconds"
+            ):
                 ServerSettings.from_environment(**{"patience": 1, name: value})
 
 

@@ -1,5 +1,5 @@
 """The callable of TRL in the calls TRL makes: equal to the library's scores (oracle), the same however an
-answer is written down (metamorphic), learning in training steps alone; bad input is refused with the reason."""
+answer is written down (metamorphic), learning only in training steps; bad input is refused."""
 
 from pathlib import Path
 from typing import Any

@@ -212,7 +212,7 @@ def test_two_devices_share_one_state_of_the_controls(lab: RewardModel, rows: Row
 
 
 def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> None:
-    """Updates take whole windows of answers in their order; each answer has the version it was rewarded by."""
+    """Updates take whole windows of answers in their order; each answer has its version."""
     ours = controlled(lab)
     with serving(create_app(controlled(lab), ServiceSettings(learn=True, learn_every=20))) as client:
         for start in range(0, 60, 15):
