@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from sarm_control.bounded_json import LONGEST_NUMBER, read_bounded_text
+from sarm_control.bounded_json import LONGEST_NUMBER
 from sarm_control.errors import DataError, SarmError
 
 MOST_BYTES: Final = 1 << 20
@@ -84,23 +84,6 @@ def parse_yaml(text: str) -> Any:
         BadYaml: the text is not YAML, or exceeds a limit.
     """
     return _tried(text, lambda loader: loader.get_single_data(), _Bounded)
-
-
-def read_yaml(
-    path: Path, *, most_bytes: int = MOST_BYTES, hint: str | None = None, error: type[SarmError] = DataError
-) -> Any:
-    """The value that a file holds.
-
-    Args:
-        path: a YAML file in UTF-8.
-        most_bytes: the largest file that is read.
-        hint: what to do about a file that cannot be used.
-        error: the kind of error.
-
-    Raises:
-        SarmError: an `error` naming the file, the line and why it cannot be used.
-    """
-    return yaml_of(path, read_bounded_text(path, most_bytes=most_bytes, hint=hint, error=error), hint, error)
 
 
 def yaml_of(path: Path, text: str, hint: str | None = None, error: type[SarmError] = DataError) -> Any:

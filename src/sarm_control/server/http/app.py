@@ -1,6 +1,6 @@
 """The routes of the reward service."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -111,7 +111,7 @@ def _endpoints(state: ServerState) -> dict[str, Route]:
         """For slime: a bare number."""
         return await reply("/rm", asked, x_sarm_learn)
 
-    answering = {
+    answering: dict[str, Callable[[Any], Awaitable[Response]]] = {
         "/v1/score": score,
         "/get_reward": get_reward,
         "/classify": classify,

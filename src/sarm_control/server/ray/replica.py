@@ -99,8 +99,8 @@ class SharedControls:
         if self.state is None:
             learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
             file = self.settings.state_file
-            kept = file is not None and file.exists()
-            self.state = LearntState(learner, load_state_file(file, learner) if kept else 0)
+            version = 0 if file is None or not file.exists() else load_state_file(file, learner)
+            self.state = LearntState(learner, version)
         return self._arrays()
 
     async def learn(self, scored: Scored) -> None:
