@@ -1,13 +1,13 @@
 """PPO for language models in one file: torch and transformers, and nothing else.
 
-Read it from top to bottom. A step is: sample answers, pay them, remember what the policy said when it
-sampled, turn rewards into advantages, and take a few clipped gradient steps. `sarm train` does the same
-with more policies, controls and speed; a test holds the two equal, step by step, to 1e-5.
+Read it from top to bottom. A step samples answers, rewards them, keeps the log-probabilities that the policy
+had when it sampled, turns rewards into advantages, and takes a few clipped gradient steps. `sarm train` does
+the same with more policies, controls and speed; a test holds the two equal, step by step, to 1e-5.
 
     python examples/minimal_ppo.py                          # the small policy that sarm-control ships
     python examples/minimal_ppo.py --model FOLDER_OR_HUB_ID # any chat model small enough to train here
 
-The policy is paid for answers of about `--words` words, so it learns to be brief.
+The reward is highest for answers of about `--words` words, so the policy learns to be brief.
 
 Shapes: `N` answers of a step, `T` tokens of the longest answer, `L` tokens of the longest prompt and answer.
 """
@@ -31,7 +31,7 @@ class Settings:
     minibatches: int = 2  # optimizer updates in a pass
     learning_rate: float = 3e-4
     value_learning_rate: float = 1e-2
-    kl_coef: float = 0.05  # what a nat away from the reference costs
+    kl_coef: float = 0.05  # penalty for each nat of distance from the reference
     missing_end: float = 1.0  # taken off an answer that was cut at max_new_tokens
     gamma: float = 1.0
     lam: float = 0.95
@@ -48,7 +48,7 @@ class Experience:
     sequences: list[list[int]]  # [N] prompt and answer
     starts: list[int]  # [N] where the answer begins
     mask: Tensor  # true on answer tokens
-    scores: Tensor  # [N] what each answer was paid
+    scores: Tensor  # [N] reward of each answer
     logprobs: Tensor  # of the policy that sampled
     reference: Tensor  # of the frozen reference
     values: Tensor
@@ -137,7 +137,7 @@ class MinimalPPO:
 
     @torch.no_grad()
     def experience(self, prompts: list[list[int]], noise: Tensor) -> Experience:
-        """Samples, pays, and works out how much better each token did than expected."""
+        """Samples and rewards answers, and computes how much better each token was than expected."""
         settings = self.settings
         answers = self.sample(prompts, noise)
         ended = torch.tensor([answer[-1] == self.end for answer in answers])
@@ -150,7 +150,7 @@ class MinimalPPO:
         logprobs, values = (x * mask for x in self.say(self.model, sequences, starts))
         reference = self.say(self.reference, sequences, starts)[0] * mask
 
-        rewards = -settings.kl_coef * (logprobs - reference)  # every token pays for leaving the reference
+        rewards = -settings.kl_coef * (logprobs - reference)  # a penalty on every token
         rewards[torch.arange(len(prompts)), lengths - 1] += scores  # the last one gets the score
         advantages = gae(rewards, values, mask, settings.gamma, settings.lam)
         returns = advantages + values
@@ -240,7 +240,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="PPO in one file", allow_abbrev=False)
     parser.add_argument("--model", help="a chat model; the default ships with sarm-control")
-    parser.add_argument("--words", type=int, default=6, help="words of the answers that are paid most")
+    parser.add_argument("--words", type=int, default=6, help="words of the answers with the highest reward")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--answers", type=int, default=32, help="answers of a step")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,6 +2,6 @@
 
 from swift.rewards import orms
 
-from sarm_control.engines.ms_swift import PolicyReward
+from sarm_control.engines.ms_swift import SarmReward
 
-orms["sarm"] = PolicyReward
+orms["sarm"] = SarmReward

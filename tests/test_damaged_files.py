@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sarm_control.bounded_json import BadJson, parse_json, read_json, read_json_object, shown
-from sarm_control.bounded_yaml import read_yaml
+from sarm_control.bounded_yaml import yaml_of
 from sarm_control.build.states.texts import read_pairs
 from sarm_control.cli import main
 from sarm_control.comparison.trained_run import TrainedRun
@@ -304,15 +304,15 @@ def test_brackets_digits_and_aliases_are_refused_in_a_line(tmp_path: Path) -> No
     path.write_text(laughs)
     message = r"laughs\.yaml:1: not YAML: anchors \(&\) and aliases \(\*\) are not supported; write the"
     with pytest.raises(DataError, match=message):
-        read_yaml(path)
+        yaml_of(path, path.read_text())
     with pytest.raises(SarmError, match=message):
         read_edit_file(path)
     path.write_text("a: " + "[" * 2000)
     with pytest.raises(DataError, match=r"laughs\.yaml:1: not YAML: nested more than 50 deep$"):
-        read_yaml(path)
+        yaml_of(path, path.read_text())
     path.write_text("a: " + "9" * 5000)
     with pytest.raises(DataError, match=r"laughs\.yaml:1: not YAML: a number of 5000 digits$"):
-        read_yaml(path)
+        yaml_of(path, path.read_text())
 
 
 def test_a_controls_file_with_a_number_for_a_list_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Contract tests of the package as installed: light to import, complete, one version."""
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -55,6 +56,40 @@ def test_dir_lists_the_public_names_before_they_are_loaded() -> None:
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match=r"module 'sarm_control' has no attribute 'RewardModle'"):
         sarm_control.RewardModle  # noqa: B018 - the access is the test
+
+
+RENAMED = {
+    "build": {"Parts": "TrunkSource"},
+    "comparison": {"Compared": "ComparisonResult"},
+    "control": {"PayRule": "RewardRule", "Rewards": "RewardBreakdown", "told_forms": "named_forms"},
+    "discovery": {
+        "Corpus": "AnswerCorpus",
+        "Endpoint": "ChatEndpoint",
+        "Examination": "ExaminedDiscovery",
+        "Settings": "DiscoverySettings",
+    },
+    "engines": {
+        "Examination": "AdapterExamination",
+        "Place": "ServerPlace",
+        "take_up_state": "load_state_file",
+    },
+    "lab": {"Example": "FlatteryExample", "Paid": "JudgedAnswer"},
+    "server": {"Settings": "ServiceSettings"},
+    "server.ray": {"Answer": "AnswerToScore", "Paid": "AnswerReward"},
+    "training": {"SarmReward": "PolicyReward"},
+}
+
+
+@pytest.mark.parametrize("room", RENAMED)
+def test_a_former_name_gives_the_object_and_a_warning_with_the_new_name(room: str) -> None:
+    door = importlib.import_module(f"sarm_control.{room}")
+    for former, name in RENAMED[room].items():
+        warning = rf"sarm_control\.{room}\.{former} is now sarm_control\.{room}\.{name}"
+        for _ in range(2):  # every use warns, not the first alone
+            with pytest.warns(FutureWarning, match=warning) as caught:
+                assert getattr(door, former) is getattr(door, name)
+            assert caught[0].filename == __file__
+        assert former not in door.__all__
 
 
 def test_the_installed_version_is_the_one_in_the_package() -> None:

@@ -1,9 +1,9 @@
-"""JSON from files and lines that anybody may have damaged: limits on size, depth and numbers.
+"""Reads JSON that may be damaged or hostile, with limits on size, depth and numbers.
 
-Python's reader takes whatever is there: text nested 200,000 deep ends the recursion with a traceback, a
-number of 5,000 digits cannot be printed later. Every JSON file is read through here, so that such a
-file is an error in one line. What a file *means* is checked by its own reader; `MISSHAPEN` is what
-goes wrong there when a value has another type than the reader expects.
+Python's own reader has no limits: text that is nested 200,000 deep ends in a RecursionError, and a number of
+5,000 digits cannot be printed later. Every JSON file is read through this module, so that such a file is an
+error in one line. The reader of each file checks what the file means. `MISSHAPEN` are the exceptions that it
+can get where a value has another type than it expects.
 """
 
 import json
@@ -18,9 +18,9 @@ from sarm_control.errors import DataError, SarmError
 MOST_BYTES: Final = 64 << 20
 """The largest JSON file that is read; the files of a run or a model are a thousandth of it."""
 DEEPEST: Final = 100
-"""How many lists and objects may lie in each other."""
+"""How deep lists and objects may be nested."""
 LONGEST_NUMBER: Final = 100
-"""Characters of a number."""
+"""The most characters of a number."""
 MISSHAPEN: Final = (
     KeyError,
     TypeError,
@@ -30,7 +30,7 @@ MISSHAPEN: Final = (
     OverflowError,
     RecursionError,
 )
-"""What reading a value of an unexpected type raises; to be caught around the reading of a file's content."""
+"""Exceptions raised by a value of an unexpected type; catch them around the reading of a file's content."""
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _LONG_NUMBER = re.compile(rf"\d{{{LONGEST_NUMBER + 1}}}")
@@ -46,15 +46,16 @@ def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False) -> An
 
     Args:
         text: JSON.
-        deepest: how many lists and objects may lie in each other.
+        deepest: how deep lists and objects may be nested.
         finite: refuse NaN, infinities, and numbers too large for a float.
 
     Raises:
-        BadJson: it is not JSON, or beyond a limit.
+        BadJson: the text is not JSON, or exceeds a limit.
     """
     if _is_deeper(text, deepest):
         raise BadJson(f"nested more than {deepest} deep")
     hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
+    # the hook for numbers is slow, so it is used only where a long run of digits occurs at all
     if _LONG_NUMBER.search(text):
         hooks["parse_int"] = _short
     try:
@@ -86,7 +87,7 @@ def read_json(
     Args:
         path: a JSON file in UTF-8.
         most_bytes: the largest file that is read.
-        deepest: how many lists and objects may lie in each other.
+        deepest: how deep lists and objects may be nested.
         finite: refuse NaN, infinities, and numbers too large for a float.
         hint: what to do about a file that cannot be used.
         error: the kind of error.
@@ -113,9 +114,9 @@ def read_json_object(
     """The object that a file holds.
 
     Args:
-        path: see `read_json`, as for the rest.
+        path: a JSON file in UTF-8.
         most_bytes: the largest file that is read.
-        deepest: how many lists and objects may lie in each other.
+        deepest: how deep lists and objects may be nested.
         finite: refuse NaN, infinities, and numbers too large for a float.
         hint: what to do about a file that cannot be used.
         error: the kind of error.
@@ -132,10 +133,10 @@ def read_json_object(
 def read_bounded_text(
     path: Path, *, most_bytes: int, hint: str | None = None, error: type[SarmError] = DataError
 ) -> str:
-    """The text of a UTF-8 file of bounded size; a leading byte-order mark is left out.
+    """The text of a UTF-8 file of bounded size, without a leading byte-order mark.
 
-    Anything but a file (a folder, a device, a pipe that nobody may ever write to) is refused; pipes that
-    a shell made for this command (`<(...)`) are read.
+    Only files are read, not folders, devices, or pipes that nobody may ever write to. Pipes that a shell made
+    for this command (`<(...)`) are read.
 
     Raises:
         SarmError: an `error` naming the file and why it cannot be read.
@@ -158,7 +159,7 @@ def read_bounded_text(
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value in an error message, cut to a length; of a list or an object only how much it holds."""
+    """A value for an error message, cut to a length; of a list or an object only its size is shown."""
     if isinstance(value, list | dict):
         kind = "list" if isinstance(value, list) else "object"
         return f"{'a' if kind == 'list' else 'an'} {kind} of {len(value)}"
@@ -167,7 +168,7 @@ def shown(value: Any, most: int = 60) -> str:
 
 
 def _data(path: Path, most_bytes: int) -> bytes | None:
-    """One byte more than is allowed, where there are so many; None for what is no file."""
+    """The bytes of a file, at most one more than is allowed; None for what is not a file."""
     regular = stat.S_ISREG(os.stat(path).st_mode)
     if not regular and not str(path).startswith(_PIPES_OF_THE_SHELL):
         return None

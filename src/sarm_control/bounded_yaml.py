@@ -1,7 +1,7 @@
-"""YAML from files that anybody may have damaged: limits on size, depth and numbers; no anchors.
+"""Reads YAML that may be damaged or hostile, with limits on size, depth and numbers, and without anchors.
 
-An alias (`*name`) stands for all that its anchor (`&name`) holds: ten lines of them can stand for
-gigabytes. None of our files needs any, so both are refused.
+An alias (`*name`) stands for everything in its anchor (`&name`), so ten lines of them can stand for
+gigabytes. None of our files needs them, so both are refused.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import yaml
 
-from sarm_control.bounded_json import LONGEST_NUMBER, read_bounded_text
+from sarm_control.bounded_json import LONGEST_NUMBER
 from sarm_control.errors import DataError, SarmError
 
 MOST_BYTES: Final = 1 << 20
-"""The largest YAML file that is read: its reader is slow."""
+"""The largest YAML file that is read, in bytes; the YAML reader is slow."""
 DEEPEST: Final = 50
-"""How many lists and mappings may lie in each other."""
+"""How deep lists and mappings may be nested."""
 
 
 class BadYaml(ValueError):
@@ -24,7 +24,7 @@ class BadYaml(ValueError):
 
     Args:
         reason: a few words.
-        line: where, from 1; None where nobody knows.
+        line: the line, from 1; None where it is not known.
     """
 
     def __init__(self, reason: str, line: int | None = None) -> None:
@@ -33,7 +33,7 @@ class BadYaml(ValueError):
 
 
 class _Bounded(yaml.SafeLoader):
-    """Refuses anchors and aliases, and what is nested too deeply."""
+    """Refuses anchors, aliases, and nesting that is too deep."""
 
     _depth = 0
 
@@ -59,7 +59,7 @@ class _Bounded(yaml.SafeLoader):
 
 
 class _Plain(_Bounded):
-    """Plain scalars stay text: whoever asked for the nodes knows what they are."""
+    """Keeps plain scalars as text; the caller of `compose_yaml` decides on their types."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -71,7 +71,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
     """The nodes of a document, plain scalars as text; None for an empty one.
 
     Raises:
-        BadYaml: it is not YAML, or beyond a limit.
+        BadYaml: the text is not YAML, or exceeds a limit.
     """
     node: yaml.Node | None = _tried(text, lambda loader: loader.get_single_node(), _Plain)
     return node
@@ -81,30 +81,13 @@ def parse_yaml(text: str) -> Any:
     """The value of a document.
 
     Raises:
-        BadYaml: it is not YAML, or beyond a limit.
+        BadYaml: the text is not YAML, or exceeds a limit.
     """
     return _tried(text, lambda loader: loader.get_single_data(), _Bounded)
 
 
-def read_yaml(
-    path: Path, *, most_bytes: int = MOST_BYTES, hint: str | None = None, error: type[SarmError] = DataError
-) -> Any:
-    """The value that a file holds.
-
-    Args:
-        path: a YAML file in UTF-8.
-        most_bytes: the largest file that is read.
-        hint: what to do about a file that cannot be used.
-        error: the kind of error.
-
-    Raises:
-        SarmError: an `error` naming the file, the line and why it cannot be used.
-    """
-    return yaml_of(path, read_bounded_text(path, most_bytes=most_bytes, hint=hint, error=error), hint, error)
-
-
 def yaml_of(path: Path, text: str, hint: str | None = None, error: type[SarmError] = DataError) -> Any:
-    """The value of a text that was read from a file.
+    """The value of a YAML text that was read from `path`.
 
     Raises:
         SarmError: an `error` naming the file, the line and why it cannot be used.
@@ -130,7 +113,7 @@ def _tried(text: str, what: Any, kind: type[_Bounded]) -> Any:
     except RecursionError:
         raise BadYaml("nested too deeply") from None
     except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
-        # a tag on what it cannot be, such as `!!int x`, or a date that no calendar has
+        # a tag that does not fit its value, such as `!!int x`, or an impossible date
         raise BadYaml(str(error)[:200]) from None
     finally:
         if loader is not None:

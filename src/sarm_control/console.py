@@ -1,8 +1,8 @@
 """What a person sees while a command works: progress and remarks on stderr, and tables on stdout.
 
-On a terminal `progress` is a bar with the time left; elsewhere (a log file, CI) it is
-a plain line about every ten seconds. Library code takes a `ProgressFactory` and
-defaults to `no_progress`, so nothing is shown unless a command asks for it.
+On a terminal `progress` is a bar with the time left; elsewhere (a log file, CI) it is a plain line about
+every ten seconds. Library code takes a `ProgressFactory` and defaults to `no_progress`, so it shows nothing
+unless a command asks for it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WIDEST = 100_000
 SECONDS_BETWEEN_LINES = 10.0
-"""How often a plain line appears where there is no terminal."""
+"""Seconds between plain lines where there is no terminal."""
 
 
 class Advance(Protocol):
@@ -32,21 +32,21 @@ class Advance(Protocol):
 
 
 class ProgressFactory(Protocol):
-    """`progress` and `no_progress`: a context manager that gives an `Advance`."""
+    """The type of `progress` and `no_progress`: a context manager that gives an `Advance`."""
 
     def __call__(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Starts counting `total` steps of the work called `label`."""
 
 
 class _State:
-    """One process has one terminal, so this state is the module's."""
+    """The state of the terminal; it belongs to the module, since a process has only one terminal."""
 
     quiet: bool = False
     bar: "RichProgress | None" = None
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silences `say` and `progress` (errors are not affected), or lets them speak again."""
+    """Turns the output of `say` and `progress` off or on; errors are not affected."""
     _State.quiet = quiet
 
 
@@ -57,7 +57,7 @@ def say(text: str) -> None:
     if _State.bar is not None:
         _State.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
-        _write(text)
+        _write_line(text)
 
 
 @contextlib.contextmanager
@@ -72,11 +72,11 @@ def no_progress(label: str, total: int) -> Iterator[Advance]:
 
 
 def progress(label: str, total: int) -> AbstractContextManager[Advance]:
-    """A context manager that shows how far `label` is and gives the `Advance` to call.
+    """A context manager that shows the progress of `label` and gives the `Advance` to call.
 
     Args:
         label: what is being done, such as "Scoring".
-        total: how many steps there are, at least 0.
+        total: number of steps, at least 0.
     """
     if _State.quiet:
         return no_progress(label, total)
@@ -215,6 +215,6 @@ def _new_bar() -> "RichProgress":
     )
 
 
-def _write(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""What ships inside the package, by name: `lab`, the embedded world, and its data files `lab:audit`, ...
+"""Names of what ships inside the package: `lab`, the embedded world, and its data files `lab:audit`, ...
 
-`lab` always means the embedded world; a folder of that name is written `./lab`, a file called
-`lab:audit` with its folder in front. Names are compared as text, because a `Path` drops the `./`.
+`lab` always means the embedded world. Write `./lab` for a folder of that name, and put the folder before the
+name of a file called `lab:audit`. Names are compared as text, because a `Path` drops the `./`.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def world_folder() -> Path:
     """The folder of the embedded world.
 
     Raises:
-        ModelError: the installation lacks its files.
+        ModelError: its files are missing in this installation.
     """
     if not (_WORLD / "world.json").is_file():
         raise ModelError(
@@ -47,12 +47,12 @@ def model_folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
 
 
 def is_data_name(path: Path) -> bool:
-    """Whether a path is a name such as `lab:audit`, known or not, and no place on disk."""
+    """Whether a path is a name such as `lab:audit` (known or not) instead of a place on disk."""
     return len(path.parts) == 1 and path.name.startswith(_PREFIX)
 
 
 def data_file(path: Path) -> Path:
-    """Where a data file lies: `lab:audit` in the embedded world, any other path where it says.
+    """The path of a data file: of `lab:audit` in the embedded world; any other path is returned as it is.
 
     Raises:
         DataError: the world has no file of that name.

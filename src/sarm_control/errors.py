@@ -1,12 +1,12 @@
-"""Errors a user can cause.
+"""Errors that a user can cause.
 
-Every one is a `SarmError`: the command line prints its message and hint without
-a traceback and exits with code 2. Each also inherits the standard type, so that
-library callers can catch `ValueError` and friends as they would elsewhere.
+Each is a `SarmError`: the command line prints its message and hint without a traceback and exits with code 2.
+Each also inherits a standard type, so that callers of the library can catch `ValueError` and the like as
+usual.
 """
 
 LONGEST_MESSAGE = 4000
-"""Characters of a message or hint; what quotes a damaged file may be as long as the file."""
+"""The most characters of a message or hint: one that quotes a damaged file could be as long as the file."""
 
 
 class SarmError(Exception):

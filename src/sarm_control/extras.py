@@ -1,7 +1,4 @@
-"""Packages of the extras, imported where they are used.
-
-Ray, imported without telemetry.
-"""
+"""Imports packages of the extras where they are used; Ray is imported without telemetry."""
 
 import importlib
 import os
@@ -16,15 +13,15 @@ def import_extra(module: str, extra: str, *, needed: str, otherwise: str = "") -
 
     Args:
         module: its name, such as `ray.data`.
-        extra: that brings it.
-        needed: what needs it, as the beginning of a sentence: "a reward deployment needs Ray Serve".
-        otherwise: a way without it, for the hint.
+        extra: the extra that installs it.
+        needed: what needs it, as the start of a sentence: "a reward deployment needs Ray Serve".
+        otherwise: a way to do without it, for the hint.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     try:
-        # Such packages pull in libraries that warn on import about themselves, not about us.
+        # Such packages import libraries that warn about themselves; their users can do nothing about that.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(module)
@@ -37,7 +34,7 @@ def import_extra(module: str, extra: str, *, needed: str, otherwise: str = "") -
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry unless the user asks for it
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, Ray warns
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; without it Ray warns
 }
 
 

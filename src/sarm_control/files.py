@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the manifest that says where they came from."""
+"""Writes files as a whole or not at all, and makes the manifest that says where outputs came from."""
 
 import contextlib
 import errno
@@ -32,16 +32,16 @@ _HINTS = {
 }
 _REPLACED = "replaced"
 _NO_LEFTOVERS = {f".{LOCK_SUFFIX}", f".{_REPLACED}"}
-# Temporary folders that this process is filling: no leftovers of another one.
+# Temporary folders that this process is filling. They look like leftovers of a killed process but are not.
 _LIVE: set[str] = set()
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safetensors", "pyarrow")
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world.
+    """The SHA-256 of a file's bytes, as hex. The file may be one of the embedded world.
 
-    A folder of ours stands for its `manifest.json`, which holds the hashes of its other files.
+    For a folder of ours it is the hash of its `manifest.json`, which holds the hashes of the other files.
     """
     digest = hashlib.sha256()
     file = data_file(path)
@@ -53,10 +53,10 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def written(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Says of what cannot be written what it is and why; errors about other files pass.
+    """Turns errors of writing `path` into an `OutputError` that names it; errors about other files pass.
 
     Args:
-        path: what is being written.
+        path: the file or folder that is written.
         temporary: where it lies until it is whole.
 
     Raises:
@@ -71,7 +71,7 @@ def written(path: Path, temporary: Path | None = None) -> Iterator[None]:
             raise
         raise cannot_write(path, error.errno) from error
     except Exception as error:
-        # what is written in Rust (safetensors, tokenizers) has errors of its own, with the number in the text
+        # libraries in Rust (safetensors, tokenizers) raise their own errors, with the number in the text
         named = _RUST_OS_ERROR.search(str(error))
         if named is None or int(named[1]) not in _HINTS:
             raise
@@ -79,13 +79,13 @@ def written(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def cannot_write(path: Path, number: int) -> OutputError:
-    """The error that names a file or folder, why it could not be written (an `errno`), and what helps."""
+    """The error for a file or folder that could not be written: the reason (an `errno`) and what helps."""
     return OutputError(f"cannot write {path}: {os.strerror(number)}", hint=_HINTS.get(number, _ELSEWHERE))
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it into place when the block succeeds.
+    """Yields a temporary path beside `path`, and renames it to `path` when the block succeeds.
 
     Raises:
         OutputError: the folder does not exist and cannot be made, or is read-only; the disk is full.
@@ -102,11 +102,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; it takes its place when the block succeeds.
+    """Yields a temporary folder beside `path`, and renames it to `path` when the block succeeds.
 
-    A folder that is replaced goes aside first (`.NAME.old`), then the new one comes in, then the old one
-    is deleted: at each moment the old or the new one is whole. A process that was killed between the two
-    renames leaves the old one aside, and the next write of `path` puts it back.
+    To replace a folder, the old one is renamed to `.NAME.old`, the new one is renamed to `NAME`, and the old
+    one is deleted. So at each moment the old or the new one is whole. If the process is killed between the
+    two renames, the next write of `path` puts the old one back.
 
     Args:
         path: the folder; a link to one stands for what it points to.
@@ -120,7 +120,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_writable(path)
     place = path.resolve() if path.is_symlink() else path
     with locked(place) as alone:
-        _settle(place, leftovers=alone)
+        _finish_interrupted(place, leftovers=alone)
         _check_free(place, overwrite=overwrite)
         temporary = _folder_beside(place, "new")
         _LIVE.add(temporary.name)
@@ -130,17 +130,17 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 for child in (temporary, *temporary.rglob("*")):
                     if child.is_dir() or child.is_file():
                         fsync(child)
-                _put_in(temporary, place)
+                _replace_folder(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             _LIVE.discard(temporary.name)
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder so that no part of it is ever left under its name.
+    """Removes a folder so that it never exists under its name in parts.
 
     Raises:
-        OutputError: it cannot be removed; it may then be whole, or what is left of it lies beside it.
+        OutputError: it cannot be removed. It is then still whole, or the rest of it lies under another name.
     """
     with written(path):
         gone = _folder_beside(path, "gone")
@@ -155,11 +155,12 @@ def remove_folder(path: Path) -> None:
 
 
 def put_aside(path: Path, *, worth_keeping: bool) -> None:
-    """Takes a folder out of the way of one that will grow in its place; `put_back` undoes it.
+    """Moves a folder aside so that a new one can be written in its place; `put_back` undoes it.
 
     Args:
-        path: the folder; one that is not there is left so.
-        worth_keeping: whether it is kept even where an earlier one waits aside, which it then replaces.
+        path: the folder; nothing is done where it does not exist.
+        worth_keeping: whether it replaces a folder that was moved aside before; otherwise it is removed and
+            the earlier one stays.
     """
     waiting = replaced(path)
     if path.exists() and waiting.exists() and not worth_keeping:
@@ -171,7 +172,7 @@ def put_aside(path: Path, *, worth_keeping: bool) -> None:
 
 
 def put_back(path: Path) -> bool:
-    """Gives a folder that `put_aside` took away its name again, unless that is taken; whether it did."""
+    """Moves a folder of `put_aside` back, unless its name is taken; returns whether it did."""
     back = replaced(path).is_dir() and not path.exists()
     if back:
         with written(path, replaced(path)):
@@ -180,25 +181,25 @@ def put_back(path: Path) -> bool:
 
 
 def drop_replaced(path: Path) -> None:
-    """Deletes what `put_aside` took away: what replaces it is good enough now."""
-    _throw_away(replaced(path), path)
+    """Deletes the folder of `put_aside`, once its replacement is finished."""
+    _delete_replaced(replaced(path), path)
 
 
 def replaced(path: Path) -> Path:
-    """Where a folder waits until what replaces it is good enough."""
+    """The path of a folder that `put_aside` moved away."""
     return path.with_name(f".{path.name}.{_REPLACED}")
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what interrupted writes left in a folder, and puts back what one of them had put aside.
+    """Removes the leftovers of interrupted writes in a folder, and puts back folders that were moved aside.
 
-    Leftovers are named `.NAME.SOMETHING`, where NAME is what was written. What another process is
-    writing now is left alone.
+    Leftovers are named `.NAME.SOMETHING`, where NAME is the file or folder that was written. What another
+    process is writing now is not touched.
     """
     for name in sorted({path.name[1:].rpartition(".")[0] for path in folder.glob(".*.*")} - {""}):
         place = folder / name
         with contextlib.suppress(OutputError), locked(place) as alone:
-            _settle(place, leftovers=False)
+            _finish_interrupted(place, leftovers=False)
             for path in folder.glob(f".{glob.escape(name)}.*") if alone else ():
                 if path.name.rpartition(".")[0] == f".{name}" and path.suffix not in _NO_LEFTOVERS:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -209,10 +210,10 @@ def check_writable(path: Path, *, make: bool = True) -> None:
 
     Args:
         path: a file or folder.
-        make: make the folder it is to lie in; else the nearest one that is there is tried.
+        make: whether to make its parent folder; otherwise the nearest existing folder is checked.
 
     Raises:
-        OutputError: naming the folder that cannot be made or written.
+        OutputError: names the folder that cannot be made or written.
     """
     folder = path.parent
     try:
@@ -248,9 +249,9 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
-    """Each distinct file under its name, with its folder's name where two files share theirs.
+    """Each distinct file by its name; where two files have the same name, the folder's name is put before it.
 
-    A file of the embedded world keeps its name (`lab:audit`) and is given no place.
+    A file of the embedded world keeps its name (`lab:audit`).
     """
     names = {str(path): path for path in paths if is_data_name(path)}
     files = list(dict.fromkeys(path.resolve() for path in paths if not is_data_name(path)))
@@ -265,9 +266,9 @@ def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
 def manifest(
     command: str, *, inputs: Sequence[Path] = (), config: Mapping[str, Any], seed: int | None = None
 ) -> dict[str, Any]:
-    """What a reader needs to make the same output again.
+    """What somebody needs to make the same output again.
 
-    Inputs are named by file name and SHA-256, never by the path of one machine (see `named_inputs`).
+    Inputs are identified by file name and SHA-256, never by a path of this machine (see `named_inputs`).
     """
     return {
         "command": command,
@@ -287,8 +288,8 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a file, and a folder is to be written", hint="choose another name")
 
 
-def _put_in(new: Path, place: Path) -> None:
-    """Old aside, new in, old away; any failure before the new one is in puts the old one back."""
+def _replace_folder(new: Path, place: Path) -> None:
+    """Replaces `place` by `new`; after a failure before that, the old folder is put back."""
     aside = _aside(place)
     try:
         if place.exists():
@@ -298,23 +299,23 @@ def _put_in(new: Path, place: Path) -> None:
         if aside.exists() and not place.exists():
             os.rename(aside, place)
     fsync(place.parent)
-    _throw_away(aside, place)
+    _delete_replaced(aside, place)
 
 
-def _settle(place: Path, *, leftovers: bool) -> None:
-    """Brings to an end what an interrupted write of `place` began: its lock must be held."""
+def _finish_interrupted(place: Path, *, leftovers: bool) -> None:
+    """Finishes or undoes an interrupted write of `place`. The caller holds its lock."""
     with written(place):
         if _aside(place).is_dir() and not place.exists():
             os.rename(_aside(place), place)
-    _throw_away(_aside(place), place)
+    _delete_replaced(_aside(place), place)
     kinds = tuple(f".{place.name}.{kind}-" for kind in ("new", "gone"))
     for path in list(place.parent.iterdir()) if leftovers else ():
         if path.name.startswith(kinds) and path.name not in _LIVE:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _throw_away(aside: Path, place: Path) -> None:
-    """Deletes a folder that was replaced; under another name, so that what has this one is whole."""
+def _delete_replaced(aside: Path, place: Path) -> None:
+    """Deletes a replaced folder. It is renamed first, so that a folder named `aside` is always whole."""
     if not aside.exists():
         return
     try:
@@ -344,7 +345,10 @@ def _versions() -> dict[str, str]:
 
 
 def _is_about(error: OSError, places: Sequence[Path]) -> bool:
-    """Python names no file when a write fails, only when a file is opened, renamed or removed."""
+    """Whether an error is about one of these places.
+
+    Python names the file when opening, renaming or removing fails, but not when a write fails.
+    """
     if not isinstance(error.filename, str | bytes):
         return error.errno in _HINTS
     return any(Path(os.fsdecode(error.filename)).is_relative_to(place) for place in places)
@@ -360,7 +364,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def fsync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

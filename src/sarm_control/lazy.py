@@ -2,16 +2,24 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def attributes_of(room: str, home_of: Mapping[str, str]) -> Callable[[str], Any]:
+def attributes_of(
+    room: str, home_of: Mapping[str, str], renamed: Mapping[str, str] = _NONE
+) -> Callable[[str], Any]:
     """The `__getattr__` of a package that re-exports names of its modules (PEP 562).
 
     Args:
         room: the package's `__name__`.
         home_of: for each name the module it lives in, relative to the package.
+        renamed: former names of the package and what they are called now. A former name still gives its
+            object, with a FutureWarning that says the new name.
 
     Returns:
         A function that imports the module of a name, keeps the value in the package and returns it;
@@ -19,6 +27,10 @@ def attributes_of(room: str, home_of: Mapping[str, str]) -> Callable[[str], Any]
     """
 
     def attribute(name: str) -> Any:
+        if name in renamed:
+            # not kept in the package: every use of the old name has to warn
+            warnings.warn(f"{room}.{name} is now {room}.{renamed[name]}", FutureWarning, stacklevel=2)
+            return getattr(sys.modules[room], renamed[name])
         if name not in home_of:
             raise AttributeError(f"module {room!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{room}.{home_of[name]}"), name)

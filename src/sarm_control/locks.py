@@ -1,9 +1,11 @@
-"""One output, one process: a second writer of the same file or folder is refused in words.
+"""Locks that let only one process write an output; a second one is refused with a clear message.
 
-The lock is the kernel's (`flock`), on a small file `.NAME.lock` beside the output. The kernel lets go
-of it when the process ends, however it ends, so a crash leaves a file that locks nothing. Within one
-process a lock may be taken again. By hand, because the package filelock does not say who holds a
-kernel's lock, leaves its file behind, and where there are no locks takes a marker that a crash would leave.
+The lock is a kernel lock (`flock`) on a small file `.NAME.lock` beside the output. The kernel releases it
+when the process ends in any way, so after a crash the file is left but locks nothing. Within one process a
+lock may be taken several times.
+
+By hand, because the package filelock does not say which process holds a kernel lock, leaves its file behind,
+and where there are no kernel locks takes a marker file that a crash would leave.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from pathlib import Path
 from sarm_control.errors import OutputError
 
 LOCK_SUFFIX = "lock"
-# Network file systems without locks answer with these: there nobody can be refused.
+# Errors of network file systems without locks. On these no second writer can be refused.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _LONGEST_OWNER = 200
 
@@ -32,7 +34,7 @@ class _Lock:
 
 
 class _State:
-    """What this process holds."""
+    """The locks of this process."""
 
     guard = threading.RLock()
     locks: dict[Path, _Lock] = {}  # noqa: RUF012
@@ -41,13 +43,13 @@ class _State:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Keeps every other process from writing `path` while the block lasts.
+    """Keeps every other process from writing `path` during the block.
 
     Args:
         path: a file or folder that is written; the folder it lies in must exist.
 
     Yields:
-        Whether no other process can be writing it: false where files cannot be locked.
+        Whether the lock holds; false where the file system has no locks.
 
     Raises:
         OutputError: another process holds it, or its folder cannot be written.
@@ -57,7 +59,7 @@ def locked(path: Path) -> Iterator[bool]:
     try:
         yield certain
     finally:
-        _give_back(place)
+        _release(place)
 
 
 def hold(path: Path) -> None:
@@ -76,22 +78,22 @@ def hold(path: Path) -> None:
 
 
 def let_go() -> None:
-    """Gives back everything that `hold` took."""
+    """Releases everything that `hold` locked."""
     with _State.guard:
         while _State.for_command:
-            _give_back(_State.for_command.pop())
+            _release(_State.for_command.pop())
 
 
 def _take(place: Path, path: Path) -> bool:
     with _State.guard:
         mine = _State.locks.get(place)
         if mine is None:
-            mine = _State.locks[place] = _Lock(_locked_descriptor(path, _file(place)), os.getpid(), 0)
+            mine = _State.locks[place] = _Lock(_locked_descriptor(path, _lock_file(place)), os.getpid(), 0)
         mine.times += 1
         return mine.descriptor >= 0
 
 
-def _give_back(place: Path) -> None:
+def _release(place: Path) -> None:
     with _State.guard:
         lock = _State.locks[place]
         lock.times -= 1
@@ -100,9 +102,9 @@ def _give_back(place: Path) -> None:
         del _State.locks[place]
         if lock.descriptor < 0:
             return
-        # A forked child has the same lock, but it is its parent's to take away.
+        # A forked child shares the lock, but only its parent may remove the file.
         if lock.process == os.getpid():
-            _file(place).unlink(missing_ok=True)
+            _lock_file(place).unlink(missing_ok=True)
         os.close(lock.descriptor)
 
 
@@ -119,10 +121,10 @@ def _locked_descriptor(path: Path, file: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(file, descriptor):
-                _sign(descriptor)
+                _write_owner(descriptor)
                 return descriptor
         except BlockingIOError:
-            owner = _owner(descriptor)
+            owner = _read_owner(descriptor)
             os.close(descriptor)
             raise OutputError(
                 f"{path} is being written by another process{owner}",
@@ -138,7 +140,11 @@ def _locked_descriptor(path: Path, file: Path) -> int:
 
 
 def _is_still(file: Path, descriptor: int) -> bool:
-    """Whether the locked file has its name yet: its last owner may have removed it meanwhile."""
+    """Whether the locked file still has its name.
+
+    Between opening and locking, the previous holder may have removed the file. The lock would then be on a
+    file that nobody else can open, and would keep nobody out.
+    """
     try:
         found, own = os.stat(file, follow_symlinks=False), os.fstat(descriptor)
     except FileNotFoundError:
@@ -146,20 +152,20 @@ def _is_still(file: Path, descriptor: int) -> bool:
     return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
 
-def _sign(descriptor: int) -> None:
-    """Says whose lock it is; a full disk cannot keep anybody from locking."""
+def _write_owner(descriptor: int) -> None:
+    """Writes into the lock file who holds it. A full disk is no reason not to lock."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
-def _owner(descriptor: int) -> str:
+def _read_owner(descriptor: int) -> str:
     with contextlib.suppress(OSError, ValueError):
-        said = os.pread(descriptor, _LONGEST_OWNER, 0).decode().strip()
-        if said.isprintable() and said:
-            return f" ({said})"
+        owner = os.pread(descriptor, _LONGEST_OWNER, 0).decode().strip()
+        if owner.isprintable() and owner:
+            return f" ({owner})"
     return ""
 
 
-def _file(place: Path) -> Path:
+def _lock_file(place: Path) -> Path:
     return place.with_name(f".{place.name}.{LOCK_SUFFIX}")

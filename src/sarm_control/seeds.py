@@ -1,7 +1,7 @@
-"""Randomness derived from names.
+"""Random generators that are derived from names.
 
-Every random phase makes its generator afresh from (seed, step, rank, purpose),
-so a resumed run needs no saved generator state (DESIGN.md, decision 2).
+Every random phase makes a new generator from (seed, step, rank, purpose), so a resumed run needs no saved
+generator state.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def derive_seed(seed: int, *parts: int | str) -> int:
     """A 63-bit seed that depends on `seed` and on every part, in order."""
+    # a separator that no part contains: ("ab", "c") and ("a", "bc") give different seeds
     text = "\x1f".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

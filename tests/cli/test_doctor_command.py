@@ -49,8 +49,8 @@ def test_controls_that_learn_learn_in_a_step_alone(model: RewardModel) -> None:
     found = examine_trl(learning_reward(model))
     points = {point.name: point for point in found.points}
     assert found.passed
-    assert "these controls learn" in points["a training step teaches once"].found
-    assert points["evaluation teaches nothing"].good is True
+    assert "these controls learn" in points["a training step is one update"].found
+    assert points["nothing is learnt in evaluation"].good is True
 
 
 class Wrong:

@@ -323,7 +323,7 @@ def test_other_settings_on_resume_are_refused_with_the_difference(place: Path, c
     ]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "was begun otherwise: inputs: human.jsonl was " in said
+    assert "was begun with other settings: inputs: human.jsonl was " in said
     assert "config: max_length was None, is 40" in said
     assert bytes_of(place / "human") == before
 
@@ -340,7 +340,7 @@ def test_another_trunk_under_an_equal_head_is_refused(
     data, out = str(place / "human.jsonl"), str(tmp_path / "latents")
     assert main(["latents", data, "--model", str(one), "-o", out]) == 0
     assert main(["latents", data, "--model", str(other), "-o", out, "--resume"]) == 2
-    assert "was begun otherwise: config: model_fingerprint was " in capsys.readouterr().err
+    assert "was begun with other settings: config: model_fingerprint was " in capsys.readouterr().err
     assert main(["score", out, "--model", str(other), "-o", str(tmp_path / "scores")]) == 2
     assert "the heads are equal, trunk or autoencoder are not" in capsys.readouterr().err
     assert main(["score", out, "--model", str(one), "-o", str(tmp_path / "scores")]) == 0
@@ -366,7 +366,7 @@ def test_overwrite_removes_latents_and_nothing_else(place: Path, tmp_path: Path,
     (tmp_path / "thesis" / "main.tex").touch()
     words = ["latents", str(place / "audit.jsonl"), "-o"]
     assert main([*words, str(tmp_path / "thesis"), "--overwrite"]) == 2
-    assert "is no folder of latents" in capsys.readouterr().err
+    assert "is not a folder of latents" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "new"), "--latents", "3"]) == 0
     assert main([*words, str(tmp_path / "new"), "--overwrite"]) == 0
     assert bytes_of(tmp_path / "new") == bytes_of(place / "audit")

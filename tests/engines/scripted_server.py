@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers as it is told and remembers what it was asked."""
+"""A real HTTP server on this machine that gives scripted answers and keeps the requests."""
 
 import json
 import threading

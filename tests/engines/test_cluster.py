@@ -68,13 +68,13 @@ def test_the_example_in_words() -> None:
 
 @pytest.mark.parametrize("speed", [20_000, 50_000, 100_000])
 def test_the_tables_are_what_the_script_prints(speed: int) -> None:
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(SIZING), "--reward-tokens-per-second", str(speed)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert f"Assumed `s = {speed:,}`:\n\n{told.stdout}" in (CLUSTER / "README.md").read_text()
+    assert f"Assumed `s = {speed:,}`:\n\n{done.stdout}" in (CLUSTER / "README.md").read_text()
 
 
 def test_the_rate_of_a_model_is_measured() -> None:

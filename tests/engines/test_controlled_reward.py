@@ -1,5 +1,5 @@
 """The reward of engines: equal to the library's parts (oracle), changed by learning alone (metamorphic),
-opened from files; bad input is told in words."""
+opened from files; bad input is refused with the reason."""
 
 from pathlib import Path
 
@@ -44,21 +44,23 @@ def busiest(scored: Scored, count: int) -> list[int]:
 
 
 def test_every_part_is_the_libraries_own(model: RewardModel, human: Scored, answers: Scored) -> None:
-    capped, charged = busiest(human, 2)
-    controls = Controls(edits=[Edit(capped, scale=0.5)], penalties=[Penalty(charged, tau=0.0, alpha="0.5sd")])
+    capped, penalised = busiest(human, 2)
+    controls = Controls(
+        edits=[Edit(capped, scale=0.5)], penalties=[Penalty(penalised, tau=0.0, alpha="0.5sd")]
+    )
     reference = ReferenceStatistics.from_scored(human)
     reward = ControlledReward(model, controls, missing_end="2sd", reference=reference)
-    reward = reward.breakdown(answers)
-    z = answers.latents.columns([charged])[:, 0]
+    breakdown = reward.breakdown(answers)
+    z = answers.latents.columns([penalised])[:, 0]
     edits = edit_delta(answers, controls.edits)
     amount = 0.5 * reference.sd * (z > 0)
     missing = np.where(answers.ended, 0.0, -2 * reference.sd)
     total = answers.rewards.astype(float) + edits - amount + missing
     assert np.abs(edits).max() > 0
     assert amount.max() > 0
-    np.testing.assert_allclose(reward.values(reward), total, atol=1e-12)
-    assert set(reward.columns) == set(reward.terms)
-    parts = [column for name, column in reward.columns.items() if name != "reward/total"]
+    np.testing.assert_allclose(reward.values(breakdown), total, atol=1e-12)
+    assert set(breakdown.columns) == set(reward.terms)
+    parts = [column for name, column in breakdown.columns.items() if name != "reward/total"]
     np.testing.assert_allclose(sum(parts), total, atol=1e-12)
 
 
@@ -79,11 +81,11 @@ def test_the_parts_sum_to_a_total_that_is_bounded(
     file.write_text('reward:\n  shaping: par\n  edits: ["3:max=0.5"]\n')
     reward = open_reward(model, ControlFiles(controls=file, reference=Path("lab:human")))
     assert reward.shaping == "par"
-    reward = reward.breakdown(answers)
-    assert set(reward.columns) == set(reward.terms)
-    parts = sum(reward.columns[name] for name in reward.terms if name != "reward/total")
-    np.testing.assert_allclose(parts, reward.values(reward), atol=1e-12)
-    assert np.ptp(reward.columns["reward/shaping"]) > 0
+    breakdown = reward.breakdown(answers)
+    assert set(breakdown.columns) == set(reward.terms)
+    parts = sum(breakdown.columns[name] for name in reward.terms if name != "reward/total")
+    np.testing.assert_allclose(parts, reward.values(breakdown), atol=1e-12)
+    assert np.ptp(breakdown.columns["reward/shaping"]) > 0
 
 
 def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Scored, answers: Scored) -> None:
@@ -125,8 +127,8 @@ def test_a_file_of_saved_edits_is_a_file_of_controls_for_its_own_head(
     reward = open_reward(model, ControlFiles(controls=tmp_path / f"{model.fingerprint}.json"))
     assert reward.controls == Controls(edits=edits, fingerprint=model.fingerprint)
     scored = model.score(*answer)
-    reward = reward.values(reward.breakdown(scored))
-    np.testing.assert_allclose(reward, scored.rewards + edit_delta(scored, edits), atol=1e-6)
+    values = reward.values(reward.breakdown(scored))
+    np.testing.assert_allclose(values, scored.rewards + edit_delta(scored, edits), atol=1e-6)
     with pytest.raises(ModelError, match="0123456789abcdef"):
         open_reward(model, ControlFiles(controls=tmp_path / "0123456789abcdef.json"))
 

@@ -159,14 +159,16 @@ def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerSettings.from_environment(adress="x")
     with pytest.raises(ConfigError, match=r"the token file nowhere cannot be read"):
         ServerSettings.from_environment(token_file="nowhere")
-    with pytest.raises(ConfigError, match=r"SARM_REWARD_LEARN is 'maybe', neither true nor false"):
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_LEARN is 'maybe', which is neither true nor false"):
         ServerSettings.from_environment(learn="maybe")
     monkeypatch.setenv("SARM_REWARD_PATIENCE", "long")
     with pytest.raises(ConfigError, match=r"SARM_REWARD_PATIENCE is 'long'"):
         ServerSettings.from_environment()
     for name in ("patience", "timeout"):
         for value in (0, "0", -1, float("nan"), float("inf"), [1]):
-            with pytest.raises(ConfigError, match=rf"SARM_REWARD_{name.upper()} is .* no number of seconds"):
+            with pytest.raises(
+                ConfigError, match=rf"SARM_REWARD_{name.upper()} is .* not a number of seconds"
+            ):
                 ServerSettings.from_environment(**{"patience": 1, name: value})
 
 
@@ -174,8 +176,8 @@ def test_settings_nobody_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     ("content", "match"),
     [
         (b"\xff\xfe\x00", r"cannot be read: it is not UTF-8"),
-        (b" \n\n", r"holds no token"),
-        ("größer".encode(), r"holds no token of printable ASCII"),
+        (b" \n\n", r"has no token"),
+        ("größer".encode(), r"has no token of printable ASCII"),
     ],
 )
 def test_token_files_nobody_can_use(content: bytes, match: str, tmp_path: Path) -> None:
@@ -188,10 +190,10 @@ def test_token_files_nobody_can_use(content: bytes, match: str, tmp_path: Path) 
     "url", ["localhost:8000", "host", "http://", "ftp://host", "http://host:x", "//host"]
 )
 def test_addresses_nobody_can_ask(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"SARM_REWARD_URL is '.*', which is no address of a server"):
+    with pytest.raises(ConfigError, match=r"SARM_REWARD_URL is '.*', which is not the address of a server"):
         ServerSettings.from_environment(url=url)
     monkeypatch.setenv("SARM_REWARD_URL", url)
-    with pytest.raises(ConfigError, match=r"no address of a server"):
+    with pytest.raises(ConfigError, match=r"not the address of a server"):
         openrlhf.reward_func(["q"], ["p"], [None])
 
 
@@ -251,10 +253,10 @@ def test_openrlhf_gets_no_wrong_number_and_the_log_says_why(
 
 
 def test_openrlhf_is_told_the_path_of_the_file() -> None:
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "sarm_control.engines.openrlhf"], capture_output=True, text=True, check=True
     )
-    assert Path(told.stdout.strip()) == Path(openrlhf.__file__)
+    assert Path(done.stdout.strip()) == Path(openrlhf.__file__)
 
 
 def test_verl_compute_score_sends_the_prompt_and_returns_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,8 +295,8 @@ def test_an_engine_imports_nothing_heavy_for_it() -> None:
         "import sys; import sarm_control.engines.openrlhf, sarm_control.engines.verl;"
         "print([one for one in ('torch', 'numpy', 'httpx', 'pydantic', 'ray', 'verl') if one in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_ms_swift_sends_what_came_before_the_answer_and_whether_it_was_cut(

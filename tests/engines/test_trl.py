@@ -1,5 +1,5 @@
 """The callable of TRL in the calls TRL makes: equal to the library's scores (oracle), the same however an
-answer is written down (metamorphic), learning in training steps alone; bad input is told in words."""
+answer is written down (metamorphic), learning only in training steps; bad input is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def answer(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def test_rewards_are_the_librarys_and_a_cut_answer_is_charged(model: RewardModel) -> None:
+def test_rewards_are_the_librarys_and_a_cut_answer_is_penalised(model: RewardModel) -> None:
     reward = reward_function(model, Controls(edits=[Edit(20, scale=0.5)]), missing_end=0.25)
     logged: dict[str, float] = {}
     columns: dict[str, list[float]] = {}

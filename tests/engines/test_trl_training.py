@@ -115,7 +115,7 @@ def test_what_cannot_be_resumed_is_refused(model: RewardModel, tmp_path: Path) -
 
 def test_controls_that_learn_need_the_callback(model: RewardModel, tmp_path: Path) -> None:
     made = trainer("grpo", learning_reward(model), tmp_path, callbacks=[], max_steps=1)
-    with pytest.raises(ConfigError, match="TRL does not say which"):
+    with pytest.raises(ConfigError, match="TRL does not mark these"):
         made.train()
 
 
@@ -130,7 +130,7 @@ def test_saving_within_a_batch_of_answers_is_warned_of(model: RewardModel, tmp_p
         save_strategy="steps",
         save_steps=2,
     )
-    with pytest.warns(UserWarning, match="A multiple of 4 is"):
+    with pytest.warns(UserWarning, match="Use a multiple of 4"):
         made.train()
 
 

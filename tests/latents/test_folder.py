@@ -239,7 +239,7 @@ def test_a_manifest_that_is_no_manifest_is_named(folder: Path) -> None:
         (["rows-00000.parquet", "answers-00000.parquet"], "it does not name answers-00000.parquet"),
         (
             ["rows-00002.parquet", "answers-00002.parquet"],
-            "hold 8 rows and 20 answers, it tells of 10 and 24",
+            "hold 8 rows and 20 answers, but it counts 10 and 24",
         ),
         (["head.safetensors"], "it does not name"),
     ],

@@ -116,11 +116,12 @@ def test_a_run_killed_at_its_very_beginning_starts_again(
 def test_another_plan_is_refused_with_the_difference(begun, found) -> None:
     other = LatentsWriter(begun.path, about(found, [1, 2], dtype="bfloat16"), SHARDS)
     with pytest.raises(
-        ConfigError, match=r"was begun otherwise: config: chosen was None, is \[1, 2\]; config: dtype"
+        ConfigError,
+        match=r"was begun with other settings: config: chosen was None, is \[1, 2\]; config: dtype",
     ):
         other.resume(found.scored.head)
     finish(begun, found)
-    with pytest.raises(ConfigError, match="was begun otherwise"):
+    with pytest.raises(ConfigError, match="was begun with other settings"):
         other.resume(found.scored.head)
 
 
@@ -128,7 +129,9 @@ def test_another_model_with_an_equal_head_is_refused(begun, found) -> None:
     of = [LatentsWriter(begun.path, about(found, model_fingerprint=model), SHARDS) for model in "ab"]
     set_latents_aside(begun.path)
     of[0].start(found.scored.head)
-    with pytest.raises(ConfigError, match="was begun otherwise: config: model_fingerprint was a, is b"):
+    with pytest.raises(
+        ConfigError, match="was begun with other settings: config: model_fingerprint was a, is b"
+    ):
         of[1].resume(found.scored.head)
 
 
@@ -156,7 +159,7 @@ def test_what_is_there_is_not_written_over(begun, found, tmp_path: Path) -> None
     (mine / "thesis.tex").touch()
     with pytest.raises(OutputError, match="mine exists already"):
         LatentsWriter(mine, begun.about, SHARDS).resume(found.scored.head)
-    with pytest.raises(OutputError, match="mine exists and is no folder of latents"):
+    with pytest.raises(OutputError, match="mine exists and is not a folder of latents"):
         set_latents_aside(mine)
     assert (mine / "thesis.tex").exists()
     set_latents_aside(begun.path)

@@ -49,7 +49,7 @@ def rows() -> Rows:
 
 
 def controlled(lab: RewardModel) -> ControlledReward:
-    """Edits, penalties in SDs, a charge for a missing end and a human-KL term that has learnt something."""
+    """Edits, penalties in SDs, a penalty for a missing end and a human-KL term that has learnt something."""
     rows = read_rows("lab:audit", want={"pair"})
     scored = score_rows(lab, rows[:100])
     human = HumanBuffer.from_scored(score_rows(lab, read_rows("lab:human", want={"answer"})), (1, 2, 5))

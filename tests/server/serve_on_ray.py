@@ -2,7 +2,7 @@
 
 Run by test_ray.py in a process of its own, so that Ray's threads, warnings and handlers are not pytest's.
 
-    python -m tests.server.serve_on_ray ANSWERS CONTROLS STATE_FILE WINDOW LESSONS
+    python -m tests.server.serve_on_ray ANSWERS CONTROLS STATE_FILE WINDOW UPDATES
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from sarm_control.engines.server_client import ServerSettings, post
 from sarm_control.server.ray import ask, reward_deployment
-from sarm_control.server.ray.settings import ItemResult, Paid, RewardSettings, require_serve
+from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
 from tests.server.ray_answers import answers
 
 serve = require_serve()
@@ -38,10 +38,10 @@ def replicas() -> list[str]:
     return sorted(name for name in names if "#reward#" in name)
 
 
-def over_http(port: int, asked: Sequence[ItemResult]) -> list[dict[str, Any]]:
+def over_http(port: int, asked: Sequence[AnswerToScore]) -> list[dict[str, Any]]:
     server = ServerSettings(f"http://127.0.0.1:{port}", timeout=60, patience=120)
 
-    def one(answer: ItemResult) -> dict[str, Any]:
+    def one(answer: AnswerToScore) -> dict[str, Any]:
         body = {"prompts": [answer["prompt"]], "responses": [answer["response"]], "ended": [answer["ended"]]}
         return post(server, "/v1/score", body)["results"][0]
 
@@ -49,17 +49,17 @@ def over_http(port: int, asked: Sequence[ItemResult]) -> list[dict[str, Any]]:
         return list(threads.map(one, asked))
 
 
-async def over_handle(handle: Any, asked: Sequence[ItemResult]) -> list[Paid]:
+async def over_handle(handle: Any, asked: Sequence[AnswerToScore]) -> list[AnswerReward]:
     limit = asyncio.Semaphore(16)
 
-    async def one(answer: ItemResult) -> Paid:
+    async def one(answer: AnswerToScore) -> AnswerReward:
         async with limit:
             return (await ask(handle, [answer], patience=120))[0]
 
     return list(await asyncio.gather(*map(one, asked)))
 
 
-def kill(port: int, asked: Sequence[ItemResult]) -> dict[str, Any]:
+def kill(port: int, asked: Sequence[AnswerToScore]) -> dict[str, Any]:
     """Two replicas asked from both sides at once, one of them killed meanwhile."""
     handle = serve.run(reward_deployment(RewardSettings(replicas=2, batch_tokens=2048, cpus=0.5)))
     before = replicas()
@@ -70,34 +70,40 @@ def kill(port: int, asked: Sequence[ItemResult]) -> dict[str, Any]:
         time.sleep(1)
         busy = not http.done() and not inside.done()
         ray.kill(ray.get_actor(before[0], namespace="serve"))
-        paid = {"http": http.result(), "handle": inside.result()}
+        answer_rewards = {"http": http.result(), "handle": inside.result()}
     seconds = time.perf_counter() - started
-    return {"killed": before[0], "after": replicas(), "busy": busy, "seconds": seconds, "paid": paid}
+    return {
+        "killed": before[0],
+        "after": replicas(),
+        "busy": busy,
+        "seconds": seconds,
+        "answer_rewards": answer_rewards,
+    }
 
 
-def learn(asked: Sequence[ItemResult], controls: str, state: Path, window: int) -> list[Paid]:
-    """A window of answers at a time, the next once the owner has learnt from it."""
+def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: int) -> list[AnswerReward]:
+    """A window of answers at a time, the next once the controls have learnt from it."""
     settings = RewardSettings(
         replicas=2, cpus=0.5, controls=controls, state_file=state, learn_window=window, batch_tokens=10**6
     )
     handle = serve.run(reward_deployment(settings))
-    paid: list[Paid] = []
+    answer_rewards: list[AnswerReward] = []
     for start in range(0, len(asked), window):
-        paid += handle.score.remote(list(asked[start : start + window])).result(timeout_s=120)
+        answer_rewards += handle.score.remote(list(asked[start : start + window])).result(timeout_s=120)
         until = time.monotonic() + 120
         while learnt(state) <= start // window:
-            assert time.monotonic() < until, "the owner does not learn"
+            assert time.monotonic() < until, "the controls do not learn"
             time.sleep(0.02)
-    return paid
+    return answer_rewards
 
 
-def main(count: int, controls: str, state: Path, window: int, lessons: int) -> dict[str, Any]:
+def main(count: int, controls: str, state: Path, window: int, updates: int) -> dict[str, Any]:
     """Both, one after the other, on one Ray."""
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
     killed = kill(port, answers(count))
-    learnt_from = learn(answers(window * lessons), controls, state, window)
+    learnt_from = learn(answers(window * updates), controls, state, window)
     serve.shutdown()
     ray.shutdown()
     return {"kill": killed, "learn": learnt_from}
@@ -108,6 +114,6 @@ def learnt(state: Path) -> int:
 
 
 if __name__ == "__main__":
-    count, controls, state, window, lessons = sys.argv[1:]
-    found = main(int(count), controls, Path(state), int(window), int(lessons))
+    count, controls, state, window, updates = sys.argv[1:]
+    found = main(int(count), controls, Path(state), int(window), int(updates))
     sys.stdout.write(json.dumps(found) + "\n")

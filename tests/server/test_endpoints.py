@@ -24,7 +24,7 @@ CLOSE = {"abs": 1e-6, "rel": 0}
 
 
 def library(reward: ControlledReward, rows: Rows, ended: list[bool] | None = None) -> RewardBreakdown:
-    return reward.reward_answers(reward.score(rows.prompts, rows.answers, ended))
+    return reward.breakdown(reward.score(rows.prompts, rows.answers, ended))
 
 
 def test_oracle_scores_are_the_librarys(plain: Served, rows: Rows) -> None:
@@ -41,7 +41,7 @@ def test_oracle_scores_are_the_librarys(plain: Served, rows: Rows) -> None:
         parts = [(part.latent, part.contribution) for part in expected.contributions(j, 3)]
         assert [part["latent"] for part in one["contributions"]] == [latent for latent, _ in parts]
         assert [part["contribution"] for part in one["contributions"]] == pytest.approx(
-            [paid for _, paid in parts], abs=1e-5
+            [amount for _, amount in parts], abs=1e-5
         )
 
 
@@ -126,11 +126,11 @@ def test_oracle_every_part_under_controls(under_controls: Served, rows: Rows) ->
         assert np.ptp(column) > 0
         assert [one[name] for one in results] == pytest.approx(column.tolist(), **CLOSE)
     for latent in ("7", "3"):
-        charges = -columns[f"reward/penalty/{latent}"]
-        assert [one["penalties"][latent] for one in results] == pytest.approx(charges.tolist(), **CLOSE)
+        amounts = -columns[f"reward/penalty/{latent}"]
+        assert [one["penalties"][latent] for one in results] == pytest.approx(amounts.tolist(), **CLOSE)
     for one in results:
-        charged = sum(one["penalties"].values()) + one["human_kl"] + one["missing_end"]
-        assert one["total"] == pytest.approx(one["edited"] - charged, **CLOSE)
+        penalties = sum(one["penalties"].values()) + one["human_kl"] + one["missing_end"]
+        assert one["total"] == pytest.approx(one["edited"] - penalties, **CLOSE)
     assert [one["ended"] for one in results] == ended
 
 
@@ -156,7 +156,7 @@ def test_oracle_the_parts_of_a_bounded_reward(lab: RewardModel, rows: Rows) -> N
         assert (model["shaping"], "reward/shaping" in model["terms"]) == ("par", True)
 
 
-def test_answers_without_their_end_are_charged_for_it(
+def test_answers_without_their_end_are_penalised(
     under_controls: Served, rows: Rows, lab: RewardModel
 ) -> None:
     whole, asked = templated(lab, rows.prompts[0], rows.answers[0])
@@ -184,7 +184,7 @@ def test_known_conversations_are_not_scored_again(lab: RewardModel, rows: Rows) 
     assert f'sarm_cache_total{{result="hit"}} {len(rows.prompts)}.0' in text
 
 
-def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
+def test_two_devices_share_one_state_of_the_controls(lab: RewardModel, rows: Rows) -> None:
     reward, workers, both = controlled(lab), set[int](), Barrier(2)
 
     def first_pass_of_each_meets_the_other(*_: object) -> None:
@@ -212,7 +212,7 @@ def test_two_devices_share_one_owner(lab: RewardModel, rows: Rows) -> None:
 
 
 def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> None:
-    """Lessons are whole numbers of answers in their order; each answer says by which state it was paid."""
+    """Updates take whole windows of answers in their order; each answer has its version."""
     ours = controlled(lab)
     with serving(create_app(controlled(lab), ServiceSettings(learn=True, learn_every=20))) as client:
         for start in range(0, 60, 15):
@@ -220,12 +220,12 @@ def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> N
             body = {"prompts": rows.prompts[part], "responses": rows.answers[part]}
             results = post(client, "/v1/score", body)["results"]
             assert {one["human_kl_version"] for one in results} == {start // 20}
-            expected = ours.reward_answers(ours.score(rows.prompts[part], rows.answers[part]))
+            expected = ours.breakdown(ours.score(rows.prompts[part], rows.answers[part]))
             assert [one["human_kl"] for one in results] == pytest.approx(
                 (-expected.columns["reward/human_kl"]).tolist(), abs=1e-6
             )
-            for lesson in range(start // 20, (start + 15) // 20):
-                taken = slice(20 * lesson, 20 * lesson + 20)
+            for update in range(start // 20, (start + 15) // 20):
+                taken = slice(20 * update, 20 * update + 20)
                 ours.learn(ours.score(rows.prompts[taken], rows.answers[taken]))
         known = client.get("/v1/model").json()["human_kl"]
     assert (known["version"], known["learns"]) == (3, True)
@@ -240,10 +240,10 @@ def test_frozen_controls_stay_as_they_are(under_controls: Served, rows: Rows) ->
     assert (before["version"], before["learns"]) == (0, False)
 
 
-def test_controls_that_could_charge_nothing_or_by_company_are_refused(lab: RewardModel) -> None:
+def test_controls_that_never_learn_or_depend_on_other_answers_are_refused(lab: RewardModel) -> None:
     human = HumanBuffer.from_scored(score_rows(lab, read_rows("lab:human", want={"answer"})), (1,))
     fresh = ControlledReward(lab, Controls(human_kl=HumanKL(beta=0.1, latents=(1,))), human=human)
-    with pytest.raises(ConfigError, match="has learnt nothing yet and is frozen"):
+    with pytest.raises(ConfigError, match="have learnt nothing yet and are frozen"):
         create_app(fresh)
     batch = Controls(human_kl=HumanKL(beta=0.1, latents=(1,), mode="batch"))
     with pytest.raises(ConfigError, match="batch mode"):

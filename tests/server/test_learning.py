@@ -1,5 +1,6 @@
-"""What a server's controls learn from: answers that were given, in their order, but none that are not to
-teach (oracle); what they learnt outlives the server; a lesson that fails is told."""
+"""What a server's controls learn from: answers in their order, without those of evaluations (oracle).
+
+What they learnt outlives the server; an update that fails is reported."""
 
 import logging
 from pathlib import Path
@@ -15,8 +16,7 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.server.http.app import create_app
 from sarm_control.server.http.engine_formats import versions
-from sarm_control.server.scoring.control_state import BatchReward
-from sarm_control.server.scoring.scorer import Answered
+from sarm_control.server.scoring.control_state import Answered, BatchReward
 from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Rows, controlled, post, templated
 from tests.server.serving import serving
@@ -38,7 +38,7 @@ def learnt(reward: ControlledReward, rows: Rows, start: int, stop: int) -> Contr
     return reward
 
 
-def test_evaluations_and_failed_requests_teach_nothing(lab: RewardModel, rows: Rows) -> None:
+def test_nothing_is_learnt_from_evaluations_and_failed_requests(lab: RewardModel, rows: Rows) -> None:
     whole = [templated(lab, *pair) for pair in zip(rows.prompts, rows.answers, strict=True)]
     texts, prompts = [text for text, _ in whole[:30]], [prompt for _, prompt in whole[:30]]
     with serving(create_app(controlled(lab), ServiceSettings(learn=True, learn_every=20))) as client:
@@ -60,7 +60,7 @@ def test_evaluations_and_failed_requests_teach_nothing(lab: RewardModel, rows: R
         assert known(client)["version"] == 1
         (found,) = post(client, "/v1/score", asked(rows, 50, 51))["results"]
     ours = learnt(controlled(lab), rows, 20, 40)
-    expected = ours.reward_answers(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns[
+    expected = ours.breakdown(ours.score(rows.prompts[50:51], rows.answers[50:51])).columns[
         "reward/human_kl"
     ][0]
     assert found["human_kl"] == pytest.approx(-expected, abs=1e-6, rel=0)
@@ -86,36 +86,38 @@ def test_what_was_learnt_outlives_the_server(lab: RewardModel, rows: Rows, tmp_p
         create_app(controlled(lab), ServiceSettings(state_file=tmp_path / "nowhere"))
 
 
-class Unteachable(ControlState):
-    """Its lessons fail."""
+class CannotLearn(ControlState):
+    """Its updates fail."""
 
     def learn(self, scored: Scored) -> None:
         raise RuntimeError(SAID, len(scored))
 
 
-def test_a_lesson_that_fails_is_counted_and_logged_and_the_reward_is_given(
+def test_an_update_that_fails_is_counted_and_logged_and_the_reward_is_given(
     lab: RewardModel, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     reward = controlled(lab)
-    reward.learner = Unteachable(reward.learner.discriminator)
+    reward.learner = CannotLearn(reward.learner.discriminator)
     settings = ServiceSettings(learn=True, learn_every=20)
     with serving(create_app(reward, settings)) as client, caplog.at_level(logging.ERROR):
         for start in (0, 20):
             results = post(client, "/v1/score", asked(rows, start, start + 20))["results"]
             assert {one["human_kl_version"] for one in results} == {0}
         assert known(client)["version"] == 0
-        assert "sarm_failed_updates_total 2.0" in client.get("/metrics").text
-    told = [record.message.partition("\n")[0] for record in caplog.records]
-    assert told == ["RuntimeError"] * 2
+        page = client.get("/metrics").text
+        assert "sarm_failed_updates_total 2.0" in page
+        assert "sarm_failed_lessons_total 2.0" in page
+    logged = [record.message.partition("\n")[0] for record in caplog.records]
+    assert logged == ["RuntimeError"] * 2
     assert "in learn" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_answers_that_were_paid_by_several_versions_each_say_theirs(lab: RewardModel) -> None:
+def test_answers_rewarded_by_several_versions_each_have_theirs(lab: RewardModel) -> None:
     scored = lab.score(["a"], ["b"])
 
-    def paid_by(version: int) -> Answered:
+    def rewarded_by(version: int) -> Answered:
         return Answered(BatchReward([0.0], {}, scored, version), 0, 3, cached=False)
 
-    assert versions([paid_by(3), paid_by(3)]) == "3"
-    assert versions([paid_by(3), paid_by(4), paid_by(3)]) == "3,4,3"
+    assert versions([rewarded_by(3), rewarded_by(3)]) == "3"
+    assert versions([rewarded_by(3), rewarded_by(4), rewarded_by(3)]) == "3,4,3"

@@ -11,7 +11,7 @@ from tests.server.serving import command
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only glibc can be told so"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only glibc has mallopt"),
 ]
 
 PASSES = 20

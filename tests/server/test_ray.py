@@ -1,6 +1,7 @@
-"""A reward deployment: replicas and the owner of what is learnt, in one process and on Ray (oracle)."""
+"""A reward deployment: replicas and the controls that they share, in one process and on Ray (oracle)."""
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -12,15 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from starlette.requests import Request
 
 from sarm_control.embedded import data_file
 from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 from sarm_control.errors import ConfigError, MissingExtraError
 from sarm_control.reward_model.reward_model import RewardModel
+from sarm_control.server.ray.requests import answer_reward
 from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
+from sarm_control.server.scoring.control_state import VersionedControls
 from tests.server.ray_answers import answers
 
-WINDOW, LESSONS = 16, 3
+WINDOW, UPDATES = 16, 3
 CONTROLS = """\
 reward:
   edits: ["3:max=0.5"]
@@ -61,6 +65,11 @@ class Remote:
         self.remote = method
 
 
+async def rewards_of(replica: Any, waiting: Sequence[Any]) -> list[AnswerReward]:
+    """One forward pass of a replica, as plain data."""
+    return [answer_reward(answer) for answer in await replica.reward_waiting(waiting)]
+
+
 def columns(asked: Sequence[AnswerToScore]) -> tuple[list[Any], list[str], list[bool]]:
     return (
         [one["prompt"] for one in asked],
@@ -72,13 +81,13 @@ def columns(asked: Sequence[AnswerToScore]) -> tuple[list[Any], list[str], list[
 def assert_learnt_as_by_the_library(
     answer_rewards: Sequence[AnswerReward], controls: Path, state: Path
 ) -> None:
-    """Every window is paid by what the windows before taught, and teaches in turn."""
-    asked = answers(WINDOW * LESSONS)
+    """Every window is rewarded by what was learnt from the windows before it."""
+    asked = answers(WINDOW * UPDATES)
     reward = open_reward(RewardModel.from_pretrained("lab", device="cpu"), ControlFiles(controls))
-    for update in range(LESSONS):
+    for update in range(UPDATES):
         part = slice(update * WINDOW, (update + 1) * WINDOW)
         scored = reward.score(*columns(asked[part]))
-        wanted = reward.reward_answers(scored)
+        wanted = reward.breakdown(scored)
         given = answer_rewards[part]
         assert {one["human_kl_version"] for one in given} == {update}
         np.testing.assert_allclose([one["score"] for one in given], reward.values(wanted), atol=1e-6, rtol=0)
@@ -87,10 +96,10 @@ def assert_learnt_as_by_the_library(
             np.testing.assert_allclose(reply, wanted.columns[name], atol=1e-6, rtol=0)
         reward.learn(scored)
     assert np.abs(wanted.columns["reward/human_kl"]).max() > 0  # it did learn something
-    assert int(load_file(state)["learnt_batches"]) == LESSONS
+    assert int(load_file(state)["learnt_batches"]) == UPDATES
 
 
-def test_the_owner_learns_and_every_answer_says_from_how_much(
+def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
     controls: Path, tmp_path: Path, replicas: Any
 ) -> None:
     state = tmp_path / "state.safetensors"
@@ -100,22 +109,21 @@ def test_the_owner_learns_and_every_answer_says_from_how_much(
         controls = replicas.SharedControls(settings)
         both = [replicas.Replica(settings, Handle(controls)) for _ in range(2)]
         answer_rewards: list[AnswerReward] = []
-        asked = answers(WINDOW * LESSONS)
-        evaluation = [one._replace(teaches=False) for one in both[0].waiting(asked)]
-        assert {one["human_kl_version"] for one in await both[0].reward_answers(evaluation)} == {0}
+        asked = answers(WINDOW * UPDATES)
+        evaluation = [one._replace(learn=False) for one in both[0].waiting(asked)]
+        assert {one["human_kl_version"] for one in await rewards_of(both[0], evaluation)} == {0}
         assert not both[0].updates
-        for update in range(LESSONS):
+        for update in range(UPDATES):
             replica = both[update % 2]
-            answer_rewards += await replica.reward_answers(
-                replica.waiting(asked[update * WINDOW : (update + 1) * WINDOW])
-            )
+            part = asked[update * WINDOW : (update + 1) * WINDOW]
+            answer_rewards += await rewards_of(replica, replica.waiting(part))
             await asyncio.gather(*replica.updates)
         return answer_rewards
 
     assert_learnt_as_by_the_library(asyncio.run(serve()), controls, state)
 
 
-def test_an_owner_that_is_started_again_goes_on_where_it_was(
+def test_shared_controls_that_are_started_again_go_on_where_they_were(
     controls: Path, tmp_path: Path, replicas: Any
 ) -> None:
     settings = RewardSettings(
@@ -126,21 +134,88 @@ def test_an_owner_that_is_started_again_goes_on_where_it_was(
         controls = replicas.SharedControls(settings)
         replica = replicas.Replica(settings, Handle(controls))
         waiting = replica.waiting(answers(WINDOW))
-        await replica.reward_answers(waiting)
+        await rewards_of(replica, waiting)
         await asyncio.gather(*replica.updates)
-        before = await replica.reward_answers(waiting)
+        before = await rewards_of(replica, waiting)
         replica.controls = Handle(replicas.SharedControls(settings))  # the one that learnt is gone
-        after = await replica.reward_answers(waiting)
+        after = await rewards_of(replica, waiting)
         other = replicas.Replica(settings, replica.controls)
-        return before, after, await other.reward_answers(waiting)
+        return before, after, await rewards_of(other, waiting)
 
     before, after, other = asyncio.run(serve())
     assert before == after == other
     assert {one["human_kl_version"] for one in before} == {1}
 
 
+def test_an_update_takes_the_same_answers_as_in_the_http_server_however_batches_are_cut(
+    controls: Path, tmp_path: Path, replicas: Any
+) -> None:
+    """One rule for both: exactly `learn_window` answers, the oldest first (metamorphic)."""
+    files, sizes = [tmp_path / f"{name}.safetensors" for name in ("ray", "http")], (5, 9, 20, 7)
+    settings = RewardSettings(controls=controls, state_file=files[0], learn_window=WINDOW)
+    reward = open_reward(RewardModel.from_pretrained("lab", device="cpu"), ControlFiles(controls))
+    served = VersionedControls(reward, learns=True, every=WINDOW, state_file=files[1])
+
+    async def serve() -> int:
+        shared = replicas.SharedControls(settings)
+        replica = replicas.Replica(settings, Handle(shared))
+        asked = iter(answers(sum(sizes)))
+        for size in sizes:
+            part = list(itertools.islice(asked, size))
+            scored = reward.score(*columns(part))
+            served.finish(served.arrive(), [(scored, row) for row in range(len(part))])
+            await rewards_of(replica, replica.waiting(part))
+            await asyncio.gather(*replica.updates)
+        return int(shared.state.version)
+
+    assert asyncio.run(serve()) == served.version == sum(sizes) // WINDOW
+    of_ray, of_http = map(load_file, files)
+    assert set(of_ray) == set(of_http)
+    for name, array in of_http.items():
+        np.testing.assert_allclose(of_ray[name], array, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_a_request_over_http_is_answered_and_refused_as_by_the_server(replicas: Any) -> None:
+    class Unbatched(replicas.Replica):  # type: ignore[name-defined, misc]
+        """`serve.batch` works inside Ray Serve alone; the test on Ray goes through it."""
+
+        async def _queued(self, waiting: Sequence[Any]) -> Any:
+            return await self.reward_waiting(waiting)
+
+    settings = RewardSettings()
+    replica = Unbatched(settings, Handle(replicas.SharedControls(settings)))
+    rewards = RewardModel.from_pretrained("lab", device="cpu").score(["what is rain ?"], ["water ."]).rewards
+
+    async def call(path: str, body: bytes, **headers: str) -> Any:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        named = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": named}
+        return await replica(Request(scope, receive))
+
+    async def calls() -> list[Any]:
+        asked = json.dumps({"prompts": ["what is rain ?"], "responses": ["water ."], "top": 1}).encode()
+        return [
+            await call("/prefix/v1/score", asked),
+            await call("/v1/score", b"{"),
+            await call("/v2/score", asked),
+            await call("/classify", b'{"input": "hello"}'),
+        ]
+
+    given, broken, nowhere, no_template = asyncio.run(calls())
+    (result,) = json.loads(given.body)["results"]
+    assert result["score"] == pytest.approx(float(rewards[0]), abs=1e-6)
+    assert len(result["contributions"]) == 1
+    assert given.headers["x-sarm-human-kl-version"] == "0"
+    assert (broken.status_code, json.loads(broken.body)["error"]) == (422, "body: not JSON")
+    assert (nowhere.status_code, json.loads(nowhere.body)["error"]) == (404, "no such path: /v2/score")
+    assert no_template.status_code == 422
+    assert "not a conversation in this reward model's chat template" in json.loads(no_template.body)["error"]
+
+
 def test_a_term_that_is_frozen_before_it_learnt_is_refused(controls: Path, replicas: Any) -> None:
-    with pytest.raises(ConfigError, match=r"learnt nothing yet and is frozen: it would charge 0 for ever"):
+    with pytest.raises(ConfigError, match=r"learnt nothing yet and are frozen: their penalty would stay 0"):
         replicas.Replica(RewardSettings(controls=controls), None)
 
 
@@ -150,7 +225,7 @@ def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
     replica.reward.model.head.weight[:] = np.nan
 
     async def serve() -> Any:
-        return await replica.reward_answers(replica.waiting(answers(1)))
+        return await rewards_of(replica, replica.waiting(answers(1)))
 
     with pytest.raises(ArithmeticError, match="a reward is not a finite number"):
         asyncio.run(serve())
@@ -162,8 +237,8 @@ def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) ->
     async def serve() -> tuple[list[AnswerReward], list[AnswerReward]]:
         replica = replicas.Replica(settings, Handle(replicas.SharedControls(settings)))
         waiting = replica.waiting(answers(40))
-        together = await replica.reward_answers(waiting)
-        return together, [(await replica.reward_answers([one]))[0] for one in waiting]
+        together = await rewards_of(replica, waiting)
+        return together, [(await rewards_of(replica, [one]))[0] for one in waiting]
 
     together, alone = asyncio.run(serve())
     scored = RewardModel.from_pretrained("lab", device="cpu").score(
@@ -180,7 +255,7 @@ def test_answers_do_not_depend_on_those_they_share_a_pass_with(replicas: Any) ->
 @pytest.mark.usefixtures("replicas")
 def test_on_ray_a_replica_killed_under_load_loses_nothing(controls: Path, tmp_path: Path) -> None:
     state, count = tmp_path / "state.safetensors", 1500
-    words = [str(word) for word in (count, controls, state, WINDOW, LESSONS)]
+    words = [str(word) for word in (count, controls, state, WINDOW, UPDATES)]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.server.serve_on_ray", *words],
         capture_output=True,

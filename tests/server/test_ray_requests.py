@@ -1,19 +1,28 @@
 """What replicas are asked over HTTP, and how they share the budget of a pass (contract, property)."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
 from sarm_control.reward_model.reward_model import RewardModel
-from sarm_control.server.ray.requests import FORMS, error_reply, read_json, teaches
+from sarm_control.reward_model.scored import Scored
 from sarm_control.server.ray.settings import AnswerReward, RewardSettings
+from sarm_control.server.scoring.control_state import Answered, BatchReward
+
+engine_formats = pytest.importorskip("sarm_control.server.http.engine_formats", exc_type=ImportError)
+problems = pytest.importorskip("sarm_control.server.http.problems", exc_type=ImportError)
+requests = pytest.importorskip("sarm_control.server.ray.requests", exc_type=ImportError)
+schemas = pytest.importorskip("sarm_control.server.http.schemas", exc_type=ImportError)
 
 TERMS = {
     "reward/model": 0.75,
@@ -23,8 +32,7 @@ TERMS = {
     "reward/missing_end": 0.0,
     "reward/total": 0.25,
 }
-PAID = AnswerReward(score=0.5, terms=TERMS, ended=True, truncated=0, tokens=9, human_kl_version=4)
-OTHER = AnswerReward(**{**PAID, "score": 1.5, "terms": {**TERMS, "reward/model": 1.5}})
+SERVED = engine_formats.ServedModel("lab", "0123456789abcdef", tuple(TERMS))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +40,34 @@ def model() -> RewardModel:
     return RewardModel.from_pretrained("lab", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def scored(model: RewardModel) -> Scored:
+    return model.score(["a", "b"], ["c", "d"])
+
+
 @pytest.fixture
 def reader(model: RewardModel) -> TemplatedText:
     return TemplatedText(model.template)
+
+
+def rewarded(scored: Scored, **more: float) -> list[Answered]:
+    """Two answers in one batch, rewarded by the fourth update."""
+    terms = {**TERMS, **more}
+    columns = {name: [value, value] for name, value in terms.items()}
+    columns["reward/model"] = [0.75, 1.5]
+    batch = BatchReward([0.5, 1.5], columns, scored, 4)
+    return [Answered(batch, row, 9, cached=False) for row in range(2)]
+
+
+def read(path: str, asked: object, reader: TemplatedText, **headers: str) -> list[Rendered]:
+    parsed = requests.parse_request(path, headers, json.dumps(asked).encode())
+    return [conversation.render(reader) for conversation in parsed.conversations]
+
+
+def answered(path: str, answers: Sequence[Answered]) -> Any:
+    """What a path answers; `/v1/score` alone looks at what was asked."""
+    asked = schemas.ScoreRequest(prompts=["a"], responses=["b"])
+    return engine_formats.FORMATS[path].response(answers, asked, SERVED)
 
 
 def test_every_form_of_a_conversation_is_the_same_conversation(reader: TemplatedText) -> None:
@@ -42,23 +75,29 @@ def test_every_form_of_a_conversation_is_the_same_conversation(reader: Templated
     wanted = reader.template.render("what is rain ?", "water .")
     opened = reader.template.words([dict(one) for one in messages], generation=True)
     as_scores = {"prompts": ["what is rain ?", messages], "responses": ["water .", "water ."]}
-    assert FORMS["/v1/score"].read(as_scores, reader) == [wanted, wanted]
+    assert read("/v1/score", as_scores, reader) == [wanted, wanted]
+    turns = [*messages, {"role": "assistant", "content": "water ."}]
+    assert read("/v1/score", {"messages": [turns]}, reader) == [wanted]
     whole = {"query": [wanted.whole], "prompts": [opened], "labels": [None]}
-    assert FORMS["/get_reward"].read(whole, reader) == [wanted]
+    assert read("/get_reward", whole, reader) == [wanted]
+    assert read("/classify", {"input": wanted.whole}, reader) == read(
+        "/v1/embeddings", {"input": [wanted.whole]}, reader
+    )
     for prompt in ("what is rain ?", messages, opened):
         for end in ("", " <|eot_id|>"):
-            found = FORMS["/rm"].read({"prompt": prompt, "response": f"water .{end}", "label": ""}, reader)
+            found = read("/rm", {"prompt": prompt, "response": f"water .{end}", "label": ""}, reader)
             assert found == [reader.template.render("what is rain ?", "water .", ended=bool(end))]
 
 
 def test_an_answer_that_did_not_end_is_said_not_to_have(reader: TemplatedText) -> None:
     asked = {"prompts": ["a", "a"], "responses": ["b", "b"], "ended": [True, False]}
-    assert [one.ended for one in FORMS["/v1/score"].read(asked, reader)] == [True, False]
+    assert [one.ended for one in read("/v1/score", asked, reader)] == [True, False]
 
 
-def test_answers_have_the_form_each_engine_reads() -> None:
-    assert FORMS["/rm"].write([PAID]) == 0.5
-    one, two = FORMS["/get_reward"].write([PAID]), FORMS["/get_reward"].write([PAID, OTHER])
+def test_answers_have_the_form_each_engine_reads(scored: Scored) -> None:
+    both = rewarded(scored)
+    assert answered("/rm", both[:1]) == 0.5
+    one, two = answered("/get_reward", both[:1]), answered("/get_reward", both)
     beside = {"human_kl/version": 4.0, "truncated": 0.0, "ended": 1.0}
     assert one == {"rewards": 0.5, "scores": 0.5, "extra_logs": {**TERMS, **beside}}
     assert two["rewards"] == [0.5, 1.5]
@@ -67,79 +106,102 @@ def test_answers_have_the_form_each_engine_reads() -> None:
 
 
 @pytest.mark.parametrize("shaped", [{}, {"reward/shaping": -0.125}])
-def test_verl_reads_the_parts_out_of_what_is_answered(shaped: dict[str, float]) -> None:
-    terms = {**TERMS, **shaped}
-    answer_rewards = AnswerReward(**{**PAID, "terms": terms})
-    found = rewards_of(FORMS["/v1/score"].write([answer_rewards, OTHER]), 2, ServerSettings())
+def test_verl_reads_the_parts_out_of_what_is_answered(shaped: dict[str, float], scored: Scored) -> None:
+    found = rewards_of(answered("/v1/score", rewarded(scored, **shaped)), 2, ServerSettings())
     assert [one.score for one in found] == [0.5, 1.5]
     logged = {name: value for name, value in found[0].extra.items() if name.startswith("reward/")}
-    assert logged == terms
+    assert logged == {**TERMS, **shaped}
 
 
-def test_a_score_is_answered_as_by_the_server() -> None:
-    """Scripts and engines may be pointed at either."""
-    schemas = pytest.importorskip("sarm_control.server.http.schemas", exc_type=ImportError)
-    (answered,) = FORMS["/v1/score"].write([PAID])["results"]
-    assert schemas.ScoreGiven.model_validate(answered).model_dump(exclude_unset=True) == answered
+def test_rewards_inside_ray_are_plain_data_with_every_part(scored: Scored) -> None:
+    assert requests.answer_reward(rewarded(scored)[0]) == AnswerReward(
+        score=0.5,
+        terms=TERMS,
+        ended=bool(scored.ended[0]),
+        truncated=0,
+        tokens=9,
+        human_kl_version=4,
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "asked", "match"),
     [
-        ("/v1/score", {"prompts": ["a"], "responses": ["b"], "model": "x"}, r"unknown key 'model'"),
-        ("/v1/score", {"prompts": ["a"], "responses": ["b", "c"]}, r"lists of the same length"),
-        ("/v1/score", {"prompts": "a", "responses": ["b"]}, r"prompts has to be a list"),
+        ("/v1/score", {"prompts": ["a"], "responses": ["b"], "model": "x"}, r"model: extra inputs are not"),
+        ("/v1/score", {"prompts": ["a"], "responses": ["b", "c"]}, r"1 prompts, 2 responses"),
+        ("/v1/score", {"prompts": "a", "responses": ["b"]}, r"prompts: input should be a valid array"),
         (
             "/v1/score",
             {"prompts": [[{"role": "user"}]], "responses": ["b"]},
-            r"messages with role and content",
+            r"prompts\[0\]\[0\].content: field required",
         ),
-        ("/v1/score", {"prompts": [7], "responses": ["b"]}, r"7 is not a string"),
+        ("/v1/score", {"prompts": [7], "responses": ["b"]}, r"prompts\[0\]: input should be a valid string"),
         (
             "/v1/score",
             {"prompts": ["a", "a"], "responses": ["b", "b"], "ended": [True, 1]},
-            r"ended\[1\] is 1, neither true nor false",
+            r"ended\[1\]: input should be a valid boolean",
         ),
         (
             "/v1/score",
             {"prompts": ["a"], "responses": ["b"], "ended": ["true"]},
-            r'ended\[0\] is "true", neither',
+            r"ended\[0\]: input should be a valid boolean",
         ),
-        ("/v1/score", {"prompts": ["\ud800"], "responses": ["b"]}, r'"\\ud800" holds half a character'),
-        ("/rm", {"prompt": [{"role": "user", "content": "\udc00"}], "response": "b"}, r"holds half a char"),
         ("/v1/score", {"prompts": [], "responses": []}, r"no conversation was given"),
-        ("/get_reward", {"query": [], "prompts": []}, r"no conversation was given"),
+        ("/get_reward", {"query": [], "prompts": []}, r"query: .*at least 1 item"),
         ("/get_reward", {"query": ["b"], "prompts": ["a"]}, r"does not begin with its prompt"),
-        ("/get_reward", {"prompts": ["a"]}, r"query has to be a list"),
-        ("/rm", {"prompt": "a"}, r"null is not a string"),
+        ("/get_reward", {"query": ["b", "c"], "prompts": ["a"]}, r"1 prompts for 2 queries"),
+        ("/get_reward", {"prompts": ["a"]}, r"query: field required"),
+        ("/rm", {"prompt": "a"}, r"response: field required"),
+        ("/v2/score", {}, r"no such path: /v2/score"),
     ],
 )
 def test_a_request_nobody_can_read_is_refused(
     path: str, asked: dict[str, object], match: str, reader: TemplatedText
 ) -> None:
-    with pytest.raises(DataError, match=match):
-        FORMS[path].read(asked, reader)
+    with pytest.raises((DataError, problems.Refusal), match=match) as raised:
+        read(path, asked, reader)
+    refusal = problems.refusal_of(raised.value)
+    assert refusal.status == (404 if path == "/v2/score" else 422)
+    assert refusal.hint is not None or isinstance(raised.value, DataError)
 
 
-def test_an_evaluation_says_that_it_teaches_nothing() -> None:
-    reply = {name.lower(): value for name, value in ServerSettings(learn=False).headers.items()}
-    assert not teaches(reply)
-    assert teaches({name.lower(): value for name, value in ServerSettings().headers.items()})
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/score", b'{"prompts": ["\\ud800"], "responses": ["b"]}'),
+        ("/rm", b'{"prompt": [{"role": "user", "content": "\\udc00"}], "response": "b"}'),
+    ],
+)
+def test_half_a_character_is_refused(path: str, body: bytes) -> None:
+    with pytest.raises(problems.Refusal, match=r"not JSON|holds half a character"):
+        requests.parse_request(path, {}, body)
+
+
+def test_nothing_is_learnt_where_header_or_body_forbid_it() -> None:
+    def learns(settings: ServerSettings, **more: bool) -> bool:
+        headers = {name.lower(): value for name, value in settings.headers.items()}
+        body = json.dumps({"prompts": ["a"], "responses": ["b"], **more}).encode()
+        return bool(requests.parse_request("/v1/score", headers, body).learn)
+
+    assert learns(ServerSettings())
+    assert not learns(ServerSettings(learn=False))
+    assert not learns(ServerSettings(), learn=False)
+    with pytest.raises(problems.Refusal, match=r"x-sarm-learn: input should be a valid boolean"):
+        requests.parse_request("/rm", {"x-sarm-learn": "perhaps"}, b'{"prompt": "a", "response": "b"}')
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"[" * 200_000])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(DataError, match=r"the request is not"):
-        read_json(body)
-    assert read_json(json.dumps({"a": 1}).encode()) == {"a": 1}
+    with pytest.raises(problems.Refusal, match=r"^body: (not JSON|input should be)"):
+        requests.parse_request("/v1/score", {}, body)
 
 
 def test_a_reward_that_is_no_number_is_no_fault_of_the_caller() -> None:
     """Clients ask again after 500, and give up after 422."""
-    reply = error_reply(ArithmeticError("a reward is not a finite number"))
-    assert (reply.status, reply.body["error"]) == (500, "the reward could not be computed (ArithmeticError)")
-    refused = error_reply(DataError("no conversation was given", hint="send one"))
-    assert refused == (422, {"error": "no conversation was given", "hint": "send one"})
+    reply = problems.refusal_of(ArithmeticError("a reward is not a finite number"))
+    assert (reply.status, str(reply)) == (500, "the reward could not be computed (ArithmeticError)")
+    refused = problems.refusal_of(DataError("no conversation was given", hint="send one"))
+    assert (refused.status, str(refused), refused.hint) == (422, "no conversation was given", "send one")
 
 
 @pytest.mark.parametrize("half", [{"learn_window": 64}, {"state_file": "x"}])

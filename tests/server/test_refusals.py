@@ -107,14 +107,14 @@ def strict(lab: RewardModel) -> Any:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_bad_requests_are_told_what_is_wrong(name: str, strict: httpx.Client) -> None:
+def test_bad_requests_are_refused_with_the_reason(name: str, strict: httpx.Client) -> None:
     path, body, status, message = WRONG[name]
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
     reply = strict.post(path, headers={"content-type": "application/json"}, **content)
     assert reply.status_code == status, reply.text
-    told = reply.json()
-    assert set(told) == {"error", "hint"}
-    assert re.search(message, told["error"]), told
+    error = reply.json()
+    assert set(error) == {"error", "hint"}
+    assert re.search(message, error["error"]), error
 
 
 def test_latents_that_do_not_exist(plain: Served, lab: RewardModel) -> None:
@@ -201,7 +201,7 @@ def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: 
                 assert time.monotonic() < end
                 time.sleep(0.01)
         full = client.post("/v1/score", json=ONE)
-        assert (full.status_code, full.json()["error"]) == (429, "too much waits already")
+        assert (full.status_code, full.json()["error"]) == (429, "the queue is full")
         assert int(full.headers["retry-after"]) >= 1
         late = [one.result() for one in asked]
         assert {one.status_code for one in late} == {504}
@@ -286,9 +286,9 @@ def test_a_public_bind_wants_a_token(tmp_path: Path, capsys: pytest.CaptureFixtu
     short = tmp_path / "token"
     short.write_text("secret\n")
     assert main(["serve", "--host", "0.0.0.0", "--token-file", str(short)]) == 2
-    told = capsys.readouterr().err
-    assert "at least 16 printable" in told
-    assert "secret" not in told
+    shown = capsys.readouterr().err
+    assert "at least 16 printable" in shown
+    assert "secret" not in shown
     for host, here in (
         ("::1", True),
         ("127.0.0.9", True),
@@ -333,6 +333,6 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_a_device_that_is_not_here(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert f"there is no device '{named}' here" in told
-    assert re.search(r"this machine has cpu", told)
+    shown = capsys.readouterr().err
+    assert f"there is no device '{named}' here" in shown
+    assert re.search(r"this machine has cpu", shown)

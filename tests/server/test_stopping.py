@@ -62,7 +62,7 @@ def check(found: list[list[float] | None], rows: Rows, lab: RewardModel) -> int:
     return answered
 
 
-def test_a_server_that_is_told_to_stop_answers_what_it_took(rows: Rows, lab: RewardModel) -> None:
+def test_a_server_that_gets_a_signal_answers_what_it_took(rows: Rows, lab: RewardModel) -> None:
     with command("--batch-answers", "1", "--workers-on", "cpu,cpu") as server:
         assert httpx.get(f"{server.url}/v1/model").json()["devices"] == ["cpu", "cpu"]
         port = int(server.url.rpartition(":")[2])

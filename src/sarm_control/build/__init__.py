@@ -29,6 +29,11 @@ _HOME_OF = {
     "silent": "pipeline",
 }
 
+_RENAMED = {
+    "Parts": "TrunkSource",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "AutoencoderConfig",
     "BuildConfig",
@@ -45,4 +50,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

@@ -41,6 +41,11 @@ _HOME_OF = {
     "write_report": "html.page",
 }
 
+_RENAMED = {
+    "Compared": "ComparisonResult",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "TOO_FEW",
     "ComparisonResult",
@@ -60,4 +65,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

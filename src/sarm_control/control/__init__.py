@@ -91,6 +91,13 @@ _HOME_OF = {
     "unrounded_rewards": "edits.edits",
 }
 
+_RENAMED = {
+    "PayRule": "RewardRule",
+    "Rewards": "RewardBreakdown",
+    "told_forms": "named_forms",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "SHAPING",
     "TOTAL",
@@ -136,4 +143,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

@@ -58,6 +58,14 @@ _HOME_OF = {
     "summary_text": "report",
 }
 
+_RENAMED = {
+    "Corpus": "AnswerCorpus",
+    "Endpoint": "ChatEndpoint",
+    "Examination": "ExaminedDiscovery",
+    "Settings": "DiscoverySettings",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "CLOSING",
     "AnswerCorpus",
@@ -91,4 +99,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

@@ -1,6 +1,6 @@
-"""The reward in other people's trainers.
+"""The controlled reward in other trainers.
 
-In: what TRL, verl, OpenRLHF, slime or ms-swift send. Out: what they want back.
+In: answers as TRL, verl, OpenRLHF, slime or ms-swift send them. Out: rewards in the form that each expects.
 """
 
 from typing import TYPE_CHECKING
@@ -39,6 +39,13 @@ _HOME_OF = {
     "verl_is_here": "doctor.verl",
 }
 
+_RENAMED = {
+    "Examination": "AdapterExamination",
+    "Place": "ServerPlace",
+    "take_up_state": "load_state_file",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "LEARN_HEADER",
     "MANAGER",
@@ -61,4 +68,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

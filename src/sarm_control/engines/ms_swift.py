@@ -1,4 +1,4 @@
-"""The reward in ms-swift: a reward function that asks the server of `sarm serve` for a batch at a time.
+"""The reward in ms-swift: a reward function that asks the server of `sarm serve`, a batch in one request.
 
     # plugin.py, for swift rlhf --external_plugins plugin.py --reward_funcs sarm
     from swift.rewards import orms
@@ -7,9 +7,9 @@
 
     orms["sarm"] = SarmReward
 
-TRL's callable does not fit there: ms-swift 4 hands over whole conversations and no prompts. The plugin is
-a file of its own because ms-swift puts its folder first on `sys.path`, where `trl.py` beside this
-module would hide TRL.
+TRL's reward function does not fit: ms-swift 4 gives it whole conversations and no prompts. The plugin is a
+file of its own because ms-swift puts the plugin's folder first on `sys.path`; in this folder, `trl.py` would
+hide TRL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from sarm_control.errors import DataError
 
 
 class SarmReward:
-    """A reward function of ms-swift; where the server is comes from `ServerSettings.from_environment`.
+    """A reward function of ms-swift. The address of the server comes from `ServerSettings.from_environment`.
 
     Args:
         args: ms-swift's own arguments; not used.
@@ -47,8 +47,8 @@ class SarmReward:
             is_truncated: [N] true where an answer hit its length limit.
 
         Raises:
-            DataError: conversations that are not those of the answers, or a request that is refused.
-            TrainingError: no answer while patience lasts, or one that is no finite number.
+            DataError: another number of conversations than of answers, or a request that is refused.
+            TrainingError: no answer before patience is over, or one that is not a finite number.
             ConfigError: a token or address that cannot be used.
         """
         if len(messages) != len(completions):

@@ -2,10 +2,10 @@
 
     --reward.remote_url "$(python -m sarm_control.engines.openrlhf)"
 
-OpenRLHF loads the file by its path and calls `reward_func` once an answer. It asks the server of
-`sarm serve` as `--reward.remote_url http://.../get_reward` does, and adds what a URL alone has not: the
-token, patience with a server that is busy or down, and errors in the log of `sarm_control.engines`
-(OpenRLHF itself mentions them at level INFO and goes on without a reward).
+OpenRLHF loads the file by its path and calls `reward_func` once for each answer. The function asks the server
+of `sarm serve`, as `--reward.remote_url http://.../get_reward` does. A URL alone lacks three things that it
+adds: the token, patience with a server that is busy or down, and errors in the log `sarm_control.engines`.
+(OpenRLHF itself logs them at level INFO and goes on without a reward.)
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ def reward_func(
     Args:
         queries: [N] prompt and answer, with special tokens, as the policy saw and wrote them.
         prompts: [N] the prompt at the beginning of each.
-        labels: [N] passed on, and not used.
+        labels: [N] sent to the server, which does not use them.
 
     Returns:
         `rewards`, `scores` and the parts of the reward in `extra_logs`: numbers for one query, lists for
         several, under the same names every time.
 
     Raises:
-        TrainingError: no answer while `SARM_REWARD_PATIENCE` lasts, or one that is no finite number.
+        TrainingError: no answer before `SARM_REWARD_PATIENCE` is over, or one that is not a finite number.
         DataError: the server refuses the request.
         ConfigError: a setting, token or address that cannot be used.
     """

@@ -1,8 +1,8 @@
-"""Asking the server of `sarm serve` from inside an engine's worker: tried again while patience lasts.
+"""A client of `sarm serve` for the workers of engines, which tries again until its patience ends.
 
-Only the standard library is imported, whatever the worker has installed: an engine pins versions of HTTP
-clients, and ours must not be another one's. What an answer means is told
-by `judge`, apart from how it was fetched, so that blocking and asynchronous callers behave alike.
+It imports only the standard library, since an engine pins its own versions of HTTP
+clients and nothing else may be installed in the worker. `judge` decides what
+a reply means, apart from how it was fetched, so that blocking and asynchronous callers behave alike.
 """
 
 import http.client
@@ -30,14 +30,14 @@ LEARN, LEARN_HEADER = "SARM_REWARD_LEARN", "X-Sarm-Learn"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 SETTINGS = ("url", "token_file", "timeout", "patience", "learn")
-"""What `ServerSettings.from_environment` takes."""
+"""The keys of `ServerSettings.from_environment`."""
 
 _BUSY = 429
 _AGAIN = {408, _BUSY}
 _LONGEST_PAUSE = 30.0
 _LONGEST_WAIT = 1e9  # seconds; a socket takes no more
 _logger = logging.getLogger("sarm_control.engines")
-# A reward server is a neighbour in the cluster: engines' own clients use no proxy for it either.
+# Without a proxy, as in the engines' own clients: a reward server is in the same cluster.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -49,9 +49,9 @@ class ServerSettings:
         url: without a path.
         token: sent as a bearer token.
         timeout: seconds one request may take.
-        patience: seconds from the first try after which no further one is made; a server that is busy
-            or started again costs patience, not answers.
-        learn: whether the server's controls may learn from what is asked; an evaluation says no.
+        patience: seconds after the first try in which further ones are made; no answer is lost while a server
+            is busy or starts again.
+        learn: whether the server's controls may learn from the answers; false for an evaluation.
     """
 
     url: str = DEFAULT_URL
@@ -62,14 +62,14 @@ class ServerSettings:
 
     @classmethod
     def from_environment(cls, **given: Any) -> "ServerSettings":
-        """What `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT`, `_PATIENCE` and `_LEARN` say, unless given.
+        """Settings from `SARM_REWARD_URL`, `_TOKEN_FILE`, `_TIMEOUT`, `_PATIENCE` and `_LEARN`, unless given.
 
         Args:
             given: `url`, `token_file`, `timeout`, `patience`, `learn`; None counts as not given.
 
         Raises:
-            ConfigError: an address that is no http one or has a token in it, a token file that cannot be
-                read, a number that is none, a key that is not known.
+            ConfigError: an address that is not an http URL or has a token in it, a token file that cannot be
+                read, a value that is not a number, or an unknown key.
         """
         known = dict(zip(SETTINGS, (URL, TOKEN_FILE, TIMEOUT, PATIENCE, LEARN), strict=True))
         unknown = sorted(set(given) - set(known))
@@ -86,14 +86,14 @@ class ServerSettings:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every request."""
+        """The headers of every request."""
         known = {"Content-Type": "application/json"}
         known |= {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         return known if self.learn else {**known, LEARN_HEADER: "false"}
 
 
 class Reply(NamedTuple):
-    """What came back: `status` is None where nothing did, and `problem` says why."""
+    """The reply to a request; where none came, `status` is None and `problem` says why."""
 
     status: int | None
     body: bytes = b""
@@ -108,22 +108,22 @@ class Pause(NamedTuple):
 
 
 def judge(settings: ServerSettings, path: str, reply: Reply, attempt: int, waited: float) -> Any:
-    """What to make of a reply.
+    """Decides what a reply means: an answer, a pause before the next try, or an error.
 
     Args:
-        settings: whose patience counts.
-        path: what was asked, for messages.
-        reply: what came back.
-        attempt: tries before this one.
-        waited: seconds since the first.
+        settings: the settings, with their patience.
+        path: path of the request, for messages.
+        reply: the reply.
+        attempt: number of tries before this one.
+        waited: seconds since the first try.
 
     Returns:
         The JSON of a good answer, or a `Pause` before the next try.
 
     Raises:
-        DataError: the server refuses this request, and would again.
-        ConfigError: no such path, or a token it does not accept.
-        TrainingError: patience is at an end, or the answer is not JSON.
+        DataError: the server refuses this request, and would refuse it again.
+        ConfigError: the path does not exist, or the server does not accept the token.
+        TrainingError: the patience is over, or the answer is not JSON.
     """
     if reply.status is not None and 200 <= reply.status < 300:
         return _json(settings, path, reply)
@@ -139,9 +139,9 @@ def judge(settings: ServerSettings, path: str, reply: Reply, attempt: int, waite
 
 
 def post(settings: ServerSettings, path: str, payload: Mapping[str, Any]) -> Any:
-    """The JSON that the server answers, blocking; errors as `judge`, and each is logged.
+    """Posts a request and waits for the answer; returns its JSON. Raises the errors of `judge`.
 
-    Some engines drop what a reward function raises, so a log line may be all that is seen of it.
+    Errors are logged too: some engines drop what a reward function raises, and then only the log shows it.
     """
     started, attempt = time.monotonic(), 0
     body = json.dumps(payload).encode()
@@ -157,7 +157,7 @@ def post(settings: ServerSettings, path: str, payload: Mapping[str, Any]) -> Any
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """Logs an error that a user can cause on its way out of the block."""
+    """Logs a `SarmError` that leaves the block, and lets it pass."""
     try:
         yield
     except SarmError as error:
@@ -166,13 +166,13 @@ def logged() -> Iterator[None]:
 
 
 def finite(value: Any, where: str) -> float:
-    """A reward that an engine can train on.
+    """A reward as a float.
 
     Raises:
-        TrainingError: it is no number, or not a finite one.
+        TrainingError: it is not a number, or not a finite one.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TrainingError(f"{where} answered {value!r} for a reward, which is no finite number")
+        raise TrainingError(f"{where} answered {value!r} for a reward, which is not a finite number")
     return float(value)
 
 
@@ -200,7 +200,7 @@ def _json(settings: ServerSettings, path: str, reply: Reply) -> Any:
     except ValueError as error:
         start = reply.body[:80].decode(errors="replace")
         raise TrainingError(
-            f"{settings.url}{path} answered with what is not JSON: {start!r}; is it `sarm serve`?"
+            f"{settings.url}{path} answered something that is not JSON: {start!r}; is it `sarm serve`?"
         ) from error
 
 
@@ -235,7 +235,10 @@ def _said(body: bytes) -> str:
 
 
 def _pause(reply: Reply, attempt: int) -> float:
-    """What the server asks for; else twice as long each time, spread so that clients do not come together."""
+    """The pause that the server asks for, or one that doubles with each try.
+
+    It varies by a quarter at random, so that many clients do not all come back at the same moment.
+    """
     try:
         asked = float(reply.retry_after or "")
     except ValueError:
@@ -246,13 +249,13 @@ def _pause(reply: Reply, attempt: int) -> float:
 
 
 def _from_environment(given: Any, name: str) -> Any:
-    """What was given, or what the environment says; None for nothing."""
+    """The given value, or the one of the environment; None where neither is set."""
     found = os.environ.get(name) if given is None else given
     return None if found == "" else found
 
 
 def _address(url: str) -> str:
-    """The address without a slash at its end. What stands before an @ is secret and never shown."""
+    """The address without a slash at its end. The part before an @ is secret and is never shown."""
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -260,11 +263,13 @@ def _address(url: str) -> str:
         usable = False
     if "@" in url:
         raise ConfigError(
-            f"{URL} has a token or a name before {'@' + url.rpartition('@')[2]!r}, where it gets into logs",
+            f"{URL} has a token or a name before {'@' + url.rpartition('@')[2]!r}, which gets into logs",
             hint=f"take it out of the address, write it to a file and name that file in {TOKEN_FILE}",
         )
     if not usable:
-        raise ConfigError(f"{URL} is {url!r}, which is no address of a server", hint=f"such as {DEFAULT_URL}")
+        raise ConfigError(
+            f"{URL} is {url!r}, which is not the address of a server", hint=f"such as {DEFAULT_URL}"
+        )
     return url.rstrip("/")
 
 
@@ -280,7 +285,7 @@ def _token(path: Any) -> str | None:
         ) from error
     if not token or not token.isascii() or not token.isprintable():
         raise ConfigError(
-            f"the token file {path} holds no token of printable ASCII characters", hint=f"see {TOKEN_FILE}"
+            f"the token file {path} has no token of printable ASCII characters", hint=f"see {TOKEN_FILE}"
         )
     return token
 
@@ -293,7 +298,7 @@ def _seconds(given: Any, name: str, default: float) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds <= _LONGEST_WAIT:
-        raise ConfigError(f"{name} is {given!r}, which is no number of seconds above 0")
+        raise ConfigError(f"{name} is {given!r}, which is not a number of seconds above 0")
     return seconds
 
 
@@ -302,5 +307,5 @@ def _yes(given: Any, name: str, default: bool) -> bool:
         return default
     known = {"true": True, "1": True, "false": False, "0": False}
     if str(given).lower() not in known:
-        raise ConfigError(f"{name} is {given!r}, neither true nor false")
+        raise ConfigError(f"{name} is {given!r}, which is neither true nor false")
     return known[str(given).lower()]

@@ -3,9 +3,9 @@
     reward = reward_function("lab", Controls(edits=[Edit(12, max=2.0)]))
     GRPOTrainer(..., reward_funcs=reward, callbacks=[reward.callback])
 
-TRL calls it in every process with that process's answers. They are gathered, so that what is learnt, and
-every statistic of a batch, is the same in each. TRL passes no flag that tells training from
-evaluation, and saves nothing of a reward function: `callback` does both.
+TRL calls it in every process with that process's answers. They are gathered, so that each process learns the
+same and computes the same statistics of a batch. TRL does not say whether a call belongs to training or to
+evaluation, and it saves nothing of a reward function: `callback` does both.
 """
 
 import math
@@ -47,10 +47,10 @@ class TrlReward:
 
     Args:
         reward: the reward model under its controls.
-        end_tokens: ids that end an answer of the policy; None takes those of the trainer once `callback`
-            was given to one, and the reward model's end of turn before.
-        log_answers: also log the parts of each answer's reward to the table of completions.
-        name: what TRL calls it in `rewards/<name>/mean`.
+        end_tokens: ids that end an answer of the policy. With None they are the trainer's, once it has the
+            `callback`, and the reward model's end of turn before.
+        log_answers: whether the parts of each answer's reward are logged to the table of completions.
+        name: its name in TRL's metrics, as `rewards/<name>/mean`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrlReward:
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        """The ids that end an answer; one whose last id is another hit the length limit."""
+        """The ids that end an answer. An answer with another last id hit the length limit."""
         if self._end_tokens is not None:
             return self._end_tokens
         return self.callback.end_tokens or frozenset([self.reward.model.template.end_of_turn_id])
@@ -90,17 +90,17 @@ class TrlReward:
             prompts: [N] strings or messages, see `score_rows`.
             completions: [N] strings or messages, without the end token.
             completion_ids: [N] generated ids; the last one says whether the answer ended.
-            log_metric: takes the mean of every part of the reward and the metrics of the controls.
-            log_extra: takes the parts of each answer's reward, with `log_answers`.
+            log_metric: gets the mean of every part of the reward and the metrics of the controls.
+            log_extra: gets the parts of each answer's reward if `log_answers` is set.
 
         Raises:
-            ConfigError: controls that learn, and no callback to tell training from evaluation.
+            ConfigError: controls that learn, without the callback that separates training from evaluation.
             DataError: see `score_rows`.
-            TrainingError: a reward that is no finite number, which TRL would leave out without a word.
+            TrainingError: a reward that is not a finite number; TRL would drop it silently.
         """
         self._check_callback()
         ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
-        # an error in one process alone would leave the others waiting: `_finite` looks at all answers
+        # an error in one process alone would leave the others waiting in `gather`, so NaN is refused after it
         mine = score_rows(self.reward.model, prompts, completions, ended, on_nonfinite="keep")
         scored, own = gather_with_place(mine)
         rewards = self.reward.breakdown(scored)
@@ -109,7 +109,7 @@ class TrlReward:
             self.reward.learn(scored)
         if log_metric is not None:
             for name, value in rewards.means().items():
-                if math.isfinite(value):  # an interval open above has no mean, and no number in JSON
+                if math.isfinite(value):  # an interval may have no upper end; JSON has no infinity
                     log_metric(name, value)
         if log_extra is not None and self.log_answers:
             for name, column in rewards.columns.items():
@@ -117,9 +117,10 @@ class TrlReward:
         return [float(value) for value in values[own]]
 
     def load(self, checkpoint: str | Path) -> None:
-        """Takes up what the controls had learnt at a checkpoint, in place of what they know.
+        """Loads what the controls had learnt at a checkpoint, and forgets what they have learnt since.
 
-        Resuming in the same `output_dir` needs no call: the callback reads the checkpoint TRL resumes from.
+        Resuming in the same `output_dir` needs no call: the callback reads the checkpoint that TRL resumes
+        from.
 
         Raises:
             TrainingError: see `SarmCallback.load`.
@@ -129,7 +130,7 @@ class TrlReward:
     def _check_callback(self) -> None:
         if self.reward.learns and not self.callback.attached:
             raise ConfigError(
-                "these controls learn from the answers of training, and TRL does not say which those are",
+                "these controls learn from the answers of training, and TRL does not mark these answers",
                 hint="give the trainer callbacks=[reward.callback]",
             )
 
@@ -151,23 +152,23 @@ def reward_function(
 
     Args:
         rm: a reward model, or its name, folder or hub id.
-        controls: edits, penalties and human-KL term; or a run file, or the folder of a run of `sarm train`,
-            whose controls are taken as they were at its last checkpoint.
-        reference: what amounts in SDs and quantiles are measured on: statistics (see `calibrate`), or a
-            file: saved statistics, rows of answers, a folder of latents.
+        controls: edits, penalties and human-KL term; or a run file; or the folder of a run of `sarm train`,
+            whose controls are loaded as they were at its last checkpoint.
+        reference: what amounts in SDs and quantiles are measured on: statistics (see `calibrate`), or a file
+            with saved statistics, rows of answers, or a folder of latents.
         human: demonstrations for the human-KL term, or a file of them.
-        missing_end: taken off an answer that hit the length limit: reward units, or SDs such as `1sd`.
-            None takes nothing, or what the run file says.
-        standardize: `(total - mean) / sd` of the reference instead of reward units.
-        seed: of what the controls learn; the same in every process.
+        missing_end: penalty for an answer that hit the length limit: reward units, or SDs such as `1sd`. None
+            is no penalty, or the one of the run file.
+        standardize: whether rewards are `(total - mean) / sd` of the reference instead of reward units.
+        seed: seed of what the controls learn; the same in every process.
         end_tokens: see `TrlReward`.
         log_answers: see `TrlReward`.
         name: see `TrlReward`.
 
     Raises:
-        ConfigError: controls that need a reference or demonstrations and have none; a setting that the
-            file of controls makes already.
-        ModelError: no such reward model, or something of another head.
+        ConfigError: controls without the reference or demonstrations that they need; a setting that the file
+            of controls has too.
+        ModelError: no such reward model, or statistics or demonstrations of another head.
     """
     model = rm if isinstance(rm, RewardModel) else RewardModel.from_pretrained(rm, device=_device())
     options: dict[str, Any] = {"standardize": standardize, "seed": seed}
@@ -198,7 +199,7 @@ def _finite(values: Array) -> Array:
 def _file(given: object, what: str) -> Path | None:
     if given is None or isinstance(given, str | Path):
         return None if given is None else Path(given)
-    raise ConfigError(f"{what} goes as a file with a file of controls", hint="save it and give its path")
+    raise ConfigError(f"with a file of controls, {what} is a file too", hint="save it and give its path")
 
 
 def _device() -> str | None:

@@ -1,4 +1,4 @@
-"""What a reward function cannot know in TRL: whether a call is training, and where checkpoints are."""
+"""The callback that tells a TRL reward whether a call is training, and where checkpoints are."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
 
 STATE_FILE = "sarm_control.safetensors"
-"""In every checkpoint folder of the trainer."""
+"""The name of the file in every checkpoint folder of the trainer."""
 
 _FORMAT = "sarm-control trl 1"
 
 
 class SarmCallback(TrainerCallback):
-    """Tells a reward when it is called by a training step, and keeps what its controls learn.
+    """Tells a reward when a training step calls it, and keeps what its controls learn.
 
     A call belongs to training between the begin and the end of an optimizer step, while the model is in
     training mode; all others (evaluation, prediction, calls of your own) change nothing.
@@ -37,16 +37,16 @@ class SarmCallback(TrainerCallback):
 
     @property
     def learning(self) -> bool:
-        """Whether a call made now is one of training."""
+        """Whether a call made now belongs to training."""
         return self._in_step and bool(self._model.training)
 
     def on_init_end(self, *_: Any, model: Any = None, processing_class: Any = None, **__: Any) -> None:
-        """The trainer exists: its model and tokenizer say how answers end."""
+        """Called when the trainer is made: its model and tokenizer have the ids that end answers."""
         self.attached = True
         self.end_tokens = _end_tokens(model, processing_class)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Training that goes on from a checkpoint goes on with what was learnt until then.
+        """Loads what was learnt until then, where training resumes from a checkpoint.
 
         Raises:
             TrainingError: see `load`; `output_dir` holds another checkpoint; the processes' rewards differ.
@@ -61,19 +61,19 @@ class SarmCallback(TrainerCallback):
         self._check_processes()
 
     def on_step_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
-        """What is asked now is asked by training."""
+        """Called before a step: rewards asked for from here on belong to training."""
         self._model = model
         self._in_step = True
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Evaluation comes between steps."""
+        """Called after a step: evaluation comes between steps."""
         self._in_step = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Writes what was learnt into the checkpoint, whole or not at all.
+        """Writes what was learnt into the checkpoint; the file is written as a whole or not at all.
 
         Raises:
-            TrainingError: the trainer keeps its checkpoints in a folder of its own choice, as a search for
+            TrainingError: the trainer keeps its checkpoints in another folder, as a search for
                 hyperparameters does.
         """
         if args.should_save:
@@ -91,11 +91,11 @@ class SarmCallback(TrainerCallback):
             save_file(self.reward.state_dict(), temporary, metadata)
 
     def load(self, folder: Path) -> None:
-        """Takes up what `save` wrote.
+        """Loads what `save` wrote.
 
         Raises:
-            TrainingError: the file is missing or unreadable, though the controls learn; or it was written
-                under another reward model, other controls, or another reference.
+            TrainingError: the controls learn, and the file is missing or unreadable; or it was written under
+                another reward model, other controls, or another reference.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -126,11 +126,11 @@ class SarmCallback(TrainerCallback):
         if metadata["reward"] != self._digest():
             raise TrainingError(
                 f"{file}: learnt under other controls or another reference than this reward's",
-                hint="resume with those the training was started with: save a calibrated reference to a file",
+                hint="resume with the ones that training started with: save a calibrated reference to a file",
             )
 
     def _digest(self) -> str:
-        """Names everything that decides a reward besides the reward model and what is learnt."""
+        """A hash of everything that decides a reward beside the reward model and what is learnt."""
         rule = self.reward.rule
         amounts = [rule.missing_end, rule.mean, rule.scale, rule.par_sd, self.reward.standardize]
         parts = [rule.controls.to_dict(), *amounts]
@@ -157,7 +157,7 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _check_resumed_from(folder: Path, state: TrainerState) -> None:
-    """The trainer does not say which checkpoint it resumed from; its history does."""
+    """Compares log histories, since the trainer does not say which checkpoint it resumed from."""
     file = folder / "trainer_state.json"
     if file.exists():
         history = json.dumps(read_json_object(file, error=TrainingError).get("log_history"))
@@ -169,22 +169,23 @@ def _check_resumed_from(folder: Path, state: TrainerState) -> None:
 
 
 def _warn_of_saves_within_a_batch(args: Any) -> None:
-    """One batch of answers serves several steps; resuming between them, TRL samples another one."""
-    asks = getattr(args, "steps_per_generation", None), getattr(args, "num_iterations", 1)
-    if args.save_strategy != "steps" or asks[0] is None or args.save_steps < 1:
+    """Warns where a checkpoint falls between steps that share a batch; resuming, TRL samples a new one."""
+    steps, iterations = getattr(args, "steps_per_generation", None), getattr(args, "num_iterations", 1)
+    if args.save_strategy != "steps" or steps is None or args.save_steps < 1:
         return
-    calls = asks[0] * asks[1]
+    # passes over micro-batches that one batch of answers serves
+    calls = steps * iterations
     if int(args.save_steps) * args.gradient_accumulation_steps % calls:
         every = calls // math.gcd(calls, args.gradient_accumulation_steps)
         warnings.warn(
-            f"save_steps={args.save_steps} saves while a batch of answers is in use: training resumed there "
-            f"is not the uninterrupted one. A multiple of {every} is.",
+            f"save_steps={args.save_steps} saves while a batch of answers is in use: resuming there "
+            f"differs from uninterrupted training. Use a multiple of {every}.",
             stacklevel=2,
         )
 
 
 def _end_tokens(model: Any, processing_class: Any) -> frozenset[int]:
-    """The ids TRL stops at: those of the generation config, and the tokenizer's."""
+    """The ids at which TRL stops an answer: those of the generation config and of the tokenizer."""
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = [listed] if isinstance(listed, int) else list(listed or [])

@@ -1,8 +1,8 @@
-"""The reward in verl: what its reward manager and its reward function ask the server of `sarm serve`.
+"""The reward in verl: requests of its reward manager and its reward function to the server of `sarm serve`.
 
-Nothing of verl is imported here. The manager, which needs verl, is in `verl_manager`; verl finds it by
-the entry point `verl.plugins`. It is the better of the two: the function is told neither whether an
-answer ended nor, by other versions than verl 0.9, the prompt.
+This module imports nothing of verl. The manager needs verl and is in `verl_manager`; verl finds it by the
+entry point `verl.plugins`. Prefer the manager: verl does not tell the function whether an answer ended, and
+versions other than 0.9 do not give it the prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class VerlAnswer(NamedTuple):
 
 
 class Reward(NamedTuple):
-    """What one answer is paid, and the numbers verl logs beside it."""
+    """The reward of one answer, and the numbers that verl logs beside it."""
 
     score: float
     extra: dict[str, float]
@@ -43,16 +43,16 @@ def compute_score(
         data_source: not used.
         solution_str: the answer, without special tokens.
         ground_truth: not used.
-        extra_info: has the prompt as `raw_prompt` (verl 0.9 puts it there), `prompt` or `question`.
-        settings: `url`, `token_file`, `timeout`, `patience`, `learn`, from `reward_kwargs`; what verl adds is
-            ignored.
+        extra_info: holds the prompt as `raw_prompt` (verl 0.9 puts it there), `prompt` or `question`.
+        settings: `url`, `token_file`, `timeout`, `patience`, `learn`, from `reward_kwargs`; keys that verl
+            adds are ignored.
 
     Returns:
         `score`, and the parts of the reward by their names.
 
     Raises:
         DataError: there is no prompt, or the server refuses the request.
-        TrainingError: no answer while patience lasts, or one that is no finite number.
+        TrainingError: no answer before patience is over, or one that is not a finite number.
         ConfigError: a setting, token or address that cannot be used.
     """
     del data_source, ground_truth
@@ -70,7 +70,7 @@ def prompt_in(fields: Mapping[str, Any]) -> str | list[dict[str, Any]]:
     """The prompt among the fields of a sample: a string or messages.
 
     Raises:
-        DataError: there is none.
+        DataError: no field holds one.
     """
     for key in _PROMPT_KEYS:
         found = fields.get(key)
@@ -94,10 +94,10 @@ def request_of(answers: Sequence[VerlAnswer]) -> dict[str, Any]:
 
 
 def rewards_of(found: Any, count: int, server: ServerSettings) -> list[Reward]:
-    """The rewards of N answers in what the server answered.
+    """The rewards of N answers, from the server's JSON.
 
     Raises:
-        TrainingError: they are not N, or not finite numbers.
+        TrainingError: there are not N of them, or one is not a finite number.
     """
     where = f"{server.url}{PATH}"
     results = found.get("results") if isinstance(found, Mapping) else None

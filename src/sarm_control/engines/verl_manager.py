@@ -1,4 +1,4 @@
-"""The reward manager of verl that asks the server of `sarm serve`, registered there as `sarm`.
+"""A reward manager for verl, registered there as `sarm`, that asks the server of `sarm serve`.
 
 verl imports this module by the entry point group `verl.plugins`. It can also be named:
 `reward.reward_manager.source=importlib`, `.name=SarmRewardManager`,
@@ -42,11 +42,11 @@ class SarmRewardManager(RewardManagerBase):  # type: ignore[misc] # verl has no 
             self.server = ServerSettings.from_environment(**given)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        """The reward of one sample; of several sequences, the last, as verl's own managers do.
+        """The reward of one sample. Of several sequences the last is scored, as in verl's own managers.
 
         Raises:
             DataError: the sample has no prompt, or the server refuses the request.
-            TrainingError: no answer while patience lasts, or one that is no finite number.
+            TrainingError: no answer before patience is over, or one that is not a finite number.
             ConfigError: a token or address that cannot be used.
         """
         with logged():
@@ -56,7 +56,7 @@ class SarmRewardManager(RewardManagerBase):  # type: ignore[misc] # verl has no 
         return {"reward_score": reward.score, "reward_extra_info": reward.extra}
 
     def answer_of(self, item: Any) -> VerlAnswer:
-        """Prompt, text and end of a sample: it ended where its last token is a special one."""
+        """Prompt and answer of a sample; the answer ended if its last token is a special one."""
         responses = item.batch["responses"]
         written = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
         ids = responses[:written].tolist()

@@ -38,6 +38,12 @@ _HOME_OF = {
     "train_arm": "study.demo",
 }
 
+_RENAMED = {
+    "Example": "FlatteryExample",
+    "Paid": "JudgedAnswer",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "Called",
     "FlatteryExample",
@@ -56,4 +62,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

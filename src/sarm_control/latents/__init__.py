@@ -1,7 +1,7 @@
-"""Scores kept for later.
+"""Scores kept on disk.
 
-In: `Scored` rows. Out: folders of latents on disk, and the human buffer that a policy is compared with.
-Large jobs run in several processes or on Ray.
+In: `Scored` rows. Out: folders of latents, and the human buffer that a policy is compared with. Large jobs
+run in several processes or on Ray.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Demonstrations must share no prompt with what a policy is evaluated on."""
+"""Checks that demonstrations share no prompt with the data that a policy is evaluated on."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from sarm_control.latents.folder import LatentsFolder
 
 
 def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
-    """Refuses rows whose prompts are in other files too.
+    """Refuses rows whose prompts are in other files as well.
 
     Args:
-        rows: of the demonstrations.
+        rows: the demonstrations.
         others: JSON Lines files of any kind of row, or latents folders.
 
     Raises:
-        DataError: naming the first shared prompt's two places, and how many there are in each file.
+        DataError: names the two places of the first shared prompt, and the number of shared prompts.
     """
     places: dict[str, str] = {}
     for row in rows:
@@ -31,7 +31,7 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
             raise DataError(
                 f"{len(shared)} of {len(places)} prompts are in {path} too: "
                 f"{places[key]} has the prompt of {there}",
-                hint="leave these rows out: a policy pulled to them has seen its evaluation",
+                hint="leave these rows out: a policy that is pulled towards them has seen its evaluation",
             )
 
 

@@ -1,7 +1,7 @@
-"""Latents of data files of any size: surveyed once, then scored and written shard by shard.
+"""Latents of data files of any size: one survey, then each shard is scored and written.
 
-A `Job` is everything a process needs to make any shard of a folder, so the same extraction runs in
-one process, in several, or as an actor of another engine, and a shard does not depend on which.
+A `Job` holds everything that a process needs to make any shard of a folder. The same extraction therefore
+runs in one process, in several, or as an actor of another engine, and every way gives the same shards.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model scores, and how; what `RewardModel.from_pretrained` takes.
+    """The model that scores, and how it is loaded; see `RewardModel.from_pretrained`.
 
     Args:
         name: folder, hub id or `lab`.
-        shown: what outputs call it.
+        shown: its name in outputs.
         device: see `RewardModel.from_pretrained`.
-        dtype: likewise.
-        max_length: likewise.
+        dtype: see `RewardModel.from_pretrained`.
+        max_length: see `RewardModel.from_pretrained`.
         batch_tokens: padded tokens of one forward pass.
         template_date: see `RewardModel.from_pretrained`.
     """
@@ -65,10 +65,10 @@ class Job:
 
     Args:
         data: the rows, cut into shards.
-        model: what scores them.
+        model: the model that scores them.
         chosen: latents to keep, ascending; None keeps all.
-        about: what the manifest will say of where the latents came from.
-        names: what each data file is called.
+        about: the part of the manifest that says where the latents came from.
+        names: the name of each data file in outputs.
         states: whether the trunk's states are kept beside the latents.
     """
 
@@ -85,7 +85,7 @@ class Job:
 
 
 class Shard(NamedTuple):
-    """A shard that was made: its number, its files, its rows and answers."""
+    """A finished shard: its number, its files, and how many rows and answers it has."""
 
     number: int
     data: ShardBytes
@@ -94,10 +94,10 @@ class Shard(NamedTuple):
 
 
 class Extractor:
-    """Makes shards of one job; the model is loaded when it is made.
+    """Makes shards of one job. It loads the model once, when it is created.
 
     Raises:
-        ModelError: the model is not the one the job was planned for.
+        ModelError: the model is not the one that the job was planned for.
     """
 
     def __init__(self, job: Job) -> None:
@@ -110,16 +110,16 @@ class Extractor:
         ):
             if has != of:
                 raise ModelError(
-                    f"{job.model.shown} has the {what} {has}, the extraction is of {of}",
-                    hint="the model changed meanwhile; start again",
+                    f"{job.model.shown} has the {what} {has}, but the extraction began with {of}",
+                    hint="the model has changed; start again",
                 )
 
     def shard(self, number: int) -> Shard:
         """Reads, scores and encodes one shard.
 
         Raises:
-            DataError: the data changed meanwhile, a conversation the chat template refuses, or a
-                latent that is NaN.
+            DataError: the data changed meanwhile, the chat template refuses a conversation, or a latent is
+                NaN.
         """
         job, span = self.job, self.job.data.spans[number]
         rows = job.data.read(span)
@@ -131,7 +131,7 @@ class Extractor:
 
 
 Engine = Callable[[Job, Sequence[int]], AbstractContextManager[Iterator[Shard]]]
-"""Makes the shards of these numbers, in any order."""
+"""A function that makes the shards with these numbers, in any order."""
 
 
 def plan(
@@ -143,15 +143,15 @@ def plan(
     chosen: Sequence[int] | None,
     states: bool = False,
 ) -> Job:
-    """The job of one folder; nothing is loaded.
+    """The job of one folder. No model is loaded.
 
     Args:
         data: from `survey`.
-        model: what will score it.
-        described: the same model's description.
-        shard_rows: as the survey was given it.
+        model: the model that will score it.
+        described: the description of the same model.
+        shard_rows: as in the survey.
         chosen: latents to keep; None keeps all.
-        states: keep the trunk's states as well.
+        states: whether the trunk's states are kept too.
     """
     kept = None if chosen is None else tuple(sorted(set(chosen)))
     config = {
@@ -165,7 +165,8 @@ def plan(
         "max_length": model.max_length,
         "dtype": model.dtype,
         "shard_rows": shard_rows,
-        # only where it is so: folders begun without it can be gone on with
+        # keys only where they are set, so that folders that were begun before these keys existed can be
+        # resumed
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
     }
@@ -192,13 +193,13 @@ def extract(
     *,
     progress: ProgressFactory = no_progress,
 ) -> None:
-    """Makes shards and writes each as soon as it is there.
+    """Makes shards and writes each as soon as it is done.
 
     Args:
         job: from `plan`.
-        writer: of the folder, started or resumed.
-        numbers: the shards to make; each that gets done stays, whatever happens to the others.
-        engine: what runs the model.
+        writer: the folder's writer, started or resumed.
+        numbers: the shards to make; a finished one stays even if a later one fails.
+        engine: runs the model.
         progress: counts answers.
     """
     total = sum(job.data.spans[number].answers for number in numbers)
@@ -209,6 +210,6 @@ def extract(
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """What each file is called in outputs, by the path it was given as."""
+    """The name of each file in outputs, by the path that was given."""
     named = {path: name for name, path in named_inputs(files).items()}
     return {file: named[file if is_data_name(file) else file.resolve()] for file in files}

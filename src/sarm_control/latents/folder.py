@@ -1,4 +1,4 @@
-"""A folder of latents read back: no model, no forward pass, every file checked by its hash.
+"""Reads a folder of latents, without a model; the hash of every file is checked.
 
 docs/latents.md describes the format.
 """
@@ -38,19 +38,20 @@ def read_latents(folder: Path, *, latents: Sequence[int] | None = None, states: 
 
     Args:
         folder: a folder that `sarm latents` made.
-        latents: those the caller needs, when it does not need all of them. A folder that kept only
-            some is refused unless these are among them.
-        states: read the trunk's states too, if the folder was made with them.
+        latents: the latents that the caller needs; None means all of them. A folder that kept only some is
+            refused unless it has these.
+        states: whether to read the trunk's states, if the folder has them.
 
     Raises:
-        DataError: no such folder, not finished, or a file missing, cut, altered or of another run.
-        ConfigError: the folder does not hold the latents that are needed.
+        DataError: the folder does not exist or is not finished, or a file is missing, cut, altered or of
+            another run.
+        ConfigError: the folder does not have the latents that are needed.
     """
     return LatentsFolder(folder).read(latents=latents, states=states)
 
 
 class LatentsFolder:
-    """A finished latents folder; its files are read, and checked, when they are asked for.
+    """A finished latents folder. A file is read and checked when it is needed.
 
     Raises:
         DataError: see `read_latents`.
@@ -62,13 +63,13 @@ class LatentsFolder:
         self.head = self._head()
 
     def shards(self, *, states: bool = False) -> Iterator[ScoredRows]:
-        """The rows and scores of one shard after another, for data larger than the memory.
+        """The rows and scores, one shard at a time, for data that does not fit into memory.
 
         Args:
             states: see `read_latents`.
 
         Raises:
-            DataError: a file is missing, cut, altered or of another run; it is named.
+            DataError: a file is missing, cut, altered or of another run; the message names it.
         """
         for shard in range(self.manifest.shards):
             rows = self._decoded(rows_file(shard), decode_rows)
@@ -90,10 +91,10 @@ class LatentsFolder:
         return ScoredRows(rows, Scored.concatenate(parts))
 
     def check_holds(self, latents: Sequence[int] | None) -> None:
-        """Refuses a use that needs latents which were not kept; None means all of them.
+        """Refuses a use that needs latents that were not kept; None needs all of them.
 
         Raises:
-            ConfigError: naming what is missing.
+            ConfigError: names what is missing.
         """
         kept = self.manifest.chosen
         if kept is None:
@@ -125,7 +126,7 @@ class LatentsFolder:
             raise self._damaged(name, error) from error
 
     def _verified(self, name: str) -> bytes:
-        """A file's bytes, when they are those of the manifest."""
+        """The bytes of a file, checked against the manifest."""
         return read_verified(self.path / name, self.manifest.files[name], mark_of(self.manifest.about))
 
     def _damaged(self, name: str, problem: object) -> DataError:
@@ -133,12 +134,12 @@ class LatentsFolder:
 
 
 def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> bytes:
-    """A file's bytes when its hash is the recorded one.
+    """The bytes of a file whose hash is the recorded one.
 
     Args:
         path: the file.
-        record: what the manifest says of it.
-        mark: `mark_of` the extraction it should be of.
+        record: the file's entry in the manifest.
+        mark: `mark_of` the extraction that it should belong to.
 
     Raises:
         DataError: the file is missing, of another run, cut, or altered.

@@ -1,4 +1,4 @@
-"""The human buffer: what good answers look like in a set of chosen latents.
+"""The human buffer: the values of chosen latents on human demonstrations.
 
 Shapes: `N` answers, `D` chosen latents, `2D` features (`1[z > 0]` of every latent, then z of every latent).
 """
@@ -33,7 +33,7 @@ class Standardisation(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How many latents demonstrations reach; what they never fire, they say nothing about.
+    """How many latents the demonstrations reach. They say nothing about latents that never fire in them.
 
     Args:
         chosen_firing: chosen latents above 0 in at least one demonstration.
@@ -57,17 +57,18 @@ class Coverage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HumanBuffer:
-    """Chosen latents of human demonstrations, which the human-KL term compares the policy with.
+    """Values of chosen latents on human demonstrations; the human-KL term compares the policy with them.
 
     Args:
         latents: D latent ids, the columns of `values`.
         values: [N, D] float32 z, 0 where a latent is not active.
-        fingerprint: of the head that scored the demonstrations.
-        model_fingerprint: of trunk and autoencoder; None where it is not known.
+        fingerprint: fingerprint of the head that scored the demonstrations.
+        model_fingerprint: fingerprint of trunk and autoencoder; None where it is not known.
 
     Raises:
-        ConfigError: no latents, or one twice.
-        DataError: fewer than 8 rows, not one column a latent, a NaN or infinity, or no latent that varies.
+        ConfigError: no latents, or one of them twice.
+        DataError: fewer than 8 rows, another number of columns than latents, a NaN or infinity, or no latent
+            that varies.
     """
 
     latents: tuple[int, ...]
@@ -95,7 +96,7 @@ class HumanBuffer:
 
     @classmethod
     def from_scored(cls, scored: Scored, latents: Sequence[int] = ()) -> "HumanBuffer":
-        """The buffer of scored demonstrations; without `latents` those of `choose_latents`.
+        """The buffer of scored demonstrations; without `latents`, those of `choose_latents` are used.
 
         Raises:
             ConfigError: a latent that the model does not have.
@@ -117,8 +118,8 @@ class HumanBuffer:
         """Mean and inverse spread of the features over the demonstrations.
 
         The spread is the SD, but never less than that of a latent firing in 1 % of the rows, so that
-        rare latents do not make huge features. A latent no demonstration fires keeps its indicator
-        (firing it is a departure from the humans) and loses its z, which has no scale.
+        rare latents do not make huge features. A latent that fires in no demonstration keeps its indicator,
+        since firing is a departure from the humans, and loses its z, which has no scale.
         """
         features = latent_features(self.values)
         half = len(self.latents)
@@ -136,7 +137,7 @@ class HumanBuffer:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know: latents that are on in every demonstration, or in none."""
+        """Remarks for the user: latents that fire in every demonstration, or in none."""
         found = []
         for name, rate in (("never", 0.0), ("always", 1.0)):
             ids = [latent for latent, share in zip(self.latents, self.rates, strict=True) if share == rate]
@@ -150,11 +151,11 @@ class HumanBuffer:
         """Refuses use with another head, or another trunk or autoencoder under an equal head.
 
         Args:
-            fingerprint: of the head.
-            model_fingerprint: of the model; what is None, here or in the buffer, is not compared.
+            fingerprint: fingerprint of the head.
+            model_fingerprint: fingerprint of the model; it is compared only if the buffer has one too.
 
         Raises:
-            ModelError: naming both.
+            ModelError: they differ; the message names both.
         """
         if fingerprint != self.fingerprint:
             raise ModelError(
@@ -170,10 +171,10 @@ class HumanBuffer:
             )
 
     def check_size(self, answers: int) -> None:
-        """Refuses use with batches larger than the buffer: rows would have to be drawn twice.
+        """Refuses batches larger than the buffer, since rows would have to be drawn twice.
 
         Raises:
-            DataError: naming both sizes.
+            DataError: names both sizes.
         """
         if len(self) < answers:
             raise DataError(
@@ -182,7 +183,7 @@ class HumanBuffer:
             )
 
     def check_latents(self, latents: Sequence[int]) -> None:
-        """Refuses use with other latents; none asked for means those of the buffer.
+        """Refuses use with other latents; an empty list means those of the buffer.
 
         Raises:
             ConfigError: the latents, or their order, differ.
@@ -222,10 +223,10 @@ class HumanBuffer:
 
     @classmethod
     def load(cls, path: Path) -> "HumanBuffer":
-        """Reads what `save` wrote.
+        """Reads a file of `save`.
 
         Raises:
-            DataError: the file cannot be read, is something else, or was altered.
+            DataError: the file cannot be read, is not a human buffer, or was altered.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -252,17 +253,17 @@ class HumanBuffer:
 
 
 def latent_features(z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """[N, 2D] float64 `[1(z > 0), z]`: z alone misses half the divergence of sparse latents."""
+    """[N, 2D] float64 `[1(z > 0), z]`; z alone misses half of the divergence of sparse latents."""
     return np.concatenate([z > 0, z], axis=1).astype(np.float64)
 
 
 def choose_latents(
     scored: Scored, *, limit: int = 64, low: float = 0.02, high: float = 0.98
 ) -> tuple[int, ...]:
-    """The latents that move the reward most from answer to answer: largest `w_i^2 var(z_i)`.
+    """The latents that vary the reward most, by `w_i^2 var(z_i)`: ascending ids, at most `limit`.
 
-    Only latents that fire in a share of the answers between `low` and `high` are considered; what
-    an answer is *about* or whether it is good plays no part. Ascending ids, at most `limit`.
+    Only latents that fire in a share of the answers between `low` and `high` are considered. The content and
+    the quality of the answers play no part.
 
     Raises:
         DataError: no latent qualifies.
@@ -287,7 +288,7 @@ def check_distinct(latents: Sequence[int], what: str) -> None:
     """Refuses an empty list of latents, or one that names a latent twice.
 
     Raises:
-        ConfigError: naming the latent; the message begins with `what`.
+        ConfigError: the message begins with `what` and names the latent.
     """
     if not latents:
         raise ConfigError(f"{what} has no latents")
@@ -300,7 +301,7 @@ def check_known(latents: Sequence[int], size: int) -> None:
     """Refuses latents outside 0..size-1.
 
     Raises:
-        ConfigError: naming the first.
+        ConfigError: names the first one.
     """
     for latent in latents:
         if not 0 <= latent < size:
@@ -311,7 +312,7 @@ def check_finite(values: NDArray[np.floating[Any]], what: str) -> None:
     """Refuses NaN and infinite latents.
 
     Raises:
-        DataError: naming the first row; the message begins with `what`.
+        DataError: the message begins with `what` and names the first row.
     """
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):

@@ -1,4 +1,4 @@
-"""What a latents folder says of itself: where it came from, and the hash of each of its files."""
+"""The manifest of a latents folder: where its latents came from, and the hash of each of its files."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _AGAIN = "make the folder again with sarm latents"
 
 
 class FileRecord(NamedTuple):
-    """A file of the folder: SHA-256, size in bytes, and table rows where it is a table."""
+    """A file of the folder: its SHA-256, its size in bytes, and its number of rows if it is a table."""
 
     sha256: str
     size: int
@@ -33,7 +33,7 @@ class FileRecord(NamedTuple):
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "FileRecord":
-        """What `as_json` gave.
+        """The record from the JSON object of `as_json`.
 
         Raises:
             TypeError: a value is missing or of another type.
@@ -41,9 +41,9 @@ class FileRecord(NamedTuple):
         found = cls(**values)
         for number in (found.size, 0 if found.rows is None else found.rows):
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise TypeError(f"{shown(number)} is no size")
+                raise TypeError(f"{shown(number)} is not a size")
         if not isinstance(found.sha256, str):
-            raise TypeError(f"{shown(found.sha256)} is no hash")
+            raise TypeError(f"{shown(found.sha256)} is not a hash")
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -70,12 +70,12 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Of the head."""
+        """The fingerprint of the head."""
         return str(self.about["config"]["head"])
 
     @property
     def model_fingerprint(self) -> str | None:
-        """Of trunk and autoencoder; None in folders that do not say."""
+        """The fingerprint of trunk and autoencoder; None in folders without one."""
         found = self.about["config"].get("model_fingerprint")
         return None if found is None else str(found)
 
@@ -87,17 +87,17 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """How many rows of data there are."""
+        """The number of data rows."""
         return int(self.about["rows"])
 
     @property
     def answers(self) -> int:
-        """How many answers these rows have together."""
+        """The number of answers in these rows."""
         return int(self.about["answers"])
 
     @property
     def shards(self) -> int:
-        """How many shards the folder has."""
+        """The number of shards."""
         return len(self.files) // 2  # two tables each, beside the head
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def answers_file(shard: int) -> str:
 
 
 def mark_of(about: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata of every table of a folder: which extraction and which head it is of."""
+    """The metadata of every table of a folder: it identifies the extraction and the head."""
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {RUN_MARK: digest, "sarm_head": str(about["config"]["head"])}
@@ -126,7 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a finished latents folder.
 
     Raises:
-        DataError: the folder is none, or its extraction was not finished.
+        DataError: it is not a latents folder, or its extraction was not finished.
     """
     path = folder / MANIFEST
     try:
@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _misfit(found: Manifest) -> str | None:
-    """How the files named are not those of the rows and answers the manifest tells of."""
+    """How the named files differ from the numbers of rows and answers in the manifest; None if they agree."""
     shards = range(max(found.shards, 1))
     rows, answers = ([name(shard) for shard in shards] for name in (rows_file, answers_file))
     lacking = sorted({HEAD, *rows, *answers} - set(found.files))
@@ -160,7 +160,7 @@ def _misfit(found: Manifest) -> str | None:
     if held != [found.rows, found.answers]:
         return (
             f"the shards it names hold {held[0]} rows and {held[1]} answers, "
-            f"it tells of {found.rows} and {found.answers}"
+            f"but it counts {found.rows} and {found.answers}"
         )
     return None
 

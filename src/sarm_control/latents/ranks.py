@@ -1,4 +1,4 @@
-"""Several processes started by a launcher (`accelerate launch`, `torchrun`) that make one folder together."""
+"""Processes of a launcher (`accelerate launch`, `torchrun`) that make one folder together."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ _LONGEST = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that were launched.
+    """This process among the launched ones.
 
     Args:
         rank: its number, from 0.
-        count: how many there are.
+        count: the number of processes.
     """
 
     rank: int = 0
@@ -29,10 +29,12 @@ class Ranks:
         return [shard for shard in shards if shard % self.count == self.rank]
 
     def together(self, work: Callable[[], None], *, only_first: bool = False) -> None:
-        """Does a piece of work in every process, or the first, and waits for the others.
+        """Runs `work` in every process, or only in the first, and waits until all are done.
+
+        An error in one process ends all of them: otherwise the others would wait for it.
 
         Raises:
-            SarmError: of this process, or a TrainingError that names the process it failed in.
+            SarmError: the error of this process, or a TrainingError that names the process that failed.
         """
         problem: SarmError | None = None
         if self.rank == 0 or not only_first:
@@ -57,21 +59,21 @@ class Ranks:
             distributed.all_gather_object(reports, text)
         except RuntimeError as error:
             raise TrainingError(
-                "another of the launched processes ended", hint="see its message; go on with --resume"
+                "another of the launched processes ended", hint="see its message; continue with --resume"
             ) from error
         return reports
 
 
 @contextmanager
 def launched() -> Iterator[Ranks]:
-    """The processes a launcher started, connected with each other; one process without a launcher."""
+    """Connects the processes of a launcher; without a launcher there is only this process."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks()
         return
     from torch import distributed
 
-    # The others wait for the slowest, however long its shards take.
+    # a long timeout: all processes wait for the slowest one
     join_group("gloo", timeout=_LONGEST)
     try:
         yield Ranks(distributed.get_rank(), count)

@@ -1,7 +1,7 @@
-"""Shards of latents made on Ray: `Extractor` as an actor of Ray Data's `map_batches`.
+"""Makes shards of latents on Ray, with `Extractor` as an actor of Ray Data's `map_batches`.
 
-Actors read the data files, which every machine has to find under the same paths; what they make comes
-back to the driver, which alone writes.
+Actors read the data files, which have to lie under the same paths on every machine. The shards come back to
+the driver, and only the driver writes.
 """
 
 import logging
@@ -16,10 +16,10 @@ from sarm_control.latents.extraction import Engine, Extractor, Job, Shard
 
 
 def on_ray(actors: int) -> Engine:
-    """The engine of `actors` Ray actors, each with a GPU where the cluster has any.
+    """The engine of `actors` Ray actors. Each has a GPU if the cluster has any.
 
-    It joins the cluster that `RAY_ADDRESS` names, or one that runs on this machine, or starts one and
-    stops it again.
+    It joins the cluster that `RAY_ADDRESS` names, or one that runs on this machine. Without either it starts
+    a cluster and stops it at the end.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -49,17 +49,17 @@ def require_ray() -> Any:
 
 
 class ShardActor:
-    """A batch function of Ray Data: the number of a shard in, the shard out.
+    """A batch function of Ray Data: it gets the number of a shard and returns the shard.
 
     Args:
-        job: what to extract; an actor loads its model once.
+        job: what to extract; an actor loads the model once.
     """
 
     def __init__(self, job: Job) -> None:
         self.extractor = Extractor(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """`number` [1] to `made` [1]: a pickled `Shard`, or the error a user can cause."""
+        """From `number` [1] to `made` [1]: a pickled `Shard`, or a pickled `SarmError`."""
         try:
             made: Shard | SarmError = self.extractor.shard(int(batch["number"][0]))
         except SarmError as error:
@@ -71,7 +71,7 @@ def _shards(ray: Any, job: Job, numbers: Sequence[int], actors: int) -> Iterator
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    # A block for each shard: a block is what one actor works on at a time.
+    # One block for each shard, since an actor works on one block at a time.
     asked = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
     made = asked.map_batches(
         ShardActor,
@@ -82,10 +82,11 @@ def _shards(ray: Any, job: Job, numbers: Sequence[int], actors: int) -> Iterator
         num_gpus=gpus,
     )
     for row in made.iter_rows():
-        found = pickle.loads(row["made"])
-        if isinstance(found, SarmError):
-            raise found
-        yield found
+        # pickled by our own actor of this run
+        shard = pickle.loads(row["made"])
+        if isinstance(shard, SarmError):
+            raise shard
+        yield shard
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Rows of data and the scores of their answers, which everything that reads latents works on."""
+"""Rows of data with the scores of their answers, the input of everything that reads latents."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,7 +22,7 @@ class ScoredRows(NamedTuple):
 
 
 def roles(row: Row) -> list[Role]:
-    """What each of `row.answers` is in its row."""
+    """The role of each of `row.answers` in its row."""
     counts: list[tuple[Role, int]] = [
         ("response", int(row.response is not None)),
         ("chosen", len(row.chosen)),
@@ -50,8 +50,8 @@ def score_rows(
         progress: see `RewardModel.score`.
 
     Raises:
-        DataError: `file:line: reason` for a conversation the chat template refuses, or a reward that is
-            no number.
+        DataError: `file:line: reason` for a conversation that the chat template refuses, or a reward that is
+            not a finite number.
     """
     ended = [row.ended for row in rows for _ in row.answers]
     prompts = [row.prompt for row in rows for _ in row.answers]
@@ -74,7 +74,7 @@ def score_rows(
 
 
 def _in_file(error: NonFiniteError, rows: Sequence[Row]) -> DataError:
-    """The same, of the row of a file that the first such answer belongs to."""
+    """The error with the file and line of the first answer whose reward is not finite."""
     owners = [row for row in rows for _ in row.answers]
     return DataError(
         f"{owners[int(error.rows[0])].where}: the reward of an answer is not a finite number "

@@ -1,4 +1,4 @@
-"""One shard of a latents folder: two Parquet tables, of data rows and of their answers.
+"""One shard of a latents folder: a Parquet table of data rows, and one of their answers.
 
 Shapes: `N` answers, `L` latents of the autoencoder, `K` stored values of an answer, `D` hidden size.
 """
@@ -19,8 +19,9 @@ from sarm_control.reward_model import FloatArray, Scored, SparseLatents, not_fin
 if TYPE_CHECKING:
     import pyarrow
 
-# Ascending indices cost 10 bits each as differences, and the exponents of floats compress once they
-# stand together; values do not repeat, so that a dictionary of them only costs.
+# Ascending indices take about 10 bits each when they are stored as differences. Floats compress better with
+# their bytes split, since the exponents then stand together. Values do not repeat, so a dictionary would only
+# add bytes.
 _ENCODINGS = {
     "indices.list.element": "DELTA_BINARY_PACKED",
     "values.list.element": "BYTE_STREAM_SPLIT",
@@ -30,7 +31,7 @@ _FEW_VALUES = ["role", "file", "kind"]
 
 
 class Head(NamedTuple):
-    """What a shard was scored with: head weights [L] float32, their fingerprint, and the model's if known."""
+    """The head of the scores: weights [L] float32, their fingerprint, and that of the model if known."""
 
     weight: FloatArray
     fingerprint: str
@@ -55,14 +56,14 @@ def encode_shard(
     """The files of one shard; equal input gives equal bytes.
 
     Args:
-        found: its rows and their scores, with states where they are to be kept.
+        found: its rows and their scores, with states if these are kept.
         first: number of its first row in the whole data.
-        names: what each data file is called.
-        chosen: latents to keep; None keeps all. Rewards are those of all latents either way.
-        mark: kept in the metadata of both files; tells shards of other runs apart.
+        names: the name of each data file in outputs.
+        chosen: latents to keep; None keeps all. Rewards are always those of all latents.
+        mark: written to the metadata of both files, so that shards of other runs are recognised.
 
     Raises:
-        DataError: a reward or latent that is NaN or infinite, naming the row.
+        DataError: a reward or latent is NaN or infinite; the message names the row.
     """
     _check_finite(found)
     mark = dict(mark or {})
@@ -72,7 +73,7 @@ def encode_shard(
 
 
 def decode_rows(data: bytes) -> list[Row]:
-    """The rows of a file that `encode_shard` made, read again by the reader of data files."""
+    """The rows of a file of `encode_shard`, checked again by the reader of data files."""
     table = _table(data)
     columns = (table[name].to_pylist() for name in ("json", "file", "line", "kind"))
     return [
@@ -89,15 +90,15 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def decode_answers(data: bytes, head: Head, *, states: bool = False) -> Scored:
-    """The scores in a file that `encode_shard` made.
+    """The scores in a file of `encode_shard`.
 
     Args:
         data: the file.
         head: the head it was scored with.
-        states: read the trunk's states too, if the file has them.
+        states: whether to read the trunk's states, if the file has them.
 
     Raises:
-        DataError: indices and values that do not belong together, or a latent outside 0..L-1.
+        DataError: indices and values of different lengths, or a latent outside 0..L-1.
     """
     table = _table(data)
     latents = _sparse(table["indices"].combine_chunks(), table["values"].combine_chunks(), len(head.weight))
@@ -122,10 +123,10 @@ def encode_head(weight: FloatArray) -> bytes:
 
 
 def decode_head(data: bytes) -> FloatArray:
-    """The head weights [L] float32 that `encode_head` was given.
+    """The head weights [L] float32 in a file of `encode_head`.
 
     Raises:
-        ValueError: the bytes are something else.
+        ValueError: the bytes are not such a file.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -137,7 +138,7 @@ def decode_head(data: bytes) -> FloatArray:
 
 
 def metadata_of(data: bytes) -> dict[str, str]:
-    """The `mark` a file was made with; empty when it is no such file."""
+    """The `mark` that a file was written with; empty if it is not a Parquet file."""
     import pyarrow
     from pyarrow import parquet
 
@@ -214,7 +215,7 @@ def _lists(indptr: NDArray[np.int64], items: NDArray[Any], kind: "pyarrow.DataTy
     import pyarrow
 
     element = pyarrow.field("element", kind, nullable=False)
-    # by pyarrow's own cast: the numpy type of an Arrow type is known to older releases through pandas alone
+    # pyarrow casts, since older releases need pandas to find the numpy type of an Arrow type
     values = pyarrow.array(items).cast(kind)
     return pyarrow.ListArray.from_arrays(
         pyarrow.array(indptr, pyarrow.int32()), values, pyarrow.list_(element)

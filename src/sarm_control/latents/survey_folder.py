@@ -1,7 +1,7 @@
-"""Data files as one sequence of rows cut into shards, without holding the rows.
+"""Data files as one sequence of rows, cut into shards, without keeping the rows in memory.
 
-One pass checks every row and notes where each shard starts; later each shard is read from there, by
-whichever process scores it.
+One pass checks every row and notes where each shard starts. Later the process that scores a shard reads it
+from there.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,15 +25,15 @@ from sarm_control.errors import DataError
 
 
 class Span(NamedTuple):
-    """The rows of one shard: consecutive, and perhaps of several files.
+    """The place of one shard in the data: consecutive rows, which may lie in several files.
 
     Args:
         shard: its number, from 0.
         first: number of its first row in the whole data.
-        rows: how many rows it has.
-        answers: how many answers these have together.
-        file: which of the data files the first one is in.
-        start: where the line of the first one starts.
+        rows: its number of rows.
+        answers: the number of answers in these rows.
+        file: index of the data file that holds its first row.
+        start: where the line of its first row starts.
     """
 
     shard: int
@@ -51,7 +51,7 @@ class Data:
     Args:
         files: in the order they are read.
         want: the kinds of row that are used.
-        skip: whether rows that cannot be used are passed over.
+        skip: whether rows that cannot be used are left out.
         spans: the shards, at least one.
     """
 
@@ -62,19 +62,19 @@ class Data:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return sum(span.rows for span in self.spans)
 
     @property
     def answers(self) -> int:
-        """How many answers these have together."""
+        """The number of answers in these rows."""
         return sum(span.answers for span in self.spans)
 
     def read(self, span: Span) -> list[Row]:
         """The rows of one shard.
 
         Raises:
-            DataError: the files are not what they were when they were surveyed.
+            DataError: the files changed after the survey.
         """
         rows: list[Row] = []
         for number in range(span.file, len(self.files)):
@@ -89,8 +89,8 @@ class Data:
         )
 
     def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
-        pass_over = _ignore if self.skip else None
-        return stream_rows(self.files[number], want=self.want, start=start, on_bad=pass_over)
+        on_bad = _ignore if self.skip else None
+        return stream_rows(self.files[number], want=self.want, start=start, on_bad=on_bad)
 
 
 def survey(
@@ -100,16 +100,17 @@ def survey(
     shard_rows: int,
     aside: Callable[[Path], Path] | None = None,
 ) -> Data:
-    """Reads every row once, and keeps none.
+    """Checks every row once and keeps none.
 
     Args:
-        files: JSON Lines files or names of the embedded world's.
+        files: JSON Lines files, or names of files of the embedded world.
         want: the kinds of row that can be used.
         shard_rows: rows of a shard; the last may have fewer.
-        aside: where the rows of a file that cannot be used go; without it the first of them raises.
+        aside: gives, for a data file, the file for its rows that cannot be used; without it the first such
+            row raises.
 
     Raises:
-        DataError: a row that cannot be used, or a file without one that can.
+        DataError: a row that cannot be used, or a file without usable rows.
     """
     spans: list[Span] = []
     for number, file in enumerate(files):
@@ -122,7 +123,7 @@ def survey(
 
 
 def _checked(file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None) -> Iterator[PlacedRow]:
-    """The rows of one file; those that cannot be used are set aside at its end."""
+    """The usable rows of one file; the others are written aside after the last row."""
     target = None if aside is None else aside(file)
     if target is not None:
         check_aside(file, target)

@@ -1,4 +1,4 @@
-"""Shards made by several processes of this machine, which end when this one does."""
+"""Makes shards in several processes of this machine, which end when this process ends."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ _SECONDS_TO_END = 5.0
 def in_processes(count: int) -> Engine:
     """The engine of `count` processes, each with a model of its own.
 
-    On GPUs the processes are dealt out to the devices in turn; on the CPU they share the cores.
+    On GPUs each process gets one device, in turn. On the CPU the processes share the cores.
     """
 
     @contextmanager
@@ -40,7 +40,7 @@ def in_processes(count: int) -> Engine:
 
 
 class _Worker:
-    """A process, and this end of the pipe to it."""
+    """A process, and the pipe to it."""
 
     def __init__(self, job: Job, place: int, count: int) -> None:
         context: SpawnContext = get_context("spawn")
@@ -53,32 +53,32 @@ class _Worker:
         far.close()
 
     def ask(self, numbers: list[int]) -> None:
-        """Gives the next shard to make, if there is one left."""
+        """Sends the number of the next shard, if one is left."""
         if numbers:
-            with contextlib.suppress(BrokenPipeError):  # what happened is told where its answer is awaited
+            with contextlib.suppress(BrokenPipeError):  # `answer` reports why the process is gone
                 self.pipe.send(numbers.pop(0))
 
     def answer(self) -> Shard:
-        """The shard it made.
+        """The shard that the process made.
 
         Raises:
-            SarmError: what went wrong there.
+            SarmError: the error of the process.
             TrainingError: the process is gone.
         """
         try:
-            found = self.pipe.recv()
+            received = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join(_SECONDS_TO_END)
             raise TrainingError(
                 f"worker {self.place} ended ({_ending(self.process.exitcode)})",
-                hint="go on with --resume; if the memory was too small, with fewer --workers",
+                hint="continue with --resume; if there was too little memory, use fewer --workers",
             ) from None
-        if isinstance(found, Shard):
-            return found
-        raise found
+        if isinstance(received, Shard):
+            return received
+        raise received
 
     def end(self) -> None:
-        """Ends the process, gently first."""
+        """Ends the process; kills it if it does not end in a few seconds."""
         self.pipe.close()
         self.process.terminate()
         self.process.join(_SECONDS_TO_END)
@@ -102,8 +102,8 @@ def _shards(workers: Sequence[_Worker], numbers: list[int]) -> Iterator[Shard]:
 
 
 def _serve(pipe: "Connection", job: Job, place: int, count: int) -> None:
-    """The life of a worker: shards as they are asked for, until the pipe or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends its workers
+    """Runs in the worker: makes the shards that are asked for, until the pipe or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         extractor = Extractor(_placed(job, place, count))

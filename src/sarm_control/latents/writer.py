@@ -1,7 +1,7 @@
-"""A latents folder being made: whole shards at a time, so that a killed run can go on where it was.
+"""Writes a latents folder one whole shard at a time, so that a killed run can be resumed.
 
-While it is made the folder has a `.progress` folder: `plan.json`, one record for each shard that is
-whole, and what is being written. Its last act is `manifest.json`; then `.progress` goes.
+Until it is finished, the folder has a `.progress` folder with `plan.json`, a record for each finished shard,
+and the files that are being written. `manifest.json` is written last; then `.progress` is removed.
 """
 
 import json
@@ -45,7 +45,7 @@ _SHOWN = 4
 
 
 class ShardRecord(NamedTuple):
-    """The two files of a shard that is whole."""
+    """The records of the two files of a finished shard."""
 
     rows: FileRecord
     answers: FileRecord
@@ -58,12 +58,12 @@ class ShardRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentsWriter:
-    """Puts shards into a folder; several processes may do so at once, each with shards of its own.
+    """Writes shards into a folder. Several processes may write at once, each its own shards.
 
     Args:
         path: the folder.
-        about: what the manifest will say of where the latents came from.
-        shards: how many there will be.
+        about: the part of the manifest that says where the latents came from.
+        shards: the number of shards of the whole folder.
     """
 
     path: Path
@@ -83,14 +83,14 @@ class LatentsWriter:
         check_writable(self.path)
         (self.path / PROGRESS).mkdir(parents=True, exist_ok=True)
         self._put(HEAD, encode_head(head))
-        # The plan is written last: where it is, other processes may begin.
+        # The plan is written last: other processes wait for it before they begin.
         write_json(self._progress / PLAN, self.about)
 
     def resume(self, head: FloatArray) -> list[str]:
-        """Takes up a folder that was begun, or finished, with the same plan; a missing one is made.
+        """Resumes a folder that was begun, or finished, with the same plan; starts one that does not exist.
 
         Returns:
-            The shards that are there but damaged, in words; they are made again.
+            One message for each damaged shard; these shards are made again.
 
         Raises:
             ConfigError: the folder was made from other data, another model or with other options.
@@ -107,25 +107,25 @@ class LatentsWriter:
         found = {shard: self._problem(shard) for shard in range(self.shards)}
         damaged = {shard: problem for shard, problem in found.items() if problem is not None}
         if damaged:
-            # First of all the folder stops saying that it is whole.
+            # first the manifest, so that nobody reads the folder as finished while shards are made again
             manifest.unlink(missing_ok=True)
         for shard in damaged:
             self._record(shard).unlink()
         return list(damaged.values())
 
     def missing(self) -> list[int]:
-        """The shards that are still to be made, as their records say."""
+        """The shards without a record, which are still to be made."""
         return [shard for shard in range(self.shards) if not self._record(shard).is_file()]
 
     def put(self, shard: int, data: ShardBytes, *, rows: int, answers: int) -> None:
-        """Writes a shard: its files aside, to the disk, into place; then its record."""
+        """Writes the two files of a shard, then its record: a shard with a record is whole."""
         self._put(rows_file(shard), data.rows)
         self._put(answers_file(shard), data.answers)
         record = ShardRecord.of(data, rows, answers)
         self._put_at(self._record(shard), json.dumps([one.as_json() for one in record]).encode())
 
     def finish(self) -> None:
-        """Writes the manifest once every shard is there, and removes what only the making needed."""
+        """Writes the manifest once every shard is done, and removes `.progress`."""
         head = FileRecord.of((self.path / HEAD).read_bytes())
         files = {HEAD: head, **dict(self._files())}
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
@@ -134,9 +134,9 @@ class LatentsWriter:
         drop_replaced(self.path)
 
     def discard_if_empty(self) -> bool:
-        """Removes a folder in which no shard is done; whether it did.
+        """Removes the folder if no shard is done; returns whether it did.
 
-        What it was to replace is there again.
+        The folder that it was to replace is put back.
         """
         empty = len(self.missing()) == self.shards
         if empty:
@@ -166,7 +166,7 @@ class LatentsWriter:
         return ShardRecord(rows, answers)
 
     def _problem(self, shard: int) -> str | None:
-        """What is wrong with a shard that has a record."""
+        """What is wrong with a recorded shard; None if it is whole or has no record."""
         if not self._record(shard).is_file():
             return None
         try:
@@ -178,15 +178,15 @@ class LatentsWriter:
         return None
 
     def _planned(self) -> Mapping[str, Any]:
-        """What the folder is being made from, or was."""
+        """The plan that the folder was begun with."""
         path = self._progress / PLAN
         if path.is_file():
             return read_json_object(path, hint=_START_OVER)
-        # Killed before the plan was written, a folder has nothing that could differ.
+        # a run that was killed before it wrote the plan has written nothing that could differ
         return read_manifest(self.path).about if (self.path / MANIFEST).is_file() else self.about
 
     def _reopen(self, manifest: Manifest) -> None:
-        """Gives the shards of a finished folder their records back, so that they are checked like any."""
+        """Writes the records of a finished folder again, so that its shards are checked like all others."""
         self._progress.mkdir(exist_ok=True)
         for shard in range(self.shards):
             files = [manifest.files[name].as_json() for name in (rows_file(shard), answers_file(shard))]
@@ -197,7 +197,7 @@ class LatentsWriter:
         self._put_at(self.path / name, data)
 
     def _put_at(self, target: Path, data: bytes) -> None:
-        # Beside the plan, so that what a killed run leaves half written goes when the folder is done.
+        # in `.progress`, so that half-written files of a killed run are removed with it at the end
         temporary = self._progress / f"{target.name}.{os.getpid()}.part"
         with written(target, temporary):
             with temporary.open("wb") as stream:
@@ -208,25 +208,25 @@ class LatentsWriter:
 
 
 def set_latents_aside(path: Path) -> None:
-    """Takes a latents folder out of the way to start over; it goes when the new one is done.
+    """Moves a latents folder aside to start over; it is deleted when the new one is finished.
 
     Raises:
-        OutputError: the path is something else.
+        OutputError: the path is not a latents folder.
     """
     if not path.exists():
         return
     if not is_latents(path):
         raise OutputError(
-            f"{path} exists and is no folder of latents", hint="remove it yourself or choose another name"
+            f"{path} exists and is not a folder of latents", hint="remove it yourself or choose another name"
         )
     put_aside(path, worth_keeping=(path / MANIFEST).is_file())
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to go on with a folder that was begun otherwise.
+    """Refuses to resume a folder that was begun with another plan.
 
     Raises:
-        ConfigError: naming what differs.
+        ConfigError: names what differs.
     """
     was, new = dict(_flat(before)), dict(_flat(now))
     changes = [
@@ -237,7 +237,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     if changes:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise ConfigError(
-            f"{path} was begun otherwise: {'; '.join(changes[:_SHOWN])}{more}",
+            f"{path} was begun with other settings: {'; '.join(changes[:_SHOWN])}{more}",
             hint="repeat the command it was begun with, or choose another name or pass --overwrite",
         )
 

@@ -1,7 +1,7 @@
 """The reward over HTTP and on Ray.
 
-In: requests in the forms that engines send. Out: rewards and their parts, from one control state.
-Needs the extra `serve`.
+In: requests in the forms that engines send. Out: rewards and their parts. All of them follow from one state
+of the controls. It needs the extra `serve`, or `ray` for the deployment.
 """
 
 from typing import TYPE_CHECKING
@@ -24,6 +24,11 @@ _HOME_OF = {
     "serve": "http.lifecycle",
 }
 
+_RENAMED = {
+    "Settings": "ServiceSettings",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "ServiceSettings",
     "address",
@@ -35,4 +40,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

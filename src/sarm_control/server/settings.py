@@ -1,4 +1,4 @@
-"""How a server runs: limits, times, and what it may learn."""
+"""The settings of a server: limits, times, and whether its controls learn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +10,22 @@ class ServiceSettings:
 
     Args:
         model_name: what answers call the model.
-        token: callers have to give it as `Authorization: Bearer TOKEN`; None asks for none.
-        hosts: names a request's `Host` may have; None allows every name.
-        batch_tokens: padded tokens of one forward pass; None is the model's default.
+        token: callers have to send it as `Authorization: Bearer TOKEN`; None lets everybody in.
+        hosts: the names that the `Host` header of a request may have; None allows every name.
+        batch_tokens: padded tokens of one forward pass; None is the default of the device.
         most_at_once: answers taken from the queue at a time, >= 1.
-        queue: answers that may wait, >= 1; a request that finds more is told to come back.
+        queue: answers that may wait, >= 1; a request that finds more is refused, with a time to come back.
         timeout: seconds until a request is given up, > 0.
-        cache_bytes: for latents of conversations scored before; 0 scores everything anew.
-        connections: open at a time; a further one is told to come back, >= 1.
-        header_seconds: that the headers of a request may take, > 0.
-        body_bytes: of a request at most.
-        most_answers: of a request at most.
-        most_characters: of one text at most.
-        learn: whether the human-KL term and target rates learn from what is answered.
-        learn_every: answers they learn from at a time, >= 2.
-        state_file: what was learnt is taken up from there, and kept there after every lesson.
-        log_text: write conversations and their rewards to the log.
+        cache_bytes: size of the cache of latents of conversations scored before; 0 keeps none.
+        connections: how many may be open at a time, >= 1; a further one is refused.
+        header_seconds: how long the headers of a request may take, > 0.
+        body_bytes: the largest body of a request.
+        most_answers: the most answers of a request.
+        most_characters: the most characters of one conversation.
+        learn: whether the human-KL term and target rates learn from the answers.
+        learn_every: answers of one update, >= 2.
+        state_file: what was learnt is loaded from there, and written there after every update.
+        log_text: whether conversations and their rewards are written to the log.
     """
 
     model_name: str = "sarm"

@@ -115,6 +115,11 @@ _HOME_OF = {
     "uninterrupted": "run.jsonl",
 }
 
+_RENAMED = {
+    "SarmReward": "PolicyReward",
+}
+"""Former names, for one version."""
+
 __all__ = [
     "HUMAN",
     "PROMPTS",
@@ -175,4 +180,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

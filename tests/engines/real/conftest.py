@@ -82,8 +82,8 @@ def expected(reward: ControlledReward, cases: list[Case]) -> list[dict[str, floa
         [case.response for case in cases],
         [case.ended for case in cases],
     )
-    reward = reward.breakdown(scored)
-    return [{name: float(reward.columns[name][j]) for name in reward.terms} for j in range(len(cases))]
+    rewards = reward.breakdown(scored)
+    return [{name: float(rewards.columns[name][j]) for name in reward.terms} for j in range(len(cases))]
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Calls the reward as an engine does, and says whether what comes back is what the engine needs."""
+"""Calls the reward as an engine does, and reports whether the engine gets what it needs."""

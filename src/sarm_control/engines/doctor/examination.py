@@ -1,4 +1,4 @@
-"""What is asked of every engine's reward, and what has to be true of the answers.
+"""The calls that are made to an engine's reward, and the points that are checked in what it returns.
 
 Shapes: `N` answers of a call.
 """
@@ -32,7 +32,7 @@ SAMPLES = (
         "messages, cut off", [{"role": "user", "content": _QUESTION}], "first stir the", ended=False
     ),
 )
-"""Of words that the lab knows; any other reward model reads them as well."""
+"""The answers that every adapter is asked about, in words that the lab and any other reward model knows."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Call:
     """One call of an adapter.
 
     Args:
-        sent: what went in, as an engine writes it.
-        got: what came out, untouched.
-        rewards: [N] what the engine would train on.
-        logs: name -> number, or [N] numbers, that it would log.
+        sent: the arguments, as an engine writes them.
+        got: what was returned, unchanged.
+        rewards: [N] the numbers that the engine would train on.
+        logs: name -> number, or [N] numbers, that the engine would log.
     """
 
     sent: Any
@@ -57,18 +57,18 @@ class Adapter(Protocol):
 
     @property
     def name(self) -> str:
-        """Of this way, as the table shows it."""
+        """The name of this way, as the report shows it."""
 
     @property
     def reports_end(self) -> bool:
-        """Whether the engine's call says that an answer was cut off."""
+        """Whether the engine's call contains that an answer was cut off."""
 
     def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
-        """The calls an engine would make for these answers, in their order."""
+        """Makes the calls that an engine would make for these answers, in their order."""
 
 
 class Point(NamedTuple):
-    """Something that has to be so; `good` is None where it could not be told."""
+    """A point that is checked; `good` is None where it cannot be checked."""
 
     name: str
     good: bool | None
@@ -77,7 +77,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class AdapterExamination:
-    """What one adapter was asked and answered, and what is to be said of it."""
+    """The calls to one adapter, and the points that were checked in them."""
 
     adapter: str
     calls: tuple[Call, ...]
@@ -93,14 +93,14 @@ def examine(adapter: Adapter, expected: ControlledReward | None = None) -> Adapt
     """Asks for the rewards of the built-in answers as the engine would.
 
     Args:
-        adapter: what is examined.
-        expected: the same reward in this process, to compare with.
+        adapter: the way to ask that is examined.
+        expected: the same reward in this process; the two are compared.
     """
     try:
         calls = adapter.ask(SAMPLES)
         again, turned = adapter.ask(SAMPLES), adapter.ask(SAMPLES[::-1])
         points = _points(adapter, calls, again, turned, expected)
-    except Exception as error:  # whatever it is, the engine would meet it
+    except Exception as error:  # of any type: the engine would get it too
         hint = getattr(error, "hint", None)
         found = f"{type(error).__name__}: {error}" + (f"; {hint}" if hint else "")
         return AdapterExamination(adapter.name, (), (Point("an answer, not an error", False, found),))
@@ -131,7 +131,7 @@ def rewards_of(calls: Sequence[Call]) -> list[float]:
 
 
 def library_rewards(reward: ControlledReward, samples: Sequence[DoctorSample]) -> list[float]:
-    """[N] what a reward in this process pays."""
+    """[N] the rewards that are computed in this process."""
     scored = reward.score(
         [one.prompt for one in samples], [one.response for one in samples], [one.ended for one in samples]
     )
@@ -161,15 +161,15 @@ def _names(calls: Sequence[Call]) -> Point:
         return Point(name, False, f"{len(names)} different sets in {len(calls)} calls")
     count = len(calls[0].logs)
     if not count:
-        return Point(name, None, "this form has no room for them")
+        return Point(name, None, "this form has no field for them")
     return Point(name, True, f"{count} names in each of {len(calls)} calls")
 
 
 def _parts(calls: Sequence[Call]) -> Point:
-    """The logged parts of the reward sum to it; a number of a batch is its mean."""
+    """Checks that the logged parts of the reward sum to it; a single number for a batch is its mean."""
     name = "the parts sum to the reward"
     if any(TOTAL not in call.logs for call in calls):
-        return Point(name, None, "this form has no room for parts")
+        return Point(name, None, "this form has no field for parts")
     worst = 0.0
     for call in calls:
         parts = [key for key in call.logs if key.startswith("reward/") and key != TOTAL]
@@ -180,7 +180,7 @@ def _parts(calls: Sequence[Call]) -> Point:
 
 
 def _end(adapter: Adapter, expected: ControlledReward | None) -> Point:
-    """A cut answer is told from the same answer with an end: by a flag, or by what it is charged."""
+    """Checks that a cut answer and the same answer with an end differ: in a flag, or in a penalty."""
     name, cut = "an answer that was cut off is seen", SAMPLES[-1]
     if not adapter.reports_end:
         return Point(name, None, "this form does not say so")
@@ -190,8 +190,8 @@ def _end(adapter: Adapter, expected: ControlledReward | None) -> Point:
         return Point(name, flags == (0.0, 1.0), f"ended {flags[0]:g}, and {flags[1]:g} with an end token")
     amount = closed.rewards[0] - open_.rewards[0]
     if amount == 0.0 and (expected is None or expected.rule.missing_end == 0.0):
-        return Point(name, None, "cannot be told: nothing is charged for it")
-    return Point(name, amount > 0, f"charged {amount:.4g}")
+        return Point(name, None, "cannot be checked: there is no penalty for it")
+    return Point(name, amount > 0, f"penalty {amount:.4g}")
 
 
 def _library(adapter: Adapter, calls: Sequence[Call], expected: ControlledReward | None) -> Point:

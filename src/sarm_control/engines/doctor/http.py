@@ -1,4 +1,4 @@
-"""Calls as OpenRLHF, verl and slime make them, to a server of `sarm serve`."""
+"""Calls to a server of `sarm serve`, made as OpenRLHF, verl and slime make them."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ from sarm_control.engines.server_client import LEARN, TOKEN_FILE, URL, ServerSet
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """Where the server is.
+    """The address of the server, and the policy whose text it is sent.
 
     Args:
         url: without a path.
         token_file: the file of its token.
-        template: of the policy, which decides what text an engine sends.
+        template: chat template of the policy; the text that an engine sends depends on it.
     """
 
     url: str
@@ -28,29 +28,29 @@ class ServerPlace:
     template: ChatTemplate
 
     def post(self, path: str, payload: dict[str, Any]) -> Any:
-        """The JSON that the server answers; one that is down is not waited for."""
+        """The JSON of the server's answer. It does not wait for a server that is down."""
         return post(ServerSettings.from_environment(**self.settings()), path, payload)
 
     def settings(self) -> dict[str, Any]:
-        """For functions of engines that take settings; made-up answers are to teach nobody."""
+        """Settings for functions of engines that take them; nothing is learnt from the built-in answers."""
         once = {"timeout": 60.0, "patience": 1e-9, "learn": False}
         return {"url": self.url, "token_file": self.token_file, **once}
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
-        """For functions of engines that read the environment."""
-        names = {URL: self.url, TOKEN_FILE: self.token_file, LEARN: "false"}
-        before = {name: os.environ.get(name) for name in names}
-        _put(names)
+        """Sets the environment for functions of engines that read it."""
+        values = {URL: self.url, TOKEN_FILE: self.token_file, LEARN: "false"}
+        before = {name: os.environ.get(name) for name in values}
+        _set_environment(values)
         try:
             yield
         finally:
-            _put(before)
+            _set_environment(before)
 
 
 @dataclass(frozen=True)
 class OpenRlhf:
-    """The request of `openrlhf/utils/agent.py` in 0.11: one answer, as its policy's tokens read."""
+    """The request of `openrlhf/utils/agent.py` in 0.11: one answer, decoded from its policy's tokens."""
 
     place: ServerPlace
     name: str = "--reward.remote_url URL/get_reward"
@@ -69,7 +69,7 @@ class OpenRlhf:
 
 @dataclass(frozen=True)
 class OpenRlhfFile:
-    """The `.py` file of OpenRLHF, called in its process: one answer a call."""
+    """The `.py` file of OpenRLHF, called in this process: one answer a call."""
 
     place: ServerPlace
     name: str = "--reward.remote_url .../sarm_control/engines/openrlhf.py"
@@ -89,7 +89,7 @@ class OpenRlhfFile:
 
 @dataclass(frozen=True)
 class VerlFunction:
-    """`reward.custom_reward_function` of verl 0.9: no end token, and the prompt in `extra_info`."""
+    """`reward.custom_reward_function` of verl 0.9: the prompt in `extra_info`, no end token."""
 
     place: ServerPlace
     name: str = "custom_reward_function: sarm_control.engines.verl, compute_score"
@@ -113,7 +113,7 @@ class VerlFunction:
 
 @dataclass(frozen=True)
 class VerlModel:
-    """verl's discriminative reward model: the whole conversation templated, begin-of-text taken off.
+    """The discriminative reward model of verl: the whole conversation, templated, without begin-of-text.
 
     Args:
         path: `/classify` as vLLM has it, or `/v1/embeddings` as SGLang has it.
@@ -125,7 +125,7 @@ class VerlModel:
 
     @property
     def name(self) -> str:
-        """The route, and whose form it has."""
+        """The route, and the engine whose form it has."""
         return f"reward.reward_model, {'vLLM' if self.path == '/classify' else 'SGLang'}: URL{self.path}"
 
     def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
@@ -147,7 +147,7 @@ class VerlModel:
 
 @dataclass(frozen=True)
 class Slime:
-    """`remote_rm` of slime: the prompt as its data has it, the answer with its stop token."""
+    """`remote_rm` of slime: the prompt as in its data, and the answer with its stop token."""
 
     place: ServerPlace
     name: str = "--rm-type remote_rm --rm-url URL/rm"
@@ -175,7 +175,7 @@ def adapters(engine: str, place: ServerPlace) -> list[Adapter]:
 
 
 def _prompt(template: ChatTemplate, sample: DoctorSample) -> str:
-    """What the policy was asked: messages go through the chat template, plain prompts as they are."""
+    """The prompt as the policy read it: messages are templated, plain prompts stay as they are."""
     if isinstance(sample.prompt, str):
         return sample.prompt
     return template.words(as_messages(sample.prompt), generation=True)
@@ -194,11 +194,11 @@ def _decoded(template: ChatTemplate, sample: DoctorSample) -> str:
 
 
 def _number(value: Any) -> float:
-    """What an engine takes for a reward; a string or a list is none."""
+    """The value as an engine reads it; NaN for what it cannot train on, such as a string or a list."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
 
 
-def _put(values: dict[str, str | None]) -> None:
+def _set_environment(values: dict[str, str | None]) -> None:
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)

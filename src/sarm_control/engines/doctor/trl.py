@@ -1,4 +1,4 @@
-"""Calls as TRL's GRPO and RLOO trainers make them."""
+"""Calls to a TRL reward, made as the GRPO and RLOO trainers make them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from sarm_control.engines.trl import TrlReward
 class TrlAdapter:
     """A batch in one call, in the keyword arguments of TRL's `_calculate_rewards`.
 
-    TRL decodes conversations to messages and plain prompts to strings, one kind a data set: here a batch
-    holds both, which costs nothing and asks more.
+    TRL decodes conversations to messages and plain prompts to strings, and a data set has only one kind. Here
+    a batch has both, which checks more.
     """
 
     reports_end = True
@@ -30,7 +30,7 @@ class TrlAdapter:
         self.reward = reward
 
     def ask(self, samples: Sequence[DoctorSample]) -> list[Call]:
-        """One call for all."""
+        """One call for all answers."""
         from transformers import TrainerState
 
         logs: dict[str, float] = {}
@@ -55,10 +55,10 @@ class TrlAdapter:
 
 
 def examine_trl(reward: TrlReward) -> AdapterExamination:
-    """Calls a reward as a trainer does: made, evaluated, trained for a step, saved and resumed.
+    """Uses a reward as a trainer does: evaluation, one training step, saving and resuming.
 
     Args:
-        reward: a fresh one; afterwards its controls have learnt from the built-in answers.
+        reward: a new one; afterwards its controls have learnt from the built-in answers.
     """
     adapter = TrlAdapter(reward)
     policy = _policy()
@@ -74,11 +74,13 @@ def examine_trl(reward: TrlReward) -> AdapterExamination:
 
 
 def _evaluation(adapter: TrlAdapter, policy: Any) -> Point:
-    """Everything so far was asked outside of a step."""
+    """All calls so far were outside of a step."""
     reward = adapter.reward.reward
     policy.eval()
     adapter.ask(SAMPLES)
-    return Point("evaluation teaches nothing", reward.learnt_batches == 0, f"{reward.learnt_batches} lessons")
+    return Point(
+        "nothing is learnt in evaluation", reward.learnt_batches == 0, f"{reward.learnt_batches} updates"
+    )
 
 
 def _step(adapter: TrlAdapter, policy: Any) -> list[Point]:
@@ -93,7 +95,7 @@ def _step(adapter: TrlAdapter, policy: Any) -> list[Point]:
         adapter.reward.load(folder)
     after = {name: array.tobytes() for name, array in reward.state_dict().items()}
     return [
-        Point("a training step teaches once", updates == 1, f"{updates} lesson; these controls {learns}"),
+        Point("a training step is one update", updates == 1, f"{updates} update; these controls {learns}"),
         Point(
             "what was learnt survives a checkpoint", before == after, f"{len(after)} arrays written and read"
         ),
@@ -111,7 +113,7 @@ def _is_list_of_float(values: Any) -> bool:
 
 
 def _policy() -> Any:
-    """Stands for the policy: a module that is in training or in evaluation mode."""
+    """A stand-in for the policy: a module that is in training or in evaluation mode."""
     import torch
 
     return torch.nn.Linear(1, 1)

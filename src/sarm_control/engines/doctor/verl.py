@@ -1,4 +1,4 @@
-"""Calls of the reward manager `sarm` as verl's own reward loop makes them; needs verl."""
+"""Calls to the reward manager `sarm`, made as verl's own reward loop makes them; needs verl."""
 
 import asyncio
 import importlib
@@ -56,7 +56,7 @@ class VerlManager:
 
 
 def _data(prompt: Sequence[int], answer: Sequence[int], fields: dict[str, Any]) -> Any:
-    """One sample as verl's agent loop hands it over, its answer padded on the right."""
+    """One sample as verl's agent loop gives it, with its answer padded on the right."""
     import numpy as np
     import torch
 

@@ -1,1 +1,1 @@
-"""The controlled reward as every adapter opens it, asks it and keeps its state."""
+"""The controlled reward behind every adapter: opening it from files, scoring, and keeping its state."""

@@ -1,4 +1,4 @@
-"""Reference statistics of a policy that another engine is about to train."""
+"""Reference statistics: the rewards and latents of a policy before another engine trains it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,21 +29,21 @@ def calibrate(
     batch: int = 32,
     seed: int = 0,
 ) -> ReferenceStatistics:
-    """The unit of `0.5sd` and `q0.9`: rewards and latents of the policy's answers before training.
+    """Statistics of the policy's answers before training, on which `0.5sd` and `q0.9` are measured.
 
-    A few hundred prompts are wanted: from 256 answers an SD is known to about 5 %. With several processes
-    calibrate in one of them, `save` the statistics and give all the file; a resumed training, too.
+    Use a few hundred prompts: from 256 answers an SD is known to about 5 %. With several processes, calibrate
+    in one of them, `save` the statistics and give the file to all; give it to a resumed training too.
 
     Args:
         rm: the reward model.
-        controls: decide the latents whose quantiles are kept.
-        model: the policy as training will find it; its mode and PyTorch's random state are left as they were.
-        tokenizer: of the policy; messages go through its chat template.
-        prompts: one answer is sampled to each.
+        controls: name the latents whose quantiles are kept.
+        model: the policy as training will find it; its mode and PyTorch's random state do not change.
+        tokenizer: the policy's; messages go through its chat template.
+        prompts: [N]; one answer is sampled for each.
         max_new_tokens: longest answer, as in training.
         temperature: divides the logits, as in training.
         batch: answers sampled together.
-        seed: of the sampling.
+        seed: seed of the sampling.
 
     Raises:
         DataError: fewer than two prompts, answers whose rewards do not vary, or no token that ends one;
@@ -52,7 +52,8 @@ def calibrate(
     import torch
 
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    training, parts = model.training, []
+    was_training, parts = model.training, []
+    # the fork keeps the caller's random state: a training that calibrates draws the same numbers afterwards
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.eval()
@@ -63,7 +64,7 @@ def calibrate(
                 texts, ended = [made.text for made in answers], [made.ended for made in answers]
                 parts.append(score_rows(rm, group, texts, ended))
         finally:
-            model.train(training)
+            model.train(was_training)
     return ReferenceStatistics.from_scored(Scored.concatenate(parts), controls.quantile_latents())
 
 

@@ -1,4 +1,4 @@
-"""The reward that engines and the server ask for: answers in, every part of what they are paid out.
+"""The reward that engines and the server ask for: answers go in, and every part of their rewards comes out.
 
 Shapes: `N` answers.
 """
@@ -27,23 +27,23 @@ from sarm_control.reward_model import RewardModel, Scored
 class ControlledReward:
     """A SARM under controls, for callers that train a policy elsewhere.
 
-    Scoring needs the model and is slow; paying is algebra on what was scored. What learns (the
-    discriminator of the human-KL term, target rates) changes in `learn` alone.
+    Scoring needs the model and is slow; the reward is algebra on the scores. What learns (the discriminator
+    of the human-KL term, target rates) changes only in `learn`.
 
     Args:
         model: the reward model.
         controls: edits, penalties, human-KL term.
-        missing_end: taken off an answer that did not end: reward units, or SDs such as `1sd`.
-        reference: statistics of the reference policy's answers; the unit of everything symbolic.
+        missing_end: penalty for an answer that did not end: reward units, or SDs such as `1sd`.
+        reference: statistics of the reference policy's answers, on which amounts such as `1sd` are measured.
         human: demonstrations for the human-KL term.
-        learner: what the controls learnt elsewhere, for instance in a run; else they start from nothing.
-        standardize: values are `(total - mean) / sd` of the reference instead of reward units.
+        learner: what the controls learnt elsewhere, for instance in a run; None starts without anything.
+        standardize: whether values are `(total - mean) / sd` of the reference instead of reward units.
         shaping: `par` bounds the total, see `sarm_control.control.training_reward`.
-        seed: of what the controls learn.
+        seed: seed of what the controls learn.
 
     Raises:
-        ConfigError: a latent the model lacks; symbolic amounts without a reference; a human-KL term
-            without demonstrations.
+        ConfigError: a latent that the model does not have; amounts in SDs or quantiles without a reference; a
+            human-KL term without demonstrations.
         ModelError: controls, statistics or demonstrations of another head.
     """
 
@@ -75,12 +75,12 @@ class ControlledReward:
 
     @property
     def controls(self) -> Controls:
-        """The controls with every amount a number."""
+        """The controls, with every amount as a number in reward units."""
         return self.rule.controls
 
     @property
     def shaping(self) -> Shaping:
-        """How totals are bounded."""
+        """How totals are bounded: `none`, or `par`."""
         return "none" if self.rule.par_sd is None else "par"
 
     @property
@@ -103,18 +103,18 @@ class ControlledReward:
         return self.model.score(prompts, responses, ended=ended)
 
     def breakdown(self, scored: Scored) -> RewardBreakdown:
-        """What N scored answers are paid, part by part; changes nothing."""
+        """The rewards of N scored answers, part by part. It changes nothing."""
         return self.rule.breakdown(scored, self.learner)
 
     def values(self, rewards: RewardBreakdown) -> NDArray[np.float64]:
-        """[N] the numbers to hand to an engine: totals in reward units, or standardised."""
+        """[N] the numbers that an engine trains on: totals in reward units, or standardised totals."""
         return rewards.scores if self.standardize else rewards.columns[TOTAL]
 
     def learn(self, scored: Scored) -> None:
-        """Lets the controls learn from answers that were paid before, gathered from all processes.
+        """Lets the controls learn from answers that have their rewards, gathered from all processes.
 
         Raises:
-            DataError: they are more than the human buffer has demonstrations.
+            DataError: there are more answers than the human buffer has demonstrations.
         """
         self.learner.check_size(len(scored))
         self.learner.learn(scored)
@@ -125,7 +125,7 @@ class ControlledReward:
         return {**self.learner.state_dict(), "learnt_batches": np.array(self.learnt_batches)}
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Takes up what `state_dict` gave.
+        """Loads what `state_dict` returned.
 
         Raises:
             TrainingError: arrays are missing, or belong to other demonstrations or penalties.

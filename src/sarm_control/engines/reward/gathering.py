@@ -1,4 +1,4 @@
-"""Scores of all processes as one batch."""
+"""The scores of all processes as one batch."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class Gathered(NamedTuple):
 
     Args:
         scored: the same in each process.
-        own: where in it the answers of this process are.
+        own: the rows of this process in it.
     """
 
     scored: Scored
@@ -18,22 +18,22 @@ class Gathered(NamedTuple):
 
 
 def gather(scored: Scored) -> Scored:
-    """The answers of every process, in the order of their ranks; the same in each of them.
+    """The answers of every process in the order of their ranks; the result is the same in each process.
 
-    Without a `torch.distributed` process group it is `scored` itself. What learns from the gathered
-    batch learns the same everywhere.
+    Without a `torch.distributed` process group it is `scored` itself. Controls that learn from the gathered
+    batch learn the same in each process.
     """
     return gather_with_place(scored).scored
 
 
 def gather_with_place(scored: Scored) -> Gathered:
-    """As `gather`, and where this process's answers are; processes may hold different numbers of them."""
+    """As `gather`, with the place of this process's answers. Processes may have different numbers of them."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Gathered(scored, slice(0, len(scored)))
-    found: list[Scored | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, scored)
-    parts = [part for part in found if part is not None]
+    gathered: list[Scored | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, scored)
+    parts = [part for part in gathered if part is not None]
     before = sum(len(part) for part in parts[: dist.get_rank()])
     return Gathered(Scored.concatenate(parts), slice(before, before + len(scored)))

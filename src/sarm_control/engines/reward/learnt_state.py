@@ -1,7 +1,4 @@
-"""What controls have learnt while they served, in a file that outlives the process.
-
-What a reward has to be so that requests of different callers can be paid by it.
-"""
+"""The file that keeps what controls learnt while they served, and the check of what can be served."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +19,7 @@ _VERSION = "learnt_batches"
 
 
 def keep_state(file: Path, learner: ControlState, version: int) -> None:
-    """Writes what was learnt in `version` lessons, whole or not at all.
+    """Writes what was learnt in `version` updates. The file is replaced as a whole or not at all.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -32,7 +29,7 @@ def keep_state(file: Path, learner: ControlState, version: int) -> None:
 
 
 def load_state_file(file: Path, learner: ControlState) -> int:
-    """Puts what was kept into `learner`; the lessons it comes from.
+    """Loads the file into `learner`; returns the number of updates it comes from.
 
     Raises:
         TrainingError: the file cannot be read, or belongs to other demonstrations or penalties.
@@ -43,28 +40,28 @@ def load_state_file(file: Path, learner: ControlState) -> int:
     except (OSError, SafetensorError, *MISSHAPEN) as error:
         raise TrainingError(
             f"{file}: what the controls learnt cannot be read ({error})",
-            hint="move it away to begin with nothing learnt",
+            hint="move it away to start with nothing learnt",
         ) from error
     learner.load_state_dict(arrays)
     return version
 
 
 def check_served(reward: ControlledReward, *, learns: bool) -> None:
-    """Refuses controls that mean nothing where answers come one by one.
+    """Refuses controls that cannot work where answers come one by one.
 
     Args:
-        reward: to be served.
-        learns: whether what it pays for teaches it.
+        reward: the reward to serve.
+        learns: whether its controls learn from the answers.
 
     Raises:
-        ConfigError: an answer would be charged by those it happens to come with, nothing can be learnt
-            where it should, or what learns is frozen before it has learnt anything.
+        ConfigError: the penalty of an answer would depend on the answers beside it, nothing can be learnt
+            where it should, or controls that learn are frozen before they have learnt anything.
     """
     human_kl = reward.controls.human_kl
     if human_kl is not None and human_kl.mode == "batch":
         raise ConfigError(
-            "human_kl in batch mode charges an answer by those it is scored with; a server's answers "
-            "do not depend on each other",
+            "human_kl in batch mode makes the penalty of an answer depend on the answers it is scored with; "
+            "a server's answers do not depend on each other",
             hint="human_kl: {mode: per_sample}",
         )
     if learns and not reward.learns:
@@ -74,8 +71,8 @@ def check_served(reward: ControlledReward, *, learns: bool) -> None:
         )
     if reward.learns and not learns and not _has_learnt(reward.learner.state_dict()):
         raise ConfigError(
-            "what the controls learn has learnt nothing yet and is frozen: it would charge 0 for ever",
-            hint="--learn-kl (learn_window) learns while serving; --controls RUN takes what a run has learnt",
+            "the controls have learnt nothing yet and are frozen: their penalty would stay 0",
+            hint="--learn-kl (learn_window) learns while serving; --controls RUN loads what a run has learnt",
         )
 
 

@@ -1,4 +1,4 @@
-"""Prompts and completions as engines hand them over, strings or messages, in the words of a chat template."""
+"""Prompts and completions as engines give them (strings or messages), rendered in a chat template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ Turn: TypeAlias = dict[str, str]
 
 
 class Completion(NamedTuple):
-    """What is scored: the text, and the turns of a completion that come before it."""
+    """A completion: the text that is scored, and the turns before it, which belong to the prompt."""
 
     text: str
     before: list[Turn]
@@ -28,17 +28,17 @@ def score_rows(
 ) -> Scored:
     """Latents and rewards of N completions.
 
-    - A plain prompt is one user turn, whatever the policy makes of it; one that the reward model's chat
-      template was applied to already is read as the conversation it is.
-    - A prompt that ends with an assistant's message is a beginning that the completion goes on with.
-    - Of a completion of several messages (tool calls and their results) the last assistant's is the
-      answer; those before it belong to the prompt.
+    - A plain prompt is one user turn, however the policy renders it. If the reward model's chat template was
+      applied to it already, it is read as that conversation.
+    - If a prompt ends with an assistant's message, the completion continues that message.
+    - If a completion has several messages (tool calls and their results), the last one is the answer; those
+      before it belong to the prompt.
 
     Args:
         model: the reward model.
         prompts: [N] strings, or messages whose contents are strings or text parts.
         completions: [N] strings or messages, without the end token.
-        ended: [N] false where an answer hit the length limit.
+        ended: [N] whether each answer ended; false where it hit the length limit.
         on_nonfinite: see `RewardModel.score`.
 
     Raises:
@@ -58,7 +58,7 @@ def _render(reader: TemplatedText, prompt: EngineText, completion: EngineText, e
     turns = (
         [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [_turn(one) for one in prompt]
     )
-    begun = ""
+    begun = ""  # the beginning of the answer that the prompt holds already
     if turns and not answer.before and turns[-1]["role"] == "assistant":
         *turns, beginning = turns
         begun = beginning["content"]
@@ -79,7 +79,7 @@ def _turn(message: Mapping[str, Any]) -> Turn:
 
 
 def _text(content: Any) -> str:
-    """Content as engines write it: a string, text parts, or nothing beside a tool call."""
+    """The text of a message: a string, text parts joined, or nothing where there is only a tool call."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = [part if isinstance(part, Mapping) else {"type": type(part).__name__} for part in content]

@@ -14,15 +14,15 @@ from sarm_control.training import RunConfig, items, load_config, read_demonstrat
 
 
 class ControlFiles(NamedTuple):
-    """Where the controls of a reward come from; everything may be left out.
+    """The files that the controls of a reward come from; each may be left out.
 
     Args:
-        controls: a YAML file with a `reward:` section (as `sarm discover --write-controls` and run files
-            have), a JSON file of edits (as `--save-edits` writes it), or the folder of a run, whose controls
-            are taken as they were at its last checkpoint.
-        human: demonstrations for the human-KL term; in place of the file's `data.human`.
-        reference: answers of the policy before training, the unit of SDs and quantiles: JSON Lines, a
-            folder of `sarm latents`, or statistics that were saved (`.json`).
+        controls: a YAML file with a `reward:` section (`sarm discover --write-controls` writes one, and run
+            files have one), a JSON file of edits (`--save-edits` writes one), or the folder of a run, whose
+            controls are loaded as they were at its last checkpoint.
+        human: demonstrations for the human-KL term; they replace the file's `data.human`.
+        reference: answers of the policy before training, on which SDs and quantiles are measured: JSON Lines,
+            a folder of `sarm latents`, or saved statistics (`.json`).
     """
 
     controls: Path | None = None
@@ -36,10 +36,10 @@ _NO_FILES = ControlFiles()
 def open_reward(
     model: RewardModel, files: ControlFiles = _NO_FILES, *, standardize: bool = False, seed: int = 0
 ) -> ControlledReward:
-    """The reward of a model under the controls of files.
+    """A model's reward under the controls that files describe.
 
     Raises:
-        ConfigError: a file that holds no controls, or that needs reference answers or demonstrations.
+        ConfigError: a file without controls, or controls that need reference answers or demonstrations.
         DataError: rows that cannot be used.
         ModelError: something of another head.
     """
@@ -73,7 +73,7 @@ def _config(path: Path) -> RunConfig:
 
 
 def _missing_end(config: RunConfig | None, reference: ReferenceStatistics | None) -> float | str:
-    """The charge of the file; its default, an SD, has no size without reference answers."""
+    """The penalty that the file sets. Its default is an SD, which has no size without reference answers."""
     if config is None:
         return 0.0
     given = "missing_end_penalty" in config.reward.model_fields_set
@@ -86,7 +86,7 @@ def read_reference(path: Path, model: RewardModel, controls: Controls) -> Refere
     Args:
         path: JSON Lines rows with one response each, a latents folder, or saved statistics (`.json`).
         model: scores rows.
-        controls: decide the latents whose quantiles are kept.
+        controls: name the latents whose quantiles are kept.
 
     Raises:
         DataError: rows or statistics that cannot be used.

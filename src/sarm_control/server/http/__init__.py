@@ -1,1 +1,1 @@
-"""The HTTP side: requests in the forms that engines send, who may ask, and answers in the same form."""
+"""The HTTP side: who may ask, and requests and answers in the forms of the engines."""

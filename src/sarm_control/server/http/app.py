@@ -1,25 +1,24 @@
 """The routes of the reward service."""
 
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header
 from fastapi import Path as InPath
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sarm_control import __version__
 from sarm_control.engines import ControlledReward
 from sarm_control.reward_model import RewardModel
-from sarm_control.server.http import engine_formats as compat
 from sarm_control.server.http import schemas
+from sarm_control.server.http.engine_formats import FORMATS, ServedModel, json_response, may_learn
 from sarm_control.server.http.fast_path import Direct, Route
 from sarm_control.server.http.problems import Refusal, described, install
 from sarm_control.server.http.security import Guard
 from sarm_control.server.http.views import latent_view, model_view
-from sarm_control.server.scoring.scorer import Answered
 from sarm_control.server.scoring.state import ServerState
 from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
@@ -27,14 +26,14 @@ Learn = Annotated[
     bool,
     Header(description="false for an evaluation: the controls then learn nothing from these answers."),
 ]
-_ASKING = described(400, 401, 408, 413, 421, 422, 429, 500, 503, 504)
-_LOOKING = described(401, 413, 421)
+_REWARD_ERRORS = described(400, 401, 408, 413, 421, 422, 429, 500, 503, 504)
+_VIEW_ERRORS = described(401, 413, 421)
 
 
 def create_app(
     reward: ControlledReward, settings: ServiceSettings = DEFAULTS, *, replicas: Sequence[RewardModel] = ()
 ) -> FastAPI:
-    """A server of one controlled reward.
+    """The application that serves one controlled reward.
 
     Args:
         reward: the model and its controls.
@@ -42,7 +41,7 @@ def create_app(
         replicas: the same model on further devices, a worker each.
 
     Raises:
-        ConfigError: controls a server cannot hold: human_kl in batch mode, or one that has learnt
+        ConfigError: controls that a server cannot hold: human_kl in batch mode, or a term that has learnt
             nothing and may not learn.
         ModelError: a replica with another head.
     """
@@ -54,7 +53,7 @@ def create_app(
         yield
         await state.stop()
 
-    # the pages of the usual documentation load scripts from elsewhere
+    # FastAPI's documentation pages load scripts from other hosts, so they are left out
     app = _Fronted(
         title="sarm-control reward server",
         version="1",
@@ -65,14 +64,14 @@ def create_app(
     )
     install(app)
     endpoints = _endpoints(state)
-    for routes in (_asking(endpoints), _looking(state), _operation(state)):
+    for routes in (_reward_routes(endpoints), _view_routes(state), _health_routes(state)):
         app.include_router(routes)
     app.front = Guard(Direct(app.front, endpoints), settings, state.metrics.requested)
     return app
 
 
 class _Fronted(FastAPI):
-    """FastAPI behind layers of ours: its own outer ones cost a short request more than all of ours."""
+    """FastAPI behind outer layers of our own, which cost a short request less time than FastAPI's own do."""
 
     def __init__(self, **described_by: Any) -> None:
         super().__init__(**described_by)
@@ -83,44 +82,43 @@ class _Fronted(FastAPI):
 
 
 def _endpoints(state: ServerState) -> dict[str, Route]:
-    """What rewards are asked for with, by path."""
-    name, terms = state.settings.model_name, state.terms
+    """The routes that give rewards, by path."""
+    served = ServedModel(state.settings.model_name, state.reward.model.fingerprint, state.terms)
 
+    async def reply(path: str, asked: BaseModel, learn: bool) -> Response:
+        form = FORMATS[path]
+        answers = await state.answer(form.conversations(asked), learn=may_learn(asked, learn))
+        return json_response(form.response(answers, asked, served), answers)
+
+    # One function a path: FastAPI reads its request schema and its description from them.
     async def score(asked: schemas.ScoreRequest, x_sarm_learn: Learn = True) -> Response:
         """Rewards with all their parts."""
-        learn = asked.learn and x_sarm_learn
-        answers = await state.answer(compat.asked_conversations(asked), learn=learn)
-        results = [compat.score_answer(answer, asked.top) for answer in answers]
-        return _json({"head": state.reward.model.fingerprint, "results": results}, answers)
+        return await reply("/v1/score", asked, x_sarm_learn)
 
     async def get_reward(asked: schemas.OpenRlhfRequest, x_sarm_learn: Learn = True) -> Response:
         """For OpenRLHF."""
-        answers = await state.answer(compat.openrlhf_conversations(asked), learn=x_sarm_learn)
-        return _json(compat.openrlhf_answer(answers, terms, one=len(answers) == 1), answers)
+        return await reply("/get_reward", asked, x_sarm_learn)
 
     async def classify(asked: schemas.ClassifyRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of vLLM."""
-        answers = await state.answer(compat.classified(asked), learn=x_sarm_learn)
-        return _json(compat.classify_answer(answers, name), answers)
+        return await reply("/classify", asked, x_sarm_learn)
 
     async def embeddings(asked: schemas.EmbeddingsRequest, x_sarm_learn: Learn = True) -> Response:
         """In the form of SGLang."""
-        answers = await state.answer(compat.embedded(asked), learn=x_sarm_learn)
-        return _json(compat.embeddings_answer(answers, name), answers)
+        return await reply("/v1/embeddings", asked, x_sarm_learn)
 
     async def rm(asked: schemas.SlimeRequest, x_sarm_learn: Learn = True) -> Response:
         """For slime: a bare number."""
-        answers = await state.answer([compat.slime_conversation(asked)], learn=x_sarm_learn)
-        return _json(answers[0].value, answers)
+        return await reply("/rm", asked, x_sarm_learn)
 
-    endpoints = (
-        Route("/v1/score", schemas.ScoreRequest, score),
-        Route("/get_reward", schemas.OpenRlhfRequest, get_reward),
-        Route("/classify", schemas.ClassifyRequest, classify),
-        Route("/v1/embeddings", schemas.EmbeddingsRequest, embeddings),
-        Route("/rm", schemas.SlimeRequest, rm),
-    )
-    return {endpoint.path: endpoint for endpoint in endpoints}
+    answering: dict[str, Callable[[Any], Awaitable[Response]]] = {
+        "/v1/score": score,
+        "/get_reward": get_reward,
+        "/classify": classify,
+        "/v1/embeddings": embeddings,
+        "/rm": rm,
+    }
+    return {path: Route(path, FORMATS[path].request, answer) for path, answer in answering.items()}
 
 
 _RESPONSES: dict[str, Any] = {
@@ -132,65 +130,58 @@ _RESPONSES: dict[str, Any] = {
 }
 
 
-def _asking(endpoints: Mapping[str, Route]) -> APIRouter:
+def _reward_routes(endpoints: Mapping[str, Route]) -> APIRouter:
     routes = APIRouter()
     for path, endpoint in endpoints.items():
-        routes.post(path, response_model=_RESPONSES[path], responses=_ASKING)(endpoint.answer)
+        routes.post(path, response_model=_RESPONSES[path], responses=_REWARD_ERRORS)(endpoint.answer)
     return routes
 
 
-def _looking(state: ServerState) -> APIRouter:
+def _view_routes(state: ServerState) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_LOOKING)
+    @routes.get("/v1/model", response_model=schemas.ModelResponse, responses=_VIEW_ERRORS)
     async def model() -> Response:
         """What is served, under which controls."""
-        return _json(model_view(state, __version__))
+        return json_response(model_view(state, __version__))
 
     @routes.get(
         "/v1/latents/{latent}",
         response_model=schemas.LatentResponse,
-        responses={**_LOOKING, **described(404, 422)},
+        responses={**_VIEW_ERRORS, **described(404, 422)},
     )
     async def latents(latent: Annotated[int, InPath(ge=0, le=2**31 - 1)]) -> Response:
-        """One latent: its weight, the controls on it, how often it fired."""
+        """One latent: its weight, the controls on it, and how often it fired."""
         size = state.reward.model.config.latents
         if latent >= size:
             raise Refusal(404, f"there is no latent {latent}", f"this model has the latents 0..{size - 1}")
-        return _json(latent_view(state, latent))
+        return json_response(latent_view(state, latent))
 
     return routes
 
 
-def _operation(state: ServerState) -> APIRouter:
+def _health_routes(state: ServerState) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz", response_model=schemas.Health, responses=described(413, 421))
     async def healthz() -> Response:
         """Whether the process answers."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @routes.get("/readyz", response_model=schemas.Health, responses=described(413, 421, 503))
     async def readyz() -> Response:
         """Whether rewards are given."""
         if not state.batcher.alive:
             raise Refusal(503, "the server is starting or stopping", "wait, or ask another one")
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @routes.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}, "description": "Counters"}, **_LOOKING},
+        responses={200: {"content": {"text/plain": {}}, "description": "Counters"}, **_VIEW_ERRORS},
     )
     async def metrics() -> Response:
         """Counters, as Prometheus reads them."""
         return Response(state.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
-
-
-def _json(content: Any, answers: Sequence[Answered] = ()) -> Response:
-    """A response; numbers that are none are refused rather than written."""
-    headers = {compat.VERSION_HEADER: compat.versions(answers)} if answers else None
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-    return Response(body, media_type="application/json", headers=headers)

@@ -1,7 +1,7 @@
-"""Who may keep a connection open: how many there are at most, and how long headers may take.
+"""Limits on connections: how many may be open, and how long the headers of a request may take.
 
-uvicorn waits for headers as long as the client likes, and opens as many connections as it is asked for: a
-few thousand clients that each send half a line would keep every other one out.
+uvicorn waits for headers as long as a client likes, and accepts as many connections as it is asked for. A few
+thousand clients that each send half a line would keep everybody else out.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-# what a process has open beside connections: packages, models, logs
+# open files of the process beside connections: packages, models, logs
 _OTHER_FILES = 128
 _LARGEST_HEADERS = 64 << 10
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What connections may take.
+    """The limits of connections.
 
     Args:
         connections: open at a time, >= 1.
@@ -34,9 +34,9 @@ class Bounds:
 
 
 def room_for(connections: int) -> int:
-    """How many connections this process may have open: those asked for, or what the system allows.
+    """How many connections this process may have open: `connections`, or fewer if the system allows fewer.
 
-    The soft limit on open files is raised as far as it may be.
+    It raises the soft limit on open files as far as the hard limit allows.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
@@ -49,7 +49,7 @@ def room_for(connections: int) -> int:
 
 
 def bounded(bounds: Bounds) -> type[asyncio.Protocol]:
-    """Uvicorn's protocol of a connection, within bounds."""
+    """The protocol class of uvicorn for a connection, with these limits."""
 
     class Bounded(_BoundedProtocol):
         limits = bounds
@@ -63,62 +63,64 @@ class _BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def __init__(self, *words: Any, **named: Any) -> None:
         super().__init__(*words, **named)
         self._refused = False
-        self._waited: asyncio.TimerHandle | None = None
-        self._unfinished = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unfinished = 0  # bytes of headers that are not whole yet
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limits.connections:
             self._refused = True
-            said = f"{self.limits.connections} connections are open, the most that are served at a time"
-            _answer(transport, "503 Service Unavailable", said, "come back in a moment", {"Retry-After": "1"})
+            error = f"{self.limits.connections} connections are open, the most that are served at a time"
+            _write_error(
+                transport, "503 Service Unavailable", error, "come back in a moment", {"Retry-After": "1"}
+            )
             return
         super().connection_made(transport)
-        self._wait()
+        self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._wait_no_longer()
+            self._stop_deadline()
             return
-        self._wait()
+        self._start_deadline()
         self._unfinished += len(data)
         if self._unfinished > _LARGEST_HEADERS:
-            said = f"the headers are larger than {_LARGEST_HEADERS} bytes"
-            self._drop("431 Request Header Fields Too Large", said, "send what is long in the body")
+            error = f"the headers are larger than {_LARGEST_HEADERS} bytes"
+            self._drop("431 Request Header Fields Too Large", error, "send what is long in the body")
 
     def eof_received(self) -> None:
         if not self._refused:
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_longer()
+        self._stop_deadline()
         if not self._refused:
             super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._waited is None:
-            self._waited = self.loop.call_later(self.limits.header_seconds, self._late)
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.limits.header_seconds, self._refuse_late_headers)
 
-    def _wait_no_longer(self) -> None:
+    def _stop_deadline(self) -> None:
         self._unfinished = 0
-        if self._waited is not None:
-            self._waited.cancel()
-            self._waited = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
-    def _late(self) -> None:
-        said = f"the headers did not arrive within {self.limits.header_seconds:g} s"
-        self._drop("408 Request Timeout", said, "send a request, or open the connection when there is one")
+    def _refuse_late_headers(self) -> None:
+        error = f"the headers did not arrive within {self.limits.header_seconds:g} s"
+        self._drop("408 Request Timeout", error, "send a request, or open the connection when there is one")
 
     def _drop(self, status: str, error: str, hint: str) -> None:
-        self._wait_no_longer()
+        self._stop_deadline()
         if not self.transport.is_closing():
-            _answer(self.transport, status, error, hint, {})
+            _write_error(self.transport, status, error, hint, {})
 
 
-def _answer(transport: Any, status: str, error: str, hint: str, more: Mapping[str, str]) -> None:
-    """Writes an error as every other one looks, and closes the connection."""
+def _write_error(transport: Any, status: str, error: str, hint: str, more: Mapping[str, str]) -> None:
+    """Writes an error in the same JSON form as all others, and closes the connection."""
     body = json.dumps({"error": error, "hint": hint}).encode()
     headers = {
         "Content-Type": "application/json",

@@ -1,9 +1,9 @@
-"""The short way to an answer, beneath FastAPI.
+"""A short path to an answer that goes around FastAPI.
 
-Engines send one sample a request, so what a request costs in Python bounds what small models can serve.
-FastAPI's way from body to route and back takes several times as long as all the rest; a request that is
-plainly well-formed goes straight to the same function instead. Every other one, and every error in what was
-sent, goes FastAPI's way, which stays complete without this layer.
+Engines send one sample a request, so the Python time of a request limits how many a small model can serve.
+FastAPI takes several times as long between body and route as everything else together. A well-formed request
+therefore goes straight to the function of its route. Every other request, and every error in a body, is
+handled by FastAPI, which is complete without this layer.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,13 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sarm_control.server.http.engine_formats import LEARN_HEADER
+from sarm_control.engines import LEARN_HEADER
 from sarm_control.server.http.problems import Refusal
+
+_LEARN_HEADER = LEARN_HEADER.lower().encode()
 
 
 @dataclass(frozen=True)
 class Route:
-    """A path, what is posted to it, and the function that answers."""
+    """A path, the schema of what is posted to it, and the function that answers."""
 
     path: str
     asked: type[BaseModel]
@@ -29,11 +31,11 @@ class Route:
 
 
 class Direct:
-    """Answers plain requests to known endpoints; hands all others on.
+    """Answers plain requests to known routes itself, and passes all others to the application.
 
     Args:
-        app: what it hands them on to.
-        endpoints: by path.
+        app: the application.
+        endpoints: routes by path.
     """
 
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, Route]) -> None:
@@ -41,7 +43,7 @@ class Direct:
         self.endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or hands it on unread or as it was read."""
+        """Answers one request or passes it on; what was already read of its body is replayed."""
         endpoint = self.endpoints.get(scope.get("path", ""))
         if endpoint is None or scope["type"] != "http" or not _is_plain(scope):
             await self.app(scope, receive, send)
@@ -69,7 +71,7 @@ class Direct:
 
 
 def _is_plain(scope: Scope) -> bool:
-    if any(name == LEARN_HEADER.encode() for name, _ in scope["headers"]):
+    if any(name == _LEARN_HEADER for name, _ in scope["headers"]):
         return False
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() == b"application/json"

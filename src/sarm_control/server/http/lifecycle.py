@@ -1,4 +1,4 @@
-"""Binds a port and serves until told to stop."""
+"""Binds a port and serves until a signal stops the process."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,8 @@ from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
 _CONNECTIONS_WAITING = 2048
 _KEEP_ALIVE_SECONDS = 75
-# M_TRIM_THRESHOLD: free memory that is kept; M_MMAP_THRESHOLD: pieces from this size on never are
+# mallopt parameters: -1 is M_TRIM_THRESHOLD, the free memory that the process keeps; -3 is M_MMAP_THRESHOLD,
+# the size from which a block is mapped by itself and given back as soon as it is free
 _KEPT_FREE = ((-1, 256 << 20), (-3, 32 << 20))
 
 
@@ -27,7 +28,7 @@ def bind(host: str, port: int) -> socket.socket:
 
     Args:
         host: an address or name of this machine.
-        port: 0 for any that is free.
+        port: 0 chooses a free one.
 
     Raises:
         ConfigError: the port is taken, or the host is not this machine's.
@@ -43,7 +44,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def address(listening: socket.socket) -> str:
-    """The URL that a listening socket is reached under."""
+    """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -55,13 +56,14 @@ def serve(
     settings: ServiceSettings = DEFAULTS,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM; then takes nothing new and answers what it took.
+    """Serves until SIGINT or SIGTERM. Then it takes no new requests and answers those it has.
 
     Args:
         app: what `create_app` gave.
         listening: a bound socket.
-        settings: those of the app: connections, the seconds of headers, and of answers after the signal.
-        ready: called when requests are answered.
+        settings: those of the app; used here are the limits of connections and headers, and `timeout` for the
+            answers after the signal.
+        ready: called once requests are answered.
     """
     config = uvicorn.Config(
         app,
@@ -76,7 +78,7 @@ def serve(
         ws="none",
     )
     _keep_memory()
-    with _signals_are_no_errors():
+    with _signals_ignored():
         _Server(config, ready).run(sockets=[listening])
 
 
@@ -88,20 +90,20 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            # The packages and the model stay for good: going through them again and again to look for
-            # garbage would make every answer of that moment wait.
+            # Packages and model live as long as the process. Without `freeze`, every full collection would
+            # walk through them, and every answer of that moment would wait.
             gc.collect()
             gc.freeze()
             self._ready()
 
 
 def _keep_memory() -> None:
-    """Lets the memory of a forward pass serve the next one.
+    """Keeps the memory of a forward pass for the next one.
 
-    glibc gives it back to the system after every pass, and each of its pages is then cleared again for the
-    next: for a small model, a good part of what an answer in a batch takes.
+    By default glibc returns it to the system after every pass, and the system clears each page before the
+    next one. For a small model that is a good part of the time of an answer in a batch.
     """
-    # other C libraries have no such call
+    # C libraries other than glibc have no `mallopt`
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for number, size in _KEPT_FREE:
@@ -109,8 +111,8 @@ def _keep_memory() -> None:
 
 
 @contextlib.contextmanager
-def _signals_are_no_errors() -> Iterator[None]:
-    """Once it has stopped, uvicorn raises the signal again that it was stopped by."""
+def _signals_ignored() -> Iterator[None]:
+    """Ignores the signal that uvicorn raises again after it has stopped because of it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

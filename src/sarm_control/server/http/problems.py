@@ -1,4 +1,4 @@
-"""Errors as callers get them: JSON with what is wrong and what to do, in the words of the command line."""
+"""Errors as callers get them: JSON that says what is wrong and what to do, as the command line does."""
 
 import logging
 import traceback
@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from sarm_control.errors import SarmError
 from sarm_control.server.http.schemas import ErrorResponse
 
 LOG = logging.getLogger("sarm_control.server")
@@ -19,13 +20,13 @@ _MEANINGS = {
     401: "The token is missing or wrong.",
     404: "There is no such latent.",
     408: "The body did not arrive in time.",
-    413: "The request is larger than the server takes.",
+    413: "The request is larger than the server accepts.",
     421: "The host of the request is not this server's.",
     422: "The request cannot be used; the message names the place.",
-    429: "Too much waits; `Retry-After` says when to come back.",
+    429: "The queue is full; `Retry-After` says when to come back.",
     500: "The reward could not be computed.",
     503: "The server is starting or stopping.",
-    504: "The answer was not there in time.",
+    504: "The reward was not computed in time.",
 }
 
 
@@ -48,7 +49,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """As JSON."""
+        """The refusal as a JSON response."""
         content = {"error": str(self), "hint": self.hint}
         return JSONResponse(content, status_code=self.status, headers=self.headers)
 
@@ -59,7 +60,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the app a JSON error."""
+    """Registers handlers that turn every error of the app into a JSON error."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -72,13 +73,23 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    # the message never repeats what was sent: it may be long, and it is the caller's
-    return Refusal(422, f"{_place(found[0]['loc'])}: {_reason(found[0])}{others}", _HINT).response()
+    return invalid(error.errors()).response()
 
 
 _HINT = "GET /openapi.json describes what each path takes"
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], hint: str = _HINT) -> Refusal:
+    """The refusal of a request that does not fit its schema.
+
+    Args:
+        errors: as pydantic lists them, their locations beginning with `body` or another part of the request.
+        hint: where the schema is described.
+    """
+    others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    # the message never repeats what was sent: it may be long, and it is the caller's
+    error = max(errors, key=_depth)
+    return Refusal(422, f"{_place(error['loc'])}: {_reason(error)}{others}", hint)
 
 
 async def _http(_: Request, error: Exception) -> Response:
@@ -86,6 +97,18 @@ async def _http(_: Request, error: Exception) -> Response:
     messages = {404: "there is no such path", 405: "this path does not take this method"}
     message = messages.get(error.status_code, str(error.detail))
     return Refusal(error.status_code, message, _HINT, error.headers).response()
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The refusal for an error: 422 for what the caller can put right, else `unexpected`.
+
+    Clients ask again after 500 and give up after 422.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, SarmError):
+        return Refusal(422, str(error), error.hint)
+    return unexpected(error)
 
 
 def unexpected(error: Exception) -> Refusal:
@@ -96,13 +119,13 @@ def unexpected(error: Exception) -> Refusal:
 
 
 def log_unexpected(error: Exception) -> None:
-    """Where an error came from; not its message, which may hold a caller's text."""
+    """Logs where an error was raised, but not its message, which may hold a caller's text."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     LOG.error("%s\n%s", type(error).__name__, frames.rstrip())
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """`responses[0]` of pydantic's location; without its names for the kinds a union may be of."""
+    """`responses[0]` for a location of pydantic, without its names for the members of a union."""
     if len(location) == 2 and location[0] == "body" and isinstance(location[1], int):
         return "body"
     parts = [part for part in location[1:] if isinstance(part, int) or not ("[" in part or part == "str")]
@@ -110,8 +133,16 @@ def _place(location: Sequence[str | int]) -> str:
     return text.removeprefix(".") or "body"
 
 
-def _reason(found: Mapping[str, Any]) -> str:
-    if found["type"] == "json_invalid":
+def _depth(error: Mapping[str, Any]) -> tuple[int, bool]:
+    """Which error says most: of a field that may be of several kinds, pydantic lists an error for each kind.
+
+    The kind that was meant is the one that fits the furthest in.
+    """
+    return len(error["loc"]), not error["type"].endswith("_type")
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
         return "not JSON"
-    reason = str(found["msg"]).removeprefix("Value error, ")
+    reason = str(error["msg"]).removeprefix("Value error, ")
     return reason[:1].lower() + reason[1:]

@@ -1,10 +1,13 @@
-"""What requests hold and answers give, as the OpenAPI document says it."""
+"""Schemas of requests and responses; the OpenAPI document is made from them.
+
+Names that end in `Given` are parts of responses.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-_CONTRIBUTIONS = 1000
+_MOST_CONTRIBUTIONS = 1000
 
 
 def _whole_characters(text: str) -> str:
@@ -23,7 +26,7 @@ class _Asked(BaseModel):
 
 
 class _FromEngine(BaseModel):
-    """Engines send more than is used, and more with every release."""
+    """A request of an engine: it has fields that are not used here, and new ones with every release."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -36,7 +39,7 @@ class ChatMessage(_FromEngine):
     """One turn of a conversation."""
 
     role: Annotated[Text, Field(min_length=1, max_length=64)]
-    """`user`, `assistant`, `system`, or what else the chat template knows."""
+    """`user`, `assistant`, `system`, or another role that the chat template knows."""
     content: Text
     """Its text."""
 
@@ -48,15 +51,15 @@ class ScoreRequest(_Asked):
     """Conversations to score: `prompts` with `responses`, or `messages`."""
 
     prompts: list[Text | Messages] | None = None
-    """One for each response: a user's words, or the turns before the answer."""
+    """One for each response: the text of a user, or the turns before the answer."""
     responses: list[Text] | None = None
-    """The answers; may be empty strings."""
+    """The answers; an empty string is allowed."""
     messages: list[Messages] | None = None
-    """Whole conversations, the last turn of each an assistant's; in place of prompts and responses."""
+    """Whole conversations instead of prompts and responses; the last turn of each is an assistant's."""
     ended: list[bool] | None = None
-    """False for each answer that was cut at a length limit; all ended when left out."""
-    top: Annotated[int, Field(ge=0, le=_CONTRIBUTIONS)] = 0
-    """Contributions to give for each answer, the largest first."""
+    """False for each answer that was cut at a length limit; without it all answers ended."""
+    top: Annotated[int, Field(ge=0, le=_MOST_CONTRIBUTIONS)] = 0
+    """How many contributions to return for each answer, the largest first."""
     learn: bool = True
     """False for an evaluation: the human-KL term and target rates then learn nothing from these answers."""
 
@@ -81,7 +84,7 @@ class ScoreRequest(_Asked):
 
 
 class ContributionGiven(_Given):
-    """What one latent paid: `contribution = weight * value`."""
+    """What one latent adds to the reward: `contribution = weight * value`."""
 
     latent: int
     value: float
@@ -90,24 +93,24 @@ class ContributionGiven(_Given):
 
 
 class ScoreGiven(_Given):
-    """The reward of one conversation, every part of it in reward units."""
+    """The reward of one conversation; every part is in reward units."""
 
     score: float
-    """What a policy is to be trained on: the total, or the standardised total."""
+    """The number to train on: the total, or the standardised total."""
     total: float
-    """Edited reward less penalties, human-KL term and the charge for a missing end, plus `shaping`."""
+    """Edited reward minus penalties, human-KL term and the penalty for a missing end, plus `shaping`."""
     reward_model: float
     """The model's own reward."""
     edited: float
-    """The same under the edits."""
+    """The reward under the edits."""
     penalties: dict[str, float]
-    """What each penalised latent charges, by its number; >= 0."""
+    """The penalty of each penalised latent, by its number; >= 0."""
     human_kl: float
-    """What the human-KL term charges; may be negative."""
+    """The penalty of the human-KL term; may be negative."""
     missing_end: float
-    """What the missing end charges; >= 0."""
+    """The penalty for a missing end; >= 0."""
     shaping: float | None = None
-    """What bounding the total adds to it, or takes off where negative; only under `shaping: par`."""
+    """What bounding the total adds to it, negative where it lowers it; only under `shaping: par`."""
     ended: bool
     """False where the answer had no end of turn."""
     truncated: Annotated[int, Field(ge=0)]
@@ -115,8 +118,8 @@ class ScoreGiven(_Given):
     tokens: Annotated[int, Field(ge=1)]
     """Tokens that were scored."""
     human_kl_version: Annotated[int, Field(ge=0)]
-    """Which state of the human-KL term was used: lessons it had learnt since the server started, and before
-    where it keeps them in a file."""
+    """The version of the controls behind this reward: how many updates they had learnt from, including those
+    in the state file."""
     contributions: list[ContributionGiven] | None = None
     """The largest, when asked for."""
 
@@ -130,16 +133,16 @@ class ScoreResponse(_Given):
 
 
 class HumanKlGiven(_Given):
-    """The human-KL term and target rates, as far as they have learnt."""
+    """What the human-KL term and target rates have learnt."""
 
     version: int
-    """Lessons learnt since the server started, and before where it keeps them in a file."""
+    """How many updates the controls have learnt from, including those in the state file."""
     learns: bool
-    """Whether it goes on learning."""
+    """Whether the controls learn from further answers."""
     state: str | None
-    """Identifies what was learnt, over restarts too; null when nothing learns."""
+    """Identifies what was learnt, also after a restart; null when nothing learns."""
     metrics: dict[str, float]
-    """Of the last lesson, over the window of recent requests; see docs/human-kl.md."""
+    """Metrics of the last update, over its answers; see docs/human-kl.md."""
 
 
 class ModelResponse(_Given):
@@ -151,15 +154,15 @@ class ModelResponse(_Given):
     k: int | None
     """Latents kept for an answer; null with TopK off."""
     context: int | None
-    """Tokens of a conversation at most."""
+    """The most tokens of a conversation."""
     dtype: str
-    """Of the trunk."""
+    """Type of the trunk's weights."""
     devices: list[str]
     standardize: bool
     controls: dict[str, Any]
-    """Edits, penalties and human-KL term, every amount a number."""
+    """Edits, penalties and human-KL term; every amount is a number."""
     missing_end: float
-    """Charge on an answer without an end, reward units."""
+    """Penalty for an answer without an end, in reward units."""
     shaping: Literal["none", "par"]
     """How totals are bounded; see docs/training.md."""
     terms: list[str]
@@ -180,13 +183,13 @@ class LatentResponse(_Given):
     penalties: list[dict[str, Any]]
     in_human_kl: bool
     answers: int
-    """Given a reward since the server started."""
+    """Answers that got a reward since the server started."""
     active: int
-    """Of these, in how many the latent was above 0."""
+    """In how many of these the latent was above 0."""
 
 
 class ErrorResponse(_Given):
-    """What is wrong, and what to do."""
+    """An error: what is wrong, and what to do."""
 
     error: str
     hint: str | None = None
@@ -204,7 +207,7 @@ class OpenRlhfRequest(_FromEngine):
     query: Text | Annotated[list[Text], Field(min_length=1)]
     """Prompt and answer as the policy saw them, decoded with special tokens."""
     prompts: Text | list[Text] | None = None
-    """The prompts alone; they tell where answers begin."""
+    """The prompts alone; they show where answers begin."""
 
 
 class OpenRlhfResponse(_Given):
@@ -221,9 +224,9 @@ class ClassifyRequest(_FromEngine):
     input: Text | Annotated[list[Text], Field(min_length=1)]
     """Conversations in the chat template, as text."""
     activation: bool | None = None
-    """Rewards are given as they are: true is refused."""
+    """Rewards are returned without an activation: true is refused."""
     use_activation: bool | None = None
-    """The same under its newer name."""
+    """The newer name of `activation`."""
 
 
 class ClassGiven(_Given):
@@ -255,7 +258,7 @@ class ClassifyResponse(_Given):
 
 
 class EmbeddingsRequest(_FromEngine):
-    """SGLang's `/v1/embeddings`, as reward models answer it."""
+    """SGLang's `/v1/embeddings`, which reward models use too."""
 
     input: Text | Annotated[list[Text], Field(min_length=1)]
     """Conversations in the chat template, as text."""
@@ -282,6 +285,6 @@ class SlimeRequest(_FromEngine):
     """What slime posts with `--rm-type remote_rm`."""
 
     prompt: Text | Messages
-    """Templated or plain, or the turns before the answer."""
+    """A templated or plain text, or the turns before the answer."""
     response: Text
-    """As generated; it ended when an end of turn follows it."""
+    """The answer as generated; it ended if an end of turn follows it."""

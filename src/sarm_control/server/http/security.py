@@ -1,4 +1,4 @@
-"""Who may ask, and how much at a time."""
+"""Who may ask, and how large a request may be."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from sarm_control.server.settings import ServiceSettings
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LEAST_TOKEN = 16
-# of a refused body: how much is read on, and how long a client may pause in it
+# How much of a refused body is still read, in bodies of the allowed size, and how long the client may pause.
 _DRAINED_BODIES, _IDLE_SECONDS = 16, 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -45,13 +45,13 @@ def read_token(path: Path) -> str:
 
 
 def check_bind(host: str, token: str | None) -> frozenset[str] | None:
-    """The names a request's `Host` may have; None for any.
+    """The names that the `Host` header of a request may have; None for any.
 
-    Without a token only this machine is served, and by its own names alone: a page in a browser could
-    otherwise reach the server under a name of its own.
+    Without a token only this machine is served, and only under its own names. Otherwise a page in a browser
+    could reach the server under the page's own host name (DNS rebinding).
 
     Raises:
-        ConfigError: a bind that other machines reach, without a token.
+        ConfigError: other machines can reach `host`, and there is no token.
     """
     if token is not None:
         return None
@@ -74,10 +74,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The outermost layer: host, token, size and time of a body; counts what was answered.
+    """The outermost layer: it checks host, token, and the size and time of a body, and counts requests.
 
     Args:
-        app: what it guards.
+        app: the application behind it.
         settings: token, hosts and the limits of a body.
         requested: called with route, status and seconds of every request.
     """
@@ -115,7 +115,7 @@ class Guard:
         except Exception as error:
             refusal = unexpected(error)
             if status:
-                # half a response went out: closing the connection is all that is left
+                # the headers are sent already, so an error can only be shown by closing the connection
                 raise RuntimeError("the response broke off") from None
             await refusal.response()(scope, receive, counted)
         finally:
@@ -125,25 +125,25 @@ class Guard:
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
         hosts = self.settings.hosts
         if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
-            return Refusal(421, "this server answers to the names of its own machine only", "use 127.0.0.1")
+            return Refusal(421, "this server answers only to the names of its own machine", "use 127.0.0.1")
         if self._token is not None and path not in _OPEN_PATHS:
             given = _given_token(headers.get(b"authorization", b""))
-            # in constant time: how much of it is right must not show
+            # in constant time: the time must not show how many characters are right
             if not hmac.compare_digest(given, self._token):
                 hint, asked = "send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
                 return Refusal(401, "the token is missing or wrong", hint, asked)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.settings.body_bytes:
-            # of what is left of the body only so much is read
+            # only part of the body is read after this, so the connection cannot be used again
             closing = {"Connection": "close"}
             return Refusal(413, _too_large(self.settings.body_bytes), "send fewer answers at a time", closing)
         return None
 
     async def _drain(self, receive: Receive) -> None:
-        """Reads on, within bounds, what a refused client still sends.
+        """Reads what a refused client still sends, up to a limit.
 
-        Most clients read no answer before they have sent everything: to them a connection that is closed
-        in between is a broken pipe, and the reason is lost.
+        Most clients read no answer before they have sent everything. If the connection were closed before,
+        they would see a broken pipe and not the reason.
         """
         left, until = _DRAINED_BODIES * self.settings.body_bytes, time.monotonic() + self.settings.timeout
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
@@ -179,7 +179,7 @@ class Guard:
 def _given_token(authorization: bytes) -> bytes:
     """The token of `Bearer`, or the password of `Basic`.
 
-    Engines that take a URL and no header send what stands before its @ as `Basic`.
+    Engines that take a URL but no header send the part before its @ as `Basic`.
     """
     scheme, _, value = authorization.partition(b" ")
     if scheme.lower() == b"bearer":

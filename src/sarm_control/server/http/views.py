@@ -1,4 +1,4 @@
-"""What a server says about itself."""
+"""What a server reports about its model and its controls."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def latent_view(state: ServerState, latent: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON data of numpy numbers and tuples too."""
+    """The value as JSON data; numpy numbers and tuples are converted."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

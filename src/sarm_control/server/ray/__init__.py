@@ -1,4 +1,4 @@
-"""The same reward as a Ray Serve deployment of several replicas with one state of the controls."""
+"""The same reward as a deployment on Ray Serve: several replicas, and one state of the controls for all."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,13 @@ _HOME_OF = {
     "reward_deployment": "deployment",
 }
 
+_RENAMED = {
+    "Answer": "AnswerToScore",
+    "Paid": "AnswerReward",
+}
+"""Former names, for one version."""
+
 __all__ = ["AnswerReward", "AnswerToScore", "RewardSettings", "ask", "reward_deployment"]
 
 if not TYPE_CHECKING:
-    __getattr__ = attributes_of(__name__, _HOME_OF)
+    __getattr__ = attributes_of(__name__, _HOME_OF, _RENAMED)

@@ -1,4 +1,4 @@
-"""The reward as a Ray Serve deployment: replicas that score, one owner of what the human-KL term learns.
+"""The reward as a Ray Serve deployment: replicas that score, and one actor whose controls learn.
 
     from ray import serve
     from sarm_control.server.ray import RewardSettings, reward_deployment
@@ -6,7 +6,7 @@
     handle = serve.run(reward_deployment(RewardSettings(model="lab", replicas=2)))
 
 or, from a shell, `serve run sarm_control.server.ray:reward_deployment model=lab replicas=2`. Replicas
-answer `POST /v1/score` over HTTP and `handle.score.remote(answers)` inside Ray.
+answer over HTTP in every form of `sarm serve`, and `handle.score.remote(answers)` inside Ray.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, Reward
 def reward_deployment(settings: RewardSettings) -> "Application":
     """An application for `serve.run`, `serve run` or the YAML of `serve deploy`.
 
-    One replica owns what the controls learn. The others take it from there before every batch, or once
-    where nothing learns, and every answer says which version paid for it.
+    The controls learn in one actor. Replicas load what it has learnt before every batch, or once where
+    nothing learns. Every answer has the version of the controls that it was rewarded by.
 
     Raises:
         MissingExtraError: Ray Serve is not installed.
@@ -40,15 +40,15 @@ def reward_deployment(settings: RewardSettings) -> "Application":
 async def ask(
     handle: Any, answers: Sequence[AnswerToScore], *, patience: float = 600.0
 ) -> list[AnswerReward]:
-    """What N answers are paid, over a handle: asked again when the replica that worked on them is lost.
+    """The rewards of N answers over a handle; asks again when the replica that worked on them is lost.
 
     Args:
         handle: as `serve.run` returns it.
         answers: [N].
-        patience: seconds after which a loss is an error.
+        patience: seconds after which a lost replica is an error.
 
     Raises:
-        TrainingError: replicas are lost for longer than patience lasts.
+        TrainingError: no replica finished before `patience` was over.
         ModelError, DataError: as the replica raised it (inside Ray's own error).
     """
     lost = importlib.import_module("ray.exceptions").RayActorError

@@ -1,6 +1,6 @@
-"""The actors behind `sarm_control.server.ray.deployment`: replicas that score, the owner of what is learnt.
+"""The actors of a Ray deployment: replicas that score, and one actor whose controls learn for all of them.
 
-Imports Ray Serve; loaded inside Ray's workers.
+This module imports Ray Serve. `sarm_control.server.ray.deployment` imports it only when it is needed.
 
 Shapes: `N` answers.
 """
@@ -8,7 +8,6 @@ Shapes: `N` answers.
 import asyncio
 import copy
 import inspect
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,19 +15,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from sarm_control.control import ControlState
 from sarm_control.conversation import Encoded, Rendered, TemplatedText
-from sarm_control.engines import check_served, keep_state, load_state_file, open_reward
-from sarm_control.errors import SarmError
+from sarm_control.engines import check_served, load_state_file, open_reward
 from sarm_control.reward_model import RewardModel, Scored
-from sarm_control.server.ray.requests import FORMS, error_reply, read_json, teaches
+from sarm_control.server.http.engine_formats import ServedModel, json_response
+from sarm_control.server.http.problems import refusal_of
+from sarm_control.server.ray.requests import answer_reward, parse_request
 from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
+from sarm_control.server.scoring.control_state import (
+    Answered,
+    BatchReward,
+    LearningWindow,
+    LearntState,
+    reward_batch,
+)
 
 serve = require_serve()
 
-_logger = logging.getLogger("sarm_control.engines")
 _WHOLE = 100
 _ONGOING = 1024
 
@@ -36,99 +42,92 @@ _ONGOING = 1024
 class Waiting(NamedTuple):
     """A conversation in the queue of a replica.
 
-    `share` is its part of the token budget of a pass; `teaches` whether the controls may learn from it.
+    `share` is its part of the token budget of a forward pass; `learn` whether the controls may learn from it.
     """
 
     encoded: Encoded
     share: float
-    teaches: bool = True
+    learn: bool = True
 
 
 def share_of_budget(waiting: Sequence[Waiting]) -> int:
-    """How much of a pass a batch fills, in hundredths of the token budget, padding included.
+    """How much of a forward pass a batch fills, in hundredths of the token budget, padding included.
 
     One answer that is longer than the budget fills it.
     """
+    # every row is padded to the longest; whole numbers, since Ray compares the sum with `max_batch_size`
     filled = math.ceil(_WHOLE * len(waiting) * max(one.share for one in waiting))
     return min(filled, _WHOLE) if len(waiting) == 1 else filled
 
 
 def _batched(function: Any) -> Any:
-    """`serve.batch` by tokens; by a hundred answers where Ray cannot weigh them."""
+    """`serve.batch` by tokens, or by a hundred answers where this version of Ray only counts them."""
     weighs = "batch_size_fn" in inspect.signature(serve.batch).parameters
     return serve.batch(max_batch_size=_WHOLE, **({"batch_size_fn": share_of_budget} if weighs else {}))(
         function
     )
 
 
-class Learnt(NamedTuple):
-    """What the controls have learnt after `version` times; -1 where no controls are known."""
+class StateArrays(NamedTuple):
+    """What the controls have learnt in `version` updates; version -1 where no controls are known."""
 
     version: int
     arrays: dict[str, NDArray[Any]]
 
 
 class SharedControls:
-    """Owns what the controls learn; the only one that lets them learn.
+    """The one actor of a deployment whose controls learn; replicas load what it has learnt.
 
-    It holds no model: the first replica that is ready hands over its controls.
+    It holds no model. The first replica that is ready hands over its controls.
 
     Args:
-        settings: when to learn, and where to keep it.
+        settings: when to learn, and the file that keeps what was learnt.
     """
 
     def __init__(self, settings: RewardSettings) -> None:
         self.settings = settings
-        self.learner: ControlState | None = None
-        self.version = 0
-        self.window: list[Scored] = []
-        self.turn = asyncio.Lock()
+        self.state: LearntState | None = None
+        self.window = None if settings.learn_window is None else LearningWindow(settings.learn_window)
+        self.updating = asyncio.Lock()
 
-    async def newer(self, version: int) -> Learnt | None:
-        """What was learnt, None where that is `version`; before any controls are known, version -1."""
-        return None if self.learner is not None and version == self.version else self._learnt()
+    async def newer(self, version: int) -> StateArrays | None:
+        """What was learnt, None where that is `version`; version -1 before any controls are known."""
+        return None if self.state is not None and version == self.state.version else self._arrays()
 
-    async def adopt(self, offered: ControlState) -> Learnt:
-        """Takes the controls of a replica where none are known yet, and says what was learnt."""
-        if self.learner is None:
-            self.learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
-            self._restore()
-        return self._learnt()
+    async def adopt(self, offered: ControlState) -> StateArrays:
+        """Takes the controls of a replica where none are known yet, and returns what was learnt."""
+        if self.state is None:
+            learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
+            file = self.settings.state_file
+            version = 0 if file is None or not file.exists() else load_state_file(file, learner)
+            self.state = LearntState(learner, version)
+        return self._arrays()
 
     async def learn(self, scored: Scored) -> None:
-        """Takes answers that were paid; every so many, the controls learn from them.
+        """Adds N answers that got their rewards, and learns from them once there are enough.
 
-        Until they have, replicas go on with what was learnt before.
+        Until an update is done, replicas go on with the version before it.
         """
-        self.window.append(scored)
-        async with self.turn:
-            if self.learner is None or sum(map(len, self.window)) < (self.settings.learn_window or math.inf):
-                return
-            gathered, self.window = Scored.concatenate(self.window), []
-            learner = copy.deepcopy(self.learner)
-            await asyncio.to_thread(learner.learn, gathered)
-            await asyncio.to_thread(self._keep, learner, self.version + 1)
-            self.learner, self.version = learner, self.version + 1
+        if self.window is None:
+            return
+        self.window.add([(scored, row) for row in range(len(scored))])
+        # an update runs in a thread meanwhile: without the lock two would start from the same version
+        async with self.updating:
+            while self.state is not None and (window := self.window.take()) is not None:
+                self.state = await asyncio.to_thread(self.state.updated, window, self.settings.state_file)
 
-    def _learnt(self) -> Learnt:
-        return Learnt(-1, {}) if self.learner is None else Learnt(self.version, self.learner.state_dict())
-
-    def _restore(self) -> None:
-        file = self.settings.state_file
-        if self.learner is not None and file is not None and file.exists():
-            self.version = load_state_file(file, self.learner)
-
-    def _keep(self, learner: ControlState, version: int) -> None:
-        if self.settings.state_file is not None:
-            keep_state(self.settings.state_file, learner, version)
+    def _arrays(self) -> StateArrays:
+        if self.state is None:
+            return StateArrays(-1, {})
+        return StateArrays(self.state.version, self.state.learner.state_dict())
 
 
 class Replica:
     """Scores answers of many requests together.
 
     Args:
-        settings: model, controls, budget.
-        owner: handle of the `SharedControls`.
+        settings: model, controls, token budget.
+        controls: handle of the `SharedControls`.
     """
 
     def __init__(self, settings: RewardSettings, controls: Any) -> None:
@@ -143,107 +142,95 @@ class Replica:
         check_served(self.reward, learns=settings.learn_window is not None)
         self.reward.learner.check_size(settings.learn_window or 0)
         self.reader = TemplatedText(model.template)
+        self.served = ServedModel(settings.model, model.fingerprint, self.reward.terms)
         self.controls = controls
-        self.version = -1
+        # version -1 equals none that the shared controls have: the first batch loads theirs
+        self.state = LearntState(self.reward.learner, -1)
         self.updates: set[asyncio.Future[None]] = set()
         self._pass.set_batch_wait_timeout_s(settings.batch_wait)
 
     async def score(self, answers: Sequence[AnswerToScore]) -> list[AnswerReward]:
-        """What N answers are paid, in the order given.
+        """The rewards of N answers, in the order given.
 
         Raises:
             ModelError: a conversation the template refuses.
-            ArithmeticError: a reward that is no finite number.
+            ArithmeticError: a reward that is not a finite number.
         """
-        return await self._queued(self.waiting(answers))
+        return [answer_reward(answer) for answer in await self._queued(self.waiting(answers))]
 
     def waiting(self, answers: Sequence[AnswerToScore]) -> list[Waiting]:
-        """Answers as they wait for a pass.
+        """Answers as they wait for a forward pass.
 
         Raises:
             ModelError: a conversation the template refuses.
         """
         render = self.reader.template.render
-        return self._weighed([render(one["prompt"], one["response"], ended=one["ended"]) for one in answers])
+        return self._encoded([render(one["prompt"], one["response"], ended=one["ended"]) for one in answers])
 
-    async def __call__(self, request: Request) -> JSONResponse:
-        """`POST` to `/v1/score`, `/get_reward` (OpenRLHF) or `/rm` (slime), and `GET /healthz`."""
+    async def __call__(self, request: Request) -> Response:
+        """`POST` to a path of `FORMATS`, such as `/get_reward` (OpenRLHF), and `GET /healthz`."""
         if request.url.path.endswith("/healthz"):
-            return JSONResponse({"status": "ok"})
-        form = next((form for path, form in FORMS.items() if request.url.path.endswith(path)), None)
-        if form is None:
-            return JSONResponse({"error": f"no such path: {request.url.path}"}, 404)
+            return json_response({"status": "ok"})
         try:
-            rendered = form.read(read_json(await request.body()), self.reader)
-            waiting = self._weighed(rendered, teaches=teaches(request.headers))
-            return JSONResponse(form.write(await self._queued(waiting)))
-        except (SarmError, ArithmeticError) as error:
-            if isinstance(error, ArithmeticError):
-                _logger.exception("no reward")
-            reply = error_reply(error)
-            return JSONResponse(reply.body, reply.status)
+            asked = parse_request(request.url.path, request.headers, await request.body())
+            rendered = [conversation.render(self.reader) for conversation in asked.conversations]
+            answers = await self._queued(self._encoded(rendered, learn=asked.learn))
+            return json_response(asked.form.response(answers, asked.body, self.served), answers)
+        except Exception as error:
+            return refusal_of(error).response()
 
-    def _weighed(self, rendered: Sequence[Rendered], *, teaches: bool = True) -> list[Waiting]:
+    def _encoded(self, rendered: Sequence[Rendered], *, learn: bool = True) -> list[Waiting]:
         budget = self.settings.batch_tokens
         encoded = self.reader.template.encode_rendered(rendered)
-        return [Waiting(one, len(one.input_ids) / budget, teaches) for one in encoded]
+        return [Waiting(one, len(one.input_ids) / budget, learn) for one in encoded]
 
-    async def _queued(self, waiting: Sequence[Waiting]) -> list[AnswerReward]:
+    async def _queued(self, waiting: Sequence[Waiting]) -> list[Answered]:
         return list(await asyncio.gather(*map(self._pass, waiting)))
 
     @_batched
-    async def _pass(self, waiting: list[Waiting]) -> list[AnswerReward]:
-        return await self.reward_answers(waiting)
+    async def _pass(self, waiting: list[Waiting]) -> list[Answered]:
+        return await self.reward_waiting(waiting)
 
-    async def reward_answers(self, waiting: Sequence[Waiting]) -> list[AnswerReward]:
-        """Answers that share a pass, by what the owner has learnt up to now."""
-        await self._take_up()
-        scored, answer_rewards = await asyncio.to_thread(self._reward, [one.encoded for one in waiting])
-        rows = [row for row, one in enumerate(waiting) if one.teaches]
+    async def reward_waiting(self, waiting: Sequence[Waiting]) -> list[Answered]:
+        """The rewards of answers that share a forward pass, by what the controls have learnt up to now.
+
+        Raises:
+            ArithmeticError: a reward that is not a finite number.
+        """
+        await self._load_newest()
+        batch = await asyncio.to_thread(self._reward, [one.encoded for one in waiting])
+        rows = [row for row, one in enumerate(waiting) if one.learn]
         if self.settings.learn_window is not None and rows:
-            self._teach(scored.take(np.array(rows)))
-        return answer_rewards
+            self._learn(batch.scored.take(np.array(rows)))
+        return [
+            Answered(batch, row, len(one.encoded.input_ids), cached=False) for row, one in enumerate(waiting)
+        ]
 
-    def _teach(self, scored: Scored) -> None:
-        """Hands answers to the owner while those who asked get theirs."""
+    def _learn(self, scored: Scored) -> None:
+        """Sends answers to the shared controls, without keeping those waiting who asked."""
         update = asyncio.ensure_future(self.controls.learn.remote(scored))
+        # asyncio itself keeps no reference to a task: without this one it could be collected unfinished
         self.updates.add(update)
         update.add_done_callback(self.updates.discard)
 
-    def _reward(self, encoded: Sequence[Encoded]) -> tuple[Scored, list[AnswerReward]]:
+    def _reward(self, encoded: Sequence[Encoded]) -> BatchReward:
         scored = self.reward.model.score_encoded(
             encoded, batch_tokens=self.settings.batch_tokens, on_nonfinite="keep"
         )
-        rewards = self.reward.breakdown(scored)
-        values = self.reward.values(rewards)
-        if not np.isfinite(values).all():
-            raise ArithmeticError("a reward is not a finite number")
-        answer_rewards = [
-            AnswerReward(
-                score=float(values[j]),
-                terms={name: float(rewards.columns[name][j]) for name in self.reward.terms},
-                ended=bool(scored.ended[j]),
-                truncated=int(scored.truncated[j]),
-                tokens=len(encoded[j].input_ids),
-                human_kl_version=max(self.version, 0),
-            )
-            for j in range(len(scored))
-        ]
-        return scored, answer_rewards
+        return reward_batch(self.reward, self.state, scored)
 
-    async def _take_up(self) -> None:
-        if self.version >= 0 and self.settings.learn_window is None:
+    async def _load_newest(self) -> None:
+        if self.state.version >= 0 and self.settings.learn_window is None:
             return
-        found: Learnt | None = await self.controls.newer.remote(self.version)
-        if found is not None and found.version < 0:
-            found = await self.controls.adopt.remote(self.reward.learner)
-        if found is not None:
-            self.version = found.version
-            self.reward.learner.load_state_dict(found.arrays)
+        newer: StateArrays | None = await self.controls.newer.remote(self.state.version)
+        if newer is not None and newer.version < 0:
+            newer = await self.controls.adopt.remote(self.state.learner)
+        if newer is not None:
+            self.state = self.state.replaced(newer.arrays, newer.version)
 
 
 def application(settings: RewardSettings) -> Any:
-    """The replicas, bound to their owner."""
+    """The replicas, bound to the controls that they share."""
     controls = serve.deployment(
         SharedControls, name="reward-state", num_replicas=1, max_ongoing_requests=_ONGOING
     )

@@ -1,19 +1,16 @@
-"""What a Ray deployment is made from, and the rows that it takes and gives."""
+"""The settings of a Ray deployment, and the rows that go in and out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sarm_control.engines import ControlFiles
 from sarm_control.extras import import_ray
 
-if TYPE_CHECKING:
-    pass
-
 
 class RewardSettings(BaseModel):
-    """What a deployment scores with, and on what; paths have to be found on every machine."""
+    """What a deployment scores with, and where. Paths have to exist on every machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -24,7 +21,7 @@ class RewardSettings(BaseModel):
     human: Path | None = None
     """Demonstrations for the human-KL term."""
     reference: Path | None = None
-    """Answers of the policy before training, the unit of SDs and quantiles."""
+    """Answers of the policy before training; amounts in SDs and quantiles are measured on them."""
     standardize: bool = False
     """Rewards are `(total - mean) / sd` of the reference instead of reward units."""
     replicas: int = Field(default=1, ge=1)
@@ -36,22 +33,22 @@ class RewardSettings(BaseModel):
     batch_tokens: int = Field(default=16_384, ge=1)
     """Padded tokens of one forward pass; an answer that is longer goes alone."""
     batch_wait: float = Field(default=0.005, ge=0.0)
-    """Seconds the first answer of a batch waits for others."""
+    """Seconds that the first answer of a batch waits for others."""
     learn_window: int | None = Field(default=None, ge=2)
-    """Answers after which the controls learn from the latest so many; the default freezes them."""
+    """Answers of one update of the controls; by default they learn nothing."""
     state_file: Path | None = None
-    """Where what was learnt is kept (safetensors) and taken up again."""
+    """The safetensors file that keeps what was learnt over restarts."""
     dtype: str | None = None
     """The trunk's dtype; the default is the checkpoint's."""
 
     template_date: str | None = None
-    """The day a chat template that writes the date is told, see `RewardModel.from_pretrained`."""
+    """The date for a chat template that writes one, see `RewardModel.from_pretrained`."""
 
     @model_validator(mode="after")
     def _learning_is_kept(self) -> "RewardSettings":
         if (self.learn_window is None) != (self.state_file is None):
             raise ValueError(
-                "learn_window and state_file go together: what is learnt has to outlive its owner"
+                "learn_window and state_file go together: what is learnt has to outlive its actor"
             )
         return self
 
@@ -70,11 +67,11 @@ class AnswerToScore(TypedDict):
 
 
 class AnswerReward(TypedDict):
-    """What one answer is paid.
+    """The reward of one answer.
 
-    `score` is what to train on, `terms` its signed parts in reward units by their names, `truncated` the
-    tokens dropped from the left, `tokens` those that were scored, and `human_kl_version` counts how often
-    the controls had learnt before.
+    `score` is the number to train on, `terms` its signed parts in reward units by their names, `truncated`
+    the tokens dropped from the left, `tokens` those that were scored, and `human_kl_version` the number of
+    updates that the controls had learnt from.
     """
 
     score: float

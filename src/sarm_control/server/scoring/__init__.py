@@ -1,1 +1,1 @@
-"""What stands behind a request: batches for the model, a cache of scores, the state of the controls."""
+"""The scoring behind a request: batches for the model, a cache of latents, and the state of the controls."""

@@ -1,7 +1,7 @@
-"""Work of many requests in common batches: an event loop asks, threads answer.
+"""Puts the work of many requests into common batches: an event loop submits, threads do the work.
 
-It knows neither models nor HTTP. A worker takes what waits when it becomes free, so that batches grow with
-the load and nobody waits for a batch to fill.
+This module depends on neither models nor HTTP. A worker takes whatever waits when it becomes free. So batches
+grow with the load, and no request waits for a batch to fill.
 """
 
 import asyncio
@@ -17,21 +17,21 @@ R = TypeVar("R")
 
 
 class ItemResult(NamedTuple, Generic[R]):
-    """The result of the item at `place` of what was taken, or why it has none."""
+    """The result of item `place` of a batch, or the error why it has none."""
 
     place: int
     result: "R | Exception"
 
 
 Work: TypeAlias = Callable[[Sequence[T]], Iterator[Sequence[ItemResult[R]]]]
-"""Answers each item it is given exactly once, as many at a time as it likes."""
+"""A function that gives one result for each item, in parts of any size and order."""
 
 
 class QueueFull(Exception):
-    """More waits than is allowed.
+    """More items wait than are allowed.
 
     Args:
-        retry_after: seconds until what waits now should be done.
+        retry_after: estimated seconds until the waiting items are done.
     """
 
     def __init__(self, retry_after: float) -> None:
@@ -40,7 +40,7 @@ class QueueFull(Exception):
 
 
 class Closed(Exception):
-    """The batcher takes no more work."""
+    """The batcher was closed and takes no more work."""
 
 
 @dataclass(eq=False)
@@ -59,7 +59,7 @@ class _Ticket(Generic[T, R]):
         self.missing = len(self.items)
 
     def put(self, place: int, result: "R | Exception") -> bool:
-        """Whether that was the last missing result."""
+        """Stores a result; returns whether it was the last one missing."""
         if isinstance(result, Exception):
             self.error = self.error or result
         else:
@@ -69,12 +69,12 @@ class _Ticket(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """A queue in front of workers, each a thread of its own.
+    """A queue in front of workers. Each worker has a thread of its own.
 
     Args:
-        workers: the work of each thread; a device each, say.
-        most_at_once: items a worker takes at a time, >= 1; a larger request is taken alone.
-        most_waiting: items that may wait, >= 1; a request that finds an empty queue is always taken.
+        workers: the work function of each thread, for example one for each device.
+        most_at_once: items that a worker takes at a time, >= 1; a larger request is taken alone.
+        most_waiting: items that may wait, >= 1; a request that finds an empty queue is always accepted.
     """
 
     def __init__(self, workers: Sequence[Work[T, R]], *, most_at_once: int, most_waiting: int) -> None:
@@ -103,17 +103,17 @@ class Batcher(Generic[T, R]):
 
     @property
     def alive(self) -> bool:
-        """Whether every worker runs and work is taken."""
+        """Whether every worker runs and the batcher accepts work."""
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     def submit(self, items: Sequence[T]) -> "asyncio.Future[list[R]]":
-        """Puts the items of one request in the queue; to be called from an event loop.
+        """Puts the items of one request into the queue. Call it from an event loop.
 
         Returns:
             The results in the order of the items. Cancelling it takes the request out of the queue.
 
         Raises:
-            QueueFull: too much waits already.
+            QueueFull: too many items wait already.
             Closed: after `close`.
         """
         loop = asyncio.get_running_loop()
@@ -133,13 +133,13 @@ class Batcher(Generic[T, R]):
         return ticket.future
 
     def close(self, timeout: float | None = None) -> bool:
-        """Takes no more work, answers what was taken, ends the workers.
+        """Refuses new work, finishes what was accepted, and ends the workers.
 
         Args:
             timeout: seconds to wait for them; None waits as long as it takes.
 
         Returns:
-            Whether everything was answered; what was not is cancelled.
+            Whether everything was done; the rest is cancelled.
         """
         with self._changed:
             self._closed = True
@@ -155,7 +155,7 @@ class Batcher(Generic[T, R]):
         return not left and not any(thread.is_alive() for thread in self._threads)
 
     def _forget(self, ticket: _Ticket[T, R]) -> None:
-        """A request that is given up before it was taken makes room."""
+        """Removes a cancelled request from the queue, so that it no longer takes up room."""
         if ticket.future.cancelled():
             with self._changed:
                 if ticket in self._queue:
@@ -172,13 +172,13 @@ class Batcher(Generic[T, R]):
             spent = time.monotonic() - started
             with self._changed:
                 per_item = spent / sum(len(ticket.items) for ticket in taken) / len(self._threads)
-                # a moving mean; the first measurement counts whole
+                # an exponential moving mean, which starts at the first measurement
                 self._seconds_per_item += (0.1 if self._seconds_per_item else 1.0) * (
                     per_item - self._seconds_per_item
                 )
 
     def _take(self) -> list[_Ticket[T, R]]:
-        """Waits for work; empty when there will be none."""
+        """Waits for requests and takes as many as fit; returns none once the batcher is closed and empty."""
         with self._changed:
             while True:
                 taken: list[_Ticket[T, R]] = []
@@ -188,7 +188,7 @@ class Batcher(Generic[T, R]):
                         break
                     ticket = self._queue.popleft()
                     self._waiting -= len(ticket.items)
-                    # its caller went away or ran out of time
+                    # a cancelled request: its caller went away or ran out of time
                     if not ticket.future.cancelled():
                         taken.append(ticket)
                         count += len(ticket.items)
@@ -197,18 +197,22 @@ class Batcher(Generic[T, R]):
                 self._changed.wait()
 
     def _answer(self, work: Work[T, R], places: "Sequence[tuple[_Ticket[T, R], int]]") -> None:
-        """Answers these items of requests; those that were answered before work broke are not given again."""
+        """Does the work for these items of requests.
+
+        After an error, only items that have no result yet are tried again.
+        """
         open_places = dict(enumerate(places))
         try:
-            for answers in work([ticket.items[place] for ticket, place in places]):
-                given = [(open_places.pop(one.place), one.result) for one in answers]
+            for results in work([ticket.items[place] for ticket, place in places]):
+                given = [(open_places.pop(one.place), one.result) for one in results]
                 _hand_over([ticket for (ticket, place), result in given if ticket.put(place, result)])
         except Exception as error:
             left: dict[_Ticket[T, R], list[tuple[_Ticket[T, R], int]]] = {}
             for ticket, place in open_places.values():
                 left.setdefault(ticket, []).append((ticket, place))
             if len({ticket for ticket, _ in places}) > 1:
-                # one request must not fail the others it happened to be taken with
+                # One request may have caused the error. Each is tried alone, so that it fails none of the
+                # others.
                 for of_one in left.values():
                     self._answer(work, of_one)
             else:

@@ -1,6 +1,6 @@
-"""Sparse latents of conversations scored before, keyed by their exact token ids.
+"""A cache of sparse latents of conversations scored before; the key is their exact token ids.
 
-Controls are no part of it: they are applied to what is found here as to what was just scored.
+The cache does not depend on the controls. They are applied to cached latents in the same way as to new ones.
 """
 
 import threading
@@ -13,7 +13,7 @@ import numpy as np
 from sarm_control.reward_model import FloatArray, IndexArray
 
 _OVERHEAD = 400
-"""Bytes of an entry beyond its arrays' contents: array objects, the key's, the table's."""
+"""Bytes of an entry beside the contents of its arrays: the array objects, the key object, the table entry."""
 
 
 class Latents(NamedTuple):
@@ -24,54 +24,54 @@ class Latents(NamedTuple):
 
 
 def cache_key(input_ids: Sequence[int]) -> bytes:
-    """The token ids themselves: two conversations have one key only if they are the same."""
+    """The token ids as bytes, not a hash: two conversations have the same key only if they are the same."""
     return np.asarray(input_ids, dtype=np.int32).tobytes()
 
 
 class LatentCache:
-    """The most recently used conversations, for one model; may be used from several threads.
+    """The most recently used conversations of one model. Several threads may use it.
 
     Args:
-        most_bytes: of keys and latents together, about; 0 keeps nothing.
+        most_bytes: approximate size of keys and latents together; 0 keeps nothing.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._kept: OrderedDict[bytes, Latents] = OrderedDict()
+        self._entries: OrderedDict[bytes, Latents] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     @property
     def size(self) -> int:
-        """Bytes in use, about."""
+        """Approximate bytes in use."""
         return self._bytes
 
     def get(self, key: bytes) -> Latents | None:
-        """The latents of a conversation, which then counts as used."""
+        """The latents of a conversation, or None. The conversation then counts as recently used."""
         with self._lock:
-            found = self._kept.get(key)
+            found = self._entries.get(key)
             if found is not None:
-                self._kept.move_to_end(key)
+                self._entries.move_to_end(key)
             return found
 
     def put(self, key: bytes, latents: Latents) -> None:
-        """Keeps the latents of a conversation and forgets those not used for longest."""
+        """Keeps the latents of a conversation; drops the least recently used ones to make room."""
         if not self._most_bytes:
             return
-        # a view would keep the arrays of its whole batch alive
+        # copies, since a view would keep the arrays of its whole batch in memory
         own = Latents(latents.indices.copy(), latents.values.copy())
         with self._lock:
-            self._forget(self._kept.pop(key, None), key)
-            self._kept[key] = own
+            self._subtract(self._entries.pop(key, None), key)
+            self._entries[key] = own
             self._bytes += _size(key, own)
             while self._bytes > self._most_bytes:
-                old, forgotten = self._kept.popitem(last=False)
-                self._forget(forgotten, old)
+                oldest, dropped = self._entries.popitem(last=False)
+                self._subtract(dropped, oldest)
 
-    def _forget(self, latents: Latents | None, key: bytes) -> None:
+    def _subtract(self, latents: Latents | None, key: bytes) -> None:
         self._bytes -= 0 if latents is None else _size(key, latents)
 
 

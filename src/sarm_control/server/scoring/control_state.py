@@ -1,4 +1,9 @@
-"""The one owner of what the controls have learnt.
+"""What the controls have learnt, and the rewards that follow from it.
+
+Some controls learn from answers while they serve: the discriminator of the human-KL term, and the
+multipliers of penalties with a target rate. `sarm serve` and the replicas of a Ray deployment use the same
+pieces: `LearntState` is one version of what was learnt, `reward_batch` gives rewards by it, and
+`LearningWindow` decides which answers make up an update.
 
 Shapes: `N` answers.
 """
@@ -9,26 +14,28 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.control import ControlState
 from sarm_control.engines import ControlledReward, check_served, keep_state, load_state_file
 from sarm_control.errors import ConfigError
 from sarm_control.files import check_writable
 from sarm_control.locks import hold
-from sarm_control.reward_model import Scored
+from sarm_control.reward_model import Contribution, Scored
 
 
 @dataclass(frozen=True)
 class BatchReward:
-    """What answers that were scored together are paid.
+    """The rewards of answers that were scored together.
 
     Args:
         values: [N] what engines are given: totals, or standardised totals.
         columns: name -> [N] parts in reward units, see `ControlledReward.terms`.
         scored: the answers.
-        version: of what the controls had learnt; 0 is how the server started.
+        version: updates that the controls had learnt from before; 0 where they had learnt nothing.
     """
 
     values: Sequence[float]
@@ -37,30 +44,145 @@ class BatchReward:
     version: int
 
 
+class Answered(NamedTuple):
+    """The reward of one conversation: row `row` of a batch.
+
+    Args:
+        reward: the batch; its other rows do not change this one.
+        row: the conversation's place in it.
+        tokens: of the whole conversation, as it was scored.
+        cached: whether its latents were known already.
+    """
+
+    reward: BatchReward
+    row: int
+    tokens: int
+    cached: bool
+
+    @property
+    def value(self) -> float:
+        """What engines are given."""
+        return self.reward.values[self.row]
+
+    def column(self, name: str) -> float:
+        """A part of the reward, in reward units."""
+        return self.reward.columns[name][self.row]
+
+    @property
+    def ended(self) -> bool:
+        """False where the answer had no end-of-turn."""
+        return bool(self.reward.scored.ended[self.row])
+
+    @property
+    def truncated(self) -> int:
+        """Tokens dropped from the left."""
+        return int(self.reward.scored.truncated[self.row])
+
+    @property
+    def length(self) -> int:
+        """Tokens of the answer."""
+        return int(self.reward.scored.lengths[self.row])
+
+    def contributions(self, top: int) -> list[Contribution]:
+        """The largest parts of the model's own reward."""
+        return self.reward.scored.contributions(self.row, top)
+
+
 @dataclass(frozen=True)
-class _State:
-    """What was learnt, and the number it goes by: replaced as a whole, never changed."""
+class LearntState:
+    """One version of what the controls have learnt.
+
+    It is replaced as a whole and never changed, so that a batch that is rewarded during an update sees
+    either the state before it or the one after it.
+
+    Args:
+        learner: what was learnt.
+        version: how many updates it comes from.
+    """
 
     learner: ControlState
     version: int
 
+    def updated(self, scored: Scored, file: Path | None) -> "LearntState":
+        """The next version, learnt from N answers and written to `file` before it is used.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        learner, version = copy.deepcopy(self.learner), self.version + 1
+        learner.learn(scored)
+        if file is not None:
+            keep_state(file, learner, version)
+        return LearntState(learner, version)
+
+    def replaced(self, arrays: Mapping[str, NDArray[Any]], version: int) -> "LearntState":
+        """Another version of the same controls, from the arrays of its `ControlState.state_dict`.
+
+        Raises:
+            TrainingError: arrays are missing, or belong to other controls.
+        """
+        learner = copy.deepcopy(self.learner)
+        learner.load_state_dict(arrays)
+        return LearntState(learner, version)
+
+
+def reward_batch(reward: ControlledReward, state: LearntState, scored: Scored) -> BatchReward:
+    """The rewards of N answers by one version of the controls, each as if the answer were alone.
+
+    Raises:
+        ArithmeticError: a reward is NaN or infinite.
+    """
+    rewards = reward.rule.breakdown(scored, state.learner)
+    values = reward.values(rewards)
+    if not np.isfinite(values).all():
+        raise ArithmeticError("a reward is not a finite number")
+    columns = {name: rewards.columns[name].tolist() for name in reward.terms}
+    return BatchReward(values.tolist(), columns, scored, state.version)
+
+
+class LearningWindow:
+    """Answers that wait for the next update, which takes exactly `every` of them, the oldest first.
+
+    The number is fixed since the human-KL term must not learn from more answers than its human buffer has
+    demonstrations; `ControlState.check_size` checks that once, at the start.
+
+    Args:
+        every: answers of one update, >= 2.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._waiting: list[tuple[Scored, int]] = []
+
+    def add(self, answers: Sequence[tuple[Scored, int]]) -> None:
+        """Adds answers, each as the batch it was scored in and its row there."""
+        self._waiting.extend(answers)
+
+    def take(self) -> Scored | None:
+        """The oldest `every` answers, which are then no longer in the window; None where there are fewer."""
+        if len(self._waiting) < self.every:
+            return None
+        window, self._waiting = self._waiting[: self.every], self._waiting[self.every :]
+        return _gathered(window)
+
 
 class VersionedControls:
-    """Pays answers by one state of the controls, and lets it learn from them if it may.
+    """Rewards answers by one version of the controls, and lets the controls learn from them if they may.
 
-    What learns does so from every `every` answers in the order their requests arrived, after they were
-    paid. Paying goes on by the state before until the new one is there. A lesson that fails changes nothing.
+    The controls learn from every `every` answers, in the order in which their requests arrived, after these
+    answers got their rewards. While an update is computed, rewards follow the version before it. An update
+    that fails changes nothing.
 
     Args:
         reward: the model's, with its controls.
-        learns: whether anything is learnt; else everything stays as it is now.
-        every: answers of one lesson.
-        state_file: what was learnt is taken up from there, and kept there after every lesson.
+        learns: whether the controls learn; otherwise they stay as they are now.
+        every: answers of one update.
+        state_file: what was learnt is loaded from there, and written there after every update.
 
     Raises:
-        ConfigError: controls that would charge nothing for ever, or by whom an answer comes with; a state
-            file that is not there, where nothing may be learnt.
-        DataError: lessons of more answers than the human buffer has demonstrations.
+        ConfigError: controls that a server cannot hold, see `check_served`; a state file that does not
+            exist, where nothing may be learnt.
+        DataError: updates of more answers than the human buffer has demonstrations.
         TrainingError: a state file that cannot be read, or of other controls.
     """
 
@@ -74,15 +196,15 @@ class VersionedControls:
     ) -> None:
         self.reward = reward
         self.learns = learns and reward.learns
-        self.every = every
         self.metrics: dict[str, float] = {}
         self._file = state_file
-        self._state = _State(reward.learner, self._load(learns))
+        self._state = LearntState(reward.learner, self._load(learns))
+        # two locks: a request that arrives must not wait for an update
         self._lock, self._learning = threading.Lock(), threading.Lock()
         self._arrived = 0
         self._next = 0
         self._early: dict[int, Sequence[tuple[Scored, int]]] = {}
-        self._window: list[tuple[Scored, int]] = []
+        self._window = LearningWindow(every)
         self._fired = np.zeros(reward.model.config.latents, dtype=np.int64)
         self._answers = 0
         check_served(reward, learns=learns)
@@ -91,7 +213,7 @@ class VersionedControls:
 
     @property
     def version(self) -> int:
-        """Lessons learnt since the start, and before it where they were kept in a file."""
+        """Updates since the start, and before it where they were kept in a file."""
         return self._state.version
 
     @property
@@ -100,21 +222,16 @@ class VersionedControls:
         arrays = self._state.learner.state_dict()
         if not arrays:
             return None
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for name in sorted(arrays):
-            found.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-        return found.hexdigest()[:16]
+            digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+        return digest.hexdigest()[:16]
 
     def reward_answers(self, scored: Scored) -> BatchReward:
-        """Pays answers, each as if it were alone."""
-        state = self._state
-        rewards = self.reward.rule.breakdown(scored, state.learner)
-        values = self.reward.values(rewards)
-        if not np.isfinite(values).all():
-            raise ArithmeticError("a reward is not a finite number")
-        columns = {name: rewards.columns[name].tolist() for name in self.reward.terms}
+        """The rewards of N answers, see `reward_batch`."""
+        batch = reward_batch(self.reward, self._state, scored)
         self._count(scored)
-        return BatchReward(values.tolist(), columns, scored, state.version)
+        return batch
 
     def fired(self, latent: int) -> tuple[int, int]:
         """Answers in which a latent was above 0, and all answers, since the start."""
@@ -122,7 +239,7 @@ class VersionedControls:
             return int(self._fired[latent]), self._answers
 
     def arrive(self) -> int:
-        """The number of a request that came in; `finish` wants every one of them."""
+        """The number of a request that came in. `finish` has to be called with every number."""
         with self._lock:
             self._arrived += 1
             return self._arrived - 1
@@ -130,37 +247,36 @@ class VersionedControls:
     def finish(self, number: int, answered: Sequence[tuple[Scored, int]]) -> None:
         """Learns from the answers of a request, once every earlier request is finished.
 
+        Requests finish in any order. Their answers enter the window in the order of arrival, so that what
+        is learnt does not depend on which batch happened to be faster.
+
         Args:
             number: of the request.
-            answered: its answers in their order, each as those it was scored with and its row among them;
-                none where the request failed or is not to teach.
+            answered: its answers in their order, each as the batch it was scored in and its row there;
+                none where the request failed, or where nothing may be learnt from it.
         """
         if not self.learns:
             return
         with self._learning:
             self._early[number] = answered
             while self._next in self._early:
-                self._window.extend(self._early.pop(self._next))
+                self._window.add(self._early.pop(self._next))
                 self._next += 1
-            while len(self._window) >= self.every:
-                window, self._window = self._window[: self.every], self._window[self.every :]
-                self._learn(_gathered(window))
+            while (window := self._window.take()) is not None:
+                self._update(window)
 
-    def _learn(self, scored: Scored) -> None:
-        shaped = self.reward.rule.breakdown(scored, self._state.learner)
-        self.metrics = {name: value for name, value in shaped.metrics.items() if "human_kl/" in name}
-        learner = copy.deepcopy(self._state.learner)
-        learner.learn(scored)
-        version = self._state.version + 1
-        if self._file is not None:
-            keep_state(self._file, learner, version)
-        self._state = _State(learner, version)
+    def _update(self, scored: Scored) -> None:
+        # the metrics say how far these answers are from human ones before anything is learnt from them
+        before = self.reward.rule.breakdown(scored, self._state.learner)
+        self.metrics = {name: value for name, value in before.metrics.items() if "human_kl/" in name}
+        self._state = self._state.updated(scored, self._file)
 
     def _load(self, learns: bool) -> int:
+        """Loads the state file into the reward's learner; the version it holds."""
         if self._file is None:
             return 0
         if learns:
-            # two servers that learn into one file would undo each other's lessons
+            # two servers that write one file would undo each other's updates
             check_writable(self._file)
             hold(self._file)
         if self._file.exists():
@@ -181,9 +297,9 @@ class VersionedControls:
 
 
 def _gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
-    """One `Scored` of answers that were scored in several."""
-    parts = {id(scored): scored for scored, _ in answers}
-    sizes = [len(scored) for scored in parts.values()]
-    starts = dict(zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True))
+    """One `Scored` of answers that were scored in several batches."""
+    batches = {id(scored): scored for scored, _ in answers}
+    sizes = [len(scored) for scored in batches.values()]
+    starts = dict(zip(batches, np.cumsum([0, *sizes[:-1]]), strict=True))
     rows = np.array([starts[id(scored)] + row for scored, row in answers])
-    return Scored.concatenate(list(parts.values())).take(rows)
+    return Scored.concatenate(list(batches.values())).take(rows)

@@ -1,4 +1,4 @@
-"""What a request asks about, in the forms that callers send it."""
+"""Conversations in the forms in which callers send them; each renders itself in a chat template."""
 
 from dataclasses import dataclass
 
@@ -8,38 +8,38 @@ from sarm_control.data import Prompt
 
 @dataclass(frozen=True)
 class PromptAndResponse:
-    """A prompt and its answer, as `RewardModel.score` takes them; `ended` as its caller says."""
+    """A prompt and its answer, as `RewardModel.score` takes them; the caller knows whether it ended."""
 
     prompt: Prompt
     response: str
     ended: bool = True
 
     def render(self, reader: TemplatedText) -> Rendered:
-        """In the template's words."""
+        """The conversation in the chat template."""
         return reader.template.render(self.prompt, self.response, ended=self.ended)
 
 
 @dataclass(frozen=True)
 class WholeText:
-    """A prompt and its answer as one text, templated; `prompt` cuts the answer out where it is known."""
+    """A prompt and its answer as one templated text; the answer follows `prompt`, if that is known."""
 
     text: str
     prompt: str | None = None
 
     def render(self, reader: TemplatedText) -> Rendered:
-        """In the template's words."""
+        """The conversation in the chat template."""
         return reader.render(self.text, self.prompt)
 
 
 @dataclass(frozen=True)
 class TextAndAnswer:
-    """A prompt, plain, templated already or messages, and the answer beside it as it was generated."""
+    """A prompt (plain, templated, or messages) and the answer as it was generated."""
 
     prompt: Prompt
     response: str
 
     def render(self, reader: TemplatedText) -> Rendered:
-        """In the template's words."""
+        """The conversation in the chat template."""
         return reader.render_answer(self.prompt, self.response)
 
 

@@ -1,77 +1,33 @@
-"""What a worker does with conversations: ids, latents, rewards.
+"""What a worker does with conversations: it tokenizes them, computes latents, and rewards them.
 
 Shapes: `N` conversations.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from sarm_control.conversation import Encoded, Rendered, TemplatedText
 from sarm_control.errors import SarmError
-from sarm_control.reward_model import Contribution, RewardModel, Scored, SparseLatents, length_sorted_batches
+from sarm_control.reward_model import RewardModel, Scored, SparseLatents, length_sorted_batches
 from sarm_control.server.http.metrics import Metrics
 from sarm_control.server.scoring.batcher import ItemResult
 from sarm_control.server.scoring.cache import LatentCache, Latents, cache_key
-from sarm_control.server.scoring.control_state import BatchReward, VersionedControls
+from sarm_control.server.scoring.control_state import Answered, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation
 
-# On processors small passes are the faster ones: rows of a length, and states that stay in the cache.
+# On a CPU small passes are faster: their rows have similar lengths, and the states stay in the processor's
+# cache.
 _BATCH_TOKENS_CPU = 2048
 _BATCH_TOKENS_GPU = 32768
 
 
-class Answered(NamedTuple):
-    """One conversation's reward: row `row` of those it was paid with.
-
-    Args:
-        paid: those it was paid with; nothing of them changes this answer.
-        row: its place among them.
-        tokens: of the whole conversation, as it was scored.
-        cached: whether its latents were known already.
-    """
-
-    reward: BatchReward
-    row: int
-    tokens: int
-    cached: bool
-
-    @property
-    def value(self) -> float:
-        """What engines are given."""
-        return self.reward.values[self.row]
-
-    def column(self, name: str) -> float:
-        """A part of the reward, in reward units."""
-        return self.reward.columns[name][self.row]
-
-    @property
-    def ended(self) -> bool:
-        """False where the answer had no end-of-turn."""
-        return bool(self.reward.scored.ended[self.row])
-
-    @property
-    def truncated(self) -> int:
-        """Tokens dropped from the left."""
-        return int(self.reward.scored.truncated[self.row])
-
-    @property
-    def length(self) -> int:
-        """Tokens of the answer."""
-        return int(self.reward.scored.lengths[self.row])
-
-    def contributions(self, top: int) -> list[Contribution]:
-        """The largest parts of the model's own reward."""
-        return self.reward.scored.contributions(self.row, top)
-
-
 class Scorer:
-    """Scores on one device; several share an owner and a cache.
+    """Scores on one device. Several scorers share the controls and the cache.
 
     Args:
         model: the reward model on that device.
-        owner: pays.
-        cache: of latents.
-        metrics: counts what is done.
+        controls: give the rewards.
+        cache: latents of conversations scored before.
+        metrics: counts answers, tokens and passes.
         batch_tokens: padded tokens of one forward pass; None is the default of the device.
     """
 
@@ -92,7 +48,7 @@ class Scorer:
         self._reader = TemplatedText(model.template)
 
     def __call__(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[ItemResult[Answered]]]:
-        """The answers, those whose latents are known first, then a forward pass at a time."""
+        """The answers: refused ones, then those with cached latents, then one forward pass after another."""
         rendered: dict[int, Rendered] = {}
         refused: list[ItemResult[Answered]] = []
         for place, conversation in enumerate(conversations):
@@ -109,6 +65,7 @@ class Scorer:
         if known:
             of_known = {place: encoded[place] for place in known}
             yield self._reward(of_known, self._scored(of_known, known), cached=True)
+        # equal conversations are scored once; `same` has the places of each
         same: dict[bytes, list[int]] = {}
         for place in encoded:
             if place not in known:
@@ -126,7 +83,7 @@ class Scorer:
             scored = self.model.score_encoded(
                 [encoded[same[key][0]] for key in batch],
                 batch_tokens=self.batch_tokens,
-                on_nonfinite="keep",  # the owner refuses what it cannot pay
+                on_nonfinite="keep",  # `reward_batch` refuses rewards that are not finite
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
             rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}
@@ -136,7 +93,7 @@ class Scorer:
             reward = self._reward(
                 of_found, self._scored(of_found, found) if repeated else scored, cached=False
             )
-            # only what could be paid: a broken pass must not be remembered
+            # after the rewards: latents of a pass that gave NaN must not get into the cache
             for key, latents in rows_of.items():
                 self.cache.put(key, latents)
             yield reward
@@ -144,7 +101,7 @@ class Scorer:
     def _reward(
         self, encoded: dict[int, Encoded], scored: Scored, *, cached: bool
     ) -> Sequence[ItemResult[Answered]]:
-        """Pays `scored`, whose rows are those of `encoded`."""
+        """Rewards `scored`, whose rows are those of `encoded`."""
         reward = self.controls.reward_answers(scored)
         return [
             ItemResult(place, Answered(reward, row, len(one.input_ids), cached))
@@ -152,6 +109,6 @@ class Scorer:
         ]
 
     def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
-        """As `RewardModel.score` makes it of the same latents, to the bit."""
+        """The same `Scored`, to the bit, as `RewardModel.score` makes from these latents."""
         rows = SparseLatents.from_rows([latents[place] for place in encoded], self.model.config.latents)
         return Scored.of(rows, self.model.head, list(encoded.values()))

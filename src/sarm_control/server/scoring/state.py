@@ -1,19 +1,19 @@
-"""A running server: its reward, workers, cache and counters, without any HTTP."""
+"""A running server without HTTP: its reward, workers, cache and counters."""
 
 import asyncio
 import json
 from collections.abc import Sequence
 
 from sarm_control.engines import ControlledReward
-from sarm_control.errors import ModelError, SarmError
+from sarm_control.errors import ModelError
 from sarm_control.reward_model import RewardModel
 from sarm_control.server.http.metrics import Metrics
-from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, unexpected
+from sarm_control.server.http.problems import LOG, Refusal, log_unexpected, refusal_of
 from sarm_control.server.scoring.batcher import Batcher, Closed, QueueFull
 from sarm_control.server.scoring.cache import LatentCache
-from sarm_control.server.scoring.control_state import VersionedControls
+from sarm_control.server.scoring.control_state import Answered, VersionedControls
 from sarm_control.server.scoring.conversations import Conversation, WholeText
-from sarm_control.server.scoring.scorer import Answered, Scorer
+from sarm_control.server.scoring.scorer import Scorer
 from sarm_control.server.settings import ServiceSettings
 
 
@@ -55,12 +55,12 @@ class ServerState:
         self._watch()
 
     async def start(self) -> None:
-        """Starts the workers and scores one conversation on each, so that the first caller need not wait."""
+        """Scores one conversation on each device, so that no caller has to wait; starts the workers."""
         await asyncio.to_thread(self._warm_up)
         self.batcher.start()
 
     async def stop(self) -> None:
-        """Answers what was taken, for as long as a request may take, and ends the workers."""
+        """Finishes accepted requests, for at most the timeout of a request, and ends the workers."""
         if not await asyncio.to_thread(self.batcher.close, self.settings.timeout):
             LOG.error("stopped before everything was answered")
 
@@ -68,20 +68,21 @@ class ServerState:
         """The rewards of one request, in its order.
 
         Args:
-            conversations: what is asked about.
+            conversations: those of the request.
             learn: whether the controls may learn from them; they never do from a request that fails.
 
         Raises:
-            Refusal: what the caller can put right, too much waiting, out of time, or shutting down.
+            Refusal: a conversation that cannot be scored, a full queue, no time left, or a server that stops.
         """
         self._check(conversations)
         waiting, answers = self._submit(conversations), list[Answered]()
+        # numbered in the order of arrival, since the controls learn in that order
         number = self.controls.arrive()
         try:
-            answers = await self._given(waiting)
+            answers = await self._in_time(waiting)
         finally:
             if self.controls.learns:
-                await self._teach(number, answers if learn else ())
+                await self._learn(number, answers if learn else ())
         self.metrics.answered(
             answers=len(answers),
             truncated=sum(answer.truncated > 0 for answer in answers),
@@ -96,23 +97,21 @@ class ServerState:
             return self.batcher.submit(conversations)
         except QueueFull as full:
             after = {"Retry-After": str(int(full.retry_after + 0.999))}
-            raise Refusal(429, "too much waits already", "try again later", after) from None
+            raise Refusal(429, "the queue is full", "try again later", after) from None
         except Closed:
             raise Refusal(503, "the server is stopping", "ask another one", {"Retry-After": "5"}) from None
 
-    async def _given(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
+    async def _in_time(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
         try:
             return await asyncio.wait_for(waiting, self.settings.timeout)
         except (TimeoutError, asyncio.TimeoutError):
-            waited = f"no answer within {self.settings.timeout:g} s"
-            raise Refusal(504, waited, "send fewer answers at a time, or raise --timeout") from None
-        except SarmError as error:
-            raise Refusal(422, str(error), error.hint) from None
+            message = f"no answer within {self.settings.timeout:g} s"
+            raise Refusal(504, message, "send fewer answers at a time, or raise --timeout") from None
         except Exception as error:
-            raise unexpected(error) from None
+            raise refusal_of(error) from None
 
-    async def _teach(self, number: int, answers: Sequence[Answered]) -> None:
-        """Off the event loop. A lesson that fails is no reason to withhold rewards that are right."""
+    async def _learn(self, number: int, answers: Sequence[Answered]) -> None:
+        """Lets the controls learn in a thread. An update that fails does not hold the rewards back."""
         answered = [(one.reward.scored, one.row) for one in answers]
         try:
             await asyncio.to_thread(self.controls.finish, number, answered)
@@ -129,7 +128,7 @@ class ServerState:
         if longest > self.settings.most_characters:
             limit = self.settings.most_characters
             message = f"a conversation of {longest} characters, at most {limit} are taken"
-            raise Refusal(413, message, "shorten it; beyond the context nothing of it would be read")
+            raise Refusal(413, message, "shorten it; tokens beyond the context are not read anyway")
 
     def _warm_up(self) -> None:
         for model in self.models:
@@ -139,13 +138,15 @@ class ServerState:
         watch = self.metrics.watch
         watch("sarm_queue_answers", "Answers that wait.", lambda: float(self.batcher.waiting))
         watch("sarm_cache_entries", "Conversations whose latents are kept.", lambda: float(len(self.cache)))
-        watch("sarm_cache_bytes", "Bytes of the latents kept, about.", lambda: float(self.cache.size))
+        watch("sarm_cache_bytes", "Approximate bytes of the latents kept.", lambda: float(self.cache.size))
         watch(
-            "sarm_human_kl_version", "Lessons the controls have learnt.", lambda: float(self.controls.version)
+            "sarm_human_kl_version",
+            "Updates the controls have learnt from.",
+            lambda: float(self.controls.version),
         )
         watch(
             "sarm_human_kl_nats",
-            "KL divergence of recent answers from the demonstrations, at the last lesson.",
+            "KL divergence of recent answers from the demonstrations, at the last update.",
             lambda: self.controls.metrics.get("human_kl/kl", 0.0),
         )
 
