@@ -5,8 +5,8 @@ The tests are for differences of two numbers that are exchangeable under the nul
 The mean of one answer and the mean of three are not exchangeable; see `discovery.permutation.label_tests`.
 The sign of a prompt is flipped for all latents together, which keeps their dependence.
 
-By hand, because `scipy.stats.permutation_test` takes no sparse columns and keeps every draw, and no library at
-hand has the step-down max-T.
+By hand, because `scipy.stats.permutation_test` takes no sparse columns and keeps every draw, and no library
+at hand has the step-down max-T.
 
 Shapes: `P` prompts, `M` tested latents, `B` sign vectors, `S` nonzero prompts of a latent.
 """
