@@ -187,14 +187,7 @@ def discover(
     scoring = ModelFlags(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
-    sources = _read(
-        [pairs, *([confirm] if confirm else [])],
-        scoring,
-        settings,
-        skip_bad_rows,
-        evidence.counterfactuals,
-        rows.options,
-    )
+    sources = _read(pairs, confirm, scoring, settings, skip_bad_rows, evidence.counterfactuals, rows.options)
     selection, *others = [source.scored_rows for source in sources]
     texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
@@ -247,7 +240,8 @@ def _goal(settings: "Settings", pairs: Sequence[Path]) -> str:
 
 
 def _read(
-    parts: Sequence[Sequence[Path]],
+    pairs: Sequence[Path],
+    confirm: Sequence[Path] | None,
     scoring: ModelFlags,
     settings: "Settings",
     skip_bad_rows: Path | None,
@@ -263,7 +257,7 @@ def _read(
         check_column(rows, None if settings.target is None else settings.target.column)
 
     sources = read_parts(
-        parts,
+        [pairs, *([confirm] if confirm else [])],
         scoring,
         want=want,
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
