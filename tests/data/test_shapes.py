@@ -324,7 +324,8 @@ def test_two_equal_responses_of_helpsteer_are_no_pair_and_can_be_set_aside():
         (
             {"query": "q", "best": "a", "worst": "b"},
             "pair",
-            "prompt + chosen + rejected: sarm data convert data.jsonl --columns prompt=query,chosen=best,rejected=worst",
+            "prompt + chosen + rejected: sarm data convert data.jsonl "
+            "--columns prompt=query,chosen=best,rejected=worst",
         ),
         ({"problem": "q", "solution": "a"}, "answer", "--columns prompt=problem,response=solution -o"),
         ({"promt": "q", "respones": "a"}, "answer", "--columns prompt=promt,response=respones -o"),
