@@ -1,6 +1,7 @@
 """`sarm data`, and forms of rows in other commands: oracle tests against the plain file, and bad input."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,25 @@ def test_check_counts_tokens_and_finds_what_the_template_refuses(
     assert (tokens["total"], tokens["max"], tokens["conversations"]) == (sum(lengths), lengths[-1], 6)
     assert json.loads(found.read_text())["too_long"] == sum(length > 12 for length in lengths) > 0
     assert f"tokens: {sum(lengths)} in 6 conversations" in capsys.readouterr().out
-    refused = write(tmp_path / "refused.jsonl", [ROWS[0], {"prompt": [{"role": "", "content": "x"}]}])
-    rc = main(["data", "check", str(refused), "--model", "lab"])
-    assert rc == (2 if "cannot be used" in capsys.readouterr().out else 0)
+
+
+def test_check_finds_rows_that_the_template_of_a_model_refuses(tmp_path, capsys, tiny_sarm_folder):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_sarm_folder, model)
+    file = next(file for file in model.iterdir() if file.suffix == ".jinja")
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    file.write_text(refusal + file.read_text())
+    system = {"role": "system", "content": "be brief ."}
+    data = write(
+        tmp_path / "rows.jsonl", [{"messages": turns("u", "a")}, {"messages": [system, *turns("u", "a")]}]
+    )
+    assert main(["data", "check", str(data)]) == 0
+    capsys.readouterr()
+    assert main(["data", "check", str(data), "--model", str(model)]) == 2
+    out = capsys.readouterr().out
+    assert "1 cannot be used: " in out
+    assert "no system turn" in out
+    assert "(rows.jsonl:2)" in out
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.how[:24])

@@ -17,6 +17,7 @@ from sarm_control.data import (
     Row,
     RowOptions,
     as_messages,
+    forms_table,
     parse_columns,
     parse_row,
     plain_row,
@@ -482,6 +483,12 @@ def test_prompts_that_differ_in_case_and_white_space_are_one():
     assert prompt_key(" How  do\nI ") == prompt_key([{"role": "user", "content": "how do i"}])
     assert prompt_key([SYSTEM, USER]) == prompt_key([SYSTEM, {**USER, "content": "HOW DO I BAKE ?"}])
     assert prompt_key("how do i") != prompt_key("how do i?")
+
+
+def test_the_table_of_the_page_is_that_of_the_code():
+    """`python scripts/forms.py` writes it anew."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+    assert forms_table() in page.read_text(encoding="utf-8")
 
 
 # Properties.
