@@ -23,6 +23,7 @@ def page_of_today() -> str:
 
 
 def main() -> int:
+    """Writes the page, or compares it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 when it is old")
     if not parser.parse_args().check:

@@ -417,7 +417,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
         return _prompt(fields[own], own), said
     if own is not None:
         raise Reason(f"has both {own} and messages", "keep one of the two in each row")
-    messages = [dict(turn) for turn in turns_of(fields["messages"], "messages")]
+    messages = _messages(fields["messages"], "messages")
     has_answers = said is not None or "chosen" in fields or "candidates" in fields
     if messages[-1]["role"] == "assistant" and not has_answers:
         said = messages.pop()["content"]
@@ -428,7 +428,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
 
 def _prompt(value: Any, name: str) -> str | list[dict[str, str]]:
     if isinstance(value, list):
-        return _unanswered([dict(turn) for turn in turns_of(value, name)], name)
+        return _unanswered(_messages(value, name), name)
     text = _text(value, name, "a string or a list of messages")
     if not text.strip():
         raise Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
@@ -441,6 +441,10 @@ def _unanswered(messages: list[dict[str, str]], name: str) -> list[dict[str, str
     if not any(message["content"].strip() for message in messages):
         raise Reason(f"{name} is empty", "a prompt has at least one character that is not white space")
     return messages
+
+
+def _messages(value: Any, name: str) -> list[dict[str, str]]:
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns_of(value, name)]
 
 
 def _texts(fields: Mapping[str, Any], name: str, *, one: bool = True) -> tuple[str, ...]:

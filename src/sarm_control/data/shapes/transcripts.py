@@ -1,7 +1,7 @@
 r"""Conversations in one text, as the HH-RLHF data have them: `\n\nHuman: ...\n\nAssistant: ...`."""
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 from sarm_control.data.lines import Reason, type_name
 from sarm_control.data.messages import Message
@@ -10,7 +10,7 @@ _MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def is_transcript(value: Any) -> bool:
+def is_transcript(value: Any) -> TypeGuard[str]:
     """Whether a text is a conversation that begins with the human's turn and holds an answer."""
     return isinstance(value, str) and re.match(r"\s*Human:", value) is not None and "\n\nAssistant:" in value
 
