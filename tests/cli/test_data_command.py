@@ -260,7 +260,7 @@ def test_where_some_answers_repeat_their_prompt_the_flag_of_the_hint_decides(tmp
     data = write(tmp_path / "rows.jsonl", [ROWS[0], repeating(ROWS[1])])
     assert main(["score", str(data), "-o", str(tmp_path / "a")]) == 2
     error = capsys.readouterr().err
-    assert "of 2 rows with answers 1 repeat their prompt" in error
+    assert "of 2 rows with answers 1 repeat it" in error
     assert "--repeated-prompts strip" in error
     for number, how in enumerate(("strip", "keep")):
         out = tmp_path / f"out{number}.jsonl"

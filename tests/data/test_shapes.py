@@ -390,7 +390,7 @@ def test_where_some_repeat_it_is_an_error_with_counts(tmp_path, odd):
     rows = [row for _ in range(30) for row in repeated()[:2]] + repeated()[:2] * 10
     rows[odd] = PAIR
     with pytest.raises(
-        DataError, match=r"begin.* with the prompt.*; of 80 rows with answers 79 repeat"
+        DataError, match=r"begins? with the prompt; of 80 rows with answers 79 repeat"
     ) as caught:
         read_rows(write(tmp_path / "rows.jsonl", *rows), want={"pair"})
     assert "--repeated-prompts strip" in str(caught.value.hint)
@@ -399,11 +399,20 @@ def test_where_some_repeat_it_is_an_error_with_counts(tmp_path, odd):
 def test_one_that_repeats_among_many_that_do_not_is_an_error_with_counts(tmp_path):
     path = write(tmp_path / "rows.jsonl", PAIR, PAIR, repeated()[0], PAIR)
     with pytest.raises(
-        DataError, match=r"rows\.jsonl:3: the answers begin with the prompt, those of the 2 rows"
+        DataError, match=r"rows\.jsonl:3: the answers begin with the prompt; of 4 rows with answers 1 "
     ):
         read_rows(path, want={"pair"})
     aside = tmp_path / "bad.jsonl"
     assert len(read_rows(path, want={"pair"}, skip_bad_rows=aside)) == 3
+
+
+@pytest.mark.parametrize("place", [0, 60, 199])
+def test_one_row_of_hundreds_that_repeats_by_chance_is_left_and_counted(tmp_path, capsys, place):
+    rows = [{"prompt": f"what is {number} times two ?", "response": "a number"} for number in range(200)]
+    rows[place]["response"] = rows[place]["prompt"] + " a number"
+    read = read_rows(write(tmp_path / "rows.jsonl", *rows), want={"answer"})
+    assert [row.response for row in read] == [row["response"] for row in rows]
+    assert "answers of 1 row that begin with their prompt left as they are" in capsys.readouterr().err
 
 
 def test_the_user_decides_where_some_repeat(tmp_path):

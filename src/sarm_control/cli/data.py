@@ -1,7 +1,7 @@
 """`sarm data`: what a data file is and what is wrong with it, and any form of rows as plain ones."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -152,7 +152,7 @@ def _token_lines(found: "FileCheck") -> Iterator[str]:
         yield f"  longer than the context: {found.too_long}"
 
 
-def _counted(kinds: dict[str, int]) -> str:
+def _counted(kinds: Mapping[str, int]) -> str:
     names = {
         "answer": "with one answer",
         "pair": "pairs",

@@ -27,11 +27,12 @@ from sarm_control.data.messages import Prompt, prompt_key, prompt_text
 from sarm_control.data.shapes import (
     AUTOMATIC,
     FileShape,
-    RepeatedPrompt,
+    Repeats,
     RowOptions,
     begins_with_prompt,
     nearest_form,
     plain_fields,
+    tells,
     turns_of,
     without_prompt,
 )
@@ -206,8 +207,7 @@ def stream_rows(
             row = _row_of(path, place.line, json_object(data), want, form)
         except Reason as problem:
             if on_bad is None:
-                counts = _counts(lines, want, form) if isinstance(problem, RepeatedPrompt) else ""
-                raise DataError(f"{path}:{place.line}: {problem}{counts}", hint=problem.hint) from None
+                raise DataError(f"{path}:{place.line}: {problem}", hint=problem.hint) from None
             text = data.decode("utf-8", "backslashreplace")
             on_bad(BadRow(place.line, str(problem), problem.hint, text))
         else:
@@ -312,7 +312,7 @@ def _form(path: Path, head: Sequence[Line], want: Collection[Kind], options: Row
     for line in head:
         with suppress(Reason):
             objects.append(json_object(line.data))
-    form = FileShape(objects, options)
+    form = FileShape(objects, options, lambda: _repeats(path, want, form))
     answered = []
     for raw in objects:
         with suppress(Reason):
@@ -349,12 +349,18 @@ def _without_prompt(row: Row) -> Row:
     )
 
 
-def _counts(lines: Iterator[Line], want: Collection[Kind], form: FileShape) -> str:
-    """How many of all rows repeat their prompt, once it is known that not all do."""
-    for line in lines:
+def _repeats(path: Path, want: Collection[Kind], form: FileShape) -> Repeats:
+    """How many rows of a whole file repeat their prompt; by chance only where it would be taken off."""
+    answered = repeating = 0
+    for line in read_lines(path):
         with suppress(Reason):
-            _row_of(Path(), 0, json_object(line.data), want, form)
-    return f"; of {form.answered} rows with answers {form.repeating} repeat their prompt"
+            raw = json_object(line.data)
+            row = _row(path, 0, raw, form.plain_fields(raw, want), want, form.options)
+            if row.answers:
+                answered += 1
+                telling = form.strips or tells(row.prompt, row.answers)
+                repeating += telling and begins_with_prompt(row.prompt, row.answers)
+    return Repeats(answered, repeating)
 
 
 def _row(

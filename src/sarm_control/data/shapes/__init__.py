@@ -10,7 +10,7 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.data.shapes.columns import check_columns, parse_columns
-    from sarm_control.data.shapes.file_shape import FileShape, RepeatedPrompt, other_fields, plain_fields
+    from sarm_control.data.shapes.file_shape import FileShape, Repeats, other_fields, plain_fields
     from sarm_control.data.shapes.nearest import nearest_form
     from sarm_control.data.shapes.options import AUTOMATIC, Repeated, RowOptions
     from sarm_control.data.shapes.repeats import begins_with_prompt, tells, without_prompt
@@ -23,7 +23,7 @@ _HOME_OF = {
     "FileShape": "file_shape",
     "Form": "table",
     "Repeated": "options",
-    "RepeatedPrompt": "file_shape",
+    "Repeats": "file_shape",
     "RowOptions": "options",
     "begins_with_prompt": "repeats",
     "check_columns": "columns",
@@ -43,7 +43,7 @@ __all__ = [
     "FileShape",
     "Form",
     "Repeated",
-    "RepeatedPrompt",
+    "Repeats",
     "RowOptions",
     "begins_with_prompt",
     "check_columns",

@@ -1,8 +1,8 @@
 """The form of one file: found in its first rows, held against every row."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sarm_control.data.lines import Reason
 from sarm_control.data.messages import Prompt
@@ -18,8 +18,15 @@ _OUR_OWN = ("prompt", "question", "messages", "response", "answer", "chosen", "r
 _BY_HAND = "take it off with --repeated-prompts strip, or leave answers as they are with keep"
 
 
-class RepeatedPrompt(Reason):
-    """Some rows' answers begin with their prompt, those of other rows do not."""
+_BY_CHANCE = 0.01
+"""The share of rows whose answers may begin with their prompt without anybody having put it there."""
+
+
+class Repeats(NamedTuple):
+    """Of a whole file: rows with answers, and those of them whose answers all begin with the prompt."""
+
+    answered: int
+    repeating: int
 
 
 def plain_fields(raw: Mapping[str, Any], want: Collection[str], options: RowOptions = AUTOMATIC) -> Fields:
@@ -61,13 +68,20 @@ class FileShape:
     Args:
         head: the fields of its first rows.
         options: what the user said.
+        count: counts the whole file; called once, and only where one row is not as the first ones are.
     """
 
-    def __init__(self, head: Iterable[Mapping[str, Any]], options: RowOptions = AUTOMATIC) -> None:
+    def __init__(
+        self,
+        head: Iterable[Mapping[str, Any]],
+        options: RowOptions = AUTOMATIC,
+        count: Callable[[], Repeats] = lambda: Repeats(0, 0),
+    ) -> None:
         self.options = options
         self.strips = options.repeated == "strip"
-        self.answered = 0
-        self.repeating = 0
+        self._count = count
+        self._counted: Repeats | None = None
+        self._stripped = self._left = 0
         self._found = _most_common(head, options)
 
     @property
@@ -77,9 +91,9 @@ class FileShape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the rows are our own, under our own names, with nothing taken off."""
-        stripped = self.strips and self.repeating > 0
-        return self._found is PLAIN_SHAPE and not self.options.columns and not stripped
+        """Whether there is nothing to say: rows of our own form, under our own names, read as they are."""
+        as_they_are = not self.options.columns and not self._stripped and not self._left
+        return self._found is PLAIN_SHAPE and as_they_are
 
     def plain_fields(self, raw: Mapping[str, Any], want: Collection[str]) -> Fields:
         """As the function of this name.
@@ -103,32 +117,46 @@ class FileShape:
             return
         rows = list(answered)
         repeat = [begins_with_prompt(prompt, answers) for prompt, answers in rows]
-        self.strips = all(repeat) and any(tells(prompt) for prompt, _ in rows)
+        self.strips = all(repeat) and any(tells(*row) for row in rows)
 
     def repeats(self, prompt: Prompt, answers: Sequence[str]) -> bool:
         """Whether the prompt has to be taken off the answers of a row.
 
         Raises:
-            RepeatedPrompt: it is not as in the other rows, and nobody said what to do.
+            Reason: it is not as in the other rows, and nobody said what to do.
         """
         begin = begins_with_prompt(prompt, answers)
-        strips = begin and self.strips
-        odd = begin != self.strips and (self.strips or tells(prompt))
-        before = f"those of the {self.answered} rows before"
-        self.answered += 1
-        self.repeating += begin and (self.strips or tells(prompt))
-        if odd and self.options.repeated == "auto":
-            what = "the answers begin with the prompt" if begin else "not every answer begins with the prompt"
-            raise RepeatedPrompt(f"{what}, {before} {'do not' if begin else 'do'}", _BY_HAND)
-        return strips
+        if self.options.repeated == "auto":
+            if self.strips and not begin:
+                raise Reason(f"not every answer begins with the prompt; {self._counts()}", _BY_HAND)
+            if begin and not self.strips and tells(prompt, answers):
+                if not self._is_chance():
+                    raise Reason(f"the answers begin with the prompt; {self._counts()}", _BY_HAND)
+                self._left += 1
+        self._stripped += begin and self.strips
+        return begin and self.strips
+
+    def _all(self) -> Repeats:
+        self._counted = self._counted or self._count()
+        return self._counted
+
+    def _counts(self) -> str:
+        found = self._all()
+        return f"of {found.answered} rows with answers {found.repeating} repeat it"
+
+    def _is_chance(self) -> bool:
+        found = self._all()
+        return found.repeating <= _BY_CHANCE * found.answered
 
     def line(self, rows: int) -> str:
         """The form in one line: `UltraFeedback messages, 12 rows`."""
         parts = [self.name, _rows(rows)]
         if self.options.columns:
             parts.append(", ".join(f"{own} from {theirs}" for own, theirs in self.options.columns))
-        if self.strips and self.repeating:
-            parts.append(f"the prompt taken off the answers of {_rows(self.repeating)} that repeat it")
+        if self._stripped:
+            parts.append(f"the prompt taken off the answers of {_rows(self._stripped)} that repeat it")
+        if self._left:
+            parts.append(f"answers of {_rows(self._left)} that begin with their prompt left as they are")
         return ", ".join(parts)
 
 

@@ -14,9 +14,10 @@ def begins_with_prompt(prompt: Prompt, answers: Sequence[str]) -> bool:
     return bool(text) and all(_begins(answer.lstrip(), text) for answer in answers)
 
 
-def tells(prompt: Prompt) -> bool:
-    """Whether the prompt is long enough that answers do not begin with it by chance."""
-    return len(_last_text(prompt).split()) >= _WORDS
+def tells(prompt: Prompt, answers: Sequence[str]) -> bool:
+    """Whether answers hardly begin with the prompt by chance: it is long, and something follows it."""
+    follows = any(without_prompt(prompt, answer) for answer in answers)
+    return follows and len(_last_text(prompt).split()) >= _WORDS
 
 
 def without_prompt(prompt: Prompt, answer: str) -> str:
