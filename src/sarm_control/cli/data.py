@@ -1,7 +1,7 @@
 """`sarm data`: what a data file is and what is wrong with it, and any form of rows as plain ones."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -87,7 +87,9 @@ def convert(
         options=rows.options,
     )
     write_jsonl(out, [plain_row(row) for row in read])
-    kinds = {kind: sum(row.kind == kind for row in read) for kind in sorted({row.kind for row in read})}
+    kinds: dict[str, int] = {
+        kind: sum(row.kind == kind for row in read) for kind in sorted({row.kind for row in read})
+    }
     summary = {"rows": len(read), "kinds": kinds, **rows.recorded}
     record = manifest("data convert", inputs=[data], config=summary)
     write_json(out.with_name(f"{out.name}.manifest.json"), record)
@@ -152,7 +154,7 @@ def _token_lines(found: "FileCheck") -> Iterator[str]:
         yield f"  longer than the context: {found.too_long}"
 
 
-def _counted(kinds: Mapping[str, int]) -> str:
+def _counted(kinds: dict[str, int]) -> str:
     names = {
         "answer": "with one answer",
         "pair": "pairs",
