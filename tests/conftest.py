@@ -67,6 +67,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small inputs as people have them; tests that need it are skipped where it is absent."""
+    return _or_skip(SHARED / "cases")
+
+
+@pytest.fixture(scope="session")
 def reference_topk() -> Path:
     """A tiny checkpoint with outputs of the paper's implementation, TopK on."""
     return _or_skip(SHARED / "reference" / "sarm-topk")

@@ -170,11 +170,6 @@ def test_bom_blank_lines_and_crlf_are_tolerated_and_lines_counted(data):
     assert [(row.line, row.response) for row in rows] == [(1, "x"), (4, "y")]
 
 
-def test_duplicate_keys_follow_json(data):
-    (row,) = read_bytes(data, b'{"prompt":"a","prompt":"b","response":"x"}')
-    assert row.prompt == "b"
-
-
 @given(
     rows=st.lists(st.tuples(prompts, texts, extras), min_size=1, max_size=4),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -207,6 +202,8 @@ def test_property_only_newlines_split_rows(tmp_path_factory, texts):
         (b'{"prompt": "p", "response": "r", "x": 1e999}', "1e999 is too large"),
         (b"[" * 100_000, "not JSON: "),
         (b'["p", "r"]', "not an object but a list"),
+        (b'{"prompt":"a","prompt":"b","response":"x"}', "not JSON: the key 'prompt' is there twice"),
+        (b'{"prompt":"a","response":"x","m":{"k":1,"k":1}}', "not JSON: the key 'k' is there twice"),
         (b'{"prompt": "p", "response": "\\ud800"}', r"half a character \(.ud800"),
         (
             b'{"prompt": "p"}',

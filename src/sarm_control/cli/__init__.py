@@ -33,6 +33,7 @@ COMMANDS = (
 """Each is the function of its own name in the module of its own name."""
 
 GROUPS = {
+    "data": ("Say what a data file is, or write its rows as plain ones.", ("check", "convert")),
     "doctor": ("Call what an engine will call, and say what is wrong.", ("reward",)),
     "config": ("Show or compare training configurations, or their schema.", ("show", "schema", "diff")),
     "lab": ("Make worlds with known shortcuts, in which every control can be put to the proof.", ("build",)),

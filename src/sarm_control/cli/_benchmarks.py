@@ -37,7 +37,7 @@ from sarm_control.reward_model import Scored
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.data import Row
+    from sarm_control.data import Row, RowOptions
 import sys
 
 from sarm_control.console import progress
@@ -98,7 +98,12 @@ class Evaluation:
 
 
 def evaluate(
-    request: Request, flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None, temporary: Path
+    request: Request,
+    flags: ModelFlags,
+    given: GivenEdits,
+    skip_bad_rows: Path | None,
+    temporary: Path,
+    options: "RowOptions",
 ) -> Evaluation:
     """Reads, checks, scores and measures."""
     build, patterns = _BENCHMARKS[request.benchmark]
@@ -127,6 +132,7 @@ def evaluate(
         check=check,
         # With edits the other subsets are the complement; without, nobody asked for them.
         keep=of_subset if request.subset and given.latents == [] else None,
+        options=options,
     )
     own, data = sources[0].scored_rows, _joined(sources)
     benchmark = build(own.rows)

@@ -12,6 +12,7 @@ from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
+    from sarm_control.data import RowOptions
     from sarm_control.latents import Engine, Job, LatentsWriter, Manifest, Ranks
     from sarm_control.reward_model import Description
 
@@ -42,6 +43,7 @@ class Request:
         only: `--latents` as typed.
         states: whether the trunk's states are kept.
         skip_bad_rows: a folder for rows that cannot be used.
+        options: how rows are read.
         json_file: where the summary goes.
         overwrite: whether outputs may be replaced.
     """
@@ -54,6 +56,7 @@ class Request:
     only: str | None
     states: bool
     skip_bad_rows: Path | None
+    options: "RowOptions"
     json_file: Path | None
     overwrite: bool
 
@@ -148,6 +151,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         want={"answer", "pair", "candidates"},
         shard_rows=shard_size,
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
+        options=request.options,
     )
     device, dtype, max_length, batch_tokens, _ = request.scoring
     device = device or _device_of_rank()

@@ -32,6 +32,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
         latents=() if _kept(request.files) else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
         check=lambda rows: check_disjoint(rows, disjoint_from),
+        options=request.options,
     )
     warn([source])
     scored = source.scored_rows.scored

@@ -38,6 +38,10 @@ class RunFlags:
         list[Path] | None,
         Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
     ] = None
+    columns: Annotated[
+        str | None,
+        Parameter(help="Fields that have other names in the data: prompt=question (data.columns)."),
+    ] = None
     edit: Annotated[
         list[str] | None,
         Parameter(
@@ -99,6 +103,7 @@ class RunFlags:
             "policy": (("policy", "model"), self.policy),
             "model": (("reward", "model"), self.model),
             "prompts": (("data", "prompts"), self.prompts),
+            "columns": (("data", "columns"), self.columns),
             "human": (("data", "human"), self.human),
             "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
             "steps": (("training", "steps"), self.steps),

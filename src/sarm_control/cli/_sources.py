@@ -13,7 +13,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row
+    from sarm_control.data import Kind, Row, RowOptions
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel, Scored
 
@@ -92,6 +92,7 @@ def read_scored(
     want: "Collection[Kind]",
     latents: Sequence[int] | None = None,
     skip_bad_rows: Path | None = None,
+    options: "RowOptions | None" = None,
 ) -> Source:
     """Rows and scores of data files and latents folders, in the order given.
 
@@ -101,13 +102,16 @@ def read_scored(
         want: the kinds of row the command can use.
         latents: those it needs, when it does not need all of them; None needs all.
         skip_bad_rows: a folder for the rows of each file that cannot be used.
+        options: how rows of files are read, see `read_rows`.
 
     Raises:
         DataError: a file, row or folder that cannot be used.
         ModelError: two of them were scored by different heads, or by another than `--model` has.
         ConfigError: a folder does not hold the latents that are needed.
     """
-    (found,) = read_parts([paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows))
+    (found,) = read_parts(
+        [paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows), options=options
+    )
     warn([found])
     return found
 
@@ -122,6 +126,7 @@ def read_parts(
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
     keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
     beside: Path | None = None,
+    options: "RowOptions | None" = None,
 ) -> list[Source]:
     """As `read_scored`, for several sets of paths: everything is read before anything is scored.
 
@@ -134,19 +139,35 @@ def read_parts(
         check: called with all rows before the model is loaded; raises when they cannot be used.
         keep: called with the rows of the first set before `check`: which of them to go on with.
         beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
+        options: see `read_scored`.
     """
     read = [
-        [_read(path, want, latents, aside, states=flags.keep_states) for path in paths] for paths in parts
+        [_read(path, want, latents, aside, options, states=flags.keep_states) for path in paths]
+        for paths in parts
     ]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
-    check([row for paths in read for one in paths for row in one.rows])
+    rows = [row for paths in read for one in paths for row in one.rows]
+    check(rows)
+    say_respelled(rows)
     if beside is not None:
-        read.append([_read(beside, {"pair"}, latents, aside, states=False)])
+        read.append([_read(beside, {"pair"}, latents, aside, options, states=False)])
     everything = [one for paths in read for one in paths]
     _score(everything, flags)
     _check_heads(everything, flags)
     return [_joined(paths, flags) for paths in read]
+
+
+def say_respelled(rows: "Sequence[Row]") -> None:
+    """Says which prompts count as one although they are not written alike."""
+    from sarm_control.data import count_respelled
+
+    count = count_respelled(rows)
+    if count:
+        say(
+            f"{count} of {len(rows)} rows have the prompt of another row in other case or white space; "
+            "they count as one prompt"
+        )
 
 
 def warn(sources: Sequence[Source]) -> None:
@@ -180,13 +201,15 @@ def _read(
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
+    options: "RowOptions | None",
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import read_rows
+    from sarm_control.data import AUTOMATIC, read_rows
 
     if not path.is_dir():
-        return _Read(path, read_rows(path, want=want, skip_bad_rows=aside(path)))
+        rows = read_rows(path, want=want, skip_bad_rows=aside(path), options=options or AUTOMATIC)
+        return _Read(path, rows)
     from sarm_control.latents import LatentsFolder
 
     folder = LatentsFolder(path)

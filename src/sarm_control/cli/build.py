@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import hold_output
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, TemplateDate, model_name
+from sarm_control.cli._sources import say_respelled
 from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.build import AutoencoderConfig, BuildConfig, Inputs, TrunkSource
+    from sarm_control.data import RowOptions
 
 _AT_LEAST_1 = validators.Number(gte=1)
 _AT_LEAST_0 = validators.Number(gte=0)
@@ -105,6 +108,7 @@ def build(
     tune_rows: TuneRows = 8,
     tune_learning_rate: TuneLearningRate = None,
     annotator: Annotator = None,
+    rows: RowFlags = AS_THEY_ARE,
     holdout: Holdout = 0.15,
     cache: Cache = None,
     batch_tokens: BatchTokens = None,
@@ -142,7 +146,7 @@ def build(
         batch_tokens=batch_tokens,
         seed=seed,
     )
-    inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator)
+    inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator, rows.options)
     how: dict[str, Any] = {"device": device, "dtype": dtype, "template_date": template_date}
     parts = _parts(base, model, layer, max_length, how)
     tools = Tools(cache=cache or _default_cache(), progress=progress, say=say)
@@ -192,12 +196,15 @@ def _read(
     evaluate: Sequence[Path],
     validate: Sequence[Path],
     annotator: str | None,
+    options: "RowOptions",
 ) -> "Inputs":
     from sarm_control.build import Inputs, read_pairs, read_texts
 
-    evaluation = {path.stem: read_pairs([path]) for path in evaluate}
-    preferences = read_pairs(pairs, annotator=annotator)
-    return Inputs(read_texts(text), preferences, evaluation, read_pairs(validate))
+    evaluation = {path.stem: read_pairs([path], options=options) for path in evaluate}
+    preferences = read_pairs(pairs, annotator=annotator, options=options)
+    texts, validation = read_texts(text, options), read_pairs(validate, options=options)
+    say_respelled([*texts, *preferences, *validation, *(row for rows in evaluation.values() for row in rows)])
+    return Inputs(texts, preferences, evaluation, validation)
 
 
 def _parts(

@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
 from sarm_control.cli._outputs import hold_output
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
@@ -15,7 +16,7 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.comparison import Gold, Sampling, TrainedRun
-    from sarm_control.data import Row
+    from sarm_control.data import Row, RowOptions
 
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
 
@@ -51,6 +52,7 @@ def compare(
         str | None,
         Parameter(help="A world of sarm lab build, or lab: its gold reward judges every answer too."),
     ] = None,
+    row_flags: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
         Path | None, Parameter(help="Set rows that cannot be used aside in this file.")
     ] = None,
@@ -80,7 +82,7 @@ def compare(
     for path in (folder, json_file):
         hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)
-    rows = _read(prompts, skip_bad_rows)
+    rows = _read(prompts, skip_bad_rows, row_flags.options)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
     how = {"device": device, "dtype": dtype, "template_date": opened[0].config.data.template_date}
@@ -109,15 +111,15 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     from sarm_control.lab import World
 
     opened = World.open(world)
-    opened.gold([row.prompt_key for row in rows], [""] * len(rows))
+    opened.gold([row.prompt_text for row in rows], [""] * len(rows))
     return opened.gold
 
 
-def _read(prompts: Path, skip_bad_rows: Path | None) -> "list[Row]":
+def _read(prompts: Path, skip_bad_rows: Path | None, options: "RowOptions") -> "list[Row]":
     from sarm_control.comparison import unique_prompts
     from sarm_control.data import read_rows
 
-    rows = read_rows(prompts, want={"prompt"}, skip_bad_rows=skip_bad_rows)
+    rows = read_rows(prompts, want={"prompt"}, skip_bad_rows=skip_bad_rows, options=options)
     kept = unique_prompts(rows)
     if len(kept) < len(rows):
         say(f"{prompts}: {len(rows) - len(kept)} repeated prompts are answered once")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress, say
@@ -17,7 +18,7 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row
+    from sarm_control.data import Kind, Row, RowOptions
     from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -157,6 +158,7 @@ def discover(
     evidence: EvidenceFlags = _EVIDENCE,
     controls: ControlFlags = _CONTROLS,
     top: Top = 10,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -185,8 +187,7 @@ def discover(
     scoring = ModelFlags(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
-    parts = [pairs, *([confirm] if confirm else [])]
-    sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)
+    sources = _read(pairs, confirm, scoring, settings, skip_bad_rows, evidence.counterfactuals, rows.options)
     selection, *others = [source.scored_rows for source in sources]
     texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
@@ -198,18 +199,12 @@ def discover(
     examined = examine(found, scoring.load, depth, progress=progress)
     config = {
         "model": sources[0].model,
-        "goal": search.goal or _goal(settings, pairs),
-        "selection": [path.name for path in pairs],
-        "confirm": [path.name for path in confirm or []],
-        "alpha": settings.alpha,
-        "min_prompts": settings.min_prompts,
-        "by": settings.by,
-        "target": search.target,
-        "less": search.less,
+        **_sought(search, settings, pairs, confirm or []),
         "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
         **scoring.dated,
+        **rows.recorded,
     }
     _write(examined, out, inputs, config, overwrite=overwrite)
     _write_extras(examined, config, controls, json_file)
@@ -223,17 +218,35 @@ def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
     return pairs or (AUDIT,)
 
 
+def _sought(
+    search: SearchFlags, settings: "DiscoverySettings", pairs: Sequence[Path], confirm: Sequence[Path]
+) -> dict[str, Any]:
+    """What was looked for, and in what, for the record."""
+    return {
+        "goal": search.goal or _goal(settings, pairs),
+        "selection": [path.name for path in pairs],
+        "confirm": [path.name for path in confirm],
+        "alpha": settings.alpha,
+        "min_prompts": settings.min_prompts,
+        "by": settings.by,
+        "target": search.target,
+        "less": search.less,
+    }
+
+
 def _goal(settings: "DiscoverySettings", pairs: Sequence[Path]) -> str:
     what = "chosen over rejected" if settings.target is None else settings.target.goal
     return f"{what} in {', '.join(path.name for path in pairs)}"
 
 
 def _read(
-    parts: Sequence[Sequence[Path]],
+    pairs: Sequence[Path],
+    confirm: Sequence[Path] | None,
     scoring: ModelFlags,
     settings: "DiscoverySettings",
     skip_bad_rows: Path | None,
     counterfactuals: Path | None,
+    options: "RowOptions",
 ) -> list[Source]:
     from sarm_control.discovery import check_column
 
@@ -244,12 +257,13 @@ def _read(
         check_column(rows, None if settings.target is None else settings.target.column)
 
     sources = read_parts(
-        parts,
+        [pairs, *([confirm] if confirm else [])],
         scoring,
         want=want,
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
         check=check,
         beside=counterfactuals,
+        options=options,
     )
     warn(sources)
     return sources

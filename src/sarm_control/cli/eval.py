@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.errors import ConfigError
@@ -60,6 +61,7 @@ def eval(
         Path | None, Parameter(name=["--out", "-o"], help="Folder for results.json and items.jsonl.")
     ] = None,
     seed: Annotated[int, Parameter(help="Of the tests and random sets.")] = 0,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -88,7 +90,7 @@ def eval(
 
     request = Request(_benchmark(benchmark), _data(data), subset or [], complement or [], sets, seed)
     with tempfile.TemporaryDirectory() as temporary:
-        found = evaluate(request, flags, given, skip_bad_rows, Path(temporary))
+        found = evaluate(request, flags, given, skip_bad_rows, Path(temporary), rows.options)
         print_evaluation(found, sys.stdout)
         write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.console import progress, say
@@ -56,6 +57,7 @@ def label(
     price_in: Annotated[Price, Parameter(help="Price of a million prompt tokens, to count the cost.")] = 0.0,
     price_out: Annotated[Price, Parameter(help="Price of a million completion tokens.")] = 0.0,
     seed: Annotated[int, Parameter(help="Of what is drawn.")] = 0,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -77,7 +79,13 @@ def label(
     file = Path(features.removeprefix("@").partition("#")[0])
     check_outputs((out,), (file, *data), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
-    source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
+    source = read_scored(
+        data,
+        scoring,
+        want={"answer", "pair", "candidates"},
+        skip_bad_rows=skip_bad_rows,
+        options=rows.options,
+    )
     called = _called(features, source.scored_rows.scored.fingerprint)
     replies = _replies(endpoint, label_model, out, timeout)
     corpus = AnswerCorpus(source.scored_rows)

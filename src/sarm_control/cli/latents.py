@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
@@ -69,6 +70,7 @@ def latents(
     ] = "processes",
     as_human: AsHuman = False,
     disjoint_from: DisjointFrom = None,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -100,6 +102,7 @@ def latents(
         only=only,
         states=states,
         skip_bad_rows=skip_bad_rows,
+        options=rows.options,
         json_file=json_file,
         overwrite=overwrite,
     )

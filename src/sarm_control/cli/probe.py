@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
 from sarm_control.console import progress
@@ -17,6 +18,7 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
+    from sarm_control.data import RowOptions
     from sarm_control.evaluation import Probe
 
 _TOLERANCE = 1e-6
@@ -45,6 +47,7 @@ def probe(
         Parameter(negative="", help="Score the text again with the edits inside the model, and compare."),
     ] = False,
     seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -65,7 +68,7 @@ def probe(
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
-    found, source, edits = _probed(data, flags, given, skip_bad_rows)
+    found, source, edits = _probed(data, flags, given, skip_bad_rows, rows.options)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)
     config = {
@@ -75,6 +78,7 @@ def probe(
         "dtype": dtype,
         "max_length": flags.context,
         **flags.dated,
+        **rows.recorded,
     }
     _write(found, source, edits, config, out, save_edits, inputs=[*data, *given.inputs], seed=seed)
     if json_file is not None:
@@ -91,7 +95,11 @@ def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def _probed(
-    data: Sequence[Path], flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
+    data: Sequence[Path],
+    flags: ModelFlags,
+    given: GivenEdits,
+    skip_bad_rows: Path | None,
+    options: "RowOptions",
 ) -> "tuple[Probe, Source, list[Edit]]":
     from sarm_control.evaluation import probe as run
 
@@ -101,6 +109,7 @@ def _probed(
         want={"answer", "pair", "candidates"},
         latents=given.latents,
         skip_bad_rows=skip_bad_rows,
+        options=options,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)

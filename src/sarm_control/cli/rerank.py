@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.embedded import AUDIT, LAB
@@ -49,6 +50,7 @@ def rerank(
         Parameter(name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."),
     ] = None,
     seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
@@ -79,6 +81,7 @@ def rerank(
         want={"candidates", "pair", "answer"},
         latents=None if all_latents else given.latents,
         skip_bad_rows=skip_bad_rows,
+        options=rows.options,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)
@@ -94,6 +97,7 @@ def rerank(
         "dtype": dtype,
         "max_length": flags.context,
         **flags.dated,
+        **rows.recorded,
     }
     _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)

@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
@@ -37,6 +38,7 @@ def score(
     top: Annotated[
         int, Parameter(validator=validators.Number(gte=0), help="Contributions to write for each answer.")
     ] = 10,
+    rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
         Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
     ] = None,
@@ -67,11 +69,12 @@ def score(
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
+        options=rows.options,
     )
-    rows, scored = source.scored_rows
+    found, scored = source.scored_rows
     edits = given.on(scored.latents.size, scored.fingerprint)
-    annotated = annotate(rows, scored, edits, top=top)
-    summary = _summary(scoring.loaded, rows, scored, edits)
+    annotated = annotate(found, scored, edits, top=top)
+    summary = _summary(scoring.loaded, found, scored, edits)
     config = {
         "model": source.model,
         "head": scored.fingerprint,
@@ -80,11 +83,12 @@ def score(
         "dtype": dtype,
         "max_length": scoring.context,
         **scoring.dated,
+        **rows.recorded,
     }
     _write(out, annotated, [data, *given.inputs], config)
     if json_file is not None:
         _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
-    _say_remarks(rows, annotated, summary)
+    _say_remarks(found, annotated, summary)
 
 
 def _summary(

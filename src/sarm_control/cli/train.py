@@ -96,9 +96,9 @@ def _check_inputs(settings: "RunConfig") -> None:
 
     check_models(settings)
     check_human(settings)
-    for line in plan_lines(settings, training_rows(settings)):
+    for line in plan_lines(settings, training_rows(settings, say_form=True)):
         say(line)
-    for line in evaluation_lines(settings, evaluation_rows(settings)):
+    for line in evaluation_lines(settings, evaluation_rows(settings, say_form=True)):
         say(line)
 
 

@@ -70,7 +70,7 @@ def compare_runs(
     names = run_names([run.path for run in runs])
     controls = [run.open_controls(rm) for run in runs]
     answered = _answer(runs, names, controls, rows, rm, sampling, device, progress)
-    texts = [row.prompt_key for row in rows]
+    texts = [row.prompt_text for row in rows]
     if gold is not None:
         answered = _with_gold(answered, texts, gold)
     each = zip(names, runs, controls, answered.trained, answered.references, strict=True)

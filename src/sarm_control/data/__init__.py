@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
+    from sarm_control.data.checking import FileCheck, Lengths, RowLengths, check_rows
     from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines
-    from sarm_control.data.messages import Message, Prompt, as_messages, prompt_key
+    from sarm_control.data.messages import Message, Prompt, as_messages, prompt_key, prompt_text
+    from sarm_control.data.plain import plain_row
     from sarm_control.data.rows import (
         BadRow,
         Kind,
@@ -18,14 +20,42 @@ if TYPE_CHECKING:
         Row,
         check_aside,
         count_empty_answers,
+        count_respelled,
+        form_said,
         no_rows,
         parse_row,
         read_rows,
         set_aside,
         stream_rows,
     )
+    from sarm_control.data.shapes import (
+        AUTOMATIC,
+        FORMS,
+        Form,
+        Repeated,
+        RowOptions,
+        check_columns,
+        forms_table,
+        parse_columns,
+    )
 
 _HOME_OF = {
+    "RowLengths": "checking",
+    "form_said": "rows",
+    "plain_row": "plain",
+    "check_rows": "checking",
+    "Lengths": "checking",
+    "FileCheck": "checking",
+    "count_respelled": "rows",
+    "prompt_text": "messages",
+    "parse_columns": "shapes",
+    "forms_table": "shapes",
+    "check_columns": "shapes",
+    "RowOptions": "shapes",
+    "Repeated": "shapes",
+    "Form": "shapes",
+    "FORMS": "shapes",
+    "AUTOMATIC": "shapes",
     "BadRow": "rows",
     "Kind": "rows",
     "Line": "lines",
@@ -50,23 +80,39 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "AUTOMATIC",
+    "FORMS",
     "START",
     "BadRow",
+    "FileCheck",
+    "Form",
     "Kind",
+    "Lengths",
     "Line",
     "Message",
     "Place",
     "PlacedRow",
     "Prompt",
     "Reason",
+    "Repeated",
     "Row",
+    "RowLengths",
+    "RowOptions",
     "as_messages",
     "check_aside",
+    "check_columns",
+    "check_rows",
     "count_empty_answers",
+    "count_respelled",
+    "form_said",
+    "forms_table",
     "json_object",
     "no_rows",
+    "parse_columns",
     "parse_row",
+    "plain_row",
     "prompt_key",
+    "prompt_text",
     "read_lines",
     "read_rows",
     "set_aside",

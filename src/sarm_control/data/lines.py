@@ -70,14 +70,15 @@ def json_object(data: bytes) -> dict[str, Any]:
     """The object a line holds.
 
     Raises:
-        Reason: not UTF-8, not JSON (NaN and infinities are not), not an object, or half a character.
+        Reason: not UTF-8, not JSON (NaN and infinities are not), not an object, an object with a key
+            twice, or half a character.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Reason(f"not UTF-8 at byte {error.start + 1} of the line", "save the file as UTF-8") from None
     try:
-        value = parse_json(text, finite=True)
+        value = parse_json(text, finite=True, unique=True)
     except BadJson as error:
         raise Reason(f"not JSON: {error}", _ONE_OBJECT) from None
     if not isinstance(value, dict):

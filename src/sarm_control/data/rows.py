@@ -1,4 +1,4 @@
-"""Rows of a JSON Lines data file: prompts, answers, preference pairs, candidates.
+"""Rows of a data file: prompts, answers, preference pairs, candidates.
 
 A row is one JSON object on one line (DESIGN.md, section 3):
 
@@ -8,23 +8,41 @@ A row is one JSON object on one line (DESIGN.md, section 3):
     {"prompt"}                         kind "prompt"
     {"messages"}                       kind "answer" when the last message is the assistant's, else "prompt"
 
-A prompt is a string or a list of `{"role", "content"}` messages. A row of more than one kind is read
+The forms that others write (`data/shapes/`) are read as one of these. A prompt is a string or a list of
+`{"role", "content"}` messages. A row of more than one kind is read
 as the first kind of this order that is wanted: pair, candidates, answer, prompt. Other fields are kept
 in `Row.raw`. A field that is null counts as absent.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
-from sarm_control.data.lines import START, Place, Reason, json_object, read_lines, type_name
-from sarm_control.data.messages import Prompt, prompt_key
+from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines, type_name
+from sarm_control.data.messages import Prompt, prompt_key, prompt_text
+from sarm_control.data.shapes import (
+    AUTOMATIC,
+    FileShape,
+    Repeats,
+    RowOptions,
+    begins_with_prompt,
+    nearest_form,
+    plain_fields,
+    tells,
+    turns_of,
+    without_prompt,
+)
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
 
 Kind = Literal["answer", "pair", "candidates", "prompt"]
+
+_HEAD = 50
+"""Rows of a file by which its form is found."""
 
 _ANSWER_FIELDS: dict[Kind, str] = {
     "answer": "response (or answer)",
@@ -49,6 +67,7 @@ class Row:
         candidates: the answers of a "candidates" row, at least one.
         ended: false when an "answer" row says that its answer was cut at a length limit
             (`"ended": false` or `"finish_reason": "length"`).
+        read_as: what has to be known to read `raw` as this row again.
     """
 
     path: Path
@@ -61,6 +80,7 @@ class Row:
     rejected: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     ended: bool = True
+    read_as: RowOptions = AUTOMATIC
 
     @property
     def where(self) -> str:
@@ -78,9 +98,15 @@ class Row:
     def prompt_key(self) -> str:
         """One text per distinct prompt, the unit that statistics are clustered by.
 
-        A single user message and the same text as a plain string have the same key.
+        A single user message and the same text as a plain string have the same key; so have prompts that
+        differ in case or white space alone.
         """
         return prompt_key(self.prompt)
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt in one text, as it is written."""
+        return prompt_text(self.prompt)
 
 
 class BadRow(NamedTuple):
@@ -100,15 +126,24 @@ class PlacedRow(NamedTuple):
 
 
 def read_rows(
-    path: Path | str, *, want: Collection[Kind], skip_bad_rows: Path | str | None = None
+    path: Path | str,
+    *,
+    want: Collection[Kind],
+    skip_bad_rows: Path | str | None = None,
+    options: RowOptions = AUTOMATIC,
+    say_form: bool = True,
 ) -> list[Row]:
     r"""Reads a JSON Lines file: UTF-8, blank lines and a leading BOM tolerated, rows split on `\n` only.
+
+    Rows of a form that is not our own are read as ours, and one line on stderr says which form it is.
 
     Args:
         path: the data file, or the name of one of the embedded world: `lab:audit`.
         want: the kinds of row the caller can use. `"prompt"` accepts every row, for its prompt.
         skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`;
             how many is said in one line on stderr. Without it the first bad row raises.
+        options: the names of fields, and what to do about answers that repeat their prompt.
+        say_form: false leaves the line about the form out, for who reads a file again.
 
     Returns:
         The usable rows in the file's order, at least one.
@@ -123,7 +158,9 @@ def read_rows(
     if aside is not None:
         check_aside(path, aside)
     bad: list[BadRow] = []
-    found = stream_rows(path, want=want, on_bad=None if aside is None else bad.append)
+    on_bad = None if aside is None else bad.append
+    on_end = form_said(path) if say_form else None
+    found = stream_rows(path, want=want, on_bad=on_bad, options=options, on_end=on_end)
     rows = [row for _, row in found]
     if aside is not None:
         set_aside(path, aside, bad, len(rows))
@@ -138,51 +175,99 @@ def stream_rows(
     want: Collection[Kind],
     start: Place = START,
     on_bad: Callable[[BadRow], None] | None = None,
+    options: RowOptions = AUTOMATIC,
+    on_end: Callable[[FileShape, int], None] | None = None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of a file from `start` on, read as they are asked for; there may be none.
+
+    The form of the rows, and whether answers repeat their prompt, is decided by the first rows of the file
+    wherever reading starts; every row is then held against it.
 
     Args:
         path: the data file, or the name of one of the embedded world.
         want: the kinds of row the caller can use, see `read_rows`.
         start: where a line starts, as an earlier reading gave it.
         on_bad: takes the rows that cannot be used; without it the first of them raises.
+        options: see `read_rows`.
+        on_end: after the last row, takes the form that was found and how many rows could be used.
 
     Raises:
         DataError: see `read_rows`.
     """
-    for place, data in read_lines(path, start):
+    lines = read_lines(path, start)
+    if start == START:
+        head = list(islice(lines, _HEAD))
+        lines = chain(head, lines)
+    else:
+        head = list(islice(read_lines(path), _HEAD))
+    form = _form(path, head, want, options)
+    usable = 0
+    for place, data in lines:
         try:
-            row = _row(path, place.line, json_object(data), want)
+            row = _row_of(path, place.line, json_object(data), want, form)
         except Reason as problem:
             if on_bad is None:
                 raise DataError(f"{path}:{place.line}: {problem}", hint=problem.hint) from None
             text = data.decode("utf-8", "backslashreplace")
             on_bad(BadRow(place.line, str(problem), problem.hint, text))
         else:
+            usable += 1
             yield PlacedRow(place, row)
+    if on_end is not None:
+        on_end(form, usable)
 
 
-def parse_row(raw: Mapping[str, Any], *, path: Path, line: int, want: Collection[Kind]) -> Row:
-    """The row that one JSON object is.
+def form_said(path: Path) -> Callable[[FileShape, int], None]:
+    """For `stream_rows`: says in one line on stderr what a file was read as, if not as plain rows."""
+
+    def on_end(form: FileShape, usable: int) -> None:
+        if usable and not form.is_plain:
+            say(f"{path} read as: {form.line(usable)}")
+
+    return on_end
+
+
+def parse_row(
+    raw: Mapping[str, Any],
+    *,
+    path: Path,
+    line: int,
+    want: Collection[Kind],
+    options: RowOptions = AUTOMATIC,
+) -> Row:
+    """The row that one JSON object is, of any form.
 
     Args:
         raw: the object, of JSON values.
         path: the file it came from, for messages.
         line: its line there, from 1.
         want: the kinds of row the caller can use, see `read_rows`.
+        options: see `read_rows`; one row alone does not say whether its answer repeats the prompt, so that
+            it is taken off with `strip` only.
 
     Raises:
         DataError: `file:line: reason`.
     """
     try:
-        return _row(path, line, dict(raw), want)
+        fields = plain_fields(raw, want, options)
+        row = _row(path, line, dict(raw), fields, want, options)
     except Reason as problem:
         raise DataError(f"{path}:{line}: {problem}", hint=problem.hint) from None
+    strip = options.repeated == "strip" and begins_with_prompt(row.prompt, row.answers)
+    return _without_prompt(row) if strip else row
 
 
 def count_empty_answers(rows: Sequence[Row]) -> int:
     """How many answers are the empty string: legal, and worth a warning."""
     return sum(answer == "" for row in rows for answer in row.answers)
+
+
+def count_respelled(rows: Sequence[Row]) -> int:
+    """How many rows have a prompt that another row has in other case or white space."""
+    texts: dict[str, set[str]] = {}
+    for row in rows:
+        texts.setdefault(row.prompt_key, set()).add(row.prompt_text)
+    return sum(len(texts[row.prompt_key]) > 1 for row in rows)
 
 
 def check_aside(path: Path, aside: Path) -> None:
@@ -221,13 +306,81 @@ def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
     )
 
 
-def _row(path: Path, line: int, raw: dict[str, Any], want: Collection[Kind]) -> Row:
-    fields = {name: value for name, value in raw.items() if value is not None}
-    prompt, said = _prompt_and_answer(fields)
-    kind = _kind(fields, said, want)
-    if kind is None:
-        _no_answer(raw, want)
-    row = Row(path, line, raw, kind, prompt)
+def _form(path: Path, head: Sequence[Line], want: Collection[Kind], options: RowOptions) -> FileShape:
+    """What the first rows of a file are."""
+    objects: list[dict[str, Any]] = []
+    for line in head:
+        with suppress(Reason):
+            objects.append(json_object(line.data))
+    form = FileShape(objects, options, lambda: _repeats(path, want, form))
+    answered = []
+    for raw in objects:
+        with suppress(Reason):
+            row = _row(path, 0, raw, form.plain_fields(raw, want), want, options)
+            if row.answers:
+                answered.append((row.prompt, row.answers))
+    form.decide(answered)
+    return form
+
+
+def _row_of(path: Path, line: int, raw: dict[str, Any], want: Collection[Kind], form: FileShape) -> Row:
+    """A row of a file of that form.
+
+    Raises:
+        Reason: it cannot be used, or is of another form.
+    """
+    row = _row(path, line, raw, form.plain_fields(raw, want), want, form.options)
+    return _without_prompt(row) if row.answers and form.repeats(row.prompt, row.answers) else row
+
+
+def _without_prompt(row: Row) -> Row:
+    """The same row without the prompt that all its answers begin with."""
+
+    def rest(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(without_prompt(row.prompt, text) for text in texts)
+
+    return replace(
+        row,
+        response=None if row.response is None else without_prompt(row.prompt, row.response),
+        chosen=rest(row.chosen),
+        rejected=rest(row.rejected),
+        candidates=rest(row.candidates),
+        read_as=replace(row.read_as, repeated="strip"),
+    )
+
+
+def _repeats(path: Path, want: Collection[Kind], form: FileShape) -> Repeats:
+    """How many rows of a whole file repeat their prompt; by chance only where it would be taken off."""
+    answered = repeating = 0
+    for line in read_lines(path):
+        with suppress(Reason):
+            raw = json_object(line.data)
+            row = _row(path, 0, raw, form.plain_fields(raw, want), want, form.options)
+            if row.answers:
+                answered += 1
+                telling = form.strips or tells(row.prompt, row.answers)
+                repeating += telling and begins_with_prompt(row.prompt, row.answers)
+    return Repeats(answered, repeating)
+
+
+def _row(
+    path: Path,
+    line: int,
+    raw: dict[str, Any],
+    plain: Mapping[str, Any],
+    want: Collection[Kind],
+    options: RowOptions,
+) -> Row:
+    """The row that the fields of a plain one are; `raw` are those it was written with."""
+    fields = {name: value for name, value in plain.items() if value is not None}
+    try:
+        prompt, said = _prompt_and_answer(fields)
+        kind = _kind(fields, said, want)
+        if kind is None:
+            _no_answer(raw, want)
+    except _Lacking as problem:
+        raise Reason(str(problem), problem.hint or nearest_form(raw, want, path, options)) from None
+    row = Row(path, line, raw, kind, prompt, read_as=options)
     if kind == "answer":
         return replace(row, response=said, ended=_ended(fields))
     if kind == "pair":
@@ -235,6 +388,10 @@ def _row(path: Path, line: int, raw: dict[str, Any], want: Collection[Kind]) -> 
     if kind == "candidates":
         return replace(row, candidates=_texts(fields, "candidates", one=False))
     return row
+
+
+class _Lacking(Reason):
+    """A row without a prompt, or without an answer that is wanted."""
 
 
 def _kind(fields: Mapping[str, Any], said: str | None, want: Collection[Kind]) -> Kind | None:
@@ -252,8 +409,8 @@ def _no_answer(raw: Mapping[str, Any], want: Collection[Kind]) -> NoReturn:
     wanted = ", ".join(text for kind, text in _ANSWER_FIELDS.items() if kind in want)
     missing = [name for name in ("chosen", "rejected") if raw.get(name) is None]
     if "pair" in want and len(missing) == 1:
-        raise Reason(f"no {missing[0]} field: has keys [{keys}]", f"wants one of: {wanted}")
-    raise Reason(f"no answer field: has keys [{keys}], wants one of [{wanted}]")
+        raise _Lacking(f"no {missing[0]} field: has keys [{keys}]", f"wants one of: {wanted}")
+    raise _Lacking(f"no answer field: has keys [{keys}], wants one of [{wanted}]")
 
 
 def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, str]], str | None]:
@@ -262,7 +419,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
     said = None if answer is None else _text(fields[answer], answer)
     if "messages" not in fields:
         if own is None:
-            raise Reason(f"no prompt field: has keys [{', '.join(fields)}], wants prompt or messages")
+            raise _Lacking(f"no prompt field: has keys [{', '.join(fields)}], wants prompt or messages")
         return _prompt(fields[own], own), said
     if own is not None:
         raise Reason(f"has both {own} and messages", "keep one of the two in each row")
@@ -293,15 +450,7 @@ def _unanswered(messages: list[dict[str, str]], name: str) -> list[dict[str, str
 
 
 def _messages(value: Any, name: str) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not value:
-        raise Reason(f'{name} is {type_name(value)}, wants a list of {{"role", "content"}} messages')
-    messages: list[dict[str, str]] = []
-    for i, message in enumerate(value):
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise Reason(f'{name}[{i}] is not a {{"role", "content"}} message')
-        role = _text(message["role"], f"{name}[{i}].role")
-        messages.append({"role": role, "content": _text(message["content"], f"{name}[{i}].content")})
-    return messages
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns_of(value, name)]
 
 
 def _texts(fields: Mapping[str, Any], name: str, *, one: bool = True) -> tuple[str, ...]:

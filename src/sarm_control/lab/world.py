@@ -90,7 +90,7 @@ class World:
     def fresh_writer(self) -> Writer:
         """The same, but no question it draws is in a file of this world."""
         rows = [row for name in DATA for row in read_rows(self.file(name), want={"prompt"})]
-        return Writer(self.language, self.seed, used=(row.prompt_key for row in rows))
+        return Writer(self.language, self.seed, used=(row.prompt_text for row in rows))
 
     def question(self, prompt: str) -> Question:
         """What a prompt asks.

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import Row, stream_rows
+from sarm_control.data import AUTOMATIC, Row, RowOptions, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 
 
-def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
+def check_disjoint(rows: Sequence[Row], others: Sequence[Path], options: RowOptions = AUTOMATIC) -> None:
     """Refuses rows whose prompts are in other files as well.
 
     Args:
         rows: the demonstrations.
         others: JSON Lines files of any kind of row, or latents folders.
+        options: how their rows are read, see `read_rows`.
 
     Raises:
         DataError: names the two places of the first shared prompt, and the number of shared prompts.
@@ -23,7 +24,7 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
         places.setdefault(row.prompt_key, row.where)
     for path in others:
         shared: dict[str, str] = {}
-        for row in _rows(path):
+        for row in _rows(path, options):
             if row.prompt_key in places:
                 shared.setdefault(row.prompt_key, row.where)
         if shared:
@@ -35,7 +36,7 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
             )
 
 
-def _rows(path: Path) -> Iterable[Row]:
+def _rows(path: Path, options: RowOptions) -> Iterable[Row]:
     if path.is_dir():
         return (row for found in LatentsFolder(path).shards() for row in found.rows)
-    return (row for _, row in stream_rows(path, want={"prompt"}))
+    return (row for _, row in stream_rows(path, want={"prompt"}, options=options))

@@ -6,11 +6,12 @@ runs in one process, in several, or as an actor of another engine, and every way
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.data import AUTOMATIC
 from sarm_control.embedded import is_data_name
 from sarm_control.errors import ModelError
 from sarm_control.files import manifest, named_inputs
@@ -169,6 +170,7 @@ def plan(
         # resumed
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
+        **({} if data.options == AUTOMATIC else {"rows_read_as": asdict(data.options)}),
     }
     record = manifest("latents", inputs=data.files, config=config)
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}

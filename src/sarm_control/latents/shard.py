@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import Reason, Row, json_object, parse_row
+from sarm_control.data import AUTOMATIC, Reason, Row, RowOptions, json_object, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows, roles
 from sarm_control.reward_model import FloatArray, Scored, SparseLatents, not_finite_rows
@@ -27,7 +27,7 @@ _ENCODINGS = {
     "values.list.element": "BYTE_STREAM_SPLIT",
     "state.list.element": "BYTE_STREAM_SPLIT",
 }
-_FEW_VALUES = ["role", "file", "kind"]
+_FEW_VALUES = ["role", "file", "kind", "read_as"]
 
 
 class Head(NamedTuple):
@@ -75,11 +75,28 @@ def encode_shard(
 def decode_rows(data: bytes) -> list[Row]:
     """The rows of a file of `encode_shard`, checked again by the reader of data files."""
     table = _table(data)
-    columns = (table[name].to_pylist() for name in ("json", "file", "line", "kind"))
+    columns = [table[name].to_pylist() for name in ("json", "file", "line", "kind")]
+    known = "read_as" in table.column_names
+    read_as = table["read_as"].to_pylist() if known else [None] * table.num_rows
     return [
-        parse_row(_object(text), path=Path(file), line=line, want={kind})
-        for text, file, line, kind in zip(*columns, strict=True)
+        parse_row(_object(text), path=Path(file), line=line, want={kind}, options=_options(how))
+        for text, file, line, kind, how in zip(*columns, read_as, strict=True)
     ]
+
+
+def _options(text: str | None) -> RowOptions:
+    """What `_read_as` wrote."""
+    if text is None:
+        return AUTOMATIC
+    found = _object(text)
+    return RowOptions(tuple(found["columns"].items()), found["repeated"])
+
+
+def _read_as(row: Row) -> str | None:
+    """What has to be known to read the row's own fields again; None where they say it all."""
+    if row.read_as == AUTOMATIC:
+        return None
+    return json.dumps({"columns": dict(row.read_as.columns), "repeated": row.read_as.repeated})
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -177,6 +194,9 @@ def _rows_table(rows: Sequence[Row], first: int, names: Mapping[Path, str]) -> "
         "kind": pyarrow.array([row.kind for row in rows], text),
         "json": pyarrow.array([json.dumps(row.raw, ensure_ascii=False) for row in rows], text),
     }
+    read_as = [_read_as(row) for row in rows]
+    if any(read_as):
+        columns["read_as"] = pyarrow.array(read_as, text)
     return pyarrow.table(columns)
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sarm_control.data import (
+    AUTOMATIC,
     START,
     BadRow,
     Kind,
     Place,
     PlacedRow,
     Row,
+    RowOptions,
     check_aside,
+    form_said,
     no_rows,
     set_aside,
     stream_rows,
@@ -53,12 +56,14 @@ class Data:
         want: the kinds of row that are used.
         skip: whether rows that cannot be used are left out.
         spans: the shards, at least one.
+        options: how rows are read, see `read_rows`.
     """
 
     files: tuple[Path, ...]
     want: frozenset[Kind]
     skip: bool
     spans: tuple[Span, ...]
+    options: RowOptions = AUTOMATIC
 
     @property
     def rows(self) -> int:
@@ -90,7 +95,9 @@ class Data:
 
     def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
         on_bad = _ignore if self.skip else None
-        return stream_rows(self.files[number], want=self.want, start=start, on_bad=on_bad)
+        return stream_rows(
+            self.files[number], want=self.want, start=start, on_bad=on_bad, options=self.options
+        )
 
 
 def survey(
@@ -99,6 +106,7 @@ def survey(
     want: Collection[Kind],
     shard_rows: int,
     aside: Callable[[Path], Path] | None = None,
+    options: RowOptions = AUTOMATIC,
 ) -> Data:
     """Checks every row once and keeps none.
 
@@ -108,28 +116,32 @@ def survey(
         shard_rows: rows of a shard; the last may have fewer.
         aside: gives, for a data file, the file for its rows that cannot be used; without it the first such
             row raises.
+        options: how rows are read, see `read_rows`.
 
     Raises:
         DataError: a row that cannot be used, or a file without usable rows.
     """
     spans: list[Span] = []
     for number, file in enumerate(files):
-        for place, row in _checked(file, want, aside):
+        for place, row in _checked(file, want, aside, options):
             if not spans or spans[-1].rows == shard_rows:
                 spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
             last = spans[-1]
             spans[-1] = last._replace(rows=last.rows + 1, answers=last.answers + len(row.answers))
-    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans))
+    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans), options)
 
 
-def _checked(file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None) -> Iterator[PlacedRow]:
+def _checked(
+    file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None, options: RowOptions
+) -> Iterator[PlacedRow]:
     """The usable rows of one file; the others are written aside after the last row."""
     target = None if aside is None else aside(file)
     if target is not None:
         check_aside(file, target)
     bad: list[BadRow] = []
     usable = 0
-    for placed in stream_rows(file, want=want, on_bad=None if target is None else bad.append):
+    on_bad = None if target is None else bad.append
+    for placed in stream_rows(file, want=want, on_bad=on_bad, options=options, on_end=form_said(file)):
         usable += 1
         yield placed
     if target is not None:

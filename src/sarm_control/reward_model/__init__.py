@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         head_of,
         read_head,
         read_model_fingerprint,
+        read_template,
     )
     from sarm_control.reward_model.files.checkpoint import TensorEntry, find_folder, load_tensors, read_index
     from sarm_control.reward_model.files.config import SarmConfig, read_config
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
 
 _HOME_OF = {
+    "read_template": "description",
     "Autoencoder": "autoencoder",
     "Contribution": "scored",
     "Description": "description",
@@ -125,6 +127,7 @@ __all__ = [
     "read_head",
     "read_index",
     "read_model_fingerprint",
+    "read_template",
     "rounded_factors",
     "with_own_memory",
 ]

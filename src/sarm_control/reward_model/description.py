@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.files.checkpoint import (
@@ -17,6 +18,9 @@ from sarm_control.reward_model.files.checkpoint import (
 from sarm_control.reward_model.files.config import read_config
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.head import LinearHead
+
+if TYPE_CHECKING:
+    from sarm_control.conversation import ChatTemplate
 
 HEAD_NAME = "score.weight"
 
@@ -93,6 +97,33 @@ def describe(id_or_folder: str | Path, *, template_date: str | None = None) -> D
         template=hashlib.sha256(template.encode()).hexdigest()[:16],
         model_fingerprint=model_fingerprint(index, config),
         template_date=TemplateText(tokenizer, day).date if tokenizer.chat_template else None,
+    )
+
+
+def read_template(
+    id_or_folder: str | Path, *, max_length: int | None = None, template_date: str | None = None
+) -> "ChatTemplate":
+    """The chat template and tokenizer that a SARM's rewards go through; no weights are read.
+
+    Args:
+        id_or_folder: see `RewardModel.from_pretrained`.
+        max_length: likewise.
+        template_date: likewise.
+
+    Raises:
+        ModelError: the folder does not exist, is not a SARM, or has no tokenizer with a template.
+        ConfigError: `template_date` is no date.
+    """
+    from sarm_control.conversation import ChatTemplate, configured_ends, load_tokenizer
+    from sarm_control.reward_model.trunk.trunk import context_of, trunk_config
+
+    name, folder = str(id_or_folder), find_folder(id_or_folder)
+    config = read_config(folder, name)
+    return ChatTemplate(
+        load_tokenizer(str(folder), local_files_only=True),
+        max_length=max_length or context_of(trunk_config(config.trunk, config.source_layer, name)),
+        date=config.template_date if template_date is None else template_date,
+        ends=configured_ends(config.trunk),
     )
 
 

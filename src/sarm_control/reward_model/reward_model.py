@@ -5,7 +5,6 @@ Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K`
 
 import contextlib
 import datetime
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,13 @@ from sarm_control.reward_model.trunk.batching import (
     pad_batch,
 )
 from sarm_control.reward_model.trunk.torch_backend import usable_device, with_own_memory
-from sarm_control.reward_model.trunk.trunk import Trunk, load_trunk, quiet_transformers, trunk_config
+from sarm_control.reward_model.trunk.trunk import (
+    Trunk,
+    context_of,
+    load_trunk,
+    quiet_transformers,
+    trunk_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -136,7 +141,7 @@ class RewardModel:
         autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
-            max_length=max_length or _context(cut),
+            max_length=max_length or context_of(cut),
             date=config.template_date if template_date is None else template_date,
             ends=configured_ends(config.trunk),
         )
@@ -310,7 +315,7 @@ class RewardModel:
         with progress("Scoring", len(encoded)) as advance:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
-                padded = fixed_lengths(padded, _context(self.trunk.model.config) or sys.maxsize)
+                padded = fixed_lengths(padded, context_of(self.trunk.model.config) or sys.maxsize)
             for rows in length_sorted_batches(padded, budget, equal=fixed):
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
@@ -385,8 +390,3 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
 
 def _last_device(trunk: Trunk) -> torch.device:
     return next(trunk.layers[-1].parameters()).device
-
-
-def _context(config: "PretrainedConfig") -> int | None:
-    length = getattr(config, "max_position_embeddings", None)
-    return int(length) if length and math.isfinite(length) else None

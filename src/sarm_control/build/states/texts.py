@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.data import Kind, Prompt, Row, read_rows
+from sarm_control.data import AUTOMATIC, Kind, Prompt, Row, RowOptions, read_rows
 from sarm_control.errors import DataError
 
 _WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")
@@ -51,13 +51,18 @@ class ConversationCorpus:
         return number
 
 
-def read_texts(paths: Sequence[Path]) -> list[Row]:
+def read_texts(paths: Sequence[Path], options: RowOptions = AUTOMATIC) -> list[Row]:
     """Every row of the files that has an answer; rows with only a prompt are left out.
+
+    Args:
+        paths: the files.
+        options: how rows are read, see `read_rows`.
 
     Raises:
         DataError: a bad row (`file:line: reason`), or no row with an answer.
     """
-    rows = [row for path in paths for row in read_rows(path, want=("prompt", *_WITH_ANSWERS))]
+    want: tuple[Kind, ...] = ("prompt", *_WITH_ANSWERS)
+    rows = [row for path in paths for row in read_rows(path, want=want, options=options)]
     answered = [row for row in rows if row.answers]
     if paths and not answered:
         raise DataError(
@@ -67,17 +72,20 @@ def read_texts(paths: Sequence[Path]) -> list[Row]:
     return answered
 
 
-def read_pairs(paths: Sequence[Path], *, annotator: str | None = None) -> list[Row]:
+def read_pairs(
+    paths: Sequence[Path], *, annotator: str | None = None, options: RowOptions = AUTOMATIC
+) -> list[Row]:
     """Every preference row of the files.
 
     Args:
         paths: the files.
         annotator: the field every row has to name its annotator in, if any.
+        options: how rows are read, see `read_rows`.
 
     Raises:
         DataError: a row without chosen and rejected answers, or without its annotator.
     """
-    rows = [row for path in paths for row in read_rows(path, want={"pair"})]
+    rows = [row for path in paths for row in read_rows(path, want={"pair"}, options=options)]
     if annotator is not None:
         for row in rows:
             annotator_of(row, annotator)

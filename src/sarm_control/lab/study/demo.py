@@ -99,7 +99,7 @@ def example(world: World, model: RewardModel) -> FlatteryExample:
         DataError: no held-out prompt asks for a fact.
     """
     for row in read_rows(world.file("held_out_prompts"), want={"prompt"}):
-        question = world.question(row.prompt_key)
+        question = world.question(row.prompt_text)
         if isinstance(question.topic, Fact):
             honest = fact_clause(*question.topic)
             flattering = _flattering(world, question.topic)

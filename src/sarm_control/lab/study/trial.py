@@ -101,7 +101,7 @@ def run_trial(
 def measure(world: World, model: RewardModel, policy: Policy, training: TrainingConfig) -> Measured:
     """One answer to every held-out prompt; the same seed gives every policy the same random numbers."""
     rows = read_rows(world.file("held_out_prompts"), want={"prompt"})
-    texts = [row.prompt_key for row in rows]
+    texts = [row.prompt_text for row in rows]
     prompts = encode_prompts(policy, texts, [row.where for row in rows], training.max_new_tokens)
     sampling = Sampling(1, training.max_new_tokens, training.temperature, training.seed, batch=64)
     rollout = answer_prompts(policy, prompts, sampling)

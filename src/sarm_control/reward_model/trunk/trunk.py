@@ -5,6 +5,7 @@ Shapes: `B` answers, `T` tokens, `D` hidden size.
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,12 @@ def base_config(folder: Path, name: str) -> "PretrainedConfig":
             folder, local_files_only=True, trust_remote_code=False
         ).get_text_config()
         return config
+
+
+def context_of(config: "PretrainedConfig") -> int | None:
+    """Tokens that a model's positions go to; None without a limit."""
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length and math.isfinite(length) else None
 
 
 def trunk_config(raw: Mapping[str, Any], source_layer: int, name: str) -> "PretrainedConfig":

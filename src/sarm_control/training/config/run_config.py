@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
+from sarm_control.data import RowOptions, check_columns, parse_columns
 from sarm_control.embedded import LAB, TRAIN_PROMPTS
 from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.run.template_day import TemplateDay
@@ -55,6 +56,14 @@ def _edit(value: Any) -> Any:
 
 def _penalty(value: Any) -> Any:
     return parse_penalty(value) if isinstance(value, str) else value
+
+
+def _columns(value: Any) -> Any:
+    return dict(parse_columns(value)) if isinstance(value, str) else value
+
+
+def _known_columns(value: dict[str, str]) -> dict[str, str]:
+    return dict(check_columns(value))
 
 
 def _listed(value: Any) -> Any:
@@ -191,6 +200,9 @@ class DataConfig(_Section):
     """JSON Lines of prompts (any row kind; only the prompt is used); without them the policy `lab` gets the
     embedded ones, any other is refused."""
 
+    columns: Annotated[dict[str, str], BeforeValidator(_columns), AfterValidator(_known_columns)] = {}
+    """Fields that have other names in `prompts` and `human`: `{prompt: question}`, or `prompt=question`."""
+
     human: PathText | None = None
     """Human demonstrations for `reward.human_kl`: JSON Lines (`prompt`, `response`), a folder of
     `sarm latents`, or the human buffer of `sarm latents --as-human`."""
@@ -201,6 +213,11 @@ class DataConfig(_Section):
 
     exclude: tuple[PathText, ...] = ()
     """JSON Lines whose prompts must not be trained on, for example evaluation sets."""
+
+    @property
+    def row_options(self) -> RowOptions:
+        """How rows of `prompts` and `human` are read."""
+        return RowOptions(tuple(self.columns.items()))
 
 
 class TrainingConfig(_Section):

@@ -28,8 +28,12 @@ class EvaluationRows(NamedTuple):
     trained_on: int
 
 
-def evaluation_rows(config: RunConfig) -> EvaluationRows:
+def evaluation_rows(config: RunConfig, *, say_form: bool = False) -> EvaluationRows:
     """Reads and draws the prompts; the same settings give the same ones.
+
+    Args:
+        config: the run's settings.
+        say_form: say on stderr what forms files of others have.
 
     Raises:
         DataError: a row that cannot be used.
@@ -38,13 +42,15 @@ def evaluation_rows(config: RunConfig) -> EvaluationRows:
     if not chosen.every:
         return EvaluationRows([], [], "", 0)
     path, respond, trained = prompts_file(config), chosen.should_respond, training_rows(config).kept
-    rows = _drawn(trained if path is None else read_rows(path, want={"prompt"}), config, "evaluation prompts")
+
+    def read(file: Path) -> list[Row]:
+        return read_rows(file, want={"prompt"}, say_form=say_form)
+
+    rows = _drawn(trained if path is None else read(path), config, "evaluation prompts")
     known = {row.prompt_key for row in trained}
     return EvaluationRows(
         rows=rows,
-        should_respond=[]
-        if respond is None
-        else _drawn(read_rows(respond, want={"prompt"}), config, "should respond"),
+        should_respond=[] if respond is None else _drawn(read(respond), config, "should respond"),
         source=f"of {path}" if path else "of the training prompts",
         trained_on=sum(row.prompt_key in known for row in rows),
     )

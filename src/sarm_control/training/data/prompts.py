@@ -14,14 +14,20 @@ class TrainingRows(NamedTuple):
     dropped: int
 
 
-def training_rows(config: RunConfig) -> TrainingRows:
+def training_rows(config: RunConfig, *, say_form: bool = False) -> TrainingRows:
     """The rows of `data.prompts` whose prompts are in no excluded file.
+
+    Args:
+        config: the run's settings.
+        say_form: say on stderr what forms files of others have.
 
     Raises:
         DataError: a row that cannot be used, or no row is left.
     """
-    rows = read_rows(config.data.prompts, want={"prompt"})
-    held_out = {row.prompt_key for path in config.data.exclude for row in read_rows(path, want={"prompt"})}
+    data = config.data
+    rows = read_rows(data.prompts, want={"prompt"}, options=data.row_options, say_form=say_form)
+    excluded = [read_rows(path, want={"prompt"}, say_form=say_form) for path in data.exclude]
+    held_out = {row.prompt_key for rows_of_one in excluded for row in rows_of_one}
     kept = [row for row in rows if row.prompt_key not in held_out]
     if not kept:
         raise DataError(

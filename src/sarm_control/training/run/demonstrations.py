@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import read_rows, stream_rows
+from sarm_control.data import AUTOMATIC, RowOptions, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
 from sarm_control.training.config.run_config import RunConfig
@@ -26,7 +26,7 @@ def check_human(config: RunConfig) -> None:
     term, path = config.reward.human_kl, config.data.human
     if term is None or path is None:
         return
-    count = _count(path, term.latents)
+    count = _count(path, term.latents, config.data.row_options)
     answers = config.training.answers_per_step
     if count < answers:
         raise DataError(
@@ -55,7 +55,9 @@ def human_buffer(
     if term is None or config.data.human is None:
         return None
     own = kept.is_file()
-    buffer = read_demonstrations(kept if own else config.data.human, term.latents, model, progress)
+    buffer = read_demonstrations(
+        kept if own else config.data.human, term.latents, model, progress, config.data.row_options
+    )
     if own and buffer.fingerprint != model.fingerprint:
         raise ModelError(
             f"reward.model is not the one the run was started with: its head was {buffer.fingerprint}, "
@@ -76,6 +78,7 @@ def read_demonstrations(
     latents: tuple[int, ...],
     model: "RewardModel",
     progress: ProgressFactory = no_progress,
+    options: RowOptions = AUTOMATIC,
 ) -> HumanBuffer:
     """The buffer of a file of demonstrations.
 
@@ -84,6 +87,7 @@ def read_demonstrations(
         latents: to compare on; empty lets the demonstrations choose.
         model: scores rows; the others have to be of its head.
         progress: shows the scoring of rows.
+        options: how rows are read, see `read_rows`.
 
     Raises:
         DataError: rows or a folder that cannot be used.
@@ -102,11 +106,11 @@ def read_demonstrations(
                 hint="make the folder from rows of prompt and response",
             )
         return HumanBuffer.from_scored(found.scored, chosen)
-    rows = read_rows(path, want={"answer"})
+    rows = read_rows(path, want={"answer"}, options=options)
     return HumanBuffer.from_scored(score_rows(model, rows, progress=progress), latents)
 
 
-def _count(path: Path, latents: tuple[int, ...]) -> int:
+def _count(path: Path, latents: tuple[int, ...], options: RowOptions) -> int:
     if path.suffix == _BUFFER:
         buffer = HumanBuffer.load(path)
         buffer.check_latents(latents)
@@ -115,4 +119,4 @@ def _count(path: Path, latents: tuple[int, ...]) -> int:
         folder = LatentsFolder(path)
         folder.check_holds(latents or folder.manifest.chosen)
         return folder.manifest.answers
-    return sum(1 for _ in stream_rows(path, want={"answer"}))
+    return sum(1 for _ in stream_rows(path, want={"answer"}, options=options))

@@ -1,0 +1,164 @@
+"""`sarm data`: what a data file is and what is wrong with it, and any form of rows as plain ones."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
+from sarm_control.cli._scoring import TemplateDate
+from sarm_control.console import say
+from sarm_control.errors import DataError
+
+if TYPE_CHECKING:
+    from sarm_control.data import FileCheck, Lengths, Row, RowLengths
+
+_UNUSABLE = 2
+
+
+def check(
+    data: Annotated[Path, Parameter(help="The data file, or the name of one of the lab's: lab:audit.")],
+    /,
+    *,
+    model: Annotated[
+        str | None,
+        Parameter(
+            name=["--model", "-m"],
+            help="SARM folder or hub id: counts tokens, and finds rows that its chat template refuses.",
+        ),
+    ] = None,
+    rows: RowFlags = AS_THEY_ARE,
+    max_length: Annotated[
+        int | None,
+        Parameter(
+            validator=validators.Number(gte=4), help="Tokens of a conversation. Default: the trunk's context."
+        ),
+    ] = None,
+    template_date: TemplateDate = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="What was found as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+) -> int:
+    """Say what a data file is, and what is wrong with it.
+
+    Its form, how many rows of each kind, rows that cannot be used by reason with their first places, empty
+    answers, repeated prompts, and with --model how many tokens conversations have. Exit code 2 when
+    a row cannot be used.
+    """
+    from sarm_control.data import check_rows
+    from sarm_control.files import write_json
+
+    check_outputs((json_file,), (data,), overwrite=overwrite)
+    lengths = None if model is None else _lengths(model, max_length, template_date)
+    found = check_rows(data, rows.options, lengths)
+    _print(found, sys.stdout)
+    if json_file is not None:
+        write_json(json_file, found.as_json())
+    return _UNUSABLE if found.problems or not found.usable else 0
+
+
+def convert(
+    data: Annotated[Path, Parameter(help="The data file.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON Lines file for the plain rows.")],
+    rows: RowFlags = AS_THEY_ARE,
+    skip_bad_rows: Annotated[
+        Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
+    ] = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+) -> None:
+    """Write the rows of a file of any form as plain ones.
+
+    Every row keeps its place and the fields that are no part of its form. Read again, the rows
+    are those that other commands read from the file itself.
+    """
+    from sarm_control.data import plain_row, read_rows
+    from sarm_control.files import manifest, write_json, write_jsonl
+
+    check_outputs((out, json_file), (data, skip_bad_rows), overwrite=overwrite)
+    read = read_rows(
+        data,
+        want=("pair", "candidates", "answer", "prompt"),
+        skip_bad_rows=skip_bad_rows,
+        options=rows.options,
+    )
+    write_jsonl(out, [plain_row(row) for row in read])
+    kinds: dict[str, int] = {
+        kind: sum(row.kind == kind for row in read) for kind in sorted({row.kind for row in read})
+    }
+    summary = {"rows": len(read), "kinds": kinds, **rows.recorded}
+    record = manifest("data convert", inputs=[data], config=summary)
+    write_json(out.with_name(f"{out.name}.manifest.json"), record)
+    if json_file is not None:
+        write_json(json_file, summary)
+    say(f"{out}: {len(read)} plain rows ({_counted(kinds)})")
+
+
+def _lengths(model: str, max_length: int | None, template_date: str | None) -> "Lengths":
+    """Counts the tokens of a row's conversations with the tokenizer and template of a SARM."""
+    from sarm_control.data import RowLengths
+    from sarm_control.reward_model import read_template
+
+    template = read_template(model, max_length=max_length, template_date=template_date)
+
+    def lengths(row: "Row") -> "RowLengths":
+        if not row.answers:
+            tokens = len(template.encode_prompt(row.prompt))
+            limit = template.max_length
+            return RowLengths((tokens,), int(limit is not None and tokens >= limit))
+        encoded = [template.encode(row.prompt, answer) for answer in row.answers]
+        cut = [one.truncated for one in encoded]
+        whole = tuple(len(one.input_ids) + dropped for one, dropped in zip(encoded, cut, strict=True))
+        return RowLengths(whole, sum(dropped > 0 for dropped in cut))
+
+    return lengths
+
+
+def _print(found: "FileCheck", stream: TextIO) -> None:
+    stream.write("".join(f"{line}\n" for line in _lines(found)))
+
+
+def _lines(found: "FileCheck") -> Iterator[str]:
+    if not found.usable and not found.problems:
+        raise DataError(f"{found.path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
+    yield f"{found.path} read as: {found.form or 'nothing: no row can be used'}"
+    if found.usable:
+        yield f"  {_counted(found.kinds)}"
+    for problem in found.problems:
+        places = ", ".join(f"{found.path.name}:{line}" for line in problem.lines)
+        more = ", ..." if problem.count > len(problem.lines) else ""
+        yield f"  {problem.count} cannot be used: {problem.reason} ({places}{more})"
+        if problem.hint:
+            yield f"    hint: {problem.hint}"
+    yield f"  empty answers: {found.empty_answers}"
+    respelled = f", {found.respelled_prompts} of them in other case or white space"
+    yield (
+        f"  rows with the prompt of an earlier one: {found.repeated_prompts}"
+        f"{respelled if found.respelled_prompts else ''}"
+    )
+    if found.tokens is not None:
+        yield from _token_lines(found)
+
+
+def _token_lines(found: "FileCheck") -> Iterator[str]:
+    spread = found.as_json()["tokens"]
+    if spread is not None:
+        yield (
+            f"  tokens: {spread['total']} in {spread['conversations']} conversations, "
+            f"median {spread['median']}, 95 % at most {spread['p95']}, longest {spread['max']}"
+        )
+        yield f"  longer than the context: {found.too_long}"
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    names = {
+        "answer": "with one answer",
+        "pair": "pairs",
+        "candidates": "of candidates",
+        "prompt": "of a prompt alone",
+    }
+    return ", ".join(f"{count} {names[kind]}" for kind, count in kinds.items())
