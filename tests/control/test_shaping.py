@@ -16,7 +16,7 @@ from sarm_control.control.penalties import Penalty
 from sarm_control.control.training_reward import RewardRule, preference_as_reward
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
-from sarm_control.training.algorithm.reward import SarmReward
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import RunConfig, TrainingConfig
 from sarm_control.training.data.prompts import training_rows
 from sarm_control.training.run.dry_run import plan_lines
@@ -45,8 +45,8 @@ def test_property_it_is_bounded_and_keeps_the_order(totals: list[float], mean: f
 def test_the_columns_still_sum_to_the_total_and_scores_are_the_sigmoid(standardize: bool) -> None:
     model = cast(Any, TableSarm(2))
     controls = Controls(edits=[Edit(1, max=0.5)], penalties=[Penalty(2, "q0.5", "0.5sd")])
-    reward = SarmReward(model, controls, standardize=standardize, shaping="par")
-    plain = SarmReward(model, controls, standardize=True)
+    reward = PolicyReward(model, controls, standardize=standardize, shaping="par")
+    plain = PolicyReward(model, controls, standardize=True)
     for one in (reward, plain):
         one.calibrate(all_answers(2))
     paid, unshaped = reward.score(all_answers(2)), plain.score(all_answers(2))
@@ -69,12 +69,12 @@ SETTINGS = TrainingConfig(max_new_tokens=2, seed=5)
 
 def par_reward(
     answers: int, controls: Controls | None = None, human: HumanBuffer | None = None
-) -> SarmReward:
+) -> PolicyReward:
     """Calibrated, with reference answers of a tiny policy."""
     references = ReferenceRewards(tiny_policy(), SETTINGS, answers)
     controls = controls or Controls(edits=[Edit(1, max=0.5)], penalties=[Penalty(2, "q0.5", "0.5sd")])
     model = cast(Any, TableSarm(2))
-    reward = SarmReward(model, controls, shaping="par", references=references, human=human)
+    reward = PolicyReward(model, controls, shaping="par", references=references, human=human)
     reward.calibrate(all_answers(2))
     return reward
 
@@ -100,7 +100,7 @@ def test_oracle_over_all_answers_of_the_reference_policy() -> None:
 
 def test_prompts_have_reference_answers_of_their_own_whenever_they_are_met() -> None:
     together, apart = par_reward(6), par_reward(6)
-    breakdown = apart._reference_rewards
+    breakdown = apart.reference_rewards
     assert together.references is not None
     assert apart.references is not None
     both = together.references.of(PROMPTS, breakdown)
@@ -116,10 +116,10 @@ def test_what_learns_does_not_move_the_reference() -> None:
     human = HumanBuffer.from_scored(model.score(listed.prompts, listed.texts, ended=listed.ended), range(6))
     held = Controls(penalties=[Penalty(2, "q0.5", target_rate=0.1)], human_kl=HumanKL(beta="0.5sd"))
     reward = par_reward(6, held, human)
-    first = reward._reference_rewards(listed)
+    first = reward.reference_rewards(listed)
     for _ in range(3):
         reward.learn(reward.score(listed))
-    np.testing.assert_array_equal(reward._reference_rewards(listed), first)
+    np.testing.assert_array_equal(reward.reference_rewards(listed), first)
     scored = reward.scored(listed)
     np.testing.assert_allclose(first, scored.rewards - np.where(scored.ended, 0.0, reward.rule.missing_end))
 
@@ -159,9 +159,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> N
 
 def test_the_plan_tells_what_the_reference_answers_cost() -> None:
     config = RunConfig.model_validate(LAB)
-    lines = plan_lines(config, training_rows(config))
+    lines = plan_lines(config, training_rows(config.data))
     assert any(
         "2 reference answers to each of up to 4 prompts" in line and "8 beside" in line for line in lines
     )
     off = RunConfig.model_validate({**LAB, "reward": {"shaping": "par", "par_answers": 0}})
-    assert not any("reference answers to each" in line for line in plan_lines(off, training_rows(off)))
+    assert not any("reference answers to each" in line for line in plan_lines(off, training_rows(off.data)))

@@ -103,7 +103,7 @@ def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
     seen: set[str] = set()
     try:
         for run in runs:
-            seen |= {row.prompt_key for row in training_rows(run.config).kept}
+            seen |= {row.prompt_key for row in training_rows(run.config.data).kept}
     except DataError:
         return None
     return sum(row.prompt_key in seen for row in rows)

@@ -94,14 +94,21 @@ class TrainedRun:
                 f"this reward model has {rm.fingerprint}",
                 hint="compare runs of one reward model",
             )
-        human = human_buffer(self.config, rm, self.path / HUMAN)
-        controls = self.config.reward.controls().resolve(self.statistics)
-        state = controls.start(human, self.config.training.seed)
+        config = self.config
+        human = human_buffer(
+            config.data.human,
+            config.reward.human_kl,
+            rm,
+            self.path / HUMAN,
+            answers=config.training.answers_per_step,
+        )
+        controls = config.reward.controls().resolve(self.statistics)
+        state = controls.start(human, config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
         state.load_state_dict(
             {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
         )
-        shaped = self.config.reward.shaping == "par"
+        shaped = config.reward.shaping == "par"
         return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
 
     def reference_rewards(

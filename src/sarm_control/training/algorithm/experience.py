@@ -78,6 +78,8 @@ def collect(
     micro_batches: Sequence[MicroBatch],
     settings: TrainingConfig,
     processes: Processes = ALONE,
+    *,
+    kl_coef: float,
 ) -> Experience:
     """Log-probabilities, values and advantages of a rollout.
 
@@ -86,8 +88,9 @@ def collect(
         rollout: N answers.
         scores: [N] terminal rewards.
         micro_batches: the micro-batches the update will use in this process.
-        settings: algorithm, temperature, KL weight, gamma and lambda.
+        settings: algorithm, temperature, gamma and lambda.
         processes: who has the others; every one gets the whole.
+        kl_coef: weight of the KL as it is now: `training.kl_target` moves it from `settings.kl_coef`.
     """
     mask = length_mask(rollout.lengths, max(rollout.lengths))
     logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
@@ -102,7 +105,7 @@ def collect(
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
     processes.all_reduce(tables)
-    rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
+    rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, kl_coef)
     advantages, returns = advantages_of(rewards, values, mask, settings)
     sampling: Mapping[str, float] = {}
     if rollout.sampler_logprobs is not None:

@@ -126,7 +126,7 @@ class PolicyReward:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
         reference = None
         if self.references is not None and prompts:
-            reference = self.references.of(prompts, self._reference_rewards)
+            reference = self.references.of(prompts, self.reference_rewards)
         return self._rule.breakdown(scored, self.learner, reference)
 
     @property
@@ -188,7 +188,12 @@ class PolicyReward:
         check_finite(scored.rewards.astype(np.float64), rollout, what)
         return scored
 
-    def _reference_rewards(self, rollout: Rollout) -> Array:
+    def reference_rewards(self, rollout: Rollout) -> Array:
+        """[N] totals of the reference policy's answers, under the controls as they were before they learnt.
+
+        Raises:
+            TrainingError: a reward is NaN or infinite.
+        """
         scored = self.scored(rollout, "the reference policy's reward")
         return np.asarray(self._rule.frozen().breakdown(scored).columns[TOTAL])
 

@@ -118,7 +118,9 @@ class Trainer:
             with clock("logprobs"), self.policy.precision():
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
                 own = list(chain.from_iterable(map(self.processes.rank_slice, plan)))
-                experience = collect(self.policy, rollout, scores, own, self._config_now(), self.processes)
+                experience = collect(
+                    self.policy, rollout, scores, own, settings, self.processes, kl_coef=self.kl_coef
+                )
         with clock("update"), self.policy.precision():
             update = self.updater.update(experience, plan, step)
         with clock("controls"):
@@ -156,9 +158,6 @@ class Trainer:
             step=step,
             processes=self.processes.count,
         )
-
-    def _config_now(self) -> TrainingConfig:
-        return self.settings.model_copy(update={"kl_coef": self.kl_coef})
 
     def _sample(
         self, numbers: Sequence[int], repeats: int, purpose: Sequence[int | str], *, reference: bool = False

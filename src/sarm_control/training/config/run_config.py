@@ -24,9 +24,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
-from sarm_control.embedded import LAB, TRAIN_PROMPTS
+from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
 from sarm_control.training.config.check_names import RENAMED, Check
-from sarm_control.training.run.template_day import TemplateDay
+from sarm_control.training.config.template_day import TemplateDay
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -403,6 +403,14 @@ class RunConfig(_Section):
                 {"key": "reward", "inner": "human_kl"},
             )
         return self
+
+    @property
+    def evaluation_prompts(self) -> Path | None:
+        """The file of evaluation prompts: the one that is named, the lab's own for the lab, else None."""
+        if self.evaluation.prompts is not None:
+            return self.evaluation.prompts
+        lab = self.policy.model == LAB and self.data.prompts == TRAIN_PROMPTS
+        return HELD_OUT_PROMPTS if lab else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values with every default spelled out; `RunConfig(**values)` gives it back."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sarm_control.data import Row, read_rows
 from sarm_control.errors import DataError
-from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.run_config import DataConfig
 
 
 class TrainingRows(NamedTuple):
@@ -14,18 +14,18 @@ class TrainingRows(NamedTuple):
     dropped: int
 
 
-def training_rows(config: RunConfig) -> TrainingRows:
+def training_rows(data: DataConfig) -> TrainingRows:
     """The rows of `data.prompts` whose prompts are in no excluded file.
 
     Raises:
         DataError: a row that cannot be used, or no row is left.
     """
-    rows = read_rows(config.data.prompts, want={"prompt"})
-    held_out = {row.prompt_key for path in config.data.exclude for row in read_rows(path, want={"prompt"})}
+    rows = read_rows(data.prompts, want={"prompt"})
+    held_out = {row.prompt_key for path in data.exclude for row in read_rows(path, want={"prompt"})}
     kept = [row for row in rows if row.prompt_key not in held_out]
     if not kept:
         raise DataError(
-            f"{config.data.prompts}: all {len(rows)} prompts are in an excluded file",
+            f"{data.prompts}: all {len(rows)} prompts are in an excluded file",
             hint="give other prompts, or fewer files to exclude",
         )
     return TrainingRows(kept, len(rows) - len(kept))

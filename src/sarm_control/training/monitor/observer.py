@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from sarm_control.control import Penalty
 from sarm_control.training.algorithm.reward import PolicyReward
-from sarm_control.training.config.run_config import RunConfig
-from sarm_control.training.data.evaluation_prompts import evaluation_rows
+from sarm_control.training.config.run_config import EvaluationConfig, TrainingConfig
+from sarm_control.training.data.evaluation_prompts import EvaluationRows
 from sarm_control.training.monitor.checks import Check, Finding, Watch
 from sarm_control.training.monitor.evaluation import Gold, PromptEvaluation
 from sarm_control.training.monitor.ledger_file import Entry
@@ -99,11 +99,20 @@ class Observer:
             self.watch.load_state(state)
 
 
-def build_observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold: Gold | None) -> Observer:
+def build_observer(
+    evaluation: EvaluationConfig,
+    training: TrainingConfig,
+    rows: EvaluationRows,
+    policy: Policy,
+    reward: PolicyReward,
+    gold: Gold | None,
+) -> Observer:
     """The observer of a run.
 
     Args:
-        config: the run's settings.
+        evaluation: how often there is an evaluation, and which monitors stop the run.
+        training: steps, lengths, temperature, seed.
+        rows: the prompts of the evaluations.
         policy: the policy of the run.
         reward: its reward.
         gold: the worth of answers to the evaluation prompts, where a program knows it.
@@ -111,29 +120,27 @@ def build_observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold
     Raises:
         DataError: an evaluation prompt that cannot be used.
     """
-    rows = evaluation_rows(config)
 
     def encoded(chosen: Sequence[Any]) -> list[PromptRow]:
         places = [row.where for row in chosen]
-        room = config.training.max_new_tokens
-        return encode_prompts(policy, [row.prompt for row in chosen], places, room)
+        return encode_prompts(policy, [row.prompt for row in chosen], places, training.max_new_tokens)
 
-    evaluation = None
+    judge = None
     if rows.rows:
-        evaluation = PromptEvaluation(
+        judge = PromptEvaluation(
             policy,
             reward,
             encoded(rows.rows),
-            config.training,
+            training,
             should_respond=encoded(rows.should_respond),
             gold=gold,
         )
     return Observer(
-        config.reward.penalties,
-        evaluation,
-        every=config.evaluation.every,
-        steps=config.training.steps,
-        stop_on=config.evaluation.stop_on,
+        reward.controls.penalties,
+        judge,
+        every=evaluation.every,
+        steps=training.steps,
+        stop_on=evaluation.stop_on,
     )
 
 

@@ -3,19 +3,16 @@
 Shapes: `M` answer tokens of a batch, `D` hidden size.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import LoraConfig
 from sarm_control.training.policy.lora import active_adapter, adapter_weights, add_critic_adapter
 from sarm_control.training.policy.token_batch import TokenBatch
-
-if TYPE_CHECKING:
-    from sarm_control.training.config.run_config import LoraConfig
-    from sarm_control.training.policy.policy import Policy
 
 
 class ValueHead(nn.Module):
@@ -73,24 +70,29 @@ class AdapterCritic:
     """A second LoRA adapter on the policy's frozen base, and a head: one more pass, no second copy.
 
     Args:
-        policy: a LoRA policy, which gets the adapter.
+        model: the policy's peft model, which gets the adapter.
+        states: the policy's pass over a batch, [M, D] the last state each answer token was chosen in.
         lora: rank, scale and targets, as the policy's.
         seed: of the run.
 
     Raises:
-        ConfigError: the policy has no adapters.
+        ConfigError: a target that is not the name of a linear module.
     """
 
-    def __init__(self, policy: "Policy", lora: "LoraConfig", seed: int) -> None:
-        add_critic_adapter(policy.model, lora, derive_seed(seed, "critic"))
-        self._policy = policy
-        self._weights = adapter_weights(policy.model)
-        self.head = ValueHead(policy.hidden_size).to(policy.device)
+    def __init__(
+        self, model: Any, states: Callable[[TokenBatch], Tensor], lora: LoraConfig, seed: int
+    ) -> None:
+        add_critic_adapter(model, lora, derive_seed(seed, "critic"))
+        self._causal = model.get_base_model()
+        self._states = states
+        self._weights = adapter_weights(model)
+        embedding = self._causal.get_input_embeddings()
+        self.head = ValueHead(embedding.embedding_dim).to(embedding.weight.device)
 
     def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:  # noqa: ARG002 - the protocol's
         """The head applied to the states under the critic's adapter."""
-        with active_adapter(self._policy.causal):
-            values: Tensor = self.head(self._policy.token_states(batch))
+        with active_adapter(self._causal):
+            values: Tensor = self.head(self._states(batch))
         return values
 
     def body(self) -> Mapping[str, nn.Parameter]:

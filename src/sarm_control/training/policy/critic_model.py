@@ -6,7 +6,7 @@ Shapes: `M` answer tokens of a batch, `D` hidden size of the trunk.
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,11 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ModelError
 from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import PolicyConfig
 from sarm_control.training.policy.critic import AdapterCritic, Critic, ValueHead
 from sarm_control.training.policy.lora import inject_adapter, recompute_layers
+from sarm_control.training.policy.policy import Policy
 from sarm_control.training.policy.token_batch import TokenBatch
-
-if TYPE_CHECKING:
-    from sarm_control.training.config.run_config import PolicyConfig, RunConfig
-    from sarm_control.training.policy.policy import Policy
 
 _PROBE = "What is the capital of France?"
 _INSTEAD = "use --set training.value=head, or a SARM built on the policy's own base"
@@ -68,28 +66,37 @@ class ModelCritic:
             layer.training = False
 
 
-def attach_critic(policy: "Policy", config: "RunConfig", model: RewardModel, longest: int) -> None:
-    """Gives the policy the critic of `training.value`.
+def attach_critic(
+    policy: Policy,
+    kind: Literal["head", "adapter", "model"],
+    settings: PolicyConfig,
+    model: RewardModel,
+    *,
+    seed: int,
+    longest: int,
+) -> None:
+    """Gives the policy the critic that `training.value` names.
 
     Args:
-        policy: has a head on its own states, which `head` leaves.
-        config: the run's settings.
-        model: the SARM that pays, whose trunk a `model` critic starts from.
+        policy: it has a head on its own states, which `head` leaves as it is.
+        kind: `training.value`.
+        settings: `policy` of the run: adapters, gradient checkpointing.
+        model: the SARM of the reward, whose trunk a `model` critic starts from.
+        seed: of the run.
         longest: tokens of the longest prompt and answer.
 
     Raises:
         ModelError: a trunk that does not read the policy's tokens.
     """
-    kind, lora, seed = config.training.value, config.policy.lora, config.training.seed
     if kind == "adapter":
-        assert lora is not None
-        policy.critic = AdapterCritic(policy, lora, seed)
+        assert settings.lora is not None
+        policy.critic = AdapterCritic(policy.model, policy.token_states, settings.lora, seed)
     elif kind == "model":
         _check_room(model, longest)
-        policy.critic = model_critic(policy, model, config.policy, seed)
+        policy.critic = model_critic(policy, model, settings, seed)
 
 
-def model_critic(policy: "Policy", model: RewardModel, settings: "PolicyConfig", seed: int) -> Critic:
+def model_critic(policy: Policy, model: RewardModel, settings: PolicyConfig, seed: int) -> Critic:
     """A `ModelCritic` with adapters where the policy has them.
 
     Args:

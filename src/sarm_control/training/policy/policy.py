@@ -212,7 +212,7 @@ class Policy:
 
     def shard(self, *, reshard: bool = True) -> None:
         """Puts the decoder layers in parts, one in each process; see `training.policy.sharding`."""
-        self.sharding = Sharding(self, reshard=reshard)
+        self.sharding = Sharding(self._models(), reshard=reshard)
 
     def whole(self) -> AbstractContextManager[None]:
         """Holds all weights whole, for passes without gradients; needed only where layers are in parts."""

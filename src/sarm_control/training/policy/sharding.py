@@ -19,28 +19,28 @@ from sarm_control.training.distributed.processes import Processes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sarm_control.training.policy.policy import Policy
-
 
 class Sharding:
     """The decoder layers of a policy, and of its reference where it has its own, in parts.
 
     Args:
-        policy: changed in place, before an optimizer is made for its weights.
+        models: causal language models, changed in place before an optimizer is made for their weights.
         reshard: give a layer back after its forward pass, and gather it again for the backward pass.
 
     Raises:
         ModelError: the decoder has no list of layers.
+
+    Attributes:
+        layers: the decoder layers of all models.
     """
 
-    def __init__(self, policy: "Policy", *, reshard: bool = True) -> None:
+    def __init__(self, models: Sequence[Any], *, reshard: bool = True) -> None:
         from torch.distributed.fsdp import fully_shard
 
-        models = [policy.causal] if policy.reference is None else [policy.causal, policy.reference]
-        self._layers: list[Any] = [layer for model in models for layer in _decoder_layers(model)]
+        self.layers: list[Any] = [layer for model in models for layer in _decoder_layers(model)]
         self._depth = 0
         self._reshard = reshard
-        for layer in self._layers:
+        for layer in self.layers:
             adapters = {weight for name, weight in layer.named_parameters() if "lora_" in name}
             fully_shard(layer, reshard_after_forward=reshard, ignored_params=adapters)
 
@@ -49,7 +49,7 @@ class Sharding:
         """All layers gathered, once, for passes without gradients; inside another `whole` nothing is sent."""
         self._depth += 1
         if self._depth == 1:
-            for layer in self._layers:
+            for layer in self.layers:
                 layer.set_reshard_after_forward(False)
                 layer.unshard()
         try:
@@ -57,7 +57,7 @@ class Sharding:
         finally:
             self._depth -= 1
             if self._depth == 0:
-                for layer in self._layers:
+                for layer in self.layers:
                     layer.reshard()
                     layer.set_reshard_after_forward(self._reshard)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.control import HumanKL
 from sarm_control.data import read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
-from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.run.checkpoint import writing
 
 if TYPE_CHECKING:
@@ -16,18 +16,21 @@ if TYPE_CHECKING:
 _BUFFER = ".safetensors"
 
 
-def check_human(config: RunConfig) -> None:
+def check_human(path: Path | None, term: HumanKL | None, answers: int) -> None:
     """Refuses demonstrations that cannot be used, before any model is loaded.
+
+    Args:
+        path: `data.human`: rows, a latents folder or a human buffer.
+        term: the human-KL term that compares with them; without one they are not read.
+        answers: of a step, to which the demonstrations are compared.
 
     Raises:
         DataError: a file that cannot be used, or fewer demonstrations than answers of a step.
         ConfigError: a buffer, or a folder, of other latents than the term's.
     """
-    term, path = config.reward.human_kl, config.data.human
     if term is None or path is None:
         return
     count = _count(path, term.latents)
-    answers = config.training.answers_per_step
     if count < answers:
         raise DataError(
             f"{path} has {count} demonstrations, a step has {answers} answers",
@@ -36,14 +39,22 @@ def check_human(config: RunConfig) -> None:
 
 
 def human_buffer(
-    config: RunConfig, model: "RewardModel", kept: Path, *, progress: ProgressFactory = no_progress
+    path: Path | None,
+    term: HumanKL | None,
+    model: "RewardModel",
+    kept: Path,
+    *,
+    answers: int,
+    progress: ProgressFactory = no_progress,
 ) -> HumanBuffer | None:
     """The demonstrations' latents, written to `kept` once; None without a human-KL term.
 
     Args:
-        config: `data.human` names rows, a latents folder or a human buffer.
+        path: `data.human`: rows, a latents folder or a human buffer.
+        term: the human-KL term that compares with them.
         model: scores rows; the others have to be of its head.
         kept: the run's own file, read when it is there.
+        answers: of a step, the fewest demonstrations that will do.
         progress: shows the scoring of rows.
 
     Raises:
@@ -51,11 +62,10 @@ def human_buffer(
         ConfigError: likewise.
         ModelError: latents of another head.
     """
-    term = config.reward.human_kl
-    if term is None or config.data.human is None:
+    if term is None or path is None:
         return None
     own = kept.is_file()
-    buffer = read_demonstrations(kept if own else config.data.human, term.latents, model, progress)
+    buffer = read_demonstrations(kept if own else path, term.latents, model, progress)
     if own and buffer.fingerprint != model.fingerprint:
         raise ModelError(
             f"reward.model is not the one the run was started with: its head was {buffer.fingerprint}, "
@@ -64,7 +74,7 @@ def human_buffer(
         )
     buffer.check(model.fingerprint, model.model_fingerprint)
     buffer.check_latents(term.latents)
-    buffer.check_size(config.training.answers_per_step)
+    buffer.check_size(answers)
     if not own:
         with writing(kept):
             buffer.save(kept)

@@ -6,7 +6,6 @@ from sarm_control.console import ProgressFactory
 from sarm_control.files import write_json
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import StepReport, Trainer
-from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.monitor.checks import Finding
 from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger
 from sarm_control.training.monitor.observer import Observed, Observer, Report
@@ -23,20 +22,29 @@ class RunSteps:
         trainer: does the steps; of several processes the first writes.
         observer: looks at them.
         folder: where they are recorded.
-        config: how many, and how often they are saved.
-        tell: is given what evaluations and warnings say, a line at a time.
+        steps: how many there are in all.
+        save_every: steps between checkpoints.
+        report: is given what evaluations and warnings say, a line at a time.
 
     Attributes:
         stopped: the warning the run stopped on before its last step, if it did.
     """
 
     def __init__(
-        self, trainer: Trainer, observer: Observer, folder: RunFolder, config: RunConfig, report: Report
+        self,
+        trainer: Trainer,
+        observer: Observer,
+        folder: RunFolder,
+        *,
+        steps: int,
+        save_every: int,
+        report: Report,
     ) -> None:
         self.trainer = trainer
         self.observer = observer
         self.folder = folder
-        self.config = config
+        self.steps = steps
+        self.save_every = save_every
         self.report = report
         self.stopped: Finding | None = None
         self.is_main = trainer.processes.is_main
@@ -60,12 +68,12 @@ class RunSteps:
 
     def go(self, progress: ProgressFactory) -> dict[str, float]:
         """Does what is left, up to the last step or a warning to stop on; the last step's metrics."""
-        steps, last = self.config.training.steps, {}
-        with progress("Training", steps) as advance:
+        last: dict[str, float] = {}
+        with progress("Training", self.steps) as advance:
             if self.trainer.done:
                 advance(self.trainer.done)
-            while self.trainer.done < steps and self.stopped is None:
-                last = self._step(steps)
+            while self.trainer.done < self.steps and self.stopped is None:
+                last = self._step()
                 advance(1, note=f"reward {last['reward/total']:.4f}, KL {last['objective/kl']:.3f}")
         return last
 
@@ -76,14 +84,14 @@ class RunSteps:
         if self.is_main:
             self.folder.save(self.trainer.done, state.tensors, values)
 
-    def _step(self, steps: int) -> dict[str, float]:
+    def _step(self) -> dict[str, float]:
         report = self.trainer.step()
         seen = self.observer.after(report.step, report.metrics)
         metrics = {**report.metrics, **seen.metrics}
         if self.is_main:
             self._record(report, metrics, seen)
-        self.stopped = seen.stop if report.step < steps else None
-        if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
+        self.stopped = seen.stop if report.step < self.steps else None
+        if report.step == self.steps or report.step % self.save_every == 0 or self.stopped:
             self.save()
         return metrics
 
