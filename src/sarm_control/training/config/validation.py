@@ -15,7 +15,6 @@ from sarm_control.training.config.yaml_source import (
     Path_,
     dotted,
     merge,
-    parse_setting,
     read_document,
 )
 
@@ -45,12 +44,6 @@ def load_config(path: Path | None, overrides: Sequence[Document] = ()) -> RunCon
     """
     base = read_document(path) if path is not None else Document({}, {}, "settings")
     return validate(merge(base, *overrides))
-
-
-def with_settings(config: RunConfig, texts: Sequence[str]) -> RunConfig:
-    """A copy of `config` with each `KEY=VALUE` applied."""
-    base = Document(config.to_dict(), {}, "config")
-    return validate(merge(base, *(parse_setting(text) for text in texts)))
 
 
 def validate(document: Document) -> RunConfig:
