@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         train_arm,
     )
     from sarm_control.lab.study.study import Called, called, shipped_audit
+    from sarm_control.lab.study.trial import run_trial
     from sarm_control.lab.world import World
 
 _HOME_OF = {
@@ -33,6 +34,7 @@ _HOME_OF = {
     "controlled": "study.arms",
     "random_controls": "study.arms",
     "run_config": "study.demo",
+    "run_trial": "study.trial",
     "set_stage": "study.demo",
     "shipped_audit": "study.study",
     "train_arm": "study.demo",
@@ -50,6 +52,7 @@ __all__ = [
     "controlled",
     "random_controls",
     "run_config",
+    "run_trial",
     "set_stage",
     "shipped_audit",
     "train_arm",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import Controls, HumanKL
+from sarm_control.control import Controls
 from sarm_control.discovery import Discovery, Feature, group_by_prompt, stand_in, suggested
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows
@@ -18,9 +18,6 @@ from sarm_control.seeds import numpy_generator
 
 Floats = NDArray[np.float64]
 
-BETA = "0.1sd"
-"""Weight of the human-KL arm: of the reward's SD for a nat."""
-TARGET_RATE = 0.05
 MATERIAL = 0.01
 """Share of the mean margin below which a harming latent gets no control: the default of `sarm discover`."""
 NEAREST = 4
@@ -49,27 +46,6 @@ def controlled(found: Discovery) -> tuple[Feature, ...]:
     """The harming latents that `sarm discover --write-controls` chooses controls for, together."""
     harms = found.with_suggestions(of_margin=MATERIAL).lists["harms"]
     return tuple(one for one in harms if one.controls or one.carried_by)
-
-
-def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
-    """Each kind of control alone, and together.
-
-    - `controls`: what discovery suggests, edits and penalties.
-    - `edits`, `penalties`: these two apart.
-    - `target rates`: the penalties hold firing at 5 % instead of charging a fixed amount.
-    - `human KL`: knows nothing of the discovery.
-    - `together`: suggested edits and penalties, and the human KL.
-    """
-    both, human = suggested(harms), HumanKL(beta=BETA)
-    targets = [replace(one, alpha=None, target_rate=TARGET_RATE) for one in both.penalties]
-    return {
-        "controls": both,
-        "edits": Controls(edits=both.edits),
-        "penalties": Controls(penalties=both.penalties),
-        "target rates": Controls(penalties=targets),
-        "human KL": Controls(human_kl=human),
-        "together": replace(both, human_kl=human),
-    }
 
 
 def random_controls(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -> Controls:
