@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sarm_control.build.extras import require_sae_lens
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, normalise, rounded_factors
 from sarm_control.seeds import derive_seed, torch_generator
 
@@ -141,7 +141,7 @@ def from_sae_lens(sae: Any) -> Autoencoder:
 
 
 def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig, device: Any) -> Any:
-    sae_lens = require_sae_lens()
+    sae_lens = import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
         sae = sae_lens.TopKTrainingSAE(

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sarm_control.build.extras import require_peft
 from sarm_control.build.head.comparisons import PreferenceRow
 from sarm_control.build.states.microbatches import EncodedRows, MicroBatch
 from sarm_control.build.states.texts import Conversation
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, Trunk, normalise, pool_states, rounded_factors
 from sarm_control.seeds import derive_seed, numpy_generator
 
@@ -214,7 +214,7 @@ def _open(trunk: Trunk, config: TuneConfig) -> Callable[[], None]:
     if config.mode == "full":
         trunk.layers.requires_grad_(True)
         return lambda: None
-    peft = require_peft()
+    peft = import_extra("peft", "rl", needed="tuning a trunk with LoRA needs peft")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "adapters"))
         settings = peft.LoraConfig(
