@@ -1,4 +1,4 @@
-"""Prompts into a trained policy.
+"""Training a policy on prompts.
 
 In: a configuration, a policy and a controlled reward. Out: a run folder with metrics, checkpoints and the
 policy. The path is config, data, policy, rollout, algorithm, monitor, run.

@@ -1,4 +1,4 @@
-"""The prompts of a run: those of its data file without those held out."""
+"""The prompts that a run trains on: those of its data file without the excluded ones."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from sarm_control.training.config.run_config import DataConfig
 
 
 class TrainingRows(NamedTuple):
-    """The rows whose prompts are trained on, and how many were left out as excluded."""
+    """The rows whose prompts are trained on, and how many were excluded."""
 
     kept: list[Row]
     dropped: int
@@ -21,8 +21,8 @@ def training_rows(data: DataConfig) -> TrainingRows:
         DataError: a row that cannot be used, or no row is left.
     """
     rows = read_rows(data.prompts, want={"prompt"})
-    held_out = {row.prompt_key for path in data.exclude for row in read_rows(path, want={"prompt"})}
-    kept = [row for row in rows if row.prompt_key not in held_out]
+    excluded = {row.prompt_key for path in data.exclude for row in read_rows(path, want={"prompt"})}
+    kept = [row for row in rows if row.prompt_key not in excluded]
     if not kept:
         raise DataError(
             f"{data.prompts}: all {len(rows)} prompts are in an excluded file",

@@ -1,4 +1,7 @@
-"""What a state is worth: a head on the policy's states, on a second adapter's, or on a critic of its own.
+"""Critics, which estimate the value of a state: the reward that the rest of the answer will bring.
+
+A value head stands on the policy's own states or on those of a second adapter (here), or on a model of its
+own (`critic_model`).
 
 Shapes: `M` answer tokens of a batch, `D` hidden size.
 """
@@ -16,10 +19,11 @@ from sarm_control.training.policy.token_batch import TokenBatch
 
 
 class ValueHead(nn.Module):
-    """A linear value of a hidden state, standardised per token; 0 everywhere at first."""
+    """A linear function of the hidden state, which is standardised per token; 0 everywhere at first."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
+        # zero, so that the first values are 0 and the first advantages depend on rewards alone
         self.weight = nn.Parameter(torch.zeros(hidden_size))
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -47,32 +51,32 @@ class Critic(Protocol):
         """
 
     def body(self) -> Mapping[str, nn.Parameter]:
-        """Its trained weights below the head, by name; none when it stands on the policy's states."""
+        """Its trained weights below the head, by name; empty when it stands on the policy's own states."""
 
 
 class HeadCritic:
-    """A linear head on the policy's own states: no pass and hardly any weights of its own."""
+    """A linear head on the policy's own states: no further pass and hardly any weights."""
 
     def __init__(self, hidden_size: int, device: torch.device) -> None:
         self.head = ValueHead(hidden_size).to(device)
 
     def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:  # noqa: ARG002 - the protocol's
-        """The head applied to the policy's states; the value loss reaches the policy's weights too."""
+        """The head applied to the policy's states; so the value loss trains the policy's weights too."""
         values: Tensor = self.head(hidden)
         return values
 
     def body(self) -> Mapping[str, nn.Parameter]:
-        """Nothing."""
+        """Empty: the states are the policy's."""
         return {}
 
 
 class AdapterCritic:
-    """A second LoRA adapter on the policy's frozen base, and a head: one more pass, no second copy.
+    """A second LoRA adapter on the policy's frozen base, and a head: one more pass, but no second model.
 
     Args:
         model: the policy's peft model, which gets the adapter.
         states: the policy's pass over a batch, [M, D] the last state each answer token was chosen in.
-        lora: rank, scale and targets, as the policy's.
+        lora: rank, scale and targets, equal to the policy's.
         seed: of the run.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The human demonstrations of a run: rows to score, latents already kept, or a finished human buffer."""
+"""The human demonstrations of a run, read as rows to score, a latents folder, or a human buffer.
+
+A human buffer holds the latents of demonstrations; the human-KL term compares a step's answers with it.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,14 +50,14 @@ def human_buffer(
     answers: int,
     progress: ProgressFactory = no_progress,
 ) -> HumanBuffer | None:
-    """The demonstrations' latents, written to `kept` once; None without a human-KL term.
+    """The demonstrations' latents, which are written to `kept` once; None without a human-KL term.
 
     Args:
         path: `data.human`: rows, a latents folder or a human buffer.
         term: the human-KL term that compares with them.
-        model: scores rows; the others have to be of its head.
-        kept: the run's own file, read when it is there.
-        answers: of a step, the fewest demonstrations that will do.
+        model: scores rows; latents and buffers must belong to its head.
+        kept: the run's own file, which is read if it exists.
+        answers: of a step; there must be at least as many demonstrations.
         progress: shows the scoring of rows.
 
     Raises:
@@ -91,8 +94,8 @@ def read_demonstrations(
 
     Args:
         path: rows, a latents folder or a human buffer.
-        latents: to compare on; empty lets the demonstrations choose.
-        model: scores rows; the others have to be of its head.
+        latents: to compare; empty takes those that the demonstrations name or choose.
+        model: scores rows; latents and buffers must belong to its head.
         progress: shows the scoring of rows.
 
     Raises:
@@ -104,14 +107,14 @@ def read_demonstrations(
     if path.is_dir():
         folder = LatentsFolder(path)
         chosen = latents or folder.manifest.chosen or ()
-        found = folder.read(latents=chosen or None)
-        other = next((row for row in found.rows if row.kind != "answer"), None)
-        if other is not None:
+        latents_of_rows = folder.read(latents=chosen or None)
+        wrong = next((row for row in latents_of_rows.rows if row.kind != "answer"), None)
+        if wrong is not None:
             raise DataError(
-                f"{path}: {other.where} has kind {other.kind}, demonstrations are rows with one response",
+                f"{path}: {wrong.where} has kind {wrong.kind}, demonstrations are rows with one response",
                 hint="make the folder from rows of prompt and response",
             )
-        return HumanBuffer.from_scored(found.scored, chosen)
+        return HumanBuffer.from_scored(latents_of_rows.scored, chosen)
     rows = read_rows(path, want={"answer"})
     return HumanBuffer.from_scored(score_rows(model, rows, progress=progress), latents)
 

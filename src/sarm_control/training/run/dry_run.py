@@ -1,4 +1,4 @@
-"""What a run will do, told before anything heavy is loaded."""
+"""The plan of a run, made before anything heavy is loaded."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
     """Refuses folders that are not there, and latents that a SARM in a folder does not have.
 
-    Nothing is loaded or downloaded; what can only be a hub id is taken on trust.
+    Nothing is loaded or downloaded; a name that can only be a hub id is not checked.
 
     Raises:
         ModelError: a path with no folder, or a folder that is no SARM.
@@ -60,15 +60,15 @@ def _shaping(reward: RewardConfig) -> str:
 
 
 def _references(reward: RewardConfig, training: TrainingConfig, prompts: int) -> list[str]:
-    """What PAR's reference answers cost; prompts of evaluations come on top."""
+    """What PAR's reference answers cost; those to prompts of evaluations are not counted."""
     each = reward.par_answers
     if reward.shaping == "none" or not each:
         return []
-    met = min(prompts, training.steps * training.prompts_per_step)
+    drawn = min(prompts, training.steps * training.prompts_per_step)
     return [
-        f"PAR: {each} reference answers to each of up to {met} prompts, sampled and scored when a prompt is "
-        f"first met: {met * each} beside the run's own {training.steps * training.answers_per_step}; "
-        f"{met * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
+        f"PAR: {each} reference answers to each of up to {drawn} prompts, sampled and scored when a prompt "
+        f"is first drawn: {drawn * each} beside the run's own {training.steps * training.answers_per_step}; "
+        f"{drawn * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The steps of a run, each recorded, looked at and saved when it is time."""
+"""The steps of a run: each is observed and recorded, and checkpoints are saved."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ REFERENCE, LEDGER = "reference.json", "ledger.parquet"
 
 
 class RunSteps:
-    """A trainer on its way through a run folder.
+    """Takes a trainer through the steps of a run folder.
 
     Args:
-        trainer: does the steps; of several processes the first writes.
-        observer: looks at them.
-        folder: where they are recorded.
+        trainer: does the steps; of several processes only the main one writes.
+        observer: runs the monitors and evaluations.
+        folder: where the steps are recorded.
         steps: how many there are in all.
         save_every: steps between checkpoints.
-        report: is given what evaluations and warnings say, a line at a time.
+        report: gets the lines of evaluations and warnings.
 
     Attributes:
-        stopped: the warning the run stopped on before its last step, if it did.
+        stopped: the warning that stopped the run before its last step, if one did.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunSteps:
         self.is_main = trainer.processes.is_main
 
     def begin(self, start: Start) -> None:
-        """Takes up the checkpoint, or makes the first one of the untrained policy."""
+        """Loads the checkpoint, or calibrates the reward and saves the untrained policy."""
         if start.checkpoint is None:
             self.trainer.calibrate()
             if isinstance(self.trainer.reward, PolicyReward) and self.is_main:
@@ -60,14 +60,14 @@ class RunSteps:
                     self.report(f"warning: {line}")
             self.save()
         else:
-            found = load_checkpoint(start.checkpoint)
-            self.trainer.load_state(found.tensors, found.state)
-            self.observer.load_state(found.state.get("observer"))
+            saved = load_checkpoint(start.checkpoint)
+            self.trainer.load_state(saved.tensors, saved.state)
+            self.observer.load_state(saved.state.get("observer"))
         if self.is_main:
             cut_ledger(self.folder.path / LEDGER, self.trainer.done)
 
     def go(self, progress: ProgressFactory) -> dict[str, float]:
-        """Does what is left, up to the last step or a warning to stop on; the last step's metrics."""
+        """Does the steps that are left or stops on a warning; returns the metrics of the last step done."""
         last: dict[str, float] = {}
         with progress("Training", self.steps) as advance:
             if self.trainer.done:
@@ -98,11 +98,11 @@ class RunSteps:
     def _record(self, report: StepReport, metrics: dict[str, float], seen: Observed) -> None:
         if seen.entries:
             append_ledger(self.folder.path / LEDGER, report.step, seen.entries)
-        took = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
+        evaluated = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
         self.folder.record(
             report.step,
             metrics,
-            timing={**report.timing, **took},
+            timing={**report.timing, **evaluated},
             samples=report.samples,
             evaluation=seen.evaluation,
             warnings=seen.warnings,
@@ -112,16 +112,16 @@ class RunSteps:
 
 
 def write_reference(path: Path, reward: PolicyReward) -> None:
-    """The reference policy's statistics, and what every symbolic amount of the controls came to.
+    """Writes the reference policy's statistics, and the number that every symbolic amount stands for.
 
-    Training reads the copy in the checkpoint; this one is to look at, or for `ReferenceStatistics.load`.
+    Training reads the copy in the checkpoint; this file is for readers and for `ReferenceStatistics.load`.
     """
     assert reward.statistics is not None
     rule = reward.rule
     controls = rule.controls.to_dict()
     compared = reward.learner.discriminator
     if compared is not None:
-        # a run file need not name them: the buffer then has the latents that move the reward most
+        # a run file need not name the latents: the buffer then chose those that move the reward most
         controls["human_kl"]["latents"] = list(compared.human.latents)
     amounts = {"controls": controls, "missing_end": rule.missing_end}
     write_json(path, {**reward.statistics.to_dict(), **amounts})

@@ -1,4 +1,4 @@
-"""A whole run: models and data loaded, steps done and recorded, the policy saved."""
+"""A whole run: loads models and data, does and records the steps, and saves the policy."""
 
 import contextlib
 from collections.abc import Mapping
@@ -44,23 +44,23 @@ def run_training(
     gold: Gold | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
-    """Trains from where `start` says to the last step and saves the policy in the run folder.
+    """Trains from `start` to the last step and saves the policy in the run folder.
 
     Args:
         config: the run's settings.
-        start: where it begins, the same in every process.
+        start: where the run begins, the same in every process.
         progress: shows the steps.
-        report: is given what evaluations and warnings say, a line at a time.
-        gold: the worth of answers to the evaluation prompts, where a program knows it.
-        processes: who shares the work; all read the run folder, the first writes it.
+        report: gets the lines of evaluations and warnings.
+        gold: judges answers to the evaluation prompts, where a program can.
+        processes: share the work; all read the run folder, only the main process writes it.
 
     Returns:
-        A summary: `step`, how many of the steps were done now, the folders written, the last step's
-        metrics (none when no step was left to do), and `stopped`: why the run ended before its last step,
-        or None.
+        A summary: `step`, the last step done; `steps_now`, how many were done now; `metrics` of the last step
+        (empty when no step was left); `saved`, the folders written; and `stopped`, why the run ended before
+        its last step, or None.
 
     Raises:
-        SarmError: a model, file or setting that cannot be used; a reward that is no number; another process
+        SarmError: a model, file or setting that cannot be used; a reward of NaN or infinity; another process
             writes the same run.
     """
     folder = start.folder
@@ -98,6 +98,7 @@ def _train(
     summary = {"step": trainer.done, "steps_now": trainer.done - before, "metrics": last}
     if run.stopped is not None:
         return {**summary, "saved": [], "stopped": run.stopped.text}
+    # all processes gather sharded weights here, though only the main one saves them
     weights = trainer.policy.state_tensors()["policy"]
     saved = processes.from_main(
         lambda: _save_policy(_whole_policy(trainer.policy, weights, config), trainer.done, folder)
@@ -129,7 +130,7 @@ def _load_policy(config: RunConfig, device: str | None) -> Policy:
 
 
 def _whole_policy(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:
-    """The policy, or a whole copy of it where it lies in parts."""
+    """The policy, or a copy of it on the CPU where its layers are sharded."""
     if policy.sharding is None:
         return policy
     copy = _load_policy(config, "cpu")
@@ -156,13 +157,13 @@ def build_trainer(
     progress: ProgressFactory = no_progress,
     processes: Processes = ALONE,
 ) -> Trainer:
-    """Loads the models and data of a run, cheapest first, so that mistakes are told early.
+    """Loads the models and data of a run, the cheapest first, so that mistakes are reported early.
 
     Args:
         config: the run's settings.
         run: its folder, where the human buffer is kept.
         progress: shows the scoring of demonstrations.
-        processes: who shares the work.
+        processes: share the work.
     """
     data, training, asked = config.data, config.training, config.reward
     rows = training_rows(data).kept
@@ -175,6 +176,7 @@ def build_trainer(
     )
     longest = max(len(row.ids) for row in prompts) + training.max_new_tokens
     attach_critic(policy, training.value, config.policy, model, seed=training.seed, longest=longest)
+    # after the critic: an adapter critic adds weights to the layers that are sharded
     if processes.sharding != "none":
         policy.shard(reshard=processes.sharding == "layers")
     human = processes.from_main(
