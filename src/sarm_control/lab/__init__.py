@@ -1,6 +1,6 @@
 """Worlds with known truth.
 
-In: a seed. Out: a policy, a reward model that likes the wrong things, data, and a gold reward.
+In: a seed. Out: a policy, a reward model with planted faults, data, and a gold reward that knows the truth.
 """
 
 from typing import TYPE_CHECKING

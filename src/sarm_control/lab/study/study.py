@@ -12,13 +12,13 @@ from sarm_control.reward_model import RewardModel
 
 
 class Called(NamedTuple):
-    """Harming latents a discovery called, against the planted truth.
+    """The latents that a discovery called harming, judged by the planted truth.
 
     Args:
         latents: called, largest effect first.
-        found: of the latents with population d_z <= -0.2, how many were called.
-        harming: how many of those there are.
-        false: called ones whose population effect is not below zero by 2 standard errors.
+        found: how many of the latents whose true d_z is <= -0.2 were called.
+        harming: how many such latents there are.
+        false: called latents whose true effect is not below zero by 2 standard errors.
     """
 
     latents: tuple[int, ...]
@@ -38,7 +38,7 @@ class Called(NamedTuple):
 
 
 def judge(latents: Sequence[int], truth: Truth) -> Called:
-    """Called latents against the planted truth."""
+    """Judges called latents by the planted truth."""
     found = len(truth.harming & set(latents))
     false = len(set(latents) - truth.below_zero)
     return Called(tuple(latents), found, len(truth.harming), false)
