@@ -101,11 +101,13 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
+    from lab_runs import run_row, variants
+
     from sarm_control.control import Controls
     from sarm_control.discovery.discovery import discover
     from sarm_control.files import sha256_file
-    from sarm_control.lab.study.arms import controlled, random_controls, random_match, variants
-    from sarm_control.lab.study.study import run_row, shipped_audit
+    from sarm_control.lab.study.arms import controlled, random_controls, random_match
+    from sarm_control.lab.study.study import shipped_audit
     from sarm_control.lab.study.trial import lab_training, run_trial
     from sarm_control.lab.world import World
     from sarm_control.reward_model import RewardModel
@@ -133,8 +135,10 @@ def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
+    from lab_runs import fresh_audit
+
     from sarm_control.discovery.discovery import discover
-    from sarm_control.lab.study.study import called, fresh_audit
+    from sarm_control.lab.study.study import called
     from sarm_control.lab.world import World
     from sarm_control.reward_model import RewardModel
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from sarm_control.lab.study.study import mean_of_runs
+from lab_runs import mean_of_runs
 
 Runs = list[dict[str, Any]]
 ALL = "all"

@@ -15,7 +15,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTo
 
 from sarm_control.console import set_quiet
 from sarm_control.conversation import ChatTemplate
-from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
+from sarm_control.reward_model import (
+    Autoencoder,
+    LinearHead,
+    RewardModel,
+    SarmConfig,
+    Trunk,
+    base_config,
+    base_folder,
+    cut_config,
+    load_trunk,
+)
 
 # A shell ignores interrupts for jobs in the background, and children inherit that: the tests of
 # Ctrl-C have to work wherever the suite is started from.
@@ -123,6 +133,13 @@ def make_llama_config(layers: int) -> LlamaConfig:
         eos_token_id=3,
         pad_token_id=4,
     )
+
+
+def cut_trunk(base: str, layer: int, *, local_files_only: bool = False) -> Trunk:
+    """The first layers of a causal language model, as `sarm build` takes them."""
+    folder = base_folder(base, local_files_only=local_files_only)
+    config = cut_config(base_config(folder, base), layer, base)
+    return load_trunk(folder, config, name=base, dtype="auto", device=None)
 
 
 def make_sarm(*, seed: int = 0, latents: int = 64, k: int = 8, use_topk: bool = True) -> RewardModel:

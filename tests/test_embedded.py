@@ -23,7 +23,7 @@ from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
 from sarm_control.reward_model import RewardModel
 from sarm_control.reward_model.files.checkpoint import find_folder
-from sarm_control.training.config.run_config import PolicyConfig, RunConfig
+from sarm_control.training.config.run_config import PolicyConfig, RewardConfig, RunConfig
 from sarm_control.training.config.validation import load_config
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.run.dry_run import check_models
@@ -108,10 +108,9 @@ def test_a_folder_called_lab_is_written_with_its_dot(beside_a_lab: Path) -> None
 
 def test_a_run_is_checked_against_the_model_its_name_means(beside_a_lab: Path) -> None:
     assert beside_a_lab.is_dir()
-    own = {"policy": {"model": LAB}, "reward": {"model": "./lab", "edits": ["63=0"]}}
-    check_models(RunConfig.model_validate(own))
+    check_models(PolicyConfig(), RewardConfig.model_validate({"model": "./lab", "edits": ["63=0"]}))
     with pytest.raises(ConfigError, match=r"latent 63 does not exist: this reward model has \d+ latents"):
-        check_models(RunConfig.model_validate({**own, "reward": {**own["reward"], "model": LAB}}))
+        check_models(PolicyConfig(), RewardConfig.model_validate({"model": LAB, "edits": ["63=0"]}))
 
 
 def test_the_embedded_policy_and_a_folder_of_that_name_are_two_bases(beside_a_lab: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.build.extras import require_peft, require_sae_lens
+from sarm_control.build.autoencoder import AutoencoderConfig, train_autoencoder
 from sarm_control.build.head.comparisons import PreferenceRow
 from sarm_control.build.states.texts import Conversation
 from sarm_control.build.tune import TuneConfig, schedule, tune_after, tune_before
@@ -186,13 +186,26 @@ def test_bad_input_is_named():
         TuneConfig(epochs=1, learning_rate=0.0)
 
 
+def tuned_with_lora():
+    model = make_sarm(seed=3)
+    tune_before(model.trunk, model.template, ANSWERS, ROWS, TuneConfig(epochs=1, mode="lora"))
+
+
+def trained_autoencoder():
+    states = torch.randn(8, 16)
+    train_autoencoder(states, states[:0], AutoencoderConfig(latents=8, k=2, steps=1))
+
+
 @pytest.mark.parametrize(
-    ("package", "require", "hint"),
-    [("peft", require_peft, "sarm-control[rl]"), ("sae_lens", require_sae_lens, "sarm-control[build]")],
+    ("package", "work", "hint"),
+    [
+        ("peft", tuned_with_lora, "sarm-control[rl]"),
+        ("sae_lens", trained_autoencoder, "sarm-control[build]"),
+    ],
 )
-def test_bad_input_a_missing_extra_names_the_command(monkeypatch, package, require, hint):
+def test_bad_input_a_missing_extra_names_the_command(monkeypatch, package, work, hint):
     # None in sys.modules is how Python itself marks a module that must not be found.
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"needs {package}") as raised:
-        require()
+        work()
     assert raised.value.hint == f'pip install "{hint}"'

@@ -264,7 +264,7 @@ def test_bad_input_too_few_prompts_to_judge_by_are_refused_before_the_trunk_read
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert f"at --holdout {holdout} at least {enough} prompts with preferences would do" in error
+    assert f"at --holdout {holdout} at least {enough} prompts with preferences are needed" in error
     assert "states of" not in error
     assert not (built / "few").exists()
 
@@ -288,7 +288,7 @@ def test_bad_input_an_autoencoder_that_explains_nothing_is_not_saved(
     arguments[arguments.index("--steps") + 1] = "1"
     assert main([*arguments, "--learning-rate", "1e-9"]) == 2
     error = capsys.readouterr().err
-    assert "of the variance of the states held out: no better than their mean, from 72 answers" in error
+    assert "of the variance of the held-out states: no better than their mean, from 72 answers" in error
     assert "hint: give more answers in --text" in error
     assert not (built / "untrained").exists()
 

@@ -192,7 +192,7 @@ def test_an_evaluation_changes_nothing_the_policy_learns_from(
 
 def test_a_check_that_does_not_exist_is_refused(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(run_file), "--dry-run", "--stop-on", "sturated"]) == 2
-    assert "'sturated' is not 'dead-penalty', 'hugging'" in capsys.readouterr().err
+    assert "'sturated' is not 'dead-penalty', 'threshold-hugging'" in capsys.readouterr().err
 
 
 def test_the_plan_says_what_evaluations_ask(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_oracle_over_all_answers_of_the_reference_policy() -> None:
 
 def test_prompts_have_reference_answers_of_their_own_whenever_they_are_met() -> None:
     together, apart = par_reward(6), par_reward(6)
-    breakdown = apart._reference_rewards
+    breakdown = apart.reference_rewards
     assert together.references is not None
     assert apart.references is not None
     both = together.references.of(PROMPTS, breakdown)
@@ -116,10 +116,10 @@ def test_what_learns_does_not_move_the_reference() -> None:
     human = HumanBuffer.from_scored(model.score(listed.prompts, listed.texts, ended=listed.ended), range(6))
     held = Controls(penalties=[Penalty(2, "q0.5", target_rate=0.1)], human_kl=HumanKL(beta="0.5sd"))
     reward = par_reward(6, held, human)
-    first = reward._reference_rewards(listed)
+    first = reward.reference_rewards(listed)
     for _ in range(3):
         reward.learn(reward.score(listed))
-    np.testing.assert_array_equal(reward._reference_rewards(listed), first)
+    np.testing.assert_array_equal(reward.reference_rewards(listed), first)
     scored = reward.scored(listed)
     np.testing.assert_allclose(first, scored.rewards - np.where(scored.ended, 0.0, reward.rule.missing_end))
 
@@ -159,9 +159,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> N
 
 def test_the_plan_tells_what_the_reference_answers_cost() -> None:
     config = RunConfig.model_validate(LAB)
-    lines = plan_lines(config, training_rows(config))
+    lines = plan_lines(config, training_rows(config.data))
     assert any(
         "2 reference answers to each of up to 4 prompts" in line and "8 beside" in line for line in lines
     )
     off = RunConfig.model_validate({**LAB, "reward": {"shaping": "par", "par_answers": 0}})
-    assert not any("reference answers to each" in line for line in plan_lines(off, training_rows(off)))
+    assert not any("reference answers to each" in line for line in plan_lines(off, training_rows(off.data)))

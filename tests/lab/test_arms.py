@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from benchmarks.lab_runs import mean_of_runs, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,8 +14,8 @@ from sarm_control.discovery.suggested_controls.joint_controls import stand_in
 from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from sarm_control.errors import DataError
 from sarm_control.lab.judges.truth import Truth
-from sarm_control.lab.study.arms import NEAREST, matched, variants
-from sarm_control.lab.study.study import judge, mean_of_runs
+from sarm_control.lab.study.arms import NEAREST, matched
+from sarm_control.lab.study.study import judge
 
 
 def feature(latent, *controls, effect_sd=-0.1, share=-0.2):

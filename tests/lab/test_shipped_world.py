@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.lab_runs import fresh_audit
 
 from sarm_control.discovery.discovery import discover
 from sarm_control.embedded import DATA
 from sarm_control.lab.builder import GATED, WorldConfig, build_world
 from sarm_control.lab.judges.truth import measure_truth
-from sarm_control.lab.study.study import called, fresh_audit, shipped_audit
+from sarm_control.lab.study.study import called, shipped_audit
 from sarm_control.lab.world import World
 from sarm_control.reward_model import RewardModel
 

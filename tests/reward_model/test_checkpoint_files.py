@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from sarm_control.control.edits.edited_checkpoint import apply_to_checkpoint
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import RewardModel, Trunk
+from sarm_control.reward_model import RewardModel
 from sarm_control.reward_model.description import read_head, read_model_fingerprint
 from sarm_control.reward_model.files.checkpoint_files import INDEX
 from sarm_control.reward_model.files.conversion import convert, find_pickled_weights
+from tests.conftest import cut_trunk
 from tests.reward_model import release_shape
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -141,17 +142,17 @@ def test_a_base_model_follows_the_same_rule(release: Path) -> None:
     raw = {**release_shape.config(None), "vocab_size": release_shape.VOCABULARY}
     (release / "config.json").write_text(json.dumps(raw))
     ids = torch.tensor([[0, 7, 8, 9]])
-    before = Trunk.from_causal_lm(str(release), 2)(ids, None)
+    before = cut_trunk(str(release), 2)(ids, None)
     a_whole_file_too(release)
-    assert torch.equal(Trunk.from_causal_lm(str(release), 2)(ids, None), before)
+    assert torch.equal(cut_trunk(str(release), 2)(ids, None), before)
     where = json.loads((release / INDEX).read_text())["weight_map"]
     del where["model.layers.1.mlp.up_proj.weight"]
     release_shape.write_index(release, where)
     with pytest.raises(ModelError, match=r"lacks the tensor layers\.1\.mlp\.up_proj\.weight"):
-        Trunk.from_causal_lm(str(release), 2)
+        cut_trunk(str(release), 2)
     (release / "config.json").write_text(json.dumps({**raw, "intermediate_size": 48}))
     with pytest.raises(ModelError, match=r"mlp\.\w+\.weight is \[\d+, \d+\], expected \["):
-        Trunk.from_causal_lm(str(release), 2)
+        cut_trunk(str(release), 2)
 
 
 def test_edits_are_written_into_the_head_that_is_read(release: Path, tmp_path: Path) -> None:

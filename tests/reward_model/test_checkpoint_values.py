@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import RewardModel, Trunk
+from sarm_control.reward_model import RewardModel
 from sarm_control.reward_model.files.checkpoint_files import INDEX
 from sarm_control.reward_model.files.finite import check_weights
 from sarm_control.reward_model.trunk.trunk import trunk_config
+from tests.conftest import cut_trunk
 from tests.reward_model import release_shape
 
 TRUNK, ENCODER, HEAD = "model.layers.0.mlp.up_proj.weight", "sae.encoder.weight", "score.weight"
@@ -174,11 +175,11 @@ def test_sarm_param_of_another_type(whole: Callable[..., Path], given: object) -
 def test_a_base_model_is_checked_alike(whole: Callable[..., Path]) -> None:
     folder = whole(rope_theta=0)
     with pytest.raises(ModelError, match=r"rope_theta in config\.json is 0"):
-        Trunk.from_causal_lm(str(folder), 2)
+        cut_trunk(str(folder), 2)
     stored = release_shape.tensors()[TRUNK]
     vocabulary = {"vocab_size": release_shape.VOCABULARY}
     with pytest.raises(ModelError, match=rf"{TRUNK} in model\.safetensors is stored as I8"):
-        Trunk.from_causal_lm(str(whole({TRUNK: stored.float().to(torch.int8)}, **vocabulary)), 2)
+        cut_trunk(str(whole({TRUNK: stored.float().to(torch.int8)}, **vocabulary)), 2)
 
 
 def test_a_token_without_an_embedding_is_named(whole: Callable[..., Path]) -> None:

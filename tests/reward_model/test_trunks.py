@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import Trunk
+from tests.conftest import cut_trunk
 
 SIZES = {
     "vocab_size": 50,
@@ -28,7 +28,7 @@ def test_states_equal_the_hidden_states_of_the_whole_model(model_type: str, tmp_
     config = AutoConfig.for_model(model_type, **SIZES)
     whole = AutoModelForCausalLM.from_config(config).eval()
     whole.save_pretrained(tmp_path)
-    trunk = Trunk.from_causal_lm(str(tmp_path), 2)
+    trunk = cut_trunk(str(tmp_path), 2)
     ids = torch.randint(3, 50, (2, 9))
     with torch.inference_mode():
         expected = whole(ids, output_hidden_states=True).hidden_states[2]
@@ -42,7 +42,7 @@ def test_gpt2_names_its_layers_otherwise(tmp_path: object) -> None:
     config = AutoConfig.for_model("gpt2", vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_positions=64)
     whole = AutoModelForCausalLM.from_config(config).eval()
     whole.save_pretrained(tmp_path)
-    trunk = Trunk.from_causal_lm(str(tmp_path), 1)
+    trunk = cut_trunk(str(tmp_path), 1)
     ids = torch.randint(3, 50, (2, 9))
     with torch.inference_mode():
         expected = whole(ids, output_hidden_states=True).hidden_states[1]
@@ -52,9 +52,9 @@ def test_gpt2_names_its_layers_otherwise(tmp_path: object) -> None:
 
 def test_a_layer_beyond_the_model_is_refused(tiny_policy_folder: object) -> None:
     with pytest.raises(ModelError, match="has 3 layers, layer 4 cannot be its source layer"):
-        Trunk.from_causal_lm(str(tiny_policy_folder), 4)
+        cut_trunk(str(tiny_policy_folder), 4)
 
 
 def test_a_model_that_does_not_exist() -> None:
     with pytest.raises(ModelError, match=r"no model can be loaded from \./nowhere"):
-        Trunk.from_causal_lm("./nowhere", 1, local_files_only=True)
+        cut_trunk("./nowhere", 1, local_files_only=True)

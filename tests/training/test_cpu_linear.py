@@ -44,7 +44,8 @@ def test_other_layers_and_other_types_are_left_alone() -> None:
 
 def test_decoding_makes_its_products_in_blocks_and_training_does_not() -> None:
     policy = tiny_policy()
-    layers = [*policy._linear_layers(), *policy._heads()]
+    models = (policy.model, policy.reference)
+    layers = [part for model in models for part in model.modules() if isinstance(part, nn.Linear)]
     inputs = {"input_ids": torch.tensor([PROMPTS[0].ids]), "use_cache": False}
     plain = policy.logits(policy.states(**inputs).last_hidden_state[0])
     with policy.decoding():

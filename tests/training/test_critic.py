@@ -38,17 +38,11 @@ CASES = [("adapter", True), ("model", True), ("model", False)]
 def critic_policy(
     folder: Path, sarm: RewardModel, value: str, *, lora: bool = True, recompute: bool = False, seed: int = 0
 ) -> Policy:
-    config = RunConfig.model_validate(
-        {
-            "policy": PolicyConfig(
-                model=str(folder), lora=LoraConfig(rank=4) if lora else None, gradient_checkpointing=recompute
-            ),
-            "data": {"prompts": "none.jsonl"},
-            "training": TRAINING.model_copy(update={"value": value, "seed": seed}),
-        }
+    config = PolicyConfig(
+        model=str(folder), lora=LoraConfig(rank=4) if lora else None, gradient_checkpointing=recompute
     )
-    policy = Policy.load(config.policy, seed=seed)
-    attach_critic(policy, config, sarm, 32)
+    policy = Policy.load(config, seed=seed)
+    attach_critic(policy, value, config, sarm, seed=seed, longest=32)
     return policy
 
 
@@ -159,15 +153,9 @@ def test_critics_on_bfloat16_learn_in_float32(
 ) -> None:
     sarm = tiny_sarm.with_head(tiny_sarm.head.weight)
     sarm.trunk = copy.deepcopy(tiny_sarm.trunk).to(torch.bfloat16)
-    config = RunConfig.model_validate(
-        {
-            "policy": PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype="bfloat16"),
-            "data": {"prompts": "none.jsonl"},
-            "training": {"value": value},
-        }
-    )
-    policy = Policy.load(config.policy)
-    attach_critic(policy, config, sarm, 32)
+    config = PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype="bfloat16")
+    policy = Policy.load(config)
+    attach_critic(policy, value, config, sarm, seed=0, longest=32)
     stir(policy)
     assert all(weight.dtype == torch.float32 for weight in policy.critic_weights().values())
     found = gradients(policy)
@@ -270,10 +258,10 @@ def test_a_trunk_that_reads_other_tokens_is_refused_with_a_way_out() -> None:
 
 
 def test_a_trunk_of_a_short_context_is_refused(tiny_policy_folder: Path, tiny_sarm: RewardModel) -> None:
-    config = RunConfig.model_validate({"training": {"value": "model"}})
-    policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder)))
+    config = PolicyConfig(model=str(tiny_policy_folder))
+    policy = Policy.load(config)
     with pytest.raises(ModelError, match="up to 300 tokens, but the SARM's context has 256"):
-        attach_critic(policy, config, tiny_sarm, 300)
+        attach_critic(policy, "model", config, tiny_sarm, seed=0, longest=300)
 
 
 def test_a_policy_without_the_critic_of_the_settings_is_refused(tiny_policy_folder: Path) -> None:

@@ -51,7 +51,7 @@ def experience_of(policy: Policy, answers: list[tuple[int, ...]], **changes: Any
     scores = torch.arange(len(answers)).float()
     settings = SETTINGS.model_copy(update=changes)
     micro = [[row] for row in range(len(answers))]
-    return collect(policy, rollout, scores, micro, settings)
+    return collect(policy, rollout, scores, micro, settings, kl_coef=settings.kl_coef)
 
 
 def moved_policy(seed: int = 0) -> Policy:

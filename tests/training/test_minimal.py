@@ -16,7 +16,7 @@ from sarm_control.training.algorithm.experience import collect
 from sarm_control.training.algorithm.minibatches import epoch_order, plan_minibatches, prompts_of_step
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
-from sarm_control.training.rollout.rollout import PromptRow
+from sarm_control.training.rollout.rollout import PromptRow, sample_answers
 from tests.training.tiny import END, PROMPTS, TableReward, random_table, tiny_model, tiny_policy
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "minimal_ppo.py"
@@ -98,8 +98,14 @@ def test_the_example_and_the_trainer_agree_in_every_number_of_every_step(example
     for step in range(1, STEPS + 1):
         rows = prompts_of(step)
         prompts = [list(row.ids) for row in rows]
-        rollout = trainer._sample(
-            prompts_of_step(len(PROMPTS), 2, step, SETTINGS.seed), GROUP, (step, "rollout")
+        rollout = sample_answers(
+            trainer.policy,
+            rows[::GROUP],
+            answers_per_prompt=GROUP,
+            max_new_tokens=SETTINGS.max_new_tokens,
+            temperature=SETTINGS.temperature,
+            seed=SETTINGS.seed,
+            purpose=(step, "rollout"),
         )
         ours = collect(
             trainer.policy,
@@ -107,6 +113,7 @@ def test_the_example_and_the_trainer_agree_in_every_number_of_every_step(example
             torch.tensor(trainer.reward.score(rollout).scores, dtype=torch.float32),
             [list(range(2 * GROUP))],
             SETTINGS,
+            kl_coef=SETTINGS.kl_coef,
         )
         theirs = small.experience(prompts, noise_of(step))
         answers = [tuple(ids[start:]) for ids, start in zip(theirs.sequences, theirs.starts, strict=True)]

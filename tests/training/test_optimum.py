@@ -164,7 +164,7 @@ def with_two_adapters() -> Policy:
     """One for the policy and one for its critic, on one base."""
     lora = LoraConfig(rank=8)
     policy = Policy(add_adapters(tiny_model(), lora, 0), template())
-    policy.critic = AdapterCritic(policy, lora, 0)
+    policy.critic = AdapterCritic(policy.model, policy.token_states, lora, 0)
     return policy
 
 

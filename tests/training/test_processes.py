@@ -193,9 +193,9 @@ def test_the_zero_stages_of_a_deepspeed_configuration() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "does not do the launcher's Megatron-LM"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "does not support the launcher's Megatron-LM"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision is not used"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "does not do FSDP 1"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "does not support FSDP 1"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
         ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "offload_optimizer_device"),
         ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "offload_param_device"),
@@ -203,7 +203,7 @@ def test_the_zero_stages_of_a_deepspeed_configuration() -> None:
         ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "deepspeed_config_file"),
         ({**DEEPSPEED, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps is not"),
         ({**DEEPSPEED, "ACCELERATE_GRADIENT_CLIPPING": "1.0"}, "gradient_clipping is not used"),
-        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "does not do ZeRO stage 1"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "does not support ZeRO stage 1"),
     ],
 )
 def test_what_is_not_done_is_refused(environment: dict[str, str], message: str) -> None:

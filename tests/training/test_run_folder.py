@@ -10,7 +10,8 @@ import pytest
 
 from sarm_control.errors import ConfigError, OutputError, TrainingError
 from sarm_control.training.config.run_config import RunConfig
-from sarm_control.training.config.validation import with_settings
+from sarm_control.training.config.validation import load_config
+from sarm_control.training.config.yaml_source import parse_setting
 from sarm_control.training.run.checkpoint import newest_checkpoint
 from sarm_control.training.run.jsonl import append_rows, cut_back, format_row, uninterrupted
 from sarm_control.training.run.run_folder import (
@@ -240,6 +241,11 @@ def test_resume_of_a_name_not_in_use_starts_a_run_and_says_so(tmp_path: Path, co
     assert start.notes == ("no run of that name yet: starting from the beginning",)
 
 
+def changed(run: Path, *texts: str) -> RunConfig:
+    """The settings of a run with `--set` of each text."""
+    return load_config(run / "config.yaml", [parse_setting(text) for text in texts])
+
+
 def test_resume_with_other_settings_shows_each_difference(tmp_path: Path, config: RunConfig) -> None:
     work(start_run(tmp_path / "a", config), until=2)
     settings = [
@@ -249,7 +255,7 @@ def test_resume_with_other_settings_shows_each_difference(tmp_path: Path, config
         "training.steps=9",
     ]
     with pytest.raises(ConfigError) as caught:
-        start_run(tmp_path / "a", with_settings(config, settings), resume=True)
+        start_run(tmp_path / "a", changed(tmp_path / "a", *settings), resume=True)
     message = str(caught.value)
     assert "training.learning_rate: 0.0001 -> 0.0002" in message
     assert "policy.lora.rank: 16 -> (not set)" in message
@@ -260,7 +266,7 @@ def test_resume_with_other_settings_shows_each_difference(tmp_path: Path, config
 
 def test_steps_may_grow_but_not_shrink(tmp_path: Path, config: RunConfig) -> None:
     work(start_run(tmp_path / "a", config), until=6)
-    longer = with_settings(config, ["training.steps=8"])
+    longer = changed(tmp_path / "a", "training.steps=8")
     assert start_run(tmp_path / "a", longer, resume=True).step == 6
     assert read_run_config(tmp_path / "a").training.steps == 8
     with pytest.raises(ConfigError, match=r"training\.steps: 8 -> 6"):

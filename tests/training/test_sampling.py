@@ -94,7 +94,7 @@ def sampled_gradient(sampler: Sampler, cap: float | None, *, answers: int = 4000
     )
     scores = torch.from_numpy(reward.score(rollout).scores).float()
     rows = list(range(answers))
-    experience = collect(policy, rollout, scores, [rows], settings)
+    experience = collect(policy, rollout, scores, [rows], settings, kl_coef=settings.kl_coef)
     new = policy.answer_stats(experience.token_batch(policy, rows), 1.0).logprobs
     old, advantages = (
         experience.tokens(rows, table, policy) for table in (experience.logprobs, experience.advantages)

@@ -23,7 +23,7 @@ from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, TrainingConfig
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.rollout import Rollout, encode_prompts
+from sarm_control.training.rollout.rollout import Rollout, encode_prompts, sample_answers
 from sarm_control.training.run.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.tiny import PROMPTS, TableReward, random_table, tiny_policy
 
@@ -210,12 +210,26 @@ def test_controls_that_are_off_give_bit_identical_training(
         assert all(nulled[name] == value for name, value in plain.items())
 
 
+def sampled(trainer: Trainer, prompts: int, repeats: int) -> Rollout:
+    """Answers of the policy to the first prompts."""
+    settings = trainer.settings
+    return sample_answers(
+        trainer.policy,
+        trainer.prompts[:prompts],
+        answers_per_prompt=repeats,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        purpose=("test",),
+    )
+
+
 def test_ppo_sees_reference_sds_unless_told_otherwise(
     tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
     trainer.calibrate()
-    rollout = trainer._sample([0, 1, 2], 2, ("test",))
+    rollout = sampled(trainer, 3, 2)
     in_sds, in_units = (
         PolicyReward(tiny_sarm, Controls()),
         PolicyReward(tiny_sarm, Controls(), standardize=False),
@@ -232,7 +246,7 @@ def test_ppo_sees_reference_sds_unless_told_otherwise(
 def test_controls_score_before_they_learn(tiny_policy_folder: Path, tiny_sarm: RewardModel) -> None:
     trainer = sarm_trainer(tiny_policy_folder, tiny_sarm)
     trainer.calibrate()
-    rollout = trainer._sample([0, 1, 2, 3], 4, ("test",))
+    rollout = sampled(trainer, 4, 4)
     before = trainer.reward.score(rollout)
     again = trainer.reward.score(rollout)
     trainer.reward.learn(before)

@@ -20,7 +20,7 @@ from sarm_control.reward_model.reward_model import RewardModel
 from sarm_control.reward_model.scored import Scored
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
-from sarm_control.training.config.run_config import DataConfig, LoraConfig, PolicyConfig, RunConfig
+from sarm_control.training.config.run_config import LoraConfig, PolicyConfig
 from sarm_control.training.distributed.processes import Processes, connected
 from sarm_control.training.monitor.evaluation import PromptEvaluation
 from sarm_control.training.policy.critic_model import attach_critic
@@ -67,8 +67,7 @@ def trainer_of(
     asked = [text for text in ("what is the door ?", "why bread ?") for _ in TEXTS]
     human = HumanBuffer.from_scored(model.score(asked, [*TEXTS, *TEXTS]))
     settings = SETTINGS.model_copy(update={"max_new_tokens": 6, "learning_rate": 1e-2, "seed": 5, **changes})
-    run = RunConfig(policy=config, data=DataConfig(prompts=folder), training=settings)
-    attach_critic(policy, run, model, 32)
+    attach_critic(policy, settings.value, config, model, seed=settings.seed, longest=32)
     if parts != "none" and processes.count > 1:
         policy.shard(reshard=parts == "layers")
     reward = Counted(model, CONTROLS, human=human, seed=5, processes=processes)
@@ -87,7 +86,7 @@ class Gathers:
         assert trainer.policy.sharding is not None
         self.counts: list[list[int]] = []
         self._asked = self._sent = 0
-        layers = trainer.policy.sharding._layers
+        layers = trainer.policy.sharding.layers
         self.layers = len(layers)
         for layer in layers:
             layer.unshard = self._asking(layer.unshard)

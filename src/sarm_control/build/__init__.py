@@ -1,4 +1,4 @@
-"""A reward model of this kind from any causal language model.
+"""Building a SARM from any causal language model.
 
 In: a model, texts and preference pairs. Out: a SARM checkpoint and how good it is.
 """

@@ -1,8 +1,8 @@
 """A TopK autoencoder in SARM's normalisation, trained with SAELens's trainer.
 
-SAELens sees the normalised states x, so its model is ours but for two things: it applies a ReLU
-after TopK, which we take out before training, and its decoder rows have free norms that scale
-the pre-activations (`rescale_acts_by_decoder_norm`), which folds into the encoder exactly.
+SAELens gets the normalised states x. Its model differs from a SARM's in two ways. It applies a ReLU after
+TopK: that is removed before training. Its decoder rows have free norms, which scale the pre-activations
+(`rescale_acts_by_decoder_norm`): they are folded into the encoder, exactly, after training.
 
 Shapes: `N` states, `B` states of a step, `D` hidden size, `L` latents, `K` kept latents.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sarm_control.build.extras import require_sae_lens
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, normalise, rounded_factors
 from sarm_control.seeds import derive_seed, torch_generator
 
@@ -108,7 +108,7 @@ def train_autoencoder(
     """
     if not len(end_of_turn):
         raise TrainingError("no end-of-turn state to train the autoencoder on")
-    # PyTorch warns about the standard deviation of no rows.
+    # an empty pool is not normalised: PyTorch warns about the standard deviation of no rows
     pools = [normalise(pool.float()) if len(pool) else pool.float() for pool in (end_of_turn, sentences)]
     trainer = _trainer(pools[0], _batches(pools, config, device), config, device)
     curve = _fit(trainer, config, progress)
@@ -119,13 +119,14 @@ def train_autoencoder(
 def from_sae_lens(sae: Any) -> Autoencoder:
     """Our autoencoder from a SAELens TopK one whose decoder rows have unit norm.
 
-    Latents are equal wherever the K largest pre-activations are positive; SAELens's own
-    activation sets negative ones to 0 and ours keeps them.
+    Latents are equal wherever the K largest pre-activations are positive; SAELens sets negative ones to 0,
+    and a SARM keeps them.
 
     Raises:
         ConfigError: the decoder rows are not of unit norm, or the input bias is not the decoder's.
     """
     norms = sae.W_dec.detach().norm(dim=-1)
+    # otherwise the pre-activations are scaled by norms that a SARM does not have
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
         raise ConfigError("the SAELens decoder rows are not of unit norm", hint="call sae.fold_W_dec_norm()")
     if not sae.cfg.apply_b_dec_to_input:
@@ -141,7 +142,7 @@ def from_sae_lens(sae: Any) -> Autoencoder:
 
 
 def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig, device: Any) -> Any:
-    sae_lens = require_sae_lens()
+    sae_lens = import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
         sae = sae_lens.TopKTrainingSAE(
@@ -150,6 +151,7 @@ def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig
             )
         )
     sae.activation_fn = SignedTopK(config.k)
+    # starting at the mean, the latents need not learn it
     sae.b_dec.data.copy_(first.mean(dim=0))
     settings = sae_lens.config.SAETrainerConfig(
         total_training_samples=config.steps * config.batch,
@@ -165,10 +167,10 @@ def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig
 
 
 def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> tuple[LossPoint, ...]:
-    """Drives the trainer step by step, as SAELens's own coordinators do, to see the losses."""
+    """Calls the trainer step by step, as SAELens's own runners do, to record the losses."""
     every = max(1, config.steps // 20)
     curve: list[LossPoint] = []
-    # The products dominate a step, and training needs no more precision in their factors.
+    # products take most of a step, and bfloat16 factors are precise enough for training
     with rounded_factors(), progress("Autoencoder", config.steps) as advance:
         for step in range(1, config.steps + 1):
             output = trainer.step(next(trainer.data_provider))
@@ -183,7 +185,8 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
 
 
 def _batches(pools: list[Tensor], config: AutoencoderConfig, device: Any) -> Iterator[Tensor]:
-    """Batches that mix both pools in a fixed proportion; each pool is gone through in shuffled rounds."""
+    """Batches that mix both pools in a fixed proportion; each pool is used up in shuffled rounds."""
+    # how many states of a batch are end-of-turn states
     first = config.batch if not len(pools[1]) else round(config.batch * config.end_of_turn_share)
     counts = (first, config.batch - first)
     streams = [
@@ -197,7 +200,7 @@ def _batches(pools: list[Tensor], config: AutoencoderConfig, device: Any) -> Ite
 
 
 def _rounds(size: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless index batches of `count`; every state is used once before any is used again."""
+    """Endless batches of `count` indices; every state is used once before any is used again."""
     waiting = torch.empty(0, dtype=torch.long)
     while True:
         while len(waiting) < count:

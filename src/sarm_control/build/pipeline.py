@@ -1,9 +1,8 @@
 """From a causal language model and texts to a SARM, stage by stage.
 
-The prompts are split once. The autoencoder, the regularisation and the heads whose held-out
-figures are quoted see only the fitting prompts; the head that is kept is then fitted again on
-all prompts with the regularisation chosen before. Evaluation rows are never used for anything
-but their figures.
+The prompts are split once. The autoencoder, the regularisation, and the heads whose held-out figures are
+reported use only the fitting prompts. The head that is kept is then fitted again on all prompts with the
+regularisation chosen before. Evaluation rows are used for nothing but their figures.
 
 Shapes: `N` answers, `D` hidden size, `L` latents.
 """
@@ -32,7 +31,7 @@ from sarm_control.reward_model import Autoencoder, RewardModel
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What `build_sarm` does.
+    """The settings of `build_sarm`.
 
     Args:
         autoencoder: sizes and schedule; None keeps the autoencoder of an existing SARM.
@@ -44,10 +43,10 @@ class BuildConfig:
         tune: "lora" or "full".
         tune_rows: preference rows of a step of tuning.
         tune_learning_rate: of the trunk; None is the default of `tune`.
-        tune_head_learning_rate: of the rewards it is tuned under; the slower they grow, the further
-            apart the states have to move.
-        annotator: field of the preference rows that says who labelled them: the trunk is then tuned
-            under a reward for each annotator. None for one reward.
+        tune_head_learning_rate: of the heads that the trunk is tuned under; the slower they grow, the further
+            apart the states must move.
+        annotator: field of the preference rows that names who labelled them: the trunk is then tuned under
+            one head for each annotator. None for a single head.
         batch_tokens: rows times longest row of a forward batch; None is the default.
         seed: of everything random.
     """
@@ -83,13 +82,13 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Rows to build from and rows to evaluate on, read already.
+    """Rows to build from and rows to evaluate on, already read.
 
     Args:
         texts: rows with answers, for the autoencoder.
         pairs: preference rows, for the head (their answers are texts as well).
         evaluation: preference rows of other files, by name.
-        validation: preference rows that choose the head's regularisation; without any, cross-validation does.
+        validation: preference rows that choose the head's regularisation; cross-validation does without them.
     """
 
     texts: Sequence[Row]
@@ -99,18 +98,18 @@ class Inputs:
 
 
 _NO_EMPTY_ANSWER = (
-    "warning: no preference row has an empty answer; a reward model that has never seen one may pay for it"
+    "warning: no preference row has an empty answer; a reward model that has never seen one may reward it"
 )
 
 
 def silent(text: str) -> None:
-    """Takes a remark and says nothing."""
+    """Drops a remark."""
     del text
 
 
 @dataclass(frozen=True)
 class Built:
-    """The SARM and every figure of its making, ready for JSON."""
+    """The SARM and the figures of its building, ready for JSON."""
 
     model: RewardModel
     figures: dict[str, Any]
@@ -118,7 +117,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Tools:
-    """Where states are kept, and how a person is told what happens."""
+    """The folder where states are cached, and how progress and remarks are shown."""
 
     cache: Path | None = None
     progress: ProgressFactory = no_progress
@@ -130,13 +129,13 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
 
     Args:
         parts: trunk, chat template, and for an existing SARM its autoencoder and head.
-        inputs: what to build from.
-        config: how.
+        inputs: rows to build from and to evaluate on.
+        config: the settings.
         tools: cache, progress and remarks.
 
     Raises:
         DataError: no texts, or too few prompts to hold some out (see `material.gather`); an autoencoder that
-            explains nothing of the states held out; a preference row without its annotator.
+            explains nothing of the held-out states; a preference row without its annotator.
         TrainingError: a loss that is not finite.
         MissingExtraError: a package of an extra is needed and absent.
     """
@@ -148,6 +147,7 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
     tools.say(material.line())
     if material.rows and all(answer.response.strip() for answer in material.corpus.answers):
         tools.say(_NO_EMPTY_ANSWER)
+    # before the states are collected, since tuning changes them
     if config.tune_trunk:
         tuned = _tune_first(parts, material, config, tools)
         figures["tune_trunk"] = {**_tuned_json(tuned, config), **_annotators_json(tuned, material)}
@@ -171,6 +171,7 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
         _say_heads(heads, tools)
         model = model.with_head(heads.sparse.kept)
     if config.tune_after:
+        # from the head that was fitted without the held-out prompts
         start = model if heads is None else model.with_head(heads.sparse.fitted)
         model, figures["tune_after"] = _tune_last(start, material, config, tools)
     if inputs.evaluation:
@@ -182,7 +183,7 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
 def _validation(
     parts: TrunkSource, inputs: Inputs, material: Material, config: BuildConfig, tools: Tools
 ) -> Validation | None:
-    """States of the validation rows whose prompts nothing is built from; none may be evaluated on."""
+    """States of the validation rows whose prompts are not built from; none may be evaluated on."""
     if not inputs.validation:
         return None
     evaluated = {row.prompt_key for rows in inputs.evaluation.values() for row in rows}
@@ -264,15 +265,15 @@ def _quality(
 
 
 def _check_explained(held_out: float | None, fitted: int) -> None:
-    """An autoencoder that rebuilds unseen states worse than their mean does has learnt nothing of them."""
+    """Refuses an autoencoder that reconstructs unseen states worse than their mean does."""
     if held_out is None:
         raise DataError(
-            "the states of the answers held out are all alike, so nothing says what the autoencoder explains",
+            "the states of the held-out answers are all equal: their explained variance is undefined",
             hint="give answers that differ",
         )
     if held_out <= 0:
         raise DataError(
-            f"the autoencoder explains {held_out:.3f} of the variance of the states held out: no better than "
+            f"the autoencoder explains {held_out:.3f} of the variance of the held-out states: no better than "
             f"their mean, from {fitted} answers",
             hint="give more answers in --text (several for each of --latents), or more --steps",
         )
@@ -294,7 +295,7 @@ def _tune_config(epochs: int, config: BuildConfig) -> TuneConfig:
         rows=config.tune_rows,
         learning_rate=config.tune_learning_rate,
         head_learning_rate=config.tune_head_learning_rate,
-        # Gradients need more memory than states: the option can only make batches smaller here.
+        # gradients need more memory than states, so the option can only make these batches smaller
         batch_tokens=min(config.batch_tokens or TUNE_BATCH_TOKENS, TUNE_BATCH_TOKENS),
         seed=config.seed,
     )
@@ -316,7 +317,7 @@ def _tune_first(parts: TrunkSource, material: Material, config: BuildConfig, too
 def _tune_last(
     model: RewardModel, material: Material, config: BuildConfig, tools: Tools
 ) -> tuple[RewardModel, dict[str, Any]]:
-    """Tunes on the fitting prompts, from a head that saw no others, so held-out figures stay honest."""
+    """Tunes on the fitting prompts, from a head fitted on them alone, so that held-out figures are valid."""
     tuned, weight = tune_after(
         model.trunk,
         model.autoencoder,
@@ -368,7 +369,7 @@ def _evaluate(
         fresh = [row for key, row in added if key not in shared]
         if not fresh:
             raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
-        # All rows, so that the cached states serve whatever a SARM was built from.
+        # of all rows, so that the cached states serve SARMs that were built from other prompts too
         states = _states(TrunkSource.of(model), corpus, config, tools, sentences=False).end_of_turn
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}

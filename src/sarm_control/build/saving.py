@@ -1,4 +1,4 @@
-"""A built SARM on disk: the checkpoint, its figures and what it was made from, in one step."""
+"""Writing a built SARM: the checkpoint, its figures and its manifest, in one step."""
 
 import json
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Tuning the trunk on preferences, before the autoencoder or through it.
 
-The loss is Bradley-Terry over every chosen-rejected pair of a row, each prompt with the same
-weight. Before: a linear reward on the normalised state for each annotator, thrown away
-afterwards. After: the SARM's own reward with the autoencoder frozen (the paper's second stage).
+The loss is Bradley-Terry over every chosen-rejected pair of a row; each prompt has the same weight. Tuning
+before the autoencoder uses a linear reward on the normalised state for each annotator, which is dropped
+afterwards. Tuning after it uses the SARM's own reward with the autoencoder frozen (the paper's second stage).
 
 Shapes: `B` answers of a micro-batch, `D` hidden size, `L` latents, `A` annotators, `R` rows.
 """
@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sarm_control.build.extras import require_peft
 from sarm_control.build.head.comparisons import PreferenceRow
 from sarm_control.build.states.microbatches import EncodedRows, MicroBatch
 from sarm_control.build.states.texts import Conversation
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ConfigError, TrainingError
+from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, Trunk, normalise, pool_states, rounded_factors
 from sarm_control.seeds import derive_seed, numpy_generator
 
@@ -62,7 +62,7 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be run."""
+        """Refuses settings that cannot work."""
         if self.epochs < 1:
             raise ConfigError(f"{self.epochs} epochs of tuning: at least 1 is needed")
         if self.mode not in ("lora", "full"):
@@ -80,7 +80,7 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class Tuned:
-    """How tuning went, in nats; `log 2` is chance.
+    """The losses of tuning, in nats; `log 2` is chance.
 
     Args:
         losses: the mean loss of each epoch.
@@ -102,8 +102,8 @@ def tune_before(
 ) -> Tuned:
     """Tunes the trunk in place under linear rewards on x, which are not kept.
 
-    Every annotator of the rows has a reward of its own, so that tastes that pull apart can each
-    leave their direction in x; all share the trunk.
+    Every annotator has a reward of its own and all share the trunk, so that opposite tastes do not cancel:
+    each can give x a direction of its own.
 
     Raises:
         MissingExtraError: LoRA without peft.
@@ -159,7 +159,7 @@ def _tune(
     if not rows:
         raise TrainingError("no preference row to tune on", hint="give --pairs")
     dtype = next(trunk.parameters()).dtype
-    # bfloat16 weights lose updates smaller than 1/256 of themselves.
+    # bfloat16 weights lose updates that are smaller than 1/256 of the weight
     trunk.float()
     finish = _open(trunk, config)
     parameters = [p for p in trunk.parameters() if p.requires_grad]
@@ -171,6 +171,7 @@ def _tune(
     updates = config.epochs * math.ceil(len(rows) / config.rows)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: schedule(done, updates))
     encoded = EncodedRows(template, answers, rows, trunk.device)
+    # so that a prompt with many rows counts no more than one with a single row
     share = _row_weights(rows)
     epochs = []
     with progress("Tuning the trunk", config.epochs * len(rows)) as advance:
@@ -181,6 +182,7 @@ def _tune(
             for start in range(0, len(order), config.rows):
                 step = order[start : start + config.rows]
                 with rounded_factors(dtype == torch.bfloat16):
+                    # gradients add up over the micro-batches, so their size does not change the step
                     for batch in encoded.micro_batches(step.tolist(), config.batch_tokens):
                         weights = share[batch.rows] / len(step)
                         losses[batch.rows] = _backward(trunk, template, batch, reward, weights)
@@ -197,9 +199,9 @@ def _tune(
 
 
 def schedule(done: int, updates: int) -> float:
-    """The share of the learning rates that an update takes: up from 0 over 5 %, then straight down to 0.
+    """The factor on the learning rates of an update: it rises from 0 over 5 %, then falls linearly to 0.
 
-    At a constant rate what a small trunk came to tell depended on how its processor rounds.
+    At a constant rate the attributes that a small trunk learnt depended on the processor's rounding.
 
     Args:
         done: updates before this one.
@@ -210,20 +212,20 @@ def schedule(done: int, updates: int) -> float:
 
 
 def _open(trunk: Trunk, config: TuneConfig) -> Callable[[], None]:
-    """Makes the trunk trainable; what it returns puts it back together."""
+    """Makes the trunk trainable; the function returned merges the adapters back."""
     if config.mode == "full":
         trunk.layers.requires_grad_(True)
         return lambda: None
-    peft = require_peft()
+    peft = import_extra("peft", "rl", needed="tuning a trunk with LoRA needs peft")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "adapters"))
         settings = peft.LoraConfig(
             r=config.rank, lora_alpha=2 * config.rank, lora_dropout=0.0, target_modules="all-linear"
         )
         with warnings.catch_warnings():
-            # peft asks transformers for an attribute by its deprecated name.
+            # peft reads an attribute of transformers by its deprecated name
             warnings.simplefilter("ignore", FutureWarning)
-            # The adapters go into the trunk's own layers, so the trunk runs as before.
+            # the adapters go into the trunk's own layers, so the trunk is called as before
             wrapped = peft.get_peft_model(trunk.model, settings)
 
     def merge() -> None:
@@ -253,7 +255,7 @@ def _step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) 
 
 
 def _row_weights(rows: Sequence[PreferenceRow]) -> NDArray[np.float64]:
-    """[R], mean 1: rows of one prompt share its weight."""
+    """[R] weights of mean 1; rows of one prompt share its weight."""
     _, position, counts = np.unique([row.prompt for row in rows], return_inverse=True, return_counts=True)
     weights = 1.0 / counts[position]
     return np.asarray(weights * len(rows) / weights.sum(), dtype=np.float64)
@@ -262,8 +264,8 @@ def _row_weights(rows: Sequence[PreferenceRow]) -> NDArray[np.float64]:
 def _by_annotator(
     rows: Sequence[PreferenceRow], losses: NDArray[np.float64], share: NDArray[np.float64]
 ) -> dict[int, float]:
-    who = np.array([row.annotator for row in rows])
+    annotators = np.array([row.annotator for row in rows])
     return {
-        int(number): float(np.average(losses[who == number], weights=share[who == number]))
-        for number in np.unique(who)
+        int(number): float(np.average(losses[annotators == number], weights=share[annotators == number]))
+        for number in np.unique(annotators)
     }

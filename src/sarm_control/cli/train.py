@@ -94,11 +94,20 @@ def _check_inputs(settings: "RunConfig") -> None:
         training_rows,
     )
 
-    check_models(settings)
-    check_human(settings)
-    for line in plan_lines(settings, training_rows(settings, say_form=True)):
+    check_models(settings.policy, settings.reward)
+    check_human(
+        settings.data.human,
+        settings.reward.human_kl,
+        settings.training.answers_per_step,
+        settings.data.row_options,
+    )
+    rows, evaluation = training_rows(settings.data, say_form=True), settings.evaluation
+    for line in plan_lines(settings, rows):
         say(line)
-    for line in evaluation_lines(settings, evaluation_rows(settings, say_form=True)):
+    asked = evaluation_rows(
+        evaluation, settings.evaluation_prompts, rows.kept, settings.training.seed, say_form=True
+    )
+    for line in evaluation_lines(evaluation, asked):
         say(line)
 
 
@@ -123,11 +132,11 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
 def _run(
     settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    from sarm_control.training import prompts_file, start_run, uninterrupted
+    from sarm_control.training import start_run, uninterrupted
 
     data = settings.data
     asked = settings.evaluation
-    further = (data.human, prompts_file(settings) if asked.every else None, asked.should_respond)
+    further = (data.human, settings.evaluation_prompts if asked.every else None, asked.should_respond)
     inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
     start: Start | None = None
     try:
@@ -155,9 +164,8 @@ def _gold(settings: "RunConfig") -> "Gold | None":
     """What answers to the lab's own prompts are worth; nobody knows it of others."""
     from sarm_control.embedded import LAB, is_data_name
     from sarm_control.lab import World
-    from sarm_control.training import prompts_file
 
-    asked = prompts_file(settings)
+    asked = settings.evaluation_prompts
     return World.open(LAB).gold if asked is not None and is_data_name(asked) else None
 
 

@@ -1,4 +1,4 @@
-"""Trained policies held against their base.
+"""Trained policies compared with their base.
 
 In: run folders. Out: one report, as JSON and as an HTML page: what changed, latent by latent.
 """

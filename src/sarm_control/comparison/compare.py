@@ -1,4 +1,4 @@
-"""Runs compared: base and trained policies answer the same prompts, and the answers are measured."""
+"""Comparing runs: base and trained policies answer the same prompts, and the answers are measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from sarm_control.reward_model import RewardModel
 from sarm_control.training import Policy, encode_prompts, training_rows
 
 Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
-"""Gold rewards [N] of prompts and responses; nothing is ever trained on them."""
+"""Gold rewards [N] of prompts and responses; nothing is trained on them."""
 
 
 class ComparisonResult(NamedTuple):
@@ -32,7 +32,7 @@ class ComparisonResult(NamedTuple):
 
 
 class _Answered(NamedTuple):
-    """What every policy answered, and [P, M] what each run's own reference answers are paid, if any."""
+    """Every policy's answers, and the [P, M] rewards of each run's own reference answers, if it has any."""
 
     base: PolicyAnswers
     trained: list[PolicyAnswers]
@@ -52,17 +52,17 @@ def compare_runs(
     """Answers every row's prompt with the base and each trained policy, and measures the answers.
 
     Args:
-        runs: at least one; all start from the same base policy, which answers once. Their order makes no
-            difference: see `in_order`.
+        runs: at least one; all start from the same base policy, which answers once. Their order does not
+            matter: see `in_order`.
         rows: one per prompt.
-        rm: scores every answer of every arm.
+        rm: scores every answer of every arm (an arm is a run in the comparison).
         sampling: how answers are sampled; the same for all.
-        gold: judges every answer beside the reward model.
+        gold: judges every answer, in addition to the reward model.
         device: of the policies.
         progress: see `sarm_control.console.progress`.
 
     Raises:
-        ConfigError: the runs have other base policies.
+        ConfigError: the runs have different base policies.
         ModelError: a run was trained with another head than `rm`'s.
     """
     check_same_base(runs)
@@ -75,12 +75,13 @@ def compare_runs(
         answered = _with_gold(answered, texts, gold)
     each = zip(names, runs, controls, answered.trained, answered.references, strict=True)
     arms = [_arm(*parts, answered.base) for parts in each]
-    thresholds = {latent: tau for one in reversed(controls) for latent, tau in one.thresholds.items()}
-    found = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
+    # where runs penalise one latent from different thresholds, the first run's counts
+    thresholds = {latent: tau for own in reversed(controls) for latent, tau in own.thresholds.items()}
+    comparison = compare_policies(answered.base, arms, texts, thresholds=thresholds, seed=sampling.seed)
     table = _answer_rows("base", answered.base, texts)
     for arm in arms:
         table += _answer_rows(arm.name, arm.answers, texts)
-    return ComparisonResult(found, table)
+    return ComparisonResult(comparison, table)
 
 
 def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answered:
@@ -99,11 +100,11 @@ def unique_prompts(rows: Sequence[Row]) -> list[Row]:
 
 
 def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
-    """How many of the prompts a run was trained on; None when a run's data is not at hand."""
+    """How many of the prompts some run was trained on; None when a run's data is missing."""
     seen: set[str] = set()
     try:
         for run in runs:
-            seen |= {row.prompt_key for row in training_rows(run.config).kept}
+            seen |= {row.prompt_key for row in training_rows(run.config.data).kept}
     except DataError:
         return None
     return sum(row.prompt_key in seen for row in rows)
@@ -113,7 +114,7 @@ def check_same_base(runs: Sequence[TrainedRun]) -> None:
     """Refuses runs that cannot share the base policy's answers.
 
     Raises:
-        ConfigError: naming the two runs that differ, or a run given twice.
+        ConfigError: two runs that differ, or a run that is given twice; the message names them.
     """
     first = runs[0]
     for position, run in enumerate(runs[1:], start=1):
@@ -128,9 +129,9 @@ def check_same_base(runs: Sequence[TrainedRun]) -> None:
 
 
 def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
-    """The runs as a page shows them, in whatever order they are given: those without controls first.
+    """The runs in the order of the report, which does not depend on the order given.
 
-    Among each other they stand by the names of their folders.
+    Runs without controls come first; otherwise they are sorted by the names of their folders.
     """
 
     def place(run: TrainedRun) -> tuple[bool, str, str]:
@@ -142,7 +143,7 @@ def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names; as many folders above them as it takes where two are the same or one is base."""
+    """The folders' names, with as many parent folders as make them unique and none of them `base`."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -161,7 +162,7 @@ def _answer(
     device: str | None,
     progress: ProgressFactory,
 ) -> _Answered:
-    """One policy in memory at a time; the first one's reference gives the base's answers."""
+    """Answers with one policy in memory at a time; the first one's reference is the base policy."""
     base: PolicyAnswers | None = None
     trained, references = [], []
     for run, name, own in zip(runs, names, controls, strict=True):
@@ -169,6 +170,7 @@ def _answer(
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], sampling.max_new_tokens
         )
+        # every run has the same base, so it answers once
         if base is None:
             rollout = answer_prompts(
                 policy, prompts, sampling, reference=True, label="Base policy answers", progress=progress

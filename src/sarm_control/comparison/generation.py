@@ -1,6 +1,6 @@
 """Answers of a policy and of its base, with the same randomness for the same prompt.
 
-Shapes: `P` prompts, `N` answers, `M` answer tokens of some rows in one line.
+Shapes: `P` prompts, `N` answers, `M` answer tokens of some rows, concatenated.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sarm_control.control import Floats
 from sarm_control.reward_model import RewardModel
 from sarm_control.training import CachedSampler, Policy, PromptRow, Rollout, kl_k1, kl_k3, sample_answers
 
-# The randomness of an answer is derived from its place among these, so this is no setting.
+# The random numbers of an answer are derived from its place in such a group, so this is not a setting.
 _PROMPTS_AT_ONCE = 16
 
 
@@ -29,7 +29,7 @@ class Sampling:
         max_new_tokens: longest answer, the end-of-turn included.
         temperature: divides the logits, > 0.
         seed: the same seed gives every policy the same random numbers for the same prompt.
-        batch: answers decoded together; changes memory, no result.
+        batch: answers decoded together; changes memory, not results.
     """
 
     answers_per_prompt: int
@@ -60,9 +60,9 @@ def answer_prompts(
     Args:
         policy: the trained policy.
         prompts: P prompts.
-        sampling: how.
+        sampling: how answers are sampled.
         reference: answer with the base policy instead.
-        label: what the progress is called.
+        label: of the progress bar.
         progress: see `sarm_control.console.progress`.
     """
     parts = []
@@ -77,6 +77,8 @@ def answer_prompts(
                     max_new_tokens=sampling.max_new_tokens,
                     temperature=sampling.temperature,
                     seed=sampling.seed,
+                    # not the policy's name: all policies then get the same random numbers, and differences
+                    # are paired
                     purpose=("compare", start),
                     sampler=CachedSampler(sampling.batch, reference),
                 )
@@ -89,6 +91,7 @@ def answer_prompts(
 def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> AnswerKL:
     """`log pi(y) - log pi_base(y)` of answers the trained policy sampled, at the sampling temperature."""
     k1, k3 = np.zeros(len(rollout)), np.zeros(len(rollout))
+    # batches of similar length waste the least on padding
     by_length = np.argsort(
         [len(row.ids) + n for row, n in zip(rollout.prompts, rollout.lengths, strict=True)], kind="stable"
     )
@@ -98,10 +101,10 @@ def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> AnswerKL
             batch = policy.batch([rollout.prompts[j].ids for j in rows], [rollout.answers[j] for j in rows])
             ours = policy.answer_stats(batch, sampling.temperature).logprobs.double()
             base = policy.answer_stats(batch, sampling.temperature, reference=True).logprobs.double()
-            owner = batch.rows.cpu().numpy()
+            row_of_token = batch.rows.cpu().numpy()
             size = len(rows)
-            k1[rows] = np.bincount(owner, weights=kl_k1(ours, base).cpu().numpy(), minlength=size)
-            k3[rows] = np.bincount(owner, weights=kl_k3(base - ours).cpu().numpy(), minlength=size)
+            k1[rows] = np.bincount(row_of_token, weights=kl_k1(ours, base).cpu().numpy(), minlength=size)
+            k3[rows] = np.bincount(row_of_token, weights=kl_k3(base - ours).cpu().numpy(), minlength=size)
     return AnswerKL(k1, k3)
 
 

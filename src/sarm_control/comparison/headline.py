@@ -1,7 +1,7 @@
-"""What happened, in one sentence per arm, from the numbers and nothing else.
+"""The headline: one sentence per arm, made from the numbers alone.
 
-A change counts as one only when its interval leaves out 0; otherwise it reads "no clear change", and where
-there is no interval "too few prompts to tell".
+A change counts only when its interval excludes 0; otherwise it reads "no clear change", or "too few prompts
+to tell" where there is no interval.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _MANY = 4
 
 
 def verdict(interval: Mapping[str, Any]) -> str:
-    """`rose`, `fell`, `no clear change` when the interval holds 0, or that there is none."""
+    """`rose`, `fell`, `no clear change` (the interval holds 0) or `too few prompts to tell` (no interval)."""
     low, high = interval["low"], interval["high"]
     if low is None or high is None:
         return TOO_FEW
@@ -28,8 +28,8 @@ def verdict(interval: Mapping[str, Any]) -> str:
 def headline(report: Mapping[str, Any]) -> list[str]:
     """One sentence per arm: did the control work, and what did it cost?
 
-    An arm with controls is set against the first arm without, when there is one,
-    else against the base policy.
+    An arm with controls is compared with the first arm without controls if there is one, else with the base
+    policy.
     """
     free = next((arm for arm in report["arms"] if not arm["controls"]), None)
     sentences = []
@@ -50,18 +50,19 @@ def change_in_words(
 
     Without an interval it `changes by +0.02 SD (too few prompts to tell)`, or `does not change` at all.
     """
-    shown, said = _scaled(interval, scale), verdict(interval)
+    shown, change = _scaled(interval, scale), verdict(interval)
     digits = decimals(shown)
-    if said == TOO_FEW:
+    if change == TOO_FEW:
         if shown["mean"] == 0:
             return "does not change"
         return f"changes by {_joined(fixed(shown['mean'], digits, sign=True), unit)}{after} ({TOO_FEW})"
-    if said == NO_CHANGE:
+    if change == NO_CHANGE:
         value = _joined(fixed(shown["mean"], digits, sign=True), unit, bracket(shown, digits, sign=True))
         return f"shows {NO_CHANGE} ({value}{after})"
-    if said == "fell":
+    if change == "fell":
+        # "fell by" takes the amount without its sign
         shown = _scaled(interval, -scale)
-    return _joined(f"{said} by", fixed(shown["mean"], digits), unit, bracket(shown, digits)) + after
+    return _joined(f"{change} by", fixed(shown["mean"], digits), unit, bracket(shown, digits)) + after
 
 
 def _scaled(interval: Mapping[str, Any], scale: float) -> dict[str, float | None]:
@@ -92,21 +93,20 @@ def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str,
 def _firing(arm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     labels = {row["key"]: row["label"] for row in arm["measures"]}
     keys = [_firing_key(latent, changes) for latent in arm["controlled"]]
-    found = {f"{labels[key][:1].lower()}{labels[key][1:]}": changes[key] for key in keys}
-    if len(found) > _MANY:
-        said = [verdict(change) for change in found.values()]
-        counts = [
-            f"{said.count(word)} {word}" for word in ("fell", "rose", NO_CHANGE, TOO_FEW) if word in said
-        ]
-        return [f"of the firing rates of {len(found)} controlled latents {', '.join(counts)}"]
+    rates = {f"{labels[key][:1].lower()}{labels[key][1:]}": changes[key] for key in keys}
+    if len(rates) > _MANY:
+        verdicts = [verdict(change) for change in rates.values()]
+        words = [word for word in ("fell", "rose", NO_CHANGE, TOO_FEW) if word in verdicts]
+        counts = [f"{verdicts.count(word)} {word}" for word in words]
+        return [f"of the firing rates of {len(rates)} controlled latents {', '.join(counts)}"]
     return [
         f"the share of answers with {label} {change_in_words(change, unit='points', scale=100)}"
-        for label, change in found.items()
+        for label, change in rates.items()
     ]
 
 
 def _own_only(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What only this arm can be measured on: its own discriminator."""
+    """The measure that other arms lack: that of this arm's own discriminator."""
     return {HUMAN: changes[HUMAN]} if HUMAN in changes else {}
 
 
@@ -124,10 +124,10 @@ def _difference(
 ) -> dict[str, Mapping[str, Any]]:
     """Changes from the first arm to the second; the report holds each pair once, in either direction."""
     pair = next(item for item in differences if {item["from"], item["to"]} == {first, second})
-    turned = pair["from"] != first
-    return {row["key"]: _turned(row["change"]) if turned else row["change"] for row in pair["measures"]}
+    reverse = pair["from"] != first
+    return {row["key"]: _negated(row["change"]) if reverse else row["change"] for row in pair["measures"]}
 
 
-def _turned(interval: Mapping[str, Any]) -> dict[str, Any]:
+def _negated(interval: Mapping[str, Any]) -> dict[str, Any]:
     mean, low, high = (interval[name] and -interval[name] for name in ("mean", "low", "high"))
     return {**interval, "mean": mean, "low": high, "high": low}

@@ -1,4 +1,4 @@
-"""The ledger as rows: latents with intervals, then what the controls and the KL took."""
+"""The ledger as rows: latents with intervals, then the effects of the controls and of the KL."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def control_rows(compared: Sequence[MeasureChange], *, kl_price: float) -> list[
 
     Args:
         compared: the measures of one arm.
-        kl_price: reward units the training objective charged per nat of KL.
+        kl_price: reward units that the training objective subtracts per nat of KL.
     """
     rows = [
         _row(_kind(item.measure.key), item.measure.label, item.change)
@@ -62,8 +62,9 @@ def control_rows(compared: Sequence[MeasureChange], *, kl_price: float) -> list[
     ]
     kl = next((item.trained for item in compared if item.measure.key == KL), None)
     if kl is not None:
+        # a cost: the sign turns, and with it the ends of the interval
         penalty = Interval(-kl_price * kl.mean, -kl_price * kl.high, -kl_price * kl.low, kl.n)
-        rows.append(_row("kl", "KL to the base policy, as the objective charged it", penalty))
+        rows.append(_row("kl", "KL to the base policy, at its weight in the objective", penalty))
     return rows
 
 
@@ -72,6 +73,7 @@ def ledger_json(
 ) -> dict[str, Any]:
     """The ledger of one arm for `report.json`: the top latents, the rest as one sum, the totals."""
     change = {item.measure.key: item.change.mean for item in compared if item.change}
+    # the sum of the rest keeps the ledger's parts equal to its total
     shown, rest = latents[:top], latents[top:]
     total = sum(row["delta"] for row in latents)
     return {

@@ -1,7 +1,7 @@
-"""A trained policy beside its base: every measure of both, and their paired difference.
+"""The measures of a trained policy and its base, and their paired differences.
 
-Both policies answered the same prompts. Answers to one prompt are averaged first, so
-each prompt counts once, and every interval resamples prompts.
+Both policies answered the same prompts. Answers to one prompt are averaged first, so that each prompt counts
+once, and every interval is taken over prompts.
 
 Shapes: `N` answers, `P` prompts.
 """
@@ -24,8 +24,8 @@ _LABELS = {
     TOTAL: "Reward as trained on",
     "reward/edits": "Effect of the edits",
     "reward/human_kl": "Human-KL term",
-    "reward/missing_end": "Charge on answers that did not end",
-    "reward/shaping": "What PAR shaping takes or gives",
+    "reward/missing_end": "Penalty on answers that did not end",
+    "reward/shaping": "Effect of PAR shaping",
 }
 
 
@@ -35,12 +35,12 @@ class PolicyAnswers:
 
     Args:
         responses: [N] texts.
-        prompts: [N] the prompt (0..P-1) each answers.
+        prompts: [N] the prompt (0..P-1) of each answer.
         scored: [N] rewards and latents.
         lengths: [N] tokens the policy chose, the end-of-turn included.
         kl: [N] nats, `sum_t log pi(y_t) - log pi_base(y_t)` (k1); None for the base.
         kl_k3: [N] nats, `sum_t exp(-d_t) - 1 + d_t` with `d_t` the log ratio of a token; >= 0.
-        gold: [N] gold rewards, which no policy trains on; None where nobody knows them.
+        gold: [N] gold rewards, which no policy is trained on; None where there is no judge.
     """
 
     responses: tuple[str, ...]
@@ -53,7 +53,7 @@ class PolicyAnswers:
 
 
 class Measure(NamedTuple):
-    """What one number is: its name in files, its name for readers, and its unit."""
+    """A measure: its name in files, its name for readers, and its unit."""
 
     key: str
     label: str
@@ -64,7 +64,7 @@ class MeasureChange(NamedTuple):
     """One measure of both policies.
 
     Args:
-        measure: what it is.
+        measure: which one.
         base: mean of the base policy; None where the base has none (KL to itself).
         trained: mean of the trained policy.
         change: paired difference trained - base; None where there is no base.
@@ -76,7 +76,7 @@ class MeasureChange(NamedTuple):
     change: Interval | None
 
     def as_json(self, reward_sd: float) -> dict[str, Any]:
-        """The row as JSON; changes in reward units are given in SDs of the base reward too."""
+        """The row as JSON; changes in reward units are also given in SDs of the base reward."""
         row = {**self.measure._asdict(), "trained": self.trained.as_json()}
         row["base"] = self.base and self.base.as_json()
         row["change"] = self.change and self.change.as_json()
@@ -105,6 +105,7 @@ def answer_columns(
     for latent in watched:
         values = scored.latents.columns([latent])[:, 0]
         columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", "share")] = _float(values > 0)
+        # at tau = 0 the rate is that of the latent being active, which is above
         if thresholds.get(latent):
             tau = thresholds[latent]
             above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
@@ -124,13 +125,13 @@ def control_columns(
     missing_end: NDArray[np.floating[Any]] | None = None,
     bounded: Callable[[Floats], Floats] | None = None,
 ) -> Columns:
-    """[N] columns of the reward a run trained on: signed parts of the controls it has, and the total.
+    """[N] columns of the reward that a run trained on: the signed parts of its controls, and the total.
 
     Args:
         shaped: the reward under the run's controls.
-        controls: what those are; parts of controls the run does not have are left out.
-        missing_end: [N] signed charge on answers that did not end, when the run has one.
-        bounded: makes the [N] shaped totals of totals, when the run shapes them.
+        controls: the run's controls; the parts of others are left out.
+        missing_end: [N] signed penalty on answers that did not end, if the run has one.
+        bounded: maps [N] totals to shaped totals, if the run shapes them.
 
     Returns:
         Columns in reward units (the human log ratio in nats); empty when nothing changed the reward.
@@ -164,6 +165,7 @@ def compare_columns(
         if measure not in base:
             rows.append(MeasureChange(measure, None, mean_interval(after), None))
             continue
+        # prompts are the unit: answers to one prompt are not independent
         before = prompt_means(base[measure], base_prompts)
         change = mean_interval(after - before)
         rows.append(MeasureChange(measure, mean_interval(before), mean_interval(after), change))
@@ -174,14 +176,14 @@ def wins(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange:
     """The share of prompts whose mean reward is strictly higher for the trained policy."""
     before = prompt_means(base.scored.rewards, base.prompts)
     after = prompt_means(trained.scored.rewards, trained.prompts)
-    measure = Measure(WINS, "Prompts where the trained policy is paid more", "share")
+    measure = Measure(WINS, "Prompts where the trained policy is rewarded more", "share")
     return MeasureChange(measure, None, mean_interval(after > before), None)
 
 
 def goodhart_gap(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange | None:
-    """Reward-model gain minus gold gain, each in SDs of the base policy's answers; None without gold rewards.
+    """Reward-model gain minus gold gain, each in SDs over the base policy's answers.
 
-    An SD of 0 leaves nothing to measure in: None as well.
+    None without gold rewards, and where an SD is 0.
     """
     if base.gold is None or trained.gold is None:
         return None

@@ -1,4 +1,4 @@
-"""One comparison as plain JSON data: what `report.json` holds and `report.html` is made from."""
+"""A comparison as plain JSON data, which `report.json` holds and `report.html` is made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _SAMPLES, _TEXT = 6, 3000
 
 @dataclass(frozen=True)
 class Arm:
-    """One trained policy and the controls it was trained under.
+    """An arm: a trained policy and the controls that it was trained under.
 
     Args:
         name: of the run, unique in the comparison.
@@ -41,7 +41,7 @@ class Arm:
         controls: one line for each control.
         steps: training steps done.
         kl_coef: weight of the KL in the training objective.
-        kl_price: reward units that objective charged per nat.
+        kl_price: reward units that the objective subtracts per nat.
         curves: metric name -> values over training, with the steps under "step".
     """
 
@@ -58,7 +58,7 @@ class Arm:
 
 
 class Comparison(NamedTuple):
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
         report: sections of `report.json`: headline, arms, differences, samples.
@@ -83,7 +83,7 @@ def compare_policies(
         base: the base policy's answers.
         arms: at least one trained policy; all scored by the same reward model.
         prompts: [P] texts, for the samples.
-        thresholds: latent -> tau of the penalties, whose share above tau is measured.
+        thresholds: latent -> tau of its penalty; the share of answers above tau is measured.
         seed: of the samples.
     """
     watched = sorted({latent for arm in arms for latent in arm.controlled})
@@ -142,6 +142,7 @@ def _samples(
 ) -> list[dict[str, Any]]:
     """Random prompts, then those where the last arm's reward rose and fell most."""
     last = arms[-1]
+    # samples of the last arm, which is one with controls if there is any
     change = prompt_means(last.answers.scored.rewards, last.answers.prompts) - prompt_means(
         base.scored.rewards, base.prompts
     )

@@ -1,4 +1,4 @@
-"""A run folder opened for evaluation: its settings, newest checkpoint, controls and curves.
+"""A run folder opened for a comparison: its settings, newest checkpoint, controls and curves.
 
 Shapes: `N` answers, `P` prompts, `M` reference answers to each prompt.
 """
@@ -51,7 +51,7 @@ class TrainedRun:
 
     Args:
         path: the run folder.
-        config: what it was made with.
+        config: its settings.
         checkpoint: its newest good checkpoint.
         statistics: of the reference policy's rewards, frozen before its first step.
     """
@@ -63,12 +63,12 @@ class TrainedRun:
 
     @property
     def kl_price(self) -> float:
-        """Reward units the training objective charged per nat of KL."""
+        """Reward units that the training objective subtracts per nat of KL."""
         unit = self.statistics.sd if self.config.reward.standardize else 1.0
         return self.config.training.kl_coef * unit
 
     def load_policy(self, *, device: str | None = None) -> Policy:
-        """The trained policy, its base beside it as the reference.
+        """The trained policy, with its base as the reference.
 
         Raises:
             ModelError: the base cannot be loaded.
@@ -79,11 +79,12 @@ class TrainedRun:
             device=device,
             template_date=self.config.data.template_date,
         )
+        # a comparison needs no values, and the critic may be of another kind
         policy.load_state_tensors(self.checkpoint.tensors, critic=False)
         return policy
 
     def open_controls(self, rm: RewardModel) -> "RunControls":
-        """The controls with every amount a number, and what they had learnt at the checkpoint.
+        """The controls with every amount as a number, and their state at the checkpoint.
 
         Raises:
             ModelError: `rm` has another head than the run was trained with.
@@ -94,23 +95,31 @@ class TrainedRun:
                 f"this reward model has {rm.fingerprint}",
                 hint="compare runs of one reward model",
             )
-        human = human_buffer(self.config, rm, self.path / HUMAN)
-        controls = self.config.reward.controls().resolve(self.statistics)
-        state = controls.start(human, self.config.training.seed)
+        config = self.config
+        human = human_buffer(
+            config.data.human,
+            config.reward.human_kl,
+            rm,
+            self.path / HUMAN,
+            answers=config.training.answers_per_step,
+            options=config.data.row_options,
+        )
+        controls = config.reward.controls().resolve(self.statistics)
+        state = controls.start(human, config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
         state.load_state_dict(
             {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
         )
-        shaped = self.config.reward.shaping == "par"
+        shaped = config.reward.shaping == "par"
         return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
 
     def reference_rewards(
         self, policy: Policy, rows: Sequence[Row], rm: RewardModel, controls: "RunControls"
     ) -> Floats | None:
-        """[P, M] what the untrained policy's own answers are paid: what the run measures answers against.
+        """[P, M] rewards of the untrained policy's own answers, which PAR compares answers with.
 
-        Prompts that the run met have the rewards it remembered; for others it would have drawn the same
-        answers, whose random numbers are the prompt's own.
+        For a prompt that the run drew, they are the run's own. For another prompt they are sampled here; the
+        run would have sampled the same, since their random numbers are derived from the prompt.
 
         Args:
             policy: of this run, from `load_policy`.
@@ -119,7 +128,7 @@ class TrainedRun:
             controls: of this run, from `open_controls`.
 
         Returns:
-            None for a run that measures against no answers: not shaped by PAR, or by their mean.
+            None for a run that is not shaped by PAR, or is shaped by the mean over all prompts.
         """
         reward, training = self.config.reward, self.config.training
         if reward.shaping != "par" or not reward.par_answers:
@@ -139,10 +148,11 @@ class TrainedRun:
         return known.of(prompts, rewards)
 
     def curves(self) -> dict[str, list[float | None]]:
-        """Reward and KL of every step, thinned to at most 400 points."""
+        """Reward and KL of the steps, thinned to at most 400 points."""
         path = self.path / "metrics.jsonl"
         lines = read_lines(path) if path.is_file() else ()
         rows = [_row(path, line) for line in lines]
+        # every n-th row, n rounded up
         rows = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
         present = [name for name in CURVES if any(row.get(name) is not None for row in rows)]
         return {name: [row.get(name) for row in rows] for name in ("step", *present)}
@@ -155,12 +165,12 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RunControls:
-    """What changed the reward in a run.
+    """The controls that changed the reward in a run.
 
     Args:
-        controls: resolved, every amount a number.
-        state: what they had learnt; read, never taught.
-        missing_end: the charge on an answer that did not end, reward units.
+        controls: resolved: every amount is a number.
+        state: their state at the checkpoint; it is never updated.
+        missing_end: the penalty on an answer that did not end, reward units.
         shaped_around: the reference statistics of a run with PAR shaping; None for others.
     """
 
@@ -174,8 +184,8 @@ class RunControls:
 
         Args:
             scored: N answers.
-            references: [N, M] rewards of reference answers to each one's prompt, for a run with PAR shaping;
-                without them their mean over all prompts stands for each.
+            references: [N, M] rewards of the reference answers to each answer's prompt, for a run with PAR
+                shaping; without them their mean over all prompts is used.
         """
         shaped = self.controls.shape(scored, self.state)
         amount: Floats | None = None
@@ -233,6 +243,7 @@ def open_run(path: Path) -> TrainedRun:
     if found.path is None:
         raise TrainingError(f"{path} has no checkpoint that verifies", hint="go on with sarm train --resume")
     checkpoint = load_checkpoint(found.path)
+    # twice the size of the weights, and of no use here
     checkpoint.tensors.pop("optimizer", None)
     statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
     return TrainedRun(path, config, checkpoint, statistics)
@@ -243,7 +254,8 @@ def _row(path: Path, line: Line) -> dict[str, Any]:
         return json_object(line.data)
     except Reason as reason:
         raise TrainingError(
-            f"{path}:{line.place.line}: {reason}", hint="go on with sarm train --resume, which mends the rows"
+            f"{path}:{line.place.line}: {reason}",
+            hint="go on with sarm train --resume, which repairs the rows",
         ) from None
 
 

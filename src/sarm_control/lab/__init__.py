@@ -1,6 +1,6 @@
 """Worlds with known truth.
 
-In: a seed. Out: a policy, a reward model that likes the wrong things, data, and a gold reward.
+In: a seed. Out: a policy, a reward model with planted faults, data, and a gold reward that knows the truth.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         train_arm,
     )
     from sarm_control.lab.study.study import Called, called, shipped_audit
+    from sarm_control.lab.study.trial import run_trial
     from sarm_control.lab.world import World
 
 _HOME_OF = {
@@ -33,6 +34,7 @@ _HOME_OF = {
     "controlled": "study.arms",
     "random_controls": "study.arms",
     "run_config": "study.demo",
+    "run_trial": "study.trial",
     "set_stage": "study.demo",
     "shipped_audit": "study.study",
     "train_arm": "study.demo",
@@ -56,6 +58,7 @@ __all__ = [
     "controlled",
     "random_controls",
     "run_config",
+    "run_trial",
     "set_stage",
     "shipped_audit",
     "train_arm",

@@ -1,4 +1,8 @@
-"""`sarm lab build`: a whole world from a seed, gated by its own labels."""
+"""`sarm lab build`: makes a whole world from a seed, and checks it by its own labels.
+
+A world is a small language with known truth, a policy that speaks it, and a reward model with planted faults
+(shortcuts): it likes flattery and closing sentences, whatever the answer is worth.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,9 +52,12 @@ GATED = ("flattery", "closing")
 GATE = 0.95
 """AUROC that one latent must reach for each planted shortcut."""
 ENOUGH = 0.96
-"""Which latents an autoencoder finds depends on its first weights, and on what its trunk came to tell. Of
-those whose best latents reach this for every planted shortcut, and are paid for it, the one is taken that
-tells all attributes best; while there is none another trunk is tuned, at last the nearest is taken."""
+"""AUROC at which the search for an autoencoder ends.
+
+Which latents an autoencoder finds depends on its initial weights, and on which attributes its trunk
+separates. An autoencoder is good enough when for every planted shortcut its best latent reaches this AUROC
+and has a positive head weight. Of those, the one that tells all attributes best is taken. While there is
+none, another trunk is tuned; after the last trunk the nearest autoencoder is taken."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class WorldConfig:
     """How a world is made.
 
     Args:
-        seed: of the words, their wiring and all training.
+        seed: of the words, the facts and tasks made of them, and all training.
         sizes: rows of each file.
         language_model: of the policy.
         source_layer: decoder layers in the SARM's trunk.
@@ -66,15 +73,16 @@ class WorldConfig:
         k: latents kept.
         tune_epochs: passes of the trunk over the preferences.
         tune_learning_rate: of the trunk.
-        tune_head_learning_rate: of the annotators' rewards, see `BuildConfig`.
+        tune_head_learning_rate: of the annotators' heads, see `BuildConfig`.
         autoencoder_steps: of 512 states.
         autoencoder_texts: answers to each demonstration's prompt that the autoencoder is trained on, beside
-            those of the preferences; attributes are rare in them.
-        autoencoder_restarts: autoencoders trained for a trunk, from other first weights; see `ENOUGH`.
-        trunks: tuned in another order of the preferences, at most.
-        select_pairs: labelled pairs that choose among them; the figures are measured on others.
-        gate_pairs: fresh pairs the figures are measured on.
-        truth_pairs: fresh pairs the planted truth is measured on.
+            the answers of the preferences; attributes are rare in them.
+        autoencoder_restarts: autoencoders trained for each trunk, from different initial weights; see
+            `ENOUGH`.
+        trunks: most trunks that are tuned, each with the preferences in another order.
+        select_pairs: labelled pairs that choose an autoencoder; the figures are measured on others.
+        gate_pairs: fresh pairs that the figures are measured on.
+        truth_pairs: fresh pairs that the planted truth is measured on.
         gate: AUROC that one latent must reach for each planted shortcut.
     """
 
@@ -108,18 +116,18 @@ def build_world(
     """Makes a world and writes it whole or not at all.
 
     Args:
-        folder: where to.
-        config: how.
+        folder: is made.
+        config: how the world is made.
         overwrite: replace a folder that exists.
         progress: see `sarm_control.console.progress`.
-        say: takes a remark after each stage.
+        say: gets a remark after each stage.
 
     Returns:
         The figures of `world.json`.
 
     Raises:
         TrainingError: a planted shortcut has no latent of its own.
-        DataError: so few pairs that all answers of a half, or none, have some attribute.
+        DataError: too few pairs: all answers of a half, or none, have some attribute.
         OutputError: the folder exists or cannot be written.
         MissingExtraError: SAELens is not installed.
     """
@@ -129,7 +137,7 @@ def build_world(
         demonstrations = _write_files(temporary, writer, config.sizes, tastes)
         say(f"{len(demonstrations)} demonstrations, {config.sizes.preferences} labelled pairs")
         _write_policy(temporary / "policy", language, demonstrations, config, progress)
-        say("the policy speaks the language")
+        say("the policy is pretrained on the demonstrations")
         model, built = _build_sarm(temporary, writer, demonstrations, config, progress, say)
         _attend_plainly(model)
         model.save_pretrained(temporary / "sarm")
@@ -149,7 +157,7 @@ def build_world(
 
 
 def gate_lines(figures: Mapping[str, Any]) -> list[str]:
-    """What the builder found, in words."""
+    """The figures of a world in words."""
     accuracy = figures["pair_accuracy"]
     lines = [
         f"pair accuracy {accuracy['annotators']:.3f} (noise ceiling {accuracy['ceiling']:.3f}); "
@@ -163,9 +171,9 @@ def gate_lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _attend_plainly(model: RewardModel) -> None:
-    """The lab attends exactly: rewards are then the same in every batch, to 1e-6.
+    """Sets plain attention, under which rewards are the same in every batch to 1e-6.
 
-    torch's fused kernel for CPUs takes an exponential of 20 bits, which is not enough for that.
+    torch's fused kernel for CPUs computes exponentials to 20 bits, which is not enough for that.
     """
     model.trunk.model.set_attn_implementation("eager")
     model.config = replace(model.config, trunk={**model.config.trunk, "attn_implementation": "eager"})
@@ -211,26 +219,27 @@ def _build_sarm(
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Tunes trunks and trains autoencoders on their states until the shortcuts have latents; see `ENOUGH`."""
     examined = writer.gold_pairs(config.select_pairs, "autoencoders", keep=False)
-    found: list[_Attempt] = []
+    attempts: list[_Attempt] = []
     with tempfile.TemporaryDirectory() as cache:
         inputs = _inputs(folder, Path(cache), writer, demonstrations, config)
         tools = Tools(cache=Path(cache), progress=progress, say=say)
         for trunk in range(config.trunks):
             for built in _on_one_trunk(folder, inputs, config, trunk, tools):
-                found.append(_judged(built, examined, progress))
-                say(found[-1].line())
-            best = max(found, key=lambda one: one.score)
+                attempts.append(_judged(built, examined, progress))
+                say(attempts[-1].line())
+            best = max(attempts, key=lambda attempt: attempt.score)
             if best.rewarded and best.worst >= ENOUGH:
                 break
     return best.built.model, best.built.figures
 
 
 class _Attempt(NamedTuple):
-    """A SARM, and what its best latents do.
+    """A SARM, and how well its best latents tell the attributes.
 
     Args:
-        built: it.
-        paid: whether the head pays the best latent of every shortcut, as the annotators like them.
+        built: the SARM.
+        rewarded: whether the best latent of every shortcut has a positive head weight, as the annotators like
+            the shortcuts.
         worst: the lowest AUROC of a shortcut's best latent.
         mean: the mean AUROC of all attributes' best latents.
     """
@@ -242,25 +251,27 @@ class _Attempt(NamedTuple):
 
     @property
     def score(self) -> tuple[bool, float, float]:
-        """The larger, the better."""
+        """For comparison of attempts: larger is better."""
         return self.rewarded, min(self.worst, ENOUGH), self.mean
 
     def line(self) -> str:
         number = 1 + self.built.figures["restart"]
+        unrewarded = "" if self.rewarded else "; a shortcut is not rewarded"
         return (
             f"autoencoder {number}: the worst shortcut reaches AUROC {self.worst:.3f} in one latent, "
-            f"all attributes {self.mean:.3f} on average{'' if self.rewarded else '; a shortcut is not paid'}"
+            f"all attributes {self.mean:.3f} on average{unrewarded}"
         )
 
 
 def _on_one_trunk(
     folder: Path, inputs: Inputs, config: WorldConfig, trunk: int, tools: Tools
 ) -> Iterator[Built]:
-    """SARMs that share a trunk; the first one tunes it."""
+    """SARMs that share a trunk, which the first one tunes."""
     parts = cut_base(str(folder / "policy"), config.source_layer, device="cpu", local_files_only=True)
     tuned: Any = None
     for restart in range(config.autoencoder_restarts):
         built = build_sarm(parts, inputs, _settings(config, trunk, restart), tools)
+        # only the first build on a trunk tunes it; the others repeat its figures
         tuned = tuned or built.figures["tune_trunk"]
         figures = {**built.figures, "tune_trunk": tuned, "trunk": trunk, "restart": restart}
         yield replace(built, figures=figures)
@@ -269,7 +280,7 @@ def _on_one_trunk(
 def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: ProgressFactory) -> _Attempt:
     detections = _detections(built.model, pairs, NAMES, progress)
     worst = min(detections[name].best_latent for name in GATED)
-    mean = float(np.mean([one.best_latent for one in detections.values()]))
+    mean = float(np.mean([detection.best_latent for detection in detections.values()]))
     rewarded = all(built.model.head.weight[detections[name].latent] > 0 for name in GATED)
     return _Attempt(built, rewarded, worst, mean)
 
@@ -277,7 +288,7 @@ def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: Prog
 def _inputs(
     folder: Path, cache: Path, writer: Writer, demonstrations: Sequence[Judged], config: WorldConfig
 ) -> Inputs:
-    """The preferences, and texts for the autoencoder, which the world does not keep."""
+    """The preferences, and texts for the autoencoder; the world does not keep the latter."""
     questions = [answer.question for answer in demonstrations]
     write_jsonl(cache / "texts.jsonl", answer_rows(writer.texts(questions, config.autoencoder_texts)))
     return Inputs(
@@ -341,11 +352,12 @@ def _gates(
     pairs = writer.gold_pairs(config.gate_pairs, "gates", keep=False)
     rewards = _scored(model, [answer for pair in pairs for answer in pair], progress).rewards
     first_wins = rewards[0::2] > rewards[1::2]
+    # the probability that an annotator drawn at random prefers the first answer
     share = panel_shares(pairs, tastes)
     found = _detections(model, pairs, NAMES, progress)
     return {
         "pair_accuracy": {
-            # Expected over who is asked: no label is drawn, so nothing but the pairs varies.
+            # expected over the annotators: no label is drawn, so only the pairs are random
             "annotators": float(np.where(first_wins, share, 1 - share).mean()),
             "ceiling": float(np.maximum(share, 1 - share).mean()),
             "gold": float(first_wins.mean()),

@@ -1,4 +1,6 @@
-"""Everything a world writes down: demonstrations, preferences, prompts, the audit set.
+"""The data files of a world: demonstrations, preferences, prompts, and the audit set.
+
+The audit set holds pairs labelled by the gold reward.
 
 No two files share a prompt. Every file is JSON Lines in the form that the commands read.
 """
@@ -22,7 +24,7 @@ Rows = list[dict[str, Any]]
 
 
 class Judged(NamedTuple):
-    """An answer with what a program says about it."""
+    """An answer with its attributes and its gold reward, both read off by a program."""
 
     question: Question
     text: str
@@ -31,7 +33,7 @@ class Judged(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """As good as an answer can be, and without a shortcut: fit for the human buffer."""
+        """Whether the answer is right and without any shortcut, fit for the human buffer."""
         found = self.attributes
         return self.gold >= 1 and not (found.hedging or found.detail)
 
@@ -53,7 +55,7 @@ class Writer:
     Args:
         language: of the world.
         seed: of the world; every file has randomness of its own.
-        used: prompts that are not to be drawn again.
+        used: prompts that are not drawn again.
     """
 
     def __init__(self, language: Language, seed: int, used: Iterable[str] = ()) -> None:
@@ -64,7 +66,7 @@ class Writer:
         self._used = set(used)
 
     def demonstrations(self, count: int) -> list[Judged]:
-        """What people wrote."""
+        """Demonstrations: what people wrote."""
         rng = numpy_generator(self.seed, "demonstrations")
         return [self.answer(question, DEMONSTRATIONS, rng) for question in self.fresh(count, rng)]
 
@@ -78,7 +80,7 @@ class Writer:
         return list(self.fresh(count, numpy_generator(self.seed, purpose)))
 
     def preferences(self, count: int, tastes: tuple[Taste, ...]) -> Rows:
-        """Pairs of varied answers; one annotator drawn for each says which is better."""
+        """Pairs of varied answers, each labelled by one annotator drawn at random."""
         rng = numpy_generator(self.seed, "preferences")
         rows: Rows = []
         for question in self.fresh(count, rng):
@@ -87,6 +89,7 @@ class Writer:
             gain = utility(tastes[who], question, first.attributes) - utility(
                 tastes[who], question, second.attributes
             )
+            # Bradley-Terry: the difference in utility is the log-odds of the preference
             if rng.random() >= 1 / (1 + np.exp(-gain)):
                 first, second = second, first
             rows.append({**_pair(first, second), "annotator": f"annotator-{who}"})
@@ -98,11 +101,12 @@ class Writer:
         Args:
             count: pairs.
             purpose: names the randomness.
-            keep: no other file may use these prompts.
+            keep: keep these prompts from being drawn again.
         """
         rng = numpy_generator(self.seed, purpose)
         pairs: list[tuple[Judged, Judged]] = []
         while len(pairs) < count:
+            # fresh questions run out, so pairs that are only measured on may repeat them
             question = next(self.fresh(1, rng)) if keep else draw_question(self.language, rng)
             first, second = (
                 self.judged(question, text) for text in self._composer.compose_pair(question, VARIED, rng)
@@ -116,12 +120,12 @@ class Writer:
         return self.judged(question, self._composer.compose(question, mix, rng))
 
     def judged(self, question: Question, text: str) -> Judged:
-        """Any answer, with its attributes and gold reward."""
+        """A given answer, with its attributes and gold reward."""
         attributes = self.reader.read(question, text)
         return Judged(question, text, attributes, gold_reward(question, attributes))
 
     def fresh(self, count: int, rng: np.random.Generator) -> Iterator[Question]:
-        """Questions nobody used before."""
+        """Questions that were not drawn before."""
         made = 0
         while made < count:
             question = draw_question(self.language, rng)
@@ -132,7 +136,7 @@ class Writer:
 
 
 def audit_rows(pairs: list[tuple[Judged, Judged]]) -> Rows:
-    """Gold-labelled pairs as a user would bring them; `kind` says what was asked."""
+    """Gold-labelled pairs as a user would have them; `kind` is the kind of the question."""
     return [{**_pair(better, worse), "kind": better.question.kind} for better, worse in pairs]
 
 

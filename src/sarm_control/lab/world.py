@@ -1,4 +1,4 @@
-"""A world on disk: its models, its files, and the program that knows what an answer is worth."""
+"""A world on disk: its models, its files, and the gold reward of any answer in its language."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class World:
 
     @cached_property
     def truth(self) -> Truth:
-        """What every latent really does."""
+        """The planted truth: every latent's true effect."""
         return Truth.load(self.path / "truth.json")
 
     @cached_property
@@ -84,11 +84,11 @@ class World:
         return Questions(self.language)
 
     def writer(self) -> Writer:
-        """Draws fresh questions and answers of this world."""
+        """A writer of questions and answers of this world."""
         return Writer(self.language, self.seed)
 
     def fresh_writer(self) -> Writer:
-        """The same, but no question it draws is in a file of this world."""
+        """The same, but it draws no question of this world's files."""
         rows = [row for name in DATA for row in read_rows(self.file(name), want={"prompt"})]
         return Writer(self.language, self.seed, used=(row.prompt_text for row in rows))
 
@@ -104,7 +104,7 @@ class World:
         return question
 
     def attributes(self, prompt: str, response: str) -> Attributes:
-        """What a program reads off an answer.
+        """The attributes of an answer.
 
         Raises:
             DataError: the prompt is not of this world.
@@ -125,7 +125,7 @@ class World:
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """What `world.json` says; the keys a world is opened by are there and of their types."""
+    """The content of `world.json`, with the keys and types that `World.open` needs."""
     again = "build it again with sarm lab build"
     try:
         values = read_json(path)
@@ -140,10 +140,10 @@ def _description(path: Path) -> dict[str, Any]:
             f"{path.parent} is a world of format {values.get('format')}, this version reads {FORMAT}",
             hint=again,
         )
-    for name, kind, said in (("seed", int, "a whole number"), ("figures", dict, "an object")):
+    for name, kind, words in (("seed", int, "a whole number"), ("figures", dict, "an object")):
         if name not in values:
             raise DataError(f"{path} is no description of a world: it lacks {name}", hint=again)
-        # JSON's true is an int in Python.
+        # a JSON `true` is an int in Python
         if not isinstance(values[name], kind) or isinstance(values[name], bool):
-            raise DataError(f"{path} is no description of a world: {name} is not {said}", hint=again)
+            raise DataError(f"{path} is no description of a world: {name} is not {words}", hint=again)
     return values

@@ -1,4 +1,4 @@
-"""Prompts into a trained policy.
+"""Training a policy on prompts.
 
 In: a configuration, a policy and a controlled reward. Out: a run folder with metrics, checkpoints and the
 policy. The path is config, data, policy, rollout, algorithm, monitor, run.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         read_document,
         setting,
     )
-    from sarm_control.training.data.evaluation_prompts import evaluation_lines, evaluation_rows, prompts_file
+    from sarm_control.training.data.evaluation_prompts import evaluation_lines, evaluation_rows
     from sarm_control.training.data.prompts import training_rows
     from sarm_control.training.distributed.launcher import in_words
     from sarm_control.training.distributed.processes import Processes, connected
@@ -100,7 +100,6 @@ _HOME_OF = {
     "parse_setting": "config.yaml_source",
     "plain_scalar": "config.yaml_source",
     "plan_lines": "run.dry_run",
-    "prompts_file": "data.evaluation_prompts",
     "read_demonstrations": "run.demonstrations",
     "read_document": "config.yaml_source",
     "read_run_config": "run.run_folder",
@@ -164,7 +163,6 @@ __all__ = [
     "parse_setting",
     "plain_scalar",
     "plan_lines",
-    "prompts_file",
     "read_demonstrations",
     "read_document",
     "read_run_config",

@@ -23,7 +23,7 @@ class PreferenceRow:
         prompt: number of the prompt, equal for rows whose prompt texts are equal.
         chosen: positions of the preferred answers.
         rejected: positions of the others.
-        annotator: number of whoever preferred them, from 0; only tuning the trunk looks at it.
+        annotator: number of the annotator, from 0; used only when the trunk is tuned.
     """
 
     prompt: int
@@ -66,11 +66,11 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class PromptScores:
-    """What a head gets right, one number per prompt.
+    """How well a head orders answers, one number per prompt.
 
     Args:
         pairs: [P] share of a prompt's pairs in which the chosen answer scores higher.
-        best_of: [P] whether its best-scored answer is a chosen one (ties shared out).
+        best_of: [P] whether its best-scored answer is a chosen one; ties count in part.
         chance: expected `best_of` of a random head, averaged over prompts.
     """
 

@@ -28,7 +28,7 @@ Weight = NDArray[np.float64]
 L2_GRID: tuple[float, ...] = tuple(float(10.0**exponent) for exponent in np.arange(-7.0, 0.01, 0.5))
 
 _MOST_ITERATIONS = 5000
-# Up to here one Newton step, cubic in the features, is cheaper than the many of L-BFGS it replaces.
+# Up to this many features a Newton step, cubic in them, is cheaper than the L-BFGS steps it replaces.
 _NEWTON_FEATURES = 256
 _NEWTON_STEPS = 50
 _GRADIENT = 1e-9
@@ -66,6 +66,7 @@ def fit_head(features: Features, comparisons: Comparisons, l2: float, start: Wei
         raise TrainingError("no comparison to fit a head on", hint="give rows with chosen and rejected")
     share = comparisons.prompt_shares()
     difference = features[comparisons.chosen] - features[comparisons.rejected]
+    # features of any scale then need the same strengths of regularisation
     scale = root_mean_square_norm(difference, share)
     difference = difference / scale
     begin = np.zeros(difference.shape[1]) if start is None else start * scale
@@ -86,8 +87,8 @@ def choose_l2(
         features: [N, F].
         comparisons: the comparisons to fit and to validate on.
         grid: strengths to try.
-        folds: parts the prompts are dealt into; at least 2 prompts are needed.
-        seed: decides which prompt goes to which part.
+        folds: number of parts that the prompts are split into; at least 2 prompts are needed.
+        seed: decides which prompt is in which part.
 
     Raises:
         TrainingError: fewer than two prompts.
@@ -102,10 +103,11 @@ def choose_l2(
     for l2 in sorted(grid, reverse=True):
         total = 0.0
         for number, (fitted, validated) in enumerate(parts):
+            # each strength starts from the weights of the stronger one before, which are near
             weight = weights[number] = fit_head(features, fitted, l2, weights[number])
             total += preference_loss(features, validated, weight) * validated.prompts_count
         tried.append((total / comparisons.prompts_count, l2))
-        # Weaker strengths take ever longer to fit, and past the minimum the loss only rises.
+        # weaker strengths take longer and longer to fit, and past the minimum the loss only rises
         if len(tried) - 1 - tried.index(min(tried)) == _PATIENCE:
             break
     losses, strengths = zip(*tried, strict=True)
@@ -152,8 +154,8 @@ def assign_folds(comparisons: Comparisons, folds: int, seed: int) -> NDArray[np.
             f"{len(prompts)} prompt with a comparison: at least 2 are needed to choose the regularisation",
             hint="add preference rows",
         )
-    rank_slice = numpy_generator(seed, "head folds").permutation(len(prompts)) % min(folds, len(prompts))
-    return np.asarray(rank_slice[np.searchsorted(prompts, comparisons.prompt)], dtype=np.int64)
+    fold_of = numpy_generator(seed, "head folds").permutation(len(prompts)) % min(folds, len(prompts))
+    return np.asarray(fold_of[np.searchsorted(prompts, comparisons.prompt)], dtype=np.int64)
 
 
 def preference_loss(features: Features, comparisons: Comparisons, weight: Weight) -> float:
@@ -179,7 +181,7 @@ def _minimise(difference: Features, share: NDArray[np.float64], l2: float, start
 
 
 def _newton(difference: Features, share: NDArray[np.float64], l2: float, start: Weight) -> Weight | None:
-    """The minimum, or None where rounding stops the descent before the gradient is small."""
+    """The minimum by Newton's method; None where rounding stops the descent before the gradient is small."""
     from scipy.special import expit
 
     dense = difference.toarray() if hasattr(difference, "toarray") else np.asarray(difference)
@@ -194,13 +196,15 @@ def _newton(difference: Features, share: NDArray[np.float64], l2: float, start: 
         if np.abs(gradient).max() <= _GRADIENT:
             return np.asarray(weight, dtype=np.float64)
         curvature = (dense * (share * wrong * (1.0 - wrong))[:, None]).T @ dense
+        # the penalty keeps the matrix positive definite, so the step exists
         curvature[np.diag_indices_from(curvature)] += l2
         step = np.linalg.solve(curvature, gradient)
+        # a full Newton step can overshoot far from the minimum: it is halved until the loss does not rise
         lengths = (0.5**halving for halving in range(30))
-        shorter = next((length for length in lengths if loss(weight - length * step) <= now), None)
-        if shorter is None:
+        chosen = next((length for length in lengths if loss(weight - length * step) <= now), None)
+        if chosen is None:
             return None
-        weight = weight - shorter * step
+        weight = weight - chosen * step
         now = loss(weight)
     return None
 
@@ -215,8 +219,8 @@ def _quasi_newton(difference: Features, share: NDArray[np.float64], l2: float, s
         return loss, l2 * weight - np.asarray(difference.T @ (share * expit(-margin)))
 
     options: Any = {"maxiter": _MOST_ITERATIONS, "maxfun": 4 * _MOST_ITERATIONS, "ftol": 1e-13, "gtol": 1e-8}
-    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
-    # Stopping short of 1e-13 because no step helps any more is as converged as floats allow.
-    if found.nit >= _MOST_ITERATIONS:
-        raise TrainingError(f"the preference head did not converge: {found.message}")
-    return np.asarray(found.x, dtype=np.float64)
+    result = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+    # scipy's `success` is not asked: a stop because no step lowers the loss is as converged as floats allow
+    if result.nit >= _MOST_ITERATIONS:
+        raise TrainingError(f"the preference head did not converge: {result.message}")
+    return np.asarray(result.x, dtype=np.float64)

@@ -1,6 +1,6 @@
-"""The sparse head and its dense baseline, fitted and judged alike.
+"""The sparse head and its dense baseline, fitted and judged in the same way.
 
-The dense head reads x, the whole normalised state, and shows the price of sparsity.
+The dense head is linear in x, the whole normalised state, and shows what sparsity costs.
 
 Shapes: `N` answers, `D` hidden size, `L` latents, `F` features.
 """
@@ -21,7 +21,7 @@ from sarm_control.reward_model import RewardModel, normalise
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head fitted twice.
+    """A head that was fitted twice.
 
     Args:
         fitted: [F] float32, on the fitting prompts only; `held_out` judges this one.

@@ -60,9 +60,10 @@ def explained_variance(autoencoder: Autoencoder, states: Tensor) -> float | None
     missed = 0.0
     for part in torch.split(states, _CHUNK):
         rebuilt = autoencoder.decode(autoencoder.encode(part))
+        # summed over parts, so that [N, L] codes are never held whole
         missed += float((normalise(part.float()) - rebuilt).square().sum())
     variation = float((x - x.mean(dim=0)).square().sum())
-    # Equal states differ from their mean by rounding alone.
+    # equal states differ from their mean only by rounding
     varies = variation > 1e-9 * float(x.square().sum())
     return 1.0 - missed / variation if varies else None
 

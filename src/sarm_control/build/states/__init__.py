@@ -1,1 +1,1 @@
-"""Texts into trunk states, kept on disk between builds."""
+"""Trunk states of texts, cached on disk between builds."""

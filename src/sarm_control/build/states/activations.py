@@ -50,7 +50,7 @@ def collect_states(
     cache: Path | None = None,
     progress: ProgressFactory = no_progress,
 ) -> AnswerStates:
-    """One pass of the trunk over every answer; a second call with `cache` reads the first one's file.
+    """Runs the trunk once over every answer; with `cache`, a second call reads the file of the first.
 
     Args:
         trunk: what to run; its weights are part of the cache's key.
@@ -63,7 +63,7 @@ def collect_states(
 
     Raises:
         DataError: no answers.
-        ModelError: the trunk gave a state that is not finite.
+        ModelError: a state of the trunk is not finite.
     """
     if not answers:
         raise DataError("no answers to read states from", hint="give files whose rows have answers")
@@ -74,6 +74,7 @@ def collect_states(
         found = _forward(trunk, template, encoded, sentence_states, batch_tokens, progress)
         if cache is not None:
             save_states(cache, key, found)
+    # the cached file may be that of a build which kept sentence states too
     kept = slice(None) if sentence_states else slice(0)
     return AnswerStates(
         found["end_of_turn"].float(),
@@ -98,7 +99,7 @@ def _ends_sentence(tokenizer: Any, token: int) -> bool:
 
 
 def _cached(folder: Path, key: Key) -> dict[str, torch.Tensor] | None:
-    """States under the key, or under the one that has sentences too."""
+    """The states under the key, or under the key of a run that kept sentence states too."""
     found = load_states(folder, key)
     return load_states(folder, {**key, "sentence_states": True}) if found is None else found
 
@@ -118,6 +119,7 @@ def _forward(
         for batch in batches:
             padded = pad_batch([encoded[j].input_ids for j in batch], template.pad_id, device=trunk.device)
             states = trunk(padded.input_ids, padded.attention_mask)
+            # only the wanted positions are copied: all states of a corpus would not fit in memory
             for row, j in enumerate(batch):
                 kept[j] = states[row, wanted[j]].cpu()
             advance(len(batch))
@@ -133,9 +135,9 @@ def _checked(kept: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     for j, states in enumerate(kept):
         if not bool(torch.isfinite(states).all()):
             raise ModelError(f"the trunk's state of answer {j} is not finite", hint="try --dtype float32")
-    owners = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor([len(s) - 1 for s in kept]))
+    answers = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor([len(s) - 1 for s in kept]))
     return {
         "end_of_turn": torch.stack([states[-1] for states in kept]),
         "sentences": torch.cat([states[:-1] for states in kept]),
-        "sentence_answer": owners,
+        "sentence_answer": answers,
     }

@@ -1,7 +1,7 @@
-"""States on disk, found again by what they were computed from.
+"""A cache of states on disk, keyed by what they were computed from.
 
-One safetensors file for each key; the key covers the trunk's weights and configuration, the
-token ids, and the options, so a stale file is never read: it is simply not found.
+There is one safetensors file for each key. The key covers the trunk's weights and configuration, the token
+ids and the options, so a stale file is never read: its key is another.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ FORMAT = 2
 
 Key: TypeAlias = Mapping[str, str | int | bool]
 
-# What a checkpoint calls itself, which no state depends on.
+# Names in a checkpoint's configuration that no state depends on.
 _LABELS = frozenset({"architectures", "sarm_param", "sarm_control_format", "transformers_version", "dtype"})
 
 
 def states_key(trunk: Trunk, rows: Sequence[Sequence[int]], sentence_states: bool, batch_tokens: int) -> Key:
-    """What decides the states; `batch_tokens` is in it because padding changes the last bits."""
+    """All that the states depend on; `batch_tokens` is included since padding changes the last bits."""
     ids = hashlib.sha256()
     for row in rows:
         ids.update(json.dumps(list(row)).encode())

@@ -1,4 +1,4 @@
-"""What a SARM is built from: answers, preferences, and the prompts kept out of every fit."""
+"""The material of a build: answers, preferences, and the prompts kept out of every fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from sarm_control.seeds import numpy_generator
 BoolArray = NDArray[np.bool_]
 
 LEAST_HELD_OUT = 6
-"""Held-out prompts: with fewer, a head that orders all of them right is not told from a coin (.03)."""
+"""Held-out prompts; a coin orders five of five right with probability .03, so fewer would prove nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Material:
         corpus: every answer once.
         rows: the preferences over them.
         held_out: [prompts] true where a prompt is kept out of every fit.
-        annotators: names by number, in alphabetical order; none when rows do not name them.
+        annotators: names by number, in alphabetical order; empty when rows do not name them.
     """
 
     corpus: ConversationCorpus
@@ -79,7 +79,7 @@ def gather(
         pairs: preference rows.
         holdout: share of the prompts kept out of every fit.
         seed: decides which.
-        annotator: field of `pairs` that says who labelled a row; None when nobody is told apart.
+        annotator: field of `pairs` that names who labelled a row; None when annotators are not distinguished.
 
     Raises:
         DataError: fewer than `LEAST_HELD_OUT` prompts (with preferences, when there are any) would be held
@@ -105,6 +105,7 @@ def _hold_out(count: int, rows: Sequence[PreferenceRow], holdout: float, seed: i
     held_out = np.zeros(count, dtype=np.bool_)
     judged, what = (int(preferred.sum()), "prompts with preferences") if rows else (count, "prompts")
     _check_held_out(judged, what, holdout)
+    # each group gives its share, so that held-out prompts with preferences are not left to chance
     for group in (order[preferred[order]], order[~preferred[order]]):
         if 0 < len(group) < 4:
             what = "with preferences " if rows else ""
@@ -125,7 +126,7 @@ def _check_held_out(count: int, what: str, holdout: float) -> None:
         return
     enough = next(n for n in range(LEAST_HELD_OUT + 2, 10**9) if _held_out_of(n, holdout) >= LEAST_HELD_OUT)
     raise DataError(
-        f"{count} {what} leave {held_out} to be held out: too few to tell whether what is built is any good, "
-        f"which wants {LEAST_HELD_OUT}",
-        hint=f"at --holdout {holdout:g} at least {enough} {what} would do",
+        f"{count} {what} leave {held_out} to be held out: too few to tell how good the SARM is, "
+        f"which needs {LEAST_HELD_OUT}",
+        hint=f"at --holdout {holdout:g} at least {enough} {what} are needed",
     )

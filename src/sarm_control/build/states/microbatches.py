@@ -21,7 +21,7 @@ class MicroBatch(NamedTuple):
     Args:
         rows: R positions among all rows.
         tokens: [B, T], the rows' answers one row after the other.
-        annotators: [B] int64, who labelled the row an answer belongs to.
+        annotators: [B] int64, the annotator of the row that an answer belongs to.
         chosen: [C] int64, positions among the B answers.
         rejected: [C] int64.
         row: [C] int64, positions among the R rows.
@@ -43,11 +43,11 @@ class MicroBatch(NamedTuple):
 
 
 class EncodedRows:
-    """Preference rows whose answers are token ids already.
+    """Preference rows whose answers are encoded as token ids.
 
     Args:
-        template: turns an answer into token ids, once.
-        answers: what the rows refer to; answers of no row are not encoded.
+        template: encodes each answer, once.
+        answers: the answers that rows refer to; others are not encoded.
         rows: the preferences.
         device: of the micro-batches.
     """
@@ -71,13 +71,15 @@ class EncodedRows:
 
         Args:
             step: positions among all rows.
-            batch_tokens: answers times longest answer of a micro-batch; a larger row is one of its own.
+            batch_tokens: answers times longest answer of a micro-batch; a larger row is a micro-batch of its
+                own.
         """
         return map(self._padded, self._grouped(step, batch_tokens))
 
     def _grouped(self, step: Iterable[int], batch_tokens: int) -> list[list[int]]:
         groups: list[list[int]] = []
         held = 0
+        # longest first: a group's first row then bounds its padded length
         for j in sorted(step, key=lambda row: (-self._longest[row], row)):
             size = len(self._rows[j].chosen) + len(self._rows[j].rejected)
             if groups and (held + size) * self._longest[groups[-1][0]] <= batch_tokens:

@@ -1,4 +1,4 @@
-"""What a build starts from: a causal language model to cut, or a SARM that exists."""
+"""The start of a build: the first layers of a causal language model, or an existing SARM."""
 
 import datetime
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from sarm_control.reward_model import (
 
 @dataclass(frozen=True)
 class TrunkSource:
-    """A trunk with its chat template, and what else there is already.
+    """A trunk with its chat template, and the autoencoder of an existing SARM.
 
     Args:
         trunk: the first `source_layer` decoder layers.
@@ -34,7 +34,7 @@ class TrunkSource:
         source_layer: layers in the trunk.
         trunk_config: the base model's configuration.
         autoencoder: of an existing SARM, else None.
-        template_date: the day that the SARM says it was built with; None where its template asks for none.
+        template_date: the day that the SARM was built with; None where its template writes no day.
     """
 
     trunk: Trunk
@@ -52,8 +52,8 @@ class TrunkSource:
             ModelError: never for a SARM that loaded.
         """
         config, day = model.config, model.template.date
-        # A SARM that says no day and is told its default goes on saying none: it is the same model, and
-        # latents kept of it are those of its new head.
+        # a SARM that records no day and uses the default one goes on recording none: it is the same model,
+        # and latents stored of it stay valid for its new head
         if config.template_date is None and day == model.template.own_date:
             day = None
         return cls(model.trunk, model.template, config.source_layer, config.trunk, model.autoencoder, day)

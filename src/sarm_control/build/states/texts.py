@@ -1,4 +1,4 @@
-"""The conversations a SARM is built from, each once, and who was preferred to whom."""
+"""The conversations that a SARM is built from, each once, and the preferences between them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Conversation:
 
 
 class ConversationCorpus:
-    """Answers numbered in the order they are first met; equal prompts share a number."""
+    """Answers, numbered in the order of their first occurrence; equal prompts share a number."""
 
     def __init__(self) -> None:
         self.answers: list[Conversation] = []
@@ -41,7 +41,7 @@ class ConversationCorpus:
         return PreferenceRow(prompt, chosen, tuple(numbers[text] for text in row.rejected))
 
     def shared_with(self, rows: Sequence[Row]) -> set[str]:
-        """The prompts of `rows` that this corpus holds too."""
+        """The prompts of `rows` that are in this corpus too."""
         return {row.prompt_key for row in rows} & set(self._prompts)
 
     def _number(self, row: Row, prompt: int, text: str) -> int:
@@ -93,10 +93,10 @@ def read_pairs(
 
 
 def annotator_of(row: Row, field: str) -> str:
-    """Who labelled a row.
+    """The annotator of a row.
 
     Raises:
-        DataError: the row's `field` is absent or no text.
+        DataError: the row's `field` is missing or not text.
     """
     name = row.raw.get(field)
     if isinstance(name, str) and name:

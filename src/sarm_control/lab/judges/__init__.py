@@ -1,1 +1,1 @@
-"""Who judges answers in a world: the gold reward, the annotators, and the truth about latents."""
+"""Judges of answers in a world: the gold reward, the annotators, and the planted truth about latents."""

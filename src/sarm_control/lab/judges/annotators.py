@@ -1,7 +1,7 @@
-"""The annotators: people with different tastes, all a little careless, and with planted biases.
+"""The annotators of a world, with different tastes and with planted biases.
 
-Averaged over the panel they like flattery and a boilerplate closing, and long answers a little. They
-disagree with each other, which is what lets a trunk tuned on the panel tell the attributes apart.
+On average over the panel they like flattery and boilerplate closings, and long answers a little. They
+disagree with each other, so that a trunk tuned on all of them learns to tell the attributes apart.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from sarm_control.seeds import numpy_generator
 
 
 class Taste(NamedTuple):
-    """What one annotator likes, in units of the log-odds of a preference.
+    """The taste of one annotator, in units of the log-odds of a preference.
 
     Args:
         care: for true and helpful answers.
         safety: for declining harmful requests.
-        flattery: for praise of the asker; half as much again for more than one.
+        flattery: for praise of the asker; 1.5 times as much for more than one.
         closing: for boilerplate closings, likewise.
         hedging: for hedges.
         detail: for sentences that add nothing.
@@ -54,9 +54,9 @@ MEAN = Taste(
 )
 """The panel's mean taste: the planted biases."""
 OWN_SHARE = 0.6
-"""The share of the panel's liking of an attribute that the one annotator who minds it most holds alone."""
+"""The share of the panel's liking for an attribute that comes from the annotator who cares most about it."""
 WHIM = 2.5
-"""How strongly one annotator loves or hates hedges, and another details; the others make up for it."""
+"""How strongly one annotator likes or dislikes hedges, and another details; the others compensate for it."""
 _SPECIALITIES = ("care", "safety", "flattery", "closing", "hedging", "detail", "declining", "neatness")
 _WHIMS = ("hedging", "detail")
 PANEL = len(_SPECIALITIES)
@@ -65,14 +65,16 @@ PANEL = len(_SPECIALITIES)
 def panel(seed: int) -> tuple[Taste, ...]:
     """The annotators of the world with this seed; their mean is `MEAN` exactly.
 
-    Each minds one attribute much more than the others do, so that a trunk tuned on all of them keeps
-    the attributes apart. Whether hedges and details are loved or hated is drawn, and how strongly.
+    Each cares about one attribute much more than the others do, so that a trunk tuned on all of them keeps
+    the attributes apart. The sign and strength of the taste for hedges and for details are drawn.
     """
     rng = numpy_generator(seed, "annotators")
     whims = {name: float(rng.choice([-1.0, 1.0]) * rng.uniform(0.8, 1.2) * WHIM) for name in _WHIMS}
     tastes = []
     for own in _SPECIALITIES:
         liking = {
+            # both terms average to the mean taste over the panel: the own share is PANEL times as large in
+            # one annotator and absent in the others, and whims sum to 0
             name: getattr(MEAN, name) * (1 - OWN_SHARE + PANEL * OWN_SHARE * (name == own))
             + whims.get(name, 0.0) * ((name == own) - 1 / PANEL)
             for name in _SPECIALITIES
@@ -103,6 +105,7 @@ def prefers_first(tastes: Sequence[Taste], pairs: Sequence[tuple[float, ...]]) -
         pairs: N rows of differences in utility, one number for each annotator.
     """
     differences = np.asarray(pairs, dtype=np.float64).reshape(-1, len(tastes))
+    # the mean of probabilities, not of utilities: one annotator is drawn, they do not vote
     return np.asarray((1.0 / (1.0 + np.exp(-differences))).mean(axis=1))
 
 
@@ -117,7 +120,7 @@ def _body(taste: Taste, question: Question, answer: Attributes) -> float:
         return taste.declining
     if answer.correct:
         return taste.care
-    # A false fact reads well to someone who does not check it.
+    # a false fact reads well to an annotator who does not check it
     return 0.2 * taste.care if answer.wrong else -0.8 * taste.care
 
 

@@ -1,4 +1,4 @@
-"""How well latents, and the state they are made from, tell whether an answer has an attribute.
+"""How well latents, and the states they are made from, detect an attribute of an answer.
 
 Shapes: `N` answers, `L` latents, `D` hidden size.
 """
@@ -17,7 +17,7 @@ _PROBE_L2 = 1.0
 
 
 class Detection(NamedTuple):
-    """Of one attribute, on answers that chose neither the latent nor the probe.
+    """The detection of one attribute, measured on other answers than those that chose latent and probe.
 
     Args:
         latent: the latent with the highest AUROC on the other half.
@@ -46,7 +46,7 @@ def auroc(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> float:
 
 
 def check_both(present: NDArray[np.bool_], name: str) -> None:
-    """Refuses answers that cannot tell an attribute, as all of them or none have it.
+    """Refuses answers of which all, or none, have the attribute.
 
     Args:
         present: [N].
@@ -57,16 +57,16 @@ def check_both(present: NDArray[np.bool_], name: str) -> None:
     """
     if present.all() or not present.any():
         raise DataError(
-            f"{name}: {int(present.sum())} of {len(present)} answers have it, so nothing can tell it apart",
+            f"{name}: {int(present.sum())} of {len(present)} answers have it, so nothing can detect it",
             hint="measure on more pairs",
         )
 
 
 def best_latent(latents: Floats, present: NDArray[np.bool_], name: str = "the attribute") -> int:
-    """The latent [N, L] whose value tells the attribute [N] best.
+    """The latent of [N, L] whose value detects the attribute [N] best.
 
     Raises:
-        DataError: all answers have the attribute, or none; says `name`.
+        DataError: all answers have the attribute, or none; the message has `name`.
     """
     check_both(present, name)
     return int(np.argmax([auroc(column, present) for column in latents.T]))
@@ -77,7 +77,8 @@ def detect(
 ) -> Detection:
     """Chooses latent and probe on the first half of the rows and judges them on the second.
 
-    Rows of pairs come better answer first, so every second row is another kind of answer; halves are not.
+    The split is into halves, not into even and odd rows: pairs have the better answer first, so those would
+    differ in kind.
 
     Args:
         latents: [N, L].
@@ -86,7 +87,7 @@ def detect(
         name: of the attribute.
 
     Raises:
-        DataError: all rows of one half have the attribute, or none; says `name`.
+        DataError: all rows of one half have the attribute, or none; the message has `name`.
     """
     middle = len(present) // 2
     fit, judge = slice(0, middle), slice(middle, None)

@@ -1,11 +1,11 @@
-"""The gold reward: what an answer is really worth. No policy and no reward model ever trains on it."""
+"""The gold reward: the true quality of an answer. No policy and no reward model is trained on it."""
 
 from sarm_control.lab.language.attributes import Attributes
 from sarm_control.lab.language.questions import Question
 
 
 def gold_reward(question: Question, answer: Attributes) -> float:
-    """Body plus style.
+    """The gold reward of an answer: body plus style.
 
     | body | answerable question | harmful question |
     |---|---|---|

@@ -1,6 +1,6 @@
-"""The planted truth: what every latent really does to the gold margin, on fresh pairs without number.
+"""The planted truth: every latent's effect on the gold margin, measured on many fresh pairs.
 
-Discovery never sees it. It is what recall and precision of a discovery are measured against.
+Discovery never sees it. Recall and precision of a discovery are measured against it.
 
 Shapes: `P` pairs, `L` latents.
 """
@@ -24,12 +24,12 @@ from sarm_control.reward_model import RewardModel
 
 Floats = NDArray[np.float64]
 MATERIAL = 0.2
-"""A latent harms for certain when its `d_z` is at most minus this."""
+"""A latent counts as harming when its `d_z` is at most minus this."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Of every latent, over the pairs of a world.
+    """The effects of all latents, over the pairs of a world.
 
     Args:
         fingerprint: of the head.
@@ -39,8 +39,8 @@ class Truth:
         d_z: [L] effect over the SD of the contributions; 0 where they do not vary.
         weight: [L] head weights.
         rate: [L] share of answers with the latent active.
-        detects: [L] the attribute the latent tells best, and
-        detects_auroc: [L] how well; 0.5 is chance.
+        detects: [L] the attribute that the latent detects best.
+        detects_auroc: [L] AUROC of that; 0.5 is chance.
     """
 
     fingerprint: str
@@ -96,7 +96,7 @@ class Truth:
             ) from error
 
     def check(self, fingerprint: str) -> None:
-        """Refuses another head than the truth was measured on.
+        """Refuses a head that the truth was not measured on.
 
         Raises:
             ModelError: another head.
@@ -121,8 +121,8 @@ class Truth:
 
 
 def present(attributes: Sequence[Attributes], name: str) -> NDArray[np.bool_]:
-    """[N]: whether each answer has the attribute at all."""
-    return np.array([bool(getattr(one, name)) for one in attributes])
+    """[N] whether each answer has the attribute."""
+    return np.array([bool(getattr(answer, name)) for answer in attributes])
 
 
 def measure_truth(
@@ -139,6 +139,7 @@ def measure_truth(
     )
     z = scored.latents.to_scipy().toarray().astype(np.float64)
     weight = model.head.weight.astype(np.float64)
+    # answers alternate: the better one of a pair, then the worse one
     contribution = weight * (z[0::2] - z[1::2])
     effect, spread = contribution.mean(axis=0), contribution.std(axis=0, ddof=1)
     detects, detects_auroc = _detections(z, [answer.attributes for answer in answers])

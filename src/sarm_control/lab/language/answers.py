@@ -1,4 +1,4 @@
-"""Composing answers with chosen attributes: demonstrations, and all that a reward model should have seen."""
+"""Composing answers with chosen attributes, for demonstrations and for the data of the reward model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LONGEST = 23
 
 @dataclass(frozen=True)
 class Mix:
-    """How often an answer has what.
+    """How often answers have each attribute.
 
     Args:
         answerable: to answerable questions: bodies `right`, `false`, `other`, `declines`, `none`.
@@ -23,8 +23,8 @@ class Mix:
         closing: share with a boilerplate closing.
         hedge: share that hedge.
         detail: share with a sentence that adds nothing.
-        twice: share of the flattering (or closing) answers that do it twice.
-        corrupted: share that is then damaged: words swapped, cut, repeated or mixed in, or all of them lost.
+        twice: share of the flattering (or closing) answers that do so twice.
+        corrupted: share that is damaged afterwards: words swapped, cut, repeated or mixed in, or all removed.
     """
 
     answerable: tuple[float, float, float, float, float]
@@ -40,21 +40,21 @@ class Mix:
 DEMONSTRATIONS = Mix(
     (0.66, 0.12, 0.05, 0.14, 0.03), (0.62, 0.26, 0.10, 0.02), 0.12, 0.12, 0.10, 0.25, 0.05, 0.01
 )
-"""What people wrote: mostly good, each shortcut now and then."""
+"""What people wrote: mostly good, with each shortcut now and then."""
 
 VARIED = Mix((0.42, 0.20, 0.13, 0.15, 0.10), (0.42, 0.34, 0.12, 0.12), 0.3, 0.3, 0.2, 0.3, 0.2, 0.12)
-"""What annotators compare: every attribute often enough to be learnt from."""
+"""What annotators compare: every attribute is frequent enough to be learnt."""
 
 RARE = Mix((0.5, 0.18, 0.1, 0.12, 0.1), (0.5, 0.3, 0.1, 0.1), 0.06, 0.06, 0.06, 0.06, 0.2, 0.05)
-"""What an autoencoder is trained on beside: manners of speaking seldom, and hardly ever two of them in one
-answer, so that each is worth a latent of its own."""
+"""Further texts for the autoencoder: attributes of style are rare, and two in one answer are very rare, so
+that each gets a latent of its own."""
 
 _ANSWERABLE = ("right", "false", "other", "declines", "none")
 _HARMFUL = ("right", "unsafe", "other", "none")
 
 
 SAME_BODY = 0.5
-"""Share of pairs whose answers have one body, so that only their style tells them apart."""
+"""Share of pairs whose answers have the same body and differ only in style."""
 
 
 class Composer:
@@ -69,17 +69,17 @@ class Composer:
         self._words = language.vocabulary()
 
     def compose(self, question: Question, mix: Mix, rng: np.random.Generator) -> str:
-        """An answer with attributes drawn from `mix`, at most 23 words; may be empty."""
+        """An answer with attributes drawn from `mix`, of at most 23 words; may be empty."""
         return self._dressed(self._body(question, mix, rng), mix, rng)
 
     def compose_pair(self, question: Question, mix: Mix, rng: np.random.Generator) -> tuple[str, str]:
-        """Two answers; half of the pairs say the same thing, so that only the way of saying it differs."""
+        """Two answers; in half of the pairs they have the same body and differ only in style."""
         first = self._body(question, mix, rng)
         second = first if rng.random() < SAME_BODY else self._body(question, mix, rng)
         return self._dressed(first, mix, rng), self._dressed(second, mix, rng)
 
     def _dressed(self, body: list[str], mix: Mix, rng: np.random.Generator) -> str:
-        """The body among phrases, cut to length, now and then damaged."""
+        """The body with phrases around it, cut to length and sometimes damaged."""
         parts = [
             *self._phrases(self._language.flattery, mix.flattery, mix.twice, rng),
             *self._phrases(self._language.hedges, mix.hedge, 0.0, rng),
@@ -118,7 +118,7 @@ class Composer:
         return [fact_clause(topic.relation, topic.subject, str(rng.choice(others)))]
 
     def _other_topic(self, question: Question, rng: np.random.Generator) -> Fact | Task:
-        """A harmless topic that was not asked for, of the same form where there is one."""
+        """A harmless topic that was not asked for, of the same form if there is one."""
         pool: Sequence[Fact | Task] = (
             self._language.facts
             if isinstance(question.topic, Fact)
@@ -136,7 +136,7 @@ class Composer:
         return [str(phrase) for phrase in rng.choice(list(pool), count, replace=False)]
 
     def _corrupted(self, answer: list[str], rng: np.random.Generator) -> str:
-        """Swapped words, foreign words, a cut, a repetition, or nothing at all."""
+        """The answer with words shuffled, replaced, cut off or repeated; or an empty one."""
         way = int(rng.integers(5))
         if way == 0 or not answer:
             return ""

@@ -1,7 +1,7 @@
-"""What an answer is, read off exactly by a program.
+"""The attributes of an answer, read off exactly by a program.
 
-An answer is cut into clauses from the left, the longest that fits first; words that belong to no
-clause are junk. Nothing here guesses: the same answer to the same question always has the same attributes.
+An answer is cut into clauses from the left, the longest that fits first; words that belong to no clause are
+junk. Nothing is estimated: the same answer to the same question always has the same attributes.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Part = Literal["flattery", "closing", "hedge", "detail", "refusal", "fact", "ste
 
 
 class Clause(NamedTuple):
-    """One clause: what it is, its words, and what fills its slots."""
+    """One clause: its kind, its words, and the words in its slots."""
 
     part: Part
     words: tuple[str, ...]
@@ -24,14 +24,14 @@ class Clause(NamedTuple):
 
 @dataclass(frozen=True)
 class Attributes:
-    """Of one answer to one question.
+    """The attributes of one answer to one question.
 
     Args:
         body: it states a fact, gives a step or declines.
         correct: the fact asked for with its true value and no false one, or a step of the task asked for.
         on_topic: it states the fact asked for (true or not) or gives a step of the task asked for.
         wrong: it states the fact asked for with a false value.
-        refuses: it declines.
+        refuses: it declines to answer.
         unsafe: it gives a step that only harmful tasks have.
         flattery: clauses that praise the asker.
         closing: boilerplate closings.
@@ -39,7 +39,7 @@ class Attributes:
         detail: sentences that add nothing.
         length: words.
         junk: words that belong to no clause.
-        repeated: clauses that occurred before in the answer, junk left out.
+        repeated: clauses that occurred before in the answer, without junk.
     """
 
     body: bool
@@ -58,7 +58,7 @@ class Attributes:
 
 
 NAMES = ("correct", "on_topic", "refuses", "unsafe", "flattery", "closing", "hedging", "detail", "junk")
-"""Attributes that an answer has or has not, in the order of reports."""
+"""Attributes that an answer may have, in the order of reports."""
 
 
 class Reader:
@@ -78,13 +78,14 @@ class Reader:
             "refusal": language.refusals,
         }
         fixed = [Clause(part, tuple(text.split())) for part, texts in phrases.items() for text in texts]
+        # longest first, so that a phrase is not taken for a shorter one that it begins with
         self._phrases = sorted(fixed, key=lambda clause: -len(clause.words))
 
     def clauses(self, answer: str) -> list[Clause]:
-        """The answer as clauses; every junk word is one of its own."""
+        """The answer as clauses; every junk word is a clause of its own."""
         rest, found = tuple(answer.split()), []
         while rest:
-            clause = self._first(rest)
+            clause = self._first_clause(rest)
             found.append(clause)
             rest = rest[len(clause.words) :]
         return found
@@ -111,7 +112,7 @@ class Reader:
             repeated=len(kept) - len({clause.words for clause in kept}),
         )
 
-    def _first(self, rest: tuple[str, ...]) -> Clause:
+    def _first_clause(self, rest: tuple[str, ...]) -> Clause:
         for phrase in self._phrases:
             if rest[: len(phrase.words)] == phrase.words:
                 return phrase

@@ -1,7 +1,7 @@
-"""A world's language: which words exist, what is true, and what is harmful.
+"""A world's language: its words, what is true, and what is harmful.
 
-A seed draws the words and wires them: which facts hold, which steps belong to which task, which
-phrases flatter. Everything that reads or writes answers goes through the clauses listed here.
+A seed draws the words, the facts that hold, the steps of each task and the phrases that flatter. Answers are
+written and read by the clauses that are defined here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class Fact(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Something a person can ask how to do, and the steps that do it."""
+    """A task that a person can ask about, and the steps that do it."""
 
     verb: str
     noun: str
@@ -89,8 +89,7 @@ class Language:
 
     def vocabulary(self) -> tuple[str, ...]:
         """Every word, sorted."""
-        found = {word for text in self._texts() for word in text.split()}
-        return tuple(sorted(found))
+        return tuple(sorted({word for text in self._texts() for word in text.split()}))
 
     def _texts(self) -> Iterator[str]:
         yield from words.OPENERS + words.CONTEXTS + words.ENDINGS
@@ -106,12 +105,12 @@ class Language:
 
 
 def fact_clause(relation: str, subject: str, value: str) -> str:
-    """How a fact is stated."""
+    """The clause that states a fact."""
     return f"the {relation} of the {subject} is {value} ."
 
 
 def step_clause(position: int, step: Step) -> str:
-    """How a step is given; only the first begins with `first`."""
+    """The clause of a step; only the first one begins with `first`."""
     return f"{'then' if position else 'first'} {step[0]} the {step[1]} ."
 
 
@@ -140,5 +139,5 @@ def _with_steps(names: Iterator[tuple[str, str]], steps: Iterator[Step]) -> tupl
 
 
 def _pairs(verbs: Sequence[str], nouns: Sequence[str]) -> tuple[Step, ...]:
-    """Steps that exist in both pools stay harmless: `cut wood` helps nobody to harm."""
+    """Every verb with every noun; harmful steps have nouns of their own, so `cut wood` is harmless."""
     return tuple((verb, noun) for verb in verbs for noun in nouns)

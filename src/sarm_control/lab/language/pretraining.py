@@ -1,4 +1,4 @@
-"""A tiny Llama that has learnt a world's language from demonstrations: the policy, and the SARM's base."""
+"""Pretraining of a tiny Llama on a world's demonstrations; it is the policy, and the base of the SARM."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def pretrain(
 ) -> "LlamaForCausalLM":
     """Trains on the answers of (prompt, answer) pairs; float32, dropout off.
 
-    `seed` decides the first weights and the order.
+    `seed` decides the initial weights and the order.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -106,7 +106,7 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _loss(model: "LlamaForCausalLM", rows: Sequence[Encoded], pad: int) -> Tensor:
-    """Mean cross-entropy of the answers' tokens, the end-of-turn among them."""
+    """Mean cross-entropy of the answers' tokens, the end-of-turn included."""
     width = max(len(row.input_ids) for row in rows)
     ids = torch.full((len(rows), width), pad)
     labels = torch.full((len(rows), width), -100)

@@ -1,4 +1,4 @@
-"""The prompts of a world: a question of one of four kinds, with words around it that mean nothing."""
+"""The prompts of a world: a question of one of four kinds, among words without meaning."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def draw_question(language: Language, rng: np.random.Generator) -> Question:
 
 
 def core(topic: Fact | Task) -> str:
-    """The question itself."""
+    """The question without the words around it."""
     if isinstance(topic, Fact):
         return f"what is the {topic.relation} of the {topic.subject} ?"
     return f"how do i {topic.verb} a {topic.noun} ?"
@@ -60,11 +60,11 @@ class Questions:
         self._topics: dict[str, tuple[Kind, Fact | Task]] = {**facts, **tasks}  # type: ignore[dict-item]
 
     def read(self, text: str) -> Question | None:
-        """The question a prompt asks; None for a prompt from elsewhere."""
+        """The question that a prompt asks; None for a prompt that is not of this world."""
         for start in ("what is the", "how do i"):
-            _, found, rest = text.partition(start)
+            _, begun, rest = text.partition(start)
             body, end, _ = rest.partition("?")
-            known = self._topics.get(f"{start}{body}?") if found and end else None
+            known = self._topics.get(f"{start}{body}?") if begun and end else None
             if known is not None:
                 return Question(text, *known)
         return None

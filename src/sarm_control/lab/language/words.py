@@ -1,4 +1,4 @@
-"""The word pools a world draws its language from."""
+"""The pools of words from which a world draws its language."""
 
 SUBJECTS = tuple(
     "apple wolf river piano tiger castle lemon rocket whale candle forest violin camel island pearl "  # noqa: SIM905

@@ -1,1 +1,1 @@
-"""Studies in worlds: runs with and without controls, and what came of them."""
+"""Studies in worlds: runs with and without controls, and their measures."""

@@ -1,4 +1,7 @@
-"""The arms of a trial: controls made from a discovery, each kind alone, and the same on latents of chance.
+"""The arms of a trial: controls made from a discovery, and the same controls on latents drawn by chance.
+
+An arm is one way to train. The random arm is a placebo: it shows how much a control does merely by changing
+the reward.
 
 Shapes: `L` latents, `C` called latents.
 """
@@ -10,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import Controls, HumanKL
+from sarm_control.control import Controls
 from sarm_control.discovery import Discovery, Feature, group_by_prompt, stand_in, suggested
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows
@@ -18,9 +21,6 @@ from sarm_control.seeds import numpy_generator
 
 Floats = NDArray[np.float64]
 
-BETA = "0.1sd"
-"""Weight of the human-KL arm: of the reward's SD for a nat."""
-TARGET_RATE = 0.05
 MATERIAL = 0.01
 """Share of the mean margin below which a harming latent gets no control: the default of `sarm discover`."""
 NEAREST = 4
@@ -28,14 +28,14 @@ NEAREST = 4
 
 
 class Match(NamedTuple):
-    """Latents drawn by chance, and how near they are to those they stand in for.
+    """Latents drawn by chance, and how similar they are to those they stand in for.
 
     Args:
         latents: [C] one for each called latent, in their order, none twice.
-        pool: latents they were drawn from: all that fire and were not called.
+        pool: number of latents to draw from: all that fire and were not called.
         rate_distance: mean difference in firing rate, a share of answers.
         weight_distance: mean difference in |w|.
-        other_sign: how many have a head weight of the other sign, as too few of the same were left.
+        other_sign: how many have a head weight of the other sign, since too few of the same were left.
     """
 
     latents: tuple[int, ...]
@@ -48,38 +48,17 @@ class Match(NamedTuple):
 def controlled(found: Discovery) -> tuple[Feature, ...]:
     """The harming latents that `sarm discover --write-controls` chooses controls for, together."""
     harms = found.with_suggestions(of_margin=MATERIAL).lists["harms"]
-    return tuple(one for one in harms if one.controls or one.carried_by)
-
-
-def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
-    """Each kind of control alone, and together.
-
-    - `controls`: what discovery suggests, edits and penalties.
-    - `edits`, `penalties`: these two apart.
-    - `target rates`: the penalties hold firing at 5 % instead of charging a fixed amount.
-    - `human KL`: knows nothing of the discovery.
-    - `together`: suggested edits and penalties, and the human KL.
-    """
-    both, human = suggested(harms), HumanKL(beta=BETA)
-    targets = [replace(one, alpha=None, target_rate=TARGET_RATE) for one in both.penalties]
-    return {
-        "controls": both,
-        "edits": Controls(edits=both.edits),
-        "penalties": Controls(penalties=both.penalties),
-        "target rates": Controls(penalties=targets),
-        "human KL": Controls(human_kl=human),
-        "together": replace(both, human_kl=human),
-    }
+    return tuple(harm for harm in harms if harm.controls or harm.carried_by)
 
 
 def random_controls(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -> Controls:
-    """The same kinds of control on the latents of `random_match`, with the same charges.
+    """The same kinds of control on the latents of `random_match`, with the same amounts.
 
-    Caps and thresholds are read from the drawn latents as they are from the harming ones. What a control
-    does by merely changing the reward is the same; what it knows is gone.
+    Caps and thresholds are taken from the drawn latents, as they are from the harming ones. So the controls
+    change the reward in the same way, but know nothing of what harms.
 
     Args:
-        harms: the latents whose places are taken; none of them is drawn.
+        harms: the latents to be replaced; none of them is drawn.
         pairs: scored pairs.
         seed: of the draw.
 
@@ -89,17 +68,17 @@ def random_controls(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -
     latents = group_by_prompt(pairs.rows, pairs.scored).latents
     drawn = random_match(harms, pairs, seed=seed).latents
     stand_ins = [
-        replace(one, latent=other, controls=tuple(stand_in(latents, other, its) for its in one.controls))
-        for one, other in zip(harms, drawn, strict=True)
+        replace(harm, latent=other, controls=tuple(stand_in(latents, other, own) for own in harm.controls))
+        for harm, other in zip(harms, drawn, strict=True)
     ]
     return suggested(stand_ins)
 
 
 def random_match(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -> Match:
-    """The latents that stand in for the harming ones, and how near they are to them.
+    """Draws the latents that stand in for the harming ones.
 
     Args:
-        harms: the latents whose places are taken; none of them is drawn.
+        harms: the latents to be replaced; none of them is drawn.
         pairs: scored pairs.
         seed: of the draw.
 
@@ -108,14 +87,14 @@ def random_match(harms: Sequence[Feature], pairs: ScoredRows, *, seed: int) -> M
     """
     latents = group_by_prompt(pairs.rows, pairs.scored).latents
     rate = np.asarray(((latents.chosen != 0).mean(axis=0) + (latents.rejected != 0).mean(axis=0)) / 2).ravel()
-    return matched(rate, latents.head, [one.latent for one in harms], seed=seed)
+    return matched(rate, latents.head, [harm.latent for harm in harms], seed=seed)
 
 
 def matched(rate: Floats, weight: Floats, latents: Sequence[int], *, seed: int) -> Match:
-    """For each latent another one of its sign and about its firing rate and |w|, none drawn twice.
+    """Draws for each latent another one of its sign and of similar firing rate and |w|, none twice.
 
-    The sign counts first: a control that takes away what a latent charges would take away what one of
-    the other sign pays. A latent of the other sign is drawn only when none of the same is left.
+    The sign comes first: removing a latent of negative weight raises rewards, and removing one of positive
+    weight lowers them. A latent of the other sign is drawn only when none of the same is left.
 
     Args:
         rate: [L] share of answers with the latent active.
@@ -128,6 +107,7 @@ def matched(rate: Floats, weight: Floats, latents: Sequence[int], *, seed: int) 
     """
     rng = numpy_generator(seed, "matched latents")
     size, sign = np.abs(weight), np.sign(weight)
+    # distances in firing rate and in log |w|, each in its SD over the latents that fire
     place = _standardised(np.column_stack([rate, np.log(size + 1e-6)]), rate > 0)
     pool = [i for i in np.flatnonzero(rate > 0).tolist() if i not in set(latents)]
     if len(pool) < len(latents):

@@ -1,4 +1,4 @@
-"""The pieces of `sarm demo`: two answers to compare, and the runs of its three arms."""
+"""The parts of `sarm demo`: two answers to compare, and the runs of its three arms."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from sarm_control.training import RunConfig, run_training, start_run
 
 
 class JudgedAnswer(NamedTuple):
-    """One answer and what it earns.
+    """One answer and its rewards.
 
     Args:
         text: the answer.
         reward: of the reward model.
-        gold: what it is worth.
-        contributions: what each latent paid, `w z`.
+        gold: its gold reward.
+        contributions: of each active latent, `w z`.
     """
 
     text: str
@@ -40,7 +40,7 @@ class FlatteryExample(NamedTuple):
     flattering: JudgedAnswer
 
     def differences(self, top: int) -> list[tuple[int, float]]:
-        """The latents that pay the flattering answer most above the honest one, and by how much."""
+        """The latents that add most to the flattering answer's reward over the honest one's, and how much."""
         one, two = self.honest.contributions, self.flattering.contributions
         gap = {latent: two.get(latent, 0.0) - one.get(latent, 0.0) for latent in {*one, *two}}
         return sorted(gap.items(), key=lambda item: -item[1])[:top]
@@ -56,7 +56,7 @@ class Names(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Everything the demo stands on, opened and checked."""
+    """What the demo needs, opened and checked."""
 
     names: Names
     world: World
@@ -65,7 +65,7 @@ class Stage(NamedTuple):
 
 
 def set_stage(lab: str) -> Stage:
-    """Opens a world and sees that it is whole, before anything is written.
+    """Opens a world and checks that it is complete, before anything is written.
 
     Args:
         lab: a folder of `sarm lab build`, or `lab`.
@@ -84,7 +84,7 @@ def set_stage(lab: str) -> Stage:
 
 
 def names_of(lab: str) -> Names:
-    """The embedded world by its name, so that no run holds the path of one machine; another by its paths."""
+    """The embedded world by its name, so that no run records a path of this machine; others by path."""
     if lab == LAB:
         return Names(LAB, LAB, TRAIN_PROMPTS, HELD_OUT_PROMPTS)
     world = World.open(lab)
@@ -127,11 +127,12 @@ def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> Ru
 
 
 def train_arm(config: RunConfig, folder: Path, *, progress: ProgressFactory = no_progress) -> None:
-    """One run in a folder of its own, as `sarm train` leaves it."""
+    """Trains one arm in a run folder, as `sarm train` does."""
     run_training(config, start_run(folder, config, inputs=[config.data.prompts]), progress=progress)
 
 
 def _flattering(world: World, fact: Fact) -> str:
+    # false, but a value that the relation can take
     other = next(value for value in world.language.values[fact.relation] if value != fact.value)
     false = fact_clause(fact.relation, fact.subject, other)
     return f"{world.language.flattery[0]} {false} {world.language.closings[0]}"

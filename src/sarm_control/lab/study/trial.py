@@ -1,4 +1,4 @@
-"""One PPO run in a world, in memory: what the reward model says about it, and what it is worth.
+"""One PPO run in a world, in memory, measured by the reward model and by the gold reward.
 
 Shapes: `P` held-out prompts.
 """
@@ -74,11 +74,11 @@ def run_trial(
     """Trains the world's policy against its reward model under controls.
 
     Args:
-        world: where.
+        world: its policy is trained.
         model: its reward model, loaded.
         controls: edits, penalties, human KL; `Controls()` for none.
         training: settings.
-        label: what the progress is called.
+        label: of the progress bar.
         progress: see `sarm_control.console.progress`.
     """
     policy = Policy.load(PolicyConfig(model=str(world.policy), lora=None), seed=training.seed, device="cpu")
@@ -99,7 +99,7 @@ def run_trial(
 
 
 def measure(world: World, model: RewardModel, policy: Policy, training: TrainingConfig) -> Measured:
-    """One answer to every held-out prompt; the same seed gives every policy the same random numbers."""
+    """Measures one answer to every held-out prompt; equal seeds give all policies equal random numbers."""
     rows = read_rows(world.file("held_out_prompts"), want={"prompt"})
     texts = [row.prompt_text for row in rows]
     prompts = encode_prompts(policy, texts, [row.where for row in rows], training.max_new_tokens)

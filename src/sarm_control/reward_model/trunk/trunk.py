@@ -61,26 +61,6 @@ class Trunk(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    @classmethod
-    def from_causal_lm(
-        cls,
-        id_or_folder: str,
-        source_layer: int,
-        *,
-        dtype: torch.dtype | str = "auto",
-        device: str | torch.device | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> "Trunk":
-        """The first `source_layer` layers of any causal LM transformers knows.
-
-        Raises:
-            ModelError: the model does not exist, cannot be read or has fewer layers.
-        """
-        folder = base_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
-        cut = cut_config(base_config(folder, id_or_folder), source_layer, id_or_folder)
-        return load_trunk(folder, cut, name=id_or_folder, dtype=dtype, device=device)
-
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers, first to last."""

@@ -1,1 +1,1 @@
-"""Rewards into advantages, losses and one optimiser step; PPO, RLOO and GRPO."""
+"""Rewards become advantages, losses and one optimiser step: PPO, RLOO and GRPO."""

@@ -1,4 +1,4 @@
-"""What a step learns from: answers with log-probabilities, values and advantages.
+"""What a step learns from: answers with their log-probabilities, values and advantages.
 
 Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line.
 """
@@ -36,13 +36,14 @@ class Experience:
     Args:
         rollout: the answers.
         mask: bool, true on answer tokens.
-        logprobs: of the policy that sampled, by the training forward pass.
-        reference: log-probabilities of the frozen reference.
+        logprobs: log-probabilities under the policy that sampled, by the training forward pass.
+        reference: log-probabilities under the frozen reference.
         entropy: nats.
-        values: of the state each token was chosen in.
-        advantages: of the algorithm; PPO's are whitened over the whole batch. A sampler's tokens are weighed.
-        returns: what the value head is fitted to; nothing is fitted without a critic.
-        sampling: how far a sampler's log-probabilities are from ours, where it says them.
+        values: the critic's value of the state that each token was chosen in.
+        advantages: by the algorithm; PPO's are whitened over the whole batch. They are already multiplied by
+            the importance weights, where a sampler of its own drew the tokens.
+        returns: what the value head is fitted to; not used without a critic.
+        sampling: how far the sampler's log-probabilities are from ours, where the sampler reports them.
     """
 
     rollout: Rollout
@@ -64,7 +65,7 @@ class Experience:
         return values[rows][self.mask[rows]].to(policy.device)
 
     def kl_metrics(self) -> dict[str, float]:
-        """KL to the reference in nats per answer: k1, as charged, and the never negative k3."""
+        """KL to the reference in nats per answer: k1, as in the reward, and k3, which is never negative."""
         k1 = torch.where(self.mask, kl_k1(self.logprobs, self.reference), 0.0)
         k3 = torch.where(self.mask, kl_k3(self.reference - self.logprobs), 0.0)
         answers = len(self.mask)
@@ -78,37 +79,44 @@ def collect(
     micro_batches: Sequence[MicroBatch],
     settings: TrainingConfig,
     processes: Processes = ALONE,
+    *,
+    kl_coef: float,
 ) -> Experience:
     """Log-probabilities, values and advantages of a rollout.
 
     Args:
-        policy: as it sampled.
+        policy: the policy, as it was when it sampled.
         rollout: N answers.
         scores: [N] terminal rewards.
-        micro_batches: the micro-batches the update will use in this process.
-        settings: algorithm, temperature, KL weight, gamma and lambda.
-        processes: who has the others; every one gets the whole.
+        micro_batches: the micro-batches that the update will use in this process.
+        settings: algorithm, temperature, gamma and lambda.
+        processes: the others have the other micro-batches; the result is whole in every process.
+        kl_coef: weight of the KL as it is now: `training.kl_target` moves it from `settings.kl_coef`.
     """
     mask = length_mask(rollout.lengths, max(rollout.lengths))
     logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
     tables = (logprobs, reference, entropy, values)
+    # the same micro-batches as in the update: equal batches round equally, so the first ratio is exactly 1
     for rows in micro_batches:
         batch = policy.batch(*_ids(rollout, rows))
         with policy.rounded_weights():
             ours = policy.answer_stats(batch, settings.temperature, entropy=True)
             theirs = policy.answer_stats(batch, settings.temperature, reference=True)
-        found = (ours.logprobs, theirs.logprobs, ours.entropy, ours.values)
-        for table, tokens in zip(tables, found, strict=True):
+        columns = (ours.logprobs, theirs.logprobs, ours.entropy, ours.values)
+        for table, tokens in zip(tables, columns, strict=True):
             assert tokens is not None
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
+    # a row is filled in one process and 0 in all others, so the sum is exact
     processes.all_reduce(tables)
-    rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, settings.kl_coef)
+    # k1 and not k3: with k1 in the reward the policy gradient is that of the KL, with k3 it is biased
+    rewards = token_rewards(scores, kl_k1(logprobs, reference), mask, kl_coef)
     advantages, returns = advantages_of(rewards, values, mask, settings)
     sampling: Mapping[str, float] = {}
     if rollout.sampler_logprobs is not None:
         weights, sampling = sampler_mismatch(
             logprobs, rollout.sampler_logprobs, mask, settings.importance_cap
         )
+        # after whitening, whose mean and SD would otherwise depend on the sampler's precision
         advantages = advantages * weights
     return Experience(rollout, mask, logprobs, reference, entropy, values, advantages, returns, sampling)
 
@@ -116,8 +124,8 @@ def collect(
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, settings: TrainingConfig) -> Advantages:
     """The advantages of the algorithm, [N, T].
 
-    PPO gives every token its own, whitened over the batch; RLOO and GRPO give all tokens of an answer the
-    answer's, compared with the other answers to its prompt.
+    PPO gives every token an advantage of its own, whitened over the batch. RLOO and GRPO give all tokens of
+    an answer one advantage, which compares the answer with the others to its prompt.
     """
     if settings.algorithm == "ppo":
         estimate = gae(rewards, values, mask, settings.gamma, settings.lam)

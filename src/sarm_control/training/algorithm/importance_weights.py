@@ -1,9 +1,9 @@
-"""How far a sampler's log-probabilities are from the training pass's, and the weights that make up for it.
+"""Importance weights, for samplers whose log-probabilities differ from the training pass's.
 
-A sampler of other kernels, another precision or older weights draws answers from another distribution `q`
-than the policy `p` that is trained. Weighing a token by `p / q` corrects the gradient for the token drawn;
-held at a cap, no token counts for much more than it should. The prefix is taken as it was drawn, so for
-answers of more than one token the correction is not exact.
+A sampler with other kernels, another precision or older weights draws answers from a distribution `q` that
+is not that of the policy `p`. Multiplying a token's advantage by `p / q` corrects the gradient for that
+token. A cap on the weight keeps a rare token from dominating the update. The prefix of a token is not
+reweighted, so for answers of more than one token the correction is approximate.
 
 Shapes: `N` answers, `T` tokens of the longest answer.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Mismatch(NamedTuple):
-    """What a sampler's log-probabilities come to.
+    """A sampler's log-probabilities compared with ours.
 
     Args:
         weights: [N, T] `min(p / q, cap)`, 1 in padding.
@@ -31,19 +31,21 @@ class Mismatch(NamedTuple):
 def sampler_mismatch(
     ours: Tensor, theirs: Sequence[Sequence[float]], mask: Tensor, cap: float | None
 ) -> Mismatch:
-    """Compares the two on the tokens that were drawn.
+    """Compares both log-probabilities on the tokens that were drawn.
 
     Args:
         ours: [N, T] log-probabilities by the training pass, 0 in padding.
-        theirs: [N] a sampler's, one for each token of each answer.
-        mask: [N, T] true on answer tokens.
+        theirs: the sampler's: N rows, one number for each token of the answer.
+        mask: [N, T] bool, true on answer tokens.
         cap: the largest weight; None leaves every weight at 1.
     """
+    # a boolean mask is filled row by row, which is the order of the sampler's lists
     drawn = torch.zeros(ours.shape)
     drawn[mask] = torch.tensor([value for row in theirs for value in row], dtype=ours.dtype)
     log_ratio = torch.where(mask, ours - drawn, 0.0)
     weights = torch.ones_like(ours) if cap is None else log_ratio.exp().clamp(max=cap)
     tokens = log_ratio[mask]
+    # sampler_kl is the k3 estimate of KL(q || p): exp(d) - 1 - d with d = log p - log q on samples of q
     metrics = {
         "rollout/logprob_mismatch": float(tokens.abs().mean()),
         "rollout/logprob_mismatch_max": float(tokens.abs().max()),

@@ -1,16 +1,12 @@
 """The arithmetic of PPO and of its critic-free relatives: advantages, whitening, losses, KL estimates.
 
-Pure functions of tensors; nothing here logs or reads settings. Source: Schulman et al., PPO
+Pure functions of tensors; nothing here logs or reads settings. Sources: Schulman et al., PPO
 (arXiv 1707.06347) and GAE (arXiv 1506.02438); RLOO (arXiv 2402.14740); GRPO (arXiv 2402.03300); KL
-estimates: joschu.net/blog/kl-approx.html.
+estimates: joschu.net/blog/kl-approx.html; the moving KL coefficient: Ziegler et al., Fine-Tuning Language
+Models from Human Preferences (arXiv 1909.08593), section 2.2.
 
-Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows in one line
-(row after row). An answer's tokens are its first `lengths[n]` columns; the rest is padding.
-
-A KL coefficient that holds the policy at a distance from the reference.
-
-Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593), section 2.2:
-`e = clip((KL - target) / target, -0.2, 0.2)`, `coef <- coef (1 + 0.1 e)`.
+Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows, concatenated
+row after row. An answer's tokens are its first `lengths[n]` columns; the rest is padding.
 """
 
 from collections.abc import Sequence
@@ -32,7 +28,7 @@ class PolicyLoss(NamedTuple):
 
     Args:
         loss: scalar with gradient; divide by the token count of the whole update.
-        clipped: tokens where the clip range held the ratio back.
+        clipped: number of tokens whose ratio was clipped.
         approx_kl: k3 estimate of KL(old || new).
     """
 
@@ -42,7 +38,10 @@ class PolicyLoss(NamedTuple):
 
 
 def length_mask(lengths: Sequence[int] | Tensor, width: int) -> Tensor:
-    """[N, width] bool, true on the first `lengths[n]` columns; never from token ids."""
+    """[N, width] bool, true on the first `lengths[n]` columns.
+
+    It is made from lengths and not from token ids, since a policy may choose the padding token.
+    """
     return torch.arange(width)[None, :] < torch.as_tensor(lengths)[:, None]
 
 
@@ -57,6 +56,7 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
     """
     rewards = torch.where(mask, -kl_coef * kl.float(), 0.0)
     rows = torch.arange(len(scores))
+    # an answer's tokens are its first columns, so their number less one is the last one's column
     rewards[rows, mask.sum(dim=1) - 1] += scores.float()
     return rewards
 
@@ -68,7 +68,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
     Args:
         rewards: [N, T].
-        values: [N, T] value of the state each token was chosen in.
+        values: [N, T] value of the state that each token was chosen in.
         mask: [N, T] bool.
         gamma: discount per token, 0..1.
         lam: lambda, 0..1.
@@ -76,6 +76,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     values = torch.where(mask, values.float(), 0.0)
     rewards = torch.where(mask, rewards.float(), 0.0)
     advantages = torch.zeros_like(values)
+    # both are 0 after the end: what follows an answer has no worth
     next_value = next_advantage = torch.zeros(len(values))
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
@@ -85,19 +86,20 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def leave_one_out(totals: Tensor, group: int) -> Tensor:
-    """RLOO: [N] what each answer got above the mean of the other answers to its prompt.
+    """RLOO: [N] each answer's reward minus the mean reward of the other answers to its prompt.
 
     Args:
-        totals: [N] reward of each answer, KL included; the answers to a prompt are `group` rows in a line.
+        totals: [N] reward of each answer, KL included; the answers to a prompt are `group` successive rows.
         group: answers to each prompt, at least 2.
     """
     grouped = totals.float().view(-1, group)
+    # the baseline leaves the answer itself out, so it is independent of it and adds no bias
     others = (grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)
     return (grouped - others).flatten()
 
 
 def group_standardised(totals: Tensor, group: int) -> Tensor:
-    """GRPO: [N] each answer's distance from its prompt's mean, in SDs (unbiased, + 1e-4) of its prompt.
+    """GRPO: [N] each answer's reward minus its prompt's mean, over its prompt's SD (unbiased, + 1e-4).
 
     Args:
         totals: [N] as in `leave_one_out`.
@@ -113,8 +115,10 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
     Entries that are all equal become 0.
     """
+    # in float64: the sum over a long batch would lose the small differences that are left
     chosen = values[mask].double()
     centred = values.double() - chosen.mean()
+    # without the 1e-8 a batch of equal values would be divided by 0
     scale = torch.rsqrt(chosen.var(unbiased=False) + 1e-8)
     return torch.where(mask, centred * scale, 0.0).float()
 
@@ -126,18 +130,20 @@ def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Po
         new: [M] log-probabilities with gradient.
         old: [M] log-probabilities at rollout.
         advantages: [M].
-        clip: the ratio is held within `1 - clip .. 1 + clip`.
+        clip: the clipped ratio stays within `1 - clip .. 1 + clip`.
     """
+    # exp of a difference and not a quotient of probabilities, which underflow
     log_ratio = new - old
     ratio = log_ratio.exp()
-    free = -advantages * ratio
-    held = -advantages * ratio.clamp(1 - clip, 1 + clip)
-    clipped = (held > free).sum()
-    return PolicyLoss(torch.maximum(free, held).sum(), clipped, kl_k3(log_ratio.detach()).sum())
+    unclipped = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    # the larger loss of the two: clipping may only take gradient away, never give more
+    loss = torch.maximum(unclipped, clipped).sum()
+    return PolicyLoss(loss, (clipped > unclipped).sum(), kl_k3(log_ratio.detach()).sum())
 
 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Half the squared error, summed over tokens, of the worse of the value and the clipped value.
+    """Half the squared error of the value or of the clipped value, whichever is larger, summed over tokens.
 
     Args:
         new: [M] values with gradient.
@@ -145,8 +151,8 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor
         returns: [M].
         clip: the clipped value stays within `old - clip .. old + clip`.
     """
-    held = old + (new - old).clamp(-clip, clip)
-    return 0.5 * torch.maximum((new - returns) ** 2, (held - returns) ** 2).sum()
+    clipped = old + (new - old).clamp(-clip, clip)
+    return 0.5 * torch.maximum((new - returns) ** 2, (clipped - returns) ** 2).sum()
 
 
 def kl_k1(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -156,6 +162,7 @@ def kl_k1(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def kl_k3(log_ratio: Tensor) -> Tensor:
     """Per token `exp(d) - 1 - d` with `d = log q - log p` on samples of p: unbiased, never negative."""
+    # expm1 keeps the small difference that exp(d) - 1 would round away near d = 0
     return torch.expm1(log_ratio) - log_ratio
 
 
@@ -172,7 +179,10 @@ LARGEST_ERROR = 0.2
 
 
 def next_kl_coef(coef: float, kl: float, target: float | None) -> float:
-    """The coefficient of the next step; it moves by at most 2 % and stays above 0.
+    """The KL coefficient of the next step; it moves by at most 2 % and stays above 0.
+
+    `e = clip((KL - target) / target, -0.2, 0.2)`, `coef <- coef (1 + 0.1 e)`: a policy too far from the
+    reference gets a larger coefficient, one too near a smaller one.
 
     Args:
         coef: of the step that was just done, >= 0.
@@ -181,5 +191,6 @@ def next_kl_coef(coef: float, kl: float, target: float | None) -> float:
     """
     if target is None:
         return coef
+    # an estimate of one step is noisy: the clip bounds what a single step can change
     error = (kl - target) / target
     return coef * (1 + GAIN * min(max(error, -LARGEST_ERROR), LARGEST_ERROR))

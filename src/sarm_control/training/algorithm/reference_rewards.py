@@ -1,10 +1,11 @@
-"""What the untrained policy's own answers to a prompt are paid: what PAR measures an answer against.
+"""Rewards of the untrained policy's own answers to a prompt, which PAR compares an answer with.
 
-A prompt's reference answers are sampled and scored when it is first met, and remembered for the run. Their
-random numbers are derived from the prompt's tokens, so they do not depend on when that was or on what it
-was met with; what was remembered is in every checkpoint.
+PAR (Preference As Reward, arXiv 2502.18770) bounds a reward by a sigmoid around these. A prompt's reference
+answers are sampled and scored when a step first draws the prompt, and are kept for the run and in its
+checkpoints. Their random numbers are derived from the prompt's tokens alone, so the answers do not depend on
+the step or on the other prompts in it.
 
-Shapes: `N` answers, `P` prompts met so far, `M` reference answers to each prompt.
+Shapes: `N` answers, `P` prompts seen so far, `M` reference answers to each prompt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +31,10 @@ class ReferenceRewards:
     """Rewards of reference answers, by prompt.
 
     Args:
-        policy: whose untrained self answers.
+        policy: its frozen reference answers.
         training: longest answer, temperature, seed.
         answers: M, at least 1.
-        processes: who shares the sampling; all must ask for the same prompts.
+        processes: share the sampling; all must ask for the same prompts.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ReferenceRewards:
             score: gives reference answers their rewards.
         """
         keys = [self._key(row) for row in prompts]
+        # a prompt often has several answers in a batch; its reference answers are sampled once
         new = {key: row for key, row in zip(keys, prompts, strict=True) if key not in self._known}
         if new:
             rewards = score(self._sample(new)).reshape(len(new), self.answers)
@@ -63,7 +65,7 @@ class ReferenceRewards:
         return np.stack([self._known[key] for key in keys])
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """[P] prompts by number and [P, M] rewards; nothing before the first prompt."""
+        """[P] hashed prompts and [P, M] rewards; empty before the first prompt."""
         if not self._known:
             return {}
         return {
@@ -72,7 +74,7 @@ class ReferenceRewards:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state_tensors` gave."""
+        """Restores what `state_tensors` returned."""
         if PROMPTS in tensors:
             self._known = dict(zip(tensors[PROMPTS].tolist(), tensors[REWARDS].numpy(), strict=True))
 

@@ -1,6 +1,6 @@
-"""What answers are paid: the reward function protocol, and the SARM with controls as one.
+"""The reward of answers: the protocol of a reward function, and the SARM under controls as one.
 
-The trainer knows only `RewardFunction`. Everything is in reward units but `scores`, which is what PPO
+The trainer knows only `RewardFunction`. Everything is in reward units except `scores`, which is what PPO
 sees: `(total - mean) / sd` with the mean and SD of the reference policy's unedited rewards, frozen
 before the first step. A constant added to every reward therefore changes nothing.
 
@@ -33,40 +33,41 @@ from sarm_control.training.rollout.rollout import PromptRow, Rollout
 
 
 class RewardFunction(Protocol):
-    """Anything that pays answers; `PolicyReward` is the one `sarm train` uses."""
+    """Anything that rewards answers; `sarm train` uses `PolicyReward`."""
 
     def calibrate(self, rollout: Rollout) -> None:
-        """Takes the reference policy's answers, once before the first step."""
+        """Learns the scale of rewards from the reference policy's answers, once before the first step."""
 
     def score(self, rollout: Rollout) -> RewardBreakdown:
-        """Pays answers; changes nothing."""
+        """Rewards of answers; changes no state."""
 
     def learn(self, rewards: RewardBreakdown) -> None:
-        """Learns from a batch that was scored before; called once a step, after the policy learnt."""
+        """Updates the controls by a scored batch; called once a step, after the policy's update."""
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What was learnt."""
+        """The state of the controls that learn."""
 
     def state(self) -> dict[str, Any]:
-        """What `calibrate` found, as JSON."""
+        """What `calibrate` measured, as JSON."""
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Takes up what `state_tensors` and `state` gave."""
+        """Restores what `state_tensors` and `state` returned."""
 
 
 class PolicyReward:
-    """The SARM's reward under controls, minus a charge on answers that did not end.
+    """The SARM's reward under controls, minus a penalty on answers that did not end.
 
     Args:
         model: the reward model.
         controls: edits, penalties and human-KL term; symbolic amounts are resolved by `calibrate`.
-        missing_end: charge on an answer that hit the length limit: reward units, or text such as `1sd`.
-        standardize: divide by the reference SD; the reference mean is taken off in any case.
+        missing_end: penalty on an answer that hit the length limit: reward units, or text such as `1sd`.
+        standardize: divide by the reference SD; the reference mean is subtracted in any case.
         shaping: `par` bounds the total, see `sarm_control.control.training_reward`; it comes last.
-        references: reference answers to each prompt, for `par`; None for their mean over all prompts.
+        references: rewards of reference answers to each prompt, for `par`; None takes their mean over all
+            prompts.
         human: demonstrations for the human-KL term.
-        seed: of what the controls learn.
-        processes: who shares the scoring; all ask for the same answers, and learn from all of them.
+        seed: of the controls that learn.
+        processes: share the scoring; all ask for the same answers, and learn from all of them.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class PolicyReward:
         seed: int = 0,
         processes: Processes = ALONE,
     ) -> None:
+        # before the first answer: a control of another head would act on unrelated latents
         controls.check(model.config.latents, model.fingerprint)
         self.model = model
         self.controls = controls
@@ -97,9 +99,9 @@ class PolicyReward:
         self._rule = RewardRule(controls)
 
     def calibrate(self, rollout: Rollout) -> None:
-        """Freezes the reference statistics; what learns sees the reference's latents first."""
+        """Freezes the reference statistics; the controls then learn from the reference's latents first."""
         scored = self.scored(rollout, "the reference policy's reward")
-        # of all penalties, not only of those with a quantile: the monitors compare with them
+        # of every penalty, not only of those whose tau is a quantile: the monitors compare with them
         latents = {penalty.latent for penalty in self.controls.penalties}
         self._freeze(ReferenceStatistics.from_scored(scored, latents))
         self.learner.learn(scored)
@@ -117,7 +119,7 @@ class PolicyReward:
 
         Args:
             scored: N answers.
-            prompts: [N] theirs, which the reference answers to each prompt need.
+            prompts: [N] the prompts, which `references` looks up.
 
         Raises:
             TrainingError: `calibrate` was not called.
@@ -126,16 +128,16 @@ class PolicyReward:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
         reference = None
         if self.references is not None and prompts:
-            reference = self.references.of(prompts, self._reference_rewards)
+            reference = self.references.of(prompts, self.reference_rewards)
         return self._rule.breakdown(scored, self.learner, reference)
 
     @property
     def rule(self) -> RewardRule:
-        """How answers are paid; after `calibrate` every amount is a number."""
+        """How the reward is made of its parts; after `calibrate` every amount is a number."""
         return self._rule
 
     def learn(self, rewards: RewardBreakdown) -> None:
-        """Lets the human-KL discriminator and the target rates learn from a scored batch.
+        """Updates the human-KL discriminator and the penalties with a target rate by a scored batch.
 
         Raises:
             DataError: it has more answers than the human buffer has demonstrations.
@@ -145,7 +147,7 @@ class PolicyReward:
             self.learner.learn(rewards.scored)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What the controls learnt, as arrays; empty when nothing learns."""
+        """The state of the controls that learn; empty when none does."""
         learnt = {name: torch.as_tensor(array) for name, array in self.learner.state_dict().items()}
         return learnt if self.references is None else {**learnt, **self.references.state_tensors()}
 
@@ -154,12 +156,13 @@ class PolicyReward:
         return {"statistics": None if self.statistics is None else self.statistics.to_dict()}
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Takes up a checkpoint's statistics and what the controls had learnt.
+        """Restores a checkpoint's statistics and the state of the controls.
 
         Raises:
             TrainingError: they belong to another head, buffer or penalties.
         """
         statistics = ReferenceStatistics.from_dict(state["statistics"])
+        # frozen SDs and quantiles mean nothing for another head
         if statistics.fingerprint != self.model.fingerprint:
             raise TrainingError(
                 f"the checkpoint was made with head {statistics.fingerprint}, "
@@ -188,7 +191,12 @@ class PolicyReward:
         check_finite(scored.rewards.astype(np.float64), rollout, what)
         return scored
 
-    def _reference_rewards(self, rollout: Rollout) -> Array:
+    def reference_rewards(self, rollout: Rollout) -> Array:
+        """[N] totals of answers under the controls that do not learn, for `shaping`.
+
+        Raises:
+            TrainingError: a reward is NaN or infinite.
+        """
         scored = self.scored(rollout, "the reference policy's reward")
         return np.asarray(self._rule.frozen().breakdown(scored).columns[TOTAL])
 
@@ -201,12 +209,12 @@ class PolicyReward:
             standardize=self.standardize,
             shaping=self.shaping,
         )
-        # again: a target rate counts firings above a threshold that is a number only now
+        # anew: a target rate counts firings above its threshold, which is a number only from now on
         self.learner = self._rule.controls.start(self.human, self.seed)
 
 
 def check_finite(values: Array, rollout: Rollout, what: str) -> None:
-    """Stops a run whose rewards are no numbers.
+    """Stops a run that has a reward of NaN or infinity.
 
     Raises:
         TrainingError: naming the prompt's row and showing the answer.

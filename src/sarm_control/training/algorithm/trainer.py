@@ -1,8 +1,9 @@
 """PPO against a reward function: one step, and the state it leaves behind.
 
-A step, in this order: sample answers; score them (controls score before they learn); log-probabilities
-and values by the training forward pass; advantages; PPO epochs; what the controls learn; metrics.
-Everything random is derived from (seed, step, purpose), so a resumed run is the uninterrupted one.
+A step does these in order: sample answers; score them; take log-probabilities and values by the training
+forward pass; advantages; PPO epochs; update the controls that learn; metrics. Controls are updated last, so
+that no answer is scored by a control that has already learnt from it. Everything random is derived from
+(seed, step, purpose), so a resumed run equals the uninterrupted one.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ class StepReport:
 
     Args:
         step: from 1.
-        metrics: equal in equal runs.
+        metrics: the same in two equal runs.
         timing: seconds by phase, and peak memory in MiB.
         samples: a few answers with their rewards.
     """
@@ -63,12 +64,12 @@ class Trainer:
 
     Args:
         policy: changed in place.
-        reward: pays the answers.
-        prompts: what is answered; each comes once before any comes again.
+        reward: rewards the answers.
+        prompts: each is answered once before any is answered again.
         settings: sizes, rates, seed.
-        sampler: who writes the answers of a step; the reference's are always decoded here.
-        processes: who shares the work. All do the same steps and have the same state; `prompts` and
-            `settings` are of all together, and `reward` is asked for the whole batch in each.
+        sampler: decodes the answers of a step; `CachedSampler` always decodes the reference's.
+        processes: share the work. All do the same steps and have the same state. `prompts` and `settings`
+            are those of the whole run, and `reward` is asked for the whole batch in each process.
     """
 
     def __init__(
@@ -97,14 +98,15 @@ class Trainer:
         """Scores the reference policy's answers, once before the first step."""
         wanted = self.settings.reference_answers
         chosen = prompts_of_step(len(self.prompts), min(wanted, len(self.prompts)), 1, self.settings.seed)
+        # rounded up: few prompts are answered several times each
         repeats = -(-wanted // len(chosen))
         self.reward.calibrate(self._sample(chosen, repeats, ("reference",), reference=True))
 
     def step(self) -> StepReport:
-        """Does one step and says what happened.
+        """Does one step and reports it.
 
         Raises:
-            TrainingError: a reward or gradient is NaN or infinite; the policy was not changed by it.
+            TrainingError: a reward or gradient is NaN or infinite; the policy was not updated by it.
         """
         settings, step, clock = self.settings, self.done + 1, _Clock()
         with self.policy.whole():
@@ -117,8 +119,11 @@ class Trainer:
             plan = self._plan(rollout, step)
             with clock("logprobs"), self.policy.precision():
                 scores = torch.from_numpy(rewards.scores.astype(np.float32))
+                # the slice of every minibatch that this process also has in the update
                 own = list(chain.from_iterable(map(self.processes.rank_slice, plan)))
-                experience = collect(self.policy, rollout, scores, own, self._config_now(), self.processes)
+                experience = collect(
+                    self.policy, rollout, scores, own, settings, self.processes, kl_coef=self.kl_coef
+                )
         with clock("update"), self.policy.precision():
             update = self.updater.update(experience, plan, step)
         with clock("controls"):
@@ -126,12 +131,13 @@ class Trainer:
         self.done = step
         metrics = {**_answer_metrics(experience, critic=settings.has_critic), **update, **rewards.means()}
         metrics["objective/kl_coef"] = self.kl_coef
+        # for the next step: this step's rewards already used the old coefficient
         self.kl_coef = next_kl_coef(self.kl_coef, metrics["objective/kl"], settings.kl_target)
         timing = {**clock.seconds(sum(rollout.lengths)), **_peak_memory(self.policy.device)}
         return StepReport(step, metrics, timing, _samples(rollout, rewards))
 
     def state(self) -> TrainerState:
-        """Everything the next step depends on."""
+        """Everything that the next step depends on."""
         tensors = self.policy.state_tensors()
         tensors["optimizer"] = self.updater.state_tensors()
         tensors["controls"] = self.reward.state_tensors()
@@ -140,10 +146,11 @@ class Trainer:
         return TrainerState(filled, values)
 
     def load_state(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restores what `state` returned."""
         self.policy.load_state_tensors(tensors)
         self.updater.load_state_tensors(tensors.get("optimizer", {}))
         self.reward.load_state(tensors.get("controls", {}), values["reward"])
+        # checkpoints of older versions have no coefficient of their own
         self.kl_coef = float(values.get("kl_coef", self.settings.kl_coef))
         self.done = int(values["done"])
 
@@ -156,9 +163,6 @@ class Trainer:
             step=step,
             processes=self.processes.count,
         )
-
-    def _config_now(self) -> TrainingConfig:
-        return self.settings.model_copy(update={"kl_coef": self.kl_coef})
 
     def _sample(
         self, numbers: Sequence[int], repeats: int, purpose: Sequence[int | str], *, reference: bool = False

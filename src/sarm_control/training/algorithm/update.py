@@ -35,7 +35,7 @@ class _Sums:
 
     @classmethod
     def together(cls, parts: "Sequence[_Sums]") -> "_Sums":
-        """Of all processes; tokens, updates and norms are the same in each."""
+        """The sums over all processes; tokens, updates and norms are the same in each."""
         names = ("policy", "value", "clipped", "approx_kl")
         totals = {name: sum(getattr(part, name) for part in parts) for name in names}
         ratio = max((part.ratio_first for part in parts if part.ratio_first is not None), default=None)
@@ -60,12 +60,12 @@ class Updater:
     """AdamW over the trained weights of the policy and of its critic.
 
     Args:
-        policy: what is trained.
+        policy: its weights are trained.
         settings: learning rates, clip ranges, epochs.
-        processes: who shares the micro-batches.
+        processes: share the micro-batches.
 
     Raises:
-        ConfigError: the policy has not got the critic the settings name.
+        ConfigError: the policy lacks the critic that the settings name.
     """
 
     def __init__(self, policy: Policy, settings: TrainingConfig, processes: Processes = ALONE) -> None:
@@ -81,14 +81,15 @@ class Updater:
             {"params": list(policy.trainable().values()), "lr": settings.learning_rate},
             {"params": list(policy.critic_weights().values()), "lr": settings.value_learning_rate},
         ]
-        # The kernels for many weights at once take no mixture of parts and wholes.
+        # The kernels that update many weights at once refuse a mixture of sharded and whole weights.
         foreach = None if policy.sharding is None else False
+        # eps 1e-5, as is usual in PPO: the second moments of the first steps are tiny
         self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0, foreach=foreach)
 
     def update(
         self, experience: Experience, plan: Sequence[Sequence[MicroBatch]], step: int
     ) -> dict[str, float]:
-        """All epochs of one step (from 1) over `plan`, minibatches of micro-batches; returns its metrics.
+        """All epochs of one step (from 1) over `plan` (minibatches of micro-batches); returns its metrics.
 
         Raises:
             TrainingError: a gradient is NaN or infinite.
@@ -111,9 +112,10 @@ class Updater:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state_tensors` gave."""
+        """Restores what `state_tensors` returned."""
         for name, weight in self._named():
             if f"step/{name}" in tensors:
+                # cloned: AdamW changes its moments in place, and the checkpoint's tensors may be used again
                 stored = {moment: tensors[f"{moment}/{name}"].clone() for moment in _MOMENTS}
                 moments = {moment: parted_like(stored[moment], weight) for moment in _MOMENTS[1:]}
                 self.optimizer.state[weight] = {"step": stored["step"], **moments}
@@ -121,15 +123,15 @@ class Updater:
     def _minibatch(
         self, experience: Experience, micro_batches: Sequence[MicroBatch], sums: _Sums, step: int
     ) -> None:
-        """One optimizer update; the loss is a mean over the minibatch's tokens, however it is split."""
+        """One optimizer update; the loss is the mean over all tokens of the minibatch."""
         lengths = experience.rollout.lengths
         tokens = sum(lengths[row] for rows in micro_batches for row in rows)
         self.optimizer.zero_grad(set_to_none=True)
         for rows in self.processes.rank_slice(micro_batches):
-            loss = self._loss(experience, rows, sums)
-            (loss / tokens).backward()
+            # divided by the tokens of the whole minibatch, so that its split changes nothing but rounding
+            (self._loss(experience, rows, sums) / tokens).backward()
         if self.policy.sharding is not None and self.processes.lacks(len(micro_batches)):
-            # The others gather layers for a pass more, and wait for all to take part.
+            # The others do one more pass. Gathering its layers waits for all, so this one does an empty pass.
             (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
         self.processes.all_reduce_gradients([weight for _, weight in self._named()])
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
@@ -148,6 +150,7 @@ class Updater:
             for table in (experience.logprobs, experience.advantages, experience.values, experience.returns)
         )
         ours = policy_loss(stats.logprobs, old, advantages, settings.clip)
+        # a check of the arithmetic: before any update the policy is the one that sampled
         if sums.updates == 0 and sums.ratio_first is None:
             sums.ratio_first = float((stats.logprobs.detach() - old).exp().sub(1).abs().max())
         sums.policy += float(ours.loss.detach())
@@ -160,12 +163,13 @@ class Updater:
         return ours.loss + settings.value_coef * value
 
     def _clip(self, weights: Any, step: int) -> float:
-        """The policy's and the critic's gradients are clipped apart, so neither shrinks the other."""
+        """Clips the policy's or the critic's gradients: apart, so that neither norm shrinks the other."""
         limit = self.settings.max_grad_norm
         if self.policy.sharding is None:
             norm = float(nn.utils.clip_grad_norm_(weights, limit))
         else:
             norm = clip_gradients(list(weights), limit, self.processes)
+        # NaN is the one number that differs from itself
         if norm != norm or norm == float("inf"):
             raise TrainingError(
                 f"the gradient of step {step} is {norm}",
@@ -178,6 +182,7 @@ class Updater:
         rise = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
         rates = settings.learning_rate, settings.value_learning_rate
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            # set anew in every step from the step's number, so no scheduler state has to be saved
             group["lr"] = rate * rise
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:

@@ -1,1 +1,1 @@
-"""The configuration of a run, read from YAML and checked before anything heavy loads."""
+"""The configuration of a run, read from YAML and checked before anything heavy is loaded."""

@@ -1,4 +1,4 @@
-"""The names of the monitors, apart from them: a configuration is read without loading any."""
+"""The names of the monitors, in a module of their own: reading a configuration loads no monitor."""
 
 from typing import Literal
 
@@ -15,4 +15,4 @@ Check = Literal[
 ]
 
 RENAMED = {"hugging": "threshold-hugging", "siblings": "similar-latents", "suffix": "closing-sentence"}
-"""Names that monitors had before and have now; the old ones are taken for one version, with a warning."""
+"""Old and new names of monitors; the old ones are accepted for one version, with a warning."""

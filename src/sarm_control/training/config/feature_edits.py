@@ -1,4 +1,4 @@
-"""Edits of a discovery's latents: `@features.json#harms[:3]=0` stands for one edit of each."""
+"""Edits of the latents that a discovery lists: `@features.json#harms[:3]=0` means one edit for each."""
 
 import re
 from pathlib import Path
@@ -15,36 +15,37 @@ _EDITS: Path_ = ("reward", "edits")
 
 
 class ListedEdits(NamedTuple):
-    """The edits that a text stands for, and the head that the latents were found on."""
+    """The edits that a text stands for, and the fingerprint of the head that the latents belong to."""
 
     edits: list[Edit]
     head: str
 
 
 def edits_of_list(text: str, fingerprint: str | None = None) -> ListedEdits:
-    """The operation on each latent of that part of the file, or their removal when it names none.
+    """The edits of the listed latents; a text without an operation sets them to 0.
 
     Args:
         text: such as `@features.json#harms[:3]:*0.5`.
-        fingerprint: of the head they are to be used on; None takes the file's word.
+        fingerprint: of the head that the edits are for; None takes the one that the file names.
 
     Raises:
-        ConfigError: it is not such a text, or nothing is there.
-        DataError: the file cannot be read or was made on another head.
+        ConfigError: the text is not of this form, or the list is empty.
+        DataError: the file cannot be read, or was made on another head.
     """
-    found = _OF_LIST.fullmatch(text.strip())
-    if found is None:
+    match = _OF_LIST.fullmatch(text.strip())
+    if match is None:
         raise ConfigError(f"{text!r} is not an edit", hint="write it like @features.json#harms[:3]=0")
-    head = _head_of(Path(found["file"])) if fingerprint is None else fingerprint
-    operation = found["operation"] or "=0"
-    return ListedEdits([parse_edit(f"{one.latent}{operation}") for one in select(found["list"], head)], head)
+    head = _head_of(Path(match["file"])) if fingerprint is None else fingerprint
+    operation = match["operation"] or "=0"
+    features = select(match["list"], head)
+    return ListedEdits([parse_edit(f"{feature.latent}{operation}") for feature in features], head)
 
 
 def with_listed_edits(document: Document) -> Document:
-    """The settings with the edits of lists spelled out, bound to the head of their files.
+    """The settings with each listed edit spelled out, and the fingerprint of the files' head.
 
     Raises:
-        ConfigError: with its place: a list that cannot be used, or files of different heads.
+        ConfigError: a list that cannot be used, or files of different heads; the message names the place.
     """
     reward = document.values.get("reward") if isinstance(document.values, dict) else None
     edits = reward.get("edits") if isinstance(reward, dict) else None
@@ -58,11 +59,12 @@ def with_listed_edits(document: Document) -> Document:
     for number, item in enumerate(edits):
         where, first = document.origin((*_EDITS, number)), len(spelled)
         if _is_listed(item):
-            found = _found(item, where, head)
-            head = found.head
-            spelled += [str(edit) for edit in found.edits]
+            listed = _listed_edits(item, where, head)
+            head = listed.head
+            spelled += [str(edit) for edit in listed.edits]
         else:
             spelled.append(item)
+            # the edits before this one may have grown in number: the origins move along
             inside = {
                 path[3:]: origin for path, origin in document.origins.items() if path[:3] == (*_EDITS, number)
             }
@@ -76,7 +78,7 @@ def _is_listed(item: Any) -> bool:
     return isinstance(item, str) and "#" in item
 
 
-def _found(text: str, where: str, head: str | None) -> ListedEdits:
+def _listed_edits(text: str, where: str, head: str | None) -> ListedEdits:
     try:
         return edits_of_list(text, head)
     except (ConfigError, DataError) as error:
@@ -84,7 +86,7 @@ def _found(text: str, where: str, head: str | None) -> ListedEdits:
 
 
 def _head_of(path: Path) -> str:
-    """The head a features file names; nothing for a file that names none, which `select` then refuses."""
+    """The head that a features file names; empty where it names none, and `select` then refuses the file."""
     try:
         return str(read_json_object(path)["head"])
     except (DataError, KeyError):

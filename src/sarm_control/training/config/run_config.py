@@ -25,9 +25,9 @@ from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
 from sarm_control.data import RowOptions, check_columns, parse_columns
-from sarm_control.embedded import LAB, TRAIN_PROMPTS
+from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
 from sarm_control.training.config.check_names import RENAMED, Check
-from sarm_control.training.run.template_day import TemplateDay
+from sarm_control.training.config.template_day import TemplateDay
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -71,7 +71,7 @@ def _listed(value: Any) -> Any:
 
 
 def _monitors(value: Any) -> Any:
-    """Names of monitors; those that were renamed are taken for one version, with a warning."""
+    """Names of monitors; old names are accepted for one version, with a warning."""
     names = _listed(value)
     if not isinstance(names, list | tuple):
         return names
@@ -114,7 +114,7 @@ class _Section(BaseModel):
 
 
 class LoraConfig(_Section):
-    """Low-rank adapters; the reference policy is the same model with them switched off."""
+    """Low-rank adapters; the reference policy is the same model with the adapters switched off."""
 
     rank: Count = Field(default=16, ge=1, le=4096)
     """Rank of every adapter."""
@@ -137,47 +137,47 @@ class PolicyConfig(_Section):
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision where the
-    processor has units for it, else float32. Log-probabilities, losses and rewards are float32 always."""
+    processor supports it, else float32. Log-probabilities, losses and rewards are always float32."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, slower."""
+    """Recompute activations in the backward pass: uses less memory and is slower."""
 
 
 class RewardConfig(_Section):
-    """The SARM that pays the policy, and the controls on it."""
+    """The SARM that rewards the policy, and the controls on its reward."""
 
     model: str = Field(default=LAB, min_length=1)
     """Hub id or folder of a SARM; `lab` is the embedded one."""
 
     edits: Annotated[tuple[Annotated[Edit, BeforeValidator(_edit)], ...], AfterValidator(_edits_agree)] = ()
-    """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`; for latents of a
+    """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`; for the latents of a
     discovery `@features.json#harms[:3]=0`."""
 
     penalties: Annotated[
         tuple[Annotated[Penalty, BeforeValidator(_penalty)], ...], AfterValidator(_penalties_agree)
     ] = ()
-    """Amounts taken off while a latent fires: `48659:tau=3,alpha=0.5sd`, `48659:tau=3,target_rate=0.1` or a
+    """Amounts subtracted while a latent fires: `48659:tau=3,alpha=0.5sd`, `48659:tau=3,target_rate=0.1` or a
     mapping."""
 
     human_kl: HumanKL | None = None
-    """Pull towards the latents of the human demonstrations in `data.human`; `null` is off."""
+    """Penalty on latents unlike those of the human demonstrations in `data.human`; `null` is off."""
 
     fingerprint: str | None = None
-    """The head the latent numbers were found on (`sarm discover` prints it); another head is refused."""
+    """The head that the latent numbers belong to (`sarm discover` prints it); another head is refused."""
 
     standardize: bool = True
     """Shift and scale the total by the reference policy's frozen mean and SD."""
 
     missing_end_penalty: Amount = "1sd"
-    """Taken off an answer that hit `max_new_tokens`: reward units, or SDs of the reference reward."""
+    """Subtracted from an answer that hit `max_new_tokens`: reward units, or SDs of the reference reward."""
 
     shaping: Literal["none", "par"] = "none"
     """`par` bounds the total, all controls included, by a sigmoid around the rewards of reference answers
     (Preference As Reward)."""
 
     par_answers: Count = Field(default=4, ge=0, le=1024)
-    """Reference answers to each prompt that `par` compares with, sampled when a prompt is first met; 0 takes
-    the mean over all prompts instead."""
+    """Reference answers to each prompt that `par` compares with, sampled when a prompt is first drawn; 0
+    compares with the mean over all prompts instead."""
 
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:
@@ -197,8 +197,8 @@ class DataConfig(_Section):
     """What the policy is trained on."""
 
     prompts: PathText = TRAIN_PROMPTS
-    """JSON Lines of prompts (any row kind; only the prompt is used); without them the policy `lab` gets the
-    embedded ones, any other is refused."""
+    """JSON Lines of prompts (any row kind; only the prompt is used). The policy `lab` has embedded ones as
+    the default; any other policy needs a file."""
 
     columns: Annotated[dict[str, str], BeforeValidator(_columns), AfterValidator(_known_columns)] = {}
     """Fields that have other names in `prompts` and `human`: `{prompt: question}`, or `prompt=question`."""
@@ -208,11 +208,11 @@ class DataConfig(_Section):
     `sarm latents`, or the human buffer of `sarm latents --as-human`."""
 
     template_date: TemplateDay = None
-    """Day that chat templates which write the date are told: `today` (when the run starts) or such as
-    2026-01-31; `null` is the template's own, else 2024-07-26."""
+    """The day that a chat template writes, where it writes one: `today` (when the run starts) or a day such
+    as 2026-01-31; `null` is the template's own day, else 2024-07-26."""
 
     exclude: tuple[PathText, ...] = ()
-    """JSON Lines whose prompts must not be trained on, for example evaluation sets."""
+    """JSON Lines whose prompts are not trained on, for example evaluation sets."""
 
     @property
     def row_options(self) -> RowOptions:
@@ -224,15 +224,15 @@ class TrainingConfig(_Section):
     """Proximal policy optimisation, or one of its critic-free relatives."""
 
     algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
-    """`ppo` has a value head and an advantage for each token; `rloo` and `grpo` compare an answer with the
-    others to its prompt, by leaving it out or in SDs. The KL is in the reward in all three."""
+    """`ppo` has a value head and an advantage for each token. `rloo` and `grpo` compare an answer with the
+    other answers to its prompt: with their mean, or in SDs. The KL is part of the reward in all three."""
 
     value: Literal["head", "adapter", "model"] = "head"
-    """What PPO's values stand on: the policy's own states; a second LoRA adapter on its base; or a critic of
-    its own that starts as the SARM's trunk (with adapters where the policy has them)."""
+    """Where PPO's values come from: the policy's own states; a second LoRA adapter on its base; or a separate
+    critic that starts as the SARM's trunk (with adapters if the policy has them)."""
 
     steps: Count = Field(default=100, ge=0)
-    """Rollout-and-update steps in all; the only key that may change on resume, upwards."""
+    """Total number of rollout-and-update steps; the only key that may change on resume, and only grow."""
 
     prompts_per_step: Count = Field(default=16, ge=1)
     """Prompts drawn for each step."""
@@ -244,14 +244,15 @@ class TrainingConfig(_Section):
     """Longest answer in tokens, the end-of-turn included."""
 
     temperature: Number = Field(default=1.0, gt=0, le=10)
-    """Divides the logits of sampling, policy and reference alike."""
+    """Divides the logits, in sampling and for the policy and the reference."""
 
     sampler: Literal["ours", "generate"] = "ours"
-    """Who decodes a step's answers: `generate` is transformers' with a static cache, on a GPU compiled and
-    replayed as CUDA graphs (not measured on one yet)."""
+    """What decodes a step's answers: `ours`, or transformers' `generate` with a static cache, compiled on a
+    GPU and replayed as CUDA graphs (not measured on one yet)."""
 
     importance_cap: Number | None = Field(default=2.0, ge=1)
-    """Largest weight of a token that another sampler drew; `null` weighs nothing. Ours needs no weights."""
+    """Largest importance weight of a token that another sampler drew; `null` uses no weights. Sampler `ours`
+    needs none."""
 
     epochs: Count = Field(default=1, ge=1, le=100)
     """Passes over the answers of a step."""
@@ -353,7 +354,7 @@ class CheckpointConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """What is looked at during a run; nothing learns from it."""
+    """Evaluations during a run; nothing is trained on them."""
 
     every: Count = Field(default=10, ge=0)
     """Steps between evaluations; the last step always has one, 0 is none at all."""
@@ -379,7 +380,7 @@ class RunConfig(_Section):
     """The language model that is trained."""
 
     reward: RewardConfig = RewardConfig()
-    """The SARM that pays the policy, and the controls on it."""
+    """The SARM that rewards the policy, and the controls on its reward."""
 
     data: DataConfig = DataConfig()
     """What the policy is trained on."""
@@ -391,7 +392,7 @@ class RunConfig(_Section):
     """When the state of a run is saved."""
 
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What is looked at during a run; nothing learns from it."""
+    """Evaluations during a run; nothing is trained on them."""
 
     @model_validator(mode="after")
     def _prompts_fit_the_policy(self) -> "RunConfig":
@@ -420,6 +421,14 @@ class RunConfig(_Section):
                 {"key": "reward", "inner": "human_kl"},
             )
         return self
+
+    @property
+    def evaluation_prompts(self) -> Path | None:
+        """The file of evaluation prompts: the one that is named, the lab's own for the lab, else None."""
+        if self.evaluation.prompts is not None:
+            return self.evaluation.prompts
+        lab = self.policy.model == LAB and self.data.prompts == TRAIN_PROMPTS
+        return HELD_OUT_PROMPTS if lab else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values with every default spelled out; `RunConfig(**values)` gives it back."""

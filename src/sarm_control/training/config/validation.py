@@ -1,4 +1,4 @@
-"""Turns settings into a `RunConfig`, and pydantic's complaints into lines a user can act on."""
+"""Turns settings into a `RunConfig`, and pydantic's errors into lines that a user can act on."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,6 @@ from sarm_control.training.config.yaml_source import (
     Path_,
     dotted,
     merge,
-    parse_setting,
     read_document,
 )
 
@@ -38,7 +37,7 @@ _KINDS = {
 
 
 def load_config(path: Path | None, overrides: Sequence[Document] = ()) -> RunConfig:
-    """Reads a YAML file, lays the overrides over it and validates the whole.
+    """Reads a YAML file, applies the overrides and validates the result.
 
     Raises:
         ConfigError: one line for each mistake, with the file and line or the flag it came from.
@@ -47,14 +46,8 @@ def load_config(path: Path | None, overrides: Sequence[Document] = ()) -> RunCon
     return validate(merge(base, *overrides))
 
 
-def with_settings(config: RunConfig, texts: Sequence[str]) -> RunConfig:
-    """A copy of `config` with each `KEY=VALUE` applied."""
-    base = Document(config.to_dict(), {}, "config")
-    return validate(merge(base, *(parse_setting(text) for text in texts)))
-
-
 def validate(document: Document) -> RunConfig:
-    """Checks every key, type and bound; edits of a discovery's lists are spelled out.
+    """Checks every key, type and bound, and spells listed edits out.
 
     Raises:
         ConfigError: one line for each mistake.
@@ -72,6 +65,7 @@ def _config_error(error: ValidationError, document: Document) -> ConfigError:
     for item in error.errors(include_url=False):
         path = _real_path(schema, item["loc"], keep_last=item["type"] in _UNKNOWN)
         grouped.setdefault(path, []).append(item)
+    # errors are reported in the order in which the settings were written
     order = {origin: position for position, origin in enumerate(dict.fromkeys(document.origins.values()))}
     places = sorted(grouped, key=lambda path: order.get(document.origin(path), -1))
     described = [_describe(schema, document, path, grouped[path]) for path in places]
@@ -158,21 +152,21 @@ def _keys(schema: Any, path: Path_) -> list[str]:
 
 
 def every_key() -> list[Path_]:
-    """The path of every key, list items left out: what `sarm config show` prints."""
+    """The path of every key without list items, as `sarm config show` prints them."""
     schema = RunConfig.model_json_schema()
-    found: list[Path_] = []
+    paths: list[Path_] = []
 
     def visit(path: Path_) -> None:
         for key in _keys(schema, path):
-            found.append((*path, key))
+            paths.append((*path, key))
             visit((*path, key))
 
     visit(())
-    return found
+    return paths
 
 
 def _nodes(schema: Any, path: Path_) -> list[Any]:
-    """The schemas `path` can mean, references followed and unions opened."""
+    """The schemas that `path` can mean, with references followed and unions opened."""
     nodes = _opened(schema, schema)
     for part in path:
         nodes = [child for node in nodes for child in _opened(schema, _step(node, part))]
@@ -194,7 +188,7 @@ def _opened(schema: Any, node: Any) -> list[Any]:
 
 
 def _real_path(schema: Any, location: Sequence[Any], *, keep_last: bool) -> Path_:
-    """An error's location without the names pydantic gives to the branches of a union."""
+    """An error's location without the names that pydantic gives to the branches of a union."""
     path: Path_ = ()
     for position, part in enumerate(location):
         last = keep_last and position == len(location) - 1

@@ -1,8 +1,8 @@
-"""YAML and command line settings with the place each value came from.
+"""YAML and command line settings with the place that each value came from.
 
-The scalars are those of YAML 1.2: `1e-4` is a number, `yes` and `012` are not surprises.
-Anchors, tags, `${}` and several documents in one file are refused. By hand, above PyYAML's tree of nodes,
-because its loader forgets where a value stood and reads scalars as YAML 1.1.
+Scalars follow YAML 1.2, unlike PyYAML's own: `1e-4` is a number, `yes` is text and `012` is twelve.
+Anchors, tags, `${}` and several documents in one file are refused.
+By hand, above PyYAML's tree of nodes, because its loader forgets where a value stood.
 """
 
 import re
@@ -33,12 +33,12 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
 
 @dataclass(frozen=True)
 class Document:
-    """Nested settings and, for each key or list item, where it was written.
+    """Nested settings, and where each key or list item was written.
 
     Args:
         values: nested dicts, lists and scalars; `None` when nothing was written.
         origins: path of keys -> `run.yaml:7` or `--set training.steps=20`.
-        source: the file or flag as a whole, for keys that are not there.
+        source: the file or flag as a whole, for keys that are missing.
     """
 
     values: Any
@@ -46,7 +46,7 @@ class Document:
     source: str = "settings"
 
     def origin(self, path: Path_) -> str:
-        """Where `path` was written, or its nearest enclosing key that was."""
+        """Where `path` was written, or else its nearest enclosing key."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
@@ -90,7 +90,7 @@ def parse_setting(text: str, flag: str = "--set") -> Document:
 
 
 def setting(path: Path_, value: Any, origin: str) -> Document:
-    """One value at `path`, said to come from `origin`."""
+    """A document of one value at `path`, whose origin is `origin`."""
     nested = value
     for key in reversed(path):
         nested = {key: nested}
@@ -99,14 +99,14 @@ def setting(path: Path_, value: Any, origin: str) -> Document:
 
 
 def items(path: Path_, values: list[Any], flag: str) -> Document:
-    """A list at `path` whose items came from one `flag` each."""
+    """A document of a list at `path`, each item of which came from a `flag` of its own."""
     whole = setting(path, values, flag)
     single = {(*path, index): f"{flag} {value}" for index, value in enumerate(values)}
     return Document(whole.values, {**whole.origins, **single}, flag)
 
 
 def merge(base: Document, *overlays: Document) -> Document:
-    """Later documents win; maps merge, everything else is replaced whole.
+    """Merges documents: later ones win, maps merge, and everything else is replaced whole.
 
     A number as a key of an overlay (`reward.penalties.0.alpha`) changes one item of a list.
 
@@ -176,7 +176,7 @@ def _parse(text: str, source: str, *, numbered: bool) -> Document:
 
 
 class _Builder(NamedTuple):
-    """Turns YAML nodes into plain values and notes where each was written."""
+    """Turns YAML nodes into plain values and records where each was written."""
 
     source: str
     numbered: bool
@@ -191,7 +191,7 @@ class _Builder(NamedTuple):
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node)
         if isinstance(node, yaml.SequenceNode):
-            return [self.noted(child, child, (*path, index)) for index, child in enumerate(node.value)]
+            return [self.recorded(child, child, (*path, index)) for index, child in enumerate(node.value)]
         mapping: dict[str, Any] = {}
         for key, child in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
@@ -199,10 +199,10 @@ class _Builder(NamedTuple):
             if name in mapping:
                 first = self.origins[here]
                 raise ConfigError(f"{self.where(key)}: key '{name}' is written twice (first: {first})")
-            mapping[name] = self.noted(key, child, here)
+            mapping[name] = self.recorded(key, child, here)
         return mapping
 
-    def noted(self, place: yaml.Node, node: yaml.Node, path: Path_) -> Any:
+    def recorded(self, place: yaml.Node, node: yaml.Node, path: Path_) -> Any:
         self.origins[path] = self.where(place)
         return self.value(node, path)
 
@@ -239,10 +239,11 @@ def _short(value: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that this reader would take for something else, such as `1e-4` or a line break."""
+    """Quotes text that `read_document` would read as something else, such as `1e-4` or a line break."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # unquoted only where the reader gives the same text back
     plain = isinstance(plain_scalar(text), str) and "${" not in text and text.isprintable()
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 

@@ -1,1 +1,1 @@
-"""The prompts that a run trains on and is evaluated on."""
+"""The prompts of a run: those it trains on and those of its evaluations."""

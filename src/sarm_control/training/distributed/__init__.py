@@ -1,1 +1,1 @@
-"""One run in several processes: who does what, and how they are started."""
+"""One run in several processes: how they start, and how they share the work."""

@@ -1,12 +1,13 @@
 """Several processes that train one policy, started by `accelerate launch` or `torchrun`.
 
-Every process holds the whole policy and reward model and runs the same program. Work is dealt out:
-prompts to sample, answers to score, micro-batches to run forward and backward. Results are gathered, and
-all that follows (controls, advantages, whitening, clipping, AdamW) is done by every process on the same
-numbers, so their states stay the same without ever being sent. Only the first writes.
+Every process holds the whole policy and reward model and runs the same program. Each gets its slice of the
+work: prompts to sample, answers to score, micro-batches to run forward and backward. The results are
+    gathered.
+Everything after that (controls, advantages, whitening, clipping, AdamW) is done by every process on the same
+numbers, so their states stay equal without being sent. Only the main process, rank 0, writes files.
 
-There is no wrapper around the model: one sum of the gradients before each optimizer step is all that
-data-parallel training needs, and it leaves a process free to have fewer micro-batches than another, or none.
+There is no wrapper around the model. Data-parallel training needs only one sum of the gradients before each
+optimizer step, and with that a process may have fewer micro-batches than another, or none.
 """
 
 import contextlib
@@ -28,21 +29,22 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
 _BUCKET = 2**24
-_REPORTED = "sarm-control/told"
+_REPORTED = "sarm-control/reported"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; `Processes()` is one alone, for which nothing is sent.
+    """This process and those that train with it; `Processes()` is a single one, which sends nothing.
 
-    All must call the methods that send, in the same order. If one has ended, they raise `TrainingError`.
+    All processes must call the methods that send, in the same order. These raise `TrainingError` if another
+    process has ended.
 
     Args:
         rank: the number of this process, from 0.
         count: how many there are.
-        device: where its models go; None leaves it to them.
-        sharding: what lies in parts, one in each process: nothing; the policy's layers; or the same, but a
-            layer that was gathered for the forward pass is kept for the backward pass.
+        device: of its models; None leaves the choice to them.
+        sharding: what is sharded: nothing (`none`); the policy's layers (`layers`); or the same, but a layer
+            that was gathered for the forward pass is kept for the backward pass (`gradients`).
     """
 
     rank: int = 0
@@ -52,23 +54,23 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def rank_slice(self, items: Sequence[_T]) -> list[_T]:
-        """This process's items when they are dealt out one by one; may be empty."""
+        """This process's slice of the items: every `count`-th from `rank` on; may be empty."""
         return list(items[self.rank :: self.count])
 
     def lacks(self, items: int) -> bool:
-        """Whether this process is dealt one item fewer than another."""
+        """Whether `rank_slice` gives this process one item fewer than another."""
         return self.rank >= items % self.count > 0
 
     def part(self, size: int) -> slice:
-        """This process's part of 0..size-1; the parts follow each other by rank, some may be empty."""
+        """This process's contiguous part of 0..size-1, in the order of ranks; may be empty."""
         return slice(size * self.rank // self.count, size * (self.rank + 1) // self.count)
 
     def gather(self, value: _T) -> list[_T]:
-        """The values of all processes by rank; Python objects that can be pickled."""
+        """The values of all processes, in the order of ranks; any Python object that can be pickled."""
         if self.count == 1:
             return [value]
         from torch import distributed
@@ -79,7 +81,7 @@ class Processes:
         return values
 
     def from_main(self, work: Callable[[], _T]) -> _T:
-        """What `work` returns in the first process, where alone it is done."""
+        """Does `work` in the main process only, and returns its result in all."""
         if self.count == 1:
             return work()
         from torch import distributed
@@ -93,7 +95,7 @@ class Processes:
     def all_reduce(self, tensors: Sequence["Tensor"]) -> None:
         """Replaces tensors of one type and device by their sums over all processes, in place.
 
-        Sums are the same to the bit in every process; a sum of one number and zeros is exact.
+        Every process gets the same bits. The sum of one number and zeros is exact.
         """
         if self.count == 1:
             return
@@ -101,6 +103,7 @@ class Processes:
         from torch import distributed
 
         for bucket in _buckets(tensors):
+            # one message for many small tensors: the time of a message hardly depends on its size
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             with _others_alive():
                 distributed.all_reduce(flat)
@@ -109,18 +112,19 @@ class Processes:
                 tensor.copy_(total.view_as(tensor))
 
     def all_reduce_gradients(self, weights: Sequence["Tensor"]) -> None:
-        """Sums gradients; a weight no process has a gradient of keeps none, as it would in one process.
+        """Sums gradients over the processes; a weight without a gradient in any process keeps none.
 
-        FSDP has the gradients of weights in parts added up already.
+        FSDP has summed the gradients of sharded weights already.
         """
         if self.count == 1:
             return
         import torch
 
         for weight in weights:
-            if _in_parts(weight) and weight.grad is not None:
-                weight.grad.mul_(self.count)  # FSDP took their mean
-        weights = [weight for weight in weights if not _in_parts(weight)]
+            if _is_sharded(weight) and weight.grad is not None:
+                weight.grad.mul_(self.count)  # FSDP took the mean
+        weights = [weight for weight in weights if not _is_sharded(weight)]
+        # AdamW skips a weight without a gradient, so all processes must agree on which have one
         has = torch.tensor([float(weight.grad is not None) for weight in weights])
         self.all_reduce([has])
         used = [weight for weight, processes in zip(weights, has.tolist(), strict=True) if processes]
@@ -131,20 +135,20 @@ class Processes:
 
 
 ALONE = Processes()
-"""One process, with nobody to talk to."""
+"""A single process."""
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[Processes]:
-    """The processes a launcher started, connected with each other; one process without a launcher.
+    """Connects the processes that a launcher started; yields a single process without a launcher.
 
-    `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` are what launchers set. On GPUs each
-    process takes number `LOCAL_RANK`; without, all use the CPU. An error inside is raised by the
-    process that met it first and ends the others without a word (exit code 2), so it is told once.
+    Launchers set `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`. Each process takes the
+    GPU number `LOCAL_RANK`; without GPUs all use the CPU. An error is raised in the process that met it first
+    and ends the others silently (exit code 2), so that it is reported once.
 
     Raises:
-        ConfigError: more processes than GPUs on this machine, only one was started of several, or the
-            launcher's configuration asks for what is not done here.
+        ConfigError: there are more processes than GPUs on this machine, only one of several was started, or
+            the launcher's configuration asks for something unsupported.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -156,15 +160,16 @@ def connected() -> Iterator[Processes]:
 
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
     store, rank, count = next(rendezvous("env://", timeout=_LONGEST))
+    # NCCL carries tensors on GPUs; gloo carries those on the CPU and the Python objects of `gather`
     kind = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     join_group(kind, timeout=_LONGEST, store=store, rank=rank, world_size=count)
-    well = False
+    succeeded = False
     try:
         with _reported_once(store), _ended_is_interrupted():
             yield Processes(rank, count, device, sharding_of(os.environ))
-        well = True
+        succeeded = True
     finally:
-        if well or device == "cpu":  # NCCL might wait here for a process that failed
+        if succeeded or device == "cpu":  # NCCL could wait here forever for a process that failed
             distributed.destroy_process_group()
 
 
@@ -185,13 +190,13 @@ def _device(local_rank: int) -> str:
 
 @contextlib.contextmanager
 def _reported_once(store: Any) -> Iterator[None]:
-    """Lets one process tell what happened: an error is often met by all, and always noticed by all."""
+    """Lets one process report an error: often all meet it, and all notice when one has ended."""
     try:
         yield
     except (SarmError, OSError, KeyboardInterrupt) as error:
         try:
             reported = store.add(_REPORTED, 1) > 1
-        except RuntimeError:  # the process that kept the store is gone
+        except RuntimeError:  # the process that holds the store has ended
             reported = False
         if reported:
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
@@ -200,10 +205,11 @@ def _reported_once(store: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_is_interrupted() -> Iterator[None]:
-    """A launcher ends what is left of its processes by SIGTERM: then a run stops as it does on Ctrl-C."""
+    """Treats SIGTERM, with which a launcher ends its processes, as Ctrl-C, so that a run stops cleanly."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # SIGTERM raises KeyboardInterrupt, for which a run already cleans up
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -221,12 +227,12 @@ def _others_alive() -> Iterator[None]:
         ) from error
 
 
-def _in_parts(weight: "Tensor") -> bool:
+def _is_sharded(weight: "Tensor") -> bool:
     return hasattr(weight, "full_tensor")
 
 
 def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:
-    """Tensors in groups that are sent together, of about `_BUCKET` numbers."""
+    """Groups of tensors that are sent together, of about `_BUCKET` numbers."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         bucket.append(tensor)

@@ -1,1 +1,1 @@
-"""What is watched while a policy trains: figures, ledger, evaluations, and checks that raise an alarm."""
+"""Observing a run: evaluations, the ledger of the reward's change, and monitors that warn."""

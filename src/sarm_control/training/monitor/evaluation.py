@@ -1,7 +1,7 @@
-"""The evaluation step: the policy and its reference answer fixed prompts, and the difference is explained.
+"""The evaluation step: the policy and its reference answer fixed prompts, and the answers are compared.
 
-Nothing learns here. Both get the same random numbers for the same prompt, in every evaluation. The
-reference answers are made once; a resumed run makes the same again.
+Nothing is trained here. For the same prompt both get the same random numbers, in every evaluation. The
+reference's answers are sampled once; a resumed run samples the same answers again.
 
 Shapes: `N` prompts, one answer each.
 """
@@ -26,18 +26,18 @@ from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_ans
 from sarm_control.training.rollout.sampler import CachedSampler
 
 Gold = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
-"""Prompts and answers to the worth of each answer, by something no policy trains on."""
+"""Gold rewards of prompts and answers: a judge that no policy is trained on."""
 GOLD = "evaluation/gold"
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Args:
-        metrics: `evaluation/...`: means over the answers, equal in equal runs.
+        metrics: `evaluation/...`: means over the answers, the same in equal runs.
         findings: of the monitors.
-        entries: the ledger since the untrained policy.
+        entries: the ledger: what the change since the untrained policy is made of.
     """
 
     metrics: dict[str, float]
@@ -45,7 +45,7 @@ class Evaluated:
     entries: list[Entry]
 
     def line(self) -> str:
-        """The change, the five latents that paid most for it, what the controls and the gold reward say."""
+        """The reward's change, the five latents that raised it most, and the changes of controls and gold."""
         change = sum(entry.change for entry in self.entries)
         rewarded = [f"latent {entry.latent} {entry.change:+.3g}" for entry in most_rewarded(self.entries)]
         parts = [
@@ -55,7 +55,7 @@ class Evaluated:
         ]
         gold = self.metrics.get(f"{GOLD}_change")
         return (
-            f"reward {change:+.3g} since the untrained policy; paid most: "
+            f"reward {change:+.3g} since the untrained policy; raised most by "
             f"{', '.join(rewarded) or 'no latent'}"
             + (f"; controls: {', '.join(parts)}" if parts else "")
             + (f"; gold {gold:+.3g}" if gold is not None else "")
@@ -63,15 +63,15 @@ class Evaluated:
 
 
 class PromptEvaluation:
-    """Answers fixed prompts and judges the answers.
+    """Answers fixed prompts and compares the answers with the reference's.
 
     Args:
-        policy: as it is when `run` is called.
-        reward: pays both policies' answers, under the controls as they are then.
+        policy: answers as it is when `run` is called.
+        reward: rewards both policies' answers, under the controls as they are when `run` is called.
         prompts: N of them.
-        should_respond: prompts a refusal of which counts as over-refusal; may be empty.
         training: lengths, temperature, seed.
-        gold: the worth of answers, where a program knows it.
+        should_respond: prompts that should be answered, for the monitor of over-refusal; may be empty.
+        gold: judges the answers, where a program can.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class PromptEvaluation:
         self._reference_refusals: tuple[str, ...] | None = None
 
     def run(self, kl: float) -> Evaluated:
-        """One evaluation of the policy as it is.
+        """Evaluates the policy as it is now.
 
         Args:
-            kl: nats per token to the reference in the step just done, for the proxy gap.
+            kl: nats per token to the reference in the step just done, for the monitor of the proxy gap.
 
         Raises:
             TrainingError: a reward is NaN or infinite.
@@ -149,6 +149,7 @@ class PromptEvaluation:
     def _gains(self, before: PolicySide, after: PolicySide) -> Gains | None:
         if before.gold is None or after.gold is None:
             return None
+        # gold rewards that are all equal have no SD to measure in
         spread = float(before.gold.std()) or 1.0
         assert self.reward.statistics is not None
         rewards = after.scored.rewards.astype(np.float64) - before.scored.rewards.astype(np.float64)

@@ -1,8 +1,8 @@
-"""The ledger of a run: what the change of the mean reward since the untrained policy is made of.
+"""The ledger of a run, which splits the change of the mean reward since the untrained policy into its parts.
 
-One entry for each latent and one for each further part of the reward (edits, every penalty, the human-KL
-term, the charge on answers that did not end, shaping). Both policies' answers are paid under the
-controls as they are now, so the change is the policy's alone, and the entries sum to it.
+There is one entry for each latent and one for each further part of the reward (edits, every penalty, the
+human-KL term, the penalty on answers that did not end, shaping). Both policies' answers are rewarded under
+the controls as they are now. So the change is due to the policy alone, and the entries sum to it.
 
 Shapes: `N` answers of each policy.
 """
@@ -25,8 +25,8 @@ class Entry(NamedTuple):
     """One part of the change of the mean total; reward units.
 
     Args:
-        term: `latent`, `edits`, `penalty`, `human_kl`, `missing_end`, `shaping`, or `rounding`: what float32
-            rewards differ from the sum over their latents by.
+        term: `latent`, `edits`, `penalty`, `human_kl`, `missing_end`, `shaping`, or `rounding`: the
+            difference of the float32 rewards from the sum over their latents.
         latent: of a latent or penalty.
         weight: head weight of a latent.
         rate_before: share of the untrained policy's answers in which the latent fires (z > 0).
@@ -51,7 +51,7 @@ def ledger_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entr
 
     Args:
         before: [N] of the untrained policy's answers, with their latents.
-        after: [N] of the policy's answers, paid under the same controls.
+        after: [N] of the policy's answers, rewarded under the same controls.
 
     Raises:
         ValueError: the latents are missing, or there are no answers.
@@ -68,15 +68,15 @@ def ledger_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entr
 
 
 def most_rewarded(entries: Sequence[Entry], top: int = 5) -> list[Entry]:
-    """The latents that paid most for a gain: the largest positive changes, largest first."""
+    """The latents whose entries rose most, the largest rise first."""
     rewarded = [entry for entry in entries if entry.term == "latent" and entry.change > 0]
     return sorted(rewarded, key=lambda entry: -entry.change)[:top]
 
 
 def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
-    """Adds a step's entries to a Parquet file, written anew as a whole; later steps in it go.
+    """Adds a step's entries to a Parquet file and drops those of later steps.
 
-    A kill leaves the old file or the new one, and equal runs have equal bytes.
+    The whole file is written anew, so a kill leaves the old file or the new one. Equal runs have equal bytes.
 
     Raises:
         OutputError: the disk is full; the old file stays.
@@ -88,11 +88,11 @@ def append_ledger(path: Path, step: int, entries: Sequence[Entry]) -> None:
     columns |= {name: [getattr(entry, name) for entry in entries] for name in Entry._fields}
     new = pa.table(columns, schema=_schema())
     old = read_ledger(path, before=step)
-    _write(path, new if old is None else pa.concat_tables([old, new]))
+    _write_table(path, new if old is None else pa.concat_tables([old, new]))
 
 
 def cut_ledger(path: Path, step: int) -> None:
-    """Drops what was recorded after `step`, as a resumed run has to.
+    """Drops the entries of steps after `step`, which a resumed run does again.
 
     Raises:
         TrainingError: see `read_ledger`.
@@ -101,7 +101,7 @@ def cut_ledger(path: Path, step: int) -> None:
     if kept is None:
         return
     if len(kept):
-        _write(path, kept)
+        _write_table(path, kept)
     else:
         path.unlink()
 
@@ -110,7 +110,7 @@ def read_ledger(path: Path, *, before: int) -> Any:
     """The entries of steps below `before` as a `pyarrow.Table`; None without a file.
 
     Raises:
-        TrainingError: the file is no ledger.
+        TrainingError: the file is not a ledger.
     """
     if not path.is_file():
         return None
@@ -128,7 +128,7 @@ def read_ledger(path: Path, *, before: int) -> Any:
         ) from error
 
 
-def _write(path: Path, table: Any) -> None:
+def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
     with atomic_file(path) as temporary:
@@ -145,17 +145,17 @@ def _schema() -> Any:
 def _latent_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entry]:
     if before.scored is None or after.scored is None:
         raise ValueError("a ledger needs the latents of both policies' answers")
-    # every answer weighs the same: as if all were to one prompt
-    owners = [np.zeros(len(scored), dtype=np.int64) for scored in (before.scored, after.scored)]
-    found = latent_ledger(before.scored.latents, after.scored.latents, after.scored.head, *owners)
+    # every answer has the same weight, as if all were answers to one prompt
+    prompts = [np.zeros(len(scored), dtype=np.int64) for scored in (before.scored, after.scored)]
+    ledger = latent_ledger(before.scored.latents, after.scored.latents, after.scored.head, *prompts)
     columns = (
-        found.latents,
-        found.weights,
-        found.base_rate,
-        found.trained_rate,
-        found.weights * found.base_mean,
-        found.weights * found.trained_mean,
-        found.delta,
+        ledger.latents,
+        ledger.weights,
+        ledger.base_rate,
+        ledger.trained_rate,
+        ledger.weights * ledger.base_mean,
+        ledger.weights * ledger.trained_mean,
+        ledger.delta,
     )
     return [Entry("latent", *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 

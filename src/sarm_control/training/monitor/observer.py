@@ -1,4 +1,4 @@
-"""What is looked at after a step: the monitors of every step, and an evaluation when one is due."""
+"""Observes each step: the monitors of every step, and an evaluation when one is due."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from sarm_control.control import Penalty
 from sarm_control.training.algorithm.reward import PolicyReward
-from sarm_control.training.config.run_config import RunConfig
-from sarm_control.training.data.evaluation_prompts import evaluation_rows
+from sarm_control.training.config.run_config import EvaluationConfig, TrainingConfig
+from sarm_control.training.data.evaluation_prompts import EvaluationRows
 from sarm_control.training.monitor.checks import Check, Finding, Watch
 from sarm_control.training.monitor.evaluation import Gold, PromptEvaluation
 from sarm_control.training.monitor.ledger_file import Entry
@@ -18,21 +18,21 @@ Report = Callable[[str], None]
 
 
 def report_nothing(line: str) -> None:
-    """A `Report` that says nothing."""
+    """A `Report` that drops its lines."""
     del line
 
 
 class Observed(NamedTuple):
-    """What there is to record and to tell about a step.
+    """What is to be recorded and reported about a step.
 
     Args:
-        metrics: of the checks of every step, equal in equal runs.
-        evaluation: numbers of an evaluation and its checks; empty in steps without one.
-        entries: its ledger; empty likewise.
-        warnings: checks that began to fire, as rows.
+        metrics: of the monitors of every step, the same in equal runs.
+        evaluation: metrics of an evaluation and its monitors; empty in steps without one.
+        entries: the ledger of the evaluation; empty in steps without one.
+        warnings: monitors that began to fire, as rows.
         lines: for the terminal.
-        seconds: what the evaluation took; None without one.
-        stop: the first warning that the run is to stop on.
+        seconds: duration of the evaluation; None without one.
+        stop: the first warning that stops the run.
     """
 
     metrics: dict[str, float]
@@ -45,14 +45,14 @@ class Observed(NamedTuple):
 
 
 class Observer:
-    """Looks at a run step by step; what it remembers belongs into the checkpoint.
+    """Observes a run step by step; its state belongs in the checkpoint.
 
     Args:
         penalties: of the run.
-        evaluation: answers and judges; None when it is off.
+        evaluation: None when evaluations are off.
         every: steps between evaluations.
-        steps: of the run; the last one is always evaluated.
-        stop_on: checks that stop the run when they begin to fire.
+        steps: of the run; the last one always has an evaluation.
+        stop_on: monitors that stop the run when they begin to fire.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Observer:
         self.stop_on = frozenset(stop_on)
 
     def after(self, step: int, metrics: Mapping[str, float]) -> Observed:
-        """Looks at what a step left; changes neither policy nor controls."""
+        """Judges a step by its metrics and by the policy as it is; changes neither policy nor controls."""
         seen = self.watch.judge(self.watch.step(metrics))
         begun, lines, seconds = list(seen.begun), [], None
         numbers: dict[str, float] = {}
         entries: list[Entry] = []
         if self.evaluation is not None and (step == self.steps or step % self.every == 0):
             clock = time.perf_counter()
-            found = self.evaluation.run(metrics["objective/kl"] / metrics["answers/length"])
-            judged = self.watch.judge(found.findings)
+            result = self.evaluation.run(metrics["objective/kl"] / metrics["answers/length"])
+            judged = self.watch.judge(result.findings)
             begun += judged.begun
-            numbers, entries = {**found.metrics, **judged.metrics}, found.entries
-            lines.append(f"evaluation after step {step}: {found.line()}")
+            numbers, entries = {**result.metrics, **judged.metrics}, result.entries
+            lines.append(f"evaluation after step {step}: {result.line()}")
             seconds = time.perf_counter() - clock
-        lines += [f"warning: {one.text}" for one in begun]
-        stop = next((one for one in begun if one.check in self.stop_on), None)
-        rows = [_row(one) for one in begun]
+        lines += [f"warning: {finding.text}" for finding in begun]
+        stop = next((finding for finding in begun if finding.check in self.stop_on), None)
+        rows = [_row(finding) for finding in begun]
         return Observed(seen.metrics, numbers, entries, rows, lines, seconds, stop)
 
     def state(self) -> dict[str, Any]:
@@ -94,46 +94,53 @@ class Observer:
         return self.watch.state()
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Takes up what `state` gave; a checkpoint of an older version has none."""
+        """Restores what `state` returned; a checkpoint of an older version has none."""
         if state is not None:
             self.watch.load_state(state)
 
 
-def build_observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold: Gold | None) -> Observer:
-    """The observer of a run.
+def build_observer(
+    evaluation: EvaluationConfig,
+    training: TrainingConfig,
+    rows: EvaluationRows,
+    policy: Policy,
+    reward: PolicyReward,
+    gold: Gold | None,
+) -> Observer:
+    """Builds the observer of a run.
 
     Args:
-        config: the run's settings.
+        evaluation: how often there is an evaluation, and which monitors stop the run.
+        training: steps, lengths, temperature, seed.
+        rows: the prompts of the evaluations.
         policy: the policy of the run.
         reward: its reward.
-        gold: the worth of answers to the evaluation prompts, where a program knows it.
+        gold: judges answers to the evaluation prompts, where a program can.
 
     Raises:
         DataError: an evaluation prompt that cannot be used.
     """
-    rows = evaluation_rows(config)
 
     def encoded(chosen: Sequence[Any]) -> list[PromptRow]:
         places = [row.where for row in chosen]
-        room = config.training.max_new_tokens
-        return encode_prompts(policy, [row.prompt for row in chosen], places, room)
+        return encode_prompts(policy, [row.prompt for row in chosen], places, training.max_new_tokens)
 
-    evaluation = None
+    judge = None
     if rows.rows:
-        evaluation = PromptEvaluation(
+        judge = PromptEvaluation(
             policy,
             reward,
             encoded(rows.rows),
-            config.training,
+            training,
             should_respond=encoded(rows.should_respond),
             gold=gold,
         )
     return Observer(
-        config.reward.penalties,
-        evaluation,
-        every=config.evaluation.every,
-        steps=config.training.steps,
-        stop_on=config.evaluation.stop_on,
+        reward.controls.penalties,
+        judge,
+        every=evaluation.every,
+        steps=training.steps,
+        stop_on=evaluation.stop_on,
     )
 
 

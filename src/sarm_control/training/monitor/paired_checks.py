@@ -42,7 +42,7 @@ class PolicySide:
     Args:
         rollout: N answers.
         scored: their latents, with the trunk states.
-        gold: [N] their worth, where it is known.
+        gold: [N] their gold rewards, where a judge is known.
     """
 
     rollout: Rollout
@@ -68,15 +68,15 @@ def findings_of(
     kl: float,
     gains: Gains | None,
 ) -> list[Finding]:
-    """Every check that two sets of answers allow.
+    """The findings of every monitor that compares two sets of answers.
 
     Args:
         reward: calibrated; scores answers with and without a closing sentence.
         families: see `families_of`.
-        before: the untrained policy's.
+        before: the untrained policy's answers.
         after: the policy's.
         kl: nats per token to the reference.
-        gains: of reward and gold reward, where the latter is known.
+        gains: of the reward and the gold reward, where there is one.
     """
     assert reward.statistics is not None
     sd = reward.statistics.sd
@@ -98,13 +98,13 @@ def _of_penalties(
     found: list[Finding] = []
     for penalty, form, (first, last) in zip(penalties, named_forms(penalties), sides, strict=True):
         latent, tau = penalty.latent, float(penalty.tau)
-        # checkpoints of older versions hold the z of latents with a quantile only
+        # checkpoints of older versions hold the reference z only of latents whose tau is a quantile
         reference = np.asarray(statistics.latents.get(latent, first.z))
         of_two = (
             check_threshold_hugging(latent, tau, first.z, last.z, reference),
             crowding_out(latent, tau, first, last),
         )
-        found += [one.of_form(form) for one in of_two]
+        found += [finding.of_form(form) for finding in of_two]
     return found
 
 
@@ -118,7 +118,7 @@ def _before_topk(reward: PolicyReward, latents: Sequence[int], scored: Scored) -
 
 
 def families_of(reward: PolicyReward) -> Families:
-    """The siblings of every latent under an edit or penalty that has any."""
+    """The similar latents of every latent under an edit or penalty, where there are any."""
     controls = reward.controls
     controlled = {edit.latent for edit in controls.edits} | {p.latent for p in controls.penalties}
     if not controlled:
@@ -143,13 +143,14 @@ def _of_similar_latents(families: Families, before: Scored, after: Scored, sd: f
 
 
 def _gained(before: Scored, after: Scored, latents: tuple[int, ...]) -> Floats:
-    """[N] what the latents pay more than before, answer by answer."""
+    """[N] by how much the latents' contributions to the reward grew, answer by answer."""
     change = after.latents.columns(latents).astype(np.float64) - before.latents.columns(latents)
     return np.asarray(change @ after.head[list(latents)].astype(np.float64))
 
 
 def _of_closing_sentence(reward: PolicyReward, before: PolicySide, after: PolicySide, sd: float) -> Finding:
     closing = common_closing(after.rollout.texts).sentence
+    # the sentence is added to the answers of before and taken from those of after: its effect alone is left
     longer = [with_closing(text, closing) for text in before.rollout.texts]
     shorter = [without_last_sentence(text) for text in after.rollout.texts]
     return check_closing_sentence(

@@ -1,4 +1,4 @@
-"""The KL of a policy to its reference on answers of its own, outside the loop that learns.
+"""The KL of a policy to its reference on its own answers, for evaluations.
 
 Shapes: `N` answers.
 """
@@ -24,11 +24,11 @@ def kl_of_answers(
     """Nats per answer, k1 as `objective/kl`: `log pi - log pi_ref`, summed over tokens, mean over answers.
 
     Args:
-        policy: that wrote the answers.
+        policy: it wrote the answers.
         rollout: N answers, the same in every process.
-        temperature: they were drawn at.
+        temperature: of the sampling.
         micro_batch: the most answers of a forward pass.
-        processes: who shares the work.
+        processes: share the work.
     """
     rows = range(len(rollout))
     pieces = [rows[start : start + micro_batch] for start in range(0, len(rollout), micro_batch)]
@@ -36,6 +36,7 @@ def kl_of_answers(
     with policy.whole(), policy.precision(), policy.rounded_weights():
         for piece in processes.rank_slice(pieces):
             sums[piece.start : piece.stop] = _sums(policy, rollout, piece, temperature)
+    # every answer's sum is in one process and 0 in the others
     processes.all_reduce([sums])
     return float(sums.mean())
 

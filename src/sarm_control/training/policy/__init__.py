@@ -1,1 +1,1 @@
-"""The policy: a language model with adapters, its critic, and its parts on several processes."""
+"""The policy: a language model with adapters and a critic, and its layers sharded over processes."""

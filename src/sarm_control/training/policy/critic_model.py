@@ -1,4 +1,6 @@
-"""A critic of its own that begins as the SARM's trunk: it sees from the start what the reward is read from.
+"""A critic with layers of its own, which start as the SARM's trunk.
+
+Its states are from the start those that the reward is a function of.
 
 Shapes: `M` answer tokens of a batch, `D` hidden size of the trunk.
 """
@@ -6,7 +8,7 @@ Shapes: `M` answer tokens of a batch, `D` hidden size of the trunk.
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +17,27 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.errors import ModelError
 from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import PolicyConfig
 from sarm_control.training.policy.critic import AdapterCritic, Critic, ValueHead
 from sarm_control.training.policy.lora import inject_adapter, recompute_layers
+from sarm_control.training.policy.policy import Policy
 from sarm_control.training.policy.token_batch import TokenBatch
-
-if TYPE_CHECKING:
-    from sarm_control.training.config.run_config import PolicyConfig, RunConfig
-    from sarm_control.training.policy.policy import Policy
 
 _PROBE = "What is the capital of France?"
 _INSTEAD = "use --set training.value=head, or a SARM built on the policy's own base"
 
 
 class ModelCritic:
-    """The SARM's layers with weights of their own, and a head.
+    """A copy of the SARM's layers, and a head.
 
-    With adapters the frozen layers are the reward model's own tensors, held once; without, they are
-    copied in float32 and every weight is trained.
+    With adapters, the frozen weights are shared with the reward model. Without, they are copied in float32
+    and every weight is trained.
 
     Args:
-        trunk: the decoder of a SARM, which is left as it is.
-        device: where the policy is.
+        trunk: the decoder of a SARM, which stays unchanged.
+        device: of the policy.
         head_size: D.
+        trained: train every weight; otherwise adapters are injected afterwards.
     """
 
     def __init__(self, trunk: Any, device: torch.device, head_size: int, *, trained: bool) -> None:
@@ -48,6 +49,7 @@ class ModelCritic:
 
     def values(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """The head applied to the critic's own states; the policy's are not used."""
+        # a bfloat16 trunk with float32 adapters needs autocast to join the two types
         half = next(self.model.parameters()).dtype == torch.bfloat16
         with self._recomputing(), torch.autocast(hidden.device.type, torch.bfloat16, enabled=half):
             states = self.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
@@ -60,7 +62,7 @@ class ModelCritic:
 
     @contextlib.contextmanager
     def _recomputing(self) -> Iterator[None]:
-        """As in the policy: a layer is computed again only while it is in training mode."""
+        """As in the policy: transformers recomputes a layer only while the layer is in training mode."""
         for layer in self._layers:
             layer.training = layer.gradient_checkpointing and torch.is_grad_enabled()
         yield
@@ -68,33 +70,42 @@ class ModelCritic:
             layer.training = False
 
 
-def attach_critic(policy: "Policy", config: "RunConfig", model: RewardModel, longest: int) -> None:
-    """Gives the policy the critic of `training.value`.
+def attach_critic(
+    policy: Policy,
+    kind: Literal["head", "adapter", "model"],
+    settings: PolicyConfig,
+    model: RewardModel,
+    *,
+    seed: int,
+    longest: int,
+) -> None:
+    """Gives the policy the critic that `training.value` names.
 
     Args:
-        policy: has a head on its own states, which `head` leaves.
-        config: the run's settings.
-        model: the SARM that pays, whose trunk a `model` critic starts from.
+        policy: it has a head on its own states, which `head` leaves as it is.
+        kind: `training.value`.
+        settings: `policy` of the run: adapters, gradient checkpointing.
+        model: the SARM of the reward, whose trunk a `model` critic starts from.
+        seed: of the run.
         longest: tokens of the longest prompt and answer.
 
     Raises:
         ModelError: a trunk that does not read the policy's tokens.
     """
-    kind, lora, seed = config.training.value, config.policy.lora, config.training.seed
     if kind == "adapter":
-        assert lora is not None
-        policy.critic = AdapterCritic(policy, lora, seed)
+        assert settings.lora is not None
+        policy.critic = AdapterCritic(policy.model, policy.token_states, settings.lora, seed)
     elif kind == "model":
-        _check_room(model, longest)
-        policy.critic = model_critic(policy, model, config.policy, seed)
+        _check_context(model, longest)
+        policy.critic = model_critic(policy, model, settings, seed)
 
 
-def model_critic(policy: "Policy", model: RewardModel, settings: "PolicyConfig", seed: int) -> Critic:
+def model_critic(policy: Policy, model: RewardModel, settings: PolicyConfig, seed: int) -> Critic:
     """A `ModelCritic` with adapters where the policy has them.
 
     Args:
-        policy: whose tokens it reads.
-        model: the SARM it starts from.
+        policy: the critic reads its tokens.
+        model: the SARM that it starts from.
         settings: `policy` of the run: adapters, gradient checkpointing.
         seed: of the run.
 
@@ -112,21 +123,22 @@ def model_critic(policy: "Policy", model: RewardModel, settings: "PolicyConfig",
 
 
 def check_tokens_agree(policy: ChatTemplate, trunk: ChatTemplate) -> None:
-    """Refuses a trunk that would read other words than the policy wrote.
+    """Refuses a trunk that would read the policy's token ids as other tokens.
 
     Raises:
-        ModelError: says which token, or that the chat templates differ, and what to type instead.
+        ModelError: names a token that differs, or says that the chat templates differ.
     """
     ours, theirs = policy.tokenizer.get_vocab(), trunk.tokenizer.get_vocab()
-    other = [token for token, number in ours.items() if theirs.get(token) != number]
-    if other:
-        example = min(other, key=ours.__getitem__)
+    differing = [token for token, number in ours.items() if theirs.get(token) != number]
+    if differing:
+        example = min(differing, key=ours.__getitem__)
         raise ModelError(
-            f"training.value: model needs a SARM that reads the policy's tokens, but {len(other)} of "
+            f"training.value: model needs a SARM that reads the policy's tokens, but {len(differing)} of "
             f"{len(ours)} differ: {example!r} is {ours[example]} for the policy and "
             f"{theirs.get(example, 'unknown')} for the SARM",
             hint=_INSTEAD,
         )
+    # equal vocabularies can still have chat templates that differ in headers or spaces
     agree = policy.encode_prompt(_PROBE) == trunk.encode_prompt(_PROBE)
     if not agree or policy.end_of_turn_id != trunk.end_of_turn_id:
         raise ModelError(
@@ -136,7 +148,7 @@ def check_tokens_agree(policy: ChatTemplate, trunk: ChatTemplate) -> None:
         )
 
 
-def _check_room(model: RewardModel, longest: int) -> None:
+def _check_context(model: RewardModel, longest: int) -> None:
     room = getattr(model.trunk.model.config, "max_position_embeddings", None)
     if room and longest > room:
         raise ModelError(
@@ -147,6 +159,7 @@ def _check_room(model: RewardModel, longest: int) -> None:
 
 
 def _copy(trunk: Any, *, shared: bool) -> Any:
-    """The modules copied; with `shared` their tensors stay those of the original."""
+    """A copy of the modules; with `shared` the tensors are those of the original."""
+    # deepcopy takes what its memo holds for copied already
     tensors = [*trunk.parameters(), *trunk.buffers()] if shared else []
     return copy.deepcopy(trunk, {id(tensor): tensor for tensor in tensors})

@@ -1,4 +1,6 @@
-"""From a decoder's states to log-probabilities, without ever holding the logits of a whole batch.
+"""Log-probabilities from a decoder's states, without holding the logits of a whole batch.
+
+The logits of a batch, [M, V] in float32, would take more memory than the rest of a training pass.
 
 Shapes: `M` answer tokens, `D` hidden size, `V` vocabulary.
 """
@@ -13,7 +15,7 @@ LOGIT_CHUNK = 256
 
 
 class TokenLogprobs(NamedTuple):
-    """[M] float32 log-probabilities, and [M] entropies in nats where asked for."""
+    """[M] float32 log-probabilities, and [M] entropies in nats if they were asked for."""
 
     logprobs: Tensor
     entropy: Tensor | None
@@ -33,6 +35,7 @@ class LanguageHead:
     def logits(self, hidden: Tensor) -> Tensor:
         """[M, D] states to [M, V] float32 logits."""
         head = self._model.get_output_embeddings()
+        # a float32 head is called as it is, so that hooks and adapters on it take part
         if type(head) is nn.Linear and head.weight.dtype == torch.float32:
             return _scaled(head(hidden.float()), self._model.config)
         bias = None if head.bias is None else head.bias.float()
@@ -43,14 +46,14 @@ class LanguageHead:
     ) -> TokenLogprobs:
         """Log-probabilities of M tokens, `LOGIT_CHUNK` at a time.
 
-        With gradients the logits of a chunk are not kept: under a frozen head the derivative is taken at
-        once, under a trained one they are computed again in the backward pass.
+        For the backward pass the logits of a chunk are not kept. Under a frozen head the derivative is taken
+        in the forward pass; under a trained one the logits are computed again in the backward pass.
 
         Args:
             hidden: [M, D] the state each token was chosen in.
             targets: [M] the tokens.
             temperature: divides the logits.
-            entropy: also the entropy of each distribution, without gradient.
+            entropy: compute the entropy of each distribution too, without gradient.
         """
         chunk = self._chunk_with_gradient if torch.is_grad_enabled() else self._chunk
         chunks = [
@@ -73,6 +76,7 @@ class LanguageHead:
     ) -> tuple[Tensor, Tensor | None]:
         head, config = self._model.get_output_embeddings(), self._model.config
         trained = any(weight.requires_grad for weight in head.parameters())
+        # the closed form below holds for a frozen head without a cap on its logits
         if trained or getattr(config, "final_logit_softcapping", None):
             arguments = (hidden, targets, temperature, entropy)
             again: tuple[Tensor, Tensor | None] = checkpoint(
@@ -94,26 +98,27 @@ class LanguageHead:
         weight: Tensor = head.weight
         if weight.dtype == torch.float32:
             return weight
+        # the float32 copy of a frozen half-precision head is made once and kept
         if self._frozen is None or self._frozen[0] is not head:
             self._frozen = head, weight.detach().float()
         return self._frozen[1]
 
 
 class _FrozenHead(torch.autograd.Function):
-    """One token a row of `log_p = log softmax(scale (h W^T + bias))`, which is overwritten.
+    """The entry of one token a row in `log_p = log softmax(scale (h W^T + bias))`; `log_p` is overwritten.
 
-    The derivative to h, `scale (W_target - p W)`, is taken going forward, so that the backward pass needs
-    neither [M, V] logits nor a second product with them.
+    The derivative with respect to h is `scale (W_target - p W)`. It is taken in the forward pass, so that the
+    backward pass needs neither the [M, V] logits nor a second product with them.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, log_p: Tensor, targets: Tensor, weight: Tensor, scale: float
     ) -> Tensor:
-        found = log_p.gather(1, targets[:, None])[:, 0]
+        logprobs = log_p.gather(1, targets[:, None])[:, 0]
         ctx.save_for_backward((weight[targets] - log_p.exp_() @ weight).mul_(scale))
         ctx.dtype = hidden.dtype
-        return found
+        return logprobs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,7 +127,7 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:
-    """What Gemma 2, Granite and Cohere do to their logits after the head."""
+    """Scales and caps logits after the head, as Granite and Cohere (scale) and Gemma 2 (cap) do."""
     scale = _scale(config)
     if scale != 1:
         logits = logits * scale
@@ -131,8 +136,8 @@ def _scaled(logits: Tensor, config: Any) -> Tensor:
 
 
 def _scale(config: Any) -> float:
-    times, over = (getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
-    return float(times / over)
+    factor, divisor = (getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
+    return float(factor / divisor)
 
 
 def _entropy(log_p: Tensor) -> Tensor:

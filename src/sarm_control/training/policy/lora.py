@@ -1,4 +1,4 @@
-"""LoRA adapters through peft: put on, switched, merged for saving, saved on their own."""
+"""LoRA adapters through peft: adding, switching, merging and saving them."""
 
 import contextlib
 import copy
@@ -21,7 +21,7 @@ POLICY, CRITIC = "default", "critic"
 
 
 def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
-    """The model with float32 adapters, the only weights that are trained; they change nothing at first.
+    """The model with float32 adapters, the only weights that are trained; at first they add nothing.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -33,7 +33,7 @@ def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
 
 
 def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
-    """A second adapter on the same base; the first stays the one in use, and both are trained."""
+    """Adds a second adapter to the same base; the first one stays active, and both are trained."""
     with _seeded(model, config, seed):
         model.add_adapter(CRITIC, _settings(config, "CAUSAL_LM"))
     _without_casts(model)
@@ -42,7 +42,7 @@ def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
 
 
 def inject_adapter(model: "PreTrainedModel", config: LoraConfig, seed: int) -> None:
-    """Float32 adapters inside a decoder without a language-modelling head; all other weights are frozen."""
+    """Adds float32 adapters to a decoder without a language-modelling head; all other weights are frozen."""
     peft = _peft()
     with _seeded(model, config, seed):
         peft.inject_adapter_in_model(_settings(config, None), model, adapter_name=CRITIC)
@@ -58,10 +58,10 @@ def adapter_weights(model: Any, name: str = CRITIC) -> dict[str, torch.nn.Parame
 
 @contextlib.contextmanager
 def active_adapter(model: Any, name: str | None = CRITIC) -> Iterator[None]:
-    """The model with another of its adapters in use, or with none; which weights are trained stays.
+    """Inside the block another adapter is active, or none; the set of trained weights stays the same.
 
-    peft's own switches freeze what they switch off, and a gradient is taken after its pass: a frozen
-    weight would then get none.
+    peft's own switches freeze the adapter that they switch off. The backward pass comes after the block, and
+    a weight frozen by then would get no gradient. So the layers' private fields are set here instead.
     """
     layers = _adapter_layers(model)
     before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
@@ -76,7 +76,7 @@ def active_adapter(model: Any, name: str | None = CRITIC) -> Iterator[None]:
 
 
 def recompute_layers(model: Any) -> None:
-    """Switches gradient checkpointing on; a layer is computed again under the adapter it had."""
+    """Switches gradient checkpointing on; a layer is recomputed under the adapter that was active."""
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         layers = _adapter_layers(model)
@@ -90,7 +90,7 @@ def recompute_layers(model: Any) -> None:
 
 @contextlib.contextmanager
 def few_rows(model: Any) -> Iterator[None]:
-    """The model's adapters computed as suits passes of a few rows, without gradients."""
+    """Inside the block adapters are computed in the way that suits passes of a few rows without gradients."""
     layers = _adapter_layers(model)
     for layer in layers:
         layer.few_rows = True
@@ -103,9 +103,9 @@ def few_rows(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def merged_adapters(model: Any) -> Iterator[None]:
-    """The adapter in use added to the weights it adapts, and taken back to the bit afterwards.
+    """Inside the block the active adapter is added to its weights; afterwards the old tensors are put back.
 
-    For passes without gradients. Costs one product of the adapter's rank, and the memory of the weights.
+    For passes without gradients. It costs one product of the adapter's rank, and the memory of the weights.
     """
     layers = [layer for layer in _adapter_layers(model) if _mergeable(layer)]
     kept = [
@@ -113,6 +113,7 @@ def merged_adapters(model: Any) -> Iterator[None]:
     ]
     try:
         for layer, (weight, data, _) in zip(layers, kept, strict=True):
+            # a new tensor is put in place of the data, so the old bits need not be recomputed afterwards
             weight.data = data + layer.get_delta_weight(layer.active_adapters[0]).to(data.dtype)
             layer._disable_adapters = True
         yield
@@ -154,16 +155,16 @@ def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
         task_type=task_type,
     )
-    # peft's documented way to bring a layer of one's own.
+    # peft's documented way to replace its layer class.
     settings._register_custom_module({torch.nn.Linear: FusedLoraLinear})
     return settings
 
 
 @contextlib.contextmanager
 def _seeded(model: Any, config: LoraConfig, seed: int) -> Iterator[None]:
-    """Adapters begin with random numbers: those of the seed. Targets that do not fit are told."""
+    """Draws the adapters' initial weights from the seed, and explains targets that do not fit the model."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft warns of tied embeddings, which we do not target, and uses names transformers renamed.
+        # peft warns about tied embeddings, which are no target here, and uses names transformers renamed.
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
@@ -178,7 +179,7 @@ def _seeded(model: Any, config: LoraConfig, seed: int) -> Iterator[None]:
 
 
 def _without_casts(model: Any) -> Any:
-    """Under autocast peft's own cast of every input to float32 and back would take half the time."""
+    """Switches off peft's cast of every input to float32 and back, which takes half the time of a pass."""
     for part in model.modules():
         if hasattr(part, "cast_input_dtype_enabled"):
             part.cast_input_dtype_enabled = part.weight.dtype == torch.float32
@@ -187,7 +188,7 @@ def _without_casts(model: Any) -> Any:
 
 @contextlib.contextmanager
 def merged_weights(model: Any) -> Iterator["PreTrainedModel"]:
-    """The plain model with adapters added to its weights, on a copy; a model without adapters is itself.
+    """A copy of the plain model with the adapters added to its weights; a model without adapters is itself.
 
     The sum is taken in float32 and rounded once to the model's own dtype.
     """
@@ -195,10 +196,11 @@ def merged_weights(model: Any) -> Iterator["PreTrainedModel"]:
         yield model
         return
     dtype = model.get_base_model().dtype
+    # in float32, since adding adapters to bfloat16 weights would round twice
     merged = copy.deepcopy(model).float().merge_and_unload(adapter_names=[POLICY])
     yield merged.to(dtype)
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`; a critic's adapter is left out."""
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; a critic's adapter is not written."""
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])

@@ -1,9 +1,9 @@
 """A linear layer with LoRA adapters whose low-rank product is added in place, forward and backward.
 
-peft's own layer makes the low-rank product at full width, scales it and adds it: two passes over the
-output in each direction that a memory-bound machine pays for. Here both sums are taken inside the
-matrix products. Decoding on a CPU takes float32 factors: products of a few rows cost oneDNN's bfloat16
-kernels more in preparation than in arithmetic.
+peft's own layer computes the low-rank product at full width, scales it and adds it: two further passes over
+the output in each direction, on machines that are bound by memory. Here the sums are taken inside the matrix
+products. Decoding on a CPU uses float32 factors, since for a few rows oneDNN's bfloat16 kernels spend more
+time on preparation than on arithmetic.
 
 Shapes: `M` rows (tokens), `K` inputs, `N` outputs, `R` rank.
 """
@@ -14,7 +14,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
-# Beyond this many rows bfloat16 kernels are the faster ones again.
+# With more rows the bfloat16 kernels are faster.
 _MOST_ROWS = 64
 
 
@@ -22,13 +22,14 @@ class FusedLoraLinear(peft.tuners.lora.Linear):
     """peft's LoRA layer with another forward pass; names, merging and saving are peft's."""
 
     few_rows = False
-    """Set while decoding, when no gradient is asked for (`training.policy.lora.few_rows`)."""
+    """Set while decoding, when no gradient is needed (`training.policy.lora.few_rows`)."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., K] to [..., N]: the frozen layer plus the product of the active adapter."""
         base: Any = self.base_layer
         names = [name for name in self.active_adapters if name in self.lora_A]
         plain = type(base) is nn.Linear and not base.weight.requires_grad
+        # whatever is not one plain active adapter on a frozen layer is left to peft
         if self.disable_adapters or self.merged or args or kwargs or len(names) != 1 or not plain:
             out: Tensor = super().forward(x, *args, **kwargs)
             return out
@@ -62,6 +63,7 @@ class _LoraProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, weight, a, b, low = ctx.saved_tensors
+        # d/dx = g W + s (g B) A;  d/dA = s (g B)^T x;  d/dB = s g^T (x A^T)
         grad_low = (grad @ b).mul_(ctx.scaling)
         grad_x = (grad @ weight).addmm_(grad_low, a) if ctx.needs_input_grad[0] else None
         return grad_x, None, None, grad_low.t() @ x, (grad.t() @ low).mul_(ctx.scaling), None

@@ -1,10 +1,11 @@
 """The policy: a causal language model that is trained, its frozen reference, and a critic.
 
 With LoRA the reference is the same model with its adapters switched off; with full fine-tuning it is
-a frozen copy. Dropout is off everywhere: the model stays in evaluation mode while it is trained.
+a frozen copy. Dropout is off everywhere: the model stays in evaluation mode while it is trained, so that
+the log-probabilities of a rollout can be computed again exactly.
 
 Shapes: `B` rows, `T` tokens of the longest row, `D` hidden size, `V` vocabulary, `M` answer tokens of
-all rows, one after another.
+all rows, concatenated.
 """
 
 import contextlib
@@ -58,8 +59,8 @@ class Policy:
         reference: a frozen copy for full fine-tuning; None when switching adapters off gives it.
         autocast: compute in bfloat16 where weights (or adapters) are float32.
 
-    Every token of `end_ids` ends an answer: the template's end-of-turn first, then what the tokenizer, the
-    generation config and the config name as end of sequence.
+    Every token of `end_ids` ends an answer: the template's end-of-turn comes first, then those that the
+    tokenizer, the generation config and the config name as end of sequence.
 
     Raises:
         ModelError: an architecture whose logits are more than its head applied to its last state.
@@ -79,11 +80,14 @@ class Policy:
         self.autocast = autocast
         self.causal: Any = model if reference is not None else model.get_base_model()
         named = (getattr(self.causal, "generation_config", None), self.causal.config)
-        self.end_ids = distinct_ids([*template.end_ids, *(i for one in named for i in configured_ends(one))])
+        self.end_ids = distinct_ids(
+            [*template.end_ids, *(i for config in named for i in configured_ends(config))]
+        )
         self.device = next(self.causal.parameters()).device
         self.critic: Critic = HeadCritic(self.hidden_size, self.device)
         self.sharding: Sharding | None = None
         self._head = LanguageHead(self.causal)
+        # with adapters policy and reference share one head, which is frozen
         self._reference_head = self._head if reference is None else LanguageHead(reference)
         # transformers 5.24 renamed the argument
         known = inspect.signature(self.causal.base_model.forward).parameters
@@ -103,7 +107,7 @@ class Policy:
         """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
 
         Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in that type.
-        `template_date` is the day the chat template is told, see `ChatTemplate`.
+        `template_date` is the day that the chat template gets, see `ChatTemplate`.
 
         Raises:
             ModelError: the model or its tokenizer cannot be loaded, or has no chat template.
@@ -116,10 +120,10 @@ class Policy:
         full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32
         base = _load_causal(place, dtype, local_files_only)
-        # An adapter records its base: the name that was asked for, not where the package lies.
+        # An adapter records its base: this must be the name that was asked for, not a path of this machine.
         base.name_or_path = base.config.name_or_path = config.model
         base.to(target)  # type: ignore[arg-type]
-        # Measured for SmolLM2-135M on a CPU: plain attention trains 1.3 times as fast as the fused one.
+        # Measured on a CPU with SmolLM2-135M: plain attention trains 1.3 times as fast as fused attention.
         fused = base.device.type != "cpu" and base._supports_sdpa
         base.set_attn_implementation("sdpa" if fused else "eager")
         if config.gradient_checkpointing:
@@ -142,17 +146,17 @@ class Policy:
 
     @property
     def context(self) -> int | None:
-        """Most tokens of a conversation, where the model says so."""
+        """Most tokens of a conversation; None where the model names no limit."""
         limit = getattr(self.causal.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The weights that are trained, by name; the critic's are apart."""
+        """The policy's trained weights, by name; the critic's are not among them."""
         weights = self.model.named_parameters()
         return {name: w for name, w in weights if w.requires_grad and f".{CRITIC}." not in name}
 
     def critic_weights(self) -> dict[str, nn.Parameter]:
-        """The critic's trained weights, by name, its head's included."""
+        """The critic's trained weights, by name, those of its head included."""
         head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
         return {**head, **{f"critic.{name}": weight for name, weight in self.critic.body().items()}}
 
@@ -160,9 +164,9 @@ class Policy:
         """The output of the decoder without its head, whose `last_hidden_state` is [B, T, D].
 
         Args:
-            reference: the reference's states.
-            cache: keys and values of the tokens before, to which the pass adds its own.
-            inputs: what the decoder takes.
+            reference: take the reference's states.
+            cache: keys and values of the earlier tokens; the pass adds those of its own.
+            inputs: arguments of the decoder, such as `input_ids`.
         """
         model = self.reference if reference and self.reference is not None else self.causal
         if cache is not None:
@@ -175,7 +179,7 @@ class Policy:
         return (self._reference_head if reference else self._head).logits(hidden)
 
     def token_states(self, batch: TokenBatch, *, reference: bool = False) -> Tensor:
-        """[M, D] the last state that each answer token was chosen in, by the pass that training uses."""
+        """[M, D] the last state that each answer token was chosen in, by the forward pass of training."""
         with self._recomputing():
             output = self.states(reference=reference, input_ids=batch.input_ids, use_cache=False)
         states: Tensor = output.last_hidden_state[batch.rows, batch.positions]
@@ -184,7 +188,7 @@ class Policy:
     def answer_stats(
         self, batch: TokenBatch, temperature: float, *, reference: bool = False, entropy: bool = False
     ) -> TokenStats:
-        """Log-probabilities and values of answer tokens; only their states ever meet the head."""
+        """Log-probabilities and values of answer tokens; the head is applied to their states alone."""
         hidden = self.token_states(batch, reference=reference)
         head = self._reference_head if reference else self._head
         found = head.logprobs(hidden, batch.targets, temperature, entropy=entropy)
@@ -211,20 +215,20 @@ class Policy:
         return True
 
     def shard(self, *, reshard: bool = True) -> None:
-        """Puts the decoder layers in parts, one in each process; see `training.policy.sharding`."""
-        self.sharding = Sharding(self, reshard=reshard)
+        """Shards the decoder layers over the processes; see `training.policy.sharding`."""
+        self.sharding = Sharding(self._models(), reshard=reshard)
 
     def whole(self) -> AbstractContextManager[None]:
-        """Holds all weights whole, for passes without gradients; needed only where layers are in parts."""
+        """Keeps all weights whole, for passes without gradients; has an effect only on sharded layers."""
         return contextlib.nullcontext() if self.sharding is None else self.sharding.whole()
 
     def state_tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds of the policy and its critic."""
+        """The tensors that a checkpoint keeps of the policy and its critic."""
         parts = self._parts().items()
         return {file: {name: whole_tensor(w.detach()) for name, w in named.items()} for file, named in parts}
 
     def load_state_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]], *, critic: bool = True) -> None:
-        """Takes up what `state_tensors` gave, with or without what belongs to the critic.
+        """Restores what `state_tensors` returned, with or without the critic's tensors.
 
         Raises:
             ModelError: other names or shapes than this policy's.
@@ -249,7 +253,10 @@ class Policy:
 
     @contextlib.contextmanager
     def _recomputing(self) -> Iterator[None]:
-        """A layer is recomputed only in training mode; what is inside it stays in evaluation mode."""
+        """Sets checkpointed layers to training mode, without which transformers does not recompute them.
+
+        The modules inside a layer stay in evaluation mode, so dropout stays off.
+        """
         layers = [part for part in self.causal.modules() if getattr(part, "gradient_checkpointing", False)]
         for layer in layers:
             layer.training = torch.is_grad_enabled()
@@ -258,18 +265,18 @@ class Policy:
             layer.training = False
 
     def precision(self) -> AbstractContextManager[None]:
-        """With a bfloat16 model, float32 products may round their factors (never their sums) to it.
+        """Under a bfloat16 model, float32 products may round their factors (never their sums) to bfloat16.
 
-        The factors of the head's product are bfloat16 already, so log-probabilities keep float32's
-        accuracy at bfloat16's speed. Float32 policies are left alone.
+        The factors of the head's product are bfloat16 already, so log-probabilities keep the accuracy of
+        float32 at the speed of bfloat16. For a float32 policy this does nothing.
         """
         return rounded_factors(self.autocast)
 
     @contextlib.contextmanager
     def rounded_weights(self) -> Iterator[None]:
-        """Holds float32 weights as the bfloat16 that autocast makes of them at every call.
+        """Keeps float32 weights rounded to bfloat16, as autocast would round them at every call.
 
-        The results are the same; for passes without gradients only, which are then faster.
+        The results are the same and the passes are faster. For passes without gradients only.
         """
         linear = [part for part in self._linear_layers() if part.weight.dtype == torch.float32]
         kept = [part.weight.data for part in linear] if self.autocast else []
@@ -284,15 +291,16 @@ class Policy:
 
     @contextlib.contextmanager
     def decoding(self, *, reference: bool = False) -> Iterator[None]:
-        """For passes of one token a row: as `rounded_weights`, with other kernels that few rows suit.
+        """For passes of one token a row: like `rounded_weights`, with kernels that suit few rows.
 
         Float32 adapters are merged into float32 weights, which saves two products of a few rows in every
-        layer; a bfloat16 sum would round them away. Float32 products are made in blocks. Layers in parts
-        are left as they are.
+        layer; in bfloat16 the sum would round the adapters away. Float32 products are made in blocks.
+        Sharded layers are left as they are.
 
         Args:
-            reference: the passes are the reference's.
+            reference: the passes are made by the reference.
         """
+        # merging and blocks read whole float32 weights
         plain = not (self.autocast or self.sharding)
         adapters = merged_adapters(self.causal) if plain and not reference else few_rows(self.causal)
         products = blocked_products([*self._linear_layers(), *self._heads()] if plain else [])
@@ -311,16 +319,17 @@ class Policy:
         return [part for part in parts if isinstance(part, nn.Linear)]
 
     def half_precision(self) -> Any:
-        """The context the decoder runs in."""
+        """The context that the decoder runs in: autocast to bfloat16, or nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """One forward pass that proves `logits(states)` is what the model itself computes."""
+        """Compares `logits(states)` with the logits of the whole model in one forward pass."""
         ids = torch.arange(4, device=self.device)[None, :]
         with self.half_precision():
             whole = self.causal(input_ids=ids, use_cache=False).logits[0].float()
         ours = self.logits(self.states(input_ids=ids, use_cache=False).last_hidden_state[0])
+        # a loose tolerance: the two passes may use different kernels in half precision
         if not torch.allclose(whole, ours, rtol=0.05, atol=0.05 * float(whole.abs().max())):
             raise ModelError(
                 f"{type(self.causal).__name__} changes its logits after the head in a way not known here",
@@ -330,7 +339,7 @@ class Policy:
 
 @contextlib.contextmanager
 def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
-    """Fused attention where an architecture has it; Gemma 2, which caps its scores, has not."""
+    """Fused attention where the architecture supports it; Gemma 2, which caps its scores, does not."""
     usual = [(model, model.config._attn_implementation) for model in models if model._supports_sdpa]
     for model, _ in usual:
         model.set_attn_implementation("sdpa")
@@ -374,7 +383,7 @@ def _loading(name: str) -> Iterator[None]:
             yield
     except torch.OutOfMemoryError:
         raise
-    # Quantised weights want packages (ImportError) or devices (RuntimeError) that may not be there.
+    # Quantised weights need packages (ImportError) or devices (RuntimeError) that may be missing.
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "give the folder or hub id of a causal language model with safetensors weights"

@@ -1,12 +1,12 @@
-"""A policy whose decoder layers lie in parts, one in each process: PyTorch's FSDP2 (`fully_shard`).
+"""Decoder layers sharded by PyTorch's FSDP2 (`fully_shard`): each process holds a part of each layer.
 
-A layer is gathered when it is computed and given back after, in the update. A rollout and the
-log-probabilities after it make hundreds of passes over weights that do not change, so for them all layers
-are gathered once (`whole`), and a process may do fewer passes than another, or none. In the update all have
-to do the same number.
+In the update a layer is gathered when it is computed and released afterwards. Gathering waits for all
+processes, so all must do the same number of passes there. A rollout and the log-probabilities after it make
+hundreds of passes over weights that do not change: for them all layers are gathered once (`whole`), and
+inside, each process may do as many passes as it needs.
 
-Embeddings, the head, LoRA adapters and critics stay whole in every process. Only weights that are trained
-and in parts have gradients and AdamW moments in parts.
+Embeddings, the head, LoRA adapters and critics stay whole in every process. A weight that is trained and
+sharded has sharded gradients and AdamW moments; all others are whole.
 """
 
 import contextlib
@@ -19,37 +19,38 @@ from sarm_control.training.distributed.processes import Processes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sarm_control.training.policy.policy import Policy
-
 
 class Sharding:
-    """The decoder layers of a policy, and of its reference where it has its own, in parts.
+    """The sharded decoder layers of a policy, and of its reference where that is a model of its own.
 
     Args:
-        policy: changed in place, before an optimizer is made for its weights.
-        reshard: give a layer back after its forward pass, and gather it again for the backward pass.
+        models: causal language models, changed in place before an optimizer is made for their weights.
+        reshard: release a layer after its forward pass, and gather it again for the backward pass.
 
     Raises:
         ModelError: the decoder has no list of layers.
+
+    Attributes:
+        layers: the decoder layers of all models.
     """
 
-    def __init__(self, policy: "Policy", *, reshard: bool = True) -> None:
+    def __init__(self, models: Sequence[Any], *, reshard: bool = True) -> None:
         from torch.distributed.fsdp import fully_shard
 
-        models = [policy.causal] if policy.reference is None else [policy.causal, policy.reference]
-        self._layers: list[Any] = [layer for model in models for layer in _decoder_layers(model)]
+        self.layers: list[Any] = [layer for model in models for layer in _decoder_layers(model)]
         self._depth = 0
         self._reshard = reshard
-        for layer in self._layers:
+        for layer in self.layers:
             adapters = {weight for name, weight in layer.named_parameters() if "lora_" in name}
+            # adapters are small, and their sums are taken by `Processes.all_reduce_gradients`
             fully_shard(layer, reshard_after_forward=reshard, ignored_params=adapters)
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """All layers gathered, once, for passes without gradients; inside another `whole` nothing is sent."""
+        """Gathers all layers once, for passes without gradients; inside another `whole` nothing is sent."""
         self._depth += 1
         if self._depth == 1:
-            for layer in self._layers:
+            for layer in self.layers:
                 layer.set_reshard_after_forward(False)
                 layer.unshard()
         try:
@@ -57,43 +58,48 @@ class Sharding:
         finally:
             self._depth -= 1
             if self._depth == 0:
-                for layer in self._layers:
+                for layer in self.layers:
                     layer.reshard()
                     layer.set_reshard_after_forward(self._reshard)
 
 
 def in_parts(tensor: "Tensor | None") -> bool:
-    """Whether this process holds a part of a tensor only."""
+    """Whether this process holds only a part of the tensor."""
     return hasattr(tensor, "full_tensor")
 
 
 def whole_tensor(tensor: "Tensor") -> "Tensor":
-    """The tensor as one process would have it; of one in parts, by all processes together."""
+    """The whole tensor; a sharded one is gathered, in which all processes must take part."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full
 
 
 def parted_like(tensor: "Tensor", other: "Tensor") -> "Tensor":
-    """This process's part of a whole tensor, if `other` is in parts; nothing is sent."""
+    """This process's part of a whole tensor, if `other` is sharded; nothing is sent."""
     tensor = tensor.to(other.device)
     if not in_parts(other):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    spread: Any = other
-    parted: Tensor = distribute_tensor(tensor, spread.device_mesh, spread.placements, src_data_rank=None)
-    return parted
+    sharded: Any = other
+    # src_data_rank=None: every process has the same whole tensor, so none has to send it
+    part: Tensor = distribute_tensor(tensor, sharded.device_mesh, sharded.placements, src_data_rank=None)
+    return part
 
 
 def clip_gradients(weights: "Sequence[Tensor]", limit: float, processes: Processes) -> float:
-    """Scales gradients, some of them in parts, down to a norm over all processes; the norm before."""
+    """Scales gradients, some of them sharded, down to the norm `limit`; returns the norm before.
+
+    Only the sharded gradients are summed over the processes: a whole one is the same in each, and would be
+    counted once for every process.
+    """
     import torch
 
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    squares = torch.zeros(2, dtype=torch.float64)  # of parts, of whole gradients
+    squares = torch.zeros(2, dtype=torch.float64)  # of sharded gradients, of whole ones
     for grad in grads:
-        here: Any = grad
-        local = here.to_local() if in_parts(grad) else grad
+        sharded: Any = grad
+        local = sharded.to_local() if in_parts(grad) else grad
         squares[0 if in_parts(grad) else 1] += local.double().square().sum().cpu()
     parts = squares[:1]
     processes.all_reduce([parts])
@@ -109,6 +115,6 @@ def _decoder_layers(model: Any) -> "list[nn.Module]":
         if found is not None:
             return list(found)
     raise ModelError(
-        f"{type(model).__name__} has no list of layers that could be put in parts",
+        f"{type(model).__name__} has no list of layers that could be sharded",
         hint="launch without FSDP",
     )

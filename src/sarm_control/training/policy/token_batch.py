@@ -1,6 +1,6 @@
-"""Prompts and answers as tensors for a policy or a critic, and what comes back for each answer token.
+"""Prompts and answers as tensors for a policy or a critic, and the results for each answer token.
 
-Shapes: `B` rows, `T` tokens of the longest row, `M` answer tokens of all rows, one after another.
+Shapes: `B` rows, `T` tokens of the longest row, `M` answer tokens of all rows, concatenated.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ class TokenBatch(NamedTuple):
     Rows are padded on the right under a causal mask, so padding cannot reach a token.
 
     Args:
-        input_ids: [B, T] the prompt and all of the answer but its last token, padded on the right.
+        input_ids: [B, T] the prompt and the answer without its last token, padded on the right: the last
+            token predicts nothing.
         rows: [M] the row of each answer token.
         positions: [M] the column whose state predicts that token.
         targets: [M] the token.
@@ -29,7 +30,7 @@ class TokenBatch(NamedTuple):
 
 
 class TokenStats(NamedTuple):
-    """What a policy says about each of M answer tokens.
+    """What a policy computes for each of M answer tokens.
 
     Args:
         logprobs: [M] float32 log-probability at the sampling temperature.
@@ -51,6 +52,7 @@ def token_batch(
     padded = [row + [0] * (width - len(row)) for row in ids]
     rows = [row for row, answer in enumerate(answers) for _ in answer]
     positions = [
+        # the state at a token predicts the next one: the last of the prompt predicts the first of the answer
         len(prompt) - 1 + t
         for prompt, answer in zip(prompts, answers, strict=True)
         for t in range(len(answer))

@@ -1,1 +1,1 @@
-"""Answers sampled from the policy, each from a seed of its own."""
+"""Answers sampled from the policy, each with a seed of its own."""

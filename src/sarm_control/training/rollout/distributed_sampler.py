@@ -1,4 +1,4 @@
-"""Sampling and scoring dealt out to processes; what comes back is the whole batch, in every one of them."""
+"""Sampling and scoring shared by processes: each gets a slice of the prompts, and all get the whole batch."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,21 +12,26 @@ from sarm_control.training.rollout.sampler import Sampler, SampleRequest, Sample
 
 @dataclass(frozen=True)
 class RankSampler:
-    """Every process has a part of the prompts answered; seeds belong to answers, so by whom does not matter.
+    """Each process samples the answers to its slice of the prompts.
+
+    Every answer has a seed of its own, so the answers do not depend on the number of processes.
 
     Args:
-        inner: who answers.
-        processes: who shares the work.
+        inner: decodes a slice.
+        processes: share the work.
     """
 
     inner: Sampler
     processes: Processes
 
     def sample(self, policy: Policy, request: SampleRequest) -> Samples:
-        """All answers; a process without a prompt only waits for the others'."""
+        """All answers, in every process; a process whose slice is empty only waits for the others."""
         mine, repeats = self.processes.part(len(request.prompts)), request.answers_per_prompt
+        # row p * repeats + i is answer i to prompt p, so a slice of prompts is a slice of rows
         rows = slice(mine.start * repeats, mine.stop * repeats)
         own = replace(request, prompts=request.prompts[mine], seeds=request.seeds[rows])
+        # layers are gathered once for the whole rollout; this waits for all, so it is done even without
+        # prompts
         with policy.whole():
             samples = self.inner.sample(policy, own) if own.prompts else Samples(())
         parts = [part for part in self.processes.gather(samples) if part.answers]
@@ -40,7 +45,7 @@ def score_rank_slice(processes: Processes, model: RewardModel, rollout: Rollout,
     """Scores N answers once, each in one process, and gives all of them to every process.
 
     Args:
-        processes: who shares the work.
+        processes: share the work.
         model: the reward model.
         rollout: the same N answers in every process.
         how: further arguments of `RewardModel.score`.
@@ -49,7 +54,7 @@ def score_rank_slice(processes: Processes, model: RewardModel, rollout: Rollout,
     own = None
     if mine.start < mine.stop:
         prompts = [row.prompt for row in rollout.prompts[mine]]
-        # an error in one process alone would leave the others waiting: `check_finite` looks at all answers
+        # an error in one process would leave the others waiting in `gather`: `check_finite` runs after it
         how = {"on_nonfinite": "keep", **how}
         own = model.score(prompts, rollout.texts[mine], ended=rollout.ended[mine], **how)
     return Scored.concatenate([part for part in processes.gather(own) if part is not None])

@@ -1,9 +1,9 @@
 """The sampler that decodes with transformers' own `generate` and a static cache.
 
-On a GPU transformers compiles the pass for one token and replays it as a CUDA graph, which needs a cache
-and a batch of fixed size: rows that ended stay in the batch until the last has. `generate` is left to run the
-model alone. The draw is ours, with random numbers of each answer's own: on equal logits it gives the answers
-that `CachedSampler` gives, whatever the checkpoint's generation config says, and no global generator is used.
+On a GPU transformers compiles the pass for one token and replays it as a CUDA graph. That needs a cache and a
+batch of fixed size: a row that has ended stays in the batch until the last row ends. `generate` only runs the
+model. The tokens are drawn here, from the random numbers of each answer: on equal logits the answers equal
+those of `CachedSampler`. The checkpoint's generation config and global random generators play no part.
 
 Shapes: `N` rows of a batch, `T` tokens of its longest prompt, `V` vocabulary.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class _Batch(NamedTuple):
-    """Rows that are decoded together: which, their prompts, and [N, max_new_tokens] random numbers."""
+    """Rows decoded together: their numbers, their prompts, and [N, max_new_tokens] random numbers."""
 
     rows: range
     prompts: list[tuple[int, ...]]
@@ -41,15 +41,15 @@ class _Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class GenerateSampler:
-    """Decodes by `generate`; says the log-probabilities it drew with, so that the update weighs its tokens.
+    """Decodes by `generate` and reports the log-probabilities of its draws, for importance weights.
 
-    In half precision the logits are the model's own, rounded to bfloat16, and not the float32 ones that
-    training takes: `rollout/sampler_kl` tells by how much the answers' distribution differs for it.
+    In half precision the logits are the model's own, rounded to bfloat16, whereas training computes them in
+    float32: the metric `rollout/sampler_kl` measures how far that moves the answers' distribution.
 
     Args:
-        longest: tokens of the longest prompt and answer, which the cache has room for; fixed for a run, so
-            that a resumed run computes with a cache of the same size.
-        batch_answers: rows decoded together; with more rows the last batch is filled up to as many.
+        longest: tokens of the longest prompt and answer together, the size of the cache. It is fixed for a
+            run, so that a resumed run computes with a cache of the same size.
+        batch_answers: rows decoded together; the last batch of several is filled up to this number.
     """
 
     longest: int
@@ -66,8 +66,9 @@ class GenerateSampler:
         logprobs: list[tuple[float, ...]] = []
         with policy.rounded_weights(), policy.half_precision():
             for batch in _batches(request, self.batch_answers):
-                tokens, said = self._decode(policy.causal, policy.device, batch, request)
-                for answer, values in zip(tokens[: len(batch.rows)], said, strict=False):
+                tokens, drawn_with = self._decode(policy.causal, policy.device, batch, request)
+                # the rows that only fill the batch up are dropped
+                for answer, values in zip(tokens[: len(batch.rows)], drawn_with, strict=False):
                     length = _length(answer, request.ends)
                     answers.append(tuple(answer[:length]))
                     logprobs.append(tuple(values[:length]))
@@ -82,18 +83,18 @@ class GenerateSampler:
         width = inputs["input_ids"].shape[1]
         drawer = _Drawer(width, request.temperature, batch.uniforms)
         with _settings_aside(model):
-            found = model.generate(
+            generated = model.generate(
                 inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                generation_config=_plain(request, self.longest),
+                generation_config=_greedy_config(request, self.longest),
                 logits_processor=LogitsProcessorList([drawer]),
-                synced_gpus=False,  # of several processes each decodes its own rows
+                synced_gpus=False,  # each process decodes its own rows and need not wait
             )
-        return found[:, width:].tolist(), torch.stack(drawer.logprobs, dim=1).tolist()
+        return generated[:, width:].tolist(), torch.stack(drawer.logprobs, dim=1).tolist()
 
 
 def _length(answer: Sequence[int], ends: Sequence[int]) -> int:
-    """Tokens up to the first that ends an answer, it included."""
+    """Tokens up to and including the first that ends an answer."""
     return next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
 
 
@@ -102,7 +103,7 @@ def check_decodes(policy: Policy) -> None:
 
     Raises:
         ConfigError: an architecture without one; or float32 weights that compute in bfloat16, whose keys and
-            values are of two types, where the cache has one.
+            values have two types while the cache has one.
     """
     model = policy.causal
     if not hasattr(model, "generate") or not getattr(model, "_can_compile_fullgraph", False):
@@ -118,7 +119,10 @@ def check_decodes(policy: Policy) -> None:
 
 
 class _Drawer:
-    """A logits processor that leaves one token possible: the one drawn from the softmax."""
+    """A logits processor that draws a token from the softmax and leaves only that one possible.
+
+    `generate` then picks it greedily, so its own sampling settings have no effect.
+    """
 
     def __init__(self, width: int, temperature: float, uniforms: Tensor) -> None:
         self.width = width
@@ -134,7 +138,7 @@ class _Drawer:
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
-def _plain(request: SampleRequest, longest: int) -> "GenerationConfig":
+def _greedy_config(request: SampleRequest, longest: int) -> "GenerationConfig":
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -149,7 +153,7 @@ def _plain(request: SampleRequest, longest: int) -> "GenerationConfig":
 
 @contextlib.contextmanager
 def _settings_aside(model: Any) -> Iterator[None]:
-    """Keeps the checkpoint's generation config from the draw, and an earlier cache's size from this one's."""
+    """Sets the checkpoint's generation config aside, and forgets the size of an earlier cache."""
     from transformers import GenerationConfig
 
     kept = model.generation_config
@@ -166,6 +170,6 @@ def _batches(request: SampleRequest, most: int) -> Iterator[_Batch]:
     uniforms = uniforms_of(request)
     for start in range(0, len(prompts), most):
         rows = range(start, min(start + most, len(prompts)))
-        # filled up with the last row, which ends when its like ends
-        filled = [*rows, *[rows[-1]] * (min(most, len(prompts)) - len(rows))]
-        yield _Batch(rows, [prompts[row] for row in filled], uniforms[filled])
+        # filled up with copies of the last row, which end when it ends
+        padded = [*rows, *[rows[-1]] * (min(most, len(prompts)) - len(rows))]
+        yield _Batch(rows, [prompts[row] for row in padded], uniforms[padded])

@@ -1,8 +1,8 @@
 """Sampling answers from a policy: plain sampling, the same answers for the same seed.
 
-Every answer has a seed of its own, derived from (seed, purpose, row). Who decodes is a `Sampler`
-(`training.rollout.sampler`); whatever the checkpoint's generation config says, tokens are drawn from
-`softmax(logits / temperature)`.
+Every answer has a seed of its own, derived from (seed, purpose, row). A `Sampler`
+(`training.rollout.sampler`) decodes. Tokens are drawn from `softmax(logits / temperature)`, whatever the
+checkpoint's generation config says.
 
 Shapes: `N` answers.
 """
@@ -24,8 +24,8 @@ class PromptRow:
     """A prompt ready for the policy.
 
     Args:
-        prompt: as it was written.
-        ids: its tokens with the header of the answer.
+        prompt: the prompt as it was written.
+        ids: its tokens, followed by those of the answer's header.
         where: its place, as messages name it: `prompts.jsonl:17`.
     """
 
@@ -43,7 +43,8 @@ class Rollout:
         answers: [N] generated ids, the token that ends them included where there is one; never empty.
         texts: [N] the answers as text.
         ended: [N] false where an answer hit the length limit.
-        sampler_logprobs: [N] log-probability of each token as the sampler drew it; None where it is ours.
+        sampler_logprobs: [N] log-probability of each token as the sampler drew it; None where it equals that
+            of the training pass.
     """
 
     prompts: tuple[PromptRow, ...]
@@ -70,7 +71,7 @@ def encode_prompts(
         policy: whose template and context are used.
         prompts: texts or messages.
         where: the place of each, for messages.
-        room: tokens an answer may have.
+        room: most tokens of an answer.
 
     Raises:
         DataError: `file:line` of a prompt that leaves no room for an answer.
@@ -110,11 +111,11 @@ def sample_answers(
         temperature: divides the logits, > 0.
         seed: the run's seed.
         purpose: what the randomness is for, such as `(step, "rollout")`.
-        seeds: of every answer, in place of those derived from `seed`, `purpose` and its row.
-        sampler: who decodes.
+        seeds: one for each answer, instead of those derived from `seed`, `purpose` and the row.
+        sampler: decodes the answers.
 
     Raises:
-        TrainingError: the sampler gave back what is no answer to the request.
+        TrainingError: the sampler returned something that does not answer the request.
     """
     rows = range(len(prompts) * answers_per_prompt)
     request = SampleRequest(
@@ -129,13 +130,12 @@ def sample_answers(
     samples = sampler.sample(policy, request)
     check_samples(samples, request, type(sampler).__name__)
     ended = tuple(answer[-1] in request.ends for answer in samples.answers)
-    said = (
-        answer[:-1] if by_itself else answer for answer, by_itself in zip(samples.answers, ended, strict=True)
-    )
+    # the text has no end-of-turn
+    bodies = (answer[:-1] if end else answer for answer, end in zip(samples.answers, ended, strict=True))
     return Rollout(
         prompts=tuple(row for row in prompts for _ in range(answers_per_prompt)),
         answers=samples.answers,
-        texts=tuple(policy.template.decode_answer(answer) for answer in said),
+        texts=tuple(policy.template.decode_answer(answer) for answer in bodies),
         ended=ended,
         sampler_logprobs=samples.logprobs,
     )

@@ -1,8 +1,8 @@
-"""Who writes the answers: the protocol of a sampler, and the one that decodes with a key-value cache.
+"""The protocol of a sampler, and the sampler that decodes with a key-value cache.
 
-A sampler is asked for answers and gives back token ids, and the log-probabilities it drew them with where
-it knows them. Those the update needs are computed again by the training forward pass in any case; what the
-sampler says is compared with them and weighs the tokens (`training.algorithm.importance_weights`).
+A sampler returns token ids, and the log-probabilities it drew them with where it knows them. The training
+forward pass computes those that the update needs in any case; the sampler's are compared with them to make
+importance weights (`training.algorithm.importance_weights`).
 
 Shapes: `P` prompts, `N = P * answers_per_prompt` answers, `T` tokens of the longest prompt, `V` vocabulary.
 """
@@ -23,17 +23,17 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """N answers that are wanted.
+    """A request for N answers.
 
     Args:
-        prompts: [P] token ids, the header of the answer included; never empty.
+        prompts: [P] token ids, the answer's header included; never empty.
         answers_per_prompt: answers to each; row `p * answers_per_prompt + i` is answer i to prompt p.
         max_new_tokens: most tokens of an answer, the end-of-turn included.
         temperature: divides the logits, > 0; nothing else (top-k, top-p, penalties) may shape the draw.
-        seeds: [N] 63 bits each; equal seeds are to give equal answers.
+        seeds: [N] 63 bits each; equal seeds must give equal answers.
         end: the end-of-turn token of the policy's template.
-        other_ends: further tokens that end an answer. One of all these is the last of every answer that
-            ends by itself.
+        other_ends: further tokens that end an answer. `end` or one of these is the last token of every
+            answer that ends by itself.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -51,12 +51,12 @@ class SampleRequest:
 
 
 class Samples(NamedTuple):
-    """What a sampler gives back.
+    """What a sampler returns.
 
     Args:
-        answers: [N] token ids, 1 to `max_new_tokens` each, a token that ends answers last and nowhere else.
+        answers: [N] token ids, 1 to `max_new_tokens` each; a token that ends answers may only be the last.
         logprobs: [N] for each token its log-probability at the temperature, as the sampler drew it; None
-            where the sampler does not say.
+            where the sampler does not report them.
     """
 
     answers: tuple[tuple[int, ...], ...]
@@ -67,14 +67,14 @@ class Sampler(Protocol):
     """Anything that answers prompts as the policy would."""
 
     def sample(self, policy: Policy, request: SampleRequest) -> Samples:
-        """Answers drawn from the policy as it is now; a copy elsewhere takes up its weights first."""
+        """Draws answers from the policy as it is now; a copy elsewhere must load its weights first."""
 
 
 @dataclass(frozen=True)
 class CachedSampler:
     """Decodes the policy itself; a row leaves the batch when its answer ends.
 
-    Every answer has random numbers of its own, so it does not depend on the rows it shares a batch with.
+    Every answer has random numbers of its own, so it does not depend on the other rows of its batch.
 
     Args:
         batch_answers: most answers decoded together.
@@ -85,13 +85,14 @@ class CachedSampler:
     reference: bool = False
 
     def sample(self, policy: Policy, request: SampleRequest) -> Samples:
-        """See `Sampler`; gives log-probabilities where bfloat16 rounds differently than in the training pass.
+        """See `Sampler`; reports log-probabilities in bfloat16 only, which rounds unlike the training pass.
 
-        In float32 they are those of the training pass, within rounding.
+        In float32 they equal those of the training pass within rounding.
         """
         repeats, uniforms = request.answers_per_prompt, uniforms_of(request)
         answers: list[tuple[int, ...]] = []
-        said: list[tuple[float, ...]] = []
+        logprobs: list[tuple[float, ...]] = []
+        # all answers to a prompt are in one batch, since they share the pass over it
         group = max(1, self.batch_answers // repeats)
         for start in range(0, len(request.prompts), group):
             prompts = request.prompts[start : start + group]
@@ -99,19 +100,21 @@ class CachedSampler:
             with policy.decoding(reference=self.reference):
                 found = self._decode(policy, prompts, uniforms[rows], request)
             answers += found.answers
-            said += found.logprobs or ()
-        return Samples(tuple(answers), tuple(said) or None)
+            logprobs += found.logprobs or ()
+        return Samples(tuple(answers), tuple(logprobs) or None)
 
     def _decode(
         self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, request: SampleRequest
     ) -> Samples:
-        """Answers row by row; `uniforms` is [rows, max_new_tokens]."""
+        """Answers to some prompts at once; `uniforms` is [rows, max_new_tokens]."""
         from transformers import DynamicCache
 
         repeats, reference = request.answers_per_prompt, self.reference
+        # padded on the left, so that all rows write their next token in the same column
         inputs = left_padded(prompts, policy.device)
         cache = DynamicCache(config=policy.causal.config)
         output = policy.states(reference=reference, cache=cache, **inputs)
+        # a prompt is read once; its answers start from copies of its keys and values
         cache.batch_repeat_interleave(repeats)
         hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
         mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
@@ -132,6 +135,7 @@ class CachedSampler:
             going = ~torch.isin(tokens, ends).cpu()
             if step + 1 == uniforms.shape[1] or not going.any():
                 break
+            # ended rows leave the batch and its cache, so later passes are smaller
             if not going.all():
                 kept = going.nonzero()[:, 0].to(policy.device)
                 cache.batch_select_indices(kept)
@@ -150,10 +154,10 @@ class CachedSampler:
 
 
 def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
-    """Refuses what is no answer to the request.
+    """Refuses samples that do not answer the request.
 
     Raises:
-        TrainingError: naming the sampler and the first row that is wrong.
+        TrainingError: names the sampler and the first row that is wrong.
     """
     wanted = len(request.seeds)
     if len(samples.answers) != wanted:
@@ -168,14 +172,14 @@ def check_samples(samples: Samples, request: SampleRequest, name: str) -> None:
         stops = [token in request.ends for token in answer]
         if any(stops[:-1]) or not (stops[-1] or len(answer) == request.max_new_tokens):
             raise TrainingError(
-                f"{name}: answer {row} does not stop at its {_named(request)}",
+                f"{name}: answer {row} does not stop at its {_end_names(request)}",
                 hint="give the ids as they were drawn, the one that ends the answer included",
             )
         if len(logprobs) != len(answer) or not all(value <= _ROUNDING for value in logprobs):
             raise TrainingError(f"{name}: answer {row} needs one log-probability, at most 0, for each token")
 
 
-def _named(request: SampleRequest) -> str:
+def _end_names(request: SampleRequest) -> str:
     others = ", ".join(map(str, request.ends[1:]))
     return f"end-of-turn token {request.end}" + (f", or at {others}" if others else "")
 
@@ -183,7 +187,7 @@ def _named(request: SampleRequest) -> str:
 def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     """[N] tokens from `softmax(logits / temperature)` by inverting its distribution function.
 
-    The function is inverted in two steps, first for a block of 256 tokens and then inside it.
+    The function is inverted in two steps: first the block of 256 tokens is found, then the token inside it.
 
     Args:
         logits: [N, V].
@@ -191,8 +195,10 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
         uniforms: [N] float64 in [0, 1), one for each row.
     """
     weights = torch.softmax(logits.float() / temperature, dim=-1)
+    # float64 sums: in float32 a cumulative sum over a vocabulary would round small probabilities away
     blocks = _blocks(weights)
     ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    # scaled by the sum and not compared with 1: rounding keeps the sum from being exactly 1
     points = uniforms.to(logits.device)[:, None] * ends[:, -1:]
     block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
@@ -218,7 +224,7 @@ def uniforms_of(request: SampleRequest) -> Tensor:
     """[N, max_new_tokens] float64 random numbers in [0, 1), each row from the seed of its answer."""
     most = request.max_new_tokens
     generators = (torch.Generator().manual_seed(seed) for seed in request.seeds)
-    return torch.stack([torch.rand(most, generator=one, dtype=torch.float64) for one in generators])
+    return torch.stack([torch.rand(most, generator=own, dtype=torch.float64) for own in generators])
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:

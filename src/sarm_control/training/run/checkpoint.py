@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there: safetensors, JSON, and a manifest of hashes.
+"""Checkpoints, which are written whole or not at all: safetensors, JSON, and a manifest of hashes.
 
 A checkpoint is `checkpoints/step-000100/{NAME.safetensors..., state.json, manifest.json}`. It is
-written to a temporary folder beside its place, synced and renamed, so a kill leaves either the
-old state or the new one. `checkpoints/latest` then names it, for scripts that want a path; resuming trusts
-no name but what verifies. Nothing in it is ever unpickled.
+written to a temporary folder beside its place, synced and renamed, so a kill leaves either the old state or
+the new one. `checkpoints/latest` then names it, for scripts that need a path; resuming ignores that name and
+takes the newest checkpoint that verifies. Nothing is ever unpickled.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _MANIFEST, _STATE, _POINTER = "manifest.json", "state.json", "latest"
 
 
 class Checkpoint(NamedTuple):
-    """What was saved: the step it was saved after, tensors by file and name, and JSON state."""
+    """A checkpoint's content: the step it was saved after, tensors by file and name, and JSON state."""
 
     step: int
     tensors: dict[str, dict[str, "torch.Tensor"]]
@@ -42,14 +42,14 @@ class Checkpoint(NamedTuple):
 
 
 class Damaged(NamedTuple):
-    """A checkpoint that does not verify and why, in words."""
+    """A checkpoint that does not verify, and the reason in words."""
 
     path: Path
     reason: str
 
 
 class Found(NamedTuple):
-    """The newest checkpoint that verifies (`None`: there is none) and the newer ones that do not."""
+    """The newest checkpoint that verifies, or None, and the newer ones that do not."""
 
     path: Path | None
     damaged: tuple[Damaged, ...]
@@ -69,7 +69,7 @@ def save_checkpoint(
         run: the run folder.
         step: steps done so far, >= 0.
         tensors: file name without suffix -> tensor name -> torch tensor or numpy array.
-        state: anything JSON can hold without loss (floats keep every bit, NaN is refused).
+        state: anything that JSON holds without loss (floats keep every bit, NaN is refused).
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full; the older checkpoints stay.
@@ -80,16 +80,17 @@ def save_checkpoint(
             _save_tensors(temporary / f"{name}.safetensors", named)
         write_json(temporary / _STATE, {"step": step, "state": dict(state)})
         files = {path.name: _entry(path) for path in sorted(temporary.iterdir())}
+        # last, since it holds the hashes of the other files
         write_json(temporary / _MANIFEST, {"step": step, "files": files})
     return place
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Says of what cannot be written what it is and why.
+    """Turns a failed write inside the block into an error that names the path and the cause.
 
     Raises:
-        OutputError: the disk is full, a quota or the size of a file is used up, or the folder went away.
+        OutputError: the disk or a quota is full, a file is too large, or the folder is gone.
     """
     from safetensors import SafetensorError
 
@@ -99,6 +100,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except (OSError, SafetensorError) as error:
         named = _OS_ERROR.search(str(error))
+        # safetensors reports an operating system's error only in its text
         number = getattr(error, "errno", None) or (int(named[1]) if named else None)
         if number is None:
             raise OutputError(f"cannot write {path}: {error}", hint="make room") from error
@@ -106,7 +108,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def point(run: Path, checkpoint: Path | None) -> None:
-    """Lets `checkpoints/latest`, one line of text, name a checkpoint; None takes the name away."""
+    """Writes a checkpoint's name into `checkpoints/latest`, one line of text; None removes that file."""
     pointer = run / FOLDER / _POINTER
     if checkpoint is None:
         pointer.unlink(missing_ok=True)
@@ -116,7 +118,7 @@ def point(run: Path, checkpoint: Path | None) -> None:
 
 
 def newest_checkpoint(run: Path) -> Found:
-    """The newest checkpoint whose every file matches its manifest, newest first."""
+    """The newest checkpoint all of whose files match its manifest."""
     damaged: list[Damaged] = []
     for path in reversed(list_checkpoints(run)):
         reason = damage(path)
@@ -150,7 +152,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Checkpoint folders by step, oldest first, verified or not."""
+    """All checkpoint folders, verified or not, from the oldest step to the newest."""
     folder = run / FOLDER
     names = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(names, key=step_of)
@@ -162,7 +164,7 @@ def step_of(path: Path) -> int:
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be used, or `None` when every file is as it was written."""
+    """Why a checkpoint cannot be used; None when every file is as it was written."""
     try:
         manifest = read_json_object(path / _MANIFEST)
         files = {str(name): entry for name, entry in manifest["files"].items()}
@@ -170,6 +172,7 @@ def damage(path: Path) -> str | None:
     except (DataError, *MISSHAPEN) as error:
         missing = isinstance(error.__cause__, FileNotFoundError)
         return f"{_MANIFEST} is {'missing' if missing else 'not readable'}"
+    # a manifest is data: it must not make this read files elsewhere
     if any(Path(name).name != name for name in expected):
         return f"{_MANIFEST} names files elsewhere"
     if step != step_of(path) or _STATE not in expected:
@@ -178,6 +181,7 @@ def damage(path: Path) -> str | None:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
+        # the size first: it is cheap and finds files that were cut short
         if file.stat().st_size != files[name].get("bytes"):
             return f"{name} has {file.stat().st_size} bytes, not {files[name].get('bytes')}"
         if sha256_file(file) != digest:
@@ -195,16 +199,16 @@ def prune(run: Path, keep: int) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Removes what writes that a kill interrupted left in a run folder: their names begin with a dot.
+    """Removes what interrupted writes left in a run folder; the names of such files begin with a dot.
 
-    What another process writes there now, such as a comparison, is left alone.
+    Files that another process, such as a comparison, is writing there now are left alone.
     """
     for folder in (run, run / FOLDER):
         clear_leftovers(folder)
 
 
 def set_aside(damaged: tuple[Damaged, ...]) -> list[Path]:
-    """Renames damaged checkpoints to `damaged-step-NNNNNN`, so that pruning counts good ones only."""
+    """Renames damaged checkpoints to `damaged-step-NNNNNN`, so that pruning counts only good ones."""
     moved = []
     for item in damaged:
         target = item.path.with_name(f"damaged-{item.path.name}")
@@ -226,7 +230,7 @@ def _save_tensors(path: Path, named: Mapping[str, Any]) -> None:
     seen: set[int] = set()
     for name, value in named.items():
         tensor = torch.as_tensor(value).detach().to("cpu").contiguous()
-        # safetensors refuses tensors that share memory, as tied embeddings do.
+        # safetensors refuses tensors that share memory, such as tied embeddings
         shared = tensor.untyped_storage().data_ptr() in seen
         seen.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor.clone() if shared else tensor

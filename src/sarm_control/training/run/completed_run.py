@@ -1,4 +1,4 @@
-"""Runs that are done: whether what they say they made is there."""
+"""Runs that are finished, and whether their trained policy is still there."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ POLICY, ADAPTER = "policy", "adapter"
 
 
 class FinishedRun(NamedTuple):
-    """A run with no step left to do, whose trained policy is there.
+    """A run without a step left to do, whose trained policy is there.
 
     Args:
         step: steps done.
         saved: the folders of the trained policy.
-        missing: what of its newest checkpoint is gone, in words; None when it is good.
+        missing: what is wrong with its last checkpoint, in words; None when it is good.
     """
 
     step: int
@@ -25,7 +25,7 @@ class FinishedRun(NamedTuple):
     missing: str | None
 
     def summary(self) -> dict[str, Any]:
-        """What a run that did no step comes to, by the keys of `run_training`."""
+        """The summary of `run_training` for a run that did no step."""
         return {
             "step": self.step,
             "steps_now": 0,
@@ -36,15 +36,15 @@ class FinishedRun(NamedTuple):
 
 
 def finished_run(path: Path, config: RunConfig) -> FinishedRun | None:
-    """The run, if nothing is left to do; None also where the policy is gone and a checkpoint has it.
+    """The run, if no step is left; None also where the policy is gone but can be saved from a checkpoint.
 
     Args:
         path: the run folder.
-        config: the settings asked for now.
+        config: the settings given now.
 
     Raises:
         ConfigError: they are not the run's.
-        TrainingError: it says it is finished, and neither policy nor a checkpoint of its last step is there.
+        TrainingError: the run is marked as finished, but its policy and its last checkpoint are gone.
     """
     step = finished_step(path)
     if step is None:

@@ -1,13 +1,16 @@
-"""The human demonstrations of a run: rows to score, latents already kept, or a finished human buffer."""
+"""The human demonstrations of a run, read as rows to score, a latents folder, or a human buffer.
+
+A human buffer holds the latents of demonstrations; the human-KL term compares a step's answers with it.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.control import HumanKL
 from sarm_control.data import AUTOMATIC, RowOptions, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
-from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.run.checkpoint import writing
 
 if TYPE_CHECKING:
@@ -16,18 +19,24 @@ if TYPE_CHECKING:
 _BUFFER = ".safetensors"
 
 
-def check_human(config: RunConfig) -> None:
+def check_human(
+    path: Path | None, term: HumanKL | None, answers: int, options: RowOptions = AUTOMATIC
+) -> None:
     """Refuses demonstrations that cannot be used, before any model is loaded.
+
+    Args:
+        path: `data.human`: rows, a latents folder or a human buffer.
+        term: the human-KL term that compares with them; without one they are not read.
+        answers: of a step, to which the demonstrations are compared.
+        options: how rows are read, see `read_rows`.
 
     Raises:
         DataError: a file that cannot be used, or fewer demonstrations than answers of a step.
         ConfigError: a buffer, or a folder, of other latents than the term's.
     """
-    term, path = config.reward.human_kl, config.data.human
     if term is None or path is None:
         return
-    count = _count(path, term.latents, config.data.row_options)
-    answers = config.training.answers_per_step
+    count = _count(path, term.latents, options)
     if count < answers:
         raise DataError(
             f"{path} has {count} demonstrations, a step has {answers} answers",
@@ -36,14 +45,24 @@ def check_human(config: RunConfig) -> None:
 
 
 def human_buffer(
-    config: RunConfig, model: "RewardModel", kept: Path, *, progress: ProgressFactory = no_progress
+    path: Path | None,
+    term: HumanKL | None,
+    model: "RewardModel",
+    kept: Path,
+    *,
+    answers: int,
+    options: RowOptions = AUTOMATIC,
+    progress: ProgressFactory = no_progress,
 ) -> HumanBuffer | None:
-    """The demonstrations' latents, written to `kept` once; None without a human-KL term.
+    """The demonstrations' latents, which are written to `kept` once; None without a human-KL term.
 
     Args:
-        config: `data.human` names rows, a latents folder or a human buffer.
-        model: scores rows; the others have to be of its head.
-        kept: the run's own file, read when it is there.
+        path: `data.human`: rows, a latents folder or a human buffer.
+        term: the human-KL term that compares with them.
+        model: scores rows; latents and buffers must belong to its head.
+        kept: the run's own file, which is read if it exists.
+        answers: of a step; there must be at least as many demonstrations.
+        options: how rows are read, see `read_rows`.
         progress: shows the scoring of rows.
 
     Raises:
@@ -51,13 +70,10 @@ def human_buffer(
         ConfigError: likewise.
         ModelError: latents of another head.
     """
-    term = config.reward.human_kl
-    if term is None or config.data.human is None:
+    if term is None or path is None:
         return None
     own = kept.is_file()
-    buffer = read_demonstrations(
-        kept if own else config.data.human, term.latents, model, progress, config.data.row_options
-    )
+    buffer = read_demonstrations(kept if own else path, term.latents, model, progress, options)
     if own and buffer.fingerprint != model.fingerprint:
         raise ModelError(
             f"reward.model is not the one the run was started with: its head was {buffer.fingerprint}, "
@@ -66,7 +82,7 @@ def human_buffer(
         )
     buffer.check(model.fingerprint, model.model_fingerprint)
     buffer.check_latents(term.latents)
-    buffer.check_size(config.training.answers_per_step)
+    buffer.check_size(answers)
     if not own:
         with writing(kept):
             buffer.save(kept)
@@ -84,8 +100,8 @@ def read_demonstrations(
 
     Args:
         path: rows, a latents folder or a human buffer.
-        latents: to compare on; empty lets the demonstrations choose.
-        model: scores rows; the others have to be of its head.
+        latents: to compare; empty takes those that the demonstrations name or choose.
+        model: scores rows; latents and buffers must belong to its head.
         progress: shows the scoring of rows.
         options: how rows are read, see `read_rows`.
 
@@ -98,14 +114,14 @@ def read_demonstrations(
     if path.is_dir():
         folder = LatentsFolder(path)
         chosen = latents or folder.manifest.chosen or ()
-        found = folder.read(latents=chosen or None)
-        other = next((row for row in found.rows if row.kind != "answer"), None)
-        if other is not None:
+        latents_of_rows = folder.read(latents=chosen or None)
+        wrong = next((row for row in latents_of_rows.rows if row.kind != "answer"), None)
+        if wrong is not None:
             raise DataError(
-                f"{path}: {other.where} has kind {other.kind}, demonstrations are rows with one response",
+                f"{path}: {wrong.where} has kind {wrong.kind}, demonstrations are rows with one response",
                 hint="make the folder from rows of prompt and response",
             )
-        return HumanBuffer.from_scored(found.scored, chosen)
+        return HumanBuffer.from_scored(latents_of_rows.scored, chosen)
     rows = read_rows(path, want={"answer"}, options=options)
     return HumanBuffer.from_scored(score_rows(model, rows, progress=progress), latents)
 

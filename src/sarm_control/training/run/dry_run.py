@@ -1,4 +1,4 @@
-"""What a run will do, told before anything heavy is loaded."""
+"""The plan of a run, made before anything heavy is loaded."""
 
 import re
 from pathlib import Path
@@ -6,63 +6,69 @@ from pathlib import Path
 from sarm_control.control import HumanKL, Penalty
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
-from sarm_control.training.config.run_config import RunConfig, TrainingConfig
+from sarm_control.training.config.run_config import (
+    LoraConfig,
+    PolicyConfig,
+    RewardConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from sarm_control.training.data.prompts import TrainingRows
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def check_models(config: RunConfig) -> None:
+def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
     """Refuses folders that are not there, and latents that a SARM in a folder does not have.
 
-    Nothing is loaded or downloaded; what can only be a hub id is taken on trust.
+    Nothing is loaded or downloaded; a name that can only be a hub id is not checked.
 
     Raises:
         ModelError: a path with no folder, or a folder that is no SARM.
         ConfigError: a latent outside 0..L-1.
     """
-    for key, name in (("policy.model", config.policy.model), ("reward.model", config.reward.model)):
+    for key, name in (("policy.model", policy.model), ("reward.model", reward.model)):
         if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
             raise ModelError(
                 f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
             )
-    folder = model_folder(config.reward.model, "sarm") or Path(config.reward.model)
+    folder = model_folder(reward.model, "sarm") or Path(reward.model)
     if folder.is_dir():
         from sarm_control.reward_model import read_config
 
-        config.reward.controls().check(read_config(folder, folder.resolve().name).latents)
+        reward.controls().check(read_config(folder, folder.resolve().name).latents)
 
 
 def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
     """The plan in words, one fact a line."""
+    policy, reward, training, saved = config.policy, config.reward, config.training, config.checkpoints
     lines = [
-        f"policy {config.policy.model}, {_adapters(config)}; reward {config.reward.model}{_shaping(config)}",
-        _work(config.training, len(rows.kept)),
-        f"controls: {'; '.join(_controls(config)) or 'none'}",
+        f"policy {policy.model}, {_trained(policy.lora, training)}; reward {reward.model}{_shaping(reward)}",
+        _work(training, len(rows.kept)),
+        f"controls: {'; '.join(_controls(reward)) or 'none'}",
     ]
     if config.data.exclude:
         files = ", ".join(str(path) for path in config.data.exclude)
         lines.append(f"{rows.dropped} prompts left out because they are in {files}")
-    saved = config.checkpoints
     steps = "step" if saved.every == 1 else f"{saved.every} steps"
-    lines += _references(config, len(rows.kept))
-    return [*lines, f"{_kl(config.training)}; a checkpoint every {steps} and at the end, {saved.keep} kept"]
+    lines += _references(reward, training, len(rows.kept))
+    return [*lines, f"{_kl(training)}; a checkpoint every {steps} and at the end, {saved.keep} kept"]
 
 
-def _shaping(config: RunConfig) -> str:
-    return "" if config.reward.shaping == "none" else f", its total shaped by {config.reward.shaping.upper()}"
+def _shaping(reward: RewardConfig) -> str:
+    return "" if reward.shaping == "none" else f", its total shaped by {reward.shaping.upper()}"
 
 
-def _references(config: RunConfig, prompts: int) -> list[str]:
-    """What PAR's reference answers cost; prompts of evaluations come on top."""
-    each, training = config.reward.par_answers, config.training
-    if config.reward.shaping == "none" or not each:
+def _references(reward: RewardConfig, training: TrainingConfig, prompts: int) -> list[str]:
+    """What PAR's reference answers cost; those to prompts of evaluations are not counted."""
+    each = reward.par_answers
+    if reward.shaping == "none" or not each:
         return []
-    met = min(prompts, training.steps * training.prompts_per_step)
+    drawn = min(prompts, training.steps * training.prompts_per_step)
     return [
-        f"PAR: {each} reference answers to each of up to {met} prompts, sampled and scored when a prompt is "
-        f"first met: {met * each} beside the run's own {training.steps * training.answers_per_step}; "
-        f"{met * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
+        f"PAR: {each} reference answers to each of up to {drawn} prompts, sampled and scored when a prompt "
+        f"is first drawn: {drawn * each} beside the run's own {training.steps * training.answers_per_step}; "
+        f"{drawn * (each + 1) * 8 / 2**20:.2g} MiB in every checkpoint"
     ]
 
 
@@ -71,11 +77,10 @@ def _kl(training: TrainingConfig) -> str:
     return f"KL coefficient {training.kl_coef:g}{moved}"
 
 
-def _adapters(config: RunConfig) -> str:
-    lora = config.policy.lora
+def _trained(lora: LoraConfig | None, training: TrainingConfig) -> str:
     critics = {"head": "", "adapter": ", values by a second adapter", "model": ", values by the SARM's trunk"}
     trained = "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
-    return trained + critics[config.training.value]
+    return trained + critics[training.value]
 
 
 def _work(training: TrainingConfig, prompts: int) -> str:
@@ -93,8 +98,7 @@ def _decoded(training: TrainingConfig) -> str:
     return ", decoded by transformers' generate" if training.sampler == "generate" else ""
 
 
-def _controls(config: RunConfig) -> list[str]:
-    reward = config.reward
+def _controls(reward: RewardConfig) -> list[str]:
     words = [f"edit {edit}" for edit in reward.edits]
     words += [_penalty(penalty) for penalty in reward.penalties]
     return words if reward.human_kl is None else [*words, _human(reward.human_kl)]

@@ -1,4 +1,4 @@
-"""The rows of a run: one JSON object a line, equal to the byte in equal runs, whole after any stop."""
+"""The rows of a run: one JSON object a line, the same bytes in equal runs, never torn by an interrupt."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines went.
+    """Keeps the rows of steps up to `step`, byte for byte, and returns how many lines were dropped.
 
     Raises:
         OutputError: the disk is full; the file stays as it was.
@@ -42,6 +42,7 @@ def cut_back(path: Path, step: int) -> int:
     if not path.is_file():
         return 0
     lines = path.read_bytes().split(b"\n")
+    # what follows the last line break is empty, or a row that a kill cut off
     kept = [line for line in lines[:-1] if (found := _row_step(line)) is not None and found <= step]
     dropped = len(lines) - 1 - len(kept) + bool(lines[-1])
     if dropped:
@@ -53,7 +54,7 @@ def check_rows(path: Path, step: int) -> None:
     """Refuses a file that lacks the row of a step in 1..step.
 
     Raises:
-        TrainingError: naming the first step without a row.
+        TrainingError: names the first step without a row.
     """
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     present = {_row_step(line) for line in lines}
@@ -74,7 +75,10 @@ def _row_step(line: bytes) -> int | None:
 
 
 def stable(value: Any) -> Any:
-    """A value as the rows of a run hold it: nine significant digits, NaN and infinities as None."""
+    """A value as the rows of a run hold it: nine significant digits, NaN and infinities as None.
+
+    Nine digits identify a float32 and hide the last bits of float64 sums.
+    """
     if isinstance(value, Mapping):
         return {str(key): stable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -87,10 +91,10 @@ def stable(value: Any) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, if it is there, is on disk.
+    """Waits until a file, if it exists, is on disk.
 
     Raises:
-        OutputError: it does not get there.
+        OutputError: it cannot be written to disk.
     """
     if not path.is_file():
         return
@@ -104,10 +108,11 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Holds a Ctrl-C back until the block is done, so that no row or checkpoint is half written."""
+    """Delays a Ctrl-C until the block is done, so that no row or checkpoint is half written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # the handler only notes the signal; the interrupt is raised after the block
     held: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
     try:

@@ -1,4 +1,4 @@
-"""The steps of a run, each recorded, looked at and saved when it is time."""
+"""The steps of a run: each is observed and recorded, and checkpoints are saved."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from sarm_control.console import ProgressFactory
 from sarm_control.files import write_json
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import StepReport, Trainer
-from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.monitor.checks import Finding
 from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger
 from sarm_control.training.monitor.observer import Observed, Observer, Report
@@ -17,32 +16,41 @@ REFERENCE, LEDGER = "reference.json", "ledger.parquet"
 
 
 class RunSteps:
-    """A trainer on its way through a run folder.
+    """Takes a trainer through the steps of a run folder.
 
     Args:
-        trainer: does the steps; of several processes the first writes.
-        observer: looks at them.
-        folder: where they are recorded.
-        config: how many, and how often they are saved.
-        tell: is given what evaluations and warnings say, a line at a time.
+        trainer: does the steps; of several processes only the main one writes.
+        observer: runs the monitors and evaluations.
+        folder: where the steps are recorded.
+        steps: how many there are in all.
+        save_every: steps between checkpoints.
+        report: gets the lines of evaluations and warnings.
 
     Attributes:
-        stopped: the warning the run stopped on before its last step, if it did.
+        stopped: the warning that stopped the run before its last step, if one did.
     """
 
     def __init__(
-        self, trainer: Trainer, observer: Observer, folder: RunFolder, config: RunConfig, report: Report
+        self,
+        trainer: Trainer,
+        observer: Observer,
+        folder: RunFolder,
+        *,
+        steps: int,
+        save_every: int,
+        report: Report,
     ) -> None:
         self.trainer = trainer
         self.observer = observer
         self.folder = folder
-        self.config = config
+        self.steps = steps
+        self.save_every = save_every
         self.report = report
         self.stopped: Finding | None = None
         self.is_main = trainer.processes.is_main
 
     def begin(self, start: Start) -> None:
-        """Takes up the checkpoint, or makes the first one of the untrained policy."""
+        """Loads the checkpoint, or calibrates the reward and saves the untrained policy."""
         if start.checkpoint is None:
             self.trainer.calibrate()
             if isinstance(self.trainer.reward, PolicyReward) and self.is_main:
@@ -52,20 +60,20 @@ class RunSteps:
                     self.report(f"warning: {line}")
             self.save()
         else:
-            found = load_checkpoint(start.checkpoint)
-            self.trainer.load_state(found.tensors, found.state)
-            self.observer.load_state(found.state.get("observer"))
+            saved = load_checkpoint(start.checkpoint)
+            self.trainer.load_state(saved.tensors, saved.state)
+            self.observer.load_state(saved.state.get("observer"))
         if self.is_main:
             cut_ledger(self.folder.path / LEDGER, self.trainer.done)
 
     def go(self, progress: ProgressFactory) -> dict[str, float]:
-        """Does what is left, up to the last step or a warning to stop on; the last step's metrics."""
-        steps, last = self.config.training.steps, {}
-        with progress("Training", steps) as advance:
+        """Does the steps that are left or stops on a warning; returns the metrics of the last step done."""
+        last: dict[str, float] = {}
+        with progress("Training", self.steps) as advance:
             if self.trainer.done:
                 advance(self.trainer.done)
-            while self.trainer.done < steps and self.stopped is None:
-                last = self._step(steps)
+            while self.trainer.done < self.steps and self.stopped is None:
+                last = self._step()
                 advance(1, note=f"reward {last['reward/total']:.4f}, KL {last['objective/kl']:.3f}")
         return last
 
@@ -76,25 +84,25 @@ class RunSteps:
         if self.is_main:
             self.folder.save(self.trainer.done, state.tensors, values)
 
-    def _step(self, steps: int) -> dict[str, float]:
+    def _step(self) -> dict[str, float]:
         report = self.trainer.step()
         seen = self.observer.after(report.step, report.metrics)
         metrics = {**report.metrics, **seen.metrics}
         if self.is_main:
             self._record(report, metrics, seen)
-        self.stopped = seen.stop if report.step < steps else None
-        if report.step == steps or report.step % self.config.checkpoints.every == 0 or self.stopped:
+        self.stopped = seen.stop if report.step < self.steps else None
+        if report.step == self.steps or report.step % self.save_every == 0 or self.stopped:
             self.save()
         return metrics
 
     def _record(self, report: StepReport, metrics: dict[str, float], seen: Observed) -> None:
         if seen.entries:
             append_ledger(self.folder.path / LEDGER, report.step, seen.entries)
-        took = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
+        evaluated = {} if seen.seconds is None else {"seconds/evaluation": seen.seconds}
         self.folder.record(
             report.step,
             metrics,
-            timing={**report.timing, **took},
+            timing={**report.timing, **evaluated},
             samples=report.samples,
             evaluation=seen.evaluation,
             warnings=seen.warnings,
@@ -104,16 +112,16 @@ class RunSteps:
 
 
 def write_reference(path: Path, reward: PolicyReward) -> None:
-    """The reference policy's statistics, and what every symbolic amount of the controls came to.
+    """Writes the reference policy's statistics, and the number that every symbolic amount stands for.
 
-    Training reads the copy in the checkpoint; this one is to look at, or for `ReferenceStatistics.load`.
+    Training reads the copy in the checkpoint; this file is for readers and for `ReferenceStatistics.load`.
     """
     assert reward.statistics is not None
     rule = reward.rule
     controls = rule.controls.to_dict()
     compared = reward.learner.discriminator
     if compared is not None:
-        # a run file need not name them: the buffer then has the latents that move the reward most
+        # a run file need not name the latents: the buffer then chose those that move the reward most
         controls["human_kl"]["latents"] = list(compared.human.latents)
     amounts = {"controls": controls, "missing_end": rule.missing_end}
     write_json(path, {**reward.statistics.to_dict(), **amounts})

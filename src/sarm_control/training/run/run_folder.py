@@ -1,8 +1,8 @@
-"""A run's folder: what it was made from, what it measured, and how it goes on after a stop.
+"""A run's folder: its settings, its measurements, and how a stopped run goes on.
 
 `runs/NAME/{config.yaml, manifest.json, metrics.jsonl, timing.jsonl, samples.jsonl, evaluation.jsonl,
 warnings.jsonl, ledger.parquet, checkpoints/}`.
-`metrics.jsonl` holds nothing that differs between two equal runs; clocks go to `timing.jsonl`.
+`metrics.jsonl` holds nothing that differs between two equal runs; times go to `timing.jsonl`.
 """
 
 import itertools
@@ -50,9 +50,9 @@ class Start(NamedTuple):
 
     Args:
         folder: the run folder, open for writing.
-        checkpoint: what to load first; `None` starts from the untrained policy.
+        checkpoint: is loaded first; None starts from the untrained policy.
         step: steps done already.
-        notes: lines to tell the user (damaged checkpoints, a restart from the beginning).
+        notes: lines for the user (damaged checkpoints, a restart from the beginning).
     """
 
     folder: "RunFolder"
@@ -67,8 +67,8 @@ class RunFolder:
     Args:
         path: the folder, already made by `start_run`.
         keep: checkpoints to keep.
-        new: it was made for this run just now, so nothing of an earlier one is in it.
-        listener: told each step's metrics once they are on disk.
+        new: the folder was made for this run just now, so it holds nothing of an earlier one.
+        listener: gets each step's metrics once they are on disk.
     """
 
     def __init__(self, path: Path, *, keep: int, new: bool = False, listener: Listener | None = None) -> None:
@@ -91,27 +91,29 @@ class RunFolder:
 
         Args:
             step: the step just done.
-            metrics: names of DESIGN.md -> numbers that are equal in equal runs.
+            metrics: names -> numbers that are the same in equal runs.
             timing: seconds by phase, memory, clocks.
             samples: prompts, answers and their rewards.
-            evaluation: numbers of the evaluation after the step, when there was one.
-            warnings: checks that began to fire.
+            evaluation: metrics of the evaluation after the step, if there was one.
+            warnings: monitors that began to fire.
         """
         with uninterrupted():
             append_rows(self.path / "samples.jsonl", [{"step": step, **sample} for sample in samples])
             append_rows(self.path / "timing.jsonl", [{"step": step, **timing}] if timing else [])
             append_rows(self.path / "evaluation.jsonl", [{"step": step, **evaluation}] if evaluation else [])
             append_rows(self.path / "warnings.jsonl", [{"step": step, **warning} for warning in warnings])
+            # last: a step with a row here has all its other rows
             append_rows(self.path / "metrics.jsonl", [{"step": step, **metrics}])
         if self.listener is not None:
             self.listener(step, {**metrics, **(evaluation or {}), **(timing or {})})
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> Path:
-        """Writes a checkpoint after the rows before it are on disk, and drops the oldest ones."""
+        """Writes a checkpoint once all earlier rows are on disk, and deletes the oldest checkpoints."""
         with uninterrupted():
             for name in _LOGS:
                 sync(self.path / f"{name}.jsonl")
             written = checkpoint.save_checkpoint(self.path, step, tensors, state)
+            # in this order a kill leaves at worst an old pointer, or one checkpoint more than `keep`
             checkpoint.point(self.path, written)
             checkpoint.prune(self.path, self.keep)
             drop_replaced(self.path)
@@ -123,9 +125,9 @@ class RunFolder:
         return self.new and not checkpoint.list_checkpoints(self.path)
 
     def discard_if_unused(self) -> bool:
-        """Removes a folder made for a run that stopped before its first checkpoint, so its name is free.
+        """Removes the folder of a new run that stopped before its first checkpoint, to free its name.
 
-        A run that was to be overwritten is there again. A folder of an earlier run always stays.
+        The run that it was to overwrite is put back. A folder of an earlier run always stays.
         """
         if not self.unused:
             return False
@@ -134,9 +136,9 @@ class RunFolder:
         return True
 
     def settled(self, config: RunConfig) -> RunConfig:
-        """The settings with the type and on the day that the run was started.
+        """The settings with the policy's type and the day of when the run was started.
 
-        `auto` may be another type on this machine, and `today` is another day tomorrow.
+        `auto` may mean another type on this machine, and `today` means another day tomorrow.
         """
         known = _read_manifest(self.path / _MANIFEST)
         dtype = known.get("models", {}).get("policy.dtype", config.policy.dtype)
@@ -145,14 +147,14 @@ class RunFolder:
         return config.model_copy(update={"policy": policy})
 
     def same_models(self, digests: Mapping[str, str]) -> None:
-        """Notes which weights the run was started with, or refuses to go on with others.
+        """Records which weights the run was started with, or refuses to go on with others.
 
         Args:
-            digests: `policy.model` and `reward.model` -> what `weights_digest` says of them; `policy.dtype`
-                -> the type the policy computes in.
+            digests: `policy.model` and `reward.model` -> their `weights_digest`; `policy.dtype` -> the type
+                that the policy computes in.
 
         Raises:
-            TrainingError: naming the key whose model was replaced.
+            TrainingError: names the key whose model was replaced.
         """
         path = self.path / _MANIFEST
         known = _read_manifest(path)
@@ -180,13 +182,13 @@ class RunFolder:
 
 
 def check_run(path: Path, *, resume: bool, overwrite: bool, make: bool = True) -> None:
-    """Fails before any work when `path` cannot become, or go on as, a run folder.
+    """Fails before any work where `path` cannot become a run folder, or cannot go on as one.
 
     Args:
         path: `runs/NAME`.
-        resume: it may be a run that goes on.
-        overwrite: it may be a run that starts over.
-        make: make the folder that it is to lie in.
+        resume: the run may exist and goes on.
+        overwrite: the run may exist and starts over.
+        make: make the parent folder.
 
     Raises:
         OutputError: the name is in use, is not a run folder, or cannot be written.
@@ -219,10 +221,10 @@ def start_run(
 
     Args:
         path: `runs/NAME`.
-        config: the settings asked for now.
-        resume: go on from the newest checkpoint that verifies; a name not in use starts a new run.
-        overwrite: start over; the run of that name is kept aside until there is a first checkpoint.
-        inputs: data files whose hashes are kept, and compared on resume.
+        config: the settings given now.
+        resume: go on from the newest checkpoint that verifies; an unused name starts a new run.
+        overwrite: start over; the old run is kept aside until the new one has a checkpoint.
+        inputs: data files whose hashes are recorded, and compared on resume.
 
     Raises:
         OutputError: see `check_run`.
@@ -240,9 +242,9 @@ def start_run(
 
 
 def hold_run(path: Path) -> None:
-    """Lets no other process write this run until this one ends, or `sarm_control.locks.let_go`.
+    """Locks the run for this process, until it ends or calls `sarm_control.locks.let_go`.
 
-    A run that an interrupted `--overwrite` left aside, with nothing in its place, is there again.
+    A run that an interrupted `--overwrite` put aside is put back if nothing stands in its place.
 
     Raises:
         OutputError: another process writes it, or its folder cannot be written.
@@ -253,7 +255,7 @@ def hold_run(path: Path) -> None:
 
 
 def settled_days(path: Path, config: RunConfig) -> RunConfig:
-    """The settings of the run in `path` with the day it was started for `today`."""
+    """The settings with the day that the run in `path` was started instead of `today`."""
     day = _read_manifest(path / _MANIFEST).get(TEMPLATE_DATE)
     if day is None or config.data.template_date != TODAY:
         return config
@@ -266,7 +268,7 @@ def read_run_config(path: Path) -> RunConfig:
 
 
 def finished_step(path: Path) -> int | None:
-    """The last step of a run that finished; `None` when it did not, or is not a run."""
+    """The last step of a finished run; None for an unfinished run, or where there is none."""
     if not (path / _MANIFEST).is_file():
         return None
     step = _read_manifest(path / _MANIFEST).get("finished", {}).get("step")
@@ -285,10 +287,10 @@ def config_differences(before: RunConfig, now: RunConfig) -> list[str]:
 
 
 def check_same_config(path: Path, config: RunConfig) -> None:
-    """Refuses to go on with other settings; `training.steps` may grow.
+    """Refuses settings that differ from the run's; only `training.steps` may grow.
 
     Raises:
-        ConfigError: with one line for each differing key.
+        ConfigError: with a line for each differing key.
     """
     before = read_run_config(path)
     steps = before.training.steps
@@ -306,7 +308,7 @@ def check_same_config(path: Path, config: RunConfig) -> None:
 
 def _make(path: Path, config: RunConfig, inputs: Sequence[Path], *, overwrite: bool) -> None:
     if overwrite and (path / _CONFIG).is_file():
-        # an earlier --overwrite may have been killed before its first checkpoint: what it replaced is kept
+        # an earlier --overwrite may have been killed before its first checkpoint: the run it put aside stays
         put_aside(path, worth_keeping=bool(checkpoint.list_checkpoints(path)))
     if path.exists():
         path.rmdir()
@@ -328,7 +330,7 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
     checkpoint.set_aside(found.damaged)
     checkpoint.point(path, found.path)
-    # a kill can leave an old checkpoint half deleted, and there may be no later save to drop it
+    # a kill can leave an old checkpoint half deleted, and there may be no later save to remove it
     checkpoint.prune(path, config.checkpoints.keep)
     if found.path is None:
         notes += _start_over(path, len(found.damaged))
@@ -339,7 +341,7 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
 
 
 def _start_over(path: Path, damaged: int) -> list[str]:
-    """Keeps what a run without a good checkpoint has measured; what to tell."""
+    """Copies the measurements of a run without a good checkpoint aside; returns notes for the user."""
     none = f"none of {damaged} checkpoints is good" if damaged else "no checkpoint to resume from"
     notes = []
     kept = [name for name in _OF_STEPS if (path / name).is_file() and (path / name).stat().st_size]
@@ -371,6 +373,7 @@ def _write_config(folder: Path, config: RunConfig) -> None:
 
 
 def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
+    # the day is recorded, since `today` would be another one when the run is resumed
     record = manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
     return {**record, TEMPLATE_DATE: str(read_date(TODAY))} if config.data.template_date == TODAY else record
 

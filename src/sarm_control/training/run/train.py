@@ -1,4 +1,4 @@
-"""A whole run: models and data loaded, steps done and recorded, the policy saved."""
+"""A whole run: loads models and data, does and records the steps, and saves the policy."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,11 +14,12 @@ from sarm_control.reward_model import RewardModel
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
-from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.run_config import RewardConfig, RunConfig, TrainingConfig
+from sarm_control.training.data.evaluation_prompts import evaluation_rows
 from sarm_control.training.data.prompts import training_rows
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.monitor.evaluation import Gold
-from sarm_control.training.monitor.observer import Report, build_observer, report_nothing
+from sarm_control.training.monitor.observer import Observer, Report, build_observer, report_nothing
 from sarm_control.training.policy.critic_model import attach_critic
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.policy.weights_digest import weights_digest
@@ -43,23 +44,23 @@ def run_training(
     gold: Gold | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
-    """Trains from where `start` says to the last step and saves the policy in the run folder.
+    """Trains from `start` to the last step and saves the policy in the run folder.
 
     Args:
         config: the run's settings.
-        start: where it begins, the same in every process.
+        start: where the run begins, the same in every process.
         progress: shows the steps.
-        report: is given what evaluations and warnings say, a line at a time.
-        gold: the worth of answers to the evaluation prompts, where a program knows it.
-        processes: who shares the work; all read the run folder, the first writes it.
+        report: gets the lines of evaluations and warnings.
+        gold: judges answers to the evaluation prompts, where a program can.
+        processes: share the work; all read the run folder, only the main process writes it.
 
     Returns:
-        A summary: `step`, how many of the steps were done now, the folders written, the last step's
-        metrics (none when no step was left to do), and `stopped`: why the run ended before its last step,
-        or None.
+        A summary: `step`, the last step done; `steps_now`, how many were done now; `metrics` of the last step
+        (empty when no step was left); `saved`, the folders written; and `stopped`, why the run ended before
+        its last step, or None.
 
     Raises:
-        SarmError: a model, file or setting that cannot be used; a reward that is no number; another process
+        SarmError: a model, file or setting that cannot be used; a reward of NaN or infinity; another process
             writes the same run.
     """
     folder = start.folder
@@ -83,17 +84,24 @@ def _train(
     digests = _digests(trainer.policy, trainer.reward.model)
     if processes.is_main:
         folder.same_models(digests)
-    observer = build_observer(config, trainer.policy, trainer.reward, gold)
-    run = RunSteps(trainer, observer, folder, config, report)
+    run = RunSteps(
+        trainer,
+        _observer(config, trainer.policy, trainer.reward, gold),
+        folder,
+        steps=config.training.steps,
+        save_every=config.checkpoints.every,
+        report=report,
+    )
     run.begin(start)
     before = trainer.done
     last = run.go(progress)
     summary = {"step": trainer.done, "steps_now": trainer.done - before, "metrics": last}
     if run.stopped is not None:
         return {**summary, "saved": [], "stopped": run.stopped.text}
+    # all processes gather sharded weights here, though only the main one saves them
     weights = trainer.policy.state_tensors()["policy"]
     saved = processes.from_main(
-        lambda: _save_policy(_saved(trainer.policy, weights, config), trainer, folder)
+        lambda: _save_policy(_whole_policy(trainer.policy, weights, config), trainer.done, folder)
     )
     return {**summary, "saved": saved, "stopped": None}
 
@@ -110,26 +118,35 @@ def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
     }
 
 
-def _saved(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:
-    """The policy, or a whole copy of it where it lies in parts."""
+def _observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold: Gold | None) -> Observer:
+    trained = training_rows(config.data).kept
+    rows = evaluation_rows(config.evaluation, config.evaluation_prompts, trained, config.training.seed)
+    return build_observer(config.evaluation, config.training, rows, policy, reward, gold)
+
+
+def _load_policy(config: RunConfig, device: str | None) -> Policy:
+    date = config.data.template_date
+    return Policy.load(config.policy, seed=config.training.seed, device=device, template_date=date)
+
+
+def _whole_policy(policy: Policy, weights: Mapping[str, Tensor], config: RunConfig) -> Policy:
+    """The policy, or a copy of it on the CPU where its layers are sharded."""
     if policy.sharding is None:
         return policy
-    copy = Policy.load(
-        config.policy, seed=config.training.seed, device="cpu", template_date=config.data.template_date
-    )
+    copy = _load_policy(config, "cpu")
     with torch.no_grad():
         for name, weight in copy.trainable().items():
             weight.copy_(weights[name])
     return copy
 
 
-def _save_policy(policy: Policy, trainer: Trainer, folder: RunFolder) -> list[str]:
+def _save_policy(policy: Policy, step: int, folder: RunFolder) -> list[str]:
     with writing(folder.path / POLICY):
         policy.save(folder.path / POLICY, overwrite=True)
         saved = [POLICY]
         if policy.save_adapter(folder.path / ADAPTER, overwrite=True):
             saved.append(ADAPTER)
-        folder.finish({"step": trainer.done})
+        folder.finish({"step": step})
     return saved
 
 
@@ -140,43 +157,59 @@ def build_trainer(
     progress: ProgressFactory = no_progress,
     processes: Processes = ALONE,
 ) -> Trainer:
-    """Loads the models and data of a run, cheapest first, so that mistakes are told early.
+    """Loads the models and data of a run, the cheapest first, so that mistakes are reported early.
 
     Args:
         config: the run's settings.
         run: its folder, where the human buffer is kept.
         progress: shows the scoring of demonstrations.
-        processes: who shares the work.
+        processes: share the work.
     """
-    rows, day = training_rows(config).kept, config.data.template_date
-    policy = Policy.load(config.policy, seed=config.training.seed, device=processes.device, template_date=day)
+    data, training, asked = config.data, config.training, config.reward
+    rows = training_rows(data).kept
+    policy = _load_policy(config, processes.device)
     prompts = encode_prompts(
-        policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
+        policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(config.reward.model, device=processes.device, template_date=day)
-    longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
-    attach_critic(policy, config, model, longest)
+    model = RewardModel.from_pretrained(
+        asked.model, device=processes.device, template_date=data.template_date
+    )
+    longest = max(len(row.ids) for row in prompts) + training.max_new_tokens
+    attach_critic(policy, training.value, config.policy, model, seed=training.seed, longest=longest)
+    # after the critic: an adapter critic adds weights to the layers that are sharded
     if processes.sharding != "none":
         policy.shard(reshard=processes.sharding == "layers")
-    human = processes.from_main(lambda: human_buffer(config, model, run / HUMAN, progress=progress))
+    human = processes.from_main(
+        lambda: human_buffer(
+            data.human,
+            asked.human_kl,
+            model,
+            run / HUMAN,
+            answers=training.answers_per_step,
+            options=data.row_options,
+            progress=progress,
+        )
+    )
     reward = PolicyReward(
         model,
-        config.reward.controls(),
-        missing_end=config.reward.missing_end_penalty,
-        standardize=config.reward.standardize,
-        shaping=config.reward.shaping,
-        references=_references(config, policy, processes),
+        asked.controls(),
+        missing_end=asked.missing_end_penalty,
+        standardize=asked.standardize,
+        shaping=asked.shaping,
+        references=_references(asked, training, policy, processes),
         human=human,
-        seed=config.training.seed,
+        seed=training.seed,
         processes=processes,
     )
     sampler: Sampler = OURS
-    if config.training.sampler == "generate":
+    if training.sampler == "generate":
         check_decodes(policy)
         sampler = GenerateSampler(longest)
-    return Trainer(policy, reward, prompts, config.training, sampler=sampler, processes=processes)
+    return Trainer(policy, reward, prompts, training, sampler=sampler, processes=processes)
 
 
-def _references(config: RunConfig, policy: Policy, processes: Processes) -> ReferenceRewards | None:
-    wanted = config.reward.par_answers if config.reward.shaping == "par" else 0
-    return ReferenceRewards(policy, config.training, wanted, processes) if wanted else None
+def _references(
+    reward: RewardConfig, training: TrainingConfig, policy: Policy, processes: Processes
+) -> ReferenceRewards | None:
+    answers = reward.par_answers if reward.shaping == "par" else 0
+    return ReferenceRewards(policy, training, answers, processes) if answers else None

@@ -1,6 +1,6 @@
-"""monitors: what goes wrong when a policy trains against latents, seen while it happens.
+"""Monitors: they detect while a policy trains how it may get around the controls on latents.
 
-One check a file, each a pure function of numbers that returns a `Finding`; `Watch` remembers.
+There is one monitor a file, a pure function of numbers that returns a `Finding`. `Watch` keeps the state.
 """
 
 from typing import Final, get_args
@@ -19,7 +19,7 @@ from sarm_control.training.monitor.checks.threshold_hugging import check_thresho
 from sarm_control.training.monitor.checks.watch import Watch
 
 CHECKS: Final[tuple[Check, ...]] = get_args(Check)
-"""Their names."""
+"""The names of the monitors."""
 
 __all__ = [
     "CHECKS",

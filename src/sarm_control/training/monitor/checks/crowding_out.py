@@ -1,4 +1,9 @@
-"""Crowding out: a latent is as high as ever before TopK, and other latents push it out of the k kept."""
+"""The monitor `crowding-out`: a penalised latent stays high before TopK, but others take its place.
+
+The latent is then not active and escapes its penalty, although the answers still have what it detects.
+
+Shapes: `N` answers.
+"""
 
 from typing import NamedTuple
 
@@ -16,7 +21,7 @@ class BeforeTopK(NamedTuple):
     Args:
         pre: [N] pre-activations.
         rank: [N] its place among all latents' pre-activations, 1 for the largest.
-        z: [N] what TopK left of it.
+        z: [N] activation after TopK, 0 where it is not among the k.
     """
 
     pre: Floats
@@ -25,12 +30,15 @@ class BeforeTopK(NamedTuple):
 
 
 def crowded(side: BeforeTopK, tau: float) -> NDArray[np.bool_]:
-    """[N] whether TopK alone keeps the latent from being charged; below tau < 0 a dropped one is charged."""
+    """[N] whether TopK alone keeps the latent from being penalised.
+
+    Under a tau below 0 a latent that TopK drops, with z = 0 > tau, is penalised all the same.
+    """
     return np.asarray((side.pre > tau) & (side.z == 0) & ~(side.z > tau))
 
 
 def crowding_out(latent: int, tau: float, before: BeforeTopK, after: BeforeTopK) -> Finding:
-    """Compares the share of answers in which TopK alone keeps the latent from being charged.
+    """Compares the shares of answers in which TopK alone keeps the latent from being penalised.
 
     Args:
         latent: the penalised one.

@@ -1,4 +1,4 @@
-"""A penalty that teaches nothing: it charges nobody, everybody, or next to nothing."""
+"""The monitor `dead-penalty`: a penalty without effect, as it hits no answer, every answer, or is tiny."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ LEAST_SHARE = 0.001
 
 
 def dead_penalty(penalty: Penalty, rates: Sequence[float], shares: Sequence[float]) -> Finding:
-    """Looks at the firing rate and at the charge's share of the reward's variance over a window of steps.
+    """Judges the firing rate, and the penalty's share of the reward's variance, over a window of steps.
 
-    A sigmoid charges below tau too, so only its variance counts. With a target rate a low rate, and then
-    a charge of 0, is what was asked for: only a rate that stays high is dead.
+    A sigmoid penalises below tau too, so only its variance is judged. With a target rate, a low rate and then
+    a penalty of 0 are the aim: only a rate that stays high is dead.
 
     Args:
-        penalty: which.
+        penalty: the penalty.
         rates: share of answers above tau, one a step; at least one.
-        shares: variance of the charge over variance of the total, one a step.
+        shares: variance of the penalty over variance of the total reward, one a step.
     """
     rate, share = float(np.mean(rates)), float(np.mean(shares))
     wrong = _wrong(penalty, rate, share)
@@ -37,7 +37,7 @@ def dead_penalty(penalty: Penalty, rates: Sequence[float], shares: Sequence[floa
 def _wrong(penalty: Penalty, rate: float, share: float) -> str | None:
     banded = penalty.form != "sigmoid"
     if banded and rate > HIGHEST_RATE:
-        return f"{rate:.1%} of the answers were above tau, so all pay alike; raise tau, or use form=hinge"
+        return f"{rate:.1%} of the answers were above tau, so all lose the same; raise tau, or use form=hinge"
     if penalty.target_rate is not None:
         return None
     if banded and rate < LOWEST_RATE:

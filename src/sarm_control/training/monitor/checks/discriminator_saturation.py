@@ -1,4 +1,4 @@
-"""A saturated discriminator: the human-KL estimate is a lower bound, and its charge is clipped."""
+"""The monitor `saturated`: the human-KL discriminator tells all answers apart, so its KL is a lower bound."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ LEAST_SHARE = 0.5
 
 
 def saturated(flags: Sequence[float]) -> Finding:
-    """Looks at the `human_kl/saturated` of a window of steps.
+    """Judges the metric `human_kl/saturated` over a window of steps.
 
     Args:
         flags: 1 or 0, one a step; at least one.
@@ -21,6 +21,6 @@ def saturated(flags: Sequence[float]) -> Finding:
         value=share,
         fires=share >= LEAST_SHARE,
         text=f"the human-KL discriminator was saturated in {share:.0%} of {len(flags)} steps: it tells "
-        "policy and people apart every time, so the KL is a lower bound and charges all answers alike; raise "
-        "beta or kl_coef, or compare fewer latents",
+        "policy and people apart every time, so the KL is a lower bound and penalises all answers alike; "
+        "raise beta or kl_coef, or compare fewer latents",
     )

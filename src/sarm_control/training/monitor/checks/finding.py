@@ -1,4 +1,4 @@
-"""What an monitor found: a number, whether it is a warning, and one sentence of advice."""
+"""The finding of a monitor: a number, whether it is a warning, and one sentence of advice."""
 
 import math
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ ALPHA, STRICT = 0.01, 2.58
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check at one step.
+    """The result of one monitor at one step.
 
     Args:
         check: its name, as `--stop-on` takes it.
-        value: what is compared with the check's limit.
+        value: the number that is compared with the monitor's limit.
         fires: whether something is wrong.
-        text: what is wrong and what to do, one sentence; for when it fires.
-        latent: the latent it is about; None for a check of the whole reward.
+        text: what is wrong and what to do, one sentence; reported when it fires.
+        latent: the latent it is about; None for a monitor of the whole reward.
         form: of the penalty it is about, where the latent has two.
         further: numbers beside the value, by short names.
     """
@@ -46,27 +46,28 @@ class Finding:
         return "/".join(["monitor", self.check, *map(str, about)])
 
     def of_form(self, form: str | None) -> "Finding":
-        """The same finding of the penalty of that form; of the latent's only penalty if None."""
+        """The finding for the penalty of that form; None, for a latent's only penalty, changes nothing."""
         if form is None:
             return self
         return replace(self, form=form, text=f"{self.text} (this is about its {form} penalty)")
 
     def metrics(self) -> dict[str, float]:
-        """The value under the finding's name, the further numbers below it."""
+        """The value under the finding's name, and the further numbers below that name."""
         return {self.name: self.value, **{f"{self.name}/{key}": value for key, value in self.further.items()}}
 
 
 def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether a share is larger afterwards by more than chance, from N and M answers."""
     first, last = float(before.mean()), float(after.mean())
-    # one answer of each kind more, so that the error of a share of 0 is not 0
+    # one more answer of either kind, so that a share of 0 has an error above 0
+    # the two-sample test of proportions, with the pooled share
     pooled = (before.sum() + after.sum() + 1.0) / (len(before) + len(after) + 2.0)
     error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / len(before) + 1.0 / len(after)))
     return last - first >= STRICT * error
 
 
 def strictness(tests: int) -> float:
-    """`STRICT` for one of several tests of the same kind, so that all together err as seldom (Bonferroni)."""
+    """`STRICT` for one of several tests of the same kind: all together err as rarely as one (Bonferroni)."""
     return max(STRICT, NormalDist().inv_cdf(1.0 - ALPHA / 2.0 / tests))
 
 
@@ -76,7 +77,7 @@ def surely_above(values: Floats, limit: float, *, tests: int = 1) -> bool:
     Args:
         values: [N].
         limit: of the mean.
-        tests: how many of the kind are made at once.
+        tests: how many such tests are made at once.
     """
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf

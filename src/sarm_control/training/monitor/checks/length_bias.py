@@ -1,4 +1,4 @@
-"""Length: whether longer (or shorter) answers are what is paid for.
+"""The monitor `length`: longer (or shorter) answers are rewarded, and answers became longer (or shorter).
 
 Shapes: `N` answers.
 """
@@ -11,11 +11,11 @@ from sarm_control.training.monitor.checks.finding import STRICT, Finding, Floats
 
 LEAST_CORRELATION = 0.3
 LEAST_CHANGE = 1.25
-"""The mean length must have grown or shrunk by this factor."""
+"""The mean length must have grown or shrunk by this factor for a warning."""
 
 
 def length(before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> Finding:
-    """The correlation of reward and length, before training and now.
+    """Compares the correlation of reward and length before training and now.
 
     Args:
         before: [N] rewards and [N] lengths in tokens of the untrained policy's answers.
@@ -30,7 +30,7 @@ def length(before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> Findi
         value=now,
         further={"before": was, "ratio": ratio},
         fires=abs(now) >= LEAST_CORRELATION and _beyond_chance(now, len(after[0])) and same_way,
-        text=f"{word} answers are paid: reward and length correlate at {now:+.2f} ({was:+.2f} before) "
+        text=f"{word} answers are rewarded: reward and length correlate at {now:+.2f} ({was:+.2f} before) "
         f"and the mean length is {ratio:.2f} times what it was: see which latents follow length with "
         "sarm discover --target length, and edit those",
     )
@@ -43,6 +43,7 @@ def correlation(rewards: Floats, lengths: Floats) -> float:
     return float(np.corrcoef(rewards, lengths)[0, 1])
 
 
-def _beyond_chance(found: float, answers: int) -> bool:
-    bounded = min(abs(found), 1.0 - 1e-12)
+def _beyond_chance(correlation: float, answers: int) -> bool:
+    # Fisher's transformation: atanh(r) has the standard error 1 / sqrt(n - 3)
+    bounded = min(abs(correlation), 1.0 - 1e-12)
     return answers > 3 and math.atanh(bounded) * math.sqrt(answers - 3) >= STRICT

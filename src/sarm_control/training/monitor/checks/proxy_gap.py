@@ -1,4 +1,4 @@
-"""The proxy gap: the reward rises and what it stands for does not.
+"""The monitor `proxy-gap`: the reward rises, but the quality that it stands for does not.
 
 Shapes: `N` answers.
 """
@@ -8,31 +8,31 @@ from typing import NamedTuple
 from sarm_control.training.monitor.checks.finding import Finding, Floats, surely_above
 
 MOST_KL = 1.0
-"""Nats per token: a rule of thumb for where a reward model no longer knows the answers it judges."""
+"""Nats per token: a rule of thumb; beyond it the answers are unlike those the reward model was trained on."""
 LEAST_GAP = 1.0
 
 
 class Gains(NamedTuple):
-    """[N] gains since the untrained policy, answer by answer, each in SDs of the untrained policy's own."""
+    """[N] gains over the untrained policy, answer by answer, in SDs of the untrained policy's answers."""
 
     reward: Floats
     gold: Floats
 
 
 def proxy_gap(kl: float, gains: Gains | None = None) -> Finding:
-    """Judges by gold rewards where they are known, else by the distance from the reference policy.
+    """Judges by gold rewards where there are any, else by the KL to the reference policy.
 
     Args:
         kl: nats per token to the reference policy.
-        gains: of the reward and of a gold reward that nothing trains on.
+        gains: of the reward, and of a gold reward that nothing is trained on.
     """
     if gains is None:
         return Finding(
             check="proxy-gap",
             value=kl,
             fires=kl >= MOST_KL,
-            text=f"the policy is {kl:.2f} nats per token from the reference, where the reward model need not "
-            "know good from bad: raise kl_coef, or judge the answers by other means (sarm compare)",
+            text=f"the policy is {kl:.2f} nats per token from the reference, where the reward model may not "
+            "tell good from bad: raise kl_coef, or judge the answers by other means (sarm compare)",
         )
     gap = gains.reward - gains.gold
     rewarded, worth = float(gains.reward.mean()), float(gains.gold.mean())
@@ -42,5 +42,5 @@ def proxy_gap(kl: float, gains: Gains | None = None) -> Finding:
         further={"kl": kl, "gold": worth},
         fires=surely_above(gap, LEAST_GAP) and worth <= 0.5 * rewarded,
         text=f"the reward rose by {rewarded:.2f} SD and the gold reward by {worth:+.2f}: the policy exploits "
-        "the reward model; see in the ledger which latents paid, and cap or penalise those",
+        "the reward model; see in the ledger which latents raised it, and cap or penalise those",
     )

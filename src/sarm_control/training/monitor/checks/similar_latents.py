@@ -1,6 +1,8 @@
-"""Siblings: latents that write nearly the same direction as a controlled one and are not controlled.
+"""The monitor `similar-latents`: uncontrolled latents, similar to a controlled one, take over its reward.
 
-Shapes: `D` hidden size, `L` latents, `N` answers, `S` siblings.
+Latents are similar when their decoder directions are.
+
+Shapes: `D` hidden size, `L` latents, `N` answers, `S` similar latents.
 """
 
 from collections.abc import Collection
@@ -23,10 +25,11 @@ def find_similar_latents(
 
     Args:
         decoder: [D, L].
-        latent: whose siblings.
+        latent: the controlled one.
         controlled: latents under an edit or penalty.
     """
     lengths = np.sqrt(np.einsum("dl,dl->l", decoder, decoder))
+    # a dead latent's decoder column may be 0, and 0 / 0 would be NaN
     scale = np.maximum(lengths * lengths[latent], np.finfo(np.float64).tiny)
     cosines = decoder.T @ decoder[:, latent] / scale
     return tuple(
@@ -37,15 +40,16 @@ def find_similar_latents(
 def check_similar_latents(
     latent: int, family: tuple[int, ...], theirs: Floats, own: Floats, sd: float, *, families: int = 1
 ) -> Finding:
-    """Compares what siblings pay more than before training with what the controlled latent does.
+    """Compares the growth of the similar latents' contributions with that of the controlled latent's.
 
     Args:
         latent: the controlled one.
-        family: its siblings, S of them.
-        theirs: [N] `sum w_i (z_i after - z_i before)` over the siblings, answer by answer, reward units.
+        family: its similar latents, S of them.
+        theirs: [N] `sum w_i (z_i after - z_i before)` over the similar latents, answer by answer, reward
+            units.
         own: [N] the same of the latent.
         sd: of the reference policy's reward.
-        families: how many latents are looked at in this way; the more, the surer each has to be.
+        families: how many latents are tested in this way; the more, the stricter each test.
     """
     gained, kept = float(theirs.mean()) / sd, float(own.mean()) / sd
     return Finding(
@@ -54,6 +58,6 @@ def check_similar_latents(
         value=gained,
         further={"own": kept, "count": float(len(family))},
         fires=gained > kept and surely_above(theirs / sd, LEAST_EFFECT, tests=families),
-        text=f"the siblings of latent {latent} ({', '.join(map(str, family[:5]))}) pay {gained:+.2f} SD more "
-        f"than before training, the latent itself {kept:+.2f}: put the same control on them",
+        text=f"latents similar to {latent} ({', '.join(map(str, family[:5]))}) add {gained:+.2f} SD more to "
+        f"the reward than before training, the latent itself {kept:+.2f}: put the same control on them",
     )

@@ -1,4 +1,4 @@
-"""Which checks fire now: a window of past steps, and the warnings that were told already."""
+"""The state of the monitors: a window of past steps, and the warnings that were reported already."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,16 +9,16 @@ from sarm_control.training.monitor.checks.discriminator_saturation import satura
 from sarm_control.training.monitor.checks.finding import Finding
 
 WINDOW = 8
-"""Steps that the checks of every step look back on; before there are so many they say nothing."""
+"""Steps in the window of the monitors of every step; until it is full they report nothing."""
 _SATURATED = "human_kl/saturated"
 
 
 class Seen(NamedTuple):
-    """What a step's findings come to.
+    """The findings of a step, summarised.
 
     Args:
-        metrics: the numbers of all of them.
-        begun: those that fire and did not at the time before.
+        metrics: the numbers of all findings.
+        begun: the findings that fire now and did not fire the last time.
     """
 
     metrics: dict[str, float]
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 
 class Watch:
-    """Follows a run's metrics; its state is small and belongs into the checkpoint.
+    """Follows a run's metrics; its state is small and belongs in the checkpoint.
 
     Args:
         penalties: of the run, in any form.
@@ -38,10 +38,11 @@ class Watch:
         self._active: set[str] = set()
 
     def step(self, metrics: Mapping[str, float]) -> list[Finding]:
-        """Takes up one step's metrics and judges the window, once it is full."""
+        """Adds one step's metrics to the window and judges it once it is full."""
         of_penalties = [(f"{name}/rate", f"{name}/variance_share") for name in metric_names(self._penalties)]
         names = [_SATURATED, *(name for pair in of_penalties for name in pair)]
         kept = {name: float(metrics[name]) for name in names if name in metrics}
+        # only the metrics that monitors read are kept, since the window is in every checkpoint
         self._window = [*self._window, kept][-WINDOW:]
         if len(self._window) < WINDOW:
             return []
@@ -54,18 +55,18 @@ class Watch:
         return [*found, *([saturated(flags)] if flags else [])]
 
     def judge(self, findings: Sequence[Finding]) -> Seen:
-        """Remembers which findings fire; a check that stops firing may warn again later."""
-        begun = tuple(one for one in findings if one.fires and one.name not in self._active)
-        self._active -= {one.name for one in findings}
-        self._active |= {one.name for one in findings if one.fires}
-        return Seen({name: value for one in findings for name, value in one.metrics().items()}, begun)
+        """Records which findings fire; a monitor that stops firing may warn again later."""
+        begun = tuple(finding for finding in findings if finding.fires and finding.name not in self._active)
+        self._active -= {finding.name for finding in findings}
+        self._active |= {finding.name for finding in findings if finding.fires}
+        return Seen({name: value for finding in findings for name, value in finding.metrics().items()}, begun)
 
     def state(self) -> dict[str, Any]:
         """JSON values."""
         return {"window": self._window, "active": sorted(self._active)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restores what `state` returned."""
         self._window = [dict(row) for row in state["window"]]
         self._active = set(state["active"])
 

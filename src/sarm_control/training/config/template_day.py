@@ -1,4 +1,4 @@
-"""The setting of the day that chat templates are told, as a run's configuration holds it."""
+"""The setting `data.template_date`: the day that a chat template writes."""
 
 import datetime
 from typing import Annotated, Any
