@@ -9,20 +9,35 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.build.autoencoder import AutoencoderConfig
-    from sarm_control.build.pipeline import BuildConfig, Built, Inputs, Tools, build_sarm, silent
+    from sarm_control.build.pipeline import (
+        BuildConfig,
+        Built,
+        Inputs,
+        Tools,
+        build_sarm,
+        check_build,
+        silent,
+    )
     from sarm_control.build.saving import save_built
-    from sarm_control.build.states.source import Parts, cut_base
+    from sarm_control.build.sizes import Sizes, choose_sizes
+    from sarm_control.build.states.source import Base, Parts, check_device, cut_base, read_base
     from sarm_control.build.states.texts import read_pairs, read_texts
 
 _HOME_OF = {
     "AutoencoderConfig": "autoencoder",
+    "Base": "states.source",
     "BuildConfig": "pipeline",
     "Built": "pipeline",
     "Inputs": "pipeline",
     "Parts": "states.source",
+    "Sizes": "sizes",
     "Tools": "pipeline",
     "build_sarm": "pipeline",
+    "check_build": "pipeline",
+    "check_device": "states.source",
+    "choose_sizes": "sizes",
     "cut_base": "states.source",
+    "read_base": "states.source",
     "read_pairs": "states.texts",
     "read_texts": "states.texts",
     "save_built": "saving",
@@ -31,13 +46,19 @@ _HOME_OF = {
 
 __all__ = [
     "AutoencoderConfig",
+    "Base",
     "BuildConfig",
     "Built",
     "Inputs",
     "Parts",
+    "Sizes",
     "Tools",
     "build_sarm",
+    "check_build",
+    "check_device",
+    "choose_sizes",
     "cut_base",
+    "read_base",
     "read_pairs",
     "read_texts",
     "save_built",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.errors import ConfigError
 
@@ -15,7 +16,7 @@ _NO_FLAGS = RunFlags()
 
 def show(
     file: Annotated[
-        Path | None, Parameter(help="YAML file of a run; not needed when flags say it all.")
+        Path | None, Parameter(group=INPUT, help="YAML file of a run; not needed when flags say it all.")
     ] = None,
     /,
     *,
@@ -28,8 +29,8 @@ def show(
 
 
 def diff(
-    before: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
-    now: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
+    before: Annotated[Path, Parameter(group=INPUT, help="YAML file of a run, or a run folder.")],
+    now: Annotated[Path, Parameter(group=INPUT, help="YAML file of a run, or a run folder.")],
     /,
 ) -> None:
     """Print the settings in which two files or run folders differ, defaults filled in.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
 from sarm_control.console import say
 
 
@@ -12,16 +13,20 @@ def convert(
     folder: Annotated[
         str,
         Parameter(
-            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab."
+            group=INPUT,
+            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab.",
         ),
     ],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder to write.")],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="The folder to write.")],
     apply: Annotated[
-        Path | None, Parameter(help="File of edits: write the SARM with these edits in its head weights.")
+        Path | None,
+        Parameter(group=COMPUTE, help="File of edits: write the SARM with these edits in its head weights."),
     ] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the folder if it exists.")] = False,
+    overwrite: Annotated[
+        bool, Parameter(group=OUTPUT, negative="", help="Replace the folder if it exists.")
+    ] = False,
 ) -> None:
     """Convert pickled weights, or write head edits into a SARM.
 

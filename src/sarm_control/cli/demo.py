@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli import _demo_story as story
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, OutputError
@@ -29,16 +30,24 @@ def demo(
     seed: Annotated[
         int,
         Parameter(
+            group=COMPUTE,
             validator=validators.Number(gte=0, lte=_LARGEST_SEED),
             help="Of training, answers and the placebo.",
         ),
     ] = 0,
-    lab: Annotated[str, Parameter(help="A world of sarm lab build. Default: lab, the embedded one.")] = LAB,
-    steps: Annotated[int, Parameter(validator=validators.Number(gte=1), help="PPO steps of each arm.")] = 40,
+    lab: Annotated[
+        str, Parameter(group=INPUT, help="A world of sarm lab build. Default: lab, the embedded one.")
+    ] = LAB,
+    steps: Annotated[
+        int, Parameter(group=COMPUTE, validator=validators.Number(gte=1), help="PPO steps of each arm.")
+    ] = 40,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Folder for runs and report. Default: runs/demo.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for runs and report. Default: runs/demo."),
     ] = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Also the numbers as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="Also the numbers as JSON.")
+    ] = None,
 ) -> None:
     """See a reward model hacked, and whether a control holds.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT, RARE_OUTPUT
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress, say
@@ -36,32 +37,55 @@ class SearchFlags:
     target: Annotated[
         str | None,
         Parameter(
+            group=COMPUTE,
             help="An attribute of an answer in place of the preference: length, column:NAME, "
-            "column:NAME=VALUE or regex:PATTERN. Rows then need answers, not pairs."
+            "column:NAME=VALUE or regex:PATTERN. Rows then need answers, not pairs.",
         ),
     ] = None
     less: Annotated[
-        bool, Parameter(negative="", help="With --target: the goal is less of it, so what pays for it harms.")
+        bool,
+        Parameter(
+            group=RARE_COMPUTE,
+            negative="",
+            help="With --target: the goal is less of it, so what pays for it harms.",
+        ),
     ] = False
     by: Annotated[
-        str | None, Parameter(help="Column of the data: margins and called latents for each of its values.")
+        str | None,
+        Parameter(
+            group=COMPUTE, help="Column of the data: margins and called latents for each of its values."
+        ),
     ] = None
-    goal: Annotated[str | None, Parameter(help="What chosen is better in, for the record.")] = None
+    goal: Annotated[
+        str | None, Parameter(group=RARE_OUTPUT, help="What chosen is better in, for the record.")
+    ] = None
     alpha: Annotated[
         float,
-        Parameter(validator=validators.Number(gt=0, lt=1), help="False discovery rate of each step."),
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gt=0, lt=1),
+            help="False discovery rate of each step.",
+        ),
     ] = 0.05
     min_prompts: Annotated[
         int,
-        Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts."),
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=1),
+            help="Test latents active in this many prompts.",
+        ),
     ] = 10
     random_sets: Annotated[
         int,
         Parameter(
-            validator=validators.Number(gte=1), help="Matched random sets that selections are held against."
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=1),
+            help="Matched random sets that selections are held against.",
         ),
     ] = 1000
-    seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
+    seed: Annotated[
+        int, Parameter(group=RARE_COMPUTE, help="Of the halves, the redraws of labels and the sets.")
+    ] = 0
 
     def settings(self) -> "Settings":
         """These as the library takes them.
@@ -94,15 +118,21 @@ class EvidenceFlags:
     levels: Annotated[
         int,
         Parameter(
+            group=COMPUTE,
             validator=validators.Number(gte=1, lte=4),
             help="1 exact algebra; 2 before TopK; 3 in the state; 4 in the text, with a closing sentence.",
         ),
     ] = 1
     counterfactuals: Annotated[
         Path | None,
-        Parameter(help="Pairs of texts that differ in the goal alone; level 4 for the called latents."),
+        Parameter(
+            group=RARE_INPUT,
+            help="Pairs of texts that differ in the goal alone; level 4 for the called latents.",
+        ),
     ] = None
-    closing: Annotated[str, Parameter(help="The sentence that level 4 adds to answers.")] = CLOSING
+    closing: Annotated[
+        str, Parameter(group=RARE_COMPUTE, help="The sentence that level 4 adds to answers.")
+    ] = CLOSING
 
 
 @Parameter(name="*")
@@ -111,11 +141,12 @@ class ControlFlags:
     """The controls that are suggested."""
 
     write_controls: Annotated[
-        Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
+        Path | None, Parameter(group=OUTPUT, help="Also write the suggested controls to this YAML file.")
     ] = None
     material: Annotated[
         float,
         Parameter(
+            group=RARE_COMPUTE,
             validator=validators.Number(gte=0),
             help="No control for a latent whose effect is a smaller share of the mean margin.",
         ),
@@ -123,6 +154,7 @@ class ControlFlags:
     material_sd: Annotated[
         float,
         Parameter(
+            group=RARE_COMPUTE,
             validator=validators.Number(gte=0),
             help="Nor for one whose effect is smaller than this many SDs of the reward over answers.",
         ),
@@ -131,24 +163,30 @@ class ControlFlags:
 
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
 
-Top = Annotated[int, Parameter(validator=validators.Number(gte=0), help="Latents of each list to print.")]
+Top = Annotated[
+    int,
+    Parameter(group=RARE_OUTPUT, validator=validators.Number(gte=0), help="Latents of each list to print."),
+]
 
 
 def discover(
     *pairs: Annotated[
         Path,
         Parameter(
+            group=INPUT,
             help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
-            "Default with the lab model: lab:audit."
+            "Default with the lab model: lab:audit.",
         ),
     ],
     model: Model = None,
     out: Annotated[
-        Path, Parameter(name=["--out", "-o"], help="Folder for features.json and effects.parquet.")
+        Path,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for features.json and effects.parquet."),
     ],
     confirm: Annotated[
         list[Path] | None,
         Parameter(
+            group=INPUT,
             consume_multiple=True,
             help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
         ),
@@ -163,8 +201,10 @@ def discover(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Everything found as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find the latents that promote or harm what your pairs prefer.
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.errors import ConfigError
@@ -16,6 +17,7 @@ from sarm_control.errors import ConfigError
 Data = Annotated[
     list[str] | None,
     Parameter(
+        group=INPUT,
         consume_multiple=True,
         help="Rows: JSON Lines, .json, .parquet, latents folders, or a hub id, which is downloaded.",
     ),
@@ -23,8 +25,9 @@ Data = Annotated[
 Subsets = Annotated[
     list[str] | None,
     Parameter(
+        group=INPUT,
         help="Subset to look at, may be repeated. With edits: the one they are meant for; all other rows "
-        "are the complement."
+        "are the complement.",
     ),
 ]
 
@@ -33,41 +36,51 @@ def eval(
     *,
     model: Model = None,
     benchmark: Annotated[
-        Literal["reward-bench-2", "rm-bench"] | None, Parameter(help="Whose rules count.")
+        Literal["reward-bench-2", "rm-bench"] | None, Parameter(group=INPUT, help="Whose rules count.")
     ] = None,
     data: Data = None,
     subset: Subsets = None,
     complement: Annotated[
         list[Path] | None,
-        Parameter(consume_multiple=True, help="More rows, of any kind, that the edits should leave alone."),
+        Parameter(
+            group=RARE_INPUT,
+            consume_multiple=True,
+            help="More rows, of any kind, that the edits should leave alone.",
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
     sets: Annotated[
         int,
         Parameter(
-            validator=validators.Number(gte=100), help="Random sets of matched latents to compare with."
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=100),
+            help="Random sets of matched latents to compare with.",
         ),
     ] = 1000,
     reproduce_published_steering: Annotated[
         bool,
         Parameter(
+            group=RARE_COMPUTE,
             negative="",
             help="The published steering table; --data adds its recorded rewards, --model exact changes.",
         ),
     ] = False,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Folder for results.json and items.jsonl.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for results.json and items.jsonl."),
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the tests and random sets.")] = 0,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of the tests and random sets.")] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The results as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The results as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a reward model by the rules of RewardBench 2 or RM-Bench.
 

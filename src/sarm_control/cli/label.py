@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.console import progress, say
@@ -22,47 +23,69 @@ Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 def label(
     features: Annotated[
         str,
-        Parameter(help="features.json of sarm discover, or a part of it: features.json#harms[:3]."),
+        Parameter(
+            group=INPUT, help="features.json of sarm discover, or a part of it: features.json#harms[:3]."
+        ),
     ],
     /,
     *,
     data: Annotated[
         list[Path],
-        Parameter(consume_multiple=True, help="JSON Lines rows with answers, or latents folders."),
+        Parameter(
+            group=INPUT, consume_multiple=True, help="JSON Lines rows with answers, or latents folders."
+        ),
     ],
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON file for the labels.")],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON file for the labels.")],
     model: Model = None,
     words: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Words and n-grams of a latent at most.")
+        int,
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=1),
+            help="Words and n-grams of a latent at most.",
+        ),
     ] = 10,
     examples: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Top and random answers of a latent at most.")
+        int,
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=1),
+            help="Top and random answers of a latent at most.",
+        ),
     ] = 5,
     endpoint: Annotated[
         str | None,
         Parameter(
+            group=COMPUTE,
             help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
-            "OPENAI_API_KEY. The answers shown to it leave this machine."
+            "OPENAI_API_KEY. The answers shown to it leave this machine.",
         ),
     ] = None,
-    label_model: Annotated[str | None, Parameter(help="The model that the endpoint serves.")] = None,
+    label_model: Annotated[
+        str | None, Parameter(group=COMPUTE, help="The model that the endpoint serves.")
+    ] = None,
     timeout: Annotated[
         float,
         Parameter(
+            group=RARE_COMPUTE,
             validator=validators.Number(gt=0),
             help="Seconds to wait for one reply; a model on a CPU may need minutes.",
         ),
     ] = 120.0,
-    price_in: Annotated[Price, Parameter(help="Price of a million prompt tokens, to count the cost.")] = 0.0,
-    price_out: Annotated[Price, Parameter(help="Price of a million completion tokens.")] = 0.0,
-    seed: Annotated[int, Parameter(help="Of what is drawn.")] = 0,
+    price_in: Annotated[
+        Price, Parameter(group=RARE_COMPUTE, help="Price of a million prompt tokens, to count the cost.")
+    ] = 0.0,
+    price_out: Annotated[
+        Price, Parameter(group=RARE_COMPUTE, help="Price of a million completion tokens.")
+    ] = 0.0,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of what is drawn.")] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Say what called latents may mean: words, examples, a tested name.
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._outputs import Overwrite
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
@@ -14,16 +16,21 @@ _HUMAN = Path("lab:human")
 ShardSize = Annotated[
     int,
     Parameter(
+        group=RARE_COMPUTE,
         validator=validators.Number(gte=1),
         help="Rows of a shard: what is held in memory, and what a killed run loses at most.",
     ),
 ]
 Workers = Annotated[
-    int, Parameter(validator=validators.Number(gte=1), help="Processes, each with a model of its own.")
+    int,
+    Parameter(
+        group=COMPUTE, validator=validators.Number(gte=1), help="Processes, each with a model of its own."
+    ),
 ]
 States = Annotated[
     bool,
     Parameter(
+        group=COMPUTE,
         negative="",
         help="Keep the trunk's states too (4 bytes x hidden size an answer, before compression): "
         "discover --levels 3 and its probe need them.",
@@ -32,12 +39,15 @@ States = Annotated[
 AsHuman = Annotated[
     bool,
     Parameter(
-        negative="", help="Write the human buffer of a training run instead: OUT is a .safetensors file."
+        group=COMPUTE,
+        negative="",
+        help="Write the human buffer of a training run instead: OUT is a .safetensors file.",
     ),
 ]
 DisjointFrom = Annotated[
     list[Path] | None,
     Parameter(
+        group=RARE_INPUT,
         consume_multiple=True,
         help="With --as-human: refuse demonstrations whose prompts are in one of these files.",
     ),
@@ -47,13 +57,17 @@ DisjointFrom = Annotated[
 def latents(
     *data: Annotated[
         Path,
-        Parameter(help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human."),
+        Parameter(
+            group=INPUT,
+            help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human.",
+        ),
     ],
     model: Model = None,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to make.")],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder to make.")],
     only: Annotated[
         str | None,
         Parameter(
+            group=COMPUTE,
             name="--latents",
             help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
         ),
@@ -61,11 +75,13 @@ def latents(
     states: States = False,
     shard_size: ShardSize = 1000,
     resume: Annotated[
-        bool, Parameter(negative="", help="Go on with a folder that was begun by the same command.")
+        bool,
+        Parameter(group=OUTPUT, negative="", help="Go on with a folder that was begun by the same command."),
     ] = False,
     workers: Workers = 1,
     engine: Annotated[
-        Literal["processes", "ray"], Parameter(help="What runs the workers; ray needs the extra ray.")
+        Literal["processes", "ray"],
+        Parameter(group=RARE_COMPUTE, help="What runs the workers; ray needs the extra ray."),
     ] = "processes",
     as_human: AsHuman = False,
     disjoint_from: DisjointFrom = None,
@@ -75,8 +91,8 @@ def latents(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score answers once: keep their latents and rewards on disk.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
 from sarm_control.console import progress
@@ -27,7 +28,8 @@ def probe(
     *data: Annotated[
         Path,
         Parameter(
-            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit."
+            group=INPUT,
+            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit.",
         ),
     ],
     model: Model = None,
@@ -35,24 +37,37 @@ def probe(
     edits_file: EditsFile = None,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Rows with before, after and delta of each answer."),
+        Parameter(
+            group=OUTPUT, name=["--out", "-o"], help="Rows with before, after and delta of each answer."
+        ),
     ] = None,
     save_edits: Annotated[
-        Path | None, Parameter(help="Write the edits to this file, for score, rerank, eval, train, convert.")
+        Path | None,
+        Parameter(
+            group=OUTPUT, help="Write the edits to this file, for score, rerank, eval, train, convert."
+        ),
     ] = None,
     verify: Annotated[
         bool,
-        Parameter(negative="", help="Score the text again with the edits inside the model, and compare."),
+        Parameter(
+            group=COMPUTE,
+            negative="",
+            help="Score the text again with the edits inside the model, and compare.",
+        ),
     ] = False,
-    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    seed: Annotated[
+        int, Parameter(group=RARE_COMPUTE, help="Kept in the manifest; nothing here is random.")
+    ] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Try edits on answers: the reward before, after, and the exact change.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.embedded import AUDIT, LAB
@@ -26,37 +27,50 @@ def rerank(
     *candidates: Annotated[
         Path,
         Parameter(
+            group=INPUT,
             help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
-            "prompt compete. Default with the lab model: lab:audit."
+            "prompt compete. Default with the lab model: lab:audit.",
         ),
     ],
     model: Model = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
-    n: Annotated[str, Parameter(help="Sizes of set for the best-of-N curve.")] = _SIZES,
+    n: Annotated[str, Parameter(group=COMPUTE, help="Sizes of set for the best-of-N curve.")] = _SIZES,
     all_latents: Annotated[
-        bool, Parameter(negative="", help="Also set every latent alone to 0: which change most winners?")
+        bool,
+        Parameter(
+            group=COMPUTE, negative="", help="Also set every latent alone to 0: which change most winners?"
+        ),
     ] = False,
     attribute: Annotated[
         list[str] | None,
-        Parameter(help="Column with one number for each answer of a row; may be repeated."),
+        Parameter(group=COMPUTE, help="Column with one number for each answer of a row; may be repeated."),
     ] = None,
     top: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Latents of --all-latents to print.")
+        int,
+        Parameter(
+            group=RARE_OUTPUT, validator=validators.Number(gte=1), help="Latents of --all-latents to print."
+        ),
     ] = 10,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."),
+        Parameter(
+            group=OUTPUT, name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."
+        ),
     ] = None,
-    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    seed: Annotated[
+        int, Parameter(group=RARE_COMPUTE, help="Kept in the manifest; nothing here is random.")
+    ] = 0,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Choose among candidates, with and without edits: who wins?
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
@@ -24,29 +25,37 @@ if TYPE_CHECKING:
 def score(
     data: Annotated[
         Path | None,
-        Parameter(help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+        Parameter(
+            group=INPUT,
+            help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try.",
+        ),
     ] = None,
     /,
     *,
     model: Model = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Rows with scores. Default: standard output."),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
     top: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="Contributions to write for each answer.")
+        int,
+        Parameter(
+            group=COMPUTE, validator=validators.Number(gte=0), help="Contributions to write for each answer."
+        ),
     ] = 10,
     skip_bad_rows: Annotated[
-        Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
+        Path | None,
+        Parameter(group=RARE_INPUT, help="Set rows that cannot be used aside in this file and go on."),
     ] = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score answers: reward, top contributions, and the reward under edits.
 

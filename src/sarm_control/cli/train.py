@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT, OUTPUT
+from sarm_control.cli._outputs import DryRun
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import SarmError
@@ -22,21 +24,24 @@ _NO_FLAGS = RunFlags()
 
 def train(
     config: Annotated[
-        Path | None, Parameter(help="YAML file of a run; not needed when flags say it all.")
+        Path | None, Parameter(group=INPUT, help="YAML file of a run; not needed when flags say it all.")
     ] = None,
     /,
     *,
     flags: RunFlags = _NO_FLAGS,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
     ] = None,
     resume: Annotated[
-        bool, Parameter(negative="", help="Go on from the newest good checkpoint of the run folder.")
+        bool,
+        Parameter(group=OUTPUT, negative="", help="Go on from the newest good checkpoint of the run folder."),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Start over if the run folder exists.")] = False,
-    dry_run: Annotated[bool, Parameter(negative="", help="Check everything, print the plan, stop.")] = False,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+    overwrite: Annotated[
+        bool, Parameter(group=OUTPUT, negative="", help="Start over if the run folder exists.")
+    ] = False,
+    dry_run: DryRun = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
 ) -> int:
     """Train a policy by PPO with the controls in its reward.
 
