@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from sarm_control.build.saving import save_built
     from sarm_control.build.sizes import Sizes, choose_sizes
-    from sarm_control.build.states.source import Base, Parts, check_device, cut_base, read_base
+    from sarm_control.build.states.source import Base, Parts, cut_base, read_base
     from sarm_control.build.states.texts import read_pairs, read_texts
 
 _HOME_OF = {
@@ -34,7 +34,6 @@ _HOME_OF = {
     "Tools": "pipeline",
     "build_sarm": "pipeline",
     "check_build": "pipeline",
-    "check_device": "states.source",
     "choose_sizes": "sizes",
     "cut_base": "states.source",
     "read_base": "states.source",
@@ -55,7 +54,6 @@ __all__ = [
     "Tools",
     "build_sarm",
     "check_build",
-    "check_device",
     "choose_sizes",
     "cut_base",
     "read_base",

@@ -46,6 +46,13 @@ def of_model(model: str | None) -> tuple[str, ...]:
     return () if model in (None, LAB) else ("--model", str(model))
 
 
+def of_training(model: str | None) -> tuple[str, ...]:
+    """The options that `sarm train` needs for the same model; POLICY and the prompts are the reader's."""
+    if model in (None, LAB):
+        return ()
+    return ("--model", str(model), "--policy", "POLICY", "--prompts", "prompts.jsonl")
+
+
 def beside(path: Path, name: str) -> Path:
     """A file or folder next to another."""
     return path.with_name(name)

@@ -138,11 +138,10 @@ def _parts(base: "Base | None", layer: int | None, model: str | None, how: dict[
 
 def _check_model(model: str | None, how: dict[str, Any]) -> None:
     """What can be wrong with an existing SARM, short of its weights."""
-    from sarm_control.build import check_device
-    from sarm_control.reward_model import describe
+    from sarm_control.reward_model import check_placement, describe
 
     if model is not None:
-        check_device(how["device"])
+        check_placement(how["device"], how["dtype"])
         describe(model, template_date=how["template_date"])
 
 

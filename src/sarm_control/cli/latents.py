@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
-from sarm_control.cli._outputs import Overwrite
+from sarm_control.cli._outputs import DryRun, Overwrite
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
@@ -92,6 +92,7 @@ def latents(
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score answers once: keep their latents and rewards on disk.
@@ -101,7 +102,7 @@ def latents(
     grow with the data; after an interruption the same command with --resume goes on. With --as-human the
     latents of demonstrations become the human buffer that data.human of sarm train takes.
     """
-    from sarm_control.cli._extraction import Request, Scoring, extract_latents
+    from sarm_control.cli._extraction import Request, Running, Scoring, extract_latents
     from sarm_control.cli._human_buffer import make_human_buffer
 
     if not data and model not in (None, LAB):
@@ -127,8 +128,9 @@ def latents(
     if as_human:
         if resume:
             raise ConfigError("--resume is of no use with --as-human", hint="the buffer is made in one pass")
-        make_human_buffer(request, disjoint_from or [])
+        make_human_buffer(request, disjoint_from or [], dry_run=dry_run)
         return
     if disjoint_from:
         raise ConfigError("--disjoint-from is of use with --as-human only", hint="add --as-human")
-    extract_latents(request, shard_size=shard_size, resume=resume, workers=workers, engine=engine)
+    running = Running(shard_size, workers, engine, resume=resume, dry_run=dry_run)
+    extract_latents(request, running)

@@ -116,6 +116,7 @@ def _probed(
         want={"answer", "pair", "candidates"},
         latents=given.latents,
         skip_bad_rows=skip_bad_rows,
+        check_head=given.on,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)

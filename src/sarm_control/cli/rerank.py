@@ -78,7 +78,7 @@ def rerank(
     pairs, columns of your own), and the attribute expected of the best of N candidates, exactly, with
     intervals over prompts.
     """
-    from sarm_control.evaluation import candidate_sets, single_latents
+    from sarm_control.evaluation import candidate_sets, check_candidates, single_latents
     from sarm_control.evaluation import rerank as run
 
     sizes = _sizes(n)
@@ -93,6 +93,8 @@ def rerank(
         want={"candidates", "pair", "answer"},
         latents=None if all_latents else given.latents,
         skip_bad_rows=skip_bad_rows,
+        check=lambda rows: check_candidates(rows, attribute or ()),
+        check_head=given.on,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)

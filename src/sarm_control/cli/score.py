@@ -12,7 +12,7 @@ from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
-from sarm_control.cli._sources import ModelFlags, read_parts
+from sarm_control.cli._sources import ModelFlags, prepare
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
@@ -70,13 +70,14 @@ def score(
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
-    (source,) = read_parts(
+    (source,) = prepare(
         [[data]],
         scoring,
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
-    )
+        check_head=given.on,
+    ).score()
     rows, scored = source.scored_rows
     edits = given.on(scored.latents.size, scored.fingerprint)
     annotated = annotate(rows, scored, edits, top=top)

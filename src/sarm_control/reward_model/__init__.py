@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pad_batch,
         pool_states,
     )
+    from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
     from sarm_control.reward_model.trunk.torch_backend import has_bfloat16, rounded_factors, with_own_memory
     from sarm_control.reward_model.trunk.trunk import (
@@ -63,9 +64,11 @@ _HOME_OF = {
     "Trunk": "trunk.trunk",
     "base_config": "trunk.trunk",
     "base_folder": "trunk.trunk",
+    "check_placement": "trunk.placement",
     "convert": "files.conversion",
     "cut_config": "trunk.trunk",
     "describe": "description",
+    "dtype_of": "trunk.placement",
     "find_folder": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
@@ -106,9 +109,11 @@ __all__ = [
     "Trunk",
     "base_config",
     "base_folder",
+    "check_placement",
     "convert",
     "cut_config",
     "describe",
+    "dtype_of",
     "find_folder",
     "has_bfloat16",
     "head_of",

@@ -11,7 +11,6 @@ import torch
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
 from sarm_control.embedded import model_folder
-from sarm_control.errors import ModelError
 from sarm_control.reward_model import (
     Autoencoder,
     LinearHead,
@@ -20,7 +19,9 @@ from sarm_control.reward_model import (
     Trunk,
     base_config,
     base_folder,
+    check_placement,
     cut_config,
+    dtype_of,
     load_trunk,
 )
 
@@ -153,8 +154,8 @@ def read_base(
     context = getattr(config, "max_position_embeddings", None)
     template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(place)
-    return Base(base, folder, config, template, _dtype(dtype), place)
+    check_placement(place, dtype)
+    return Base(base, folder, config, template, dtype_of(dtype), place)
 
 
 def cut_base(
@@ -181,29 +182,3 @@ def cut_base(
         local_files_only=local_files_only,
     )
     return found.cut(layer)
-
-
-def check_device(device: str | None) -> None:
-    """Refuses a device that this machine does not have; None and "auto" are found when they are needed.
-
-    Raises:
-        ModelError: naming it.
-    """
-    if device in (None, "auto"):
-        return
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "no such device"
-        raise ModelError(
-            f"device {device} cannot be used: {reason}", hint="use cpu, cuda, cuda:1 or auto"
-        ) from error
-
-
-def _dtype(name: str | None) -> torch.dtype | str:
-    if name is None:
-        return "auto"
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"unknown dtype {name}", hint="use float32, bfloat16 or float16")
-    return found
