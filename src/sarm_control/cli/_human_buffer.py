@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.cli._extraction import Request, chosen_latents
+from sarm_control.cli._next import of_training, say_next
 from sarm_control.cli._outputs import check_outputs, say_dry_run
 from sarm_control.cli._sources import ModelFlags, Source, prepare, warn
 from sarm_control.console import say
@@ -48,6 +49,9 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
     buffer.save(request.out)
     _record(request, source, buffer, coverage, disjoint_from)
     _say(request.out, buffer, coverage)
+    run = request.out.with_name(f"{request.out.stem}-run")
+    term = ("--human", request.out, "--beta", "0.1sd")
+    say_next("train", *term, *of_training(request.model), "-o", run, "--dry-run")
 
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:

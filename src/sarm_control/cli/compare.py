@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._next import say_next
 from sarm_control.cli._outputs import Overwrite, hold_output
 from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
@@ -111,6 +112,10 @@ def compare(
     for sentence in report["headline"]:
         print(sentence)
     print(f"{folder / 'report.html'}")
+    if len(runs) > 1:
+        say_next("config", "diff", *runs[:2])
+    else:
+        say_next("config", "show", runs[0] / "config.yaml")
 
 
 def _prompts(runs: "Sequence[TrainedRun]", given: Path | None) -> Path:

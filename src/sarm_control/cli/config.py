@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from sarm_control.cli._help import INPUT
+from sarm_control.cli._next import again, say_next
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.errors import ConfigError
 
@@ -26,6 +27,7 @@ def show(
     from sarm_control.training import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
+    say_next("train", *again()[2:], "--dry-run")
 
 
 def diff(
@@ -42,6 +44,10 @@ def diff(
     differences = config_differences(load_config(_file_of(before)), load_config(_file_of(now)))
     for line in differences or [f"{before} and {now} have the same settings"]:
         print(line)
+    if before.is_dir() and now.is_dir():
+        say_next("compare", before, now, "--prompts", "held_out.jsonl")
+    else:
+        say_next("train", _file_of(now), "--dry-run")
 
 
 def _file_of(path: Path) -> Path:
@@ -60,3 +66,4 @@ def schema() -> None:
     from sarm_control.training import RunConfig
 
     sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
+    say_next("config", "show")

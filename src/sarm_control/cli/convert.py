@@ -6,7 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
+from sarm_control.cli._next import say_next
 from sarm_control.console import say
+from sarm_control.embedded import AUDIT, LAB
 
 
 def convert(
@@ -42,6 +44,21 @@ def convert(
 
     done = run(Path(folder), out, overwrite=overwrite)
     say(f"{done.folder}: {done.tensors} tensors, {done.size / 1e9:.2f} GB in {', '.join(done.files)}")
+    if _is_sarm(out):
+        say_next("score", "answers.jsonl", "--model", out, "-o", "scores.jsonl")
+    else:
+        say_next("build", "--base", out, "--pairs", "pairs.jsonl", "-o", out.with_name(f"{out.name}-sarm"))
+
+
+def _is_sarm(folder: Path) -> bool:
+    from sarm_control.errors import ModelError
+    from sarm_control.reward_model import read_config
+
+    try:
+        read_config(folder, folder.name)
+    except ModelError:
+        return False
+    return True
 
 
 def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
@@ -51,3 +68,5 @@ def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
     latents = ", ".join(map(str, done.latents))
     say(f"{done.folder}: head {done.before} became {done.after}; other weights for latents {latents}")
     say("features and edits found on the old head are refused by the new one")
+    audit = AUDIT if source == LAB else "answers.jsonl"
+    say_next("score", audit, "--model", out, "-o", "scores.jsonl")

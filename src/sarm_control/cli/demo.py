@@ -11,6 +11,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli import _demo_story as story
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
+from sarm_control.cli._next import say_next
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, OutputError
@@ -77,6 +78,11 @@ def demo(
             for path in filter(None, (folder / _RESULT, json_file)):
                 write_json(path, result)
     _tell(f"\n   The whole comparison, latent by latent: {result['report']}")
+    runs = [folder / name for name in result["arms"]]
+    if len(runs) > 1:
+        say_next("config", "diff", *runs[:2])
+    else:
+        say_next("config", "show", runs[0] / "config.yaml")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_INPUT
+from sarm_control.cli._next import again, of_model, say_next
 from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_model, model_name, or_lab
 from sarm_control.errors import ConfigError, MissingExtraError
 
@@ -86,6 +87,14 @@ def reward(
     print("nothing wrong" if passed else "something is wrong, see above")
     if json_file is not None:
         _write(json_file, engine, model_name(name), found)
+    if passed and engine != "trl" and url is None:
+        given = (("--controls", controls), ("--human", human), ("--reference", reference))
+        files = [word for pair in given if pair[1] is not None for word in pair]
+        say_next("serve", *of_model(model), *(str(word) for word in files))
+    elif json_file is None:
+        say_next(*again("--json", "doctor.json"))
+    else:
+        say_next("config", "schema")
     return 0 if passed else 1
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._next import of_model, of_training, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags
@@ -96,6 +97,7 @@ def eval(
         from sarm_control.cli._benchmarks import reproduce
 
         reproduce(data or [], flags, json_file)
+        say_next("eval", *of_model(model), "--benchmark", "reward-bench-2", "--data", "rows.jsonl")
         return
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 
@@ -104,6 +106,18 @@ def eval(
         found = evaluate(request, flags, given, skip_bad_rows, Path(temporary))
         print_evaluation(found, sys.stdout)
         write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
+    _say_next(request.data, model, [str(one) for one in found.edits])
+
+
+def _say_next(data: list[str], model: str | None, edits: list[str]) -> None:
+    """Edits can be trained with; without any, look for latents to edit in rows of this machine."""
+    words = [word for edit in edits for word in ("--edit", edit)]
+    if edits:
+        say_next("train", *words, *of_training(model), "-o", "runs/edits")
+    elif all(Path(one).exists() for one in data):
+        say_next("rerank", *data, *of_model(model), "--all-latents")
+    else:
+        say_next("discover", "pairs.jsonl", *of_model(model), "-o", "runs/discovery")
 
 
 def _benchmark(name: str | None) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, OUTPUT
+from sarm_control.cli._next import say_next
 from sarm_control.cli._outputs import Overwrite, hold_output
 from sarm_control.console import progress, say
 
@@ -39,3 +40,4 @@ def build(
     if json_file is not None:
         write_json(json_file, figures)
     say(f"{out}: the world of seed {seed}; {len(figures['harming_latents'])} latents harm")
+    say_next("demo", "--lab", out, "-o", out.with_name(f"{out.name}-demo"))

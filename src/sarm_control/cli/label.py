@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
@@ -100,9 +101,15 @@ def label(
     file = Path(features.removeprefix("@").partition("#")[0])
     check_outputs((out,), (file, *data), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
-    source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
-    called = _called(features, source.scored_rows.scored.fingerprint)
     replies = _replies(endpoint, label_model, out, timeout)
+    source = read_scored(
+        data,
+        scoring,
+        want={"answer", "pair", "candidates"},
+        skip_bad_rows=skip_bad_rows,
+        check_head=lambda _, fingerprint: _called(features, fingerprint),
+    )
+    called = _called(features, source.scored_rows.scored.fingerprint)
     corpus = Corpus(source.scored_rows)
     with progress("Labelling", len(called)) as advance:
         labels = []
@@ -111,6 +118,17 @@ def label(
             advance(1)
     _write(labels, replies, out, [file, *data], source.model, price=(price_in, price_out), seed=seed)
     sys.stdout.write(labels_text(labels, asked=replies is not None))
+    _say_next(file, called, data, model)
+
+
+def _say_next(file: Path, called: "Sequence[Feature]", data: Sequence[Path], model: str | None) -> None:
+    """Try the first of the labelled latents without what it pays."""
+    if called:
+        saved = file.with_name("edits.json")
+        edit = ("--edit", f"{called[0].latent}=0", "--save-edits", saved)
+        say_next("probe", *data, *of_model(model), *edit)
+    else:
+        say_next("rerank", *data, *of_model(model), "--all-latents")
 
 
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, of_training, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
@@ -96,6 +97,12 @@ def probe(
         from sarm_control.files import write_json
 
         write_json(json_file, {**config, **found.as_json(), "largest_difference": difference})
+    if save_edits is not None:
+        run = save_edits.with_name(f"{save_edits.stem}-run")
+        say_next("train", "--edits-file", save_edits, *of_training(model), "-o", run)
+    else:
+        given_edits = [word for one in edits for word in ("--edit", str(one))]
+        say_next("probe", *data, *of_model(model), *given_edits, "--save-edits", "edits.json")
     return 0 if difference is None or difference <= _TOLERANCE else 1
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
@@ -113,6 +114,9 @@ def rerank(
     }
     _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)
+    tried = [str(edit) for edit in edits] or [f"{one.latent}=0" for one in (impacts or ())[:1]]
+    words = [word for edit in tried for word in ("--edit", edit)]
+    say_next("probe", *data, *of_model(model), *words, "--save-edits", "edits.json")
 
 
 def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
+from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
 from sarm_control.cli._sources import ModelFlags, prepare
@@ -95,6 +96,21 @@ def score(
     if json_file is not None:
         _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
     _say_remarks(rows, annotated, summary)
+    _say_next(data, out, scoring.model, scored)
+
+
+def _say_next(data: Path, out: Path | None, model: str | None, scored: "Scored") -> None:
+    """Try an edit on the latent that moved these rewards most."""
+    import numpy as np
+
+    moved = np.abs(scored.latents.values * scored.head[scored.latents.indices])
+    sums = np.bincount(scored.latents.indices, weights=moved, minlength=scored.latents.size)
+    saved = beside(out or data, "edits.json") if out or data.exists() else Path("edits.json")
+    if sums.any():
+        edit = ("--edit", f"{int(sums.argmax())}=0", "--save-edits", saved)
+        say_next("probe", data, *of_model(model), *edit)
+    else:
+        say_next("score", data, *of_model(model), "--top", "20")
 
 
 def _summary(

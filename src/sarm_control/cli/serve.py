@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, MODEL, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -172,7 +173,13 @@ def serve(
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
         where = address(listening)
-        run(app, listening, settings=settings, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
+        token = () if token_file is None else ("--token-file", token_file)
+
+        def ready() -> None:
+            say(f"serving on {where}; Ctrl-C stops")
+            say_next("doctor", "reward", "--engine", "openrlhf", *of_model(model), "--url", where, *token)
+
+        run(app, listening, settings=settings, ready=ready)
 
 
 def _settings(

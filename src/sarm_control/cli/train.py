@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sarm_control.cli._help import INPUT, OUTPUT
-from sarm_control.cli._outputs import DryRun
+from sarm_control.cli._next import say_next
+from sarm_control.cli._outputs import DryRun, say_dry_run
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.console import progress, say, set_quiet
+from sarm_control.embedded import LAB
 from sarm_control.errors import SarmError
 
 EXIT_STOPPED = 3
@@ -59,9 +61,9 @@ def train(
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
         if resume and _finished(folder, settings, None if dry_run else json_file):
             return None
-        _check_inputs(settings)
+        _check_inputs(settings, whole=dry_run)
         if dry_run:
-            say(f"dry run: nothing was written; without --dry-run the run goes to {folder}")
+            say_dry_run(folder)
         return None if dry_run else settings
 
     with connected() as processes:
@@ -75,6 +77,10 @@ def train(
         summary = _run(settings, folder, processes, resume=resume, overwrite=overwrite)
         if processes.first:
             _report(folder, summary, json_file)
+            if summary["stopped"]:
+                say_next("train", "-o", folder, "--resume")
+            else:
+                _say_next(folder, settings)
         return EXIT_STOPPED if summary["stopped"] else 0
 
 
@@ -89,8 +95,10 @@ def _check_outputs(
     check_run(folder, resume=resume, overwrite=overwrite, make=make)
 
 
-def _check_inputs(settings: "RunConfig") -> None:
+def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
+    """What can be wrong with models and rows; `whole` also looks for what the run itself comes upon later."""
     from sarm_control.training import (
+        check_files,
         check_human,
         check_models,
         evaluation_lines,
@@ -101,10 +109,11 @@ def _check_inputs(settings: "RunConfig") -> None:
 
     check_models(settings)
     check_human(settings)
-    for line in plan_lines(settings, training_rows(settings)):
+    rows, evaluated = training_rows(settings), evaluation_rows(settings)
+    for line in (*plan_lines(settings, rows), *evaluation_lines(settings, evaluated)):
         say(line)
-    for line in evaluation_lines(settings, evaluation_rows(settings)):
-        say(line)
+    if whole:
+        check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond])
 
 
 def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
@@ -122,6 +131,7 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
     if run.missing is not None:
         print(f"  it cannot be made longer from its end: {run.missing}")
     _write_summary(folder, run.summary(), json_file)
+    _say_next(folder, settings)
     return True
 
 
@@ -221,6 +231,14 @@ def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
     return tell
 
 
+def _say_next(folder: Path, settings: "RunConfig") -> None:
+    """What the training changed; the embedded world has prompts of its own, and a gold reward."""
+    if settings.policy.model == LAB:
+        say_next("compare", folder, "--gold", LAB)
+    else:
+        say_next("compare", folder, "--prompts", "held_out.jsonl")
+
+
 def _of_them(summary: Mapping[str, Any]) -> str:
     now = summary["steps_now"]
     return "" if now == summary["step"] else f", {now or 'none'} of them now"
@@ -240,7 +258,6 @@ def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) ->
     print(f"{folder}: {summary['step']} steps done{_of_them(summary)}")
     if summary["stopped"]:
         print(f"  stopped on a warning: {summary['stopped']}")
-        print(f"  go on as it is with: sarm train -o {folder} --resume")
     for name in summary.get("saved", ()):
         print(f"  {folder / name}: the trained policy for {written.get(name, name)}")
     print(f"  {folder / 'metrics.jsonl'}: one row a step")

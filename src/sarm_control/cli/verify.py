@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -87,6 +88,10 @@ def verify(
     _print(result, steps)
     if json_file is not None:
         _write(json_file, result, model=model_name(name), steps=steps)
+    if result.passed:
+        say_next("latents", recorded, *of_model(model), "-o", recorded.with_suffix(".latents"))
+    else:
+        say_next("verify", recorded, *of_model(model), "--dtype", "float32")
     return 0 if result.passed else 1
 
 

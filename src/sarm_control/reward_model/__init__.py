@@ -17,7 +17,13 @@ if TYPE_CHECKING:
         read_head,
         read_model_fingerprint,
     )
-    from sarm_control.reward_model.files.checkpoint import TensorEntry, find_folder, load_tensors, read_index
+    from sarm_control.reward_model.files.checkpoint import (
+        TensorEntry,
+        find_folder,
+        from_checkpoint,
+        load_tensors,
+        read_index,
+    )
     from sarm_control.reward_model.files.config import SarmConfig, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -70,6 +76,7 @@ _HOME_OF = {
     "describe": "description",
     "dtype_of": "trunk.placement",
     "find_folder": "files.checkpoint",
+    "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
     "length_sorted_batches": "trunk.batching",
@@ -115,6 +122,7 @@ __all__ = [
     "describe",
     "dtype_of",
     "find_folder",
+    "from_checkpoint",
     "has_bfloat16",
     "head_of",
     "length_sorted_batches",

@@ -85,7 +85,7 @@ def attach_critic(policy: "Policy", config: "RunConfig", model: RewardModel, lon
         assert lora is not None
         policy.critic = AdapterCritic(policy, lora, seed)
     elif kind == "model":
-        _check_room(model, longest)
+        check_room(getattr(model.trunk.model.config, "max_position_embeddings", None), longest)
         policy.critic = model_critic(policy, model, config.policy, seed)
 
 
@@ -136,8 +136,16 @@ def check_tokens_agree(policy: ChatTemplate, trunk: ChatTemplate) -> None:
         )
 
 
-def _check_room(model: RewardModel, longest: int) -> None:
-    room = getattr(model.trunk.model.config, "max_position_embeddings", None)
+def check_room(room: int | None, longest: int) -> None:
+    """Refuses conversations that the SARM's trunk could not read whole.
+
+    Args:
+        room: tokens of its context; None where it says none.
+        longest: tokens of the longest prompt and answer.
+
+    Raises:
+        ModelError: naming both.
+    """
     if room and longest > room:
         raise ModelError(
             f"training.value: model reads prompts with their answers, here up to {longest} tokens, but the "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
-from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
+from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.run.checkpoint import writing
 
@@ -33,6 +33,27 @@ def check_human(config: RunConfig) -> None:
             f"{path} has {count} demonstrations, a step has {answers} answers",
             hint="give more demonstrations, or lower training.prompts_per_step",
         )
+
+
+def check_human_model(config: RunConfig, fingerprint: str, model_fingerprint: str | None) -> None:
+    """Refuses latents of another reward model, by what their files say; rows are scored by the run itself.
+
+    Args:
+        config: `data.human` names rows, a latents folder or a human buffer.
+        fingerprint: of the reward model's head.
+        model_fingerprint: of its trunk and autoencoder.
+
+    Raises:
+        ModelError: naming both.
+    """
+    term, path = config.reward.human_kl, config.data.human
+    if term is None or path is None:
+        return
+    if path.suffix == _BUFFER:
+        HumanBuffer.load(path).check(fingerprint, model_fingerprint)
+    elif path.is_dir():
+        found = LatentsFolder(path).manifest
+        check_same_model(found.fingerprint, found.model_fingerprint, fingerprint, model_fingerprint)
 
 
 def human_buffer(
