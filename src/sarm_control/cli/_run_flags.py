@@ -59,7 +59,9 @@ class RunFlags:
     ] = None
     edits_file: Annotated[
         Path | None,
-        Parameter(group=COMPUTE, help="File of edits, as sarm probe --save-edits writes it (reward.edits)."),
+        Parameter(
+            group=RARE_COMPUTE, help="File of edits that sarm probe --save-edits wrote (reward.edits)."
+        ),
     ] = None
     penalize: Annotated[
         list[str] | None,
@@ -72,13 +74,15 @@ class RunFlags:
     human: Annotated[
         Path | None,
         Parameter(
-            group=COMPUTE,
+            group=RARE_COMPUTE,
             help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made.",
         ),
     ] = None
     beta: Annotated[
         str | None,
-        Parameter(group=COMPUTE, help="Weight of the human-KL term: 0.05, or 0.1sd (reward.human_kl.beta)."),
+        Parameter(
+            group=RARE_COMPUTE, help="Weight of the human-KL term: 0.05 or 0.1sd (reward.human_kl.beta)."
+        ),
     ] = None
     controls: Annotated[
         Path | None,
@@ -88,7 +92,7 @@ class RunFlags:
     ] = None
     steps: Annotated[int | None, Parameter(group=COMPUTE, help="PPO steps (training.steps).")] = None
     seed: Annotated[
-        int | None, Parameter(group=COMPUTE, help="Seed of everything random (training.seed).")
+        int | None, Parameter(group=RARE_COMPUTE, help="Seed of everything random (training.seed).")
     ] = None
     stop_on: Annotated[
         str | None,
