@@ -22,40 +22,47 @@ if TYPE_CHECKING:
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
 
 
+Prompts = Annotated[
+    Path | None,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines of held-out prompts (any row kind). "
+        "Default for runs of the lab policy: lab:held_out_prompts.",
+    ),
+]
+
+MaxNewTokens = Annotated[
+    int | None,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Longest answer. Default: the longest of the runs.",
+    ),
+]
+
+Batch = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Answers decoded together; changes no result.",
+    ),
+]
+
+
 def compare(
     *runs: Annotated[
         Path, Parameter(group=INPUT, help="Run folders of sarm train; several are compared side by side.")
     ],
-    prompts: Annotated[
-        Path | None,
-        Parameter(
-            group=INPUT,
-            help="JSON Lines of held-out prompts (any row kind). "
-            "Default for runs of the lab policy: lab:held_out_prompts.",
-        ),
-    ] = None,
+    prompts: Prompts = None,
     answers_per_prompt: Annotated[
         int,
         Parameter(
             group=COMPUTE, validator=validators.Number(gte=1), help="Answers of each policy to each prompt."
         ),
     ] = 1,
-    max_new_tokens: Annotated[
-        int | None,
-        Parameter(
-            group=RARE_COMPUTE,
-            validator=validators.Number(gte=1),
-            help="Longest answer. Default: the longest of the runs.",
-        ),
-    ] = None,
-    batch: Annotated[
-        int,
-        Parameter(
-            group=RARE_COMPUTE,
-            validator=validators.Number(gte=1),
-            help="Answers decoded together; changes no result.",
-        ),
-    ] = 64,
+    max_new_tokens: MaxNewTokens = None,
+    batch: Batch = 64,
     seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of the answers.")] = 0,
     out: Annotated[
         Path | None,

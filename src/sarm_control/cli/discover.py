@@ -27,28 +27,33 @@ Top = Annotated[
 ]
 
 
+Confirm = Annotated[
+    list[Path] | None,
+    Parameter(
+        group=INPUT,
+        consume_multiple=True,
+        help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
+    ),
+]
+
+Pairs = Annotated[
+    Path,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+        "Default with the lab model: lab:audit.",
+    ),
+]
+
+
 def discover(
-    *pairs: Annotated[
-        Path,
-        Parameter(
-            group=INPUT,
-            help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
-            "Default with the lab model: lab:audit.",
-        ),
-    ],
+    *pairs: Pairs,
     model: Model = None,
     out: Annotated[
         Path,
         Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for features.json and effects.parquet."),
     ],
-    confirm: Annotated[
-        list[Path] | None,
-        Parameter(
-            group=INPUT,
-            consume_multiple=True,
-            help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
-        ),
-    ] = None,
+    confirm: Confirm = None,
     search: SearchFlags = _SEARCH,
     evidence: EvidenceFlags = _EVIDENCE,
     controls: ControlFlags = _CONTROLS,

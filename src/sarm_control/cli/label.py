@@ -21,6 +21,34 @@ if TYPE_CHECKING:
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 
 
+LabelWords = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Words and n-grams of a latent at most.",
+    ),
+]
+
+Examples = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Top and random answers of a latent at most.",
+    ),
+]
+
+LabelEndpoint = Annotated[
+    str | None,
+    Parameter(
+        group=COMPUTE,
+        help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
+        "OPENAI_API_KEY. The answers shown to it leave this machine.",
+    ),
+]
+
+
 def label(
     features: Annotated[
         str,
@@ -38,30 +66,9 @@ def label(
     ],
     out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON file for the labels.")],
     model: Model = None,
-    words: Annotated[
-        int,
-        Parameter(
-            group=RARE_COMPUTE,
-            validator=validators.Number(gte=1),
-            help="Words and n-grams of a latent at most.",
-        ),
-    ] = 10,
-    examples: Annotated[
-        int,
-        Parameter(
-            group=RARE_COMPUTE,
-            validator=validators.Number(gte=1),
-            help="Top and random answers of a latent at most.",
-        ),
-    ] = 5,
-    endpoint: Annotated[
-        str | None,
-        Parameter(
-            group=COMPUTE,
-            help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
-            "OPENAI_API_KEY. The answers shown to it leave this machine.",
-        ),
-    ] = None,
+    words: LabelWords = 10,
+    examples: Examples = 5,
+    endpoint: LabelEndpoint = None,
     label_model: Annotated[
         str | None, Parameter(group=COMPUTE, help="The model that the endpoint serves.")
     ] = None,

@@ -54,6 +54,16 @@ DisjointFrom = Annotated[
 ]
 
 
+Only = Annotated[
+    str | None,
+    Parameter(
+        group=COMPUTE,
+        name="--latents",
+        help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
+    ),
+]
+
+
 def latents(
     *data: Annotated[
         Path,
@@ -64,14 +74,7 @@ def latents(
     ],
     model: Model = None,
     out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder to make.")],
-    only: Annotated[
-        str | None,
-        Parameter(
-            group=COMPUTE,
-            name="--latents",
-            help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
-        ),
-    ] = None,
+    only: Only = None,
     states: States = False,
     shard_size: ShardSize = 1000,
     resume: Annotated[

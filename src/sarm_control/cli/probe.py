@@ -25,6 +25,16 @@ _TOLERANCE = 1e-6
 _EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
 
 
+Verify = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE,
+        negative="",
+        help="Score the text again with the edits inside the model, and compare.",
+    ),
+]
+
+
 def probe(
     *data: Annotated[
         Path,
@@ -48,14 +58,7 @@ def probe(
             group=OUTPUT, help="Write the edits to this file, for score, rerank, eval, train, convert."
         ),
     ] = None,
-    verify: Annotated[
-        bool,
-        Parameter(
-            group=COMPUTE,
-            negative="",
-            help="Score the text again with the edits inside the model, and compare.",
-        ),
-    ] = False,
+    verify: Verify = False,
     seed: Annotated[
         int, Parameter(group=RARE_COMPUTE, help="Kept in the manifest; nothing here is random.")
     ] = 0,

@@ -24,35 +24,42 @@ _SIZES = "1,2,4,8,16"
 _EXAMPLE = 'sarm rerank --model M candidates.jsonl --edit "12345=0"'
 
 
+Candidates = Annotated[
+    Path,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
+        "prompt compete. Default with the lab model: lab:audit.",
+    ),
+]
+
+AllLatents = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE, negative="", help="Also set every latent alone to 0: which change most winners?"
+    ),
+]
+
+Top = Annotated[
+    int,
+    Parameter(
+        group=RARE_OUTPUT, validator=validators.Number(gte=1), help="Latents of --all-latents to print."
+    ),
+]
+
+
 def rerank(
-    *candidates: Annotated[
-        Path,
-        Parameter(
-            group=INPUT,
-            help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
-            "prompt compete. Default with the lab model: lab:audit.",
-        ),
-    ],
+    *candidates: Candidates,
     model: Model = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
     n: Annotated[str, Parameter(group=COMPUTE, help="Sizes of set for the best-of-N curve.")] = _SIZES,
-    all_latents: Annotated[
-        bool,
-        Parameter(
-            group=COMPUTE, negative="", help="Also set every latent alone to 0: which change most winners?"
-        ),
-    ] = False,
+    all_latents: AllLatents = False,
     attribute: Annotated[
         list[str] | None,
         Parameter(group=COMPUTE, help="Column with one number for each answer of a row; may be repeated."),
     ] = None,
-    top: Annotated[
-        int,
-        Parameter(
-            group=RARE_OUTPUT, validator=validators.Number(gte=1), help="Latents of --all-latents to print."
-        ),
-    ] = 10,
+    top: Top = 10,
     out: Annotated[
         Path | None,
         Parameter(

@@ -69,6 +69,53 @@ Timeout = Annotated[
 ]
 
 
+LearnKl = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE,
+        negative="",
+        help="Let the human-KL term and target rates learn from what is answered.",
+    ),
+]
+
+CacheMb = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=0),
+        help="MiB for latents of texts scored before.",
+    ),
+]
+
+LogText = Annotated[
+    bool,
+    Parameter(
+        group=RARE_OUTPUT,
+        negative="",
+        help="Log conversations and their rewards; else no text is logged.",
+    ),
+]
+
+LearnEvery = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE, validator=validators.Number(gte=2), help="Answers they learn from at a time."
+    ),
+]
+
+Standardize = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE, negative="", help="Scores in SDs of the reference from its mean, not reward units."
+    ),
+]
+
+WorkersOn = Annotated[
+    str | None,
+    Parameter(group=MODEL, help="Devices, a copy of the model and a thread each: cuda:0,cuda:1."),
+]
+
+
 def serve(
     *,
     model: Model = None,
@@ -82,31 +129,11 @@ def serve(
     token_file: Annotated[
         Path | None, Parameter(group=OUTPUT, help="File with the token that callers have to give.")
     ] = None,
-    workers_on: Annotated[
-        str | None,
-        Parameter(group=MODEL, help="Devices, a copy of the model and a thread each: cuda:0,cuda:1."),
-    ] = None,
-    learn_kl: Annotated[
-        bool,
-        Parameter(
-            group=COMPUTE,
-            negative="",
-            help="Let the human-KL term and target rates learn from what is answered.",
-        ),
-    ] = False,
-    learn_every: Annotated[
-        int,
-        Parameter(
-            group=RARE_COMPUTE, validator=validators.Number(gte=2), help="Answers they learn from at a time."
-        ),
-    ] = 256,
+    workers_on: WorkersOn = None,
+    learn_kl: LearnKl = False,
+    learn_every: LearnEvery = 256,
     state_file: StateFile = None,
-    standardize: Annotated[
-        bool,
-        Parameter(
-            group=COMPUTE, negative="", help="Scores in SDs of the reference from its mean, not reward units."
-        ),
-    ] = False,
+    standardize: Standardize = False,
     batch_tokens: BatchTokens = None,
     batch_answers: Annotated[
         Count, Parameter(group=RARE_COMPUTE, help="Answers taken from the queue at a time.")
@@ -115,25 +142,11 @@ def serve(
         Count, Parameter(group=RARE_COMPUTE, help="Answers that may wait; more are told to come back.")
     ] = 4096,
     timeout: Timeout = 60.0,
-    cache_mb: Annotated[
-        int,
-        Parameter(
-            group=RARE_COMPUTE,
-            validator=validators.Number(gte=0),
-            help="MiB for latents of texts scored before.",
-        ),
-    ] = 64,
+    cache_mb: CacheMb = 64,
     connections: Connections = 4096,
     header_timeout: HeaderTimeout = 10.0,
     max_body_mb: Annotated[Count, Parameter(group=RARE_OUTPUT, help="MiB of a request at most.")] = 8,
-    log_text: Annotated[
-        bool,
-        Parameter(
-            group=RARE_OUTPUT,
-            negative="",
-            help="Log conversations and their rewards; else no text is logged.",
-        ),
-    ] = False,
+    log_text: LogText = False,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
