@@ -55,22 +55,25 @@ class HelpPage:
         self.everything = everything
         self._named_rare = False
 
-    def render_usage(self, console: "Console", _options: "ConsoleOptions", usage: Any) -> None:
+    def render_usage(self, console: "Console", options: "ConsoleOptions", usage: Any) -> None:
         """The line of usage; every page begins with it."""
+        del options
         self._named_rare = False
         if usage:
             words = _words(usage).removeprefix("Usage:").strip()
             _write(console, f"Usage: {words}", "", _FAR)
 
-    def render_description(self, console: "Console", _options: "ConsoleOptions", description: Any) -> None:
+    def render_description(self, console: "Console", options: "ConsoleOptions", description: Any) -> None:
         """What the command does, by paragraph."""
+        del options
         for paragraph in _plain(description).split("\n\n"):
             if paragraph.strip():
                 console.print()
                 _write(console, " ".join(paragraph.split()), "", "")
 
-    def __call__(self, console: "Console", _options: "ConsoleOptions", panel: "HelpPanel") -> None:
+    def __call__(self, console: "Console", options: "ConsoleOptions", panel: "HelpPanel") -> None:
         """One group of options, or the commands."""
+        del options
         title = str(panel.title)
         if not panel.entries:
             return

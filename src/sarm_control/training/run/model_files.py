@@ -6,7 +6,7 @@ downloaded.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sarm_control.data import Row
 from sarm_control.embedded import model_folder
@@ -46,7 +46,7 @@ def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequenc
         add_adapters(skeleton, config.policy.lora, seed=0)
 
 
-def _folder(name: str, part: str) -> Path | None:
+def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
     """Where the model lies; None where that is for the hub to say."""
     place = Path(str(model_folder(name, part) or name))
     return place if place.is_dir() else None
