@@ -54,7 +54,7 @@ LAUNCHERS = ("accelerate", "torchrun")
 MARKERS = ("not run", "minutes", "run with", "file", "exits with")
 RUN_SECTIONS = {"policy", "data", "training", "checkpoints", "evaluation"}
 QUIET = {"--quiet", "-q"}
-ANYWHERE = {"--help", "--version", *QUIET}
+ANYWHERE = {"--help", "--help-all", "--version", *QUIET}
 
 
 class DocumentError(AssertionError):

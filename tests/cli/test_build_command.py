@@ -206,7 +206,7 @@ def test_bad_input_a_row_that_does_not_say_who_labelled_it(
     ("arguments", "message"),
     [
         (["--layer", "2"], "give either --base"),
-        (["--base", "x", "--layer", "2"], "--base also needs --latents, --k, --text"),
+        (["--base", "x", "--layer", "2"], "--base also needs rows: --pairs, or --text"),
         (["--model", "x", "--layer", "2"], "--layer: an existing SARM keeps"),
         (["--model", "x"], "a new head needs preferences"),
         (["--model", "x", "--pairs", "p.jsonl", "--annotator", "who"], "annotators matter only to tuning"),

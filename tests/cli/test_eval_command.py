@@ -150,7 +150,7 @@ def test_the_published_table_needs_neither_model_nor_data(capsys):
     printed = capsys.readouterr()
     assert "RewardBench 2 safety, rejected" in printed.out
     assert "Why the sign was misread" in printed.out
-    assert printed.err == ""
+    assert printed.err == "next: sarm eval --benchmark reward-bench-2 --data rows.jsonl\n"
 
 
 def test_the_published_latents_have_to_exist(tiny_sarm_folder, shared_data, capsys):

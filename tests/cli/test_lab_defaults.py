@@ -161,7 +161,7 @@ def test_train_without_anything_plans_a_run_in_the_lab() -> None:
 def test_what_is_named_gets_no_remark(session: Session) -> None:
     flags = ["--policy", "lab", "--model", "lab", "--prompts", "lab:train_prompts"]
     assert done("train", *flags, "--dry-run").err.startswith("policy lab")
-    assert done("config", "show", *flags).err == ""
+    assert done("config", "show", *flags).err == f"next: sarm train {' '.join(flags)} --dry-run\n"
     named = done("verify", "--model", "lab", session.folder / "recorded.jsonl")
     assert named.err.startswith("lab: ")
     assert named.out == session.verify.out

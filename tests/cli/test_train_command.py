@@ -402,13 +402,60 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_loads_no_torch(files: dict[str, Path], tmp_path: Path) -> None:
-    code = (
-        "import sys; from sarm_control.cli import main; "
-        f"code = main(['train', {str(files['run'])!r}, '--out', {str(tmp_path / 'r')!r}, '--dry-run']); "
-        "sys.exit(code or 'torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+def test_a_dry_run_reads_no_weights_of_the_policy(
+    files: dict[str, Path], tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    policy = Path(shutil.copytree(tiny_policy_folder, tmp_path / "policy"))
+    weights = policy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start:] = b"\xff" * (len(content) - start)  # a NaN whatever the type
+    weights.write_bytes(content)
+    words = (files["run"], "--policy", policy, "--out", tmp_path / "run")
+    assert train(*words, "--dry-run") == 0
+    assert all(bool(tensor.isnan().any()) for tensor in load_file(weights).values())
+
+
+def in_dry_run(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: object
+) -> str:
+    """The error of a dry run; nothing is written."""
+    capsys.readouterr()
+    assert train(files["run"], *more, "--out", tmp_path / "run", "--dry-run") == 2
+    assert not (tmp_path / "run").exists()
+    return capsys.readouterr().err
+
+
+def test_bad_input_a_dry_run_finds_what_the_run_would_find(
+    files: dict[str, Path],
+    tiny_policy_folder: Path,
+    tiny_sarm_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*more: object) -> str:
+        return in_dry_run(files, tmp_path, capsys, *more)
+
+    assert "policy.lora.targets ('nowhere',) do not fit" in refused("--set", "policy.lora.targets=[nowhere]")
+    assert "longer than the policy's context" in refused("--set", "training.max_new_tokens=100000")
+    edits = tmp_path / "edits.json"
+    edits.write_text(json.dumps({"edits": [{"latent": 3, "max": 0.5}], "fingerprint": "0" * 16}))
+    assert "0000000000000000, this reward model has" in refused("--edits-file", edits)
+    buffer = tmp_path / "human.safetensors"
+    assert main(["latents", "--as-human", "-o", str(buffer), "--quiet"]) == 0
+    term = ("--set", "reward.human_kl.latents=[]", "--human", buffer, "--beta", "0.1sd")
+    assert "the human buffer was made with head" in refused(*term)
+    for folder, option in ((tiny_policy_folder, "--policy"), (tiny_sarm_folder, "--model")):
+        copy = Path(shutil.copytree(folder, tmp_path / option.strip("-")))
+        (copy / "model.safetensors").unlink()
+        assert "safetensors" in refused(option, copy)
+        shutil.copy(folder / "model.safetensors", copy)
+    config = tmp_path / "policy" / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    settings.pop("chat_template", None)
+    config.write_text(json.dumps(settings))
+    (tmp_path / "policy" / "chat_template.jinja").unlink(missing_ok=True)
+    assert "has no chat template" in refused("--policy", tmp_path / "policy")
 
 
 def test_flags_make_the_same_configuration_as_a_file(

@@ -26,6 +26,7 @@ from sarm_control.build.tune import TuneConfig, Tuned, tune_after, tune_before
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import Row
 from sarm_control.errors import ConfigError, DataError
+from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, RewardModel
 
 
@@ -124,7 +125,70 @@ class Tools:
     say: Callable[[str], None] = silent
 
 
-def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Built:
+def check_build(inputs: Inputs, config: BuildConfig, tools: Tools | None = None) -> Material:
+    """Everything that can be wrong with rows and packages, before any model is loaded.
+
+    Args:
+        inputs: what to build from.
+        config: how.
+        tools: for remarks.
+
+    Returns:
+        the answers and preferences, split, for `build_sarm`.
+
+    Raises:
+        DataError: too few prompts to hold some out (see `material.gather`); a preference row without its
+            annotator; validation or evaluation rows of prompts that would have been seen.
+        MissingExtraError: a package of an extra is needed and absent.
+    """
+    say = (tools or Tools()).say
+    material = gather(
+        inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed, annotator=config.annotator
+    )
+    _check_validation(inputs, material)
+    for name, rows in inputs.evaluation.items():
+        shared = _check_evaluation(name, rows, material)
+        if shared:
+            say(f"{name}: {len(shared)} prompts are built from and left out of its figures")
+    if config.autoencoder is not None:
+        import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
+    if config.tune == "lora" and (config.tune_trunk or config.tune_after):
+        import_extra("peft", "rl", needed="tuning a trunk with LoRA needs peft")
+    return material
+
+
+def _check_validation(inputs: Inputs, material: Material) -> None:
+    """No prompt may be validated and evaluated on, and some have to be new."""
+    if not inputs.validation:
+        return
+    evaluated = {row.prompt_key for rows in inputs.evaluation.values() for row in rows}
+    both = sum(row.prompt_key in evaluated for row in inputs.validation)
+    if both:
+        raise DataError(
+            f"{both} validation rows have prompts of an evaluation file: figures there would be chosen on it",
+            hint="drop them from the validation file",
+        )
+    shared = material.corpus.shared_with(inputs.validation)
+    if all(row.prompt_key in shared for row in inputs.validation):
+        raise DataError("every validation prompt was used for building", hint="validate on other prompts")
+
+
+def _check_evaluation(name: str, rows: Sequence[Row], material: Material) -> set[str]:
+    """The prompts of an evaluation file that are built from; some others have to be there."""
+    shared = material.corpus.shared_with(rows)
+    if all(row.prompt_key in shared for row in rows):
+        raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
+    return shared
+
+
+def build_sarm(
+    parts: TrunkSource,
+    inputs: Inputs,
+    config: BuildConfig,
+    tools: Tools | None = None,
+    *,
+    material: Material | None = None,
+) -> Built:
     """Builds a SARM; the trunk in `parts` is changed when it is tuned.
 
     Args:
@@ -132,17 +196,15 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
         inputs: rows to build from and to evaluate on.
         config: the settings.
         tools: cache, progress and remarks.
+        material: what `check_build` gave of the same inputs; made here when None.
 
     Raises:
-        DataError: no texts, or too few prompts to hold some out (see `material.gather`); an autoencoder that
-            explains nothing of the held-out states; a preference row without its annotator.
+        DataError: see `check_build`; an autoencoder that explains nothing of the states held out.
         TrainingError: a loss that is not finite.
         MissingExtraError: a package of an extra is needed and absent.
     """
     tools = tools or Tools()
-    material = gather(
-        inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed, annotator=config.annotator
-    )
+    material = material or check_build(inputs, config, tools)
     figures: dict[str, Any] = {"texts": material.figures()}
     tools.say(material.line())
     if material.rows and all(answer.response.strip() for answer in material.corpus.answers):
@@ -183,21 +245,12 @@ def build_sarm(parts: TrunkSource, inputs: Inputs, config: BuildConfig, tools: T
 def _validation(
     parts: TrunkSource, inputs: Inputs, material: Material, config: BuildConfig, tools: Tools
 ) -> Validation | None:
-    """States of the validation rows whose prompts are not built from; none may be evaluated on."""
+    """States of the validation rows whose prompts nothing is built from; `check_build` saw that some are."""
     if not inputs.validation:
         return None
-    evaluated = {row.prompt_key for rows in inputs.evaluation.values() for row in rows}
-    both = sum(row.prompt_key in evaluated for row in inputs.validation)
-    if both:
-        raise DataError(
-            f"{both} validation rows have prompts of an evaluation file: figures there would be chosen on it",
-            hint="drop them from the validation file",
-        )
     shared = material.corpus.shared_with(inputs.validation)
     corpus = ConversationCorpus()
     rows = [corpus.add(row) for row in inputs.validation if row.prompt_key not in shared]
-    if not rows:
-        raise DataError("every validation prompt was used for building", hint="validate on other prompts")
     tools.say(f"{len(rows)} preference rows choose the regularisation; {len(shared)} prompts left out")
     return Validation(_states(parts, corpus, config, tools, sentences=False).end_of_turn, rows)
 
@@ -363,13 +416,11 @@ def _evaluate(
 ) -> dict[str, Any]:
     found = {}
     for name, rows in inputs.evaluation.items():
-        shared = material.corpus.shared_with(rows)
+        shared = _check_evaluation(name, rows, material)
         corpus = ConversationCorpus()
         added = [(row.prompt_key, corpus.add(row)) for row in rows]
         fresh = [row for key, row in added if key not in shared]
-        if not fresh:
-            raise DataError(f"{name}: every prompt was used for building", hint="evaluate on other prompts")
-        # of all rows, so that the cached states serve SARMs that were built from other prompts too
+        # All rows, so that the cached states serve whatever a SARM was built from.
         states = _states(TrunkSource.of(model), corpus, config, tools, sentences=False).end_of_turn
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}

@@ -5,6 +5,7 @@ the one asked for; its help is its docstring, read from the source, so `sarm --h
 """
 
 import ast
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from cyclopts import App, Parameter
 
 from sarm_control import __version__
 from sarm_control.cli._errors import run_safely
+from sarm_control.cli._help import EVERY, HELP_ALL, HelpPage, asks_for_all
 
 COMMANDS = (
     "demo",
@@ -29,6 +31,7 @@ COMMANDS = (
     "train",
     "compare",
     "serve",
+    "completion",
 )
 """Each is the function of its own name in the module of its own name."""
 
@@ -56,14 +59,18 @@ def _flowing(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def build_app() -> App:
-    """The command tree; nothing heavy is imported until a command runs."""
+def build_app(*, help_all: bool = False) -> App:
+    """The command tree; nothing heavy is imported until a command runs.
+
+    Args:
+        help_all: whether help describes rarely needed options too.
+    """
     app = App(
         name="sarm",
         help="Read, test and control what a sparse-autoencoder reward model pays for.",
-        help_epilogue="sarm COMMAND --help describes one command.",
+        help_epilogue=f"sarm COMMAND --help describes one command, {HELP_ALL} every option of it.",
         version=__version__,
-        help_formatter="plain",
+        help_formatter=HelpPage(everything=help_all),
         # The default format is Markdown, whose renderer takes longer to import than a page to print.
         help_format="plaintext",
         default_parameter=Parameter(negative_iterable=()),
@@ -90,12 +97,20 @@ def _with_common_flags(app: App) -> Any:
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         quiet: Annotated[
-            bool, Parameter(name=["--quiet", "-q"], negative="", help="Say nothing but errors on stderr.")
+            bool,
+            Parameter(
+                group=EVERY,
+                name=["--quiet", "-q"],
+                negative="",
+                help="Say nothing but errors on stderr.",
+            ),
         ] = False,
     ) -> Any:
+        from sarm_control.cli._next import remember
         from sarm_control.console import set_quiet
 
         set_quiet(quiet)
+        remember(tokens)
         return app(tokens)
 
     return launch
@@ -113,8 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from sarm_control.locks import let_go
 
-    app = build_app()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    everything = asks_for_all(words)
+    app = build_app(help_all=everything)
+    if everything:
+        words = ["--help" if word == HELP_ALL else word for word in words]
     try:
-        return run_safely(lambda: app.meta(arguments))
+        return run_safely(lambda: app.meta(words))
     finally:
         let_go()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.cli._edits import GivenEdits
-from sarm_control.cli._sources import ModelFlags, Source, read_parts
+from sarm_control.cli._sources import ModelFlags, Source, prepare
 from sarm_control.console import say
 from sarm_control.control import edited_rewards
 from sarm_control.evaluation import (
@@ -124,7 +124,7 @@ def evaluate(
         ].tolist()
         return kept
 
-    sources = read_parts(
+    sources = prepare(
         [paths, *([request.complement] if request.complement else [])],
         flags,
         want={"pair", "answer", "candidates"},
@@ -133,7 +133,8 @@ def evaluate(
         # With edits the other subsets are the complement; without, nobody asked for them.
         keep=of_subset if request.subset and given.latents == [] else None,
         options=options,
-    )
+        check_head=given.on,
+    ).score()
     own, data = sources[0].scored_rows, _joined(sources)
     benchmark = build(own.rows)
     edits = given.on(own.scored.latents.size, own.scored.fingerprint)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import COMPUTE
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 EditSpecs = Annotated[
     list[str] | None,
     Parameter(
+        group=COMPUTE,
         name="--edit",
         help="Edit of a latent, may be repeated: 12345=0, 12345:max=2, 12345:*0.5. "
         "For latents of a discovery: @features.json#harms[:3]=0.",
@@ -22,7 +24,9 @@ EditSpecs = Annotated[
 ]
 EditsFile = Annotated[
     Path | None,
-    Parameter(help="File of edits: as --save-edits or discover --write-controls wrote it, or SARM's."),
+    Parameter(
+        group=COMPUTE, help="File of edits: as --save-edits or discover --write-controls wrote it, or SARM's."
+    ),
 ]
 
 _NO_EDIT = 'no edit was given; try --edit "9:max=2" or --edits-file edits.json'

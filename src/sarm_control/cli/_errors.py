@@ -21,6 +21,7 @@ from cyclopts import (
     ValidationError,
 )
 
+from sarm_control.cli._help import HELP_ALL
 from sarm_control.errors import SarmError
 
 EXIT_USER_ERROR = 2
@@ -28,7 +29,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_COMMON_OPTIONS = ("--help", "--version", "--quiet")
+_COMMON_OPTIONS = ("--help", HELP_ALL, "--version", "--quiet")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
 
 

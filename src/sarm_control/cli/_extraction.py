@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._next import beside, say_next
+from sarm_control.cli._outputs import check_outputs, say_dry_run
 from sarm_control.cli._scoring import model_name, or_lab
 from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
@@ -61,24 +62,38 @@ class Request:
     overwrite: bool
 
 
-def extract_latents(request: Request, *, shard_size: int, resume: bool, workers: int, engine: str) -> None:
+class Running(NamedTuple):
+    """How the folder is made: rows of a shard, processes, what runs them, and whether anything is done."""
+
+    shard_size: int
+    workers: int
+    engine: str
+    resume: bool
+    dry_run: bool
+
+
+def extract_latents(request: Request, how: Running) -> None:
     """Makes the folder, alone or together with the processes of a launcher."""
     from sarm_control.latents import launched, read_manifest
 
     with launched() as ranks:
         if ranks.rank > 0:
             set_quiet(True)
-        ranks.together(lambda: _check(request, resume=resume), only_first=True)
-        if ranks.count > 1 and (workers > 1 or engine != "processes"):
+        ranks.together(lambda: _check(request, how), only_first=True)
+        if ranks.count > 1 and (how.workers > 1 or how.engine != "processes"):
             raise ConfigError(
                 f"{ranks.count} processes were launched, each is one worker",
                 hint="leave out --workers and --engine, or start sarm latents without a launcher",
             )
-        running = _engine(engine, workers)
+        running = _engine(how.engine, how.workers)
         name = or_lab(request.model, *request.missing)
-        job, described = _plan(name, request, shard_size)
+        job, described = _plan(name, request, how.shard_size)
         writer = job.writer(request.out)
-        ranks.together(lambda: _open(writer, described, request, resume=resume), only_first=True)
+        if how.dry_run:
+            if ranks.rank == 0:
+                _say_plan(request, how, job, writer)
+            return
+        ranks.together(lambda: _open(writer, described, request, resume=how.resume), only_first=True)
         _work(job, writer, ranks, running)
         ranks.together(writer.finish, only_first=True)
         if ranks.rank == 0:
@@ -119,17 +134,35 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _check(request: Request, *, resume: bool) -> None:
+def _say_plan(request: Request, how: Running, job: "Job", writer: "LatentsWriter") -> None:
+    from sarm_control.reward_model import check_placement
+
+    check_placement(job.model.device, job.model.dtype)
+    if how.resume:
+        writer.check_resumable()
+    kept = "all latents" if request.only is None else f"latents {request.only}"
+    say(f"{job.data.rows} rows, {job.data.answers} answers in {writer.shards} shards; {kept} are kept")
+    say_dry_run(request.out)
+
+
+def _check(request: Request, how: Running) -> None:
     from sarm_control.files import put_back
 
+    resume, make = how.resume, not how.dry_run
     if resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
     folder = next((path for path in request.files if path.is_dir()), None)
     if folder is not None:
         raise ConfigError(f"{folder} is a folder", hint="sarm latents reads JSON Lines files of answers")
-    check_outputs([request.json_file], [*request.files, request.out], overwrite=request.overwrite or resume)
-    check_outputs([request.out], request.files, overwrite=True)
-    put_back(request.out)
+    check_outputs(
+        [request.json_file],
+        [*request.files, request.out],
+        overwrite=request.overwrite or resume,
+        make=make,
+    )
+    check_outputs([request.out], request.files, overwrite=True, make=make)
+    if make:
+        put_back(request.out)
     if request.out.exists() and not (resume or request.overwrite):
         raise OutputError(
             f"{request.out} exists already",
@@ -249,3 +282,15 @@ def _report(request: Request, manifest: "Manifest") -> None:
     )
     if request.json_file is not None:
         write_json(request.json_file, found)
+    _say_next(request)
+
+
+def _say_next(request: Request) -> None:
+    """Latents of a few cannot be searched; of pairs they can, of other rows they can be edited."""
+    from sarm_control.latents import LatentsFolder
+
+    first = next(LatentsFolder(request.out).shards()).rows[0]
+    if request.only is None and first.kind == "pair":
+        say_next("discover", request.out, "-o", beside(request.out, f"{request.out.name}-discovery"))
+    else:
+        say_next("score", request.out, "--top", "0", "-o", beside(request.out, f"{request.out.name}.jsonl"))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.cli._extraction import Request, chosen_latents
-from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
+from sarm_control.cli._next import of_training, say_next
+from sarm_control.cli._outputs import check_outputs, say_dry_run
+from sarm_control.cli._sources import ModelFlags, Source, prepare, warn
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
@@ -16,32 +17,42 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 
 
-def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
+def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_run: bool) -> None:
     """Writes the buffer and its manifest, and says what it covers."""
     from sarm_control.latents import Coverage, HumanBuffer, check_disjoint
 
     if request.out.suffix != SUFFIX:
         raise ConfigError(f"{request.out}: a human buffer is a {SUFFIX} file", hint=f"-o human{SUFFIX}")
     inputs = [*request.files, *disjoint_from]
-    check_outputs([request.out, request.json_file], inputs, overwrite=request.overwrite)
+    check_outputs([request.out, request.json_file], inputs, overwrite=request.overwrite, make=not dry_run)
     bad = request.skip_bad_rows
-    (source,) = read_parts(
+    kept = _kept(request.files)
+    prepared = prepare(
         [request.files],
         ModelFlags(request.model, *request.scoring, missing=request.missing),
         want={"answer"},
-        latents=() if _kept(request.files) else None,
+        latents=() if kept else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
         check=lambda rows: check_disjoint(rows, disjoint_from),
         options=request.options,
+        check_head=lambda size, fingerprint: _chosen(request, kept, size, fingerprint),
     )
+    if dry_run:
+        say(f"{len(prepared.rows[0])} demonstrations")
+        say_dry_run(request.out)
+        return
+    (source,) = prepared.score()
     warn([source])
     scored = source.scored_rows.scored
-    chosen = _chosen(request, source)
+    chosen = _chosen(request, kept, scored.latents.size, scored.fingerprint)
     buffer = HumanBuffer.from_scored(scored, chosen)
     coverage = Coverage.of(scored, buffer.latents)
     buffer.save(request.out)
     _record(request, source, buffer, coverage, disjoint_from)
     _say(request.out, buffer, coverage)
+    run = request.out.with_name(f"{request.out.stem}-run")
+    term = ("--human", request.out, "--beta", "0.1sd")
+    say_next("train", *term, *of_training(request.model), "-o", run, "--dry-run")
 
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
@@ -53,13 +64,11 @@ def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     return tuple(sorted(set.intersection(*some))) if some else None
 
 
-def _chosen(request: Request, source: Source) -> tuple[int, ...]:
+def _chosen(request: Request, kept: tuple[int, ...] | None, size: int, fingerprint: str) -> tuple[int, ...]:
     """The latents of the buffer; empty where `HumanBuffer` is to choose them."""
-    scored = source.scored_rows.scored
-    kept = _kept(request.files)
     if request.only is None:
         return kept or ()
-    chosen = chosen_latents(request.only, scored.latents.size, scored.fingerprint)
+    chosen = chosen_latents(request.only, size, fingerprint)
     missing = sorted(set(chosen) - set(chosen if kept is None else kept))
     if missing:
         raise ConfigError(

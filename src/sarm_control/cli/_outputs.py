@@ -2,13 +2,29 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from sarm_control.cli._help import OUTPUT
+from sarm_control.cli._next import again, say_next
+from sarm_control.console import say
 from sarm_control.errors import ConfigError, OutputError
+
+Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", help="Replace the outputs if they exist.")]
+DryRun = Annotated[
+    bool,
+    Parameter(
+        group=OUTPUT, negative="", help="Check all that the command would check, print the plan, stop."
+    ),
+]
 
 _OTHER_NAME = "choose another name or pass --overwrite"
 
 
-def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
+def check_outputs(
+    outputs: Iterable[Path | None], inputs: Iterable[Path | None], *, overwrite: bool, make: bool = True
+) -> None:
     """Refuses an output that is an input too, exists already, could not be written or is being written.
 
     No other process can write them from now until the command ends.
@@ -17,6 +33,8 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
         outputs: those given; None for an output that was not asked for.
         inputs: files that are read; None likewise.
         overwrite: whether what exists may be replaced.
+        make: make the folders that outputs are to lie in, and keep others from writing there; a dry run
+            does neither.
 
     Raises:
         ConfigError: an output is an input.
@@ -30,10 +48,10 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
             raise ConfigError(
                 f"{path} is an input too and would be overwritten", hint="choose another output"
             )
-        hold_output(path, overwrite=overwrite)
+        hold_output(path, overwrite=overwrite, make=make)
 
 
-def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME) -> None:
+def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME, make: bool = True) -> None:
     """Checks one output, and lets no other process write it until the command ends.
 
     Raises:
@@ -46,5 +64,12 @@ def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME) 
         return
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", hint=hint)
-    check_writable(path)
-    hold(path)
+    check_writable(path, make=make)
+    if make:
+        hold(path)
+
+
+def say_dry_run(out: Path) -> None:
+    """The last word of a dry run that found nothing wrong."""
+    say(f"dry run: nothing was written; without --dry-run the output goes to {out}")
+    say_next(*again(without=("--dry-run",)))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT, RARE_INPUT
+
 if TYPE_CHECKING:
     from sarm_control.data import RowOptions
 
@@ -15,13 +17,15 @@ class RowFlags:
     """How rows are read where a file does not say it by itself."""
 
     columns: Annotated[
-        str | None, Parameter(help="Fields that have other names in the data: prompt=question,chosen=best.")
+        str | None,
+        Parameter(group=INPUT, help="Fields that have other names in the data: prompt=question,chosen=best."),
     ] = None
     repeated_prompts: Annotated[
         Literal["auto", "strip", "keep"],
         Parameter(
+            group=RARE_INPUT,
             help="Answers that begin with their prompt: auto takes it off when those of all rows do and "
-            "refuses a file where some do; strip takes it off wherever they do; keep nowhere."
+            "refuses a file where some do; strip takes it off wherever they do; keep nowhere.",
         ),
     ] = "auto"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT
 from sarm_control.cli._scoring import say_stand_in
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -22,67 +23,94 @@ class RunFlags:
 
     policy: Annotated[
         str | None,
-        Parameter(help="Hub id or folder of the language model to train (policy.model). Default: lab."),
+        Parameter(
+            group=MODEL, help="Hub id or folder of the language model to train (policy.model). Default: lab."
+        ),
     ] = None
     model: Annotated[
         str | None,
-        Parameter(name=["--model", "-m"], help="Hub id or folder of the SARM (reward.model). Default: lab."),
+        Parameter(
+            group=MODEL,
+            name=["--model", "-m"],
+            help="Hub id or folder of the SARM (reward.model). Default: lab.",
+        ),
     ] = None
     prompts: Annotated[
         Path | None,
         Parameter(
-            help="JSON Lines of prompts (data.prompts). Default for the lab policy: lab:train_prompts."
+            group=INPUT,
+            help="JSON Lines of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
         ),
     ] = None
     exclude: Annotated[
         list[Path] | None,
-        Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
+        Parameter(
+            group=RARE_INPUT,
+            help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude).",
+        ),
     ] = None
     columns: Annotated[
         str | None,
-        Parameter(help="Fields that have other names in the data: prompt=question (data.columns)."),
+        Parameter(
+            group=RARE_INPUT, help="Fields that have other names in the data: prompt=question (data.columns)."
+        ),
     ] = None
     edit: Annotated[
         list[str] | None,
         Parameter(
+            group=COMPUTE,
             help="Edit of a latent, may be repeated: 12345=0, 12345:max=2. "
-            "For latents of a discovery: @features.json#harms[:3]=0."
+            "For latents of a discovery: @features.json#harms[:3]=0.",
         ),
     ] = None
     edits_file: Annotated[
-        Path | None, Parameter(help="File of edits, as sarm probe --save-edits writes it (reward.edits).")
+        Path | None,
+        Parameter(
+            group=RARE_COMPUTE, help="File of edits that sarm probe --save-edits wrote (reward.edits)."
+        ),
     ] = None
     penalize: Annotated[
         list[str] | None,
         Parameter(
+            group=COMPUTE,
             help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
-            "or tau=q0.9,target_rate=0.1."
+            "or tau=q0.9,target_rate=0.1.",
         ),
     ] = None
     human: Annotated[
         Path | None,
         Parameter(
-            help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made."
+            group=RARE_COMPUTE,
+            help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made.",
         ),
     ] = None
     beta: Annotated[
-        str | None, Parameter(help="Weight of the human-KL term: 0.05, or 0.1sd (reward.human_kl.beta).")
+        str | None,
+        Parameter(
+            group=RARE_COMPUTE, help="Weight of the human-KL term: 0.05 or 0.1sd (reward.human_kl.beta)."
+        ),
     ] = None
     controls: Annotated[
-        Path | None, Parameter(help="YAML file of edits, penalties and human_kl, as sarm discover writes it.")
+        Path | None,
+        Parameter(
+            group=COMPUTE, help="YAML file of edits, penalties and human_kl, as sarm discover writes it."
+        ),
     ] = None
-    steps: Annotated[int | None, Parameter(help="PPO steps (training.steps).")] = None
-    seed: Annotated[int | None, Parameter(help="Seed of everything random (training.seed).")] = None
+    steps: Annotated[int | None, Parameter(group=COMPUTE, help="PPO steps (training.steps).")] = None
+    seed: Annotated[
+        int | None, Parameter(group=RARE_COMPUTE, help="Seed of everything random (training.seed).")
+    ] = None
     stop_on: Annotated[
         str | None,
         Parameter(
+            group=RARE_COMPUTE,
             help="Monitors that stop the run when they begin to fire, such as dead-penalty,saturated "
-            "(evaluation.stop_on)."
+            "(evaluation.stop_on).",
         ),
     ] = None
     set: Annotated[
         list[str] | None,
-        Parameter(help="Any setting, may be repeated: training.learning_rate=1e-4."),
+        Parameter(group=COMPUTE, help="Any setting, may be repeated: training.learning_rate=1e-4."),
     ] = None
 
     def documents(self) -> "Iterator[Document]":

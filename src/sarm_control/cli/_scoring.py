@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._help import MODEL, RARE_INPUT, RARE_MODEL
 from sarm_control.console import say
 from sarm_control.embedded import LAB
 
@@ -15,29 +16,40 @@ if TYPE_CHECKING:
 Model = Annotated[
     str | None,
     Parameter(
-        name=["--model", "-m"], help="SARM folder or hub id. Default: lab, the SARM of the embedded world."
+        group=MODEL,
+        name=["--model", "-m"],
+        help="SARM folder or hub id. Default: lab, the SARM of the embedded world.",
     ),
 ]
-Device = Annotated[str | None, Parameter(help="cpu, cuda, cuda:1 or auto. Default: a GPU if there is one.")]
+Device = Annotated[
+    str | None, Parameter(group=MODEL, help="cpu, cuda, cuda:1 or auto. Default: a GPU if there is one.")
+]
 Dtype = Annotated[
-    str | None, Parameter(help="float32, bfloat16 or float16 for the trunk. Default: the checkpoint's.")
+    str | None,
+    Parameter(
+        group=RARE_MODEL, help="float32, bfloat16 or float16 for the trunk. Default: the checkpoint's."
+    ),
 ]
 MaxLength = Annotated[
     int | None,
     Parameter(
-        validator=validators.Number(gte=4), help="Tokens of a conversation. Default: the trunk's context."
+        group=RARE_MODEL,
+        validator=validators.Number(gte=4),
+        help="Tokens of a conversation. Default: the trunk's context.",
     ),
 ]
 TemplateDate = Annotated[
     str | None,
     Parameter(
+        group=RARE_MODEL,
         help="Day that a chat template which writes the date is told: today, or a day such as 2026-01-31. "
-        "Default: the day the model was built with, else the template's own, else 2024-07-26."
+        "Default: the day the model was built with, else the template's own, else 2024-07-26.",
     ),
 ]
 BatchTokens = Annotated[
     int | None,
     Parameter(
+        group=RARE_MODEL,
         validator=validators.Number(gte=1),
         help="Padded tokens of one forward pass. Changes speed and memory, no result.",
     ),
@@ -45,7 +57,9 @@ BatchTokens = Annotated[
 
 SkipBadRows = Annotated[
     Path | None,
-    Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),
+    Parameter(
+        group=RARE_INPUT, help="Folder for the rows that cannot be used; without it they stop the command."
+    ),
 ]
 
 

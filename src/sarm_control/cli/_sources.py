@@ -1,6 +1,7 @@
 """What commands that need latents read: data files, which are scored, and latents folders, which are not.
 
-The model is loaded when the first data file needs it; with folders alone it never is.
+The model is loaded when the first data file needs it; with folders alone it never is. Everything that rows
+and the head decide is checked by `prepare`, before a model is loaded.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sarm_control.cli._scoring import load_model, model_name, or_lab
 from sarm_control.console import progress, say
+from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -85,6 +87,39 @@ class Source(NamedTuple):
     model: str
 
 
+CheckHead = Callable[[int, str], object]
+"""Called with L and the fingerprint of the head; raises when what was asked for does not go with them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that were read and checked, not yet scored."""
+
+    read: "list[list[_Read]]"
+    flags: ModelFlags
+    beside: "list[_Read]" = field(default_factory=list)
+
+    @property
+    def rows(self) -> "list[list[Row]]":
+        """Those of each set of paths."""
+        return [[row for one in paths for row in one.rows] for paths in self.read]
+
+    @property
+    def scored(self) -> "list[ScoredRows]":
+        """What latents folders hold."""
+        from sarm_control.latents import ScoredRows
+
+        return [
+            ScoredRows(one.rows, one.scored) for paths in self.read for one in paths if one.scored is not None
+        ]
+
+    def score(self) -> list[Source]:
+        """Scores what is not scored yet, in one pass; a source for each set of paths, `beside` the last."""
+        sets = [*self.read, *([self.beside] if self.beside else [])]
+        _score([one for paths in sets for one in paths], self.flags)
+        return [_joined(paths, self.flags) for paths in sets]
+
+
 def read_scored(
     paths: Sequence[Path],
     flags: ModelFlags,
@@ -92,6 +127,8 @@ def read_scored(
     want: "Collection[Kind]",
     latents: Sequence[int] | None = None,
     skip_bad_rows: Path | None = None,
+    check: "Callable[[Sequence[Row]], None]" = lambda _: None,
+    check_head: CheckHead = lambda _size, _fingerprint: None,
     options: "RowOptions | None" = None,
 ) -> Source:
     """Rows and scores of data files and latents folders, in the order given.
@@ -102,6 +139,8 @@ def read_scored(
         want: the kinds of row the command can use.
         latents: those it needs, when it does not need all of them; None needs all.
         skip_bad_rows: a folder for the rows of each file that cannot be used.
+        check: see `prepare`.
+        check_head: see `prepare`.
         options: how rows of files are read, see `read_rows`.
 
     Raises:
@@ -109,14 +148,21 @@ def read_scored(
         ModelError: two of them were scored by different heads, or by another than `--model` has.
         ConfigError: a folder does not hold the latents that are needed.
     """
-    (found,) = read_parts(
-        [paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows), options=options
-    )
+    (found,) = prepare(
+        [paths],
+        flags,
+        want=want,
+        latents=latents,
+        aside=_folder(skip_bad_rows),
+        check=check,
+        check_head=check_head,
+        options=options,
+    ).score()
     warn([found])
     return found
 
 
-def read_parts(
+def prepare(
     parts: Sequence[Sequence[Path]],
     flags: ModelFlags,
     *,
@@ -124,11 +170,13 @@ def read_parts(
     latents: Sequence[int] | None = None,
     aside: Callable[[Path], Path | None] = lambda _: None,
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
+    check_head: CheckHead = lambda _size, _fingerprint: None,
     keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
     beside: Path | None = None,
     options: "RowOptions | None" = None,
-) -> list[Source]:
-    """As `read_scored`, for several sets of paths: everything is read before anything is scored.
+    named: bool = False,
+) -> Prepared:
+    """Reads several sets of paths and checks all that needs no forward pass.
 
     Args:
         parts: the paths of each set.
@@ -137,8 +185,10 @@ def read_parts(
         latents: see `read_scored`.
         aside: where the rows of a file that cannot be used go; None stops at the first of them.
         check: called with all rows before the model is loaded; raises when they cannot be used.
+        check_head: called before the model is loaded, with what its files say of its head.
         keep: called with the rows of the first set before `check`: which of them to go on with.
         beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
+        named: whether the model itself is needed, also where folders alone are read.
         options: see `read_scored`.
     """
     read = [
@@ -148,14 +198,12 @@ def read_parts(
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     rows = [row for paths in read for one in paths for row in one.rows]
+    other = [] if beside is None else [_read(beside, {"pair"}, latents, aside, options, states=False)]
+    everything = [*(one for paths in read for one in paths), *other]
+    check_head(*_check_heads(everything, flags, named=named))
     check(rows)
     say_respelled(rows)
-    if beside is not None:
-        read.append([_read(beside, {"pair"}, latents, aside, options, states=False)])
-    everything = [one for paths in read for one in paths]
-    _score(everything, flags)
-    _check_heads(everything, flags)
-    return [_joined(paths, flags) for paths in read]
+    return Prepared(read, flags, other)
 
 
 def say_respelled(rows: "Sequence[Row]") -> None:
@@ -260,32 +308,52 @@ def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
         start = stop
 
 
-def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
-    """Latent numbers mean nothing under another head, or another model with an equal head."""
-    found = {
-        str(one.path): (one.scored.fingerprint, one.scored.model_fingerprint)
-        for one in read
-        if one.scored is not None
-    }
-    if flags.model is not None and flags.loaded is None:
-        from sarm_control.reward_model import read_head, read_model_fingerprint
+class _Head(NamedTuple):
+    size: int
+    fingerprint: str
+    model: str | None
 
-        named = (read_head(flags.model).fingerprint, read_model_fingerprint(flags.model))
-        found = {f"--model {flags.model}": named, **found}
-    (first, (head, model)), *others = found.items()
-    for path, (other, other_model) in others:
-        if other != head:
+
+def _check_heads(read: Sequence[_Read], flags: ModelFlags, *, named: bool) -> tuple[int, str]:
+    """Latent numbers mean nothing under another head, or another model with an equal head.
+
+    Returns:
+        L and the fingerprint of the one head there is.
+    """
+    found = {str(one.path): _head_of(one.scored) for one in read if one.scored is not None}
+    if named or flags.model is not None or any(one.scored is None for one in read):
+        model = flags.model or LAB
+        found = {f"--model {model}": _named_head(model), **found}
+    hint = "make latents folders with the model of this command"
+    if named and flags.model is None:
+        hint = "without a name the model is the lab's SARM: name it with --model"
+    (first, head), *others = found.items()
+    for path, other in others:
+        if other.fingerprint != head.fingerprint:
             raise ModelError(
-                f"{path} was scored with the head {other}, {first} has the head {head}; "
-                "their latents have other meanings",
-                hint="make latents folders with the model of this command",
+                f"{path} was scored with the head {other.fingerprint}, {first} has the head "
+                f"{head.fingerprint}; their latents have other meanings",
+                hint=hint,
             )
-        if None not in (model, other_model) and model != other_model:
+        if None not in (head.model, other.model) and head.model != other.model:
             raise ModelError(
-                f"{path} was scored with the model {other_model}, {first} is of {model}: "
+                f"{path} was scored with the model {other.model}, {first} is of {head.model}: "
                 "the heads are equal, trunk or autoencoder are not",
-                hint="make latents folders with the model of this command",
+                hint=hint,
             )
+    return head.size, head.fingerprint
+
+
+def _head_of(scored: "Scored") -> _Head:
+    return _Head(scored.latents.size, scored.fingerprint, scored.model_fingerprint)
+
+
+def _named_head(model: str) -> _Head:
+    """A model's head by its files; nothing else of it is loaded."""
+    from sarm_control.reward_model import read_head, read_model_fingerprint
+
+    head = read_head(model)
+    return _Head(len(head.weight), head.fingerprint, read_model_fingerprint(model))
 
 
 def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
-from sarm_control.cli._outputs import hold_output
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._next import say_next
+from sarm_control.cli._outputs import Overwrite, hold_output
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
@@ -21,47 +23,72 @@ if TYPE_CHECKING:
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
 
 
+Prompts = Annotated[
+    Path | None,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines of held-out prompts (any row kind). "
+        "Default for runs of the lab policy: lab:held_out_prompts.",
+    ),
+]
+
+MaxNewTokens = Annotated[
+    int | None,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Longest answer. Default: the longest of the runs.",
+    ),
+]
+
+Batch = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Answers decoded together; changes no result.",
+    ),
+]
+
+
 def compare(
-    *runs: Annotated[Path, Parameter(help="Run folders of sarm train; several are compared side by side.")],
-    prompts: Annotated[
-        Path | None,
-        Parameter(
-            help="JSON Lines of held-out prompts (any row kind). "
-            "Default for runs of the lab policy: lab:held_out_prompts."
-        ),
-    ] = None,
+    *runs: Annotated[
+        Path, Parameter(group=INPUT, help="Run folders of sarm train; several are compared side by side.")
+    ],
+    prompts: Prompts = None,
     answers_per_prompt: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Answers of each policy to each prompt.")
-    ] = 1,
-    max_new_tokens: Annotated[
-        int | None,
-        Parameter(
-            validator=validators.Number(gte=1), help="Longest answer. Default: the longest of the runs."
-        ),
-    ] = None,
-    batch: Annotated[
         int,
-        Parameter(validator=validators.Number(gte=1), help="Answers decoded together; changes no result."),
-    ] = 64,
-    seed: Annotated[int, Parameter(help="Of the answers.")] = 0,
+        Parameter(
+            group=COMPUTE, validator=validators.Number(gte=1), help="Answers of each policy to each prompt."
+        ),
+    ] = 1,
+    max_new_tokens: MaxNewTokens = None,
+    batch: Batch = 64,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of the answers.")] = 0,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Folder for the report. Default: compare in the first run."),
+        Parameter(
+            group=OUTPUT,
+            name=["--out", "-o"],
+            help="Folder for the report. Default: compare in the first run.",
+        ),
     ] = None,
     gold: Annotated[
         str | None,
-        Parameter(help="A world of sarm lab build, or lab: its gold reward judges every answer too."),
+        Parameter(
+            group=COMPUTE, help="A world of sarm lab build, or lab: its gold reward judges every answer too."
+        ),
     ] = None,
     row_flags: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
-        Path | None, Parameter(help="Set rows that cannot be used aside in this file.")
+        Path | None, Parameter(group=RARE_INPUT, help="Set rows that cannot be used aside in this file.")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
     json_file: Annotated[
-        Path | None, Parameter(name="--json", help="Also write report.json to this file.")
+        Path | None, Parameter(group=OUTPUT, name="--json", help="Also write report.json to this file.")
     ] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare trained policies with their base, latent by latent.
 
@@ -94,6 +121,10 @@ def compare(
     for sentence in report["headline"]:
         print(sentence)
     print(f"{folder / 'report.html'}")
+    if len(runs) > 1:
+        say_next("config", "diff", *runs[:2])
+    else:
+        say_next("config", "show", runs[0] / "config.yaml")
 
 
 def _prompts(runs: "Sequence[TrainedRun]", given: Path | None) -> Path:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT
+from sarm_control.cli._next import again, say_next
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.errors import ConfigError
 
@@ -15,7 +17,7 @@ _NO_FLAGS = RunFlags()
 
 def show(
     file: Annotated[
-        Path | None, Parameter(help="YAML file of a run; not needed when flags say it all.")
+        Path | None, Parameter(group=INPUT, help="YAML file of a run; not needed when flags say it all.")
     ] = None,
     /,
     *,
@@ -25,11 +27,12 @@ def show(
     from sarm_control.training import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
+    say_next("train", *again()[2:], "--dry-run")
 
 
 def diff(
-    before: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
-    now: Annotated[Path, Parameter(help="YAML file of a run, or a run folder.")],
+    before: Annotated[Path, Parameter(group=INPUT, help="YAML file of a run, or a run folder.")],
+    now: Annotated[Path, Parameter(group=INPUT, help="YAML file of a run, or a run folder.")],
     /,
 ) -> None:
     """Print the settings in which two files or run folders differ, defaults filled in.
@@ -41,6 +44,10 @@ def diff(
     differences = config_differences(load_config(_file_of(before)), load_config(_file_of(now)))
     for line in differences or [f"{before} and {now} have the same settings"]:
         print(line)
+    if before.is_dir() and now.is_dir():
+        say_next("compare", before, now, "--prompts", "held_out.jsonl")
+    else:
+        say_next("train", _file_of(now), "--dry-run")
 
 
 def _file_of(path: Path) -> Path:
@@ -59,3 +66,4 @@ def schema() -> None:
     from sarm_control.training import RunConfig
 
     sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
+    say_next("config", "show")

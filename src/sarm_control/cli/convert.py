@@ -5,23 +5,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
+from sarm_control.cli._next import say_next
 from sarm_control.console import say
+from sarm_control.embedded import AUDIT, LAB
 
 
 def convert(
     folder: Annotated[
         str,
         Parameter(
-            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab."
+            group=INPUT,
+            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab.",
         ),
     ],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder to write.")],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="The folder to write.")],
     apply: Annotated[
-        Path | None, Parameter(help="File of edits: write the SARM with these edits in its head weights.")
+        Path | None,
+        Parameter(group=COMPUTE, help="File of edits: write the SARM with these edits in its head weights."),
     ] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the folder if it exists.")] = False,
+    overwrite: Annotated[
+        bool, Parameter(group=OUTPUT, negative="", help="Replace the folder if it exists.")
+    ] = False,
 ) -> None:
     """Convert pickled weights, or write head edits into a SARM.
 
@@ -37,6 +44,21 @@ def convert(
 
     done = run(Path(folder), out, overwrite=overwrite)
     say(f"{done.folder}: {done.tensors} tensors, {done.size / 1e9:.2f} GB in {', '.join(done.files)}")
+    if _is_sarm(out):
+        say_next("score", "answers.jsonl", "--model", out, "-o", "scores.jsonl")
+    else:
+        say_next("build", "--base", out, "--pairs", "pairs.jsonl", "-o", out.with_name(f"{out.name}-sarm"))
+
+
+def _is_sarm(folder: Path) -> bool:
+    from sarm_control.errors import ModelError
+    from sarm_control.reward_model import read_config
+
+    try:
+        read_config(folder, folder.name)
+    except ModelError:
+        return False
+    return True
 
 
 def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
@@ -46,3 +68,5 @@ def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
     latents = ", ".join(map(str, done.latents))
     say(f"{done.folder}: head {done.before} became {done.after}; other weights for latents {latents}")
     say("features and edits found on the old head are refused by the new one")
+    audit = AUDIT if source == LAB else "answers.jsonl"
+    say_next("score", audit, "--model", out, "-o", "scores.jsonl")

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import INPUT, MODEL, OUTPUT, RARE_INPUT
+from sarm_control.cli._next import of_model, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
-from sarm_control.cli._scoring import TemplateDate
+from sarm_control.cli._scoring import MaxLength, TemplateDate
 from sarm_control.console import say
 from sarm_control.errors import DataError
 
@@ -20,26 +22,26 @@ _UNUSABLE = 2
 
 
 def check(
-    data: Annotated[Path, Parameter(help="The data file, or the name of one of the lab's: lab:audit.")],
+    data: Annotated[
+        Path, Parameter(group=INPUT, help="The data file, or the name of one of the lab's: lab:audit.")
+    ],
     /,
     *,
     model: Annotated[
         str | None,
         Parameter(
+            group=MODEL,
             name=["--model", "-m"],
             help="SARM folder or hub id: counts tokens, and finds rows that its chat template refuses.",
         ),
     ] = None,
     rows: RowFlags = AS_THEY_ARE,
-    max_length: Annotated[
-        int | None,
-        Parameter(
-            validator=validators.Number(gte=4), help="Tokens of a conversation. Default: the trunk's context."
-        ),
-    ] = None,
+    max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="What was found as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="What was found as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Say what a data file is, and what is wrong with it.
 
@@ -56,20 +58,31 @@ def check(
     _print(found, sys.stdout)
     if json_file is not None:
         write_json(json_file, found.as_json())
-    return _UNUSABLE if found.problems or not found.usable else 0
+    if found.problems or not found.usable:
+        return _UNUSABLE
+    if found.form == "plain rows":
+        say_next("score", data, *of_model(model))
+    else:
+        say_next(
+            "data", "convert", data, "-o", data.with_suffix(".rows.jsonl") if data.exists() else "rows.jsonl"
+        )
+    return 0
 
 
 def convert(
-    data: Annotated[Path, Parameter(help="The data file.")],
+    data: Annotated[Path, Parameter(group=INPUT, help="The data file.")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON Lines file for the plain rows.")],
+    out: Annotated[
+        Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON Lines file for the plain rows.")
+    ],
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
-        Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
+        Path | None,
+        Parameter(group=RARE_INPUT, help="Set rows that cannot be used aside in this file and go on."),
     ] = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the rows of a file of any form as plain ones.
 
@@ -96,6 +109,7 @@ def convert(
     if json_file is not None:
         write_json(json_file, summary)
     say(f"{out}: {len(read)} plain rows ({_counted(kinds)})")
+    say_next("data", "check", out)
 
 
 def _lengths(model: str, max_length: int | None, template_date: str | None) -> "Lengths":

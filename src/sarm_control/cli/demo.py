@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli import _demo_story as story
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
+from sarm_control.cli._next import say_next
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, OutputError
@@ -29,16 +31,24 @@ def demo(
     seed: Annotated[
         int,
         Parameter(
+            group=COMPUTE,
             validator=validators.Number(gte=0, lte=_LARGEST_SEED),
             help="Of training, answers and the placebo.",
         ),
     ] = 0,
-    lab: Annotated[str, Parameter(help="A world of sarm lab build. Default: lab, the embedded one.")] = LAB,
-    steps: Annotated[int, Parameter(validator=validators.Number(gte=1), help="PPO steps of each arm.")] = 40,
+    lab: Annotated[
+        str, Parameter(group=INPUT, help="A world of sarm lab build. Default: lab, the embedded one.")
+    ] = LAB,
+    steps: Annotated[
+        int, Parameter(group=COMPUTE, validator=validators.Number(gte=1), help="PPO steps of each arm.")
+    ] = 40,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Folder for runs and report. Default: runs/demo.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for runs and report. Default: runs/demo."),
     ] = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Also the numbers as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="Also the numbers as JSON.")
+    ] = None,
 ) -> None:
     """See a reward model hacked, and whether a control holds.
 
@@ -68,6 +78,11 @@ def demo(
             for path in filter(None, (folder / _RESULT, json_file)):
                 write_json(path, result)
     _report(f"\n   The whole comparison, latent by latent: {result['report']}")
+    runs = [folder / name for name in result["arms"]]
+    if len(runs) > 1:
+        say_next("config", "diff", *runs[:2])
+    else:
+        say_next("config", "show", runs[0] / "config.yaml")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,4 @@
-"""`sarm discover`: the latents that promote or harm what a file of pairs prefers.
-
-The options of `sarm discover`, by what they decide.
-"""
+"""`sarm discover`: the latents that promote or harm what a file of pairs prefers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,151 +6,55 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._discover_flags import ControlFlags, EvidenceFlags, SearchFlags
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_OUTPUT
+from sarm_control.cli._next import beside, of_model, of_training, say_next
+from sarm_control.cli._outputs import DryRun, Overwrite, check_outputs, say_dry_run
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
-from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
+from sarm_control.cli._sources import ModelFlags, Prepared, prepare, warn
 from sarm_control.console import progress, say
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row, RowOptions
+    from sarm_control.data import Kind, RowOptions
     from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from sarm_control.discovery import CLOSING
-
-if TYPE_CHECKING:
-    from sarm_control.discovery import DiscoverySettings
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class SearchFlags:
-    """What is looked for, and how strictly."""
-
-    target: Annotated[
-        str | None,
-        Parameter(
-            help="An attribute of an answer in place of the preference: length, column:NAME, "
-            "column:NAME=VALUE or regex:PATTERN. Rows then need answers, not pairs."
-        ),
-    ] = None
-    less: Annotated[
-        bool, Parameter(negative="", help="With --target: the goal is less of it, so what pays for it harms.")
-    ] = False
-    by: Annotated[
-        str | None, Parameter(help="Column of the data: margins and called latents for each of its values.")
-    ] = None
-    goal: Annotated[str | None, Parameter(help="What chosen is better in, for the record.")] = None
-    alpha: Annotated[
-        float,
-        Parameter(validator=validators.Number(gt=0, lt=1), help="False discovery rate of each step."),
-    ] = 0.05
-    min_prompts: Annotated[
-        int,
-        Parameter(validator=validators.Number(gte=1), help="Test latents active in this many prompts."),
-    ] = 10
-    random_sets: Annotated[
-        int,
-        Parameter(
-            validator=validators.Number(gte=1), help="Matched random sets that selections are held against."
-        ),
-    ] = 1000
-    seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
-
-    def settings(self) -> "DiscoverySettings":
-        """These as the library takes them.
-
-        Raises:
-            ConfigError: a target nobody can read, or `--less` without one.
-        """
-        from sarm_control.discovery import DiscoverySettings, parse_target
-        from sarm_control.errors import ConfigError
-
-        if self.less and self.target is None:
-            raise ConfigError(
-                "--less wants a --target", hint="a preference is turned by exchanging its sides"
-            )
-        return DiscoverySettings(
-            alpha=self.alpha,
-            min_prompts=self.min_prompts,
-            seed=self.seed,
-            by=self.by,
-            sets=self.random_sets,
-            target=None if self.target is None else parse_target(self.target, less=self.less),
-        )
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class EvidenceFlags:
-    """How deep the evidence goes."""
-
-    levels: Annotated[
-        int,
-        Parameter(
-            validator=validators.Number(gte=1, lte=4),
-            help="1 exact algebra; 2 before TopK; 3 in the state; 4 in the text, with a closing sentence.",
-        ),
-    ] = 1
-    counterfactuals: Annotated[
-        Path | None,
-        Parameter(help="Pairs of texts that differ in the goal alone; level 4 for the called latents."),
-    ] = None
-    closing: Annotated[str, Parameter(help="The sentence that level 4 adds to answers.")] = CLOSING
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ControlFlags:
-    """The controls that are suggested."""
-
-    write_controls: Annotated[
-        Path | None, Parameter(help="Also write the suggested controls to this YAML file.")
-    ] = None
-    material: Annotated[
-        float,
-        Parameter(
-            validator=validators.Number(gte=0),
-            help="No control for a latent whose effect is a smaller share of the mean margin.",
-        ),
-    ] = 0.01
-    material_sd: Annotated[
-        float,
-        Parameter(
-            validator=validators.Number(gte=0),
-            help="Nor for one whose effect is smaller than this many SDs of the reward over answers.",
-        ),
-    ] = 0.0
-
-
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
 
-Top = Annotated[int, Parameter(validator=validators.Number(gte=0), help="Latents of each list to print.")]
+Top = Annotated[
+    int,
+    Parameter(group=RARE_OUTPUT, validator=validators.Number(gte=0), help="Latents of each list to print."),
+]
+
+
+Confirm = Annotated[
+    list[Path] | None,
+    Parameter(
+        group=INPUT,
+        consume_multiple=True,
+        help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
+    ),
+]
+
+Pairs = Annotated[
+    Path,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+        "Default with the lab model: lab:audit.",
+    ),
+]
 
 
 def discover(
-    *pairs: Annotated[
-        Path,
-        Parameter(
-            help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
-            "Default with the lab model: lab:audit."
-        ),
-    ],
+    *pairs: Pairs,
     model: Model = None,
     out: Annotated[
-        Path, Parameter(name=["--out", "-o"], help="Folder for features.json and effects.parquet.")
+        Path,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for features.json and effects.parquet."),
     ],
-    confirm: Annotated[
-        list[Path] | None,
-        Parameter(
-            consume_multiple=True,
-            help="Other pairs to confirm on. Default: half of the prompts is kept for it.",
-        ),
-    ] = None,
+    confirm: Confirm = None,
     search: SearchFlags = _SEARCH,
     evidence: EvidenceFlags = _EVIDENCE,
     controls: ControlFlags = _CONTROLS,
@@ -165,8 +66,11 @@ def discover(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Everything found as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")
+    ] = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find the latents that promote or harm what your pairs prefer.
 
@@ -176,21 +80,27 @@ def discover(
     or harms by the sign of its effect, never of its weight alone. With --target an attribute of single
     answers, such as length, is looked for in place of the preference.
     """
-    from sarm_control.discovery import Depth, check_states, examine
+    from sarm_control.discovery import Depth, examine
     from sarm_control.discovery import discover as find
 
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
     inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
-    check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
+    outputs = (out, json_file, controls.write_controls)
+    check_outputs(outputs, inputs, overwrite=overwrite, make=not dry_run)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
-    sources = _read(pairs, confirm, scoring, settings, skip_bad_rows, evidence.counterfactuals, rows.options)
+    parts = [pairs, *([confirm] if confirm else [])]
+    prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows.options)
+    if dry_run:
+        _say_plan(prepared, out)
+        return
+    sources = prepared.score()
+    warn(sources)
     selection, *others = [source.scored_rows for source in sources]
     texts = others.pop() if evidence.counterfactuals else None
-    check_states([selection, *others], evidence.levels)
     # which latents get no control is decided before doses are chosen: these are right together only
     found = find(selection, others[0] if others else None, settings).with_suggestions(
         of_margin=controls.material, of_sd=controls.material_sd
@@ -199,7 +109,14 @@ def discover(
     examined = examine(found, scoring.load, depth, progress=progress)
     config = {
         "model": sources[0].model,
-        **_sought(search, settings, pairs, confirm or []),
+        "goal": search.goal or _goal(settings, pairs),
+        "selection": [path.name for path in pairs],
+        "confirm": [path.name for path in confirm or []],
+        "alpha": settings.alpha,
+        "min_prompts": settings.min_prompts,
+        "by": settings.by,
+        "target": search.target,
+        "less": search.less,
         "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
@@ -209,6 +126,7 @@ def discover(
     _write(examined, out, inputs, config, overwrite=overwrite)
     _write_extras(examined, config, controls, json_file)
     _print(examined, top)
+    _say_next(examined, scoring.model, pairs, out, controls.write_controls)
 
 
 def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -218,55 +136,60 @@ def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
     return pairs or (AUDIT,)
 
 
-def _sought(
-    search: SearchFlags, settings: "DiscoverySettings", pairs: Sequence[Path], confirm: Sequence[Path]
-) -> dict[str, Any]:
-    """What was looked for, and in what, for the record."""
-    return {
-        "goal": search.goal or _goal(settings, pairs),
-        "selection": [path.name for path in pairs],
-        "confirm": [path.name for path in confirm],
-        "alpha": settings.alpha,
-        "min_prompts": settings.min_prompts,
-        "by": settings.by,
-        "target": search.target,
-        "less": search.less,
-    }
-
-
 def _goal(settings: "DiscoverySettings", pairs: Sequence[Path]) -> str:
     what = "chosen over rejected" if settings.target is None else settings.target.goal
     return f"{what} in {', '.join(path.name for path in pairs)}"
 
 
-def _read(
-    pairs: Sequence[Path],
-    confirm: Sequence[Path] | None,
+def _prepare(
+    parts: Sequence[Sequence[Path]],
     scoring: ModelFlags,
     settings: "DiscoverySettings",
     skip_bad_rows: Path | None,
-    counterfactuals: Path | None,
+    evidence: EvidenceFlags,
     options: "RowOptions",
-) -> list[Source]:
-    from sarm_control.discovery import check_column
+) -> Prepared:
+    """Everything read, and checked as far as rows and head decide."""
+    from sarm_control.discovery import check_counterfactuals, check_rows, check_states
 
     want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
-
-    def check(rows: "Sequence[Row]") -> None:
-        check_column(rows, settings.by)
-        check_column(rows, None if settings.target is None else settings.target.column)
-
-    sources = read_parts(
-        [pairs, *([confirm] if confirm else [])],
+    prepared = prepare(
+        parts,
         scoring,
         want=want,
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
-        check=check,
-        beside=counterfactuals,
+        beside=evidence.counterfactuals,
         options=options,
+        named=evidence.levels >= 2,
     )
-    warn(sources)
-    return sources
+    rows = prepared.rows
+    check_rows(rows[0], rows[1] if len(rows) > 1 else None, settings)
+    check_states(prepared.scored, evidence.levels)
+    if evidence.counterfactuals is not None:
+        check_counterfactuals([row for one in prepared.beside for row in one.rows])
+    return prepared
+
+
+def _say_plan(prepared: Prepared, out: Path) -> None:
+    names = ("selection", "confirmation") if len(prepared.rows) > 1 else ("selection and confirmation",)
+    for name, rows in zip(names, prepared.rows, strict=True):
+        answers, prompts = sum(len(row.answers) for row in rows), len({row.prompt_key for row in rows})
+        say(f"{name}: {len(rows)} rows, {answers} answers to {prompts} prompts")
+    say_dry_run(out)
+
+
+def _say_next(
+    examined: "ExaminedDiscovery", model: str | None, pairs: Sequence[Path], out: Path, controls: Path | None
+) -> None:
+    """Train with the controls if there are any, else see what the called latents are about."""
+    lists = examined.found.lists
+    if controls is not None and any(one.controls for one in lists["harms"]):
+        say_next("train", "--controls", controls, *of_training(model), "-o", beside(controls, controls.stem))
+    elif any(lists.values()):
+        labels = beside(out, f"{out.name}-labels.json")
+        say_next("label", out / "features.json", "--data", *pairs, *of_model(model), "-o", labels)
+    else:
+        say_next("rerank", *pairs, *of_model(model), "--all-latents")
 
 
 def _write(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_INPUT
+from sarm_control.cli._next import again, of_model, say_next
 from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_model, model_name, or_lab
 from sarm_control.errors import ConfigError, MissingExtraError
 
@@ -20,26 +22,39 @@ _MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 def reward(
     *,
-    engine: Annotated[Literal["trl", "verl", "openrlhf", "slime"], Parameter(help="Whose calls are made.")],
+    engine: Annotated[
+        Literal["trl", "verl", "openrlhf", "slime"], Parameter(group=INPUT, help="Whose calls are made.")
+    ],
     model: Model = None,
     controls: Annotated[
-        Path | None, Parameter(help="YAML with a reward section, or a run's folder. Default: none.")
+        Path | None,
+        Parameter(group=INPUT, help="YAML with a reward section, or a run's folder. Default: none."),
     ] = None,
     human: Annotated[
-        Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")
+        Path | None,
+        Parameter(group=RARE_INPUT, help="Demonstrations for the human-KL term, in place of the file's."),
     ] = None,
     reference: Annotated[
-        Path | None, Parameter(help="Answers of the policy before training, the unit of SDs and quantiles.")
+        Path | None,
+        Parameter(
+            group=RARE_INPUT, help="Answers of the policy before training, the unit of SDs and quantiles."
+        ),
     ] = None,
     url: Annotated[
         str | None,
-        Parameter(help="A server that runs: http://127.0.0.1:8000. Default: one is started for this."),
+        Parameter(
+            group=INPUT, help="A server that runs: http://127.0.0.1:8000. Default: one is started for this."
+        ),
     ] = None,
-    token_file: Annotated[Path | None, Parameter(help="File with the token of that server.")] = None,
+    token_file: Annotated[
+        Path | None, Parameter(group=RARE_INPUT, help="File with the token of that server.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="All calls and points as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="All calls and points as JSON.")
+    ] = None,
 ) -> int:
     """Call the reward as an engine does, and say what came in and out.
 
@@ -72,6 +87,14 @@ def reward(
     print("nothing wrong" if passed else "something is wrong, see above")
     if json_file is not None:
         _write(json_file, engine, model_name(name), found)
+    if passed and engine != "trl" and url is None:
+        given = (("--controls", controls), ("--human", human), ("--reference", reference))
+        files = [word for pair in given if pair[1] is not None for word in pair]
+        say_next("serve", *of_model(model), *(str(word) for word in files))
+    elif json_file is None:
+        say_next(*again("--json", "doctor.json"))
+    else:
+        say_next("config", "schema")
     return 0 if passed else 1
 
 

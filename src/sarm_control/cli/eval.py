@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._next import of_model, of_training, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags
@@ -17,6 +19,7 @@ from sarm_control.errors import ConfigError
 Data = Annotated[
     list[str] | None,
     Parameter(
+        group=INPUT,
         consume_multiple=True,
         help="Rows: JSON Lines, .json, .parquet, latents folders, or a hub id, which is downloaded.",
     ),
@@ -24,8 +27,9 @@ Data = Annotated[
 Subsets = Annotated[
     list[str] | None,
     Parameter(
+        group=INPUT,
         help="Subset to look at, may be repeated. With edits: the one they are meant for; all other rows "
-        "are the complement."
+        "are the complement.",
     ),
 ]
 
@@ -34,33 +38,41 @@ def eval(
     *,
     model: Model = None,
     benchmark: Annotated[
-        Literal["reward-bench-2", "rm-bench"] | None, Parameter(help="Whose rules count.")
+        Literal["reward-bench-2", "rm-bench"] | None, Parameter(group=INPUT, help="Whose rules count.")
     ] = None,
     data: Data = None,
     subset: Subsets = None,
     complement: Annotated[
         list[Path] | None,
-        Parameter(consume_multiple=True, help="More rows, of any kind, that the edits should leave alone."),
+        Parameter(
+            group=RARE_INPUT,
+            consume_multiple=True,
+            help="More rows, of any kind, that the edits should leave alone.",
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
     sets: Annotated[
         int,
         Parameter(
-            validator=validators.Number(gte=100), help="Random sets of matched latents to compare with."
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=100),
+            help="Random sets of matched latents to compare with.",
         ),
     ] = 1000,
     reproduce_published_steering: Annotated[
         bool,
         Parameter(
+            group=RARE_COMPUTE,
             negative="",
             help="The published steering table; --data adds its recorded rewards, --model exact changes.",
         ),
     ] = False,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Folder for results.json and items.jsonl.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for results.json and items.jsonl."),
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the tests and random sets.")] = 0,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of the tests and random sets.")] = 0,
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
@@ -68,8 +80,10 @@ def eval(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The results as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The results as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a reward model by the rules of RewardBench 2 or RM-Bench.
 
@@ -85,6 +99,7 @@ def eval(
         from sarm_control.cli._benchmarks import reproduce
 
         reproduce(data or [], flags, json_file)
+        say_next("eval", *of_model(model), "--benchmark", "reward-bench-2", "--data", "rows.jsonl")
         return
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 
@@ -93,6 +108,18 @@ def eval(
         found = evaluate(request, flags, given, skip_bad_rows, Path(temporary), rows.options)
         print_evaluation(found, sys.stdout)
         write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
+    _say_next(request.data, model, [str(one) for one in found.edits])
+
+
+def _say_next(data: list[str], model: str | None, edits: list[str]) -> None:
+    """Edits can be trained with; without any, look for latents to edit in rows of this machine."""
+    words = [word for edit in edits for word in ("--edit", edit)]
+    if edits:
+        say_next("train", *words, *of_training(model), "-o", "runs/edits")
+    elif all(Path(one).exists() for one in data):
+        say_next("rerank", *data, *of_model(model), "--all-latents")
+    else:
+        say_next("discover", "pairs.jsonl", *of_model(model), "-o", "runs/discovery")
 
 
 def _benchmark(name: str | None) -> str:

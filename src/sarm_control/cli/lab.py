@@ -5,18 +5,25 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._outputs import hold_output
+from sarm_control.cli._help import COMPUTE, OUTPUT
+from sarm_control.cli._next import say_next
+from sarm_control.cli._outputs import Overwrite, hold_output
 from sarm_control.console import progress, say
 
 
 def build(
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the world.")],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for the world.")],
     seed: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="Of words, wiring, data and training.")
+        int,
+        Parameter(
+            group=COMPUTE, validator=validators.Number(gte=0), help="Of words, wiring, data and training."
+        ),
     ] = 0,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The figures as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The figures as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a world with planted shortcuts: policy, SARM, data and gold reward.
 
@@ -33,3 +40,4 @@ def build(
     if json_file is not None:
         write_json(json_file, figures)
     say(f"{out}: the world of seed {seed}; {len(figures['harming_latents'])} latents harm")
+    say_next("demo", "--lab", out, "-o", out.with_name(f"{out.name}-demo"))

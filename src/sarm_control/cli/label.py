@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
@@ -20,43 +22,72 @@ if TYPE_CHECKING:
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 
 
+LabelWords = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Words and n-grams of a latent at most.",
+    ),
+]
+
+Examples = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=1),
+        help="Top and random answers of a latent at most.",
+    ),
+]
+
+LabelEndpoint = Annotated[
+    str | None,
+    Parameter(
+        group=COMPUTE,
+        help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
+        "OPENAI_API_KEY. The answers shown to it leave this machine.",
+    ),
+]
+
+
 def label(
     features: Annotated[
         str,
-        Parameter(help="features.json of sarm discover, or a part of it: features.json#harms[:3]."),
+        Parameter(
+            group=INPUT, help="features.json of sarm discover, or a part of it: features.json#harms[:3]."
+        ),
     ],
     /,
     *,
     data: Annotated[
         list[Path],
-        Parameter(consume_multiple=True, help="JSON Lines rows with answers, or latents folders."),
-    ],
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON file for the labels.")],
-    model: Model = None,
-    words: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Words and n-grams of a latent at most.")
-    ] = 10,
-    examples: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Top and random answers of a latent at most.")
-    ] = 5,
-    endpoint: Annotated[
-        str | None,
         Parameter(
-            help="OpenAI-compatible URL up to /v1, for names. The key comes from SARM_LABEL_API_KEY or "
-            "OPENAI_API_KEY. The answers shown to it leave this machine."
+            group=INPUT, consume_multiple=True, help="JSON Lines rows with answers, or latents folders."
         ),
+    ],
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON file for the labels.")],
+    model: Model = None,
+    words: LabelWords = 10,
+    examples: Examples = 5,
+    endpoint: LabelEndpoint = None,
+    label_model: Annotated[
+        str | None, Parameter(group=COMPUTE, help="The model that the endpoint serves.")
     ] = None,
-    label_model: Annotated[str | None, Parameter(help="The model that the endpoint serves.")] = None,
     timeout: Annotated[
         float,
         Parameter(
+            group=RARE_COMPUTE,
             validator=validators.Number(gt=0),
             help="Seconds to wait for one reply; a model on a CPU may need minutes.",
         ),
     ] = 120.0,
-    price_in: Annotated[Price, Parameter(help="Price of a million prompt tokens, to count the cost.")] = 0.0,
-    price_out: Annotated[Price, Parameter(help="Price of a million completion tokens.")] = 0.0,
-    seed: Annotated[int, Parameter(help="Of what is drawn.")] = 0,
+    price_in: Annotated[
+        Price, Parameter(group=RARE_COMPUTE, help="Price of a million prompt tokens, to count the cost.")
+    ] = 0.0,
+    price_out: Annotated[
+        Price, Parameter(group=RARE_COMPUTE, help="Price of a million completion tokens.")
+    ] = 0.0,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of what is drawn.")] = 0,
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
@@ -64,7 +95,7 @@ def label(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Say what called latents may mean: words, examples, a tested name.
 
@@ -79,15 +110,16 @@ def label(
     file = Path(features.removeprefix("@").partition("#")[0])
     check_outputs((out,), (file, *data), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    replies = _replies(endpoint, label_model, out, timeout)
     source = read_scored(
         data,
         scoring,
         want={"answer", "pair", "candidates"},
         skip_bad_rows=skip_bad_rows,
         options=rows.options,
+        check_head=lambda _, fingerprint: _called(features, fingerprint),
     )
     called = _called(features, source.scored_rows.scored.fingerprint)
-    replies = _replies(endpoint, label_model, out, timeout)
     corpus = AnswerCorpus(source.scored_rows)
     with progress("Labelling", len(called)) as advance:
         labels = []
@@ -96,6 +128,17 @@ def label(
             advance(1)
     _write(labels, replies, out, [file, *data], source.model, price=(price_in, price_out), seed=seed)
     sys.stdout.write(labels_text(labels, asked=replies is not None))
+    _say_next(file, called, data, model)
+
+
+def _say_next(file: Path, called: "Sequence[Feature]", data: Sequence[Path], model: str | None) -> None:
+    """Try the first of the labelled latents without what it pays."""
+    if called:
+        saved = file.with_name("edits.json")
+        edit = ("--edit", f"{called[0].latent}=0", "--save-edits", saved)
+        say_next("probe", *data, *of_model(model), *edit)
+    else:
+        say_next("rerank", *data, *of_model(model), "--all-latents")
 
 
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":

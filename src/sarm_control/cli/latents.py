@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._outputs import DryRun, Overwrite
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB
@@ -15,16 +17,21 @@ _HUMAN = Path("lab:human")
 ShardSize = Annotated[
     int,
     Parameter(
+        group=RARE_COMPUTE,
         validator=validators.Number(gte=1),
         help="Rows of a shard: what is held in memory, and what a killed run loses at most.",
     ),
 ]
 Workers = Annotated[
-    int, Parameter(validator=validators.Number(gte=1), help="Processes, each with a model of its own.")
+    int,
+    Parameter(
+        group=COMPUTE, validator=validators.Number(gte=1), help="Processes, each with a model of its own."
+    ),
 ]
 States = Annotated[
     bool,
     Parameter(
+        group=COMPUTE,
         negative="",
         help="Keep the trunk's states too (4 bytes x hidden size an answer, before compression): "
         "discover --levels 3 and its probe need them.",
@@ -33,14 +40,27 @@ States = Annotated[
 AsHuman = Annotated[
     bool,
     Parameter(
-        negative="", help="Write the human buffer of a training run instead: OUT is a .safetensors file."
+        group=COMPUTE,
+        negative="",
+        help="Write the human buffer of a training run instead: OUT is a .safetensors file.",
     ),
 ]
 DisjointFrom = Annotated[
     list[Path] | None,
     Parameter(
+        group=RARE_INPUT,
         consume_multiple=True,
         help="With --as-human: refuse demonstrations whose prompts are in one of these files.",
+    ),
+]
+
+
+Only = Annotated[
+    str | None,
+    Parameter(
+        group=COMPUTE,
+        name="--latents",
+        help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
     ),
 ]
 
@@ -48,25 +68,24 @@ DisjointFrom = Annotated[
 def latents(
     *data: Annotated[
         Path,
-        Parameter(help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human."),
+        Parameter(
+            group=INPUT,
+            help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human.",
+        ),
     ],
     model: Model = None,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to make.")],
-    only: Annotated[
-        str | None,
-        Parameter(
-            name="--latents",
-            help="Keep these latents alone: 12,345 or features.json#harms[:3]. Rewards stay whole.",
-        ),
-    ] = None,
+    out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder to make.")],
+    only: Only = None,
     states: States = False,
     shard_size: ShardSize = 1000,
     resume: Annotated[
-        bool, Parameter(negative="", help="Go on with a folder that was begun by the same command.")
+        bool,
+        Parameter(group=OUTPUT, negative="", help="Go on with a folder that was begun by the same command."),
     ] = False,
     workers: Workers = 1,
     engine: Annotated[
-        Literal["processes", "ray"], Parameter(help="What runs the workers; ray needs the extra ray.")
+        Literal["processes", "ray"],
+        Parameter(group=RARE_COMPUTE, help="What runs the workers; ray needs the extra ray."),
     ] = "processes",
     as_human: AsHuman = False,
     disjoint_from: DisjointFrom = None,
@@ -77,8 +96,9 @@ def latents(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score answers once: keep their latents and rewards on disk.
 
@@ -87,7 +107,7 @@ def latents(
     grow with the data; after an interruption the same command with --resume goes on. With --as-human the
     latents of demonstrations become the human buffer that data.human of sarm train takes.
     """
-    from sarm_control.cli._extraction import Request, Scoring, extract_latents
+    from sarm_control.cli._extraction import Request, Running, Scoring, extract_latents
     from sarm_control.cli._human_buffer import make_human_buffer
 
     if not data and model not in (None, LAB):
@@ -114,8 +134,9 @@ def latents(
     if as_human:
         if resume:
             raise ConfigError("--resume is of no use with --as-human", hint="the buffer is made in one pass")
-        make_human_buffer(request, disjoint_from or [])
+        make_human_buffer(request, disjoint_from or [], dry_run=dry_run)
         return
     if disjoint_from:
         raise ConfigError("--disjoint-from is of use with --as-human only", hint="add --as-human")
-    extract_latents(request, shard_size=shard_size, resume=resume, workers=workers, engine=engine)
+    running = Running(shard_size, workers, engine, resume=resume, dry_run=dry_run)
+    extract_latents(request, running)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, of_training, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
@@ -25,11 +27,22 @@ _TOLERANCE = 1e-6
 _EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
 
 
+Verify = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE,
+        negative="",
+        help="Score the text again with the edits inside the model, and compare.",
+    ),
+]
+
+
 def probe(
     *data: Annotated[
         Path,
         Parameter(
-            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit."
+            group=INPUT,
+            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit.",
         ),
     ],
     model: Model = None,
@@ -37,16 +50,20 @@ def probe(
     edits_file: EditsFile = None,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Rows with before, after and delta of each answer."),
+        Parameter(
+            group=OUTPUT, name=["--out", "-o"], help="Rows with before, after and delta of each answer."
+        ),
     ] = None,
     save_edits: Annotated[
-        Path | None, Parameter(help="Write the edits to this file, for score, rerank, eval, train, convert.")
+        Path | None,
+        Parameter(
+            group=OUTPUT, help="Write the edits to this file, for score, rerank, eval, train, convert."
+        ),
     ] = None,
-    verify: Annotated[
-        bool,
-        Parameter(negative="", help="Score the text again with the edits inside the model, and compare."),
-    ] = False,
-    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    verify: Verify = False,
+    seed: Annotated[
+        int, Parameter(group=RARE_COMPUTE, help="Kept in the manifest; nothing here is random.")
+    ] = 0,
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
@@ -54,8 +71,10 @@ def probe(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Try edits on answers: the reward before, after, and the exact change.
 
@@ -85,6 +104,12 @@ def probe(
         from sarm_control.files import write_json
 
         write_json(json_file, {**config, **found.as_json(), "largest_difference": difference})
+    if save_edits is not None:
+        run = save_edits.with_name(f"{save_edits.stem}-run")
+        say_next("train", "--edits-file", save_edits, *of_training(model), "-o", run)
+    else:
+        given_edits = [word for one in edits for word in ("--edit", str(one))]
+        say_next("probe", *data, *of_model(model), *given_edits, "--save-edits", "edits.json")
     return 0 if difference is None or difference <= _TOLERANCE else 1
 
 
@@ -110,6 +135,7 @@ def _probed(
         latents=given.latents,
         skip_bad_rows=skip_bad_rows,
         options=options,
+        check_head=given.on,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
+from sarm_control.cli._next import of_model, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
@@ -23,33 +25,51 @@ _SIZES = "1,2,4,8,16"
 _EXAMPLE = 'sarm rerank --model M candidates.jsonl --edit "12345=0"'
 
 
+Candidates = Annotated[
+    Path,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
+        "prompt compete. Default with the lab model: lab:audit.",
+    ),
+]
+
+AllLatents = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE, negative="", help="Also set every latent alone to 0: which change most winners?"
+    ),
+]
+
+Top = Annotated[
+    int,
+    Parameter(
+        group=RARE_OUTPUT, validator=validators.Number(gte=1), help="Latents of --all-latents to print."
+    ),
+]
+
+
 def rerank(
-    *candidates: Annotated[
-        Path,
-        Parameter(
-            help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
-            "prompt compete. Default with the lab model: lab:audit."
-        ),
-    ],
+    *candidates: Candidates,
     model: Model = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
-    n: Annotated[str, Parameter(help="Sizes of set for the best-of-N curve.")] = _SIZES,
-    all_latents: Annotated[
-        bool, Parameter(negative="", help="Also set every latent alone to 0: which change most winners?")
-    ] = False,
+    n: Annotated[str, Parameter(group=COMPUTE, help="Sizes of set for the best-of-N curve.")] = _SIZES,
+    all_latents: AllLatents = False,
     attribute: Annotated[
         list[str] | None,
-        Parameter(help="Column with one number for each answer of a row; may be repeated."),
+        Parameter(group=COMPUTE, help="Column with one number for each answer of a row; may be repeated."),
     ] = None,
-    top: Annotated[
-        int, Parameter(validator=validators.Number(gte=1), help="Latents of --all-latents to print.")
-    ] = 10,
+    top: Top = 10,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."),
+        Parameter(
+            group=OUTPUT, name=["--out", "-o"], help="The candidates, rewards and winners of each prompt."
+        ),
     ] = None,
-    seed: Annotated[int, Parameter(help="Kept in the manifest; nothing here is random.")] = 0,
+    seed: Annotated[
+        int, Parameter(group=RARE_COMPUTE, help="Kept in the manifest; nothing here is random.")
+    ] = 0,
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: SkipBadRows = None,
     batch_tokens: BatchTokens = None,
@@ -57,8 +77,10 @@ def rerank(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Choose among candidates, with and without edits: who wins?
 
@@ -66,7 +88,7 @@ def rerank(
     pairs, columns of your own), and the attribute expected of the best of N candidates, exactly, with
     intervals over prompts.
     """
-    from sarm_control.evaluation import candidate_sets, single_latents
+    from sarm_control.evaluation import candidate_sets, check_candidates, single_latents
     from sarm_control.evaluation import rerank as run
 
     sizes = _sizes(n)
@@ -82,6 +104,8 @@ def rerank(
         latents=None if all_latents else given.latents,
         skip_bad_rows=skip_bad_rows,
         options=rows.options,
+        check=lambda rows: check_candidates(rows, attribute or ()),
+        check_head=given.on,
     )
     scored = source.scored_rows.scored
     edits = given.on(scored.latents.size, scored.fingerprint)
@@ -101,6 +125,9 @@ def rerank(
     }
     _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)
+    tried = [str(edit) for edit in edits] or [f"{one.latent}=0" for one in (impacts or ())[:1]]
+    words = [word for edit in tried for word in ("--edit", edit)]
+    say_next("probe", *data, *of_model(model), *words, "--save-edits", "edits.json")
 
 
 def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:

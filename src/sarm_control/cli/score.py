@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
+from sarm_control.cli._next import beside, of_model, say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
-from sarm_control.cli._sources import ModelFlags, read_parts
+from sarm_control.cli._sources import ModelFlags, prepare
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
@@ -25,30 +27,38 @@ if TYPE_CHECKING:
 def score(
     data: Annotated[
         Path | None,
-        Parameter(help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+        Parameter(
+            group=INPUT,
+            help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try.",
+        ),
     ] = None,
     /,
     *,
     model: Model = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
+        Path | None,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Rows with scores. Default: standard output."),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
     top: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="Contributions to write for each answer.")
+        int,
+        Parameter(
+            group=COMPUTE, validator=validators.Number(gte=0), help="Contributions to write for each answer."
+        ),
     ] = 10,
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
-        Path | None, Parameter(help="Set rows that cannot be used aside in this file and go on.")
+        Path | None,
+        Parameter(group=RARE_INPUT, help="Set rows that cannot be used aside in this file and go on."),
     ] = None,
     batch_tokens: BatchTokens = None,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score answers: reward, top contributions, and the reward under edits.
 
@@ -63,14 +73,15 @@ def score(
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
-    (source,) = read_parts(
+    (source,) = prepare(
         [[data]],
         scoring,
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
         options=rows.options,
-    )
+        check_head=given.on,
+    ).score()
     found, scored = source.scored_rows
     edits = given.on(scored.latents.size, scored.fingerprint)
     annotated = annotate(found, scored, edits, top=top)
@@ -89,6 +100,21 @@ def score(
     if json_file is not None:
         _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
     _say_remarks(found, annotated, summary)
+    _say_next(data, out, scoring.model, scored)
+
+
+def _say_next(data: Path, out: Path | None, model: str | None, scored: "Scored") -> None:
+    """Try an edit on the latent that moved these rewards most."""
+    import numpy as np
+
+    moved = np.abs(scored.latents.values * scored.head[scored.latents.indices])
+    sums = np.bincount(scored.latents.indices, weights=moved, minlength=scored.latents.size)
+    saved = beside(out or data, "edits.json") if out or data.exists() else Path("edits.json")
+    if sums.any():
+        edit = ("--edit", f"{int(sums.argmax())}=0", "--save-edits", saved)
+        say_next("probe", data, *of_model(model), *edit)
+    else:
+        say_next("score", data, *of_model(model), "--top", "20")
 
 
 def _summary(

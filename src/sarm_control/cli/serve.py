@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -29,30 +31,88 @@ Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Controls = Annotated[
     Path | None,
     Parameter(
+        group=INPUT,
         help="YAML with a reward section, as run files have, edits that --save-edits wrote (.json), "
-        "or a run's folder. Default: none."
+        "or a run's folder. Default: none.",
     ),
 ]
 Human = Annotated[
-    Path | None, Parameter(help="Demonstrations for the human-KL term, in place of the file's.")
+    Path | None, Parameter(group=INPUT, help="Demonstrations for the human-KL term, in place of the file's.")
 ]
 Reference = Annotated[
-    Path | None, Parameter(help="Answers of the policy before training, the unit of SDs and quantiles.")
+    Path | None,
+    Parameter(group=INPUT, help="Answers of the policy before training, the unit of SDs and quantiles."),
 ]
 Port = Annotated[
-    int, Parameter(validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one.")
+    int,
+    Parameter(group=OUTPUT, validator=validators.Number(gte=0, lte=65535), help="Port; 0 takes a free one."),
 ]
 Connections = Annotated[
-    Count, Parameter(help="Connections open at a time; further ones are told to come back.")
+    Count,
+    Parameter(group=RARE_OUTPUT, help="Connections open at a time; further ones are told to come back."),
 ]
 HeaderTimeout = Annotated[
-    float, Parameter(validator=validators.Number(gt=0), help="Seconds until headers have to be whole.")
+    float,
+    Parameter(
+        group=RARE_OUTPUT, validator=validators.Number(gt=0), help="Seconds until headers have to be whole."
+    ),
 ]
 StateFile = Annotated[
-    Path | None, Parameter(help="File that keeps what they learnt, for the next start. Default: none.")
+    Path | None,
+    Parameter(group=RARE_OUTPUT, help="File that keeps what they learnt, for the next start. Default: none."),
 ]
 Timeout = Annotated[
-    float, Parameter(validator=validators.Number(gt=0), help="Seconds until a request is given up.")
+    float,
+    Parameter(
+        group=RARE_OUTPUT, validator=validators.Number(gt=0), help="Seconds until a request is given up."
+    ),
+]
+
+
+LearnKl = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE,
+        negative="",
+        help="Let the human-KL term and target rates learn from what is answered.",
+    ),
+]
+
+CacheMb = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=0),
+        help="MiB for latents of texts scored before.",
+    ),
+]
+
+LogText = Annotated[
+    bool,
+    Parameter(
+        group=RARE_OUTPUT,
+        negative="",
+        help="Log conversations and their rewards; else no text is logged.",
+    ),
+]
+
+LearnEvery = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE, validator=validators.Number(gte=2), help="Answers they learn from at a time."
+    ),
+]
+
+Standardize = Annotated[
+    bool,
+    Parameter(
+        group=COMPUTE, negative="", help="Scores in SDs of the reference from its mean, not reward units."
+    ),
+]
+
+WorkersOn = Annotated[
+    str | None,
+    Parameter(group=MODEL, help="Devices, a copy of the model and a thread each: cuda:0,cuda:1."),
 ]
 
 
@@ -62,38 +122,31 @@ def serve(
     controls: Controls = None,
     human: Human = None,
     reference: Reference = None,
-    host: Annotated[str, Parameter(help="Address to bind; a public one wants a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, Parameter(group=OUTPUT, help="Address to bind; a public one wants a token.")
+    ] = "127.0.0.1",
     port: Port = 8000,
     token_file: Annotated[
-        Path | None, Parameter(help="File with the token that callers have to give.")
+        Path | None, Parameter(group=OUTPUT, help="File with the token that callers have to give.")
     ] = None,
-    workers_on: Annotated[
-        str | None, Parameter(help="Devices, a copy of the model and a thread each: cuda:0,cuda:1.")
-    ] = None,
-    learn_kl: Annotated[
-        bool,
-        Parameter(negative="", help="Let the human-KL term and target rates learn from what is answered."),
-    ] = False,
-    learn_every: Annotated[
-        int, Parameter(validator=validators.Number(gte=2), help="Answers they learn from at a time.")
-    ] = 256,
+    workers_on: WorkersOn = None,
+    learn_kl: LearnKl = False,
+    learn_every: LearnEvery = 256,
     state_file: StateFile = None,
-    standardize: Annotated[
-        bool, Parameter(negative="", help="Scores in SDs of the reference from its mean, not reward units.")
-    ] = False,
+    standardize: Standardize = False,
     batch_tokens: BatchTokens = None,
-    batch_answers: Annotated[Count, Parameter(help="Answers taken from the queue at a time.")] = 256,
-    queue: Annotated[Count, Parameter(help="Answers that may wait; more are told to come back.")] = 4096,
+    batch_answers: Annotated[
+        Count, Parameter(group=RARE_COMPUTE, help="Answers taken from the queue at a time.")
+    ] = 256,
+    queue: Annotated[
+        Count, Parameter(group=RARE_COMPUTE, help="Answers that may wait; more are told to come back.")
+    ] = 4096,
     timeout: Timeout = 60.0,
-    cache_mb: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="MiB for latents of texts scored before.")
-    ] = 64,
+    cache_mb: CacheMb = 64,
     connections: Connections = 4096,
     header_timeout: HeaderTimeout = 10.0,
-    max_body_mb: Annotated[Count, Parameter(help="MiB of a request at most.")] = 8,
-    log_text: Annotated[
-        bool, Parameter(negative="", help="Log conversations and their rewards; else no text is logged.")
-    ] = False,
+    max_body_mb: Annotated[Count, Parameter(group=RARE_OUTPUT, help="MiB of a request at most.")] = 8,
+    log_text: LogText = False,
     device: Device = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
@@ -133,7 +186,13 @@ def serve(
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
         where = address(listening)
-        run(app, listening, settings=settings, ready=lambda: say(f"serving on {where}; Ctrl-C stops"))
+        token = () if token_file is None else ("--token-file", token_file)
+
+        def ready() -> None:
+            say(f"serving on {where}; Ctrl-C stops")
+            say_next("doctor", "reward", "--engine", "openrlhf", *of_model(model), "--url", where, *token)
+
+        run(app, listening, settings=settings, ready=ready)
 
 
 def _settings(

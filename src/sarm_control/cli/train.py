@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from sarm_control.cli._help import INPUT, OUTPUT
+from sarm_control.cli._next import say_next
+from sarm_control.cli._outputs import DryRun, say_dry_run
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.console import progress, say, set_quiet
+from sarm_control.embedded import LAB
 from sarm_control.errors import SarmError
 
 EXIT_STOPPED = 3
@@ -22,21 +26,24 @@ _NO_FLAGS = RunFlags()
 
 def train(
     config: Annotated[
-        Path | None, Parameter(help="YAML file of a run; not needed when flags say it all.")
+        Path | None, Parameter(group=INPUT, help="YAML file of a run; not needed when flags say it all.")
     ] = None,
     /,
     *,
     flags: RunFlags = _NO_FLAGS,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
     ] = None,
     resume: Annotated[
-        bool, Parameter(negative="", help="Go on from the newest good checkpoint of the run folder.")
+        bool,
+        Parameter(group=OUTPUT, negative="", help="Go on from the newest good checkpoint of the run folder."),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Start over if the run folder exists.")] = False,
-    dry_run: Annotated[bool, Parameter(negative="", help="Check everything, print the plan, stop.")] = False,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
+    overwrite: Annotated[
+        bool, Parameter(group=OUTPUT, negative="", help="Start over if the run folder exists.")
+    ] = False,
+    dry_run: DryRun = False,
+    json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
 ) -> int:
     """Train a policy by PPO with the controls in its reward.
 
@@ -54,9 +61,9 @@ def train(
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
         if resume and _finished(folder, settings, None if dry_run else json_file):
             return None
-        _check_inputs(settings)
+        _check_inputs(settings, whole=dry_run)
         if dry_run:
-            say(f"dry run: nothing was written; without --dry-run the run goes to {folder}")
+            say_dry_run(folder)
         return None if dry_run else settings
 
     with connected() as processes:
@@ -70,6 +77,10 @@ def train(
         summary = _run(settings, folder, processes, resume=resume, overwrite=overwrite)
         if processes.is_main:
             _report(folder, summary, json_file)
+            if summary["stopped"]:
+                say_next("train", "-o", folder, "--resume")
+            else:
+                _say_next(folder, settings)
         return EXIT_STOPPED if summary["stopped"] else 0
 
 
@@ -84,8 +95,10 @@ def _check_outputs(
     check_run(folder, resume=resume, overwrite=overwrite, make=make)
 
 
-def _check_inputs(settings: "RunConfig") -> None:
+def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
+    """What can be wrong with models and rows; `whole` also looks for what the run itself comes upon later."""
     from sarm_control.training import (
+        check_files,
         check_human,
         check_models,
         evaluation_lines,
@@ -102,13 +115,13 @@ def _check_inputs(settings: "RunConfig") -> None:
         settings.data.row_options,
     )
     rows, evaluation = training_rows(settings.data, say_form=True), settings.evaluation
-    for line in plan_lines(settings, rows):
-        say(line)
-    asked = evaluation_rows(
+    evaluated = evaluation_rows(
         evaluation, settings.evaluation_prompts, rows.kept, settings.training.seed, say_form=True
     )
-    for line in evaluation_lines(evaluation, asked):
+    for line in (*plan_lines(settings, rows), *evaluation_lines(evaluation, evaluated)):
         say(line)
+    if whole:
+        check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond])
 
 
 def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
@@ -126,6 +139,7 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
     if run.missing is not None:
         print(f"  it cannot be made longer from its end: {run.missing}")
     _write_summary(folder, run.summary(), json_file)
+    _say_next(folder, settings)
     return True
 
 
@@ -224,6 +238,14 @@ def _step_line(steps: int) -> Callable[[int, Mapping[str, Any]], None]:
     return report
 
 
+def _say_next(folder: Path, settings: "RunConfig") -> None:
+    """What the training changed; the embedded world has prompts of its own, and a gold reward."""
+    if settings.policy.model == LAB:
+        say_next("compare", folder, "--gold", LAB)
+    else:
+        say_next("compare", folder, "--prompts", "held_out.jsonl")
+
+
 def _of_them(summary: Mapping[str, Any]) -> str:
     now = summary["steps_now"]
     return "" if now == summary["step"] else f", {now or 'none'} of them now"
@@ -243,7 +265,6 @@ def _report(folder: Path, summary: Mapping[str, Any], json_file: Path | None) ->
     print(f"{folder}: {summary['step']} steps done{_of_them(summary)}")
     if summary["stopped"]:
         print(f"  stopped on a warning: {summary['stopped']}")
-        print(f"  go on as it is with: sarm train -o {folder} --resume")
     for name in summary.get("saved", ()):
         print(f"  {folder / name}: the trained policy for {written.get(name, name)}")
     print(f"  {folder / 'metrics.jsonl'}: one row a step")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import of_model, say_next
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -27,24 +29,28 @@ _ROWS_SHOWN = 5
 
 
 def verify(
-    recorded: Annotated[Path, Parameter(help='Rows {"prompt", "response", "reward"}.')],
+    recorded: Annotated[Path, Parameter(group=INPUT, help='Rows {"prompt", "response", "reward"}.')],
     /,
     *,
     model: Model = None,
     steps: Annotated[
-        float, Parameter(validator=validators.Number(gte=0), help="Tolerance in bfloat16 steps.")
+        float,
+        Parameter(group=COMPUTE, validator=validators.Number(gte=0), help="Tolerance in bfloat16 steps."),
     ] = 2.0,
     share: Annotated[
         float,
         Parameter(
-            validator=validators.Number(gte=0, lte=1), help="Share of rows that has to be within it, 0 to 1."
+            group=COMPUTE,
+            validator=validators.Number(gte=0, lte=1),
+            help="Share of rows that has to be within it, 0 to 1.",
         ),
     ] = 1.0,
     steered_latents: Annotated[
         str | None,
         Parameter(
+            group=RARE_COMPUTE,
             help="Latents whose removal reward_steered records, such as 48659,28879. "
-            "Default: the five of the published run."
+            "Default: the five of the published run.",
         ),
     ] = None,
     batch_tokens: BatchTokens = None,
@@ -52,7 +58,9 @@ def verify(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="The comparison as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The comparison as JSON.")
+    ] = None,
 ) -> int:
     """Check a reward model against recorded rewards.
 
@@ -80,6 +88,10 @@ def verify(
     _print(result, steps)
     if json_file is not None:
         _write(json_file, result, model=model_name(name), steps=steps)
+    if result.passed:
+        say_next("latents", recorded, *of_model(model), "-o", recorded.with_suffix(".latents"))
+    else:
+        say_next("verify", recorded, *of_model(model), "--dtype", "float32")
     return 0 if result.passed else 1
 
 

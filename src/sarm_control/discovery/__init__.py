@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.discovery.discovery import Discovery, DiscoverySettings, check_column, discover
+    from sarm_control.discovery.discovery import (
+        Discovery,
+        DiscoverySettings,
+        check_column,
+        check_rows,
+        discover,
+    )
     from sarm_control.discovery.effects.effects import margin_effects
     from sarm_control.discovery.evidence.closing import CLOSING
-    from sarm_control.discovery.evidence.examine import Depth, ExaminedDiscovery, check_states, examine
+    from sarm_control.discovery.evidence.examine import (
+        Depth,
+        ExaminedDiscovery,
+        check_counterfactuals,
+        check_states,
+        examine,
+    )
     from sarm_control.discovery.features import Feature, ends_of_effect, load_features, select
     from sarm_control.discovery.labels.autointerp import name_latent
     from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint
@@ -39,6 +51,8 @@ _HOME_OF = {
     "DiscoverySettings": "discovery",
     "auroc_of": "pairs.margins",
     "check_column": "discovery",
+    "check_rows": "discovery",
+    "check_counterfactuals": "evidence.examine",
     "check_states": "evidence.examine",
     "controls_yaml": "report",
     "discover": "discovery",
@@ -79,6 +93,8 @@ __all__ = [
     "Replies",
     "auroc_of",
     "check_column",
+    "check_counterfactuals",
+    "check_rows",
     "check_states",
     "controls_yaml",
     "discover",

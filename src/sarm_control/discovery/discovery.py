@@ -23,7 +23,7 @@ from sarm_control.discovery.effects.margin_summary import (
     lost_margin,
     summarise,
 )
-from sarm_control.discovery.enough import check_enough
+from sarm_control.discovery.enough import check_arrangements, check_enough
 from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.pairs.prompt_pairs import (
     PromptPairs,
@@ -43,6 +43,7 @@ from sarm_control.discovery.suggested_controls.suggestion import (
 )
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows as ScoredRows
+from sarm_control.reward_model import Scored, SparseLatents
 from sarm_control.statistics import SETS, leaves_out_zero
 
 PARTS = ("selection", "confirmation")
@@ -247,6 +248,39 @@ def check_column(rows: Sequence[Row], by: str | None) -> None:
     if by is not None and not any(by in row.raw for row in rows):
         columns = sorted({name for row in rows for name in row.raw})
         raise DataError(f"no row has the column {by}", hint=f"the columns are {', '.join(columns)}")
+
+
+def check_rows(pairs: Sequence[Row], confirm: Sequence[Row] | None, settings: DiscoverySettings) -> None:
+    """Refuses rows on which nothing could be found, before any of them is scored.
+
+    Args:
+        pairs: as for `discover`, without scores.
+        confirm: likewise.
+        settings: likewise. Of the target `length` only columns are checked: a model's tokenizer counts.
+
+    Raises:
+        DataError: see `check_column` and `check_arrangements`; or no two answers differ in the target.
+    """
+    target = settings.target
+    for column in (settings.by, None if target is None else target.column):
+        check_column([*pairs, *(confirm or [])], column)
+    if target is not None and target.kind == "length":
+        return
+    parts = _parts(_unscored(pairs), None if confirm is None else _unscored(confirm), settings)
+    check_arrangements(parts, alpha=settings.alpha, halved=confirm is None)
+
+
+def _unscored(rows: Sequence[Row]) -> ScoredRows:
+    """Rows whose answers have one latent that is never active: what depends on the rows alone is right."""
+    count = sum(len(row.answers) for row in rows)
+    zeros = np.zeros(count, dtype=np.int64)
+    none = SparseLatents(
+        np.zeros(count + 1, dtype=np.int64), np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32), 1
+    )
+    rewards, head = np.zeros(count, dtype=np.float32), np.zeros(1, dtype=np.float32)
+    return ScoredRows(
+        list(rows), Scored(rewards, none, head, zeros, np.ones(count, dtype=np.bool_), zeros, fingerprint="")
+    )
 
 
 def _groups(pairs: PromptPairs, settings: DiscoverySettings) -> dict[str, Summary]:

@@ -14,18 +14,17 @@ from sarm_control.errors import DataError
 _FEWER = "or test latents active in fewer with --min-prompts"
 
 
-def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: bool) -> None:
-    """Refuses prompts on which no latent could be called, however large its effect.
+def check_arrangements(parts: PromptSplit, *, alpha: float, halved: bool) -> None:
+    """Refuses prompts whose labels can be redrawn in too few ways for any p-value to be small.
 
     Args:
-        parts: selection and confirmation.
+        parts: selection and confirmation; their latents are not looked at.
         alpha: false discovery rate of both steps.
-        min_prompts: latents active in fewer selection prompts are not tested.
-        halved: whether both parts are halves of the same pairs.
+        halved: both parts are halves of the same pairs.
 
     Raises:
-        DataError: no latent is active in enough selection prompts, or the smallest p-value that the prompts
-            of a part allow is above `alpha`. The hint says about how many prompts would be enough.
+        DataError: the smallest p-value that the prompts of a part allow is above `alpha`. The message says
+            about how many prompts would do.
     """
     for name, done, part in (
         ("selection", "selected", parts.selection.latents),
@@ -42,6 +41,21 @@ def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: 
                 f"{min(1.0, 2 ** (1 - bits)):.2g}, and alpha is {alpha:g}",
                 hint=f"about {_wanted(max(wanted, math.ceil(part.prompts * wanted / max(bits, 1))), halved)}",
             )
+
+
+def check_enough(parts: PromptSplit, *, alpha: float, min_prompts: int, halved: bool) -> None:
+    """Refuses prompts on which no latent could be called, whatever it does.
+
+    Args:
+        parts: selection and confirmation.
+        alpha: see `check_arrangements`.
+        min_prompts: latents active in fewer selection prompts are not tested.
+        halved: see `check_arrangements`.
+
+    Raises:
+        DataError: see `check_arrangements`; or no latent is active in enough selection prompts.
+    """
+    check_arrangements(parts, alpha=alpha, halved=halved)
     active = active_prompts(parts.selection.latents)
     most = int(active.max(initial=0))
     if most < min_prompts:

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
         read_recorded,
         verify,
     )
-    from sarm_control.evaluation.reranking.candidates import CandidateSets, candidate_sets
+    from sarm_control.evaluation.reranking.candidates import (
+        CandidateSets,
+        candidate_sets,
+        check_candidates,
+    )
     from sarm_control.evaluation.reranking.reranking import Reranking, rerank
     from sarm_control.evaluation.reranking.single_latents import LatentImpact, single_latents
     from sarm_control.evaluation.reranking.text import impacts_text, reranked_rows, reranking_text
@@ -59,6 +63,7 @@ _HOME_OF = {
     "benchmark_text": "benchmarks.text",
     "best_of_n": "preferences",
     "candidate_sets": "reranking.candidates",
+    "check_candidates": "reranking.candidates",
     "count_long_prompts": "annotated_rows",
     "edits_text": "benchmarks.text",
     "from_model": "recorded.published_steering",
@@ -104,6 +109,7 @@ __all__ = [
     "benchmark_text",
     "best_of_n",
     "candidate_sets",
+    "check_candidates",
     "count_long_prompts",
     "edits_text",
     "from_model",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         HumanBuffer,
         check_finite,
         check_known,
+        check_same_model,
         choose_latents,
         latent_features,
     )
@@ -44,6 +45,7 @@ _HOME_OF = {
     "check_disjoint": "disjoint",
     "check_finite": "human",
     "check_known": "human",
+    "check_same_model": "human",
     "choose_latents": "human",
     "extract": "extraction",
     "in_processes": "workers",
@@ -76,6 +78,7 @@ __all__ = [
     "check_disjoint",
     "check_finite",
     "check_known",
+    "check_same_model",
     "choose_latents",
     "extract",
     "in_processes",

@@ -55,6 +55,33 @@ class Coverage(NamedTuple):
         return cls(int(fire[list(chosen)].sum()), len(chosen), int(fire.sum()), len(fire))
 
 
+def check_same_model(
+    head: str, model: str | None, fingerprint: str, model_fingerprint: str | None = None
+) -> None:
+    """Refuses demonstrations that another reward model has scored.
+
+    Args:
+        head: fingerprint of the head that scored them.
+        model: of its trunk and autoencoder; None where it is not known.
+        fingerprint: of the head at hand.
+        model_fingerprint: of the model at hand; what is None, here or there, is not compared.
+
+    Raises:
+        ModelError: naming both.
+    """
+    if fingerprint != head:
+        raise ModelError(
+            f"the human buffer was made with head {head}, this reward model has {fingerprint}",
+            hint="score the demonstrations with this reward model",
+        )
+    if None not in (model, model_fingerprint) and model != model_fingerprint:
+        raise ModelError(
+            f"the human buffer was made with model {model}, this reward model is {model_fingerprint}: "
+            "the heads are equal, trunk or autoencoder are not",
+            hint="score the demonstrations with this reward model",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class HumanBuffer:
     """Values of chosen latents on human demonstrations; the human-KL term compares the policy with them.
@@ -157,18 +184,7 @@ class HumanBuffer:
         Raises:
             ModelError: they differ; the message names both.
         """
-        if fingerprint != self.fingerprint:
-            raise ModelError(
-                f"the human buffer was made with head {self.fingerprint}, "
-                f"this reward model has {fingerprint}",
-                hint="score the demonstrations with this reward model",
-            )
-        if None not in (own := self.model_fingerprint, model_fingerprint) and own != model_fingerprint:
-            raise ModelError(
-                f"the human buffer was made with model {own}, this reward model is {model_fingerprint}: "
-                "the heads are equal, trunk or autoencoder are not",
-                hint="score the demonstrations with this reward model",
-            )
+        check_same_model(self.fingerprint, self.model_fingerprint, fingerprint, model_fingerprint)
 
     def check_size(self, answers: int) -> None:
         """Refuses batches larger than the buffer, since rows would have to be drawn twice.

@@ -86,6 +86,15 @@ class LatentsWriter:
         # The plan is written last: other processes wait for it before they begin.
         write_json(self._progress / PLAN, self.about)
 
+    def check_resumable(self) -> None:
+        """Refuses a folder that was begun with another plan; one that is not there is no hindrance.
+
+        Raises:
+            ConfigError: naming what differs.
+        """
+        if is_latents(self.path):
+            check_same(self.path, self._planned(), self.about)
+
     def resume(self, head: FloatArray) -> list[str]:
         """Resumes a folder that was begun, or finished, with the same plan; starts one that does not exist.
 
@@ -99,7 +108,7 @@ class LatentsWriter:
         if not is_latents(self.path):
             self.start(head)
             return []
-        check_same(self.path, self._planned(), self.about)
+        self.check_resumable()
         manifest = self.path / MANIFEST
         if manifest.is_file():
             self._reopen(read_manifest(self.path))

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
         read_model_fingerprint,
         read_template,
     )
-    from sarm_control.reward_model.files.checkpoint import TensorEntry, find_folder, load_tensors, read_index
+    from sarm_control.reward_model.files.checkpoint import (
+        TensorEntry,
+        find_folder,
+        from_checkpoint,
+        load_tensors,
+        read_index,
+    )
     from sarm_control.reward_model.files.config import SarmConfig, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
         pad_batch,
         pool_states,
     )
+    from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
     from sarm_control.reward_model.trunk.torch_backend import has_bfloat16, rounded_factors, with_own_memory
     from sarm_control.reward_model.trunk.trunk import (
@@ -65,10 +72,13 @@ _HOME_OF = {
     "Trunk": "trunk.trunk",
     "base_config": "trunk.trunk",
     "base_folder": "trunk.trunk",
+    "check_placement": "trunk.placement",
     "convert": "files.conversion",
     "cut_config": "trunk.trunk",
     "describe": "description",
+    "dtype_of": "trunk.placement",
     "find_folder": "files.checkpoint",
+    "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
     "length_sorted_batches": "trunk.batching",
@@ -108,10 +118,13 @@ __all__ = [
     "Trunk",
     "base_config",
     "base_folder",
+    "check_placement",
     "convert",
     "cut_config",
     "describe",
+    "dtype_of",
     "find_folder",
+    "from_checkpoint",
     "has_bfloat16",
     "head_of",
     "length_sorted_batches",

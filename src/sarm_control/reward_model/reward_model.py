@@ -41,6 +41,7 @@ from sarm_control.reward_model.trunk.batching import (
     length_sorted_batches,
     pad_batch,
 )
+from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.torch_backend import usable_device, with_own_memory
 from sarm_control.reward_model.trunk.trunk import (
     Trunk,
@@ -134,7 +135,7 @@ class RewardModel:
 
         parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
         of_trunk = {key: index[key] for key in expected if key not in parts}
-        trunk = load_trunk(folder, cut, name=name, dtype=_as_dtype(dtype), device=device, index=of_trunk)
+        trunk = load_trunk(folder, cut, name=name, dtype=dtype_of(dtype), device=device, index=of_trunk)
         stored = load_tensors(index, parts)
         check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
@@ -377,15 +378,6 @@ def _autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_s
     weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
     autoencoder.load_state_dict(weights, assign=True)
     return with_own_memory(autoencoder)
-
-
-def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype or "auto"
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise ModelError(f"unknown dtype {dtype}", hint="use float32, bfloat16 or float16")
-    return found
 
 
 def _last_device(trunk: Trunk) -> torch.device:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sarm_control.training.run.demonstrations import check_human, human_buffer, read_demonstrations
     from sarm_control.training.run.dry_run import check_models, plan_lines
     from sarm_control.training.run.jsonl import stable, uninterrupted
+    from sarm_control.training.run.model_files import check_files
     from sarm_control.training.run.run_folder import (
         RunFolder,
         Start,
@@ -77,6 +78,7 @@ _HOME_OF = {
     "Trainer": "algorithm.trainer",
     "TrainingConfig": "config.run_config",
     "check_human": "run.demonstrations",
+    "check_files": "run.model_files",
     "check_models": "run.dry_run",
     "check_run": "run.run_folder",
     "config_differences": "run.run_folder",
@@ -139,6 +141,7 @@ __all__ = [
     "Start",
     "Trainer",
     "TrainingConfig",
+    "check_files",
     "check_human",
     "check_models",
     "check_run",

@@ -3,14 +3,14 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sarm_control.conversation import ChatTemplate, load_tokenizer
 from sarm_control.embedded import model_folder
-from sarm_control.errors import ModelError
 from sarm_control.reward_model import (
     Autoencoder,
     LinearHead,
@@ -19,9 +19,14 @@ from sarm_control.reward_model import (
     Trunk,
     base_config,
     base_folder,
+    check_placement,
     cut_config,
+    dtype_of,
     load_trunk,
 )
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,86 @@ class TrunkSource:
         return RewardModel(config, self.trunk, autoencoder.to(self.trunk.device), head, self.template)
 
 
+@dataclass(frozen=True)
+class Base:
+    """A causal language model whose configuration and tokenizer are read, and whose weights are not.
+
+    Args:
+        name: as it was asked for.
+        folder: where it lies.
+        config: of its text part.
+        template: its tokenizer's chat template.
+        dtype: of the trunk; "auto" is the checkpoint's.
+        device: of the trunk.
+    """
+
+    name: str
+    folder: Path
+    config: "PretrainedConfig"
+    template: ChatTemplate
+    dtype: torch.dtype | str
+    device: str
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.config.hidden_size)
+
+    def check_layer(self, layer: int) -> None:
+        """Refuses to keep more layers than there are.
+
+        Raises:
+            ModelError: it has fewer, or is no decoder.
+        """
+        cut_config(self.config, layer, self.name)
+
+    def cut(self, layer: int) -> TrunkSource:
+        """Loads the first `layer` layers.
+
+        Raises:
+            ModelError: it has fewer layers, or its weights cannot be loaded.
+        """
+        config = cut_config(self.config, layer, self.name)
+        trunk = load_trunk(self.folder, config, name=self.name, dtype=self.dtype, device=self.device)
+        return TrunkSource(trunk, self.template, layer, config.to_dict(), template_date=self.template.date)
+
+
+def read_base(
+    base: str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    max_length: int | None = None,
+    template_date: str | None = None,
+    local_files_only: bool = False,
+) -> Base:
+    """Reads everything of a causal language model but its weights.
+
+    Args:
+        base: hub id or folder; "lab" is the embedded policy.
+        dtype: of the trunk; None is the checkpoint's.
+        device: None is a GPU when there is one.
+        max_length: tokens of a conversation; None is the model's context.
+        template_date: see `RewardModel.from_pretrained`.
+        local_files_only: never use the network.
+
+    Raises:
+        ModelError: it cannot be read, has no chat template, or the dtype or device does not exist.
+    """
+    folder = base_folder(str(model_folder(base, "policy") or base), local_files_only=local_files_only)
+    config = base_config(folder, base)
+    context = getattr(config, "max_position_embeddings", None)
+    template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_placement(place, dtype)
+    return Base(base, folder, config, template, dtype_of(dtype), place)
+
+
 def cut_base(
     base: str,
     layer: int,
@@ -83,38 +168,17 @@ def cut_base(
     template_date: str | None = None,
     local_files_only: bool = False,
 ) -> TrunkSource:
-    """Loads the first `layer` layers of a causal language model.
-
-    Args:
-        base: hub id or folder; "lab" is the embedded policy.
-        layer: decoder layers to keep.
-        dtype: of the trunk; None is the checkpoint's.
-        device: None is a GPU when there is one.
-        max_length: tokens of a conversation; None is the model's context.
-        template_date: see `RewardModel.from_pretrained`.
-        local_files_only: never use the network.
+    """Loads the first `layer` layers of a causal language model; see `read_base`.
 
     Raises:
         ModelError: it cannot be loaded, or has fewer layers.
     """
-    folder = base_folder(str(model_folder(base, "policy") or base), local_files_only=local_files_only)
-    config = cut_config(base_config(folder, base), layer, base)
-    trunk = load_trunk(
-        folder,
-        config,
-        name=base,
-        dtype=_dtype(dtype),
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    found = read_base(
+        base,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        template_date=template_date,
+        local_files_only=local_files_only,
     )
-    context = getattr(config, "max_position_embeddings", None)
-    template = ChatTemplate(load_tokenizer(str(folder)), max_length=max_length or context, date=template_date)
-    return TrunkSource(trunk, template, layer, config.to_dict(), template_date=template.date)
-
-
-def _dtype(name: str | None) -> torch.dtype | str:
-    if name is None:
-        return "auto"
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"unknown dtype {name}", hint="use float32, bfloat16 or float16")
-    return found
+    return found.cut(layer)

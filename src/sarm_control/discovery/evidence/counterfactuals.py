@@ -75,6 +75,16 @@ class ClosingTest:
         return {**plain, "reward": self.reward.as_json(), "latents": moved}
 
 
+def check_prompts(prompts: int) -> None:
+    """Refuses too few prompts.
+
+    Raises:
+        DataError: fewer than two.
+    """
+    if prompts < 2:
+        raise DataError(f"the counterfactuals have {prompts} prompts, want at least 2")
+
+
 def counterfactual_effects(
     rows: Sequence[Row], scored: Scored, features: Sequence[Feature]
 ) -> list[LevelEffect]:
@@ -89,8 +99,7 @@ def counterfactual_effects(
         DataError: fewer than two prompts.
     """
     pairs = group_by_prompt(rows, scored)
-    if len(pairs) < 2:
-        raise DataError(f"the counterfactuals have {len(pairs)} prompts, want at least 2")
+    check_prompts(len(pairs))
     latents = np.array([one.latent for one in features], dtype=np.int64)
     if not len(latents):
         return []

@@ -5,10 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.data import Row
 from sarm_control.discovery.discovery import Discovery
 from sarm_control.discovery.evidence.ablations import Level, LevelEffect, level_effects, levels_of
 from sarm_control.discovery.evidence.closing import CLOSING
-from sarm_control.discovery.evidence.counterfactuals import ClosingTest, closing_tests, counterfactual_effects
+from sarm_control.discovery.evidence.counterfactuals import (
+    ClosingTest,
+    check_prompts,
+    closing_tests,
+    counterfactual_effects,
+)
 from sarm_control.discovery.evidence.detectability import Detectability, see
 from sarm_control.discovery.features import Feature, Features
 from sarm_control.errors import DataError, ModelError
@@ -79,6 +85,15 @@ def check_states(scored: Sequence[ScoredRows], level: int) -> None:
             f"--levels {level} needs the trunk's states, which a folder of latents has only when asked to",
             hint="make the folder with sarm latents --states, or give the data files",
         )
+
+
+def check_counterfactuals(rows: Sequence[Row]) -> None:
+    """Refuses counterfactuals of too few prompts, before they are scored.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    check_prompts(len({row.prompt_key for row in rows}))
 
 
 def examine(

@@ -69,11 +69,7 @@ def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> Candidat
     order = np.argsort(table.prompt, kind="stable")
     counts = np.bincount(table.prompt, minlength=table.prompts)
     kept = np.flatnonzero(counts > 1)
-    if not len(kept):
-        raise DataError(
-            f"no prompt has two candidates: each of the {table.prompts} prompts has one answer",
-            hint='write {"prompt", "candidates": [...]}; pairs, and several answers to one prompt, also work',
-        )
+    _check_kept(len(kept), table.prompts)
     answers = order[np.isin(table.prompt[order], kept)]
     columns = {LENGTH: data.scored.lengths.astype(np.float64)}
     if np.isin(table.role, ("chosen", "rejected")).all():
@@ -89,6 +85,27 @@ def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> Candidat
         tuple(texts[j] for j in answers),
         table.prompts - len(kept),
     )
+
+
+def check_candidates(rows: Sequence[Row], attributes: Sequence[str] = ()) -> None:
+    """Refuses rows that `candidate_sets` would refuse, before they are scored.
+
+    Raises:
+        DataError: likewise.
+    """
+    table = answer_table(rows, sum(len(row.answers) for row in rows))
+    counts = np.bincount(table.prompt, minlength=table.prompts)
+    _check_kept(int((counts > 1).sum()), table.prompts)
+    for name in attributes:
+        _column(rows, name)
+
+
+def _check_kept(kept: int, prompts: int) -> None:
+    if not kept:
+        raise DataError(
+            f"no prompt has two candidates: each of the {prompts} prompts has one answer",
+            hint='write {"prompt", "candidates": [...]}; pairs, and several answers to one prompt, serve too',
+        )
 
 
 def _column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:

@@ -96,7 +96,7 @@ def attach_critic(
         assert settings.lora is not None
         policy.critic = AdapterCritic(policy.model, policy.token_states, settings.lora, seed)
     elif kind == "model":
-        _check_context(model, longest)
+        check_room(getattr(model.trunk.model.config, "max_position_embeddings", None), longest)
         policy.critic = model_critic(policy, model, settings, seed)
 
 
@@ -148,8 +148,16 @@ def check_tokens_agree(policy: ChatTemplate, trunk: ChatTemplate) -> None:
         )
 
 
-def _check_context(model: RewardModel, longest: int) -> None:
-    room = getattr(model.trunk.model.config, "max_position_embeddings", None)
+def check_room(room: int | None, longest: int) -> None:
+    """Refuses conversations that the SARM's trunk could not read whole.
+
+    Args:
+        room: tokens of its context; None where it says none.
+        longest: tokens of the longest prompt and answer.
+
+    Raises:
+        ModelError: naming both.
+    """
     if room and longest > room:
         raise ModelError(
             f"training.value: model reads prompts with their answers, here up to {longest} tokens, but the "

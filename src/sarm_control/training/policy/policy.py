@@ -117,7 +117,7 @@ class Policy:
         place = str(model_folder(config.model, "policy") or config.model)
         template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only), date=template_date)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        full, half = config.lora is None, _computes_in_half(config, place, local_files_only, target)
+        full, half = config.lora is None, computes_in_half(config, place, local_files_only, target)
         dtype = torch.bfloat16 if half and not full else torch.float32
         base = _load_causal(place, dtype, local_files_only)
         # An adapter records its base: this must be the name that was asked for, not a path of this machine.
@@ -350,7 +350,8 @@ def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
             model.set_attn_implementation(kind)
 
 
-def _computes_in_half(config: PolicyConfig, place: str, local_files_only: bool, device: torch.device) -> bool:
+def computes_in_half(config: PolicyConfig, place: str, local_files_only: bool, device: torch.device) -> bool:
+    """Whether the policy computes in bfloat16: as the settings say, or as its files and the device do."""
     if config.dtype != "auto" or not has_bfloat16(device):
         return config.dtype == "bfloat16"
     from transformers import AutoConfig

@@ -105,13 +105,25 @@ def check_decodes(policy: Policy) -> None:
         ConfigError: an architecture without one; or float32 weights that compute in bfloat16, whose keys and
             values have two types while the cache has one.
     """
-    model = policy.causal
+    check_static_cache(policy.causal, mixed=policy.autocast and policy.reference is not None)
+
+
+def check_static_cache(model: Any, *, mixed: bool) -> None:
+    """As `check_decodes`, for the model alone.
+
+    Args:
+        model: a causal language model; its weights are not looked at.
+        mixed: whether float32 weights compute in bfloat16.
+
+    Raises:
+        ConfigError: see `check_decodes`.
+    """
     if not hasattr(model, "generate") or not getattr(model, "_can_compile_fullgraph", False):
         raise ConfigError(
             f"{type(model).__name__} cannot decode with a static cache of transformers",
             hint="leave training.sampler at ours",
         )
-    if policy.autocast and policy.reference is not None:
+    if mixed:
         raise ConfigError(
             "training.sampler: generate cannot decode float32 weights in bfloat16",
             hint="leave training.sampler at ours, train adapters (policy.lora), or say policy.dtype: float32",

@@ -10,6 +10,7 @@ Shapes: `N` answers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sarm_control.conversation import ChatTemplate
 from sarm_control.data import Prompt
 from sarm_control.errors import DataError
 from sarm_control.seeds import derive_seed
@@ -76,13 +77,24 @@ def encode_prompts(
     Raises:
         DataError: `file:line` of a prompt that leaves no room for an answer.
     """
+    return encode_for(policy.template, policy.context, prompts, where, room)
+
+
+def encode_for(
+    template: ChatTemplate, context: int | None, prompts: Sequence[Prompt], where: Sequence[str], room: int
+) -> list[PromptRow]:
+    """As `encode_prompts`, for a policy of which template and context are known alone.
+
+    Raises:
+        DataError: see `encode_prompts`.
+    """
     rows = []
     for prompt, place in zip(prompts, where, strict=True):
-        ids = tuple(policy.template.encode_prompt(prompt))
-        if policy.context is not None and len(ids) + room > policy.context:
+        ids = tuple(template.encode_prompt(prompt))
+        if context is not None and len(ids) + room > context:
             raise DataError(
                 f"{place}: the prompt has {len(ids)} tokens; with {room} for the answer "
-                f"it is longer than the policy's context of {policy.context}",
+                f"it is longer than the policy's context of {context}",
                 hint="shorten the prompt or lower training.max_new_tokens",
             )
         rows.append(PromptRow(prompt, ids, place))

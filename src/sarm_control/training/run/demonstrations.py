@@ -10,7 +10,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import HumanKL
 from sarm_control.data import AUTOMATIC, RowOptions, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
-from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
+from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows
 from sarm_control.training.run.checkpoint import writing
 
 if TYPE_CHECKING:
@@ -42,6 +42,29 @@ def check_human(
             f"{path} has {count} demonstrations, a step has {answers} answers",
             hint="give more demonstrations, or lower training.prompts_per_step",
         )
+
+
+def check_human_model(
+    path: Path | None, term: HumanKL | None, fingerprint: str, model_fingerprint: str | None
+) -> None:
+    """Refuses latents of another reward model, by what their files say; rows are scored by the run itself.
+
+    Args:
+        path: `data.human`: rows, a latents folder or a human buffer.
+        term: the human-KL term that compares with them; without one they are not read.
+        fingerprint: of the reward model's head.
+        model_fingerprint: of its trunk and autoencoder.
+
+    Raises:
+        ModelError: naming both.
+    """
+    if term is None or path is None:
+        return
+    if path.suffix == _BUFFER:
+        HumanBuffer.load(path).check(fingerprint, model_fingerprint)
+    elif path.is_dir():
+        found = LatentsFolder(path).manifest
+        check_same_model(found.fingerprint, found.model_fingerprint, fingerprint, model_fingerprint)
 
 
 def human_buffer(

@@ -1,0 +1,58 @@
+"""The last line of a command: `next: sarm ...`, which goes on from what was just written.
+
+It goes to stderr, as every remark does, so that what is piped on stays data; `--quiet` leaves it out.
+"""
+
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from sarm_control.console import say
+from sarm_control.embedded import LAB
+
+
+class _State:
+    """What was typed: one process runs one command at a time."""
+
+    typed: tuple[str, ...] = ()
+
+
+def remember(words: Sequence[str]) -> None:
+    """Keeps the words after `sarm`, for commands that propose themselves with other options."""
+    _State.typed = tuple(words)
+
+
+def again(*more: str, without: Collection[str] = ()) -> list[str]:
+    """The words of this command once more.
+
+    Args:
+        more: further words at the end.
+        without: switches that are left out.
+    """
+    return [*(word for word in _State.typed if word not in without), *more]
+
+
+def say_next(*words: str | Path) -> None:
+    """Names the command that goes on from here.
+
+    Args:
+        words: what comes after `sarm`.
+    """
+    say(f"next: sarm {shlex.join(map(str, words))}")
+
+
+def of_model(model: str | None) -> tuple[str, ...]:
+    """The option that names the same model; none for the embedded one, which needs no name."""
+    return () if model in (None, LAB) else ("--model", str(model))
+
+
+def of_training(model: str | None) -> tuple[str, ...]:
+    """The options that `sarm train` needs for the same model; POLICY and the prompts are the reader's."""
+    if model in (None, LAB):
+        return ()
+    return ("--model", str(model), "--policy", "POLICY", "--prompts", "prompts.jsonl")
+
+
+def beside(path: Path, name: str) -> Path:
+    """A file or folder next to another."""
+    return path.with_name(name)

@@ -1,0 +1,117 @@
+"""What a run would find wrong once its models are loaded, found by their files alone.
+
+No weights are read but the reward model's head. What can only be a hub id is taken on trust: nothing is
+downloaded.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sarm_control.data import Row
+from sarm_control.embedded import model_folder
+from sarm_control.training.config.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from sarm_control.conversation import ChatTemplate
+
+
+def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequence[Row]) -> None:
+    """Checks models, adapters, demonstrations and the length of every prompt.
+
+    Args:
+        config: the run's settings.
+        trained_on: the rows whose prompts are trained on.
+        evaluated: those of evaluations.
+
+    Raises:
+        SarmError: what the run itself would raise before its first step.
+    """
+    reward = _folder(config.reward.model, "sarm")
+    if reward is not None:
+        _check_reward(config, reward)
+    policy = _folder(config.policy.model, "policy")
+    if policy is None:
+        return
+    template = _template(policy, config)
+    skeleton = _skeleton(policy)
+    longest = _longest(config, template, skeleton.config, [*trained_on, *evaluated])
+    if config.training.value == "model" and reward is not None:
+        _check_critic(template, reward, config, longest)
+    if config.training.sampler == "generate":
+        _check_sampler(config, policy, skeleton)
+    if config.policy.lora is not None:
+        from sarm_control.training.policy.lora import add_adapters
+
+        add_adapters(skeleton, config.policy.lora, seed=0)
+
+
+def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
+    """Where the model lies; None where that is for the hub to say."""
+    place = Path(str(model_folder(name, part) or name))
+    return place if place.is_dir() else None
+
+
+def _check_reward(config: RunConfig, folder: Path) -> None:
+    from sarm_control.reward_model import describe
+    from sarm_control.training.run.demonstrations import check_human_model
+
+    described = describe(folder, template_date=config.data.template_date)
+    config.reward.controls().check(described.latents, described.head.fingerprint)
+    check_human_model(
+        config.data.human, config.reward.human_kl, described.head.fingerprint, described.model_fingerprint
+    )
+
+
+def _template(folder: Path, config: RunConfig) -> "ChatTemplate":
+    from sarm_control.conversation import ChatTemplate, load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder), local_files_only=True)
+    return ChatTemplate(tokenizer, date=config.data.template_date)
+
+
+def _skeleton(folder: Path) -> Any:
+    """The language model without memory for its weights; what its files hold is counted by name."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sarm_control.reward_model import from_checkpoint, quiet_transformers, read_index
+
+    read_index(folder, folder.name)
+    with quiet_transformers(), from_checkpoint(folder.name), torch.device("meta"):
+        stored = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(stored, trust_remote_code=False)
+
+
+def _longest(config: RunConfig, template: "ChatTemplate", model: Any, rows: Sequence[Row]) -> int:
+    """Tokens of the longest prompt and answer; every prompt has to leave room for an answer."""
+    from sarm_control.training.rollout.rollout import encode_for
+
+    context = getattr(model, "max_position_embeddings", None)
+    encoded = encode_for(
+        template,
+        int(context) if context else None,
+        [row.prompt for row in rows],
+        [row.where for row in rows],
+        config.training.max_new_tokens,
+    )
+    return max((len(row.ids) for row in encoded), default=0) + config.training.max_new_tokens
+
+
+def _check_critic(template: "ChatTemplate", reward: Path, config: RunConfig, longest: int) -> None:
+    from sarm_control.reward_model import read_config
+    from sarm_control.training.policy.critic_model import check_room, check_tokens_agree
+
+    check_room(read_config(reward, reward.name).trunk.get("max_position_embeddings"), longest)
+    check_tokens_agree(template, _template(reward, config))
+
+
+def _check_sampler(config: RunConfig, folder: Path, skeleton: Any) -> None:
+    import torch
+
+    from sarm_control.training.policy.policy import computes_in_half
+    from sarm_control.training.rollout.generate_sampler import check_static_cache
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = computes_in_half(config.policy, str(folder), local_files_only=True, device=device)
+    check_static_cache(skeleton, mixed=half and config.policy.lora is None)
