@@ -60,7 +60,7 @@ def check(
         write_json(json_file, found.as_json())
     if found.problems or not found.usable:
         return _UNUSABLE
-    if found.form == "plain rows":
+    if (found.form or "").startswith("plain rows"):
         say_next("score", data, *of_model(model))
     else:
         say_next(
