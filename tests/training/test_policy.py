@@ -373,7 +373,7 @@ def test_a_policy_whose_weights_are_no_numbers_is_refused() -> None:
     with torch.no_grad():
         broken.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match="logits of LlamaForCausalLM are NaN or infinite") as caught:
-        Policy(broken, tiny_policy().template)
+        Policy(broken, tiny_policy().template, reference=broken)
     assert "another checkpoint" in str(caught.value.hint)
 
 
