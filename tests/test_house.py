@@ -21,6 +21,7 @@ ORDER = (
     "seeds",
     "lazy",
     "embedded",
+    "inputs",
     "console",
     "locks",
     "bounded_json",
@@ -154,7 +155,7 @@ def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
 
 
 OPTIONAL = {
-    *("accelerate", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client"),
+    *("accelerate", "datasets", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client"),
     *("ray", "sae_lens", "starlette", "trl", "uvicorn", "verl"),
 }
 # Loaded only by who has the extra: the server, a plugin of verl, and a layer that is a class of peft's.

@@ -41,13 +41,14 @@ class BadJson(ValueError):
     """Why a text is not JSON that can be used, in a few words."""
 
 
-def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False) -> Any:
+def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False, unique: bool = False) -> Any:
     """The value that a text holds.
 
     Args:
         text: JSON.
         deepest: how many lists and objects may lie in each other.
         finite: refuse NaN, infinities, and numbers too large for a float.
+        unique: refuse an object that has a key twice; else the last one counts.
 
     Raises:
         BadJson: it is not JSON, or beyond a limit.
@@ -55,6 +56,8 @@ def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False) -> An
     if _is_deeper(text, deepest):
         raise BadJson(f"nested more than {deepest} deep")
     hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
+    if unique:
+        hooks["object_pairs_hook"] = _unique
     if _LONG_NUMBER.search(text):
         hooks["parse_int"] = _short
     try:
@@ -199,6 +202,15 @@ def _finite(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise BadJson(f"{text[:LONGEST_NUMBER]} is too large for a number")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadJson(f"the key {shown(twice)} is there twice")
+    return found
 
 
 def _short(text: str) -> int:

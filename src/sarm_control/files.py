@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.console import say
-from sarm_control.embedded import data_file, is_data_name
 from sarm_control.errors import OutputError
+from sarm_control.inputs import input_file, is_input_name, name_of_input
 from sarm_control.locks import LOCK_SUFFIX, locked
 
 _ELSEWHERE = "choose an output path in a folder you can write to"
@@ -39,16 +39,26 @@ _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safe
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world.
+    """The SHA-256 of a file's bytes, as hex; the file may be one of the embedded world, or a name's copy.
 
-    A folder of ours stands for its `manifest.json`, which holds the hashes of its other files.
+    A folder of ours stands for its `manifest.json`, which holds the hashes of its other files; a folder
+    that `datasets` saved for all its files.
     """
+    file = input_file(path)
+    if file.is_dir() and not (file / "manifest.json").exists():
+        return _sha256_folder(file)
     digest = hashlib.sha256()
-    file = data_file(path)
     with (file / "manifest.json" if file.is_dir() else file).open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _sha256_folder(folder: Path) -> str:
+    """Of the names and hashes of its files."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -250,10 +260,10 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
     """Each distinct file under its name, with its folder's name where two files share theirs.
 
-    A file of the embedded world keeps its name (`lab:audit`) and is given no place.
+    What is no place on disk keeps its name (`lab:audit`, `-`, `hf:owner/name`) and is given no place.
     """
-    names = {str(path): path for path in paths if is_data_name(path)}
-    files = list(dict.fromkeys(path.resolve() for path in paths if not is_data_name(path)))
+    names = {name_of_input(path): path for path in paths if is_input_name(path)}
+    files = list(dict.fromkeys(path.resolve() for path in paths if not is_input_name(path)))
     shared = {name for name, count in Counter(file.name for file in files).items() if count > 1}
     for file in files:
         plain = f"{file.parent.name}/{file.name}" if file.name in shared else file.name

@@ -170,9 +170,16 @@ def test_bom_blank_lines_and_crlf_are_tolerated_and_lines_counted(data):
     assert [(row.line, row.response) for row in rows] == [(1, "x"), (4, "y")]
 
 
-def test_duplicate_keys_follow_json(data):
-    (row,) = read_bytes(data, b'{"prompt":"a","prompt":"b","response":"x"}')
-    assert row.prompt == "b"
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b'{"prompt":"a","prompt":"b","response":"x"}', "prompt"),
+        (b'{"prompt":"a","response":"x","more":[{"b":1,"b":1}]}', "b"),
+    ],
+)
+def test_duplicate_keys_are_an_error(data, line, key):
+    with pytest.raises(DataError, match=rf"data\.jsonl:1: not JSON: the key '{key}' is there twice"):
+        read_bytes(data, line)
 
 
 @given(

@@ -1,7 +1,7 @@
 """Files of any form into rows.
 
-In: JSON Lines with pairs, answers, prompts or messages. Out: `Row` objects in order, or an error that
-names file and line. Rows know nothing of models.
+In: files of any form, or rows in memory, with pairs, answers, prompts or messages. Out: `Row` objects in
+order, or an error that names file and line; and rows into files. Rows know nothing of models.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
+    from sarm_control.data.files.arrow_tables import is_saved_folder
+    from sarm_control.data.files.reading import Source, read_records, records_of
+    from sarm_control.data.files.records import AnyRecord, BadRecord, Record
+    from sarm_control.data.files.writing import output_form, write_rows
     from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines
     from sarm_control.data.messages import Message, Prompt, as_messages, prompt_key
     from sarm_control.data.rows import (
@@ -21,11 +25,14 @@ if TYPE_CHECKING:
         no_rows,
         parse_row,
         read_rows,
+        rows_of,
         set_aside,
         stream_rows,
     )
 
 _HOME_OF = {
+    "AnyRecord": "files.records",
+    "BadRecord": "files.records",
     "BadRow": "rows",
     "Kind": "rows",
     "Line": "lines",
@@ -34,23 +41,33 @@ _HOME_OF = {
     "PlacedRow": "rows",
     "Prompt": "messages",
     "Reason": "lines",
+    "Record": "files.records",
     "Row": "rows",
     "START": "lines",
+    "Source": "files.reading",
     "as_messages": "messages",
     "check_aside": "rows",
     "count_empty_answers": "rows",
+    "is_saved_folder": "files.arrow_tables",
     "json_object": "lines",
     "no_rows": "rows",
+    "output_form": "files.writing",
     "parse_row": "rows",
     "prompt_key": "messages",
     "read_lines": "lines",
+    "read_records": "files.reading",
     "read_rows": "rows",
+    "records_of": "files.reading",
+    "rows_of": "rows",
     "set_aside": "rows",
     "stream_rows": "rows",
+    "write_rows": "files.writing",
 }
 
 __all__ = [
     "START",
+    "AnyRecord",
+    "BadRecord",
     "BadRow",
     "Kind",
     "Line",
@@ -59,18 +76,26 @@ __all__ = [
     "PlacedRow",
     "Prompt",
     "Reason",
+    "Record",
     "Row",
+    "Source",
     "as_messages",
     "check_aside",
     "count_empty_answers",
+    "is_saved_folder",
     "json_object",
     "no_rows",
+    "output_form",
     "parse_row",
     "prompt_key",
     "read_lines",
+    "read_records",
     "read_rows",
+    "records_of",
+    "rows_of",
     "set_aside",
     "stream_rows",
+    "write_rows",
 ]
 
 if not TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Rows of a JSON Lines data file: prompts, answers, preference pairs, candidates.
+"""Rows of a data file: prompts, answers, preference pairs, candidates.
 
-A row is one JSON object on one line (DESIGN.md, section 3):
+A row is one record of a file of any form (see `data/files`), or of rows in memory (DESIGN.md, section 3):
 
     {"prompt", "response"}             kind "answer"       ("question", "answer" are aliases)
     {"prompt", "chosen", "rejected"}   kind "pair"         (each a string or a list of strings)
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
-from sarm_control.data.lines import START, Place, Reason, json_object, read_lines, type_name
+from sarm_control.data.files import BadRecord, Source, read_records
+from sarm_control.data.files.memory import is_in_memory, name_of
+from sarm_control.data.lines import START, Place, Reason, Unit, named_place, type_name
 from sarm_control.data.messages import Prompt, prompt_key
 from sarm_control.errors import DataError
 from sarm_control.files import check_writable, write_jsonl
@@ -38,9 +40,9 @@ class Row:
     """One row of a data file.
 
     Args:
-        path: the file it came from.
-        line: its line in that file, from 1.
-        raw: the row's own fields, in their order, as JSON gave them.
+        path: the file it came from; `<list>` or the like for rows that were in memory.
+        line: its line in that file, from 1; its row, where it has no lines (see `unit`).
+        raw: the row's own fields, in their order, of JSON values.
         kind: what it was read as; answers of other kinds are left empty.
         prompt: text, or messages of which the last is not the assistant's.
         response: the answer of an "answer" row; may be the empty string.
@@ -49,6 +51,7 @@ class Row:
         candidates: the answers of a "candidates" row, at least one.
         ended: false when an "answer" row says that its answer was cut at a length limit
             (`"ended": false` or `"finish_reason": "length"`).
+        unit: what `line` counts: lines of JSON Lines, rows of every other form.
     """
 
     path: Path
@@ -61,11 +64,12 @@ class Row:
     rejected: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     ended: bool = True
+    unit: Unit = "line"
 
     @property
     def where(self) -> str:
-        """The row's place, as messages name it: `data.jsonl:17`."""
-        return f"{self.path}:{self.line}"
+        """The row's place, as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
+        return named_place(self.path, self.line, self.unit)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -84,12 +88,13 @@ class Row:
 
 
 class BadRow(NamedTuple):
-    """A line that cannot be used, and why."""
+    """A line or row that cannot be used, and why."""
 
     line: int
     reason: str
     hint: str | None
     text: str
+    unit: Unit = "line"
 
 
 class PlacedRow(NamedTuple):
@@ -100,66 +105,94 @@ class PlacedRow(NamedTuple):
 
 
 def read_rows(
-    path: Path | str, *, want: Collection[Kind], skip_bad_rows: Path | str | None = None
+    path: Source,
+    *,
+    want: Collection[Kind],
+    skip_bad_rows: Path | str | None = None,
+    limit: int | None = None,
 ) -> list[Row]:
-    r"""Reads a JSON Lines file: UTF-8, blank lines and a leading BOM tolerated, rows split on `\n` only.
+    """Reads the rows of a data file of any form, or takes rows that are in memory.
 
     Args:
-        path: the data file, or the name of one of the embedded world: `lab:audit`.
+        path: the data file; a name: `lab:audit` of the embedded world, `-` for standard input,
+            `hf:owner/name/train` on the hub; or rows: a list of dicts, a pandas or polars frame, an Arrow
+            table, a `datasets.Dataset`.
         want: the kinds of row the caller can use. `"prompt"` accepts every row, for its prompt.
-        skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`;
-            how many is said in one line on stderr. Without it the first bad row raises.
+        skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`
+            (`"row"` instead of `"line"` in forms without lines); how many is said in one line on stderr.
+            Without it the first bad row raises.
+        limit: the most rows that are read, bad ones included; None reads all.
 
     Returns:
         The usable rows in the file's order, at least one.
 
     Raises:
-        DataError: `file:line: reason` for a bad row; a missing or unreadable file; no usable row;
-            a name after `lab:` that the embedded world does not have.
+        DataError: `file:line: reason` for a bad row; a missing or unreadable file, or one of a form that
+            is not read; no usable row; a name after `lab:` that the embedded world does not have.
         OutputError: `skip_bad_rows` cannot be written.
     """
-    path = Path(path)
+    named = name_of(path)
     aside = None if skip_bad_rows is None else Path(skip_bad_rows)
     if aside is not None:
-        check_aside(path, aside)
+        check_aside(named, aside)
     bad: list[BadRow] = []
-    found = stream_rows(path, want=want, on_bad=None if aside is None else bad.append)
+    found = stream_rows(path, want=want, on_bad=None if aside is None else bad.append, limit=limit)
     rows = [row for _, row in found]
     if aside is not None:
-        set_aside(path, aside, bad, len(rows))
+        set_aside(named, aside, bad, len(rows))
     if not rows:
-        no_rows(path, bad)
+        no_rows(named, bad)
     return rows
 
 
 def stream_rows(
-    path: Path,
+    path: Source,
     *,
     want: Collection[Kind],
     start: Place = START,
     on_bad: Callable[[BadRow], None] | None = None,
+    limit: int | None = None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of a file from `start` on, read as they are asked for; there may be none.
 
     Args:
-        path: the data file, or the name of one of the embedded world.
+        path: the data file, a name, or rows in memory; see `read_rows`.
         want: the kinds of row the caller can use, see `read_rows`.
-        start: where a line starts, as an earlier reading gave it.
+        start: where a row starts, as an earlier reading gave it.
         on_bad: takes the rows that cannot be used; without it the first of them raises.
+        limit: the most rows that are read; None reads all.
 
     Raises:
         DataError: see `read_rows`.
     """
-    for place, data in read_lines(path, start):
+    named = name_of(path)
+    for record in read_records(path, start=start, limit=limit):
+        place = record.place
         try:
-            row = _row(path, place.line, json_object(data), want)
+            if isinstance(record, BadRecord):
+                raise record.reason
+            row = _row(named, place.line, record.fields, want)
         except Reason as problem:
             if on_bad is None:
-                raise DataError(f"{path}:{place.line}: {problem}", hint=problem.hint) from None
-            text = data.decode("utf-8", "backslashreplace")
-            on_bad(BadRow(place.line, str(problem), problem.hint, text))
+                raise DataError(f"{place.of(named)}: {problem}", hint=problem.hint) from None
+            on_bad(BadRow(place.line, str(problem), problem.hint, record.text, place.unit))
         else:
-            yield PlacedRow(place, row)
+            yield PlacedRow(place, row if place.unit == row.unit else replace(row, unit=place.unit))
+
+
+def rows_of(rows: Source, *, want: Collection[Kind]) -> Sequence[Row]:
+    """Rows as they are, or those of a source: for functions that take either.
+
+    Args:
+        rows: `Row` objects, which pass; or what `read_rows` takes.
+        want: the kinds of row the caller can use, see `read_rows`.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    if is_in_memory(rows) and isinstance(rows, Sequence) and all(isinstance(row, Row) for row in rows):
+        return rows
+    return read_rows(rows, want=want)
 
 
 def parse_row(raw: Mapping[str, Any], *, path: Path, line: int, want: Collection[Kind]) -> Row:
@@ -201,8 +234,8 @@ def check_aside(path: Path, aside: Path) -> None:
 
 
 def set_aside(path: Path, aside: Path, bad: Sequence[BadRow], usable: int) -> None:
-    """Writes the bad rows as `{"line", "reason", "text"}` and says how many they are."""
-    write_jsonl(aside, [{"line": row.line, "reason": row.reason, "text": row.text} for row in bad])
+    """Writes the bad rows as `{"line" or "row", "reason", "text"}` and says how many they are."""
+    write_jsonl(aside, [{row.unit: row.line, "reason": row.reason, "text": row.text} for row in bad])
     say(f"{path}: {len(bad)} of {len(bad) + usable} rows set aside in {aside}")
 
 
@@ -216,7 +249,7 @@ def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
         raise DataError(f"{path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     first = bad[0]
     raise DataError(
-        f"{path}: none of the {len(bad)} rows can be used; line {first.line}: {first.reason}",
+        f"{path}: none of the {len(bad)} rows can be used; {first.unit} {first.line}: {first.reason}",
         hint=first.hint,
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.embedded import is_data_name
 from sarm_control.errors import ModelError
 from sarm_control.files import manifest, named_inputs
+from sarm_control.inputs import is_input_name
 from sarm_control.latents.manifest import FORMAT, mark_of
 from sarm_control.latents.rows import ScoredRows, score_rows
 from sarm_control.latents.shard import ShardBytes, encode_shard
@@ -211,4 +211,4 @@ def extract(
 def _names(files: Sequence[Path]) -> dict[Path, str]:
     """What each file is called in outputs, by the path it was given as."""
     named = {path: name for name, path in named_inputs(files).items()}
-    return {file: named[file if is_data_name(file) else file.resolve()] for file in files}
+    return {file: named[file if is_input_name(file) else file.resolve()] for file in files}

@@ -1,0 +1,91 @@
+"""Records of a data file of any form, or of rows in memory: the one reader of all commands."""
+
+import itertools
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from sarm_control.data.files.arrow_tables import ipc_records, parquet_records, saved_records
+from sarm_control.data.files.csv_tables import csv_records
+from sarm_control.data.files.hub import hub_copy
+from sarm_control.data.files.json_arrays import array_records
+from sarm_control.data.files.memory import is_in_memory, memory_records, name_of
+from sarm_control.data.files.opening import Opened, local_file, opened
+from sarm_control.data.files.records import AnyRecord, BadRecord, Record
+from sarm_control.data.lines import START, Place, Reason, json_object, lines_of
+from sarm_control.inputs import is_hub_name
+
+Source = Any
+"""A path or name (`rows.jsonl`, `-`, `lab:audit`, `hf:owner/name/train`), or rows in memory: a list of
+dicts, a pandas or polars frame, an Arrow table, a `datasets.Dataset`."""
+
+
+def read_records(
+    source: Source, *, start: Place = START, limit: int | None = None, text: Collection[str] = ()
+) -> Iterator[AnyRecord]:
+    """The records of a source, from `start` on, read as they are asked for.
+
+    Args:
+        source: a path, a name, or rows in memory; see `Source`.
+        start: where a record starts, as an earlier reading of the same source gave it.
+        limit: the most records that are read; None reads all.
+        text: columns of CSV that are text whatever is in them, beside those that are always.
+
+    Yields:
+        A `Record`, or a `BadRecord` for one that is damaged.
+
+    Raises:
+        DataError: the source cannot be read, is of a form that is not read, or ends early.
+    """
+    records = (
+        memory_records(source, start) if is_in_memory(source) else _of(name_of(source), start, limit, text)
+    )
+    return itertools.islice(records, limit)
+
+
+def records_of(source: Source) -> list[dict[str, Any]]:
+    """The fields of every record of a source: what a door needs that takes rows in any form.
+
+    Raises:
+        DataError: see `read_records`; a damaged record, with its place.
+    """
+    from sarm_control.errors import DataError
+
+    fields = []
+    for record in read_records(source):
+        if isinstance(record, BadRecord):
+            place = record.place.of(name_of(source))
+            raise DataError(f"{place}: {record.reason}", hint=record.reason.hint)
+        fields.append(record.fields)
+    return fields
+
+
+def _of(path: Path, start: Place, limit: int | None, text: Collection[str]) -> Iterator[AnyRecord]:
+    if is_hub_name(path):
+        with opened(hub_copy(path, limit), path) as found:
+            for record in _json_lines(found, path, start):
+                yield record._replace(place=record.place._replace(unit="row"))
+        return
+    file = local_file(path)
+    if file.is_dir():
+        yield from saved_records(file, path, start)
+        return
+    with opened(file, path) as found:
+        if found.form == "JSON Lines":
+            yield from _json_lines(found, path, start)
+        elif found.form == "JSON array":
+            yield from array_records(found.stream, path, start)
+        elif found.form in ("CSV", "TSV"):
+            yield from csv_records(found.stream, path, found.delimiter, start=start, text=text)
+        elif found.form == "Parquet":
+            yield from parquet_records(file, path, start)
+        else:
+            yield from ipc_records(file, path, start)
+
+
+def _json_lines(found: Opened, path: Path, start: Place) -> Iterator[AnyRecord]:
+    for place, data in lines_of(found.stream, path, start):
+        try:
+            yield Record(place, json_object(data), data)
+        except Reason as reason:
+            yield BadRecord(place, reason, data.decode("utf-8", "backslashreplace"))
