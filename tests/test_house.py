@@ -21,7 +21,6 @@ ORDER = (
     "seeds",
     "lazy",
     "embedded",
-    "inputs",
     "console",
     "locks",
     "bounded_json",

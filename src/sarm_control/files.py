@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.console import say
+from sarm_control.embedded import input_file, is_input_name, name_of_input
 from sarm_control.errors import OutputError
-from sarm_control.inputs import input_file, is_input_name, name_of_input
 from sarm_control.locks import LOCK_SUFFIX, locked
 
 _ELSEWHERE = "choose an output path in a folder you can write to"

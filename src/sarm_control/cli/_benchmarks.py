@@ -15,6 +15,7 @@ from sarm_control.cli._edits import GivenEdits
 from sarm_control.cli._sources import ModelFlags, Source, read_parts
 from sarm_control.console import say
 from sarm_control.control import edited_rewards
+from sarm_control.embedded import is_input_name
 from sarm_control.evaluation import (
     REWARD_BENCH_2_FILES,
     RM_BENCH_FILES,
@@ -98,11 +99,11 @@ class Evaluation:
 
 
 def evaluate(
-    request: Request, flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None, temporary: Path
+    request: Request, flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
 ) -> Evaluation:
     """Reads, checks, scores and measures."""
     build, patterns = _BENCHMARKS[request.benchmark]
-    paths = [file for source in request.data for file in local_rows(source, patterns, temporary)]
+    paths = [file for source in request.data for file in local_rows(source, patterns)]
     checks: list[SelfCheck] = []
 
     def check(rows: "Sequence[Row]") -> None:
@@ -196,7 +197,7 @@ def write_evaluation(
         "max_length": flags.context,
         **flags.dated,
     }
-    files = [Path(source) for source in request.data if Path(source).is_file()]
+    files = [path for path in map(Path, request.data) if path.is_file() or is_input_name(path)]
     inputs = [*files, *(path for path in request.complement if path.is_file()), *given.inputs]
     with atomic_folder(out, overwrite=overwrite) as folder:
         write_json(folder / "results.json", results)

@@ -42,6 +42,7 @@ class Request:
         only: `--latents` as typed.
         states: whether the trunk's states are kept.
         skip_bad_rows: a folder for rows that cannot be used.
+        first_rows: the most rows of a data file that are read.
         json_file: where the summary goes.
         overwrite: whether outputs may be replaced.
     """
@@ -56,6 +57,7 @@ class Request:
     skip_bad_rows: Path | None
     json_file: Path | None
     overwrite: bool
+    first_rows: int | None = None
 
 
 def extract_latents(request: Request, *, shard_size: int, resume: bool, workers: int, engine: str) -> None:
@@ -117,13 +119,15 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
 
 
 def _check(request: Request, *, resume: bool) -> None:
+    from sarm_control.data import is_saved_folder
     from sarm_control.files import put_back
 
     if resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
-    folder = next((path for path in request.files if path.is_dir()), None)
+    folders = (path for path in request.files if path.is_dir() and not is_saved_folder(path))
+    folder = next(folders, None)
     if folder is not None:
-        raise ConfigError(f"{folder} is a folder", hint="sarm latents reads JSON Lines files of answers")
+        raise ConfigError(f"{folder} is a folder", hint="sarm latents reads files of answers")
     check_outputs([request.json_file], [*request.files, request.out], overwrite=request.overwrite or resume)
     check_outputs([request.out], request.files, overwrite=True)
     put_back(request.out)
@@ -148,6 +152,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         want={"answer", "pair", "candidates"},
         shard_rows=shard_size,
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
+        limit=request.first_rows,
     )
     device, dtype, max_length, batch_tokens, _ = request.scoring
     device = device or _device_of_rank()

@@ -27,7 +27,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
     bad = request.skip_bad_rows
     (source,) = read_parts(
         [request.files],
-        ModelFlags(request.model, *request.scoring, missing=request.missing),
+        ModelFlags(request.model, *request.scoring, missing=request.missing, first_rows=request.first_rows),
         want={"answer"},
         latents=() if _kept(request.files) else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
@@ -45,9 +45,11 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     """The latents that the folders among the files kept; None when all were kept everywhere."""
+    from sarm_control.data import is_saved_folder
     from sarm_control.latents import LatentsFolder
 
-    kept = [LatentsFolder(path).manifest.chosen for path in files if path.is_dir()]
+    folders = [path for path in files if path.is_dir() and not is_saved_folder(path)]
+    kept = [LatentsFolder(path).manifest.chosen for path in folders]
     some = [set(latents) for latents in kept if latents is not None]
     return tuple(sorted(set.intersection(*some))) if some else None
 

@@ -33,6 +33,18 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
         hold_output(path, overwrite=overwrite)
 
 
+def check_rows_output(path: Path | None) -> None:
+    """Refuses a file of rows whose name says a form that is not written.
+
+    Raises:
+        OutputError: naming the forms that are.
+    """
+    from sarm_control.data import output_form
+
+    if path is not None:
+        output_form(path)
+
+
 def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME) -> None:
     """Checks one output, and lets no other process write it until the command ends.
 

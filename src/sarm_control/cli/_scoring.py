@@ -43,6 +43,14 @@ BatchTokens = Annotated[
     ),
 ]
 
+FirstRows = Annotated[
+    int | None,
+    Parameter(
+        name="--rows",
+        validator=validators.Number(gte=1),
+        help="Read the first rows of each data file alone; of a data set on the hub no more are downloaded.",
+    ),
+]
 SkipBadRows = Annotated[
     Path | None,
     Parameter(help="Folder for the rows that cannot be used; without it they stop the command."),

@@ -31,6 +31,7 @@ class ModelFlags:
         template_date: see `_scoring.TemplateDate`.
         missing: what else the embedded world stands in for, for its remark.
         keep_states: whether the trunk's states come with the scores; of a latents folder, if it has them.
+        first_rows: the most rows of a data file that are read.
     """
 
     model: str | None = None
@@ -41,6 +42,7 @@ class ModelFlags:
     template_date: str | None = None
     missing: tuple[str, ...] = ()
     keep_states: bool = False
+    first_rows: int | None = None
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
@@ -67,10 +69,11 @@ class ModelFlags:
         return None if self._loaded is None else self._loaded.template.max_length
 
     @property
-    def dated(self) -> dict[str, str]:
-        """`template_date` for manifests; empty when nothing was scored, or no date is written."""
+    def dated(self) -> dict[str, str | int]:
+        """What manifests say only where it is so: `template_date` when one was written, `first_rows`."""
         day = None if self._loaded is None else self._loaded.template.date
-        return {} if day is None else {"template_date": day.isoformat()}
+        rows: dict[str, str | int] = {} if self.first_rows is None else {"first_rows": self.first_rows}
+        return rows if day is None else {"template_date": day.isoformat(), **rows}
 
     @property
     def name(self) -> str:
@@ -96,7 +99,7 @@ def read_scored(
     """Rows and scores of data files and latents folders, in the order given.
 
     Args:
-        paths: JSON Lines files, names such as `lab:audit`, and latents folders.
+        paths: data files, names such as `lab:audit`, `-` or `hf:owner/name`, and latents folders.
         flags: the model that files are scored with; folders need none.
         want: the kinds of row the command can use.
         latents: those it needs, when it does not need all of them; None needs all.
@@ -136,13 +139,14 @@ def read_parts(
         beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
     """
     read = [
-        [_read(path, want, latents, aside, states=flags.keep_states) for path in paths] for paths in parts
+        [_read(path, want, latents, aside, flags.first_rows, states=flags.keep_states) for path in paths]
+        for paths in parts
     ]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     check([row for paths in read for one in paths for row in one.rows])
     if beside is not None:
-        read.append([_read(beside, {"pair"}, latents, aside, states=False)])
+        read.append([_read(beside, {"pair"}, latents, aside, None, states=False)])
     everything = [one for paths in read for one in paths]
     _score(everything, flags)
     _check_heads(everything, flags)
@@ -180,13 +184,14 @@ def _read(
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
+    limit: int | None,
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import read_rows
+    from sarm_control.data import is_saved_folder, read_rows
 
-    if not path.is_dir():
-        return _Read(path, read_rows(path, want=want, skip_bad_rows=aside(path)))
+    if not path.is_dir() or is_saved_folder(path):
+        return _Read(path, read_rows(path, want=want, skip_bad_rows=aside(path), limit=limit))
     from sarm_control.latents import LatentsFolder
 
     folder = LatentsFolder(path)

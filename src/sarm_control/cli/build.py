@@ -28,11 +28,9 @@ Latents = Annotated[int | None, Parameter(validator=_AT_LEAST_1, help="Latents o
 Kept = Annotated[int | None, Parameter(validator=_AT_LEAST_1, help="Latents kept for each answer.")]
 Texts = Annotated[
     list[Path] | None,
-    Parameter(consume_multiple=True, help="JSON Lines rows with answers, for the autoencoder."),
+    Parameter(consume_multiple=True, help="Rows with answers, for the autoencoder."),
 ]
-Pairs = Annotated[
-    list[Path] | None, Parameter(consume_multiple=True, help="JSON Lines preference rows, for the head.")
-]
+Pairs = Annotated[list[Path] | None, Parameter(consume_multiple=True, help="Preference rows, for the head.")]
 Evaluation = Annotated[
     list[Path] | None,
     Parameter(

@@ -25,8 +25,7 @@ def compare(
     prompts: Annotated[
         Path | None,
         Parameter(
-            help="JSON Lines of held-out prompts (any row kind). "
-            "Default for runs of the lab policy: lab:held_out_prompts."
+            help="Held-out prompts (any row kind). Default for runs of the lab policy: lab:held_out_prompts."
         ),
     ] = None,
     answers_per_prompt: Annotated[

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
 from sarm_control.console import progress, say
 from sarm_control.embedded import AUDIT, LAB
@@ -62,6 +71,7 @@ class SearchFlags:
         ),
     ] = 1000
     seed: Annotated[int, Parameter(help="Of the halves, the redraws of labels and the sets.")] = 0
+    first_rows: FirstRows = None
 
     def settings(self) -> "Settings":
         """These as the library takes them.
@@ -138,7 +148,7 @@ def discover(
     *pairs: Annotated[
         Path,
         Parameter(
-            help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+            help="Files of pairs, or folders of sarm latents; several are pooled. "
             "Default with the lab model: lab:audit."
         ),
     ],
@@ -183,7 +193,7 @@ def discover(
     check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(
-        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
+        model, device, dtype, max_length, batch_tokens, template_date, missing, True, search.first_rows
     )
     parts = [pairs, *([confirm] if confirm else [])]
     sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)

@@ -1,7 +1,6 @@
 """`sarm eval`: RewardBench 2 and RM-Bench, with and without edits."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +8,16 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.errors import ConfigError
 
@@ -17,7 +25,7 @@ Data = Annotated[
     list[str] | None,
     Parameter(
         consume_multiple=True,
-        help="Rows: JSON Lines, .json, .parquet, latents folders, or a hub id, which is downloaded.",
+        help="Files of rows, latents folders, or a hub id, which is downloaded.",
     ),
 ]
 Subsets = Annotated[
@@ -66,6 +74,7 @@ def eval(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The results as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
@@ -76,7 +85,7 @@ def eval(
     target and complement, selectivity, and where the edits lie among the same edits on random latents.
     """
     given = read_edits(edit, edits_file)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, first_rows=first_rows)
     inputs = [Path(one) for one in data or [] if Path(one).exists()]
     check_outputs((out, json_file), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:
@@ -87,10 +96,9 @@ def eval(
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 
     request = Request(_benchmark(benchmark), _data(data), subset or [], complement or [], sets, seed)
-    with tempfile.TemporaryDirectory() as temporary:
-        found = evaluate(request, flags, given, skip_bad_rows, Path(temporary))
-        print_evaluation(found, sys.stdout)
-        write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
+    found = evaluate(request, flags, given, skip_bad_rows)
+    print_evaluation(found, sys.stdout)
+    write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
 
 
 def _benchmark(name: str | None) -> str:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.console import progress, say
 from sarm_control.errors import ConfigError
@@ -28,7 +37,7 @@ def label(
     *,
     data: Annotated[
         list[Path],
-        Parameter(consume_multiple=True, help="JSON Lines rows with answers, or latents folders."),
+        Parameter(consume_multiple=True, help="Rows with answers, or latents folders."),
     ],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON file for the labels.")],
     model: Model = None,
@@ -62,6 +71,7 @@ def label(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Say what called latents may mean: words, examples, a tested name.
@@ -76,7 +86,7 @@ def label(
         raise ConfigError("--endpoint and --label-model go together", hint="give both, or neither")
     file = Path(features.removeprefix("@").partition("#")[0])
     check_outputs((out,), (file, *data), overwrite=overwrite)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, first_rows=first_rows)
     source = read_scored(data, scoring, want={"answer", "pair", "candidates"}, skip_bad_rows=skip_bad_rows)
     called = _called(features, source.scored_rows.scored.fingerprint)
     replies = _replies(endpoint, label_model, out, timeout)

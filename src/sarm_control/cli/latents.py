@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
@@ -47,7 +56,7 @@ DisjointFrom = Annotated[
 def latents(
     *data: Annotated[
         Path,
-        Parameter(help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human."),
+        Parameter(help="Rows with answers. Default with the lab model: lab:audit, or lab:human."),
     ],
     model: Model = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to make.")],
@@ -75,6 +84,7 @@ def latents(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -102,6 +112,7 @@ def latents(
         skip_bad_rows=skip_bad_rows,
         json_file=json_file,
         overwrite=overwrite,
+        first_rows=first_rows,
     )
     if states and (as_human or only is not None):
         raise ConfigError(

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
-from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._outputs import check_outputs, check_rows_output
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
 from sarm_control.console import progress
 from sarm_control.embedded import AUDIT, LAB
@@ -26,9 +35,7 @@ _EXAMPLE = 'sarm probe --model M answers.jsonl --edit "12345=0"'
 def probe(
     *data: Annotated[
         Path,
-        Parameter(
-            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit."
-        ),
+        Parameter(help="Rows with answers, or latents folders. Default with the lab model: lab:audit."),
     ],
     model: Model = None,
     edit: EditSpecs = None,
@@ -51,6 +58,7 @@ def probe(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> int:
@@ -64,7 +72,10 @@ def probe(
     missing = () if data or model is not None else ("data",)
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
+    check_rows_output(out)
+    flags = ModelFlags(
+        model, device, dtype, max_length, batch_tokens, template_date, missing, first_rows=first_rows
+    )
     found, source, edits = _probed(data, flags, given, skip_bad_rows)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)
@@ -143,11 +154,12 @@ def _write(
     seed: int,
 ) -> None:
     from sarm_control.control import save_edits as save
+    from sarm_control.data import write_rows
     from sarm_control.evaluation import probed_rows
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.files import manifest, write_json
 
     if out is not None:
-        write_jsonl(out, list(probed_rows(source.scored_rows.rows, found)))
+        write_rows(out, list(probed_rows(source.scored_rows.rows, found)))
         record = manifest("probe", inputs=inputs, config=config, seed=seed)
         write_json(out.with_name(f"{out.name}.manifest.json"), record)
     if save_edits is not None:

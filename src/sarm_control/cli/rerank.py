@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._outputs import check_outputs, check_rows_output
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    FirstRows,
+    MaxLength,
+    Model,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
@@ -26,7 +35,7 @@ def rerank(
     *candidates: Annotated[
         Path,
         Parameter(
-            help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
+            help="Rows with candidates, pairs or answers, or latents folders; answers to one "
             "prompt compete. Default with the lab model: lab:audit."
         ),
     ],
@@ -55,6 +64,7 @@ def rerank(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
@@ -71,8 +81,11 @@ def rerank(
     given = read_edits(edit, edits_file, required=not all_latents)
     data = _data(model, candidates)
     check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite)
+    check_rows_output(out)
     missing = () if candidates or model is not None else ("candidates",)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
+    flags = ModelFlags(
+        model, device, dtype, max_length, batch_tokens, template_date, missing, first_rows=first_rows
+    )
     source = read_scored(
         data,
         flags,
@@ -125,11 +138,12 @@ def _write(
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
+    from sarm_control.data import write_rows
     from sarm_control.evaluation import reranked_rows
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.files import manifest, write_json
 
     if out is not None:
-        write_jsonl(out, list(reranked_rows(found, sets)))
+        write_rows(out, list(reranked_rows(found, sets)))
         record = manifest("rerank", inputs=inputs, config=config, seed=seed)
         write_json(out.with_name(f"{out.name}.manifest.json"), record)
     if json_file is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
-from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
+from sarm_control.cli._outputs import check_outputs, check_rows_output
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, FirstRows, MaxLength, Model, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 def score(
     data: Annotated[
         Path | None,
-        Parameter(help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+        Parameter(help="Rows with answers, or a folder of sarm latents; lab:audit is one to try."),
     ] = None,
     /,
     *,
     model: Model = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
+        Path | None,
+        Parameter(
+            name=["--out", "-o"], help="Rows with scores: .jsonl, .parquet or .csv. Default: standard output."
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
@@ -45,6 +48,7 @@ def score(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    first_rows: FirstRows = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -60,7 +64,8 @@ def score(
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    check_rows_output(out)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, first_rows=first_rows)
     (source,) = read_parts(
         [[data]],
         scoring,
@@ -117,13 +122,14 @@ def _summary(
 def _write(
     out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
 ) -> None:
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.data import write_rows
+    from sarm_control.files import manifest, write_json
 
     if out is None:
         for row in annotated:
             sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         return
-    write_jsonl(out, annotated)
+    write_rows(out, annotated)
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
 
 

@@ -10,7 +10,7 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.data.files.arrow_tables import is_saved_folder
-    from sarm_control.data.files.reading import Source, read_records, records_of
+    from sarm_control.data.files.reading import Source, make_copies, read_records, records_of
     from sarm_control.data.files.records import AnyRecord, BadRecord, Record
     from sarm_control.data.files.writing import output_form, write_rows
     from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines
@@ -50,6 +50,7 @@ _HOME_OF = {
     "count_empty_answers": "rows",
     "is_saved_folder": "files.arrow_tables",
     "json_object": "lines",
+    "make_copies": "files.reading",
     "no_rows": "rows",
     "output_form": "files.writing",
     "parse_row": "rows",
@@ -84,6 +85,7 @@ __all__ = [
     "count_empty_answers",
     "is_saved_folder",
     "json_object",
+    "make_copies",
     "no_rows",
     "output_form",
     "parse_row",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sarm_control.bounded_json import BadJson, parse_json
+from sarm_control.embedded import input_file
 from sarm_control.errors import DataError
-from sarm_control.inputs import input_file
 
 UTF8_BOM = b"\xef\xbb\xbf"
 LONGEST_RECORD = 64 << 20

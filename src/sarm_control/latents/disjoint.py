@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import Row, stream_rows
+from sarm_control.data import Row, is_saved_folder, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 
@@ -13,7 +13,7 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
 
     Args:
         rows: of the demonstrations.
-        others: JSON Lines files of any kind of row, or latents folders.
+        others: data files of any kind of row, or latents folders.
 
     Raises:
         DataError: naming the first shared prompt's two places, and how many there are in each file.
@@ -36,6 +36,6 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
 
 
 def _rows(path: Path) -> Iterable[Row]:
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         return (row for found in LatentsFolder(path).shards() for row in found.rows)
     return (row for _, row in stream_rows(path, want={"prompt"}))

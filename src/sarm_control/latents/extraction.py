@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.embedded import is_input_name
 from sarm_control.errors import ModelError
 from sarm_control.files import manifest, named_inputs
-from sarm_control.inputs import is_input_name
 from sarm_control.latents.manifest import FORMAT, mark_of
 from sarm_control.latents.rows import ScoredRows, score_rows
 from sarm_control.latents.shard import ShardBytes, encode_shard

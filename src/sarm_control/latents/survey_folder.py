@@ -4,8 +4,8 @@ One pass checks every row and notes where each shard starts; later each shard is
 whichever process scores it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from sarm_control.data import (
     set_aside,
     stream_rows,
 )
+from sarm_control.embedded import Copy, copies_of, know_copies
 from sarm_control.errors import DataError
 
 
@@ -53,12 +54,16 @@ class Data:
         want: the kinds of row that are used.
         skip: whether rows that cannot be used are passed over.
         spans: the shards, at least one.
+        limit: the most rows of a file that are read.
+        copies: where the files lie that have no place of their own, for other processes.
     """
 
     files: tuple[Path, ...]
     want: frozenset[Kind]
     skip: bool
     spans: tuple[Span, ...]
+    limit: int | None = None
+    copies: Mapping[str, Copy] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -84,13 +89,16 @@ class Data:
                 if len(rows) == span.rows:
                     return rows
         raise DataError(
-            f"{self.files[span.file]}:{span.start.line}: {len(rows)} of {span.rows} rows are left here",
+            f"{span.start.of(self.files[span.file])}: {len(rows)} of {span.rows} rows are left here",
             hint="the data changed while it was read; start again",
         )
 
     def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
         pass_over = _ignore if self.skip else None
-        return stream_rows(self.files[number], want=self.want, start=start, on_bad=pass_over)
+        know_copies(self.copies)
+        return stream_rows(
+            self.files[number], want=self.want, start=start, on_bad=pass_over, limit=self.limit
+        )
 
 
 def survey(
@@ -99,36 +107,41 @@ def survey(
     want: Collection[Kind],
     shard_rows: int,
     aside: Callable[[Path], Path] | None = None,
+    limit: int | None = None,
 ) -> Data:
     """Reads every row once, and keeps none.
 
     Args:
-        files: JSON Lines files or names of the embedded world's.
+        files: data files or names (`lab:audit`, `-`, `hf:owner/name`).
         want: the kinds of row that can be used.
         shard_rows: rows of a shard; the last may have fewer.
         aside: where the rows of a file that cannot be used go; without it the first of them raises.
+        limit: the most rows of each file that are read.
 
     Raises:
         DataError: a row that cannot be used, or a file without one that can.
     """
     spans: list[Span] = []
     for number, file in enumerate(files):
-        for place, row in _checked(file, want, aside):
+        for place, row in _checked(file, want, aside, limit):
             if not spans or spans[-1].rows == shard_rows:
                 spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
             last = spans[-1]
             spans[-1] = last._replace(rows=last.rows + 1, answers=last.answers + len(row.answers))
-    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans))
+    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans), limit, copies_of(files))
 
 
-def _checked(file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None) -> Iterator[PlacedRow]:
+def _checked(
+    file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None, limit: int | None
+) -> Iterator[PlacedRow]:
     """The rows of one file; those that cannot be used are set aside at its end."""
     target = None if aside is None else aside(file)
     if target is not None:
         check_aside(file, target)
     bad: list[BadRow] = []
     usable = 0
-    for placed in stream_rows(file, want=want, on_bad=None if target is None else bad.append):
+    on_bad = None if target is None else bad.append
+    for placed in stream_rows(file, want=want, on_bad=on_bad, limit=limit):
         usable += 1
         yield placed
     if target is not None:

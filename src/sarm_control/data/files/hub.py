@@ -11,9 +11,9 @@ from sarm_control.console import say
 from sarm_control.data.files.values import plain_fields
 from sarm_control.data.files.writing import write_rows
 from sarm_control.data.lines import Reason
+from sarm_control.embedded import HUB_PREFIX, Copy, input_file, keep_copy
 from sarm_control.errors import DataError
 from sarm_control.extras import import_extra
-from sarm_control.inputs import HUB_PREFIX, Copy, input_file, keep_copy
 
 _NAME = re.compile(
     r"(?P<data_set>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+))?(?::(?P<config>[^/:]+))?(?:/(?P<split>[\w.-]+))?"

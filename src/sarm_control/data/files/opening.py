@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from sarm_control.console import say
 from sarm_control.data.files.forms import HEAD, Compression, Name, compression_of, delimiter_of, form_of
 from sarm_control.data.lines import readable
+from sarm_control.embedded import STANDARD_INPUT, Copy, input_file, is_input_name, keep_copy
 from sarm_control.errors import DataError
-from sarm_control.inputs import STANDARD_INPUT, Copy, input_file, is_input_name, keep_copy
 
 _BUFFER = 1 << 18
 

@@ -1,7 +1,7 @@
 """Records of a data file of any form, or of rows in memory: the one reader of all commands."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sarm_control.data.files.memory import is_in_memory, memory_records, name_of
 from sarm_control.data.files.opening import Opened, local_file, opened
 from sarm_control.data.files.records import AnyRecord, BadRecord, Record
 from sarm_control.data.lines import START, Place, Reason, json_object, lines_of
-from sarm_control.inputs import is_hub_name
+from sarm_control.embedded import is_hub_name
 
 Source = Any
 """A path or name (`rows.jsonl`, `-`, `lab:audit`, `hf:owner/name/train`), or rows in memory: a list of
@@ -58,6 +58,19 @@ def records_of(source: Source) -> list[dict[str, Any]]:
             raise DataError(f"{place}: {record.reason}", hint=record.reason.hint)
         fields.append(record.fields)
     return fields
+
+
+def make_copies(paths: Iterable[Path]) -> None:
+    """Copies what has no place of its own (pipes, the hub's data) where its hash is needed before it is read.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    for path in paths:
+        if is_hub_name(path):
+            hub_copy(path, None)
+        else:
+            local_file(path)
 
 
 def _of(path: Path, start: Place, limit: int | None, text: Collection[str]) -> Iterator[AnyRecord]:

@@ -1,71 +1,33 @@
-"""The rows of a benchmark: JSON Lines, or the formats its authors publish, from disk or the hub."""
+"""Where the rows of a benchmark lie: a file of any form, or a data set of the hub, by its id."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from sarm_control.bounded_json import read_json
-from sarm_control.embedded import is_data_name
+from sarm_control.embedded import is_input_name
 from sarm_control.errors import DataError
-from sarm_control.files import written
 
-_READABLE = (".jsonl", ".json", ".parquet")
+_READABLE = (".jsonl", ".json", ".parquet", ".csv", ".tsv", ".gz", ".zst", ".arrow")
 
 
-def local_rows(source: str, patterns: Sequence[str], folder: Path) -> list[Path]:
-    """Files of rows that the commands can read: JSON Lines, latents folders, names such as `lab:audit`.
+def local_rows(source: str, patterns: Sequence[str]) -> list[Path]:
+    """Files of rows, for the reader of all commands: of any form, latents folders, names such as `lab:audit`.
 
     Args:
-        source: such a path; a `.parquet` file or a `.json` file with a list of rows, which is
-            rewritten as JSON Lines; or the id of a data set on the hub, which is downloaded.
+        source: such a path; or the id of a data set on the hub, whose files are downloaded.
         patterns: the files of the hub's data set that hold the rows.
-        folder: where rewritten files go, under their own names.
 
     Raises:
-        DataError: neither a file nor a data set, or a file that holds no rows.
+        DataError: neither a file nor a data set.
     """
     path = Path(source)
-    if is_data_name(path) or path.is_dir() or path.suffix == ".jsonl":
+    if is_input_name(path) or path.exists():
         return [path]
-    if path.is_file():
-        return [_as_json_lines(path, folder)]
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or path.suffix in _READABLE:
         raise DataError(
             f"{source}: no such file",
             hint="give a file of rows, or a hub id such as allenai/reward-bench-2 to download it",
         )
-    return [_as_json_lines(file, folder) for file in _download(source, patterns)]
-
-
-def _as_json_lines(path: Path, folder: Path) -> Path:
-    """The same rows as JSON Lines in `folder`; a file that holds them already stays where it is."""
-    target = folder / f"{path.stem}.jsonl"
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
-    with written(target), target.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            # escaped, so that half a character stays what the reader of rows will refuse
-            stream.write(json.dumps(row, default=str) + "\n")
-    return target
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
-    for batch in table.to_batches():
-        yield from batch.to_pylist()
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    content = read_json(path, most_bytes=1 << 30, hint="JSON Lines files end with .jsonl")
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{path}: not a list of rows", hint="JSON Lines files end with .jsonl")
-    return content
+    return _download(source, patterns)
 
 
 def _download(data_set: str, patterns: Sequence[str]) -> list[Path]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import read_rows, stream_rows
+from sarm_control.data import is_saved_folder, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, score_rows
 from sarm_control.training.config.run_config import RunConfig
@@ -91,7 +91,7 @@ def read_demonstrations(
     """
     if path.suffix == _BUFFER:
         return HumanBuffer.load(path)
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         folder = LatentsFolder(path)
         chosen = latents or folder.manifest.chosen or ()
         found = folder.read(latents=chosen or None)
@@ -111,7 +111,7 @@ def _count(path: Path, latents: tuple[int, ...]) -> int:
         buffer = HumanBuffer.load(path)
         buffer.check_latents(latents)
         return len(buffer)
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         folder = LatentsFolder(path)
         folder.check_holds(latents or folder.manifest.chosen)
         return folder.manifest.answers
