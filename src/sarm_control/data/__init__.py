@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines
     from sarm_control.data.messages import Message, Prompt, as_messages, prompt_key
     from sarm_control.data.rows import (
+        WITH_ANSWERS,
         BadRow,
         Kind,
         PlacedRow,
@@ -45,6 +46,7 @@ _HOME_OF = {
     "Row": "rows",
     "START": "lines",
     "Source": "files.reading",
+    "WITH_ANSWERS": "rows",
     "as_messages": "messages",
     "check_aside": "rows",
     "count_empty_answers": "rows",
@@ -67,6 +69,7 @@ _HOME_OF = {
 
 __all__ = [
     "START",
+    "WITH_ANSWERS",
     "AnyRecord",
     "BadRecord",
     "BadRow",

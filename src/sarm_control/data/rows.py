@@ -28,6 +28,9 @@ from sarm_control.files import check_writable, write_jsonl
 
 Kind = Literal["answer", "pair", "candidates", "prompt"]
 
+WITH_ANSWERS: frozenset[Kind] = frozenset({"answer", "pair", "candidates"})
+"""The kinds of row that have answers."""
+
 _ANSWER_FIELDS: dict[Kind, str] = {
     "answer": "response (or answer)",
     "pair": "chosen with rejected",

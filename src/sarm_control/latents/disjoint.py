@@ -3,23 +3,23 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import Row, is_saved_folder, stream_rows
+from sarm_control.data import Row, Source, is_saved_folder, rows_of, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 
 
-def check_disjoint(rows: Sequence[Row], others: Sequence[Path]) -> None:
+def check_disjoint(rows: Sequence[Row] | Source, others: Sequence[Path]) -> None:
     """Refuses rows whose prompts are in other files too.
 
     Args:
-        rows: of the demonstrations.
+        rows: of the demonstrations; or what `read_rows` takes, such as a list of dicts or a data frame.
         others: data files of any kind of row, or latents folders.
 
     Raises:
         DataError: naming the first shared prompt's two places, and how many there are in each file.
     """
     places: dict[str, str] = {}
-    for row in rows:
+    for row in rows_of(rows, want={"prompt"}):
         places.setdefault(row.prompt_key, row.where)
     for path in others:
         shared: dict[str, str] = {}

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.data import Kind, Prompt, Row, read_rows
+from sarm_control.data import Kind, Prompt, Row, Source, read_rows
 from sarm_control.errors import DataError
 
 _WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")
@@ -51,8 +50,11 @@ class Corpus:
         return number
 
 
-def read_texts(paths: Sequence[Path]) -> list[Row]:
-    """Every row of the files that has an answer; rows with only a prompt are left out.
+def read_texts(paths: Sequence[Source]) -> list[Row]:
+    """Every row that has an answer; rows with only a prompt are left out.
+
+    Args:
+        paths: files, or other things that `read_rows` takes, such as data frames.
 
     Raises:
         DataError: a bad row (`file:line: reason`), or no row with an answer.
@@ -61,17 +63,17 @@ def read_texts(paths: Sequence[Path]) -> list[Row]:
     answered = [row for row in rows if row.answers]
     if paths and not answered:
         raise DataError(
-            f"{paths[0]}: no row has an answer, and states are read at the end of answers",
+            f"{rows[0].path}: no row has an answer, and states are read at the end of answers",
             hint="give rows with response, chosen and rejected, candidates, or messages",
         )
     return answered
 
 
-def read_pairs(paths: Sequence[Path], *, annotator: str | None = None) -> list[Row]:
+def read_pairs(paths: Sequence[Source], *, annotator: str | None = None) -> list[Row]:
     """Every preference row of the files.
 
     Args:
-        paths: the files.
+        paths: files, or other things that `read_rows` takes, such as data frames.
         annotator: the field every row has to name its annotator in, if any.
 
     Raises:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, AnyStr, BinaryIO, NamedTuple
 
 from sarm_control.bounded_json import LONGEST_NUMBER, BadJson, parse_json
 from sarm_control.data.files.forms import LIST_COLUMNS, TEXT_COLUMNS
@@ -24,9 +24,6 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NEEDS_QUOTES = re.compile(r'["\r\n\ufeff]|^\s|\s$')
 _PLAIN_NAME = re.compile("[a-z_][a-z0-9_]*", re.ASCII)
-_REST_OF_QUOTED = r'([^"]*(?:""[^"]*)*)"(?!")'
-_CLOSES = re.compile(_REST_OF_QUOTED.encode())
-_QUOTED = re.compile('"' + _REST_OF_QUOTED)
 _QUOTES = "a cell with a comma, quote or line break stands in quotes, a quote in it is written twice"
 
 
@@ -169,14 +166,23 @@ def _open_after(line: bytes, opens: re.Pattern[bytes], *, is_open: bool) -> bool
     place = 0
     while True:
         if is_open:
-            closed = _CLOSES.match(line, place)
+            closed = _after_quoted(line, place, b'"')
             if closed is None:
                 return True
-            place = closed.end()
+            place = closed
         opened = opens.search(line, place)
         if opened is None:
             return False
         place, is_open = opened.end(), True
+
+
+def _after_quoted(text: AnyStr, place: int, quote: AnyStr) -> int | None:
+    """Where a quoted cell ends whose opening quote stands before `place`; None when it goes on."""
+    while (found := text.find(quote, place)) >= 0:
+        if text[found + 1 : found + 2] != quote:
+            return found + 1
+        place = found + 2
+    return None
 
 
 def _columns(data: bytes, delimiter: str, path: Path, text: Collection[str]) -> _Columns:
@@ -258,14 +264,14 @@ def _cells(text: str, delimiter: str) -> list[Cell]:
         return [Cell(cell) for cell in text.split(delimiter)]
     cells, place = [], 0
     while True:
-        quoted = _QUOTED.match(text, place)
-        if quoted is None:
+        end_of_quoted = _after_quoted(text, place + 1, '"') if text.startswith('"', place) else None
+        if end_of_quoted is None:
             end = text.find(delimiter, place)
             cells.append(Cell(text[place:] if end < 0 else text[place:end]))
             place = len(text) if end < 0 else end
         else:
-            cells.append(Cell(quoted[1].replace('""', '"'), quoted=True))
-            place = quoted.end()
+            cells.append(Cell(text[place + 1 : end_of_quoted - 1].replace('""', '"'), quoted=True))
+            place = end_of_quoted
         if place == len(text):
             return cells
         if not text.startswith(delimiter, place):

@@ -11,7 +11,7 @@ from sarm_control.errors import DataError
 
 _BLOCK = 1 << 18
 _MARK = re.compile(rb'["\[\]{},]')
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BACKSLASH = ord("\\")
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _ENDS_EARLY = "the list has no end: the file was cut, or a bracket or quote is missing"
 
@@ -45,8 +45,11 @@ class _Window:
         self.at = 0
 
     def more(self) -> bool:
-        """Reads on, and forgets what lies behind; whether there was more."""
-        block = self.stream.read(_BLOCK)
+        """Reads on, and forgets what lies behind; whether there was more.
+
+        As much again as is there, so that what is searched again is a part of what is read.
+        """
+        block = self.stream.read(max(_BLOCK, len(self.data) - self.at))
         self.origin += self.at
         self.data = self.data[self.at :] + block
         self.at = 0
@@ -83,19 +86,44 @@ def _element(window: _Window, path: Path, number: int) -> tuple[int, bool]:
         mark = _MARK.search(window.data, window.at + length)
         if mark is not None and mark[0] != b'"':
             if not depth and mark[0] in b",]":
-                return mark.start() - window.at, mark[0] == b"]"
+                length = mark.start() - window.at
+                if length > LONGEST_RECORD:
+                    raise _too_long(path, number)
+                return length, mark[0] == b"]"
             depth = max(0, depth + _DEEPER.get(mark[0], 0))
             length = mark.end() - window.at
             continue
-        string = None if mark is None else _STRING.match(window.data, mark.start())
-        if string is not None:
-            length = string.end() - window.at
+        end = None if mark is None else _after_string(window.data, mark.end())
+        if end is not None:
+            length = end - window.at
             continue
         length = (len(window.data) if mark is None else mark.start()) - window.at
         if len(window.data) - window.at > LONGEST_RECORD:
-            raise DataError(f"{path}: row {number}: more than {LONGEST_RECORD} bytes")
+            raise _too_long(path, number)
         if not window.more():
             raise DataError(f"{path}: row {number}: {_ENDS_EARLY}", hint="write the file again")
+
+
+def _after_string(data: bytes, place: int) -> int | None:
+    """Where a string ends whose opening quote stands before `place`; None when it goes on.
+
+    No pattern: one that fails goes back over every byte, and a string may have 64 MiB.
+    """
+    begin = place
+    while (quote := data.find(b'"', place)) >= 0:
+        back = quote
+        while back > begin and data[back - 1] == _BACKSLASH:
+            back -= 1
+        if (quote - back) % 2 == 0:
+            return quote + 1
+        place = quote + 1
+    return None
+
+
+def _too_long(path: Path, number: int) -> DataError:
+    return DataError(
+        f"{path}: row {number}: more than {LONGEST_RECORD} bytes", hint="is it one list of rows?"
+    )
 
 
 def _nothing_follows(window: _Window, path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import Prompt, Row
+from sarm_control.data import WITH_ANSWERS, Prompt, Row, Source, rows_of
 from sarm_control.discovery.pairs.prompt_pairs import Place, PromptPairs, pairs_of_places
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.reward_model import Scored
@@ -106,7 +106,9 @@ def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArra
     return values.astype(np.float64) * (-1.0 if target.less else 1.0)
 
 
-def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed: int = 0) -> PromptPairs:
+def group_by_target(
+    rows: Sequence[Row] | Source, scored: Scored, target: Target, *, seed: int = 0
+) -> PromptPairs:
     """Answers with more of the attribute beside answers with less, in units whose labels tests can redraw.
 
     Where prompts have answers on both sides, the prompt is the unit, split at the middle between its
@@ -116,7 +118,8 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     other one has. No prompt is in two units.
 
     Args:
-        rows: rows with answers, of any kind; preferences play no part.
+        rows: rows with answers, of any kind; preferences play no part. Or what `read_rows` takes, such as
+            a list of dicts or a data frame.
         scored: scores of `Row.answers` of every row, in order.
         target: what to look for.
         seed: of the draw.
@@ -124,6 +127,7 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     Raises:
         DataError: no two answers differ in the attribute; see also `target_values`.
     """
+    rows = rows_of(rows, want=WITH_ANSWERS)
     values = target_values(rows, scored, target)
     prompts = _by_prompt(rows, values)
     units = dict(_within(prompts)) or dict(_across(prompts, seed))
