@@ -1,4 +1,4 @@
-"""Bad input: files that are read by nobody, cut or damaged ones, with the message and the next step of each."""
+"""Bad input: forms that are not read, cut or damaged files, with the message and the next step of each."""
 
 import gzip
 import io
@@ -230,7 +230,7 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     assert caught.value.hint == f"give one of them: {tmp_path / 'both' / 'train'}"
     assert len(read(tmp_path / "both" / "test")) == 1
     (tmp_path / "both" / "test" / "state.json").write_text('{"_data_files": [{"filename": "../x"}]}')
-    with pytest.raises(DataError, match="state.json names no files of rows"):
+    with pytest.raises(DataError, match=r"state\.json names no files of rows"):
         read(tmp_path / "both" / "test")
     (tmp_path / "both" / "test" / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
     with pytest.raises(DataError, match=r"x\.arrow: No such file"):

@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -39,11 +38,23 @@ def fields(path: Path) -> list[dict[str, Any]]:
     return [one.fields for one in found if isinstance(one, Record)]
 
 
+def refusal(path: Path, rows: Any, reason: str) -> bool:
+    """Whether the rows were refused, for this reason; else they are written."""
+    message = ""
+    try:
+        write_rows(path, rows)
+    except OutputError as error:
+        message = str(error)
+    assert not message or reason in message
+    return bool(message)
+
+
 def exact(value: Any) -> str:
     """Types and the order of fields count too; so does the sign of a zero."""
     return json.dumps(value)
 
 
+@settings(max_examples=60)
 @given(any_rows, st.sampled_from(TEXT_FORMS))
 def test_property_json_lines(tmp_path_factory: pytest.TempPathFactory, rows: Any, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / name
@@ -51,6 +62,7 @@ def test_property_json_lines(tmp_path_factory: pytest.TempPathFactory, rows: Any
     assert exact(fields(path)) == exact(rows)
 
 
+@settings(max_examples=60)
 @given(any_rows, st.sampled_from([None, 0, 2]))
 def test_property_json_arrays(
     tmp_path_factory: pytest.TempPathFactory, rows: Any, indent: int | None
@@ -66,25 +78,24 @@ tables = st.lists(names, min_size=2, max_size=4, unique=True).flatmap(
 TEXT = {"prompt", "response", "chosen"}
 
 
+def as_text(name: str, value: Any) -> Any:
+    return json.dumps(value) if name in TEXT and not isinstance(value, str | None) else value
+
+
+@settings(max_examples=60)
 @given(tables, st.sampled_from(["rows.csv", "rows.tsv", "rows.csv.gz", "rows.tsv.zst"]))
 def test_property_csv(tmp_path_factory: pytest.TempPathFactory, rows: Any, name: str) -> None:
     """Numbers and truth in a column of text become text; everything else is as it was."""
     path = tmp_path_factory.getbasetemp() / name
-    try:
-        write_rows(path, rows)
-    except OutputError as error:
-        assert "holds text and lists" in str(error)
+    if refusal(path, rows, "holds text and lists"):
         return
-    expected = [
-        {
-            key: json.dumps(value) if key in TEXT and not isinstance(value, str | None) else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
+    # the columns of the first row say the order
+    rows = [{key: row[key] for key in rows[0]} for row in rows]
+    expected = [{key: as_text(key, value) for key, value in row.items()} for row in rows]
     assert exact(fields(path)) == exact(expected)
 
 
+@settings(max_examples=60)
 @given(
     st.lists(names, min_size=1, max_size=4, unique=True).flatmap(
         lambda columns: st.lists(
@@ -121,26 +132,25 @@ def same(value: Any, kept: Any) -> bool:
     return bool(value == kept) and isinstance(value, bool) == isinstance(kept, bool)
 
 
+@settings(max_examples=60)
 @given(any_rows)
 def test_property_parquet_keeps_rows_or_refuses_them(
     tmp_path_factory: pytest.TempPathFactory, rows: Any
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "rows.parquet"
-    try:
-        write_rows(path, rows)
-    except OutputError as error:
-        assert "Parquet has one type a column" in str(error)
+    if refusal(path, rows, "Parquet has one type a column"):
         return
     found = fields(path)
     assert len(found) == len(rows)
     assert all(same(row, kept) for row, kept in zip(rows, found, strict=True))
 
 
+messages = st.builds(lambda role, content: {"role": role, "content": content}, texts, texts)
 typed = st.fixed_dictionaries(
     {
         "prompt": texts,
         "chosen": st.lists(texts, max_size=3),
-        "messages": st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), max_size=3),
+        "messages": st.lists(messages, max_size=3),
         "n": st.integers(-(2**62), 2**62),
         "x": st.floats(allow_nan=False, allow_infinity=False),
         "ok": st.booleans() | st.none(),
@@ -148,11 +158,13 @@ typed = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=60)
 @given(st.lists(typed, min_size=1, max_size=5))
 def test_property_typed_rows_survive_parquet_exactly(
     tmp_path_factory: pytest.TempPathFactory, rows: Any
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "typed.parquet"
+    rows = [{name: row[name] for name in rows[0]} for row in rows]
     write_rows(path, rows)
     assert exact(fields(path)) == exact(rows)
     assert exact(parquet.read_table(path).to_pylist()) == exact(rows)
@@ -214,6 +226,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@settings(max_examples=60)
 @given(data=st.data(), name=st.sampled_from([name for name in FORMS if name != "n"]))
 def test_property_a_damaged_file_is_one_of_our_errors(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
@@ -232,14 +245,15 @@ def test_property_a_damaged_file_is_one_of_our_errors(
             )
     path = tmp_path_factory.getbasetemp() / f"damaged-{name}"
     path.write_bytes(content)
+    message = ""
     try:
         for record in read_records(path):
             assert isinstance(record, Record | BadRecord)
             assert record.place.line >= 1
-            json.dumps(record.fields if isinstance(record, Record) else record.text, allow_nan=False).encode()
+            held = record.fields if isinstance(record, Record) else record.text
+            json.dumps(held, allow_nan=False).encode()
     except SarmError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-        assert len(str(error)) <= LONGEST_MESSAGE + 100
-    except pa.ArrowException as error:
-        raise AssertionError("an error of Arrow came through") from error
+        message = str(error)
+    assert not message or str(path) in message
+    assert "\n" not in message
+    assert len(message) <= LONGEST_MESSAGE + 100

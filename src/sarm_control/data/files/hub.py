@@ -16,7 +16,8 @@ from sarm_control.errors import DataError
 from sarm_control.extras import import_extra
 
 _NAME = re.compile(
-    r"(?P<data_set>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+))?(?::(?P<config>[^/:]+))?(?:/(?P<split>[\w.-]+))?"
+    r"(?P<data_set>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-]+))?(?::(?P<config>[^/:]+))?"
+    r"(?:/(?P<split>[\w.-]+)(?:\[:(?P<first>\d{1,18})\])?)?"
 )
 _SPELLING = "write it like hf:owner/name, hf:owner/name/train or hf:owner/name:config/train"
 _ALL = "all"
@@ -25,24 +26,26 @@ _HAS: dict[str, int | None] = {}
 
 
 class HubName(NamedTuple):
-    """The parts of a name."""
+    """The parts of a name; `first` is how many rows of the split are meant."""
 
     data_set: str
     revision: str | None
     config: str | None
     split: str | None
+    first: int | None
 
 
 def hub_name(path: Path) -> HubName:
-    """The parts of `hf:owner/name[@revision][:config][/split]`.
+    """The parts of `hf:owner/name[@revision][:config][/split]`; a split may be `train[:1000]`.
 
     Raises:
         DataError: the name is not spelt so.
     """
     found = _NAME.fullmatch(str(path).removeprefix(HUB_PREFIX))
-    if found is None or "/" not in found["data_set"]:
+    if found is None:
         raise DataError(f"{path}: no name of a data set on the hub", hint=_SPELLING)
-    return HubName(*(found[part] for part in HubName._fields))
+    first = found["first"] and int(found["first"])
+    return HubName(found["data_set"], found["revision"], found["config"], found["split"], first)
 
 
 def hub_copy(path: Path, limit: int | None) -> Path:
@@ -61,6 +64,7 @@ def hub_copy(path: Path, limit: int | None) -> Path:
     """
     key = str(path)
     file = input_file(path)
+    limit = rows_of_hub(path, limit)
     if file != path and (key not in _HAS or _covers(_HAS[key], limit)):
         return file
     name = hub_name(path)
@@ -74,6 +78,11 @@ def hub_copy(path: Path, limit: int | None) -> Path:
     keep_copy(path, Copy(copy, f"{HUB_PREFIX}{name.data_set}@{copy.parent.name}{parts}"))
     _HAS[key] = _rows_of(copy)
     return copy
+
+
+def rows_of_hub(path: Path, limit: int | None) -> int | None:
+    """The most rows that are read of a data set: of its name (`train[:1000]`) and a limit the smaller."""
+    return min((number for number in (hub_name(path).first, limit) if number is not None), default=None)
 
 
 def _cache() -> Path:
@@ -133,7 +142,7 @@ def _revision(path: Path, name: HubName) -> str | None:
         ) from error
     except Exception as error:
         # of httpx or requests, whichever the hub's client uses
-        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpcore"):
+        if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
             return None
         raise
 

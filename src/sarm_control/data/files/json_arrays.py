@@ -121,9 +121,7 @@ def _after_string(data: bytes, place: int) -> int | None:
 
 
 def _too_long(path: Path, number: int) -> DataError:
-    return DataError(
-        f"{path}: row {number}: more than {LONGEST_RECORD} bytes", hint="is it one list of rows?"
-    )
+    return DataError(f"{path}: row {number}: more than {LONGEST_RECORD} bytes", hint="give one list of rows")
 
 
 def _nothing_follows(window: _Window, path: Path) -> None:

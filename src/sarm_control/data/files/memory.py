@@ -1,5 +1,6 @@
 """Rows that are in memory already: a list of dicts, a pandas or polars frame, an Arrow table, a data set."""
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def _record(item: Any, place: Place) -> AnyRecord:
             raise Reason(f"not a dict but a {type(item).__name__}", "give a list of dicts")
         return Record(place, plain_fields(item))
     except Reason as reason:
-        return BadRecord(place, reason, repr(item)[:1000])
+        return BadRecord(place, reason, reprlib.repr(item))
 
 
 def _batches(source: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sarm_control.data.files.arrow_tables import ipc_records, parquet_records, saved_records
 from sarm_control.data.files.csv_tables import csv_records
-from sarm_control.data.files.hub import hub_copy
+from sarm_control.data.files.hub import hub_copy, rows_of_hub
 from sarm_control.data.files.json_arrays import array_records
 from sarm_control.data.files.memory import is_in_memory, memory_records, name_of
 from sarm_control.data.files.opening import Opened, local_file, opened
@@ -76,7 +76,8 @@ def make_copies(paths: Iterable[Path]) -> None:
 def _of(path: Path, start: Place, limit: int | None, text: Collection[str]) -> Iterator[AnyRecord]:
     if is_hub_name(path):
         with opened(hub_copy(path, limit), path) as found:
-            for record in _json_lines(found, path, start):
+            records = _json_lines(found, path, start)
+            for record in itertools.islice(records, rows_of_hub(path, limit)):
                 yield record._replace(place=record.place._replace(unit="row"))
         return
     file = local_file(path)

@@ -163,6 +163,8 @@ def _write_parquet(temporary: Path, path: Path, again: _Again) -> int:
     from pyarrow import parquet
 
     names = _names(again)
+    if not names and next(again(), None) is not None:
+        raise _cannot(path, "rows without fields have no column")
     try:
         schema = _schema(names, again, path)
         with parquet.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
