@@ -1,4 +1,4 @@
-"""Oracle: commands give the same rewards for the same rows in any form, to the bit; they write three forms."""
+"""Oracle: commands give equal rewards for the same rows in any form, to the bit; they write three forms."""
 
 import io
 import json

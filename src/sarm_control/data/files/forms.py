@@ -197,3 +197,45 @@ def _is_header(line: str, delimiter: str) -> bool:
 
 def _with_article(word: str) -> str:
     return f"an {word}" if word[0] in "AEIOU" else f"a {word}"
+
+
+class FormOfFile(NamedTuple):
+    """A line of the table of forms in the documents."""
+
+    form: str
+    example: str
+    read_as: str
+
+
+FORMS_OF_FILES: Final = (
+    FormOfFile("JSON Lines", "`rows.jsonl`", "one object a line, UTF-8; errors name `file:line`"),
+    FormOfFile(
+        "JSON array", "`rows.json`", "one list of objects, element by element; errors name `file: row N`"
+    ),
+    FormOfFile(
+        "CSV, TSV",
+        "`rows.csv`, `rows.tsv`",
+        "a header, then rows; commas, semicolons or tabs; quotes as in RFC 4180",
+    ),
+    FormOfFile("gzip or zstd of these", "`rows.jsonl.gz`, `rows.csv.zst`", "unpacked while it is read"),
+    FormOfFile("Parquet", "`rows.parquet`", "batch by batch; dates become ISO text, decimals text"),
+    FormOfFile("Arrow", "`rows.arrow`, `rows.feather`", "IPC files and streams, as Parquet"),
+    FormOfFile(
+        "saved data set", "`folder/`", "what `Dataset.save_to_disk` of `datasets` wrote; of one split"
+    ),
+    FormOfFile("standard input", "`-`", "any of the files above; copied to a temporary file first"),
+    FormOfFile("pipe", "`<(zcat rows.gz)`, a FIFO", "the same"),
+    FormOfFile(
+        "data set on the hub",
+        "`hf:owner/name:config/train`",
+        "streamed once (extra `data`), then read from a copy",
+    ),
+    FormOfFile("embedded world", "`lab:audit`", "a file inside the package"),
+)
+"""Everything that names rows on a command line and in a run file."""
+
+
+def files_table() -> str:
+    """`FORMS_OF_FILES` in Markdown."""
+    lines = ["| form | example | how it is read |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(one)} |" for one in FORMS_OF_FILES)]) + "\n"
