@@ -115,7 +115,7 @@ def _parquet_batches(file: Path, path: Path, skip: int) -> "Iterator[tuple[int, 
     try:
         # buffered, so that memory does not grow with the size of a row group
         with parquet.ParquetFile(file, buffer_size=1 << 20, page_checksum_verification=True) as table:
-            first, groups = 0, []
+            first, groups = 0, list[int]()
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
                 if not groups and first + rows <= skip:

@@ -44,7 +44,7 @@ def hub_name(path: Path) -> HubName:
     found = _NAME.fullmatch(str(path).removeprefix(HUB_PREFIX))
     if found is None:
         raise DataError(f"{path}: no name of a data set on the hub", hint=_SPELLING)
-    first = found["first"] and int(found["first"])
+    first = int(found["first"]) if found["first"] else None
     return HubName(found["data_set"], found["revision"], found["config"], found["split"], first)
 
 
