@@ -96,7 +96,8 @@ def _with_common_flags(app: App) -> Any:
         from sarm_control.console import set_quiet
 
         set_quiet(quiet)
-        return app(tokens)
+        # a lone hyphen is standard input, not the beginning of an option
+        return app(["./-" if token == "-" else token for token in tokens])
 
     return launch
 

@@ -32,7 +32,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
         latents=() if _kept(request.files) else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
         check=lambda rows: check_disjoint(rows, disjoint_from),
-        options=request.options,
+        row_flags=request.rows,
     )
     warn([source])
     scored = source.scored_rows.scored
@@ -46,9 +46,11 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     """The latents that the folders among the files kept; None when all were kept everywhere."""
+    from sarm_control.data import is_saved_folder
     from sarm_control.latents import LatentsFolder
 
-    kept = [LatentsFolder(path).manifest.chosen for path in files if path.is_dir()]
+    folders = [path for path in files if path.is_dir() and not is_saved_folder(path)]
+    kept = [LatentsFolder(path).manifest.chosen for path in folders]
     some = [set(latents) for latents in kept if latents is not None]
     return tuple(sorted(set.intersection(*some))) if some else None
 
@@ -81,6 +83,7 @@ def _record(
         "rows": len(buffer),
         "coverage": coverage._asdict(),
         "disjoint_from": [path.name for path in others],
+        **request.rows.recorded,
     }
     record = manifest("latents", inputs=[*request.files, *others], config=config)
     write_json(request.out.with_name(f"{request.out.name}.manifest.json"), record)

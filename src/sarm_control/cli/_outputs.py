@@ -8,7 +8,13 @@ from sarm_control.errors import ConfigError, OutputError
 _OTHER_NAME = "choose another name or pass --overwrite"
 
 
-def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
+def check_outputs(
+    outputs: Iterable[Path | None],
+    inputs: Iterable[Path | None],
+    *,
+    overwrite: bool,
+    rows: Path | None = None,
+) -> None:
     """Refuses an output that is an input too, exists already, could not be written or is being written.
 
     No other process can write them from now until the command ends.
@@ -17,11 +23,17 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
         outputs: those given; None for an output that was not asked for.
         inputs: files that are read; None likewise.
         overwrite: whether what exists may be replaced.
+        rows: the output that takes rows, whose suffix says the form.
 
     Raises:
         ConfigError: an output is an input.
-        OutputError: it exists, its folder cannot be written, or another process is writing it.
+        OutputError: it exists, its folder cannot be written, another process is writing it, or rows are
+            not written in that form.
     """
+    from sarm_control.data import output_form
+
+    if rows is not None:
+        output_form(rows)
     read = {path.resolve() for path in inputs if path is not None}
     for path in outputs:
         if path is None:

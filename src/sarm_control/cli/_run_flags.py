@@ -30,13 +30,11 @@ class RunFlags:
     ] = None
     prompts: Annotated[
         Path | None,
-        Parameter(
-            help="JSON Lines of prompts (data.prompts). Default for the lab policy: lab:train_prompts."
-        ),
+        Parameter(help="Data file of prompts (data.prompts). Default for the lab policy: lab:train_prompts."),
     ] = None
     exclude: Annotated[
         list[Path] | None,
-        Parameter(help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude)."),
+        Parameter(help="Files whose prompts are not trained on; may be repeated (data.exclude)."),
     ] = None
     columns: Annotated[
         str | None,
@@ -62,7 +60,7 @@ class RunFlags:
     human: Annotated[
         Path | None,
         Parameter(
-            help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made."
+            help="Human demonstrations for --beta (data.human): a data file, or what sarm latents made."
         ),
     ] = None
     beta: Annotated[

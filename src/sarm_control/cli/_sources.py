@@ -4,16 +4,17 @@ The model is loaded when the first data file needs it; with folders alone it nev
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import load_model, model_name, or_lab
 from sarm_control.console import progress, say
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row, RowOptions
+    from sarm_control.data import Kind, Row
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel, Scored
 
@@ -92,17 +93,17 @@ def read_scored(
     want: "Collection[Kind]",
     latents: Sequence[int] | None = None,
     skip_bad_rows: Path | None = None,
-    options: "RowOptions | None" = None,
+    row_flags: RowFlags = AS_THEY_ARE,
 ) -> Source:
     """Rows and scores of data files and latents folders, in the order given.
 
     Args:
-        paths: JSON Lines files, names such as `lab:audit`, and latents folders.
+        paths: data files, names such as `lab:audit`, `-` or `hf:owner/name`, and latents folders.
         flags: the model that files are scored with; folders need none.
         want: the kinds of row the command can use.
         latents: those it needs, when it does not need all of them; None needs all.
         skip_bad_rows: a folder for the rows of each file that cannot be used.
-        options: how rows of files are read, see `read_rows`.
+        row_flags: how rows of files are read.
 
     Raises:
         DataError: a file, row or folder that cannot be used.
@@ -110,7 +111,7 @@ def read_scored(
         ConfigError: a folder does not hold the latents that are needed.
     """
     (found,) = read_parts(
-        [paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows), options=options
+        [paths], flags, want=want, latents=latents, aside=_folder(skip_bad_rows), row_flags=row_flags
     )
     warn([found])
     return found
@@ -126,7 +127,7 @@ def read_parts(
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
     keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
     beside: Path | None = None,
-    options: "RowOptions | None" = None,
+    row_flags: RowFlags = AS_THEY_ARE,
 ) -> list[Source]:
     """As `read_scored`, for several sets of paths: everything is read before anything is scored.
 
@@ -139,10 +140,10 @@ def read_parts(
         check: called with all rows before the model is loaded; raises when they cannot be used.
         keep: called with the rows of the first set before `check`: which of them to go on with.
         beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
-        options: see `read_scored`.
+        row_flags: see `read_scored`.
     """
     read = [
-        [_read(path, want, latents, aside, options, states=flags.keep_states) for path in paths]
+        [_read(path, want, latents, aside, row_flags, states=flags.keep_states) for path in paths]
         for paths in parts
     ]
     if keep is not None:
@@ -151,7 +152,8 @@ def read_parts(
     check(rows)
     say_respelled(rows)
     if beside is not None:
-        read.append([_read(beside, {"pair"}, latents, aside, options, states=False)])
+        of_all_rows = replace(row_flags, first_rows=None)
+        read.append([_read(beside, {"pair"}, latents, aside, of_all_rows, states=False)])
     everything = [one for paths in read for one in paths]
     _score(everything, flags)
     _check_heads(everything, flags)
@@ -201,14 +203,20 @@ def _read(
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
-    options: "RowOptions | None",
+    row_flags: RowFlags,
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import AUTOMATIC, read_rows
+    from sarm_control.data import is_saved_folder, read_rows
 
-    if not path.is_dir():
-        rows = read_rows(path, want=want, skip_bad_rows=aside(path), options=options or AUTOMATIC)
+    if not path.is_dir() or is_saved_folder(path):
+        rows = read_rows(
+            path,
+            want=want,
+            skip_bad_rows=aside(path),
+            options=row_flags.options,
+            limit=row_flags.first_rows,
+        )
         return _Read(path, rows)
     from sarm_control.latents import LatentsFolder
 

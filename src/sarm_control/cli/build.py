@@ -16,7 +16,6 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.build import AutoencoderConfig, BuildConfig, Inputs, TrunkSource
-    from sarm_control.data import RowOptions
 
 _AT_LEAST_1 = validators.Number(gte=1)
 _AT_LEAST_0 = validators.Number(gte=0)
@@ -31,11 +30,9 @@ Latents = Annotated[int | None, Parameter(validator=_AT_LEAST_1, help="Latents o
 Kept = Annotated[int | None, Parameter(validator=_AT_LEAST_1, help="Latents kept for each answer.")]
 Texts = Annotated[
     list[Path] | None,
-    Parameter(consume_multiple=True, help="JSON Lines rows with answers, for the autoencoder."),
+    Parameter(consume_multiple=True, help="Rows with answers, for the autoencoder."),
 ]
-Pairs = Annotated[
-    list[Path] | None, Parameter(consume_multiple=True, help="JSON Lines preference rows, for the head.")
-]
+Pairs = Annotated[list[Path] | None, Parameter(consume_multiple=True, help="Preference rows, for the head.")]
 Evaluation = Annotated[
     list[Path] | None,
     Parameter(
@@ -146,13 +143,13 @@ def build(
         batch_tokens=batch_tokens,
         seed=seed,
     )
-    inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator, rows.options)
+    inputs = _read(text or [], pairs or [], evaluate or [], validate or [], annotator, rows)
     how: dict[str, Any] = {"device": device, "dtype": dtype, "template_date": template_date}
     parts = _parts(base, model, layer, max_length, how)
     tools = Tools(cache=cache or _default_cache(), progress=progress, say=say)
     built = build_sarm(parts, inputs, config, tools)
     files = [*(text or []), *(pairs or []), *(validate or []), *(evaluate or [])]
-    source = {"base": base, "model": model, "layer": layer, "dtype": dtype}
+    source = {"base": base, "model": model, "layer": layer, "dtype": dtype, **rows.recorded}
     if parts.template.date is not None:
         source["template_date"] = parts.template.date.isoformat()
     record = _manifest(config, files, source)
@@ -196,13 +193,15 @@ def _read(
     evaluate: Sequence[Path],
     validate: Sequence[Path],
     annotator: str | None,
-    options: "RowOptions",
+    row_flags: RowFlags,
 ) -> "Inputs":
     from sarm_control.build import Inputs, read_pairs, read_texts
 
-    evaluation = {path.stem: read_pairs([path], options=options) for path in evaluate}
-    preferences = read_pairs(pairs, annotator=annotator, options=options)
-    texts, validation = read_texts(text, options), read_pairs(validate, options=options)
+    options, limit = row_flags.options, row_flags.first_rows
+    evaluation = {path.stem: read_pairs([path], options=options, limit=limit) for path in evaluate}
+    preferences = read_pairs(pairs, annotator=annotator, options=options, limit=limit)
+    texts = read_texts(text, options, limit=limit)
+    validation = read_pairs(validate, options=options, limit=limit)
     say_respelled([*texts, *preferences, *validation, *(row for rows in evaluation.values() for row in rows)])
     return Inputs(texts, preferences, evaluation, validation)
 

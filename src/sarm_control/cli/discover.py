@@ -18,7 +18,7 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row, RowOptions
+    from sarm_control.data import Kind, Row
     from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -139,7 +139,7 @@ def discover(
     *pairs: Annotated[
         Path,
         Parameter(
-            help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+            help="Files of pairs, or folders of sarm latents; several are pooled. "
             "Default with the lab model: lab:audit."
         ),
     ],
@@ -187,7 +187,7 @@ def discover(
     scoring = ModelFlags(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
-    sources = _read(pairs, confirm, scoring, settings, skip_bad_rows, evidence.counterfactuals, rows.options)
+    sources = _read(pairs, confirm, scoring, settings, skip_bad_rows, evidence.counterfactuals, rows)
     selection, *others = [source.scored_rows for source in sources]
     texts = others.pop() if evidence.counterfactuals else None
     check_states([selection, *others], evidence.levels)
@@ -246,7 +246,7 @@ def _read(
     settings: "DiscoverySettings",
     skip_bad_rows: Path | None,
     counterfactuals: Path | None,
-    options: "RowOptions",
+    row_flags: RowFlags,
 ) -> list[Source]:
     from sarm_control.discovery import check_column
 
@@ -263,7 +263,7 @@ def _read(
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
         check=check,
         beside=counterfactuals,
-        options=options,
+        row_flags=row_flags,
     )
     warn(sources)
     return sources

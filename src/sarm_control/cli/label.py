@@ -29,7 +29,7 @@ def label(
     *,
     data: Annotated[
         list[Path],
-        Parameter(consume_multiple=True, help="JSON Lines rows with answers, or latents folders."),
+        Parameter(consume_multiple=True, help="Rows with answers, or latents folders."),
     ],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="JSON file for the labels.")],
     model: Model = None,
@@ -84,7 +84,7 @@ def label(
         scoring,
         want={"answer", "pair", "candidates"},
         skip_bad_rows=skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
     )
     called = _called(features, source.scored_rows.scored.fingerprint)
     replies = _replies(endpoint, label_model, out, timeout)

@@ -48,7 +48,7 @@ DisjointFrom = Annotated[
 def latents(
     *data: Annotated[
         Path,
-        Parameter(help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human."),
+        Parameter(help="Rows with answers. Default with the lab model: lab:audit, or lab:human."),
     ],
     model: Model = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to make.")],
@@ -102,7 +102,7 @@ def latents(
         only=only,
         states=states,
         skip_bad_rows=skip_bad_rows,
-        options=rows.options,
+        rows=rows,
         json_file=json_file,
         overwrite=overwrite,
     )

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 def score(
     data: Annotated[
         Path | None,
-        Parameter(help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+        Parameter(help="Rows with answers, or a folder of sarm latents; lab:audit is one to try."),
     ] = None,
     /,
     *,
     model: Model = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Rows with scores. Default: standard output.")
+        Path | None,
+        Parameter(
+            name=["--out", "-o"], help="Rows with scores: .jsonl, .parquet or .csv. Default: standard output."
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
@@ -61,7 +64,7 @@ def score(
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
-    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
+    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite, rows=out)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
     (source,) = read_parts(
         [[data]],
@@ -69,7 +72,7 @@ def score(
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
     )
     found, scored = source.scored_rows
     edits = given.on(scored.latents.size, scored.fingerprint)
@@ -121,13 +124,14 @@ def _summary(
 def _write(
     out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
 ) -> None:
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.data import write_rows
+    from sarm_control.files import manifest, write_json
 
     if out is None:
         for row in annotated:
             sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         return
-    write_jsonl(out, annotated)
+    write_rows(out, annotated)
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
 
 
