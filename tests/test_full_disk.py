@@ -15,7 +15,7 @@ from sarm_control.comparison.ledger_table import write_ledger
 from sarm_control.control import Edit, Penalty, save_edits
 from sarm_control.control.state import ControlState
 from sarm_control.data.files.writing import write_rows
-from sarm_control.discovery.labels.chat_endpoint import Usage
+from sarm_control.discovery.labels.chat_endpoint import TokenUsage
 from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.engines.reward.learnt_state import keep_state
 from sarm_control.errors import OutputError
@@ -39,7 +39,7 @@ def _latents(path: Path) -> None:
 
 
 def _replies(path: Path) -> None:
-    endpoint = SimpleNamespace(model="m", usage=Usage(), ask=lambda _: "x" * 1000)
+    endpoint = SimpleNamespace(model="m", usage=TokenUsage(), ask=lambda _: "x" * 1000)
     Replies(endpoint, path)("?")
 
 

@@ -1,4 +1,7 @@
-"""Oracle: commands give equal rewards for the same rows in any form, to the bit; they write three forms."""
+"""Oracle: commands give equal rewards for the same rows in any form, to the bit; they write three forms.
+
+`sarm data` reads every form of rows in every form of file.
+"""
 
 import io
 import json
@@ -10,6 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from sarm_control.cli import main
+from sarm_control.data import FORMS as SHAPES
+from sarm_control.data import Form, read_rows
 from sarm_control.data.files import Record, read_records
 from sarm_control.latents.folder import LatentsFolder
 from tests.data.forms import FORMS
@@ -115,6 +120,102 @@ def test_the_first_rows_alone(tmp_path: Path) -> None:
     words = ["latents", str(tmp_path / "a.json"), "--rows", "3", "-o", str(tmp_path / "folder")]
     assert main([*words, "--shard-size", "2"]) == 0
     assert [row.raw["n"] for row in LatentsFolder(tmp_path / "folder").read().rows] == [0, 1, 2]
+
+
+def ultrafeedback(row: dict[str, Any]) -> dict[str, Any]:
+    asked = {"role": "user", "content": row["prompt"]}
+    sides = {side: [asked, {"role": "assistant", "content": row[side][0]}] for side in ("chosen", "rejected")}
+    return {"prompt": row["prompt"], **sides, "n": row["n"]}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_oracle_data_convert_gives_the_same_plain_rows_of_every_form(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FORMS[name](tmp_path / name, [ultrafeedback(row) for row in ROWS])
+    assert main(["data", "convert", str(tmp_path / name), "-o", str(tmp_path / "out.jsonl")]) == 0
+    assert fields(tmp_path / "out.jsonl") == [
+        {**row, "chosen": row["chosen"][0], "rejected": row["rejected"][0]} for row in ROWS
+    ]
+    assert f"{name} read as: UltraFeedback messages, 4 rows" in capsys.readouterr().err
+    assert main(["data", "check", str(tmp_path / name), "--rows", "3"]) == 0
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path / name} read as: UltraFeedback messages, 3 rows\n  3 pairs\n"
+    )
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out.csv", "out.tsv.gz", "out.jsonl.zst"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.name}: {shape.how[:20]}")
+def test_plain_rows_are_written_by_the_suffix(shape: Form, out: str, tmp_path: Path) -> None:
+    FORMS["a.jsonl"](tmp_path / "a.jsonl", [{**shape.example, "id": n} for n in range(3)])
+    assert main(["data", "convert", str(tmp_path / "a.jsonl"), "-o", str(tmp_path / out)]) == 0
+    before, after = (
+        read_rows(tmp_path / name, want=("pair", "candidates", "answer", "prompt"))
+        for name in ("a.jsonl", out)
+    )
+    assert [(row.kind, row.prompt_text, row.answers, row.raw["id"]) for row in after] == [
+        (row.kind, row.prompt_text, row.answers, row.raw["id"]) for row in before
+    ]
+
+
+def test_convert_refuses_a_form_that_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FORMS["a.jsonl"](tmp_path / "a.jsonl", ROWS)
+    assert main(["data", "convert", str(tmp_path / "a.jsonl"), "-o", str(tmp_path / "s.xlsx")]) == 2
+    assert "s.xlsx: rows are not written in this form" in capsys.readouterr().err
+    assert not (tmp_path / "s.xlsx").exists()
+
+
+def test_rows_of_a_saved_data_set_are_set_aside_and_counted(tmp_path: Path) -> None:
+    """A folder, and no latents folder, whose rows were checked before."""
+    FORMS["n"](tmp_path / "n", [*ROWS, {**ROWS[0], "prompt": " "}])
+    words = [
+        "score",
+        str(tmp_path / "n"),
+        "-o",
+        str(tmp_path / "s.jsonl"),
+        "--json",
+        str(tmp_path / "s.json"),
+    ]
+    assert main([*words, "--skip-bad-rows", str(tmp_path / "bad.jsonl")]) == 0
+    assert json.loads((tmp_path / "s.json").read_text())["rows_set_aside"] == 1
+    assert [row["row"] for row in fields(tmp_path / "bad.jsonl")] == [5]
+
+
+def test_check_names_the_rows_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS, {"prompt": " ", "chosen": ["a"], "rejected": ["b"], "n": 4}]
+    FORMS["j.parquet"](tmp_path / "a.parquet", rows)
+    words = ["data", "check", str(tmp_path / "a.parquet"), "--json", str(tmp_path / "found.json")]
+    assert main(words) == 2
+    assert "1 cannot be used: prompt is empty (a.parquet: row 5)" in capsys.readouterr().out
+    (problem,) = json.loads((tmp_path / "found.json").read_text())["problems"]
+    assert (problem["lines"], problem["unit"]) == ([5], "row")
+
+
+def test_columns_of_a_table_of_text_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but --columns says that this is CSV, and that 7 is an answer."""
+    (tmp_path / "log").write_text("q,a,n\nhow many ?,7,1\nsure ?,true,2\n")
+    pipe_in(monkeypatch, tmp_path / "log")
+    words = ["data", "convert", "-", "--columns", "prompt=q,response=a", "-o", str(tmp_path / "out.csv")]
+    assert main(words) == 0
+    assert (tmp_path / "out.csv").read_text() == 'prompt,response,n\nhow many ?,"7",1\nsure ?,"true",2\n'
+    assert list(json.loads((tmp_path / "out.csv.manifest.json").read_text())["inputs"]) == ["-"]
+    assert "- read as: plain rows, 2 rows, prompt from q, response from a" in capsys.readouterr().err
+
+
+def test_rows_in_a_latents_folder_keep_the_name_of_their_place(tmp_path: Path) -> None:
+    FORMS["j.parquet"](tmp_path / "a.parquet", [ultrafeedback(row) for row in ROWS])
+    FORMS["a.jsonl"](tmp_path / "a.jsonl", ROWS)
+    files = [str(tmp_path / name) for name in ("a.jsonl", "a.parquet")]
+    assert main(["latents", *files, "-o", str(tmp_path / "folder")]) == 0
+    rows = LatentsFolder(tmp_path / "folder").read().rows
+    assert [row.where for row in rows] == [
+        *(f"a.jsonl:{n}" for n in (1, 2, 3, 4)),
+        *(f"a.parquet: row {n}" for n in (1, 2, 3, 4)),
+    ]
 
 
 def test_a_pickle_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Oracle: every form of rows, in every form of file, gives the plain rows; so by other names and from pipes."""
+"""Oracle: every form of rows in every form of file gives the plain rows; other names and pipes do too."""
 
 import io
 import json

@@ -90,7 +90,7 @@ def score(
     }
     _write(out, annotated, [data, *given.inputs], config)
     if json_file is not None:
-        _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
+        _write_summary(json_file, summary, config, None if scoring.loaded is None else skip_bad_rows)
     _say_remarks(found, annotated, summary)
 
 
