@@ -356,7 +356,7 @@ class _Records(NamedTuple):
     limit: int | None
 
     def read(self, start: Place = START) -> Iterator[AnyRecord]:
-        """They from `start` on."""
+        """The records from `start` on."""
         return read_records(self.source, start=start, limit=self.limit, columns=self.columns)
 
 
