@@ -29,7 +29,7 @@ def score(
         Path | None,
         Parameter(
             group=INPUT,
-            help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try.",
+            help="Rows with answers, or a folder of sarm latents; lab:audit is one to try.",
         ),
     ] = None,
     /,
@@ -37,7 +37,11 @@ def score(
     model: Model = None,
     out: Annotated[
         Path | None,
-        Parameter(group=OUTPUT, name=["--out", "-o"], help="Rows with scores. Default: standard output."),
+        Parameter(
+            group=OUTPUT,
+            name=["--out", "-o"],
+            help="Rows with scores: .jsonl, .parquet or .csv. Default: standard output.",
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
@@ -71,7 +75,7 @@ def score(
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
-    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
+    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite, rows=out)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
     (source,) = prepare(
         [[data]],
@@ -79,7 +83,7 @@ def score(
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
         check_head=given.on,
     ).score()
     found, scored = source.scored_rows
@@ -98,7 +102,7 @@ def score(
     }
     _write(out, annotated, [data, *given.inputs], config)
     if json_file is not None:
-        _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
+        _write_summary(json_file, summary, config, None if scoring.loaded is None else skip_bad_rows)
     _say_remarks(found, annotated, summary)
     _say_next(data, out, scoring.model, scored)
 
@@ -147,13 +151,14 @@ def _summary(
 def _write(
     out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
 ) -> None:
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.data import write_rows
+    from sarm_control.files import manifest, write_json
 
     if out is None:
         for row in annotated:
             sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         return
-    write_jsonl(out, annotated)
+    write_rows(out, annotated)
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
 
 
