@@ -1,7 +1,7 @@
 """`sarm data`: what a data file is and what is wrong with it, and any form of rows as plain ones."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -61,12 +61,7 @@ def check(
         write_json(json_file, found.as_json())
     if found.problems or not found.usable:
         return _UNUSABLE
-    if (found.form or "").startswith("plain rows"):
-        say_next("score", data, *of_model(model))
-    else:
-        say_next(
-            "data", "convert", data, "-o", data.with_suffix(".rows.jsonl") if data.exists() else "rows.jsonl"
-        )
+    _say_next(data, found.kinds, model)
     return 0
 
 
@@ -119,7 +114,15 @@ def convert(
     if json_file is not None:
         write_json(json_file, summary)
     say(f"{out}: {len(read)} plain rows ({_counted(kinds)})")
-    say_next("data", "check", out)
+    _say_next(out, kinds, None)
+
+
+def _say_next(data: Path, kinds: "Mapping[str, int]", model: str | None) -> None:
+    """Rows with answers can be scored as they are; prompts are for a policy."""
+    if set(kinds) - {"prompt"}:
+        say_next("score", data, *of_model(model))
+    else:
+        say_next("train", "--prompts", data, "--dry-run", "-o", "runs/first")
 
 
 def _lengths(model: str, max_length: int | None, template_date: str | None) -> "Lengths":

@@ -28,8 +28,7 @@ def score(
     data: Annotated[
         Path | None,
         Parameter(
-            group=INPUT,
-            help="Rows with answers, or a folder of sarm latents; lab:audit is one to try.",
+            group=INPUT, help="Rows with answers, or a folder of sarm latents; try lab:audit."
         ),
     ] = None,
     /,
