@@ -137,9 +137,11 @@ def _check(request: Request, *, resume: bool) -> None:
 def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Description]":
     """Reads model files and data; loads no trunk."""
     from sarm_control.latents import ModelSpec, plan, survey
-    from sarm_control.reward_model import describe
+    from sarm_control.reward_model import describe, no_latents
 
     described = describe(name, template_date=request.scoring.template_date)
+    if not described.latents:
+        raise no_latents("no latents can be kept")
     head = described.head.fingerprint
     chosen = None if request.only is None else chosen_latents(request.only, described.latents, head)
     bad = request.skip_bad_rows

@@ -25,9 +25,11 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path]) -> None:
     inputs = [*request.files, *disjoint_from]
     check_outputs([request.out, request.json_file], inputs, overwrite=request.overwrite)
     bad = request.skip_bad_rows
+    flags = ModelFlags(request.model, *request.scoring, missing=request.missing)
+    flags.needs_latents = "no human buffer can be made"
     (source,) = read_parts(
         [request.files],
-        ModelFlags(request.model, *request.scoring, missing=request.missing),
+        flags,
         want={"answer"},
         latents=() if _kept(request.files) else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,

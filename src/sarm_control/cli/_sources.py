@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sarm_control.cli._scoring import load_model, model_name, or_lab
+from sarm_control.cli._scoring import Reading, load_model, model_name, or_lab
 from sarm_control.console import progress, say
 from sarm_control.errors import DataError, ModelError
 
@@ -31,6 +31,9 @@ class ModelFlags:
         template_date: see `_scoring.TemplateDate`.
         missing: what else the embedded world stands in for, for its remark.
         keep_states: whether the trunk's states come with the scores; of a latents folder, if it has them.
+        reading: see `_scoring.Reading`.
+        needs_latents: what a command cannot do without latents, as the beginning of a sentence; None where
+            it can do without.
     """
 
     model: str | None = None
@@ -41,10 +44,14 @@ class ModelFlags:
     template_date: str | None = None
     missing: tuple[str, ...] = ()
     keep_states: bool = False
+    reading: Reading | None = None
+    needs_latents: str | None = None
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
         """The reward model; `lab`, with a remark, when none was named."""
+        from sarm_control.reward_model import no_latents
+
         if self._loaded is None:
             name = or_lab(self.model, *self.missing)
             self._loaded = load_model(
@@ -53,7 +60,10 @@ class ModelFlags:
                 dtype=self.dtype,
                 max_length=self.max_length,
                 template_date=self.template_date,
+                reading=self.reading,
             )
+            if self.needs_latents is not None and self._loaded.dictionary is None:
+                raise no_latents(self.needs_latents)
         return self._loaded
 
     @property
@@ -247,7 +257,11 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
     if flags.model is not None and flags.loaded is None:
         from sarm_control.reward_model import read_head, read_model_fingerprint
 
-        named = (read_head(flags.model).fingerprint, read_model_fingerprint(flags.model))
+        read = flags.reading or Reading()
+        named = (
+            read_head(flags.model, output=read.output).fingerprint,
+            read_model_fingerprint(flags.model, pooling=read.pooling),
+        )
         found = {f"--model {flags.model}": named, **found}
     (first, (head, model)), *others = found.items()
     for path, (other, other_model) in others:

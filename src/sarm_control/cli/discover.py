@@ -183,7 +183,15 @@ def discover(
     check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(
-        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
+        model,
+        device,
+        dtype,
+        max_length,
+        batch_tokens,
+        template_date,
+        missing=missing,
+        keep_states=True,
+        needs_latents="effects of latents cannot be found",
     )
     parts = [pairs, *([confirm] if confirm else [])]
     sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)

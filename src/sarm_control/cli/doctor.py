@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_model, model_name, or_lab
+from sarm_control.cli._scoring import Device, Dtype, Model, Read, TemplateDate, load_model, model_name, or_lab
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def reward(
     device: Device = None,
     dtype: Dtype = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="All calls and points as JSON.")] = None,
 ) -> int:
     """Call the reward as an engine does, and say what came in and out.
@@ -58,7 +59,8 @@ def reward(
     if url is None and token_file is not None:
         raise ConfigError("--token-file is of a server that runs", hint="give its --url")
     name = or_lab(model)
-    rm = load_model(name, device=device, dtype=dtype, max_length=None, template_date=template_date)
+    how = {"device": device, "dtype": dtype, "template_date": template_date}
+    rm = load_model(name, max_length=None, reading=reading, **how)
     known = url is None or controls is not None
     paid = _open(rm, controls, human, reference) if known else None
     if engine == "trl" and paid is not None:

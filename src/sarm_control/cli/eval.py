@@ -9,7 +9,16 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Read,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.errors import ConfigError
 
@@ -66,6 +75,7 @@ def eval(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The results as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the outputs if they exist.")] = False,
 ) -> None:
@@ -76,7 +86,7 @@ def eval(
     target and complement, selectivity, and where the edits lie among the same edits on random latents.
     """
     given = read_edits(edit, edits_file)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     inputs = [Path(one) for one in data or [] if Path(one).exists()]
     check_outputs((out, json_file), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._outputs import check_outputs
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, Read, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_parts
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -45,6 +45,7 @@ def score(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Summary as JSON.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -60,7 +61,7 @@ def score(
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     (source,) = read_parts(
         [[data]],
         scoring,

@@ -12,6 +12,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    Read,
     TemplateDate,
     load_model,
     model_name,
@@ -52,6 +53,7 @@ def verify(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="The comparison as JSON.")] = None,
 ) -> int:
     """Check a reward model against recorded rewards.
@@ -71,7 +73,8 @@ def verify(
     latents = _latents(steered_latents)
     records = read_recorded(recorded)
     name = or_lab(model)
-    rm = load_model(name, device=device, dtype=dtype, max_length=max_length, template_date=template_date)
+    how = {"dtype": dtype, "max_length": max_length, "template_date": template_date}
+    rm = load_model(name, device=device, reading=reading, **how)
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)

@@ -53,6 +53,9 @@ class ChatTemplate:
         date: the day that a template which asks for today's is told: a date, "today" or
             "2026-01-31". None is the day the template itself falls back on, or 26 July 2024.
         ends: ids that end an answer beside the end-of-turn and the tokenizer's own end of text.
+        whole: keep all that the template writes behind an answer, such as ChatML's closing newline, instead
+            of ending at the end-of-turn; templates that write no end-of-turn are then used too.
+        append: text behind all that; only with `whole`.
 
     Raises:
         ModelError: the tokenizer has no chat template, or its template fails, writes
@@ -68,6 +71,8 @@ class ChatTemplate:
         max_length: int | None = None,
         date: datetime.date | str | None = None,
         ends: Sequence[int] = (),
+        whole: bool = False,
+        append: str = "",
     ) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
@@ -83,6 +88,7 @@ class ChatTemplate:
         self._frame = check_answers(self.words, tokenizer.name_or_path or "this model")
         self._last_frame: tuple[list[Message], Frame] | None = None
         self._warned = False
+        self._whole, self._append = whole, append
         with _reading_words():
             self.end_of_turn_id = self._find_end_of_turn()
         self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
@@ -90,6 +96,8 @@ class ChatTemplate:
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         with _reading_words():
             self._template_has_bos = self._starts_with_bos()
+            closing = self._closing(self._frame.after) if whole else ""
+            self._closing_tokens = len(self._tokenize([closing])[0]) if whole else 1
 
     def encode(self, prompt: Prompt, response: str, *, ended: bool = True) -> Encoded:
         """Token ids of a whole conversation, ending at the end-of-turn of the answer.
@@ -160,8 +168,9 @@ class ChatTemplate:
         return found
 
     def _encoded(self, header: list[int], whole: list[int], rendered: Rendered) -> Encoded:
-        whole = self._cut_after_end_of_turn(whole, len(header))
-        start = _common_prefix(header, whole[:-1])
+        if not self._whole:
+            whole = self._cut_after_end_of_turn(whole, len(header))
+        start = _common_prefix(header, whole[: len(whole) - self._closing_tokens])
         if start < len(header):
             start = max(start, len(whole) - self._tokens_from(rendered))
         return self._truncate(whole, start, rendered.ended)
@@ -176,7 +185,7 @@ class ChatTemplate:
         found: Any = self.tokenizer(
             rendered.whole, add_special_tokens=False, return_offsets_mapping=True, **_WHOLE
         )
-        if found["input_ids"][-1:] != [self.end_of_turn_id]:
+        if not self._whole and found["input_ids"][-1:] != [self.end_of_turn_id]:
             return sys.maxsize
         return sum(end > len(rendered.header) for _, end in found["offset_mapping"])
 
@@ -234,6 +243,8 @@ class ChatTemplate:
         for token in self.tokenizer(self._frame.after, add_special_tokens=False)["input_ids"]:
             if token in special:
                 return int(token)
+        if self._whole and self.tokenizer.eos_token_id is not None:
+            return int(self.tokenizer.eos_token_id)
         raise ModelError(
             f"the chat template of {self.tokenizer.name_or_path} writes no special token after an answer",
             hint="a SARM reads the state at the end-of-turn token, so the template must write one",
@@ -241,6 +252,8 @@ class ChatTemplate:
 
     def _closing(self, after: str) -> str:
         """What a template writes behind an answer, up to the end-of-turn (a newline follows in ChatML)."""
+        if self._whole:
+            return after + self._append
         token = str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
         before, found, _ = after.partition(token)
         return before + found
@@ -269,11 +282,12 @@ class ChatTemplate:
 
     def _truncate(self, ids: list[int], prompt_length: int, ended: bool) -> Encoded:
         excess = 0 if self.max_length is None else max(0, len(ids) - self.max_length)
+        closing = self._closing_tokens
         if not excess:
-            return Encoded(ids, prompt_length, 0, ended)
+            return Encoded(ids, prompt_length, 0, ended, closing)
         kept_first = 1 if ids[0] == self.bos_id else 0
         kept = ids[:kept_first] + ids[kept_first + excess :]
-        return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended)
+        return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended, closing)
 
 
 def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from sarm_control.latents.survey_folder import Data
 from sarm_control.latents.writer import LatentsWriter
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import Description, RewardModel
+    from sarm_control.reward_model import Description, LinearHead, RewardModel
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def plan(
         # only where it is so: folders begun without it can be gone on with
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
+        **_own_head(described.head),
     }
     record = manifest("latents", inputs=data.files, config=config)
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}
@@ -206,6 +207,16 @@ def extract(
         for shard in shards:
             writer.put(shard.number, shard.data, rows=shard.rows, answers=shard.answers)
             advance(shard.answers)
+
+
+def _own_head(head: "LinearHead") -> dict[str, Any]:
+    """What a folder of a reward model with a head of its own says beside."""
+    if head.own is None:
+        return {}
+    from sarm_control.reward_model import LinearHead
+
+    weights = LinearHead(head.weight).fingerprint
+    return {"kind": "attached", "constant": head.constant, "weights": weights}
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from sarm_control.errors import ConfigError
+from sarm_control.errors import ConfigError, ModelError
 
 
 @contextlib.contextmanager
@@ -85,3 +85,17 @@ def usable_device(device: str | torch.device | None) -> str | torch.device:
 def _here() -> list[str]:
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    """A type of weights by its name; "auto" where none is given.
+
+    Raises:
+        ModelError: there is no such type.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype or "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"unknown dtype {dtype}", hint="use float32, bfloat16 or float16")
+    return found

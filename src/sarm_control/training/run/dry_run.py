@@ -28,9 +28,9 @@ def check_models(config: RunConfig) -> None:
             )
     folder = model_folder(config.reward.model, "sarm") or Path(config.reward.model)
     if folder.is_dir():
-        from sarm_control.reward_model import read_config
+        from sarm_control.reward_model import latents_of
 
-        config.reward.controls().check(read_config(folder, folder.resolve().name).latents)
+        config.reward.controls().check(latents_of(folder, folder.resolve().name))
 
 
 def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:

@@ -99,7 +99,7 @@ def _train(
 
 
 def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
-    reward = weights_digest(model.trunk, model.autoencoder)
+    reward = weights_digest(*model.modules)
     dtype = "bfloat16" if policy.autocast else "float32"
     days = {"policy": policy.template.date, "reward": model.template.date}
     return {
@@ -153,7 +153,13 @@ def build_trainer(
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(config.reward.model, device=processes.device, template_date=day)
+    model = RewardModel.from_pretrained(
+        config.reward.model,
+        device=processes.device,
+        template_date=day,
+        pooling=config.reward.pooling,
+        output=config.reward.output,
+    )
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
     if processes.sharding != "none":
