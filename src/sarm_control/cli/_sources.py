@@ -257,10 +257,10 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags) -> None:
     if flags.model is not None and flags.loaded is None:
         from sarm_control.reward_model import read_head, read_model_fingerprint
 
-        read = flags.reading or Reading()
+        how = flags.reading or Reading()
         named = (
-            read_head(flags.model, output=read.output).fingerprint,
-            read_model_fingerprint(flags.model, pooling=read.pooling),
+            read_head(flags.model, output=how.output).fingerprint,
+            read_model_fingerprint(flags.model, pooling=how.pooling),
         )
         found = {f"--model {flags.model}": named, **found}
     (first, (head, model)), *others = found.items()

@@ -183,15 +183,7 @@ def discover(
     check_outputs((out, json_file, controls.write_controls), inputs, overwrite=overwrite)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(
-        model,
-        device,
-        dtype,
-        max_length,
-        batch_tokens,
-        template_date,
-        missing=missing,
-        keep_states=True,
-        needs_latents="effects of latents cannot be found",
+        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
     parts = [pairs, *([confirm] if confirm else [])]
     sources = _read(parts, scoring, settings, skip_bad_rows, evidence.counterfactuals)
@@ -251,6 +243,7 @@ def _read(
         check_column(rows, settings.by)
         check_column(rows, None if settings.target is None else settings.target.column)
 
+    scoring.needs_latents = "effects of latents cannot be found"
     sources = read_parts(
         parts,
         scoring,

@@ -73,8 +73,14 @@ def verify(
     latents = _latents(steered_latents)
     records = read_recorded(recorded)
     name = or_lab(model)
-    how = {"dtype": dtype, "max_length": max_length, "template_date": template_date}
-    rm = load_model(name, device=device, reading=reading, **how)
+    rm = load_model(
+        name,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        template_date=template_date,
+        reading=reading,
+    )
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
-    from sarm_control.reward_model.head import LinearHead, no_latents
+    from sarm_control.reward_model.head import ATTACH, LinearHead, no_latents
     from sarm_control.reward_model.reward_model import RewardModel
     from sarm_control.reward_model.scored import CONSTANT, RESIDUAL, Contribution, Kind, Scored
     from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
 
 _HOME_OF = {
+    "ATTACH": "head",
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
@@ -101,6 +102,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "ATTACH",
     "CONSTANT",
     "RESIDUAL",
     "AttachedAutoencoder",

@@ -113,6 +113,7 @@ class _InFloat32(nn.Module):
 class _Theirs:
     name: str
     places: list[int]
+    tokens: list[int]
     rewards: NDArray[np.float64]
 
 
@@ -157,15 +158,15 @@ def check_read_out(
             f"{name}: the reward of a row moves by {padding:.2g} when it is padded, in {_named(kind)}",
             hint="try --dtype float32; else its attention does not heed the mask",
         )
-    theirs = _of_transformers(trunk, head, encoded) if published else None
+    theirs = _of_transformers(trunk, head, _whole(template)) if published else None
     apart, difference = None, None
     if theirs is not None:
         if theirs.places != places:
             row = next(j for j in range(len(places)) if theirs.places[j] != places[j])
-            ids = encoded[row].input_ids
-            apart = _token(template, ids[theirs.places[row]])
+            apart = _token(template, theirs.tokens[row])
             if not told:
-                raise _parted(name, theirs.name, apart, _token(template, ids[places[row]]), pooling)
+                ours_read = _token(template, encoded[row].input_ids[places[row]])
+                raise _parted(name, theirs.name, apart, ours_read, pooling)
         else:
             difference = float(np.abs(theirs.rewards - ours).max())
             if (np.abs(theirs.rewards - ours) > limits).any():
@@ -185,6 +186,12 @@ def check_read_out(
         padding,
         apart,
     )
+
+
+def _whole(template: ChatTemplate) -> list[Encoded]:
+    """The conversations as authors score them: with all that the template writes behind an answer."""
+    whole = ChatTemplate(template.tokenizer, max_length=template.max_length, date=template.date, whole=True)
+    return [whole.encode(prompt, answer) for prompt, answer in CONVERSATIONS]
 
 
 def _place(pooling: Pooling, encoded: Encoded) -> int:
@@ -212,7 +219,9 @@ def _of_transformers(trunk: Trunk, head: StateHead, encoded: Sequence[Encoded]) 
             ids = torch.tensor([one.input_ids], device=trunk.device)
             found.append(model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0])
     pooled = torch.stack([one.double().cpu() for one in found]).numpy()
-    return _Theirs(type(model).__name__, [int(place) for place in pooled[:, 1]], pooled[:, 0])
+    places = [int(place) for place in pooled[:, 1]]
+    tokens = [one.input_ids[place] for one, place in zip(encoded, places, strict=True)]
+    return _Theirs(type(model).__name__, places, tokens, pooled[:, 0])
 
 
 @contextlib.contextmanager

@@ -101,8 +101,9 @@ def load_classifier(
     cut = _trunk_config(config, index, name)
     weights = _expected(cut, name)
     outputs = index[known.weight].shape[0]
-    head = {known.weight: (outputs, int(cut.hidden_size))}
-    head |= {known.bias: (outputs,)} if known.bias in index else {}
+    head: dict[str, tuple[int, ...]] = {known.weight: (outputs, int(cut.hidden_size))}
+    if known.bias in index:
+        head[known.bias] = (outputs,)
     check_tensors(index, {**weights, **head}, name)
     read = read_state_head(index, known, config, asked.output, name)
     of_trunk = {key: index[key] for key in weights}
@@ -181,10 +182,9 @@ def read_state_head(
 def _combination(output: int | str | None, outputs: int, config: ClassifierConfig, name: str) -> Any:
     """[O] how much of each output the reward is."""
     labels = config.trunk.get("id2label")
-    named = (
-        ", ".join(map(str, labels.values())) if isinstance(labels, dict) and len(labels) == outputs else ""
-    )
-    said = f"{name} has {outputs} output{'s' if outputs > 1 else ''}" + (f" ({named})" if named else "")
+    fits = isinstance(labels, dict) and len(labels) == outputs > 1
+    named = f" ({', '.join(map(str, labels.values()))})" if fits else ""
+    said = f"{name} has {outputs} output{'s' if outputs > 1 else ''}{named}"
     ways = ", ".join(f"--output {number}" for number in range(min(outputs, 3)))
     hint = ways + (" or --output difference, the second minus the first" if outputs == 2 else "")
     if output is None and outputs != 1:

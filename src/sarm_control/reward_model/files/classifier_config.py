@@ -53,7 +53,8 @@ def read_classifier_config(folder: Path, name: str) -> ClassifierConfig:
     kept = raw.pop(STORED, None) or {}
     check_trunk_values(raw, name)
     refuse_quantised(raw, name)
-    text = raw.get("text_config") if isinstance(raw.get("text_config"), Mapping) else raw
+    inner = raw.get("text_config")
+    text: Mapping[str, Any] = inner if isinstance(inner, Mapping) else raw
     if text.get("use_bidirectional_attention"):
         raise ModelError(
             f"{name} is no reward model that can be read: its attention looks in both directions"

@@ -156,6 +156,6 @@ class Scorer:
 
     def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
         """As `RewardModel.score` makes it of the same latents, to the bit."""
-        rows = SparseLatents.from_rows([latents[place] for place in encoded], self.model.config.latents)
+        rows = SparseLatents.from_rows([latents[place][:2] for place in encoded], self.model.config.latents)
         own = np.array([latents[place].own for place in encoded], dtype=np.float32)
         return Scored.of(rows, self.model.head, list(encoded.values()), own=own)
