@@ -191,4 +191,9 @@ def test_a_policy_trains_on_it_and_is_compared(
     assert all(np.isfinite(row["reward/model"]) for row in metrics)
     out = tmp_path / "compared"
     assert main(["compare", str(where / "bare"), "--prompts", str(prompts), "-o", str(out)]) == 0
-    assert (out / "report.json").is_file()
+    (arm,) = json.loads((out / "report.json").read_text())["arms"]
+    ledger = arm["ledger"]
+    assert (ledger["latents"], ledger["entries"]) == (0, [])
+    assert ledger["outside"]["delta"] == pytest.approx(ledger["model_change"], abs=1e-9)
+    assert abs(ledger["residual"]) < 1e-9
+    assert "Residual: what no latent holds" in (out / "report.html").read_text()

@@ -42,7 +42,8 @@ class Scored:
         ended: [N] bool, false where the answer had no end-of-turn and one was appended.
         lengths: [N] int64, tokens of the answer without the end-of-turn.
         fingerprint: identifies the head; latent numbers mean nothing without it.
-        states: [N, D] float32 trunk states at the end of turn, when they were asked for.
+        states: [N, D] float32 states that were read, when they were asked for: a SARM's trunk states, others'
+            behind the final norm.
         model_fingerprint: identifies trunk and autoencoder; None where they were built in memory.
         residual: [N] float64, what the reward model's own head pays for what no latent holds: all but the
             constant where there is no dictionary, 0 for a SARM. Edits leave it alone.

@@ -129,12 +129,15 @@ def _ledgers(arms: Sequence[Mapping[str, Any]]) -> list[Html]:
     for arm in arms:
         ledger = arm["ledger"]
         shown = min(_TOP, len(ledger["entries"]))
+        outside = ", with the residual of what no latent holds," if "outside" in ledger else ""
         caption = (
-            f"The {shown} largest of {ledger['latents']} entries, in reward units. All entries sum to the "
-            f"change of the mean unedited reward within {abs(ledger['residual']):.0e}; every entry is in "
-            "ledger.parquet."
+            f"The {shown} largest of {ledger['latents']} entries, in reward units. All entries{outside} "
+            f"sum to the change of the mean unedited reward within {abs(ledger['residual']):.0e}; every "
+            "entry is in ledger.parquet."
         )
-        parts += [element("h3", arm["name"]), ledger_figure(ledger, name=arm["name"], top=_TOP)]
+        parts.append(element("h3", arm["name"]))
+        if ledger["entries"]:
+            parts.append(ledger_figure(ledger, name=arm["name"], top=_TOP))
         parts.append(ledger_table(ledger, caption, top=_TOP))
     return parts
 
