@@ -101,7 +101,7 @@ def test_an_attached_dictionary_moves_no_reward(
     ("words", "what"),
     [
         (["latents", "PAIRS", "-o", "OUT"], "no latents can be kept"),
-        (["discover", "--pairs", "PAIRS", "-o", "OUT"], "effects of latents cannot be found"),
+        (["discover", "PAIRS", "-o", "OUT"], "effects of latents cannot be found"),
         (["rerank", "PAIRS", "--all-latents"], "edits of latents cannot be tried"),
         (["score", "PAIRS", "--edit", "3=0", "-o", "OUT"], "latent 3 does not exist"),
     ],
@@ -168,9 +168,11 @@ def test_a_policy_trains_on_it_and_is_compared(
     folder: Path, tiny_policy_folder: Path, tmp_path: Path
 ) -> None:
     prompts = write(tmp_path / "prompts.jsonl", [{"prompt": row["prompt"]} for row in PAIRS])
+    published = RewardModel.from_pretrained(folder / "parted", pooling="last_not_pad")
+    published.save_pretrained(tmp_path / "rm")
     run = {
         "policy": {"model": str(tiny_policy_folder), "lora": {"rank": 2, "alpha": 4}},
-        "reward": {"model": str(folder / "parted"), "pooling": "last_not_pad"},
+        "reward": {"model": str(tmp_path / "rm")},
         "data": {"prompts": str(prompts)},
         "training": {
             "steps": 2,
@@ -184,13 +186,13 @@ def test_a_policy_trains_on_it_and_is_compared(
         "evaluation": {"every": 1, "answers": 4},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    where = tmp_path / "runs"
-    assert main(["train", str(tmp_path / "run.yaml"), "--name", "bare", "--runs", str(where)]) == 0
-    metrics = read(where / "bare" / "metrics.jsonl")
+    where = tmp_path / "bare"
+    assert main(["train", str(tmp_path / "run.yaml"), "-o", str(where)]) == 0
+    metrics = read(where / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [1, 2]
     assert all(np.isfinite(row["reward/model"]) for row in metrics)
     out = tmp_path / "compared"
-    assert main(["compare", str(where / "bare"), "--prompts", str(prompts), "-o", str(out)]) == 0
+    assert main(["compare", str(where), "--prompts", str(prompts), "-o", str(out)]) == 0
     (arm,) = json.loads((out / "report.json").read_text())["arms"]
     ledger = arm["ledger"]
     assert (ledger["latents"], ledger["entries"]) == (0, [])

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._comparing import comparison_report, comparison_settings, write_comparison
 from sarm_control.cli._outputs import hold_output
-from sarm_control.cli._scoring import Device, Dtype, Reading, load_model, say_stand_in
+from sarm_control.cli._scoring import Device, Dtype, load_model, say_stand_in
 from sarm_control.console import progress, say
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError
@@ -83,10 +83,12 @@ def compare(
     rows = _read(prompts, skip_bad_rows)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
-    how = {"device": device, "dtype": dtype, "template_date": opened[0].config.data.template_date}
-    reward = opened[0].config.reward
-    read = Reading(reward.pooling, reward.output)
-    rm = load_model(reward.model, max_length=None, reading=read, **how)
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "template_date": opened[0].config.data.template_date,
+    }
+    rm = load_model(opened[0].config.reward.model, max_length=None, **how)
     judge = None if gold is None else _gold(gold, rows)
     found = compare_runs(opened, rows, rm, sampling, gold=judge, device=device, progress=progress)
     report = comparison_report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)

@@ -251,7 +251,8 @@ def _parted(
         f"{name}: {theirs} of transformers reads {read[0]!r} (id {read[1]}), the last token that is not the "
         f"pad token, and {pooling} reads {ours[0]!r} (id {ours[1]}). The published scores are those of "
         "transformers' class; a reward read at the other token is another reward",
-        hint=f"--pooling last_not_pad (pooling= in Python) for the published one, else {RULES}",
+        hint=f"--pooling last_not_pad (pooling= in Python) for the published one, else {RULES}; "
+        "save_pretrained keeps it with the model, for sarm train",
     )
 
 

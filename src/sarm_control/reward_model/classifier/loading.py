@@ -182,8 +182,8 @@ def read_state_head(
 def _combination(output: int | str | None, outputs: int, config: ClassifierConfig, name: str) -> Any:
     """[O] how much of each output the reward is."""
     labels = config.trunk.get("id2label")
-    fits = isinstance(labels, dict) and len(labels) == outputs > 1
-    named = f" ({', '.join(map(str, labels.values()))})" if fits else ""
+    names = list(map(str, labels.values())) if isinstance(labels, dict) else []
+    named = f" ({', '.join(names)})" if len(names) == outputs > 1 else ""
     said = f"{name} has {outputs} output{'s' if outputs > 1 else ''}{named}"
     ways = ", ".join(f"--output {number}" for number in range(min(outputs, 3)))
     hint = ways + (" or --output difference, the second minus the first" if outputs == 2 else "")

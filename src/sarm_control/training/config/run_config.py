@@ -126,13 +126,6 @@ class RewardConfig(_Section):
     model: str = Field(default=LAB, min_length=1)
     """Hub id or folder of a reward model; `lab` is the embedded SARM."""
 
-    pooling: str | None = None
-    """The token a classifier is read at, where it is not its authors': `last_token`, `end_of_turn`,
-    `last_not_pad` or `token:ID`."""
-
-    output: str | None = None
-    """The output of a classifier that is the reward, from 0, or `difference` of two."""
-
     edits: Annotated[tuple[Annotated[Edit, BeforeValidator(_edit)], ...], AfterValidator(_edits_agree)] = ()
     """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`; for latents of a
     discovery `@features.json#harms[:3]=0`."""

@@ -153,13 +153,7 @@ def build_trainer(
     prompts = encode_prompts(
         policy, [row.prompt for row in rows], [row.where for row in rows], config.training.max_new_tokens
     )
-    model = RewardModel.from_pretrained(
-        config.reward.model,
-        device=processes.device,
-        template_date=day,
-        pooling=config.reward.pooling,
-        output=config.reward.output,
-    )
+    model = RewardModel.from_pretrained(config.reward.model, device=processes.device, template_date=day)
     longest = max(len(row.ids) for row in prompts) + config.training.max_new_tokens
     attach_critic(policy, config, model, longest)
     if processes.sharding != "none":
