@@ -55,11 +55,9 @@ def test_scores_are_the_librarys_also_out_of_the_cache(served: Served) -> None:
 
 def test_whole_conversations_are_read_at_the_same_token(served: Served) -> None:
     template = served.reward.model.template
-    texts = [
-        template.words([{"role": "user", "content": p}, {"role": "assistant", "content": a}])
-        for p, a in zip(PROMPTS, ANSWERS, strict=True)
-    ]
-    found = post(served.client, "/get_reward", {"query": texts, "prompts": PROMPTS})
+    asked = [template.words([{"role": "user", "content": prompt}], generation=True) for prompt in PROMPTS]
+    texts = [f"{before}{answer} <|end|>" for before, answer in zip(asked, ANSWERS, strict=True)]
+    found = post(served.client, "/get_reward", {"query": texts, "prompts": asked})
     paid = served.reward.pay(served.reward.model.score(PROMPTS, ANSWERS)).columns["reward/total"]
     np.testing.assert_allclose(found["rewards"], paid, atol=1e-6)
 
