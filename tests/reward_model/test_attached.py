@@ -148,6 +148,9 @@ def test_bad_folders_are_refused_in_words(attached: RewardModel, tmp_path: Path)
         (folder / "attached.json").write_text(json.dumps({**said, **change}))
         with pytest.raises(ModelError, match=message):
             RewardModel.from_pretrained(folder)
+    (folder / "attached.json").write_text(json.dumps({**said, "latents": "some"}))
+    with pytest.raises(ModelError, match=r"latents in attached\.json is 'some', it must be a whole number"):
+        latents_of(folder, "it")
     (folder / "attached.json").write_text(json.dumps(said))
     (folder / "dictionary.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match="is no whole folder of an attached dictionary"):

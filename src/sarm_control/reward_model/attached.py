@@ -22,11 +22,10 @@ from sarm_control.bounded_json import read_json_object
 from sarm_control.errors import ModelError, SarmError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.files.classifier_config import ATTACHED
 from sarm_control.reward_model.sparse import FloatArray
 from sarm_control.reward_model.state_head import StateHead
 
-ATTACHED = "attached.json"
-"""The file that makes a folder one of an attached dictionary."""
 FORMAT = "sarm-attached-1"
 WEIGHTS = "dictionary.safetensors"
 
@@ -132,11 +131,6 @@ class AttachedFolder(NamedTuple):
                     f"{what} {has} now: the reward model changed since",
                     hint="attach a dictionary to the reward model as it is now",
                 )
-
-
-def is_attached(folder: Path) -> bool:
-    """Whether a folder is one of an attached dictionary."""
-    return (folder / ATTACHED).is_file()
 
 
 def read_attached(folder: Path, name: str) -> AttachedFolder:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model.attached import attached_fingerprint, is_attached, read_attached
-from sarm_control.reward_model.classifier.loading import head_in, read_state_head
+from sarm_control.reward_model.classifier.known_heads import head_in
 from sarm_control.reward_model.files.checkpoint import (
     TensorEntry,
     check_types,
@@ -19,11 +18,17 @@ from sarm_control.reward_model.files.checkpoint import (
     load_tensors,
     read_index,
 )
-from sarm_control.reward_model.files.classifier_config import ClassifierConfig, read_classifier_config
+from sarm_control.reward_model.files.checkpoint_files import read_checkpoint_json
+from sarm_control.reward_model.files.classifier_config import (
+    ATTACHED,
+    ClassifierConfig,
+    is_attached,
+    read_classifier_config,
+)
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
 from sarm_control.reward_model.files.model_fingerprint import classifier_fingerprint, model_fingerprint
 from sarm_control.reward_model.head import LinearHead
-from sarm_control.reward_model.trunk.pooling import parse_pooling
+from sarm_control.reward_model.trunk.trunk_values import COUNT, is_count
 
 HEAD_NAME = "score.weight"
 
@@ -83,11 +88,14 @@ def latents_of(folder: Path, name: str) -> int:
         ModelError: the folder holds no reward model.
     """
     if is_attached(folder):
-        return read_attached(folder, name).autoencoder.encoder.out_features
+        latents = read_checkpoint_json(folder / ATTACHED).get("latents")
+        if not is_count(latents):
+            raise ModelError(f"{name}: latents in {ATTACHED} is {latents!r:.60}, it must be {COUNT}")
+        return int(latents)
     if is_sarm(folder, name):
         return read_config(folder, name).latents
     config = read_classifier_config(folder, name)
-    head_in(read_index(folder, name), config, name)
+    head_in(read_index(folder, name), config.trunk, name)
     return config.latents
 
 
@@ -143,8 +151,11 @@ def _read(id_or_folder: str | Path, pooling: str | None, output: int | str | Non
     if is_sarm(folder, name):
         config, index = read_config(folder, name), read_index(folder, name)
         return _Files(folder, config, head_of(index, name), model_fingerprint(index, config))
+    from sarm_control.reward_model.classifier.loading import read_state_head
+    from sarm_control.reward_model.trunk.pooling import parse_pooling
+
     classifier, index = read_classifier_config(folder, name), read_index(folder, name)
-    known = head_in(index, classifier, name)
+    known = head_in(index, classifier.trunk, name)
     own = read_state_head(index, known, classifier, output, name)
     head = LinearHead(np.zeros(0, dtype=np.float32), constant=own.bias, own=own)
     rule = str(parse_pooling(pooling or classifier.pooling or known.pooling))
@@ -153,6 +164,8 @@ def _read(id_or_folder: str | Path, pooling: str | None, output: int | str | Non
 
 
 def _read_attached(folder: Path, name: str) -> _Files:
+    from sarm_control.reward_model.attached import attached_fingerprint, read_attached
+
     found = read_attached(folder, name)
     source, autoencoder = found.source, found.autoencoder
     base = _read(source["model"], source["pooling"], source["output"])

@@ -27,7 +27,6 @@ from sarm_control.errors import ConfigError, ModelError
 from sarm_control.reward_model.attached import (
     AttachedAutoencoder,
     attached_fingerprint,
-    is_attached,
     read_attached,
     save_attached,
 )
@@ -41,7 +40,11 @@ from sarm_control.reward_model.files.checkpoint import (
     load_tensors,
     read_index,
 )
-from sarm_control.reward_model.files.classifier_config import ClassifierConfig, read_classifier_config
+from sarm_control.reward_model.files.classifier_config import (
+    ClassifierConfig,
+    is_attached,
+    read_classifier_config,
+)
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
 from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, check_weights
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint

@@ -110,6 +110,28 @@ def known_head(index: Mapping[str, TensorEntry], raw: Mapping[str, Any], name: s
     return found[0] if found else None
 
 
+def head_in(index: Mapping[str, TensorEntry], raw: Mapping[str, Any], name: str) -> KnownHead:
+    """The head of a classifier.
+
+    Raises:
+        ModelError: there is none that is linear.
+    """
+    known = known_head(index, raw, name)
+    if known is None:
+        raise no_head(name, "config.json has no sarm_param either")
+    return known
+
+
+def no_head(name: str, also: str) -> ModelError:
+    """The error about a checkpoint that gives no reward."""
+    return ModelError(
+        f"{name} is no reward model: it has no linear head ({', '.join(HEADS)}), as a base model or a "
+        f"generative judge has none, and {also}. A head made up at random would score at random",
+        hint="give a reward model, or build a SARM from it with: sarm build --base "
+        f"{name} --layer N --latents L --k K --text texts.jsonl --pairs pairs.jsonl -o DIR",
+    )
+
+
 def _refused(name: str, why: str) -> ModelError:
     return ModelError(
         f"{name} cannot be loaded as a reward model: {why}",

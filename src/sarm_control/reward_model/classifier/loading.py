@@ -14,7 +14,7 @@ import torch
 
 from sarm_control.conversation import ChatTemplate, configured_ends, distinct_ids, load_tokenizer
 from sarm_control.errors import ConfigError, ModelError
-from sarm_control.reward_model.classifier.known_heads import HEADS, KnownHead, known_head
+from sarm_control.reward_model.classifier.known_heads import KnownHead, head_in
 from sarm_control.reward_model.files.checkpoint import (
     TensorEntry,
     check_tensors,
@@ -96,7 +96,7 @@ def load_classifier(
         ModelError: no linear head, tensors that do not fit, a template that cannot be used.
         ConfigError: an output or a pooling rule that does not exist.
     """
-    known = head_in(index, config, name)
+    known = head_in(index, config.trunk, name)
     index = {key: entry for key, entry in index.items() if not key.startswith("normalizer.")}
     cut = _trunk_config(config, index, name)
     weights = _expected(cut, name)
@@ -123,28 +123,6 @@ def load_classifier(
     own = classifier_fingerprint(index, config, str(pooling), head)
     linear = LinearHead(np.zeros(0, dtype=np.float32), constant=read.bias, own=read)
     return Classifier(config, trunk, linear, template, pooling, known, told is not None, own)
-
-
-def head_in(index: Mapping[str, TensorEntry], config: ClassifierConfig, name: str) -> KnownHead:
-    """The head of a classifier.
-
-    Raises:
-        ModelError: there is none that is linear.
-    """
-    known = known_head(index, config.trunk, name)
-    if known is None:
-        raise no_head(name, "config.json has no sarm_param either")
-    return known
-
-
-def no_head(name: str, also: str) -> ModelError:
-    """The error about a checkpoint that gives no reward."""
-    return ModelError(
-        f"{name} is no reward model: it has no linear head ({', '.join(HEADS)}), as a base model or a "
-        f"generative judge has none, and {also}. A head made up at random would score at random",
-        hint="give a reward model, or build a SARM from it with: sarm build --base "
-        f"{name} --layer N --latents L --k K --text texts.jsonl --pairs pairs.jsonl -o DIR",
-    )
 
 
 def read_state_head(

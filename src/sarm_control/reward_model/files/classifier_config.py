@@ -16,6 +16,8 @@ from sarm_control.reward_model.trunk.trunk_values import (
     refused,
 )
 
+ATTACHED = "attached.json"
+"""The file that makes a folder one of an attached dictionary."""
 STORED = "sarm_control"
 """The key of `config.json` under which pooling and the template's day are kept."""
 
@@ -41,6 +43,11 @@ class ClassifierConfig:
     latents: int = 0
     k: int = 0
     use_topk: bool = True
+
+
+def is_attached(folder: Path) -> bool:
+    """Whether a folder is one of an attached dictionary."""
+    return (folder / ATTACHED).is_file()
 
 
 def read_classifier_config(folder: Path, name: str) -> ClassifierConfig:
