@@ -75,6 +75,8 @@ def test_the_parts_are_those_of_the_equations(base: RewardModel, attached: Rewar
     np.testing.assert_allclose(scored.head, scale * (weight @ decoder), rtol=1e-6)
     kept = made.encode(torch.from_numpy(scored.states))
     np.testing.assert_allclose(made.reconstruct(kept).detach().numpy(), rebuilt, atol=1e-4)
+    x = torch.from_numpy(scored.states)
+    np.testing.assert_allclose(made.as_states(made.normalised(x)).numpy(), scored.states, atol=1e-5)
     encoder = made.encoder.weight.detach().double().numpy()
     before = ((states - mean) / scale - offset) @ encoder.T + made.latent_bias.detach().double().numpy()
     least = np.sort(before)[:, -K]

@@ -65,6 +65,10 @@ class AttachedAutoencoder(Autoencoder):
         """[..., D] states to `(x - m) / s`."""
         return (states - self.mean) / self.scale
 
+    def as_states(self, normalised: Tensor) -> Tensor:
+        """[..., D] `m + s x`, the way back."""
+        return self.mean + self.scale * normalised
+
     def reconstruct(self, kept: Any) -> Tensor:
         """[B, D] `m + s (b + sum_i z_i d_i)` of the latents that `encode` gave."""
         return self.mean + self.scale * self.decode(kept)

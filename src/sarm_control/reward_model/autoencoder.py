@@ -51,6 +51,13 @@ class Autoencoder(nn.Module):
         """[..., D] trunk states to what is encoded, x."""
         return normalise(states)
 
+    def as_states(self, normalised: Tensor) -> Tensor:
+        """[..., D] what was encoded, changed or not, as states that `encode` takes again.
+
+        Z-scores of changed ones are taken anew, so these are their own states.
+        """
+        return normalised
+
     def pre_activations(self, states: Tensor) -> Tensor:
         """[B, D] trunk states to [B, L] pre-activations `a`."""
         centred = self.normalised(states.float()) - self.pre_bias

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def latents_of(folder: Path, name: str) -> int:
         ModelError: the folder holds no reward model.
     """
     if is_attached(folder):
-        latents = read_checkpoint_json(folder / ATTACHED).get("latents")
+        latents: Any = read_checkpoint_json(folder / ATTACHED).get("latents")
         if not is_count(latents):
             raise ModelError(f"{name}: latents in {ATTACHED} is {latents!r:.60}, it must be {COUNT}")
         return int(latents)
