@@ -13,7 +13,7 @@ from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
 from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, Read, TemplateDate
 from sarm_control.cli._sources import ModelFlags, prepare
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -57,6 +57,7 @@ def score(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -72,7 +73,7 @@ def score(
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     (source,) = prepare(
         [[data]],
         scoring,
@@ -100,21 +101,24 @@ def score(
     if json_file is not None:
         _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
     _say_remarks(found, annotated, summary)
-    _say_next(data, out, scoring.model, scored)
+    _say_next(data, out, scoring, scored)
 
 
-def _say_next(data: Path, out: Path | None, model: str | None, scored: "Scored") -> None:
-    """Try an edit on the latent that moved these rewards most."""
+def _say_next(data: Path, out: Path | None, scoring: ModelFlags, scored: "Scored") -> None:
+    """Try an edit on the latent that moved these rewards most; without latents, serve the rewards."""
     import numpy as np
 
+    if scored.kind == "classifier":
+        say_next("serve", *of_model(scoring.model, scoring.reading))
+        return
     moved = np.abs(scored.latents.values * scored.head[scored.latents.indices])
     sums = np.bincount(scored.latents.indices, weights=moved, minlength=scored.latents.size)
     saved = beside(out or data, "edits.json") if out or data.exists() else Path("edits.json")
     if sums.any():
         edit = ("--edit", f"{int(sums.argmax())}=0", "--save-edits", saved)
-        say_next("probe", data, *of_model(model), *edit)
+        say_next("probe", data, *of_model(scoring.model), *edit)
     else:
-        say_next("score", data, *of_model(model), "--top", "20")
+        say_next("score", data, *of_model(scoring.model), "--top", "20")
 
 
 def _summary(
