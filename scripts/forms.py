@@ -1,25 +1,31 @@
-"""Writes the table of forms into docs/data.md, from the code that reads them.
+"""Writes the tables of forms into docs/data.md, from the code that reads them.
 
     python scripts/forms.py [--check]
 
-`--check` says whether the table in the page is that of today (a test asks the same).
+`--check` says whether the tables in the page are those of today (a test asks the same).
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from sarm_control.data import forms_table
+from sarm_control.data import files_table, forms_table
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data.md"
-BEGIN, END = "<!-- forms: python scripts/forms.py writes this table -->\n", "<!-- end of forms -->\n"
+_BEGIN = "<!-- {}: python scripts/forms.py writes this table -->\n"
+_END = "<!-- end of {} -->\n"
+TABLES = {"files": files_table, "forms": forms_table}
 
 
 def page_of_today() -> str:
-    """The page with the table of today between its marks."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{forms_table()}\n{END}{after}"
+    """The page with the tables of today between their marks."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        begin, end = _BEGIN.format(name), _END.format(name)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{table()}\n{end}{after}"
+    return page
 
 
 def main() -> int:

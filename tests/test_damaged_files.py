@@ -244,7 +244,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "answer.jsonl": read_recorded,
     "pair.jsonl": lambda path: read_pairs([path]),
     "messages.jsonl": lambda path: read_rows(path, want={"answer"}),
-    "benchmark.json": lambda path: local_rows(str(path), (), path.parent),
+    "benchmark.json": lambda path: [read_rows(one, want={"pair"}) for one in local_rows(str(path), ())],
     "human.safetensors": HumanBuffer.load,
     "world/world.json": lambda path: World.open(str(path.parent)).language,
     "world/truth.json": lambda path: World.open(str(path.parent)).truth,

@@ -14,11 +14,11 @@ import torch
 from sarm_control.comparison.ledger_table import write_ledger
 from sarm_control.control import Edit, Penalty, save_edits
 from sarm_control.control.state import ControlState
-from sarm_control.discovery.labels.chat_endpoint import Usage
+from sarm_control.data.files.writing import write_rows
+from sarm_control.discovery.labels.chat_endpoint import TokenUsage
 from sarm_control.discovery.labels.reply_cache import Replies
 from sarm_control.engines.reward.learnt_state import keep_state
 from sarm_control.errors import OutputError
-from sarm_control.evaluation.benchmarks.data import local_rows
 from sarm_control.files import write_jsonl
 from sarm_control.latents.human import HumanBuffer
 from sarm_control.latents.shard import ShardBytes
@@ -39,13 +39,17 @@ def _latents(path: Path) -> None:
 
 
 def _replies(path: Path) -> None:
-    endpoint = SimpleNamespace(model="m", usage=Usage(), ask=lambda _: "x" * 1000)
+    endpoint = SimpleNamespace(model="m", usage=TokenUsage(), ask=lambda _: "x" * 1000)
     Replies(endpoint, path)("?")
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "edits.json": lambda path: save_edits(path, [Edit(3, set=0.0)], fingerprint="abc", model="m"),
     "rows.jsonl": lambda path: write_jsonl(path, [{"a": "x" * 1000}]),
+    "table.parquet": lambda path: write_rows(path, [{"a": "x" * 1000}]),
+    "table.csv": lambda path: write_rows(path, [{"a": "x" * 1000}]),
+    "table.jsonl.gz": lambda path: write_rows(path, [{"a": str(i)} for i in range(1000)]),
+    "table.tsv.zst": lambda path: write_rows(path, [{"a": str(i)} for i in range(1000)]),
     "metrics.jsonl": lambda path: append_rows(path, [{"a": "x" * 1000}]),
     "human.safetensors": HumanBuffer((1,), np.arange(8, dtype=np.float32)[:, None], "abc").save,
     "learnt.safetensors": lambda path: keep_state(
@@ -105,16 +109,6 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path: Path) -> None:
         pytest.raises(OutputError, match=r"^cannot write .*/checkpoints/step-000001: File too large$"),
     ):
         save_checkpoint(tmp_path, 1, {"policy": {"a": torch.zeros(100)}}, {})
-
-
-def test_benchmark_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.json").write_text('[{"prompt": "' + "x" * 1000 + '"}]')
-    (tmp_path / "there").mkdir()
-    with (
-        no_file_above(FREE),
-        pytest.raises(OutputError, match=r"^cannot write .*/there/rows\.jsonl: File too"),
-    ):
-        local_rows(str(tmp_path / "rows.json"), (), tmp_path / "there")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")

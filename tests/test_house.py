@@ -154,7 +154,8 @@ def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
 
 
 OPTIONAL = {
-    *("accelerate", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client", "tenacity"),
+    *("accelerate", "datasets", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client"),
+    "tenacity",
     *("ray", "sae_lens", "starlette", "trl", "uvicorn", "verl"),
 }
 # Loaded only by who has the extra: the server, a plugin of verl, and a layer that is a class of peft's.

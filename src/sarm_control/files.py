@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.console import say
-from sarm_control.embedded import data_file, is_data_name
+from sarm_control.embedded import input_file, is_input_name, name_of_input
 from sarm_control.errors import OutputError
 from sarm_control.locks import LOCK_SUFFIX, locked
 
@@ -39,16 +39,26 @@ _VERSIONS_OF = ("sarm-control", "torch", "transformers", "numpy", "scipy", "safe
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex. The file may be one of the embedded world.
+    """The SHA-256 of a file's bytes, as hex. The file may be one of the embedded world, or a name's copy.
 
-    For a folder of ours it is the hash of its `manifest.json`, which holds the hashes of the other files.
+    For a folder of ours it is the hash of its `manifest.json`, which holds the hashes of the other files; for
+    a folder that `datasets` saved it is the hash of all its files.
     """
+    file = input_file(path)
+    if file.is_dir() and not (file / "manifest.json").exists():
+        return _sha256_folder(file)
     digest = hashlib.sha256()
-    file = data_file(path)
     with (file / "manifest.json" if file.is_dir() else file).open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _sha256_folder(folder: Path) -> str:
+    """Of the names and hashes of its files."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -251,10 +261,10 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def named_inputs(paths: Sequence[Path]) -> dict[str, Path]:
     """Each distinct file by its name; where two files have the same name, the folder's name is put before it.
 
-    A file of the embedded world keeps its name (`lab:audit`).
+    What is no place on disk keeps its name (`lab:audit`, `-`, `hf:owner/name`).
     """
-    names = {str(path): path for path in paths if is_data_name(path)}
-    files = list(dict.fromkeys(path.resolve() for path in paths if not is_data_name(path)))
+    names = {name_of_input(path): path for path in paths if is_input_name(path)}
+    files = list(dict.fromkeys(path.resolve() for path in paths if not is_input_name(path)))
     shared = {name for name, count in Counter(file.name for file in files).items() if count > 1}
     for file in files:
         plain = f"{file.parent.name}/{file.name}" if file.name in shared else file.name

@@ -281,6 +281,16 @@ def test_bad_input_texts_alone_need_as_many_prompts_held_out(
     assert "5 prompts leave 1 to be held out" in capsys.readouterr().err
 
 
+def test_the_first_rows_of_each_file_alone(
+    built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 24 prompts that are enough, five are not."""
+    arguments = base_arguments(tiny_policy_folder, built, "first-rows")
+    cut = arguments.index("--pairs")
+    assert main([*arguments[:cut], *arguments[cut + 2 :], "--rows", "5"]) == 2
+    assert "5 prompts leave 1 to be held out" in capsys.readouterr().err
+
+
 def test_bad_input_an_autoencoder_that_explains_nothing_is_not_saved(
     built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

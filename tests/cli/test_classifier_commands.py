@@ -3,12 +3,14 @@
 What needs latents says what to do; what does not works as with a SARM.
 """
 
+import csv
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -271,3 +273,27 @@ def test_rows_are_counted_by_the_classifiers_own_template(
         for side in ("chosen", "rejected")
     ]
     assert json.loads(found.read_text())["tokens"]["total"] == sum(lengths)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("model", ["rm", "attached"])
+def test_scores_with_a_residual_are_written_as_tables(
+    folder: Path, model: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, table = tmp_path / "scored.jsonl", tmp_path / f"scored{suffix}"
+    for out in (lines, table):
+        words = ["score", "--model", str(folder / model), str(folder / "pairs.jsonl"), "-o", str(out)]
+        assert main(words) == 0, capsys.readouterr().err
+    cells = pq.read_table(table).to_pylist() if suffix == ".parquet" else read_csv(table)
+    for cell, row in zip(cells, read(lines), strict=True):
+        found = cell["chosen_scores"]
+        found = json.loads(found) if isinstance(found, str) else found
+        parts, expected = found[0]["contributions"], row["chosen_scores"][0]["contributions"]
+        parts = json.loads(parts) if isinstance(parts, str) else parts
+        assert [str(part[0]) for part in parts] == [str(part[0]) for part in expected]
+        assert [part[3] for part in parts] == pytest.approx([part[3] for part in expected])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -232,6 +232,14 @@ def test_prompts_that_were_trained_on_are_counted(
     assert "2 of 5 prompts are among those trained on" in said
 
 
+def test_the_first_prompts_alone(runs: dict[str, Path], tmp_path: Path) -> None:
+    """The third row is bad, and not read."""
+    prompts = write_rows(tmp_path / "a.jsonl", [*({"prompt": one} for one in HELD_OUT[:2]), {"x": 1}])
+    assert compare(runs["none"], "--prompts", prompts, "-o", tmp_path / "all") == 2
+    assert compare(runs["none"], "--prompts", prompts, "--rows", 2, "-o", tmp_path / "out") == 0
+    assert {row["prompt"] for row in answers(tmp_path / "out", "none")} == set(HELD_OUT[:2])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

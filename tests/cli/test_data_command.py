@@ -139,6 +139,8 @@ def test_build_reads_pairs_of_any_form(tmp_path):
     options = RowOptions(parse_columns(COLUMNS[1]))
     for rows in (read_pairs([other], options=options), read_texts([other], options)):
         assert [row.answers for row in rows] == [(row["chosen"], row["rejected"]) for row in ROWS]
+    for rows in (read_pairs([other], options=options, limit=2), read_texts([other], options, limit=2)):
+        assert [row.answers for row in rows] == [(row["chosen"], row["rejected"]) for row in ROWS[:2]]
 
 
 def test_check_says_what_a_file_is(tmp_path, capsys):

@@ -156,7 +156,7 @@ def test_deeper_levels_are_told_and_kept(
         assert set(one.levels) == {level["level"] for level in own if level["agrees"]} | {"L1"}
     # no answer has a second sentence that could be removed
     assert [test["change"] for test in content["closing_sentence"]] == ["added"]
-    assert content["visibility"]["probe"]["n"] == 120
+    assert content["detectability"]["probe"]["n"] == 120
     manifest = json.loads((tmp_path / "found" / "manifest.json").read_text())
     assert manifest["inputs"].keys() == {"pairs.jsonl", "texts.jsonl"}
 
@@ -215,7 +215,7 @@ def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
         words = ["discover", place, *model, "-o", str(tmp_path / name), "--levels", "3"]
         assert main([*words, "--json", str(tmp_path / f"{name}.json")]) == 0
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
-    for part in ("levels", "visibility", "lists"):
+    for part in ("levels", "detectability", "lists"):
         assert found["folder"][part] == found["data"][part]
     assert {one["level"] for one in found["folder"]["levels"]} == {"L1", "L2", "L3"}
     capsys.readouterr()

@@ -353,7 +353,7 @@ def test_another_trunk_under_an_equal_head_is_refused(
 
 def test_a_folder_as_data_and_an_output_over_an_input_are_refused(place: Path, capsys) -> None:
     assert main(["latents", str(place / "human"), "-o", str(place / "new")]) == 2
-    assert "is a folder\n  hint: sarm latents reads JSON Lines" in capsys.readouterr().err
+    assert "is a folder\n  hint: sarm latents reads files of answers" in capsys.readouterr().err
     data = str(place / "human.jsonl")
     assert main(["latents", data, "-o", data, "--overwrite"]) == 2
     assert "is an input too" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_a_run_stops_on_a_warning_and_goes_on_to_the_same_end(
     assert main(["train", str(run_file), "-o", str(out), "--stop-on", "saturated,dead-penalty"]) == 3
     printed = capsys.readouterr()
     assert "stopped on a warning: the penalty on latent 5 is dead" in printed.out
-    assert f"sarm train -o {out} --resume" in printed.out
+    assert f"next: sarm train -o {out} --resume" in printed.err
     assert "warning: the penalty on latent 5 is dead" in printed.err
     assert list_checkpoints(out)[-1].name == "step-000008"
     assert not (out / "policy").exists()

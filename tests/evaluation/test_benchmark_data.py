@@ -19,36 +19,36 @@ def test_parquet_and_json_give_the_rows_of_json_lines(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     (tmp_path / "b.json").write_text(json.dumps(ROWS))
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    work = tmp_path / "work"
-    work.mkdir()
     for name in ("a.parquet", "b.json", "c.jsonl"):
-        (path,) = local_rows(str(tmp_path / name), (), work)
+        (path,) = local_rows(str(tmp_path / name), ())
         assert [row.raw for row in read_rows(path, want={"pair"})] == ROWS
-    assert local_rows("lab:audit", (), work) == [Path("lab:audit")]
-    assert local_rows(str(work), (), work) == [work]
+    for name in ("lab:audit", "-", "hf:owner/name"):
+        assert local_rows(name, ()) == [Path(name)]
+    assert local_rows(str(tmp_path), ()) == [tmp_path]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.json", b"{", r"x.json: not JSON"),
-        ("x.json", b'{"a": 1}', r"x.json: not a list of rows"),
+        ("x.json", b"{", r"x.json:1: not JSON"),
+        ("x.json", b'{"a": 1}', r"x.json:1: no prompt field: has keys \[a\]"),
+        ("x.json", b"[[]]", r"x.json: row 1: not an object but an empty list"),
         ("x.parquet", b"PAR0", r"x.parquet: not a Parquet file"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        local_rows(str(tmp_path / name), (), tmp_path)
+        [read_rows(path, want={"pair"}) for path in local_rows(str(tmp_path / name), ())]
 
 
 def test_a_file_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.parquet: no such file"):
-        local_rows(str(tmp_path / "none.parquet"), (), tmp_path)
+        local_rows(str(tmp_path / "none.parquet"), ())
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_data_set_that_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="nobody/nothing is neither a file nor"):
-        local_rows("nobody/nothing", ("*.parquet",), tmp_path)
+        local_rows("nobody/nothing", ("*.parquet",))

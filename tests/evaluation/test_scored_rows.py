@@ -19,16 +19,18 @@ from tests.conftest import make_sarm
 
 def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
     tokenizer = copy.deepcopy(tiny_sarm.template.tokenizer)
-    refusal = "{% if messages[0]['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     tokenizer.chat_template = refusal + tokenizer.chat_template
     strict = RewardModel(
         tiny_sarm.config, tiny_sarm.trunk, tiny_sarm.autoencoder, tiny_sarm.head, ChatTemplate(tokenizer)
     )
     data = tmp_path / "data.jsonl"
-    rows = [{"prompt": [{"role": role, "content": "why ?"}], "response": "no"} for role in ("user", "tool")]
+    turn = {"role": "user", "content": "why ?"}
+    prompts = ([turn], [{"role": "system", "content": "be brief ."}, turn])
+    rows = [{"prompt": prompt, "response": "no"} for prompt in prompts]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(
-        DataError, match=r"data\.jsonl:2: the chat template refuses this conversation: no tools here"
+        DataError, match=r"data\.jsonl:2: the chat template refuses this conversation: no system here"
     ):
         score_rows(strict, read_rows(data, want={"answer"}))
 

@@ -368,6 +368,15 @@ def test_a_checkpoint_of_another_policy_is_refused(lora_policy: Policy) -> None:
         lora_policy.load_state_tensors(tensors)
 
 
+def test_a_policy_whose_weights_are_no_numbers_is_refused() -> None:
+    broken = tiny_model()
+    with torch.no_grad():
+        broken.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="logits of LlamaForCausalLM are NaN or infinite") as caught:
+        Policy(broken, tiny_policy().template, reference=broken)
+    assert "another checkpoint" in str(caught.value.hint)
+
+
 def test_logits_changed_after_the_head_in_an_unknown_way_are_refused() -> None:
     class Doubled(LlamaForCausalLM):
         def forward(self, **inputs: object) -> object:

@@ -110,8 +110,10 @@ def _with_common_flags(app: App) -> Any:
         from sarm_control.console import set_quiet
 
         set_quiet(quiet)
-        remember(tokens)
-        return app(tokens)
+        # a lone hyphen is standard input, not the beginning of an option
+        words = ["./-" if token == "-" else token for token in tokens]
+        remember(words)
+        return app(words)
 
     return launch
 

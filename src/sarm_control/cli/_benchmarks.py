@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.cli._edits import GivenEdits
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._sources import ModelFlags, Source, prepare
 from sarm_control.console import say
 from sarm_control.control import edited_rewards
+from sarm_control.embedded import is_input_name
 from sarm_control.evaluation import (
     REWARD_BENCH_2_FILES,
     RM_BENCH_FILES,
@@ -37,7 +39,7 @@ from sarm_control.reward_model import Scored
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.data import Row, RowOptions
+    from sarm_control.data import Row
 import sys
 
 from sarm_control.console import progress
@@ -50,7 +52,7 @@ _BENCHMARKS = {
 
 
 class Request(NamedTuple):
-    """What was asked for: the benchmark and its rows, the target, the complement, the random parts."""
+    """What was asked for: the benchmark and its rows, target, complement, random parts, how rows are read."""
 
     benchmark: str
     data: list[str]
@@ -58,6 +60,7 @@ class Request(NamedTuple):
     complement: list[Path]
     sets: int
     seed: int
+    rows: RowFlags = AS_THEY_ARE
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,11 @@ class Evaluation:
 
 
 def evaluate(
-    request: Request,
-    flags: ModelFlags,
-    given: GivenEdits,
-    skip_bad_rows: Path | None,
-    temporary: Path,
-    options: "RowOptions",
+    request: Request, flags: ModelFlags, given: GivenEdits, skip_bad_rows: Path | None
 ) -> Evaluation:
     """Reads, checks, scores and measures."""
     build, patterns = _BENCHMARKS[request.benchmark]
-    paths = [file for source in request.data for file in local_rows(source, patterns, temporary)]
+    paths = [file for source in request.data for file in local_rows(source, patterns)]
     checks: list[SelfCheck] = []
 
     def check(rows: "Sequence[Row]") -> None:
@@ -132,7 +130,7 @@ def evaluate(
         check=check,
         # With edits the other subsets are the complement; without, nobody asked for them.
         keep=of_subset if request.subset and given.latents == [] else None,
-        options=options,
+        row_flags=request.rows,
         check_head=given.on,
     ).score()
     own, data = sources[0].scored_rows, _joined(sources)
@@ -202,8 +200,9 @@ def write_evaluation(
         "dtype": flags.dtype,
         "max_length": flags.context,
         **flags.dated,
+        **request.rows.recorded,
     }
-    files = [Path(source) for source in request.data if Path(source).is_file()]
+    files = [path for path in map(Path, request.data) if path.is_file() or is_input_name(path)]
     inputs = [*files, *(path for path in request.complement if path.is_file()), *given.inputs]
     with atomic_folder(out, overwrite=overwrite) as folder:
         write_json(folder / "results.json", results)

@@ -34,14 +34,12 @@ class SourceFlags:
         Parameter(
             group=INPUT,
             consume_multiple=True,
-            help="JSON Lines preference rows, for the head; their answers train the autoencoder too.",
+            help="Preference rows, for the head; their answers train the autoencoder too.",
         ),
     ] = None
     text: Annotated[
         list[Path] | None,
-        Parameter(
-            group=INPUT, consume_multiple=True, help="More JSON Lines rows with answers, for the autoencoder."
-        ),
+        Parameter(group=INPUT, consume_multiple=True, help="More rows with answers, for the autoencoder."),
     ] = None
     evaluate: Annotated[
         list[Path] | None,

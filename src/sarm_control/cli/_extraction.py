@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.cli._next import beside, say_next
 from sarm_control.cli._outputs import check_outputs, say_dry_run
+from sarm_control.cli._row_flags import RowFlags
 from sarm_control.cli._scoring import check_has_latents, model_name, or_lab
 from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
-    from sarm_control.data import RowOptions
     from sarm_control.latents import Engine, Job, LatentsWriter, Manifest, Ranks
     from sarm_control.reward_model import Description
 
@@ -44,7 +44,7 @@ class Request:
         only: `--latents` as typed.
         states: whether the trunk's states are kept.
         skip_bad_rows: a folder for rows that cannot be used.
-        options: how rows are read.
+        rows: how rows are read.
         json_file: where the summary goes.
         overwrite: whether outputs may be replaced.
     """
@@ -57,7 +57,7 @@ class Request:
     only: str | None
     states: bool
     skip_bad_rows: Path | None
-    options: "RowOptions"
+    rows: RowFlags
     json_file: Path | None
     overwrite: bool
 
@@ -146,14 +146,16 @@ def _say_plan(request: Request, how: Running, job: "Job", writer: "LatentsWriter
 
 
 def _check(request: Request, how: Running) -> None:
+    from sarm_control.data import is_saved_folder
     from sarm_control.files import put_back
 
     resume, make = how.resume, not how.dry_run
     if resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
-    folder = next((path for path in request.files if path.is_dir()), None)
+    folders = (path for path in request.files if path.is_dir() and not is_saved_folder(path))
+    folder = next(folders, None)
     if folder is not None:
-        raise ConfigError(f"{folder} is a folder", hint="sarm latents reads JSON Lines files of answers")
+        raise ConfigError(f"{folder} is a folder", hint="sarm latents reads files of answers")
     check_outputs(
         [request.json_file],
         [*request.files, request.out],
@@ -185,7 +187,8 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         want={"answer", "pair", "candidates"},
         shard_rows=shard_size,
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
-        options=request.options,
+        options=request.rows.options,
+        limit=request.rows.first_rows,
     )
     device, dtype, max_length, batch_tokens, _ = request.scoring
     device = device or _device_of_rank()

@@ -36,7 +36,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
         latents=() if kept else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
         check=lambda rows: check_disjoint(rows, disjoint_from),
-        options=request.options,
+        row_flags=request.rows,
         check_head=lambda size, fingerprint: _chosen(request, kept, size, fingerprint),
     )
     if dry_run:
@@ -59,9 +59,11 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     """The latents that the folders among the files kept; None when all were kept everywhere."""
+    from sarm_control.data import is_saved_folder
     from sarm_control.latents import LatentsFolder
 
-    kept = [LatentsFolder(path).manifest.chosen for path in files if path.is_dir()]
+    folders = [path for path in files if path.is_dir() and not is_saved_folder(path)]
+    kept = [LatentsFolder(path).manifest.chosen for path in folders]
     some = [set(latents) for latents in kept if latents is not None]
     return tuple(sorted(set.intersection(*some))) if some else None
 
@@ -92,6 +94,7 @@ def _record(
         "rows": len(buffer),
         "coverage": coverage._asdict(),
         "disjoint_from": [path.name for path in others],
+        **request.rows.recorded,
     }
     record = manifest("latents", inputs=[*request.files, *others], config=config)
     write_json(request.out.with_name(f"{request.out.name}.manifest.json"), record)

@@ -23,7 +23,12 @@ _OTHER_NAME = "choose another name or pass --overwrite"
 
 
 def check_outputs(
-    outputs: Iterable[Path | None], inputs: Iterable[Path | None], *, overwrite: bool, make: bool = True
+    outputs: Iterable[Path | None],
+    inputs: Iterable[Path | None],
+    *,
+    overwrite: bool,
+    rows: Path | None = None,
+    make: bool = True,
 ) -> None:
     """Refuses an output that is an input too, exists already, could not be written or is being written.
 
@@ -33,13 +38,19 @@ def check_outputs(
         outputs: those given; None for an output that was not asked for.
         inputs: files that are read; None likewise.
         overwrite: whether what exists may be replaced.
+        rows: the output that takes rows, whose suffix says the form.
         make: make the folders that outputs are to lie in, and keep others from writing there; a dry run
             does neither.
 
     Raises:
         ConfigError: an output is an input.
-        OutputError: it exists, its folder cannot be written, or another process is writing it.
+        OutputError: it exists, its folder cannot be written, another process is writing it, or rows are
+            not written in that form.
     """
+    from sarm_control.data import output_form
+
+    if rows is not None:
+        output_form(rows)
     read = {path.resolve() for path in inputs if path is not None}
     for path in outputs:
         if path is None:

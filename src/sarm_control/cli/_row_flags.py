@@ -1,9 +1,9 @@
-"""What a user can say about the rows of data files: the same two options wherever they are read."""
+"""What a user can say about the rows of data files: the same options wherever they are read."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import INPUT, RARE_INPUT
 
@@ -28,6 +28,16 @@ class RowFlags:
             "refuses a file where some do; strip takes it off wherever they do; keep nowhere.",
         ),
     ] = "auto"
+    first_rows: Annotated[
+        int | None,
+        Parameter(
+            group=RARE_INPUT,
+            name="--rows",
+            validator=validators.Number(gte=1),
+            help="Read the first rows of each data file alone; of a data set on the hub no more are "
+            "downloaded.",
+        ),
+    ] = None
 
     @property
     def options(self) -> "RowOptions":
@@ -44,7 +54,11 @@ class RowFlags:
     @property
     def recorded(self) -> dict[str, Any]:
         """These for manifests; empty where nothing was said."""
-        given = {"columns": self.columns, "repeated_prompts": self.repeated_prompts}
+        given = {
+            "columns": self.columns,
+            "repeated_prompts": self.repeated_prompts,
+            "first_rows": self.first_rows,
+        }
         return {name: value for name, value in given.items() if value not in (None, "auto")}
 
 

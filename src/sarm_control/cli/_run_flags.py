@@ -39,14 +39,14 @@ class RunFlags:
         Path | None,
         Parameter(
             group=INPUT,
-            help="JSON Lines of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
+            help="Data file of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
         ),
     ] = None
     exclude: Annotated[
         list[Path] | None,
         Parameter(
             group=RARE_INPUT,
-            help="JSON Lines whose prompts are not trained on; may be repeated (data.exclude).",
+            help="Files whose prompts are not trained on; may be repeated (data.exclude).",
         ),
     ] = None
     columns: Annotated[
@@ -81,7 +81,7 @@ class RunFlags:
         Path | None,
         Parameter(
             group=RARE_COMPUTE,
-            help="Human demonstrations for --beta (data.human): JSON Lines, or what sarm latents made.",
+            help="Human demonstrations for --beta (data.human): a data file, or what sarm latents made.",
         ),
     ] = None
     beta: Annotated[

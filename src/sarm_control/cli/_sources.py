@@ -5,17 +5,18 @@ and the head decide is checked by `prepare`, before a model is loaded.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import Reading, check_has_latents, load_model, model_name, or_lab
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row, RowOptions
+    from sarm_control.data import Kind, Row
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel, Scored
 
@@ -139,19 +140,19 @@ def read_scored(
     skip_bad_rows: Path | None = None,
     check: "Callable[[Sequence[Row]], None]" = lambda _: None,
     check_head: CheckHead = lambda _size, _fingerprint: None,
-    options: "RowOptions | None" = None,
+    row_flags: RowFlags = AS_THEY_ARE,
 ) -> Source:
     """Rows and scores of data files and latents folders, in the order given.
 
     Args:
-        paths: JSON Lines files, names such as `lab:audit`, and latents folders.
+        paths: data files, names such as `lab:audit`, `-` or `hf:owner/name`, and latents folders.
         flags: the model that files are scored with; folders need none.
         want: the kinds of row the command can use.
         latents: those it needs, when it does not need all of them; None needs all.
         skip_bad_rows: a folder for the rows of each file that cannot be used.
         check: see `prepare`.
         check_head: see `prepare`.
-        options: how rows of files are read, see `read_rows`.
+        row_flags: how rows of files are read.
 
     Raises:
         DataError: a file, row or folder that cannot be used.
@@ -166,7 +167,7 @@ def read_scored(
         aside=_folder(skip_bad_rows),
         check=check,
         check_head=check_head,
-        options=options,
+        row_flags=row_flags,
     ).score()
     warn([found])
     return found
@@ -183,7 +184,7 @@ def prepare(
     check_head: CheckHead = lambda _size, _fingerprint: None,
     keep: "Callable[[Sequence[Row]], Sequence[bool]] | None" = None,
     beside: Path | None = None,
-    options: "RowOptions | None" = None,
+    row_flags: RowFlags = AS_THEY_ARE,
     named: bool = False,
 ) -> Prepared:
     """Reads several sets of paths and checks all that needs no forward pass.
@@ -199,16 +200,17 @@ def prepare(
         keep: called with the rows of the first set before `check`: which of them to go on with.
         beside: pairs of another purpose, scored by the same head, that `check` does not see; they come last.
         named: whether the model itself is needed, also where folders alone are read.
-        options: see `read_scored`.
+        row_flags: see `read_scored`.
     """
     read = [
-        [_read(path, want, latents, aside, options, states=flags.keep_states) for path in paths]
+        [_read(path, want, latents, aside, row_flags, states=flags.keep_states) for path in paths]
         for paths in parts
     ]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     rows = [row for paths in read for one in paths for row in one.rows]
-    other = [] if beside is None else [_read(beside, {"pair"}, latents, aside, options, states=False)]
+    of_all_rows = replace(row_flags, first_rows=None)
+    other = [] if beside is None else [_read(beside, {"pair"}, latents, aside, of_all_rows, states=False)]
     everything = [*(one for paths in read for one in paths), *other]
     check_head(*_check_heads(everything, flags, named=named))
     check(rows)
@@ -259,14 +261,20 @@ def _read(
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
-    options: "RowOptions | None",
+    row_flags: RowFlags,
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import AUTOMATIC, read_rows
+    from sarm_control.data import is_saved_folder, read_rows
 
-    if not path.is_dir():
-        rows = read_rows(path, want=want, skip_bad_rows=aside(path), options=options or AUTOMATIC)
+    if not path.is_dir() or is_saved_folder(path):
+        rows = read_rows(
+            path,
+            want=want,
+            skip_bad_rows=aside(path),
+            options=row_flags.options,
+            limit=row_flags.first_rows,
+        )
         return _Read(path, rows)
     from sarm_control.latents import LatentsFolder
 

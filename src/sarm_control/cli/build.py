@@ -18,7 +18,6 @@ from sarm_control.console import progress, say
 
 if TYPE_CHECKING:
     from sarm_control.build import AutoencoderConfig, Base, BuildConfig, Inputs, TrunkSource
-    from sarm_control.data import RowOptions
 
 _SOURCE, _SIZES, _FIT, _TUNING = SourceFlags(), SizeFlags(), FitFlags(), TuningFlags()
 
@@ -67,7 +66,7 @@ def build(
         batch_tokens=batch_tokens,
         seed=fit.seed,
     )
-    inputs = _read(source, rows.options)
+    inputs = _read(source, rows)
     tools = Tools(cache=fit.cache or _default_cache(), progress=progress, say=say)
     material = check_build(inputs, config, tools)
     how: dict[str, Any] = {
@@ -86,7 +85,7 @@ def build(
         return
     parts = _parts(base, layer, source.model, how)
     built = build_sarm(parts, inputs, config, tools, material=material)
-    origin = {"base": source.base, "model": source.model, "layer": layer, "dtype": dtype}
+    origin = {"base": source.base, "model": source.model, "layer": layer, "dtype": dtype, **rows.recorded}
     if parts.template.date is not None:
         origin["template_date"] = parts.template.date.isoformat()
     record = _manifest(config, source.files, origin)
@@ -123,13 +122,16 @@ def _sized(
     return found, chosen.layer, replace(config, autoencoder=fit.autoencoder(chosen))
 
 
-def _read(source: SourceFlags, options: "RowOptions") -> "Inputs":
+def _read(source: SourceFlags, row_flags: RowFlags) -> "Inputs":
     from sarm_control.build import Inputs, read_pairs, read_texts
 
-    evaluation = {path.stem: read_pairs([path], options=options) for path in source.evaluate or ()}
-    preferences = read_pairs(source.pairs or (), annotator=source.annotator, options=options)
-    texts = read_texts(source.text or (), options)
-    validation = read_pairs(source.validate or (), options=options)
+    options, limit = row_flags.options, row_flags.first_rows
+    evaluation = {
+        path.stem: read_pairs([path], options=options, limit=limit) for path in source.evaluate or ()
+    }
+    preferences = read_pairs(source.pairs or (), annotator=source.annotator, options=options, limit=limit)
+    texts = read_texts(source.text or (), options, limit=limit)
+    validation = read_pairs(source.validate or (), options=options, limit=limit)
     say_respelled([*texts, *preferences, *validation, *(row for rows in evaluation.values() for row in rows)])
     return Inputs(texts, preferences, evaluation, validation)
 

@@ -18,7 +18,7 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.comparison import Gold, Sampling, TrainedRun
-    from sarm_control.data import Row, RowOptions
+    from sarm_control.data import Row
 
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
 
@@ -27,8 +27,7 @@ Prompts = Annotated[
     Path | None,
     Parameter(
         group=INPUT,
-        help="JSON Lines of held-out prompts (any row kind). "
-        "Default for runs of the lab policy: lab:held_out_prompts.",
+        help="Held-out prompts (any row kind). Default for runs of the lab policy: lab:held_out_prompts.",
     ),
 ]
 
@@ -109,7 +108,7 @@ def compare(
     for path in (folder, json_file):
         hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)
-    rows = _read(prompts, skip_bad_rows, row_flags.options)
+    rows = _read(prompts, skip_bad_rows, row_flags)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
     how: dict[str, Any] = {
@@ -150,11 +149,17 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     return opened.gold
 
 
-def _read(prompts: Path, skip_bad_rows: Path | None, options: "RowOptions") -> "list[Row]":
+def _read(prompts: Path, skip_bad_rows: Path | None, row_flags: RowFlags) -> "list[Row]":
     from sarm_control.comparison import unique_prompts
     from sarm_control.data import read_rows
 
-    rows = read_rows(prompts, want={"prompt"}, skip_bad_rows=skip_bad_rows, options=options)
+    rows = read_rows(
+        prompts,
+        want={"prompt"},
+        skip_bad_rows=skip_bad_rows,
+        options=row_flags.options,
+        limit=row_flags.first_rows,
+    )
     kept = unique_prompts(rows)
     if len(kept) < len(rows):
         say(f"{prompts}: {len(rows) - len(kept)} repeated prompts are answered once")

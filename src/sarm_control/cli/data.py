@@ -23,7 +23,8 @@ _UNUSABLE = 2
 
 def check(
     data: Annotated[
-        Path, Parameter(group=INPUT, help="The data file, or the name of one of the lab's: lab:audit.")
+        Path,
+        Parameter(group=INPUT, help="The data file of any form, or a name: lab:audit, -, hf:owner/name."),
     ],
     /,
     *,
@@ -54,7 +55,7 @@ def check(
 
     check_outputs((json_file,), (data,), overwrite=overwrite)
     lengths = None if model is None else _lengths(model, max_length, template_date)
-    found = check_rows(data, rows.options, lengths)
+    found = check_rows(data, rows.options, lengths, limit=rows.first_rows)
     _print(found, sys.stdout)
     if json_file is not None:
         write_json(json_file, found.as_json())
@@ -70,11 +71,19 @@ def check(
 
 
 def convert(
-    data: Annotated[Path, Parameter(group=INPUT, help="The data file.")],
+    data: Annotated[
+        Path,
+        Parameter(group=INPUT, help="The data file of any form, or a name: lab:audit, -, hf:owner/name."),
+    ],
     /,
     *,
     out: Annotated[
-        Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON Lines file for the plain rows.")
+        Path,
+        Parameter(
+            group=OUTPUT,
+            name=["--out", "-o"],
+            help="The plain rows; the suffix says the form (.parquet, .csv, .tsv), else JSON Lines.",
+        ),
     ],
     rows: RowFlags = AS_THEY_ARE,
     skip_bad_rows: Annotated[
@@ -89,17 +98,18 @@ def convert(
     Every row keeps its place and the fields that are no part of its form. Read again, the rows
     are those that other commands read from the file itself.
     """
-    from sarm_control.data import plain_row, read_rows
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.data import plain_row, read_rows, write_rows
+    from sarm_control.files import manifest, write_json
 
-    check_outputs((out, json_file), (data, skip_bad_rows), overwrite=overwrite)
+    check_outputs((out, json_file), (data, skip_bad_rows), overwrite=overwrite, rows=out)
     read = read_rows(
         data,
         want=("pair", "candidates", "answer", "prompt"),
         skip_bad_rows=skip_bad_rows,
         options=rows.options,
+        limit=rows.first_rows,
     )
-    write_jsonl(out, [plain_row(row) for row in read])
+    write_rows(out, [plain_row(row) for row in read])
     kinds: dict[str, int] = {
         kind: sum(row.kind == kind for row in read) for kind in sorted({row.kind for row in read})
     }
@@ -137,13 +147,15 @@ def _print(found: "FileCheck", stream: TextIO) -> None:
 
 
 def _lines(found: "FileCheck") -> Iterator[str]:
+    from sarm_control.data import named_place
+
     if not found.usable and not found.problems:
         raise DataError(f"{found.path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     yield f"{found.path} read as: {found.form or 'nothing: no row can be used'}"
     if found.usable:
         yield f"  {_counted(found.kinds)}"
     for problem in found.problems:
-        places = ", ".join(f"{found.path.name}:{line}" for line in problem.lines)
+        places = ", ".join(named_place(Path(found.name), line, problem.unit) for line in problem.lines)
         more = ", ..." if problem.count > len(problem.lines) else ""
         yield f"  {problem.count} cannot be used: {problem.reason} ({places}{more})"
         if problem.hint:

@@ -18,7 +18,7 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, RowOptions
+    from sarm_control.data import Kind
     from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
 
@@ -41,7 +41,7 @@ Pairs = Annotated[
     Path,
     Parameter(
         group=INPUT,
-        help="JSON Lines of pairs, or folders of sarm latents; several are pooled. "
+        help="Files of pairs, or folders of sarm latents; several are pooled. "
         "Default with the lab model: lab:audit.",
     ),
 ]
@@ -93,7 +93,7 @@ def discover(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
     parts = [pairs, *([confirm] if confirm else [])]
-    prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows.options)
+    prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows)
     if dry_run:
         _say_plan(prepared, out)
         return
@@ -147,7 +147,7 @@ def _prepare(
     settings: "DiscoverySettings",
     skip_bad_rows: Path | None,
     evidence: EvidenceFlags,
-    options: "RowOptions",
+    row_flags: RowFlags,
 ) -> Prepared:
     """Everything read, and checked as far as rows and head decide."""
     from sarm_control.discovery import check_counterfactuals, check_rows, check_states
@@ -160,7 +160,7 @@ def _prepare(
         want=want,
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
         beside=evidence.counterfactuals,
-        options=options,
+        row_flags=row_flags,
         named=evidence.levels >= 2,
     )
     rows = prepared.rows

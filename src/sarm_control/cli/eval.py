@@ -1,7 +1,6 @@
 """`sarm eval`: RewardBench 2 and RM-Bench, with and without edits."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,7 +29,7 @@ Data = Annotated[
     Parameter(
         group=INPUT,
         consume_multiple=True,
-        help="Rows: JSON Lines, .json, .parquet, latents folders, or a hub id, which is downloaded.",
+        help="Files of rows, latents folders, or a hub id, which is downloaded.",
     ),
 ]
 Subsets = Annotated[
@@ -113,11 +112,10 @@ def eval(
         return
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 
-    request = Request(_benchmark(benchmark), _data(data), subset or [], complement or [], sets, seed)
-    with tempfile.TemporaryDirectory() as temporary:
-        found = evaluate(request, flags, given, skip_bad_rows, Path(temporary), rows.options)
-        print_evaluation(found, sys.stdout)
-        write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
+    request = Request(_benchmark(benchmark), _data(data), subset or [], complement or [], sets, seed, rows)
+    found = evaluate(request, flags, given, skip_bad_rows)
+    print_evaluation(found, sys.stdout)
+    write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
     if flags.loaded is not None and flags.loaded.dictionary is None:
         say_next("serve", *of_model(model, reading))
     else:

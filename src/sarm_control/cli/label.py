@@ -61,9 +61,7 @@ def label(
     *,
     data: Annotated[
         list[Path],
-        Parameter(
-            group=INPUT, consume_multiple=True, help="JSON Lines rows with answers, or latents folders."
-        ),
+        Parameter(group=INPUT, consume_multiple=True, help="Rows with answers, or latents folders."),
     ],
     out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="JSON file for the labels.")],
     model: Model = None,
@@ -117,7 +115,7 @@ def label(
         scoring,
         want={"answer", "pair", "candidates"},
         skip_bad_rows=skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
         check_head=lambda _, fingerprint: _called(features, fingerprint),
     )
     called = _called(features, source.scored_rows.scored.fingerprint)

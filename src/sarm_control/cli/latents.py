@@ -70,7 +70,7 @@ def latents(
         Path,
         Parameter(
             group=INPUT,
-            help="JSON Lines rows with answers. Default with the lab model: lab:audit, or lab:human.",
+            help="Rows with answers. Default with the lab model: lab:audit, or lab:human.",
         ),
     ],
     model: Model = None,
@@ -122,7 +122,7 @@ def latents(
         only=only,
         states=states,
         skip_bad_rows=skip_bad_rows,
-        options=rows.options,
+        rows=rows,
         json_file=json_file,
         overwrite=overwrite,
     )

@@ -20,7 +20,6 @@ from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarm_control.control import Edit
-    from sarm_control.data import RowOptions
     from sarm_control.evaluation import Probe
 
 _TOLERANCE = 1e-6
@@ -42,7 +41,7 @@ def probe(
         Path,
         Parameter(
             group=INPUT,
-            help="JSON Lines rows with answers, or latents folders. Default with the lab model: lab:audit.",
+            help="Rows with answers, or latents folders. Default with the lab model: lab:audit.",
         ),
     ],
     model: Model = None,
@@ -85,10 +84,10 @@ def probe(
     given = read_edits(edit, edits_file, required=True)
     missing = () if data or model is not None else ("data",)
     data = _data(model, data)
-    check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite)
+    check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     flags.needs_latents = "edits of latents cannot be tried"
-    found, source, edits = _probed(data, flags, given, skip_bad_rows, rows.options)
+    found, source, edits = _probed(data, flags, given, skip_bad_rows, rows)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)
     config = {
@@ -125,7 +124,7 @@ def _probed(
     flags: ModelFlags,
     given: GivenEdits,
     skip_bad_rows: Path | None,
-    options: "RowOptions",
+    row_flags: RowFlags,
 ) -> "tuple[Probe, Source, list[Edit]]":
     from sarm_control.evaluation import probe as run
 
@@ -135,7 +134,7 @@ def _probed(
         want={"answer", "pair", "candidates"},
         latents=given.latents,
         skip_bad_rows=skip_bad_rows,
-        options=options,
+        row_flags=row_flags,
         check_head=given.on,
     )
     scored = source.scored_rows.scored
@@ -179,11 +178,12 @@ def _write(
     seed: int,
 ) -> None:
     from sarm_control.control import save_edits as save
+    from sarm_control.data import write_rows
     from sarm_control.evaluation import probed_rows
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.files import manifest, write_json
 
     if out is not None:
-        write_jsonl(out, list(probed_rows(source.scored_rows.rows, found)))
+        write_rows(out, list(probed_rows(source.scored_rows.rows, found)))
         record = manifest("probe", inputs=inputs, config=config, seed=seed)
         write_json(out.with_name(f"{out.name}.manifest.json"), record)
     if save_edits is not None:

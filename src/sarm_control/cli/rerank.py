@@ -29,7 +29,7 @@ Candidates = Annotated[
     Path,
     Parameter(
         group=INPUT,
-        help="JSON Lines rows with candidates, pairs or answers, or latents folders; answers to one "
+        help="Rows with candidates, pairs or answers, or latents folders; answers to one "
         "prompt compete. Default with the lab model: lab:audit.",
     ),
 ]
@@ -94,7 +94,7 @@ def rerank(
     sizes = _sizes(n)
     given = read_edits(edit, edits_file, required=not all_latents)
     data = _data(model, candidates)
-    check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite)
+    check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
     missing = () if candidates or model is not None else ("candidates",)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     flags.needs_latents = "edits of latents cannot be tried"
@@ -104,7 +104,7 @@ def rerank(
         want={"candidates", "pair", "answer"},
         latents=None if all_latents else given.latents,
         skip_bad_rows=skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
         check=lambda rows: check_candidates(rows, attribute or ()),
         check_head=given.on,
     )
@@ -157,11 +157,12 @@ def _write(
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
+    from sarm_control.data import write_rows
     from sarm_control.evaluation import reranked_rows
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.files import manifest, write_json
 
     if out is not None:
-        write_jsonl(out, list(reranked_rows(found, sets)))
+        write_rows(out, list(reranked_rows(found, sets)))
         record = manifest("rerank", inputs=inputs, config=config, seed=seed)
         write_json(out.with_name(f"{out.name}.manifest.json"), record)
     if json_file is not None:

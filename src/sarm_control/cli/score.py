@@ -21,23 +21,26 @@ from sarm_control.errors import ConfigError
 if TYPE_CHECKING:
     from sarm_control.control import Edit
     from sarm_control.data import Row
-    from sarm_control.reward_model import RewardModel, Scored
+    from sarm_control.reward_model import Kind, RewardModel, Scored
+
+Data = Annotated[
+    Path | None,
+    Parameter(group=INPUT, help="Rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+]
 
 
 def score(
-    data: Annotated[
-        Path | None,
-        Parameter(
-            group=INPUT,
-            help="JSON Lines rows with answers, or a folder of sarm latents; lab:audit is one to try.",
-        ),
-    ] = None,
+    data: Data = None,
     /,
     *,
     model: Model = None,
     out: Annotated[
         Path | None,
-        Parameter(group=OUTPUT, name=["--out", "-o"], help="Rows with scores. Default: standard output."),
+        Parameter(
+            group=OUTPUT,
+            name=["--out", "-o"],
+            help="Rows with scores: .jsonl, .parquet or .csv. Default: standard output.",
+        ),
     ] = None,
     edit: EditSpecs = None,
     edits_file: EditsFile = None,
@@ -72,7 +75,7 @@ def score(
     if data is None:
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
-    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite)
+    check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite, rows=out)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     (source,) = prepare(
         [[data]],
@@ -80,7 +83,7 @@ def score(
         want={"answer", "pair", "candidates"},
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
-        options=rows.options,
+        row_flags=rows,
         check_head=given.on,
     ).score()
     found, scored = source.scored_rows
@@ -97,9 +100,9 @@ def score(
         **scoring.dated,
         **rows.recorded,
     }
-    _write(out, annotated, [data, *given.inputs], config)
+    _write(out, annotated, [data, *given.inputs], config, scored.kind)
     if json_file is not None:
-        _write_summary(json_file, summary, config, None if data.is_dir() else skip_bad_rows)
+        _write_summary(json_file, summary, config, None if scoring.loaded is None else skip_bad_rows)
     _say_remarks(found, annotated, summary)
     _say_next(data, out, scoring, scored)
 
@@ -149,16 +152,35 @@ def _summary(
 
 
 def _write(
-    out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
+    out: Path | None,
+    annotated: Sequence[dict[str, Any]],
+    inputs: list[Path],
+    config: dict[str, Any],
+    kind: "Kind",
 ) -> None:
-    from sarm_control.files import manifest, write_json, write_jsonl
+    from sarm_control.data import output_form, write_rows
+    from sarm_control.files import manifest, write_json
 
     if out is None:
         for row in annotated:
             sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         return
-    write_jsonl(out, annotated)
+    if kind != "sarm" and output_form(out) == "Parquet":
+        annotated = [_named_parts_as_text(row) for row in annotated]
+    write_rows(out, annotated)
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
+
+
+def _named_parts_as_text(value: Any) -> Any:
+    """Contributions as JSON: `residual` stands among numbers, and Parquet has one type a column."""
+    if isinstance(value, list):
+        return [_named_parts_as_text(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: json.dumps(one) if name == "contributions" else _named_parts_as_text(one)
+        for name, one in value.items()
+    }
 
 
 def _write_summary(

@@ -146,12 +146,14 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
 def _run(
     settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
+    from sarm_control.data import make_copies
     from sarm_control.training import start_run, uninterrupted
 
     data = settings.data
     asked = settings.evaluation
     further = (data.human, settings.evaluation_prompts if asked.every else None, asked.should_respond)
     inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
+    make_copies(inputs)
     start: Start | None = None
     try:
         # An interrupt here would leave a folder nobody knows of, or surface as a broken import.

@@ -8,8 +8,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from sarm_control.data.files import Source
+from sarm_control.data.files.memory import name_of
+from sarm_control.data.lines import Unit
 from sarm_control.data.rows import BadRow, Kind, Row, stream_rows
 from sarm_control.data.shapes import AUTOMATIC, FileShape, RowOptions
+from sarm_control.embedded import is_input_name, name_of_input
 from sarm_control.errors import SarmError
 
 _EVERY: tuple[Kind, ...] = ("pair", "candidates", "answer", "prompt")
@@ -36,12 +40,14 @@ class Problem:
         hint: what to do about it.
         count: how many they are.
         lines: where the first few are.
+        unit: what `lines` counts: lines of JSON Lines, rows of every other form.
     """
 
     reason: str
     hint: str | None
     count: int
     lines: list[int]
+    unit: Unit = "line"
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,11 @@ class FileCheck:
     too_long: int
 
     @property
+    def name(self) -> str:
+        """What the file is called, without its folder."""
+        return name_of_input(self.path) if is_input_name(self.path) else self.path.name
+
+    @property
     def usable(self) -> int:
         """Rows that can be used."""
         return sum(self.kinds.values())
@@ -83,7 +94,7 @@ class FileCheck:
     def as_json(self) -> dict[str, Any]:
         """Everything found."""
         return {
-            "file": self.path.name,
+            "file": self.name,
             "form": self.form,
             "rows": self.usable + self.unusable,
             "usable": self.usable,
@@ -97,23 +108,31 @@ class FileCheck:
         }
 
 
-def check_rows(path: Path, options: RowOptions = AUTOMATIC, lengths: Lengths | None = None) -> FileCheck:
+def check_rows(
+    path: Source,
+    options: RowOptions = AUTOMATIC,
+    lengths: Lengths | None = None,
+    *,
+    limit: int | None = None,
+) -> FileCheck:
     """Reads every row of a file, of whatever kind.
 
     Args:
-        path: the data file.
+        path: the data file, a name, or rows in memory; see `read_rows`.
         options: how its rows are read, see `read_rows`.
         lengths: counts a row's tokens.
+        limit: the most rows that are read; None reads all.
 
     Raises:
         DataError: the file cannot be read.
     """
     found = _Found()
-    for placed in stream_rows(path, want=_EVERY, on_bad=found.bad, options=options, on_end=found.end):
+    rows = stream_rows(path, want=_EVERY, on_bad=found.bad, options=options, on_end=found.end, limit=limit)
+    for placed in rows:
         found.row(placed.row, lengths)
     problems = sorted(found.problems.values(), key=lambda problem: -problem.count)
     return FileCheck(
-        path=path,
+        path=name_of(path),
         form=found.form,
         kinds=dict(found.kinds),
         problems=problems,
@@ -139,7 +158,7 @@ class _Found:
     def bad(self, row: BadRow) -> None:
         """A row that cannot be used; those whose reasons differ in numbers and quotes alone are one kind."""
         kind = re.sub(r"\d+|'[^']*'|\[[^\]]*\]", "_", row.reason)
-        problem = self.problems.setdefault(kind, Problem(row.reason, row.hint, 0, []))
+        problem = self.problems.setdefault(kind, Problem(row.reason, row.hint, 0, [], row.unit))
         problem.count += 1
         if len(problem.lines) < _PLACES:
             problem.lines.append(row.line)
@@ -150,7 +169,7 @@ class _Found:
             try:
                 tokens = lengths(row)
             except SarmError as error:
-                self.bad(BadRow(row.line, str(error), error.hint, ""))
+                self.bad(BadRow(row.line, str(error), error.hint, "", row.unit))
                 return
             self.tokens += tokens.tokens
             self.too_long += tokens.too_long

@@ -3,28 +3,50 @@ r"""Lines of a JSON Lines file: where each one starts, and the object it holds.
 UTF-8; blank lines and a leading BOM are tolerated, lines are split on `\n` only.
 """
 
+import contextlib
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sarm_control.bounded_json import BadJson, parse_json
-from sarm_control.embedded import data_file
+from sarm_control.embedded import input_file
 from sarm_control.errors import DataError
 
-_UTF8_BOM = b"\xef\xbb\xbf"
-_LONGEST_LINE = 64 << 20
+UTF8_BOM = b"\xef\xbb\xbf"
+LONGEST_RECORD = 64 << 20
+"""Bytes of one line or row."""
 _ONE_OBJECT = "JSON Lines has one whole object on each line"
 
 
+Unit = Literal["line", "row"]
+
+
 class Place(NamedTuple):
-    """Where a line starts: its number, from 1, and its byte offset in the file."""
+    """Where a record starts: reading can go on from there.
+
+    Args:
+        line: its number, from 1: of the line in JSON Lines, of the row in every other form.
+        offset: its byte offset in the (decompressed) file; 0 in forms that are read by number.
+        unit: what is counted.
+    """
 
     line: int
     offset: int
+    unit: Unit = "line"
+
+    def of(self, path: Path) -> str:
+        """The place as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
+        return named_place(path, self.line, self.unit)
 
 
 START = Place(1, 0)
+
+
+def named_place(path: Path, number: int, unit: Unit) -> str:
+    """A line or row of a file as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
+    return f"{path}:{number}" if unit == "line" else f"{path}: row {number}"
 
 
 class Line(NamedTuple):
@@ -49,20 +71,44 @@ def read_lines(path: Path, start: Place = START) -> Iterator[Line]:
         DataError: the file cannot be read, has a line of more than 64 MiB, or the embedded world has no
             such file.
     """
+    with readable(path), input_file(path).open("rb") as stream:
+        yield from lines_of(stream, path, start)
+
+
+def lines_of(stream: BinaryIO, path: Path, start: Place = START) -> Iterator[Line]:
+    """The same of a file that is open at its beginning, perhaps while it is decompressed.
+
+    Raises:
+        DataError: a line of more than 64 MiB.
+    """
+    offset = stream.seek(start.offset) if start.offset else 0
+    lines = iter(lambda: stream.readline(LONGEST_RECORD + 1), b"")
+    for number, data in enumerate(lines, start=start.line):
+        if len(data) > LONGEST_RECORD:
+            raise DataError(f"{path}:{number}: a line of more than {LONGEST_RECORD} bytes", hint=_ONE_OBJECT)
+        text = data.removeprefix(UTF8_BOM) if number == 1 else data
+        if text.strip(b" \t\r\n"):
+            yield Line(Place(number, offset), text.rstrip(b"\r\n"))
+        offset += len(data)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, as an error that names it.
+
+    Raises:
+        DataError: it is not there, cannot be read, or its compressed data end early or are damaged.
+    """
     try:
-        with data_file(path).open("rb") as stream:
-            offset = stream.seek(start.offset)
-            lines = iter(lambda: stream.readline(_LONGEST_LINE + 1), b"")
-            for number, data in enumerate(lines, start=start.line):
-                if len(data) > _LONGEST_LINE:
-                    raise DataError(
-                        f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes", hint=_ONE_OBJECT
-                    )
-                text = data.removeprefix(_UTF8_BOM) if number == 1 else data
-                if text.strip(b" \t\r\n"):
-                    yield Line(Place(number, offset), text.rstrip(b"\r\n"))
-                offset += len(data)
+        yield
+    except (EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: the compressed data are damaged or end early: {error}",
+            hint="copy or download the file again",
+        ) from error
     except OSError as error:
+        if error.strerror is None:
+            raise DataError(f"{path}: the compressed data are damaged: {error}") from error
         raise DataError(f"{path}: {error.strerror}", hint="check the file's name") from error
 
 

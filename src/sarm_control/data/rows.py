@@ -1,6 +1,6 @@
 """Rows of a data file: prompts, answers, preference pairs, candidates.
 
-A row is one JSON object on one line (DESIGN.md, section 3):
+A row is one record of a file of any form (see `data/files`), or of rows in memory (DESIGN.md, section 3):
 
     {"prompt", "response"}             kind "answer"       ("question", "answer" are aliases)
     {"prompt", "chosen", "rejected"}   kind "pair"         (each a string or a list of strings)
@@ -9,9 +9,9 @@ A row is one JSON object on one line (DESIGN.md, section 3):
     {"messages"}                       kind "answer" when the last message is the assistant's, else "prompt"
 
 The forms that others write (`data/shapes/`) are read as one of these. A prompt is a string or a list of
-`{"role", "content"}` messages. A row of more than one kind is read
-as the first kind of this order that is wanted: pair, candidates, answer, prompt. Other fields are kept
-in `Row.raw`. A field that is null counts as absent.
+`{"role", "content"}` messages. A row of more than one kind is read as the first kind of this order that is
+wanted: pair, candidates, answer, prompt. Other fields are kept in `Row.raw`. A field that is null counts as
+absent.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm_control.console import say
-from sarm_control.data.lines import START, Line, Place, Reason, json_object, read_lines, type_name
+from sarm_control.data.files import AnyRecord, BadRecord, Columns, Source, read_records
+from sarm_control.data.files.memory import is_in_memory, name_of, repeatable
+from sarm_control.data.lines import START, Place, Reason, Unit, named_place, type_name
 from sarm_control.data.messages import Prompt, prompt_key, prompt_text
 from sarm_control.data.shapes import (
     AUTOMATIC,
@@ -41,6 +43,9 @@ from sarm_control.files import check_writable, write_jsonl
 
 Kind = Literal["answer", "pair", "candidates", "prompt"]
 
+WITH_ANSWERS: frozenset[Kind] = frozenset({"answer", "pair", "candidates"})
+"""The kinds of row that have answers."""
+
 _HEAD = 50
 """Rows of a file by which its form is found."""
 
@@ -56,9 +61,9 @@ class Row:
     """One row of a data file.
 
     Args:
-        path: the file it came from.
-        line: its line in that file, from 1.
-        raw: the row's own fields, in their order, as JSON gave them.
+        path: the file it came from; `<list>` or the like for rows that were in memory.
+        line: its line in that file, from 1; its row, where it has no lines (see `unit`).
+        raw: the row's own fields, in their order, of JSON values.
         kind: what it was read as; answers of other kinds are left empty.
         prompt: text, or messages of which the last is not the assistant's.
         response: the answer of an "answer" row; may be the empty string.
@@ -68,6 +73,7 @@ class Row:
         ended: false when an "answer" row says that its answer was cut at a length limit
             (`"ended": false` or `"finish_reason": "length"`).
         read_as: what has to be known to read `raw` as this row again.
+        unit: what `line` counts: lines of JSON Lines, rows of every other form.
     """
 
     path: Path
@@ -81,11 +87,12 @@ class Row:
     candidates: tuple[str, ...] = ()
     ended: bool = True
     read_as: RowOptions = AUTOMATIC
+    unit: Unit = "line"
 
     @property
     def where(self) -> str:
-        """The row's place, as messages name it: `data.jsonl:17`."""
-        return f"{self.path}:{self.line}"
+        """The row's place, as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
+        return named_place(self.path, self.line, self.unit)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -110,12 +117,13 @@ class Row:
 
 
 class BadRow(NamedTuple):
-    """A line that cannot be used, and why."""
+    """A line or row that cannot be used, and why."""
 
     line: int
     reason: str
     hint: str | None
     text: str
+    unit: Unit = "line"
 
 
 class PlacedRow(NamedTuple):
@@ -126,57 +134,63 @@ class PlacedRow(NamedTuple):
 
 
 def read_rows(
-    path: Path | str,
+    path: Source,
     *,
     want: Collection[Kind],
     skip_bad_rows: Path | str | None = None,
     options: RowOptions = AUTOMATIC,
     say_form: bool = True,
+    limit: int | None = None,
 ) -> list[Row]:
-    r"""Reads a JSON Lines file: UTF-8, blank lines and a leading BOM tolerated, rows split on `\n` only.
+    """Reads the rows of a data file of any form, or takes rows that are in memory.
 
     Rows of a form that is not our own are read as ours, and one line on stderr says which form it is.
 
     Args:
-        path: the data file, or the name of one of the embedded world: `lab:audit`.
+        path: the data file; a name: `lab:audit` of the embedded world, `-` for standard input,
+            `hf:owner/name/train` on the hub; or rows: a list of dicts, a pandas or polars frame, an Arrow
+            table, a `datasets.Dataset`.
         want: the kinds of row the caller can use. `"prompt"` accepts every row, for its prompt.
-        skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`;
-            how many is said in one line on stderr. Without it the first bad row raises.
+        skip_bad_rows: a file that takes the rows that cannot be used, as `{"line", "reason", "text"}`
+            (`"row"` instead of `"line"` in forms without lines); how many is said in one line on stderr.
+            Without it the first bad row raises.
         options: the names of fields, and what to do about answers that repeat their prompt.
         say_form: false leaves the line about the form out, for who reads a file again.
+        limit: the most rows that are read, bad ones included; None reads all.
 
     Returns:
         The usable rows in the file's order, at least one.
 
     Raises:
-        DataError: `file:line: reason` for a bad row; a missing or unreadable file; no usable row;
-            a name after `lab:` that the embedded world does not have.
+        DataError: `file:line: reason` for a bad row; a missing or unreadable file, or one of a form that
+            is not read; no usable row; a name after `lab:` that the embedded world does not have.
         OutputError: `skip_bad_rows` cannot be written.
     """
-    path = Path(path)
+    named = name_of(path)
     aside = None if skip_bad_rows is None else Path(skip_bad_rows)
     if aside is not None:
-        check_aside(path, aside)
+        check_aside(named, aside)
     bad: list[BadRow] = []
     on_bad = None if aside is None else bad.append
-    on_end = form_said(path) if say_form else None
-    found = stream_rows(path, want=want, on_bad=on_bad, options=options, on_end=on_end)
+    on_end = form_said(named) if say_form else None
+    found = stream_rows(path, want=want, on_bad=on_bad, options=options, on_end=on_end, limit=limit)
     rows = [row for _, row in found]
     if aside is not None:
-        set_aside(path, aside, bad, len(rows))
+        set_aside(named, aside, bad, len(rows))
     if not rows:
-        no_rows(path, bad)
+        no_rows(named, bad)
     return rows
 
 
 def stream_rows(
-    path: Path,
+    path: Source,
     *,
     want: Collection[Kind],
     start: Place = START,
     on_bad: Callable[[BadRow], None] | None = None,
     options: RowOptions = AUTOMATIC,
     on_end: Callable[[FileShape, int], None] | None = None,
+    limit: int | None = None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of a file from `start` on, read as they are asked for; there may be none.
 
@@ -184,37 +198,57 @@ def stream_rows(
     wherever reading starts; every row is then held against it.
 
     Args:
-        path: the data file, or the name of one of the embedded world.
+        path: the data file, a name, or rows in memory; see `read_rows`.
         want: the kinds of row the caller can use, see `read_rows`.
-        start: where a line starts, as an earlier reading gave it.
+        start: where a row starts, as an earlier reading gave it.
         on_bad: takes the rows that cannot be used; without it the first of them raises.
         options: see `read_rows`.
         on_end: after the last row, takes the form that was found and how many rows could be used.
+        limit: the most rows that are read; None reads all.
 
     Raises:
         DataError: see `read_rows`.
     """
-    lines = read_lines(path, start)
+    named = name_of(path)
+    source = _Records(repeatable(path), options.columns, limit)
+    records = source.read(start)
     if start == START:
-        head = list(islice(lines, _HEAD))
-        lines = chain(head, lines)
+        head = list(islice(records, _HEAD))
+        records = chain(head, records)
     else:
-        head = list(islice(read_lines(path), _HEAD))
-    form = _form(path, head, want, options)
+        head = list(islice(source.read(), _HEAD))
+    form = _form(named, source, head, want, options)
     usable = 0
-    for place, data in lines:
+    for record in records:
+        place = record.place
         try:
-            row = _row_of(path, place.line, json_object(data), want, form)
+            if isinstance(record, BadRecord):
+                raise record.reason
+            row = _row_of(named, place, record.fields, want, form)
         except Reason as problem:
             if on_bad is None:
-                raise DataError(f"{path}:{place.line}: {problem}", hint=problem.hint) from None
-            text = data.decode("utf-8", "backslashreplace")
-            on_bad(BadRow(place.line, str(problem), problem.hint, text))
+                raise DataError(f"{place.of(named)}: {problem}", hint=problem.hint) from None
+            on_bad(BadRow(place.line, str(problem), problem.hint, record.text, place.unit))
         else:
             usable += 1
             yield PlacedRow(place, row)
     if on_end is not None:
         on_end(form, usable)
+
+
+def rows_of(rows: Source, *, want: Collection[Kind]) -> Sequence[Row]:
+    """Rows as they are, or those of a source: for functions that take either.
+
+    Args:
+        rows: `Row` objects, which pass; or what `read_rows` takes.
+        want: the kinds of row the caller can use, see `read_rows`.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    if is_in_memory(rows) and isinstance(rows, Sequence) and all(isinstance(row, Row) for row in rows):
+        return rows
+    return read_rows(rows, want=want)
 
 
 def form_said(path: Path) -> Callable[[FileShape, int], None]:
@@ -234,6 +268,7 @@ def parse_row(
     line: int,
     want: Collection[Kind],
     options: RowOptions = AUTOMATIC,
+    unit: Unit = "line",
 ) -> Row:
     """The row that one JSON object is, of any form.
 
@@ -244,15 +279,16 @@ def parse_row(
         want: the kinds of row the caller can use, see `read_rows`.
         options: see `read_rows`; one row alone does not say whether its answer repeats the prompt, so that
             it is taken off with `strip` only.
+        unit: what `line` counts.
 
     Raises:
         DataError: `file:line: reason`.
     """
     try:
         fields = plain_fields(raw, want, options)
-        row = _row(path, line, dict(raw), fields, want, options)
+        row = _row(path, Place(line, 0, unit), dict(raw), fields, want, options)
     except Reason as problem:
-        raise DataError(f"{path}:{line}: {problem}", hint=problem.hint) from None
+        raise DataError(f"{named_place(path, line, unit)}: {problem}", hint=problem.hint) from None
     strip = options.repeated == "strip" and begins_with_prompt(row.prompt, row.answers)
     return _without_prompt(row) if strip else row
 
@@ -286,8 +322,8 @@ def check_aside(path: Path, aside: Path) -> None:
 
 
 def set_aside(path: Path, aside: Path, bad: Sequence[BadRow], usable: int) -> None:
-    """Writes the bad rows as `{"line", "reason", "text"}` and says how many they are."""
-    write_jsonl(aside, [{"line": row.line, "reason": row.reason, "text": row.text} for row in bad])
+    """Writes the bad rows as `{"line" or "row", "reason", "text"}` and says how many they are."""
+    write_jsonl(aside, [{row.unit: row.line, "reason": row.reason, "text": row.text} for row in bad])
     say(f"{path}: {len(bad)} of {len(bad) + usable} rows set aside in {aside}")
 
 
@@ -301,35 +337,52 @@ def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
         raise DataError(f"{path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     first = bad[0]
     raise DataError(
-        f"{path}: none of the {len(bad)} rows can be used; line {first.line}: {first.reason}",
+        f"{path}: none of the {len(bad)} rows can be used; {first.unit} {first.line}: {first.reason}",
         hint=first.hint,
     )
 
 
-def _form(path: Path, head: Sequence[Line], want: Collection[Kind], options: RowOptions) -> FileShape:
+class _Records(NamedTuple):
+    """The records of a source that is read more than once.
+
+    Args:
+        source: see `read_records`.
+        columns: the names its fields have, see `RowOptions`.
+        limit: the most records that count.
+    """
+
+    source: Source
+    columns: Columns
+    limit: int | None
+
+    def read(self, start: Place = START) -> Iterator[AnyRecord]:
+        """The records from `start` on."""
+        return read_records(self.source, start=start, limit=self.limit, columns=self.columns)
+
+
+def _form(
+    path: Path, source: _Records, head: Sequence[AnyRecord], want: Collection[Kind], options: RowOptions
+) -> FileShape:
     """What the first rows of a file are."""
-    objects: list[dict[str, Any]] = []
-    for line in head:
-        with suppress(Reason):
-            objects.append(json_object(line.data))
-    form = FileShape(objects, options, lambda: _repeats(path, want, form))
+    objects = [record.fields for record in head if not isinstance(record, BadRecord)]
+    form = FileShape(objects, options, lambda: _repeats(path, source, want, form))
     answered = []
     for raw in objects:
         with suppress(Reason):
-            row = _row(path, 0, raw, form.plain_fields(raw, want), want, options)
+            row = _row(path, START, raw, form.plain_fields(raw, want), want, options)
             if row.answers:
                 answered.append((row.prompt, row.answers))
     form.decide(answered)
     return form
 
 
-def _row_of(path: Path, line: int, raw: dict[str, Any], want: Collection[Kind], form: FileShape) -> Row:
+def _row_of(path: Path, place: Place, raw: dict[str, Any], want: Collection[Kind], form: FileShape) -> Row:
     """A row of a file of that form.
 
     Raises:
         Reason: it cannot be used, or is of another form.
     """
-    row = _row(path, line, raw, form.plain_fields(raw, want), want, form.options)
+    row = _row(path, place, raw, form.plain_fields(raw, want), want, form.options)
     return _without_prompt(row) if row.answers and form.repeats(row.prompt, row.answers) else row
 
 
@@ -349,13 +402,15 @@ def _without_prompt(row: Row) -> Row:
     )
 
 
-def _repeats(path: Path, want: Collection[Kind], form: FileShape) -> Repeats:
+def _repeats(path: Path, source: _Records, want: Collection[Kind], form: FileShape) -> Repeats:
     """How many rows of a whole file repeat their prompt; by chance only where it would be taken off."""
     answered = repeating = 0
-    for line in read_lines(path):
+    for record in source.read():
+        if isinstance(record, BadRecord):
+            continue
         with suppress(Reason):
-            raw = json_object(line.data)
-            row = _row(path, 0, raw, form.plain_fields(raw, want), want, form.options)
+            raw = record.fields
+            row = _row(path, START, raw, form.plain_fields(raw, want), want, form.options)
             if row.answers:
                 answered += 1
                 telling = form.strips or tells(row.prompt, row.answers)
@@ -365,7 +420,7 @@ def _repeats(path: Path, want: Collection[Kind], form: FileShape) -> Repeats:
 
 def _row(
     path: Path,
-    line: int,
+    place: Place,
     raw: dict[str, Any],
     plain: Mapping[str, Any],
     want: Collection[Kind],
@@ -380,7 +435,7 @@ def _row(
             _no_answer(raw, want)
     except _Lacking as problem:
         raise Reason(str(problem), problem.hint or nearest_form(raw, want, path, options)) from None
-    row = Row(path, line, raw, kind, prompt, read_as=options)
+    row = Row(path, place.line, raw, kind, prompt, read_as=options, unit=place.unit)
     if kind == "answer":
         return replace(row, response=said, ended=_ended(fields))
     if kind == "pair":

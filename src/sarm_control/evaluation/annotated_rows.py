@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.control import Edit, edit_delta
-from sarm_control.data import Row
+from sarm_control.data import WITH_ANSWERS, Row, Source, rows_of
 from sarm_control.latents import score_rows
 from sarm_control.reward_model import Scored
 
@@ -18,7 +18,7 @@ __all__ = ["annotate", "count_long_prompts", "in_row", "replaced_fields", "score
 
 
 def annotate(
-    rows: Sequence[Row], scored: Scored, edits: Sequence[Edit] = (), *, top: int = 10
+    rows: Sequence[Row] | Source, scored: Scored, edits: Sequence[Edit] = (), *, top: int = 10
 ) -> list[dict[str, Any]]:
     """Each row's own fields, followed by the scores of its answers.
 
@@ -28,12 +28,13 @@ def annotate(
     candidates in `candidate_scores`.
 
     Args:
-        rows: rows with answers.
+        rows: rows with answers; or what `read_rows` takes, such as a list of dicts or a data frame.
         scored: their scores, from `score_rows`.
         edits: already checked by the caller; at most one per latent.
         top: number of contributions to keep for each answer, at least 0.
     """
     fields = _fields(scored, edits, top)
+    rows = rows_of(rows, want=WITH_ANSWERS)
     return [in_row(row, [next(fields) for _ in row.answers], "scores") for row in rows]
 
 

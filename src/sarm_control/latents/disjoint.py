@@ -3,24 +3,26 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import AUTOMATIC, Row, RowOptions, stream_rows
+from sarm_control.data import AUTOMATIC, Row, RowOptions, Source, is_saved_folder, rows_of, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 
 
-def check_disjoint(rows: Sequence[Row], others: Sequence[Path], options: RowOptions = AUTOMATIC) -> None:
+def check_disjoint(
+    rows: Sequence[Row] | Source, others: Sequence[Path], options: RowOptions = AUTOMATIC
+) -> None:
     """Refuses rows whose prompts are in other files as well.
 
     Args:
-        rows: the demonstrations.
-        others: JSON Lines files of any kind of row, or latents folders.
+        rows: of the demonstrations; or what `read_rows` takes, such as a list of dicts or a data frame.
+        others: data files of any kind of row, or latents folders.
         options: how their rows are read, see `read_rows`.
 
     Raises:
         DataError: names the two places of the first shared prompt, and the number of shared prompts.
     """
     places: dict[str, str] = {}
-    for row in rows:
+    for row in rows_of(rows, want={"prompt"}):
         places.setdefault(row.prompt_key, row.where)
     for path in others:
         shared: dict[str, str] = {}
@@ -37,6 +39,6 @@ def check_disjoint(rows: Sequence[Row], others: Sequence[Path], options: RowOpti
 
 
 def _rows(path: Path, options: RowOptions) -> Iterable[Row]:
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         return (row for found in LatentsFolder(path).shards() for row in found.rows)
     return (row for _, row in stream_rows(path, want={"prompt"}, options=options))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import AUTOMATIC
-from sarm_control.embedded import is_data_name
+from sarm_control.embedded import is_input_name
 from sarm_control.errors import ModelError
 from sarm_control.files import manifest, named_inputs
 from sarm_control.latents.manifest import FORMAT, mark_of
@@ -225,4 +225,4 @@ def _own_head(head: "LinearHead") -> dict[str, Any]:
 def _names(files: Sequence[Path]) -> dict[Path, str]:
     """The name of each file in outputs, by the path that was given."""
     named = {path: name for name, path in named_inputs(files).items()}
-    return {file: named[file if is_data_name(file) else file.resolve()] for file in files}
+    return {file: named[file if is_input_name(file) else file.resolve()] for file in files}

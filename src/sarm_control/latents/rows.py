@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import Row
+from sarm_control.data import WITH_ANSWERS, Row, Source, rows_of
 from sarm_control.errors import DataError, ModelError
 from sarm_control.reward_model import NonFiniteError, Scored
 
@@ -34,7 +34,7 @@ def roles(row: Row) -> list[Role]:
 
 def score_rows(
     rm: "RewardModel",
-    rows: Sequence[Row],
+    rows: Sequence[Row] | Source,
     *,
     batch_tokens: int | None = None,
     keep_states: bool = False,
@@ -44,15 +44,16 @@ def score_rows(
 
     Args:
         rm: the reward model.
-        rows: rows with answers.
+        rows: rows with answers; or what `read_rows` takes, such as a list of dicts or a data frame.
         batch_tokens: see `RewardModel.score`.
         keep_states: see `RewardModel.score`.
         progress: see `RewardModel.score`.
 
     Raises:
         DataError: `file:line: reason` for a conversation that the chat template refuses, or a reward that is
-            not a finite number.
+            not a finite number; see also `read_rows`.
     """
+    rows = rows_of(rows, want=WITH_ANSWERS)
     ended = [row.ended for row in rows for _ in row.answers]
     prompts = [row.prompt for row in rows for _ in row.answers]
     answers = [answer for row in rows for answer in row.answers]

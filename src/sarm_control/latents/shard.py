@@ -82,11 +82,19 @@ def decode_rows(data: bytes) -> list[Row]:
     """The rows of a file of `encode_shard`, checked again by the reader of data files."""
     table = _table(data)
     columns = [table[name].to_pylist() for name in ("json", "file", "line", "kind")]
-    known = "read_as" in table.column_names
-    read_as = table["read_as"].to_pylist() if known else [None] * table.num_rows
+    for name in ("read_as", "unit"):
+        known = name in table.column_names
+        columns.append(table[name].to_pylist() if known else [None] * table.num_rows)
     return [
-        parse_row(_object(text), path=Path(file), line=line, want={kind}, options=_options(how))
-        for text, file, line, kind, how in zip(*columns, read_as, strict=True)
+        parse_row(
+            _object(text),
+            path=Path(file),
+            line=line,
+            want={kind},
+            options=_options(how),
+            unit="row" if unit == "row" else "line",
+        )
+        for text, file, line, kind, how, unit in zip(*columns, strict=True)
     ]
 
 
@@ -214,6 +222,8 @@ def _rows_table(rows: Sequence[Row], first: int, names: Mapping[Path, str]) -> "
     read_as = [_read_as(row) for row in rows]
     if any(read_as):
         columns["read_as"] = pyarrow.array(read_as, text)
+    if any(row.unit != "line" for row in rows):
+        columns["unit"] = pyarrow.array([row.unit for row in rows], text)
     return pyarrow.table(columns)
 
 

@@ -4,8 +4,8 @@ One pass checks every row and notes where each shard starts. Later the process t
 from there.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from sarm_control.data import (
     set_aside,
     stream_rows,
 )
+from sarm_control.embedded import Copy, copies_of, know_copies
 from sarm_control.errors import DataError
 
 
@@ -57,6 +58,8 @@ class Data:
         skip: whether rows that cannot be used are left out.
         spans: the shards, at least one.
         options: how rows are read, see `read_rows`.
+        limit: the most rows of a file that are read.
+        copies: where the files lie that have no place of their own, for other processes.
     """
 
     files: tuple[Path, ...]
@@ -64,6 +67,8 @@ class Data:
     skip: bool
     spans: tuple[Span, ...]
     options: RowOptions = AUTOMATIC
+    limit: int | None = None
+    copies: Mapping[str, Copy] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -89,14 +94,19 @@ class Data:
                 if len(rows) == span.rows:
                     return rows
         raise DataError(
-            f"{self.files[span.file]}:{span.start.line}: {len(rows)} of {span.rows} rows are left here",
+            f"{span.start.of(self.files[span.file])}: {len(rows)} of {span.rows} rows are left here",
             hint="the data changed while it was read; start again",
         )
 
     def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
-        on_bad = _ignore if self.skip else None
+        know_copies(self.copies)
         return stream_rows(
-            self.files[number], want=self.want, start=start, on_bad=on_bad, options=self.options
+            self.files[number],
+            want=self.want,
+            start=start,
+            on_bad=_ignore if self.skip else None,
+            options=self.options,
+            limit=self.limit,
         )
 
 
@@ -107,32 +117,39 @@ def survey(
     shard_rows: int,
     aside: Callable[[Path], Path] | None = None,
     options: RowOptions = AUTOMATIC,
+    limit: int | None = None,
 ) -> Data:
     """Checks every row once and keeps none.
 
     Args:
-        files: JSON Lines files, or names of files of the embedded world.
+        files: data files or names (`lab:audit`, `-`, `hf:owner/name`).
         want: the kinds of row that can be used.
         shard_rows: rows of a shard; the last may have fewer.
         aside: gives, for a data file, the file for its rows that cannot be used; without it the first such
             row raises.
         options: how rows are read, see `read_rows`.
+        limit: the most rows of each file that are read.
 
     Raises:
         DataError: a row that cannot be used, or a file without usable rows.
     """
     spans: list[Span] = []
     for number, file in enumerate(files):
-        for place, row in _checked(file, want, aside, options):
+        for place, row in _checked(file, want, aside, options, limit):
             if not spans or spans[-1].rows == shard_rows:
                 spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
             last = spans[-1]
             spans[-1] = last._replace(rows=last.rows + 1, answers=last.answers + len(row.answers))
-    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans), options)
+    copies = copies_of(files)
+    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans), options, limit, copies)
 
 
 def _checked(
-    file: Path, want: Collection[Kind], aside: Callable[[Path], Path] | None, options: RowOptions
+    file: Path,
+    want: Collection[Kind],
+    aside: Callable[[Path], Path] | None,
+    options: RowOptions,
+    limit: int | None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of one file; the others are written aside after the last row."""
     target = None if aside is None else aside(file)
@@ -141,7 +158,8 @@ def _checked(
     bad: list[BadRow] = []
     usable = 0
     on_bad = None if target is None else bad.append
-    for placed in stream_rows(file, want=want, on_bad=on_bad, options=options, on_end=form_said(file)):
+    found = stream_rows(file, want=want, on_bad=on_bad, options=options, limit=limit, on_end=form_said(file))
+    for placed in found:
         usable += 1
         yield placed
     if target is not None:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sarm_control.build.head.comparisons import PreferenceRow
-from sarm_control.data import AUTOMATIC, Kind, Prompt, Row, RowOptions, read_rows
+from sarm_control.data import AUTOMATIC, Kind, Prompt, Row, RowOptions, Source, read_rows
 from sarm_control.errors import DataError
 
 _WITH_ANSWERS: tuple[Kind, ...] = ("pair", "candidates", "answer")
@@ -51,41 +50,49 @@ class ConversationCorpus:
         return number
 
 
-def read_texts(paths: Sequence[Path], options: RowOptions = AUTOMATIC) -> list[Row]:
+def read_texts(
+    paths: Sequence[Source], options: RowOptions = AUTOMATIC, *, limit: int | None = None
+) -> list[Row]:
     """Every row of the files that has an answer; rows with only a prompt are left out.
 
     Args:
-        paths: the files.
+        paths: files, or other things that `read_rows` takes, such as data frames.
         options: how rows are read, see `read_rows`.
+        limit: the most rows of each file that are read.
 
     Raises:
         DataError: a bad row (`file:line: reason`), or no row with an answer.
     """
     want: tuple[Kind, ...] = ("prompt", *_WITH_ANSWERS)
-    rows = [row for path in paths for row in read_rows(path, want=want, options=options)]
+    rows = [row for path in paths for row in read_rows(path, want=want, options=options, limit=limit)]
     answered = [row for row in rows if row.answers]
     if paths and not answered:
         raise DataError(
-            f"{paths[0]}: no row has an answer, and states are read at the end of answers",
+            f"{rows[0].path}: no row has an answer, and states are read at the end of answers",
             hint="give rows with response, chosen and rejected, candidates, or messages",
         )
     return answered
 
 
 def read_pairs(
-    paths: Sequence[Path], *, annotator: str | None = None, options: RowOptions = AUTOMATIC
+    paths: Sequence[Source],
+    *,
+    annotator: str | None = None,
+    options: RowOptions = AUTOMATIC,
+    limit: int | None = None,
 ) -> list[Row]:
     """Every preference row of the files.
 
     Args:
-        paths: the files.
+        paths: files, or other things that `read_rows` takes, such as data frames.
         annotator: the field every row has to name its annotator in, if any.
         options: how rows are read, see `read_rows`.
+        limit: the most rows of each file that are read.
 
     Raises:
         DataError: a row without chosen and rejected answers, or without its annotator.
     """
-    rows = [row for path in paths for row in read_rows(path, want={"pair"}, options=options)]
+    rows = [row for path in paths for row in read_rows(path, want={"pair"}, options=options, limit=limit)]
     if annotator is not None:
         for row in rows:
             annotator_of(row, annotator)

@@ -36,6 +36,8 @@ def nearest_form(
         path: its file.
         options: the names that were given for its fields.
     """
+    # what messages call rows in memory is no name that a command takes
+    is_in_memory = str(path).startswith("<")
     lacking = [f"{own} from {theirs}" for own, theirs in options.columns if raw.get(theirs) is None]
     if lacking:
         return f"--columns reads {', '.join(lacking)}, which the row does not have"
@@ -46,7 +48,12 @@ def nearest_form(
                 given = ",".join(f"{own}={theirs}" for own, theirs in found.items() if own != theirs)
                 columns = f" --columns {given}" if given else ""
                 form = " + ".join(names)
+                if is_in_memory:
+                    pairs = tuple((own, theirs) for own, theirs in found.items() if own != theirs)
+                    return f"the nearest form is {form}: options=RowOptions(columns={pairs})"
                 return f"the nearest form is {form}: sarm data convert {path}{columns} -o rows.jsonl"
+    if is_in_memory:
+        return 'options=RowOptions(columns=(("prompt", THEIRS),)) gives other names'
     return f"sarm data check {path} says what the rows are; --columns prompt=THEIRS gives other names"
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import Prompt, Row
+from sarm_control.data import Prompt, Row, Source, rows_of
 from sarm_control.discovery.pairs.margins import PairLatents, pair_latents
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows
@@ -98,16 +98,17 @@ class AnswerPlace(NamedTuple):
     prompt: Prompt
 
 
-def group_by_prompt(rows: Sequence[Row], scored: Scored) -> PromptPairs:
+def group_by_prompt(rows: Sequence[Row] | Source, scored: Scored) -> PromptPairs:
     """Pools the pairs of equal prompts; an answer that occurs in several pairs of a prompt counts once.
 
     Args:
-        rows: rows of kind "pair".
+        rows: rows of kind "pair"; or what `read_rows` takes, such as a list of dicts or a data frame.
         scored: scores of `Row.answers` of every row, in order.
 
     Raises:
         DataError: the number of scores is not the number of answers.
     """
+    rows = rows_of(rows, want={"pair"})
     answers = sum(len(row.answers) for row in rows)
     if answers != len(scored):
         raise DataError(f"{len(scored)} scores were given for {answers} answers")

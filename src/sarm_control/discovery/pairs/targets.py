@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.data import Prompt, Row
+from sarm_control.data import WITH_ANSWERS, Prompt, Row, Source, rows_of
 from sarm_control.discovery.pairs.prompt_pairs import AnswerPlace, PromptPairs, pairs_of_places
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.reward_model import Scored
@@ -106,7 +106,9 @@ def target_values(rows: Sequence[Row], scored: Scored, target: Target) -> NDArra
     return values.astype(np.float64) * (-1.0 if target.less else 1.0)
 
 
-def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed: int = 0) -> PromptPairs:
+def group_by_target(
+    rows: Sequence[Row] | Source, scored: Scored, target: Target, *, seed: int = 0
+) -> PromptPairs:
     """Pairs of answers with more and with less of the attribute, in units whose labels the tests can redraw.
 
     Where prompts have answers on both sides, the unit is the prompt, split at the middle between its lowest
@@ -115,7 +117,8 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     From the prompt with more answers, as many are drawn as the other one has. No prompt is in two units.
 
     Args:
-        rows: rows with answers, of any kind; preferences are not used.
+        rows: rows with answers, of any kind; preferences are not used. Or what `read_rows` takes, such as
+            a list of dicts or a data frame.
         scored: scores of `Row.answers` of every row, in order.
         target: what to look for.
         seed: of the draw.
@@ -123,6 +126,7 @@ def group_by_target(rows: Sequence[Row], scored: Scored, target: Target, *, seed
     Raises:
         DataError: no two answers differ in the attribute; see also `target_values`.
     """
+    rows = rows_of(rows, want=WITH_ANSWERS)
     values = target_values(rows, scored, target)
     prompts = _by_prompt(rows, values)
     # units within prompts are preferred: they hold the prompt fixed, and pairs of prompts do not

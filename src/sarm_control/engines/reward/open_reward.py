@@ -21,8 +21,8 @@ class ControlFiles(NamedTuple):
             files have one), a JSON file of edits (`--save-edits` writes one), or the folder of a run, whose
             controls are loaded as they were at its last checkpoint.
         human: demonstrations for the human-KL term; they replace the file's `data.human`.
-        reference: answers of the policy before training, on which SDs and quantiles are measured: JSON Lines,
-            a folder of `sarm latents`, or saved statistics (`.json`).
+        reference: answers of the policy before training, on which SDs and quantiles are measured: a file of
+            rows, a folder of `sarm latents`, or saved statistics (`.json`).
     """
 
     controls: Path | None = None
@@ -84,7 +84,7 @@ def read_reference(path: Path, model: RewardModel, controls: Controls) -> Refere
     """Statistics of the reference policy's answers.
 
     Args:
-        path: JSON Lines rows with one response each, a latents folder, or saved statistics (`.json`).
+        path: rows with one response each, a latents folder, or saved statistics (`.json`).
         model: scores rows.
         controls: name the latents whose quantiles are kept.
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sarm_control.data import Row
+from sarm_control.data import Row, Source, rows_of
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats, Integers
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark, plain
@@ -43,16 +43,17 @@ class _Sides(NamedTuple):
     incorrect: Integers
 
 
-def reward_bench_2(rows: Sequence[Row]) -> Benchmark:
+def reward_bench_2(rows: Sequence[Row] | Source) -> Benchmark:
     """The benchmark on rows with `prompt`, `chosen`, `rejected`, `subset` and `id`.
 
     Args:
-        rows: pairs.
+        rows: pairs; or what `read_rows` takes, such as a list of dicts or a data frame.
 
     Raises:
         DataError: an unknown subset, more than one chosen answer outside Ties, or a Ties id with only one
             of its two rows.
     """
+    rows = rows_of(rows, want={"pair"})
     names = [_subset(row) for row in rows]
     starts = np.concatenate([[0], np.cumsum([len(row.answers) for row in rows])])
     plain_rows = [i for i, name in enumerate(names) if name != TIES]

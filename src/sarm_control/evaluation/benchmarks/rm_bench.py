@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.data import Row
+from sarm_control.data import Row, Source, rows_of
 from sarm_control.errors import DataError
 from sarm_control.evaluation.answer_table import Floats
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark
@@ -27,12 +27,16 @@ _STYLES = 3
 _UPPER, _LOWER = np.triu_indices(_STYLES, 1), np.tril_indices(_STYLES, -1)
 
 
-def rm_bench(rows: Sequence[Row]) -> Benchmark:
+def rm_bench(rows: Sequence[Row] | Source) -> Benchmark:
     """The benchmark on rows with `prompt`, three `chosen`, three `rejected` and a `domain`.
+
+    Args:
+        rows: pairs; or what `read_rows` takes, such as a list of dicts or a data frame.
 
     Raises:
         DataError: a row with another number of answers, or an unknown domain.
     """
+    rows = rows_of(rows, want={"pair"})
     for row in rows:
         if (len(row.chosen), len(row.rejected)) != (_STYLES, _STYLES):
             raise DataError(

@@ -197,14 +197,14 @@ class DataConfig(_Section):
     """What the policy is trained on."""
 
     prompts: PathText = TRAIN_PROMPTS
-    """JSON Lines of prompts (any row kind; only the prompt is used). The policy `lab` has embedded ones as
+    """A file of prompts (any row kind; only the prompt is used). The policy `lab` has embedded ones as
     the default; any other policy needs a file."""
 
     columns: Annotated[dict[str, str], BeforeValidator(_columns), AfterValidator(_known_columns)] = {}
     """Fields that have other names in `prompts` and `human`: `{prompt: question}`, or `prompt=question`."""
 
     human: PathText | None = None
-    """Human demonstrations for `reward.human_kl`: JSON Lines (`prompt`, `response`), a folder of
+    """Human demonstrations for `reward.human_kl`: a file (`prompt`, `response`), a folder of
     `sarm latents`, or the human buffer of `sarm latents --as-human`."""
 
     template_date: TemplateDay = None
@@ -212,7 +212,7 @@ class DataConfig(_Section):
     as 2026-01-31; `null` is the template's own day, else 2024-07-26."""
 
     exclude: tuple[PathText, ...] = ()
-    """JSON Lines whose prompts are not trained on, for example evaluation sets."""
+    """Files whose prompts are not trained on, for example evaluation sets."""
 
     @property
     def row_options(self) -> RowOptions:
@@ -360,14 +360,14 @@ class EvaluationConfig(_Section):
     """Steps between evaluations; the last step always has one, 0 is none at all."""
 
     prompts: PathText | None = None
-    """JSON Lines of prompts that are not trained on; without them the lab's held-out ones for the lab, else
+    """A file of prompts that are not trained on; without them the lab's held-out ones for the lab, else
     some of the training prompts."""
 
     answers: Count = Field(default=64, ge=2)
     """Prompts drawn from the file, each answered once by the policy and once by the reference."""
 
     should_respond: PathText | None = None
-    """JSON Lines of prompts a refusal of which is an over-refusal."""
+    """A file of prompts a refusal of which is an over-refusal."""
 
     stop_on: Annotated[tuple[Check, ...], BeforeValidator(_monitors)] = ()
     """Monitors that stop the run when they begin to fire, such as `dead-penalty,saturated`."""

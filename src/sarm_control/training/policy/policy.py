@@ -328,6 +328,11 @@ class Policy:
         ids = torch.arange(4, device=self.device)[None, :]
         with self.half_precision():
             whole = self.causal(input_ids=ids, use_cache=False).logits[0].float()
+        if not torch.isfinite(whole).all():
+            raise ModelError(
+                f"the logits of {type(self.causal).__name__} are NaN or infinite: its weights are damaged",
+                hint="give another checkpoint; if half precision overflows, --set policy.dtype=float32",
+            )
         ours = self.logits(self.states(input_ids=ids, use_cache=False).last_hidden_state[0])
         # a loose tolerance: the two passes may use different kernels in half precision
         if not torch.allclose(whole, ours, rtol=0.05, atol=0.05 * float(whole.abs().max())):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import HumanKL
-from sarm_control.data import AUTOMATIC, RowOptions, read_rows, stream_rows
+from sarm_control.data import AUTOMATIC, RowOptions, is_saved_folder, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows
 from sarm_control.training.run.checkpoint import writing
@@ -134,7 +134,7 @@ def read_demonstrations(
     """
     if path.suffix == _BUFFER:
         return HumanBuffer.load(path)
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         folder = LatentsFolder(path)
         chosen = latents or folder.manifest.chosen or ()
         latents_of_rows = folder.read(latents=chosen or None)
@@ -154,7 +154,7 @@ def _count(path: Path, latents: tuple[int, ...], options: RowOptions) -> int:
         buffer = HumanBuffer.load(path)
         buffer.check_latents(latents)
         return len(buffer)
-    if path.is_dir():
+    if path.is_dir() and not is_saved_folder(path):
         folder = LatentsFolder(path)
         folder.check_holds(latents or folder.manifest.chosen)
         return folder.manifest.answers

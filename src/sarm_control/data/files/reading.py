@@ -1,0 +1,106 @@
+"""Records of a data file of any form, or of rows in memory: the one reader of all commands."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sarm_control.data.files.arrow_tables import ipc_records, parquet_records, saved_records
+from sarm_control.data.files.csv_tables import Columns, csv_records
+from sarm_control.data.files.hub import hub_copy, rows_of_hub
+from sarm_control.data.files.json_arrays import array_records
+from sarm_control.data.files.memory import is_in_memory, memory_records, name_of
+from sarm_control.data.files.opening import Opened, local_file, opened
+from sarm_control.data.files.records import AnyRecord, BadRecord, Record
+from sarm_control.data.lines import START, Place, Reason, json_object, lines_of
+from sarm_control.embedded import is_hub_name
+
+Source = Any
+"""A path or name (`rows.jsonl`, `-`, `lab:audit`, `hf:owner/name/train`), or rows in memory: a list of
+dicts, a pandas or polars frame, an Arrow table, a `datasets.Dataset`."""
+
+
+def read_records(
+    source: Source, *, start: Place = START, limit: int | None = None, columns: Columns = ()
+) -> Iterator[AnyRecord]:
+    """The records of a source, from `start` on, read as they are asked for.
+
+    Args:
+        source: a path, a name, or rows in memory; see `Source`.
+        start: where a record starts, as an earlier reading of the same source gave it.
+        limit: the most records that are read; None reads all.
+        columns: (our name, the file's name) of columns of CSV that have other names: they are read as those
+            of our name.
+
+    Yields:
+        A `Record`, or a `BadRecord` for one that is damaged.
+
+    Raises:
+        DataError: the source cannot be read, is of a form that is not read, or ends early.
+    """
+    records = (
+        memory_records(source, start) if is_in_memory(source) else _of(name_of(source), start, limit, columns)
+    )
+    return itertools.islice(records, limit)
+
+
+def records_of(source: Source) -> list[dict[str, Any]]:
+    """The fields of every record of a source: what a door needs that takes rows in any form.
+
+    Raises:
+        DataError: see `read_records`; a damaged record, with its place.
+    """
+    from sarm_control.errors import DataError
+
+    fields = []
+    for record in read_records(source):
+        if isinstance(record, BadRecord):
+            place = record.place.of(name_of(source))
+            raise DataError(f"{place}: {record.reason}", hint=record.reason.hint)
+        fields.append(record.fields)
+    return fields
+
+
+def make_copies(paths: Iterable[Path]) -> None:
+    """Copies what has no place of its own (pipes, the hub's data) where its hash is needed before it is read.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    for path in paths:
+        if is_hub_name(path):
+            hub_copy(path, None)
+        else:
+            local_file(path)
+
+
+def _of(path: Path, start: Place, limit: int | None, columns: Columns) -> Iterator[AnyRecord]:
+    if is_hub_name(path):
+        with opened(hub_copy(path, limit), path) as found:
+            records = _json_lines(found, path, start)
+            for record in itertools.islice(records, rows_of_hub(path, limit)):
+                yield record._replace(place=record.place._replace(unit="row"))
+        return
+    file = local_file(path)
+    if file.is_dir():
+        yield from saved_records(file, path, start)
+        return
+    with opened(file, path, [theirs for _, theirs in columns]) as found:
+        if found.form == "JSON Lines":
+            yield from _json_lines(found, path, start)
+        elif found.form == "JSON array":
+            yield from array_records(found.stream, path, start)
+        elif found.form in ("CSV", "TSV"):
+            yield from csv_records(found.stream, path, found.delimiter, start=start, columns=columns)
+        elif found.form == "Parquet":
+            yield from parquet_records(file, path, start)
+        else:
+            yield from ipc_records(file, path, start)
+
+
+def _json_lines(found: Opened, path: Path, start: Place) -> Iterator[AnyRecord]:
+    for place, data in lines_of(found.stream, path, start):
+        try:
+            yield Record(place, json_object(data), data)
+        except Reason as reason:
+            yield BadRecord(place, reason, data.decode("utf-8", "backslashreplace"))
