@@ -14,8 +14,8 @@ from sarm_control.reward_model.trunk.batching import (
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
-    pool_states,
 )
+from sarm_control.reward_model.trunk.pooling import pool_states
 from tests.conftest import make_llama_config, make_sarm
 
 PROMPTS = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sarm_control.cli._next import beside, say_next
 from sarm_control.cli._outputs import check_outputs, say_dry_run
 from sarm_control.cli._row_flags import RowFlags
-from sarm_control.cli._scoring import model_name, or_lab
+from sarm_control.cli._scoring import check_has_latents, model_name, or_lab
 from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
@@ -177,6 +177,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
     from sarm_control.latents import ModelSpec, plan, survey
     from sarm_control.reward_model import describe
 
+    check_has_latents(name, "no latents can be kept")
     described = describe(name, template_date=request.scoring.template_date)
     head = described.head.fingerprint
     chosen = None if request.only is None else chosen_latents(request.only, described.latents, head)

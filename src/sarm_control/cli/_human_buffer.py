@@ -26,10 +26,12 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
     inputs = [*request.files, *disjoint_from]
     check_outputs([request.out, request.json_file], inputs, overwrite=request.overwrite, make=not dry_run)
     bad = request.skip_bad_rows
+    flags = ModelFlags(request.model, *request.scoring, missing=request.missing)
+    flags.needs_latents = "no human buffer can be made"
     kept = _kept(request.files)
     prepared = prepare(
         [request.files],
-        ModelFlags(request.model, *request.scoring, missing=request.missing),
+        flags,
         want={"answer"},
         latents=() if kept else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,

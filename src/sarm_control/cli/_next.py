@@ -6,9 +6,13 @@ It goes to stderr, as every remark does, so that what is piped on stays data; `-
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sarm_control.console import say
 from sarm_control.embedded import LAB
+
+if TYPE_CHECKING:
+    from sarm_control.cli._scoring import Reading
 
 
 class _State:
@@ -41,9 +45,21 @@ def say_next(*words: str | Path) -> None:
     say(f"next: sarm {shlex.join(map(str, words))}")
 
 
-def of_model(model: str | None) -> tuple[str, ...]:
-    """The option that names the same model; none for the embedded one, which needs no name."""
-    return () if model in (None, LAB) else ("--model", str(model))
+def of_model(model: str | None, reading: "Reading | None" = None) -> tuple[str, ...]:
+    """The options that name the same model, read in the same way.
+
+    Args:
+        model: none for the embedded one, which needs no name.
+        reading: how a classifier is read, where that was asked for.
+    """
+    if model in (None, LAB):
+        return ()
+    words = ["--model", str(model)]
+    if reading is not None and reading.pooling is not None:
+        words += ["--pooling", reading.pooling]
+    if reading is not None and reading.output is not None:
+        words += ["--output", reading.output]
+    return tuple(words)
 
 
 def of_training(model: str | None) -> tuple[str, ...]:

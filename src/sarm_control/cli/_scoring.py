@@ -1,6 +1,7 @@
 """Options that every command with a reward model has, how it is loaded, and what stands in for it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ Model = Annotated[
     Parameter(
         group=MODEL,
         name=["--model", "-m"],
-        help="SARM folder or hub id. Default: lab, the SARM of the embedded world.",
+        help="Reward model: folder or hub id. Default: lab, the SARM of the embedded world.",
     ),
 ]
 Device = Annotated[
@@ -55,6 +56,31 @@ BatchTokens = Annotated[
     ),
 ]
 
+
+@dataclass(frozen=True)
+class Reading:
+    """How a reward model with a linear head of its own is read; a SARM needs none of it."""
+
+    pooling: Annotated[
+        str | None,
+        Parameter(
+            group=RARE_MODEL,
+            help="Token a classifier is read at: last_token, end_of_turn, last_not_pad or token:ID. "
+            "Default: as its authors do.",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        Parameter(
+            group=RARE_MODEL,
+            help="Output of a classifier that is the reward: 0, 1, ... or difference, of two.",
+        ),
+    ] = None
+
+
+Read = Annotated[Reading | None, Parameter(name="*")]
+"""Flags of their own, without a name before them."""
+
 SkipBadRows = Annotated[
     Path | None,
     Parameter(
@@ -70,17 +96,42 @@ def load_model(
     dtype: str | None,
     max_length: int | None,
     template_date: str | None = None,
+    reading: Reading | None = None,
 ) -> "RewardModel":
     """Loads the reward model and says what it is."""
     from sarm_control.reward_model import RewardModel
 
+    read = reading or Reading()
     rm = RewardModel.from_pretrained(
-        model, device=device, dtype=dtype, max_length=max_length, template_date=template_date
+        model,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        template_date=template_date,
+        pooling=read.pooling,
+        output=read.output,
     )
     kept = f"k = {rm.config.k}" if rm.config.use_topk else "TopK off"
+    held = f"{rm.config.latents} latents, {kept}" if rm.config.latents else "no dictionary, no latents"
     day = f", told that it is {rm.template.date}" if rm.template.date else ""
-    say(f"{model_name(model)}: {rm.config.latents} latents, {kept}, on {rm.device}{day}")
+    say(f"{model_name(model)}: {held}, on {rm.device}{day}")
     return rm
+
+
+def check_has_latents(model: str, needs: str) -> None:
+    """Refuses a reward model without a dictionary, by its files.
+
+    Args:
+        model: folder or hub id.
+        needs: what cannot be done without latents, as the beginning of a sentence.
+
+    Raises:
+        ModelError: it has none.
+    """
+    from sarm_control.reward_model import find_folder, latents_of, no_latents
+
+    if not latents_of(find_folder(model), model):
+        raise no_latents(needs)
 
 
 def model_name(model: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
-from sarm_control.cli._scoring import load_model, model_name, or_lab
+from sarm_control.cli._scoring import Reading, check_has_latents, load_model, model_name, or_lab
 from sarm_control.console import progress, say
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, ModelError
@@ -34,6 +34,9 @@ class ModelFlags:
         template_date: see `_scoring.TemplateDate`.
         missing: what else the embedded world stands in for, for its remark.
         keep_states: whether the trunk's states come with the scores; of a latents folder, if it has them.
+        reading: see `_scoring.Reading`.
+        needs_latents: what a command cannot do without latents, as the beginning of a sentence; None where
+            it can do without.
     """
 
     model: str | None = None
@@ -44,10 +47,14 @@ class ModelFlags:
     template_date: str | None = None
     missing: tuple[str, ...] = ()
     keep_states: bool = False
+    reading: Reading | None = None
+    needs_latents: str | None = None
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
         """The reward model; `lab`, with a remark, when none was named."""
+        from sarm_control.reward_model import no_latents
+
         if self._loaded is None:
             name = or_lab(self.model, *self.missing)
             self._loaded = load_model(
@@ -56,7 +63,10 @@ class ModelFlags:
                 dtype=self.dtype,
                 max_length=self.max_length,
                 template_date=self.template_date,
+                reading=self.reading,
             )
+            if self.needs_latents is not None and self._loaded.dictionary is None:
+                raise no_latents(self.needs_latents)
         return self._loaded
 
     @property
@@ -331,7 +341,7 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags, *, named: bool) -> tu
     found = {str(one.path): _head_of(one.scored) for one in read if one.scored is not None}
     if named or flags.model is not None or any(one.scored is None for one in read):
         model = flags.model or LAB
-        found = {f"--model {model}": _named_head(model), **found}
+        found = {f"--model {model}": _named_head(model, flags), **found}
     hint = "make latents folders with the model of this command"
     if named and flags.model is None:
         hint = "without a name the model is the lab's SARM: name it with --model"
@@ -356,12 +366,15 @@ def _head_of(scored: "Scored") -> _Head:
     return _Head(scored.latents.size, scored.fingerprint, scored.model_fingerprint)
 
 
-def _named_head(model: str) -> _Head:
+def _named_head(model: str, flags: ModelFlags) -> _Head:
     """A model's head by its files; nothing else of it is loaded."""
     from sarm_control.reward_model import read_head, read_model_fingerprint
 
-    head = read_head(model)
-    return _Head(len(head.weight), head.fingerprint, read_model_fingerprint(model))
+    if flags.needs_latents is not None:
+        check_has_latents(model, flags.needs_latents)
+    how = flags.reading or Reading()
+    head = read_head(model, output=how.output)
+    return _Head(len(head.weight), head.fingerprint, read_model_fingerprint(model, pooling=how.pooling))
 
 
 def _joined(read: Sequence[_Read], flags: ModelFlags) -> Source:

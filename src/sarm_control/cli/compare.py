@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -111,7 +111,11 @@ def compare(
     rows = _read(prompts, skip_bad_rows, row_flags)
     sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
-    how = {"device": device, "dtype": dtype, "template_date": opened[0].config.data.template_date}
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "template_date": opened[0].config.data.template_date,
+    }
     rm = load_model(opened[0].config.reward.model, max_length=None, **how)
     judge = None if gold is None else _gold(gold, rows)
     found = compare_runs(opened, rows, rm, sampling, gold=judge, device=device, progress=progress)

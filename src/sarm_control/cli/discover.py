@@ -153,6 +153,7 @@ def _prepare(
     from sarm_control.discovery import check_counterfactuals, check_rows, check_states
 
     want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
+    scoring.needs_latents = "effects of latents cannot be found"
     prepared = prepare(
         parts,
         scoring,

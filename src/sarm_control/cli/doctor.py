@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_INPUT
 from sarm_control.cli._next import again, of_model, say_next
-from sarm_control.cli._scoring import Device, Dtype, Model, TemplateDate, load_model, model_name, or_lab
+from sarm_control.cli._scoring import Device, Dtype, Model, Read, TemplateDate, load_model, model_name, or_lab
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def reward(
     device: Device = None,
     dtype: Dtype = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="All calls and points as JSON.")
     ] = None,
@@ -73,7 +74,8 @@ def reward(
     if url is None and token_file is not None:
         raise ConfigError("--token-file is of a server that runs", hint="give its --url")
     name = or_lab(model)
-    rm = load_model(name, device=device, dtype=dtype, max_length=None, template_date=template_date)
+    how = {"device": device, "dtype": dtype, "template_date": template_date}
+    rm = load_model(name, max_length=None, reading=reading, **how)
     known = url is None or controls is not None
     reward = _open(rm, controls, human, reference) if known else None
     if engine == "trl" and reward is not None:
@@ -90,7 +92,7 @@ def reward(
     if passed and engine != "trl" and url is None:
         given = (("--controls", controls), ("--human", human), ("--reference", reference))
         files = [word for pair in given if pair[1] is not None for word in pair]
-        say_next("serve", *of_model(model), *(str(word) for word in files))
+        say_next("serve", *of_model(model, reading), *(str(word) for word in files))
     elif json_file is None:
         say_next(*again("--json", "doctor.json"))
     else:

@@ -11,7 +11,16 @@ from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
 from sarm_control.cli._next import of_model, of_training, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._scoring import (
+    BatchTokens,
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Read,
+    SkipBadRows,
+    TemplateDate,
+)
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.errors import ConfigError
 
@@ -79,6 +88,7 @@ def eval(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="The results as JSON.")
     ] = None,
@@ -91,14 +101,14 @@ def eval(
     target and complement, selectivity, and where the edits lie among the same edits on random latents.
     """
     given = read_edits(edit, edits_file)
-    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     inputs = [Path(one) for one in data or [] if Path(one).exists()]
     check_outputs((out, json_file), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:
         from sarm_control.cli._benchmarks import reproduce
 
         reproduce(data or [], flags, json_file)
-        say_next("eval", *of_model(model), "--benchmark", "reward-bench-2", "--data", "rows.jsonl")
+        say_next("eval", *of_model(model, reading), "--benchmark", "reward-bench-2", "--data", "rows.jsonl")
         return
     from sarm_control.cli._benchmarks import Request, evaluate, print_evaluation, write_evaluation
 
@@ -106,7 +116,10 @@ def eval(
     found = evaluate(request, flags, given, skip_bad_rows)
     print_evaluation(found, sys.stdout)
     write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
-    _say_next(request.data, model, [str(one) for one in found.edits])
+    if flags.loaded is not None and flags.loaded.dictionary is None:
+        say_next("serve", *of_model(model, reading))
+    else:
+        _say_next(request.data, model, [str(one) for one in found.edits])
 
 
 def _say_next(data: list[str], model: str | None, edits: list[str]) -> None:

@@ -108,6 +108,7 @@ def label(
     file = Path(features.removeprefix("@").partition("#")[0])
     check_outputs((out,), (file, *data), overwrite=overwrite)
     scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    scoring.needs_latents = "latents cannot be labelled"
     replies = _replies(endpoint, label_model, out, timeout)
     source = read_scored(
         data,

@@ -86,6 +86,7 @@ def probe(
     data = _data(model, data)
     check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
+    flags.needs_latents = "edits of latents cannot be tried"
     found, source, edits = _probed(data, flags, given, skip_bad_rows, rows)
     difference = _verified(flags, source, edits, found) if verify else None
     _print(found, edits, difference)

@@ -97,6 +97,7 @@ def rerank(
     check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
     missing = () if candidates or model is not None else ("candidates",)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
+    flags.needs_latents = "edits of latents cannot be tried"
     source = read_scored(
         data,
         flags,

@@ -13,7 +13,7 @@ from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_INPUT
 from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
-from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, TemplateDate
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, Read, TemplateDate
 from sarm_control.cli._sources import ModelFlags, prepare
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -21,16 +21,16 @@ from sarm_control.errors import ConfigError
 if TYPE_CHECKING:
     from sarm_control.control import Edit
     from sarm_control.data import Row
-    from sarm_control.reward_model import RewardModel, Scored
+    from sarm_control.reward_model import Kind, RewardModel, Scored
+
+Data = Annotated[
+    Path | None,
+    Parameter(group=INPUT, help="Rows with answers, or a folder of sarm latents; lab:audit is one to try."),
+]
 
 
 def score(
-    data: Annotated[
-        Path | None,
-        Parameter(
-            group=INPUT, help="Rows with answers, or a folder of sarm latents; try lab:audit."
-        ),
-    ] = None,
+    data: Data = None,
     /,
     *,
     model: Model = None,
@@ -60,6 +60,7 @@ def score(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -75,7 +76,7 @@ def score(
         raise ConfigError("no file of answers was given", hint="sarm score lab:audit -o scores.jsonl")
     given = read_edits(edit, edits_file)
     check_outputs((out, json_file), (data, *given.inputs, skip_bad_rows), overwrite=overwrite, rows=out)
-    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date)
+    scoring = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     (source,) = prepare(
         [[data]],
         scoring,
@@ -99,25 +100,28 @@ def score(
         **scoring.dated,
         **rows.recorded,
     }
-    _write(out, annotated, [data, *given.inputs], config)
+    _write(out, annotated, [data, *given.inputs], config, scored.kind)
     if json_file is not None:
         _write_summary(json_file, summary, config, None if scoring.loaded is None else skip_bad_rows)
     _say_remarks(found, annotated, summary)
-    _say_next(data, out, scoring.model, scored)
+    _say_next(data, out, scoring, scored)
 
 
-def _say_next(data: Path, out: Path | None, model: str | None, scored: "Scored") -> None:
-    """Try an edit on the latent that moved these rewards most."""
+def _say_next(data: Path, out: Path | None, scoring: ModelFlags, scored: "Scored") -> None:
+    """Try an edit on the latent that moved these rewards most; without latents, serve the rewards."""
     import numpy as np
 
+    if scored.kind == "classifier":
+        say_next("serve", *of_model(scoring.model, scoring.reading))
+        return
     moved = np.abs(scored.latents.values * scored.head[scored.latents.indices])
     sums = np.bincount(scored.latents.indices, weights=moved, minlength=scored.latents.size)
     saved = beside(out or data, "edits.json") if out or data.exists() else Path("edits.json")
     if sums.any():
         edit = ("--edit", f"{int(sums.argmax())}=0", "--save-edits", saved)
-        say_next("probe", data, *of_model(model), *edit)
+        say_next("probe", data, *of_model(scoring.model), *edit)
     else:
-        say_next("score", data, *of_model(model), "--top", "20")
+        say_next("score", data, *of_model(scoring.model), "--top", "20")
 
 
 def _summary(
@@ -148,17 +152,35 @@ def _summary(
 
 
 def _write(
-    out: Path | None, annotated: Sequence[dict[str, Any]], inputs: list[Path], config: dict[str, Any]
+    out: Path | None,
+    annotated: Sequence[dict[str, Any]],
+    inputs: list[Path],
+    config: dict[str, Any],
+    kind: "Kind",
 ) -> None:
-    from sarm_control.data import write_rows
+    from sarm_control.data import output_form, write_rows
     from sarm_control.files import manifest, write_json
 
     if out is None:
         for row in annotated:
             sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         return
+    if kind != "sarm" and output_form(out) == "Parquet":
+        annotated = [_named_parts_as_text(row) for row in annotated]
     write_rows(out, annotated)
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest("score", inputs=inputs, config=config))
+
+
+def _named_parts_as_text(value: Any) -> Any:
+    """Contributions as JSON: `residual` stands among numbers, and Parquet has one type a column."""
+    if isinstance(value, list):
+        return [_named_parts_as_text(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: json.dumps(one) if name == "contributions" else _named_parts_as_text(one)
+        for name, one in value.items()
+    }
 
 
 def _write_summary(

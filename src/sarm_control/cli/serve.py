@@ -15,6 +15,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    Read,
     TemplateDate,
     load_model,
     model_name,
@@ -151,6 +152,7 @@ def serve(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
 ) -> None:
     """Serve rewards over HTTP, for engines and scripts.
 
@@ -180,7 +182,7 @@ def serve(
 
     # A tokenizer's own threads wait for each other where workers and other processes want the cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    how = {"dtype": dtype, "max_length": max_length, "template_date": template_date}
+    how = {"dtype": dtype, "max_length": max_length, "template_date": template_date, "reading": reading}
     with contextlib.closing(bind(host, port)) as listening:
         first, *others = _load(or_lab(model), workers_on, device, how)
         files = ControlFiles(controls, human, reference)
@@ -190,7 +192,8 @@ def serve(
 
         def ready() -> None:
             say(f"serving on {where}; Ctrl-C stops")
-            say_next("doctor", "reward", "--engine", "openrlhf", *of_model(model), "--url", where, *token)
+            named = of_model(model, reading)
+            say_next("doctor", "reward", "--engine", "openrlhf", *named, "--url", where, *token)
 
         run(app, listening, settings=settings, ready=ready)
 

@@ -14,6 +14,7 @@ from sarm_control.cli._scoring import (
     Dtype,
     MaxLength,
     Model,
+    Read,
     TemplateDate,
     load_model,
     model_name,
@@ -58,6 +59,7 @@ def verify(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
+    reading: Read = None,
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="The comparison as JSON.")
     ] = None,
@@ -79,7 +81,14 @@ def verify(
     latents = _latents(steered_latents)
     records = read_recorded(recorded)
     name = or_lab(model)
-    rm = load_model(name, device=device, dtype=dtype, max_length=max_length, template_date=template_date)
+    rm = load_model(
+        name,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        template_date=template_date,
+        reading=reading,
+    )
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)
@@ -88,10 +97,13 @@ def verify(
     _print(result, steps)
     if json_file is not None:
         _write(json_file, result, model=model_name(name), steps=steps)
-    if result.passed:
+    named = of_model(model, reading)
+    if result.passed and rm.dictionary is None:
+        say_next("score", recorded, *named, "-o", recorded.with_suffix(".scores.jsonl"))
+    elif result.passed:
         say_next("latents", recorded, *of_model(model), "-o", recorded.with_suffix(".latents"))
     else:
-        say_next("verify", recorded, *of_model(model), "--dtype", "float32")
+        say_next("verify", recorded, *named, "--dtype", "float32")
     return 0 if result.passed else 1
 
 

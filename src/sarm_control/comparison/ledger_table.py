@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.comparison.measures import KL, REWARD, TOTAL, MeasureChange
 from sarm_control.control import Ledger
 from sarm_control.files import atomic_file
-from sarm_control.statistics import Interval, mean_intervals
+from sarm_control.statistics import Interval, mean_interval, mean_intervals
 
 WITH_INTERVALS = 200
 
@@ -48,6 +49,15 @@ def latent_rows(ledger: Ledger, *, controlled: Sequence[int]) -> list[Row]:
     ]
 
 
+def residual_row(changes: NDArray[np.float64]) -> Row:
+    """The row of the part of the reward that no latent holds, for a reward model with a head of its own.
+
+    Args:
+        changes: [P] each prompt's change of the residual, reward units.
+    """
+    return _row("residual", "Residual: what no latent holds", mean_interval(changes))
+
+
 def control_rows(compared: Sequence[MeasureChange], *, kl_price: float) -> list[Row]:
     """Rows for the edits, each penalty, the human-KL term and the KL, in reward units.
 
@@ -69,9 +79,22 @@ def control_rows(compared: Sequence[MeasureChange], *, kl_price: float) -> list[
 
 
 def ledger_json(
-    latents: Sequence[Row], controls: Sequence[Row], compared: Sequence[MeasureChange], *, top: int = 40
+    latents: Sequence[Row],
+    controls: Sequence[Row],
+    compared: Sequence[MeasureChange],
+    *,
+    outside: Row | None = None,
+    top: int = 40,
 ) -> dict[str, Any]:
-    """The ledger of one arm for `report.json`: the top latents, the rest as one sum, the totals."""
+    """The ledger of one arm for `report.json`: the top latents, the rest as one sum, the totals.
+
+    Args:
+        latents: see `latent_rows`.
+        controls: see `control_rows`.
+        compared: the measures of the arm.
+        outside: see `residual_row`; None for a SARM.
+        top: latents shown one by one.
+    """
     change = {item.measure.key: item.change.mean for item in compared if item.change}
     # the sum of the rest keeps the ledger's parts equal to its total
     shown, rest = latents[:top], latents[top:]
@@ -82,7 +105,8 @@ def ledger_json(
         "rest": {"count": len(rest), "delta": sum(row["delta"] for row in rest)},
         "latent_sum": total,
         "model_change": change[REWARD],
-        "residual": total - change[REWARD],
+        "residual": total + (0.0 if outside is None else outside["delta"]) - change[REWARD],
+        **({} if outside is None else {"outside": outside}),
         "controls": list(controls),
         "total_change": change.get(TOTAL, change[REWARD]),
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sarm_control.comparison.headline import headline
-from sarm_control.comparison.ledger_table import Row, control_rows, latent_rows, ledger_json
+from sarm_control.comparison.ledger_table import Row, control_rows, latent_rows, ledger_json, residual_row
 from sarm_control.comparison.measures import (
     Columns,
     MeasureChange,
@@ -20,7 +20,7 @@ from sarm_control.comparison.measures import (
     reward_sd,
     wins,
 )
-from sarm_control.control import latent_ledger, prompt_means
+from sarm_control.control import Floats, latent_ledger, prompt_means
 from sarm_control.seeds import numpy_generator
 
 FORMAT = "sarm-compare-1"
@@ -115,6 +115,7 @@ def _arm_section(
     )
     latents = latent_rows(ledger, controlled=arm.controlled)
     controls = control_rows(compared, kl_price=arm.kl_price)
+    outside = None if scored.kind == "sarm" else residual_row(_residual_change(base, arm.answers))
     gap = goodhart_gap(base, arm.answers)
     further = [wins(base, arm.answers), *([] if gap is None else [gap])]
     section = {
@@ -125,10 +126,16 @@ def _arm_section(
         "kl_coef": arm.kl_coef,
         "reward_sd": sd,
         "measures": [item.as_json(sd) for item in [*compared, *further]],
-        "ledger": ledger_json(latents, controls, compared),
+        "ledger": ledger_json(latents, controls, compared, outside=outside),
         "curves": {name: list(values) for name, values in arm.curves.items()},
     }
-    return section, [*latents, *controls]
+    return section, [*latents, *([] if outside is None else [outside]), *controls]
+
+
+def _residual_change(base: PolicyAnswers, trained: PolicyAnswers) -> Floats:
+    """[P] of what no latent holds."""
+    before, after = (prompt_means(one.scored.residual, one.prompts) for one in (base, trained))
+    return after - before
 
 
 def _difference(first: Arm, second: Arm, one: Columns, two: Columns, *, sd: float) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class ChatTemplate:
         date: the day that a template with a date sees: a date, "today" or "2026-01-31". None is the fallback
             day of the template, or 26 July 2024.
         ends: ids that end an answer, in addition to the end-of-turn and the tokenizer's end of text.
+        whole: keep all that the template writes after an answer, such as ChatML's closing newline, instead
+            of ending at the end-of-turn; templates that write no end-of-turn are then used too.
+        append: text after all that; only with `whole`.
 
     Raises:
         ModelError: the tokenizer has no chat template, or its template fails, changes answers, or does not
@@ -67,6 +70,8 @@ class ChatTemplate:
         max_length: int | None = None,
         date: datetime.date | str | None = None,
         ends: Sequence[int] = (),
+        whole: bool = False,
+        append: str = "",
     ) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
@@ -82,6 +87,7 @@ class ChatTemplate:
         self._frame = check_answers(self.words, tokenizer.name_or_path or "this model")
         self._last_frame: tuple[list[Message], Frame] | None = None
         self._warned = False
+        self._whole, self._append = whole, append
         with _reading_words():
             self.end_of_turn_id = self._find_end_of_turn()
         self.end_ids: tuple[int, ...] = distinct_ids([self.end_of_turn_id, tokenizer.eos_token_id, *ends])
@@ -89,6 +95,8 @@ class ChatTemplate:
         self.pad_id: int = self.end_of_turn_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         with _reading_words():
             self._template_has_bos = self._starts_with_bos()
+            closing = self._closing(self._frame.after) if whole else ""
+            self._closing_tokens = len(self._tokenize([closing])[0]) if whole else 1
 
     def encode(self, prompt: Prompt, response: str, *, ended: bool = True) -> Encoded:
         """Token ids of a whole conversation, ending at the end-of-turn of the answer.
@@ -161,8 +169,9 @@ class ChatTemplate:
         return encoded
 
     def _encoded(self, header: list[int], whole: list[int], rendered: Rendered) -> Encoded:
-        whole = self._cut_after_end_of_turn(whole, len(header))
-        start = _common_prefix(header, whole[:-1])
+        if not self._whole:
+            whole = self._cut_after_end_of_turn(whole, len(header))
+        start = _common_prefix(header, whole[: len(whole) - self._closing_tokens])
         # the end of the header is tokenized otherwise next to the answer: offsets say where the answer begins
         if start < len(header):
             start = max(start, len(whole) - self._tokens_from(rendered))
@@ -178,7 +187,7 @@ class ChatTemplate:
         tokens: Any = self.tokenizer(
             rendered.whole, add_special_tokens=False, return_offsets_mapping=True, **_WHOLE
         )
-        if tokens["input_ids"][-1:] != [self.end_of_turn_id]:
+        if not self._whole and tokens["input_ids"][-1:] != [self.end_of_turn_id]:
             return sys.maxsize
         return sum(end > len(rendered.header) for _, end in tokens["offset_mapping"])
 
@@ -236,6 +245,8 @@ class ChatTemplate:
         for token in self.tokenizer(self._frame.after, add_special_tokens=False)["input_ids"]:
             if token in special:
                 return int(token)
+        if self._whole and self.tokenizer.eos_token_id is not None:
+            return int(self.tokenizer.eos_token_id)
         raise ModelError(
             f"the chat template of {self.tokenizer.name_or_path} writes no special token after an answer",
             hint="a SARM reads the state at the end-of-turn token, so the template must write one",
@@ -243,6 +254,8 @@ class ChatTemplate:
 
     def _closing(self, after: str) -> str:
         """The text after an answer, up to the end-of-turn (in ChatML a newline follows it)."""
+        if self._whole:
+            return after + self._append
         token = str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
         before, end_of_turn, _ = after.partition(token)
         return before + end_of_turn
@@ -271,11 +284,12 @@ class ChatTemplate:
 
     def _truncate(self, ids: list[int], prompt_length: int, ended: bool) -> Encoded:
         excess = 0 if self.max_length is None else max(0, len(ids) - self.max_length)
+        closing = self._closing_tokens
         if not excess:
-            return Encoded(ids, prompt_length, 0, ended)
+            return Encoded(ids, prompt_length, 0, ended, closing)
         kept_first = 1 if ids[0] == self.bos_id else 0
         kept = ids[:kept_first] + ids[kept_first + excess :]
-        return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended)
+        return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended, closing)
 
 
 def distinct_ids(ids: Iterable[Any]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from sarm_control.latents.survey_folder import Data
 from sarm_control.latents.writer import LatentsWriter
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import Description, RewardModel
+    from sarm_control.reward_model import Description, LinearHead, RewardModel
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ def plan(
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
         **({} if data.options == AUTOMATIC else {"rows_read_as": asdict(data.options)}),
+        **_own_head(described.head),
     }
     record = manifest("latents", inputs=data.files, config=config)
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}
@@ -209,6 +210,16 @@ def extract(
         for shard in shards:
             writer.put(shard.number, shard.data, rows=shard.rows, answers=shard.answers)
             advance(shard.answers)
+
+
+def _own_head(head: "LinearHead") -> dict[str, Any]:
+    """What a folder of a reward model with a head of its own says beside."""
+    if head.own is None:
+        return {}
+    from sarm_control.reward_model import LinearHead
+
+    weights = LinearHead(head.weight).fingerprint
+    return {"kind": "attached", "constant": head.constant, "weights": weights}
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -113,10 +113,12 @@ class LatentsFolder:
 
     def _head(self) -> Head:
         weight = self._decoded(HEAD, decode_head)
-        found = LinearHead(weight)
-        if found.fingerprint != self.manifest.fingerprint:
+        manifest = self.manifest
+        if LinearHead(weight).fingerprint != manifest.weights:
             raise self._damaged(HEAD, "it holds another head than the manifest says")
-        return Head(weight, found.fingerprint, self.manifest.model_fingerprint)
+        return Head(
+            weight, manifest.fingerprint, manifest.model_fingerprint, manifest.kind, manifest.constant
+        )
 
     def _decoded(self, name: str, decode: Callable[[bytes], T]) -> T:
         data = self._verified(name)

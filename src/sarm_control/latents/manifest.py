@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sarm_control.bounded_json import MISSHAPEN, read_json, shown
 from sarm_control.errors import DataError
+from sarm_control.reward_model import Kind
 
 FORMAT = "sarm-latents-1"
 MANIFEST = "manifest.json"
@@ -80,6 +81,24 @@ class Manifest:
         return None if found is None else str(found)
 
     @property
+    def kind(self) -> Kind:
+        """Of reward model; folders that do not say are a SARM's."""
+        found = self.about["config"].get("kind", "sarm")
+        if found not in ("sarm", "classifier", "attached"):
+            raise ValueError(f"{shown(found)} is no kind of reward model")
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def weights(self) -> str:
+        """The fingerprint of the latents' weights alone; of a SARM's head that is all there is."""
+        return str(self.about["config"].get("weights", self.fingerprint))
+
+    @property
+    def constant(self) -> float:
+        """What the reward model gives every answer, in reward units."""
+        return float(self.about["config"].get("constant", 0.0))
+
+    @property
     def chosen(self) -> tuple[int, ...] | None:
         """The latents that were kept; None when all were."""
         chosen = self.about["config"]["chosen"]
@@ -141,6 +160,7 @@ def read_manifest(folder: Path) -> Manifest:
         files = {name: FileRecord.read(record) for name, record in content.pop("files").items()}
         found = Manifest(content, files)
         _ = (found.model, found.fingerprint, found.model_fingerprint, found.chosen)
+        _ = (found.kind, found.constant)
         problem = _misfit(found)
     except MISSHAPEN as error:
         raise DataError(f"{path} is damaged: {shown(error, 200)}", hint=_AGAIN) from error

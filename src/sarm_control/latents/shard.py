@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sarm_control.data import AUTOMATIC, Reason, Row, RowOptions, json_object, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents.rows import ScoredRows, roles
-from sarm_control.reward_model import FloatArray, Scored, SparseLatents, not_finite_rows
+from sarm_control.reward_model import FloatArray, Kind, Scored, SparseLatents, not_finite_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,16 +26,22 @@ _ENCODINGS = {
     "indices.list.element": "DELTA_BINARY_PACKED",
     "values.list.element": "BYTE_STREAM_SPLIT",
     "state.list.element": "BYTE_STREAM_SPLIT",
+    "residual": "BYTE_STREAM_SPLIT",
 }
 _FEW_VALUES = ["role", "file", "kind", "read_as"]
 
 
 class Head(NamedTuple):
-    """The head of the scores: weights [L] float32, their fingerprint, and that of the model if known."""
+    """The head of the scores: weights [L] float32, their fingerprint, and that of the model if known.
+
+    `kind` is that of the reward model, `constant` what every answer gets; see `Scored`.
+    """
 
     weight: FloatArray
     fingerprint: str
     model_fingerprint: str | None = None
+    kind: Kind = "sarm"
+    constant: float = 0.0
 
 
 class ShardBytes(NamedTuple):
@@ -137,7 +143,18 @@ def decode_answers(data: bytes, head: Head, *, states: bool = False) -> Scored:
         fingerprint=head.fingerprint,
         states=_states(table) if states and "state" in table.column_names else None,
         model_fingerprint=head.model_fingerprint,
+        **_own_parts(table, head),
     )
+
+
+def _own_parts(table: "pyarrow.Table", head: Head) -> dict[str, Any]:
+    """What a reward model's own head gives beside its latents."""
+    if head.kind == "sarm":
+        return {}
+    if "residual" not in table.column_names:
+        raise DataError("holds no residual, which rewards of such a model have")
+    residual = _numpy(table["residual"], np.float64)
+    return {"residual": residual, "constant": head.constant, "kind": head.kind}
 
 
 def encode_head(weight: FloatArray) -> bytes:
@@ -229,6 +246,8 @@ def _answers_table(found: ScoredRows, first: int, chosen: Sequence[int] | None) 
         "indices": _lists(latents.indptr, latents.indices, index_type(latents.size)),
         "values": _lists(latents.indptr, latents.values, pyarrow.float32()),
     }
+    if scored.kind != "sarm":
+        columns["residual"] = pyarrow.array(scored.residual)
     if scored.states is not None:
         flat = pyarrow.array(scored.states.astype(np.float32).reshape(-1))
         columns["state"] = pyarrow.FixedSizeListArray.from_arrays(flat, scored.states.shape[1])

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
+    from sarm_control.reward_model.attached import AttachedAutoencoder
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
         describe,
         head_of,
+        latents_of,
         read_head,
         read_model_fingerprint,
         read_template,
@@ -25,21 +27,23 @@ if TYPE_CHECKING:
         load_tensors,
         read_index,
     )
-    from sarm_control.reward_model.files.config import SarmConfig, read_config
+    from sarm_control.reward_model.files.classifier_config import ClassifierConfig
+    from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
-    from sarm_control.reward_model.head import LinearHead
+    from sarm_control.reward_model.head import ATTACH, LinearHead, no_latents
     from sarm_control.reward_model.reward_model import RewardModel
-    from sarm_control.reward_model.scored import Contribution, Scored
+    from sarm_control.reward_model.scored import CONSTANT, RESIDUAL, Contribution, Kind, Scored
     from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
+    from sarm_control.reward_model.state_head import StateHead
     from sarm_control.reward_model.trunk.batching import (
         Padded,
         PaddingSide,
         length_sorted_batches,
         pad_batch,
-        pool_states,
     )
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
+    from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
     from sarm_control.reward_model.trunk.torch_backend import has_bfloat16, rounded_factors, with_own_memory
     from sarm_control.reward_model.trunk.trunk import (
@@ -52,21 +56,28 @@ if TYPE_CHECKING:
     )
 
 _HOME_OF = {
-    "read_template": "description",
+    "ATTACH": "head",
+    "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
+    "CONSTANT": "scored",
+    "ClassifierConfig": "files.classifier_config",
     "Contribution": "scored",
     "Description": "description",
     "FloatArray": "sparse",
     "IndexArray": "sparse",
+    "Kind": "scored",
     "LinearHead": "head",
     "NonFiniteError": "files.finite",
     "OnNonfinite": "files.finite",
     "Padded": "trunk.batching",
     "PaddingSide": "trunk.batching",
+    "Pooling": "trunk.pooling",
+    "RESIDUAL": "scored",
     "RewardModel": "reward_model",
     "SarmConfig": "files.config",
     "Scored": "scored",
     "SparseLatents": "sparse",
+    "StateHead": "state_head",
     "TensorEntry": "files.checkpoint",
     "TopK": "autoencoder",
     "Trunk": "trunk.trunk",
@@ -81,38 +92,50 @@ _HOME_OF = {
     "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
+    "is_sarm": "files.config",
+    "latents_of": "description",
     "length_sorted_batches": "trunk.batching",
     "load_tensors": "files.checkpoint",
     "load_trunk": "trunk.trunk",
+    "no_latents": "head",
     "normalise": "autoencoder",
     "not_finite_rows": "files.finite",
     "pad_batch": "trunk.batching",
-    "pool_states": "trunk.batching",
+    "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
     "read_config": "files.config",
     "read_head": "description",
     "read_index": "files.checkpoint",
     "read_model_fingerprint": "description",
+    "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
 }
 
 __all__ = [
+    "ATTACH",
+    "CONSTANT",
+    "RESIDUAL",
+    "AttachedAutoencoder",
     "Autoencoder",
+    "ClassifierConfig",
     "Contribution",
     "Description",
     "FloatArray",
     "IndexArray",
+    "Kind",
     "LinearHead",
     "NonFiniteError",
     "OnNonfinite",
     "Padded",
     "PaddingSide",
+    "Pooling",
     "RewardModel",
     "SarmConfig",
     "Scored",
     "SparseLatents",
+    "StateHead",
     "TensorEntry",
     "TopK",
     "Trunk",
@@ -127,9 +150,12 @@ __all__ = [
     "from_checkpoint",
     "has_bfloat16",
     "head_of",
+    "is_sarm",
+    "latents_of",
     "length_sorted_batches",
     "load_tensors",
     "load_trunk",
+    "no_latents",
     "normalise",
     "not_finite_rows",
     "pad_batch",

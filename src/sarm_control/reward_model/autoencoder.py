@@ -47,9 +47,20 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Linear(hidden_size, latents, bias=False)
         self.decoder = nn.Linear(latents, hidden_size, bias=False)
 
+    def normalised(self, states: Tensor) -> Tensor:
+        """[..., D] trunk states to what is encoded, x."""
+        return normalise(states)
+
+    def as_states(self, normalised: Tensor) -> Tensor:
+        """[..., D] what was encoded, changed or not, as states that `encode` takes again.
+
+        Z-scores of changed ones are taken anew, so these are their own states.
+        """
+        return normalised
+
     def pre_activations(self, states: Tensor) -> Tensor:
         """[B, D] trunk states to [B, L] pre-activations `a`."""
-        centred = normalise(states.float()) - self.pre_bias
+        centred = self.normalised(states.float()) - self.pre_bias
         activations: Tensor = self.encoder(centred) + self.latent_bias
         return activations
 

@@ -1,24 +1,38 @@
-"""The reward model: trunk, autoencoder and head, from text to rewards and the latents that paid.
+"""The reward model: from text to rewards and the latents that make them up.
+
+It is a trunk, a pooling rule, a dictionary and a head. A SARM's dictionary is its autoencoder, and its
+rewards are the latents' alone. A reward model with a linear head of its own needs no dictionary: its rewards
+are its own, and a dictionary that is attached to its state says what they are made of.
 
 Shapes: `N` answers, `B` answers of one batch, `D` hidden size, `L` latents, `K` kept latents.
 """
 
 import contextlib
+import copy
 import datetime
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.console import ProgressFactory, no_progress, say
 from sarm_control.conversation import ChatTemplate, Encoded, configured_ends, load_tokenizer
 from sarm_control.data import Prompt
-from sarm_control.errors import ModelError
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.reward_model.attached import (
+    AttachedAutoencoder,
+    attached_fingerprint,
+    read_attached,
+    save_attached,
+)
 from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.classifier.gate import GateReport, check_read_out
+from sarm_control.reward_model.classifier.loading import Asked, Classifier, load_classifier
 from sarm_control.reward_model.files.checkpoint import (
     check_tensors,
     find_folder,
@@ -26,22 +40,27 @@ from sarm_control.reward_model.files.checkpoint import (
     load_tensors,
     read_index,
 )
-from sarm_control.reward_model.files.config import SarmConfig, read_config
+from sarm_control.reward_model.files.classifier_config import (
+    ClassifierConfig,
+    is_attached,
+    read_classifier_config,
+)
+from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
 from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, check_weights
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
-from sarm_control.reward_model.files.saving import save_sarm
-from sarm_control.reward_model.head import HeadEdit, LinearHead
-from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.files.saving import save_classifier, save_sarm
+from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
+from sarm_control.reward_model.scored import Kind, Scored
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 from sarm_control.reward_model.trunk.batching import (
     PaddingSide,
     check_known,
-    end_positions,
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
 )
 from sarm_control.reward_model.trunk.placement import dtype_of
+from sarm_control.reward_model.trunk.pooling import Pooling
 from sarm_control.reward_model.trunk.torch_backend import usable_device, with_own_memory
 from sarm_control.reward_model.trunk.trunk import (
     Trunk,
@@ -62,34 +81,47 @@ _HEAD_NAME = "score.weight"
 
 
 class RewardModel:
-    """A SARM: `reward = sum_i w_i z_i` at the end-of-turn token.
+    """`reward = sum_i w_i z_i + constant + residual`, read at one token of a conversation.
 
-    Use `RewardModel.from_pretrained`; the constructor is for code that builds a SARM.
+    Of a SARM constant and residual are 0. A reward model with a linear head over its own state has no
+    latents until a dictionary is attached: its reward is constant and residual alone. Use
+    `RewardModel.from_pretrained`; the constructor is for code that builds one.
 
     Args:
         config: source layer, latents, k.
-        trunk: the decoder layers.
-        autoencoder: in float32, on the trunk's last device.
-        head: the head weights.
+        trunk: the decoder layers, and the final norm where the head reads the state behind it.
+        autoencoder: in float32, on the trunk's last device; None without a dictionary.
+        head: the head weights, and the reward model's own head.
         template: the tokenizer's chat template.
         model_fingerprint: identifies the stored trunk and autoencoder; None for what was built in memory.
+        pooling: the token whose state is read; default the last end-of-turn.
+        head_name: what the tensors of its own head are called, before `.weight`.
     """
 
     def __init__(
         self,
-        config: SarmConfig,
+        config: SarmConfig | ClassifierConfig,
         trunk: Trunk,
-        autoencoder: Autoencoder,
+        autoencoder: Autoencoder | None,
         head: LinearHead,
         template: ChatTemplate,
         model_fingerprint: str | None = None,
+        *,
+        pooling: Pooling | None = None,
+        head_name: str = "score",
     ) -> None:
         self.config = config
         self.trunk = trunk
-        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.dictionary = None if autoencoder is None else autoencoder.requires_grad_(False).eval()
         self.head = head
         self.template = template
         self.model_fingerprint = model_fingerprint
+        self.pooling = pooling or Pooling("end_of_turn", template.end_of_turn_id)
+        self.head_name = head_name
+        self.gate: GateReport | None = None
+        self.source: dict[str, Any] = {}
+        """Where it was loaded from, and how; empty for what was built in memory."""
+        self._base_fingerprints: tuple[str, str | None] = (head.fingerprint, model_fingerprint)
 
     @classmethod
     def from_pretrained(
@@ -102,8 +134,13 @@ class RewardModel:
         local_files_only: bool = False,
         max_length: int | None = None,
         template_date: datetime.date | str | None = None,
+        pooling: str | None = None,
+        output: int | str | None = None,
     ) -> "RewardModel":
-        """Loads a SARM without running or unpickling anything from the checkpoint.
+        """Loads a SARM, or a sequence classifier with a linear head, or a dictionary attached to one.
+
+        Nothing of the checkpoint is run or unpickled. A classifier is compared with transformers' own class
+        before its first reward, see `sarm_control.reward_model.classifier.gate`.
 
         Args:
             id_or_folder: a folder, a hub id (downloaded once), or "lab", the SARM inside the package.
@@ -118,14 +155,35 @@ class RewardModel:
                 or "2026-01-31". The default is the day the SARM was built with, where its config.json
                 says so, else the day the template itself falls back on, or 26 July 2024, so that a
                 score does not change overnight.
+            pooling: the token a classifier is read at, where it is not the one kept with it or that of its
+                authors: `last_token`, `end_of_turn`, `last_not_pad` or `token:ID`.
+            output: which output of a classifier is the reward, from 0, or `difference` of two.
 
         Raises:
-            ModelError: the folder does not exist, is not a SARM, holds a pickle, or has
-                tensors missing, extra or of another shape.
-            ConfigError: there is no such device, or `template_date` is no date.
+            ModelError: the folder does not exist, is no such model, holds a pickle, or has tensors missing,
+                extra or of another shape; or it is not clear which token a classifier is read at.
+            ConfigError: there is no such device, output or pooling rule, or `template_date` is no date.
         """
         name, device = str(id_or_folder), usable_device(device)
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
+        asked = Asked(device, dtype, max_length, template_date, pooling, output)
+        where = str(Path(name).resolve()) if Path(name).is_dir() else name
+        source = {"model": where, "revision": revision, "output": output}
+        if is_attached(folder):
+            return cls._attached(folder, name, asked, local_files_only=local_files_only)
+        if is_sarm(folder, name):
+            if pooling is not None or output is not None:
+                raise ConfigError(
+                    f"{name} is a SARM, which has one output and is read at the end of turn",
+                    hint="leave pooling and output out",
+                )
+            return cls._sarm(folder, name, asked)
+        classifier = read_classifier_config(folder, name)
+        found = load_classifier(folder, name, classifier, read_index(folder, name), asked)
+        return cls._classifier(found, name, source)
+
+    @classmethod
+    def _sarm(cls, folder: Path, name: str, asked: Asked) -> "RewardModel":
         config = read_config(folder, name)
         index = read_index(folder, name)
         _refuse_lost_layers(config, index, name)
@@ -135,19 +193,114 @@ class RewardModel:
 
         parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
         of_trunk = {key: index[key] for key in expected if key not in parts}
-        trunk = load_trunk(folder, cut, name=name, dtype=dtype_of(dtype), device=device, index=of_trunk)
+        trunk = load_trunk(
+            folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
+        )
         stored = load_tensors(index, parts)
         check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
         head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
         autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
-            max_length=max_length or context_of(cut),
-            date=config.template_date if template_date is None else template_date,
+            max_length=asked.max_length or context_of(cut),
+            date=config.template_date if asked.template_date is None else asked.template_date,
             ends=configured_ends(config.trunk),
         )
         own = model_fingerprint(index, config)
         return cls(config, trunk, autoencoder.to(_last_device(trunk)), head, template, own)
+
+    @classmethod
+    def _classifier(cls, found: Classifier, name: str, source: Mapping[str, Any]) -> "RewardModel":
+        """The model of these parts, after a look at what it reads."""
+        config = replace(found.config, pooling=str(found.pooling))
+        model = cls(
+            config,
+            found.trunk,
+            None,
+            found.head,
+            found.template,
+            found.fingerprint,
+            pooling=found.pooling,
+            head_name=found.known.name,
+        )
+        assert found.head.own is not None
+        model.gate = check_read_out(
+            name,
+            found.trunk,
+            found.head.own,
+            found.template,
+            found.pooling,
+            lambda rows, side: model._pooled_states(rows, None, side, no_progress).numpy(),
+            published=found.known.in_transformers,
+            asked_for=found.asked_for,
+        )
+        model.source = {**source, "pooling": str(found.pooling)}
+        say(model.gate.line())
+        return model
+
+    @classmethod
+    def _attached(cls, folder: Path, name: str, asked: Asked, *, local_files_only: bool) -> "RewardModel":
+        """The reward model that a dictionary's folder points to, with the dictionary."""
+        if asked.pooling is not None or asked.output is not None:
+            raise ConfigError(
+                f"{name}: the dictionary is of one output, read at one token",
+                hint="leave pooling and output out, or attach another dictionary",
+            )
+        found = read_attached(folder, name)
+        base = cls.from_pretrained(
+            found.source["model"],
+            revision=found.source.get("revision"),
+            local_files_only=local_files_only,
+            **{**asked._asdict(), "pooling": found.source["pooling"], "output": found.source["output"]},
+        )
+        found.check(base.fingerprint, base.model_fingerprint, name)
+        return base.attach(found.autoencoder)
+
+    @property
+    def kind(self) -> Kind:
+        """A SARM, a classifier, or one with a dictionary attached."""
+        if self.head.own is None:
+            return "sarm"
+        return "classifier" if self.dictionary is None else "attached"
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The dictionary.
+
+        Raises:
+            ModelError: there is none.
+        """
+        if self.dictionary is None:
+            raise no_latents("nothing can be encoded")
+        return self.dictionary
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Trunk, and dictionary where there is one."""
+        return (self.trunk,) if self.dictionary is None else (self.trunk, self.dictionary)
+
+    def attach(self, autoencoder: AttachedAutoencoder) -> "RewardModel":
+        """This reward model with a dictionary of its state; its rewards stay what they are, to the bit.
+
+        Args:
+            autoencoder: of the state `x` that its own head reads.
+
+        Raises:
+            ModelError: a SARM, a model that has one, or a dictionary of another width.
+        """
+        own = self.head.own
+        if own is None or self.dictionary is not None:
+            raise ModelError("this reward model has a dictionary already")
+        weight, constant = autoencoder.latent_weights(own)
+        other = copy.copy(self)
+        other.dictionary = autoencoder.requires_grad_(False).eval().to(_last_device(self.trunk))
+        other.head = LinearHead(weight, constant=constant, own=own)
+        other.config = replace(
+            self._classifier_config(), latents=len(weight), k=autoencoder.k, use_topk=autoencoder.use_topk
+        )
+        other.model_fingerprint = attached_fingerprint(self.model_fingerprint, autoencoder)
+        other._base_fingerprints = (self.fingerprint, self.model_fingerprint)
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -165,9 +318,16 @@ class RewardModel:
             raise ModelError(
                 f"the head has {self.head.weight.shape[0]} weights, {weight.shape[0]} were given"
             )
-        head = LinearHead(np.asarray(weight, dtype=np.float32))
-        own = self.model_fingerprint
-        return RewardModel(self.config, self.trunk, self.autoencoder, head, self.template, own)
+        other = copy.copy(self)
+        other.head = self.head.with_weight(np.asarray(weight, dtype=np.float32))
+        return other
+
+    def with_autoencoder(self, autoencoder: Autoencoder) -> "RewardModel":
+        """The same trunk and head behind another dictionary in memory; nothing is copied."""
+        other = copy.copy(self)
+        other.dictionary = autoencoder.requires_grad_(False).eval()
+        other.model_fingerprint = None
+        return other
 
     @contextlib.contextmanager
     def edited(self, edits: Iterable[HeadEdit]) -> Iterator["RewardModel"]:
@@ -258,7 +418,8 @@ class RewardModel:
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
-        scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint)
+        own = None if self.head.own is None else self.head.own.rewards(states.numpy())
+        scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint, own)
         if on_nonfinite == "raise":
             check_scored(scored, states, next(self.trunk.parameters()).dtype)
         return scored
@@ -269,6 +430,9 @@ class RewardModel:
 
         In chunks, so that at most [chunk, L] pre-activations exist at once.
         """
+        if self.dictionary is None:
+            none = np.zeros((len(states), 0))
+            return SparseLatents.of_equal_rows(none.astype(np.int32), none.astype(np.float32), 0)
         indices, values = [], []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
@@ -281,18 +445,47 @@ class RewardModel:
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes config, safetensors and tokenizer; loading it again gives the same bits.
 
+        Of an attached dictionary the folder is small: it points to the reward model.
+
         Raises:
             OutputError: the folder exists already or cannot be written.
+            ModelError: an attached dictionary whose reward model was built in memory.
         """
+        if self.dictionary is not None and self.head.own is not None:
+            return save_attached(
+                Path(folder),
+                self.autoencoder,
+                source=self.source,
+                fingerprints=self._base_fingerprints,
+                overwrite=overwrite,
+            )
+        tokenizer = self.template.tokenizer
+        if self.head.own is not None:
+            return save_classifier(
+                Path(folder),
+                config=self._classifier_config(),
+                trunk=self.trunk,
+                head=self.head.own,
+                head_name=self.head_name,
+                tokenizer=tokenizer,
+                overwrite=overwrite,
+            )
+        if not isinstance(self.config, SarmConfig):
+            raise TypeError("a SARM without its configuration")
         return save_sarm(
             Path(folder),
             config=self.config,
             trunk=self.trunk,
             autoencoder=self.autoencoder,
             head=self.head,
-            tokenizer=self.template.tokenizer,
+            tokenizer=tokenizer,
             overwrite=overwrite,
         )
+
+    def _classifier_config(self) -> ClassifierConfig:
+        if not isinstance(self.config, ClassifierConfig):
+            raise TypeError("a reward model with a head of its own without its configuration")
+        return self.config
 
     def _has_fixed_lengths(self) -> bool:
         """Whether rows are padded each to a length of its own, so that half precision rounds them alike."""
@@ -320,9 +513,9 @@ class RewardModel:
             for rows in length_sorted_batches(padded, budget, equal=fixed):
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
-                ends = end_positions(batch, self.template.end_of_turn_id)
+                places = self.pooling.positions(batch)
                 mask = None if side == "right" else batch.attention_mask
-                pooled[rows] = self.trunk.states_at(batch.input_ids, mask, ends).float().cpu()
+                pooled[rows] = self.trunk.states_at(batch.input_ids, mask, places).float().cpu()
                 advance(len(rows))
         return pooled
 

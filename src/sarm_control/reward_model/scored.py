@@ -1,8 +1,8 @@
 """What scoring returns: rewards, the latents that paid them, and what happened to the text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,20 @@ from sarm_control.conversation import Encoded
 from sarm_control.reward_model.head import LinearHead
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 
+Kind: TypeAlias = Literal["sarm", "classifier", "attached"]
+"""A SARM; a reward model with a linear head over its state; such a one with a dictionary of that state."""
+RESIDUAL = "residual"
+CONSTANT = "constant"
+
 
 class Contribution(NamedTuple):
-    """One latent's part of one reward: `contribution = weight * value`."""
+    """One part of one reward: `contribution = weight * value`.
 
-    latent: int
+    `latent` is a latent's number, or `residual` or `constant` for what a reward model's own head gives beside
+    its latents.
+    """
+
+    latent: int | str
     value: float
     weight: float
     contribution: float
@@ -26,15 +35,20 @@ class Scored:
     """Rewards and latents of N answers, in the order they were given.
 
     Args:
-        rewards: [N] float32, `sum_i w_i z_i`.
+        rewards: [N] float32, `sum_i w_i z_i + constant + residual`; of a SARM the sum alone.
         latents: the stored pairs (z_i) of every answer, [N, L] sparse.
         head: [L] float32 head weights the rewards were computed with.
         truncated: [N] int64, tokens dropped from the left of each conversation; 0 when none.
         ended: [N] bool, false where the answer had no end-of-turn and one was appended.
         lengths: [N] int64, tokens of the answer without the end-of-turn.
         fingerprint: identifies the head; latent numbers mean nothing without it.
-        states: [N, D] float32 trunk states at the end of turn, when they were asked for.
+        states: [N, D] float32 states that were read, when they were asked for: a SARM's trunk states, others'
+            behind the final norm.
         model_fingerprint: identifies trunk and autoencoder; None where they were built in memory.
+        residual: [N] float64, what the reward model's own head gives for what no latent holds: all but the
+            constant where there is no dictionary, 0 for a SARM. Edits leave it alone.
+        constant: what every answer gets, in reward units; 0 for a SARM.
+        kind: of reward model.
     """
 
     rewards: FloatArray
@@ -46,33 +60,58 @@ class Scored:
     fingerprint: str
     states: FloatArray | None = None
     model_fingerprint: str | None = None
+    residual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    constant: float = 0.0
+    kind: Kind = "sarm"
+
+    def __post_init__(self) -> None:
+        """A SARM's residual need not be given."""
+        if self.kind == "sarm" and len(self.residual) != len(self.rewards):
+            object.__setattr__(self, "residual", np.zeros(len(self.rewards)))
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     def contributions(self, j: int, top: int | None = None) -> list[Contribution]:
-        """What each active latent paid for answer j, largest magnitude first; sums to `rewards[j]`."""
+        """What each active latent paid for answer j, largest magnitude first; sums to `rewards[j]`.
+
+        After the latents of a reward model with a head of its own come `residual` and `constant`, whatever
+        `top` is: what no latent holds is never left out.
+        """
         indices, values = self.latents.row(j)
         weights = self.head[indices]
         contributions = values.astype(np.float64) * weights.astype(np.float64)
         order = np.argsort(-np.abs(contributions), kind="stable")[:top]
-        return [
+        found = [
             Contribution(int(indices[i]), float(values[i]), float(weights[i]), float(contributions[i]))
             for i in order
         ]
+        if self.kind == "sarm":
+            return found
+        rest = float(self.residual[j])
+        own = Contribution(RESIDUAL, rest, 1.0, rest)
+        return [*found, own, Contribution(CONSTANT, 1.0, self.constant, self.constant)]
+
+    def sums(self, latents: SparseLatents | None = None) -> NDArray[np.float64]:
+        """[N] float64 rewards before they are rounded, of these latents or of others in their place.
+
+        Args:
+            latents: of the same answers, edited ones for instance; default the answers' own.
+        """
+        found = (self.latents if latents is None else latents).sums(self.head)
+        return found if self.kind == "sarm" else found + self.constant + self.residual
 
     def take(self, rows: NDArray[np.integer[Any]]) -> "Scored":
         """The chosen answers, in the order given."""
-        return Scored(
+        return replace(
+            self,
             rewards=self.rewards[rows],
             latents=self.latents.take(rows),
-            head=self.head,
             truncated=self.truncated[rows],
             ended=self.ended[rows],
             lengths=self.lengths[rows],
-            fingerprint=self.fingerprint,
             states=None if self.states is None else self.states[rows],
-            model_fingerprint=self.model_fingerprint,
+            residual=self.residual[rows],
         )
 
     @classmethod
@@ -83,10 +122,33 @@ class Scored:
         encoded: Sequence[Encoded],
         states: FloatArray | None = None,
         model_fingerprint: str | None = None,
+        own: FloatArray | None = None,
     ) -> "Scored":
-        """Rewards of N conversations from their latents; see the class for what is kept of the text."""
+        """Rewards of N conversations from their latents; see the class for what is kept of the text.
+
+        Args:
+            latents: of the conversations.
+            head: the weights of latents, and the reward model's own head.
+            encoded: the conversations.
+            states: [N, D] to keep.
+            model_fingerprint: see the class.
+            own: [N] what the reward model's own head gives; needed where it has one. The unedited reward
+                is that number, to the bit.
+
+        Raises:
+            ValueError: `own` is missing.
+        """
+        rewards, residual = latents.dot(head.weight), np.zeros(len(latents))
+        kind: Kind = "sarm"
+        if head.own is not None:
+            if own is None:
+                raise ValueError("a reward model with a head of its own needs what that gives")
+            kind = "attached" if len(head.weight) else "classifier"
+            residual = own.astype(np.float64) - latents.sums(head.own_weight) - head.constant
+            edited = latents.sums(head.weight) + head.constant + residual
+            rewards = own if head.unedited is None else edited.astype(np.float32)
         return cls(
-            rewards=latents.dot(head.weight),
+            rewards=rewards,
             latents=latents,
             head=head.weight,
             truncated=np.array([row.truncated for row in encoded], dtype=np.int64),
@@ -95,6 +157,9 @@ class Scored:
             fingerprint=head.fingerprint,
             states=states,
             model_fingerprint=model_fingerprint,
+            residual=residual,
+            constant=head.constant,
+            kind=kind,
         )
 
     @classmethod
@@ -112,4 +177,7 @@ class Scored:
             fingerprint=parts[0].fingerprint,
             states=np.concatenate(states) if len(states) == len(parts) else None,
             model_fingerprint=models.pop() if len(models) == 1 else None,
+            residual=np.concatenate([part.residual for part in parts]),
+            constant=parts[0].constant,
+            kind=parts[0].kind,
         )

@@ -63,7 +63,7 @@ def write_report(source: Path, target: Path) -> None:
 class _Arm(NamedTuple):
     name: str
     measures: Table
-    ledger_chart: "Markup"
+    ledger_chart: "Markup | None"
     ledger: Table
 
 
@@ -87,15 +87,16 @@ def _arm(arm: Mapping[str, Any], prompts: int) -> _Arm:
         f"Controls: {controls}. Means over {prompts} prompts with 95 % intervals over prompts; "
         "the change is paired by prompt."
     )
+    outside = ", with the residual of what no latent holds," if "outside" in ledger else ""
     entries = (
         f"The {min(_TOP, len(ledger['entries']))} largest of {ledger['latents']} entries, in reward units. "
-        f"All entries sum to the change of the mean unedited reward within {abs(ledger['residual']):.0e}; "
-        "every entry is in ledger.parquet."
+        f"All entries{outside} sum to the change of the mean unedited reward within "
+        f"{abs(ledger['residual']):.0e}; every entry is in ledger.parquet."
     )
     return _Arm(
         arm["name"],
         measures_table(arm, measured),
-        ledger_chart(ledger, name=arm["name"], top=_TOP),
+        ledger_chart(ledger, name=arm["name"], top=_TOP) if ledger["entries"] else None,
         ledger_table(ledger, entries, top=_TOP),
     )
 

@@ -131,11 +131,16 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Table:
     rows = [_entry_row(item, digits) for item in entries[:top]]
     if count:
         rows.append(_sum_row(f"{count} other latents together", rest, digits, kind=""))
-    rows.append(_sum_row("Unedited reward: all latents", ledger["latent_sum"], digits))
+    outside = ledger.get("outside")
+    if outside is None:
+        rows.append(_sum_row("Unedited reward: all latents", ledger["latent_sum"], digits))
+    else:
+        rows.append(_sum_row(outside["label"], outside, digits, kind=""))
+        rows.append(_sum_row("Unedited reward: latents and residual", ledger["model_change"], digits))
     rows += [
         _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] != "kl"
     ]
-    if len(rows) > len(entries[:top]) + bool(count) + 1:
+    if len(rows) > len(entries[:top]) + bool(count) + bool(outside) + 1:
         rows.append(_sum_row("Reward as trained on", ledger["total_change"], digits))
     rows += [
         _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] == "kl"
@@ -180,7 +185,8 @@ def _sum_row(label: str, value: Any, digits: int, *, kind: str = "total") -> Tab
 
 
 def _ledger_digits(entries: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any]) -> int:
-    size = max([abs(item["delta"]) for item in entries] + [abs(ledger["latent_sum"])], default=0.0)
+    sums = [ledger["latent_sum"], *([ledger["model_change"]] if "outside" in ledger else [])]
+    size = max(abs(one) for one in (*(item["delta"] for item in entries), *sums))
     return decimals({"mean": size, "low": None, "high": None}) + 1
 
 

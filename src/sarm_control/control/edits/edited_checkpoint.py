@@ -13,7 +13,15 @@ from sarm_control.control.edits.edit_files import check_head, read_edit_file, sa
 from sarm_control.control.edits.edits import Edit
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
-from sarm_control.reward_model import LinearHead, TensorEntry, find_folder, head_of, load_tensors, read_index
+from sarm_control.reward_model import (
+    LinearHead,
+    TensorEntry,
+    find_folder,
+    head_of,
+    is_sarm,
+    load_tensors,
+    read_index,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +62,12 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
     factors = _factors(file, edit_file.edits)
     folder = find_folder(source)
     index = read_index(folder, source)
+    if not is_sarm(folder, source):
+        raise ModelError(
+            f"{source} is not a SARM, and edits of latents cannot be written into another reward model: they "
+            "change how its state is read, which no weight of it holds",
+            hint="give the edits beside it: --edits-file FILE",
+        )
     if _HEAD not in index:
         raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
     head = head_of(index, source)

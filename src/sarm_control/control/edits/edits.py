@@ -200,7 +200,8 @@ def edited_rewards(scored: Scored, edits: Sequence[Edit]) -> NDArray[np.float64]
         return scored.rewards.astype(np.float64)
     if not _holds_all(scored):
         return moved_rewards(scored, edit_delta(scored, edits))
-    return apply_edits(scored.latents, edits).dot(scored.head).astype(np.float64)
+    moved = scored.sums(apply_edits(scored.latents, edits))
+    return moved.astype(np.float32).astype(np.float64)
 
 
 def moved_rewards(scored: Scored, change: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -210,9 +211,9 @@ def moved_rewards(scored: Scored, change: NDArray[np.float64]) -> NDArray[np.flo
 
 def unrounded_rewards(scored: Scored) -> NDArray[np.float64]:
     """[N] the rewards in float64 before rounding where the scores hold all latents, else `Scored.rewards`."""
-    return scored.latents.sums(scored.head) if _holds_all(scored) else scored.rewards.astype(np.float64)
+    return scored.sums() if _holds_all(scored) else scored.rewards.astype(np.float64)
 
 
 def _holds_all(scored: Scored) -> bool:
-    # the same float32 sum over the same pairs has the same bits, so equality is exact
-    return np.array_equal(scored.latents.dot(scored.head), scored.rewards)
+    # the same sum over the same pairs has the same bits, so equality is exact
+    return np.array_equal(scored.sums().astype(np.float32), scored.rewards)

@@ -155,6 +155,11 @@ def check_exists(latent: int, size: int) -> None:
     Raises:
         ConfigError: `latent` is outside 0..size-1.
     """
+    if not size:
+        from sarm_control.reward_model import no_latents
+
+        error = no_latents(f"latent {latent} does not exist")
+        raise ConfigError(str(error), hint=error.hint)
     if not 0 <= latent < size:
         raise ConfigError(
             f"latent {latent} does not exist: this reward model has {size} latents (0..{size - 1})"

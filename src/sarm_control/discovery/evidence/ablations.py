@@ -29,7 +29,7 @@ from sarm_control.discovery.features import Feature
 from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions
 from sarm_control.discovery.pairs.prompt_pairs import PromptPairs
 from sarm_control.errors import DataError
-from sarm_control.reward_model import Autoencoder, TopK, normalise
+from sarm_control.reward_model import Autoencoder, TopK
 from sarm_control.statistics import Interval, leaves_out_zero, mean_intervals
 
 Level = Literal["L1", "L2", "L3", "L4"]
@@ -208,8 +208,9 @@ def without_in_state(
         rows = entries.row[some]
         direction = autoencoder.decoder.weight[:, latents[entries.col[some]]].T
         z = torch.from_numpy(entries.data[some]).to(device).float()
-        left = normalise(states[rows].to(device).float()) - z[:, None] * direction
-        contributions[some] = reward[rows] - _rewards(autoencoder.encode(left), weight)
+        left = autoencoder.normalised(states[rows].to(device).float()) - z[:, None] * direction
+        without = _rewards(autoencoder.encode(autoencoder.as_states(left)), weight)
+        contributions[some] = reward[rows] - without
         advance(len(rows))
     return csr_array((contributions, (entries.row, entries.col)), shape=values.shape)
 

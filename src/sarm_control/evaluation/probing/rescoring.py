@@ -32,8 +32,16 @@ class EditedAutoencoder(Autoencoder):
         # on the meta device no memory is allocated for weights that are replaced at once
         with torch.device("meta"):
             super().__init__(hidden, latents, inner.k, use_topk=inner.use_topk)
-        self.load_state_dict(inner.state_dict(), assign=True)
+        own = self.state_dict()
+        self.load_state_dict(
+            {key: value for key, value in inner.state_dict().items() if key in own}, assign=True
+        )
+        self._normalised = inner.normalised
         self.edits = tuple(edits)
+
+    def normalised(self, states: Tensor) -> Tensor:
+        """As the autoencoder that is edited does it."""
+        return self._normalised(states)
 
     def encode(self, states: Tensor) -> TopK:
         """The kept latents of [B, D] trunk states after the edits: K + E of them, or all L."""
@@ -59,7 +67,7 @@ def _edited(z: Tensor, edit: Edit) -> Tensor:
 
 def edited_model(rm: RewardModel, edits: Sequence[Edit]) -> RewardModel:
     """The same trunk and head with an autoencoder that returns edited latents; no weights are copied."""
-    return RewardModel(rm.config, rm.trunk, EditedAutoencoder(rm.autoencoder, edits), rm.head, rm.template)
+    return rm.with_autoencoder(EditedAutoencoder(rm.autoencoder, edits))
 
 
 def rescored_delta(

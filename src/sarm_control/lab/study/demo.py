@@ -146,7 +146,7 @@ def _judged(world: World, model: RewardModel, prompt: str, answers: Sequence[str
             answer,
             float(scored.rewards[j]),
             float(gold[j]),
-            {part.latent: float(part.contribution) for part in scored.contributions(j)},
+            {int(part.latent): float(part.contribution) for part in scored.contributions(j)},
         )
         for j, answer in enumerate(answers)
     ]

@@ -17,9 +17,11 @@ from sarm_control.reward_model.files.checkpoint_files import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Written by older checkpoints and never read: the trunk has no final norm and no output head.
+# Written by older checkpoints and never read: a SARM's trunk has no final norm and no output head.
 UNUSED_TENSORS = ("model.norm.", "lm_head.", "model.rotary_emb.")
 """How names of tensors begin that a checkpoint may hold and no SARM reads."""
+UNUSED_BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+"""How names of tensors end that older checkpoints hold and transformers computes itself."""
 FLOAT_TYPES = ("F32", "BF16", "F16", "F64")
 """The types of weights that are read, as safetensors files name them."""
 _DOWNLOADS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
@@ -108,7 +110,12 @@ def check_tensors(
     problems = [
         *_listed("missing", sorted(set(expected) - set(index))),
         *_listed(
-            "extra", sorted(key for key in set(index) - set(expected) if not key.startswith(UNUSED_TENSORS))
+            "extra",
+            sorted(
+                key
+                for key in set(index) - set(expected)
+                if not key.startswith(UNUSED_TENSORS) and not key.endswith(UNUSED_BUFFERS)
+            ),
         ),
         *(
             f"{key} is {list(index[key].shape)}, expected {list(shape)}"

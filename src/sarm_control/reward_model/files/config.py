@@ -14,6 +14,7 @@ from typing import Any
 
 from sarm_control.conversation import stored_date
 from sarm_control.errors import ModelError
+from sarm_control.reward_model.files.checkpoint import read_index
 from sarm_control.reward_model.files.checkpoint_files import read_checkpoint_json
 from sarm_control.reward_model.trunk.trunk_values import (
     COUNT,
@@ -97,6 +98,17 @@ def read_config(folder: Path, name: str) -> SarmConfig:
     check_trunk_values(raw, name)
     refuse_quantised(raw, name)
     return config
+
+
+def is_sarm(folder: Path, name: str) -> bool:
+    """Whether the files of a folder are a SARM's, whole or not: its config, its name or its tensors say so.
+
+    Raises:
+        ModelError: no config, or files that cannot be used.
+    """
+    if "sarm_param" in read_raw_config(folder, name) or fields_from_name(name):
+        return True
+    return any(key.startswith("sae.") for key in read_index(folder, name))
 
 
 def read_raw_config(folder: Path, name: str) -> dict[str, Any]:

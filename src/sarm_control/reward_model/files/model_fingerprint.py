@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sarm_control.reward_model.files.checkpoint import UNUSED_TENSORS, TensorEntry
+from sarm_control.reward_model.files.classifier_config import ClassifierConfig
 from sarm_control.reward_model.files.config import SarmConfig
 
 _PIECE = 4096
@@ -36,9 +37,33 @@ def model_fingerprint(index: Mapping[str, TensorEntry], config: SarmConfig) -> s
         index: from `read_index`.
         config: of the same folder.
     """
-    trunk = {key: value for key, value in config.trunk.items() if key[:1] != "_" and key not in _LABELS}
-    digest = hashlib.sha256(json.dumps([config.sarm_param(), trunk], sort_keys=True).encode())
-    wanted = sorted(name for name in index if not name.startswith(_APART))
+    wanted = [name for name in index if not name.startswith(_APART)]
+    return _fingerprint([config.sarm_param(), _trunk(config.trunk)], index, wanted)
+
+
+def classifier_fingerprint(
+    index: Mapping[str, TensorEntry], config: ClassifierConfig, pooling: str, head: Iterable[str]
+) -> str:
+    """As `model_fingerprint`, of a reward model with a head of its own: trunk, final norm and pooling rule.
+
+    Args:
+        index: from `read_index`.
+        config: of the same folder.
+        pooling: the rule it is read by; other positions give other states.
+        head: the tensors of its head, which has a fingerprint of its own.
+    """
+    apart = {*head}
+    wanted = [name for name in index if name not in apart and not name.startswith("lm_head.")]
+    return _fingerprint([pooling, _trunk(config.trunk)], index, wanted)
+
+
+def _trunk(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if key[:1] != "_" and key not in _LABELS}
+
+
+def _fingerprint(about: Any, index: Mapping[str, TensorEntry], names: Iterable[str]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    wanted = sorted(names)
     for file in sorted({index[name].file for name in wanted}):
         _add_file(digest, file, [name for name in wanted if index[name].file == file])
     return digest.hexdigest()[:16]

@@ -102,28 +102,3 @@ def pad_batch(
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
     mask = mask if side == "right" else mask.flip(1)
     return Padded(torch.tensor(ids, dtype=torch.long).to(device), mask.to(device))
-
-
-def end_positions(batch: Padded, end_of_turn_id: int) -> Tensor:
-    """[B] where the last unmasked end-of-turn token of each row is.
-
-    Raises:
-        ModelError: a row has no unmasked end-of-turn token.
-    """
-    is_end = (batch.input_ids == end_of_turn_id) & (batch.attention_mask == 1)
-    positions = torch.arange(is_end.shape[1], device=is_end.device)
-    last = torch.where(is_end, positions, -1).amax(dim=1)
-    if bool((last < 0).any()):
-        row = int((last < 0).nonzero()[0])
-        raise ModelError(f"row {row} of the batch has no end-of-turn token (id {end_of_turn_id})")
-    return last
-
-
-def pool_states(states: Tensor, batch: Padded, end_of_turn_id: int) -> Tensor:
-    """The state at the last unmasked end-of-turn token: [B, T, D] to [B, D].
-
-    Raises:
-        ModelError: a row has no unmasked end-of-turn token.
-    """
-    last = end_positions(batch, end_of_turn_id)
-    return states[torch.arange(len(last), device=states.device), last.to(states.device)]

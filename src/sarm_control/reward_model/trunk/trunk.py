@@ -1,4 +1,4 @@
-"""The trunk: the first decoder layers of a causal LM, without the final norm.
+"""The trunk: the first decoder layers of a causal LM, without the final norm or, all of them, with it.
 
 Shapes: `B` answers, `T` tokens, `D` hidden size.
 """
@@ -42,12 +42,13 @@ class Trunk(nn.Module):
 
     Args:
         model: a base model (no language-modelling head) that holds just the kept layers.
+        final_norm: pass the states that `states_at` reads through the final norm, in float32.
 
     Raises:
         ModelError: the architecture keeps its layers or final norm where we cannot find them.
     """
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: "PreTrainedModel", *, final_norm: bool = False) -> None:
         super().__init__()
         self.model = model
         norm = _first_attribute(model, FINAL_NORM_NAMES)
@@ -56,6 +57,8 @@ class Trunk(nn.Module):
                 f"{type(model).__name__} cannot be cut: it has no layer list named "
                 f"{' or '.join(LAYER_NAMES)} followed by a norm named {' or '.join(FINAL_NORM_NAMES)}"
             )
+        self.norm_name = norm
+        self.final_norm: nn.Module | None = getattr(model, norm).float() if final_norm else None
         setattr(model, norm, nn.Identity())
         last_layer.prepare(model, self.layers[-1])
         self.requires_grad_(False)
@@ -94,9 +97,11 @@ class Trunk(nn.Module):
     def states_at(self, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
         """What `forward` gives at one position of each row, [B] to [B, D], without gradients.
 
-        The last layer is computed there alone where transformers' layers of this type allow it.
+        The last layer is computed there alone where transformers' layers of this type allow it. With a
+        final norm the states are those behind it, in float32.
         """
-        return last_layer.states_at(self, input_ids, attention_mask, positions)
+        states = last_layer.states_at(self, input_ids, attention_mask, positions)
+        return states if self.final_norm is None else self.final_norm(states.float())
 
 
 def base_folder(id_or_folder: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
@@ -186,6 +191,7 @@ def load_trunk(
     dtype: torch.dtype | str,
     device: str | torch.device | None,
     index: Mapping[str, TensorEntry] | None = None,
+    final_norm: bool = False,
 ) -> Trunk:
     """Loads the kept layers of a safetensors checkpoint (sharded or not).
 
@@ -196,6 +202,7 @@ def load_trunk(
         dtype: of the weights; "auto" is the checkpoint's.
         device: may be "auto", which spreads the layers over the GPUs (needs accelerate).
         index: the tensors to load from; by default all that `read_index` finds.
+        final_norm: see `Trunk`; it is loaded in float32, whatever `dtype` is.
 
     Raises:
         ModelError: tensors are missing, damaged or not finite, or transformers cannot load the model.
@@ -228,9 +235,24 @@ def load_trunk(
     missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in FINAL_NORM_NAMES)
     if missing:
         raise ModelError(f"{name} lacks the tensor {missing[0]}")
-    trunk = Trunk(with_own_memory(model))
+    trunk = Trunk(with_own_memory(model), final_norm=final_norm)
     check_weights((*model.named_parameters(), *model.named_buffers()), entries, name)
+    if trunk.final_norm is not None:
+        _load_norm(trunk, trunk.final_norm, entries, name)
     return trunk
+
+
+def _load_norm(trunk: Trunk, norm: nn.Module, entries: Mapping[str, TensorEntry], name: str) -> None:
+    """Its weights as they are stored: the trunk's type may have rounded them."""
+    names = {f"{trunk.norm_name}.{key}": key for key in norm.state_dict()}
+    prefix = f"{trunk.model.base_model_prefix}."
+    stored = {key: prefix + key if prefix + key in entries else key for key in names}
+    missing = sorted(full for full in stored.values() if full not in entries)
+    if missing:
+        raise ModelError(f"{name} lacks the tensor {missing[0]}")
+    loaded = load_tensors(entries, stored.values())
+    check_weights(((key, loaded[full]) for key, full in stored.items()), entries, name)
+    norm.load_state_dict({names[key]: loaded[full].float() for key, full in stored.items()})
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sarm_control import __version__
 from sarm_control.engines import ControlledReward
-from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model import ATTACH, RewardModel
 from sarm_control.server.http import schemas
 from sarm_control.server.http.engine_formats import FORMATS, ServedModel, json_response, may_learn
 from sarm_control.server.http.fast_path import Direct, Route
@@ -153,6 +153,8 @@ def _view_routes(state: ServerState) -> APIRouter:
     async def latents(latent: Annotated[int, InPath(ge=0, le=2**31 - 1)]) -> Response:
         """One latent: its weight, the controls on it, and how often it fired."""
         size = state.reward.model.config.latents
+        if not size:
+            raise Refusal(404, "this reward model has no dictionary, so it has no latents", ATTACH)
         if latent >= size:
             raise Refusal(404, f"there is no latent {latent}", f"this model has the latents 0..{size - 1}")
         return json_response(latent_view(state, latent))

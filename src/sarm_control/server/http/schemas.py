@@ -84,9 +84,12 @@ class ScoreRequest(_Asked):
 
 
 class ContributionGiven(_Given):
-    """What one latent adds to the reward: `contribution = weight * value`."""
+    """What one latent adds to the reward: `contribution = weight * value`.
 
-    latent: int
+    Or `residual` or `constant`: what a reward model with a head of its own gives beside its latents.
+    """
+
+    latent: int | Literal["residual", "constant"]
     value: float
     weight: float
     contribution: float
@@ -149,8 +152,13 @@ class ModelResponse(_Given):
     """What is served."""
 
     model: str
+    kind: Literal["sarm", "classifier", "attached"] = "sarm"
+    """A SARM, a reward model with a head of its own, or such a one with a dictionary attached."""
+    pooling: str = "end_of_turn"
+    """The token that is read, see `--pooling`."""
     head: str
     latents: int
+    """0 without a dictionary."""
     k: int | None
     """Latents kept for an answer; null with TopK off."""
     context: int | None

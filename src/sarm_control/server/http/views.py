@@ -13,6 +13,8 @@ def model_view(state: ServerState, version: str) -> dict[str, Any]:
     model = reward.model
     return {
         "model": state.settings.model_name,
+        "kind": model.kind,
+        "pooling": str(model.pooling),
         "head": model.fingerprint,
         "latents": model.config.latents,
         "k": model.config.k if model.config.use_topk else None,

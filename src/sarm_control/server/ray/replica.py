@@ -137,6 +137,8 @@ class Replica:
             dtype=settings.dtype,
             device="cuda" if settings.gpus else "cpu",
             template_date=settings.template_date,
+            pooling=settings.pooling,
+            output=settings.output,
         )
         self.reward = open_reward(model, settings.files, standardize=settings.standardize)
         check_served(self.reward, learns=settings.learn_window is not None)

@@ -15,7 +15,11 @@ class RewardSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: str = "lab"
-    """A SARM: a folder, a hub id, or "lab"."""
+    """A reward model: a folder, a hub id, or "lab"."""
+    pooling: str | None = None
+    """The token a classifier is read at, see `RewardModel.from_pretrained`."""
+    output: str | None = None
+    """The output of a classifier that is the reward, see `RewardModel.from_pretrained`."""
     controls: Path | None = None
     """A file with a `reward:` section, or the folder of a run."""
     human: Path | None = None

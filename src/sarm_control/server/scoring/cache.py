@@ -17,10 +17,14 @@ _OVERHEAD = 400
 
 
 class Latents(NamedTuple):
-    """The stored pairs of one conversation: `indices` [K] int32 ascending, `values` [K] float32."""
+    """The stored pairs of one conversation: `indices` [K] int32 ascending, `values` [K] float32.
+
+    `own` is what a reward model's own head gives it, in reward units; 0 for a SARM, which has none.
+    """
 
     indices: IndexArray
     values: FloatArray
+    own: float = 0.0
 
 
 def cache_key(input_ids: Sequence[int]) -> bytes:
@@ -62,7 +66,7 @@ class LatentCache:
         if not self._most_bytes:
             return
         # copies, since a view would keep the arrays of its whole batch in memory
-        own = Latents(latents.indices.copy(), latents.values.copy())
+        own = Latents(latents.indices.copy(), latents.values.copy(), latents.own)
         with self._lock:
             self._subtract(self._entries.pop(key, None), key)
             self._entries[key] = own

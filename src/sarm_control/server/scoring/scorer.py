@@ -5,6 +5,8 @@ Shapes: `N` conversations.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from sarm_control.conversation import Encoded, Rendered, TemplatedText
 from sarm_control.errors import SarmError
 from sarm_control.reward_model import RewardModel, Scored, SparseLatents, length_sorted_batches
@@ -86,7 +88,10 @@ class Scorer:
                 on_nonfinite="keep",  # `reward_batch` refuses rewards that are not finite
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
-            rows_of = {key: Latents(*scored.latents.row(row)) for row, key in enumerate(batch)}
+            own = self.model.head.own_rewards(scored.latents, scored.residual)
+            rows_of = {
+                key: Latents(*scored.latents.row(row), float(own[row])) for row, key in enumerate(batch)
+            }
             found = {place: latents for key, latents in rows_of.items() for place in same[key]}
             of_found = {place: encoded[place] for place in found}
             repeated = len(found) > len(batch)
@@ -110,5 +115,6 @@ class Scorer:
 
     def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
         """The same `Scored`, to the bit, as `RewardModel.score` makes from these latents."""
-        rows = SparseLatents.from_rows([latents[place] for place in encoded], self.model.config.latents)
-        return Scored.of(rows, self.model.head, list(encoded.values()))
+        rows = SparseLatents.from_rows([latents[place][:2] for place in encoded], self.model.config.latents)
+        own = np.array([latents[place].own for place in encoded], dtype=np.float32)
+        return Scored.of(rows, self.model.head, list(encoded.values()), own=own)

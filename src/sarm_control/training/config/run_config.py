@@ -144,10 +144,10 @@ class PolicyConfig(_Section):
 
 
 class RewardConfig(_Section):
-    """The SARM that rewards the policy, and the controls on its reward."""
+    """The reward model that rewards the policy, and the controls on its reward."""
 
     model: str = Field(default=LAB, min_length=1)
-    """Hub id or folder of a SARM; `lab` is the embedded one."""
+    """Hub id or folder of a reward model; `lab` is the embedded SARM."""
 
     edits: Annotated[tuple[Annotated[Edit, BeforeValidator(_edit)], ...], AfterValidator(_edits_agree)] = ()
     """Changes of latents before the head: `12345:max=2` or `{latent: 12345, max: 2}`; for the latents of a

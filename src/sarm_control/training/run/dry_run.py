@@ -34,9 +34,9 @@ def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
             )
     folder = model_folder(reward.model, "sarm") or Path(reward.model)
     if folder.is_dir():
-        from sarm_control.reward_model import read_config
+        from sarm_control.reward_model import latents_of
 
-        reward.controls().check(read_config(folder, folder.resolve().name).latents)
+        reward.controls().check(latents_of(folder, folder.resolve().name))
 
 
 def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:

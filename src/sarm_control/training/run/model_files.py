@@ -99,11 +99,12 @@ def _longest(config: RunConfig, template: "ChatTemplate", model: Any, rows: Sequ
 
 
 def _check_critic(template: "ChatTemplate", reward: Path, config: RunConfig, longest: int) -> None:
-    from sarm_control.reward_model import read_config
+    from sarm_control.reward_model import read_template
     from sarm_control.training.policy.critic_model import check_room, check_tokens_agree
 
-    check_room(read_config(reward, reward.name).trunk.get("max_position_embeddings"), longest)
-    check_tokens_agree(template, _template(reward, config))
+    of_reward = read_template(reward, template_date=config.data.template_date)
+    check_room(of_reward.max_length, longest)
+    check_tokens_agree(template, of_reward)
 
 
 def _check_sampler(config: RunConfig, folder: Path, skeleton: Any) -> None:

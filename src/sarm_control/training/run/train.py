@@ -107,7 +107,7 @@ def _train(
 
 
 def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
-    reward = weights_digest(model.trunk, model.autoencoder)
+    reward = weights_digest(*model.modules)
     dtype = "bfloat16" if policy.autocast else "float32"
     days = {"policy": policy.template.date, "reward": model.template.date}
     return {

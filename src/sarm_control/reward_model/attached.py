@@ -1,0 +1,212 @@
+"""A dictionary of a reward model's own state: the autoencoder, the weights of its latents, and its folder.
+
+Shapes: `B` answers, `D` hidden size, `L` latents.
+
+    x = m + s (b + sum_i z_i d_i) + e          r = w . x + c
+    w_i = s (w . d_i)      constant = w . (m + s b) + c      residual = w . e
+
+`m` [D] is a fixed mean and `s` one fixed scale of the states, so that weights are constants.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarm_control.bounded_json import read_json_object
+from sarm_control.errors import ModelError, SarmError
+from sarm_control.files import atomic_folder
+from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.files.classifier_config import ATTACHED
+from sarm_control.reward_model.sparse import FloatArray
+from sarm_control.reward_model.state_head import StateHead
+
+FORMAT = "sarm-attached-1"
+WEIGHTS = "dictionary.safetensors"
+
+
+class LatentWeights(NamedTuple):
+    """The reward per unit of each latent, `weight` [L] float32, and `constant`, in reward units."""
+
+    weight: FloatArray
+    constant: float
+
+
+class AttachedAutoencoder(Autoencoder):
+    """Encoder and decoder of states less their mean over one scale.
+
+    Args:
+        mean: [D] float32, `m`.
+        scale: `s`, above 0.
+        latents: L.
+        k: latents kept.
+        use_topk: keep the k largest, or all.
+
+    Raises:
+        ModelError: a scale that is not above 0 and finite: the states do not vary.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: float, latents: int, k: int, *, use_topk: bool = True) -> None:
+        if not 0 < scale < float("inf"):
+            raise ModelError(f"the states have the scale {scale}: they do not vary, so nothing can be learnt")
+        super().__init__(len(mean), latents, k, use_topk=use_topk)
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    def normalised(self, states: Tensor) -> Tensor:
+        """[..., D] states to `(x - m) / s`."""
+        return (states - self.mean) / self.scale
+
+    def as_states(self, normalised: Tensor) -> Tensor:
+        """[..., D] `m + s x`, the way back."""
+        return self.mean + self.scale * normalised
+
+    def reconstruct(self, kept: Any) -> Tensor:
+        """[B, D] `m + s (b + sum_i z_i d_i)` of the latents that `encode` gave."""
+        return self.mean + self.scale * self.decode(kept)
+
+    def latent_weights(self, head: StateHead) -> LatentWeights:
+        """The weights that a reward model's own head gives the latents, and what it gives every answer.
+
+        Raises:
+            ModelError: the head is of another width.
+        """
+        if len(head.weight) != len(self.mean):
+            raise ModelError(
+                f"the dictionary is of states of {len(self.mean)} numbers, the reward model's have "
+                f"{len(head.weight)}",
+                hint="attach a dictionary that was made for this reward model",
+            )
+        weight = head.weight.astype(np.float64)
+        scale = float(self.scale)
+        decoder = self.decoder.weight.detach().cpu().double().numpy()
+        offset = self.mean.cpu().double().numpy() + scale * self.pre_bias.detach().cpu().double().numpy()
+        weights = (scale * (weight @ decoder)).astype(np.float32)
+        return LatentWeights(weights, float(weight @ offset) + head.bias)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 of what decides its latents."""
+        digest = hashlib.sha256(json.dumps([self.k, self.use_topk]).encode())
+        for key, value in sorted(self.state_dict().items()):
+            if key != "decoder.weight":
+                digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def attached_fingerprint(model: str | None, autoencoder: AttachedAutoencoder) -> str:
+    """Identifies a reward model's trunk and its dictionary together."""
+    return hashlib.sha256(f"{model or ''} {autoencoder.fingerprint}".encode()).hexdigest()[:16]
+
+
+class AttachedFolder(NamedTuple):
+    """What an attached dictionary's folder holds.
+
+    Args:
+        autoencoder: the dictionary.
+        source: the reward model's `model`, `revision`, `pooling` and `output`, see
+            `RewardModel.from_pretrained`.
+        head: the fingerprint of its head.
+        model: that of its trunk; None where it had none.
+    """
+
+    autoencoder: AttachedAutoencoder
+    source: Mapping[str, Any]
+    head: str
+    model: str | None
+
+    def check(self, head: str, model: str | None, name: str) -> None:
+        """Refuses a reward model that is not the one the dictionary was attached to.
+
+        Raises:
+            ModelError: it changed since.
+        """
+        for what, has, was in (("head", head, self.head), ("trunk", model, self.model)):
+            if has != was:
+                raise ModelError(
+                    f"{name} was attached to {self.source['model']} with the {what} {was}, which has the "
+                    f"{what} {has} now: the reward model changed since",
+                    hint="attach a dictionary to the reward model as it is now",
+                )
+
+
+def read_attached(folder: Path, name: str) -> AttachedFolder:
+    """Reads the dictionary and what it points to; not the reward model.
+
+    Raises:
+        ModelError: a file is damaged, or of another form.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        said = read_json_object(folder / ATTACHED, finite=True)
+        if said.get("format") != FORMAT:
+            raise ModelError(f"{name}: {ATTACHED} is of the format {said.get('format')!r}, not {FORMAT}")
+        source = {key: said["source"].get(key) for key in ("model", "revision", "pooling", "output")}
+        tensors = load_file(folder / WEIGHTS)
+        latents, size = tensors["encoder.weight"].shape
+        scale, topk = float(tensors["scale"]), bool(said["use_topk"])
+        made = AttachedAutoencoder(torch.zeros(size), scale, latents, int(said["k"]), use_topk=topk)
+        made.load_state_dict(tensors)
+        found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"])
+    except SarmError as error:
+        raise ModelError(f"{name}: {error}", hint=error.hint) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
+    if not isinstance(source["model"], str):
+        raise ModelError(f"{name}: {ATTACHED} names no reward model")
+    if not all(bool(torch.isfinite(value).all()) for value in made.state_dict().values()):
+        raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
+    return found
+
+
+def save_attached(
+    folder: Path,
+    autoencoder: Autoencoder,
+    *,
+    source: Mapping[str, Any],
+    fingerprints: tuple[str, str | None],
+    overwrite: bool = False,
+) -> Path:
+    """Writes the dictionary and where its reward model lies, whole or not at all.
+
+    Raises:
+        ModelError: the reward model was built in memory, so that nothing can be pointed to.
+        OutputError: the folder exists already or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if not source:
+        raise ModelError(
+            "the reward model was built in memory, and the dictionary's folder has to point to it",
+            hint="save the reward model, load it from there, and attach the dictionary to that",
+        )
+    head, model = fingerprints
+    about = {
+        "format": FORMAT,
+        "source": dict(source),
+        "head": head,
+        "model_fingerprint": model,
+        "latents": autoencoder.encoder.out_features,
+        "k": autoencoder.k,
+        "use_topk": autoencoder.use_topk,
+    }
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        own = {
+            key: value.detach().cpu().contiguous().clone() for key, value in autoencoder.state_dict().items()
+        }
+        save_file(own, temporary / WEIGHTS, metadata={"format": "pt"})
+        (temporary / ATTACHED).write_text(
+            json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+    return folder
