@@ -37,6 +37,7 @@ ORDER = (
     "training",
     "evaluation",
     "comparison",
+    "audit",
     "build",
     "lab",
     "engines",

@@ -1,0 +1,119 @@
+"""The attributes and rewards of all answers, prompt by prompt.
+
+Shapes: `N` answers, `P` prompts, `A` attributes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.audit.attributes.attribute import Attribute
+from sarm_control.data import Prompt, as_messages
+from sarm_control.errors import DataError
+from sarm_control.evaluation import answer_table
+from sarm_control.latents import ScoredRows
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AttributeTable:
+    """Every answer's attributes and reward.
+
+    Args:
+        attributes: A of them.
+        values: [N, A] as the attributes measure them.
+        rewards: [N] reward units.
+        prompt: [N] the prompt of each answer, 0..P-1; the unit of every statistic.
+        role: [N] "response", "chosen", "rejected" or "candidate".
+        prompts: [P] the last user turn of each.
+        answers: [N] the texts.
+    """
+
+    attributes: tuple[Attribute, ...]
+    values: Floats
+    rewards: Floats
+    prompt: NDArray[np.int64]
+    role: NDArray[np.str_]
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    @property
+    def reward_sd(self) -> float:
+        """SD of all rewards, the unit of every price."""
+        return float(self.rewards.std(ddof=1)) if len(self.rewards) > 1 else 0.0
+
+    @property
+    def has(self) -> NDArray[np.bool_]:
+        """[N, A] whether an answer has any of an attribute; of a size, whether it is above the median answer."""
+        sizes = np.array([one.unit == "doubling" for one in self.attributes])
+        limits = np.where(sizes, np.median(self.values, axis=0), 0.0)
+        return np.asarray(self.values > limits)
+
+    @property
+    def regressors(self) -> Floats:
+        """[N, A] in the units of `Attribute.unit`: 0 or 1, `log2(1 + count)`, `log2(max(size, 1))`."""
+        columns = np.empty_like(self.values)
+        for place, one in enumerate(self.attributes):
+            values = self.values[:, place]
+            if one.unit == "item":
+                columns[:, place] = np.log2(1.0 + values)
+            elif one.unit == "doubling":
+                columns[:, place] = np.log2(np.maximum(values, 1.0))
+            else:
+                columns[:, place] = values
+        return columns
+
+
+def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> AttributeTable:
+    """Measures all attributes of all answers.
+
+    Args:
+        data: rows and the scores of their answers.
+        attributes: what to measure.
+
+    Raises:
+        DataError: an attribute's function failed on an answer, or gave a number that is negative or not finite; the row is
+            named.
+    """
+    places = answer_table(data.rows, len(data.scored))
+    answers = tuple(text for row in data.rows for text in row.answers)
+    asked = [_last_turn(row.prompt) for row in data.rows for _ in row.answers]
+    where = [row.where for row in data.rows for _ in row.answers]
+    values = np.empty((len(answers), len(attributes)))
+    for column, one in enumerate(attributes):
+        for n, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
+            values[n, column] = _measured(one, prompt, answer, where[n])
+    first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
+    return AttributeTable(
+        tuple(attributes),
+        values,
+        data.scored.rewards.astype(np.float64),
+        places.prompt,
+        places.role,
+        tuple(asked[first[number]] for number in range(places.prompts)),
+        answers,
+    )
+
+
+def _measured(one: Attribute, prompt: str, answer: str, where: str) -> float:
+    try:
+        value = float(one.measure(prompt, answer))
+    except Exception as error:  # a user's function may raise anything
+        raise DataError(
+            f"{where}: the attribute {one.name} failed: {type(error).__name__}: {error}",
+            hint="its function has to take every prompt and answer of the data",
+        ) from error
+    if not (np.isfinite(value) and value >= 0):
+        raise DataError(
+            f"{where}: the attribute {one.name} gave {value}",
+            hint="an attribute is a finite number, 0 or more",
+        )
+    return value
+
+
+def _last_turn(prompt: Prompt) -> str:
+    """The last user turn: what the answer answers."""
+    return next((turn["content"] for turn in reversed(as_messages(prompt)) if turn["role"] == "user"), "")
