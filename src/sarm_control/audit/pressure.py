@@ -86,28 +86,59 @@ def pressure(table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | 
     Raises:
         DataError: fewer than ten prompts have two answers, or fewer than ten as many as the largest n.
     """
-    sizes = _sizes(table, n)
-    by = table.rewards if rewards is None else rewards
-    counts = np.bincount(table.prompt, minlength=len(table.prompts))
-    kept = np.flatnonzero(counts >= sizes[-1])
-    measures = {"reward": table.rewards / (table.reward_sd or 1.0)} | {
-        one.name: table.values[:, place] if one.unit == "doubling" else table.has[:, place].astype(np.float64)
-        for place, one in enumerate(table.attributes)
-    }
-    expected = _expected(table.prompt, kept, by, np.stack(list(measures.values()), axis=1), sizes)
+    sizes, expected, kept = _expected_of(table, n, rewards)
+    names = ["reward", *(one.name for one in table.attributes)]
     intervals = {
         name: tuple(mean_interval(expected[:, at, place]) for at in range(len(sizes)))
-        for place, name in enumerate(measures)
+        for place, name in enumerate(names)
     }
     return Pressure(
         sizes,
         tuple(map(kl_bound, sizes)),
         intervals.pop("reward"),
         intervals,
-        _rises(expected[:, :, 1:], [one.name for one in table.attributes]),
+        _rises(expected[:, :, 1:], names[1:]),
         len(kept),
         len(table.prompts) - len(kept),
     )
+
+
+def expected_attributes(
+    table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | None = None
+) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """What the winner of best-of-N is expected to have, prompt by prompt.
+
+    Args:
+        table: several answers to each prompt.
+        n: sizes of set; those that fewer than ten prompts have answers for are left out. None are 1, 2, 4, ...
+        rewards: [N] rewards to choose by; the table's own where None.
+
+    Returns:
+        The sizes, and [P, len(sizes), A]: shares of answers that have an attribute, or the size of a size.
+
+    Raises:
+        DataError: fewer than ten prompts have two answers, or as many as the smallest n above 1.
+    """
+    counts = np.bincount(table.prompt, minlength=len(table.prompts))
+    usable = [size for size in n if (counts >= size).sum() >= LEAST_PROMPTS]
+    sizes, expected, _ = _expected_of(table, usable or n, rewards)
+    own = [place for place, size in enumerate(sizes) if not n or size in n]
+    return tuple(sizes[place] for place in own), expected[:, own, 1:]
+
+
+def _expected_of(
+    table: AttributeTable, n: Sequence[int], rewards: Floats | None
+) -> tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.int64]]:
+    """Sizes, [P, sizes, 1 + A] of the reward and the attributes, and the prompts that are compared."""
+    sizes = _sizes(table, n)
+    by = table.rewards if rewards is None else rewards
+    counts = np.bincount(table.prompt, minlength=len(table.prompts))
+    kept = np.flatnonzero(counts >= sizes[-1])
+    measures = [table.rewards / (table.reward_sd or 1.0)] + [
+        table.values[:, place] if one.unit == "doubling" else table.has[:, place].astype(np.float64)
+        for place, one in enumerate(table.attributes)
+    ]
+    return sizes, _expected(table.prompt, kept, by, np.stack(measures, axis=1), sizes), kept
 
 
 def _sizes(table: AttributeTable, n: Sequence[int]) -> tuple[int, ...]:
