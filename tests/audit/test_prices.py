@@ -143,6 +143,14 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
         means.max(), abs=1e-5
     )
 
+    parts = {one.latent: one.sd for one in price.carriers}
+    assert 1 <= len(parts) <= 5
+    before, after = data.scored.latents.to_scipy().toarray(), with_it.latents.to_scipy().toarray()
+    exact = ((after - before) * rm.head.weight).astype(float).mean(axis=0) / table.reward_sd
+    assert exact.sum() == pytest.approx(change.mean(), abs=1e-5)
+    assert list(parts) == np.argsort(-np.abs(exact), kind="stable")[: len(parts)].tolist()
+    assert list(parts.values()) == pytest.approx(exact[list(parts)], abs=1e-6)
+
     cut_rows = [row(one.prompt, *(f"{phrase} {text}" for text in one.answers)) for one in rows]
     cut_data = ScoredRows(cut_rows, score_rows(rm, cut_rows))
     cut = TextEdit("praise", "cut off", lambda prompt, answer: (answer.removeprefix(f"{phrase} "), answer))

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.audit.attributes.text_edits import EDITS, TextEdit
 from sarm_control.audit.table import AttributeTable, Floats
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.data import Prompt
 from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import Scored
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
@@ -35,6 +38,7 @@ class CausalPrice(NamedTuple):
         rises: share of the prompts in which the attribute raises the reward.
         n: prompts.
         answers: answers that were changed.
+        carriers: the latents with the largest mean parts of the change, largest first; all parts sum to its mean.
     """
 
     attribute: str
@@ -45,6 +49,19 @@ class CausalPrice(NamedTuple):
     rises: float
     n: int
     answers: int
+    carriers: tuple["Carrier", ...] = ()
+
+
+class Carrier(NamedTuple):
+    """A latent's part of a causal price.
+
+    Args:
+        latent: its number.
+        sd: mean over prompts of `w_i (z_i with - z_i without)`, reward SDs.
+    """
+
+    latent: int
+    sd: float
 
 
 def causal_prices(
@@ -90,36 +107,66 @@ def causal_prices(
     wanted = [
         (prompts[n], text) for numbers, texts, _ in plans for n, text in zip(numbers, texts, strict=True)
     ]
-    rewards = (
-        rm.score(
-            [prompt for prompt, _ in wanted],
-            [text for _, text in wanted],
-            batch_tokens=batch_tokens,
-            progress=progress,
-        ).rewards.astype(np.float64)
-        if wanted
-        else np.empty(0)
-    )
+    scored = _scored(rm, wanted, batch_tokens, progress)
     prices, start = [], 0
     for edit, (numbers, _, signs) in zip(edits, plans, strict=True):
-        own = rewards[start : start + len(numbers)]
+        rows = np.arange(start, start + len(numbers))
         start += len(numbers)
-        change = np.array(signs) * (own - table.rewards[numbers]) / table.reward_sd
-        prices.append(_price(edit, change, table.prompt[numbers]))
+        if scored is None or not len(rows):
+            prices.append(_nothing(edit))
+            continue
+        own, before = scored.take(rows), data.scored.take(np.array(numbers, dtype=np.int64))
+        sign = np.array(signs) / table.reward_sd
+        change = sign * (own.rewards.astype(np.float64) - table.rewards[numbers])
+        prompt = table.prompt[numbers]
+        prices.append(_price(edit, change, prompt)._replace(carriers=_carriers(own, before, sign, prompt)))
     return tuple(prices)
 
 
-def _drawn(prompt: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+def _scored(
+    rm: "RewardModel",
+    wanted: Sequence[tuple[Prompt, str]],
+    batch_tokens: int | None,
+    progress: ProgressFactory,
+) -> Scored | None:
+    """All changed answers in one go, or None where there are none."""
+    if not wanted:
+        return None
+    return rm.score(
+        [prompt for prompt, _ in wanted],
+        [text for _, text in wanted],
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+
+
+def _carriers(
+    own: Scored, before: Scored, sign: Floats, prompt: NDArray[np.int64], most: int = 5
+) -> tuple[Carrier, ...]:
+    """The latents that carry the change; a prompt counts once."""
+    weight = before.head.astype(np.float64)
+    change = (own.latents.to_scipy() - before.latents.to_scipy()).astype(np.float64)
+    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+    each = sign / counts[place] / len(counts)
+    parts = np.asarray(change.T @ each).ravel() * weight
+    largest = np.argsort(-np.abs(parts), kind="stable")[:most]
+    return tuple(Carrier(int(i), float(parts[i])) for i in largest if parts[i] != 0.0)
+
+
+def _drawn(prompt: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """[n] whether an answer's prompt is among `most` drawn at random."""
     distinct = np.unique(prompt)
     kept = distinct if len(distinct) <= most else rng.choice(distinct, most, replace=False)
     return np.isin(prompt, kept)
 
 
-def _price(edit: TextEdit, change: Floats, prompt: np.ndarray) -> CausalPrice:
+def _nothing(edit: TextEdit) -> CausalPrice:
+    """The price of an edit that applies to no answer."""
     nan = float("nan")
-    if not len(change):
-        return CausalPrice(edit.attribute, edit.words, nan, nan, nan, nan, 0, 0)
+    return CausalPrice(edit.attribute, edit.words, nan, nan, nan, nan, 0, 0)
+
+
+def _price(edit: TextEdit, change: Floats, prompt: NDArray[np.int64]) -> CausalPrice:
     _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
     means = np.bincount(place, weights=change) / counts
     low, high = median_interval(means)
