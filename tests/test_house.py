@@ -37,7 +37,7 @@ ORDER = (
     "training",
     "evaluation",
     "comparison",
-    "audit",
+    "auditing",
     "build",
     "lab",
     "engines",

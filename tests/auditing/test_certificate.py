@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sarm_control.audit.attributes.attribute import Attribute
-from sarm_control.audit.certificate import certificate, simultaneous_bounds
-from sarm_control.audit.table import AttributeTable
+from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.certificates import certificate, simultaneous_bounds
+from sarm_control.auditing.table import AttributeTable
 from sarm_control.errors import ConfigError
 
 

@@ -4,8 +4,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from sarm_control.audit.attributes.markdown import plain, structure
-from sarm_control.audit.attributes.wording import sentences
+from sarm_control.auditing.attributes.markdown import plain, structure
+from sarm_control.auditing.attributes.wording import sentences
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?![\w])")

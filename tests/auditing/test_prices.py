@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sarm_control.audit.attributes.attribute import Attribute
-from sarm_control.audit.attributes.text_edits import TextEdit
-from sarm_control.audit.causal_prices import causal_prices, median_interval
-from sarm_control.audit.partial_prices import partial_prices
-from sarm_control.audit.pressure import kl_bound, pressure
-from sarm_control.audit.table import AttributeTable, attribute_table
+from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.text_edits import TextEdit
+from sarm_control.auditing.best_of_n import kl_bound, pressure
+from sarm_control.auditing.causal_prices import causal_prices, median_interval
+from sarm_control.auditing.partial_prices import partial_prices
+from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.data import Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError

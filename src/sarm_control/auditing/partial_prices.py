@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.audit.table import AttributeTable, Floats
+from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.errors import DataError
 from sarm_control.extras import import_extra
 from sarm_control.statistics import benjamini_hochberg

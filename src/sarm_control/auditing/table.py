@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.audit.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.data import Prompt, as_messages
 from sarm_control.errors import DataError
 from sarm_control.evaluation import answer_table

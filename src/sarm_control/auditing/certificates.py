@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.audit.pressure import expected_attributes
-from sarm_control.audit.table import AttributeTable, Floats
+from sarm_control.auditing.best_of_n import expected_attributes
+from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.errors import ConfigError
 from sarm_control.statistics import column_moments, interval_ends, skewness_of_mean, too_few
 

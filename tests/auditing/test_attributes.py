@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.audit.attributes.battery import BATTERY, attributes_named
-from sarm_control.audit.attributes.markdown import plain, structure
-from sarm_control.audit.attributes.shape import other_script
-from sarm_control.audit.attributes.text_edits import EDITS
+from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
+from sarm_control.auditing.attributes.markdown import plain, structure
+from sarm_control.auditing.attributes.shape import other_script
+from sarm_control.auditing.attributes.text_edits import EDITS
 from sarm_control.errors import ConfigError
 
 LIST = "Three steps:\n\n- boil water\n- add salt\n  - not too much\n- stir\n"

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sarm_control.audit.attributes import shape, wording
-from sarm_control.audit.attributes.attribute import Attribute
-from sarm_control.audit.attributes.markdown import Structure, structure
+from sarm_control.auditing.attributes import shape, wording
+from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.markdown import Structure, structure
 from sarm_control.errors import ConfigError
 
 

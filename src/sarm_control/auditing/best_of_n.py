@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.audit.table import AttributeTable, Floats
+from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.errors import DataError
 from sarm_control.evaluation import win_shares
 from sarm_control.statistics import Interval, benjamini_hochberg, mean_interval, sign_flip_test

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.audit.attributes.text_edits import EDITS, TextEdit
-from sarm_control.audit.table import AttributeTable, Floats
+from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
+from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import Prompt
 from sarm_control.latents import ScoredRows

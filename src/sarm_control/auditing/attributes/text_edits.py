@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sarm_control.audit.attributes.markdown import plain, structure
-from sarm_control.audit.attributes.shape import broken_end
-from sarm_control.audit.attributes.wording import closing_offer, praise_opener, sentences
+from sarm_control.auditing.attributes.markdown import plain, structure
+from sarm_control.auditing.attributes.shape import broken_end
+from sarm_control.auditing.attributes.wording import closing_offer, praise_opener, sentences
 
 Contrast = tuple[str, str]
 """The answer without the attribute, and with it."""

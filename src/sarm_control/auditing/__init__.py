@@ -1,0 +1,60 @@
+"""What a reward model pays for, and where the pressure goes.
+
+In: a reward model, pairs or sampled answers, attributes of answers. Out: prices of attributes, curves of best-of-N.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, audit
+    from sarm_control.auditing.attributes.attribute import Attribute
+    from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
+    from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
+    from sarm_control.auditing.best_of_n import Pressure, kl_bound
+    from sarm_control.auditing.causal_prices import CausalPrice
+    from sarm_control.auditing.certificates import Movement, certificate
+    from sarm_control.auditing.partial_prices import PartialPrice
+    from sarm_control.auditing.table import AttributeTable, attribute_table
+
+_HOME_OF = {
+    "Audit": "attribute_audit",
+    "AttributeFinding": "attribute_audit",
+    "audit": "attribute_audit",
+    "Movement": "certificates",
+    "certificate": "certificates",
+    "Attribute": "attributes.attribute",
+    "AttributeTable": "table",
+    "BATTERY": "attributes.battery",
+    "CausalPrice": "causal_prices",
+    "EDITS": "attributes.text_edits",
+    "PartialPrice": "partial_prices",
+    "Pressure": "best_of_n",
+    "TextEdit": "attributes.text_edits",
+    "attribute_table": "table",
+    "attributes_named": "attributes.battery",
+    "kl_bound": "best_of_n",
+}
+
+__all__ = [
+    "BATTERY",
+    "EDITS",
+    "Attribute",
+    "AttributeFinding",
+    "AttributeTable",
+    "Audit",
+    "CausalPrice",
+    "Movement",
+    "PartialPrice",
+    "Pressure",
+    "TextEdit",
+    "attribute_table",
+    "attributes_named",
+    "audit",
+    "certificate",
+    "kl_bound",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)
