@@ -1,4 +1,4 @@
-"""Attributes of answers, each held against answers a reader would agree on (oracle), and any text at all (property)."""
+"""Attributes, each held against answers a reader would agree on (oracle), and any text (property)."""
 
 import pytest
 from hypothesis import given

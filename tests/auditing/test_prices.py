@@ -1,4 +1,4 @@
-"""Partial and causal prices against planted ones (oracle), and what they do when nothing is there (property)."""
+"""Partial and causal prices against planted ones (oracle), and where nothing is there (property)."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
     """A table of made-up numbers; texts play no part."""
     units = units or ["answer"] * values.shape[1]
     return AttributeTable(
-        tuple(Attribute(f"a{i}", f"a{i}", lambda prompt, answer: 0.0, unit) for i, unit in enumerate(units)),
+        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units)),
         values.astype(float),
         rewards.astype(float),
         prompt,
@@ -36,7 +36,7 @@ def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
 
 
 def drawn(seed, *, prompts=200, each=4, price=(0.8, 0.0, -0.5)):
-    """Answers whose reward has planted prices, errors shared within a prompt, and an intercept for each prompt."""
+    """Answers whose reward has planted prices, correlated errors, and an intercept for each prompt."""
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(prompts), each)
     values = (rng.random((len(prompt), 3)) < (0.3, 0.5, 0.4)).astype(float)
@@ -56,11 +56,13 @@ def test_planted_prices_are_found_beside_each_other() -> None:
     for one, truth in ((first, 0.8), (second, 0.0), (third, -0.5)):
         assert one.sd == pytest.approx(truth / table.reward_sd, abs=0.03)
         assert one.low < truth / table.reward_sd < one.high
-    assert first.q < 1e-6 and third.q < 1e-6 and second.q > 0.01
+    assert first.q < 1e-6
+    assert third.q < 1e-6
+    assert second.q > 0.01
 
 
 def test_intervals_cover_and_false_alarms_are_rare() -> None:
-    """300 data sets with unequal variances and correlated attributes: the null price is covered in about 95 of 100."""
+    """300 data sets with unequal variances and correlated attributes: a null price is covered 95 in 100."""
     found = [partial_prices(drawn(seed, prompts=60))[1] for seed in range(300)]
     covered = np.mean([one.low <= 0.0 <= one.high for one in found])
     assert binom.cdf(covered * 300, 300, 0.95) > 0.001, covered
@@ -82,7 +84,8 @@ def test_what_cannot_be_told_says_why() -> None:
     values = np.column_stack([table.values, table.values[:, 0], np.ones(800), np.arange(800) < 2])
     found = partial_prices(table_of(values, table.rewards, table.prompt))
     assert [one.why is None for one in found] == [False, True, True, False, False, False]
-    assert "always comes with other attributes" in found[0].why and "always comes with" in found[3].why
+    assert "always comes with other attributes" in found[0].why
+    assert "always comes with" in found[3].why
     assert "differs between no two answers" in found[4].why
     assert "differs in 1 prompts; 10 or more are needed" in found[5].why
     assert math.isnan(found[0].sd)
@@ -125,10 +128,10 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
         for thing in ("garden", "house", "river", "table", "lamp", "boat", "tower")
     ]
     data = ScoredRows(rows, score_rows(rm, rows))
-    praise = Attribute("praise", "praise", lambda prompt, answer: float("love" in answer))
+    praise = Attribute("praise", "praise", lambda _, answer: float("love" in answer))
     table = attribute_table(data, [praise])
     phrase = "i love how you think ."
-    add = TextEdit("praise", "put before", lambda prompt, answer: (answer, f"{phrase} {answer}"))
+    add = TextEdit("praise", "put before", lambda _, answer: (answer, f"{phrase} {answer}"))
     (price,) = causal_prices(rm, data, table, edits=[add])
     with_it = rm.score(
         [one.prompt for one in rows for _ in one.answers],
@@ -139,9 +142,8 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
     assert price.sd == pytest.approx(np.median(means), abs=1e-5)
     assert (price.n, price.answers) == (7, 14)
     assert price.rises == np.mean(means > 0)
-    assert price.low == pytest.approx(means.min(), abs=1e-5) and price.high == pytest.approx(
-        means.max(), abs=1e-5
-    )
+    assert price.low == pytest.approx(means.min(), abs=1e-5)
+    assert price.high == pytest.approx(means.max(), abs=1e-5)
 
     parts = {one.latent: one.sd for one in price.carriers}
     assert 1 <= len(parts) <= 5
@@ -153,7 +155,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
 
     cut_rows = [row(one.prompt, *(f"{phrase} {text}" for text in one.answers)) for one in rows]
     cut_data = ScoredRows(cut_rows, score_rows(rm, cut_rows))
-    cut = TextEdit("praise", "cut off", lambda prompt, answer: (answer.removeprefix(f"{phrase} "), answer))
+    cut = TextEdit("praise", "cut off", lambda _, answer: (answer.removeprefix(f"{phrase} "), answer))
     (back,) = causal_prices(rm, cut_data, attribute_table(cut_data, [praise]), edits=[cut])
     sd = float(cut_data.scored.rewards.astype(float).std(ddof=1))
     assert back.sd * sd == pytest.approx(
@@ -164,18 +166,19 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
 def test_no_answer_to_change_is_no_price(rm) -> None:
     rows = [row("what is it ?", "a .", "b .")]
     data = ScoredRows(rows, score_rows(rm, rows))
-    never = TextEdit("praise", "never", lambda prompt, answer: None)
+    never = TextEdit("praise", "never", lambda *_: None)
     (price,) = causal_prices(rm, data, attribute_table(data, []), edits=[never])
-    assert price.n == price.answers == 0 and math.isnan(price.sd)
+    assert price.n == price.answers == 0
+    assert math.isnan(price.sd)
 
 
 def test_a_user_function_that_fails_names_the_row(rm) -> None:
     rows = [row("what is it ?", "a .")]
     data = ScoredRows(rows, score_rows(rm, rows))
-    bad = Attribute("bad", "bad", lambda prompt, answer: 1 / 0)
+    bad = Attribute("bad", "bad", lambda *_: 1 / 0)
     with pytest.raises(DataError, match=r"made\.jsonl:1: the attribute bad failed: ZeroDivisionError"):
         attribute_table(data, [bad])
-    negative = Attribute("low", "low", lambda prompt, answer: -1.0)
+    negative = Attribute("low", "low", lambda *_: -1.0)
     with pytest.raises(DataError, match=r"made\.jsonl:1: the attribute low gave -1\.0"):
         attribute_table(data, [negative])
 
@@ -208,11 +211,13 @@ def test_what_is_rewarded_rises_with_pressure_and_what_is_not_stays() -> None:
     rewards = values[:, 0] + rng.normal(size=1200)
     found = pressure(table_of(values, rewards, prompt))
     assert found.n == (1, 2, 4, 8)
-    assert found.kl == tuple(kl_bound(n) for n in found.n) and found.kl[0] == 0.0
+    assert found.kl == tuple(kl_bound(n) for n in found.n)
+    assert found.kl[0] == 0.0
     paid, free = found.rises
     assert paid.q < 1e-3
     assert paid.change.low > 0.15
-    assert free.p > 0.01 and free.change.low < 0 < free.change.high
+    assert free.p > 0.01
+    assert free.change.low < 0 < free.change.high
     assert [one.mean for one in found.reward] == sorted(one.mean for one in found.reward)
 
 

@@ -1,6 +1,7 @@
 """What a reward model pays for, and where the pressure goes.
 
-In: a reward model, pairs or sampled answers, attributes of answers. Out: prices of attributes, curves of best-of-N.
+In: a reward model, pairs or sampled answers, attributes of answers. Out: prices of attributes, curves of
+best-of-N.
 """
 
 from typing import TYPE_CHECKING

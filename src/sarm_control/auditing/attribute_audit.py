@@ -54,7 +54,8 @@ class AttributeFinding:
     def price(self) -> float:
         """The price to believe: the causal one where there is one, else the partial one; NaN without either.
 
-        A partial price also holds what comes along with the attribute. Changing the text in it alone leaves that out.
+        A partial price also holds what comes along with the attribute. Changing the text in it alone leaves
+        that out.
         """
         causal = self.best_causal
         if causal is not None:

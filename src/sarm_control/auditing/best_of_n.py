@@ -1,12 +1,13 @@
 """Where the pressure goes: best-of-N as a policy that costs nothing to train.
 
-Of M sampled answers to a prompt, N are drawn and the one with the highest reward is kept. As N grows the winner is what the
-reward model would make of this policy. The winner's expected attribute is exact, without simulation:
+Of M sampled answers to a prompt, N are drawn and the one with the highest reward is kept. As N grows the
+winner is what the reward model would make of this policy. The winner's expected attribute is exact, without
+simulation:
 
     E[a | N] = sum_i C(i - 1, N - 1) / C(M, N) a_(i)        a_(i) of the answer with the i-th smallest reward
 
-and the winners' distribution is at most `ln N - (N - 1) / N` nats from the policy (Beirami et al. 2024, arXiv 2401.01879),
-so curves of two rewards are compared at equal N.
+and the winners' distribution is at most `ln N - (N - 1) / N` nats from the policy (Beirami et al. 2024,
+arXiv 2401.01879), so curves of two rewards are compared at equal N.
 
 Shapes: `P` prompts, `M` answers to one prompt, `A` attributes.
 """
@@ -60,7 +61,8 @@ class Pressure:
         n: sizes of set, from 1.
         kl: [len(n)] nats, the bound of each.
         reward: the winner's expected reward for each, SDs.
-        curves: attribute -> its expected value in the winner for each n (shares of answers that have it; for sizes, the size).
+        curves: attribute -> its expected value in the winner for each n (shares of answers that have it;
+            for sizes, the size).
         rises: one for each attribute.
         prompts: prompts with at least the largest n answers; all curves are over these.
         left_out: prompts with fewer answers.
@@ -110,7 +112,8 @@ def expected_attributes(
 
     Args:
         table: several answers to each prompt.
-        n: sizes of set; those that fewer than ten prompts have answers for are left out. None are 1, 2, 4, ...
+        n: sizes of set; those that fewer than ten prompts have answers for are left out; none
+            are 1, 2, 4, ...
         rewards: [N] rewards to choose by; the table's own where None.
 
     Returns:

@@ -1,8 +1,9 @@
 """What one attribute is worth to the reward model: the text is changed in it alone and scored again.
 
-Each edit gives two texts that differ in one attribute, and the reward model scores both. The *causal price* is the median
-over prompts of `r(with) - r(without)`, in SDs of the reward. A prompt counts once: its answers' changes are averaged first.
-The interval is the distribution-free one between two order statistics (exact for continuous changes, conservative with ties).
+Each edit gives two texts that differ in one attribute, and the reward model scores both. The *causal price*
+is the median over prompts of `r(with) - r(without)`, in SDs of the reward. A prompt counts once: its
+answers' changes are averaged first. The interval is the distribution-free one between two order statistics
+(exact for continuous changes, conservative with ties).
 
 Shapes: `N` answers, `P` prompts.
 """
@@ -38,7 +39,8 @@ class CausalPrice(NamedTuple):
         rises: share of the prompts in which the attribute raises the reward.
         n: prompts.
         answers: answers that were changed.
-        carriers: the latents with the largest mean parts of the change, largest first; all parts sum to its mean.
+        carriers: the latents with the largest mean parts of the change, largest first; all parts sum to its
+            mean.
     """
 
     attribute: str
@@ -185,8 +187,8 @@ def _price(edit: TextEdit, change: Floats, prompt: NDArray[np.int64]) -> CausalP
 def median_interval(values: Floats) -> tuple[float, float]:
     """Ends of a distribution-free interval of at least 95 % for the median of [P] independent numbers.
 
-    Between the k-th smallest and the k-th largest, with the largest k for which `2 P(Binomial(P, 1/2) < k) <= 0.05`. Fewer
-    than six numbers give no finite interval.
+    Between the k-th smallest and the k-th largest, with the largest k for which `2 P(Binomial(P, 1/2) < k)
+    <= 0.05`. Fewer than six numbers give no finite interval.
     """
     from scipy.stats import binom
 

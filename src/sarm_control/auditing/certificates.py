@@ -1,14 +1,15 @@
 """The certificate against substitution: what else moves when one payment is removed.
 
-A policy that is no longer rewarded for one shortcut may take another. Best-of-N by the mended reward and by the
-unmended one, at equal N and so at the same distance from the policy, shows where the pressure goes. For every
-attribute that was *not* targeted the certificate bounds the change of the winner's attribute:
+A policy that is no longer rewarded for one shortcut may take another. Best-of-N by the mended reward and by
+the unmended one, at equal N and so at the same distance from the policy, shows where the pressure goes. For
+every attribute that was *not* targeted the certificate bounds the change of the winner's attribute:
 
     d_p = E[a | N, mended] - E[a | N, unmended]        for each prompt p, exact over all sets of N answers
 
-All bounds hold together with probability .95 (Bonferroni over attributes, sizes and both sides). Where hardly a
-prompt moves, the mean of `d_p` has no useful interval; a share of answers then moves by no more than the share of
-prompts that move at all, whose exact binomial limit (Clopper and Pearson 1934) is the bound.
+All bounds hold together with probability .95 (Bonferroni over attributes, sizes and both sides). Where
+hardly a prompt moves, the mean of `d_p` has no useful interval; a share of answers then moves by no more
+than the share of prompts that move at all, whose exact binomial limit (Clopper and Pearson 1934) is the
+bound.
 
 What it does not cover: attributes that nobody listed, and policies that leave the answers sampled here.
 
@@ -43,8 +44,8 @@ class Movement(NamedTuple):
         change: mean over prompts of `d_p`: share of answers, or for a size its share of the unmended mean.
         low: lower simultaneous bound; minus infinity where there is none.
         high: upper simultaneous bound.
-        verdict: `still` where both bounds are within `limit`; `moves up` or `moves down` where they leave out 0 and
-            are not both within it; `not shown` where the data allow neither.
+        verdict: `still` where both bounds are within `limit`; `moves up` or `moves down` where they leave
+            out 0 and are not both within it; `not shown` where the data allow neither.
         prompts: that were compared.
         moved: of them, those in which it changes at all.
     """

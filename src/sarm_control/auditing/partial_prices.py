@@ -4,12 +4,13 @@ For answer n to prompt p
 
     r_pn / SD = a_p + sum_i b_i x_pni + e_pn
 
-with an intercept `a_p` for each prompt, so that only answers to the same prompt are compared. `b_i` is the *partial price* of
-attribute i. Standard errors are robust to whatever correlation answers to one prompt have (cluster-robust; Cameron and
-Miller 2015, Journal of Human Resources 50), the reference distribution is Student's t with one degree less than prompts.
+with an intercept `a_p` for each prompt, so that only answers to the same prompt are compared. `b_i` is the
+*partial price* of attribute i. Standard errors are robust to whatever correlation answers to one prompt
+have (cluster-robust; Cameron and Miller 2015, Journal of Human Resources 50), the reference distribution is
+Student's t with one degree less than prompts.
 
-A partial price is an association. Attributes that nobody listed and that come along with a listed one are in its price:
-the causal price (`causal_prices`) changes the text itself.
+A partial price is an association. Attributes that nobody listed and that come along with a listed one are
+in its price: the causal price (`causal_prices`) changes the text itself.
 
 Shapes: `N` answers, `P` prompts, `A` attributes.
 """

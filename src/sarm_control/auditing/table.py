@@ -47,7 +47,7 @@ class AttributeTable:
 
     @property
     def has(self) -> NDArray[np.bool_]:
-        """[N, A] whether an answer has any of an attribute; of a size, whether it is above the median answer."""
+        """[N, A] whether an answer has any of an attribute; of a size, more than the median answer."""
         sizes = np.array([one.unit == "doubling" for one in self.attributes])
         limits = np.where(sizes, np.median(self.values, axis=0), 0.0)
         return np.asarray(self.values > limits)
@@ -75,8 +75,8 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
         attributes: what to measure.
 
     Raises:
-        DataError: an attribute's function failed on an answer, or gave a number that is negative or not finite; the row is
-            named.
+        DataError: an attribute's function failed on an answer, or gave a number that is negative or not
+            finite; the row is named.
     """
     places = answer_table(data.rows, len(data.scored))
     answers = tuple(text for row in data.rows for text in row.answers)

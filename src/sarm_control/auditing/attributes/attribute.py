@@ -1,7 +1,7 @@
 """What an attribute is: a number that a program reads off one answer.
 
-An audit asks of each attribute what the reward model pays for it. An attribute is therefore a pure function of the
-prompt and the answer alone: no model, no clock, no network.
+An audit asks of each attribute what the reward model pays for it. An attribute is therefore a pure function
+of the prompt and the answer alone: no model, no clock, no network.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class Attribute:
         words: what it is in a sentence, after "pays for": `bulleted lists`.
         measure: the number, >= 0 and finite; 0 where the answer has none of it.
         unit: what one more is. `answer`: the answer has it or not, 0 or 1. `item`: a count, compared as
-            `log2(1 + count)`, because the tenth bullet is not the first. `doubling`: a size, compared as its base-2
-            logarithm.
-        style: whether it is about form and says nothing of the content. A reward for style is a shortcut unless
-            somebody wants it.
+            `log2(1 + count)`, because the tenth bullet is not the first. `doubling`: a size, compared as
+            its base-2 logarithm.
+        style: whether it is about form and says nothing of the content. A reward for style is a shortcut
+            unless somebody wants it.
     """
 
     name: str

@@ -67,7 +67,7 @@ def structure(answer: str) -> Structure:
 
 
 def plain(answer: str) -> str:
-    """The words of an answer without its Markdown: markers of headings, lists, emphasis and links are dropped."""
+    """The words of an answer without the marks of headings, lists, emphasis and links."""
     parts = []
     for token in _tokens(answer):
         if token.type in ("text", "code_inline", "fence", "code_block"):

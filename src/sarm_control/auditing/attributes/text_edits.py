@@ -1,8 +1,8 @@
 """Changes of a text that add or remove one attribute and leave the rest alone, as far as a program can.
 
-An edit takes a prompt and an answer and returns the pair (without, with): two answers that differ in the attribute. It
-returns None where it does not apply. One of the two is always the answer itself, so what is priced is a change of a real
-answer.
+An edit takes a prompt and an answer and returns the pair (without, with): two answers that differ in the
+attribute. It returns None where it does not apply. One of the two is always the answer itself, so what is
+priced is a change of a real answer.
 """
 
 import re
@@ -35,8 +35,8 @@ class TextEdit:
 OPENER = "Great question!"
 OFFER = "Let me know if you need anything else!"
 FILLER = (
-    "There is more that could be said about this. It is a topic with several sides, and each of them has its own details. "
-    "Taking all of them together gives a fuller picture."
+    "There is more that could be said about this. It is a topic with several sides, and each of them has its "
+    "own details. Taking all of them together gives a fuller picture."
 )
 APOLOGY = "I'm sorry for any confusion."
 HEDGE = "I think that, in general, this may be the case."

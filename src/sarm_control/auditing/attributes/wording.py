@@ -1,7 +1,8 @@
 """What an answer says about itself, its asker or its certainty, recognised by its words. English.
 
-Each list is short and open to inspection. It misses other words for the same thing; an audit compares answers to the same
-prompt by the same rule, so what counts is that the rule is the same for all, not that it finds everything.
+Each list is short and open to inspection. It misses other words for the same thing; an audit compares
+answers to the same prompt by the same rule, so what counts is that the rule is the same for all, not that
+it finds everything.
 """
 
 import re
@@ -107,8 +108,9 @@ _APOLOGY = _phrases(
     ("sorry", "apologies", "apologize", "apologise", "my apologies", "i regret", "my mistake", "pardon")
 )
 _AGREES = re.compile(
-    r"^\W*(?:yes\b|you(?:'re| are)\s+(?:absolutely\s+|completely\s+|quite\s+|so\s+)?right|i\s+(?:completely\s+|fully\s+)?agree"
-    r"|exactly\b|indeed\b|correct\b|that(?:'s| is)\s+(?:absolutely\s+|completely\s+)?(?:right|correct|true)|absolutely\b|true\b)",
+    r"^\W*(?:yes\b|you(?:'re| are)\s+(?:absolutely\s+|completely\s+|quite\s+|so\s+)?right"
+    r"|i\s+(?:completely\s+|fully\s+)?agree|exactly\b|indeed\b|correct\b"
+    r"|that(?:'s| is)\s+(?:absolutely\s+|completely\s+)?(?:right|correct|true)|absolutely\b|true\b)",
     re.IGNORECASE,
 )
 _CLAIM = re.compile(
