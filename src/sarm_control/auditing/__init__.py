@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, audit
     from sarm_control.auditing.attributes.attribute import Attribute
     from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
-    from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
+    from sarm_control.auditing.attributes.judge import Judge
+    from sarm_control.auditing.attributes.own_attributes import OwnAttributes, load_attributes
+    from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit, put_before, put_behind
     from sarm_control.auditing.best_of_n import Pressure, kl_bound
     from sarm_control.auditing.causal_prices import CausalPrice
     from sarm_control.auditing.certificates import Movement, certificate
@@ -26,6 +28,11 @@ _HOME_OF = {
     "Movement": "certificates",
     "certificate": "certificates",
     "Attribute": "attributes.attribute",
+    "Judge": "attributes.judge",
+    "OwnAttributes": "attributes.own_attributes",
+    "load_attributes": "attributes.own_attributes",
+    "put_before": "attributes.text_edits",
+    "put_behind": "attributes.text_edits",
     "AttributeTable": "table",
     "BATTERY": "attributes.battery",
     "CausalPrice": "causal_prices",
@@ -46,7 +53,9 @@ __all__ = [
     "AttributeTable",
     "Audit",
     "CausalPrice",
+    "Judge",
     "Movement",
+    "OwnAttributes",
     "PartialPrice",
     "Pressure",
     "TextEdit",
@@ -55,6 +64,9 @@ __all__ = [
     "audit",
     "certificate",
     "kl_bound",
+    "load_attributes",
+    "put_before",
+    "put_behind",
 ]
 
 if not TYPE_CHECKING:

@@ -85,7 +85,7 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
     )
     nan = float("nan")
     return tuple(
-        PartialPrice(one.name, *found[i], float(q[i]), int(varies[i]))
+        PartialPrice(one.name, *found[i], q=float(q[i]), n=int(varies[i]))
         if i in found
         else PartialPrice(one.name, nan, nan, nan, nan, nan, int(varies[i]), _why(int(varies[i])))
         for i, one in enumerate(table.attributes)

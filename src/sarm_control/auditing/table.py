@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.auditing.attributes.attribute import Attribute
-from sarm_control.data import Prompt, as_messages
-from sarm_control.errors import DataError
+from sarm_control.data import Prompt, Row, as_messages
+from sarm_control.errors import DataError, MissingExtraError, SarmError
 from sarm_control.evaluation import answer_table
 from sarm_control.latents import ScoredRows
 
@@ -84,6 +84,9 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
     where = [row.where for row in data.rows for _ in row.answers]
     values = np.empty((len(answers), len(attributes)))
     for column, one in enumerate(attributes):
+        if one.column is not None:
+            values[:, column] = [value for row in data.rows for value in _in_column(one, row)]
+            continue
         for n, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
             values[n, column] = _measured(one, prompt, answer, where[n])
     first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
@@ -101,15 +104,45 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
 def _measured(one: Attribute, prompt: str, answer: str, where: str) -> float:
     try:
         value = float(one.measure(prompt, answer))
+    except MissingExtraError:
+        raise
+    except SarmError as error:
+        raise DataError(f"{where}: the attribute {one.name} failed: {error}", hint=error.hint) from error
     except Exception as error:  # a user's function may raise anything
         raise DataError(
             f"{where}: the attribute {one.name} failed: {type(error).__name__}: {error}",
             hint="its function has to take every prompt and answer of the data",
         ) from error
+    return _checked(one, value, where)
+
+
+def _in_column(one: Attribute, row: Row) -> list[float]:
+    """One number for each answer of the row."""
+    if one.column not in row.raw:
+        raise DataError(
+            f"{row.where}: no column {one.column} for the attribute {one.name}: has {', '.join(row.raw)}",
+            hint="every row needs it, with one number for each of its answers",
+        )
+    value = row.raw[one.column]
+    values = value if isinstance(value, list) else [value]
+    if len(values) != len(row.answers) or not all(isinstance(item, bool | int | float) for item in values):
+        raise DataError(
+            f"{row.where}: {one.column} is not {len(row.answers)} numbers, one for each of the row's answers",
+            hint="in the order chosen, rejected, candidates",
+        )
+    return [_checked(one, float(item), row.where) for item in values]
+
+
+def _checked(one: Attribute, value: float, where: str) -> float:
     if not (np.isfinite(value) and value >= 0):
         raise DataError(
             f"{where}: the attribute {one.name} gave {value}",
             hint="an attribute is a finite number, 0 or more",
+        )
+    if one.unit == "answer" and value not in (0.0, 1.0):
+        raise DataError(
+            f"{where}: the attribute {one.name} gave {value}, and its unit is answer: 0 or 1",
+            hint="say `unit: item` for a count, `unit: doubling` for a size",
         )
     return value
 

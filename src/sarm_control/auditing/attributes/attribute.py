@@ -27,6 +27,8 @@ class Attribute:
             its base-2 logarithm.
         style: whether it is about form and says nothing of the content. A reward for style is a shortcut
             unless somebody wants it.
+        column: a column of the data that holds it, one number for each answer of a row; `measure` is then
+            not asked, and answers that are not in the data have no such number.
     """
 
     name: str
@@ -34,3 +36,4 @@ class Attribute:
     measure: Measure
     unit: Unit = "answer"
     style: bool = True
+    column: str | None = None

@@ -47,7 +47,9 @@ _HEADING = re.compile(r"^#{1,6}\s+", re.MULTILINE)
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
 
 
-def _put_before(text: str, has: Callable[[str, str], float]) -> Callable[[str, str], Contrast | None]:
+def put_before(text: str, has: Callable[[str, str], float]) -> Callable[[str, str], Contrast | None]:
+    """The text before every answer that says something and does not have the attribute yet."""
+
     def contrast(prompt: str, answer: str) -> Contrast | None:
         if not answer.strip() or has(prompt, answer):
             return None
@@ -56,7 +58,9 @@ def _put_before(text: str, has: Callable[[str, str], float]) -> Callable[[str, s
     return contrast
 
 
-def _put_behind(text: str, has: Callable[[str, str], float]) -> Callable[[str, str], Contrast | None]:
+def put_behind(text: str, has: Callable[[str, str], float]) -> Callable[[str, str], Contrast | None]:
+    """The text behind every answer that says something and does not have the attribute yet."""
+
     def contrast(prompt: str, answer: str) -> Contrast | None:
         if not answer.strip() or has(prompt, answer):
             return None
@@ -169,20 +173,20 @@ def last_sentence_again(prompt: str, answer: str) -> Contrast | None:
 
 
 EDITS: tuple[TextEdit, ...] = (
-    TextEdit("opener", f'"{OPENER}" before the answer', _put_before(OPENER, praise_opener)),
+    TextEdit("opener", f'"{OPENER}" before the answer', put_before(OPENER, praise_opener)),
     TextEdit("opener", "praise at the start cut off", without_opener),
-    TextEdit("closing", f'"{OFFER}" behind the answer', _put_behind(OFFER, closing_offer)),
+    TextEdit("closing", f'"{OFFER}" behind the answer', put_behind(OFFER, closing_offer)),
     TextEdit("closing", "offers at the end cut off", without_offer),
-    TextEdit("length", "a paragraph that says nothing behind the answer", _put_behind(FILLER, _never)),
+    TextEdit("length", "a paragraph that says nothing behind the answer", put_behind(FILLER, _never)),
     TextEdit("bullets", "bulleted lists as sentences", bullets_to_sentences),
     TextEdit("bullets", "sentences as a bulleted list", sentences_to_bullets),
     TextEdit("bold", "bold taken off", without_bold),
     TextEdit("headers", "headings as plain lines", without_headers),
     TextEdit("exclamations", "exclamation marks as full stops", without_exclamations),
-    TextEdit("emoji", f'"{EMOJI}" behind the answer', _put_behind(EMOJI, _never)),
-    TextEdit("apology", f'"{APOLOGY}" before the answer', _put_before(APOLOGY, _never)),
-    TextEdit("hedging", f'"{HEDGE}" behind the answer', _put_behind(HEDGE, _never)),
-    TextEdit("certainty", f'"{CERTAIN}" behind the answer', _put_behind(CERTAIN, _never)),
+    TextEdit("emoji", f'"{EMOJI}" behind the answer', put_behind(EMOJI, _never)),
+    TextEdit("apology", f'"{APOLOGY}" before the answer', put_before(APOLOGY, _never)),
+    TextEdit("hedging", f'"{HEDGE}" behind the answer', put_behind(HEDGE, _never)),
+    TextEdit("certainty", f'"{CERTAIN}" behind the answer', put_behind(CERTAIN, _never)),
     TextEdit("broken_end", "the second half of the words cut off", cut_in_half),
     TextEdit("repetition", "the last sentence three times more", last_sentence_again),
 )
