@@ -13,7 +13,13 @@ from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.battery import BATTERY
 from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
 from sarm_control.auditing.best_of_n import Pressure, pressure
-from sarm_control.auditing.causal_prices import CausalPrice, causal_prices
+from sarm_control.auditing.causal_prices import (
+    CausalPrice,
+    ScoredContrast,
+    no_price,
+    price_of,
+    scored_contrasts,
+)
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.console import ProgressFactory, no_progress
@@ -93,12 +99,14 @@ class Audit:
         findings: one for each attribute, the highest price first; those without a price come last.
         pressure: what best-of-N selects for; None where prompts have too few answers.
         missing: what was not measured, and what would unlock it.
+        contrasts: the changed answers that causal prices are of.
     """
 
     table: AttributeTable
     findings: tuple[AttributeFinding, ...]
     pressure: Pressure | None
     missing: tuple[str, ...]
+    contrasts: tuple[ScoredContrast, ...] = ()
 
     @property
     def headlines(self) -> tuple[AttributeFinding, ...]:
@@ -170,9 +178,13 @@ def audit(
         partial = {one.name: one for one in partial_prices(table)}
     except DataError as error:
         missing.append(f"Partial prices: {error}. {_sentence(error.hint)}")
-    causal = causal_prices(
+    contrasts = scored_contrasts(
         rm, data, table, edits=edits, most=most, seed=seed, batch_tokens=batch_tokens, progress=progress
     )
+    causal = [
+        no_price(edit) if one is None else price_of(one, table.reward_sd)
+        for edit, one in zip(edits, contrasts, strict=True)
+    ]
     selected: Pressure | None = None
     try:
         selected = pressure(table)
@@ -191,7 +203,8 @@ def audit(
     order = sorted(
         found, key=lambda one: (math.isnan(one.price), -one.price if not math.isnan(one.price) else 0.0)
     )
-    return Audit(table, tuple(order), selected, tuple(missing))
+    tried = tuple(one for one in contrasts if one is not None)
+    return Audit(table, tuple(order), selected, tuple(missing), tried)
 
 
 def _sentence(hint: str | None) -> str:

@@ -9,12 +9,13 @@ Shapes: `N` answers, `P` prompts.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
+from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit
 from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import Prompt
@@ -66,7 +67,50 @@ class Carrier(NamedTuple):
     sd: float
 
 
-def causal_prices(
+@dataclass(frozen=True)
+class ScoredContrast:
+    """The answers an edit was tried on, with and without the attribute, and what both are worth.
+
+    Args:
+        edit: what was done.
+        prompt: [n] the prompt of each answer, as the table numbers them.
+        texts: [n] the answer without, and with it.
+        without: [n] scores of the answers without it.
+        having: [n] scores of the answers with it.
+    """
+
+    edit: TextEdit
+    prompt: NDArray[np.int64]
+    texts: tuple[Contrast, ...]
+    without: Scored
+    having: Scored
+
+    @property
+    def change(self) -> Floats:
+        """[n] `r(with) - r(without)`, reward units."""
+        return self.having.rewards.astype(np.float64) - self.without.rewards
+
+    @property
+    def latent_changes(self) -> Any:
+        """[n, L] `z(with) - z(without)`, a scipy array."""
+        return (self.having.latents.to_scipy() - self.without.latents.to_scipy()).astype(np.float64)
+
+    @property
+    def weights(self) -> Floats:
+        """[n] of each answer in a mean over prompts; they sum to 1."""
+        _, place, counts = np.unique(self.prompt, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / counts[place] / len(counts))
+
+    def of(self, kept: NDArray[np.bool_]) -> "ScoredContrast":
+        """The chosen answers [n] of it."""
+        rows = np.flatnonzero(kept)
+        texts = tuple(self.texts[i] for i in rows)
+        return ScoredContrast(
+            self.edit, self.prompt[rows], texts, self.without.take(rows), self.having.take(rows)
+        )
+
+
+def scored_contrasts(
     rm: "RewardModel",
     data: ScoredRows,
     table: AttributeTable,
@@ -76,8 +120,8 @@ def causal_prices(
     seed: int = 0,
     batch_tokens: int | None = None,
     progress: ProgressFactory = no_progress,
-) -> tuple[CausalPrice, ...]:
-    """One causal price for each edit, in their order.
+) -> tuple[ScoredContrast | None, ...]:
+    """Tries each edit and scores the changed answers; None for an edit that applies to no answer.
 
     Args:
         rm: the reward model that gave the scores.
@@ -91,38 +135,75 @@ def causal_prices(
     """
     prompts = [row.prompt for row in data.rows for _ in row.answers]
     rng = np.random.default_rng(seed)
-    plans: list[tuple[list[int], list[str], list[float]]] = []
+    plans = []
     for edit in edits:
         applied = [
             (n, edit.contrast(table.prompts[table.prompt[n]], table.answers[n])) for n in range(len(prompts))
         ]
         found = [(n, pair) for n, pair in applied if pair is not None]
         kept = _drawn(np.array([table.prompt[n] for n, _ in found], dtype=np.int64), most, rng)
-        numbers, texts, signs = [], [], []
-        for (n, (without, having)), keep in zip(found, kept, strict=True):
-            if keep:
-                adds = without == table.answers[n]
-                numbers.append(n)
-                texts.append(having if adds else without)
-                signs.append(1.0 if adds else -1.0)
-        plans.append((numbers, texts, signs))
-    wanted = [
-        (prompts[n], text) for numbers, texts, _ in plans for n, text in zip(numbers, texts, strict=True)
+        plans.append([one for one, keep in zip(found, kept, strict=True) if keep])
+    changed = [
+        (prompts[n], without if having == table.answers[n] else having)
+        for plan in plans
+        for n, (without, having) in plan
     ]
-    scored = _scored(rm, wanted, batch_tokens, progress)
-    prices, start = [], 0
-    for edit, (numbers, _, signs) in zip(edits, plans, strict=True):
-        rows = np.arange(start, start + len(numbers))
-        start += len(numbers)
-        if scored is None or not len(rows):
-            prices.append(_nothing(edit))
-            continue
-        own, before = scored.take(rows), data.scored.take(np.array(numbers, dtype=np.int64))
-        sign = np.array(signs) / table.reward_sd
-        change = sign * (own.rewards.astype(np.float64) - table.rewards[numbers])
-        prompt = table.prompt[numbers]
-        prices.append(_price(edit, change, prompt)._replace(carriers=_carriers(own, before, sign, prompt)))
-    return tuple(prices)
+    scored = _scored(rm, changed, batch_tokens, progress)
+    ends = np.cumsum([0, *map(len, plans)])
+    return tuple(
+        None
+        if scored is None or not plan
+        else _contrast(edit, plan, scored.take(np.arange(start, end)), data, table)
+        for edit, plan, start, end in zip(edits, plans, ends[:-1], ends[1:], strict=True)
+    )
+
+
+def _contrast(
+    edit: TextEdit,
+    plan: Sequence[tuple[int, Contrast]],
+    changed: Scored,
+    data: ScoredRows,
+    table: AttributeTable,
+) -> ScoredContrast:
+    numbers = np.array([n for n, _ in plan], dtype=np.int64)
+    both = Scored.concatenate([data.scored.take(numbers), changed])
+    own, other = np.arange(len(plan)), np.arange(len(plan)) + len(plan)
+    adds = np.array([pair[0] == table.answers[n] for n, pair in plan])
+    return ScoredContrast(
+        edit,
+        table.prompt[numbers],
+        tuple(pair for _, pair in plan),
+        both.take(np.where(adds, own, other)),
+        both.take(np.where(adds, other, own)),
+    )
+
+
+def price_of(contrast: ScoredContrast, reward_sd: float) -> CausalPrice:
+    """The causal price of an edit and the latents that carry it.
+
+    Args:
+        contrast: what was scored.
+        reward_sd: one SD of the reward.
+    """
+    price = price_from(contrast, contrast.change / reward_sd)
+    return price._replace(carriers=_carriers(contrast, reward_sd))
+
+
+def causal_prices(
+    rm: "RewardModel",
+    data: ScoredRows,
+    table: AttributeTable,
+    *,
+    edits: Sequence[TextEdit] = EDITS,
+    most: int = 200,
+    seed: int = 0,
+) -> tuple[CausalPrice, ...]:
+    """One causal price for each edit, in their order; see `scored_contrasts`."""
+    found = scored_contrasts(rm, data, table, edits=edits, most=most, seed=seed)
+    return tuple(
+        no_price(edit) if one is None else price_of(one, table.reward_sd)
+        for edit, one in zip(edits, found, strict=True)
+    )
 
 
 def _scored(
@@ -142,15 +223,10 @@ def _scored(
     )
 
 
-def _carriers(
-    own: Scored, before: Scored, sign: Floats, prompt: NDArray[np.int64], most: int = 5
-) -> tuple[Carrier, ...]:
+def _carriers(contrast: ScoredContrast, reward_sd: float, most: int = 5) -> tuple[Carrier, ...]:
     """The latents that carry the change; a prompt counts once."""
-    weight = before.head.astype(np.float64)
-    change = (own.latents.to_scipy() - before.latents.to_scipy()).astype(np.float64)
-    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
-    each = sign / counts[place] / len(counts)
-    parts = np.asarray(change.T @ each).ravel() * weight
+    weight = contrast.having.head.astype(np.float64)
+    parts = np.asarray(contrast.latent_changes.T @ contrast.weights).ravel() * weight / reward_sd
     largest = np.argsort(-np.abs(parts), kind="stable")[:most]
     return tuple(Carrier(int(i), float(parts[i])) for i in largest if parts[i] != 0.0)
 
@@ -162,19 +238,20 @@ def _drawn(prompt: NDArray[np.int64], most: int, rng: np.random.Generator) -> ND
     return np.isin(prompt, kept)
 
 
-def _nothing(edit: TextEdit) -> CausalPrice:
+def no_price(edit: TextEdit) -> CausalPrice:
     """The price of an edit that applies to no answer."""
     nan = float("nan")
     return CausalPrice(edit.attribute, edit.words, nan, nan, nan, nan, 0, 0)
 
 
-def _price(edit: TextEdit, change: Floats, prompt: NDArray[np.int64]) -> CausalPrice:
-    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+def price_from(contrast: ScoredContrast, change: Floats) -> CausalPrice:
+    """The causal price where the answers' rewards change by `change` [n], reward SDs; without carriers."""
+    _, place, counts = np.unique(contrast.prompt, return_inverse=True, return_counts=True)
     means = np.bincount(place, weights=change) / counts
     low, high = median_interval(means)
     return CausalPrice(
-        edit.attribute,
-        edit.words,
+        contrast.edit.attribute,
+        contrast.edit.words,
         float(np.median(means)),
         low,
         high,

@@ -55,16 +55,22 @@ class AttributeTable:
     @property
     def regressors(self) -> Floats:
         """[N, A] in the units of `Attribute.unit`: 0 or 1, `log2(1 + count)`, `log2(max(size, 1))`."""
-        columns = np.empty_like(self.values)
-        for place, one in enumerate(self.attributes):
-            values = self.values[:, place]
-            if one.unit == "item":
-                columns[:, place] = np.log2(1.0 + values)
-            elif one.unit == "doubling":
-                columns[:, place] = np.log2(np.maximum(values, 1.0))
-            else:
-                columns[:, place] = values
-        return columns
+        columns = [in_units(one, self.values[:, i]) for i, one in enumerate(self.attributes)]
+        return np.stack(columns, axis=1) if columns else np.empty_like(self.values)
+
+    def of_prompts(self, kept: NDArray[np.bool_]) -> "AttributeTable":
+        """The answers to the chosen prompts [P] alone, numbered anew."""
+        rows = np.flatnonzero(kept[self.prompt])
+        place = np.cumsum(kept) - 1
+        return AttributeTable(
+            self.attributes,
+            self.values[rows],
+            self.rewards[rows],
+            place[self.prompt[rows]],
+            self.role[rows],
+            tuple(text for text, keep in zip(self.prompts, kept, strict=True) if keep),
+            tuple(self.answers[n] for n in rows),
+        )
 
 
 def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> AttributeTable:
@@ -86,9 +92,8 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
     for column, one in enumerate(attributes):
         if one.column is not None:
             values[:, column] = [value for row in data.rows for value in _in_column(one, row)]
-            continue
-        for n, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
-            values[n, column] = _measured(one, prompt, answer, where[n])
+        else:
+            values[:, column] = measured(one, asked, answers, where)
     first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
     return AttributeTable(
         tuple(attributes),
@@ -99,6 +104,33 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
         tuple(asked[first[number]] for number in range(places.prompts)),
         answers,
     )
+
+
+def in_units(one: Attribute, values: Floats) -> Floats:
+    """[N] values of an attribute in the units of `Attribute.unit`."""
+    if one.unit == "item":
+        return np.log2(1.0 + values)
+    if one.unit == "doubling":
+        return np.log2(np.maximum(values, 1.0))
+    return values
+
+
+def measured(
+    one: Attribute, prompts: Sequence[str], answers: Sequence[str], where: Sequence[str] = ()
+) -> Floats:
+    """[N] the attribute of each answer.
+
+    Args:
+        one: which.
+        prompts: the last user turns.
+        answers: the texts.
+        where: each answer's place in its file, for messages.
+
+    Raises:
+        DataError: its function failed, or gave what is no attribute.
+    """
+    places = where or [f"changed answer {n + 1}" for n in range(len(answers))]
+    return np.array([_measured(one, *row) for row in zip(prompts, answers, places, strict=True)])
 
 
 def _measured(one: Attribute, prompt: str, answer: str, where: str) -> float:
