@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
     from sarm_control.auditing.attributes.judge import Judge
     from sarm_control.auditing.attributes.own_attributes import OwnAttributes, load_attributes
-    from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit, put_before, put_behind
+    from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit, put_before, put_behind
     from sarm_control.auditing.best_of_n import Pressure, kl_bound
     from sarm_control.auditing.causal_prices import CausalPrice
     from sarm_control.auditing.certificates import Movement, certificate
+    from sarm_control.auditing.mending.proposal import Mend, mend, mendable, unwanted
     from sarm_control.auditing.partial_prices import PartialPrice
     from sarm_control.auditing.table import AttributeTable, attribute_table
 
@@ -36,13 +37,18 @@ _HOME_OF = {
     "AttributeTable": "table",
     "BATTERY": "attributes.battery",
     "CausalPrice": "causal_prices",
+    "Contrast": "attributes.text_edits",
     "EDITS": "attributes.text_edits",
+    "Mend": "mending.proposal",
     "PartialPrice": "partial_prices",
     "Pressure": "best_of_n",
     "TextEdit": "attributes.text_edits",
     "attribute_table": "table",
     "attributes_named": "attributes.battery",
     "kl_bound": "best_of_n",
+    "mend": "mending.proposal",
+    "mendable": "mending.proposal",
+    "unwanted": "mending.proposal",
 }
 
 __all__ = [
@@ -53,7 +59,9 @@ __all__ = [
     "AttributeTable",
     "Audit",
     "CausalPrice",
+    "Contrast",
     "Judge",
+    "Mend",
     "Movement",
     "OwnAttributes",
     "PartialPrice",
@@ -65,8 +73,11 @@ __all__ = [
     "certificate",
     "kl_bound",
     "load_attributes",
+    "mend",
+    "mendable",
     "put_before",
     "put_behind",
+    "unwanted",
 ]
 
 if not TYPE_CHECKING:

@@ -5,8 +5,8 @@ would unlock it.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.auditing.attributes.attribute import Attribute
@@ -23,6 +23,7 @@ from sarm_control.auditing.causal_prices import (
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 LEAST_PRICE = 0.1
 """Reward SDs below which a price is real perhaps, and no headline."""
 FALSE_DISCOVERIES = 0.05
+NAMED = 3
+"""Latents of a price that are named by words."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Audit:
         pressure: what best-of-N selects for; None where prompts have too few answers.
         missing: what was not measured, and what would unlock it.
         contrasts: the changed answers that causal prices are of.
+        latent_words: latent -> the words that set answers with it apart, of those that carry a headline.
     """
 
     table: AttributeTable
@@ -107,6 +111,7 @@ class Audit:
     pressure: Pressure | None
     missing: tuple[str, ...]
     contrasts: tuple[ScoredContrast, ...] = ()
+    latent_words: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def headlines(self) -> tuple[AttributeFinding, ...]:
@@ -133,6 +138,7 @@ class Audit:
             "reward_sd": self.table.reward_sd,
             "attributes": [_finding_json(one) for one in self.findings],
             "headlines": [one.attribute.name for one in self.headlines],
+            "latent_words": {str(latent): words for latent, words in self.latent_words.items()},
             "pressure": None if self.pressure is None else _pressure_json(self.pressure),
             "missing": list(self.missing),
         }
@@ -204,7 +210,19 @@ def audit(
         found, key=lambda one: (math.isnan(one.price), -one.price if not math.isnan(one.price) else 0.0)
     )
     tried = tuple(one for one in contrasts if one is not None)
-    return Audit(table, tuple(order), selected, tuple(missing), tried)
+    whole = Audit(table, tuple(order), selected, tuple(missing), tried)
+    return replace(whole, latent_words=_latent_words(whole, data))
+
+
+def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:
+    """What the latents that carry headlines are about, by the words of `sarm label`; asks nobody."""
+    prices = [one.best_causal for one in found.headlines]
+    latents = {part.latent for price in prices if price is not None for part in price.carriers[:NAMED]}
+    if not latents:
+        return {}
+    corpus = AnswerCorpus(data)
+    labels = {i: label_from(corpus.examples(i), i, "", words=1, shown=0) for i in sorted(latents)}
+    return {i: label.words[0].text for i, label in labels.items() if label.words}
 
 
 def _sentence(hint: str | None) -> str:
