@@ -9,12 +9,12 @@ import yaml
 from sarm_control.auditing.attribute_audit import Audit, audit
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.text_edits import TextEdit, put_behind
-from sarm_control.auditing.audit_text import audit_text, controls_text
 from sarm_control.auditing.mending.guard import guard, pair_credit
 from sarm_control.auditing.mending.latent_edits import LatentMend
 from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
 from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
 from sarm_control.auditing.mending.proposal import mend, mendable
+from sarm_control.auditing.text import audit_text, controls_text
 from sarm_control.control import Edit, edited_rewards, read_edit_file
 from sarm_control.data import Row
 from sarm_control.embedded import LAB

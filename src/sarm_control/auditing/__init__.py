@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from sarm_control.auditing.mending.proposal import Mend, mend, mendable, unwanted
     from sarm_control.auditing.partial_prices import PartialPrice
     from sarm_control.auditing.table import AttributeTable, attribute_table
+    from sarm_control.auditing.text import audit_text, controls_text, mend_hint
 
 _HOME_OF = {
     "Audit": "attribute_audit",
     "AttributeFinding": "attribute_audit",
     "audit": "attribute_audit",
+    "audit_text": "text",
+    "controls_text": "text",
+    "mend_hint": "text",
     "Movement": "certificates",
     "certificate": "certificates",
     "Attribute": "attributes.attribute",
@@ -70,10 +74,13 @@ __all__ = [
     "attribute_table",
     "attributes_named",
     "audit",
+    "audit_text",
     "certificate",
+    "controls_text",
     "kl_bound",
     "load_attributes",
     "mend",
+    "mend_hint",
     "mendable",
     "put_before",
     "put_behind",

@@ -7,7 +7,7 @@ would unlock it.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.battery import BATTERY
@@ -24,7 +24,7 @@ from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery import AnswerCorpus, label_from
-from sarm_control.errors import DataError
+from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows
 
 if TYPE_CHECKING:
@@ -93,6 +93,18 @@ class AttributeFinding:
         return self.attribute.style and self.sure and self.price >= LEAST_PRICE
 
 
+class Sampled(NamedTuple):
+    """Several answers of one policy to each prompt.
+
+    Args:
+        data: rows and their scores.
+        table: their attributes.
+    """
+
+    data: ScoredRows
+    table: AttributeTable
+
+
 @dataclass(frozen=True)
 class Audit:
     """What a reward model pays for.
@@ -103,6 +115,7 @@ class Audit:
         pressure: what best-of-N selects for; None where prompts have too few answers.
         missing: what was not measured, and what would unlock it.
         contrasts: the changed answers that causal prices are of.
+        sampled: what the pressure is of, where that is other answers than those of `table`.
         latent_words: latent -> the words that set answers with it apart, of those that carry a headline.
     """
 
@@ -111,6 +124,7 @@ class Audit:
     pressure: Pressure | None
     missing: tuple[str, ...]
     contrasts: tuple[ScoredContrast, ...] = ()
+    sampled: "Sampled | None" = None
     latent_words: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -148,6 +162,7 @@ def audit(
     rm: "RewardModel",
     data: ScoredRows,
     *,
+    candidates: ScoredRows | None = None,
     attributes: Sequence[Attribute] = BATTERY,
     edits: Sequence[TextEdit] = EDITS,
     most: int = 200,
@@ -160,7 +175,8 @@ def audit(
     Args:
         rm: the reward model that gave the scores; it scores the changed texts too.
         data: rows and the scores of their answers.
-        attributes: what to ask about.
+        candidates: several answers to each prompt, for what best-of-N selects; those of `data` where None.
+        attributes: what to ask about; names are distinct.
         edits: the text edits to try.
         most: prompts an edit is tried on.
         seed: of the draw of those prompts.
@@ -168,9 +184,11 @@ def audit(
         progress: see `RewardModel.score`.
 
     Raises:
+        ConfigError: two attributes of one name.
         DataError: no answers, answers that all have one reward, or an attribute that failed.
         MissingExtraError: the extra `audit` is not installed.
     """
+    _check_names(attributes)
     if not len(data.scored):
         raise DataError("no answers to audit", hint="give pairs, candidates or answers")
     table = attribute_table(data, attributes)
@@ -192,8 +210,11 @@ def audit(
         for edit, one in zip(edits, contrasts, strict=True)
     ]
     selected: Pressure | None = None
+    sampled: Sampled | None = None
+    if candidates is not None:
+        sampled = Sampled(candidates, attribute_table(candidates, attributes))
     try:
-        selected = pressure(table)
+        selected = pressure(table if sampled is None else sampled.table)
     except DataError as error:
         missing.append(f"Pressure: {error}. {_sentence(error.hint)}")
     roles = sorted(set(table.role.tolist()))
@@ -210,8 +231,15 @@ def audit(
         found, key=lambda one: (math.isnan(one.price), -one.price if not math.isnan(one.price) else 0.0)
     )
     tried = tuple(one for one in contrasts if one is not None)
-    whole = Audit(table, tuple(order), selected, tuple(missing), tried)
+    whole = Audit(table, tuple(order), selected, tuple(missing), tried, sampled)
     return replace(whole, latent_words=_latent_words(whole, data))
+
+
+def _check_names(attributes: Sequence[Attribute]) -> None:
+    names = [one.name for one in attributes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two attributes are called {twice}", hint="give one of them another name")
 
 
 def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:

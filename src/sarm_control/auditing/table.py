@@ -5,6 +5,7 @@ Shapes: `N` answers, `P` prompts, `A` attributes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.data import Prompt, Row, as_messages
 from sarm_control.errors import DataError, MissingExtraError, SarmError
 from sarm_control.evaluation import answer_table
+from sarm_control.files import atomic_file
 from sarm_control.latents import ScoredRows
 
 Floats = NDArray[np.float64]
@@ -59,7 +61,7 @@ class AttributeTable:
         return np.stack(columns, axis=1) if columns else np.empty_like(self.values)
 
     def of_prompts(self, kept: NDArray[np.bool_]) -> "AttributeTable":
-        """The answers to the chosen prompts [P] alone, numbered anew."""
+        """The answers to the chosen prompts [P] alone, whose numbers close up."""
         rows = np.flatnonzero(kept[self.prompt])
         place = np.cumsum(kept) - 1
         return AttributeTable(
@@ -71,6 +73,21 @@ class AttributeTable:
             tuple(text for text, keep in zip(self.prompts, kept, strict=True) if keep),
             tuple(self.answers[n] for n in rows),
         )
+
+    def write_parquet(self, path: Path) -> None:
+        """Writes a row for each answer: its prompt, role, reward and attributes; atomically."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {
+            "prompt": pa.array([self.prompts[number] for number in self.prompt]),
+            "answer": pa.array(self.answers),
+            "role": pa.array(self.role.tolist()),
+            "reward": pa.array(self.rewards),
+            **{one.name: pa.array(self.values[:, i]) for i, one in enumerate(self.attributes)},
+        }
+        with atomic_file(path) as temporary:
+            pq.write_table(pa.table(columns), temporary)
 
 
 def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> AttributeTable:

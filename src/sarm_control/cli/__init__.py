@@ -22,6 +22,7 @@ COMMANDS = (
     "build",
     "latents",
     "discover",
+    "audit",
     "label",
     "probe",
     "rerank",

@@ -354,15 +354,18 @@ class _Bench:
         return Outcome(way.name, way.words, max(within, default=0.0), frontier)
 
     def certificate(self, reward: MendedReward) -> tuple[tuple[Movement, ...], tuple[str, ...]]:
-        """What else moves on the judging half, or why nobody knows."""
-        rows = ~self._fit[self._table.prompt]
-        part = self._table.of_prompts(~self._fit)
+        """What else moves on the judging half, or on answers of a policy's own; or why nobody knows."""
+        sampled = self._audit.sampled
+        if sampled is None:
+            part = self._table.of_prompts(~self._fit)
+            mended = reward(self._answers)[~self._fit[self._table.prompt]]
+        else:
+            part = sampled.table
+            mended = reward(Measured(sampled.data.scored, self._regressors(part)))
         counts = np.bincount(part.prompt, minlength=len(part.prompts))
         sizes = [size for size in (2, *SIZES) if (counts >= size).sum() >= CERTIFIED_PROMPTS]
         try:
-            return certificate(
-                part, reward(self._answers)[rows], targeted=self.targets, n=sizes[1:] or sizes
-            ), ()
+            return certificate(part, mended, targeted=self.targets, n=sizes[1:] or sizes), ()
         except DataError as error:
             return (), (f"Certificate: {error}. {error.hint}.",)
 

@@ -98,7 +98,7 @@ def _headline(found: Audit, one: AttributeFinding) -> str:
         assert one.partial is not None
         part = one.partial
         return (
-            f"It pays more where there is {one.attribute.words}: {part.sd:+.2f} SD [{part.low:+.2f}, "
+            f"More reward comes with {one.attribute.words}: {part.sd:+.2f} SD [{part.low:+.2f}, "
             f"{part.high:+.2f}] for {_UNITS[one.attribute.unit]}, beside all other attributes "
             f"(n = {counted(part.n, 'prompt')}, q = {part.q:.2g}). No edit of the text says whether it is "
             "that itself."

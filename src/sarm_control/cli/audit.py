@@ -1,0 +1,217 @@
+"""`sarm audit`: what a reward model pays for, where the pressure goes, and what a mend would cost."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._audit_flags import AttributeFlags, MendFlags, check_names, read_limits
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._outputs import check_outputs
+from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
+from sarm_control.cli._sources import ModelFlags, Source, read_parts, warn
+from sarm_control.console import progress, say
+from sarm_control.embedded import AUDIT, LAB, is_data_name
+from sarm_control.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from sarm_control.auditing import Audit, Judge, Mend, OwnAttributes
+    from sarm_control.reward_model import RewardModel
+
+_ATTRIBUTES, _MEND = AttributeFlags(), MendFlags()
+
+Pairs = Annotated[
+    Path,
+    Parameter(
+        group=INPUT,
+        help="JSON Lines of pairs, candidates or answers, or folders of sarm latents; several are pooled. "
+        "Default with the lab model: lab:audit.",
+    ),
+]
+
+Candidates = Annotated[
+    Path | None,
+    Parameter(group=INPUT, help="Rows of candidates that one policy sampled, for what best-of-N selects."),
+]
+
+Most = Annotated[
+    int,
+    Parameter(
+        group=RARE_COMPUTE,
+        validator=validators.Number(gte=6),
+        help="Prompts that each edit of the text is tried on, at most.",
+    ),
+]
+
+FailIf = Annotated[
+    list[str] | None,
+    Parameter(
+        group=OUTPUT,
+        help='Exit with 1 when a price is beyond a limit, such as "closing>0.3sd"; may be repeated.',
+    ),
+]
+
+
+def audit(
+    *pairs: Pairs,
+    model: Model = None,
+    out: Annotated[
+        Path,
+        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for audit.json and attributes.parquet."),
+    ],
+    candidates: Candidates = None,
+    attributes: AttributeFlags = _ATTRIBUTES,
+    mend: MendFlags = _MEND,
+    prompts_per_edit: Most = 200,
+    fail_if: FailIf = None,
+    seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of what is drawn.")] = 0,
+    skip_bad_rows: SkipBadRows = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    template_date: TemplateDate = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="audit.json once more, to this file.")
+    ] = None,
+    overwrite: Annotated[
+        bool, Parameter(group=OUTPUT, negative="", help="Replace the outputs if they exist.")
+    ] = False,
+) -> int:
+    """See what a reward model pays for that you would not.
+
+    Attributes of answers (length, Markdown, praise, closings, hedging, refusals and more) are priced twice:
+    beside each other, by a regression within prompts, and alone, by changing the text and scoring again.
+    Best-of-N shows where the pressure goes. With --mend edits of latents are proposed that take prices
+    away, and judged on other prompts. The exit code is 1 when --fail-if says so.
+    """
+    from sarm_control.auditing import audit as run
+    from sarm_control.auditing import mend as propose
+
+    limits = read_limits(fail_if or ())
+    data = _data(model, pairs)
+    judge = attributes.asked(out)
+    own = _attributes(data, attributes.against, judge)
+    known = [one.name for one in own.attributes]
+    check_names([one.name for one in limits], known, "--fail-if")
+    check_names(mend.names, known, "--mend")
+    inputs = [*data, *([candidates] if candidates else []), *_files(attributes.against, own)]
+    check_outputs((out, json_file), inputs, overwrite=overwrite)
+    missing = () if pairs else ("pairs",)
+    flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
+    sources = _scored(data, candidates, flags, skip_bad_rows)
+    rm = _model(flags, sources)
+    rows = [source.scored_rows for source in sources]
+    found = run(
+        rm,
+        rows[0],
+        candidates=rows[1] if candidates else None,
+        attributes=own.attributes,
+        edits=own.edits,
+        most=prompts_per_edit,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+    targets = mend.targets(found)
+    mended = propose(found, rows[0], targets, guard_points=mend.guard, seed=seed) if targets else None
+    config = {
+        "model": sources[0].model,
+        "head": rows[0].scored.fingerprint,
+        "data": [path.name for path in data],
+        "candidates": None if candidates is None else candidates.name,
+        "prompts_per_edit": prompts_per_edit,
+        "dtype": dtype,
+        "max_length": flags.context,
+        **flags.dated,
+    }
+    content = {**config, **found.as_json(), "mend": None if mended is None else mended.as_json()}
+    record = {"inputs": inputs, "config": config, "seed": seed}
+    _write(found, mended, content, out, json_file, record=record, overwrite=overwrite)
+    attributes.say_cost(judge)
+    return _print(found, mended, [str(one) for one in limits if one.broken(found)])
+
+
+def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
+    if not data and model not in (None, LAB):
+        raise ConfigError("no file of pairs was given", hint="sarm audit --model M pairs.jsonl -o DIR")
+    return data or (AUDIT,)
+
+
+def _attributes(data: Sequence[Path], against: Path | None, judge: "Judge | None") -> "OwnAttributes":
+    """The battery, or for the embedded world what its own program reads; and the user's own."""
+    from sarm_control.auditing import BATTERY, EDITS, OwnAttributes, load_attributes
+
+    if all(is_data_name(path) for path in data):
+        from sarm_control.lab import World, lab_attributes
+
+        every = lab_attributes(World.open(LAB))
+    else:
+        every = OwnAttributes(BATTERY, EDITS)
+    if against is None:
+        return every
+    own = load_attributes(against, judge=judge)
+    return OwnAttributes((*every.attributes, *own.attributes), (*every.edits, *own.edits), own.files)
+
+
+def _files(against: Path | None, own: "OwnAttributes") -> list[Path]:
+    return [*([against] if against else []), *own.files]
+
+
+def _scored(
+    data: Sequence[Path], candidates: Path | None, flags: ModelFlags, skip_bad_rows: Path | None
+) -> list[Source]:
+    sources = read_parts(
+        [data, *([[candidates]] if candidates else [])],
+        flags,
+        want={"pair", "candidates", "answer"},
+        aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",
+    )
+    warn(sources)
+    return sources
+
+
+def _model(flags: ModelFlags, sources: Sequence[Source]) -> "RewardModel":
+    """The model that scores the changed answers: it has to be the one of a latents folder."""
+    rm = flags.load()
+    head = sources[0].scored_rows.scored.fingerprint
+    if rm.fingerprint != head:
+        raise ModelError(
+            f"the data were scored with the head {head}, {flags.name} has {rm.fingerprint}",
+            hint="name the model that made the latents folder with --model",
+        )
+    return rm
+
+
+def _write(
+    found: "Audit",
+    mended: "Mend | None",
+    content: dict[str, Any],
+    out: Path,
+    json_file: Path | None,
+    *,
+    record: dict[str, Any],
+    overwrite: bool,
+) -> None:
+    from sarm_control.auditing import controls_text
+    from sarm_control.files import atomic_folder, manifest, write_json, write_text
+
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        write_json(folder / "audit.json", content)
+        found.table.write_parquet(folder / "attributes.parquet")
+        if mended is not None:
+            write_text(folder / "controls.yaml", controls_text(mended, model=content["model"]))
+        write_json(folder / "manifest.json", manifest("audit", **record))
+    if json_file is not None:
+        write_json(json_file, content)
+
+
+def _print(found: "Audit", mended: "Mend | None", broken: Sequence[str]) -> int:
+    from sarm_control.auditing import audit_text
+
+    sys.stdout.write(audit_text(found, mended))
+    for limit in broken:
+        say(f"failed: {limit}")
+    return 1 if broken else 0
