@@ -80,12 +80,10 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
     usable = np.flatnonzero(varies >= LEAST_PROMPTS)
     told = usable[_independent(x[:, usable])]
     found = dict(zip(told.tolist(), _fitted(y, x[:, told], prompt), strict=True))
-    q = dict(
-        zip(told.tolist(), benjamini_hochberg(np.array([row[3] for row in found.values()])), strict=True)
-    )
+    q = dict(zip(told.tolist(), benjamini_hochberg(np.array([row.p for row in found.values()])), strict=True))
     nan = float("nan")
     return tuple(
-        PartialPrice(one.name, *found[i], q=float(q[i]), n=int(varies[i]))
+        PartialPrice(one.name, **found[i]._asdict(), q=float(q[i]), n=int(varies[i]))
         if i in found
         else PartialPrice(one.name, nan, nan, nan, nan, nan, int(varies[i]), _why(int(varies[i])))
         for i, one in enumerate(table.attributes)
@@ -130,8 +128,17 @@ def _independent(x: Floats) -> NDArray[np.bool_]:
     return np.asarray(left > _SAME)
 
 
-def _fitted(y: Floats, x: Floats, prompt: NDArray[np.int64]) -> list[tuple[float, float, float, float]]:
-    """Estimate, both ends of the interval and p of every column."""
+class _Estimate(NamedTuple):
+    """Estimate, both ends of the interval and p of a column."""
+
+    sd: float
+    low: float
+    high: float
+    p: float
+
+
+def _fitted(y: Floats, x: Floats, prompt: NDArray[np.int64]) -> list[_Estimate]:
+    """What is estimated of every column."""
     if not x.shape[1]:
         return []
     api = import_extra("statsmodels.api", "audit", needed="partial prices need statsmodels")
@@ -139,6 +146,6 @@ def _fitted(y: Floats, x: Floats, prompt: NDArray[np.int64]) -> list[tuple[float
     fit = api.OLS(y, x, hasconst=True).fit(cov_type="cluster", cov_kwds=groups, use_t=True)
     ends = fit.conf_int(0.05)
     return [
-        (float(fit.params[i]), float(ends[i, 0]), float(ends[i, 1]), float(fit.pvalues[i]))
+        _Estimate(float(fit.params[i]), float(ends[i, 0]), float(ends[i, 1]), float(fit.pvalues[i]))
         for i in range(x.shape[1])
     ]
