@@ -219,3 +219,30 @@ def test_what_cannot_be_mended_is_refused(
     with pytest.raises(ConfigError, match=message) as caught:
         mend(*found, targets)
     assert hint in str(caught.value.hint)
+
+
+def test_with_answers_of_a_policy_the_certificate_is_of_those(rm: RewardModel) -> None:
+    data, sampled = scored(rm, "pair"), scored(rm, "candidates")
+    audited = audit(rm, data, candidates=sampled, attributes=ATTRIBUTES, edits=EDITS)
+    assert audited.pressure is not None
+    assert audited.pressure.prompts == 50
+    mended = mend(audited, data, ["praise"], guard_points=100)
+    assert [(one.name, one.n, one.prompts) for one in mended.certificate] == [("words", 2, 50)]
+    own = mend(audit(rm, data, attributes=ATTRIBUTES, edits=EDITS), data, ["praise"], guard_points=100)
+    assert [one.prompts for one in own.certificate] == [25]  # the half that chose nothing
+    assert own.edits == mended.edits
+
+
+def test_two_attributes_of_one_name_are_refused(rm: RewardModel) -> None:
+    with pytest.raises(ConfigError, match="two attributes are called praise"):
+        audit(rm, scored(rm, "pair"), attributes=(ATTRIBUTES[0], *ATTRIBUTES), edits=())
+
+
+def test_some_prompts_of_a_table_are_numbered_anew(found: tuple[Audit, ScoredRows]) -> None:
+    table = found[0].table
+    kept = np.arange(50) % 3 == 1
+    part = table.of_prompts(kept)
+    assert part.prompts == tuple(text for text, keep in zip(table.prompts, kept, strict=True) if keep)
+    assert [part.prompts[n] for n in part.prompt] == [table.prompts[n] for n in table.prompt if kept[n]]
+    assert part.answers == tuple(a for a, n in zip(table.answers, table.prompt, strict=True) if kept[n])
+    assert part.rewards.tolist() == table.rewards[kept[table.prompt]].tolist()

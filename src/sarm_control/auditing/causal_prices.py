@@ -136,11 +136,13 @@ def scored_contrasts(
     prompts = [row.prompt for row in data.rows for _ in row.answers]
     rng = np.random.default_rng(seed)
     plans = []
-    for edit in edits:
-        applied = [
-            (n, edit.contrast(table.prompts[table.prompt[n]], table.answers[n])) for n in range(len(prompts))
-        ]
-        found = [(n, pair) for n, pair in applied if pair is not None]
+    applied: list[list[tuple[int, Contrast]]] = [[] for _ in edits]
+    for n, answer in enumerate(table.answers):  # what is parsed of an answer is remembered until the next
+        for found, edit in zip(applied, edits, strict=True):
+            pair = edit.contrast(table.prompts[table.prompt[n]], answer)
+            if pair is not None:
+                found.append((n, pair))
+    for found in applied:
         kept = _drawn(np.array([table.prompt[n] for n, _ in found], dtype=np.int64), most, rng)
         plans.append([one for one, keep in zip(found, kept, strict=True) if keep])
     changed = [

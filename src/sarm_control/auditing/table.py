@@ -105,12 +105,11 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
     answers = tuple(text for row in data.rows for text in row.answers)
     asked = [_last_turn(row.prompt) for row in data.rows for _ in row.answers]
     where = [row.where for row in data.rows for _ in row.answers]
-    values = np.empty((len(answers), len(attributes)))
-    for column, one in enumerate(attributes):
+    values = measured([one for one in attributes if one.column is None], asked, answers, where)
+    for place, one in enumerate(attributes):
         if one.column is not None:
-            values[:, column] = [value for row in data.rows for value in _in_column(one, row)]
-        else:
-            values[:, column] = measured(one, asked, answers, where)
+            column = [value for row in data.rows for value in _in_column(one, row)]
+            values = np.insert(values, place, column, axis=1)
     first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
     return AttributeTable(
         tuple(attributes),
@@ -133,21 +132,25 @@ def in_units(one: Attribute, values: Floats) -> Floats:
 
 
 def measured(
-    one: Attribute, prompts: Sequence[str], answers: Sequence[str], where: Sequence[str] = ()
+    attributes: Sequence[Attribute], prompts: Sequence[str], answers: Sequence[str], where: Sequence[str] = ()
 ) -> Floats:
-    """[N] the attribute of each answer.
+    """[N, A] the attributes of each answer.
 
     Args:
-        one: which.
+        attributes: which; none of them a column.
         prompts: the last user turns.
         answers: the texts.
         where: each answer's place in its file, for messages.
 
     Raises:
-        DataError: its function failed, or gave what is no attribute.
+        DataError: a function failed, or gave what is no attribute.
     """
     places = where or [f"changed answer {n + 1}" for n in range(len(answers))]
-    return np.array([_measured(one, *row) for row in zip(prompts, answers, places, strict=True)])
+    values = np.empty((len(answers), len(attributes)))
+    # answer by answer: what is parsed of one is remembered until the next
+    for n, row in enumerate(zip(prompts, answers, places, strict=True)):
+        values[n] = [_measured(one, *row) for one in attributes]
+    return values
 
 
 def _measured(one: Attribute, prompt: str, answer: str, where: str) -> float:

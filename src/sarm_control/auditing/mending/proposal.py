@@ -417,7 +417,8 @@ class _Bench:
 
 
 def _units(attributes: Sequence[Attribute], prompts: Sequence[str], answers: Sequence[str]) -> Floats:
-    return np.stack([in_units(one, measured(one, prompts, answers)) for one in attributes], axis=1)
+    values = measured(attributes, prompts, answers)
+    return np.stack([in_units(one, values[:, i]) for i, one in enumerate(attributes)], axis=1)
 
 
 def fitting_half(prompts: int, seed: int) -> NDArray[np.bool_]:
