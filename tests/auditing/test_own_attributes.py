@@ -1,9 +1,6 @@
 """Attributes of the user's own: what each way measures (oracle), and every mistake with its line."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
+from tests.auditing.judge_endpoint import Endpoint, serving
 
 FILE = """\
 exclaims: {pattern: '!', unit: item, words: exclamation marks}
@@ -125,35 +123,10 @@ def test_a_count_without_a_unit_is_refused(written: Path) -> None:
         attribute_table(scored({"prompt": "p ?", "candidates": ["a"]}), [rhymes])
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """Says yes where the answer holds `fool`, mumbles where it holds `hm`, fails where it holds `down`."""
-
-    asked: list[str]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][0]["content"]
-        type(self).asked.append(text)
-        self.send_response(400 if "down" in text else 200)
-        self.end_headers()
-        said = "well" if "hm" in text else "Yes." if "fool" in text else "no"
-        usage = {"prompt_tokens": 10, "completion_tokens": 1}
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": said}}], "usage": usage}).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on stderr."""
-
-
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    Endpoint.asked = []
-    server = HTTPServer(("127.0.0.1", 0), Endpoint)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving() as url:
+        yield url
 
 
 def test_a_judge_is_asked_once_for_an_answer_and_goes_on_after_a_failure(

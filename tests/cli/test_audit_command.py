@@ -12,9 +12,9 @@ import yaml
 
 from sarm_control.cli import main
 from sarm_control.training import load_config
+from tests.auditing.judge_endpoint import Endpoint, serving
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("no_network")
 
 
 class Outcome(NamedTuple):
@@ -149,3 +149,53 @@ def test_a_limit_of_what_has_no_price_is_an_error(tmp_path: Path) -> None:
     found = audit("-o", tmp_path / "out", *words)
     assert found.code == 2
     assert "--fail-if: thanks has no price on these data" in found.err
+
+
+def test_a_judge_is_asked_and_its_tokens_are_said(tmp_path: Path) -> None:
+    things = ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle")
+    rows = [
+        {
+            "prompt": f"what is the size of the {thing} ?",
+            "chosen": "it is tiny .",
+            "rejected": f"you fool ask {thing}",
+        }
+        for thing in things
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text("rude: {judge: 'Does it insult?'}\n")
+    with serving() as url:
+        words = ("--against", tmp_path / "own.yaml", "--judge", url, "--judge-model", "m", "--price-in", 5)
+        found = audit(tmp_path / "pairs.jsonl", "--model", "lab", "-o", tmp_path / "out", *words)
+        assert len(Endpoint.asked) == 20
+    assert found.code == 0, found.err
+    assert "20 questions, 200 + 20 tokens, cost 0.001" in found.err
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    rude = next(one for one in content["attributes"] if one["name"] == "rude")
+    assert rude["rate"] == {"chosen": 0.0, "rejected": 1.0}
+    assert rude["partial"]["n"] == 10
+    assert len((tmp_path / "out.replies.jsonl").read_text().splitlines()) == 20
+
+
+def test_a_latents_folder_serves_with_the_model_that_made_it(tiny_sarm_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{word} ?", "chosen": "yes please", "rejected": "no , sorry"}
+        for word in ("how", "why", "what")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = tmp_path / "kept"
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        made = main(
+            ["latents", str(tmp_path / "pairs.jsonl"), "--model", str(tiny_sarm_folder), "-o", str(kept)]
+        )
+    assert made == 0, err.getvalue()
+    found = audit(kept, "--model", tiny_sarm_folder, "-o", tmp_path / "out")
+    assert found.code == 0, found.err
+    direct = audit(tmp_path / "pairs.jsonl", "--model", tiny_sarm_folder, "-o", tmp_path / "direct")
+    assert direct.code == 0, direct.err
+    one, other = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("out", "direct"))
+    for content in (one, other):
+        content.pop("data"), content.pop("max_length")
+    assert one == other
+    refused = audit(kept, "-o", tmp_path / "refused")
+    assert refused.code == 2
+    assert "the data were scored with the head" in refused.err
