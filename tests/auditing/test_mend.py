@@ -197,7 +197,7 @@ def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
     with_pairs = mend(audited, data, ["praise"], guard_data=scored(rm, "pair"))
     point = with_pairs.outcome.frontier[0]
     assert point.guard is not None
-    assert point.guard.flips.n == 50
+    assert point.guard.flips.n == 25  # the half of the guard's prompts that chose no strength
     said = audit_text(audited, mended)
     assert "is not recommended: there are no pairs, so nobody knows what it costs" in said
     with pytest.raises(DataError, match="no pairs, so no guard"):

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from sarm_control.cli import main
+from sarm_control.embedded import AUDIT, data_file
+from sarm_control.lab import World
 from sarm_control.training import load_config
 from tests.auditing.judge_endpoint import Endpoint, serving
 
@@ -149,6 +151,26 @@ def test_a_limit_of_what_has_no_price_is_an_error(tmp_path: Path) -> None:
     found = audit("-o", tmp_path / "out", *words)
     assert found.code == 2
     assert "--fail-if: thanks has no price on these data" in found.err
+
+
+def test_the_guard_can_have_pairs_of_its_own(tmp_path: Path) -> None:
+    """Pairs of one who wants what is mended away: the mend is refused, though gold would have it."""
+    flattery = World.open("lab").language.flattery
+    rows = [json.loads(line) for line in data_file(AUDIT).read_text().splitlines()[:120]]
+    own = [
+        {"prompt": row["prompt"], "chosen": f"{flattery[0]} {row['chosen']}", "rejected": row["chosen"]}
+        for row in rows
+        if row["chosen"] and not any(phrase in row["chosen"] for phrase in flattery)
+    ]
+    (tmp_path / "guard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    words = ("--mend", "flattery", "--guard-pairs", tmp_path / "guard.jsonl", "--prompts-per-edit", 60)
+    found = audit("-o", tmp_path / "out", *words)
+    assert found.code == 0, found.err
+    mended = json.loads((tmp_path / "out" / "audit.json").read_text())["mend"]
+    full = mended["ways"][0]["frontier"][-1]["guard"]
+    assert full["before"] - full["after"] > 0.01
+    assert mended["ways"][0]["strength"] < 1.0
+    assert "A mend of flattery" in found.out
 
 
 def test_a_judge_is_asked_and_its_tokens_are_said(tmp_path: Path) -> None:

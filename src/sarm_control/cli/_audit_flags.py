@@ -109,6 +109,13 @@ class MendFlags:
         ),
     ] = 1.0
 
+    guard_pairs: Annotated[
+        Path | None,
+        Parameter(
+            group=INPUT, help="Other pairs for the guard, such as a benchmark's. Default: the audited ones."
+        ),
+    ] = None
+
     @property
     def names(self) -> tuple[str, ...]:
         """The attributes that were named; none for auto."""

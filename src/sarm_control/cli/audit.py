@@ -45,6 +45,17 @@ Most = Annotated[
     ),
 ]
 
+Out = Annotated[
+    Path,
+    Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for audit.json and attributes.parquet."),
+]
+
+JsonFile = Annotated[
+    Path | None, Parameter(group=OUTPUT, name="--json", help="audit.json once more, to this file.")
+]
+
+Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", help="Replace the outputs if they exist.")]
+
 FailIf = Annotated[
     list[str] | None,
     Parameter(
@@ -57,10 +68,7 @@ FailIf = Annotated[
 def audit(
     *pairs: Pairs,
     model: Model = None,
-    out: Annotated[
-        Path,
-        Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for audit.json and attributes.parquet."),
-    ],
+    out: Out,
     candidates: Candidates = None,
     attributes: AttributeFlags = _ATTRIBUTES,
     mend: MendFlags = _MEND,
@@ -73,12 +81,8 @@ def audit(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[
-        Path | None, Parameter(group=OUTPUT, name="--json", help="audit.json once more, to this file.")
-    ] = None,
-    overwrite: Annotated[
-        bool, Parameter(group=OUTPUT, negative="", help="Replace the outputs if they exist.")
-    ] = False,
+    json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """See what a reward model pays for that you would not.
 
@@ -97,13 +101,15 @@ def audit(
     known = [one.name for one in own.attributes]
     check_names([one.name for one in limits], known, "--fail-if")
     check_names(mend.names, known, "--mend")
-    inputs = [*data, *([candidates] if candidates else []), *_files(attributes.against, own)]
+    beside = [path for path in (candidates, mend.guard_pairs) if path is not None]
+    inputs = [*data, *beside, *_files(attributes.against, own)]
     check_outputs((out, json_file), inputs, overwrite=overwrite)
     missing = () if pairs else ("pairs",)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
-    sources = _scored(data, candidates, flags, skip_bad_rows)
+    sources = _scored([data, *([path] for path in beside)], flags, skip_bad_rows)
     rm = _model(flags, sources)
     rows = [source.scored_rows for source in sources]
+    guarding = rows[-1] if mend.guard_pairs else None
     found = run(
         rm,
         rows[0],
@@ -116,12 +122,15 @@ def audit(
         progress=progress,
     )
     targets = mend.targets(found)
-    mended = propose(found, rows[0], targets, guard_points=mend.guard, seed=seed) if targets else None
+    mended = None
+    if targets:
+        limit = mend.guard
+        mended = propose(found, rows[0], targets, guard_points=limit, guard_data=guarding, seed=seed)
     config = {
         "model": sources[0].model,
         "head": rows[0].scored.fingerprint,
         "data": [path.name for path in data],
-        "candidates": None if candidates is None else candidates.name,
+        "beside": [path.name for path in beside],
         "prompts_per_edit": prompts_per_edit,
         "dtype": dtype,
         "max_length": flags.context,
@@ -160,11 +169,9 @@ def _files(against: Path | None, own: "OwnAttributes") -> list[Path]:
     return [*([against] if against else []), *own.files]
 
 
-def _scored(
-    data: Sequence[Path], candidates: Path | None, flags: ModelFlags, skip_bad_rows: Path | None
-) -> list[Source]:
+def _scored(parts: Sequence[Sequence[Path]], flags: ModelFlags, skip_bad_rows: Path | None) -> list[Source]:
     sources = read_parts(
-        [data, *([[candidates]] if candidates else [])],
+        parts,
         flags,
         want={"pair", "candidates", "answer"},
         aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",

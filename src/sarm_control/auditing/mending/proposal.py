@@ -11,6 +11,7 @@ Shapes: `P` prompts, `N` answers.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,7 +218,7 @@ def mend(
         data: what was audited.
         targets: names of attributes.
         guard_points: points of accuracy on pairs that it may cost.
-        guard_data: the pairs of the guard; those of `data` where None.
+        guard_data: the pairs of the guard, halved too; those of `data` where None.
         seed: of the halves.
 
     Raises:
@@ -306,8 +307,11 @@ class _Bench:
         self._judged = [(one, self._measured(one)) for _, one in self._targeted]
         self._answers = Measured(data.scored, self._regressors(self._table))
         self._credit: PairCredit | None = None
+        self._guard_fit = self._fit
         try:
             self._credit = pair_credit(self._pairs, self._pairs.scored.rewards.astype(np.float64))
+            if not self._own_pairs:
+                self._guard_fit = fitting_half(int(self._credit.prompt.max()) + 1, seed)
         except DataError as error:
             self.missing.append(f"Guard: {error}. {error.hint}.")
 
@@ -347,9 +351,7 @@ class _Bench:
     def outcome(self, way: Way, allowed: float) -> Outcome:
         """The strength that the fitting half allows, and the frontier on the other."""
         rewards = {strength: way.at(strength) for strength in STRENGTHS}
-        within = [
-            strength for strength, reward in rewards.items() if self._cost(reward, self._fit) <= allowed
-        ]
+        within = [strength for strength, reward in rewards.items() if self._cost(reward) <= allowed]
         frontier = tuple(self._point(strength, reward) for strength, reward in rewards.items())
         return Outcome(way.name, way.words, max(within, default=0.0), frontier)
 
@@ -383,22 +385,23 @@ class _Bench:
                     price_from(contrast, change),
                 )
             )
-        return Point(strength, tuple(left), self._guard(reward, ~self._fit))
+        return Point(strength, tuple(left), self._guard(reward, ~self._guard_fit))
 
-    def _cost(self, reward: MendedReward, prompts: NDArray[np.bool_]) -> float:
-        found = self._guard(reward, prompts)
+    def _cost(self, reward: MendedReward) -> float:
+        """Points of accuracy on the fitting half; 0 without pairs."""
+        found = self._guard(reward, self._guard_fit)
         return 0.0 if found is None else found.cost
 
     def _guard(self, reward: MendedReward, prompts: NDArray[np.bool_]) -> Guard | None:
-        """On the pairs of these prompts; on all of them where the guard has pairs of its own."""
+        """On the pairs of these prompts; None where they have none."""
         if self._credit is None:
             return None
-        after = pair_credit(self._pairs, reward(self._of_pairs()))
-        if not self._own_pairs:
-            return guard(self._credit, after)
-        return guard(self._credit.of(prompts), after.of(prompts)) if prompts.any() else None
+        before = self._credit.of(prompts)
+        after = pair_credit(self._pairs, reward(self._guarded)).of(prompts)
+        return guard(before, after) if len(before.prompt) else None
 
-    def _of_pairs(self) -> Measured:
+    @cached_property
+    def _guarded(self) -> Measured:
         if self._own_pairs:
             return self._answers
         return Measured(self._pairs.scored, self._regressors(attribute_table(self._pairs, self._attributes)))
