@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from sarm_control.auditing.attribute_audit import AttributeFinding
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.text_edits import TextEdit
 from sarm_control.auditing.best_of_n import kl_bound, pressure
-from sarm_control.auditing.causal_prices import causal_prices, median_interval
+from sarm_control.auditing.causal_prices import (
+    ScoredContrast,
+    causal_prices,
+    corrected,
+    median_interval,
+    price_from,
+)
 from sarm_control.auditing.partial_prices import partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.data import Row
@@ -114,6 +121,35 @@ def test_the_interval_of_a_median_covers_exactly_what_it_says(count) -> None:
 @pytest.fixture(scope="module")
 def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB)
+
+
+def test_where_nothing_is_paid_for_hardly_an_audit_has_a_headline() -> None:
+    """500 audits of eleven attributes whose edits change rewards up and down alike, by skewed amounts too."""
+    rng = np.random.default_rng(11)
+    with_one = 0
+    for _ in range(500):
+        prices = []
+        for number in range(11):
+            prompts = int(rng.integers(20, 200))
+            size = rng.gamma(0.5, 1.0, prompts) if number % 2 else np.abs(rng.normal(size=prompts))
+            edit = TextEdit(f"a{number}", "made", lambda *_: None)
+            made = ScoredContrast(edit, np.arange(prompts), (), None, None)  # scores play no part
+            prices.append(price_from(made, size * rng.choice([-1.0, 1.0], prompts)))
+        found = [
+            AttributeFinding(Attribute(one.attribute, "made", lambda *_: 0.0), {}, None, (one,))
+            for one in corrected(prices)
+        ]
+        with_one += any(one.unwanted for one in found)
+    assert binom.cdf(with_one, 500, 0.05) < 0.999, with_one
+
+
+def test_the_sign_test_and_the_interval_of_the_median_agree() -> None:
+    rng = np.random.default_rng(12)
+    for _ in range(300):
+        change = rng.normal(0.2, 1.0, int(rng.integers(6, 60)))
+        made = ScoredContrast(TextEdit("a", "made", lambda *_: None), np.arange(len(change)), (), None, None)
+        price = price_from(made, change)
+        assert (price.low > 0 or price.high < 0) == (price.p <= 0.05)
 
 
 def row(prompt, *answers) -> Row:

@@ -16,6 +16,7 @@ from sarm_control.auditing.best_of_n import Pressure, pressure
 from sarm_control.auditing.causal_prices import (
     CausalPrice,
     ScoredContrast,
+    corrected,
     no_price,
     price_of,
     scored_contrasts,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 LEAST_PRICE = 0.1
 """Reward SDs below which a price is real perhaps, and no headline."""
 FALSE_DISCOVERIES = 0.05
+"""Share of false finds that is let in among all prices of one kind."""
 NAMED = 3
 """Latents of a price that are named by words."""
 
@@ -76,7 +78,7 @@ class AttributeFinding:
         """Whether the price to believe is other than 0 by more than chance."""
         causal = self.best_causal
         if causal is not None:
-            return causal.low > 0 or causal.high < 0
+            return causal.q <= FALSE_DISCOVERIES and (causal.low > 0 or causal.high < 0)
         return self.partial is not None and self.partial.q <= FALSE_DISCOVERIES
 
     @property
@@ -205,10 +207,12 @@ def audit(
     contrasts = scored_contrasts(
         rm, data, table, edits=edits, most=most, seed=seed, batch_tokens=batch_tokens, progress=progress
     )
-    causal = [
-        no_price(edit) if one is None else price_of(one, table.reward_sd)
-        for edit, one in zip(edits, contrasts, strict=True)
-    ]
+    causal = corrected(
+        [
+            no_price(edit) if one is None else price_of(one, table.reward_sd)
+            for edit, one in zip(edits, contrasts, strict=True)
+        ]
+    )
     selected: Pressure | None = None
     sampled: Sampled | None = None
     if candidates is not None:
@@ -267,7 +271,7 @@ def _partial_json(one: PartialPrice) -> dict[str, Any]:
 
 
 def _causal_json(one: CausalPrice) -> dict[str, Any]:
-    numbers = {key: _number(getattr(one, key)) for key in ("sd", "low", "high", "rises")}
+    numbers = {key: _number(getattr(one, key)) for key in ("sd", "low", "high", "rises", "p", "q")}
     latents = [{"latent": part.latent, "sd": part.sd} for part in one.carriers]
     return {"edit": one.edit, **numbers, "n": one.n, "answers": one.answers, "latents": latents}
 
@@ -296,7 +300,7 @@ def _flat(one: AttributeFinding) -> dict[str, Any]:
     if one.partial is not None:
         row |= {f"partial_{key}": getattr(one.partial, key) for key in ("sd", "low", "high", "q", "n")}
     if causal is not None:
-        row |= {f"causal_{key}": getattr(causal, key) for key in ("sd", "low", "high", "rises", "n")}
+        row |= {f"causal_{key}": getattr(causal, key) for key in ("sd", "low", "high", "rises", "q", "n")}
     return row
 
 

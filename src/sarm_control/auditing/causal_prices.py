@@ -8,6 +8,7 @@ answers' changes are averaged first. The interval is the distribution-free one b
 Shapes: `N` answers, `P` prompts.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import Prompt
 from sarm_control.latents import ScoredRows
 from sarm_control.reward_model import Scored
+from sarm_control.statistics import benjamini_hochberg
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
@@ -40,6 +42,9 @@ class CausalPrice(NamedTuple):
         rises: share of the prompts in which the attribute raises the reward.
         n: prompts.
         answers: answers that were changed.
+        p: two-sided p of the exact sign test over prompts, which the interval inverts; prompts without a
+            change do not count.
+        q: the same after Benjamini and Hochberg over all text edits of an audit; NaN before that.
         carriers: the latents with the largest mean parts of the change, largest first; all parts sum to its
             mean.
     """
@@ -52,6 +57,8 @@ class CausalPrice(NamedTuple):
     rises: float
     n: int
     answers: int
+    p: float = math.nan
+    q: float = math.nan
     carriers: tuple["Carrier", ...] = ()
 
 
@@ -260,7 +267,22 @@ def price_from(contrast: ScoredContrast, change: Floats) -> CausalPrice:
         float((means > 0).mean()),
         len(means),
         len(change),
+        _sign_test(means),
     )
+
+
+def corrected(prices: Sequence[CausalPrice]) -> tuple[CausalPrice, ...]:
+    """The prices with their q: an audit that tries many edits finds some by chance."""
+    tested = [place for place, one in enumerate(prices) if one.n]
+    q = dict(zip(tested, benjamini_hochberg(np.array([prices[i].p for i in tested])), strict=True))
+    return tuple(one._replace(q=float(q[i])) if i in q else one for i, one in enumerate(prices))
+
+
+def _sign_test(values: Floats) -> float:
+    from scipy.stats import binomtest
+
+    more, less = int((values > 0).sum()), int((values < 0).sum())
+    return float(binomtest(more, more + less, 0.5).pvalue) if more + less else 1.0
 
 
 def median_interval(values: Floats) -> tuple[float, float]:

@@ -149,7 +149,7 @@ def _left_sentences(ours: Outcome) -> Iterator[str]:
 
 def _price_list(found: Audit) -> Iterator[str]:
     roles = sorted(set(found.table.role.tolist()))
-    yield f"price list (*: the partial price has q <= 5 %, {_asked_of(found)})"
+    yield f"price list (*: q <= 5 %, {_asked_of(found)})"
     rows = [["attribute", *(f"in {role}" for role in roles), "causal price", "n", "partial price", "n", ""]]
     for one in found.findings:
         causal, partial = one.best_causal, one.partial
@@ -157,7 +157,9 @@ def _price_list(found: Audit) -> Iterator[str]:
             [
                 one.attribute.name,
                 *(percent(one.rates[role]) for role in roles),
-                "-" if causal is None else _with_ends(causal),
+                "-"
+                if causal is None
+                else _with_ends(causal) + ("*" if causal.q <= FALSE_DISCOVERIES else ""),
                 "-" if causal is None else str(causal.n),
                 "-"
                 if partial is None or partial.why
@@ -171,9 +173,10 @@ def _price_list(found: Audit) -> Iterator[str]:
 
 
 def _asked_of(found: Audit) -> str:
-    """Over how many attributes the false discovery rate is held."""
-    tested = sum(one.partial is not None and one.partial.why is None for one in found.findings)
-    return f"the share of false finds among {counted(tested, 'attribute')}"
+    """Over how many prices the false discovery rate is held."""
+    partial = sum(one.partial is not None and one.partial.why is None for one in found.findings)
+    causal = sum(price.n > 0 for one in found.findings for price in one.causal)
+    return f"the share of false finds among {causal} causal or {partial} partial prices"
 
 
 def _pressure(found: Audit) -> Iterator[str]:
