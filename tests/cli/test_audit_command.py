@@ -220,4 +220,4 @@ def test_a_latents_folder_serves_with_the_model_that_made_it(tiny_sarm_folder: P
     assert one == other
     refused = audit(kept, "-o", tmp_path / "refused")
     assert refused.code == 2
-    assert "the data were scored with the head" in refused.err
+    assert "scored with the head" in refused.err
