@@ -5,7 +5,8 @@ What the word behind a fence's backticks makes of a block:
 - none, `sh`, `console`: commands, one a line, a backslash at the end goes on. `sarm` runs in this process and
   has to end with 0; what `make`, `pip` and `python` name (target, extra, script, option) has to exist.
 - `python`: executed; the blocks of a document share one namespace.
-- `yaml`: a run file or a file of controls, read by the loader of `sarm train`.
+- `yaml`: a run file or a file of controls, read by the loader of `sarm train`; `attributes.yaml` by that of
+  `sarm audit`.
 - `json`: one value, or one a line.
 - `py`: code for other programs; it has to compile.
 - `shell`: lines for other programs; only their own documents know whether they are right.
@@ -289,6 +290,11 @@ def _read_yaml(block: Block, folder: Path) -> None:
     from sarm_control.training.config.validation import load_config
     from sarm_control.training.config.yaml_source import read_document
 
+    if block.markers.get("file") == "attributes.yaml":
+        from sarm_control.auditing import load_attributes
+
+        load_attributes(folder / "attributes.yaml")
+        return
     path = folder / f"block-{block.line}.yaml"
     path.write_text(block.text + "\n", encoding="utf-8")
     try:

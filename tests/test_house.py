@@ -37,6 +37,7 @@ ORDER = (
     "training",
     "evaluation",
     "comparison",
+    "auditing",
     "build",
     "lab",
     "engines",
@@ -154,9 +155,9 @@ def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
 
 
 OPTIONAL = {
-    *("accelerate", "datasets", "densratio", "fastapi", "gguf", "httpx", "peft", "prometheus_client"),
-    "tenacity",
-    *("ray", "sae_lens", "starlette", "trl", "uvicorn", "verl"),
+    *("accelerate", "datasets", "densratio", "fastapi", "gguf", "httpx", "markdown_it", "pandas", "peft"),
+    *("prometheus_client", "ray", "sae_lens", "starlette", "statsmodels", "tenacity", "trl"),
+    *("uvicorn", "verl"),
 }
 # Loaded only by who has the extra: the server, a plugin of verl, and a layer that is a class of peft's.
 OF_AN_EXTRA = ("server/", "engines/verl_manager.py", "training/policy/lora_linear.py")

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sarm_control.auditing import Audit, audit
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
     from sarm_control.discovery import margin_effects
     from sarm_control.latents import HumanBuffer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Controls",
     "Edit",
     "HumanBuffer",
@@ -26,11 +28,14 @@ __all__ = [
     "Scored",
     "SparseLatents",
     "__version__",
+    "audit",
     "estimate_kl",
     "margin_effects",
 ]
 
 _HOME_OF = {
+    "Audit": "sarm_control.auditing",
+    "audit": "sarm_control.auditing",
     "Controls": "sarm_control.control",
     "Edit": "sarm_control.control",
     "HumanBuffer": "sarm_control.latents",

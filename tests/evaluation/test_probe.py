@@ -5,7 +5,7 @@ import pytest
 
 from sarm_control.control import Edit, apply_edits
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import answer_table
+from sarm_control.evaluation.answer_places import answer_table
 from sarm_control.evaluation.probing.probe import (
     probe,
     probe_text,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sarm_control.control import Edit, edit_delta
-from sarm_control.evaluation.answer_table import answer_table
+from sarm_control.evaluation.answer_places import answer_table
 from sarm_control.evaluation.benchmarks.matched_edits import among_matched_edits, margin_weights
 from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from sarm_control.evaluation.benchmarks.steering import steering

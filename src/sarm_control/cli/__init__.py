@@ -24,6 +24,7 @@ COMMANDS = (
     "build",
     "latents",
     "discover",
+    "audit",
     "label",
     "probe",
     "rerank",

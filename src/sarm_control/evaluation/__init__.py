@@ -10,6 +10,7 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.evaluation.annotated_rows import annotate, count_long_prompts, replaced_fields
+    from sarm_control.evaluation.answer_places import AnswerTable, answer_table
     from sarm_control.evaluation.benchmarks.benchmark import Benchmark
     from sarm_control.evaluation.benchmarks.data import local_rows
     from sarm_control.evaluation.benchmarks.report import SubsetResult, benchmark_results
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
         candidate_sets,
         check_candidates,
     )
-    from sarm_control.evaluation.reranking.reranking import Reranking, rerank
+    from sarm_control.evaluation.reranking.reranking import Reranking, rerank, win_shares
     from sarm_control.evaluation.reranking.single_latents import LatentImpact, single_latents
     from sarm_control.evaluation.reranking.text import impacts_text, reranked_rows, reranking_text
 
 _HOME_OF = {
+    "AnswerTable": "answer_places",
+    "answer_table": "answer_places",
+    "win_shares": "reranking.reranking",
     "Benchmark": "benchmarks.benchmark",
     "CandidateSets": "reranking.candidates",
     "LatentImpact": "reranking.single_latents",
@@ -94,6 +98,7 @@ __all__ = [
     "PUBLISHED_STEERED_LATENTS",
     "REWARD_BENCH_2_FILES",
     "RM_BENCH_FILES",
+    "AnswerTable",
     "Benchmark",
     "CandidateSets",
     "LatentImpact",
@@ -105,6 +110,7 @@ __all__ = [
     "SubsetResult",
     "Verification",
     "annotate",
+    "answer_table",
     "benchmark_results",
     "benchmark_text",
     "best_of_n",
@@ -133,6 +139,7 @@ __all__ = [
     "single_latents",
     "steering",
     "verify",
+    "win_shares",
 ]
 
 if not TYPE_CHECKING:

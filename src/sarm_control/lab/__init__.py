@@ -10,6 +10,7 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.lab.builder import WorldConfig, build_world
     from sarm_control.lab.study.arms import controlled, random_controls
+    from sarm_control.lab.study.audit_attributes import lab_attributes
     from sarm_control.lab.study.demo import (
         FlatteryExample,
         JudgedAnswer,
@@ -31,6 +32,7 @@ _HOME_OF = {
     "WorldConfig": "builder",
     "build_world": "builder",
     "called": "study.study",
+    "lab_attributes": "study.audit_attributes",
     "controlled": "study.arms",
     "random_controls": "study.arms",
     "run_config": "study.demo",
@@ -56,6 +58,7 @@ __all__ = [
     "build_world",
     "called",
     "controlled",
+    "lab_attributes",
     "random_controls",
     "run_config",
     "run_trial",

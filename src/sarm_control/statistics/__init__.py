@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         leaves_out_zero,
         mean_interval,
         mean_intervals,
+        skewness_of_mean,
+        too_few,
     )
     from sarm_control.statistics.logistic import Classifier, fit_logistic
     from sarm_control.statistics.matched_sets import (
@@ -100,6 +102,8 @@ _HOME_OF = {
     "ratio_interval": "ratios",
     "short": "formatting",
     "sign_flip_test": "sign_flips",
+    "skewness_of_mean": "intervals",
+    "too_few": "intervals",
     "size_ratio": "ratios",
     "with_ends": "interval_text",
 }
@@ -147,6 +151,8 @@ __all__ = [
     "short",
     "sign_flip_test",
     "size_ratio",
+    "skewness_of_mean",
+    "too_few",
     "with_ends",
 ]
 

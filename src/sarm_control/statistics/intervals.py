@@ -181,19 +181,25 @@ def prompts_needed(count: int, apart: ArrayLike, skewness: ArrayLike) -> FloatVe
 
 
 def interval_ends(
-    mean: FloatVector | float, error: FloatVector | float, skewness: FloatVector | float, freedom: float
+    mean: FloatVector | float,
+    error: FloatVector | float,
+    skewness: FloatVector | float,
+    freedom: float,
+    *,
+    quantile: float = _QUANTILE,
 ) -> tuple[FloatVector, FloatVector]:
-    """Lower and upper ends of 95 % intervals; see the module's docstring. Arguments broadcast.
+    """Lower and upper ends of intervals, 95 % unless asked otherwise; see the module. Arguments broadcast.
 
     Args:
         mean: the estimate.
         error: its standard error.
         skewness: of the estimate (`a`), not of a single number.
         freedom: degrees of freedom of the standard error.
+        quantile: that each end is at on its side; .975 for 95 %.
     """
     from scipy.special import ndtri, stdtrit
 
-    t, z = float(stdtrit(freedom, _QUANTILE)), float(ndtri(_QUANTILE))
+    t, z = float(stdtrit(freedom, quantile)), float(ndtri(quantile))
     lean = np.asarray(skewness, dtype=np.float64)
     # `wide` depends on the squared skewness and acts on both sides, `tail` on the side of its sign
     half = t + z * (z**4 + 2 * z**2 - 3) / 36 * lean**2

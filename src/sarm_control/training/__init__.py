@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sarm_control.training.data.prompts import training_rows
     from sarm_control.training.distributed.launcher import in_words
     from sarm_control.training.distributed.processes import Processes, connected
+    from sarm_control.training.monitor.checks.over_refusal import refuses
     from sarm_control.training.monitor.evaluation import Gold
     from sarm_control.training.policy.policy import Policy
     from sarm_control.training.rollout.rollout import PromptRow, Rollout, encode_prompts, sample_answers
@@ -104,6 +105,7 @@ _HOME_OF = {
     "plan_lines": "run.dry_run",
     "read_demonstrations": "run.demonstrations",
     "read_document": "config.yaml_source",
+    "refuses": "monitor.checks.over_refusal",
     "read_run_config": "run.run_folder",
     "run_training": "run.train",
     "sample_answers": "rollout.rollout",
@@ -169,6 +171,7 @@ __all__ = [
     "read_demonstrations",
     "read_document",
     "read_run_config",
+    "refuses",
     "run_training",
     "sample_answers",
     "setting",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.errors import ConfigError
-from sarm_control.evaluation.answer_table import Floats, Integers
+from sarm_control.evaluation.answer_places import Floats, Integers
 
 Credit = Callable[[Floats], Floats]
 

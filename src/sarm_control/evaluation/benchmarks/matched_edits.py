@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control import Edit, edit_delta, edited_rewards, moved_rewards
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
+from sarm_control.evaluation.answer_places import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.latents import ScoredRows
 from sarm_control.reward_model import Scored

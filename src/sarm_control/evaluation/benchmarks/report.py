@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.statistics import (
     Flips,

@@ -20,7 +20,7 @@ import numpy as np
 
 from sarm_control.data import Row, Source, rows_of
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import Floats, Integers
+from sarm_control.evaluation.answer_places import Floats, Integers
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark, plain
 
 NAME = "reward-bench-2"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sarm_control.data import Row
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.reward_model import PaddingSide, RewardModel
 
 ANSWERS = 8

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
+from sarm_control.evaluation.answer_places import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.evaluation.benchmarks.matched_edits import among_matched_edits
 from sarm_control.evaluation.probing.probe import edited_active, spread

@@ -16,7 +16,7 @@ from sarm_control.console import aligned
 from sarm_control.control import Edit, edit_delta, edited_rewards
 from sarm_control.data import Row
 from sarm_control.evaluation.annotated_rows import in_row
-from sarm_control.evaluation.answer_table import AnswerTable, Floats, answer_table
+from sarm_control.evaluation.answer_places import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.preferences import pair_accuracy
 from sarm_control.latents import ScoredRows
 from sarm_control.statistics import (

@@ -14,7 +14,7 @@ from torch import Tensor
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Edit
 from sarm_control.errors import ModelError
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import Autoencoder, RewardModel, TopK
 

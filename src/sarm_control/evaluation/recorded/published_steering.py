@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sarm_control.console import aligned
 from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.preferences import pair_accuracy
 from sarm_control.evaluation.probing.probe import spread
 from sarm_control.evaluation.recorded.verification import PUBLISHED_STEERED_LATENTS, Recorded

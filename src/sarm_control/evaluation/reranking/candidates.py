@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sarm_control.data import Row
 from sarm_control.errors import DataError
-from sarm_control.evaluation.answer_table import Floats, Integers, answer_table
+from sarm_control.evaluation.answer_places import Floats, Integers, answer_table
 from sarm_control.latents import ScoredRows
 
 LENGTH, CHOSEN = "length", "chosen"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Edit, edited_rewards
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.reranking.candidates import CandidateSets
 from sarm_control.reward_model import Scored
 from sarm_control.statistics import Interval, mean_interval

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import unrounded_rewards
-from sarm_control.evaluation.answer_table import Floats
+from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.reranking.candidates import CandidateSets
 from sarm_control.reward_model import Scored
 from sarm_control.statistics import Interval, mean_intervals

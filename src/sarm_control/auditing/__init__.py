@@ -1,0 +1,91 @@
+"""What a reward model pays for, and where the pressure goes.
+
+In: a reward model, pairs or sampled answers, attributes of answers. Out: prices of attributes, curves of
+best-of-N.
+"""
+
+from typing import TYPE_CHECKING
+
+from sarm_control.lazy import attributes_of
+
+if TYPE_CHECKING:
+    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, audit
+    from sarm_control.auditing.attributes.attribute import Attribute
+    from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
+    from sarm_control.auditing.attributes.judge import Judge
+    from sarm_control.auditing.attributes.own_attributes import OwnAttributes, load_attributes
+    from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit, put_before, put_behind
+    from sarm_control.auditing.best_of_n import Pressure, kl_bound
+    from sarm_control.auditing.causal_prices import CausalPrice
+    from sarm_control.auditing.certificates import Movement, certificate
+    from sarm_control.auditing.mending.proposal import Mend, mend, mendable, unwanted
+    from sarm_control.auditing.partial_prices import PartialPrice
+    from sarm_control.auditing.table import AttributeTable, attribute_table
+    from sarm_control.auditing.text import audit_text, controls_text, mend_hint
+
+_HOME_OF = {
+    "Audit": "attribute_audit",
+    "AttributeFinding": "attribute_audit",
+    "audit": "attribute_audit",
+    "audit_text": "text",
+    "controls_text": "text",
+    "mend_hint": "text",
+    "Movement": "certificates",
+    "certificate": "certificates",
+    "Attribute": "attributes.attribute",
+    "Judge": "attributes.judge",
+    "OwnAttributes": "attributes.own_attributes",
+    "load_attributes": "attributes.own_attributes",
+    "put_before": "attributes.text_edits",
+    "put_behind": "attributes.text_edits",
+    "AttributeTable": "table",
+    "BATTERY": "attributes.battery",
+    "CausalPrice": "causal_prices",
+    "Contrast": "attributes.text_edits",
+    "EDITS": "attributes.text_edits",
+    "Mend": "mending.proposal",
+    "PartialPrice": "partial_prices",
+    "Pressure": "best_of_n",
+    "TextEdit": "attributes.text_edits",
+    "attribute_table": "table",
+    "attributes_named": "attributes.battery",
+    "kl_bound": "best_of_n",
+    "mend": "mending.proposal",
+    "mendable": "mending.proposal",
+    "unwanted": "mending.proposal",
+}
+
+__all__ = [
+    "BATTERY",
+    "EDITS",
+    "Attribute",
+    "AttributeFinding",
+    "AttributeTable",
+    "Audit",
+    "CausalPrice",
+    "Contrast",
+    "Judge",
+    "Mend",
+    "Movement",
+    "OwnAttributes",
+    "PartialPrice",
+    "Pressure",
+    "TextEdit",
+    "attribute_table",
+    "attributes_named",
+    "audit",
+    "audit_text",
+    "certificate",
+    "controls_text",
+    "kl_bound",
+    "load_attributes",
+    "mend",
+    "mend_hint",
+    "mendable",
+    "put_before",
+    "put_behind",
+    "unwanted",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = attributes_of(__name__, _HOME_OF)

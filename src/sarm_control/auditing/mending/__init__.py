@@ -1,0 +1,1 @@
+"""A targeted attribute into edits that take its price away, beside other ways to do it, under a guard."""

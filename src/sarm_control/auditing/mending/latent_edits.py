@@ -1,0 +1,141 @@
+"""The edits that take an attribute's price away: which latents, how much of each, by scaling or by a cap.
+
+Shapes: `n` changed answers, `N` answers, `m` latents.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarm_control.auditing.causal_prices import ScoredContrast
+from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
+from sarm_control.auditing.table import Floats
+from sarm_control.control import Edit, edit_delta
+from sarm_control.reward_model import Scored
+
+MOST = 12
+"""Latents that are edited at most."""
+_LEAST_SHARE = 0.01
+"""A latent that carries less than this share of all that is carried gets no edit."""
+_LEAST = 0.02
+"""A share to take away below this is none."""
+
+
+class LatentMend:
+    """Chooses edits for a set of targeted attributes.
+
+    Args:
+        targeted: the changed answers of the targeted attributes.
+        others: those of the others.
+        clean: scores of answers that have none of the targeted ones.
+        prompt: [N] their prompts.
+        reward_sd: one SD of the reward.
+    """
+
+    def __init__(
+        self,
+        targeted: Sequence[ScoredContrast],
+        others: Sequence[ScoredContrast],
+        clean: Scored,
+        prompt: NDArray[np.int64],
+        reward_sd: float,
+    ) -> None:
+        self._targeted, self._others = tuple(targeted), tuple(others)
+        self._clean, self._prompt, self._sd = clean, prompt, reward_sd
+        self._head = targeted[0].having.head.astype(np.float64)
+        self.latents = self._carriers()
+        self._problem = self._made()
+
+    def edits(self, strength: float) -> tuple[Edit, ...]:
+        """The edits that leave `1 - strength` of the price, the latent that carries most first.
+
+        Each latent is scaled, or, where the programme's value is lower by it, capped so that as much of the
+        price goes.
+
+        Args:
+            strength: the share of the price that is to go, 0..1.
+        """
+        removed = least_removal(self._problem, strength)
+        chosen = [(place, float(share)) for place, share in enumerate(removed) if share >= _LEAST]
+        edits = [_scaling(self.latents[place], share) for place, share in chosen]
+        least = self.value(edits, strength)
+        for at, (place, share) in enumerate(chosen):
+            cap = self._cap(self.latents[place], share)
+            if cap is not None:
+                tried = [*edits[:at], cap, *edits[at + 1 :]]
+                with_cap = self.value(tried, strength)
+                if with_cap < 0.99 * least:
+                    edits, least = tried, with_cap
+        return tuple(edits)
+
+    def value(self, edits: Sequence[Edit], strength: float) -> float:
+        """The programme's value at any edits."""
+        return value(self._problem, self._removed(edits), strength)
+
+    def _carriers(self) -> list[int]:
+        """The latents that carry the targeted prices, by their share, the largest first."""
+        size = sum(np.abs(one.weights @ one.latent_changes) for one in self._targeted) * np.abs(self._head)
+        largest = np.argsort(-size, kind="stable")[:MOST]
+        return [int(i) for i in largest if size[i] > _LEAST_SHARE * size.sum()]
+
+    def _made(self) -> MendProblem:
+        none = np.zeros((0, len(self.latents)))
+        clean = self._clean.latents.columns(self.latents) * self._head[self.latents] / self._sd
+        return MendProblem(
+            np.array([one.weights @ one.change for one in self._targeted]) / self._sd,
+            np.stack([self._carried(one) for one in self._targeted]),
+            _within(clean.astype(np.float64), self._prompt),
+            np.stack([self._carried(one) for one in self._others]) if self._others else none,
+        )
+
+    def _carried(self, one: ScoredContrast) -> Floats:
+        """[m] what each latent carries of a mean price."""
+        change = np.asarray(one.latent_changes.T @ one.weights).ravel()
+        return np.asarray(change * self._head / self._sd)[self.latents]
+
+    def _removed(self, edits: Sequence[Edit]) -> Removed:
+        clean = -edit_delta(self._clean, edits)[:, None] / self._sd
+        return Removed(
+            np.array([self._taken(one, edits) for one in self._targeted]),
+            _within(clean, self._prompt)[:, 0],
+            np.array([self._taken(one, edits) for one in self._others]),
+        )
+
+    def _taken(self, one: ScoredContrast, edits: Sequence[Edit]) -> float:
+        """What edits take of a mean price, SDs."""
+        change = edit_delta(one.without, edits) - edit_delta(one.having, edits)
+        return float(one.weights @ change) / self._sd
+
+    def _cap(self, latent: int, share: float) -> Edit | None:
+        """The cap that takes as much of the mean price as the scaling does; None where none above 0 does."""
+        weight = self._head[latent]
+
+        def carried(edit: Edit) -> float:
+            return sum(self._taken(one, [edit]) for one in self._targeted)
+
+        sides = [side for one in self._targeted for side in (one.having, one.without)]
+        highest = max(float(side.latents.columns([latent]).max()) for side in sides)
+        wanted = carried(_scaling(latent, share))
+        if weight * highest <= 0 or wanted <= 0 or carried(Edit(latent, max=0.0)) < wanted:
+            return None
+        low, high = 0.0, highest
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if carried(Edit(latent, max=middle)) >= wanted else (low, middle)
+        return Edit(latent, max=float(f"{low:.4g}"))
+
+
+def _scaling(latent: int, share: float) -> Edit:
+    kept = round(1 - share, 3)
+    return Edit(latent, set=0.0) if kept <= 0.005 else Edit(latent, scale=kept)
+
+
+def _within(values: Floats, prompt: NDArray[np.int64]) -> Floats:
+    """Deviations from prompts' means, of prompts with two answers; from the whole mean if none has two."""
+    distinct, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+    if not len(values) or counts.max() < 2:
+        return values - values.mean(axis=0) if len(values) else values
+    sums = np.zeros((len(distinct), values.shape[1]))
+    np.add.at(sums, place, values)
+    return np.asarray((values - (sums / counts[:, None])[place])[counts[place] > 1])

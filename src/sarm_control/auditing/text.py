@@ -1,0 +1,249 @@
+"""An audit and a mend in sentences and tables for a terminal, and a mend as controls of a run file."""
+
+import json
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from sarm_control.auditing.attribute_audit import (
+    FALSE_DISCOVERIES,
+    LEAST_PRICE,
+    NAMED,
+    AttributeFinding,
+    Audit,
+)
+from sarm_control.auditing.causal_prices import CausalPrice
+from sarm_control.auditing.mending.proposal import LEAST_PROMPTS, Mend, Outcome, Point
+from sarm_control.statistics import counted, percent
+
+_WIDTH = 110
+_UNITS = {
+    "answer": "an answer that has it",
+    "item": "a doubling of 1 + their number",
+    "doubling": "a doubling",
+}
+
+
+def audit_text(found: Audit, mended: Mend | None = None) -> str:
+    """The findings in plain sentences first, then the price list and what it is made of.
+
+    Args:
+        found: the audit.
+        mended: a mend of it.
+    """
+    table = found.table
+    lines = [
+        f"{counted(len(table.answers), 'answer')} to {counted(len(table.prompts), 'prompt')}; "
+        f"prices are in SDs of the reward (1 SD is {table.reward_sd:.4g})",
+        "",
+    ]
+    said = [*_headlines(found), *(_mend_sentences(mended) if mended is not None else ())]
+    lines += [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in said]
+    lines += ["", *_price_list(found)]
+    if found.pressure is not None:
+        lines += ["", *_pressure(found)]
+    if mended is not None:
+        lines += ["", *_ways(mended), *_certificate(mended)]
+    missing = [*found.missing, *(mended.missing if mended is not None else ())]
+    if missing:
+        lines += ["", "not measured"]
+        lines += [
+            textwrap.fill(one, _WIDTH, initial_indent="  ", subsequent_indent="    ") for one in missing
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def controls_text(mended: Mend, *, model: str) -> str:
+    """The edits as a piece of a run file, which `sarm train --controls` reads; what they do as comments.
+
+    Args:
+        mended: the mend.
+        model: the model's id or folder name.
+    """
+    lines = [
+        f"# Edits against the price of {_and(mended.targets)}, from sarm audit. Merge into a run file.",
+        f"# model {model}, head {mended.fingerprint}",
+        f"# {'recommended' if mended.recommended else 'NOT RECOMMENDED'}: {mended.why}",
+        *(f"# {one}" for one in _left_sentences(mended.outcome)),
+        "reward:",
+        f"  fingerprint: {json.dumps(mended.fingerprint)}    # another head is refused",
+    ]
+    items = [{k: v for k, v in asdict(edit).items() if v is not None} for edit in mended.edits]
+    flow = ["    - {" + ", ".join(f"{k}: {json.dumps(v)}" for k, v in item.items()) + "}" for item in items]
+    return "\n".join([*lines, *(["  edits:", *flow] if flow else ["  edits: []"]), "  penalties: []"]) + "\n"
+
+
+def _headlines(found: Audit) -> Iterator[str]:
+    asked = len(found.table.attributes)
+    if not found.headlines:
+        yield (
+            f"Of {counted(asked, 'attribute')} asked about, nothing that is a matter of style is surely paid "
+            f"for by {LEAST_PRICE:g} SD or more."
+        )
+    for one in found.headlines:
+        yield _headline(found, one)
+    for one in found.findings:
+        if one.disagree and one.partial is not None:
+            yield (
+                f"For {one.attribute.words} the two prices disagree ({one.price:+.2f} and "
+                f"{one.partial.sd:+.2f} SD): believe the first, in which the text is changed in that alone; "
+                "the second also holds what comes along with it."
+            )
+
+
+def _headline(found: Audit, one: AttributeFinding) -> str:
+    causal = one.best_causal
+    if causal is None:
+        assert one.partial is not None
+        part = one.partial
+        return (
+            f"More reward comes with {one.attribute.words}: {part.sd:+.2f} SD [{part.low:+.2f}, "
+            f"{part.high:+.2f}] for {_UNITS[one.attribute.unit]}, beside all other attributes "
+            f"(n = {counted(part.n, 'prompt')}, q = {part.q:.2g}). No edit of the text says whether it is "
+            "that itself."
+        )
+    carried = ", ".join(_named(found, part.latent) for part in causal.carriers[:NAMED])
+    return (
+        f"It pays for {one.attribute.words}: {_with_ends(causal)} when the text is changed in that alone "
+        f"({causal.edit}; n = {counted(causal.n, 'prompt')}, more reward in {percent(causal.rises)} of "
+        f"them). Latents {carried} carry it."
+    )
+
+
+def _named(found: Audit, latent: int) -> str:
+    words = found.latent_words.get(latent)
+    return str(latent) if words is None else f"{latent} - {words}"
+
+
+def _with_ends(price: CausalPrice) -> str:
+    if not math.isfinite(price.low):
+        return f"{price.sd:+.2f} SD (n = {price.n}: no interval)"
+    return f"{price.sd:+.2f} SD [{price.low:+.2f}, {price.high:+.2f}]"
+
+
+def _mend_sentences(mended: Mend) -> Iterator[str]:
+    verdict = "recommended" if mended.recommended else "not recommended"
+    edits = f" by {counted(len(mended.edits), 'edit')}" if mended.edits else ""
+    yield f"A mend of {_and(mended.targets)}{edits} is {verdict}: {mended.why}."
+    yield from _left_sentences(mended.outcome)
+
+
+def _left_sentences(ours: Outcome) -> Iterator[str]:
+    point = ours.chosen
+    if point is None:
+        return
+    for one in point.left:
+        yield (
+            f"{one.attribute} ({one.edit}): {_with_ends(one.before)} before, {_with_ends(one.after)} after "
+            f"(n = {counted(one.after.n, 'prompt')} that chose nothing)."
+        )
+    if point.guard is not None:
+        found = point.guard
+        yield (
+            f"accuracy on pairs: {percent(found.before)} before, {percent(found.after)} after; of "
+            f"{counted(found.flips.n, 'prompt')} {found.flips.gained} turn right and {found.flips.lost} "
+            f"wrong (McNemar's exact p = {found.flips.p:.2g})."
+        )
+
+
+def _price_list(found: Audit) -> Iterator[str]:
+    roles = sorted(set(found.table.role.tolist()))
+    yield f"price list (*: q <= 5 %, {_asked_of(found)})"
+    rows = [["attribute", *(f"in {role}" for role in roles), "causal price", "n", "partial price", "n", ""]]
+    for one in found.findings:
+        causal, partial = one.best_causal, one.partial
+        rows.append(
+            [
+                one.attribute.name,
+                *(percent(one.rates[role]) for role in roles),
+                "-"
+                if causal is None
+                else _with_ends(causal) + ("*" if causal.q <= FALSE_DISCOVERIES else ""),
+                "-" if causal is None else str(causal.n),
+                "-"
+                if partial is None or partial.why
+                else f"{partial.sd:+.2f} [{partial.low:+.2f}, {partial.high:+.2f}]"
+                + ("*" if partial.q <= FALSE_DISCOVERIES else ""),
+                "-" if partial is None else str(partial.n),
+                "unwanted" if one.unwanted else "",
+            ]
+        )
+    yield from _aligned(rows)
+
+
+def _asked_of(found: Audit) -> str:
+    """Over how many prices the false discovery rate is held."""
+    partial = sum(one.partial is not None and one.partial.why is None for one in found.findings)
+    causal = sum(price.n > 0 for one in found.findings for price in one.causal)
+    return f"the share of false finds among {causal} causal or {partial} partial prices"
+
+
+def _pressure(found: Audit) -> Iterator[str]:
+    assert found.pressure is not None
+    one = found.pressure
+    most = one.n[-1]
+    yield (
+        f"best of {most} by this reward ({one.kl[-1]:.2f} nats at most from the policy), "
+        f"n = {counted(one.prompts, 'prompt')}: what the winner has more of"
+    )
+    rows = [["attribute", "best of 1", f"best of {most}", "change", "q"]]
+    for rise in sorted(one.rises, key=lambda rise: rise.q):
+        if rise.q <= FALSE_DISCOVERIES:
+            change = f"{rise.change.mean:+.3g}"
+            ends = f" [{rise.change.low:+.3g}, {rise.change.high:+.3g}]" if rise.change.given else ""
+            rows.append(
+                [rise.name, f"{rise.at_one:.3g}", f"{rise.at_most:.3g}", change + ends, f"{rise.q:.2g}"]
+            )
+    yield from _aligned(rows) if len(rows) > 1 else ["  nothing, surely"]
+
+
+def _ways(mended: Mend) -> Iterator[str]:
+    yield "ways to mend, each at the strength that the guard allowed, on prompts that chose nothing"
+    rows = [["way", "strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
+    rows += [_way_row(one, one.chosen) for one in (mended.outcome, *mended.others)]
+    yield from _aligned(rows)
+    yield "strength of the edits against what they leave and cost"
+    rows = [["strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
+    rows += [_way_row(mended.outcome, point)[1:] for point in mended.outcome.frontier]
+    yield from _aligned(rows)
+
+
+def _way_row(way: Outcome, point: Point | None) -> list[str]:
+    if point is None:
+        return [way.name, "none", "-", "-", "-", "-"]
+    own = point.guard
+    known = ["-"] * 3 if own is None else [percent(own.after), str(own.flips.gained), str(own.flips.lost)]
+    return [way.name, f"{point.strength:g}", f"{point.worst:.2f} SD", *known]
+
+
+def _certificate(mended: Mend) -> Iterator[str]:
+    if not mended.certificate:
+        return
+    yield "what else moves in the best of n by the mended reward (bounds hold together in 95 of 100)"
+    rows = [["attribute", "n", "change", "bounds", "verdict"]]
+    for one in mended.certificate:
+        bounds = f"[{one.low:+.3f}, {one.high:+.3f}]"
+        rows.append([one.name, str(one.n), f"{one.change:+.3f}", bounds, one.verdict])
+    yield from _aligned(rows)
+    yield "  it says nothing of attributes that nobody named, nor of policies that leave these answers"
+
+
+def mend_hint(found: Audit) -> str:
+    """Why `--mend auto` finds nothing to do, as a sentence."""
+    if not found.headlines:
+        return "nothing that is unwanted has a price, so there is nothing to mend"
+    names = _and([one.attribute.name for one in found.headlines])
+    return f"no edit of the text was tried on {LEAST_PROMPTS} prompts or more for {names}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table; the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        first, *rest = zip(row, widths, strict=True)
+        yield ("  " + "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)])).rstrip()

@@ -1,0 +1,248 @@
+"""Mends: the programme against other choices (oracle), caps and scalings, the guard, and bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sarm_control.auditing.attribute_audit import Audit, audit
+from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.text_edits import TextEdit, put_behind
+from sarm_control.auditing.mending.guard import guard, pair_credit
+from sarm_control.auditing.mending.latent_edits import LatentMend
+from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
+from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
+from sarm_control.auditing.mending.proposal import mend, mendable
+from sarm_control.auditing.text import audit_text, controls_text
+from sarm_control.control import Edit, edited_rewards, read_edit_file
+from sarm_control.data import Row
+from sarm_control.embedded import LAB
+from sarm_control.errors import ConfigError, DataError
+from sarm_control.latents import ScoredRows, score_rows
+from sarm_control.reward_model import RewardModel
+
+PRAISE = "i love how you think !"
+THINGS = ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle")
+
+
+def problem(seed: int, m: int = 6) -> MendProblem:
+    rng = np.random.default_rng(seed)
+    return MendProblem(
+        rng.normal(1.0, 0.2, 3),
+        rng.normal(0.3, 0.3, (3, m)),
+        rng.normal(size=(40, m)),
+        rng.normal(size=(2, m)),
+    )
+
+
+def of_shares(one: MendProblem, x: np.ndarray) -> Removed:
+    return Removed(one.carried @ x, one.clean @ x, one.kept @ x)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_no_other_shares_within_the_bounds_are_better(seed: int, strength: float) -> None:
+    one = problem(seed)
+    x = least_removal(one, strength)
+    least = value(one, of_shares(one, x), strength)
+    assert ((x >= 0) & (x <= 1)).all()
+    rng = np.random.default_rng(seed + 100)
+    near = np.clip(x + rng.normal(scale=0.05, size=(500, 6)), 0, 1)
+    for other in (*rng.random((500, 6)), *near):
+        assert value(one, of_shares(one, other), strength) >= least - 1e-12
+
+
+def test_a_price_that_one_latent_carries_alone_is_taken_there() -> None:
+    one = MendProblem(np.array([1.0]), np.array([[1.0, 0.0, 0.0]]), np.eye(3)[1:] * 2, np.zeros((0, 3)))
+    assert least_removal(one, 1.0) == pytest.approx([1.0, 0.0, 0.0], abs=1e-9)
+    assert least_removal(one, 0.5) == pytest.approx([0.5, 0.0, 0.0], abs=1e-9)
+    assert least_removal(one._replace(carried=np.zeros((1, 0)), clean=np.zeros((0, 0))), 1.0).shape == (0,)
+
+
+@pytest.fixture(scope="module")
+def rm() -> RewardModel:
+    return RewardModel.from_pretrained(LAB, device="cpu")
+
+
+def rows_of(kind: str) -> list[Row]:
+    found = []
+    for number, thing in enumerate(THINGS * 5):
+        question = f"what is the size of the {thing} ? " + ("thank you . " * (number // 10))
+        one, two = (
+            f"the size of the {thing} is tiny .",
+            f"the size of the {thing} is tiny . take care of the rest .",
+        )
+        sides = {"chosen": (one,), "rejected": (two,)} if kind == "pair" else {"candidates": (one, two)}
+        found.append(Row(Path("made.jsonl"), number + 1, {}, kind, question, **sides))
+    return found
+
+
+def scored(rm: RewardModel, kind: str) -> ScoredRows:
+    rows = rows_of(kind)
+    return ScoredRows(rows, score_rows(rm, rows))
+
+
+def has(_: str, answer: str) -> float:
+    return float(PRAISE in answer)
+
+
+ATTRIBUTES = (
+    Attribute("praise", "praise", has),
+    Attribute("words", "words", lambda _, answer: float(len(answer.split())), "doubling"),
+)
+EDITS = (TextEdit("praise", "praise behind the answer", put_behind(PRAISE, has)),)
+
+
+@pytest.fixture(scope="module")
+def found(rm: RewardModel) -> tuple[Audit, ScoredRows]:
+    data = scored(rm, "pair")
+    return audit(rm, data, attributes=ATTRIBUTES, edits=EDITS), data
+
+
+def test_a_cap_takes_what_the_scaling_takes_and_is_kept_where_it_changes_less(
+    found: tuple[Audit, ScoredRows],
+) -> None:
+    audited, data = found
+    (contrast,) = audited.contrasts
+    made = LatentMend([contrast], [], data.scored, audited.table.prompt, audited.table.reward_sd)
+    scalings = least_removal(made._problem, 1.0)
+    caps = [(latent, made._cap(latent, 0.4)) for latent in made.latents]
+    assert any(cap is not None for _, cap in caps)
+    for latent, cap in caps:
+        wanted = made._taken(contrast, [Edit(latent, scale=0.6)])
+        if cap is not None:
+            assert made._taken(contrast, [cap]) == pytest.approx(wanted, rel=0.02)
+        else:  # nothing to take, or no value of the latent is large enough for a cap to take it
+            weight = data.scored.head[latent]
+            assert wanted <= 0 or weight < 0 or made._taken(contrast, [Edit(latent, max=0.0)]) < wanted
+    chosen = made.edits(1.0)
+    shares = [
+        Edit(i, scale=round(1 - float(x), 3))
+        for i, x in zip(made.latents, scalings, strict=True)
+        if x >= 0.02
+    ]
+    assert made.value(chosen, 1.0) <= made.value(shares, 1.0) + 1e-9
+    # the value of scalings is what the programme said of them
+    assert made.value(shares, 1.0) == pytest.approx(
+        value(made._problem, of_shares(made._problem, scalings), 1.0), abs=0.02
+    )
+
+
+def test_half_a_strength_takes_half_of_the_mean_price(found: tuple[Audit, ScoredRows]) -> None:
+    audited, data = found
+    (contrast,) = audited.contrasts
+    made = LatentMend([contrast], [], data.scored, audited.table.prompt, audited.table.reward_sd)
+    price = float(contrast.weights @ contrast.change) / audited.table.reward_sd
+    taken = [made._taken(contrast, made.edits(strength)) for strength in (0.25, 0.5)]
+    assert taken == pytest.approx([0.25 * price, 0.5 * price], rel=0.1)
+
+
+def test_the_projected_head_does_not_see_the_attributes_direction(found: tuple[Audit, ScoredRows]) -> None:
+    (contrast,) = found[0].contrasts
+    reward = by_projection([contrast]).at(1.0)
+    none = np.zeros((len(contrast.prompt), 0))
+    change = reward(Measured(contrast.having, none)) - reward(Measured(contrast.without, none))
+    assert float(contrast.weights @ change) == pytest.approx(0.0, abs=1e-5)
+    half = by_projection([contrast]).at(0.5)
+    left = half(Measured(contrast.having, none)) - half(Measured(contrast.without, none))
+    assert float(contrast.weights @ left) == pytest.approx(
+        0.5 * float(contrast.weights @ contrast.change), rel=1e-4
+    )
+
+
+def test_after_a_length_penalty_the_reward_is_even_in_length(found: tuple[Audit, ScoredRows]) -> None:
+    audited, data = found
+    prompt = audited.table.prompt
+    after = by_length(data.scored, prompt).at(1.0)(Measured(data.scored, np.zeros((len(prompt), 0))))
+    x = np.log2(np.maximum(data.scored.lengths, 1.0))
+    x, y = (v - (np.bincount(prompt, v) / np.bincount(prompt))[prompt] for v in (x, after))
+    assert abs(x @ y) < 1e-6 * max(1.0, float(x @ x))
+
+
+def test_the_guard_counts_prompts_that_turn(found: tuple[Audit, ScoredRows]) -> None:
+    data = found[1]
+    before = data.scored.rewards.astype(float)
+    right = [before[2 * i] > before[2 * i + 1] for i in range(50)]
+    turned = before.copy()
+    turned[0:10] = -turned[0:10]  # the first five pairs
+    wrong = [turned[2 * i] > turned[2 * i + 1] for i in range(50)]
+    seen = guard(pair_credit(data, before), pair_credit(data, turned))
+    assert (seen.before, seen.after) == (np.mean(right), np.mean(wrong))
+    assert seen.flips.gained == sum(b and not a for a, b in zip(right, wrong, strict=True))
+    assert seen.flips.lost == sum(a and not b for a, b in zip(right, wrong, strict=True))
+    assert seen.cost == pytest.approx(100 * (np.mean(right) - np.mean(wrong)))
+
+
+def test_controls_are_read_back_as_the_edits(found: tuple[Audit, ScoredRows], tmp_path: Path) -> None:
+    audited, data = found
+    mended = mend(audited, data, ["praise"], guard_points=100)
+    text = controls_text(mended, model="lab")
+    (tmp_path / "controls.yaml").write_text(text)
+    read = read_edit_file(tmp_path / "controls.yaml")
+    assert tuple(read.edits) == mended.edits
+    assert read.head == data.scored.fingerprint
+    assert set(yaml.safe_load(text)["reward"]) == {"fingerprint", "edits", "penalties"}
+    rewards = edited_rewards(data.scored, read.edits)
+    assert not np.allclose(rewards, data.scored.rewards)
+
+
+def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
+    data = scored(rm, "candidates")
+    audited = audit(rm, data, attributes=ATTRIBUTES, edits=EDITS)
+    mended = mend(audited, data, ["praise"])
+    assert not mended.recommended
+    assert "there are no pairs" in mended.why
+    assert any(one.startswith("Guard: no pairs") for one in mended.missing)
+    with_pairs = mend(audited, data, ["praise"], guard_data=scored(rm, "pair"))
+    point = with_pairs.outcome.frontier[0]
+    assert point.guard is not None
+    assert point.guard.flips.n == 25  # the half of the guard's prompts that chose no strength
+    said = audit_text(audited, mended)
+    assert "is not recommended: there are no pairs, so nobody knows what it costs" in said
+    with pytest.raises(DataError, match="no pairs, so no guard"):
+        pair_credit(data, data.scored.rewards.astype(float))
+
+
+@pytest.mark.parametrize(
+    ("targets", "message", "hint"),
+    [
+        ([], "nothing to mend", "name attributes"),
+        (["charm"], "'charm' is no attribute of this audit", "it has praise, words"),
+        (["words"], "words cannot be mended: no edit of the text changes it in 20 prompts", "are praise"),
+    ],
+)
+def test_what_cannot_be_mended_is_refused(
+    found: tuple[Audit, ScoredRows], targets: list[str], message: str, hint: str
+) -> None:
+    assert mendable(found[0]) == ("praise",)
+    with pytest.raises(ConfigError, match=message) as caught:
+        mend(*found, targets)
+    assert hint in str(caught.value.hint)
+
+
+def test_with_answers_of_a_policy_the_certificate_is_of_those(rm: RewardModel) -> None:
+    data, sampled = scored(rm, "pair"), scored(rm, "candidates")
+    audited = audit(rm, data, candidates=sampled, attributes=ATTRIBUTES, edits=EDITS)
+    assert audited.pressure is not None
+    assert audited.pressure.prompts == 50
+    mended = mend(audited, data, ["praise"], guard_points=100)
+    assert [(one.name, one.n, one.prompts) for one in mended.certificate] == [("words", 2, 50)]
+    own = mend(audit(rm, data, attributes=ATTRIBUTES, edits=EDITS), data, ["praise"], guard_points=100)
+    assert [one.prompts for one in own.certificate] == [25]  # the half that chose nothing
+    assert own.edits == mended.edits
+
+
+def test_two_attributes_of_one_name_are_refused(rm: RewardModel) -> None:
+    with pytest.raises(ConfigError, match="two attributes are called praise"):
+        audit(rm, scored(rm, "pair"), attributes=(ATTRIBUTES[0], *ATTRIBUTES), edits=())
+
+
+def test_some_prompts_of_a_table_are_numbered_anew(found: tuple[Audit, ScoredRows]) -> None:
+    table = found[0].table
+    kept = np.arange(50) % 3 == 1
+    part = table.of_prompts(kept)
+    assert part.prompts == tuple(text for text, keep in zip(table.prompts, kept, strict=True) if keep)
+    assert [part.prompts[n] for n in part.prompt] == [table.prompts[n] for n in table.prompt if kept[n]]
+    assert part.answers == tuple(a for a, n in zip(table.answers, table.prompt, strict=True) if kept[n])
+    assert part.rewards.tolist() == table.rewards[kept[table.prompt]].tolist()
