@@ -37,7 +37,7 @@ TOOLS = (
     "hypothesis>=6.100",
     "statsmodels>=0.14",
 )
-DEMANDING = ("build", "ray", "trl")
+DEMANDING = ("build", "data", "ray", "trl")
 """Extras whose own requirements have higher floors than the package's."""
 WHOLE_SUITE = ("-n", "2", "--dist", "loadfile")
 
@@ -60,11 +60,11 @@ class End(NamedTuple):
 
 ENDS = {
     "newest": End(
-        ("rl", "gguf", "ratio", "label", "serve", *DEMANDING),
+        ("audit", "rl", "gguf", "ratio", "label", "serve", *DEMANDING),
         "none",
-        (*TOOLS, "schemathesis>=4.0", "transformers[serving]"),
+        (*TOOLS, "polars", "schemathesis>=4.0", "transformers[serving]"),
     ),
-    "oldest": End(("rl", "gguf", "ratio", "label", "serve"), "all"),
+    "oldest": End(("audit", "rl", "gguf", "ratio", "label", "serve"), "all"),
     "oldest-extras": End(
         DEMANDING,
         "extras",

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
+
+pytest.importorskip("datasets", reason='needs the extra "data"')
+
 from datasets import Dataset
 from pyarrow import feather, parquet
 

@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
+
+pytest.importorskip("datasets", reason='needs the extra "data"')
+pytest.importorskip("polars", reason="rows in memory come from its frames, too")
+
+import pandas as pd
+import polars as pl
 from datasets import Dataset, IterableDataset
 
 from sarm_control.build.states.texts import read_pairs

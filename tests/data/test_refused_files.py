@@ -13,6 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+
+pytest.importorskip("datasets", reason='needs the extra "data"')
+
 from datasets import Dataset, DatasetDict
 from pyarrow import parquet
 
