@@ -32,7 +32,7 @@ test-engines: $(VENV)/.installed
 	$(BIN)/pytest -v -m engines tests/engines/real
 
 # The tests with the ends of the ranges in pyproject.toml, in environments of their own under the user's
-# cache, as above. All of them, or TESTS="tests/sarm tests/latents".
+# cache, as above. All of them, or TESTS="tests/data tests/latents".
 test-newest test-oldest test-oldest-extras: export HF_HUB_OFFLINE = 1
 test-newest test-oldest test-oldest-extras: export OMP_NUM_THREADS = 1
 ends = @$(PYTHON) -c '$(NEEDED)' && $(PYTHON) -m tests.version_ends
