@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from sarm_control.control import Edit, edit_delta, save_edits
-from sarm_control.evaluation.answer_table import answer_table
+from sarm_control.evaluation.answer_places import answer_table
 from sarm_control.latents.folder import read_latents
 from sarm_control.latents.rows import ScoredRows
 

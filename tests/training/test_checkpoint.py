@@ -113,6 +113,15 @@ def test_a_manifest_that_is_not_one_is_noticed(tmp_path: Path, text: str) -> Non
     assert newest_checkpoint(tmp_path).damaged[0].reason == "manifest.json is not readable"
 
 
+@pytest.mark.parametrize("name", ["../policy.safetensors", "[" * 300, "a\0b", "/etc/hosts"])
+def test_a_manifest_that_names_no_file_of_its_own_is_noticed(tmp_path: Path, name: str) -> None:
+    path = save_checkpoint(tmp_path, 20, tensors(), STATE)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["state.json"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert newest_checkpoint(tmp_path).damaged[0].reason == "manifest.json names files elsewhere"
+
+
 def test_a_checkpoint_under_another_number_is_noticed(tmp_path: Path) -> None:
     save(tmp_path, 10)
     shutil.copytree(tmp_path / "checkpoints/step-000010", tmp_path / "checkpoints/step-000050")

@@ -153,6 +153,8 @@ def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> by
         raise DataError(f"{path} is missing", hint=hint) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except ValueError as error:  # a name with a NUL byte is none that any system has
+        raise DataError(f"the manifest names no file but {path.name[:100]!r}", hint=hint) from error
     if FileRecord.of(data).sha256 == record.sha256:
         return data
     if metadata_of(data).get(RUN_MARK, mark[RUN_MARK]) != mark[RUN_MARK]:

@@ -7,6 +7,7 @@ takes the newest checkpoint that verifies. Nothing is ever unpickled.
 """
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -173,7 +174,7 @@ def damage(path: Path) -> str | None:
         missing = isinstance(error.__cause__, FileNotFoundError)
         return f"{_MANIFEST} is {'missing' if missing else 'not readable'}"
     # a manifest is data: it must not make this read files elsewhere
-    if any(Path(name).name != name for name in expected):
+    if not all(_is_plain_name(name) for name in expected):
         return f"{_MANIFEST} names files elsewhere"
     if step != step_of(path) or _STATE not in expected:
         return f"{_MANIFEST} belongs to another checkpoint"
@@ -187,6 +188,11 @@ def damage(path: Path) -> str | None:
         if sha256_file(file) != digest:
             return f"{name} was altered (its SHA-256 is not the one written)"
     return None
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a text can be the name of a file in the checkpoint's own folder; systems allow 255 bytes."""
+    return Path(name).name == name and "\0" not in name and len(os.fsencode(name)) <= 255
 
 
 def prune(run: Path, keep: int) -> None:
