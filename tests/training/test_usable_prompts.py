@@ -1,6 +1,7 @@
 """Prompts that policy or reward model cannot read: golden (messages), metamorphic (equal runs), oracle."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_long_prompt_is_an_error_unless_it_is_skipped_and_counted(
     error = capsys.readouterr().err
     assert "long.jsonl:1: the prompt has 313 tokens; with 4 for the answer it is longer than" in error
     assert "data.overlong to skip or truncate" in error
-    said = f"data.overlong: 2 of 5 prompts of {long} are left out: they are longer than the policy's context"
+    said = f"data.overlong: 2 of 5 prompts of {long} are left out: they are longer than the context of"
     for more in (["--dry-run"], []):
         assert setting.train("-o", run, *more, **sections(long, "skip")) == 0
         assert capsys.readouterr().err.count(said) == 1
@@ -155,10 +156,46 @@ def test_nothing_left_of_the_prompts_is_an_error(
 ) -> None:
     setting.prompts = setting.write("long.jsonl", [LONG, LONG])
     assert setting.train("-o", setting.folder / "run", data={"overlong": "skip"}) == 2
-    assert "long.jsonl: all 2 prompts are longer than the policy's context" in capsys.readouterr().err
+    assert "long.jsonl: all 2 prompts are longer than the context of" in capsys.readouterr().err
     room = {"max_new_tokens": 254}
     assert setting.train("-o", setting.folder / "run", data={"overlong": "truncate"}, training=room) == 2
     assert "leaves nothing of the prompt" in capsys.readouterr().err
+
+
+def test_a_prompt_that_fills_the_context_of_the_reward_model_is_too_long_as_well(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The policy has room for 64 tokens more than the reward model reads."""
+    setting.sarm = Path(shutil.copytree(setting.sarm, setting.folder / "short"))
+    config = json.loads((setting.sarm / "config.json").read_text())
+    (setting.sarm / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    setting.prompts = setting.write("long.jsonl", [*SHORT, "door " * 40])
+    run = setting.folder / "run"
+    for more in (["--dry-run"], []):
+        assert setting.train("-o", run, *more) == 2
+        said = "long.jsonl:7: the prompt has 48 tokens, the reward model's context 32"
+        assert said in capsys.readouterr().err
+    assert setting.train("-o", run, data={"overlong": "skip"}) == 0
+    assert "data.overlong: 1 of 7 prompts of" in capsys.readouterr().err
+    assert setting.train("-o", run, "--overwrite", data={"overlong": "truncate"}) == 0
+    said = "are cut from the left where they are scored, to fit the reward model's context"
+    assert said in capsys.readouterr().err
+
+
+def test_demonstrations_that_the_template_refuses_are_found_in_a_dry_run(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.sarm = strict_copy(setting.sarm, setting.folder / "strict", NO_SYSTEM)
+    rows = [{"prompt": [USER], "response": word} for word in WORDS]
+    rows.append({"prompt": [SYSTEM, USER], "response": "no"})
+    human = setting.folder / "human.jsonl"
+    human.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked: dict[str, dict[str, object]] = {
+        "data": {"human": str(human)},
+        "reward": {"human_kl": {"beta": 0.1}},
+    }
+    assert setting.train("-o", setting.folder / "run", "--dry-run", **asked) == 2
+    assert "human.jsonl:7: the chat template refuses this conversation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("context", [20, 31, 40, 60])

@@ -219,7 +219,8 @@ class DataConfig(_Section):
 
     overlong: Overlong = "error"
     """A prompt, also of an evaluation, that leaves less than `training.max_new_tokens` in the policy's
-    context: `error` names it, `skip` leaves it out, `truncate` drops its first tokens."""
+    context, or fills the reward model's: `error` names it, `skip` leaves it out, `truncate` drops its first
+    tokens."""
 
     @property
     def row_options(self) -> RowOptions:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sarm_control.conversation import ChatTemplate
 from sarm_control.data import Row
 from sarm_control.errors import DataError, ModelError
-from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.run_config import Overlong, RunConfig
 from sarm_control.training.data.evaluation_prompts import evaluation_rows
 from sarm_control.training.rollout.rollout import PromptRow, encode_one
 
@@ -41,58 +41,60 @@ class UsablePrompts(NamedTuple):
     lines: list[str]
 
     @property
-    def all(self) -> list[PromptRow]:
-        """Those of training, then those of evaluations."""
-        return [*self.training, *self.evaluation.rows, *self.evaluation.should_respond]
-
-    def check_scorable(self, template: ChatTemplate) -> None:
-        """Renders each prompt with a stand-in for its answer.
-
-        Args:
-            template: of the reward model.
-
-        Raises:
-            DataError: `file:line` of a prompt that the template refuses.
-        """
-        check_scorable(template, self.all)
+    def longest(self) -> int:
+        """Tokens of the longest prompt of all."""
+        rows = (self.training, self.evaluation.rows, self.evaluation.should_respond)
+        return max(len(prompt.ids) for prompts in rows for prompt in prompts)
 
 
 def usable_prompts(
-    config: RunConfig, trained: Sequence[Row], template: ChatTemplate, context: int | None
+    config: RunConfig,
+    trained: Sequence[Row],
+    template: ChatTemplate,
+    context: int | None,
+    of_reward: ChatTemplate | None,
 ) -> UsablePrompts:
-    """Encodes the prompts of training and evaluations; `data.overlong` says what becomes of long ones.
+    """Encodes and checks the prompts of training and evaluations; `data.overlong` rules over long ones.
 
-    Evaluation prompts are drawn first and checked then, so that they are fewer where some are skipped. Equal
-    arguments give equal prompts.
+    A prompt is too long when it leaves less than `training.max_new_tokens` in the policy's context, or when
+    it fills the reward model's context alone. Evaluation prompts are drawn first and checked then, so that
+    they are fewer where some are skipped. Equal arguments give equal prompts.
 
     Args:
         config: the run's settings.
         trained: the rows whose prompts are trained on, from `training_rows`.
         template: of the policy.
         context: of the policy; None without a limit.
+        of_reward: the reward model's template, which renders each prompt with a stand-in for its answer; None
+            when it is not known.
 
     Raises:
-        DataError: `file:line` of a prompt that the template refuses, or that is too long; or none is left.
+        DataError: `file:line` of a prompt that a template refuses, or that is too long; or none is left.
     """
     lines: list[str] = []
+    room, overlong = config.training.max_new_tokens, config.data.overlong
 
     def fitting(rows: Sequence[Row], name: Path, *, say: bool = True) -> tuple[list[Row], list[PromptRow]]:
-        kept, encoded = [], []
-        room, overlong = config.training.max_new_tokens, config.data.overlong
+        fits: list[tuple[Row, PromptRow]] = []
+        filled = 0
         for row in rows:
             found = encode_one(template, context, row.prompt, row.where, room, overlong)
-            if found is not None:
-                kept.append(row)
-                encoded.append(found)
-        if rows and not kept:
+            if found is None:
+                continue
+            fills = of_reward is not None and fills_reward_context(of_reward, row, overlong)
+            if not (fills and overlong == "skip"):
+                fits.append((row, found))
+                filled += fills
+        if rows and not fits:
             raise DataError(
-                f"{name}: all {len(rows)} prompts are longer than the policy's context of {context}, "
-                f"less {room} tokens for the answer",
+                f"{name}: all {len(rows)} prompts are longer than the context of the policy or of the reward "
+                "model",
                 hint="lower training.max_new_tokens, or set data.overlong to truncate",
             )
+        encoded = [found for _, found in fits]
         if say:
-            lines.extend(_lines(name, encoded, len(rows)))
-        return kept, encoded
+            lines.extend(_lines(name, len(rows), encoded, filled))
+        return [row for row, _ in fits], encoded
 
     kept, training = fitting(trained, config.data.prompts)
     drawn = evaluation_rows(config.evaluation, config.evaluation_prompts, kept, config.training.seed)
@@ -104,30 +106,49 @@ def usable_prompts(
     return UsablePrompts(training, EvaluationPrompts(rows, should_respond), lines)
 
 
-def check_scorable(template: ChatTemplate, prompts: Sequence[PromptRow | Row]) -> None:
-    """Renders each prompt with a stand-in for its answer, in the chat template of the reward model.
+def fills_reward_context(template: ChatTemplate, row: Row, overlong: Overlong = "error") -> bool:
+    """Whether a prompt alone is as long as the reward model's context, so that scoring would cut it.
+
+    Args:
+        template: of the reward model; it also renders the prompt with a stand-in for its answer.
+        row: whose prompt is meant.
+        overlong: `error` makes such a prompt an error.
 
     Raises:
-        DataError: `file:line` of a prompt that the template refuses.
+        DataError: `file:line` of a prompt that the template refuses, or that is too long.
     """
-    for prompt in prompts:
-        try:
-            template.check(prompt.prompt)
-        except ModelError as error:
-            raise DataError(f"{prompt.where}: for the reward model, {error}", hint=error.hint) from error
+    limit = template.max_length
+    try:
+        template.check(row.prompt)
+        tokens = 0 if limit is None else len(template.encode_prompt(row.prompt))
+    except ModelError as error:
+        raise DataError(f"{row.where}: for the reward model, {error}", hint=error.hint) from error
+    fills = limit is not None and tokens >= limit
+    if fills and overlong == "error":
+        raise DataError(
+            f"{row.where}: the prompt has {tokens} tokens, the reward model's context {limit}: its answers "
+            "cannot be scored with all of it",
+            hint="shorten the prompt, or set data.overlong to skip or truncate",
+        )
+    return fills
 
 
-def _lines(name: Path, encoded: Sequence[PromptRow], count: int) -> list[str]:
+def _lines(name: Path, count: int, encoded: Sequence[PromptRow], filled: int) -> list[str]:
     cut = [row.cut for row in encoded if row.cut]
-    lines = []
+    done = []
     if len(encoded) < count:
-        lines.append(
-            f"data.overlong: {count - len(encoded)} of {count} prompts of {name} are left out: they are "
-            "longer than the policy's context"
+        done.append(
+            (
+                count - len(encoded),
+                "are left out: they are longer than the context of the policy or of the reward model",
+            )
         )
     if cut:
-        lines.append(
-            f"data.overlong: {len(cut)} of {count} prompts of {name} are cut from the left to fit the "
-            f"policy's context, by {max(cut)} tokens at most"
+        done.append(
+            (len(cut), f"are cut from the left to fit the policy's context, by {max(cut)} tokens at most")
         )
-    return lines
+    if filled:
+        done.append(
+            (filled, "are cut from the left where they are scored, to fit the reward model's context")
+        )
+    return [f"data.overlong: {some} of {count} prompts of {name} {what}" for some, what in done]

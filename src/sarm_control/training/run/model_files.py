@@ -30,24 +30,22 @@ def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequenc
     Raises:
         SarmError: what the run itself would raise before its first step.
     """
-    from sarm_control.training.data.usable_prompts import check_scorable, usable_prompts
+    from sarm_control.training.data.usable_prompts import fills_reward_context, usable_prompts
 
     reward = _folder(config.reward.model, "sarm")
     of_reward = None if reward is None else _check_reward(config, reward)
     policy = _folder(config.policy.model, "policy")
     if policy is None:
         if of_reward is not None:
-            check_scorable(of_reward, [*trained_on, *evaluated])
+            for row in (*trained_on, *evaluated):
+                fills_reward_context(of_reward, row, config.data.overlong)
         return []
     template = _template(policy, config)
     skeleton = _skeleton(policy)
     context = getattr(skeleton.config, "max_position_embeddings", None)
-    prompts = usable_prompts(config, trained_on, template, int(context) if context else None)
-    if of_reward is not None:
-        prompts.check_scorable(of_reward)
+    prompts = usable_prompts(config, trained_on, template, int(context) if context else None, of_reward)
     if config.training.value == "model" and of_reward is not None:
-        longest = max(len(row.ids) for row in prompts.all) + config.training.max_new_tokens
-        _check_critic(template, of_reward, longest)
+        _check_critic(template, of_reward, prompts.longest + config.training.max_new_tokens)
     if config.training.sampler == "generate":
         _check_sampler(config, policy, skeleton)
     if config.policy.lora is not None:
@@ -66,14 +64,16 @@ def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
 def _check_reward(config: RunConfig, folder: Path) -> "ChatTemplate":
     """Checks the head against the settings; the chat template is returned."""
     from sarm_control.reward_model import describe, read_template
-    from sarm_control.training.run.demonstrations import check_human_model
+    from sarm_control.training.run.demonstrations import check_human_model, check_human_rows
 
     described = describe(folder, template_date=config.data.template_date)
     config.reward.controls().check(described.latents, described.head.fingerprint)
     check_human_model(
         config.data.human, config.reward.human_kl, described.head.fingerprint, described.model_fingerprint
     )
-    return read_template(folder, template_date=config.data.template_date)
+    template = read_template(folder, template_date=config.data.template_date)
+    check_human_rows(config.data.human, config.reward.human_kl, template, config.data.row_options)
+    return template
 
 
 def _template(folder: Path, config: RunConfig) -> "ChatTemplate":

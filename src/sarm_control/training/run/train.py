@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.locks import locked
-from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model import RewardModel, read_template
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
@@ -177,11 +177,12 @@ def _build(
     data, training, asked = config.data, config.training, config.reward
     rows = training_rows(data).kept
     policy = _load_policy(config, processes.device)
-    prompts = usable_prompts(config, rows, policy.template, policy.context)
+    # before the weights of the reward model: every prompt has to suit it, too
+    of_reward = read_template(asked.model, template_date=data.template_date)
+    prompts = usable_prompts(config, rows, policy.template, policy.context, of_reward)
     model = RewardModel.from_pretrained(
         asked.model, device=processes.device, template_date=data.template_date
     )
-    prompts.check_scorable(model.template)
     longest = max(len(row.ids) for row in prompts.training) + training.max_new_tokens
     attach_critic(policy, training.value, config.policy, model, seed=training.seed, longest=longest)
     # after the critic: an adapter critic adds weights to the layers that are sharded
