@@ -1,9 +1,11 @@
 """Rows that the reward model's template refuses are bad rows: golden (messages), metamorphic (rewards)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sarm_control.cli import main
 from sarm_control.latents import LatentsFolder
@@ -23,7 +25,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path) -> 
     return strict_copy(tiny_sarm_folder, tmp_path_factory.mktemp("strict") / "sarm", NO_SYSTEM)
 
 
-def rows_of(kind: str) -> list[dict[str, object]]:
+def rows_of(kind: str, extra: str = "") -> list[dict[str, object]]:
     """Eight rows; those in `LINES` have a system turn."""
     words = ["cook", "open", "lock", "door", "bread", "bomb", "please", "help"]
     answers = {
@@ -31,7 +33,7 @@ def rows_of(kind: str) -> list[dict[str, object]]:
         "answer": lambda word: {"response": f"sure {word}"},
         "candidates": lambda word: {"candidates": [f"sure {word}", "no", f"sorry {word}"]},
     }[kind]
-    asked = [{"role": "user", "content": f"how do i {word} ?"} for word in words]
+    asked = [{"role": "user", "content": f"how do i {word} {extra} ?"} for word in words]
     return [
         {"prompt": [SYSTEM, turn] if line in LINES else [turn], **answers(word)}
         for line, (turn, word) in enumerate(zip(asked, words, strict=True), start=1)
@@ -67,6 +69,33 @@ def test_refused_rows_are_set_aside_with_their_reason(
     assert "data.jsonl: 2 of 8 rows set aside in" in capsys.readouterr().err
     found = aside if command == "score" else aside / "data.bad.jsonl"
     assert refused(found) == [(line, SAID) for line in LINES]
+
+
+@pytest.mark.parametrize("command", ["discover", "latents"])
+def test_a_dry_run_finds_and_skips_them(
+    command: str, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.jsonl", [row for n in range(10) for row in rows_of("pair", "please " * n)])
+    words = [command, str(data), "--model", str(strict), "-o", str(tmp_path / "out"), "--dry-run"]
+    assert main(words) == 2
+    assert f"data.jsonl:2: {SAID}" in capsys.readouterr().err
+    assert main([*words, "--skip-bad-rows", str(tmp_path / "bad")]) == 0
+    assert "data.jsonl: 20 of 80 rows set aside in" in capsys.readouterr().err
+
+
+def test_no_weights_are_read_before_they_are_found(
+    strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(strict, tmp_path / "sarm"))
+    weights = load_file(copy / "model.safetensors")
+    save_file(
+        {name: tensor * float("nan") for name, tensor in weights.items()},
+        copy / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    data = write(tmp_path / "data.jsonl", rows_of("answer"))
+    assert main(["score", str(data), "--model", str(copy), "-o", str(tmp_path / "out")]) == 2
+    assert f"data.jsonl:2: {SAID}" in capsys.readouterr().err
 
 
 def test_the_other_rows_get_the_rewards_they_have_alone(strict: Path, tmp_path: Path) -> None:

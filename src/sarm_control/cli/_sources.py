@@ -70,11 +70,12 @@ class ModelFlags:
                 raise no_latents(self.needs_latents)
         return self._loaded
 
-    def row_check(self) -> "RowCheck":
-        """Finds rows that the model's chat template refuses, by the files of the model alone."""
+    def check_row(self, row: "Row") -> None:
+        """Raises `Reason` for a row that the chat template refuses; no weights are read."""
         from sarm_control.latents import template_check
         from sarm_control.reward_model import read_template
 
+        # when the first row is there: what is wrong with the file is told without a model
         if self._check is None:
             template = read_template(
                 self.model or LAB,
@@ -83,7 +84,7 @@ class ModelFlags:
                 pooling=None if self.reading is None else self.reading.pooling,
             )
             self._check = template_check(template)
-        return self._check
+        self._check(row)
 
     @property
     def loaded(self) -> "RewardModel | None":
@@ -232,6 +233,9 @@ def prepare(
     everything = [*(one for paths in read for one in paths), *other]
     check_head(*_check_heads(everything, flags, named=named))
     check(rows)
+    for one in everything:
+        if one.scored is None and aside(one.path) is None:
+            _check_template(one.rows, flags)
     say_respelled(rows)
     return Prepared(read, flags, other)
 
@@ -294,8 +298,8 @@ def _read(
             skip_bad_rows=bad,
             options=row_flags.options,
             limit=row_flags.first_rows,
-            # where no row is skipped, scoring itself names the row, before its first forward pass
-            check=None if bad is None else flags.row_check(),
+            # without a place for bad rows, a missing file or model is told before a row of another one
+            check=None if bad is None else flags.check_row,
         )
         return _Read(path, rows)
     from sarm_control.latents import LatentsFolder
@@ -309,6 +313,16 @@ def _read(
             hint="make the folder from rows of that kind",
         )
     return _Read(path, found.rows, found.scored, folder.manifest.model)
+
+
+def _check_template(rows: "Sequence[Row]", flags: ModelFlags) -> None:
+    from sarm_control.data import Reason
+
+    for row in rows:
+        try:
+            flags.check_row(row)
+        except Reason as problem:
+            raise DataError(f"{row.where}: {problem}", hint=problem.hint) from problem
 
 
 def _keep(read: Sequence[_Read], kept: Sequence[bool]) -> None:
