@@ -83,13 +83,13 @@ def test_a_dry_run_finds_and_skips_them(
     assert "data.jsonl: 20 of 80 rows set aside in" in capsys.readouterr().err
 
 
-def test_no_weights_are_read_before_they_are_found(
+def test_no_weights_of_the_trunk_are_read_before_they_are_found(
     strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copytree(strict, tmp_path / "sarm"))
     weights = load_file(copy / "model.safetensors")
     save_file(
-        {name: tensor * float("nan") for name, tensor in weights.items()},
+        {name: tensor * (float("nan") if "layers" in name else 1) for name, tensor in weights.items()},
         copy / "model.safetensors",
         metadata={"format": "pt"},
     )
