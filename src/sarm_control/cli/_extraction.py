@@ -174,13 +174,16 @@ def _check(request: Request, how: Running) -> None:
 
 def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Description]":
     """Reads model files and data; loads no trunk."""
-    from sarm_control.latents import ModelSpec, plan, survey
-    from sarm_control.reward_model import describe
+    from sarm_control.latents import ModelSpec, plan, survey, template_check
+    from sarm_control.reward_model import describe, read_template
 
     check_has_latents(name, "no latents can be kept")
     described = describe(name, template_date=request.scoring.template_date)
     head = described.head.fingerprint
     chosen = None if request.only is None else chosen_latents(request.only, described.latents, head)
+    device, dtype, max_length, batch_tokens, _ = request.scoring
+    # one day for all processes, also where the work goes on past midnight
+    day = None if described.template_date is None else described.template_date.isoformat()
     bad = request.skip_bad_rows
     data = survey(
         request.files,
@@ -189,11 +192,9 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
         options=request.rows.options,
         limit=request.rows.first_rows,
+        check=template_check(read_template(name, max_length=max_length, template_date=day)),
     )
-    device, dtype, max_length, batch_tokens, _ = request.scoring
     device = device or _device_of_rank()
-    # one day for all processes, also where the work goes on past midnight
-    day = None if described.template_date is None else described.template_date.isoformat()
     spec = ModelSpec(name, model_name(name), device, dtype, max_length, batch_tokens, day)
     job = plan(data, spec, described, shard_rows=shard_size, chosen=chosen, states=request.states)
     return job, described

@@ -16,7 +16,7 @@ from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from sarm_control.data import Kind, Row
+    from sarm_control.data import Kind, Row, RowCheck
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel, Scored
 
@@ -50,6 +50,7 @@ class ModelFlags:
     reading: Reading | None = None
     needs_latents: str | None = None
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
+    _check: "RowCheck | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
         """The reward model; `lab`, with a remark, when none was named."""
@@ -68,6 +69,22 @@ class ModelFlags:
             if self.needs_latents is not None and self._loaded.dictionary is None:
                 raise no_latents(self.needs_latents)
         return self._loaded
+
+    def check_row(self, row: "Row") -> None:
+        """Raises `Reason` for a row that the chat template refuses; no weights are read."""
+        from sarm_control.latents import template_check
+        from sarm_control.reward_model import read_template
+
+        # when the first row is there: what is wrong with the file is told without a model
+        if self._check is None:
+            template = read_template(
+                self.model or LAB,
+                max_length=self.max_length,
+                template_date=self.template_date,
+                pooling=None if self.reading is None else self.reading.pooling,
+            )
+            self._check = template_check(template)
+        self._check(row)
 
     @property
     def loaded(self) -> "RewardModel | None":
@@ -203,17 +220,22 @@ def prepare(
         row_flags: see `read_scored`.
     """
     read = [
-        [_read(path, want, latents, aside, row_flags, states=flags.keep_states) for path in paths]
+        [_read(path, flags, want, latents, aside, row_flags, states=flags.keep_states) for path in paths]
         for paths in parts
     ]
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     rows = [row for paths in read for one in paths for row in one.rows]
     of_all_rows = replace(row_flags, first_rows=None)
-    other = [] if beside is None else [_read(beside, {"pair"}, latents, aside, of_all_rows, states=False)]
+    other = (
+        [] if beside is None else [_read(beside, flags, {"pair"}, latents, aside, of_all_rows, states=False)]
+    )
     everything = [*(one for paths in read for one in paths), *other]
     check_head(*_check_heads(everything, flags, named=named))
     check(rows)
+    for one in everything:
+        if one.scored is None and aside(one.path) is None:
+            _check_template(one.rows, flags)
     say_respelled(rows)
     return Prepared(read, flags, other)
 
@@ -258,6 +280,7 @@ def _folder(skip_bad_rows: Path | None) -> Callable[[Path], Path | None]:
 
 def _read(
     path: Path,
+    flags: ModelFlags,
     want: "Collection[Kind]",
     latents: Sequence[int] | None,
     aside: Callable[[Path], Path | None],
@@ -268,12 +291,15 @@ def _read(
     from sarm_control.data import is_saved_folder, read_rows
 
     if not path.is_dir() or is_saved_folder(path):
+        bad = aside(path)
         rows = read_rows(
             path,
             want=want,
-            skip_bad_rows=aside(path),
+            skip_bad_rows=bad,
             options=row_flags.options,
             limit=row_flags.first_rows,
+            # without a place for bad rows, a missing file or model is told before a row of another one
+            check=None if bad is None else flags.check_row,
         )
         return _Read(path, rows)
     from sarm_control.latents import LatentsFolder
@@ -287,6 +313,16 @@ def _read(
             hint="make the folder from rows of that kind",
         )
     return _Read(path, found.rows, found.scored, folder.manifest.model)
+
+
+def _check_template(rows: "Sequence[Row]", flags: ModelFlags) -> None:
+    from sarm_control.data import Reason
+
+    for row in rows:
+        try:
+            flags.check_row(row)
+        except Reason as problem:
+            raise DataError(f"{row.where}: {problem}", hint=problem.hint) from problem
 
 
 def _keep(read: Sequence[_Read], kept: Sequence[bool]) -> None:

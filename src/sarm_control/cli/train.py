@@ -121,7 +121,8 @@ def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
     for line in (*plan_lines(settings, rows), *evaluation_lines(evaluation, evaluated)):
         say(line)
     if whole:
-        check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond])
+        for line in check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond]):
+            say(line)
 
 
 def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.console import say
 from sarm_control.conversation.rendering import TemplateText
-from sarm_control.conversation.span import Frame, answer_start, check_answers, frame_of, left_out
+from sarm_control.conversation.span import (
+    Frame,
+    answer_start,
+    check_answers,
+    frame_of,
+    left_out,
+    shared_start,
+)
 from sarm_control.conversation.types import Encoded
 from sarm_control.data import Message, Prompt, as_messages
 from sarm_control.errors import ModelError
@@ -129,6 +136,21 @@ class ChatTemplate:
         self._warn_of_left_out(whole[:end], response, start)
         return Rendered(whole[:start], whole[:end] + self._closing(frame.after), ended)
 
+    def check(self, prompt: Prompt, answers: Sequence[str] = ()) -> None:
+        """Renders a conversation with each answer, and with one of its own, and keeps nothing.
+
+        Args:
+            prompt: a string (one user turn) or messages.
+            answers: its answers.
+
+        Raises:
+            ModelError: the template refuses the conversation, whatever its answer or with one of them.
+        """
+        messages = as_messages(prompt)
+        self.around(messages)
+        for answer in dict.fromkeys(answers):
+            self.words([*messages, Message(role="assistant", content=answer)])
+
     def around(self, messages: Sequence[Message]) -> Frame:
         """The text of the template before and after an answer to `messages`.
 
@@ -202,6 +224,18 @@ class ChatTemplate:
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids that a policy continues: the prompt and the header of the answer."""
         return self._ids(as_messages(prompt), generation=True)
+
+    def header_length(self, prompt: Prompt) -> int:
+        """Tokens of the answer's header, with which `encode_prompt` ends."""
+        messages = as_messages(prompt)
+        asked = self.words(messages, generation=True)
+        (ids,) = self._tokenize([asked[len(shared_start(asked, self.words(messages))) :]])
+        return len(ids)
+
+    def drop_left(self, ids: Sequence[int], excess: int) -> list[int]:
+        """The ids without the first `excess` of them; a begin-of-text stays and is not counted."""
+        kept_first = 1 if ids[0] == self.bos_id else 0
+        return [*ids[:kept_first], *ids[kept_first + excess :]]
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """The text of generated ids before the first one that ends an answer, without special tokens."""
@@ -288,7 +322,7 @@ class ChatTemplate:
         if not excess:
             return Encoded(ids, prompt_length, 0, ended, closing)
         kept_first = 1 if ids[0] == self.bos_id else 0
-        kept = ids[:kept_first] + ids[kept_first + excess :]
+        kept = self.drop_left(ids, excess)
         return Encoded(kept, max(kept_first, prompt_length - excess), excess, ended, closing)
 
 

@@ -126,6 +126,10 @@ class BadRow(NamedTuple):
     unit: Unit = "line"
 
 
+RowCheck = Callable[[Row], None]
+"""Called with a row that was read; raises `Reason` when it cannot be used all the same."""
+
+
 class PlacedRow(NamedTuple):
     """A row and where its line starts."""
 
@@ -141,6 +145,7 @@ def read_rows(
     options: RowOptions = AUTOMATIC,
     say_form: bool = True,
     limit: int | None = None,
+    check: RowCheck | None = None,
 ) -> list[Row]:
     """Reads the rows of a data file of any form, or takes rows that are in memory.
 
@@ -157,6 +162,7 @@ def read_rows(
         options: the names of fields, and what to do about answers that repeat their prompt.
         say_form: false leaves the line about the form out, for who reads a file again.
         limit: the most rows that are read, bad ones included; None reads all.
+        check: called with every row; those for which it raises `Reason` are bad rows, too.
 
     Returns:
         The usable rows in the file's order, at least one.
@@ -173,7 +179,9 @@ def read_rows(
     bad: list[BadRow] = []
     on_bad = None if aside is None else bad.append
     on_end = form_said(named) if say_form else None
-    found = stream_rows(path, want=want, on_bad=on_bad, options=options, on_end=on_end, limit=limit)
+    found = stream_rows(
+        path, want=want, on_bad=on_bad, options=options, on_end=on_end, limit=limit, check=check
+    )
     rows = [row for _, row in found]
     if aside is not None:
         set_aside(named, aside, bad, len(rows))
@@ -191,6 +199,7 @@ def stream_rows(
     options: RowOptions = AUTOMATIC,
     on_end: Callable[[FileShape, int], None] | None = None,
     limit: int | None = None,
+    check: RowCheck | None = None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of a file from `start` on, read as they are asked for; there may be none.
 
@@ -205,6 +214,7 @@ def stream_rows(
         options: see `read_rows`.
         on_end: after the last row, takes the form that was found and how many rows could be used.
         limit: the most rows that are read; None reads all.
+        check: see `read_rows`.
 
     Raises:
         DataError: see `read_rows`.
@@ -225,6 +235,8 @@ def stream_rows(
             if isinstance(record, BadRecord):
                 raise record.reason
             row = _row_of(named, place, record.fields, want, form)
+            if check is not None:
+                check(row)
         except Reason as problem:
             if on_bad is None:
                 raise DataError(f"{place.of(named)}: {problem}", hint=problem.hint) from None

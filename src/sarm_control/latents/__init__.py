@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sarm_control.latents.manifest import Manifest, read_manifest
     from sarm_control.latents.ranks import Ranks, launched
     from sarm_control.latents.ray_workers import on_ray
-    from sarm_control.latents.rows import ScoredRows, roles, score_rows
+    from sarm_control.latents.rows import ScoredRows, roles, score_rows, template_check
     from sarm_control.latents.survey_folder import survey
     from sarm_control.latents.workers import in_processes
     from sarm_control.latents.writer import LatentsWriter, set_latents_aside
@@ -61,6 +61,7 @@ _HOME_OF = {
     "score_rows": "rows",
     "set_latents_aside": "writer",
     "survey": "survey_folder",
+    "template_check": "rows",
 }
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "score_rows",
     "set_latents_aside",
     "survey",
+    "template_check",
 ]
 
 if not TYPE_CHECKING:

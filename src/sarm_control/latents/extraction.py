@@ -16,7 +16,7 @@ from sarm_control.embedded import is_input_name
 from sarm_control.errors import ModelError
 from sarm_control.files import manifest, named_inputs
 from sarm_control.latents.manifest import FORMAT, mark_of
-from sarm_control.latents.rows import ScoredRows, score_rows
+from sarm_control.latents.rows import ScoredRows, score_rows, template_check
 from sarm_control.latents.shard import ShardBytes, encode_shard
 from sarm_control.latents.survey_folder import Data
 from sarm_control.latents.writer import LatentsWriter
@@ -123,7 +123,9 @@ class Extractor:
                 NaN.
         """
         job, span = self.job, self.job.data.spans[number]
-        rows = job.data.read(span)
+        # rows that the survey set aside have to be known again; without that none was left out
+        left_out = job.data.checked and job.data.skip
+        rows = job.data.read(span, template_check(self.model.template) if left_out else None)
         scored = score_rows(self.model, rows, batch_tokens=job.model.batch_tokens, keep_states=job.states)
         found = ScoredRows(rows, scored)
         mark = mark_of(job.about)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.data import WITH_ANSWERS, Row, Source, rows_of
+from sarm_control.data import WITH_ANSWERS, Reason, Row, RowCheck, Source, rows_of
 from sarm_control.errors import DataError, ModelError
 from sarm_control.reward_model import NonFiniteError, Scored
 
 if TYPE_CHECKING:
+    from sarm_control.conversation import ChatTemplate
     from sarm_control.reward_model import RewardModel
 
 Role = Literal["response", "chosen", "rejected", "candidate"]
@@ -30,6 +31,22 @@ def roles(row: Row) -> list[Role]:
         ("candidate", len(row.candidates)),
     ]
     return [role for role, count in counts for _ in range(count)]
+
+
+def template_check(template: "ChatTemplate") -> RowCheck:
+    """For `read_rows`: a row is bad when the chat template refuses its prompt or one of its answers.
+
+    Args:
+        template: of the model that will score the rows; see also `read_template`, which loads no weights.
+    """
+
+    def check(row: Row) -> None:
+        try:
+            template.check(row.prompt, row.answers)
+        except ModelError as error:
+            raise Reason(str(error), error.hint) from error
+
+    return check
 
 
 def score_rows(

@@ -17,6 +17,7 @@ from sarm_control.data import (
     Place,
     PlacedRow,
     Row,
+    RowCheck,
     RowOptions,
     check_aside,
     form_said,
@@ -60,6 +61,7 @@ class Data:
         options: how rows are read, see `read_rows`.
         limit: the most rows of a file that are read.
         copies: where the files lie that have no place of their own, for other processes.
+        checked: whether the rows were also held against the chat template of the model that scores them.
     """
 
     files: tuple[Path, ...]
@@ -69,6 +71,7 @@ class Data:
     options: RowOptions = AUTOMATIC
     limit: int | None = None
     copies: Mapping[str, Copy] = field(default_factory=dict)
+    checked: bool = False
 
     @property
     def rows(self) -> int:
@@ -80,8 +83,12 @@ class Data:
         """The number of answers in these rows."""
         return sum(span.answers for span in self.spans)
 
-    def read(self, span: Span) -> list[Row]:
+    def read(self, span: Span, check: RowCheck | None = None) -> list[Row]:
         """The rows of one shard.
+
+        Args:
+            span: its place.
+            check: that of the survey, where there was one: rows that were left out are left out again.
 
         Raises:
             DataError: the files changed after the survey.
@@ -89,7 +96,7 @@ class Data:
         rows: list[Row] = []
         for number in range(span.file, len(self.files)):
             start = span.start if number == span.file else START
-            for _, row in self._stream(number, start):
+            for _, row in self._stream(number, start, check):
                 rows.append(row)
                 if len(rows) == span.rows:
                     return rows
@@ -98,7 +105,7 @@ class Data:
             hint="the data changed while it was read; start again",
         )
 
-    def _stream(self, number: int, start: Place) -> Iterator[PlacedRow]:
+    def _stream(self, number: int, start: Place, check: RowCheck | None) -> Iterator[PlacedRow]:
         know_copies(self.copies)
         return stream_rows(
             self.files[number],
@@ -107,6 +114,7 @@ class Data:
             on_bad=_ignore if self.skip else None,
             options=self.options,
             limit=self.limit,
+            check=check,
         )
 
 
@@ -118,6 +126,7 @@ def survey(
     aside: Callable[[Path], Path] | None = None,
     options: RowOptions = AUTOMATIC,
     limit: int | None = None,
+    check: RowCheck | None = None,
 ) -> Data:
     """Checks every row once and keeps none.
 
@@ -129,19 +138,29 @@ def survey(
             row raises.
         options: how rows are read, see `read_rows`.
         limit: the most rows of each file that are read.
+        check: see `read_rows`.
 
     Raises:
         DataError: a row that cannot be used, or a file without usable rows.
     """
     spans: list[Span] = []
     for number, file in enumerate(files):
-        for place, row in _checked(file, want, aside, options, limit):
+        for place, row in _checked(file, want, aside, options, limit, check):
             if not spans or spans[-1].rows == shard_rows:
                 spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
             last = spans[-1]
             spans[-1] = last._replace(rows=last.rows + 1, answers=last.answers + len(row.answers))
     copies = copies_of(files)
-    return Data(tuple(files), frozenset(want), aside is not None, tuple(spans), options, limit, copies)
+    return Data(
+        tuple(files),
+        frozenset(want),
+        aside is not None,
+        tuple(spans),
+        options,
+        limit,
+        copies,
+        checked=check is not None,
+    )
 
 
 def _checked(
@@ -150,6 +169,7 @@ def _checked(
     aside: Callable[[Path], Path] | None,
     options: RowOptions,
     limit: int | None,
+    check: RowCheck | None,
 ) -> Iterator[PlacedRow]:
     """The usable rows of one file; the others are written aside after the last row."""
     target = None if aside is None else aside(file)
@@ -158,7 +178,9 @@ def _checked(
     bad: list[BadRow] = []
     usable = 0
     on_bad = None if target is None else bad.append
-    found = stream_rows(file, want=want, on_bad=on_bad, options=options, limit=limit, on_end=form_said(file))
+    found = stream_rows(
+        file, want=want, on_bad=on_bad, options=options, limit=limit, on_end=form_said(file), check=check
+    )
     for placed in found:
         usable += 1
         yield placed

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sarm_control.data import prompt_text
 from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.distributed.processes import ALONE, Processes
@@ -79,7 +80,9 @@ class ReferenceRewards:
             self._known = dict(zip(tensors[PROMPTS].tolist(), tensors[REWARDS].numpy(), strict=True))
 
     def _key(self, row: PromptRow) -> int:
-        return derive_seed(self.training.seed, "reference of", *row.ids)
+        # cut prompts may end alike; the reward model reads them whole
+        whole = (prompt_text(row.prompt),) if row.cut else ()
+        return derive_seed(self.training.seed, "reference of", *row.ids, *whole)
 
     def _sample(self, prompts: Mapping[int, PromptRow]) -> Rollout:
         with self.policy.precision():

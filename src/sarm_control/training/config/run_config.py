@@ -193,6 +193,9 @@ class RewardConfig(_Section):
         )
 
 
+Overlong = Literal["error", "skip", "truncate"]
+
+
 class DataConfig(_Section):
     """What the policy is trained on."""
 
@@ -213,6 +216,11 @@ class DataConfig(_Section):
 
     exclude: tuple[PathText, ...] = ()
     """Files whose prompts are not trained on, for example evaluation sets."""
+
+    overlong: Overlong = "error"
+    """A prompt, also of an evaluation, that leaves less than `training.max_new_tokens` in the policy's
+    context, or fills the reward model's: `error` names it, `skip` leaves it out, `truncate` drops its first
+    tokens."""
 
     @property
     def row_options(self) -> RowOptions:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 from sarm_control.control import Penalty
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import EvaluationConfig, TrainingConfig
-from sarm_control.training.data.evaluation_prompts import EvaluationRows
+from sarm_control.training.data.usable_prompts import EvaluationPrompts
 from sarm_control.training.monitor.checks import Check, Finding, Watch
 from sarm_control.training.monitor.evaluation import Gold, PromptEvaluation
 from sarm_control.training.monitor.ledger_file import Entry
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.rollout import PromptRow, encode_prompts
 
 Report = Callable[[str], None]
 
@@ -102,7 +101,7 @@ class Observer:
 def build_observer(
     evaluation: EvaluationConfig,
     training: TrainingConfig,
-    rows: EvaluationRows,
+    prompts: EvaluationPrompts,
     policy: Policy,
     reward: PolicyReward,
     gold: Gold | None,
@@ -112,27 +111,19 @@ def build_observer(
     Args:
         evaluation: how often there is an evaluation, and which monitors stop the run.
         training: steps, lengths, temperature, seed.
-        rows: the prompts of the evaluations.
+        prompts: those of the evaluations.
         policy: the policy of the run.
         reward: its reward.
         gold: judges answers to the evaluation prompts, where a program can.
-
-    Raises:
-        DataError: an evaluation prompt that cannot be used.
     """
-
-    def encoded(chosen: Sequence[Any]) -> list[PromptRow]:
-        places = [row.where for row in chosen]
-        return encode_prompts(policy, [row.prompt for row in chosen], places, training.max_new_tokens)
-
     judge = None
-    if rows.rows:
+    if prompts.rows:
         judge = PromptEvaluation(
             policy,
             reward,
-            encoded(rows.rows),
+            prompts.rows,
             training,
-            should_respond=encoded(rows.should_respond),
+            should_respond=prompts.should_respond,
             gold=gold,
         )
     return Observer(

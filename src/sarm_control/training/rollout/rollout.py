@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from sarm_control.conversation import ChatTemplate
 from sarm_control.data import Prompt
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.seeds import derive_seed
+from sarm_control.training.config.run_config import Overlong
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.sampler import CachedSampler, Sampler, SampleRequest, check_samples
 
@@ -28,11 +29,13 @@ class PromptRow:
         prompt: the prompt as it was written.
         ids: its tokens, followed by those of the answer's header.
         where: its place, as messages name it: `prompts.jsonl:17`.
+        cut: tokens that were dropped from the left of `ids`, so that an answer has room in the context.
     """
 
     prompt: Prompt
     ids: tuple[int, ...]
     where: str
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def encode_prompts(
         room: most tokens of an answer.
 
     Raises:
-        DataError: `file:line` of a prompt that leaves no room for an answer.
+        DataError: `file:line` of a prompt that leaves no room for an answer, or that the template refuses.
     """
     return encode_for(policy.template, policy.context, prompts, where, room)
 
@@ -88,17 +91,65 @@ def encode_for(
     Raises:
         DataError: see `encode_prompts`.
     """
-    rows = []
-    for prompt, place in zip(prompts, where, strict=True):
+    rows = (
+        encode_one(template, context, prompt, place, room)
+        for prompt, place in zip(prompts, where, strict=True)
+    )
+    return [row for row in rows if row is not None]
+
+
+def encode_one(
+    template: ChatTemplate,
+    context: int | None,
+    prompt: Prompt,
+    where: str,
+    room: int,
+    overlong: Overlong = "error",
+) -> PromptRow | None:
+    """One prompt as token ids that leave room for an answer in the policy's context.
+
+    Args:
+        template: of the policy.
+        context: most tokens of prompt and answer; None without a limit.
+        prompt: a text or messages.
+        where: its place, for messages.
+        room: most tokens of an answer.
+        overlong: what is done with a prompt that leaves less room. `truncate` drops tokens from the left,
+            those of a system turn included, as scoring does; begin-of-text and the header of the answer
+            stay. `PromptRow.prompt` stays whole.
+
+    Returns:
+        None for a prompt that is too long, with `skip`.
+
+    Raises:
+        DataError: `where` and the reason: the template refuses the prompt, or it is too long (with
+            `truncate` only where not even the header of the answer has room).
+    """
+    try:
         ids = tuple(template.encode_prompt(prompt))
-        if context is not None and len(ids) + room > context:
-            raise DataError(
-                f"{place}: the prompt has {len(ids)} tokens; with {room} for the answer "
-                f"it is longer than the policy's context of {context}",
-                hint="shorten the prompt or lower training.max_new_tokens",
-            )
-        rows.append(PromptRow(prompt, ids, place))
-    return rows
+    except ModelError as error:
+        raise DataError(f"{where}: for the policy, {error}", hint=error.hint) from error
+    excess = 0 if context is None else max(0, len(ids) + room - context)
+    if not excess:
+        return PromptRow(prompt, ids, where)
+    if overlong == "skip":
+        return None
+    too_long = (
+        f"{where}: the prompt has {len(ids)} tokens; with {room} for the answer "
+        f"it is longer than the policy's context of {context}"
+    )
+    if overlong == "error":
+        raise DataError(
+            too_long,
+            hint="shorten the prompt, lower training.max_new_tokens, or set data.overlong to skip or "
+            "truncate",
+        )
+    # a begin-of-text, the header and one token of the prompt have to be left
+    if len(ids) - excess < template.header_length(prompt) + 2:
+        raise DataError(
+            f"{too_long}, which leaves nothing of the prompt", hint="lower training.max_new_tokens"
+        )
+    return PromptRow(prompt, tuple(template.drop_left(ids, excess)), where, excess)
 
 
 def sample_answers(

@@ -10,10 +10,11 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import HumanKL
 from sarm_control.data import AUTOMATIC, RowOptions, is_saved_folder, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
-from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows
+from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows, template_check
 from sarm_control.training.run.checkpoint import writing
 
 if TYPE_CHECKING:
+    from sarm_control.conversation import ChatTemplate
     from sarm_control.reward_model import RewardModel
 
 _BUFFER = ".safetensors"
@@ -65,6 +66,31 @@ def check_human_model(
     elif path.is_dir():
         found = LatentsFolder(path).manifest
         check_same_model(found.fingerprint, found.model_fingerprint, fingerprint, model_fingerprint)
+
+
+def check_human_rows(
+    path: Path | None, term: HumanKL | None, template: "ChatTemplate", options: RowOptions = AUTOMATIC
+) -> None:
+    """Refuses demonstrations that the reward model's chat template refuses.
+
+    Args:
+        path: `data.human`: rows; a latents folder or a human buffer passes, since it was scored already.
+        term: the human-KL term that compares with them; without one they are not read.
+        template: of the reward model.
+        options: how rows are read, see `read_rows`.
+
+    Raises:
+        DataError: `file:line: reason`.
+    """
+    if (
+        term is None
+        or path is None
+        or path.suffix == _BUFFER
+        or (path.is_dir() and not is_saved_folder(path))
+    ):
+        return
+    for _ in stream_rows(path, want={"answer"}, options=options, check=template_check(template)):
+        pass
 
 
 def human_buffer(

@@ -16,34 +16,43 @@ if TYPE_CHECKING:
     from sarm_control.conversation import ChatTemplate
 
 
-def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequence[Row]) -> None:
-    """Checks models, adapters, demonstrations and the length of every prompt.
+def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequence[Row]) -> list[str]:
+    """Checks models, adapters, demonstrations and every prompt, by the templates of both models.
 
     Args:
         config: the run's settings.
         trained_on: the rows whose prompts are trained on.
-        evaluated: those of evaluations.
+        evaluated: those of evaluations, as they are drawn when no prompt is too long.
+
+    Returns:
+        What `data.overlong` does to prompts, in words.
 
     Raises:
         SarmError: what the run itself would raise before its first step.
     """
+    from sarm_control.training.data.usable_prompts import fills_reward_context, usable_prompts
+
     reward = _folder(config.reward.model, "sarm")
-    if reward is not None:
-        _check_reward(config, reward)
+    of_reward = None if reward is None else _check_reward(config, reward)
     policy = _folder(config.policy.model, "policy")
     if policy is None:
-        return
+        if of_reward is not None:
+            for row in (*trained_on, *evaluated):
+                fills_reward_context(of_reward, row, config.data.overlong)
+        return []
     template = _template(policy, config)
     skeleton = _skeleton(policy)
-    longest = _longest(config, template, skeleton.config, [*trained_on, *evaluated])
-    if config.training.value == "model" and reward is not None:
-        _check_critic(template, reward, config, longest)
+    context = getattr(skeleton.config, "max_position_embeddings", None)
+    prompts = usable_prompts(config, trained_on, template, int(context) if context else None, of_reward)
+    if config.training.value == "model" and of_reward is not None:
+        _check_critic(template, of_reward, prompts.longest + config.training.max_new_tokens)
     if config.training.sampler == "generate":
         _check_sampler(config, policy, skeleton)
     if config.policy.lora is not None:
         from sarm_control.training.policy.lora import add_adapters
 
         add_adapters(skeleton, config.policy.lora, seed=0)
+    return prompts.lines
 
 
 def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
@@ -52,15 +61,19 @@ def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
     return place if place.is_dir() else None
 
 
-def _check_reward(config: RunConfig, folder: Path) -> None:
-    from sarm_control.reward_model import describe
-    from sarm_control.training.run.demonstrations import check_human_model
+def _check_reward(config: RunConfig, folder: Path) -> "ChatTemplate":
+    """Checks the head against the settings; the chat template is returned."""
+    from sarm_control.reward_model import describe, read_template
+    from sarm_control.training.run.demonstrations import check_human_model, check_human_rows
 
     described = describe(folder, template_date=config.data.template_date)
     config.reward.controls().check(described.latents, described.head.fingerprint)
     check_human_model(
         config.data.human, config.reward.human_kl, described.head.fingerprint, described.model_fingerprint
     )
+    template = read_template(folder, template_date=config.data.template_date)
+    check_human_rows(config.data.human, config.reward.human_kl, template, config.data.row_options)
+    return template
 
 
 def _template(folder: Path, config: RunConfig) -> "ChatTemplate":
@@ -83,26 +96,9 @@ def _skeleton(folder: Path) -> Any:
         return AutoModelForCausalLM.from_config(stored, trust_remote_code=False)
 
 
-def _longest(config: RunConfig, template: "ChatTemplate", model: Any, rows: Sequence[Row]) -> int:
-    """Tokens of the longest prompt and answer; every prompt has to leave room for an answer."""
-    from sarm_control.training.rollout.rollout import encode_for
-
-    context = getattr(model, "max_position_embeddings", None)
-    encoded = encode_for(
-        template,
-        int(context) if context else None,
-        [row.prompt for row in rows],
-        [row.where for row in rows],
-        config.training.max_new_tokens,
-    )
-    return max((len(row.ids) for row in encoded), default=0) + config.training.max_new_tokens
-
-
-def _check_critic(template: "ChatTemplate", reward: Path, config: RunConfig, longest: int) -> None:
-    from sarm_control.reward_model import read_template
+def _check_critic(template: "ChatTemplate", of_reward: "ChatTemplate", longest: int) -> None:
     from sarm_control.training.policy.critic_model import check_room, check_tokens_agree
 
-    of_reward = read_template(reward, template_date=config.data.template_date)
     check_room(of_reward.max_length, longest)
     check_tokens_agree(template, of_reward)
 

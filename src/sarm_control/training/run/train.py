@@ -10,13 +10,13 @@ from torch import Tensor
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.locks import locked
-from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model import RewardModel, read_template
 from sarm_control.training.algorithm.reference_rewards import ReferenceRewards
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import RewardConfig, RunConfig, TrainingConfig
-from sarm_control.training.data.evaluation_prompts import evaluation_rows
 from sarm_control.training.data.prompts import training_rows
+from sarm_control.training.data.usable_prompts import EvaluationPrompts, UsablePrompts, usable_prompts
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.monitor.evaluation import Gold
 from sarm_control.training.monitor.observer import Observer, Report, build_observer, report_nothing
@@ -24,7 +24,7 @@ from sarm_control.training.policy.critic_model import attach_critic
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.policy.weights_digest import weights_digest
 from sarm_control.training.rollout.generate_sampler import GenerateSampler, check_decodes
-from sarm_control.training.rollout.rollout import OURS, encode_prompts
+from sarm_control.training.rollout.rollout import OURS
 from sarm_control.training.rollout.sampler import Sampler
 from sarm_control.training.run.checkpoint import writing
 from sarm_control.training.run.completed_run import ADAPTER, POLICY
@@ -79,14 +79,16 @@ def _train(
 ) -> dict[str, Any]:
     folder = start.folder
     config = folder.settled(config)
-    trainer = build_trainer(config, folder.path, progress=progress, processes=processes)
+    trainer, prompts = _build(config, folder.path, progress, processes)
+    for line in prompts.lines:
+        report(line)
     assert isinstance(trainer.reward, PolicyReward)
     digests = _digests(trainer.policy, trainer.reward.model)
     if processes.is_main:
         folder.same_models(digests)
     run = RunSteps(
         trainer,
-        _observer(config, trainer.policy, trainer.reward, gold),
+        _observer(config, prompts.evaluation, trainer.policy, trainer.reward, gold),
         folder,
         steps=config.training.steps,
         save_every=config.checkpoints.every,
@@ -118,10 +120,10 @@ def _digests(policy: Policy, model: RewardModel) -> dict[str, str]:
     }
 
 
-def _observer(config: RunConfig, policy: Policy, reward: PolicyReward, gold: Gold | None) -> Observer:
-    trained = training_rows(config.data).kept
-    rows = evaluation_rows(config.evaluation, config.evaluation_prompts, trained, config.training.seed)
-    return build_observer(config.evaluation, config.training, rows, policy, reward, gold)
+def _observer(
+    config: RunConfig, prompts: EvaluationPrompts, policy: Policy, reward: PolicyReward, gold: Gold | None
+) -> Observer:
+    return build_observer(config.evaluation, config.training, prompts, policy, reward, gold)
 
 
 def _load_policy(config: RunConfig, device: str | None) -> Policy:
@@ -165,16 +167,23 @@ def build_trainer(
         progress: shows the scoring of demonstrations.
         processes: share the work.
     """
+    return _build(config, run, progress, processes)[0]
+
+
+def _build(
+    config: RunConfig, run: Path, progress: ProgressFactory, processes: Processes
+) -> tuple[Trainer, UsablePrompts]:
+    """As `build_trainer`, with all prompts of the run; every one was checked."""
     data, training, asked = config.data, config.training, config.reward
     rows = training_rows(data).kept
     policy = _load_policy(config, processes.device)
-    prompts = encode_prompts(
-        policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
-    )
+    # before the weights of the reward model: every prompt has to suit it, too
+    of_reward = read_template(asked.model, template_date=data.template_date)
+    prompts = usable_prompts(config, rows, policy.template, policy.context, of_reward)
     model = RewardModel.from_pretrained(
         asked.model, device=processes.device, template_date=data.template_date
     )
-    longest = max(len(row.ids) for row in prompts) + training.max_new_tokens
+    longest = max(len(row.ids) for row in prompts.training) + training.max_new_tokens
     attach_critic(policy, training.value, config.policy, model, seed=training.seed, longest=longest)
     # after the critic: an adapter critic adds weights to the layers that are sharded
     if processes.sharding != "none":
@@ -205,7 +214,8 @@ def build_trainer(
     if training.sampler == "generate":
         check_decodes(policy)
         sampler = GenerateSampler(longest)
-    return Trainer(policy, reward, prompts, training, sampler=sampler, processes=processes)
+    trainer = Trainer(policy, reward, prompts.training, training, sampler=sampler, processes=processes)
+    return trainer, prompts
 
 
 def _references(
