@@ -36,7 +36,8 @@ def write_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -
 
 
 def merged_by_peft(base: Path, adapter: Path) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    # with the kernel for attention that the policy uses
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     return peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().eval()
 
 
@@ -86,9 +87,11 @@ def test_policy_and_reference_start_at_the_merged_model_of_peft(
         expected = merged_by_peft(tiny_policy_folder, folder)(input_ids=IDS).logits[0]
         base = AutoModelForCausalLM.from_pretrained(tiny_policy_folder)(input_ids=IDS).logits[0]
     policy = load(folder, **settings)
+    # an adapter that is not merged is added to the outputs, whose sums round otherwise
+    atol = 1e-5 if "adapter" in settings else 1e-6
     assert (base - expected).abs().max() > 1e-3, "the adapter does something"
-    torch.testing.assert_close(logits(policy), expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(logits(policy, reference=True), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits(policy), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(logits(policy, reference=True), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": None}, {"adapter": "continue"}])
@@ -126,9 +129,9 @@ def test_a_continued_adapter_is_all_that_is_trained_and_is_saved_for_its_own_bas
     expected = logits(policy)
     with torch.no_grad():
         by_peft = merged_by_peft(tiny_policy_folder, tmp_path / "run" / "adapter")(input_ids=IDS).logits[0]
-    torch.testing.assert_close(by_peft, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(by_peft, expected, rtol=0, atol=1e-5)
     for again in (tmp_path / "run" / "adapter", tmp_path / "run" / "policy"):
-        torch.testing.assert_close(logits(load(again)), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(logits(load(again)), by_peft, rtol=0, atol=1e-6)
 
 
 def test_a_second_adapter_as_critic_leaves_the_start_alone(adapter: Path) -> None:
@@ -151,8 +154,8 @@ def test_an_adapter_on_a_merged_adapter_is_loaded_with_both(adapter: Path, tmp_p
     assert json.loads((tmp_path / "second" / SETTINGS).read_text())["base_model_name_or_path"] == str(adapter)
     for settings in ({}, {"adapter": "continue"}):
         policy = load(tmp_path / "second", **settings)
-        torch.testing.assert_close(logits(policy), logits(first), rtol=0, atol=1e-6)
-        torch.testing.assert_close(logits(policy, reference=True), logits(first), rtol=0, atol=1e-6)
+        torch.testing.assert_close(logits(policy), logits(first), rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits(policy, reference=True), logits(first), rtol=0, atol=1e-5)
     policy.save_adapter(tmp_path / "third")
     assert json.loads((tmp_path / "third" / SETTINGS).read_text())["base_model_name_or_path"] == str(adapter)
 
@@ -190,11 +193,36 @@ def test_the_adapters_own_tokenizer_comes_before_that_of_the_base(
     for file in (*tiny_policy_folder.glob("token*"), *tiny_policy_folder.glob("*.jinja")):
         shutil.copy(file, adapter)
     template = adapter / "chat_template.jinja"
-    before = load(adapter).template.encode_prompt([{"role": "user", "content": "question"}])
-    template.write_text("{{ bos_token if false }}" + template.read_text().replace("user", "user user"))
+    template.write_text("{# the adapter's own #}" + template.read_text())
     assert policy_source(str(adapter)).tokenizer == str(adapter)
     assert load(adapter).template.tokenizer.chat_template == template.read_text()
-    assert before
+
+
+def cached(cache: Path, hub_id: str, content: Path, *, branch: str = "main") -> None:
+    """Puts a repository where a download would have left it."""
+    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    commit = format(abs(hash((hub_id, branch))), "040x")[-40:]
+    shutil.copytree(content, repository / "snapshots" / commit)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / branch).write_text(commit)
+
+
+def test_hub_ids_of_adapters_and_bases_are_found_in_the_cache(
+    adapter: Path, tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    expected = logits(load(adapter))
+    rewrite(adapter, base_model_name_or_path="owner/base", revision="v2")
+    cached(tmp_path / "hub", "owner/base", tiny_policy_folder, branch="v2")
+    cached(tmp_path / "hub", "owner/sft", adapter)
+    config = PolicyConfig(model="owner/sft")
+    policy = Policy.load(config, device="cpu", local_files_only=True)
+    assert torch.equal(logits(policy), expected)
+    assert policy_source("owner/sft", local_files_only=True).base_name == "owner/base"
+    policy.save_adapter(tmp_path / "next")
+    assert json.loads((tmp_path / "next" / SETTINGS).read_text())["base_model_name_or_path"] == "owner/sft"
+    assert checked_source(PolicyConfig(model="owner/sft", adapter="continue")).adapters == ()
+    assert policy_source("owner/nothing", local_files_only=True).base == "owner/nothing"
 
 
 def test_a_model_with_an_adapter_beside_it_is_refused(adapter: Path, tiny_policy_folder: Path) -> None:

@@ -87,7 +87,9 @@ def continue_adapter(base: "PreTrainedModel", saved: SavedAdapter) -> Any:
     with torch.no_grad():
         for name, weight in adapter_weights(model, START).items():
             weight.requires_grad_(False)
-            weight.copy_(trained[name.replace(f".{START}.", f".{POLICY}.")])
+            source = trained[name.replace(f".{START}.", f".{POLICY}.")]
+            if not source.is_meta:
+                weight.copy_(source)
     for weight in trained.values():
         weight.requires_grad_(True)
     return _without_casts(model)
