@@ -305,6 +305,37 @@ def test_bad_input_tensors_that_do_not_fit_the_base(adapter: Path, message: str,
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("base", ["owner/nothing", "empty"])
+def test_bad_input_a_base_that_cannot_be_loaded_is_named_with_its_adapter(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (adapter / "empty").mkdir()
+    rewrite(adapter, base_model_name_or_path=base)
+    with pytest.raises(ModelError) as caught:
+        Policy.load(PolicyConfig(model=str(adapter)), device="cpu", local_files_only=True)
+    assert f"the adapter {adapter} needs its base " in str(caught.value)
+    assert base in str(caught.value)
+    missing = f"put the base there, or correct base_model_name_or_path in {SETTINGS}"
+    assert (caught.value.hint == missing) == (base != "empty")
+    assert caught.value.hint
+
+
+def test_recomputed_activations_give_the_same_gradients_under_continue(adapter: Path) -> None:
+    gradients = []
+    for recompute in (False, True):
+        policy = load(adapter, adapter="continue", gradient_checkpointing=recompute)
+        policy.answer_stats(policy.batch([(5, 9, 11)], [(12, 13, 3)]), 1.0).logprobs.sum().backward()
+        gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
+    assert any(bool(grad.abs().max() > 0) for grad in gradients[0].values() if grad is not None)
+    for name, grad in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], grad)
+
+
+def test_every_weight_of_a_merged_model_is_trained(adapter: Path, tiny_policy_folder: Path) -> None:
+    assert set(load(adapter, lora=None).trainable()) == set(load(tiny_policy_folder, lora=None).trainable())
+
+
 def test_bad_input_adapters_of_the_embeddings(tiny_policy_folder: Path, tmp_path: Path) -> None:
     folder = write_adapter(tiny_policy_folder, tmp_path / "sft", target_modules=["q_proj", "lm_head"])
     with pytest.raises(ModelError, match="are not trained here"):

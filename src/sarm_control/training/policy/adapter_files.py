@@ -9,7 +9,7 @@ fields that would change what the adapter computes in a way not known here are r
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,6 +137,27 @@ class PolicySource(NamedTuple):
         if config.lora is not None:
             last.check_continues(config.lora)
         return tuple(merged), last
+
+    @contextlib.contextmanager
+    def naming_base(self, place: str) -> Iterator[None]:
+        """Says of an error inside the block that it is about the base of an adapter, where it is.
+
+        Args:
+            place: what is read inside.
+
+        Raises:
+            ModelError: the error, with the adapter's name.
+        """
+        try:
+            yield
+        except ModelError as error:
+            if not self.adapters or place != self.base:
+                raise
+            missing = f"put the base there, or correct base_model_name_or_path in {SETTINGS}"
+            raise ModelError(
+                f"the adapter {self.adapters[0].name} needs its base {self.base_name}: {error}",
+                hint=error.hint if Path(place).is_dir() else missing,
+            ) from error
 
     def recorded_base(self, config: PolicyConfig) -> str:
         """The base that an adapter written by the run names."""

@@ -126,12 +126,14 @@ class Policy:
         """
         source = policy_source(config.model, local_files_only=local_files_only)
         merged, continued = source.split(config)
-        tokenizer = load_tokenizer(source.tokenizer, local_files_only=local_files_only)
-        template = ChatTemplate(tokenizer, date=template_date)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
-        dtype = torch.bfloat16 if half and not full else torch.float32
-        base = _load_causal(source.base, dtype, local_files_only)
+        with source.naming_base(source.tokenizer):
+            tokenizer = load_tokenizer(source.tokenizer, local_files_only=local_files_only)
+        template = ChatTemplate(tokenizer, date=template_date)
+        with source.naming_base(source.base):
+            full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
+            dtype = torch.bfloat16 if half and not full else torch.float32
+            base = _load_causal(source.base, dtype, local_files_only)
         for adapter in merged:
             base = merge_adapter(base, adapter)
         # An adapter records its base: this must be the name that was asked for, not a path of this machine.
