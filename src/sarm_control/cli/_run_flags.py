@@ -25,7 +25,7 @@ class RunFlags:
         str | None,
         Parameter(
             group=MODEL,
-            help="Hub id or folder of the language model or LoRA adapter to train (policy.model). Default: lab.",
+            help="Hub id or folder of the model or LoRA adapter to train (policy.model). Default: lab.",
         ),
     ] = None
     model: Annotated[

@@ -63,6 +63,9 @@ def merge_adapter(base: "PreTrainedModel", saved: SavedAdapter) -> "PreTrainedMo
                 )
             weight.data = (weight.data.float() + layer.get_delta_weight(POLICY)).to(weight.dtype)
     merged: PreTrainedModel = model.unload()
+    # older versions of peft leave their settings on the model, which then seems adapted still
+    if hasattr(merged, "peft_config"):
+        del merged.peft_config
     # peft froze them
     return merged.requires_grad_(True)
 
