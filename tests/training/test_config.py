@@ -135,7 +135,7 @@ def test_a_bad_value_names_place_value_and_range(tmp_path: Path, line: str, expe
         ),
         (
             "policy=big",
-            "policy: 'big' is not a set of keys (model, lora, dtype, gradient_checkpointing)",
+            "policy: 'big' is not a set of keys (model, adapter, lora, dtype, gradient_checkpointing)",
         ),
         ("policy.model=", "policy.model: null (no value) is not text; put it in quotes"),
         ("policy.model=''", "policy.model: '' is empty"),

@@ -24,7 +24,8 @@ class RunFlags:
     policy: Annotated[
         str | None,
         Parameter(
-            group=MODEL, help="Hub id or folder of the language model to train (policy.model). Default: lab."
+            group=MODEL,
+            help="Hub id or folder of the model or LoRA adapter to train (policy.model). Default: lab.",
         ),
     ] = None
     model: Annotated[

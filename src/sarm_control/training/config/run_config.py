@@ -130,10 +130,16 @@ class PolicyConfig(_Section):
     """The language model that is trained."""
 
     model: str = Field(default=LAB, min_length=1)
-    """Hub id or folder of a causal language model with a chat template; `lab` is the embedded one."""
+    """Hub id or folder of a causal language model with a chat template, or of a LoRA adapter, which names
+    its base; `lab` is the embedded one."""
+
+    adapter: Literal["merge", "continue"] = "merge"
+    """What becomes of an adapter named by `model`: it is merged into its base, or itself trained on. It is
+    part of the reference either way."""
 
     lora: LoraConfig | None = LoraConfig()
-    """Adapters; `null` trains every weight."""
+    """Adapters; `null` trains every weight. Under `adapter: continue` what is left out is as in the
+    adapter."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type the policy computes in; `auto` is bfloat16 for a checkpoint in half precision where the
@@ -141,6 +147,24 @@ class PolicyConfig(_Section):
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: uses less memory and is slower."""
+
+    @model_validator(mode="after")
+    def _continues_an_adapter(self) -> "PolicyConfig":
+        if self.adapter == "continue" and self.lora is None:
+            raise PydanticCustomError(
+                "disagreement",
+                "policy.adapter: continue trains an adapter on, but policy.lora is null: leave it out, or "
+                "use merge to train every weight",
+                {"key": "adapter"},
+            )
+        return self
+
+    @field_serializer("lora")
+    def _without_the_adapters(self, lora: LoraConfig | None) -> dict[str, Any] | None:
+        """What is left out is no default but the adapter's own where one is continued."""
+        return (
+            None if lora is None else lora.model_dump(mode="json", exclude_unset=self.adapter == "continue")
+        )
 
 
 class RewardConfig(_Section):

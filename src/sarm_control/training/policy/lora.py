@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sarm_control.errors import ConfigError, MissingExtraError
+from sarm_control.errors import ConfigError, MissingExtraError, ModelError
 from sarm_control.training.config.run_config import LoraConfig
+from sarm_control.training.policy.adapter_files import WEIGHTS, SavedAdapter
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftConfig
     from transformers import PreTrainedModel
 
-POLICY, CRITIC = "default", "critic"
+POLICY, CRITIC, START = "default", "critic", "start"
+_EMBEDDINGS = "the embeddings or the language-modelling head"
 
 
 def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
@@ -30,6 +33,69 @@ def add_adapters(base: "PreTrainedModel", config: LoraConfig, seed: int) -> Any:
     peft = _peft()
     with _seeded(base, config, seed):
         return _without_casts(peft.get_peft_model(base, _settings(config, "CAUSAL_LM")))
+
+
+def merge_adapter(base: "PreTrainedModel", saved: SavedAdapter) -> "PreTrainedModel":
+    """The base with an adapter added to its weights, every one of which can be trained again.
+
+    The sums are taken in float32 and rounded once to the base's type. On the meta device only names and
+    shapes are checked.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ModelError: an adapter that is not one of this base, or a base whose weights it cannot be added to.
+    """
+    model = _attached(base, saved)
+    if getattr(base.config, "tie_word_embeddings", False) and _adapts_embeddings(model):
+        raise ModelError(
+            f"{saved.name} adapts {_EMBEDDINGS}, which are one tensor in its base: it cannot be merged",
+            hint="give a policy that is merged already",
+        )
+    with torch.no_grad():
+        for layer in _adapter_layers(model):
+            weight = layer.base_layer.weight
+            if weight.is_meta:
+                continue
+            if not weight.is_floating_point():
+                raise ModelError(
+                    f"{saved.name} cannot be merged into the quantised weights of its base",
+                    hint="name a base in bfloat16 or float32 in adapter_config.json",
+                )
+            weight.data = (weight.data.float() + layer.get_delta_weight(POLICY)).to(weight.dtype)
+    merged: PreTrainedModel = model.unload()
+    # older versions of peft leave their settings on the model, which then seems adapted still
+    if hasattr(merged, "peft_config"):
+        del merged.peft_config
+    # peft froze them
+    return merged.requires_grad_(True)
+
+
+def continue_adapter(base: "PreTrainedModel", saved: SavedAdapter) -> Any:
+    """The model with an adapter that is trained on, and a frozen copy of it: where the policy starts.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ModelError: an adapter that is not one of this base, or that cannot be trained here.
+    """
+    model = _attached(base, saved)
+    if _adapts_embeddings(model):
+        raise ModelError(
+            f"{saved.name} adapts {_EMBEDDINGS}, which are not trained here",
+            hint="set policy.adapter: merge",
+        )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.add_adapter(START, copy.deepcopy(model.peft_config[POLICY]))
+    trained = adapter_weights(model, POLICY)
+    with torch.no_grad():
+        for name, weight in adapter_weights(model, START).items():
+            weight.requires_grad_(False)
+            source = trained[name.replace(f".{START}.", f".{POLICY}.")]
+            if not source.is_meta:
+                weight.copy_(source)
+    for weight in trained.values():
+        weight.requires_grad_(True)
+    return _without_casts(model)
 
 
 def add_critic_adapter(model: Any, config: LoraConfig, seed: int) -> None:
@@ -146,8 +212,6 @@ def _peft() -> Any:
 def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
     import peft
 
-    from sarm_control.training.policy.lora_linear import FusedLoraLinear
-
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
@@ -155,9 +219,79 @@ def _settings(config: LoraConfig, task_type: str | None) -> "PeftConfig":
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
         task_type=task_type,
     )
+    return _customised(settings)
+
+
+def _customised(settings: "PeftConfig") -> "PeftConfig":
+    from sarm_control.training.policy.lora_linear import FusedLoraLinear
+
     # peft's documented way to replace its layer class.
     settings._register_custom_module({torch.nn.Linear: FusedLoraLinear})
     return settings
+
+
+def _attached(base: "PreTrainedModel", saved: SavedAdapter) -> Any:
+    """The base as a peft model whose active adapter has the float32 weights of the file.
+
+    Raises:
+        ModelError: the file's tensors are not exactly those that the settings give on this base.
+    """
+    peft = _peft()
+    from safetensors import SafetensorError, safe_open
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = _customised(peft.LoraConfig(**saved.settings, task_type="CAUSAL_LM"))
+        try:
+            model = peft.get_peft_model(base, settings)
+        except (ValueError, TypeError, RuntimeError, re.error) as error:
+            raise _no_fit(saved, str(error).strip().split("\n")[0][:200]) from error
+    weights = {
+        name.replace(f".{POLICY}.", ".").removesuffix(f".{POLICY}"): weight
+        for name, weight in model.named_parameters()
+        if "lora_" in name
+    }
+    try:
+        with safe_open(saved.weights, "pt") as stored:
+            _same_tensors(saved, {name: tuple(weight.shape) for name, weight in weights.items()}, stored)
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    # a skeleton has no memory to copy to
+                    if not weight.is_meta:
+                        weight.copy_(stored.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{saved.name}: {WEIGHTS} cannot be read: {error}", hint="copy or download the adapter again"
+        ) from error
+    return _without_casts(model)
+
+
+def _same_tensors(saved: SavedAdapter, expected: dict[str, tuple[int, ...]], stored: Any) -> None:
+    found = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+    for kind, names in (
+        ("lacks", expected.keys() - found.keys()),
+        ("also holds", found.keys() - expected.keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise _no_fit(saved, f"{WEIGHTS} {kind} {min(names)}{more}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise _no_fit(saved, f"{name} has the shape {found[name]}, not {shape}")
+
+
+def _no_fit(saved: SavedAdapter, why: str) -> ModelError:
+    return ModelError(
+        f"the adapter {saved.name} does not fit its base: {why}",
+        hint="correct base_model_name_or_path in adapter_config.json, or merge the adapter with peft and "
+        "give the merged model",
+    )
+
+
+def _adapts_embeddings(model: Any) -> bool:
+    causal = model.get_base_model()
+    ends = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    return any(hasattr(part, "base_layer") for part in ends)
 
 
 @contextlib.contextmanager

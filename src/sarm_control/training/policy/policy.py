@@ -1,8 +1,8 @@
 """The policy: a causal language model that is trained, its frozen reference, and a critic.
 
-With LoRA the reference is the same model with its adapters switched off; with full fine-tuning it is
-a frozen copy. Dropout is off everywhere: the model stays in evaluation mode while it is trained, so that
-the log-probabilities of a rollout can be computed again exactly.
+With LoRA the reference is the same model with its adapters switched off, or with a frozen copy of an adapter
+that is trained on; with full fine-tuning it is a frozen copy. Dropout is off everywhere: the model stays in
+evaluation mode while it is trained, so that the log-probabilities of a rollout can be computed again exactly.
 
 Shapes: `B` rows, `T` tokens of the longest row, `D` hidden size, `V` vocabulary, `M` answer tokens of
 all rows, concatenated.
@@ -20,20 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from sarm_control.conversation import ChatTemplate, configured_ends, distinct_ids, load_tokenizer
-from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model import has_bfloat16, quiet_transformers, rounded_factors, with_own_memory
 from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import PolicyConfig
+from sarm_control.training.policy.adapter_files import policy_source
 from sarm_control.training.policy.cpu_linear import blocked_products
 from sarm_control.training.policy.critic import Critic, HeadCritic, ValueHead
 from sarm_control.training.policy.language_head import LanguageHead
 from sarm_control.training.policy.lora import (
     CRITIC,
+    START,
     active_adapter,
     add_adapters,
+    continue_adapter,
     few_rows,
+    merge_adapter,
     merged_adapters,
     merged_weights,
     recompute_layers,
@@ -56,7 +59,7 @@ class Policy:
     Args:
         model: the causal language model, or a peft model around one.
         template: its chat template.
-        reference: a frozen copy for full fine-tuning; None when switching adapters off gives it.
+        reference: a frozen copy for full fine-tuning; None when switching adapters gives it.
         autocast: compute in bfloat16 where weights (or adapters) are float32.
 
     Every token of `end_ids` ends an answer: the template's end-of-turn comes first, then those that the
@@ -78,6 +81,8 @@ class Policy:
         self.template = template
         self.reference = None if reference is None else reference.eval().requires_grad_(False)
         self.autocast = autocast
+        # the adapter of the reference: where a policy that is trained on started, else none
+        self._start = START if START in (getattr(model, "peft_config", None) or {}) else None
         self.causal: Any = model if reference is not None else model.get_base_model()
         named = (getattr(self.causal, "generation_config", None), self.causal.config)
         self.end_ids = distinct_ids(
@@ -106,31 +111,43 @@ class Policy:
     ) -> "Policy":
         """Loads a policy by hub id, folder or "lab", without running code from the checkpoint.
 
+        A LoRA adapter is loaded with the base that it names: merged into it, or trained on, see
+        `PolicyConfig.adapter`. The reference is the policy as it is loaded, adapter included.
+
         Full fine-tuning keeps float32 weights whatever `config.dtype` says and computes in that type.
         `template_date` is the day that the chat template gets, see `ChatTemplate`.
 
         Raises:
-            ModelError: the model or its tokenizer cannot be loaded, or has no chat template.
-            ConfigError: LoRA targets that the model does not have.
+            ModelError: the model or its tokenizer cannot be loaded, or has no chat template; an adapter of a
+                kind not known here, or whose base is not there or another one.
+            ConfigError: LoRA targets that the model does not have, or settings that the adapter that is
+                continued does not have.
             MissingExtraError: LoRA without peft installed.
         """
-        place = str(model_folder(config.model, "policy") or config.model)
-        template = ChatTemplate(load_tokenizer(place, local_files_only=local_files_only), date=template_date)
+        source = policy_source(config.model, local_files_only=local_files_only)
+        merged, continued = source.split(config)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        full, half = config.lora is None, computes_in_half(config, place, local_files_only, target)
-        dtype = torch.bfloat16 if half and not full else torch.float32
-        base = _load_causal(place, dtype, local_files_only)
+        with source.naming_base(source.tokenizer):
+            tokenizer = load_tokenizer(source.tokenizer, local_files_only=local_files_only)
+        template = ChatTemplate(tokenizer, date=template_date)
+        with source.naming_base(source.base):
+            full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
+            dtype = torch.bfloat16 if half and not full else torch.float32
+            base = _load_causal(source.base, dtype, local_files_only)
+        for adapter in merged:
+            base = merge_adapter(base, adapter)
         # An adapter records its base: this must be the name that was asked for, not a path of this machine.
-        base.name_or_path = base.config.name_or_path = config.model
+        base.name_or_path = base.config.name_or_path = source.recorded_base(config)
         base.to(target)  # type: ignore[arg-type]
         # Measured on a CPU with SmolLM2-135M: plain attention trains 1.3 times as fast as fused attention.
         fused = base.device.type != "cpu" and base._supports_sdpa
         base.set_attn_implementation("sdpa" if fused else "eager")
         if config.gradient_checkpointing:
             recompute_layers(base)
-        if full:
+        if config.lora is None:
             return cls(base, template, reference=copy.deepcopy(base), autocast=half)
-        assert config.lora is not None
+        if continued is not None:
+            return cls(continue_adapter(base, continued), template, autocast=half)
         adapted = add_adapters(base, config.lora, derive_seed(seed, "lora"))
         return cls(adapted, template, autocast=half)
 
@@ -248,8 +265,8 @@ class Policy:
         return {"policy": self.trainable(), "value_head": head, **({"critic": body} if body else {})}
 
     def _as_reference(self, reference: bool) -> AbstractContextManager[None]:
-        without_adapters = reference and self.reference is None
-        return active_adapter(self.causal, None) if without_adapters else contextlib.nullcontext()
+        other_adapter = reference and self.reference is None
+        return active_adapter(self.causal, self._start) if other_adapter else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _recomputing(self) -> Iterator[None]:
@@ -378,6 +395,12 @@ def _load_causal(name: str, dtype: torch.dtype, local_files_only: bool) -> "PreT
             local_files_only=local_files_only,
             trust_remote_code=False,
             use_safetensors=True,
+        )
+    # transformers adds an adapter that lies beside a model, unasked
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{name} holds a whole model and an adapter, and it is not said which is meant",
+            hint="give a folder that holds one of them",
         )
     return with_own_memory(model)
 

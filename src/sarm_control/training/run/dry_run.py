@@ -7,31 +7,32 @@ from sarm_control.control import HumanKL, Penalty
 from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.training.config.run_config import (
-    LoraConfig,
     PolicyConfig,
     RewardConfig,
     RunConfig,
     TrainingConfig,
 )
 from sarm_control.training.data.prompts import TrainingRows
+from sarm_control.training.policy.adapter_files import checked_source
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
-    """Refuses folders that are not there, and latents that a SARM in a folder does not have.
+    """Refuses folders that are not there, unusable adapters, and latents that a SARM does not have.
 
     Nothing is loaded or downloaded; a name that can only be a hub id is not checked.
 
     Raises:
-        ModelError: a path with no folder, or a folder that is no SARM.
-        ConfigError: a latent outside 0..L-1.
+        ModelError: a path with no folder, a folder that is no SARM, or an adapter without its base.
+        ConfigError: a latent outside 0..L-1, or settings that a continued adapter does not have.
     """
     for key, name in (("policy.model", policy.model), ("reward.model", reward.model)):
         if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
             raise ModelError(
                 f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
             )
+    checked_source(policy)
     folder = model_folder(reward.model, "sarm") or Path(reward.model)
     if folder.is_dir():
         from sarm_control.reward_model import latents_of
@@ -43,7 +44,8 @@ def plan_lines(config: RunConfig, rows: TrainingRows) -> list[str]:
     """The plan in words, one fact a line."""
     policy, reward, training, saved = config.policy, config.reward, config.training, config.checkpoints
     lines = [
-        f"policy {policy.model}, {_trained(policy.lora, training)}; reward {reward.model}{_shaping(reward)}",
+        f"policy {policy.model}{_base(policy)}, {_trained(policy, training)}; "
+        f"reward {reward.model}{_shaping(reward)}",
         _work(training, len(rows.kept)),
         f"controls: {'; '.join(_controls(reward)) or 'none'}",
     ]
@@ -77,9 +79,20 @@ def _kl(training: TrainingConfig) -> str:
     return f"KL coefficient {training.kl_coef:g}{moved}"
 
 
-def _trained(lora: LoraConfig | None, training: TrainingConfig) -> str:
+def _base(policy: PolicyConfig) -> str:
+    source = checked_source(policy)
+    if not source.adapters:
+        return ""
+    way = "merged into" if policy.adapter == "merge" else "on"
+    return f" (an adapter {way} {source.adapted_name})"
+
+
+def _trained(policy: PolicyConfig, training: TrainingConfig) -> str:
     critics = {"head": "", "adapter": ", values by a second adapter", "model": ", values by the SARM's trunk"}
+    lora = policy.lora
     trained = "every weight trained" if lora is None else f"LoRA rank {lora.rank}"
+    if policy.adapter == "continue":
+        trained = "the adapter trained on"
     return trained + critics[training.value]
 
 

@@ -6,11 +6,12 @@ downloaded.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sarm_control.data import Row
 from sarm_control.embedded import model_folder
-from sarm_control.training.config.run_config import RunConfig
+from sarm_control.training.config.run_config import PolicyConfig, RunConfig
+from sarm_control.training.policy.adapter_files import PolicySource, checked_source
 
 if TYPE_CHECKING:
     from sarm_control.conversation import ChatTemplate
@@ -32,15 +33,16 @@ def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequenc
     """
     from sarm_control.training.data.usable_prompts import fills_reward_context, usable_prompts
 
-    reward = _folder(config.reward.model, "sarm")
+    reward = _folder(config.reward.model)
     of_reward = None if reward is None else _check_reward(config, reward)
-    policy = _folder(config.policy.model, "policy")
-    if policy is None:
+    source = checked_source(config.policy)
+    policy = Path(source.base)
+    if not policy.is_dir():
         if of_reward is not None:
             for row in (*trained_on, *evaluated):
                 fills_reward_context(of_reward, row, config.data.overlong)
         return []
-    template = _template(policy, config)
+    template = _template(Path(source.tokenizer), config)
     skeleton = _skeleton(policy)
     context = getattr(skeleton.config, "max_position_embeddings", None)
     prompts = usable_prompts(config, trained_on, template, int(context) if context else None, of_reward)
@@ -48,16 +50,28 @@ def check_files(config: RunConfig, trained_on: Sequence[Row], evaluated: Sequenc
         _check_critic(template, of_reward, prompts.longest + config.training.max_new_tokens)
     if config.training.sampler == "generate":
         _check_sampler(config, policy, skeleton)
-    if config.policy.lora is not None:
-        from sarm_control.training.policy.lora import add_adapters
-
-        add_adapters(skeleton, config.policy.lora, seed=0)
+    _check_adapters(config.policy, source, skeleton)
     return prompts.lines
 
 
-def _folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
-    """Where the model lies; None where that is for the hub to say."""
-    place = Path(str(model_folder(name, part) or name))
+def _check_adapters(config: PolicyConfig, source: PolicySource, skeleton: Any) -> None:
+    """Names and shapes of the adapters that are loaded, and the targets of those that are new."""
+    if config.lora is None and not source.adapters:
+        return
+    from sarm_control.training.policy.lora import add_adapters, continue_adapter, merge_adapter
+
+    merged, continued = source.split(config)
+    for adapter in merged:
+        skeleton = merge_adapter(skeleton, adapter)
+    if continued is not None:
+        continue_adapter(skeleton, continued)
+    elif config.lora is not None:
+        add_adapters(skeleton, config.lora, seed=0)
+
+
+def _folder(name: str) -> Path | None:
+    """Where the reward model lies; None where that is for the hub to say."""
+    place = Path(str(model_folder(name, "sarm") or name))
     return place if place.is_dir() else None
 
 
