@@ -241,7 +241,7 @@ def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(gold, pl
     assert worked.startswith(f"Did the control work? {said}")
     assert cost == (
         "What did it cost? The reward model's own score ends -1.00 [-1.20, -0.80] against no control, "
-        "the pay for shortcuts not taken."
+        "the reward of shortcuts that it no longer takes."
     )
 
 

@@ -163,7 +163,7 @@ def answers(report: Mapping[str, Any]) -> list[str]:
         f"Did the control work? {_worked(verdict(gold), verdict(placebo))} Gold ends {_interval(gold)} "
         f"against no control and {_interval(placebo)} against the same controls on latents of chance.",
         f"What did it cost? The reward model's own score ends {_interval(paid)} against no control"
-        + (", the pay for shortcuts not taken." if verdict(paid) == "fell" else "."),
+        + (", the reward of shortcuts that it no longer takes." if verdict(paid) == "fell" else "."),
     ]
 
 

@@ -234,7 +234,7 @@ def _compare(
     _report(
         story.paragraph(
             f"All policies answer the same {len(rows)} held-out prompts; the reward model and the gold "
-            "reward judge them, so that pay without worth shows."
+            "reward judge them: where the first is high and the second low, a shortcut was rewarded."
         ),
         "",
     )
