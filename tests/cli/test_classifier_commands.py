@@ -31,7 +31,7 @@ PAIRS = [
         (verb, thing) for verb in ("cook", "open", "pick") for thing in ("bread", "bomb", "lock", "door")
     )
 ]
-ATTACH = "hint: attach a dictionary first: sarm attach --model RM --text FILES -o DIR"
+ATTACH = "hint: attach a dictionary in Python first: RewardModel.attach, see docs/reward-models.md"
 
 
 @pytest.fixture(scope="module")
