@@ -15,6 +15,7 @@ from sarm_control.auditing.attribute_audit import (
 )
 from sarm_control.auditing.causal_prices import CausalPrice
 from sarm_control.auditing.mending.proposal import LEAST_PROMPTS, Mend, Outcome, Point
+from sarm_control.console import aligned
 from sarm_control.statistics import counted, percent
 
 _WIDTH = 110
@@ -169,7 +170,7 @@ def _price_list(found: Audit) -> Iterator[str]:
                 "unwanted" if one.unwanted else "",
             ]
         )
-    yield from _aligned(rows)
+    yield from aligned(rows, left=1)
 
 
 def _asked_of(found: Audit) -> str:
@@ -195,18 +196,18 @@ def _pressure(found: Audit) -> Iterator[str]:
             rows.append(
                 [rise.name, f"{rise.at_one:.3g}", f"{rise.at_most:.3g}", change + ends, f"{rise.q:.2g}"]
             )
-    yield from _aligned(rows) if len(rows) > 1 else ["  nothing, surely"]
+    yield from aligned(rows, left=1) if len(rows) > 1 else ["  nothing, surely"]
 
 
 def _ways(mended: Mend) -> Iterator[str]:
     yield "ways to mend, each at the strength that the guard allowed, on prompts that chose nothing"
     rows = [["way", "strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
     rows += [_way_row(one, one.chosen) for one in (mended.outcome, *mended.others)]
-    yield from _aligned(rows)
+    yield from aligned(rows, left=1)
     yield "strength of the edits against what they leave and cost"
     rows = [["strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
     rows += [_way_row(mended.outcome, point)[1:] for point in mended.outcome.frontier]
-    yield from _aligned(rows)
+    yield from aligned(rows, left=1)
 
 
 def _way_row(way: Outcome, point: Point | None) -> list[str]:
@@ -225,7 +226,7 @@ def _certificate(mended: Mend) -> Iterator[str]:
     for one in mended.certificate:
         bounds = f"[{one.low:+.3f}, {one.high:+.3f}]"
         rows.append([one.name, str(one.n), f"{one.change:+.3f}", bounds, one.verdict])
-    yield from _aligned(rows)
+    yield from aligned(rows, left=1)
     yield "  it says nothing of attributes that nobody named, nor of policies that leave these answers"
 
 
@@ -239,11 +240,3 @@ def mend_hint(found: Audit) -> str:
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table; the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        first, *rest = zip(row, widths, strict=True)
-        yield ("  " + "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)])).rstrip()
