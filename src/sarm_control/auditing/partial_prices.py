@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.auditing.table import AttributeTable, Floats
+from sarm_control.auditing.table import AttributeTable, Floats, within_prompts
 from sarm_control.errors import DataError
 from sarm_control.extras import import_extra
 from sarm_control.statistics import benjamini_hochberg
@@ -74,8 +74,8 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
             "all answers have the same reward", hint="see `sarm score`: the reward model may be broken"
         )
     prompt = table.prompt[kept]
-    y = _within(table.rewards[kept] / table.reward_sd, prompt)
-    x = _within(table.regressors[kept], prompt)
+    y = within_prompts(table.rewards[kept] / table.reward_sd, prompt)
+    x = within_prompts(table.regressors[kept], prompt)
     varies = _prompts_with_variation(x, prompt)
     usable = np.flatnonzero(varies >= LEAST_PROMPTS)
     told = usable[_independent(x[:, usable])]
@@ -96,15 +96,6 @@ def _why(varies: int) -> str:
     if varies < LEAST_PROMPTS:
         return f"it differs in {varies} prompts; {LEAST_PROMPTS} or more are needed"
     return "it always comes with other attributes, so their prices cannot be told apart"
-
-
-def _within(values: Floats, prompt: NDArray[np.int64]) -> Floats:
-    """Deviations from the means of prompts."""
-    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
-    flat = values.reshape(len(values), -1)
-    sums = np.zeros((len(counts), flat.shape[1]))
-    np.add.at(sums, place, flat)
-    return np.asarray((flat - (sums / counts[:, None])[place]).reshape(values.shape))
 
 
 def _prompts_with_variation(x: Floats, prompt: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -202,3 +202,12 @@ def _checked(one: Attribute, value: float, where: str) -> float:
 def _last_turn(prompt: Prompt) -> str:
     """The last user turn: what the answer answers."""
     return next((turn["content"] for turn in reversed(as_messages(prompt)) if turn["role"] == "user"), "")
+
+
+def within_prompts(values: Floats, prompt: NDArray[np.int64]) -> Floats:
+    """[N] or [N, M] deviations from the means of the prompts, which are any labels [N]."""
+    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+    flat = values.reshape(len(values), -1)
+    sums = np.zeros((len(counts), flat.shape[1]))
+    np.add.at(sums, place, flat)
+    return np.asarray((flat - (sums / counts[:, None])[place]).reshape(values.shape))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing.causal_prices import ScoredContrast
 from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
-from sarm_control.auditing.table import Floats
+from sarm_control.auditing.table import Floats, within_prompts
 from sarm_control.control import Edit, edit_delta
 from sarm_control.reward_model import Scored
 
@@ -133,9 +133,7 @@ def _scaling(latent: int, share: float) -> Edit:
 
 def _within(values: Floats, prompt: NDArray[np.int64]) -> Floats:
     """Deviations from prompts' means, of prompts with two answers; from the whole mean if none has two."""
-    distinct, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
     if not len(values) or counts.max() < 2:
         return values - values.mean(axis=0) if len(values) else values
-    sums = np.zeros((len(distinct), values.shape[1]))
-    np.add.at(sums, place, values)
-    return np.asarray((values - (sums / counts[:, None])[place])[counts[place] > 1])
+    return np.asarray(within_prompts(values, prompt)[counts[place] > 1])
