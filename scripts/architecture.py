@@ -17,11 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "sarm_control"
 PICTURE = ROOT / "docs" / "architecture.svg"
 
-ROOMS = (
-    "data", "conversation", "reward_model", "latents", "statistics", "control", "discovery",
-    "training", "evaluation", "comparison", "build", "lab", "engines", "server", "cli",
+_ORDER = (
+    "data", "conversation", "reward_model", "latents", "statistics", "charts", "pages", "control", "discovery",
+    "training", "evaluation", "comparison", "auditing", "build", "attaching", "lab", "study", "planning",
+    "report", "engines", "server", "explorer", "publishing", "cli",
 )  # fmt: skip
 """In the order in which data flows, without the ground (errors, files, seeds, ...) that all stand on."""
+
+ROOMS = tuple(room for room in _ORDER if (PACKAGE / room / "__init__.py").exists())
 
 ROW, TOP, BOX, WIDTH = 46, 20, 430, 760
 

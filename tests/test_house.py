@@ -32,6 +32,8 @@ ORDER = (
     "reward_model",
     "latents",
     "statistics",
+    "charts",
+    "pages",
     "control",
     "discovery",
     "training",
@@ -39,9 +41,15 @@ ORDER = (
     "comparison",
     "auditing",
     "build",
+    "attaching",
     "lab",
+    "study",
+    "planning",
+    "report",
     "engines",
     "server",
+    "explorer",
+    "publishing",
     "cli",
 )
 # The package's own door re-exports from every part, and `python -m` opens the command.
@@ -155,12 +163,12 @@ def test_no_door_gives_a_name_that_a_file_of_the_room_has() -> None:
 
 
 OPTIONAL = {
-    *("accelerate", "datasets", "densratio", "fastapi", "gguf", "httpx", "markdown_it", "pandas", "peft"),
-    *("prometheus_client", "ray", "sae_lens", "starlette", "statsmodels", "tenacity", "trl"),
-    *("uvicorn", "verl"),
+    *("accelerate", "altair", "anywidget", "datasets", "densratio", "fastapi", "gguf", "httpx"),
+    *("markdown_it", "pandas", "peft", "polars", "prometheus_client", "ray", "sae_lens", "starlette"),
+    *("statsmodels", "tenacity", "tensorboard", "trackio", "trl", "uvicorn", "verl", "vl_convert"),
 }
 # Loaded only by who has the extra: the server, a plugin of verl, and a layer that is a class of peft's.
-OF_AN_EXTRA = ("server/", "engines/verl_manager.py", "training/policy/lora_linear.py")
+OF_AN_EXTRA = ("server/", "explorer/", "engines/verl_manager.py", "training/policy/lora_linear.py")
 
 
 def test_packages_of_extras_are_imported_inside_functions() -> None:
