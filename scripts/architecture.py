@@ -18,8 +18,8 @@ PACKAGE = ROOT / "src" / "sarm_control"
 PICTURE = ROOT / "docs" / "architecture.svg"
 
 _ORDER = (
-    "data", "conversation", "reward_model", "latents", "statistics", "charts", "pages", "control", "discovery",
-    "training", "evaluation", "comparison", "auditing", "build", "attaching", "lab", "study", "planning",
+    "data", "conversation", "reward_model", "latents", "statistics", "charts", "pages", "control",
+    "discovery", "training", "evaluation", "comparison", "auditing", "build", "attaching", "lab", "study", "planning",
     "report", "engines", "server", "explorer", "publishing", "cli",
 )  # fmt: skip
 """In the order in which data flows, without the ground (errors, files, seeds, ...) that all stand on."""
