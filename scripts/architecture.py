@@ -19,8 +19,8 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 
 _ORDER = (
     "data", "conversation", "reward_model", "latents", "statistics", "charts", "pages", "control",
-    "discovery", "training", "evaluation", "comparison", "auditing", "build", "attaching", "lab", "study", "planning",
-    "report", "engines", "server", "explorer", "publishing", "cli",
+    "discovery", "training", "evaluation", "comparison", "auditing", "build",
+    "attaching", "lab", "study", "planning", "report", "engines", "server", "explorer", "publishing", "cli",
 )  # fmt: skip
 """In the order in which data flows, without the ground (errors, files, seeds, ...) that all stand on."""
 
