@@ -29,6 +29,7 @@ COMMANDS = (
     "probe",
     "rerank",
     "eval",
+    "plan",
     "train",
     "compare",
     "serve",

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     )
     from sarm_control.reward_model.files.checkpoint import (
         TensorEntry,
+        configuration_folder,
         find_folder,
         from_checkpoint,
         load_tensors,
         read_index,
+        stored_type,
     )
-    from sarm_control.reward_model.files.classifier_config import ClassifierConfig
+    from sarm_control.reward_model.files.classifier_config import (
+        ATTACHED,
+        ClassifierConfig,
+        is_attached,
+        read_classifier_config,
+    )
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
         PaddingSide,
         length_sorted_batches,
         pad_batch,
+        scoring_batch_tokens,
     )
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
@@ -53,9 +61,11 @@ if TYPE_CHECKING:
         cut_config,
         load_trunk,
         quiet_transformers,
+        trunk_config,
     )
 
 _HOME_OF = {
+    "scoring_batch_tokens": "trunk.batching",
     "ATTACH": "head",
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
@@ -111,10 +121,17 @@ _HOME_OF = {
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
+    "ATTACHED": "files.classifier_config",
+    "configuration_folder": "files.checkpoint",
+    "stored_type": "files.checkpoint",
+    "is_attached": "files.classifier_config",
+    "read_classifier_config": "files.classifier_config",
+    "trunk_config": "trunk.trunk",
 }
 
 __all__ = [
     "ATTACH",
+    "ATTACHED",
     "CONSTANT",
     "RESIDUAL",
     "AttachedAutoencoder",
@@ -142,6 +159,7 @@ __all__ = [
     "base_config",
     "base_folder",
     "check_placement",
+    "configuration_folder",
     "convert",
     "cut_config",
     "describe",
@@ -150,6 +168,7 @@ __all__ = [
     "from_checkpoint",
     "has_bfloat16",
     "head_of",
+    "is_attached",
     "is_sarm",
     "latents_of",
     "length_sorted_batches",
@@ -162,12 +181,16 @@ __all__ = [
     "pool_states",
     "pre_topk",
     "quiet_transformers",
+    "read_classifier_config",
     "read_config",
     "read_head",
     "read_index",
     "read_model_fingerprint",
     "read_template",
     "rounded_factors",
+    "scoring_batch_tokens",
+    "stored_type",
+    "trunk_config",
     "with_own_memory",
 ]
 
