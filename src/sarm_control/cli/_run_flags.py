@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from sarm_control.cli._help import COMPUTE, INPUT, MODEL, OUTPUT, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT, RARE_OUTPUT
 from sarm_control.cli._scoring import say_stand_in
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -112,7 +112,7 @@ class RunFlags:
     track: Annotated[
         list[str] | None,
         Parameter(
-            group=OUTPUT,
+            group=RARE_OUTPUT,
             help="Tracker that gets every step, may be repeated: tensorboard, wandb (offline without a key), "
             "trackio, mlflow (logging.trackers).",
         ),
