@@ -28,6 +28,7 @@ from sarm_control.reward_model.files.classifier_config import (
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
 from sarm_control.reward_model.files.model_fingerprint import classifier_fingerprint, model_fingerprint
 from sarm_control.reward_model.head import LinearHead
+from sarm_control.reward_model.scored import Kind
 from sarm_control.reward_model.trunk.trunk_values import COUNT, is_count
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Description:
     template: str
     model_fingerprint: str
     template_date: datetime.date | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """A SARM, a classifier, or one with a dictionary attached."""
+        if self.head.own is None:
+            return "sarm"
+        return "attached" if self.latents else "classifier"
 
 
 def read_head(id_or_folder: str | Path, *, output: int | str | None = None) -> LinearHead:
