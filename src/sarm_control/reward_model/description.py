@@ -240,6 +240,7 @@ def _read_attached(folder: Path, name: str) -> _Files:
     weight, constant = autoencoder.latent_weights(base.head.own)
     config = replace(base.config, latents=len(weight), k=autoencoder.k, use_topk=autoencoder.use_topk)
     head = LinearHead(weight, constant=constant, own=base.head.own)
+    head = head if found.edited is None else head.with_weight(found.edited)
     fingerprint = attached_fingerprint(base.model_fingerprint, autoencoder)
     return _Files(base.folder, config, head, fingerprint)
 
