@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.attached import AttachedAutoencoder
+    from sarm_control.reward_model.attached import AttachedAutoencoder, write_edited_weights
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
