@@ -1,8 +1,8 @@
-"""Links of the manual that lead out of `docs/`: the files they name come along, so that they work in the site.
+"""Links of the manual that lead out of `docs/`: the files they name come along, so that they work there too.
 
 On GitHub `../examples/lab.yaml` is a file of the repository. In the site it becomes a copy of it,
-`repository/examples/lab.yaml`. A Markdown file is copied as text, a folder becomes a list of its files, and the
-README is the manual's first page. A link to what does not exist is an error of the build.
+`repository/examples/lab.yaml`. A Markdown file is copied as text, a folder becomes a list of its files, and
+the README is the manual's first page. A link to what does not exist is an error of the build.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 
 Kind: TypeAlias = Literal["sarm", "classifier", "attached"]
 """A SARM; a reward model with a linear head over its state; such a one with a dictionary of that state."""
-RESIDUAL = "residual"
+RESIDUAL: Final = "residual"
+CONSTANT: Final = "constant"
 _SHOWN_ANSWERS, _SHOWN_LATENTS = 5, 8
-CONSTANT = "constant"
 
 
 class Contribution(NamedTuple):
