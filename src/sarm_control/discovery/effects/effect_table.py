@@ -71,7 +71,7 @@ class EffectTable:
         """The largest effects in a notebook, as bars."""
         columns = set(self.names)
         if not {"latent", "effect"} <= columns:
-            return html_table(f"{len(self)} rows", self.names, (row.values() for row in self.rows()))
+            return html_table(f"{len(self)} rows", self.names, (list(row.values()) for row in self.rows()))
         order = np.argsort(-np.abs(self["effect"]), kind="stable")[:_SHOWN]
         rows = list(self.take(order).rows())
         longest = max((abs(row["effect"] or 0.0) for row in rows), default=0.0)
