@@ -84,9 +84,7 @@ class Kind(NamedTuple):
         with contextlib.redirect_stdout(sys.stderr):
             if self.name == "trackio":
                 # as accelerate does, and Trackio forgets the run: else it ends it again when Python exits
-                import trackio
-
-                trackio.finish()
+                import_extra("trackio", "track", needed="logging.trackers: trackio needs trackio").finish()
             else:
                 tracker.finish()
 
