@@ -11,7 +11,7 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.charts.bin_chart import Bin, histogram
     from sarm_control.charts.colours import COLOURS, SERIES, Tone, series_name, tone_of
-    from sarm_control.charts.figure import Figure, can_draw, save_figures
+    from sarm_control.charts.figure import NARROW, WIDE, Figure, can_draw, save_figures
     from sarm_control.charts.line_chart import LinePoint, lines
     from sarm_control.charts.pair_chart import Pair, before_after
     from sarm_control.charts.plane_charts import Place, Spot, plane, spots
@@ -23,6 +23,8 @@ _HOME_OF = {
     "COLOURS": "colours",
     "Figure": "figure",
     "LinePoint": "line_chart",
+    "NARROW": "figure",
+    "WIDE": "figure",
     "Pair": "pair_chart",
     "Place": "plane_charts",
     "Row": "row_charts",
@@ -46,7 +48,9 @@ _HOME_OF = {
 
 __all__ = [
     "COLOURS",
+    "NARROW",
     "SERIES",
+    "WIDE",
     "Bin",
     "Figure",
     "LinePoint",

@@ -5,8 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sarm_control.charts import Figure, can_draw
-from sarm_control.charts.figure import NARROW
+from sarm_control.charts import NARROW, Figure, can_draw
 from sarm_control.files import write_text
 from sarm_control.pages.blocks import Block, Drawing, More, Page, Panels
 from sarm_control.pages.style import security_policy, style_sheet
