@@ -31,6 +31,8 @@ COMMANDS = (
     "eval",
     "train",
     "compare",
+    "card",
+    "push",
     "serve",
     "completion",
 )
