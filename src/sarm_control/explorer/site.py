@@ -103,8 +103,8 @@ class Site:
     def first_row(self) -> int:
         """A row that shows what the bench is for.
 
-        Its worse answer has the higher reward, and without the latents that harm, the better one has. If there
-        is none, a row whose worse answer has the higher reward; else 0.
+        Its worse answer has the higher reward, and without the latents that harm, the better one has. Where
+        there is none, a row whose worse answer has the higher reward; else 0.
         """
         rows, scored = self.sources.data.rows, self.sources.data.scored
         harming = [n for n, code in enumerate(self.kind.codes) if self.kind.names[int(code)] in _HARMING]
