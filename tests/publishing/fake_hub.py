@@ -97,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             hub.private = asked.get("private", asked.get("visibility") == "private")
             self._answer(200, {"url": f"{hub.endpoint}/{asked.get('organization', 'me')}/{asked['name']}"})
+        elif self.path == "/api/validate-yaml":
+            self._answer(200, {"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             modes = [

@@ -22,6 +22,7 @@ COMMANDS = (
     "verify",
     "convert",
     "build",
+    "attach",
     "latents",
     "discover",
     "audit",
@@ -34,6 +35,7 @@ COMMANDS = (
     "card",
     "push",
     "serve",
+    "explore",
     "completion",
 )
 """Each is the function of its own name in the module of its own name."""

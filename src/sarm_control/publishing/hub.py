@@ -7,6 +7,7 @@ retried here.
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ def upload(
         ConfigError: no token, or the client was told to stay offline.
         OutputError: the hub refuses, fails or cannot be reached.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # no telemetry unless the user asks for it
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 
     endpoint = os.environ.get("HF_ENDPOINT", _DEFAULT).rstrip("/")
@@ -57,9 +59,12 @@ def upload(
         for name, content in files.items()
     ]
     _asked(lambda: api.create_repo(repo, private=not public, exist_ok=True), repo, endpoint, _WAITS, wait)
-    done = _asked(
-        lambda: api.create_commit(repo, operations, commit_message=message), repo, endpoint, (), wait
-    )
+    with warnings.catch_warnings():
+        # the ledger of a run is Parquet, which the client takes for a data set
+        warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+        done = _asked(
+            lambda: api.create_commit(repo, operations, commit_message=message), repo, endpoint, (), wait
+        )
     return str(done.commit_url)
 
 
