@@ -82,8 +82,8 @@ class RunFlags:
         list[str] | None,
         Parameter(
             group=COMPUTE,
-            help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
-            "or tau=q0.9,target_rate=0.1.",
+            help="Penalty on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
+            "tau=q0.9,target_rate=0.1; or on the residual: residual:tau=q0.95,alpha=0.5sd,form=hinge.",
         ),
     ] = None
     human: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.attached import AttachedAutoencoder
+    from sarm_control.reward_model.attached import AttachedAutoencoder, write_edited_weights
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         load_tensors,
         read_index,
     )
-    from sarm_control.reward_model.files.classifier_config import ClassifierConfig
+    from sarm_control.reward_model.files.classifier_config import ClassifierConfig, is_attached
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -92,6 +92,7 @@ _HOME_OF = {
     "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
+    "is_attached": "files.classifier_config",
     "is_sarm": "files.config",
     "latents_of": "description",
     "length_sorted_batches": "trunk.batching",
@@ -111,6 +112,7 @@ _HOME_OF = {
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
+    "write_edited_weights": "attached",
 }
 
 __all__ = [
@@ -150,6 +152,7 @@ __all__ = [
     "from_checkpoint",
     "has_bfloat16",
     "head_of",
+    "is_attached",
     "is_sarm",
     "latents_of",
     "length_sorted_batches",
@@ -169,6 +172,7 @@ __all__ = [
     "read_template",
     "rounded_factors",
     "with_own_memory",
+    "write_edited_weights",
 ]
 
 if not TYPE_CHECKING:
