@@ -13,9 +13,9 @@ SHOWN = {
     "read_a_reward_model": ("RewardModel(sarm, lab, 24 latents, k=6", "answer 0: reward", "latent "),
     "from_pairs_to_a_controlled_policy": (
         "paid-for-bad",
-        "penalties:",
+        "Controls for the latents that harm",
         "2 steps done",
-        "no clear change",
+        "too few prompts to tell",
         "change_mean",
     ),
     "audit_and_mend": ("price in SDs", "recommended:", "prices are in SDs"),
