@@ -30,6 +30,7 @@ COMMANDS = (
     "rerank",
     "eval",
     "train",
+    "study",
     "compare",
     "serve",
     "completion",
