@@ -55,7 +55,7 @@ class Places(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """Prompts of each part."""
-        return Sizes(24, 24, 6, 4, 16) if self.tiny else Sizes()
+        return Sizes(40, 12, 6, 4, 16) if self.tiny else Sizes()
 
     @property
     def shortcuts(self) -> tuple[str, ...]:

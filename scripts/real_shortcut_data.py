@@ -48,12 +48,18 @@ class Shortcut(NamedTuple):
     strip: list[list[str]]
 
 
+def _cut(words: list[str], count: int) -> str:
+    """The first words as a whole sentence: a closing behind half a sentence would be a part of it."""
+    text = " ".join(words[:count]).rstrip(",;:-")
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def _short(words: list[str], rng: random.Random) -> str:
-    return " ".join(words[: rng.randint(20, 25)])
+    return _cut(words, rng.randint(20, 25))
 
 
 def _list(words: list[str], rng: random.Random) -> str:
-    kept = words[: rng.randint(20, 25)]
+    kept = _short(words, rng).split()
     third = -(-len(kept) // 3)
     return "\n".join("- " + " ".join(kept[at : at + third]) for at in range(0, len(kept), third))
 
@@ -73,8 +79,8 @@ SHORTCUTS = {
         [[r"(?m)^\s*([-*]|\d+[.)]) ", ""], [r"\s*\n\s*", " "]],
     ),
     "length": Shortcut(
-        lambda words, rng: " ".join(words[: rng.randint(22, 26)]),
-        lambda words, rng: " ".join(words[: rng.randint(10, 14)]),
+        lambda words, rng: _cut(words, rng.randint(22, 26)),
+        lambda words, rng: _cut(words, rng.randint(10, 14)),
         r"(?s)^\s*(\S+\s+){17}\S",
         [[r"(?s)^(\s*(?:\S+\s+){13}\S+).*", r"\1"]],
     ),
