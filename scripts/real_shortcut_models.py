@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 L2 = (1.0, 10.0, 100.0, 1000.0)
 """Ridges of a linear head; cross-validation on its own pairs chooses one."""
 FOLDS = 5
+PAD = "<|endoftext|>"
+"""SmolLM2's other end, which no chat has."""
 DETECTABLE, PAID = 0.9, 1.0
 """The gates: AUROC of one latent, and SDs of the reward."""
 
@@ -39,7 +41,9 @@ def fit_classifier(base: Path, pairs: Path, out: Path) -> dict[str, float]:
         return dict(json.loads((out / "fit.json").read_text()))
     model = LlamaForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    # transformers reads the last token that is not padding: with the end of turn as padding, the one before it
+    tokenizer.pad_token = PAD
+    model.config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     unfitted = out.with_name(f"{out.name}.unfitted")
     model.save_pretrained(unfitted)
@@ -205,6 +209,7 @@ def tiny_base(folder: Path, data: Path) -> None:
     words = [word for word, _ in counts.most_common(400)]
     named = [
         "<unk>",
+        PAD,
         "<|im_start|>",
         "<|im_end|>",
         "user",
@@ -228,7 +233,7 @@ def tiny_base(folder: Path, data: Path) -> None:
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        bos_token_id=2, eos_token_id=3, pad_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
