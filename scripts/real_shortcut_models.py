@@ -41,7 +41,7 @@ def fit_classifier(base: Path, pairs: Path, out: Path) -> dict[str, float]:
         return dict(json.loads((out / "fit.json").read_text()))
     model = LlamaForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    # transformers reads the last token that is not padding: with the end of turn as padding, the one before it
+    # transformers reads the last token that is not padding: with the end of turn as padding, one before it
     tokenizer.pad_token = PAD
     model.config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))

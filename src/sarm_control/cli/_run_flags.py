@@ -43,6 +43,14 @@ class RunFlags:
             help="Data file of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
         ),
     ] = None
+    rows: Annotated[
+        int | None,
+        Parameter(
+            group=RARE_INPUT,
+            help="Read the first rows of the prompts alone; of a data set on the hub no more are downloaded "
+            "(data.rows).",
+        ),
+    ] = None
     exclude: Annotated[
         list[Path] | None,
         Parameter(
@@ -74,8 +82,8 @@ class RunFlags:
         list[str] | None,
         Parameter(
             group=COMPUTE,
-            help="Charge on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
-            "or tau=q0.9,target_rate=0.1.",
+            help="Penalty on a latent, may be repeated: 48659:tau=3,alpha=0.1, tau=q0.9,alpha=0.5sd, "
+            "tau=q0.9,target_rate=0.1; or on the residual: residual:tau=q0.95,alpha=0.5sd,form=hinge.",
         ),
     ] = None
     human: Annotated[
@@ -133,6 +141,7 @@ class RunFlags:
             "model": (("reward", "model"), self.model),
             "prompts": (("data", "prompts"), self.prompts),
             "columns": (("data", "columns"), self.columns),
+            "rows": (("data", "rows"), self.rows),
             "human": (("data", "human"), self.human),
             "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
             "steps": (("training", "steps"), self.steps),

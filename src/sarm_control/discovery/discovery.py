@@ -23,6 +23,7 @@ from sarm_control.discovery.effects.margin_summary import (
     lost_margin,
     summarise,
 )
+from sarm_control.discovery.effects.residual_effect import ResidualEffect, residual_effect
 from sarm_control.discovery.enough import check_arrangements, check_enough
 from sarm_control.discovery.features import LISTS, Feature
 from sarm_control.discovery.pairs.prompt_pairs import (
@@ -87,6 +88,7 @@ class Discovery:
         competitors: for "promotes" and "harms", the tests compared with other ways to choose latents.
         lost: how much of the excess reward of worse answers the harming latents carry.
         cumulative: how many latents make a share of the margin.
+        residual: the part of the margin that no latent holds; None for a SARM.
         parts: the prompts of both parts.
         shared: number of prompts dropped from the confirmation because the selection has them.
         settings: of this discovery.
@@ -103,6 +105,7 @@ class Discovery:
     competitors: Mapping[str, tuple[Competitor, ...]]
     lost: LostMargin | None
     cumulative: Cumulative | None
+    residual: ResidualEffect | None
     parts: PromptSplit
     shared: int
     settings: DiscoverySettings
@@ -146,6 +149,7 @@ class Discovery:
             "selections": {name: [one.as_json() for one in ways] for name, ways in self.competitors.items()},
             "lost_margin": None if self.lost is None else self.lost.as_json(),
             "cumulative": None if self.cumulative is None else self.cumulative.as_json(),
+            "residual": None if self.residual is None else self.residual.as_json(),
             "suggested_controls": self.suggested.as_json(),
         }
 
@@ -201,6 +205,7 @@ def discover(
             table["latent"],
         ),
         cumulative=cumulative_margin(first, second),
+        residual=residual_effect(first, second, alpha=settings.alpha, seed=settings.seed),
         parts=parts,
         shared=parts.shared,
         settings=settings,

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.attached import AttachedAutoencoder
+    from sarm_control.reward_model.attached import (
+        COPIED,
+        AttachedAutoencoder,
+        point_to_copy,
+        write_edited_weights,
+    )
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
         load_tensors,
         read_index,
     )
-    from sarm_control.reward_model.files.classifier_config import ClassifierConfig
+    from sarm_control.reward_model.files.classifier_config import ClassifierConfig, is_attached
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -60,6 +65,7 @@ _HOME_OF = {
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
+    "COPIED": "attached",
     "ClassifierConfig": "files.classifier_config",
     "Contribution": "scored",
     "Description": "description",
@@ -92,6 +98,7 @@ _HOME_OF = {
     "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
+    "is_attached": "files.classifier_config",
     "is_sarm": "files.config",
     "latents_of": "description",
     "length_sorted_batches": "trunk.batching",
@@ -101,6 +108,7 @@ _HOME_OF = {
     "normalise": "autoencoder",
     "not_finite_rows": "files.finite",
     "pad_batch": "trunk.batching",
+    "point_to_copy": "attached",
     "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
@@ -111,11 +119,13 @@ _HOME_OF = {
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
+    "write_edited_weights": "attached",
 }
 
 __all__ = [
     "ATTACH",
     "CONSTANT",
+    "COPIED",
     "RESIDUAL",
     "AttachedAutoencoder",
     "Autoencoder",
@@ -150,6 +160,7 @@ __all__ = [
     "from_checkpoint",
     "has_bfloat16",
     "head_of",
+    "is_attached",
     "is_sarm",
     "latents_of",
     "length_sorted_batches",
@@ -159,6 +170,7 @@ __all__ = [
     "normalise",
     "not_finite_rows",
     "pad_batch",
+    "point_to_copy",
     "pool_states",
     "pre_topk",
     "quiet_transformers",
@@ -169,6 +181,7 @@ __all__ = [
     "read_template",
     "rounded_factors",
     "with_own_memory",
+    "write_edited_weights",
 ]
 
 if not TYPE_CHECKING:

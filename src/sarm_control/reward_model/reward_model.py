@@ -254,7 +254,8 @@ class RewardModel:
             **{**asked._asdict(), "pooling": found.source["pooling"], "output": found.source["output"]},
         )
         found.check(base.fingerprint, base.model_fingerprint, name)
-        return base.attach(found.autoencoder)
+        attached = base.attach(found.autoencoder)
+        return attached if found.edited is None else attached.with_head(found.edited)
 
     @property
     def kind(self) -> Kind:
@@ -457,6 +458,7 @@ class RewardModel:
                 self.autoencoder,
                 source=self.source,
                 fingerprints=self._base_fingerprints,
+                edited=None if self.head.unedited is None else self.head.weight,
                 overwrite=overwrite,
             )
         tokenizer = self.template.tokenizer

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 
 Kind: TypeAlias = Literal["sarm", "classifier", "attached"]
 """A SARM; a reward model with a linear head over its state; such a one with a dictionary of that state."""
-RESIDUAL = "residual"
-CONSTANT = "constant"
+RESIDUAL: Final = "residual"
+CONSTANT: Final = "constant"
 
 
 class Contribution(NamedTuple):
