@@ -33,6 +33,8 @@ COMMANDS = (
     "train",
     "study",
     "compare",
+    "card",
+    "push",
     "serve",
     "explore",
     "completion",
