@@ -168,6 +168,26 @@ def tiny_sarm_folder(tmp_path_factory: pytest.TempPathFactory, tiny_sarm: Reward
 
 
 @pytest.fixture(scope="session")
+def tiny_attached_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dictionary with 48 latents, k = 6, attached to a 2-layer classifier with a bias, on disk."""
+    from tests.reward_model import classifiers
+    from tests.reward_model.test_attached import make_dictionary
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-rm"
+    config = classifiers.CONFIGS["llama"]()
+    base = RewardModel.from_pretrained(
+        classifiers.save(classifiers.make_classifier(config, bias=True), folder), device="cpu"
+    )
+    return base.attach(make_dictionary(base)).save_pretrained(folder.with_name("tiny-attached"))
+
+
+@pytest.fixture(scope="session")
+def tiny_attached(tiny_attached_folder: Path) -> RewardModel:
+    """The same model, loaded."""
+    return RewardModel.from_pretrained(tiny_attached_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
 def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal language model of 3 layers with the same tokenizer, on disk."""
     torch.manual_seed(1)

@@ -45,12 +45,20 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path, tiny
     return folder
 
 
+def skip_without_its_extra(words: Iterable[str]) -> None:
+    """A build of a whole SARM says first that its extra is missing."""
+    if [*words][:2] == ["build", "--base"]:
+        pytest.importorskip("sae_lens", reason='`sarm build --base` wants the extra "build"')
+
+
 def refusal(
     words: Iterable[str], place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> str:
+    words = [*words]
+    skip_without_its_extra(words)
     monkeypatch.chdir(place)
     before = sorted(place.iterdir())
-    assert main([*words]) == 2
+    assert main(words) == 2
     assert [path for path in sorted(place.iterdir()) if path not in before and path.name[0] != "."] == []
     return capsys.readouterr().err
 
@@ -108,6 +116,7 @@ GOOD = {
 def test_a_dry_run_loads_and_writes_nothing_and_names_the_command(
     words: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_without_its_extra(words.split())
     monkeypatch.chdir(place)
     before = sorted(place.iterdir())
     assert main([*words.split(), "--dry-run"]) == 0
@@ -128,12 +137,9 @@ def test_the_models_of_these_tests_cannot_be_loaded(
 def test_a_build_says_few_rows_before_it_begins(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = ["build", "--base", "base", "--pairs", "pairs.jsonl", "--holdout", "0.25", "-o", "o", "--dry-run"]
+    skip_without_its_extra(words)
     monkeypatch.chdir(place)
-    assert (
-        main(
-            ["build", "--base", "base", "--pairs", "pairs.jsonl", "--holdout", "0.25", "-o", "o", "--dry-run"]
-        )
-        == 0
-    )
+    assert main(words) == 0
     said = capsys.readouterr().err
     assert "warning: 96 answers are few for 24 latents: 10 for each would be 240" in said

@@ -1,5 +1,6 @@
 """Scored answers made in code, for tests that need no model."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,26 @@ def scored_from(z: NDArray[Any], head: NDArray[Any] | None = None, fingerprint: 
         ended=np.ones(n, np.bool_),
         lengths=np.full(n, 5, np.int64),
         fingerprint=fingerprint,
+    )
+
+
+def attached_from(
+    z: NDArray[Any],
+    residual: NDArray[Any],
+    *,
+    head: NDArray[Any] | None = None,
+    constant: float = 0.0,
+    fingerprint: str = "head-a",
+) -> Scored:
+    """The same answers under a reward model with a dictionary attached: a residual [N] and a constant."""
+    plain = scored_from(z, head, fingerprint)
+    whole = plain.latents.sums(plain.head) + residual + constant
+    return replace(
+        plain,
+        rewards=whole.astype(np.float32),
+        residual=np.asarray(residual, dtype=np.float64),
+        constant=constant,
+        kind="attached",
     )
 
 

@@ -12,7 +12,7 @@ from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta, save_edits
 from sarm_control.control.edits.edited_checkpoint import apply_to_checkpoint
 from sarm_control.errors import ConfigError, ModelError, OutputError
-from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model import RewardModel, describe
 from tests.conftest import make_sarm
 
 PROMPTS = ["how do i cook bread ?", "what is a bomb ?", "why is it good ?"]
@@ -146,3 +146,40 @@ def test_the_command_writes_the_embedded_sarm_with_edits(tmp_path, capsys) -> No
     lab, edited = RewardModel.from_pretrained("lab"), RewardModel.from_pretrained(tmp_path / "out")
     with lab.edited([Edit(5, scale=2.0)]):
         assert lab.fingerprint == edited.fingerprint
+
+
+def test_edits_of_an_attached_dictionary_are_written_into_its_folder(
+    tiny_attached_folder: Path, tiny_attached: RewardModel, tmp_path: Path
+) -> None:
+    before = tiny_attached.score(PROMPTS, ANSWERS)
+    latent, other = (int(number) for number in before.latents.row(0)[0][:2])
+    edits = [Edit(latent, scale=0.25), Edit(other, set=0.0)]
+    save_edits(tmp_path / "e.json", edits, fingerprint=tiny_attached.fingerprint, model="tiny")
+    said = apply_to_checkpoint(str(tiny_attached_folder), tmp_path / "e.json", tmp_path / "edited")
+    edited = RewardModel.from_pretrained(said.folder, device="cpu")
+    after = edited.score(PROMPTS, ANSWERS)
+    np.testing.assert_allclose(after.rewards - before.rewards, edit_delta(before, edits), atol=1e-5)
+    np.testing.assert_array_equal(after.residual, before.residual)
+    assert (after.kind, after.constant) == ("attached", before.constant)
+    assert (said.before, said.after) == (tiny_attached.fingerprint, edited.fingerprint)
+    assert describe(said.folder).head.fingerprint == edited.fingerprint
+    assert json.loads((said.folder / "applied_edits.json").read_text())["head"] == tiny_attached.fingerprint
+    # the folder is saved and edited again to the bit
+    again = RewardModel.from_pretrained(edited.save_pretrained(tmp_path / "again"), device="cpu")
+    assert again.score(PROMPTS, ANSWERS).rewards.tobytes() == after.rewards.tobytes()
+    with tiny_attached.edited(edits) as inside:
+        saved = inside.save_pretrained(tmp_path / "inside")
+    assert RewardModel.from_pretrained(saved, device="cpu").fingerprint == edited.fingerprint
+
+
+def test_a_plain_checkpoint_holds_no_edits_of_latents(
+    tiny_attached_folder: Path, tiny_attached: RewardModel, tmp_path: Path
+) -> None:
+    save_edits(tmp_path / "e.json", [Edit(0, scale=0.5)], fingerprint=tiny_attached.fingerprint, model="t")
+    base = tiny_attached_folder.with_name("tiny-rm")
+    with pytest.raises(ModelError, match="they change how its state is read, which no weight of it holds"):
+        apply_to_checkpoint(str(base), tmp_path / "e.json", tmp_path / "out")
+    save_edits(tmp_path / "cap.json", [Edit(0, max=0.5)], fingerprint=tiny_attached.fingerprint, model="t")
+    with pytest.raises(ConfigError, match="a checkpoint cannot hold it"):
+        apply_to_checkpoint(str(tiny_attached_folder), tmp_path / "cap.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

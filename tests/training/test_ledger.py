@@ -15,6 +15,7 @@ from sarm_control.errors import OutputError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
 from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger, ledger_entries, most_rewarded
+from tests.control.batches import attached_from
 
 SIZE = 6
 CONTROLS = Controls(
@@ -107,6 +108,27 @@ def test_oracle_by_hand() -> None:
     assert entries["missing_end", None].change == -1.0
     assert entries["rounding", None].change == 0.0
     assert [entry.latent for entry in most_rewarded(ledger_entries(before, after))] == [0]
+
+
+def test_oracle_the_residual_has_an_entry_of_its_own_and_its_penalty_too() -> None:
+    head = np.array([1.0, -2.0, 0.5])
+    penalty = Penalty("residual", tau=0.0, alpha=0.5, form="hinge")
+    rule = RewardRule(Controls(penalties=[penalty]))
+    first = attached_from(np.array([[1, 0, 0], [0, 1, 0]]), np.array([0.0, 1.0]), head=head, constant=4.0)
+    last = attached_from(np.array([[2, 0, 0], [0, 0, 2]]), np.array([2.0, 4.0]), head=head, constant=4.0)
+    entries = {
+        (entry.term, entry.latent): entry for entry in ledger_entries(*map(rule.breakdown, (first, last)))
+    }
+    residual = entries["residual", None]
+    assert (residual.before, residual.after, residual.change) == (0.5, 3.0, 2.5)
+    constant = entries["constant", None]
+    assert (constant.before, constant.after, constant.change) == (4.0, 4.0, 0.0)
+    # half of what is above 0: 0 and 0.5 before, 1 and 2 after
+    assert entries["residual_penalty", None].change == pytest.approx(-1.25)
+    assert entries["rounding", None].change == pytest.approx(0.0, abs=1e-6)
+    change = rule.breakdown(last).columns["reward/total"].mean()
+    change -= rule.breakdown(first).columns["reward/total"].mean()
+    assert sum(entry.change for entry in entries.values()) == pytest.approx(change, abs=1e-6)
 
 
 def ledger(seed: int) -> list:

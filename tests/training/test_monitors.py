@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.cli.discover import EvidenceFlags
-from sarm_control.control.penalties import Penalty
+from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.discovery.evidence.closing import CLOSING as USUAL
 from sarm_control.discovery.evidence.examine import Depth
 from sarm_control.training.monitor.checks import (
@@ -27,6 +27,7 @@ from sarm_control.training.monitor.checks import (
     over_refusal,
     proxy_gap,
     refuses,
+    residual_gain,
     saturated,
 )
 from sarm_control.training.monitor.checks.closing_sentence import (
@@ -268,10 +269,46 @@ def test_a_reward_that_rises_without_the_gold_reward_is_told() -> None:
     assert not proxy_gap(0.2).fires
 
 
+def gains(share: float, *, gain: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """[N] gains in reward, and the residual's part of each, which is `share` of it on average."""
+    reward = gain + drawn(seed).normal(size=N)
+    return reward, share * gain + 0.5 * drawn(seed + 1).normal(size=N)
+
+
+def test_a_reward_that_rises_through_the_residual_is_told() -> None:
+    found = residual_gain(*gains(0.6), sd=1.0)
+    assert found.fires
+    assert found.value == pytest.approx(0.6, abs=0.1)
+    assert "of the gain in reward came through the residual" in found.text
+    assert parse_penalty(found.text.split("--penalize ")[1].split(")")[0]).latent == "residual"
+    assert set(found.metrics()) == {
+        "monitor/residual",
+        "monitor/residual/gain",
+        "monitor/residual/reward",
+    }
+
+
+@pytest.mark.parametrize(("share", "gain"), [(0.1, 1.0), (-0.5, 1.0), (0.9, 0.02), (0.9, -1.0)])
+def test_a_small_share_or_no_gain_is_none_of_its_business(share: float, gain: float) -> None:
+    assert not residual_gain(*gains(share, gain=gain), sd=1.0).fires
+
+
+def test_calibration_a_share_at_the_limit_seldom_warns() -> None:
+    warned = [residual_gain(*gains(0.2, seed=2 * seed), sd=1.0).fires for seed in range(300)]
+    assert np.mean(warned) <= 0.02
+
+
+def test_metamorphic_the_share_does_not_depend_on_the_unit() -> None:
+    reward, residual = gains(0.5)
+    one, other = residual_gain(reward, residual, 1.0), residual_gain(7 * reward, 7 * residual, 7.0)
+    assert (one.fires, one.value) == (other.fires, pytest.approx(other.value))
+
+
 def test_every_check_has_its_name_in_the_list() -> None:
     found = [dead_penalty(PENALTY, [0.5], [0.5]), saturated([1]), proxy_gap(0.0), over_refusal(["a"], ["b"])]
+    found.append(residual_gain(*gains(0.1), sd=1.0))
     assert {one.check for one in found} < set(CHECKS)
-    assert len(CHECKS) == 9
+    assert len(CHECKS) == 10
 
 
 @given(st.integers(1, 300), st.integers(1, 300))

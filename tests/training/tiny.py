@@ -128,6 +128,7 @@ class TableSarm:
 
     config = SimpleNamespace(latents=6)
     fingerprint = "table"
+    kind = "sarm"
 
     def __init__(self, max_new_tokens: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ Shapes: `N` states, `B` states of a step, `D` hidden size, `L` latents, `K` kept
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,29 @@ class AutoencoderConfig:
             raise ConfigError(f"k is {self.k}, it must be in 1..{self.latents} (the latents)")
         if self.steps < 1 or self.batch < 1:
             raise ConfigError(f"steps ({self.steps}) and batch ({self.batch}) must be at least 1")
+
+
+@dataclass(frozen=True)
+class DirectionTerm:
+    """A term of the loss for what is missed along one direction: `weight (u . e)^2`, beside `mean(e^2)`.
+
+    Args:
+        direction: [D] `u`, of length 1.
+        weight: at the end of the ramp, at least 0.
+        ramp: share of the steps over which the weight rises from 0, in [0, 1].
+    """
+
+    direction: Tensor
+    weight: float
+    ramp: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuses weights and ramps that cannot work."""
+        if not (0 <= self.weight < math.inf and 0 <= self.ramp <= 1):
+            raise ConfigError(
+                f"a loss term of weight {self.weight} with a ramp of {self.ramp}: the weight must be at "
+                "least 0, the ramp in 0..1"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,31 @@ def train_autoencoder(
         raise TrainingError("no end-of-turn state to train the autoencoder on")
     # an empty pool is not normalised: PyTorch warns about the standard deviation of no rows
     pools = [normalise(pool.float()) if len(pool) else pool.float() for pool in (end_of_turn, sentences)]
-    trainer = _trainer(pools[0], _batches(pools, config, device), config, device)
+    return train_topk(pools, config, device=device, progress=progress)
+
+
+def train_topk(
+    pools: Sequence[Tensor],
+    config: AutoencoderConfig,
+    *,
+    term: DirectionTerm | None = None,
+    device: torch.device | str = "cpu",
+    progress: ProgressFactory = no_progress,
+) -> TrainedAutoencoder:
+    """Trains on what is encoded, as it is.
+
+    Args:
+        pools: [N, D] normalised states at the ends of turns, N >= 1, and [S, D] others, S may be 0.
+        config: sizes and schedule.
+        term: a term of the loss beside the mean squared error.
+        device: where to train.
+        progress: counts steps.
+
+    Raises:
+        MissingExtraError: SAELens is not installed.
+        TrainingError: the loss is not finite.
+    """
+    trainer = _trainer(pools[0], _batches(pools, config, device), config, device, term)
     curve = _fit(trainer, config, progress)
     trainer.sae.fold_W_dec_norm()
     return TrainedAutoencoder(from_sae_lens(trainer.sae), curve)
@@ -141,11 +188,18 @@ def from_sae_lens(sae: Any) -> Autoencoder:
     return ours
 
 
-def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig, device: Any) -> Any:
+def _trainer(
+    first: Tensor,
+    batches: Iterator[Tensor],
+    config: AutoencoderConfig,
+    device: Any,
+    term: DirectionTerm | None = None,
+) -> Any:
     sae_lens = import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
+    kind = sae_lens.TopKTrainingSAE if term is None else _with_term(sae_lens, term, config.steps)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
-        sae = sae_lens.TopKTrainingSAE(
+        sae = kind(
             sae_lens.TopKTrainingSAEConfig(
                 d_in=first.shape[1], d_sae=config.latents, k=config.k, device=str(device), dtype="float32"
             )
@@ -166,6 +220,29 @@ def _trainer(first: Tensor, batches: Iterator[Tensor], config: AutoencoderConfig
     return sae_lens.SAETrainer(cfg=settings, sae=sae, data_provider=batches)
 
 
+def _with_term(sae_lens: Any, term: DirectionTerm, steps: int) -> Any:
+    """SAELens's TopK autoencoder with one loss more, through the two hooks that it has for such losses."""
+    from sae_lens.saes.sae import TrainCoefficientConfig
+
+    base: Any = sae_lens.TopKTrainingSAE
+
+    class WithTerm(base):  # type: ignore[misc]  # SAELens is loaded only here
+        def get_coefficients(self) -> dict[str, Any]:
+            # SAELens sums squares over dimensions, where the term stands beside their mean
+            weight = term.weight * len(term.direction)
+            return {"direction": TrainCoefficientConfig(weight, round(term.ramp * steps))}
+
+        def calculate_aux_loss(self, step_input: Any, sae_out: Tensor, **others: Any) -> dict[str, Tensor]:
+            losses: dict[str, Tensor] = super().calculate_aux_loss(
+                step_input=step_input, sae_out=sae_out, **others
+            )
+            missed = (step_input.sae_in - sae_out) @ term.direction.to(sae_out)
+            losses["direction_loss"] = step_input.coefficients["direction"] * missed.square().mean()
+            return losses
+
+    return WithTerm
+
+
 def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> tuple[LossPoint, ...]:
     """Calls the trainer step by step, as SAELens's own runners do, to record the losses."""
     every = max(1, config.steps // 20)
@@ -184,7 +261,7 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
     return tuple(curve)
 
 
-def _batches(pools: list[Tensor], config: AutoencoderConfig, device: Any) -> Iterator[Tensor]:
+def _batches(pools: Sequence[Tensor], config: AutoencoderConfig, device: Any) -> Iterator[Tensor]:
     """Batches that mix both pools in a fixed proportion; each pool is used up in shuffled rounds."""
     # how many states of a batch are end-of-turn states
     first = config.batch if not len(pools[1]) else round(config.batch * config.end_of_turn_share)

@@ -16,7 +16,8 @@ def convert(
         str,
         Parameter(
             group=INPUT,
-            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM folder, hub id or lab.",
+            help="Checkpoint folder with pytorch_model*.bin; with --apply a SARM, or an attached dictionary: "
+            "folder, hub id or lab.",
         ),
     ],
     /,
@@ -24,7 +25,9 @@ def convert(
     out: Annotated[Path, Parameter(group=OUTPUT, name=["--out", "-o"], help="The folder to write.")],
     apply: Annotated[
         Path | None,
-        Parameter(group=COMPUTE, help="File of edits: write the SARM with these edits in its head weights."),
+        Parameter(
+            group=COMPUTE, help="File of edits: write the model with these edits in its weights of latents."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, Parameter(group=OUTPUT, negative="", help="Replace the folder if it exists.")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import Controls, Floats, Integers, ShapedReward, prompt_means
-from sarm_control.reward_model import Scored
+from sarm_control.control import Controls, Floats, Integers, ShapedReward, prompt_means, watched_name
+from sarm_control.reward_model import RESIDUAL, Scored
 from sarm_control.statistics import Interval, mean_interval
 
 REWARD, TOTAL, LENGTH, ENDED = "reward/model", "reward/total", "answer/length", "answer/ended"
@@ -222,7 +222,10 @@ def reward_sd(answers: PolicyAnswers) -> float:
 
 def _part(name: str) -> Measure:
     if name.startswith("reward/penalty/"):
-        return Measure(name, f"Penalty on latent {name.rsplit('/', 1)[1]}", "reward")
+        watched = name.rsplit("/", 1)[1]
+        return Measure(
+            name, f"Penalty on {watched_name(RESIDUAL if watched == RESIDUAL else int(watched))}", "reward"
+        )
     return Measure(name, _LABELS[name], "reward")
 
 

@@ -23,7 +23,7 @@ from sarm_control.control import (
 )
 from sarm_control.data import Line, Reason, Row, json_object, read_lines
 from sarm_control.errors import ConfigError, ModelError, TrainingError
-from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.reward_model import RESIDUAL, RewardModel, Scored
 from sarm_control.training import (
     HUMAN,
     PROMPTS,
@@ -205,18 +205,20 @@ class RunControls:
     def controlled(self) -> tuple[int, ...]:
         """The latents that edits and penalties act on, ascending."""
         edited = {edit.latent for edit in self.controls.edits}
-        return tuple(sorted(edited | {penalty.latent for penalty in self.controls.penalties}))
+        penalised = {one.latent for one in self.controls.penalties if one.latent != RESIDUAL}
+        return tuple(sorted(edited | penalised))
 
     @property
     def thresholds(self) -> dict[int, float]:
         """The tau of every penalised latent."""
-        return {penalty.latent: float(penalty.tau) for penalty in self.controls.penalties}
+        penalties = self.controls.penalties
+        return {one.latent: float(one.tau) for one in penalties if one.latent != RESIDUAL}
 
     def in_words(self) -> tuple[str, ...]:
         """One line for each edit, each penalty, and the human-KL term."""
         words = [f"edit of latent {edit.latent}: {_given(edit)}" for edit in self.controls.edits]
         words += [
-            f"penalty on latent {penalty.latent}: {penalty.form}, {alpha:.3g} above {float(penalty.tau):.3g}"
+            f"penalty on {penalty.watched}: {penalty.form}, {alpha:.3g} above {float(penalty.tau):.3g}"
             + ("" if penalty.target_rate is None else f" at the end, for a rate of {penalty.target_rate:g}")
             for penalty, alpha in zip(self.controls.penalties, self.controls.alphas(self.state), strict=True)
         ]

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from sarm_control.control.edits.specs import check_exists, in_sd
     from sarm_control.control.human_kl import HumanKL
     from sarm_control.control.ledger import Floats, Integers, Ledger, latent_ledger, prompt_means
-    from sarm_control.control.penalties import Penalty, metric_names, named_forms, parse_penalty
+    from sarm_control.control.penalties import (
+        Penalty,
+        Watched,
+        metric_names,
+        named_forms,
+        parse_penalty,
+        watched_columns,
+        watched_name,
+    )
     from sarm_control.control.reference import ReferenceStatistics
     from sarm_control.control.shaped import ShapedReward
     from sarm_control.control.state import ControlState
@@ -89,6 +97,9 @@ _HOME_OF = {
     "save_edits": "edits.edit_files",
     "named_forms": "penalties",
     "unrounded_rewards": "edits.edits",
+    "Watched": "penalties",
+    "watched_columns": "penalties",
+    "watched_name": "penalties",
 }
 
 _RENAMED = {
@@ -118,6 +129,7 @@ __all__ = [
     "RewardRule",
     "ShapedReward",
     "Shaping",
+    "Watched",
     "apply_edits",
     "apply_to_checkpoint",
     "check_exists",
@@ -140,6 +152,8 @@ __all__ = [
     "read_edit_file",
     "save_edits",
     "unrounded_rewards",
+    "watched_columns",
+    "watched_name",
 ]
 
 if not TYPE_CHECKING:

@@ -18,13 +18,18 @@ from sarm_control.control.discriminator import Discriminator, HumanDivergence
 from sarm_control.control.edits.edits import Edit, check_one_edit_each, edit_delta
 from sarm_control.control.edits.specs import SPEC, check_exists, in_sd, one_line_errors, unknown_key
 from sarm_control.control.human_kl import HumanKL
-from sarm_control.control.penalties import Penalty, metric_names
+from sarm_control.control.penalties import Penalty, Watched, in_order, metric_names, watched_columns
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.shaped import ShapedReward
 from sarm_control.control.state import ControlState
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.latents import HumanBuffer
-from sarm_control.reward_model import Scored
+from sarm_control.reward_model import RESIDUAL, Kind, Scored
+
+_WITHOUT_RESIDUAL: Mapping[Kind | None, str] = {
+    "sarm": "the rewards of a SARM are its latents' alone, so there is no residual",
+    "classifier": "this reward model has no dictionary, so its whole reward is residual",
+}
 
 
 @one_line_errors("controls")
@@ -50,11 +55,11 @@ class Controls:
     @model_validator(mode="after")
     def _check(self) -> "Controls":
         check_one_edit_each(self.edits)
-        seen: set[tuple[int, str]] = set()
+        seen: set[tuple[Watched, str]] = set()
         for penalty in self.penalties:
             if (penalty.latent, penalty.form) in seen:
                 raise ConfigError(
-                    f"latent {penalty.latent} has two penalties of the form {penalty.form}",
+                    f"{penalty.watched} has two penalties of the form {penalty.form}",
                     hint="keep one of them, or give them different forms",
                 )
             seen.add((penalty.latent, penalty.form))
@@ -65,21 +70,28 @@ class Controls:
         compared = () if self.human_kl is None else self.human_kl.latents
         return tuple(sorted({*self._penalised(), *compared}))
 
-    def quantile_latents(self) -> tuple[int, ...]:
-        """The latents whose reference quantiles `resolve` needs."""
-        return tuple(sorted({p.latent for p in self.penalties if p.quantile is not None}))
+    def quantile_latents(self) -> tuple[Watched, ...]:
+        """The latents, and the residual, whose reference quantiles `resolve` needs; latents ascending."""
+        return in_order(p.latent for p in self.penalties if p.quantile is not None)
 
-    def check(self, size: int, fingerprint: str | None = None) -> None:
+    def check(self, size: int, fingerprint: str | None = None, kind: Kind | None = None) -> None:
         """Refuses latents that a reward model does not have, and a head other than the latents' own.
 
         Args:
             size: L, the number of latents of the reward model.
             fingerprint: of its head.
+            kind: of reward model; only an attached dictionary leaves a residual to penalise.
 
         Raises:
-            ConfigError: a latent outside 0..L-1.
+            ConfigError: a latent outside 0..L-1, or a penalty on a residual that the model does not have.
             ModelError: the head is another one.
         """
+        if kind in _WITHOUT_RESIDUAL and any(one.latent == RESIDUAL for one in self.penalties):
+            raise ConfigError(
+                f"penalty on the residual: {_WITHOUT_RESIDUAL[kind]}",
+                hint="drop the penalty, or use a reward model with an attached dictionary "
+                "(docs/reward-models.md)",
+            )
         for latent in self.latents():
             check_exists(latent, size)
         if self.fingerprint is not None and fingerprint is not None and self.fingerprint != fingerprint:
@@ -114,6 +126,8 @@ class Controls:
         warnings = []
         for penalty in self.penalties:
             if penalty.own_reward is None or penalty.alpha is None or penalty.form != "indicator":
+                continue
+            if penalty.latent == RESIDUAL:
                 continue
             reward, weight = penalty.own_reward, float(head[penalty.latent])
             if penalty.latent in edits and weight:
@@ -165,7 +179,7 @@ class Controls:
                 rate without a started state.
             ModelError: a head other than the controls' or the buffer's own.
         """
-        self.check(scored.latents.size, scored.fingerprint)
+        self.check(scored.latents.size, scored.fingerprint, scored.kind)
         # float64 from here on: the columns must sum to the total to 1e-6
         reward_model = scored.rewards.astype(np.float64)
         edited = reward_model + edit_delta(scored, self.edits)
@@ -218,7 +232,8 @@ class Controls:
         )
 
     def _penalised(self) -> tuple[int, ...]:
-        return tuple(sorted({edit.latent for edit in self.edits} | {p.latent for p in self.penalties}))
+        penalised = {p.latent for p in self.penalties if p.latent != RESIDUAL}
+        return tuple(sorted({edit.latent for edit in self.edits} | penalised))
 
     def _targets(self) -> tuple[Penalty, ...]:
         return tuple(penalty for penalty in self.penalties if penalty.target_rate is not None)
@@ -229,7 +244,7 @@ class Controls:
         sds = None if state is None else state.rates.sds(penalty)
         if sds is None or self.reward_sd is None:
             raise ConfigError(
-                f"penalty on latent {penalty.latent}: target_rate needs the state of a run",
+                f"penalty on {penalty.watched}: target_rate needs the state of a run",
                 hint="call controls.start() on the resolved controls and pass the state on",
             )
         return sds * self.reward_sd
@@ -246,7 +261,7 @@ class Controls:
     def _amounts(self, scored: Scored, alphas: Sequence[float]) -> Array:
         if not self.penalties:
             return np.zeros((len(scored), 0))
-        z = scored.latents.columns([penalty.latent for penalty in self.penalties])
+        z = watched_columns(scored, [penalty.latent for penalty in self.penalties])
         parts = zip(self.penalties, z.T, alphas, strict=True)
         amounts = [penalty.amount(column, alpha) for penalty, column, alpha in parts]
         return np.stack(amounts, axis=1)
@@ -279,7 +294,7 @@ class Controls:
         variance = float(shaped.total.var())
         parts = zip(metric_names(self.penalties), self.penalties, shaped.penalties.T, strict=True)
         for name, penalty, amount in parts:
-            z = scored.latents.columns([penalty.latent])[:, 0]
+            z = watched_columns(scored, [penalty.latent])[:, 0]
             info[f"{name}/rate"] = float(penalty.fires(z).mean())
             info[f"{name}/variance_share"] = float(amount.var()) / variance if variance else 0.0
         return info
@@ -292,7 +307,14 @@ class Controls:
 def _resolve_penalty(penalty: Penalty, reference: ReferenceStatistics) -> Penalty:
     level = penalty.quantile
     tau = penalty.tau if level is None else reference.quantile(penalty.latent, level)
-    alpha = None if penalty.alpha is None else _in_reward_units(penalty.alpha, reference, "alpha")
+    alpha = penalty.alpha
+    if penalty.is_share:
+        # SDs of reward per SD of reward: a hinge on a reward has no unit, so that twice the reward model,
+        # with twice the residual, has twice the penalty
+        in_sds = None if alpha is None else in_sd(alpha, "alpha")
+        alpha = alpha if in_sds is None else in_sds
+    elif alpha is not None:
+        alpha = _in_reward_units(alpha, reference, "alpha")
     return replace(penalty, tau=tau, alpha=alpha)
 
 

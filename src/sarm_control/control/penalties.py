@@ -1,12 +1,18 @@
-"""Penalties: amounts subtracted from the reward where a latent fires, read from the unedited z."""
+"""Penalties: amounts subtracted from the reward where a latent fires, read from the unedited z.
+
+A reward model with a head of its own has a residual beside its latents, what its dictionary does not hold.
+A policy can learn to be rewarded there, so the residual can have a penalty like a latent.
+
+Shapes: `N` answers, `C` latents or the residual.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from sarm_control.control.edits.specs import (
@@ -21,10 +27,24 @@ from sarm_control.control.edits.specs import (
     unknown_key,
 )
 from sarm_control.errors import ConfigError
+from sarm_control.reward_model import RESIDUAL, Scored
 
 Form = Literal["indicator", "hinge", "sigmoid"]
+Watched: TypeAlias = int | Literal["residual"]
+"""What a penalty reads: a latent's number, or the residual of a reward model with a head of its own."""
 _KEYS = ("tau", "alpha", "target_rate", "form", "temperature")
 _EXAMPLE = "48659:tau=3,alpha=0.1"
+_NUMBER = TypeAdapter(int)
+
+
+def _watched(value: Any) -> Watched:
+    if value == RESIDUAL:
+        return RESIDUAL
+    try:
+        return _NUMBER.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ValueError(f"{reason[:1].lower()}{reason[1:]}") from None
 
 
 @one_line_errors("penalty")
@@ -40,12 +60,13 @@ class Penalty:
             alpha and target_rate, or a target_rate outside 0..1 or with another form than `indicator`.
     """
 
-    latent: int
-    """The latent to watch, 0..L-1."""
+    latent: Annotated[Watched, BeforeValidator(_watched)]
+    """The latent to watch, 0..L-1; or `residual`, what the dictionary does not hold, in reward units."""
     tau: Annotated[float | str, BeforeValidator(number_if_number)]
     """The threshold on z: a number, or a quantile of the reference policy's z such as `q0.9`."""
     alpha: Annotated[float | str | None, BeforeValidator(number_if_number)] = None
-    """The size, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`."""
+    """The size, >= 0: in reward units, or in SDs of the reference policy's reward such as `0.5sd`. Of a hinge
+    on the residual it is the share of what exceeds tau: both are rewards, so `1sd` and 1 take all of it."""
     form: Form = "indicator"
     """`indicator` 1[z > tau] (strict), `hinge` max(0, z - tau), or `sigmoid` 1 / (1 + exp((tau - z) / T))."""
     temperature: float = 1.0
@@ -58,8 +79,9 @@ class Penalty:
 
     @model_validator(mode="after")
     def _check(self) -> "Penalty":
-        check_latent(self.latent, "penalty")
-        what = f"penalty on latent {self.latent}"
+        if self.latent != RESIDUAL:
+            check_latent(self.latent, "penalty")
+        what = f"penalty on {self.watched}"
         _ = self.quantile
         if self.alpha is None or self.target_rate is not None:
             self._check_target(what)
@@ -88,11 +110,21 @@ class Penalty:
             )
 
     @property
+    def watched(self) -> str:
+        """What it reads, in words: `latent 5` or `the residual`."""
+        return watched_name(self.latent)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether alpha is a share of a reward and no reward, see `alpha`."""
+        return self.latent == RESIDUAL and self.form == "hinge"
+
+    @property
     def quantile(self) -> float | None:
         """The level of a symbolic `tau`, 0..1; None when tau is a number."""
         if not isinstance(self.tau, str):
             return None
-        what = f"penalty on latent {self.latent}: tau"
+        what = f"penalty on {self.watched}: tau"
         if not self.tau.startswith("q"):
             raise ConfigError(f"{what} is {self.tau!r}, it must be a number or a quantile such as q0.9")
         level = finite_number(self.tau[1:], what)
@@ -145,9 +177,32 @@ class Penalty:
 
     def _not_numbers(self) -> ConfigError:
         return ConfigError(
-            f"penalty on latent {self.latent}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
+            f"penalty on {self.watched}: tau={self.tau}, alpha={self.alpha} are not numbers yet",
             hint="call controls.resolve(reference_statistics) first",
         )
+
+
+def watched_name(watched: Watched) -> str:
+    """In words: `latent 5`, or `the residual`."""
+    return "the residual" if watched == RESIDUAL else f"latent {watched}"
+
+
+def watched_columns(scored: Scored, watched: Sequence[Watched]) -> NDArray[np.float64]:
+    """[N, C] what penalties on these read: the unedited z of latents, 0 where inactive, and the residual.
+
+    Args:
+        scored: N answers.
+        watched: C latents, or the residual; one may stand there twice.
+    """
+    latents = [one for one in watched if one != RESIDUAL]
+    columns = iter(scored.latents.columns(latents).T)
+    found = [scored.residual if one == RESIDUAL else next(columns) for one in watched]
+    return np.stack(found, axis=1).astype(np.float64) if found else np.zeros((len(scored), 0))
+
+
+def in_order(watched: Iterable[Watched]) -> tuple[Watched, ...]:
+    """Each once: latents ascending, the residual last."""
+    return tuple(sorted(set(watched), key=lambda one: (isinstance(one, str), one)))
 
 
 def named_forms(penalties: Sequence[Penalty]) -> tuple[Form | None, ...]:
@@ -177,14 +232,17 @@ def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDAr
 def parse_penalty(text: str) -> Penalty:
     """Reads a penalty from the command line.
 
-    `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`, or `48659:tau=3,target_rate=0.1`.
+    `48659:tau=3,alpha=0.1[,form=hinge][,temperature=0.5]`, or `48659:tau=3,target_rate=0.1`; `residual`
+    may stand in the latent's place.
 
     Raises:
         ConfigError: the text is not a penalty; the message on an unknown key names the closest known one.
     """
     number, _, rest = text.strip().partition(":")
-    latent = latent_number(number, text, _EXAMPLE)
-    what = f"penalty on latent {latent}"
+    latent: Watched = RESIDUAL
+    if number.strip() != RESIDUAL:
+        latent = latent_number(number, text, _EXAMPLE)
+    what = f"penalty on {watched_name(latent)}"
     given: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
+from sarm_control.control.penalties import Watched, in_order, watched_columns, watched_name
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.files import write_json
-from sarm_control.reward_model import Scored
+from sarm_control.reward_model import RESIDUAL, Scored
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,18 @@ class ReferenceStatistics:
         mean: mean reward, without any control.
         sd: standard deviation of the reward (n - 1), > 0; the unit of `0.5sd`.
         fingerprint: of the head that scored the answers.
-        latents: for each chosen latent its z in all n answers, ascending; 0 where it was not active.
+        latents: for each chosen latent its z in all n answers, ascending; 0 where it was not active. Of
+            `residual` the residuals, in reward units.
     """
 
     n: int
     mean: float
     sd: float
     fingerprint: str
-    latents: Mapping[int, tuple[float, ...]]
+    latents: Mapping[Watched, tuple[float, ...]]
 
     @classmethod
-    def from_scored(cls, scored: Scored, latents: Iterable[int] = ()) -> "ReferenceStatistics":
+    def from_scored(cls, scored: Scored, latents: Iterable[Watched] = ()) -> "ReferenceStatistics":
         """The statistics of scored answers; `latents` are those whose quantiles will be needed.
 
         Raises:
@@ -44,12 +46,12 @@ class ReferenceStatistics:
         sd = float(rewards.std(ddof=1))
         if not (np.isfinite(sd) and sd > 0):
             raise DataError("the reference policy's rewards are all equal or not finite: they have no SD")
-        chosen = sorted(set(latents))
-        columns = np.sort(scored.latents.columns(chosen).astype(np.float64), axis=0).T
+        chosen = in_order(latents)
+        columns = np.sort(watched_columns(scored, chosen), axis=0).T
         values = {latent: tuple(column.tolist()) for latent, column in zip(chosen, columns, strict=True)}
         return cls(len(rewards), float(rewards.mean()), sd, scored.fingerprint, values)
 
-    def quantile(self, latent: int, level: float) -> float:
+    def quantile(self, latent: Watched, level: float) -> float:
         """The quantile of z over *all* answers, inactive ones (z = 0) included, interpolated linearly.
 
         So a latent active in fewer than `1 - level` of the answers has the quantile 0, and the indicator
@@ -60,7 +62,7 @@ class ReferenceStatistics:
         """
         if latent not in self.latents:
             raise ConfigError(
-                f"the reference statistics hold no values of latent {latent}",
+                f"the reference statistics hold no values of {watched_name(latent)}",
                 hint="compute them with ReferenceStatistics.from_scored(scored, controls.quantile_latents())",
             )
         return float(np.quantile(self.latents[latent], level))
@@ -91,7 +93,7 @@ class ReferenceStatistics:
             DataError: a key is missing or holds something else.
         """
         try:
-            latents = {int(latent): tuple(map(float, z)) for latent, z in values["latents"].items()}
+            latents = {_watched(name): tuple(map(float, z)) for name, z in values["latents"].items()}
             moments = float(values["mean"]), float(values["sd"])
             return cls(int(values["n"]), *moments, str(values["fingerprint"]), latents)
         except MISSHAPEN as error:
@@ -113,3 +115,7 @@ class ReferenceStatistics:
             return cls.from_dict(content)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _watched(name: str) -> Watched:
+    return RESIDUAL if name == RESIDUAL else int(name)

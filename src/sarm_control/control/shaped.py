@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sarm_control.control.density_ratio import Array
+from sarm_control.control.penalties import Watched
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class ShapedReward:
         human_kl: [N] float64, `beta * l_j`, or `beta * KL` in batch mode; what the human-KL term subtracts
             (it raises the reward when negative).
         log_ratio: [N] float64 `l_j` in nats; None without a human-KL term.
-        penalty_latents: the latent of each penalty, P of them.
+        penalty_latents: the latent of each penalty, or `residual`; P of them.
         info: metrics by name: the mean of every column, `latent/<id>/rate` (share of answers with
             the unedited z above 0), `penalty/<id>/rate` and `penalty/<id>/variance_share` (of the
             variance of the total), `penalty/<id>/alpha` (reward units, where a target rate moves it), and
@@ -36,7 +37,7 @@ class ShapedReward:
     penalties: Array
     human_kl: Array
     log_ratio: Array | None
-    penalty_latents: tuple[int, ...] = ()
+    penalty_latents: tuple[Watched, ...] = ()
     info: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:

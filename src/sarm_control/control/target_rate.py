@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control.penalties import Penalty
+from sarm_control.control.penalties import Penalty, watched_columns
 from sarm_control.errors import TrainingError
-from sarm_control.reward_model import Scored
+from sarm_control.reward_model import RESIDUAL, Scored
 
 # The gains are the middle of a plateau of a random search on simulated policies (SGD, momentum and Adam,
 # speeds 1 : 8, 32 to 256 answers, 40 to 200 steps) and of PPO on a tiny model. tests/control/one_logit.py
@@ -36,6 +36,7 @@ MOST_SDS = 10.0
 """The largest penalty, in SDs: beyond it, it dominates the whitened advantages."""
 
 _PREFIX = "target_rate"
+_RESIDUAL_NUMBER = -1
 
 
 class Multiplier(NamedTuple):
@@ -108,15 +109,15 @@ class TargetRates:
         """
         for i, penalty in enumerate(self.penalties):
             assert penalty.target_rate is not None
-            fires = penalty.fires(scored.latents.columns([penalty.latent])[:, 0])
+            fires = penalty.fires(watched_columns(scored, [penalty.latent])[:, 0])
             fired = int(np.count_nonzero(fires))
             self._multipliers[i] = self._multipliers[i].after(fired, len(fires), penalty.target_rate)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The latents, [P] int64, and the multipliers, [P, 4] float64; empty without a target."""
+        """The latents, [P] int64, -1 for the residual, and the multipliers, [P, 4] float64; empty if none."""
         if not self.penalties:
             return {}
-        latents = np.array([penalty.latent for penalty in self.penalties], dtype=np.int64)
+        latents = np.array([_number(penalty) for penalty in self.penalties], dtype=np.int64)
         return {
             f"{_PREFIX}.latents": latents,
             f"{_PREFIX}.multipliers": np.array(self._multipliers, dtype=np.float64),
@@ -142,6 +143,10 @@ class TargetRates:
             )
         rows = arrays[f"{_PREFIX}.multipliers"].tolist()
         self._multipliers = [Multiplier(int(batches), *rest) for batches, *rest in rows]
+
+
+def _number(penalty: Penalty) -> int:
+    return _RESIDUAL_NUMBER if penalty.latent == RESIDUAL else int(penalty.latent)
 
 
 def _weight(target: float) -> float:

@@ -154,7 +154,7 @@ class RewardRule:
 def _symbolic(controls: Controls) -> list[str]:
     """The controls that cannot be used without a reference, in words."""
     penalties = [
-        f"the penalty on latent {penalty.latent}"
+        f"the penalty on {penalty.watched}"
         for penalty in controls.penalties
         if not penalty.resolved or (penalty.target_rate is not None and controls.reward_sd is None)
     ]

@@ -27,6 +27,7 @@ def findings(examined: ExaminedDiscovery) -> Iterator[str]:
     yield from _unshown(found)
     yield from _removal(found)
     yield from _lost(found)
+    yield from _residual(found)
     yield from _share(found)
     yield from _length(found)
     yield from _turned(found)
@@ -83,11 +84,38 @@ def _lost(found: Discovery) -> Iterator[str]:
         )
 
 
+def _residual(found: Discovery) -> Iterator[str]:
+    """The part of the margin that no latent holds, for a reward model with a dictionary attached."""
+    residual = found.residual
+    if residual is None:
+        return
+    of_margin = ""
+    if residual.share_of_margin is not None and found.confirmation.margin.low > 0:
+        of_margin = f", {100 * residual.share_of_margin:+.1f} % of the margin"
+    spread = "" if residual.sd_share is None else f"; its SD is {residual.sd_share:.2f} of the reward's"
+    verdict = residual.direction or "no clear direction"
+    yield (
+        f"The residual, which no latent holds, adds {_gain(residual.effect)} to the margin{of_margin}: "
+        f"{verdict} (p = {residual.p:.2g} on the selection prompts){spread}."
+    )
+    if residual.direction == "harms":
+        yield (
+            "No control on latents reaches it; a penalty on the residual does "
+            "(--penalize residual:tau=q0.95,alpha=0.5sd,form=hinge)."
+        )
+
+
 def _share(found: Discovery) -> Iterator[str]:
     """How many latents make the margin, where its interval is above 0."""
     if found.cumulative is not None and found.confirmation.margin.low > 0:
         half, most = found.cumulative.needed.values()
-        yield f"{_largest(half)} half of the margin, {_largest(most).lower()} 90 % of it."
+        if half is None:
+            latents, share = found.cumulative.curve[-1]
+            yield f"All {latents} latents make {100 * share:.0f} % of the margin; the rest is residual."
+        elif most is None:
+            yield f"{_largest(half)} half of the margin; no number of latents makes 90 % of it."
+        else:
+            yield f"{_largest(half)} half of the margin, {_largest(most).lower()} 90 % of it."
 
 
 def _largest(count: int) -> str:

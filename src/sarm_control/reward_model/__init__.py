@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.attached import AttachedAutoencoder
+    from sarm_control.reward_model.attached import (
+        COPIED,
+        AttachedAutoencoder,
+        point_to_copy,
+        write_edited_weights,
+    )
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
@@ -70,6 +75,7 @@ _HOME_OF = {
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
+    "COPIED": "attached",
     "ClassifierConfig": "files.classifier_config",
     "Contribution": "scored",
     "Description": "description",
@@ -102,6 +108,7 @@ _HOME_OF = {
     "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
     "head_of": "description",
+    "is_attached": "files.classifier_config",
     "is_sarm": "files.config",
     "latents_of": "description",
     "length_sorted_batches": "trunk.batching",
@@ -111,6 +118,7 @@ _HOME_OF = {
     "normalise": "autoencoder",
     "not_finite_rows": "files.finite",
     "pad_batch": "trunk.batching",
+    "point_to_copy": "attached",
     "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
@@ -124,15 +132,16 @@ _HOME_OF = {
     "ATTACHED": "files.classifier_config",
     "configuration_folder": "files.checkpoint",
     "stored_type": "files.checkpoint",
-    "is_attached": "files.classifier_config",
     "read_classifier_config": "files.classifier_config",
     "trunk_config": "trunk.trunk",
+    "write_edited_weights": "attached",
 }
 
 __all__ = [
     "ATTACH",
     "ATTACHED",
     "CONSTANT",
+    "COPIED",
     "RESIDUAL",
     "AttachedAutoencoder",
     "Autoencoder",
@@ -178,6 +187,7 @@ __all__ = [
     "normalise",
     "not_finite_rows",
     "pad_batch",
+    "point_to_copy",
     "pool_states",
     "pre_topk",
     "quiet_transformers",
@@ -192,6 +202,7 @@ __all__ = [
     "stored_type",
     "trunk_config",
     "with_own_memory",
+    "write_edited_weights",
 ]
 
 if not TYPE_CHECKING:

@@ -28,6 +28,10 @@ from sarm_control.reward_model.state_head import StateHead
 
 FORMAT = "sarm-attached-1"
 WEIGHTS = "dictionary.safetensors"
+COPIED = "reward_model"
+"""The folder inside an attached dictionary's where the reward model itself lies, if it was copied."""
+EDITED = "latent_weights"
+"""The tensor [L] of edited weights of latents; absent where they are the reward model's own."""
 
 
 class LatentWeights(NamedTuple):
@@ -116,12 +120,14 @@ class AttachedFolder(NamedTuple):
             `RewardModel.from_pretrained`.
         head: the fingerprint of its head.
         model: that of its trunk; None where it had none.
+        edited: [L] float32 weights of the latents where edits were written into the folder.
     """
 
     autoencoder: AttachedAutoencoder
     source: Mapping[str, Any]
     head: str
     model: str | None
+    edited: FloatArray | None = None
 
     def check(self, head: str, model: str | None, name: str) -> None:
         """Refuses a reward model that is not the one the dictionary was attached to.
@@ -153,11 +159,13 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
             raise ModelError(f"{name}: {ATTACHED} is of the format {said.get('format')!r}, not {FORMAT}")
         source = {key: said["source"].get(key) for key in ("model", "revision", "pooling", "output")}
         tensors = load_file(folder / WEIGHTS)
+        edited = tensors.pop(EDITED, None)
         latents, size = tensors["encoder.weight"].shape
         scale, topk = float(tensors["scale"]), bool(said["use_topk"])
         made = AttachedAutoencoder(torch.zeros(size), scale, latents, int(said["k"]), use_topk=topk)
         made.load_state_dict(tensors)
-        found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"])
+        weight = None if edited is None else edited.reshape(latents).float().numpy()
+        found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
     except SarmError as error:
         raise ModelError(f"{name}: {error}", hint=error.hint) from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -165,9 +173,23 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
-    if not all(bool(torch.isfinite(value).all()) for value in made.state_dict().values()):
+    if source["model"] == f"./{COPIED}":
+        source["model"] = str(folder.resolve() / COPIED)
+    stored = [*made.state_dict().values(), *([] if edited is None else [edited])]
+    if not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
+
+
+def point_to_copy(folder: Path) -> None:
+    """Makes a dictionary's folder point to the reward model inside it, wherever the folder is moved."""
+    said = read_json_object(folder / ATTACHED)
+    said["source"] = {**said["source"], "model": f"./{COPIED}", "revision": None}
+    _write_json(folder / ATTACHED, said)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def save_attached(
@@ -176,9 +198,12 @@ def save_attached(
     *,
     source: Mapping[str, Any],
     fingerprints: tuple[str, str | None],
+    edited: FloatArray | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the dictionary and where its reward model lies, whole or not at all.
+
+    Edited weights of latents [L] lie beside the dictionary: no weight of the reward model holds them.
 
     Raises:
         ModelError: the reward model was built in memory, so that nothing can be pointed to.
@@ -205,8 +230,16 @@ def save_attached(
         own = {
             key: value.detach().cpu().contiguous().clone() for key, value in autoencoder.state_dict().items()
         }
+        if edited is not None:
+            own[EDITED] = torch.from_numpy(edited)
         save_file(own, temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / ATTACHED).write_text(
-            json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        _write_json(temporary / ATTACHED, about)
     return folder
+
+
+def write_edited_weights(folder: Path, weight: FloatArray) -> None:
+    """Puts edited weights of latents [L] into an attached dictionary's folder, in place of any before."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {**load_file(folder / WEIGHTS), EDITED: torch.from_numpy(np.ascontiguousarray(weight))}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

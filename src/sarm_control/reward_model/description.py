@@ -28,6 +28,7 @@ from sarm_control.reward_model.files.classifier_config import (
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
 from sarm_control.reward_model.files.model_fingerprint import classifier_fingerprint, model_fingerprint
 from sarm_control.reward_model.head import LinearHead
+from sarm_control.reward_model.scored import Kind
 from sarm_control.reward_model.trunk.trunk_values import COUNT, is_count
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Description:
     template: str
     model_fingerprint: str
     template_date: datetime.date | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """A SARM, a classifier, or one with a dictionary attached."""
+        if self.head.own is None:
+            return "sarm"
+        return "attached" if self.latents else "classifier"
 
 
 def read_head(id_or_folder: str | Path, *, output: int | str | None = None) -> LinearHead:
@@ -232,6 +240,7 @@ def _read_attached(folder: Path, name: str) -> _Files:
     weight, constant = autoencoder.latent_weights(base.head.own)
     config = replace(base.config, latents=len(weight), k=autoencoder.k, use_topk=autoencoder.use_topk)
     head = LinearHead(weight, constant=constant, own=base.head.own)
+    head = head if found.edited is None else head.with_weight(found.edited)
     fingerprint = attached_fingerprint(base.model_fingerprint, autoencoder)
     return _Files(base.folder, config, head, fingerprint)
 

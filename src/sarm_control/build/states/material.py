@@ -126,7 +126,7 @@ def _check_held_out(count: int, what: str, holdout: float) -> None:
         return
     enough = next(n for n in range(LEAST_HELD_OUT + 2, 10**9) if _held_out_of(n, holdout) >= LEAST_HELD_OUT)
     raise DataError(
-        f"{count} {what} leave {held_out} to be held out: too few to tell how good the SARM is, "
+        f"{count} {what} leave {held_out} to be held out: too few to tell how good it is, "
         f"which needs {LEAST_HELD_OUT}",
         hint=f"at --holdout {holdout:g} at least {enough} {what} are needed",
     )

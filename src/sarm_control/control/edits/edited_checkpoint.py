@@ -1,7 +1,9 @@
 """A checkpoint with head edits in it: the same files with other head weights.
 
 Only scalings of latents can be written, because they are changes of the head. The other edits act on the z
-of each answer, and no weight of a SARM expresses that.
+of each answer, and no weight of a SARM expresses that. Of a dictionary attached to a reward model the edited
+weights are written into the dictionary's folder: they change how the reward model's state is read, which
+no weight of its checkpoint holds.
 """
 
 import shutil
@@ -9,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sarm_control.control.edits.edit_files import check_head, read_edit_file, save_edits
+from sarm_control.control.edits.edit_files import EditFile, check_head, read_edit_file, save_edits
 from sarm_control.control.edits.edits import Edit
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.files import atomic_folder, manifest, write_json
@@ -18,9 +20,12 @@ from sarm_control.reward_model import (
     TensorEntry,
     find_folder,
     head_of,
+    is_attached,
     is_sarm,
     load_tensors,
+    read_head,
     read_index,
+    write_edited_weights,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ class Applied(NamedTuple):
 
 
 def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: bool = False) -> Applied:
-    """Writes `target`: the SARM `source` with the edits of `file` in its head weights.
+    """Writes `target`: the SARM, or attached dictionary, `source` with the edits of `file` in its weights.
 
     Every other tensor is copied bit by bit. The head keeps its dtype where that dtype holds the new weights
     exactly; otherwise it is written in float32. `applied_edits.json` records the edits.
@@ -53,7 +58,7 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
 
     Raises:
         ConfigError: the file holds no edit, or one that is not a scaling.
-        ModelError: not a SARM, a latent it does not have, or edits made for another head.
+        ModelError: neither of the two, a latent it does not have, or edits made for another head.
         OutputError: `target` exists, or cannot be written.
     """
     edit_file = read_edit_file(file)
@@ -61,12 +66,14 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
         raise ConfigError(f"{file} holds no edit", hint='write [{"latent": 16720, "scale": 0}]')
     factors = _factors(file, edit_file.edits)
     folder = find_folder(source)
+    if is_attached(folder):
+        return _apply_to_attached(source, folder, edit_file, file, factors, target, overwrite=overwrite)
     index = read_index(folder, source)
     if not is_sarm(folder, source):
         raise ModelError(
             f"{source} is not a SARM, and edits of latents cannot be written into another reward model: they "
             "change how its state is read, which no weight of it holds",
-            hint="give the edits beside it: --edits-file FILE",
+            hint="give the folder of a dictionary attached to it, which holds edited weights of latents",
         )
     if _HEAD not in index:
         raise ModelError(f"{source} has no {_HEAD}: it is not a SARM")
@@ -76,15 +83,38 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
     edited = head.scaled(factors)
     with atomic_folder(target, overwrite=overwrite) as temporary:
         _copy_with_head(folder, temporary, index, _as_stored(edited, stored))
-        save_edits(
-            temporary / "applied_edits.json",
-            edit_file.edits,
-            fingerprint=head.fingerprint,
-            model=_name(source),
-        )
-        config = {"model": _name(source), "head_before": head.fingerprint, "head_after": edited.fingerprint}
-        write_json(temporary / "manifest.json", manifest("convert", inputs=[file], config=config))
+        _record(temporary, source, file, edit_file, head, edited)
     return Applied(target, tuple(factors), head.fingerprint, edited.fingerprint)
+
+
+def _apply_to_attached(
+    source: str,
+    folder: Path,
+    edit_file: EditFile,
+    file: Path,
+    factors: Mapping[int, float],
+    target: Path,
+    *,
+    overwrite: bool,
+) -> Applied:
+    head = read_head(source)
+    check_head(file, edit_file.head, head.fingerprint)
+    edited = head.scaled(factors)
+    with atomic_folder(target, overwrite=overwrite) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        write_edited_weights(temporary, edited.weight)
+        _record(temporary, source, file, edit_file, head, edited)
+    return Applied(target, tuple(factors), head.fingerprint, edited.fingerprint)
+
+
+def _record(
+    folder: Path, source: str, file: Path, edit_file: EditFile, head: LinearHead, edited: LinearHead
+) -> None:
+    """Which edits were written into the folder, and both heads."""
+    name = _name(source)
+    save_edits(folder / "applied_edits.json", edit_file.edits, fingerprint=head.fingerprint, model=name)
+    config = {"model": name, "head_before": head.fingerprint, "head_after": edited.fingerprint}
+    write_json(folder / "manifest.json", manifest("convert", inputs=[file], config=config))
 
 
 def _factors(file: Path, edits: Sequence[Edit]) -> dict[int, float]:

@@ -19,6 +19,7 @@ from sarm_control.discovery.pairs.margins import (
     firing_rates,
     margin_contributions,
     pair_latents,
+    prompt_margins,
     rewards,
 )
 from sarm_control.discovery.permutation.label_tests import label_max_t_test, label_test
@@ -245,7 +246,7 @@ def _described(pairs: PairLatents, latents: NDArray[np.int64]) -> Columns:
         "low": intervals.low,
         "high": intervals.high,
         "effect_sd": _ratio(effect, reward_sd(pairs)),
-        "share_of_margin": _ratio(effect, float(contributions.sum()) / pairs.prompts),
+        "share_of_margin": _ratio(effect, float(prompt_margins(pairs).mean())),
         "d_z": _standardised(columns, effect),
         "rate_chosen": rates.chosen[latents],
         "rate_rejected": rates.rejected[latents],

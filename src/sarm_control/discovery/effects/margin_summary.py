@@ -21,6 +21,8 @@ from sarm_control.discovery.pairs.margins import (
     firing_rates,
     margin_contributions,
     pair_accuracy,
+    prompt_margins,
+    residual_margins,
 )
 from sarm_control.errors import DataError
 from sarm_control.statistics import (
@@ -76,12 +78,15 @@ class LostMargin:
             the opposite sign.
         among: the place of that share among those of matched random sets, which carry some of it as well;
             None where none could be drawn.
+        outside: the share that is residual, which no latent holds and no control on latents reaches; None
+            for a SARM.
     """
 
     prompts: int
     margin: float
     carried: Interval
     among: AmongSets | None = None
+    outside: Interval | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
@@ -90,12 +95,13 @@ class LostMargin:
             "mean_lost_margin": self.margin,
             "share_of_called_latents": self.carried.as_json(),
             "share_among_matched_sets": None if self.among is None else self.among.as_json(),
+            "share_of_residual": None if self.outside is None else self.outside.as_json(),
         }
 
 
 def summarise(pairs: PairLatents) -> Summary:
     """Mean margin and pair accuracy with intervals clustered by prompt."""
-    margins = np.asarray(margin_contributions(pairs).sum(axis=1)).ravel()
+    margins = prompt_margins(pairs)
     difference = length_difference(pairs)
     return Summary(
         prompts=pairs.prompts,
@@ -132,19 +138,22 @@ def lost_margin(
         None where every prompt's margin is 0 or above.
     """
     contributions = margin_contributions(pairs)
-    margins = np.asarray(contributions.sum(axis=1)).ravel()
+    margins = prompt_margins(pairs)
     lost = np.flatnonzero(margins < 0)
     if not len(lost):
         return None
     wanted = np.asarray(latents, dtype=np.int64)
     carried = np.asarray(contributions[lost][:, wanted].sum(axis=1)).ravel()
-    # shares of all latents sum to 1, which makes sets of latents comparable by simple sums
+    # shares of all latents and of the residual sum to 1, so that simple sums compare sets of latents
     shares = np.asarray(contributions[lost].sum(axis=0)).ravel() / margins[lost].sum()
     return LostMargin(
         len(lost),
         float(-margins[lost].mean()),
         ratio_interval(carried, margins[lost]),
         _among(pairs, shares, wanted, tested, sets, seed),
+        None
+        if pairs.chosen_residual is None
+        else ratio_interval(residual_margins(pairs)[lost], margins[lost]),
     )
 
 
@@ -174,11 +183,12 @@ class Cumulative(NamedTuple):
     """The share of the margin that the largest latents make; they are ordered by other prompts.
 
     Args:
-        needed: by share of the margin, the smallest number of latents that reaches it.
+        needed: by share of the margin, the smallest number of latents that reaches it; None where the rest
+            of it is residual.
         curve: (latents, share of the margin) at 1, 2, 5, 10, ... latents and at all of them.
     """
 
-    needed: dict[float, int]
+    needed: dict[float, int | None]
     curve: tuple[tuple[int, float], ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -201,16 +211,19 @@ def cumulative_margin(selection: PairLatents, confirmation: PairLatents) -> Cumu
     """
     order = np.argsort(-np.abs(_effects(selection)), kind="stable")
     effects = _effects(confirmation)
-    total = effects.sum()
-    if not total > 0:
+    # the residual is part of the margin and of no latent
+    total = effects.sum() + residual_margins(confirmation).mean()
+    if not total > 0 or not effects.any():
         return None
-    # latents behind the last nonzero effect add nothing, so the curve ends there at 100 %
+    # latents behind the last nonzero effect add nothing, so the curve ends there (a SARM's at 100 %)
     last = 1 + int(np.flatnonzero(effects[order])[-1])
     share = np.cumsum(effects[order]) / total
     points = [n for n in _POINTS if n < last]
-    needed = {level: int(np.argmax(share >= level - 1e-12)) + 1 for level in SHARES}
+    reached = {level: np.flatnonzero(share >= level - 1e-12) for level in SHARES}
+    needed = {level: int(where[0]) + 1 if len(where) else None for level, where in reached.items()}
     curve = tuple((n, float(share[n - 1])) for n in points)
-    return Cumulative(needed, (*curve, (last, 1.0)))
+    end = 1.0 if confirmation.chosen_residual is None else float(share[last - 1])
+    return Cumulative(needed, (*curve, (last, end)))
 
 
 def _effects(pairs: PairLatents) -> Any:

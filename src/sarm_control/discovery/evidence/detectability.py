@@ -5,7 +5,7 @@ cross-validated by prompt, so that no detector is judged on the answers on which
 
 - the best latent: the one with the highest AUROC on the other folds,
 - the best five: added one by one, each where it explains most of the rest, with `[z, 1(z > 0)]` of each,
-- a linear probe on the trunk's state, which is the input of the autoencoder.
+- a linear probe on the state, which is the input of the autoencoder.
 
 Explained variance does not answer the question: it was 0.98 both for autoencoders whose best latent had an
 AUROC of 0.6 and for autoencoders with 1.0.
@@ -21,9 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.discovery.evidence.probes import best_five, best_latent, linear_probe
+from sarm_control.discovery.pairs.margins import prompt_margins, residual_margins
 from sarm_control.discovery.pairs.prompt_pairs import PromptPairs
 from sarm_control.seeds import derive_seed, numpy_generator
-from sarm_control.statistics import Interval, Placed, difference_over_folds, interval_over_folds, placed
+from sarm_control.statistics import (
+    Interval,
+    Placed,
+    difference_over_folds,
+    interval_over_folds,
+    placed,
+    ratio_interval,
+    with_ends,
+)
 
 FOLDS = 5
 GAP = 0.05
@@ -43,6 +52,8 @@ class Detectability:
         probe: AUROC of the linear probe; None without states.
         gap: probe minus best five.
         latents: the best latent of each set of training folds.
+        outside: the share of the excess reward of rejected answers, on the prompts where these get more, that
+            is residual; None for a SARM, and where no prompt is such.
     """
 
     best_latent: Interval
@@ -50,10 +61,24 @@ class Detectability:
     probe: Interval | None
     gap: Interval | None
     latents: tuple[int, ...]
+    outside: Interval | None = None
 
     @property
     def verdict(self) -> str:
-        """One sentence, with the AUROC of each detector and its interval."""
+        """One sentence, with the AUROC of each detector and its interval; a second on what lies outside."""
+        return self._detected + self._beyond
+
+    @property
+    def _beyond(self) -> str:
+        if self.outside is None:
+            return ""
+        return (
+            f" {with_ends(self.outside, '.0f', percent=True)} of the excess reward of rejected answers lies "
+            "outside the dictionary (residual), where no control on latents reaches it."
+        )
+
+    @property
+    def _detected(self) -> str:
         shown = f"{_area(self.best_latent)} for the best latent, {_area(self.best_five)} for the best five"
         if self.probe is not None and self.gap is not None and self.gap.low > GAP:
             return (
@@ -84,6 +109,7 @@ class Detectability:
             **{f"auroc_{name}": value.as_json() for name, value in intervals.items()},
             **{name: None if value is None else value.as_json() for name, value in optional.items()},
             "best_latent_of_each_fold": list(self.latents),
+            "harmful_reward_outside": None if self.outside is None else self.outside.as_json(),
             "verdict": self.verdict,
         }
 
@@ -161,7 +187,19 @@ def see(
         interval_over_folds(probe) if probe else None,
         difference_over_folds(probe, five) if probe else None,
         tuple(latents),
+        _outside(parts),
     )
+
+
+def _outside(parts: Sequence[PromptPairs]) -> Interval | None:
+    """The residual's share of the lost margin; nothing selects it, so no part is held back."""
+    of = [pairs.latents for pairs in parts]
+    if any(one.chosen_residual is None for one in of):
+        return None
+    margins = np.concatenate([prompt_margins(one) for one in of])
+    residual = np.concatenate([residual_margins(one) for one in of])
+    lost = margins < 0
+    return ratio_interval(residual[lost], margins[lost]) if lost.any() else None
 
 
 def _judge(material: _Material, judged: NDArray[np.bool_], scores: NDArray[np.float64]) -> Placed:
@@ -185,17 +223,21 @@ def _some(rows: NDArray[np.int64], seed: int, fold: int) -> NDArray[np.int64]:
 
 
 def _states(parts: Sequence[PromptPairs]) -> NDArray[np.float64] | None:
-    """[N, D] normalised states of all answers; None when a part has none."""
+    """[N, D] states of all answers as the dictionary encodes them; None when a part has none."""
     found = []
     for pairs in parts:
         if pairs.scored.states is None:
             return None
         found.append(pairs.scored.states[np.concatenate([pairs.chosen.numbers, pairs.rejected.numbers])])
-    return _normalised(np.concatenate(found))
+    states = np.concatenate(found)
+    # An attached dictionary encodes (x - m) / s with constants m and s. The probe standardises every column,
+    # which cancels any such constants, so x itself gives the same probe.
+    attached = any(pairs.scored.kind != "sarm" for pairs in parts)
+    return states.astype(np.float64) if attached else _normalised(states)
 
 
 def _normalised(states: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[N, D] the states normalised as for the autoencoder: centred, in units of their own SD."""
+    """[N, D] the states normalised as for a SARM's autoencoder: centred, in units of their own SD."""
     wide = states.astype(np.float64)
     centred = wide - wide.mean(axis=1, keepdims=True)
     return np.asarray(centred / (wide.std(axis=1, ddof=1, keepdims=True) + 1e-6))

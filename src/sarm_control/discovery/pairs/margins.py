@@ -2,7 +2,8 @@
 
     c_pi = w_i (mean over chosen of z_i - mean over rejected of z_i)
 
-The sum over i is the mean margin of prompt p.
+The sum over i is the mean margin of prompt p. Of a reward model with a head of its own, the residual is one
+more term of that sum; its constant cancels.
 
 Shapes: `P` prompts, `N` answers (`Nc` chosen, `Nr` rejected), `L` latents, `M` chosen latents.
 """
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sarm_control.control import Watched
 from sarm_control.errors import DataError
-from sarm_control.reward_model import SparseLatents
+from sarm_control.reward_model import RESIDUAL, SparseLatents
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -32,6 +34,8 @@ class PairLatents:
         head: [L] float64 head weights.
         chosen_length: [Nc] length of each chosen answer in tokens, where it is known.
         rejected_length: [Nr] the same for rejected answers.
+        chosen_residual: [Nc] what no latent holds of each chosen answer's reward; None for a SARM.
+        rejected_residual: [Nr] the same for rejected answers.
     """
 
     chosen: Any
@@ -41,6 +45,8 @@ class PairLatents:
     head: Vector
     chosen_length: Vector | None = None
     rejected_length: Vector | None = None
+    chosen_residual: Vector | None = None
+    rejected_residual: Vector | None = None
 
     @property
     def prompts(self) -> int:
@@ -59,8 +65,10 @@ class PairLatents:
             rejected=self.rejected[rejected >= 0],
             chosen_prompt=chosen[chosen >= 0],
             rejected_prompt=rejected[rejected >= 0],
-            chosen_length=None if self.chosen_length is None else self.chosen_length[chosen >= 0],
-            rejected_length=None if self.rejected_length is None else self.rejected_length[rejected >= 0],
+            chosen_length=_where(self.chosen_length, chosen >= 0),
+            rejected_length=_where(self.rejected_length, rejected >= 0),
+            chosen_residual=_where(self.chosen_residual, chosen >= 0),
+            rejected_residual=_where(self.rejected_residual, rejected >= 0),
         )
 
     def swap(self) -> "PairLatents":
@@ -73,6 +81,8 @@ class PairLatents:
             rejected_prompt=self.chosen_prompt,
             chosen_length=self.rejected_length,
             rejected_length=self.chosen_length,
+            chosen_residual=self.rejected_residual,
+            rejected_residual=self.chosen_residual,
         )
 
 
@@ -99,6 +109,8 @@ def pair_latents(
     *,
     chosen_length: ArrayLike | None = None,
     rejected_length: ArrayLike | None = None,
+    chosen_residual: ArrayLike | None = None,
+    rejected_residual: ArrayLike | None = None,
 ) -> PairLatents:
     """Checks and groups latents by prompt.
 
@@ -111,6 +123,8 @@ def pair_latents(
         head: [L] head weights.
         chosen_length: [Nc] tokens of each chosen answer; both lengths or neither.
         rejected_length: [Nr] tokens of each rejected answer.
+        chosen_residual: [Nc] residuals of a reward model with a head of its own; both sides or neither.
+        rejected_residual: [Nr] likewise.
 
     Raises:
         DataError: sizes that do not fit, a NaN or infinite number, prompt labels that cannot be sorted, or
@@ -142,7 +156,24 @@ def pair_latents(
         weight,
         _lengths(chosen_length, len(good_ids), "chosen", rejected_length is not None),
         _lengths(rejected_length, len(bad_ids), "rejected", chosen_length is not None),
+        _residuals(chosen_residual, len(good_ids), "chosen", rejected_residual is not None),
+        _residuals(rejected_residual, len(bad_ids), "rejected", chosen_residual is not None),
     )
+
+
+def _where(values: Vector | None, wanted: NDArray[np.bool_]) -> Vector | None:
+    return None if values is None else values[wanted]
+
+
+def _residuals(values: ArrayLike | None, answers: int, name: str, other_given: bool) -> Vector | None:
+    if values is None:
+        if other_given:
+            raise DataError(f"{name}_residual is missing: give the residuals of both sides or of neither")
+        return None
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (answers,) or not np.isfinite(found).all():
+        raise DataError(f"{name}_residual wants one finite number for each of the {answers} {name} answers")
+    return found
 
 
 def _lengths(lengths: ArrayLike | None, answers: int, name: str, other_given: bool) -> Vector | None:
@@ -198,12 +229,39 @@ def _csr(latents: Any, name: str) -> Any:
 
 
 def margin_contributions(pairs: PairLatents) -> Any:
-    """[P, L] float64 `scipy.sparse.csr_array` of c_pi; its row sums are the prompts' mean margins."""
+    """[P, L] float64 `scipy.sparse.csr_array` of c_pi; its row sums are the latents' part of mean margins."""
     from scipy.sparse import csr_array
 
     chosen = averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen
     rejected = averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected
     return csr_array((chosen - rejected) @ diagonal(pairs.head))
+
+
+def residual_margins(pairs: PairLatents) -> Vector:
+    """[P] the residual's part of each prompt's mean margin, in reward units; 0 for a SARM."""
+    if pairs.chosen_residual is None or pairs.rejected_residual is None:
+        return np.zeros(pairs.prompts)
+    chosen = averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen_residual
+    return np.asarray(chosen - averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected_residual)
+
+
+def prompt_margins(pairs: PairLatents) -> Vector:
+    """[P] each prompt's mean margin: all latents' contributions and the residual's."""
+    return np.asarray(margin_contributions(pairs).sum(axis=1)).ravel() + residual_margins(pairs)
+
+
+def residual_alone(pairs: PairLatents) -> PairLatents:
+    """The same answers with the residual as their only latent, of weight 1, so that it is tested like one."""
+    if pairs.chosen_residual is None or pairs.rejected_residual is None:
+        raise DataError("a SARM has no residual")
+    return replace(
+        pairs,
+        chosen=_csr(pairs.chosen_residual[:, None], "chosen"),
+        rejected=_csr(pairs.rejected_residual[:, None], "rejected"),
+        head=np.ones(1),
+        chosen_residual=None,
+        rejected_residual=None,
+    )
 
 
 def mean_differences(pairs: PairLatents) -> Vector:
@@ -216,8 +274,9 @@ def mean_differences(pairs: PairLatents) -> Vector:
 
 
 def rewards(pairs: PairLatents) -> Values:
-    """The reward of every chosen and every rejected answer, float64."""
-    return Values(pairs.chosen @ pairs.head, pairs.rejected @ pairs.head)
+    """The reward of every chosen and every rejected answer, float64, without the constant."""
+    sides = ((pairs.chosen, pairs.chosen_residual), (pairs.rejected, pairs.rejected_residual))
+    return Values(*(z @ pairs.head + (0.0 if rest is None else rest) for z, rest in sides))
 
 
 def pair_accuracy(pairs: PairLatents) -> Vector:
@@ -291,6 +350,17 @@ def _histogram(side: _Stored, levels: Vector) -> Vector:
 def latent_values(pairs: PairLatents, latent: int) -> Values:
     """The value of one latent in every answer, zeros included."""
     return Values(*(matrix[:, [latent]].toarray().ravel() for matrix, _ in _sides(pairs)))
+
+
+def watched_values(pairs: PairLatents, watched: Watched) -> Values:
+    """What a penalty on this reads in every answer: the value of a latent, or the residual.
+
+    Raises:
+        DataError: the residual of a SARM.
+    """
+    if watched != RESIDUAL:
+        return latent_values(pairs, watched)
+    return latent_values(residual_alone(pairs), 0)
 
 
 def _sides(pairs: PairLatents) -> tuple[tuple[Any, Index], tuple[Any, Index]]:

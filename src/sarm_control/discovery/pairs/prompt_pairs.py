@@ -168,8 +168,19 @@ def pairs_of_places(
         scored.head,
         chosen_length=scored.lengths[sides[0].numbers],
         rejected_length=scored.lengths[sides[1].numbers],
+        **_residuals(scored, *sides),
     )
     return PromptPairs(latents, keys, rows, scored, *sides)
+
+
+def _residuals(scored: Scored, chosen: SideAnswers, rejected: SideAnswers) -> dict[str, NDArray[np.float64]]:
+    if scored.kind == "sarm":
+        return {}
+    residual = scored.residual
+    return {
+        "chosen_residual": residual[chosen.numbers],
+        "rejected_residual": residual[rejected.numbers],
+    }
 
 
 def split_halves(pairs: PromptPairs, seed: int) -> PromptSplit:

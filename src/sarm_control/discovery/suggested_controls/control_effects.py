@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Edit, Penalty, in_sd
-from sarm_control.discovery.pairs.margins import PairLatents, Values, latent_values, rewards
+from sarm_control.discovery.pairs.margins import (
+    PairLatents,
+    Values,
+    latent_values,
+    rewards,
+    watched_values,
+)
 from sarm_control.discovery.suggested_controls.harmful_reward import Fires, harmful_reward
 from sarm_control.discovery.suggested_controls.joint_controls import (
     PAID_FOR_BAD,
@@ -132,14 +138,14 @@ def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Val
     """The change of each answer's reward by the controls, reward units."""
     change = Values(np.zeros(pairs.chosen.shape[0]), np.zeros(pairs.rejected.shape[0]))
     for control in controls:
-        for total, z in zip(change, latent_values(pairs, control.latent), strict=True):
-            total += _change_by(control, z, float(pairs.head[control.latent]), unit)
+        for total, z in zip(change, watched_values(pairs, control.latent), strict=True):
+            total += _change_by(control, z, pairs, unit)
     return change
 
 
-def _change_by(control: Control, z: Floats, weight: float, unit: float) -> Floats:
+def _change_by(control: Control, z: Floats, pairs: PairLatents, unit: float) -> Floats:
     if isinstance(control, Edit):
-        return np.asarray(weight * (control.apply(z) - z))
+        return np.asarray(float(pairs.head[control.latent]) * (control.apply(z) - z))
     return np.where(control.fires(z), -_alpha(control, unit), 0.0)
 
 
@@ -154,7 +160,7 @@ def _fires(pairs: PairLatents, controls: Sequence[Control]) -> Fires:
     fires = Fires(*(np.zeros(side.shape[0], dtype=np.bool_) for side in (pairs.chosen, pairs.rejected)))
     for control in controls:
         if isinstance(control, Penalty):
-            for total, z in zip(fires, latent_values(pairs, control.latent), strict=True):
+            for total, z in zip(fires, watched_values(pairs, control.latent), strict=True):
                 total |= control.fires(z)
     return fires
 

@@ -43,6 +43,7 @@ from sarm_control.discovery.suggested_controls.programme import (
     objective,
 )
 from sarm_control.discovery.suggested_controls.similar_latents import group_similar
+from sarm_control.reward_model import RESIDUAL
 
 Control = Edit | Penalty
 PAID_FOR_BAD, CHARGED_FOR_GOOD = "paid-for-bad", "charged-for-good"
@@ -82,7 +83,7 @@ class Suggestion:
     @property
     def carriers(self) -> tuple[int, ...]:
         """The latents that carry a control, ascending."""
-        return tuple(sorted({control.latent for control in self.controls}))
+        return tuple(sorted({one.latent for one in self.controls if one.latent != RESIDUAL}))
 
 
 @dataclass(frozen=True)

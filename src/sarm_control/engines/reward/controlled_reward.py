@@ -25,7 +25,7 @@ from sarm_control.reward_model import RewardModel, Scored
 
 
 class ControlledReward:
-    """A SARM under controls, for callers that train a policy elsewhere.
+    """A reward model under controls, for callers that train a policy elsewhere.
 
     Scoring needs the model and is slow; the reward is algebra on the scores. What learns (the discriminator
     of the human-KL term, target rates) changes only in `learn`.
@@ -61,7 +61,7 @@ class ControlledReward:
         seed: int = 0,
     ) -> None:
         given = controls or Controls()
-        given.check(model.config.latents, model.fingerprint)
+        given.check(model.config.latents, model.fingerprint, model.kind)
         if reference is not None:
             reference.check(model.fingerprint)
         if human is not None:

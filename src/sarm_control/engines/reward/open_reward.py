@@ -47,7 +47,7 @@ def open_reward(
         return _of_run(model, files, standardize=standardize)
     config = None if files.controls is None else _config(files.controls)
     controls = Controls() if config is None else config.reward.controls()
-    controls.check(model.config.latents, model.fingerprint)
+    controls.check(model.config.latents, model.fingerprint, model.kind)
     reference = None if files.reference is None else read_reference(files.reference, model, controls)
     demonstrations = files.human or (None if config is None else config.data.human)
     return ControlledReward(

@@ -107,7 +107,7 @@ class ScoreGiven(_Given):
     edited: float
     """The reward under the edits."""
     penalties: dict[str, float]
-    """The penalty of each penalised latent, by its number; >= 0."""
+    """The penalty of each penalised latent, by its number, and of the residual, by that name; >= 0."""
     human_kl: float
     """The penalty of the human-KL term; may be negative."""
     missing_end: float

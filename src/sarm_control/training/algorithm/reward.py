@@ -84,7 +84,7 @@ class PolicyReward:
         processes: Processes = ALONE,
     ) -> None:
         # before the first answer: a control of another head would act on unrelated latents
-        controls.check(model.config.latents, model.fingerprint)
+        controls.check(model.config.latents, model.fingerprint, model.kind)
         self.model = model
         self.controls = controls
         self.missing_end = missing_end

@@ -12,6 +12,7 @@ Check = Literal[
     "over-refusal",
     "saturated",
     "proxy-gap",
+    "residual",
 ]
 
 RENAMED = {"hugging": "threshold-hugging", "siblings": "similar-latents", "suffix": "closing-sentence"}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import TOTAL, RewardBreakdown
+from sarm_control.reward_model import RESIDUAL
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.monitor.checks import Finding, over_refusal
@@ -51,12 +52,14 @@ class Evaluated:
         parts = [
             f"{entry.term}{'' if entry.latent is None else f' {entry.latent}'} {entry.change:+.3g}"
             for entry in self.entries
-            if entry.term not in ("latent", "rounding") and entry.change
+            if entry.term not in ("latent", RESIDUAL, "rounding") and entry.change
         ]
+        outside = sum(entry.change for entry in self.entries if entry.term == RESIDUAL)
         gold = self.metrics.get(f"{GOLD}_change")
         return (
             f"reward {change:+.3g} since the untrained policy; raised most by "
             f"{', '.join(rewarded) or 'no latent'}"
+            + (f"; residual {outside:+.3g}" if outside else "")
             + (f"; controls: {', '.join(parts)}" if parts else "")
             + (f"; gold {gold:+.3g}" if gold is not None else "")
         )

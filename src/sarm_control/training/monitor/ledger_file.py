@@ -1,6 +1,7 @@
 """The ledger of a run, which splits the change of the mean reward since the untrained policy into its parts.
 
-There is one entry for each latent and one for each further part of the reward (edits, every penalty, the
+There is one entry for each latent, one for the residual of a reward model with a head of its own, and one for
+each further part of the reward (edits, every penalty, the
 human-KL term, the penalty on answers that did not end, shaping). Both policies' answers are rewarded under
 the controls as they are now. So the change is due to the policy alone, and the entries sum to it.
 
@@ -16,6 +17,7 @@ import numpy as np
 from sarm_control.control import TOTAL, RewardBreakdown, latent_ledger
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_file
+from sarm_control.reward_model import CONSTANT, RESIDUAL
 
 MODEL = "reward/model"
 _PENALTY = "penalty/"
@@ -25,9 +27,10 @@ class Entry(NamedTuple):
     """One part of the change of the mean total; reward units.
 
     Args:
-        term: `latent`, `edits`, `penalty`, `human_kl`, `missing_end`, `shaping`, or `rounding`: the
-            difference of the float32 rewards from the sum over their latents.
-        latent: of a latent or penalty.
+        term: `latent`, `residual`, `constant`, `edits`, `penalty`, `residual_penalty`, `human_kl`,
+            `missing_end`, `shaping`, or `rounding`: the difference of the float32 rewards from the sum of
+            their parts.
+        latent: of a latent, or of a penalty on one.
         weight: head weight of a latent.
         rate_before: share of the untrained policy's answers in which the latent fires (z > 0).
         rate_after: the same for the policy as it is.
@@ -57,11 +60,13 @@ def ledger_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entr
         ValueError: the latents are missing, or there are no answers.
     """
     latents = _latent_entries(before, after)
+    outside = _outside(before, after)
     names = [name for name in {**before.columns, **after.columns} if name not in (MODEL, TOTAL)]
-    first = _mean(before, MODEL) - sum(entry.before for entry in latents)
-    last = _mean(after, MODEL) - sum(entry.after for entry in latents)
+    first = _mean(before, MODEL) - sum(entry.before for entry in (*latents, *outside))
+    last = _mean(after, MODEL) - sum(entry.after for entry in (*latents, *outside))
     return [
         *latents,
+        *outside,
         *(_part(*_term(name), _mean(before, name), _mean(after, name)) for name in names),
         _part("rounding", None, first, last),
     ]
@@ -160,13 +165,25 @@ def _latent_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Ent
     return [Entry("latent", *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
+def _outside(before: RewardBreakdown, after: RewardBreakdown) -> list[Entry]:
+    """What no latent holds, and the constant, which changes nothing: none of a SARM."""
+    if before.scored is None or after.scored is None or after.scored.kind == "sarm":
+        return []
+    means = (float(one.residual.mean()) for one in (before.scored, after.scored))
+    constant = after.scored.constant
+    return [_part(RESIDUAL, None, *means), _part(CONSTANT, None, constant, constant)]
+
+
 def _part(term: str, latent: int | None, before: float, after: float) -> Entry:
     return Entry(term, latent, None, None, None, before, after, after - before)
 
 
 def _term(name: str) -> tuple[str, int | None]:
     term = name.removeprefix("reward/")
-    return ("penalty", int(term.removeprefix(_PENALTY))) if term.startswith(_PENALTY) else (term, None)
+    if not term.startswith(_PENALTY):
+        return term, None
+    watched = term.removeprefix(_PENALTY)
+    return ("residual_penalty", None) if watched == RESIDUAL else ("penalty", int(watched))
 
 
 def _mean(rewards: RewardBreakdown, name: str) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import ReferenceStatistics, named_forms
-from sarm_control.reward_model import Scored, pre_topk
+from sarm_control.control import ReferenceStatistics, named_forms, watched_columns
+from sarm_control.reward_model import RESIDUAL, Scored, pre_topk
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.monitor.checks import (
     BeforeTopK,
@@ -23,6 +23,7 @@ from sarm_control.training.monitor.checks import (
     find_similar_latents,
     length,
     proxy_gap,
+    residual_gain,
 )
 from sarm_control.training.monitor.checks.closing_sentence import (
     common_closing,
@@ -86,41 +87,51 @@ def findings_of(
         _of_closing_sentence(reward, before, after, sd),
         length((before.rewards, before.lengths), (after.rewards, after.lengths)),
         proxy_gap(kl, gains),
+        *_of_residual(before, after, sd),
     ]
+
+
+def _of_residual(before: PolicySide, after: PolicySide, sd: float) -> list[Finding]:
+    """None without a dictionary: the whole reward is then residual; and none of a SARM, which has none."""
+    if after.scored.kind != "attached":
+        return []
+    return [residual_gain(after.rewards - before.rewards, after.scored.residual - before.scored.residual, sd)]
 
 
 def _of_penalties(
     reward: PolicyReward, statistics: ReferenceStatistics, before: Scored, after: Scored
 ) -> list[Finding]:
     penalties = reward.rule.controls.penalties
-    latents = [penalty.latent for penalty in penalties]
-    sides = zip(*(_before_topk(reward, latents, scored) for scored in (before, after)), strict=True)
+    latents = sorted({penalty.latent for penalty in penalties if penalty.latent != RESIDUAL})
+    sides = [_before_topk(reward, latents, scored) for scored in (before, after)]
     found: list[Finding] = []
-    for penalty, form, (first, last) in zip(penalties, named_forms(penalties), sides, strict=True):
+    for penalty, form in zip(penalties, named_forms(penalties), strict=True):
         latent, tau = penalty.latent, float(penalty.tau)
+        first, last = (watched_columns(scored, [latent])[:, 0] for scored in (before, after))
         # checkpoints of older versions hold the reference z only of latents whose tau is a quantile
-        reference = np.asarray(statistics.latents.get(latent, first.z))
-        of_two = (
-            check_threshold_hugging(latent, tau, first.z, last.z, reference),
-            crowding_out(latent, tau, first, last),
-        )
-        found += [finding.of_form(form) for finding in of_two]
+        reference = np.asarray(statistics.latents.get(latent, first))
+        of_penalty = [check_threshold_hugging(latent, tau, first, last, reference)]
+        if latent != RESIDUAL:
+            # the residual competes with nothing in TopK
+            of_penalty.append(crowding_out(latent, tau, *(side[latent] for side in sides)))
+        found += [finding.of_form(form) for finding in of_penalty]
     return found
 
 
-def _before_topk(reward: PolicyReward, latents: Sequence[int], scored: Scored) -> list[BeforeTopK]:
+def _before_topk(reward: PolicyReward, latents: Sequence[int], scored: Scored) -> dict[int, BeforeTopK]:
     if not latents:
-        return []
+        return {}
     assert scored.states is not None
     pre = pre_topk(reward.model.autoencoder, scored.states, latents)
     columns = zip(pre.values.T, pre.ranks.T, scored.latents.columns(latents).T, strict=True)
-    return [BeforeTopK(*column) for column in columns]
+    return {latent: BeforeTopK(*column) for latent, column in zip(latents, columns, strict=True)}
 
 
 def families_of(reward: PolicyReward) -> Families:
     """The similar latents of every latent under an edit or penalty, where there are any."""
     controls = reward.controls
-    controlled = {edit.latent for edit in controls.edits} | {p.latent for p in controls.penalties}
+    controlled = {edit.latent for edit in controls.edits}
+    controlled |= {p.latent for p in controls.penalties if p.latent != RESIDUAL}
     if not controlled:
         return {}
     decoder = reward.model.autoencoder.decoder.weight.detach().float().cpu().numpy()

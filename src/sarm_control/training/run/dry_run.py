@@ -119,7 +119,9 @@ def _controls(reward: RewardConfig) -> list[str]:
 
 def _penalty(penalty: Penalty) -> str:
     amount = f"alpha {penalty.alpha}" if penalty.alpha is not None else f"target rate {penalty.target_rate}"
-    return f"penalty on {penalty.latent} ({penalty.form}, tau {penalty.tau}, {amount})"
+    return (
+        f"penalty on {penalty.watched.removeprefix('latent ')} ({penalty.form}, tau {penalty.tau}, {amount})"
+    )
 
 
 def _human(term: HumanKL) -> str:

@@ -81,7 +81,7 @@ def _check_reward(config: RunConfig, folder: Path) -> "ChatTemplate":
     from sarm_control.training.run.demonstrations import check_human_model, check_human_rows
 
     described = describe(folder, template_date=config.data.template_date)
-    config.reward.controls().check(described.latents, described.head.fingerprint)
+    config.reward.controls().check(described.latents, described.head.fingerprint, described.kind)
     check_human_model(
         config.data.human, config.reward.human_kl, described.head.fingerprint, described.model_fingerprint
     )

@@ -14,6 +14,7 @@ from sarm_control.training.monitor.checks.finding import Finding
 from sarm_control.training.monitor.checks.length_bias import length
 from sarm_control.training.monitor.checks.over_refusal import over_refusal, refuses
 from sarm_control.training.monitor.checks.proxy_gap import Gains, proxy_gap
+from sarm_control.training.monitor.checks.residual_gain import residual_gain
 from sarm_control.training.monitor.checks.similar_latents import check_similar_latents, find_similar_latents
 from sarm_control.training.monitor.checks.threshold_hugging import check_threshold_hugging
 from sarm_control.training.monitor.checks.watch import Watch
@@ -38,5 +39,6 @@ __all__ = [
     "over_refusal",
     "proxy_gap",
     "refuses",
+    "residual_gain",
     "saturated",
 ]

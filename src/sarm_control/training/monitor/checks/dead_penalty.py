@@ -30,7 +30,7 @@ def dead_penalty(penalty: Penalty, rates: Sequence[float], shares: Sequence[floa
         value=rate,
         further={"variance_share": share},
         fires=wrong is not None,
-        text=f"the penalty on latent {penalty.latent} is dead: over {len(rates)} steps {wrong}",
+        text=f"the penalty on {penalty.watched} is dead: over {len(rates)} steps {wrong}",
     )
 
 

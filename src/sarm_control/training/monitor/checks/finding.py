@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.control import Watched
 from sarm_control.training.config.check_names import Check
 
 Floats = NDArray[np.floating[Any]]
@@ -26,7 +27,7 @@ class Finding:
         value: the number that is compared with the monitor's limit.
         fires: whether something is wrong.
         text: what is wrong and what to do, one sentence; reported when it fires.
-        latent: the latent it is about; None for a monitor of the whole reward.
+        latent: the latent, or the residual, it is about; None for a monitor of the whole reward.
         form: of the penalty it is about, where the latent has two.
         further: numbers beside the value, by short names.
     """
@@ -35,7 +36,7 @@ class Finding:
     value: float
     fires: bool
     text: str
-    latent: int | None = None
+    latent: Watched | None = None
     form: str | None = None
     further: Mapping[str, float] = field(default_factory=dict)
 

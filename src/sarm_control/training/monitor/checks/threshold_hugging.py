@@ -6,6 +6,8 @@ Shapes: `N` answers before training, `M` now.
 import numpy as np
 from numpy.typing import NDArray
 
+from sarm_control.control import Watched, watched_name
+from sarm_control.reward_model import RESIDUAL
 from sarm_control.training.monitor.checks.finding import Finding, Floats, share_grew
 
 WIDTH = 0.25
@@ -15,7 +17,7 @@ LEAST_GROWTH = 2.0
 
 
 def check_threshold_hugging(
-    latent: int, tau: float, before: Floats, after: Floats, reference: Floats
+    latent: Watched, tau: float, before: Floats, after: Floats, reference: Floats
 ) -> Finding:
     """Compares the share of answers just under tau with the untrained policy's.
 
@@ -23,7 +25,7 @@ def check_threshold_hugging(
     of each, at least 13 (5.1 %).
 
     Args:
-        latent: the penalised one.
+        latent: the penalised one, or the residual.
         tau: its threshold.
         before: [N] z of the untrained policy's answers; 0 where the latent is not active.
         after: [M] z of the policy's answers.
@@ -39,9 +41,14 @@ def check_threshold_hugging(
         value=share,
         further={"before": was},
         fires=grew,
-        text=f"{share:.1%} of the answers keep latent {latent} just under tau = {tau:.3g} ({was:.1%} before "
-        "training): penalise it by form=hinge from a lower tau, or cap it with an edit",
+        text=f"{share:.1%} of the answers keep {watched_name(latent)} just under tau = {tau:.3g} "
+        f"({was:.1%} before training): {_advice(latent)}",
     )
+
+
+def _advice(latent: Watched) -> str:
+    hinge = "penalise it by form=hinge from a lower tau"
+    return hinge if latent == RESIDUAL else f"{hinge}, or cap it with an edit"
 
 
 def just_under(z: Floats, tau: float, reference: Floats) -> NDArray[np.bool_]:
