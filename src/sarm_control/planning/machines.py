@@ -9,7 +9,7 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sarm_control.errors import ConfigError
 
@@ -173,10 +173,11 @@ def program_bytes() -> int:
     return resident()
 
 
-def _product_rate(dtype: "torch.dtype", size: int = 1024, seconds: float = 0.15) -> float:  # noqa: F821
+def _product_rate(dtype: Any, size: int = 1024, seconds: float = 0.15) -> float:
     import torch
 
-    a, b, times = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype), []
+    times: list[float] = []
+    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     a @ b
     while sum(times) < seconds:
         start = time.perf_counter()
@@ -189,7 +190,8 @@ def _copy_rate(mib: int = 64, seconds: float = 0.15) -> float:
     """Bytes a second that a product of one row reads a weight at."""
     import torch
 
-    weight, row, times = torch.ones(mib * MIB // 4 // 1024, 1024), torch.ones(1024), []
+    times: list[float] = []
+    weight, row = torch.ones(mib * MIB // 4 // 1024, 1024), torch.ones(1024)
     weight @ row
     while sum(times) < seconds:
         start = time.perf_counter()

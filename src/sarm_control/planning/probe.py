@@ -151,7 +151,8 @@ def _trunk_seconds(trunk: Any, shape: PolicyShape, lengths: Lengths, device: str
 
 def least(work: Callable[[], Any], seconds: float) -> float:
     """Seconds of the quickest of several runs, the first not counted, in about that much time."""
-    started, times = time.perf_counter(), []
+    times: list[float] = []
+    started = time.perf_counter()
     work()
     while not times or time.perf_counter() - started < seconds:
         clock, processor = time.perf_counter(), time.process_time()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sarm_control.data import read_rows
 from sarm_control.errors import ConfigError
@@ -167,7 +168,7 @@ def _changes(
 ) -> Iterator[tuple[str, float]]:
     before = _plan(request, shape, answers, where).peak
     budget = request.batch_tokens or scoring_batch_tokens(where.kind)
-    tried = [
+    tried: list[tuple[str, dict[str, Any]]] = [
         ("pass --workers 1", {"workers": 1}),
         (f"pass --batch-tokens {max(1, budget // 4)}", {"batch_tokens": max(1, budget // 4)}),
         ("pass --dtype bfloat16", {"dtype": "bfloat16"}),

@@ -5,6 +5,7 @@ Shapes: `N` answers decoded together, `B` rows of a micro-batch, `T` tokens of t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,6 @@ ENCODED_TOGETHER = 256
 """Answers whose pre-activations exist at once; see `RewardModel.score_states`."""
 _MOMENTS_BYTES = 8
 _PASSING = (
-    "held/largest",
     "rollout/prefill",
     "rollout/pass",
     "rollout/logits",
@@ -139,7 +139,6 @@ def _held(policy: Policy, shape: PolicyShape) -> Counts:
         "held/gradients": trained,
         "held/optimizer": _MOMENTS_BYTES / 4 * trained,
         "held/trained": trained,
-        "held/largest": max(weight.numel() * 4 for weight in _trained(policy)),
         "held/saved": bytes_of(policy.causal) - (0 if shape.lora is None else _adapters(policy)),
         # the trained policy is written from a float32 copy of all of it
         "held/copied": 4 * weights_of(policy.causal),
@@ -171,7 +170,7 @@ def _rollout(policy: Policy, shape: PolicyShape, lengths: Lengths, live: LiveMem
     before = live.mark()
     with policy.decoding():
         merged = live.live - before
-        cache = DynamicCache(config=config)
+        cache: Any = DynamicCache(config=config)
         output = policy.states(cache=cache, **_read(prompts, lengths.prompt))
         # the prompts' own keys and values are part of the cache at its end
         read = sum(2 * layer.keys.numel() * layer.keys.element_size() for layer in cache.layers)
@@ -208,7 +207,7 @@ def _rollout(policy: Policy, shape: PolicyShape, lengths: Lengths, live: LiveMem
     }
 
 
-def _read(rows: int, tokens: int) -> dict[str, torch.Tensor]:
+def _read(rows: int, tokens: int) -> dict[str, Any]:
     """What `left_padded` gives of prompts of one length."""
     ids = torch.zeros(rows, tokens, dtype=torch.long)
     places = torch.arange(tokens).expand(rows, tokens)

@@ -102,7 +102,7 @@ def check_room(config: RunConfig, rows: Sequence[Row]) -> None:
 def _generous(config: RunConfig) -> float:
     """More bytes than a run needs, from a few numbers of its configurations."""
     source = checked_source(config.policy)
-    models = [policy_config(source.base), reward_shape(config.reward.model).config]
+    models: list[Any] = [policy_config(source.base), reward_shape(config.reward.model).config]
     training = config.training
     found = 0.0
     for model in models:
@@ -118,7 +118,7 @@ def _generous(config: RunConfig) -> float:
     row = 16 * policy.hidden_size + 6 * inner + 4 * heads * tokens
     rows = min(training.micro_batch, training.answers_per_step)
     cached = 64 * 4 * policy.hidden_size
-    return found + 4.0 * tokens * policy.num_hidden_layers * (rows * row + cached)
+    return found + float(4.0 * tokens * policy.num_hidden_layers * (rows * row + cached))
 
 
 def shape_of(
