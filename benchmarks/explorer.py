@@ -60,9 +60,8 @@ def main() -> None:
         with served(site) as url:
             found[name] = {"latents": sources.size, "open_s": opened, **_measure(url, given.repeats)}
         paint = found[name]["first_paint_s"]["median"]
-        print(
-            f"{name}: {json.dumps(found[name])}; goal < {GOALS[name]} s: {'held' if paint < GOALS[name] else 'MISSED'}"
-        )
+        held = "held" if paint < GOALS[name] else "MISSED"
+        print(f"{name}: {json.dumps(found[name])}; goal < {GOALS[name]} s: {held}")
     if given.out is not None:
         given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
