@@ -58,8 +58,11 @@ function chosen(table: Table, find: string, filter: string, by: SortBy, down: bo
     return Number.isNaN(value) ? -Infinity : down ? size(value) : -size(value);
   };
   const keys = Float64Array.from(found, key);
-  const order = Uint32Array.from(found.keys()).sort((one, other) => keys[other]! - keys[one]! || one - other);
-  return order.map((place) => found[place]!);
+  const known: number[] = [];
+  const unknown: number[] = [];
+  for (let place = 0; place < found.length; place++) (keys[place] === -Infinity ? unknown : known).push(place);
+  known.sort((one, other) => keys[other]! - keys[one]! || one - other);
+  return Uint32Array.from([...known, ...unknown], (place) => found[place]!);
 }
 
 export function Latents({ world, table, source }: Shared) {
