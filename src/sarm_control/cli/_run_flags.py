@@ -43,6 +43,14 @@ class RunFlags:
             help="Data file of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
         ),
     ] = None
+    rows: Annotated[
+        int | None,
+        Parameter(
+            group=RARE_INPUT,
+            help="Read the first rows of the prompts alone; of a data set on the hub no more are downloaded "
+            "(data.rows).",
+        ),
+    ] = None
     exclude: Annotated[
         list[Path] | None,
         Parameter(
@@ -141,6 +149,7 @@ class RunFlags:
             "model": (("reward", "model"), self.model),
             "prompts": (("data", "prompts"), self.prompts),
             "columns": (("data", "columns"), self.columns),
+            "rows": (("data", "rows"), self.rows),
             "human": (("data", "human"), self.human),
             "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
             "steps": (("training", "steps"), self.steps),

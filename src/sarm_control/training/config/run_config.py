@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
 from sarm_control.data import RowOptions, check_columns, parse_columns
-from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
+from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS, local_path
 from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.config.template_day import TemplateDay
 from sarm_control.training.config.tracker_names import TrackerName
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Amount = Annotated[float | str, BeforeValidator(_amount)]
-PathText = Annotated[Path, PlainSerializer(os.fspath, return_type=str)]
+PathText = Annotated[Path, AfterValidator(local_path), PlainSerializer(os.fspath, return_type=str)]
 
 
 class _Section(BaseModel):
@@ -234,6 +234,9 @@ class DataConfig(_Section):
 
     columns: Annotated[dict[str, str], BeforeValidator(_columns), AfterValidator(_known_columns)] = {}
     """Fields that have other names in `prompts` and `human`: `{prompt: question}`, or `prompt=question`."""
+
+    rows: Count | None = Field(default=None, ge=1)
+    """The first rows of `prompts` that are read (of a data set on the hub: downloaded); `null` reads all."""
 
     human: PathText | None = None
     """Human demonstrations for `reward.human_kl`: a file (`prompt`, `response`), a folder of
