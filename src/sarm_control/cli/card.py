@@ -46,7 +46,8 @@ def card(
 ) -> None:
     """Write a model card, the hub's README.md, for a run or a reward model.
 
-    It has data, controls, evidence, figures and commands. Every figure is read from files; what was not measured is said to be so. Nothing is uploaded.
+    It has data, controls, evidence, figures and commands. Every figure is read from files; what was not
+    measured is said to be so. Nothing is uploaded.
     """
     from sarm_control.files import write_text
     from sarm_control.publishing import CARD, card_of, contents_of, read_evidence
