@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     )
     from sarm_control.comparison.generation import Sampling, answer_prompts
     from sarm_control.comparison.headline import TOO_FEW, verdict
-    from sarm_control.comparison.html.page import write_report
     from sarm_control.comparison.ledger_table import write_ledger
+    from sarm_control.comparison.report_page import comparison_page, comparison_sections, write_report
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
@@ -38,7 +38,9 @@ _HOME_OF = {
     "unique_prompts": "compare",
     "verdict": "headline",
     "write_ledger": "ledger_table",
-    "write_report": "html.page",
+    "comparison_page": "report_page",
+    "comparison_sections": "report_page",
+    "write_report": "report_page",
 }
 
 _RENAMED = {
@@ -55,6 +57,8 @@ __all__ = [
     "answer_prompts",
     "check_same_base",
     "compare_runs",
+    "comparison_page",
+    "comparison_sections",
     "in_order",
     "open_run",
     "trained_on",
