@@ -152,7 +152,7 @@ def _ledger(report: Mapping[str, Any], names: Names) -> Section:
         outside = ", with the residual of what no latent holds," if "outside" in ledger else ""
         name = arm_title(arm)
         caption = (
-            f"The {min(_TOP, len(ledger['entries']))} largest of {ledger['latents']} entries, in reward units. "
+            f"The {min(_TOP, len(ledger['entries']))} largest of {ledger['latents']} entries (reward units). "
             f"All entries{outside} sum to the change of the mean unedited reward within "
             f"{abs(ledger['residual']):.0e}; every entry is in ledger.parquet."
         )
