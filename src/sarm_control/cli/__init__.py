@@ -31,6 +31,7 @@ COMMANDS = (
     "eval",
     "train",
     "compare",
+    "report",
     "serve",
     "completion",
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         check_same_base,
         compare_runs,
         in_order,
+        run_names,
         trained_on,
         unique_prompts,
     )
@@ -33,6 +34,7 @@ _HOME_OF = {
     "check_same_base": "compare",
     "compare_runs": "compare",
     "in_order": "compare",
+    "run_names": "compare",
     "open_run": "trained_run",
     "trained_on": "compare",
     "unique_prompts": "compare",
@@ -61,6 +63,7 @@ __all__ = [
     "comparison_sections",
     "in_order",
     "open_run",
+    "run_names",
     "trained_on",
     "unique_prompts",
     "verdict",
