@@ -33,6 +33,7 @@ COMMANDS = (
     "compare",
     "report",
     "serve",
+    "explore",
     "completion",
 )
 """Each is the function of its own name in the module of its own name."""
