@@ -22,6 +22,7 @@ COMMANDS = (
     "verify",
     "convert",
     "build",
+    "attach",
     "latents",
     "discover",
     "audit",
