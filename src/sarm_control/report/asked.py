@@ -65,5 +65,7 @@ def _edit(edit: Any, names: Mapping[int, str]) -> str:
 
 
 def _penalty(one: Any, names: Mapping[int, str]) -> str:
-    held = "" if one.target_rate is None else f", to fire in {100 * one.target_rate:g} % of answers"
-    return f"{named(one.latent, names)}: alpha {one.alpha} above tau {one.tau} ({one.form}){held}"
+    size = f"alpha {one.alpha}"
+    if one.target_rate is not None:
+        size = f"a learnt size, for the latent to fire in {100 * one.target_rate:g} % of answers,"
+    return f"{named(one.latent, names)}: {size} above tau {one.tau} ({one.form})"

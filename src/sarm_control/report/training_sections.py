@@ -185,7 +185,7 @@ def _light(check: str, runs: Sequence[Run]) -> Light:
         return Light(
             check, "good", "quiet", f"looked {counted(len(values), 'time')}; its value was {extremes}."
         )
-    return Light(check, "unclear", "not run", "Nothing in these runs for it to watch.")
+    return Light(check, "unclear", "not run", "Nothing in these runs for it to watch, or no evaluations.")
 
 
 def _values(run: Run, check: str) -> Iterator[float]:
