@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(folder: Path) -> Path:
     given = [str(folder / name) for name in ("none", "ours", "again", "found")]
     place = folder / "whole"
-    assert main(["--quiet", "report", *given, "-o", str(place), "--figures", str(folder / "figures")]) == 0
+    assert main(["--quiet", "report", *given, "-o", str(place)]) == 0
     return place
 
 
@@ -107,9 +107,11 @@ def test_the_configuration_is_said_in_words(out: Path) -> None:
     assert f"3 runs of {STEPS} steps by PPO." in text
 
 
-def test_each_figure_has_its_files(folder: Path, out: Path) -> None:
-    names = set(read(out / "report.json")["figures"])
-    files = {path.name for path in (folder / "figures").iterdir()}
+def test_each_figure_has_its_files(folder: Path, tmp_path: Path) -> None:
+    words = ["-o", str(tmp_path / "r"), "--figures", str(tmp_path / "figures")]
+    assert main(["--quiet", "report", str(folder / "found"), *words]) == 0
+    names = set(read(tmp_path / "r" / "report.json")["figures"])
+    files = {path.name for path in (tmp_path / "figures").iterdir()}
     assert files == {f"{name}.{form}" for name in names for form in ("svg", "pdf", "png", "csv")}
 
 

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
         compare_runs,
         in_order,
         run_names,
+        sampling_of,
         trained_on,
         unique_prompts,
     )
     from sarm_control.comparison.generation import Sampling, answer_prompts
     from sarm_control.comparison.headline import TOO_FEW, verdict
     from sarm_control.comparison.ledger_table import write_ledger
+    from sarm_control.comparison.report_data import Comparison
     from sarm_control.comparison.report_page import comparison_page, comparison_sections, write_report
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
+    "Comparison": "report_data",
     "ComparisonResult": "compare",
     "Gold": "compare",
     "Sampling": "generation",
@@ -36,6 +39,7 @@ _HOME_OF = {
     "in_order": "compare",
     "run_names": "compare",
     "open_run": "trained_run",
+    "sampling_of": "compare",
     "trained_on": "compare",
     "unique_prompts": "compare",
     "verdict": "headline",
@@ -52,6 +56,7 @@ _RENAMED = {
 
 __all__ = [
     "TOO_FEW",
+    "Comparison",
     "ComparisonResult",
     "Gold",
     "Sampling",
@@ -64,6 +69,7 @@ __all__ = [
     "in_order",
     "open_run",
     "run_names",
+    "sampling_of",
     "trained_on",
     "unique_prompts",
     "verdict",

@@ -136,7 +136,7 @@ def _lists(found: Mapping[str, Any], names: Names) -> list[Section]:
         head = ("Latent", "Kind", "Effect", "In SDs", "Active, chosen", "Active, rejected", "q", "AUROC")
         rows = [TableRow(named(one["latent"], names), _cells(one)) for one in listed]
         caption = (
-            f"Effects in reward units, 95 % intervals over {found['confirmation']['prompts']} confirmation "
+            f"{title}. Effects in reward units, 95 % intervals over {found['confirmation']['prompts']} confirmation "
             f"prompts; q is corrected for {found['counts']['tested']} latents."
         )
         blocks: list[Block] = [Table(caption, head, rows)] if rows else [Prose(["None: a null result."])]

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         start_run,
     )
     from sarm_control.training.run.train import HUMAN, run_training
+    from sarm_control.training.tracking.trackers import check_trackers
 
 _HOME_OF = {
     "CachedSampler": "rollout.sampler",
@@ -84,6 +85,7 @@ _HOME_OF = {
     "check_files": "run.model_files",
     "check_models": "run.dry_run",
     "check_run": "run.run_folder",
+    "check_trackers": "tracking.trackers",
     "config_differences": "run.run_folder",
     "connected": "distributed.processes",
     "dump_yaml": "config.yaml_source",
@@ -150,6 +152,7 @@ __all__ = [
     "check_human",
     "check_models",
     "check_run",
+    "check_trackers",
     "config_differences",
     "connected",
     "dump_yaml",
