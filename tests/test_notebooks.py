@@ -21,6 +21,8 @@ from sarm_control.errors import MissingExtraError, SarmError
 from sarm_control.notebooks import Bar, data_frame, html_table
 from sarm_control.reward_model import RewardModel, Scored
 
+pytest.importorskip("pandas")
+
 
 class Reader(HTMLParser):
     """Balanced tags, their names, and the text."""

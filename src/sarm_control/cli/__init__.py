@@ -31,6 +31,7 @@ COMMANDS = (
     "rerank",
     "eval",
     "train",
+    "study",
     "compare",
     "report",
     "card",
