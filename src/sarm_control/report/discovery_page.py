@@ -136,8 +136,8 @@ def _lists(found: Mapping[str, Any], names: Names) -> list[Section]:
         head = ("Latent", "Kind", "Effect", "In SDs", "Active, chosen", "Active, rejected", "q", "AUROC")
         rows = [TableRow(named(one["latent"], names), _cells(one)) for one in listed]
         caption = (
-            f"{title}: effects in reward units, 95 % over {found['confirmation']['prompts']} confirmation prompts; "
-            f"q is corrected for {found['counts']['tested']} latents."
+            f"{title}: effects in reward units, 95 % over {found['confirmation']['prompts']} confirming "
+            f"prompts; q is corrected for {found['counts']['tested']} latents."
         )
         blocks: list[Block] = [Table(caption, head, rows)] if rows else [Prose(["None: a null result."])]
         sections.append(Section(kind, title, f"{len(listed)} of {found['counts']['tested']} tested.", blocks))
