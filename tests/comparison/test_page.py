@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from sarm_control.comparison.first_screen import arm_title, verdict_of
 from sarm_control.comparison.report_figures import change_figures, ledger_figure, proxy_and_gold
 from sarm_control.comparison.report_page import comparison_page, render, write_report
-from sarm_control.comparison.verdict import arm_title, verdict_of
 from sarm_control.errors import DataError
 from tests.browsing import check_page
 from tests.comparison.conftest import EVIL

@@ -16,9 +16,9 @@ from sarm_control.charts import (
     tone_of,
     waterfall,
 )
+from sarm_control.comparison.first_screen import arm_title, measure
 from sarm_control.comparison.measures import ENDED, GAP, GOLD, KL, LENGTH, REWARD
 from sarm_control.comparison.report_tables import UNITS, scaled
-from sarm_control.comparison.verdict import arm_title, measure
 from sarm_control.statistics import MINUS, decimals, fixed
 
 CURVES = (

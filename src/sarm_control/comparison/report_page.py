@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import read_json_object
+from sarm_control.comparison.first_screen import arm_title, measure, verdict_of
 from sarm_control.comparison.report_data import FORMAT
 from sarm_control.comparison.report_figures import (
     Names,
@@ -16,7 +17,6 @@ from sarm_control.comparison.report_figures import (
     proxy_and_gold,
 )
 from sarm_control.comparison.report_tables import differences_table, ledger_table, measures_table
-from sarm_control.comparison.verdict import arm_title, measure, verdict_of
 from sarm_control.errors import DataError
 from sarm_control.pages import (
     Answer,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.report.audit_page import audit_page
-    from sarm_control.report.discovery_page import discovery_page
+    from sarm_control.report.of_audits import audit_page
+    from sarm_control.report.of_discoveries import discovery_page
     from sarm_control.report.run_report import Report, make_report
     from sarm_control.report.sources import Sources, read_sources
 
 _HOME_OF = {
     "Report": "run_report",
     "Sources": "sources",
-    "audit_page": "audit_page",
-    "discovery_page": "discovery_page",
+    "audit_page": "of_audits",
+    "discovery_page": "of_discoveries",
     "make_report": "run_report",
     "read_sources": "sources",
 }

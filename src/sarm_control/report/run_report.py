@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from sarm_control.comparison import comparison_page, comparison_sections
 from sarm_control.pages import Block, Code, More, Page, Prose, Section, figures_of
 from sarm_control.report.asked import asked_section
-from sarm_control.report.audit_page import audit_page, audit_section
-from sarm_control.report.discovery_page import discovery_page, discovery_section
 from sarm_control.report.length import length_section
 from sarm_control.report.names import latent_names
+from sarm_control.report.of_audits import audit_page, audit_section
+from sarm_control.report.of_discoveries import discovery_page, discovery_section
 from sarm_control.report.sources import Sources
 from sarm_control.report.training_sections import monitor_section, training_section
 from sarm_control.statistics import counted
