@@ -34,6 +34,7 @@ COMMANDS = (
     "train",
     "study",
     "compare",
+    "report",
     "card",
     "push",
     "serve",
