@@ -33,10 +33,13 @@ COMMANDS = {
     "train": "train --controls controls.yaml -o run --steps 1",
     "train that is done": "train -o run --resume",
     "compare": "compare run --max-new-tokens 4",
+    "card": "card run -o card.md",
+    "push --dry-run": "push run me/run --dry-run",
     "config show": "config show --steps 3",
     "config diff": "config diff run run",
     "config schema": "config schema",
     "doctor": "doctor reward --engine trl",
+    "explore --export": "explore --latents audit --export site --export-rows 3 --export-latents 2",
     "build --dry-run": "build --base lab --pairs lab:audit -o built --dry-run",
     "build": "build --base lab --pairs lab:audit --steps 200 --batch 256 --cache states -o built",
 }
@@ -55,6 +58,7 @@ TAKEN_UP = {
     "train": "run",
     "train that is done": "run",
     "compare": "run/config.yaml",
+    "card": "run",
     "build": "built",
 }
 DATA_ON_STDOUT = ("score to the terminal", "config show", "config schema")
