@@ -16,6 +16,12 @@ from sarm_control.errors import DataError, ModelError
 LAB: Final = "lab"
 """The name of the embedded world, and of its models where a model is asked for."""
 
+LAB_ATTACHED: Final = "lab:attached"
+"""The name of the embedded world's second reward model: a classifier with a dictionary attached."""
+
+LAB_MODELS: Final = (None, LAB, LAB_ATTACHED)
+"""What a model may be called where the embedded world's own rows are meant; None where it has no name."""
+
 DATA: Final = ("audit", "demonstrations", "human", "preferences", "train_prompts", "held_out_prompts")
 """The world's JSON Lines files, each named `lab:NAME`."""
 
@@ -45,11 +51,15 @@ def world_folder() -> Path:
 
 
 def model_folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
-    """The folder of the embedded SARM or policy when `name` is `lab`; None for every other name.
+    """The folder of the embedded SARM or policy when `name` is `lab`; None for names of nothing embedded.
+
+    `lab:attached` is the embedded world's other reward model, and no policy.
 
     Raises:
         ModelError: see `world_folder`.
     """
+    if name == LAB_ATTACHED and part == "sarm":
+        return world_folder() / "attached"
     return world_folder() / part if name == LAB else None
 
 
