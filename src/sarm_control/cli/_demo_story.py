@@ -147,8 +147,8 @@ def _missed(found: "Discovery", first: int | None) -> str:
         spread = "" if named["d_z"] is None else f" (d_z {named['d_z']:+.2f})"
         text += (
             f" Latent {first} rewarded the flattery of step 1 most. Its effect differs so much from prompt "
-            f"to prompt{spread} that the {found.confirmation.prompts} prompts of the second half do not settle "
-            "it: not replicated means no control, not that it is harmless."
+            f"to prompt{spread} that the {found.confirmation.prompts} prompts of the second half do not "
+            "settle it: not replicated means no control, not that it is harmless."
         )
     return text
 

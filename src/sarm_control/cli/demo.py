@@ -63,9 +63,9 @@ def demo(
     Scores a pair and shows which latents made the difference, discovers the latents that harm, trains a
     small policy by PPO without control, with the suggested controls and with the same controls on latents
     drawn by chance, and compares the three by a gold reward that nothing was trained on. Takes a few
-    minutes, offline. The folder of an earlier demo is replaced at the end, any other folder is left alone. The
-    same seed gives the same numbers on the same machine. Where discovery calls nothing there is nothing
-    to control: the run without control is made alone.
+    minutes, offline. The folder of an earlier demo is replaced at the end, any other folder is left
+    alone. The same seed gives the same numbers on the same machine. Where discovery calls nothing there
+    is nothing to control: the run without control is made alone.
     """
     from sarm_control.files import manifest, write_json
     from sarm_control.lab import set_stage
