@@ -32,6 +32,7 @@ COMMANDS = (
     "train",
     "compare",
     "serve",
+    "explore",
     "completion",
 )
 """Each is the function of its own name in the module of its own name."""
