@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sarm_control.control import Controls, HumanKL
+from sarm_control.control import Controls, HumanKL, Penalty
 from sarm_control.data import read_rows
 from sarm_control.discovery import Feature, suggested
 from sarm_control.files import write_jsonl
@@ -45,6 +45,17 @@ def variants(harms: Sequence[Feature]) -> dict[str, Controls]:
     }
 
 
+def with_residual(controls: Controls) -> Controls:
+    """The same controls and a penalty on the residual, for a reward model with an attached dictionary."""
+    penalty = Penalty("residual", tau="q0.95", alpha="1sd", form="hinge")
+    return replace(controls, penalties=(*controls.penalties, penalty))
+
+
+def reward_model_of(world: World, *, attached: bool) -> RewardModel:
+    """The world's SARM, or its classifier with a dictionary."""
+    return RewardModel.from_pretrained(str(world.attached if attached else world.sarm), device="cpu")
+
+
 def fresh_audit(world: World, model: RewardModel, number: int, folder: Path) -> ScoredRows:
     """Another audit set of the same size, disjoint from every file of the world, scored.
 
@@ -73,6 +84,8 @@ def run_row(trial: Trial) -> dict[str, float]:
         "gold_sd": float(start.gold.std(ddof=1)),
         "length_start": float(start.length.mean()),
         "length_end": float(end.length.mean()),
+        "residual_start": float(start.residual.mean()),
+        "residual_end": float(end.residual.mean()),
         "kl": float(trial.curve[-1]["objective/kl"]) if trial.curve else 0.0,
     }
 

@@ -4,6 +4,10 @@
 
 runs every arm in every world with every PPO seed, repeats discovery on fresh audit sets, and prints the
 tables of docs/results/lab.md. Runs already in --runs are kept, so that a stopped study goes on.
+
+With --attached the reward model is the worlds' other one, a classifier with a dictionary (sarm lab build
+--attached); a further arm, `residual`, adds a penalty on the residual to the suggested controls. Give files
+of their own: --runs work/lab_attached.jsonl --out benchmarks/results/lab_attached.json.
 """
 
 import argparse
@@ -23,6 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "lab.json"
 ARMS = (
     "none", "controls", "random", "edits", "penalties", "target rates", "human KL", "together",
 )  # fmt: skip
+RESIDUAL_ARM = "residual"
 MAIN = 3
 MATERIAL_SD = (0.0, 0.005, 0.01, 0.02, 0.05)
 
@@ -34,7 +39,9 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         runs = run_all(pool, options)
-        discoveries = list(pool.map(discoveries_in, options.worlds, [options.audits] * len(options.worlds)))
+        count = len(options.worlds)
+        further = [options.audits] * count, [options.attached] * count
+        discoveries = list(pool.map(discoveries_in, options.worlds, *further))
     from lab_tables import summary, text
 
     found = summary(runs, discoveries)
@@ -48,7 +55,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--worlds", type=Path, nargs="+", required=True, help="folders of sarm lab build")
     parser.add_argument("--seeds", type=int, default=5, help="PPO seeds 0..N-1")
-    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=(*ARMS, RESIDUAL_ARM))
+    parser.add_argument("--attached", action="store_true", help="the classifier with a dictionary")
     parser.add_argument("--audits", type=int, default=16, help="audit sets for discovery")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -67,7 +75,13 @@ def run_all(pool: ProcessPoolExecutor, options: argparse.Namespace) -> list[dict
     known = {key(row) for row in done}
     parts = (options.arms[:MAIN], options.arms[MAIN:])
     tasks = [
-        {"world": str(world), "seed": seed, "arm": arm, "steps": options.steps}
+        {
+            "world": str(world),
+            "seed": seed,
+            "arm": arm,
+            "steps": options.steps,
+            **({"attached": True} if options.attached else {}),
+        }
         for arms in parts
         for seed in range(options.seeds)
         for arm in arms
@@ -91,9 +105,9 @@ def run_all(pool: ProcessPoolExecutor, options: argparse.Namespace) -> list[dict
     return sorted((row for row in done if key(row) in wanted), key=key)
 
 
-def key(row: dict[str, Any]) -> tuple[str, int, str, int]:
+def key(row: dict[str, Any]) -> tuple[str, int, str, int, bool]:
     """What tells runs apart."""
-    return (row["world"], row["seed"], row["arm"], row["steps"])
+    return (row["world"], row["seed"], row["arm"], row["steps"], row.get("attached", False))
 
 
 def run_one(task: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from lab_runs import run_row, variants
+    from lab_runs import reward_model_of, run_row, variants, with_residual
 
     from sarm_control.control import Controls
     from sarm_control.discovery.discovery import discover
@@ -110,10 +124,9 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     from sarm_control.lab.study.study import shipped_audit
     from sarm_control.lab.study.trial import lab_training, run_trial
     from sarm_control.lab.world import World
-    from sarm_control.reward_model import RewardModel
 
     world = World.open(Path(task["world"]))
-    model = RewardModel.from_pretrained(str(world.sarm), device="cpu")
+    model = reward_model_of(world, attached=task.get("attached", False))
     pairs = shipped_audit(world, model)
     harms = controlled(discover(pairs))
     # Every run draws other latents: 5 seeds are 5 draws in each world.
@@ -122,6 +135,8 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
         "random": random_controls(harms, pairs, seed=task["seed"]),
         **variants(harms),
     }
+    if model.kind == "attached":
+        arms[RESIDUAL_ARM] = with_residual(arms["controls"])
     controls = arms[task["arm"]]
     trial = run_trial(world, model, controls, lab_training(task["seed"], steps=task["steps"]))
     row = {**task, "world_seed": world.seed, "latents": list(controls.latents()), **run_row(trial)}
@@ -130,28 +145,28 @@ def run_one(task: dict[str, Any]) -> dict[str, Any]:
     return {**row, "commit": commit(), "world_sha256": sha256_file(world.path / "world.json")}
 
 
-def discoveries_in(folder: Path, audits: int) -> dict[str, Any]:
+def discoveries_in(folder: Path, audits: int, attached: bool) -> dict[str, Any]:
     """Discovery on fresh audit sets of one world, at several thresholds of materiality."""
     import torch
 
     torch.set_num_threads(1)
-    from lab_runs import fresh_audit
+    from lab_runs import fresh_audit, reward_model_of
 
     from sarm_control.discovery.discovery import discover
     from sarm_control.lab.study.study import called
     from sarm_control.lab.world import World
-    from sarm_control.reward_model import RewardModel
 
     world = World.open(folder)
-    model = RewardModel.from_pretrained(str(world.sarm), device="cpu")
+    model = reward_model_of(world, attached=attached)
+    truth = world.attached_truth if attached else world.truth
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(audits):
             found = discover(fresh_audit(world, model, number, Path(temporary)))
             for least in MATERIAL_SD:
-                one = called(found, world.truth, of_sd=least)
+                one = called(found, truth, of_sd=least)
                 rows.append({"audit": number, "material_sd": least, **one._asdict()})
-    return {"world_seed": world.seed, "harming": sorted(world.truth.harming), "rows": rows}
+    return {"world_seed": world.seed, "harming": sorted(truth.harming), "rows": rows}
 
 
 def machine() -> dict[str, Any]:

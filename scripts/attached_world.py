@@ -1,4 +1,6 @@
-"""Makes the embedded world's second reward model: python scripts/attached_world.py
+"""Makes the embedded world's second reward model.
+
+    python scripts/attached_world.py
 
 It goes beside the SARM, into src/sarm_control/lab/world; a world of `sarm lab build --attached` has its own.
 """

@@ -91,6 +91,7 @@ def demo(
 
 def _say_next(folder: Path, model: str | None) -> None:
     """What to look at now: what else it rewards, and the reader's own data."""
+    say_next("explore", "--run", folder / ("controls" if (folder / "controls").is_dir() else "none"))
     say_next("audit", *of_model(model), "-o", beside(folder, f"{folder.name}-audit"))
     say_next("discover", "--model", "MODEL", "pairs.jsonl", "-o", beside(folder, "own-discovery"))
 
