@@ -8,9 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sarm_control.attaching import attach
     from sarm_control.auditing import Audit, audit
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
     from sarm_control.discovery import margin_effects
+    from sarm_control.functions import compare, discover, evaluate
     from sarm_control.latents import HumanBuffer
     from sarm_control.reward_model import RewardModel, Scored, SparseLatents
 
@@ -28,12 +30,17 @@ __all__ = [
     "Scored",
     "SparseLatents",
     "__version__",
+    "attach",
     "audit",
+    "compare",
+    "discover",
     "estimate_kl",
+    "evaluate",
     "margin_effects",
 ]
 
 _HOME_OF = {
+    "attach": "sarm_control.attaching",
     "Audit": "sarm_control.auditing",
     "audit": "sarm_control.auditing",
     "Controls": "sarm_control.control",
@@ -45,7 +52,10 @@ _HOME_OF = {
     "RewardModel": "sarm_control.reward_model",
     "Scored": "sarm_control.reward_model",
     "SparseLatents": "sarm_control.reward_model",
+    "compare": "sarm_control.functions",
+    "discover": "sarm_control.functions",
     "estimate_kl": "sarm_control.control",
+    "evaluate": "sarm_control.functions",
     "margin_effects": "sarm_control.discovery.effects.effects",
 }
 

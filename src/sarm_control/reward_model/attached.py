@@ -28,6 +28,8 @@ from sarm_control.reward_model.state_head import StateHead
 
 FORMAT = "sarm-attached-1"
 WEIGHTS = "dictionary.safetensors"
+COPIED = "reward_model"
+"""The folder inside an attached dictionary's where the reward model itself lies, if it was copied."""
 EDITED = "latent_weights"
 """The tensor [L] of edited weights of latents; absent where they are the reward model's own."""
 
@@ -183,6 +185,17 @@ def _pointed_at(folder: Path, model: str) -> str:
     return str((folder / model).resolve()) if model.startswith(("./", "../")) else model
 
 
+def point_to_copy(folder: Path) -> None:
+    """Makes a dictionary's folder point to the reward model inside it, wherever the folder is moved."""
+    said = read_json_object(folder / ATTACHED)
+    said["source"] = {**said["source"], "model": f"./{COPIED}", "revision": None}
+    _write_json(folder / ATTACHED, said)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def save_attached(
     folder: Path,
     autoencoder: Autoencoder,
@@ -224,9 +237,7 @@ def save_attached(
         if edited is not None:
             own[EDITED] = torch.from_numpy(edited)
         save_file(own, temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / ATTACHED).write_text(
-            json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        _write_json(temporary / ATTACHED, about)
     return folder
 
 
@@ -243,6 +254,6 @@ def write_edited_weights(folder: Path, weight: FloatArray, *, copied_from: Path)
     said = read_json_object(folder / ATTACHED, finite=True)
     if said["source"]["model"].startswith("../"):
         said["source"]["model"] = _pointed_at(copied_from, said["source"]["model"])
-        (folder / ATTACHED).write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _write_json(folder / ATTACHED, said)
     tensors = {**load_file(folder / WEIGHTS), EDITED: torch.from_numpy(np.ascontiguousarray(weight))}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
