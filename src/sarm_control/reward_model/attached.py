@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.bounded_json import read_json_object
+from sarm_control.embedded import name_of_model
 from sarm_control.errors import ModelError, SarmError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model.autoencoder import Autoencoder
@@ -182,7 +183,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
 
 def _pointed_at(folder: Path, model: str) -> str:
     """A path that begins with `./` or `../` is relative to the folder, so that both can be moved together."""
-    return str((folder / model).resolve()) if model.startswith(("./", "../")) else model
+    return name_of_model(folder / model) if model.startswith(("./", "../")) else model
 
 
 def point_to_copy(folder: Path) -> None:

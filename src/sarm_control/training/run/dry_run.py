@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from sarm_control.control import HumanKL, Penalty
-from sarm_control.embedded import LAB_ATTACHED, model_folder
+from sarm_control.embedded import model_folder
 from sarm_control.errors import ModelError
 from sarm_control.training.config.run_config import (
     PolicyConfig,
@@ -28,7 +28,7 @@ def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
         ConfigError: a latent outside 0..L-1, or settings that a continued adapter does not have.
     """
     for key, name in (("policy.model", policy.model), ("reward.model", reward.model)):
-        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name) and name != LAB_ATTACHED:
+        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name) and model_folder(name, "sarm") is None:
             raise ModelError(
                 f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
             )
