@@ -58,7 +58,7 @@ def test_contributions_sum_to_every_reward(scored: Scored) -> None:
 
 
 def test_the_figures_hold_on_other_pairs(world: World, model: RewardModel) -> None:
-    pairs = world.fresh_writer().gold_pairs(500, "attached again", keep=False)
+    pairs = world.fresh_writer().gold_pairs(250, "attached again", keep=False)
     found = detections_of(model, pairs, GATED)
     for name in GATED:
         assert found[name].best_latent > 0.9
