@@ -8,7 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real
+.PHONY: demo frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -67,6 +67,11 @@ types: $(VENV)/.installed
 
 real: $(VENV)/.installed
 	$(BIN)/python scripts/real_text.py
+
+# A reward model that TRL trains, a dictionary attached to it, and a SARM of the same pairs.
+real-attach: $(VENV)/.installed
+	$(BIN)/python scripts/real_attach.py
+	$(BIN)/python scripts/real_attach_tables.py
 
 NEEDED = import sys; sys.version_info < (3, 11) and sys.exit("needs Python 3.11 or newer, and $(PYTHON) is " \
 	+ "%d.%d: make PYTHON=python3.12 names another" % sys.version_info[:2])

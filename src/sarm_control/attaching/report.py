@@ -25,7 +25,7 @@ class FitReport:
         evaluation: on other sets, by name.
         contributions: of the latents, on the held-out answers.
         baselines: of other reconstructions, by kind and then by set; "" is the held-out one.
-        k: latents kept for each state.
+        k: latents active on a state, on average.
         scale: `s`.
         constant: what every answer gets, in reward units.
         stability: against dictionaries of other seeds.
