@@ -156,6 +156,7 @@ def train_reward_model(places: Places, steps: int) -> None:
             logging_steps=10,
             report_to=[],
             save_strategy="no",
+            use_cpu=not torch.cuda.is_available(),
             seed=0,
         ),
         train_dataset=Dataset.from_list(pairs).shuffle(seed=0),

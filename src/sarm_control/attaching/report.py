@@ -74,7 +74,7 @@ class FitReport:
         trivial = self.contributions.trivial
         if trivial is not None:
             raise ModelError(
-                f"latent {trivial.latent} is the reward direction (cos {trivial.cosine:+.2f} with the head) "
+                f"latent {trivial.latent} lies along the head (cos {trivial.cosine:+.2f}) "
                 f"and makes {trivial.share:.2f} of the variance: the dictionary says nothing of the reward",
                 hint="train with more answers or a smaller --reward-weight; --force attaches it anyway",
             )
