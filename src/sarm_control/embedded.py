@@ -26,6 +26,7 @@ HELD_OUT_PROMPTS: Final = Path("lab:held_out_prompts")
 STANDARD_INPUT: Final = Path("-")
 HUB_PREFIX: Final = "hf:"
 
+_FILE = "file:/"
 _PREFIX = f"{LAB}:"
 _WORLD = Path(__file__).parent / "lab" / "world"
 
@@ -51,6 +52,19 @@ def model_folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
         ModelError: see `world_folder`.
     """
     return world_folder() / part if name == LAB else None
+
+
+def local_path(name: str | Path) -> Path:
+    """The path that a name on a command line, in a run file or in Python means: that of a `file://` URL too.
+
+    `Path` makes `file:/place` of `file:///place`; both are known. Other names are returned as they are.
+    """
+    text = str(name)
+    if not text.startswith(_FILE):
+        return Path(name)
+    from urllib.parse import unquote
+
+    return Path(unquote("/" + text.removeprefix(_FILE).lstrip("/").removeprefix("localhost/")))
 
 
 def is_data_name(path: Path) -> bool:

@@ -42,7 +42,7 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hex. The file may be one of the embedded world, or a name's copy.
 
     For a folder of ours it is the hash of its `manifest.json`, which holds the hashes of the other files; for
-    a folder that `datasets` saved it is the hash of all its files.
+    any other folder it is the hash of all its files that are not hidden.
     """
     file = input_file(path)
     if file.is_dir() and not (file / "manifest.json").exists():
@@ -55,8 +55,9 @@ def sha256_file(path: Path) -> str:
 
 
 def _sha256_folder(folder: Path) -> str:
-    """Of the names and hashes of its files."""
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Of the names and hashes of its files; hidden ones are other programs' own, and no data."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = sorted(path.as_posix() for path in found if not any(part[0] == "." for part in path.parts))
     lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 

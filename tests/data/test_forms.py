@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sarm_control.data.files import BadRecord, Record, read_records
-from sarm_control.data.files.opening import local_file
+from sarm_control.data.files.places.opening import local_file
 from sarm_control.data.rows import read_rows, stream_rows
 from sarm_control.embedded import copies_of
 from sarm_control.errors import DataError

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sarm_control.data.files.hub import HubName, hub_name
+from sarm_control.data.files.places.hub import HubName, hub_name
 from sarm_control.errors import DataError
 from tests.data.hub_server import REVISION, rows, serve
 

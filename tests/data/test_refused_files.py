@@ -223,7 +223,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Is a directory, and none that datasets' save_to_disk"):
+    with pytest.raises(DataError, match="the folder holds no data file"):
         read(tmp_path)
     DatasetDict({"train": Dataset.from_list(ROWS[:2]), "test": Dataset.from_list(ROWS[:1])}).save_to_disk(
         tmp_path / "both"

@@ -248,7 +248,7 @@ def test_file_without_rows_is_an_error(data, content):
 def test_missing_file_and_folder_are_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.jsonl: No such file"):
         read_rows(tmp_path / "none.jsonl", want=ANY_ANSWER)
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(DataError, match="holds no data file"):
         read_rows(tmp_path, want=ANY_ANSWER)
 
 

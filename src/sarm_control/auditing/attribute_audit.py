@@ -27,6 +27,7 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows
+from sarm_control.notebooks import Bar, data_frame, html_table, number, span
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
@@ -141,10 +142,31 @@ class Audit:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from sarm_control.extras import import_extra
+        return data_frame((_flat(one) for one in self.findings), "name")
 
-        pandas = import_extra("pandas", "audit", needed="a data frame needs pandas")
-        return pandas.DataFrame([_flat(one) for one in self.findings]).set_index("name")
+    def to_pandas(self) -> Any:
+        """The same as `prices`."""
+        return self.prices
+
+    def _repr_html_(self) -> str:
+        """The price list in a notebook, what nobody asked for first."""
+        longest = max((abs(one.price) for one in self.findings if math.isfinite(one.price)), default=0.0)
+        rows = (
+            (
+                one.attribute.words,
+                Bar(one.price, longest, number(one.price, "+.2f")),
+                "unwanted" if one.unwanted else "sure" if one.sure else "not sure",
+                *_price_cells(one),
+            )
+            for one in self.findings
+        )
+        head = ("attribute", "price in SDs", "", "interval", "how", "prompts")
+        title = (
+            f"{len(self.headlines)} attributes of style are rewarded"
+            if self.headlines
+            else "No style is rewarded"
+        )
+        return html_table(title, head, rows, " ".join(self.missing))
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object; null where there is no number."""
@@ -291,6 +313,15 @@ def _finding_json(one: AttributeFinding) -> dict[str, Any]:
         "causal": None if causal is None else _causal_json(causal),
         "edits": [_causal_json(price) for price in one.causal],
     }
+
+
+def _price_cells(one: AttributeFinding) -> tuple[str, str, str]:
+    causal, partial = one.best_causal, one.partial
+    if causal is not None:
+        return span(causal.low, causal.high, "+.2f"), "the text was changed", str(causal.n)
+    if partial is not None:
+        return span(partial.low, partial.high, "+.2f"), "answers beside each other", str(partial.n)
+    return "", "no price", ""
 
 
 def _flat(one: AttributeFinding) -> dict[str, Any]:

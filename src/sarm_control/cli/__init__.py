@@ -31,7 +31,10 @@ COMMANDS = (
     "rerank",
     "eval",
     "train",
+    "study",
     "compare",
+    "card",
+    "push",
     "serve",
     "explore",
     "completion",
@@ -114,11 +117,21 @@ def _with_common_flags(app: App) -> Any:
 
         set_quiet(quiet)
         # a lone hyphen is standard input, not the beginning of an option
-        words = ["./-" if token == "-" else token for token in tokens]
+        words = ["./-" if token == "-" else _without_scheme(token) for token in tokens]
         remember(words)
         return app(words)
 
     return launch
+
+
+def _without_scheme(token: str) -> str:
+    """A word of the command line; the place that a `file://` URL names, alone or behind `--option=`."""
+    option, equals, value = token.partition("=") if token.startswith("--") else ("", "", token)
+    if not value.startswith("file://"):
+        return token
+    from sarm_control.embedded import local_path
+
+    return f"{option}{equals}{local_path(value)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -146,13 +146,13 @@ def _say_plan(request: Request, how: Running, job: "Job", writer: "LatentsWriter
 
 
 def _check(request: Request, how: Running) -> None:
-    from sarm_control.data import is_saved_folder
+    from sarm_control.data import is_row_folder
     from sarm_control.files import put_back
 
     resume, make = how.resume, not how.dry_run
     if resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
-    folders = (path for path in request.files if path.is_dir() and not is_saved_folder(path))
+    folders = (path for path in request.files if path.is_dir() and not is_row_folder(path))
     folder = next(folders, None)
     if folder is not None:
         raise ConfigError(f"{folder} is a folder", hint="sarm latents reads files of answers")

@@ -59,10 +59,10 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
 
 def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     """The latents that the folders among the files kept; None when all were kept everywhere."""
-    from sarm_control.data import is_saved_folder
+    from sarm_control.data import is_row_folder
     from sarm_control.latents import LatentsFolder
 
-    folders = [path for path in files if path.is_dir() and not is_saved_folder(path)]
+    folders = [path for path in files if path.is_dir() and not is_row_folder(path)]
     kept = [LatentsFolder(path).manifest.chosen for path in folders]
     some = [set(latents) for latents in kept if latents is not None]
     return tuple(sorted(set.intersection(*some))) if some else None

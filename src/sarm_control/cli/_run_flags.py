@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT, RARE_OUTPUT
 from sarm_control.cli._scoring import say_stand_in
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -41,6 +41,14 @@ class RunFlags:
         Parameter(
             group=INPUT,
             help="Data file of prompts (data.prompts). Default for the lab policy: lab:train_prompts.",
+        ),
+    ] = None
+    rows: Annotated[
+        int | None,
+        Parameter(
+            group=RARE_INPUT,
+            help="Read the first rows of the prompts alone; of a data set on the hub no more are downloaded "
+            "(data.rows).",
         ),
     ] = None
     exclude: Annotated[
@@ -109,6 +117,14 @@ class RunFlags:
             "(evaluation.stop_on).",
         ),
     ] = None
+    track: Annotated[
+        list[str] | None,
+        Parameter(
+            group=RARE_OUTPUT,
+            help="Tracker that gets every step, may be repeated: tensorboard, wandb (offline without a key), "
+            "trackio, mlflow (logging.trackers).",
+        ),
+    ] = None
     set: Annotated[
         list[str] | None,
         Parameter(group=COMPUTE, help="Any setting, may be repeated: training.learning_rate=1e-4."),
@@ -133,6 +149,7 @@ class RunFlags:
             "model": (("reward", "model"), self.model),
             "prompts": (("data", "prompts"), self.prompts),
             "columns": (("data", "columns"), self.columns),
+            "rows": (("data", "rows"), self.rows),
             "human": (("data", "human"), self.human),
             "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
             "steps": (("training", "steps"), self.steps),
@@ -148,6 +165,7 @@ class RunFlags:
             "exclude": (("data", "exclude"), self.exclude),
             "edit": (("reward", "edits"), None if self.edits_file else self.edit),
             "penalize": (("reward", "penalties"), self.penalize),
+            "track": (("logging", "trackers"), self.track),
             "stop-on": (("evaluation", "stop_on"), self.stop_on.split(",") if self.stop_on else None),
         }
         for flag, (path, values) in several.items():

@@ -288,9 +288,9 @@ def _read(
     *,
     states: bool,
 ) -> _Read:
-    from sarm_control.data import is_saved_folder, read_rows
+    from sarm_control.data import is_row_folder, read_rows
 
-    if not path.is_dir() or is_saved_folder(path):
+    if not path.is_dir() or is_row_folder(path):
         bad = aside(path)
         rows = read_rows(
             path,

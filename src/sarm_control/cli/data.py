@@ -150,15 +150,13 @@ def _print(found: "FileCheck", stream: TextIO) -> None:
 
 
 def _lines(found: "FileCheck") -> Iterator[str]:
-    from sarm_control.data import named_place
-
     if not found.usable and not found.problems:
         raise DataError(f"{found.path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     yield f"{found.path} read as: {found.form or 'nothing: no row can be used'}"
     if found.usable:
         yield f"  {_counted(found.kinds)}"
     for problem in found.problems:
-        places = ", ".join(named_place(Path(found.name), line, problem.unit) for line in problem.lines)
+        places = ", ".join(problem.places(Path(found.name)))
         more = ", ..." if problem.count > len(problem.lines) else ""
         yield f"  {problem.count} cannot be used: {problem.reason} ({places}{more})"
         if problem.hint:

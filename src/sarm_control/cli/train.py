@@ -101,12 +101,14 @@ def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
         check_files,
         check_human,
         check_models,
+        check_trackers,
         evaluation_lines,
         evaluation_rows,
         plan_lines,
         training_rows,
     )
 
+    check_trackers(settings.logging.trackers)
     check_models(settings.policy, settings.reward)
     check_human(
         settings.data.human,
@@ -154,7 +156,8 @@ def _run(
     asked = settings.evaluation
     further = (data.human, settings.evaluation_prompts if asked.every else None, asked.should_respond)
     inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
-    make_copies(inputs)
+    make_copies([data.prompts], data.rows)
+    make_copies(inputs[1:])
     start: Start | None = None
     try:
         # An interrupt here would leave a folder nobody knows of, or surface as a broken import.

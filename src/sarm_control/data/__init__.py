@@ -10,8 +10,8 @@ from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
     from sarm_control.data.checking import FileCheck, Lengths, RowLengths, check_rows
-    from sarm_control.data.files.arrow_tables import is_saved_folder
     from sarm_control.data.files.forms import files_table
+    from sarm_control.data.files.places.folders import is_row_folder
     from sarm_control.data.files.reading import Source, make_copies, read_records, records_of
     from sarm_control.data.files.records import AnyRecord, BadRecord, Record
     from sarm_control.data.files.writing import output_form, write_rows
@@ -81,7 +81,7 @@ _HOME_OF = {
     "files_table": "files.forms",
     "form_said": "rows",
     "forms_table": "shapes",
-    "is_saved_folder": "files.arrow_tables",
+    "is_row_folder": "files.places.folders",
     "json_object": "lines",
     "make_copies": "files.reading",
     "named_place": "lines",
@@ -136,7 +136,7 @@ __all__ = [
     "files_table",
     "form_said",
     "forms_table",
-    "is_saved_folder",
+    "is_row_folder",
     "json_object",
     "make_copies",
     "named_place",

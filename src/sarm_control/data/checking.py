@@ -3,14 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from sarm_control.data.files import Source
 from sarm_control.data.files.memory import name_of
-from sarm_control.data.lines import Unit
+from sarm_control.data.lines import Unit, named_place
 from sarm_control.data.rows import BadRow, Kind, Row, stream_rows
 from sarm_control.data.shapes import AUTOMATIC, FileShape, RowOptions
 from sarm_control.embedded import is_input_name, name_of_input
@@ -40,6 +40,7 @@ class Problem:
         hint: what to do about it.
         count: how many they are.
         lines: where the first few are.
+        files: in which files of a folder these are; empty for a file.
         unit: what `lines` counts: lines of JSON Lines, rows of every other form.
     """
 
@@ -48,6 +49,17 @@ class Problem:
     count: int
     lines: list[int]
     unit: Unit = "line"
+    files: list[str] = field(default_factory=list)
+
+    def places(self, path: Path) -> list[str]:
+        """The first few, as messages name them."""
+        files = self.files or [""] * len(self.lines)
+        named = zip(files, self.lines, strict=True)
+        return [named_place(path / file, line, self.unit) for file, line in named]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything known; files only where there are some."""
+        return {name: value for name, value in vars(self).items() if name != "files" or value}
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class FileCheck:
             "rows": self.usable + self.unusable,
             "usable": self.usable,
             "kinds": self.kinds,
-            "problems": [vars(problem) for problem in self.problems],
+            "problems": [problem.as_json() for problem in self.problems],
             "empty_answers": self.empty_answers,
             "repeated_prompts": self.repeated_prompts,
             "respelled_prompts": self.respelled_prompts,
@@ -162,6 +174,8 @@ class _Found:
         problem.count += 1
         if len(problem.lines) < _PLACES:
             problem.lines.append(row.line)
+            if row.file:
+                problem.files.append(row.file)
 
     def row(self, row: Row, lengths: Lengths | None) -> None:
         """A row that was read; it is bad all the same when the model's template refuses it."""
@@ -169,7 +183,7 @@ class _Found:
             try:
                 tokens = lengths(row)
             except SarmError as error:
-                self.bad(BadRow(row.line, str(error), error.hint, "", row.unit))
+                self.bad(BadRow(row.line, str(error), error.hint, "", row.unit, row.file))
                 return
             self.tokens += tokens.tokens
             self.too_long += tokens.too_long

@@ -30,15 +30,17 @@ class Place(NamedTuple):
         line: its number, from 1: of the line in JSON Lines, of the row in every other form.
         offset: its byte offset in the (decompressed) file; 0 in forms that are read by number.
         unit: what is counted.
+        file: the name of the file, when the source is a folder of files.
     """
 
     line: int
     offset: int
     unit: Unit = "line"
+    file: str = ""
 
     def of(self, path: Path) -> str:
         """The place as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
-        return named_place(path, self.line, self.unit)
+        return named_place(path / self.file, self.line, self.unit)
 
 
 START = Place(1, 0)

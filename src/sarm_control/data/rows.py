@@ -74,6 +74,7 @@ class Row:
             (`"ended": false` or `"finish_reason": "length"`).
         read_as: what has to be known to read `raw` as this row again.
         unit: what `line` counts: lines of JSON Lines, rows of every other form.
+        file: the name of its file, when `path` is a folder of files.
     """
 
     path: Path
@@ -88,11 +89,12 @@ class Row:
     ended: bool = True
     read_as: RowOptions = AUTOMATIC
     unit: Unit = "line"
+    file: str = ""
 
     @property
     def where(self) -> str:
         """The row's place, as messages name it: `data.jsonl:17`, `data.parquet: row 17`."""
-        return named_place(self.path, self.line, self.unit)
+        return named_place(self.path / self.file, self.line, self.unit)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -124,6 +126,7 @@ class BadRow(NamedTuple):
     hint: str | None
     text: str
     unit: Unit = "line"
+    file: str = ""
 
 
 RowCheck = Callable[[Row], None]
@@ -240,7 +243,7 @@ def stream_rows(
         except Reason as problem:
             if on_bad is None:
                 raise DataError(f"{place.of(named)}: {problem}", hint=problem.hint) from None
-            on_bad(BadRow(place.line, str(problem), problem.hint, record.text, place.unit))
+            on_bad(BadRow(place.line, str(problem), problem.hint, record.text, place.unit, place.file))
         else:
             usable += 1
             yield PlacedRow(place, row)
@@ -334,9 +337,17 @@ def check_aside(path: Path, aside: Path) -> None:
 
 
 def set_aside(path: Path, aside: Path, bad: Sequence[BadRow], usable: int) -> None:
-    """Writes the bad rows as `{"line" or "row", "reason", "text"}` and says how many they are."""
-    write_jsonl(aside, [{row.unit: row.line, "reason": row.reason, "text": row.text} for row in bad])
+    """Writes the bad rows as `{"line" or "row", "reason", "text"}` and says how many they are.
+
+    Those of a folder of files have `"file"` before.
+    """
+    write_jsonl(aside, [_aside(row) for row in bad])
     say(f"{path}: {len(bad)} of {len(bad) + usable} rows set aside in {aside}")
+
+
+def _aside(row: BadRow) -> dict[str, Any]:
+    file = {"file": row.file} if row.file else {}
+    return {**file, row.unit: row.line, "reason": row.reason, "text": row.text}
 
 
 def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
@@ -349,7 +360,8 @@ def no_rows(path: Path, bad: Sequence[BadRow]) -> NoReturn:
         raise DataError(f"{path}: the file has no rows", hint='each line is one row: {"prompt": "..."}')
     first = bad[0]
     raise DataError(
-        f"{path}: none of the {len(bad)} rows can be used; {first.unit} {first.line}: {first.reason}",
+        f"{path}: none of the {len(bad)} rows can be used; "
+        f"{f'{first.file}, ' if first.file else ''}{first.unit} {first.line}: {first.reason}",
         hint=first.hint,
     )
 
@@ -447,7 +459,7 @@ def _row(
             _no_answer(raw, want)
     except _Lacking as problem:
         raise Reason(str(problem), problem.hint or nearest_form(raw, want, path, options)) from None
-    row = Row(path, place.line, raw, kind, prompt, read_as=options, unit=place.unit)
+    row = Row(path, place.line, raw, kind, prompt, read_as=options, unit=place.unit, file=place.file)
     if kind == "answer":
         return replace(row, response=said, ended=_ended(fields))
     if kind == "pair":

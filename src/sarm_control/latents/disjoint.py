@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sarm_control.data import AUTOMATIC, Row, RowOptions, Source, is_saved_folder, rows_of, stream_rows
+from sarm_control.data import AUTOMATIC, Row, RowOptions, Source, is_row_folder, rows_of, stream_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.folder import LatentsFolder
 
@@ -39,6 +39,6 @@ def check_disjoint(
 
 
 def _rows(path: Path, options: RowOptions) -> Iterable[Row]:
-    if path.is_dir() and not is_saved_folder(path):
+    if path.is_dir() and not is_row_folder(path):
         return (row for found in LatentsFolder(path).shards() for row in found.rows)
     return (row for _, row in stream_rows(path, want={"prompt"}, options=options))

@@ -173,6 +173,7 @@ def plan(
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
         **({} if data.options == AUTOMATIC else {"rows_read_as": asdict(data.options)}),
+        **({} if data.limit is None else {"first_rows": data.limit}),
         **_own_head(described.head),
     }
     record = manifest("latents", inputs=data.files, config=config)

@@ -214,7 +214,7 @@ def _rows_table(rows: Sequence[Row], first: int, names: Mapping[Path, str]) -> "
     text, integer = pyarrow.string(), pyarrow.int64()
     columns = {
         "row": pyarrow.array(range(first, first + len(rows)), integer),
-        "file": pyarrow.array([names[row.path] for row in rows], text),
+        "file": pyarrow.array([str(Path(names[row.path]) / row.file) for row in rows], text),
         "line": pyarrow.array([row.line for row in rows], integer),
         "kind": pyarrow.array([row.kind for row in rows], text),
         "json": pyarrow.array([json.dumps(row.raw, ensure_ascii=False) for row in rows], text),

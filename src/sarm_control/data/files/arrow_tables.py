@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BATCH: Final = 1000
 """Rows that are in memory at a time."""
 
+_RELEASE_AFTER = 10
+"""Batches of Parquet after which freed memory goes back to the system."""
+
 _AGAIN = "copy or download the file again"
 
 
@@ -53,11 +56,6 @@ def saved_records(folder: Path, path: Path, start: Place = START) -> Iterator[An
     yield from batch_records(batches, path, start)
 
 
-def is_saved_folder(path: Path) -> bool:
-    """Whether a folder was written by `save_to_disk` of a data set or of a dict of them."""
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-
-
 def batch_records(
     batches: "Iterator[tuple[int, pyarrow.RecordBatch]] | Iterator[pyarrow.RecordBatch]",
     path: Path,
@@ -86,12 +84,14 @@ def _rows(batch: "pyarrow.RecordBatch", first: int, path: Path) -> Iterator[AnyR
             found = [None] * part.num_rows
         for number, fields in enumerate(found):
             place = Place(first + begin + number + 1, 0, "row")
-            yield _record(place, part.slice(number, 1), fields)
+            yield _record(place, part, number, fields)
 
 
-def _record(place: Place, one: "pyarrow.RecordBatch", fields: dict[str, Any] | None) -> AnyRecord:
+def _record(
+    place: Place, part: "pyarrow.RecordBatch", number: int, fields: dict[str, Any] | None
+) -> AnyRecord:
     try:
-        return Record(place, plain_fields(_one_row(one) if fields is None else fields))
+        return Record(place, plain_fields(_one_row(part.slice(number, 1)) if fields is None else fields))
     except Reason as reason:
         return BadRecord(place, reason, str(fields))
 
@@ -113,8 +113,11 @@ def _parquet_batches(file: Path, path: Path, skip: int) -> "Iterator[tuple[int, 
     from pyarrow import parquet
 
     try:
-        # buffered, so that memory does not grow with the size of a row group
-        with parquet.ParquetFile(file, buffer_size=1 << 20, page_checksum_verification=True) as table:
+        # buffered, so that memory does not grow with the size of a row group; buffered ahead (`pre_buffer`),
+        # all row groups of the file would be in memory at once
+        with parquet.ParquetFile(
+            file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+        ) as table:
             first, groups = 0, list[int]()
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
@@ -122,9 +125,14 @@ def _parquet_batches(file: Path, path: Path, skip: int) -> "Iterator[tuple[int, 
                     first += rows
                 else:
                     groups.append(group)
-            for batch in table.iter_batches(BATCH, row_groups=groups) if groups else ():
+            # one thread: each would keep pages of its own, and making Python objects takes most of the time
+            batches = table.iter_batches(BATCH, row_groups=groups, use_threads=False) if groups else ()
+            for number, batch in enumerate(batches, start=1):
                 yield first, batch
                 first += batch.num_rows
+                if number % _RELEASE_AFTER == 0:
+                    # Arrow's pool keeps what batches freed: peak memory then grows for the first 100 batches
+                    pyarrow.default_memory_pool().release_unused()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, "a Parquet", error) from error
 
@@ -170,11 +178,6 @@ def _saved_files(folder: Path, path: Path) -> list[Path]:
         raise DataError(
             f"{path}: a folder of the splits {', '.join(known)}",
             hint=f"give one of them: {path / known[0]}" if known else "give the folder of one split",
-        )
-    if not is_saved_folder(folder):
-        raise DataError(
-            f"{path}: Is a directory, and none that datasets' save_to_disk or sarm latents wrote",
-            hint="give the files in it",
         )
     listed = read_json_object(folder / "state.json").get("_data_files")
     names = (

@@ -224,6 +224,11 @@ FORMS_OF_FILES: Final = (
     FormOfFile(
         "saved data set", "`folder/`", "what `Dataset.save_to_disk` of `datasets` wrote; of one split"
     ),
+    FormOfFile(
+        "folder of files",
+        "`folder/`",
+        "its data files in the order of their names, as one; all of one form and of one split",
+    ),
     FormOfFile("standard input", "`-`", "any of the files above; copied to a temporary file first"),
     FormOfFile("pipe", "`<(zcat rows.gz)`, a FIFO", "the same"),
     FormOfFile(
@@ -231,6 +236,7 @@ FORMS_OF_FILES: Final = (
         "`hf:owner/name:config/train`",
         "streamed once (extra `data`), then read from a copy",
     ),
+    FormOfFile("URL of a file", "`file:///data/rows.jsonl`", "the file or folder it names"),
     FormOfFile("embedded world", "`lab:audit`", "a file inside the package"),
 )
 """Everything that names rows on a command line and in a run file."""

@@ -9,6 +9,7 @@ from sarm_control.data.files.arrow_tables import BATCH, batch_records
 from sarm_control.data.files.records import AnyRecord, BadRecord, Record
 from sarm_control.data.files.values import plain_fields
 from sarm_control.data.lines import START, Place, Reason
+from sarm_control.embedded import local_path
 from sarm_control.errors import DataError
 
 _WANTS = (
@@ -23,7 +24,7 @@ def is_in_memory(source: Any) -> bool:
 
 def name_of(source: Any) -> Path:
     """What messages call a source: a file's path, or `<list>`, `<DataFrame>`, `<Table>`."""
-    return Path(f"<{type(source).__name__}>") if is_in_memory(source) else Path(source)
+    return Path(f"<{type(source).__name__}>") if is_in_memory(source) else local_path(source)
 
 
 def repeatable(source: Any) -> Any:

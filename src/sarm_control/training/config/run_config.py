@@ -25,9 +25,10 @@ from pydantic_core import PydanticCustomError
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
 from sarm_control.data import RowOptions, check_columns, parse_columns
-from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
+from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS, local_path
 from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.config.template_day import TemplateDay
+from sarm_control.training.config.tracker_names import TrackerName
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -83,6 +84,10 @@ def _monitors(value: Any) -> Any:
     return [RENAMED.get(name, name) if isinstance(name, str) else name for name in names]
 
 
+def _once(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+    return tuple(dict.fromkeys(names))
+
+
 def _edits_agree(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
     Controls(edits=edits)
     return edits
@@ -106,7 +111,7 @@ def _plain(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Amount = Annotated[float | str, BeforeValidator(_amount)]
-PathText = Annotated[Path, PlainSerializer(os.fspath, return_type=str)]
+PathText = Annotated[Path, AfterValidator(local_path), PlainSerializer(os.fspath, return_type=str)]
 
 
 class _Section(BaseModel):
@@ -229,6 +234,9 @@ class DataConfig(_Section):
 
     columns: Annotated[dict[str, str], BeforeValidator(_columns), AfterValidator(_known_columns)] = {}
     """Fields that have other names in `prompts` and `human`: `{prompt: question}`, or `prompt=question`."""
+
+    rows: Count | None = Field(default=None, ge=1)
+    """The first rows of `prompts` that are read (of a data set on the hub: downloaded); `null` reads all."""
 
     human: PathText | None = None
     """Human demonstrations for `reward.human_kl`: a file (`prompt`, `response`), a folder of
@@ -405,6 +413,13 @@ class EvaluationConfig(_Section):
     """Monitors that stop the run when they begin to fire, such as `dead-penalty,saturated`."""
 
 
+class LoggingConfig(_Section):
+    """Where a run's numbers go besides its own files; may change on resume."""
+
+    trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(_listed), AfterValidator(_once)] = ()
+    """Any of `tensorboard`, `wandb`, `trackio` and `mlflow`."""
+
+
 class RunConfig(_Section):
     """Everything a training run is made from."""
 
@@ -425,6 +440,9 @@ class RunConfig(_Section):
 
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluations during a run; nothing is trained on them."""
+
+    logging: LoggingConfig = LoggingConfig()
+    """Where a run's numbers go besides its own files; may change on resume."""
 
     @model_validator(mode="after")
     def _prompts_fit_the_policy(self) -> "RunConfig":

@@ -24,7 +24,9 @@ def training_rows(data: DataConfig, *, say_form: bool = False) -> TrainingRows:
     Raises:
         DataError: a row that cannot be used, or no row is left.
     """
-    rows = read_rows(data.prompts, want={"prompt"}, options=data.row_options, say_form=say_form)
+    rows = read_rows(
+        data.prompts, want={"prompt"}, options=data.row_options, say_form=say_form, limit=data.rows
+    )
     excluded = [read_rows(path, want={"prompt"}, say_form=say_form) for path in data.exclude]
     held_out = {row.prompt_key for rows_of_one in excluded for row in rows_of_one}
     kept = [row for row in rows if row.prompt_key not in held_out]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import HumanKL
-from sarm_control.data import AUTOMATIC, RowOptions, is_saved_folder, read_rows, stream_rows
+from sarm_control.data import AUTOMATIC, RowOptions, is_row_folder, read_rows, stream_rows
 from sarm_control.errors import DataError, ModelError
 from sarm_control.latents import HumanBuffer, LatentsFolder, check_same_model, score_rows, template_check
 from sarm_control.training.run.checkpoint import writing
@@ -82,12 +82,7 @@ def check_human_rows(
     Raises:
         DataError: `file:line: reason`.
     """
-    if (
-        term is None
-        or path is None
-        or path.suffix == _BUFFER
-        or (path.is_dir() and not is_saved_folder(path))
-    ):
+    if term is None or path is None or path.suffix == _BUFFER or (path.is_dir() and not is_row_folder(path)):
         return
     for _ in stream_rows(path, want={"answer"}, options=options, check=template_check(template)):
         pass
@@ -160,7 +155,7 @@ def read_demonstrations(
     """
     if path.suffix == _BUFFER:
         return HumanBuffer.load(path)
-    if path.is_dir() and not is_saved_folder(path):
+    if path.is_dir() and not is_row_folder(path):
         folder = LatentsFolder(path)
         chosen = latents or folder.manifest.chosen or ()
         latents_of_rows = folder.read(latents=chosen or None)
@@ -180,7 +175,7 @@ def _count(path: Path, latents: tuple[int, ...], options: RowOptions) -> int:
         buffer = HumanBuffer.load(path)
         buffer.check_latents(latents)
         return len(buffer)
-    if path.is_dir() and not is_saved_folder(path):
+    if path.is_dir() and not is_row_folder(path):
         folder = LatentsFolder(path)
         folder.check_holds(latents or folder.manifest.chosen)
         return folder.manifest.answers
