@@ -77,6 +77,7 @@ real: $(VENV)/.installed
 real-attach: $(VENV)/.installed
 	$(BIN)/python scripts/real_attach.py
 	$(BIN)/python scripts/real_attach_tables.py
+
 # The study on real text, stage by stage; what is there is kept. DATA is the folder of benchmark rows.
 DATA = ../shared/data
 real-shortcut: export HF_HUB_OFFLINE = 1
