@@ -64,6 +64,7 @@ from sarm_control.reward_model.trunk.batching import (
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
+    scoring_batch_tokens,
 )
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
@@ -79,8 +80,6 @@ from sarm_control.reward_model.trunk.trunk import (
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_BATCH_TOKENS_CPU = 8_192
-_BATCH_TOKENS_GPU = 65_536
 _HALF = (torch.bfloat16, torch.float16)
 _AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
 _HEAD_NAME = "score.weight"
@@ -526,7 +525,7 @@ class RewardModel:
         side: PaddingSide,
         progress: ProgressFactory,
     ) -> Tensor:
-        budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        budget = batch_tokens or scoring_batch_tokens(self.device.type)
         embeddings: Any = self.trunk.model.get_input_embeddings()
         known = int(embeddings.weight.shape[0])
         check_known(encoded, known)
