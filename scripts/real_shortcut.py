@@ -178,7 +178,8 @@ def study(places: Places) -> None:
     where = ("-o", places.work / "study", "--jobs", str(places.jobs))
     # a run that fails leaves the others alone, and a block the blocks behind it
     worlds = yaml.safe_load(path.read_text())["worlds"]
-    if any([command("study", path, *where, "--only", world, also=1) for world in worlds]):
+    codes = [command("study", path, *where, "--only", world, also=1) for world in worlds]
+    if any(codes):
         raise SystemExit("some runs failed, see above: the same command tries them again")
     note(places, "study.done", {"study": str(places.work / "study" / "study.json")})
 
