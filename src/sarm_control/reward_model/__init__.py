@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         COPIED,
         AttachedAutoencoder,
         point_to_copy,
+        read_attached,
         write_edited_weights,
     )
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
     from sarm_control.reward_model.head import ATTACH, LinearHead, no_latents
+    from sarm_control.reward_model.ready_made import Activation, ReadyMadeAutoencoder, RmsNorm
     from sarm_control.reward_model.reward_model import RewardModel
     from sarm_control.reward_model.scored import CONSTANT, RESIDUAL, Contribution, Kind, Scored
     from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "scoring_batch_tokens": "trunk.batching",
     "ATTACH": "head",
+    "Activation": "ready_made",
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
@@ -89,7 +92,9 @@ _HOME_OF = {
     "PaddingSide": "trunk.batching",
     "Pooling": "trunk.pooling",
     "RESIDUAL": "scored",
+    "ReadyMadeAutoencoder": "ready_made",
     "RewardModel": "reward_model",
+    "RmsNorm": "ready_made",
     "SarmConfig": "files.config",
     "Scored": "scored",
     "SparseLatents": "sparse",
@@ -122,6 +127,7 @@ _HOME_OF = {
     "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
+    "read_attached": "attached",
     "read_config": "files.config",
     "read_head": "description",
     "read_index": "files.checkpoint",
@@ -143,6 +149,7 @@ __all__ = [
     "CONSTANT",
     "COPIED",
     "RESIDUAL",
+    "Activation",
     "AttachedAutoencoder",
     "Autoencoder",
     "ClassifierConfig",
@@ -157,7 +164,9 @@ __all__ = [
     "Padded",
     "PaddingSide",
     "Pooling",
+    "ReadyMadeAutoencoder",
     "RewardModel",
+    "RmsNorm",
     "SarmConfig",
     "Scored",
     "SparseLatents",
@@ -191,6 +200,7 @@ __all__ = [
     "pool_states",
     "pre_topk",
     "quiet_transformers",
+    "read_attached",
     "read_classifier_config",
     "read_config",
     "read_head",
