@@ -65,7 +65,7 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     assert set(names["closing"]["rate"]) == {"chosen", "rejected"}
     assert names["closing"]["causal"]["low"] > 0.3
     assert names["closing"]["partial"]["q"] < 0.05
-    assert all(set(part) == {"latent", "sd"} for part in names["closing"]["causal"]["latents"])
+    assert all(set(part) == {"latent", "sd", "words"} for part in names["closing"]["causal"]["latents"])
     assert names["thanks"]["partial"]["sd"] is None  # no answer of the lab thanks anybody
     assert names["thanks"]["causal"]["n"] == 60
     assert set(content["headlines"]) == {"flattery", "closing", "length"}

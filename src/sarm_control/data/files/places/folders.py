@@ -100,8 +100,8 @@ def _check_splits(names: Sequence[str], path: Path) -> None:
             f"{path}: holds files of the splits {', '.join(sorted(words))}",
             hint=f"give one file, such as {path / next(iter(words.values()))}, or move one split elsewhere",
         )
-    found = [_SHARD.match(name) for name in names]
-    numbered = [(one["split"], int(one["number"]), int(one["count"])) for one in found if one]
+    shards = [_SHARD.match(name) for name in names]
+    numbered = [(one["split"], int(one["number"]), int(one["count"])) for one in shards if one]
     if not numbered:
         return
     splits = sorted({split for split, _, _ in numbered})
