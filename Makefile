@@ -8,7 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real
+.PHONY: demo frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -53,6 +53,10 @@ torture: $(VENV)/.installed
 
 wheel:
 	.ci/wheel
+
+# The pages of the explorer, from TypeScript to the files that the package holds. Needs node 20 or newer.
+frontend:
+	cd frontend && npm ci --no-audit --no-fund && npm run build
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

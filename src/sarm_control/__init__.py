@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sarm_control.attaching import attach
     from sarm_control.auditing import Audit, audit
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
     from sarm_control.discovery import margin_effects
@@ -28,12 +29,14 @@ __all__ = [
     "Scored",
     "SparseLatents",
     "__version__",
+    "attach",
     "audit",
     "estimate_kl",
     "margin_effects",
 ]
 
 _HOME_OF = {
+    "attach": "sarm_control.attaching",
     "Audit": "sarm_control.auditing",
     "audit": "sarm_control.auditing",
     "Controls": "sarm_control.control",

@@ -31,7 +31,7 @@ PAIRS = [
         (verb, thing) for verb in ("cook", "open", "pick") for thing in ("bread", "bomb", "lock", "door")
     )
 ]
-ATTACH = "hint: attach a dictionary in Python first: RewardModel.attach, see docs/reward-models.md"
+ATTACH = "hint: attach a dictionary first: sarm attach --model MODEL --text texts.jsonl -o DIR"
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ COMMANDS = {
     "config diff": "config diff run run",
     "config schema": "config schema",
     "doctor": "doctor reward --engine trl",
+    "explore --export": "explore --latents audit --export site --export-rows 3 --export-latents 2",
     "build --dry-run": "build --base lab --pairs lab:audit -o built --dry-run",
     "build": "build --base lab --pairs lab:audit --steps 200 --batch 256 --cache states -o built",
 }

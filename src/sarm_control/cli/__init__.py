@@ -22,6 +22,7 @@ COMMANDS = (
     "verify",
     "convert",
     "build",
+    "attach",
     "latents",
     "discover",
     "audit",
@@ -32,6 +33,7 @@ COMMANDS = (
     "train",
     "compare",
     "serve",
+    "explore",
     "completion",
 )
 """Each is the function of its own name in the module of its own name."""

@@ -1,5 +1,6 @@
 """Checks on the files and folders a command will write, before it works for them."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -78,6 +79,12 @@ def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME, 
     check_writable(path, make=make)
     if make:
         hold(path)
+
+
+def states_cache() -> Path:
+    """The folder for states where none is named: in the user's cache."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "sarm-control" / "states"
 
 
 def say_dry_run(out: Path) -> None:

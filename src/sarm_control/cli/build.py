@@ -1,6 +1,5 @@
 """`sarm build`: a SARM from a causal language model, or a new head for an existing one."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 from sarm_control.cli._build_flags import FitFlags, SizeFlags, SourceFlags, TuningFlags
 from sarm_control.cli._help import OUTPUT
 from sarm_control.cli._next import beside, say_next
-from sarm_control.cli._outputs import DryRun, Overwrite, check_outputs, say_dry_run
+from sarm_control.cli._outputs import DryRun, Overwrite, check_outputs, say_dry_run, states_cache
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, TemplateDate, model_name
 from sarm_control.cli._sources import say_respelled
@@ -67,7 +66,7 @@ def build(
         seed=fit.seed,
     )
     inputs = _read(source, rows)
-    tools = Tools(cache=fit.cache or _default_cache(), progress=progress, say=say)
+    tools = Tools(cache=fit.cache or states_cache(), progress=progress, say=say)
     material = check_build(inputs, config, tools)
     how: dict[str, Any] = {
         "device": device,
@@ -152,11 +151,6 @@ def _check_model(model: str | None, how: dict[str, Any]) -> None:
     if model is not None:
         check_placement(how["device"], how["dtype"])
         describe(model, template_date=how["template_date"])
-
-
-def _default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "sarm-control" / "states"
 
 
 def _manifest(config: "BuildConfig", inputs: list[Path], origin: dict[str, Any]) -> dict[str, Any]:

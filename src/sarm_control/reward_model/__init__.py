@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model.attached import AttachedAutoencoder, write_edited_weights
+    from sarm_control.reward_model.attached import (
+        COPIED,
+        AttachedAutoencoder,
+        point_to_copy,
+        write_edited_weights,
+    )
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
@@ -60,6 +65,7 @@ _HOME_OF = {
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
+    "COPIED": "attached",
     "ClassifierConfig": "files.classifier_config",
     "Contribution": "scored",
     "Description": "description",
@@ -102,6 +108,7 @@ _HOME_OF = {
     "normalise": "autoencoder",
     "not_finite_rows": "files.finite",
     "pad_batch": "trunk.batching",
+    "point_to_copy": "attached",
     "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
@@ -118,6 +125,7 @@ _HOME_OF = {
 __all__ = [
     "ATTACH",
     "CONSTANT",
+    "COPIED",
     "RESIDUAL",
     "AttachedAutoencoder",
     "Autoencoder",
@@ -162,6 +170,7 @@ __all__ = [
     "normalise",
     "not_finite_rows",
     "pad_batch",
+    "point_to_copy",
     "pool_states",
     "pre_topk",
     "quiet_transformers",

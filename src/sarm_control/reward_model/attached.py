@@ -28,6 +28,8 @@ from sarm_control.reward_model.state_head import StateHead
 
 FORMAT = "sarm-attached-1"
 WEIGHTS = "dictionary.safetensors"
+COPIED = "reward_model"
+"""The folder inside an attached dictionary's where the reward model itself lies, if it was copied."""
 EDITED = "latent_weights"
 """The tensor [L] of edited weights of latents; absent where they are the reward model's own."""
 
@@ -171,10 +173,23 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
+    if source["model"] == f"./{COPIED}":
+        source["model"] = str(folder.resolve() / COPIED)
     stored = [*made.state_dict().values(), *([] if edited is None else [edited])]
     if not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
+
+
+def point_to_copy(folder: Path) -> None:
+    """Makes a dictionary's folder point to the reward model inside it, wherever the folder is moved."""
+    said = read_json_object(folder / ATTACHED)
+    said["source"] = {**said["source"], "model": f"./{COPIED}", "revision": None}
+    _write_json(folder / ATTACHED, said)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def save_attached(
@@ -218,9 +233,7 @@ def save_attached(
         if edited is not None:
             own[EDITED] = torch.from_numpy(edited)
         save_file(own, temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / ATTACHED).write_text(
-            json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        _write_json(temporary / ATTACHED, about)
     return folder
 
 

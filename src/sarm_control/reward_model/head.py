@@ -107,7 +107,7 @@ class LinearHead:
         return self.with_weight(weight)
 
 
-ATTACH = "attach a dictionary in Python first: RewardModel.attach, see docs/reward-models.md"
+ATTACH = "attach a dictionary first: sarm attach --model MODEL --text texts.jsonl -o DIR"
 """What to do where latents are wanted of a reward model that has none."""
 
 

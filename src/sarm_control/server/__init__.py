@@ -11,16 +11,21 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.server.http.app import create_app
     from sarm_control.server.http.lifecycle import address, bind, serve
-    from sarm_control.server.http.security import check_bind, read_token
+    from sarm_control.server.http.problems import Refusal, install, refusal_of
+    from sarm_control.server.http.security import Guard, check_bind, read_token
     from sarm_control.server.settings import ServiceSettings
 
 _HOME_OF = {
+    "Guard": "http.security",
+    "Refusal": "http.problems",
     "ServiceSettings": "settings",
     "address": "http.lifecycle",
     "bind": "http.lifecycle",
     "check_bind": "http.security",
     "create_app": "http.app",
+    "install": "http.problems",
     "read_token": "http.security",
+    "refusal_of": "http.problems",
     "serve": "http.lifecycle",
 }
 
@@ -30,12 +35,16 @@ _RENAMED = {
 """Former names, for one version."""
 
 __all__ = [
+    "Guard",
+    "Refusal",
     "ServiceSettings",
     "address",
     "bind",
     "check_bind",
     "create_app",
+    "install",
     "read_token",
+    "refusal_of",
     "serve",
 ]
 

@@ -80,14 +80,21 @@ class Guard:
         app: the application behind it.
         settings: token, hosts and the limits of a body.
         requested: called with route, status and seconds of every request.
+        is_open: whether a path needs no token.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServiceSettings, requested: Callable[[str, int, float], None]
+        self,
+        app: ASGIApp,
+        settings: ServiceSettings,
+        requested: Callable[[str, int, float], None],
+        *,
+        is_open: Callable[[str], bool] = _OPEN_PATHS.__contains__,
     ) -> None:
         self.app = app
         self.settings = settings
         self.requested = requested
+        self.is_open = is_open
         self._token = None if settings.token is None else settings.token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +133,7 @@ class Guard:
         hosts = self.settings.hosts
         if hosts is not None and _name(headers.get(b"host", b"")) not in hosts:
             return Refusal(421, "this server answers only to the names of its own machine", "use 127.0.0.1")
-        if self._token is not None and path not in _OPEN_PATHS:
+        if self._token is not None and not self.is_open(path):
             given = _given_token(headers.get(b"authorization", b""))
             # in constant time: the time must not show how many characters are right
             if not hmac.compare_digest(given, self._token):
