@@ -196,11 +196,13 @@ class BesideFlags:
 
         Raises:
             ConfigError: two sources of candidates, or a certificate without a run.
+            DataError: see `verdicts`.
         """
         if self.policy is not None and candidates is not None:
             raise ConfigError("--policy and --candidates both give candidates", hint="leave one of them out")
         if self.certified is not None and self.run is None:
             raise ConfigError("--certified has no run to be held against", hint="name it: --run runs/NAME")
+        self.verdicts()
 
     @property
     def recorded(self) -> dict[str, Any]:

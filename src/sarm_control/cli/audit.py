@@ -142,7 +142,7 @@ def audit(
     _write(found, asked, inputs, out, json_file, overwrite=overwrite)
     attributes.say_cost(judge)
     broken = _print(found, beside, limits)
-    _say_next(found.audit, found.mended, pairs, flags, out)
+    _say_next(found.audit, found.mended, pairs, beside.run, flags, out)
     return broken
 
 
@@ -328,14 +328,22 @@ def _mended(found: "Audit", mend: MendFlags, scored: "Mapping[str, ScoredRows]",
 
 
 def _say_next(
-    found: "Audit", mended: "Mend | None", pairs: Sequence[Path], flags: ModelFlags, out: Path
+    found: "Audit",
+    mended: "Mend | None",
+    pairs: Sequence[Path],
+    run: Path | None,
+    flags: ModelFlags,
+    out: Path,
 ) -> None:
     """Train with the edits of a mend; without one propose it; without a headline see what edits would do."""
     data, model = [str(path) for path in pairs], of_model(flags.model, flags.reading)
+    again_with = () if run is None else ("--run", str(run))
     if mended is not None:
         say_next("train", "--controls", out / "controls.yaml", *of_training(flags.model), "-o", f"{out}-run")
     elif found.headlines and flags.load().dictionary is not None:
-        say_next("audit", *data, *model, "--mend", "auto", "-o", f"{out}-mended")
+        say_next("audit", *data, *model, *again_with, "--mend", "auto", "-o", f"{out}-mended")
+    elif run is not None:
+        say_next("compare", run)
     elif flags.load().dictionary is not None:
         say_next("rerank", *data, *model, "--all-latents")
     else:

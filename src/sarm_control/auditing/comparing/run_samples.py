@@ -23,7 +23,6 @@ from sarm_control.auditing.certificates import ALPHA, LIMIT, Verdict, verdict_of
 from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.data import Row
 from sarm_control.errors import DataError
-from sarm_control.extras import import_extra
 
 LEAST = 20
 """Samples that each end of a run must have."""
@@ -99,7 +98,6 @@ def run_movements(
 
     Raises:
         DataError: too few samples at one end.
-        MissingExtraError: statsmodels is not installed.
     """
     distinct = np.unique(steps)
     each = max(1, int(len(distinct) * _END))
@@ -143,14 +141,21 @@ def _bounds(
         # no answer differs: exact limits of each share, each at half of alpha
         (a_low, a_high), (b_low, b_high) = (_exact(side, alpha / 2) for side in sides)
         return b_low - a_high, b_high - a_low
-    api = import_extra(
-        "statsmodels.api", "audit", needed="errors that are clustered by prompt need statsmodels"
-    )
-    groups = {"groups": prompt, "use_correction": True}
-    x = np.stack([np.ones(len(late)), late], axis=1)
-    fit = api.OLS(values, x).fit(cov_type="cluster", cov_kwds=groups, use_t=True)
-    low, high = fit.conf_int(alpha)[1]
-    return float(low), float(high)
+    from scipy.stats import t
+
+    # the difference of means is a sum of residuals over the samples; those of one prompt are added first, and
+    # their spread is corrected as in a cluster-robust regression of two coefficients
+    ends = np.where(late == 1, 1.0 / late.sum(), -1.0 / (1 - late).sum())
+    means = np.where(late == 1, sides[1].mean(), sides[0].mean())
+    _, place = np.unique(prompt, return_inverse=True)
+    parts = np.bincount(place, weights=ends * (values - means))
+    groups, count = len(parts), len(values)
+    if groups < 2:
+        return -math.inf, math.inf
+    error = math.sqrt(float(parts @ parts) * groups / (groups - 1) * (count - 1) / (count - 2))
+    half = float(t.ppf(1 - alpha / 2, groups - 1)) * error
+    change = float(sides[1].mean() - sides[0].mean())
+    return change - half, change + half
 
 
 def _exact(side: Floats, alpha: float) -> tuple[float, float]:

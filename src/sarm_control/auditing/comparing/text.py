@@ -48,8 +48,9 @@ def _run(found: Sequence[RunMovement]) -> Iterator[str]:
     known = [one for one in found if one.certified is not None]
     if broken:
         yield f"Certified as still, and moved in the run: {', '.join(broken)}."
+    elif known and not (still := sum(one.certified == "still" for one in known)):
+        yield "The certificate had called no attribute still, so there is nothing for the run to break."
     elif known:
-        still = sum(one.certified == "still" for one in known)
         yield f"Of {still} attributes certified as still none surely moved by more than it allows."
     first, last = (found[0].first, found[0].last) if found else (0, 0)
     yield (
