@@ -20,6 +20,7 @@ ORDER = (
     "extras",
     "seeds",
     "lazy",
+    "notebooks",
     "embedded",
     "console",
     "locks",
@@ -50,6 +51,7 @@ ORDER = (
     "server",
     "explorer",
     "publishing",
+    "functions",
     "cli",
 )
 # The package's own door re-exports from every part, and `python -m` opens the command.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sarm_control.auditing import Audit, audit
     from sarm_control.control import Controls, Edit, HumanKL, KLEstimate, Penalty, estimate_kl
     from sarm_control.discovery import margin_effects
+    from sarm_control.functions import compare, discover, evaluate
     from sarm_control.latents import HumanBuffer
     from sarm_control.reward_model import RewardModel, Scored, SparseLatents
 
@@ -31,7 +32,10 @@ __all__ = [
     "__version__",
     "attach",
     "audit",
+    "compare",
+    "discover",
     "estimate_kl",
+    "evaluate",
     "margin_effects",
 ]
 
@@ -48,7 +52,10 @@ _HOME_OF = {
     "RewardModel": "sarm_control.reward_model",
     "Scored": "sarm_control.reward_model",
     "SparseLatents": "sarm_control.reward_model",
+    "compare": "sarm_control.functions",
+    "discover": "sarm_control.functions",
     "estimate_kl": "sarm_control.control",
+    "evaluate": "sarm_control.functions",
     "margin_effects": "sarm_control.discovery.effects.effects",
 }
 

@@ -33,6 +33,8 @@ COMMANDS = {
     "train": "train --controls controls.yaml -o run --steps 1",
     "train that is done": "train -o run --resume",
     "compare": "compare run --max-new-tokens 4",
+    "card": "card run -o card.md",
+    "push --dry-run": "push run me/run --dry-run",
     "config show": "config show --steps 3",
     "config diff": "config diff run run",
     "config schema": "config schema",
@@ -56,6 +58,7 @@ TAKEN_UP = {
     "train": "run",
     "train that is done": "run",
     "compare": "run/config.yaml",
+    "card": "run",
     "build": "built",
 }
 DATA_ON_STDOUT = ("score to the terminal", "config show", "config schema")

@@ -137,7 +137,8 @@ def test_accelerate_launches_a_run_that_one_process_takes_up(
     run.write_text(RUN.format(policy=tiny_policy_folder, sarm=tiny_sarm_folder, **places))
     config = ROOT / "examples" / "accelerate" / "ddp.yaml"
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port"]
-    command = [sys.executable, *launcher, free_port(), "-m", "sarm_control", "train", str(run), "-o"]
+    command = [sys.executable, *launcher, free_port(), "-m", "sarm_control", "train", str(run)]
+    command += ["--track", "tensorboard", "-o"]
     found = subprocess.run(
         [*command, str(tmp_path / "two")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -147,6 +148,9 @@ def test_accelerate_launches_a_run_that_one_process_takes_up(
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("1 steps done") == found.stderr.count("step 1/1:") == 1
+    # only the main process tracks
+    assert len(list((tmp_path / "two" / "tensorboard").glob("events*"))) == 1
+    assert found.stderr.count("tensorboard: tensorboard --logdir") == 1
     assert main(["train", "-o", str(tmp_path / "two"), "--resume", "--steps", "2"]) == 0
     assert main(["train", str(run), "-o", str(tmp_path / "one"), "--steps", "2"]) == 0
     capfd.readouterr()

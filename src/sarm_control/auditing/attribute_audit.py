@@ -35,6 +35,7 @@ from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.evaluation import answer_table
 from sarm_control.latents import ScoredRows, score_rows
+from sarm_control.notebooks import Bar, data_frame, html_table, number, span
 
 if TYPE_CHECKING:
     from sarm_control.auditing.certificates import Movement
@@ -194,10 +195,31 @@ class Audit:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from sarm_control.extras import import_extra
+        return data_frame((_flat(one) for one in self.findings), "name")
 
-        pandas = import_extra("pandas", "audit", needed="a data frame needs pandas")
-        return pandas.DataFrame([_flat(one) for one in self.findings]).set_index("name")
+    def to_pandas(self) -> Any:
+        """The same as `prices`."""
+        return self.prices
+
+    def _repr_html_(self) -> str:
+        """The price list in a notebook, what nobody asked for first."""
+        longest = max((abs(one.price) for one in self.findings if math.isfinite(one.price)), default=0.0)
+        rows = (
+            (
+                one.attribute.words,
+                Bar(one.price, longest, number(one.price, "+.2f")),
+                "unwanted" if one.unwanted else "sure" if one.sure else "not sure",
+                *_price_cells(one),
+            )
+            for one in self.findings
+        )
+        head = ("attribute", "price in SDs", "", "interval", "how", "prompts")
+        title = (
+            f"{len(self.headlines)} attributes of style are rewarded"
+            if self.headlines
+            else "No style is rewarded"
+        )
+        return html_table(title, head, rows, " ".join(self.missing))
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object; null where there is no number."""
@@ -390,6 +412,15 @@ def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:
 
 def _sentence(hint: str | None) -> str:
     return "" if not hint else f"{hint[0].upper()}{hint[1:]}."
+
+
+def _price_cells(one: AttributeFinding) -> tuple[str, str, str]:
+    causal, partial = one.best_causal, one.partial
+    if causal is not None:
+        return span(causal.low, causal.high, "+.2f"), "the text was changed", str(causal.n)
+    if partial is not None:
+        return span(partial.low, partial.high, "+.2f"), "answers beside each other", str(partial.n)
+    return "", "no price", ""
 
 
 def _flat(one: AttributeFinding) -> dict[str, Any]:

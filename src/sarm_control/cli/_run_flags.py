@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT, RARE_OUTPUT
 from sarm_control.cli._scoring import say_stand_in
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
@@ -117,6 +117,14 @@ class RunFlags:
             "(evaluation.stop_on).",
         ),
     ] = None
+    track: Annotated[
+        list[str] | None,
+        Parameter(
+            group=RARE_OUTPUT,
+            help="Tracker that gets every step, may be repeated: tensorboard, wandb (offline without a key), "
+            "trackio, mlflow (logging.trackers).",
+        ),
+    ] = None
     set: Annotated[
         list[str] | None,
         Parameter(group=COMPUTE, help="Any setting, may be repeated: training.learning_rate=1e-4."),
@@ -157,6 +165,7 @@ class RunFlags:
             "exclude": (("data", "exclude"), self.exclude),
             "edit": (("reward", "edits"), None if self.edits_file else self.edit),
             "penalize": (("reward", "penalties"), self.penalize),
+            "track": (("logging", "trackers"), self.track),
             "stop-on": (("evaluation", "stop_on"), self.stop_on.split(",") if self.stop_on else None),
         }
         for flag, (path, values) in several.items():

@@ -17,7 +17,7 @@ from sarm_control.embedded import HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.comparison import Gold, Sampling, TrainedRun
+    from sarm_control.comparison import Gold, TrainedRun
     from sarm_control.data import Row
 
 _EXAMPLE = "sarm compare runs/NAME --prompts held_out.jsonl"
@@ -99,7 +99,7 @@ def compare(
     """
     if not runs:
         raise ConfigError("no run folder was given", hint=_EXAMPLE)
-    from sarm_control.comparison import check_same_base, compare_runs, in_order, open_run
+    from sarm_control.comparison import check_same_base, compare_runs, in_order, open_run, sampling_of
 
     opened = [open_run(path) for path in runs]
     check_same_base(opened)
@@ -109,7 +109,7 @@ def compare(
         hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)
     rows = _read(prompts, skip_bad_rows, row_flags)
-    sampling = _sampling(opened, answers_per_prompt, max_new_tokens, seed, batch)
+    sampling = sampling_of(opened, answers_per_prompt, max_new_tokens, seed, batch)
     settings = comparison_settings(opened, prompts, rows, sampling)
     how: dict[str, Any] = {
         "device": device,
@@ -164,20 +164,3 @@ def _read(prompts: Path, skip_bad_rows: Path | None, row_flags: RowFlags) -> "li
     if len(kept) < len(rows):
         say(f"{prompts}: {len(rows) - len(kept)} repeated prompts are answered once")
     return kept
-
-
-def _sampling(
-    runs: "Sequence[TrainedRun]", answers_per_prompt: int, max_new_tokens: int | None, seed: int, batch: int
-) -> "Sampling":
-    from sarm_control.comparison import Sampling
-
-    training = runs[0].config.training
-    longest = max_new_tokens or max(run.config.training.max_new_tokens for run in runs)
-    for run in runs[1:]:
-        if run.config.training.temperature != training.temperature:
-            raise ConfigError(
-                f"{run.path} sampled at temperature {run.config.training.temperature:g}, "
-                f"{runs[0].path} at {training.temperature:g}",
-                hint="compare runs of one temperature: KL depends on it",
-            )
-    return Sampling(answers_per_prompt, longest, training.temperature, seed, batch)

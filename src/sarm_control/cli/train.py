@@ -101,12 +101,14 @@ def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
         check_files,
         check_human,
         check_models,
+        check_trackers,
         evaluation_lines,
         evaluation_rows,
         plan_lines,
         training_rows,
     )
 
+    check_trackers(settings.logging.trackers)
     check_models(settings.policy, settings.reward)
     check_human(
         settings.data.human,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         check_same_base,
         compare_runs,
         in_order,
+        sampling_of,
         trained_on,
         unique_prompts,
     )
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from sarm_control.comparison.headline import TOO_FEW, verdict
     from sarm_control.comparison.html.page import write_report
     from sarm_control.comparison.ledger_table import write_ledger
+    from sarm_control.comparison.report_data import Comparison
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
+    "Comparison": "report_data",
     "ComparisonResult": "compare",
     "Gold": "compare",
     "Sampling": "generation",
@@ -34,6 +37,7 @@ _HOME_OF = {
     "compare_runs": "compare",
     "in_order": "compare",
     "open_run": "trained_run",
+    "sampling_of": "compare",
     "trained_on": "compare",
     "unique_prompts": "compare",
     "verdict": "headline",
@@ -48,6 +52,7 @@ _RENAMED = {
 
 __all__ = [
     "TOO_FEW",
+    "Comparison",
     "ComparisonResult",
     "Gold",
     "Sampling",
@@ -57,6 +62,7 @@ __all__ = [
     "compare_runs",
     "in_order",
     "open_run",
+    "sampling_of",
     "trained_on",
     "unique_prompts",
     "verdict",

@@ -110,6 +110,33 @@ def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
     return sum(row.prompt_key in seen for row in rows)
 
 
+def sampling_of(
+    runs: Sequence[TrainedRun], answers_per_prompt: int, max_new_tokens: int | None, seed: int, batch: int
+) -> Sampling:
+    """How runs that are compared sample: at their own temperature, up to the longest answers of any.
+
+    Args:
+        runs: at least one.
+        answers_per_prompt: of each policy.
+        max_new_tokens: longest answer; the longest of the runs where None.
+        seed: of the answers.
+        batch: answers decoded together; changes no result.
+
+    Raises:
+        ConfigError: the runs have different temperatures.
+    """
+    training = runs[0].config.training
+    longest = max_new_tokens or max(run.config.training.max_new_tokens for run in runs)
+    for run in runs[1:]:
+        if run.config.training.temperature != training.temperature:
+            raise ConfigError(
+                f"{run.path} sampled at temperature {run.config.training.temperature:g}, "
+                f"{runs[0].path} at {training.temperature:g}",
+                hint="compare runs of one temperature: KL depends on it",
+            )
+    return Sampling(answers_per_prompt, longest, training.temperature, seed, batch)
+
+
 def check_same_base(runs: Sequence[TrainedRun]) -> None:
     """Refuses runs that cannot share the base policy's answers.
 

@@ -21,6 +21,7 @@ from sarm_control.comparison.measures import (
     wins,
 )
 from sarm_control.control import Floats, latent_ledger, prompt_means
+from sarm_control.notebooks import data_frame, html_table, number, span
 from sarm_control.seeds import numpy_generator
 
 FORMAT = "sarm-compare-1"
@@ -67,6 +68,44 @@ class Comparison(NamedTuple):
 
     report: dict[str, Any]
     ledgers: dict[str, list[Row]]
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each run and measure: its mean before, after, and the change.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            {
+                "run": arm["name"],
+                "measure": row["key"],
+                "label": row["label"],
+                **{
+                    f"{name}_{key}": (row[name] or {}).get(key)
+                    for name in ("base", "trained")
+                    for key in ("mean",)
+                },
+                **{f"change_{key}": (row["change"] or {}).get(key) for key in ("mean", "low", "high")},
+            }
+            for arm in self.report["arms"]
+            for row in arm["measures"]
+        )
+
+    def _repr_html_(self) -> str:
+        """The headline and what changed in each run, in a notebook."""
+        parts = [html_table(sentence, (), ()) for sentence in self.report["headline"]]
+        for arm in self.report["arms"]:
+            rows = (
+                (
+                    row["label"],
+                    *(number((row[name] or {}).get("mean")) for name in ("base", "trained")),
+                    number((row["change"] or {}).get("mean")),
+                    span((row["change"] or {}).get("low"), (row["change"] or {}).get("high")),
+                )
+                for row in arm["measures"]
+            )
+            parts.append(html_table(arm["name"], ("", "base", "trained", "change", "95 % interval"), rows))
+        return "".join(parts)
 
 
 def compare_policies(

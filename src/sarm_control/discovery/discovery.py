@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sarm_control.control import Edit, Penalty
 from sarm_control.data import Row
 from sarm_control.discovery.effects.baselines import Competitor, compete
 from sarm_control.discovery.effects.effect_table import EffectTable
@@ -44,12 +45,22 @@ from sarm_control.discovery.suggested_controls.suggestion import (
 )
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows as ScoredRows
+from sarm_control.notebooks import Bar, html_table, number, span
 from sarm_control.reward_model import Scored, SparseLatents
 from sarm_control.statistics import SETS, leaves_out_zero
 
 PARTS = ("selection", "confirmation")
 _LATER = ("levels", "controls", "carried_by")
 _FEATURE_COLUMNS = tuple(name for name in Feature.__dataclass_fields__ if name not in _LATER)
+
+
+def _in_short(control: Edit | Penalty) -> str:
+    """As it is written after `--edit` or `--penalize`."""
+    if isinstance(control, Edit):
+        return str(control)
+    tau = f"{control.tau:.4g}" if isinstance(control.tau, float) else control.tau
+    size = control.alpha if control.target_rate is None else control.target_rate
+    return f"{control.latent}:tau={tau},{'alpha' if control.target_rate is None else 'target_rate'}={size}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,34 @@ class Discovery:
         named = {name: len(items) for name, items in self.lists.items()}
         tested = {"tested": len(self.table), "selected": int(selected.sum())}
         return {**tested, "confirmed": sum(named.values()), **named, "shared_prompts_dropped": self.shared}
+
+    def to_pandas(self) -> Any:
+        """Every tested latent as a pandas frame, see `EffectTable.to_pandas`."""
+        return self.table.to_pandas()
+
+    def _repr_html_(self) -> str:
+        """What promotes and what harms in a notebook, with the controls that are suggested."""
+        called = [one for items in self.lists.values() for one in items]
+        longest = max((abs(one.effect) for one in called), default=0.0)
+        head = ("latent", "kind", "effect", "95 % interval", "q", "suggested control")
+        counts = self.counts
+        told = ", ".join(f"{counts[name]} {name}" for name in ("tested", "selected", "confirmed"))
+        title = f"latents: {told}"
+        parts = [html_table(title, (), ())]
+        for name, items in self.lists.items():
+            rows = (
+                (
+                    one.latent,
+                    one.kind,
+                    Bar(one.effect, longest, number(one.effect)),
+                    span(one.low, one.high),
+                    number(one.q, ".3g"),
+                    ", ".join(_in_short(control) for control in one.controls),
+                )
+                for one in items
+            )
+            parts.append(html_table(name if items else f"{name}: none", head, rows))
+        return "".join(parts)
 
     def with_suggestions(self, *, of_margin: float = 0.0, of_sd: float = 0.0) -> "Discovery":
         """The same discovery with controls for harming latents of a material effect only, chosen for these.

@@ -177,10 +177,12 @@ class RewardModel:
                     f"{name} is a SARM, which has one output and is read at the end of turn",
                     hint="leave pooling and output out",
                 )
-            return cls._sarm(folder, name, asked)
+            found = cls._sarm(folder, name, asked)
+            found.source = source
+            return found
         classifier = read_classifier_config(folder, name)
-        found = load_classifier(folder, name, classifier, read_index(folder, name), asked)
-        return cls._classifier(found, name, source)
+        loaded = load_classifier(folder, name, classifier, read_index(folder, name), asked)
+        return cls._classifier(loaded, name, source)
 
     @classmethod
     def _sarm(cls, folder: Path, name: str, asked: Asked) -> "RewardModel":
@@ -263,6 +265,15 @@ class RewardModel:
         if self.head.own is None:
             return "sarm"
         return "classifier" if self.dictionary is None else "attached"
+
+    def __repr__(self) -> str:
+        """What it is: kind, base, latents, type, pooling and head, in one line."""
+        stored = next(self.trunk.parameters()).dtype
+        base = self.source.get("model", "built in memory")
+        latents = f"{self.config.latents} latents" if self.config.latents else "no latents"
+        kept = f", k={self.config.k}" if self.config.latents and self.config.use_topk else ""
+        read = f"read at {self.pooling}, {str(stored).removeprefix('torch.')} on {self.device}"
+        return f"RewardModel({self.kind}, {base}, {latents}{kept}, {read}, head {self.fingerprint})"
 
     @property
     def autoencoder(self) -> Autoencoder:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.conversation import Encoded
+from sarm_control.notebooks import Bar, data_frame, html_table, number
 from sarm_control.reward_model.head import LinearHead
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 
@@ -15,6 +16,7 @@ Kind: TypeAlias = Literal["sarm", "classifier", "attached"]
 """A SARM; a reward model with a linear head over its state; such a one with a dictionary of that state."""
 RESIDUAL: Final = "residual"
 CONSTANT: Final = "constant"
+_SHOWN_ANSWERS, _SHOWN_LATENTS = 5, 8
 
 
 class Contribution(NamedTuple):
@@ -91,6 +93,55 @@ class Scored:
         rest = float(self.residual[j])
         own = Contribution(RESIDUAL, rest, 1.0, rest)
         return [*found, own, Contribution(CONSTANT, 1.0, self.constant, self.constant)]
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each answer, in their order; the latents are in `contributions`.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            {
+                "reward": float(self.rewards[j]),
+                "latents": len(self.latents.row(j)[0]),
+                "truncated": int(self.truncated[j]),
+                "ended": bool(self.ended[j]),
+                "length": int(self.lengths[j]),
+                "constant": self.constant,
+                "residual": float(self.residual[j]),
+            }
+            for j in range(len(self))
+        )
+
+    def _repr_html_(self) -> str:
+        """The first answers in a notebook: the reward of each, and what paid it as bars."""
+        shown = [self.contributions(j) for j in range(min(len(self), _SHOWN_ANSWERS))]
+        longest = max((abs(one.contribution) for parts in shown for one in parts), default=0.0)
+        tables = [self._answer_html(j, parts, longest) for j, parts in enumerate(shown)]
+        rest = len(self) - len(shown)
+        title = f"{len(self)} scored answers" + (f", the first {len(shown)}" if rest else "")
+        return html_table(title, (), ()) + "".join(tables)
+
+    def _answer_html(self, j: int, parts: list[Contribution], longest: float) -> str:
+        own = [one for one in parts if isinstance(one.latent, str)]
+        latents = [one for one in parts if not isinstance(one.latent, str)]
+        rest = latents[_SHOWN_LATENTS:]
+        rows: list[tuple[Any, ...]] = [
+            (
+                one.latent,
+                number(one.value),
+                number(one.weight),
+                Bar(one.contribution, longest, number(one.contribution)),
+            )
+            for one in [*latents[:_SHOWN_LATENTS], *own]
+        ]
+        if rest:
+            left = sum(one.contribution for one in rest)
+            rows.append((f"{len(rest)} more", "", "", Bar(left, longest, number(left))))
+        notes = [] if self.ended[j] else ["no end-of-turn: one was appended"]
+        notes += [f"{self.truncated[j]} tokens were cut"] if self.truncated[j] else []
+        title = f"answer {j}: reward {number(float(self.rewards[j]))}"
+        return html_table(title, ("latent", "value", "weight", "contribution"), rows, "; ".join(notes))
 
     def sums(self, latents: SparseLatents | None = None) -> NDArray[np.float64]:
         """[N] float64 rewards before they are rounded, of these latents or of others in their place.

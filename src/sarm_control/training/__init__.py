@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         start_run,
     )
     from sarm_control.training.run.train import HUMAN, run_training
+    from sarm_control.training.tracking.trackers import check_trackers
 
 _HOME_OF = {
     "CachedSampler": "rollout.sampler",
@@ -82,6 +83,7 @@ _HOME_OF = {
     "check_files": "run.model_files",
     "check_models": "run.dry_run",
     "check_run": "run.run_folder",
+    "check_trackers": "tracking.trackers",
     "config_differences": "run.run_folder",
     "connected": "distributed.processes",
     "dump_yaml": "config.yaml_source",
@@ -147,6 +149,7 @@ __all__ = [
     "check_human",
     "check_models",
     "check_run",
+    "check_trackers",
     "config_differences",
     "connected",
     "dump_yaml",

@@ -29,6 +29,7 @@ from sarm_control.control.density_ratio.separation import (
 )
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.latents import SMALLEST_BUFFER, HumanBuffer, check_finite, check_known
+from sarm_control.notebooks import html_table, number, span
 from sarm_control.reward_model import Scored, SparseLatents
 
 Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
@@ -95,6 +96,23 @@ class KLEstimate:
         quality = f"accuracy {self.accuracy:.3f}, auc {self.auc:.3f}, saturated={self.saturated}"
         fits = f"model_fits={self.model_fits}"
         return f"KLEstimate({value} nats {interval}, {len(self.latents)} latents, {sizes}, {quality}, {fits})"
+
+    def _repr_html_(self) -> str:
+        """The estimate in a notebook, with what it rests on."""
+        rows = [
+            ("KL(policy || human)", f"{'at least ' if self.bound else ''}{number(self.value, '.3g')} nats"),
+            (f"{self.level:.0%} interval", span(self.low, self.high, ".3g")),
+            ("rows", f"{len(self.log_ratio)} of the policy, {len(self.human_log_ratio)} human"),
+            ("latents compared", len(self.latents)),
+            ("held-out accuracy, AUC", f"{self.accuracy:.3f}, {self.auc:.3f}"),
+            ("effective human rows", number(self.effective_sample_size, ".1f")),
+            ("coverage", f"{self.coverage:.1%}"),
+        ]
+        why = "the samples are too far apart for their sizes" if self.saturated else ""
+        if self.model_fits is False:
+            why = "; ".join(filter(None, [why, "the log ratio is not linear in the features"]))
+        note = f"a lower bound: {why}" if self.bound else ""
+        return html_table("Distance from human latents", ("", ""), rows, note)
 
 
 def estimate_kl(

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.files import atomic_file
+from sarm_control.notebooks import Bar, data_frame, html_table, number, span
+
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,37 @@ class EffectTable:
             for name, column in self.columns.items()
         }
         return pa.table(arrays)
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas frame, with the latent as its index; a missing number is NaN.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(self.rows(), "latent")
+
+    def _repr_html_(self) -> str:
+        """The largest effects in a notebook, as bars."""
+        columns = set(self.names)
+        if not {"latent", "effect"} <= columns:
+            return html_table(f"{len(self)} rows", self.names, (list(row.values()) for row in self.rows()))
+        order = np.argsort(-np.abs(self["effect"]), kind="stable")[:_SHOWN]
+        rows = list(self.take(order).rows())
+        longest = max((abs(row["effect"] or 0.0) for row in rows), default=0.0)
+        more = [name for name in ("weight", "q", "rate_chosen", "rate_rejected") if name in columns]
+        cells = (
+            (
+                row["latent"],
+                row.get("kind") or "",
+                Bar(row["effect"] or 0.0, longest, number(row["effect"])),
+                span(row.get("low"), row.get("high")),
+                *(number(row[name], ".3g") for name in more),
+            )
+            for row in rows
+        )
+        head = ("latent", "kind", "effect", "95 % interval", *(name.replace("_", " ") for name in more))
+        title = f"{len(self)} tested latents" + (f", the {_SHOWN} largest" if len(self) > _SHOWN else "")
+        return html_table(title, head, cells, "effects in reward units, mean over prompts")
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.to_arrow().__arrow_c_stream__(requested_schema)

@@ -28,6 +28,7 @@ from sarm_control.data import RowOptions, check_columns, parse_columns
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS, local_path
 from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.config.template_day import TemplateDay
+from sarm_control.training.config.tracker_names import TrackerName
 
 _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
@@ -81,6 +82,10 @@ def _monitors(value: Any) -> Any:
                 f"evaluation.stop_on: the monitor {name} is {RENAMED[name]} now", FutureWarning, stacklevel=2
             )
     return [RENAMED.get(name, name) if isinstance(name, str) else name for name in names]
+
+
+def _once(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _edits_agree(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
@@ -408,6 +413,13 @@ class EvaluationConfig(_Section):
     """Monitors that stop the run when they begin to fire, such as `dead-penalty,saturated`."""
 
 
+class LoggingConfig(_Section):
+    """Where a run's numbers go besides its own files; may change on resume."""
+
+    trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(_listed), AfterValidator(_once)] = ()
+    """Any of `tensorboard`, `wandb`, `trackio` and `mlflow`."""
+
+
 class RunConfig(_Section):
     """Everything a training run is made from."""
 
@@ -428,6 +440,9 @@ class RunConfig(_Section):
 
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluations during a run; nothing is trained on them."""
+
+    logging: LoggingConfig = LoggingConfig()
+    """Where a run's numbers go besides its own files; may change on resume."""
 
     @model_validator(mode="after")
     def _prompts_fit_the_policy(self) -> "RunConfig":

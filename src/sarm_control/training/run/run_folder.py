@@ -287,12 +287,12 @@ def config_differences(before: RunConfig, now: RunConfig) -> list[str]:
 
 
 def check_same_config(path: Path, config: RunConfig) -> None:
-    """Refuses settings that differ from the run's; only `training.steps` may grow.
+    """Refuses settings that differ from the run's; `training.steps` may grow, and trackers may change.
 
     Raises:
         ConfigError: with a line for each differing key.
     """
-    before = read_run_config(path)
+    before = read_run_config(path).model_copy(update={"logging": config.logging})
     steps = before.training.steps
     if config.training.steps >= steps:
         grown = before.training.model_copy(update={"steps": config.training.steps})

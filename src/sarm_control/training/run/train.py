@@ -1,6 +1,5 @@
 """A whole run: loads models and data, does and records the steps, and saves the policy."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from sarm_control.training.run.completed_run import ADAPTER, POLICY
 from sarm_control.training.run.demonstrations import human_buffer
 from sarm_control.training.run.loop import RunSteps
 from sarm_control.training.run.run_folder import TEMPLATE_DATE, RunFolder, Start
+from sarm_control.training.tracking.trackers import tracked
 
 HUMAN = "human.safetensors"
 
@@ -64,7 +64,9 @@ def run_training(
             writes the same run.
     """
     folder = start.folder
-    with locked(folder.path) if processes.is_main else contextlib.nullcontext():
+    if not processes.is_main:
+        return _train(config, start, processes, progress=progress, report=report, gold=gold)
+    with locked(folder.path), tracked(config, start, report):
         return _train(config, start, processes, progress=progress, report=report, gold=gold)
 
 
