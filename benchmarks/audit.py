@@ -1,6 +1,7 @@
 """What an audit promises, measured on the lab: clean data stay clean, bounds hold, and how fast it is.
 
     python benchmarks/audit.py --out benchmarks/results/audit.json
+    python benchmarks/audit.py --only certificate --draws 400 --out benchmarks/results/audit.json
 
 - `planted`: the lab's annotators have tastes that were planted. Their prices have the right sign.
 - `clean`: a reward that is noise without labels (one number a text, drawn anew in each draw). Share of draws
@@ -226,13 +227,15 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(PARTS), nargs="*", default=tuple(PARTS))
     given = parser.parse_args()
     rm = RewardModel.from_pretrained(LAB)
-    found: dict[str, Any] = {}
+    # parts that are not measured now stay as they are
+    there = given.out is not None and given.out.exists()
+    found: dict[str, Any] = json.loads(given.out.read_text()) if there else {}
     for name in given.only:
         found[name] = PARTS[name](rm, given.draws)
         print(f"{name}: {json.dumps(found[name])}", flush=True)
         if given.out is not None:
-            load = {"load_average": os.getloadavg()[1]}
-            write_json(given.out, {**processor(), **load, "draws": given.draws, **found})
+            found[name]["load_average"] = os.getloadavg()[1]
+            write_json(given.out, {**processor(), **found})
 
 
 if __name__ == "__main__":

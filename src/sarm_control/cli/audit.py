@@ -354,7 +354,7 @@ def _content(found: _Found, asked: _Asked, record: Mapping[str, Any]) -> dict[st
     """What audit.json holds."""
     mended = None if found.mended is None else found.mended.as_json()
     return {
-        "command": shlex.join(["sarm", *again()]),
+        "command": _command(),
         "versions": record["versions"],
         **record["config"],
         **found.audit.as_json(),
@@ -363,6 +363,11 @@ def _content(found: _Found, asked: _Asked, record: Mapping[str, Any]) -> dict[st
         "mend": mended,
         "certificate": [] if mended is None else mended["certificate"],
     }
+
+
+def _command() -> str:
+    """What was typed; places of this machine by their last name alone."""
+    return shlex.join(["sarm", *(Path(word).name if Path(word).is_absolute() else word for word in again())])
 
 
 def _config(found: _Found, asked: _Asked) -> dict[str, Any]:
