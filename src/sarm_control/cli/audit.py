@@ -68,7 +68,9 @@ Most = Annotated[
 
 Out = Annotated[
     Path,
-    Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for audit.json and attributes.parquet."),
+    Parameter(
+        group=OUTPUT, name=["--out", "-o"], help="Folder for report.html, audit.json and attributes.parquet."
+    ),
 ]
 
 JsonFile = Annotated[
@@ -397,11 +399,14 @@ def _write(
 ) -> None:
     from sarm_control.auditing import controls_text
     from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl, write_text
+    from sarm_control.pages import write_page
+    from sarm_control.report import audit_page
 
     record = manifest("audit", inputs=inputs, config=_config(found, asked), seed=asked.seed)
     content = _content(found, asked, record)
     with atomic_folder(out, overwrite=overwrite) as folder:
         write_json(folder / "audit.json", content)
+        write_page(audit_page(content, command=content["command"]), folder / "report.html")
         found.audit.table.write_parquet(folder / "attributes.parquet")
         if found.mended is not None:
             write_text(folder / "controls.yaml", controls_text(found.mended, model=found.model))
