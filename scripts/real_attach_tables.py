@@ -20,10 +20,15 @@ def number(value: float | None, digits: int = 3) -> str:
 def identical(work: Path) -> str:
     """Whether every row has the same reward before and after."""
     bare, attached = (
-        [json.loads(line) for line in (work / f"scores-{name}.jsonl").read_text("utf-8").splitlines()]
+        [
+            score["reward"]
+            for line in (work / f"scores-{name}.jsonl").read_text("utf-8").split("\n")
+            if line
+            for score in [*(row := json.loads(line))["chosen_scores"], *row["rejected_scores"]]
+        ]
         for name in ("rm", "attached")
     )
-    same = sum(one["reward"] == two["reward"] for one, two in zip(bare, attached, strict=True))
+    same = sum(one == two for one, two in zip(bare, attached, strict=True))
     return f"{same} of {len(bare)} rewards of RewardBench 2 safety rows are equal to the last digit."
 
 
