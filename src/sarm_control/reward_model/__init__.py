@@ -28,12 +28,19 @@ if TYPE_CHECKING:
     )
     from sarm_control.reward_model.files.checkpoint import (
         TensorEntry,
+        configuration_folder,
         find_folder,
         from_checkpoint,
         load_tensors,
         read_index,
+        stored_type,
     )
-    from sarm_control.reward_model.files.classifier_config import ClassifierConfig, is_attached
+    from sarm_control.reward_model.files.classifier_config import (
+        ATTACHED,
+        ClassifierConfig,
+        is_attached,
+        read_classifier_config,
+    )
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
@@ -43,7 +50,13 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.scored import CONSTANT, RESIDUAL, Contribution, Kind, Scored
     from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
     from sarm_control.reward_model.state_head import StateHead
-    from sarm_control.reward_model.trunk.batching import Padded, PaddingSide, length_sorted_batches, pad_batch
+    from sarm_control.reward_model.trunk.batching import (
+        Padded,
+        PaddingSide,
+        length_sorted_batches,
+        pad_batch,
+        scoring_batch_tokens,
+    )
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
@@ -55,9 +68,11 @@ if TYPE_CHECKING:
         cut_config,
         load_trunk,
         quiet_transformers,
+        trunk_config,
     )
 
 _HOME_OF = {
+    "scoring_batch_tokens": "trunk.batching",
     "ATTACH": "head",
     "Activation": "ready_made",
     "AttachedAutoencoder": "attached",
@@ -120,11 +135,17 @@ _HOME_OF = {
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
+    "ATTACHED": "files.classifier_config",
+    "configuration_folder": "files.checkpoint",
+    "stored_type": "files.checkpoint",
+    "read_classifier_config": "files.classifier_config",
+    "trunk_config": "trunk.trunk",
     "write_edited_weights": "attached",
 }
 
 __all__ = [
     "ATTACH",
+    "ATTACHED",
     "CONSTANT",
     "COPIED",
     "RESIDUAL",
@@ -156,6 +177,7 @@ __all__ = [
     "base_config",
     "base_folder",
     "check_placement",
+    "configuration_folder",
     "convert",
     "cut_config",
     "describe",
@@ -179,12 +201,16 @@ __all__ = [
     "pre_topk",
     "quiet_transformers",
     "read_attached",
+    "read_classifier_config",
     "read_config",
     "read_head",
     "read_index",
     "read_model_fingerprint",
     "read_template",
     "rounded_factors",
+    "scoring_batch_tokens",
+    "stored_type",
+    "trunk_config",
     "with_own_memory",
     "write_edited_weights",
 ]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.bounded_json import read_json_object
+from sarm_control.embedded import name_of_model
 from sarm_control.errors import ModelError, SarmError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model.autoencoder import Autoencoder
@@ -173,12 +174,16 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
-    if source["model"] == f"./{COPIED}":
-        source["model"] = str(folder.resolve() / COPIED)
+    source["model"] = _pointed_at(folder, source["model"])
     stored = [*made.state_dict().values(), *([] if edited is None else [edited])]
     if not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
+
+
+def _pointed_at(folder: Path, model: str) -> str:
+    """A path that begins with `./` or `../` is relative to the folder, so that both can be moved together."""
+    return name_of_model(folder / model) if model.startswith(("./", "../")) else model
 
 
 def _empty(said: Mapping[str, Any], size: int, scale: float, latents: int) -> AttachedAutoencoder:
@@ -259,9 +264,19 @@ def save_attached(
     return folder
 
 
-def write_edited_weights(folder: Path, weight: FloatArray) -> None:
-    """Puts edited weights of latents [L] into an attached dictionary's folder, in place of any before."""
+def write_edited_weights(folder: Path, weight: FloatArray, *, copied_from: Path) -> None:
+    """Puts edited weights of latents [L] into the copy of an attached dictionary's folder.
+
+    Args:
+        folder: the copy.
+        weight: in place of any edited ones before.
+        copied_from: what a pointer to another folder beside it, `../`, is relative to.
+    """
     from safetensors.torch import load_file, save_file
 
+    said = read_json_object(folder / ATTACHED, finite=True)
+    if said["source"]["model"].startswith("../"):
+        said["source"]["model"] = _pointed_at(copied_from, said["source"]["model"])
+        _write_json(folder / ATTACHED, said)
     tensors = {**load_file(folder / WEIGHTS), EDITED: torch.from_numpy(np.ascontiguousarray(weight))}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
