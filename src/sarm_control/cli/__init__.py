@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "study",
     "compare",
+    "report",
     "card",
     "push",
     "serve",

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sarm_control.statistics import MINUS, decimals, fixed, short
+from sarm_control.pages import Cell, Number, Table, TableRow, interval_cell, number
+from sarm_control.statistics import MINUS, decimals, short
 
 Interval = Mapping[str, Any]
 
@@ -25,58 +26,9 @@ UNITS = {
 }
 
 
-class Number(NamedTuple):
-    """A number as text, and its exact value for machines."""
-
-    value: float
-    shown: str
-
-
-class Cell(NamedTuple):
-    """The mean, `unit` behind it and, softer, the ends of its interval; None where there is none."""
-
-    mean: Number | None
-    low: Number | None = None
-    high: Number | None = None
-    unit: str = ""
-
-
-class TableRow(NamedTuple):
-    """A row: `kind` is its style, `span` the columns that its name takes where that is not one."""
-
-    name: str
-    cells: Sequence[Cell]
-    unit: str = ""
-    kind: str = ""
-    span: int | None = None
-
-
-class Table(NamedTuple):
-    """A table with a caption and the names of its columns."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[TableRow]
-
-
-def number(value: float | None, digits: int, *, scale: float = 1, sign: bool = False) -> Number | None:
-    """A number with fixed decimals."""
-    return None if value is None else Number(value, fixed(value * scale, digits, sign=sign))
-
-
 def exact(value: float) -> Number:
     """A number with three significant digits."""
     return Number(value, short(value))
-
-
-def interval_cell(interval: Interval | None, digits: int, *, scale: float = 1, sign: bool = False) -> Cell:
-    """A cell with the mean and the ends of its interval."""
-    if interval is None:
-        return Cell(None)
-    mean, low, high = (
-        number(interval[end], digits, scale=scale, sign=sign) for end in ("mean", "low", "high")
-    )
-    return Cell(mean, low, high)
 
 
 def scaled(interval: Interval, scale: float) -> dict[str, float | None]:
