@@ -2,7 +2,8 @@
 
 On GitHub `../examples/lab.yaml` is a file of the repository. In the site it becomes a copy of it,
 `repository/examples/lab.yaml`. A Markdown file is copied as text, a folder becomes a list of its files, and
-the README is the manual's first page. A link to what does not exist is an error of the build.
+the README is the manual's first page. A link to what does not exist is an error of the build, and so is a
+page that fetches anything from a network.
 """
 
 import logging
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"(?<!!)\]\((?P<to>(?:\.\./)+[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 _PLACE = "repository"
+_FETCHED = re.compile(r"<(?:script|img|iframe|source)[^>]+src=[\"']?https?:|<link[^>]+href=[\"']?https?:")
 log = logging.getLogger("mkdocs.hooks.manual_links")
 
 
@@ -69,3 +71,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         return f"]({up}{_place(target)})"
 
     return _LINK.sub(local, markdown)
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Refuses pages that would fetch something from elsewhere; links that a reader may follow do not."""
+    del config
+    for found in _FETCHED.findall(output):
+        log.warning("%s fetches from a network: %s", page.file.src_uri, found)
+    return output

@@ -287,6 +287,7 @@ def _matches(expected: str, output: str) -> bool:
 
 
 def _read_yaml(block: Block, folder: Path) -> None:
+    from sarm_control.study import load_study
     from sarm_control.training.config.validation import load_config
     from sarm_control.training.config.yaml_source import read_document
 
@@ -299,7 +300,9 @@ def _read_yaml(block: Block, folder: Path) -> None:
     path.write_text(block.text + "\n", encoding="utf-8")
     try:
         document = read_document(path)
-        if RUN_SECTIONS & set(document.values):
+        if "arms" in document.values:
+            load_study(path)
+        elif RUN_SECTIONS & set(document.values):
             load_config(path, [])
         else:
             load_config(None, [document if "reward" in document.values else document.under(("reward",))])

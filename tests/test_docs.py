@@ -41,7 +41,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-WANTED = {"building.md": ("sae_lens",), "engines.md": ("datasets", "trl")}
+WANTED = {
+    "building.md": ("sae_lens",),
+    "engines.md": ("datasets", "trl"),
+    "metrics.md": ("accelerate", "tensorboard"),
+    "notebooks.md": ("pandas",),
+}
 """What the blocks of a page need beyond the extras of the oldest end (`tests/version_ends.py`)."""
 
 

@@ -3,18 +3,19 @@
 import os
 from pathlib import Path
 
-import jupytext
 import pytest
-from nbclient import NotebookClient
+
+pytest.importorskip("pandas")
+jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "notebooks"
 SHOWN = {
     "read_a_reward_model": ("RewardModel(sarm, lab, 24 latents, k=6", "answer 0: reward", "latent "),
     "from_pairs_to_a_controlled_policy": (
         "paid-for-bad",
-        "penalties:",
+        "Controls for the latents that harm",
         "2 steps done",
-        "no clear change",
+        "too few prompts to tell",
         "change_mean",
     ),
     "audit_and_mend": ("price in SDs", "recommended:", "prices are in SDs"),
@@ -37,7 +38,7 @@ def test_a_notebook_runs_from_top_to_bottom(
         "PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
     )
     notebook = jupytext.read(FOLDER / f"{name}.py")
-    NotebookClient(
+    nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
     shown = "".join(

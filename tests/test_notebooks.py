@@ -16,10 +16,14 @@ from sarm_control.cli import eval as eval_command
 from sarm_control.cli import main
 from sarm_control.cli._discover_flags import ControlFlags, SearchFlags
 from sarm_control.control import estimate_kl
+from sarm_control.data import rows_of
 from sarm_control.discovery import Discovery
 from sarm_control.errors import MissingExtraError, SarmError
+from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.notebooks import Bar, data_frame, html_table
 from sarm_control.reward_model import RewardModel, Scored
+
+pytest.importorskip("pandas")
 
 
 class Reader(HTMLParser):
@@ -197,3 +201,24 @@ def test_without_pandas_a_frame_is_refused_in_a_line(monkeypatch: pytest.MonkeyP
 
 def test_a_frame_of_no_rows_is_empty() -> None:
     assert len(data_frame([], "latent")) == 0
+
+
+def test_an_audit_shows_its_prices_and_its_answers_as_frames(tiny_sarm: RewardModel) -> None:
+    things = ("bread", "door", "lock", "bomb", "answer", "steps", "user", "system")
+    rows = [
+        {
+            "prompt": f"what is the {thing} ?",
+            "chosen": f"the {thing} is good .",
+            "rejected": f"no ! {thing} !",
+        }
+        for thing in things
+    ]
+    read = rows_of(rows, want={"pair"})
+    audit = sarm_control.audit(tiny_sarm, ScoredRows(read, score_rows(tiny_sarm, read)), most=8)
+    text = shown(audit).text
+    assert all(one.attribute.words in text for one in audit.findings)
+    assert "price in SDs" in text
+    assert audit.to_pandas().index.tolist() == [one.attribute.name for one in audit.findings]
+    frame = audit.table.to_pandas()
+    assert frame["answer"].tolist() == list(audit.table.answers)
+    assert frame["reward"].to_numpy() == pytest.approx(audit.table.rewards)

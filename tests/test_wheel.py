@@ -60,8 +60,8 @@ def test_a_wheel_holds_every_file_of_the_world(world: dict[str, int], tmp_path: 
     packed = {name.removeprefix(prefix): size for name, size in sizes.items() if name.startswith(prefix)}
     assert packed == world
     assert {"sarm_control/lab/world.py", "sarm_control/embedded.py", "sarm_control/py.typed"} <= set(sizes)
-    templates = ROOT / "src/sarm_control/comparison/html/templates"
-    needed = {f"sarm_control/comparison/html/templates/{path.name}" for path in templates.iterdir()}
+    templates = ROOT / "src/sarm_control/pages/templates"
+    needed = {f"sarm_control/pages/templates/{path.name}" for path in templates.iterdir()}
     assert len(needed) >= 6
     assert needed <= set(sizes)
 

@@ -82,8 +82,9 @@ sarm("train", "--controls", controls, "--steps", 2, *few, "-o", work / "controls
 # %% [markdown]
 # ## What did it do?
 #
-# Base and trained policy answer held-out prompts with the same random numbers. After two steps the honest
-# answer is "no clear change".
+# Base and trained policy answer held-out prompts with the same random numbers. After two steps hardly an
+# answer differs, and the comparison says so: too few prompts to tell. After a hundred there is something to
+# read.
 
 # %%
 held_out = [

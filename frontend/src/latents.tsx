@@ -58,8 +58,11 @@ function chosen(table: Table, find: string, filter: string, by: SortBy, down: bo
     return Number.isNaN(value) ? -Infinity : down ? size(value) : -size(value);
   };
   const keys = Float64Array.from(found, key);
-  const order = Uint32Array.from(found.keys()).sort((one, other) => keys[other]! - keys[one]! || one - other);
-  return order.map((place) => found[place]!);
+  const known: number[] = [];
+  const unknown: number[] = [];
+  for (let place = 0; place < found.length; place++) (keys[place] === -Infinity ? unknown : known).push(place);
+  known.sort((one, other) => keys[other]! - keys[one]! || one - other);
+  return Uint32Array.from([...known, ...unknown], (place) => found[place]!);
 }
 
 export function Latents({ world, table, source }: Shared) {
@@ -282,9 +285,7 @@ function Rows({ table, found, by, down, sort, tested }: RowsGiven) {
     return most || 1;
   }, [table]);
   useEffect(() => {
-    if (wanted.current === null) return;
-    box.current!.querySelector<HTMLElement>(`[data-place="${wanted.current}"] a`)?.focus({ preventScroll: true });
-    wanted.current = null;
+    if (wanted.current !== null && focusOn(box.current!, wanted.current)) wanted.current = null;
   });
   const keys = (event: KeyboardEvent) => {
     const row = (event.target as HTMLElement).closest<HTMLElement>("[data-place]");
@@ -298,8 +299,10 @@ function Rows({ table, found, by, down, sort, tested }: RowsGiven) {
     else if (edge + ROW + HEAD > element.scrollTop + element.clientHeight) {
       element.scrollTop = edge + ROW + HEAD - element.clientHeight;
     }
+    // a row that is in the page takes the focus at once, so that quick keys follow each other; else when it is drawn
+    if (focusOn(element, place)) return;
     wanted.current = place;
-    setTop(element.scrollTop + 1e-6 * place);
+    setTop(element.scrollTop);
   };
   const head = (column: SortBy, words: string, title: string, style: string) => (
     <div role="columnheader" class={style} aria-sort={by === column ? (down ? "descending" : "ascending") : "none"}>
@@ -344,6 +347,12 @@ function Rows({ table, found, by, down, sort, tested }: RowsGiven) {
       </div>
     </div>
   );
+}
+
+function focusOn(box: HTMLElement, place: number): boolean {
+  const link = box.querySelector<HTMLElement>(`[data-place="${place}"] a`);
+  link?.focus({ preventScroll: true });
+  return link !== null;
 }
 
 function Row(props: { table: Table; latent: number; place: number; scale: number; tested: boolean }) {

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from sarm_control.embedded import AUDIT, data_file
 from sarm_control.lab import World
 from sarm_control.training import load_config
 from tests.auditing.judge_endpoint import Endpoint, serving
+from tests.browsing import check_page
+from tests.pages.test_pages import Parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +83,28 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     rejected = [role == "rejected" for role in table["role"].to_pylist()]
     assert closings == round(600 * sum(names["closing"]["rate"].values()))
     assert sum(rejected) == 600
+
+
+def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> None:
+    assert whole.code == 1
+    html = (folder / "out" / "report.html").read_text()
+    text = "".join(Parsed(html).texts)
+    content = json.loads((folder / "out" / "audit.json").read_text())
+    words = {one["name"]: one["words"] for one in content["attributes"]}
+    line = re.search(r"<h1[^>]*>(.*?)</h1>", html)
+    assert line is not None
+    assert all(words[name] in line[1] for name in content["headlines"])
+    # every price of the list is in the page, with its number of prompts
+    prices = dict(re.findall(r'<data value="([^"]+)">([^<]*)</data>', html))
+    for one in content["attributes"]:
+        for price in (one["causal"], one["partial"]):
+            if price is not None and price["sd"] is not None:
+                assert str(price["sd"]) in prices
+                assert str(price["n"]) in prices
+    for verdict in (one["verdict"] for one in content["mend"]["certificate"]):
+        assert verdict in text
+    assert "sarm audit -o" in text
+    check_page(folder / "out" / "report.html")
 
 
 def test_its_controls_train(whole: Outcome, folder: Path) -> None:

@@ -1,48 +1,23 @@
-"""The report page: what it must not do (load, run, break), and that its numbers are report.json's."""
+"""The page of a comparison: what it says, that its numbers are those of report.json, and that it is safe."""
 
 import copy
 import json
 import math
-from html.parser import HTMLParser
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sarm_control.comparison.html.page import render, write_report
+from sarm_control.comparison.first_screen import arm_title, verdict_of
+from sarm_control.comparison.report_figures import change_figures, ledger_figure, proxy_and_gold
+from sarm_control.comparison.report_page import comparison_page, render, write_report
 from sarm_control.errors import DataError
+from tests.browsing import check_page
+from tests.comparison.conftest import EVIL
+from tests.pages.test_pages import Parsed
 
-VOID = {"br", "meta"}
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and `data` elements, and fails on tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.data: list[tuple[float, str]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "data":
-            self.data.append((float(dict(attrs)["value"] or "nan"), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "data":
-            self.data[-1] = (self.data[-1][0], data)
-        if "style" not in self.open:
-            self.text += data
+DATA = re.compile(r'<data value="([^"]+)">([^<]*)</data>')
 
 
 def numbers_in(value: Any) -> set[float]:
@@ -54,32 +29,48 @@ def numbers_in(value: Any) -> set[float]:
 
 
 @pytest.fixture(scope="module")
-def page(report: dict[str, Any]) -> Page:
-    return Page(render(report))
+def html(report: dict[str, Any]) -> str:
+    return render(report)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
-    names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "img", "iframe", "object", "base", "form"}
-    for _, attributes in page.tags:
-        assert not {"src", "href", "xlink:href", "srcset"} & attributes.keys()
-        assert not any(name.startswith("on") for name in attributes)
+def interval(mean: float, width: float | None = 0.1) -> dict[str, Any]:
+    low, high = (None, None) if width is None else (mean - width, mean + width)
+    return {"mean": mean, "low": low, "high": high, "n": 40}
 
 
-def test_the_style_sheet_loads_nothing(report: dict[str, Any]) -> None:
-    style = render(report).split("<style>")[1].split("</style>")[0]
-    assert "url(" not in style
-    assert "@import" not in style
-    assert "prefers-color-scheme:dark" in style
+def with_gold(report: dict[str, Any], against_base: dict[str, float], between: dict[Any, float]) -> Any:
+    """The report with gold changes of each arm and between arms."""
+    found = copy.deepcopy(report)
+    row = {"key": "gold/reward", "label": "Gold reward", "unit": "gold", "change_sd": None}
+    for arm in found["arms"]:
+        change = interval(against_base[arm["name"]])
+        arm["measures"].insert(1, {**row, "base": interval(0.0), "trained": change, "change": change})
+    for pair in found["differences"]:
+        change = interval(between[pair["from"], pair["to"]])
+        pair["measures"].insert(1, {**row, "base": None, "trained": change, "change": change})
+    return found
 
 
-def test_text_of_answers_is_shown_and_never_run(report: dict[str, Any], page: Page) -> None:
-    assert "<script" not in render(report)
+def with_placebo(report: dict[str, Any]) -> dict[str, Any]:
+    """A third arm, named as a placebo is."""
+    found = copy.deepcopy(report)
+    found["arms"].append({**copy.deepcopy(found["arms"][1]), "name": "random"})
+    pair = found["differences"][0]
+    for first, second in (("none", "random"), ("controls", "random")):
+        found["differences"].append({**copy.deepcopy(pair), "from": first, "to": second})
+    return found
+
+
+def test_nothing_is_loaded_or_run_and_hostile_text_is_shown(report: dict[str, Any], html: str) -> None:
+    parsed = Parsed(html)
+    assert not {tag for tag, _ in parsed.tags} & {"script", "link", "img", "iframe", "b"}
+    assert "default-src &#39;none&#39;" in html
+    text = "".join(parsed.texts)
     for sample in report["samples"]:
-        assert sample["prompt"] in page.text
+        assert sample["prompt"] in text
         for answer in sample["answers"]:
-            assert "<script>" in answer["text"]
-            assert answer["text"] in page.text
+            assert EVIL in answer["text"]
+            assert answer["text"] in text
 
 
 def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
@@ -87,58 +78,134 @@ def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
     hostile["arms"] = [{**arm, "controls": arm['<b onclick=x>"&']} for arm in hostile["arms"]]
     for arm in hostile["arms"]:
         arm["ledger"]["controls"] = arm["ledger"].pop('<b onclick=x>"&')
-    parsed = Page(render(hostile))
+    parsed = Parsed(render(hostile))
     assert "b" not in {tag for tag, _ in parsed.tags}
-    assert '<b onclick=x>"&' in parsed.text
+    assert '<b onclick=x>"&' in "".join(parsed.texts)
 
 
 def test_every_number_in_the_tables_is_in_the_json_and_rounds_to_what_is_shown(
-    report: dict[str, Any], page: Page
+    report: dict[str, Any], html: str
 ) -> None:
     known = numbers_in(report)
     sums = {  # rows that the page adds up itself
         arm["ledger"]["rest"]["delta"] + sum(entry["delta"] for entry in arm["ledger"]["entries"][12:])
         for arm in report["arms"]
     }
-    assert len(page.data) > 200
-    for value, shown in page.data:
+    shown = [(float(value), text) for value, text in DATA.findall(html)]
+    assert len(shown) > 200
+    for value, text in shown:
         assert any(math.isclose(value, other, abs_tol=1e-12) for other in known | sums), value
-        plain = shown.replace("\u2212", "-").replace("+", "")
+        plain = text.replace("\u2212", "-").replace("+", "")
         step = 10.0 ** -len(plain.partition(".")[2])
         assert any(
             abs(float(plain) - value * scale) <= 0.501 * step + 5e-3 * abs(value) for scale in (1, 100)
         )
 
 
-def test_tables_have_captions_and_header_scopes_and_charts_have_names(page: Page) -> None:
-    tags = [tag for tag, _ in page.tags]
-    assert tags.count("table") == tags.count("caption") == 5
-    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
-    named = [attributes for tag, attributes in page.tags if tag == "svg" and "aria-hidden" not in attributes]
-    assert len(named) >= 10
-    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in named)
+def test_oracle_charts_hold_the_numbers_of_the_json(report: dict[str, Any]) -> None:
+    changes = {figure.name: figure.rows for figure in change_figures(report, {})}
+    for key in ("reward/model", "answer/length"):
+        wanted = [
+            next(row["change"]["mean"] for row in one["measures"] if row["key"] == key)
+            for one in (*report["arms"], *report["differences"])
+        ]
+        assert [row["value"] for row in changes[f"change-{key.replace('/', '-')}"]] == wanted
+    arm = report["arms"][1]
+    ledger = ledger_figure(arm, {3: "thanks"}).rows
+    assert [row["value"] for row in ledger[:8]] == [one["delta"] for one in arm["ledger"]["entries"][:8]]
+    assert any(row["label"] == "3 \u2013 thanks" for row in ledger)
+    total = next(place for place, row in enumerate(ledger) if row["total"])
+    # the parts reach the sum that the ledger states
+    assert ledger[total - 1]["end"] == pytest.approx(arm["ledger"]["model_change"], abs=1e-9)
+    sd = report["arms"][0]["reward_sd"]
+    golden = with_gold(report, {"none": -0.5, "controls": 0.2}, {("none", "controls"): 0.7})
+    place = proxy_and_gold(golden).rows[1]
+    change = next(row["change"] for row in report["arms"][0]["measures"] if row["key"] == "reward/model")
+    assert place["x"] == pytest.approx(change["mean"] / sd)
+    assert (place["y"], place["tone"]) == (-0.5, "bad")
+    assert proxy_and_gold(report).name == "reward-and-kl"
 
 
-def test_the_headline_is_on_top_and_names_what_happened(report: dict[str, Any], page: Page) -> None:
+@pytest.mark.parametrize(
+    ("gold", "chance", "line", "tone"),
+    [
+        (
+            0.6,
+            -0.7,
+            "The control worked: gold ends higher than under no control and under the placebo.",
+            "good",
+        ),
+        (
+            0.6,
+            0.02,
+            "Gold ends higher than under no control, but no clearer than under the placebo.",
+            "unclear",
+        ),
+        (0.02, -0.7, "No clear effect: gold shows no clear change against no control.", "unclear"),
+        (-0.6, -0.7, "The control did harm: gold ends lower than under no control.", "bad"),
+    ],
+)
+def test_the_verdict_needs_gold_and_the_placebo(
+    report: dict[str, Any], gold: float, chance: float, line: str, tone: str
+) -> None:
+    between = {("none", "controls"): gold, ("none", "random"): 0.0, ("controls", "random"): chance}
+    base = {"none": -0.5, "controls": 0.1, "random": -0.5}
+    found = verdict_of(with_gold(with_placebo(report), base, between))
+    assert (found.line, found.tone) == (line, tone)
+    assert [tile.question for tile in found.tiles] == ["Did it work?", "Against what?", "At what cost?"]
+    assert found.tiles[0].value.replace("\u2212", "-") == f"{gold:+.2f}"
+    # the second number is of the control against the placebo, the difference is from the control to it
+    assert found.tiles[1].value.replace("\u2212", "-") == f"{-chance:+.2f}"
+
+
+def test_without_gold_the_page_does_not_say_whether_answers_are_better(report: dict[str, Any]) -> None:
+    found = verdict_of(report)
+    assert found.tone == "unclear"
+    rows = report["differences"][0]["measures"]
+    rate = next(row["change"] for row in rows if row["key"] == "penalty/3/rate")
+    fell = int(rate["high"] < 0)
+    assert found.line == f"{fell} of 1 penalised latents fire less than under no control; no gold judged."
+
+
+def test_a_run_without_controls_that_loses_gold_was_hacked(report: dict[str, Any]) -> None:
+    alone = with_gold(report, {"none": -0.5, "controls": 0.1}, {("none", "controls"): 0.6})
+    alone["arms"], alone["differences"] = alone["arms"][:1], []
+    found = verdict_of(alone)
+    assert found.line == "The reward model was hacked: its reward rose while gold fell."
+    assert found.tone == "bad"
+
+
+def test_arms_are_named_for_readers() -> None:
+    assert arm_title({"name": "none", "controls": []}) == "no control"
+    assert arm_title({"name": "seed1", "controls": []}) == "seed1 (no control)"
+    assert arm_title({"name": "random", "controls": ["edit"]}) == "random (placebo)"
+    assert arm_title({"name": "ours", "controls": ["edit"]}) == "ours"
+
+
+def test_each_sample_names_the_latents_that_paid_and_every_arm_has_its_rise_and_fall(
+    report: dict[str, Any], html: str
+) -> None:
+    said = {sample["why"] for sample in report["samples"]}
+    for arm in ("none", "controls"):
+        assert said & {f"Largest rise of {arm}", f"Largest fall of {arm}"}
+    answers = [answer for sample in report["samples"] for answer in sample["answers"]]
+    assert all(answer["latents"] for answer in answers)
+    assert html.count('<ul class="paid">') == len(answers)
+
+
+def test_the_headline_is_in_the_page(report: dict[str, Any], html: str) -> None:
+    text = "".join(Parsed(html).texts)
     for sentence in report["headline"]:
-        assert page.text.index(sentence) < page.text.index("What changed")
+        assert sentence in text
 
 
-def test_every_coordinate_is_a_number(page: Page) -> None:
-    for tag, attributes in page.tags:
-        for name in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height"):
-            if tag != "meta" and name in attributes:
-                assert math.isfinite(float(attributes[name] or "nan"))
-        assert "nan" not in (attributes.get("d") or "").lower()
-
-
-def test_the_page_is_small(report: dict[str, Any]) -> None:
-    assert len(render(report).encode()) < 200_000
+def test_the_page_is_small(report: dict[str, Any], html: str) -> None:
+    assert len(html.encode()) < 1_000_000
     long = copy.deepcopy(report)
     for sample in long["samples"]:
         for answer in sample["answers"]:
             answer["text"] = "<&>" * 1000
-    assert len(render(long).encode()) < 1_000_000
+    assert len(render(long).encode()) < 5_000_000
 
 
 def test_one_arm_without_intervals_or_curves_still_renders(report: dict[str, Any]) -> None:
@@ -147,13 +214,19 @@ def test_one_arm_without_intervals_or_curves_still_renders(report: dict[str, Any
     arm = small["arms"][0]
     arm["curves"] = {"step": []}
     for row in arm["measures"]:
-        for interval in filter(None, (row["base"], row["trained"], row["change"])):
-            interval["low"] = interval["high"] = None
+        for one in filter(None, (row["base"], row["trained"], row["change"])):
+            one["low"] = one["high"] = None
     for entry in arm["ledger"]["entries"]:
         entry["low"] = entry["high"] = None
-    text = Page(render(small)).text
-    assert "During training" not in text
-    assert "Between the arms" not in text
+    page = comparison_page(small)
+    assert [section.id for section in page.sections] == ["changed", "ledger", "made"]
+    Parsed(render(small))
+
+
+def test_anybody_can_read_the_page(html: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html)
+    check_page(path)
 
 
 def test_the_file_is_made_from_the_json_alone(report: dict[str, Any], tmp_path: Path) -> None:

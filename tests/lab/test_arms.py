@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from benchmarks.lab_runs import mean_of_runs, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from sarm_control.control import Edit, Penalty
 from sarm_control.discovery.features import Feature
 from sarm_control.discovery.pairs.margins import pair_latents
 from sarm_control.discovery.suggested_controls.joint_controls import stand_in
-from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
+from sarm_control.discovery.suggested_controls.suggestion import material_latents
 from sarm_control.errors import DataError
 from sarm_control.lab.judges.truth import Truth
 from sarm_control.lab.study.arms import NEAREST, matched
@@ -35,19 +33,6 @@ HARMS = (
 def truth(d_z, effect, error):
     zeros, names = np.zeros(len(d_z)), ("junk",) * len(d_z)
     return Truth("head", 100, np.array(effect), np.array(error), np.array(d_z), zeros, zeros, names, zeros)
-
-
-def test_each_kind_alone_is_a_part_of_the_suggestion_and_together_holds_all():
-    arms = variants(HARMS)
-    assert arms["controls"] == suggested(HARMS)
-    assert (arms["edits"].edits, arms["edits"].penalties) == (arms["controls"].edits, ())
-    assert (arms["penalties"].edits, arms["penalties"].penalties) == ((), arms["controls"].penalties)
-    assert [(one.latent, one.tau, one.alpha) for one in arms["target rates"].penalties] == [(3, 0.5, None)]
-    assert arms["together"].human_kl == arms["human KL"].human_kl is not None
-    assert (arms["together"].edits, arms["together"].penalties) == (
-        arms["controls"].edits,
-        arms["controls"].penalties,
-    )
 
 
 def test_small_effects_get_no_control_by_either_measure():
@@ -117,14 +102,6 @@ def test_called_latents_are_judged_by_the_planted_truth():
     assert nothing.recall == 0.0
     assert nothing.precision is None
     assert judge([4], truth([0.1] * 5, [0.1] * 5, [0.01] * 5)).recall is None
-
-
-def test_the_interval_over_runs_is_students():
-    values = [0.3, 0.9, -0.1, 0.4, 0.6]
-    found = mean_of_runs(values)
-    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert mean_of_runs([0.5]).low is None
 
 
 def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent():

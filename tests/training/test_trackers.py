@@ -20,6 +20,9 @@ from sarm_control.training.tracking.names import ALIASES, tracked_numbers
 from sarm_control.training.tracking.trackers import FILE, check_trackers
 from tests.documents import ROOT
 
+for package in ("accelerate", "tensorboard", "trackio", "wandb"):
+    pytest.importorskip(package)
+
 STEPS, SAVE_EVERY, STOPPED_BEFORE = 5, 2, 4
 NAMES = ("tensorboard", "trackio", "wandb")
 

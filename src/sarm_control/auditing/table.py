@@ -6,6 +6,7 @@ Shapes: `N` answers, `P` prompts, `A` attributes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from sarm_control.errors import DataError, MissingExtraError, SarmError
 from sarm_control.evaluation import answer_table
 from sarm_control.files import atomic_file
 from sarm_control.latents import ScoredRows
+from sarm_control.notebooks import data_frame
 
 Floats = NDArray[np.float64]
 
@@ -74,10 +76,9 @@ class AttributeTable:
             tuple(self.answers[n] for n in rows),
         )
 
-    def write_parquet(self, path: Path) -> None:
-        """Writes a row for each answer: its prompt, role, reward and attributes; atomically."""
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` with a row for each answer: its prompt, text, role, reward and attributes."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         columns = {
             "prompt": pa.array([self.prompts[number] for number in self.prompt]),
@@ -86,8 +87,22 @@ class AttributeTable:
             "reward": pa.array(self.rewards),
             **{one.name: pa.array(self.values[:, i]) for i, one in enumerate(self.attributes)},
         }
+        return pa.table(columns)
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas frame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(self.to_arrow().to_pylist())
+
+    def write_parquet(self, path: Path) -> None:
+        """Writes the same; atomically."""
+        import pyarrow.parquet as pq
+
         with atomic_file(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
+            pq.write_table(self.to_arrow(), temporary)
 
 
 def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> AttributeTable:

@@ -1,5 +1,6 @@
 """`sarm audit`: what a reward model pays for, where the pressure goes, and what a mend would cost."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._audit_flags import AttributeFlags, MendFlags, check_names, read_limits
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE
-from sarm_control.cli._next import of_model, of_training, say_next
+from sarm_control.cli._next import again, of_model, of_training, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import (
@@ -58,7 +59,9 @@ Most = Annotated[
 
 Out = Annotated[
     Path,
-    Parameter(group=OUTPUT, name=["--out", "-o"], help="Folder for audit.json and attributes.parquet."),
+    Parameter(
+        group=OUTPUT, name=["--out", "-o"], help="Folder for report.html, audit.json and attributes.parquet."
+    ),
 ]
 
 JsonFile = Annotated[
@@ -233,9 +236,12 @@ def _write(
 ) -> None:
     from sarm_control.auditing import controls_text
     from sarm_control.files import atomic_folder, manifest, write_json, write_text
+    from sarm_control.pages import write_page
+    from sarm_control.report import audit_page
 
     with atomic_folder(out, overwrite=overwrite) as folder:
         write_json(folder / "audit.json", content)
+        write_page(audit_page(content, command=shlex.join(["sarm", *again()])), folder / "report.html")
         found.table.write_parquet(folder / "attributes.parquet")
         if mended is not None:
             write_text(folder / "controls.yaml", controls_text(mended, model=content["model"]))

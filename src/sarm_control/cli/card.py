@@ -44,9 +44,10 @@ def card(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model card: data, controls, evidence, figures and commands, as the hub's README.md.
+    """Write a model card, the hub's README.md, for a run or a reward model.
 
-    Every figure is read from files; what was not measured is said to be so. Nothing is uploaded.
+    It has data, controls, evidence, figures and commands. Every figure is read from files; what was not
+    measured is said to be so. Nothing is uploaded.
     """
     from sarm_control.files import write_text
     from sarm_control.publishing import CARD, card_of, contents_of, read_evidence

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
         check_same_base,
         compare_runs,
         in_order,
+        run_names,
         sampling_of,
         trained_on,
         unique_prompts,
     )
     from sarm_control.comparison.generation import Sampling, answer_prompts
     from sarm_control.comparison.headline import TOO_FEW, verdict
-    from sarm_control.comparison.html.page import write_report
     from sarm_control.comparison.ledger_table import write_ledger
     from sarm_control.comparison.report_data import Comparison
+    from sarm_control.comparison.report_page import comparison_page, comparison_sections, write_report
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
@@ -36,13 +37,16 @@ _HOME_OF = {
     "check_same_base": "compare",
     "compare_runs": "compare",
     "in_order": "compare",
+    "run_names": "compare",
     "open_run": "trained_run",
     "sampling_of": "compare",
     "trained_on": "compare",
     "unique_prompts": "compare",
     "verdict": "headline",
     "write_ledger": "ledger_table",
-    "write_report": "html.page",
+    "comparison_page": "report_page",
+    "comparison_sections": "report_page",
+    "write_report": "report_page",
 }
 
 _RENAMED = {
@@ -60,8 +64,11 @@ __all__ = [
     "answer_prompts",
     "check_same_base",
     "compare_runs",
+    "comparison_page",
+    "comparison_sections",
     "in_order",
     "open_run",
+    "run_names",
     "sampling_of",
     "trained_on",
     "unique_prompts",

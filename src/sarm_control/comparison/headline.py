@@ -36,7 +36,7 @@ def headline(report: Mapping[str, Any]) -> list[str]:
     for arm in report["arms"]:
         own = {row["key"]: row["change"] or row["trained"] for row in arm["measures"]}
         if arm["controls"] and free is not None:
-            between = _difference(report["differences"], free["name"], arm["name"])
+            between = difference_between(report["differences"], free["name"], arm["name"])
             sentences.append(_sentence(arm, free["name"], {**_own_only(own), **between}))
         else:
             sentences.append(_sentence(arm, None, own))
@@ -119,7 +119,7 @@ def _firing_key(latent: int, changes: Mapping[str, Any]) -> str:
     return above if above in changes else f"latent/{latent}/rate"
 
 
-def _difference(
+def difference_between(
     differences: Sequence[Mapping[str, Any]], first: str, second: str
 ) -> dict[str, Mapping[str, Any]]:
     """Changes from the first arm to the second; the report holds each pair once, in either direction."""

@@ -26,7 +26,7 @@ from sarm_control.seeds import numpy_generator
 
 FORMAT = "sarm-compare-1"
 TITLE = "What training changed"
-_SAMPLES, _TEXT = 6, 3000
+_SAMPLES, _TEXT, _PAYMENTS = 6, 3000, 4
 
 
 @dataclass(frozen=True)
@@ -186,16 +186,14 @@ def _difference(first: Arm, second: Arm, one: Columns, two: Columns, *, sd: floa
 def _samples(
     base: PolicyAnswers, arms: Sequence[Arm], prompts: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
-    """Random prompts, then those where the last arm's reward rose and fell most."""
-    last = arms[-1]
-    # samples of the last arm, which is one with controls if there is any
-    change = prompt_means(last.answers.scored.rewards, last.answers.prompts) - prompt_means(
-        base.scored.rewards, base.prompts
-    )
+    """Random prompts, then those where each arm's reward rose and fell most."""
     drawn = numpy_generator(seed, "samples").permutation(len(prompts))[:_SAMPLES]
     chosen = {int(index): "" for index in drawn}
-    chosen.setdefault(int(np.argmax(change)), f"Largest rise of {last.name}")
-    chosen.setdefault(int(np.argmin(change)), f"Largest fall of {last.name}")
+    before = prompt_means(base.scored.rewards, base.prompts)
+    for arm in arms:
+        change = prompt_means(arm.answers.scored.rewards, arm.answers.prompts) - before
+        for index, what in ((np.argmax(change), "rise"), (np.argmin(change), "fall")):
+            chosen.setdefault(int(index), f"Largest {what} of {arm.name}")
     policies = [("base", base), *((arm.name, arm.answers) for arm in arms)]
     return [
         {
@@ -213,9 +211,17 @@ def _sample(name: str, answers: PolicyAnswers, prompt: int) -> dict[str, Any]:
         "arm": name,
         "text": _clipped(answers.responses[row]),
         "reward": float(answers.scored.rewards[row]),
+        **({} if answers.gold is None else {"gold": float(answers.gold[row])}),
+        "latents": _payments(answers, row),
         "length": int(answers.lengths[row]),
         "ended": bool(answers.scored.ended[row]),
     }
+
+
+def _payments(answers: PolicyAnswers, row: int) -> list[dict[str, Any]]:
+    """The latents that added to the reward of an answer or took from it most."""
+    paid = sorted(answers.scored.contributions(row), key=lambda one: -abs(one.contribution))
+    return [{"latent": one.latent, "contribution": one.contribution} for one in paid[:_PAYMENTS]]
 
 
 def _clipped(text: str) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
     from sarm_control.discovery.pairs.targets import parse_target
     from sarm_control.discovery.report import controls_yaml, summary_text
-    from sarm_control.discovery.suggested_controls.joint_controls import stand_in
+    from sarm_control.discovery.suggested_controls.joint_controls import joint_controls, stand_in
     from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 
 _HOME_OF = {
@@ -61,6 +61,7 @@ _HOME_OF = {
     "ends_of_effect": "features",
     "examine": "evidence.examine",
     "group_by_prompt": "pairs.prompt_pairs",
+    "joint_controls": "suggested_controls.joint_controls",
     "label_from": "labels.labels",
     "labels_text": "labels.labels",
     "load_features": "features",
@@ -104,6 +105,7 @@ __all__ = [
     "ends_of_effect",
     "examine",
     "group_by_prompt",
+    "joint_controls",
     "label_from",
     "labels_text",
     "load_features",

@@ -5,6 +5,7 @@ All of it is read from `Sources`. Only scoring and the activations of tokens run
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ from sarm_control.reward_model import RewardModel
 _NOTABLE = 48
 """Latents that get distinctive words for the table; others get them when they are opened."""
 _WORDS = 3
+_LISTED = (
+    *("effect", "low", "high", "share_of_margin"),
+    *("rate", "rate_chosen", "rate_rejected", "spread", "top"),
+)
+"""Columns that the table has; a latent's own page has all of them."""
 _HARMING = ("paid-for-bad", "charged-for-good")
 _SUMMARY = 160
 
@@ -58,6 +64,20 @@ class Site:
 
     def world(self) -> dict[str, Any]:
         """What is shown, for the head of every page."""
+        return dict(self._world)
+
+    def table(self) -> dict[str, Any]:
+        """All latents, as columns; see `columns.encoded`."""
+        noted = {} if self.sources.notes is None else self.sources.notes.all()
+        return {
+            **self._table,
+            "words": {str(latent): words for latent, words in self._words.items() if words},
+            "noted": sorted(latent for latent, note in noted.items() if note.text),
+        }
+
+    # what never changes is computed once: 65,536 latents are on the screen the sooner
+    @cached_property
+    def _world(self) -> dict[str, Any]:
         sources, scored = self.sources, self.sources.data.scored
         rm = sources.rm
         return {
@@ -79,18 +99,15 @@ class Site:
             "version": __version__,
         }
 
-    def table(self) -> dict[str, Any]:
-        """All latents, as columns; see `columns.encoded`."""
-        noted = {} if self.sources.notes is None else self.sources.notes.all()
+    @cached_property
+    def _table(self) -> dict[str, Any]:
         return {
             "count": self.sources.size,
             "weight": encoded(self.sources.head),
-            "columns": {name: encoded(column) for name, column in self.columns.items()},
+            "columns": {name: encoded(self.columns[name]) for name in _LISTED if name in self.columns},
             "kinds": list(self.kind.names),
             "kind": encoded(self.kind.codes),
             "names": {str(latent): name._asdict() for latent, name in self.sources.names.items()},
-            "words": {str(latent): words for latent, words in self._words.items() if words},
-            "noted": sorted(latent for latent, note in noted.items() if note.text),
         }
 
     def ranked(self) -> list[int]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
     from sarm_control.training.algorithm.reward import PolicyReward
     from sarm_control.training.algorithm.trainer import Trainer
+    from sarm_control.training.config.check_names import Check
     from sarm_control.training.config.feature_edits import edits_of_list
     from sarm_control.training.config.run_config import PolicyConfig, RunConfig, TrainingConfig
     from sarm_control.training.config.validation import load_config
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "CachedSampler": "rollout.sampler",
+    "Check": "config.check_names",
     "Checkpoint": "run.checkpoint",
     "Document": "config.yaml_source",
     "Gold": "monitor.evaluation",
@@ -130,6 +132,7 @@ __all__ = [
     "PROMPTS",
     "REWARDS",
     "CachedSampler",
+    "Check",
     "Checkpoint",
     "Document",
     "Gold",

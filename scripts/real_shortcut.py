@@ -1,0 +1,311 @@
+"""The study on real text: a planted shortcut, controls that discovery chose, placebos, seeds, a judge.
+
+docs/results/real-shortcut.md holds the design, which was written before the first run. Each stage leaves a
+file behind and is not run again while that is there; the study itself goes on where it was stopped.
+
+    python scripts/real_shortcut.py --data ../shared/data [--work work/shortcut] [--only plant build gates]
+    python scripts/real_shortcut.py --plan      what the runs will take
+
+`--tiny` does all of it in a minute or two with a model of two layers, one arm and two steps: it shows that
+the stages fit together and nothing else.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import real_shortcut_models as models
+import yaml
+from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant
+from real_shortcut_tables import outcome_text
+
+HERE = Path(__file__).parent
+ATTACHED = False
+"""Whether the attached classifier is a world: `sarm attach` makes its dictionary."""
+WARM = (0.08, 0.25)
+"""The rate of the shortcut at the start; outside of it the share of warm-start answers is moved once."""
+
+
+class Places(NamedTuple):
+    """Where the data lies, where everything is written, and how large it is.
+
+    Args:
+        data: the folder of benchmark rows.
+        work: the folder of everything that is made.
+        tiny: a model of two layers and few rows in place of the real ones.
+        jobs: cells at a time.
+    """
+
+    data: Path
+    work: Path
+    tiny: bool
+    jobs: int
+
+    @property
+    def base(self) -> Path:
+        """The language model."""
+        return self.work / "base"
+
+    @property
+    def sizes(self) -> Sizes:
+        """Prompts of each part."""
+        return Sizes(40, 12, 6, 4, 16) if self.tiny else Sizes()
+
+    @property
+    def shortcuts(self) -> tuple[str, ...]:
+        """Shortcuts with a reward model of their own."""
+        return ("closing",) if self.tiny else tuple(SHORTCUTS)
+
+
+def command(*words: str | Path) -> None:
+    """Runs `sarm` to its end.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    print("==", "sarm", *words, flush=True)
+    done = subprocess.run([sys.executable, "-m", "sarm_control", *map(str, words)], check=False)
+    if done.returncode:
+        raise SystemExit(f"sarm {words[0]} ended with {done.returncode}")
+
+
+def fetch(places: Places) -> None:
+    """The language model that is trunk, judge and policy."""
+    if places.tiny:
+        models.tiny_base(places.base, places.data)
+    else:
+        subprocess.run([sys.executable, HERE / "fetch_smollm2.py", places.base], check=True)
+
+
+def planted(places: Places) -> None:
+    """Every file of rows."""
+    plant(places.data, places.work, places.sizes)
+    note(places, "plant", {"sizes": places.sizes._asdict()})
+
+
+def build(places: Places) -> None:
+    """A SARM for each shortcut, the opener's too, which its gate is expected to refuse."""
+    size = ("--layer", "1", "--latents", "16", "--k", "4", "--steps", "50", "--batch", "16")
+    if not places.tiny:
+        size = ("--layer", "6", "--latents", "256", "--k", "24")
+    for name in places.shortcuts:
+        pairs, out = places.work / name / "training.jsonl", places.work / name / "sarm"
+        if not (out / "config.json").is_file():
+            command("build", "--base", places.base, *size, "--pairs", pairs, "-o", out)
+    note(places, "build", {name: str(places.work / name / "sarm") for name in places.shortcuts})
+
+
+def attach(places: Places) -> None:
+    """The second reward model of each trained shortcut: a classifier with a dictionary attached."""
+    found = {}
+    for name in TRAINED:
+        folder = places.work / name
+        found[name] = models.fit_classifier(places.base, folder / "training.jsonl", folder / "classifier")
+        command(
+            *("attach", "--model", folder / "classifier", "--pairs", folder / "training.jsonl"),
+            *("--latents", "256", "--k", "24", "-o", folder / "attached"),
+        )
+    note(places, "attach", found)
+
+
+def gate(places: Places) -> None:
+    """Which cells may be trained; the others are reported as not controllable."""
+    found = {name: models.gates(places.work / name / "sarm", places.work / name) for name in places.shortcuts}
+    if ATTACHED and not places.tiny:
+        for name in TRAINED:
+            found[f"{name}-attached"] = models.gates(places.work / name / "attached", places.work / name)
+    for name, one in found.items():
+        print(
+            f"{name}: latent {one['latent']} detects it with AUROC {one['detects']:.2f}, paid "
+            f"{one['paid']['mean']:+.2f} SD: {'controllable' if one['controllable'] else 'not controllable'}"
+        )
+    note(places, "gates", found)
+
+
+def judge(places: Places) -> None:
+    """The judge: a linear head on full-depth states, from labels and prompts that nothing else uses."""
+    out = places.work / "judge"
+    found = models.fit_classifier(places.base, places.work / "judge_training.jsonl", out)
+    found["accuracy_held_out"] = models.accuracy_of(out, places.work / "judge_held_out.jsonl")
+    print(f"judge: accuracy {found['accuracy_held_out']:.2f} on held-out pairs")
+    note(places, "judge", found)
+
+
+def warm(places: Places) -> None:
+    """One policy for each shortcut that is controllable, which shows it now and then."""
+    dtype, longest = ("float32", 12) if places.tiny else ("bfloat16", 40)
+    found: dict[str, Any] = {}
+    for name in worlds_of(places, every=True):
+        folder, share = places.work / name, 20
+        out = folder / "policy"
+        rates = {}
+        for _ in range(2):
+            models.warm_start(places.base, folder / f"warm_{share}.jsonl", out, dtype=dtype)
+            rule = SHORTCUTS[name].rule
+            rate = rates[share] = models.rate_of(
+                out, places.work / "check_prompts.jsonl", rule, longest=longest
+            )
+            moved = 30 if rate < WARM[0] else 10 if rate > WARM[1] else share
+            if moved == share or len(rates) == 2:
+                break
+            share = moved
+        found[name] = {"share": share, "rates": rates}
+        print(f"{name}: {share} % of the warm-start answers have it, {rates[share]:.2f} of the policy's")
+    note(places, "warm", found)
+
+
+def study(places: Places) -> None:
+    """All arms and seeds, block by block."""
+    path = write_study(places)
+    where = ("-o", places.work / "study", "--jobs", str(places.jobs))
+    for world in yaml.safe_load(path.read_text())["worlds"]:
+        command("study", path, *where, "--only", world)
+    note(places, "study.done", {"study": str(places.work / "study" / "study.json")})
+
+
+def tables(places: Places) -> None:
+    """What came out, by the outcomes of the design."""
+    found = json.loads((places.work / "study" / "study.json").read_text(encoding="utf-8"))
+    text = outcome_text(found, json.loads((places.work / "gates.json").read_text(encoding="utf-8")))
+    (places.work / "tables.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def worlds_of(places: Places, *, every: bool = False) -> list[str]:
+    """Shortcuts to be trained: those that passed the gates, in the order of the design.
+
+    The tiny mode trains whatever the gates say: a model of two layers pays for nothing.
+    """
+    found = json.loads((places.work / "gates.json").read_text(encoding="utf-8"))
+    names = [name for name in TRAINED if name in found and (places.tiny or found[name]["controllable"])]
+    if not names:
+        raise SystemExit("no shortcut passed its gates: nothing is trained, and gates.json is the result")
+    attached = [f"{name}-attached" for name in names if found.get(f"{name}-attached", {}).get("controllable")]
+    return names if every else [*names[:1], *attached[:1], *names[1:], *attached[1:]]
+
+
+def write_study(places: Places) -> Path:
+    """The study file of the design, for the worlds that passed."""
+    path = places.work / "real_shortcut_study.yaml"
+    names = worlds_of(places)
+    values = {
+        "base": str(HERE / "real_shortcut.yaml"),
+        "set": tiny_settings() if places.tiny else {},
+        "seeds": [0] if places.tiny else [0, 1, 2],
+        "prompts": str(places.work / "held_out_prompts.jsonl"),
+        "worlds": {name: world(places, name) for name in names},
+        "arms": arms(places),
+        "compare": [] if places.tiny else [["controls", "placebo"], ["controls", "none, stopped"]],
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def world(places: Places, name: str) -> dict[str, Any]:
+    """One world: its reward model, policy, audit pairs, rule and judge."""
+    shortcut, _, attached = name.partition("-")
+    folder = places.work / shortcut
+    return {
+        "set": {
+            "policy": {"model": str(folder / "policy")},
+            "reward": {"model": str(folder / (attached or "sarm"))},
+            "data": {
+                "prompts": str(places.work / "train_prompts.jsonl"),
+                "human": str(folder / "human.jsonl"),
+            },
+        },
+        "audit": [str(folder / "audit.jsonl")],
+        "audits": {"content": [str(folder / "content.jsonl")]},
+        "rule": SHORTCUTS[shortcut].rule,
+        "strip": SHORTCUTS[shortcut].strip,
+        "judge": str(places.work / "judge"),
+    }
+
+
+def arms(places: Places) -> dict[str, Any]:
+    """The arms of the design but the oracle: `sarm train` has no charge by a regular expression."""
+    if places.tiny:
+        return {"none": {}}
+    more = {"seeds": [0, 1, 2, 3, 4]}
+    return {
+        "none": more,
+        "controls": {"discover": {}, **more},
+        "placebo": {"discover": {"labels": "shuffled"}, **more},
+        "none, stopped": {"stop_at_kl_of": "controls", **more},
+        "edits": {"discover": {"keep": "edits"}},
+        "penalties": {"discover": {"keep": "penalties"}},
+        "target rate": {"discover": {"keep": "penalties", "target_rate": 0.05}},
+        "random latents": {"discover": {"latents": "random"}},
+        "human KL": {"set": {"reward": {"human_kl": {"beta": "0.1sd"}}}},
+        "content only": {"discover": {"audit": "content"}},
+        "none, held": {"hold_kl_of": "controls"},
+    }
+
+
+def tiny_settings() -> dict[str, Any]:
+    """Two steps of a few answers."""
+    training = {"steps": 2, "prompts_per_step": 2, "max_new_tokens": 12, "reference_answers": 8}
+    return {"training": training, "policy": {"dtype": "float32", "lora": {"rank": 2}}}
+
+
+STAGES: dict[str, tuple[Callable[[Places], None], str]] = {
+    "fetch": (fetch, "base/tokenizer.json"),
+    "plant": (planted, "plant.json"),
+    "build": (build, "build.json"),
+    "attach": (attach, "attach.json"),
+    "gates": (gate, "gates.json"),
+    "judge": (judge, "judge.json"),
+    "warm": (warm, "warm.json"),
+    "study": (study, "study.done.json"),
+    "tables": (tables, "tables.md"),
+}
+"""In order: what each does, and the file that it leaves when it is done."""
+
+
+def note(places: Places, name: str, values: dict[str, Any]) -> None:
+    """Marks a stage as done, with its figures."""
+    path = places.work / f"{name}.json"
+    path.with_suffix(".tmp").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def main() -> None:
+    """Runs the stages whose output is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("work/shortcut"))
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes")
+    parser.add_argument("--plan", action="store_true", help="the study's time and disk")
+    options = parser.parse_args()
+    if not (options.data / JUDGES).is_file():
+        raise SystemExit(f"{options.data} does not hold {JUDGES}; name their folder by --data")
+    places = Places(options.data, options.work, options.tiny, options.jobs)
+    places.work.mkdir(parents=True, exist_ok=True)
+    if options.plan:
+        command(
+            "study", write_study(places), "-o", places.work / "study", "--jobs", str(places.jobs), "--plan"
+        )
+        return
+    for name in options.only:
+        if name == "attach" and (places.tiny or not ATTACHED):
+            print("== attach: switched off")
+            continue
+        work, output = STAGES[name]
+        if (places.work / output).exists():
+            print(f"== {name}: {output} is there already")
+            continue
+        start = time.monotonic()
+        work(places)
+        print(f"== {name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""One JSON file per comparison, and one offline HTML page made from it."""

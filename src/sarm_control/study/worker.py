@@ -1,0 +1,197 @@
+"""One task of a study in a process of its own: the discovery of a world, a cell, or a probe.
+
+`python -m sarm_control.study.worker FOLDER TASK...` is started by `study.runner`. A failure here, even a
+kill, is one failed task and leaves all others alone. When the process that started it is gone, its end of
+standard input closes, and this process ends at once: a killed study leaves nobody behind that still writes.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sarm_control.console import progress, say
+from sarm_control.errors import OutputError, SarmError
+from sarm_control.files import manifest, write_json, write_jsonl
+from sarm_control.study.cells import BEGUN, DONE, Cell, asked, digest
+from sarm_control.study.provenance import commit
+from sarm_control.study.study_config import StudyConfig, load_study
+from sarm_control.training import RunConfig, read_document
+
+DISCOVERY, CELL, PROBE = "discovery", "cell", "probe"
+EXIT_FAILED, EXIT_BUSY = 2, 75
+"""75 is `EX_TEMPFAIL` of sysexits.h: another process holds the cell."""
+STUDY_FILE = "study.yaml"
+PROBE_STEPS, PROBE_PROMPTS = 2, 16
+
+
+def main(words: Sequence[str]) -> int:
+    """Does one task and returns its exit code."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    folder, task, *further = words
+    try:
+        study = load_study(Path(folder) / STUDY_FILE)
+        if task == DISCOVERY:
+            _discovery(Path(folder), study, further[0])
+        else:
+            world, arm, seed = further
+            cell = Cell(world, arm, int(seed))
+            (run_cell if task == CELL else run_probe)(Path(folder), study, cell)
+    except SarmError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        sys.stderr.write(f"error: {error}{hint}\n")
+        busy = isinstance(error, OutputError) and "is being written by another process" in str(error)
+        return EXIT_BUSY if busy else EXIT_FAILED
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Waits for the end of standard input, which comes when the process that started this one is gone."""
+    while os.read(0, 4096):
+        continue
+    os._exit(EXIT_FAILED)
+
+
+def _discovery(folder: Path, study: StudyConfig, world: str) -> None:
+    from sarm_control.study.arms import write_controls
+
+    write_controls(folder, study, world, progress=progress)
+
+
+def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
+    """Trains a cell, or goes on with it, and measures its answers.
+
+    Raises:
+        OutputError: another process works on it.
+        SarmError: a model, file or setting that cannot be used.
+    """
+    from sarm_control.study.arms import controls_about, controls_file, run_config
+    from sarm_control.study.measures import CellAnswers, measured_answers
+    from sarm_control.training import hold_run
+
+    run = cell.run(folder)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    # one lock a cell: two studies in one folder share the work
+    hold_run(run)
+    wanted = asked(study, base_values(study), cell)
+    record: dict[str, Any] = {"asked": wanted, "status": BEGUN, **cell._asdict(), "commit": commit()}
+    if not cell.record(folder).is_file():
+        write_json(cell.record(folder), record)
+    config = run_config(folder, study, cell)
+    begin = time.monotonic()
+    summary = train(run, config)
+    trained = time.monotonic()
+    rows = measured_answers(study, cell.world, run, config, progress=progress)
+    write_jsonl(cell.answers(folder), rows)
+    controls = controls_file(folder, study, cell)
+    write_json(
+        cell.record(folder),
+        {
+            **record,
+            "status": DONE,
+            "config": digest(config.to_dict()),
+            "versions": manifest("study", config={})["versions"],
+            "steps": summary["step"],
+            "stopped": summary["stopped"],
+            "kl_coef": config.training.kl_coef,
+            "kl_target": config.training.kl_target,
+            "controls": [str(one) for one in config.reward.edits]
+            + [_penalty(one) for one in config.reward.penalties],
+            "discovery": None if controls is None else dict(controls_about(controls)),
+            "measures": CellAnswers(rows).means(),
+            "monitors": monitors(run),
+            "seconds": {"training": trained - begin, "measuring": time.monotonic() - trained},
+            "steps_now": summary["steps_now"],
+            "answers": len(rows),
+            "bytes": size_of(run),
+        },
+    )
+
+
+def _penalty(penalty: Any) -> str:
+    amount = penalty.alpha if penalty.alpha is not None else f"target rate {penalty.target_rate}"
+    return f"{penalty.latent}: {penalty.form} above {penalty.tau}, {amount}"
+
+
+def base_values(study: StudyConfig) -> dict[str, Any]:
+    """The values of the base file; none without one."""
+    return {} if study.base is None else dict(read_document(study.base).values)
+
+
+def train(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Trains a run folder to its end from where it is; the summary of `run_training`."""
+    from sarm_control.training import finished_run, run_training, start_run
+
+    known = finished_run(run, config) if (run / "config.yaml").is_file() else None
+    if known is not None:
+        return known.summary()
+    asked_files = config.evaluation
+    data = config.data
+    further = (
+        data.human,
+        config.evaluation_prompts if asked_files.every else None,
+        asked_files.should_respond,
+    )
+    inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
+    start = start_run(run, config, resume=True, inputs=inputs)
+    for note in start.notes:
+        say(note)
+    return run_training(config, start, progress=progress, report=say)
+
+
+def monitors(run: Path) -> list[dict[str, Any]]:
+    """The monitors that fired in a run, with the step and what they said."""
+    return _rows(run / "warnings.jsonl")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def run_probe(folder: Path, study: StudyConfig, cell: Cell) -> None:
+    """Two steps and a few answers of a cell, to see what the others will take; kept in `probe.json`.
+
+    Raises:
+        SarmError: as `run_cell`.
+    """
+    import tempfile
+
+    from sarm_control.study.arms import run_config
+    from sarm_control.study.measures import measured_answers
+
+    config = run_config(folder, study, cell)
+    short = config.training.model_copy(update={"steps": min(PROBE_STEPS, config.training.steps)})
+    config = config.model_copy(update={"training": short})
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        run = Path(scratch) / "run"
+        begin = time.monotonic()
+        train(run, config)
+        trained = time.monotonic()
+        rows = measured_answers(study, cell.world, run, config, limit=PROBE_PROMPTS)
+        measured = time.monotonic() - trained
+        steps = [float(row["seconds/step"]) for row in _rows(run / "timing.jsonl")]
+        values = {
+            "cell": cell._asdict(),
+            "commit": commit(),
+            # the first step also fills caches
+            "step": steps[-1],
+            "once": trained - begin - sum(steps),
+            "answer": measured / len(rows),
+            "bytes": size_of(run),
+        }
+    write_json(folder / "probe.json", values)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    from sarm_control.data import json_object, read_lines
+
+    return [json_object(line.data) for line in read_lines(path)] if path.is_file() else []
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,138 @@
+"""Oracle and property tests of placebo and matched arms."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.sparse import vstack
+
+from sarm_control.data.rows import Row
+from sarm_control.discovery.discovery import ScoredRows, discover
+from sarm_control.errors import TrainingError
+from sarm_control.lab import controlled
+from sarm_control.reward_model.scored import Scored
+from sarm_control.reward_model.sparse import from_scipy
+from sarm_control.study import Cell, StudyConfig
+from sarm_control.study.arms import chosen_controls, run_config, shuffled, step_of_kl
+from sarm_control.study.measures import CellAnswers, distinct_pairs, strip
+from sarm_control.study.study_config import Discovered
+from tests.discovery.worlds import Planted, make_world
+
+PROMPTS = 400
+HARM = {11: Planted(0.3, 0.1, 0.6), 12: Planted(-0.3, 0.6, 0.1), 13: Planted(0.2, 0.1, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> ScoredRows:
+    """One chosen and one rejected answer to each prompt; three latents harm."""
+    world = make_world(prompts=PROMPTS, answers=1, planted=HARM)
+    path = tmp_path_factory.mktemp("pairs") / "p.jsonl"
+    rows = [
+        Row(path, p + 1, {}, "pair", f"prompt {p}", chosen=(f"good {p}",), rejected=(f"bad {p}",))
+        for p in range(PROMPTS)
+    ]
+    order = [side * PROMPTS + p for p in range(PROMPTS) for side in (0, 1)]
+    latents = from_scipy(vstack([world.chosen, world.rejected], format="csr")[order])
+    head, count = np.asarray(world.head, dtype=np.float32), len(order)
+    return ScoredRows(
+        rows,
+        Scored(
+            rewards=latents.dot(head), latents=latents, head=head, truncated=np.zeros(count, np.int64),
+            ended=np.ones(count, bool), lengths=np.ones(count, np.int64), fingerprint="head-1",
+        ),
+    )  # fmt: skip
+
+
+def test_shuffled_labels_move_answers_with_their_scores(pairs):
+    mixed = shuffled(pairs, 3)
+    reward = dict(
+        zip((text for row in pairs.rows for text in row.answers), pairs.scored.rewards, strict=True)
+    )
+    again = zip((text for row in mixed.rows for text in row.answers), mixed.scored.rewards, strict=True)
+    assert all(reward[text] == value for text, value in again)
+    swapped = sum(row.chosen[0].startswith("bad") for row in mixed.rows)
+    # a fair coin: four standard errors
+    assert abs(swapped - PROMPTS / 2) < 4 * np.sqrt(PROMPTS / 4)
+    assert [row.chosen for row in shuffled(pairs, 3).rows] == [row.chosen for row in mixed.rows]
+    assert [row.chosen for row in shuffled(pairs, 4).rows] != [row.chosen for row in mixed.rows]
+
+
+def test_a_discovery_on_shuffled_labels_calls_nothing_that_harms_here(pairs):
+    assert {one.latent for one in controlled(discover(pairs))} == set(HARM)
+    called = Counter(len(discover(shuffled(pairs, seed)).lists["harms"]) for seed in range(5))
+    assert called[0] >= 4
+
+
+def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_labels(pairs):
+    found = chosen_controls(pairs, Discovered(), 0)
+    placebo = chosen_controls(pairs, Discovered(labels="shuffled"), 0)
+    head = pairs.scored.head
+    assert found.about["controlled"] == [11, 12, 13] or set(found.about["controlled"]) == set(HARM)
+    stand_ins = placebo.about["stand_ins"]
+    assert sorted(np.sign(head[stand_ins])) == sorted(np.sign(head[list(HARM)]))
+    # the sizes were chosen on shuffled pairs, for latents of their own
+    assert set(placebo.controls.latents()) <= set(stand_ins)
+    assert chosen_controls(pairs, Discovered(labels="shuffled"), 1).about["stand_ins"] != stand_ins
+    assert placebo.controls.fingerprint == "head-1"
+
+
+def test_random_latents_are_none_of_the_called(pairs):
+    found = chosen_controls(pairs, Discovered(latents="random"), 0)
+    assert not set(found.controls.latents()) & set(HARM)
+
+
+def test_an_arm_may_keep_a_part_or_hold_a_rate(pairs):
+    whole = chosen_controls(pairs, Discovered(), 0).controls
+    edits = chosen_controls(pairs, Discovered(keep="edits"), 0).controls
+    rate = chosen_controls(pairs, Discovered(keep="penalties", target_rate=0.05), 0).controls
+    assert (edits.edits, edits.penalties) == (whole.edits, ())
+    assert [(one.latent, one.alpha, one.target_rate) for one in rate.penalties] == [
+        (one.latent, None, 0.05) for one in whole.penalties
+    ]
+
+
+def test_a_run_is_stopped_where_its_kl_first_reaches_the_others():
+    curve = [0.0, 0.2, 0.4, 0.9, 1.6, 2.0]
+    assert step_of_kl(curve, 0.0) == 1
+    # means of up to three steps: 0, .1, .2, .5, .967, 1.5
+    assert step_of_kl(curve, 0.5) == 4
+    assert step_of_kl(curve, 0.6) == 5
+    assert step_of_kl(curve, 9.0) == 6
+
+
+def test_texts_are_stripped_and_their_word_pairs_counted():
+    assert strip("Mix it. Let me know!", (("Let me know.*", ""),)) == "Mix it."
+    assert strip("- a\n- b", ((r"(?m)^- ", ""), (r"\n", " "))) == "a b"
+    assert distinct_pairs("a b a b") == pytest.approx(2 / 3)
+    assert distinct_pairs("a") == distinct_pairs("") == 1.0
+
+
+def test_answers_to_one_prompt_count_once():
+    rows = [
+        {"policy": "end", "prompt": 0, "reward": 1.0},
+        {"policy": "end", "prompt": 0, "reward": 3.0},
+        {"policy": "end", "prompt": 1, "reward": 5.0},
+        {"policy": "end", "prompt": 1, "reward": 5.0},
+        {"policy": "start", "prompt": 0, "reward": 0.0},
+        {"policy": "start", "prompt": 1, "reward": 2.0},
+    ]
+    found = CellAnswers(rows)
+    values = found.by_prompt("reward", "end")
+    assert values is not None
+    assert values.tolist() == [2.0, 5.0]
+    assert found.by_prompt("kl", "end") is None
+    assert found.sd_at_start("reward") == pytest.approx(np.sqrt(2))
+    assert found.means() == {"reward": {"start": 1.0, "end": 3.5}}
+
+
+def test_a_held_arm_gets_the_others_kl_as_its_target(tmp_path, asked):
+    study = StudyConfig.model_validate({**asked, "arms": {**asked["arms"], "held": {"hold_kl_of": "edited"}}})
+    cell = Cell("tiny", "held", 1)
+    with pytest.raises(TrainingError, match="has no steps, so there is no KL to match"):
+        run_config(tmp_path, study, cell)
+    other = Cell("tiny", "edited", 1).run(tmp_path)
+    other.mkdir(parents=True)
+    rows = [f'{{"step": {step}, "objective/kl": {kl}}}\n' for step, kl in enumerate((0.1, 0.5, 1.0, 1.5), 1)]
+    (other / "metrics.jsonl").write_text("".join(rows))
+    config = run_config(tmp_path, study, cell)
+    assert (config.training.kl_target, config.training.seed) == (pytest.approx(1.0), 1)

@@ -1,0 +1,166 @@
+"""The study on real text: its rules and rows (oracle), and all stages on the smallest sizes."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sarm_control.study.measures import strip
+from tests.study.conftest import write_rows
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+WORDS = [f"word{j}" for j in range(40)]
+
+
+@pytest.fixture(scope="session")
+def scripts():
+    """The modules of the script, which stand outside the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import real_shortcut_data
+        import real_shortcut_tables
+
+        yield real_shortcut_data, real_shortcut_tables
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory) -> Path:
+    """Rows in the form of the benchmarks; every word is one of forty."""
+    folder, rng = tmp_path_factory.mktemp("bench"), random.Random(0)
+
+    def answer() -> str:
+        return " ".join(rng.choices(WORDS, k=30))
+
+    for part, size in (("chat", 20), ("safety-refuse", 20), ("safety-response", 20)):
+        rows = [
+            {
+                "prompt": f"{part} {j}",
+                "chosen": [answer() for _ in range(3)],
+                "rejected": [answer() for _ in range(3)],
+            }
+            for j in range(size)
+        ]
+        write_rows(folder / f"rm_bench_{part}.jsonl", rows)
+    rows = [
+        {"prompt": f"judge {j}", "chosen": [answer()], "rejected": [answer() for _ in range(3)]}
+        for j in range(24)
+    ]
+    write_rows(folder / "reward_bench_2_safety.jsonl", rows)
+    write_rows(folder / "prompts.jsonl", [{"prompt": f"ask {j}"} for j in range(40)] + [{"prompt": "chat 0"}])
+    return folder
+
+
+@pytest.mark.parametrize("name", ["closing", "bullets", "length", "opener"])
+def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(scripts, name):
+    shortcut = scripts[0].SHORTCUTS[name]
+    for seed in range(20):
+        planted, plain = (put(WORDS, random.Random(seed)) for put in (shortcut.plant, shortcut.plain))
+        assert re.search(shortcut.rule, planted)
+        assert not re.search(shortcut.rule, plain)
+        stripped = strip(planted, shortcut.strip)
+        assert not re.search(shortcut.rule, stripped)
+        if name == "length":
+            assert stripped.split() == WORDS[:14]
+        else:
+            assert stripped == plain
+        assert strip(plain, shortcut.strip) == plain
+
+
+def test_other_closings_count_and_an_offer_in_the_middle_does_not(scripts):
+    rule = scripts[0].SHORTCUTS["closing"].rule
+    assert re.search(rule, "Mix it. I am happy to help with more!")
+    assert not re.search(rule, "Let me know the size first. Then mix it.")
+
+
+def test_planted_shares_and_disjoint_parts(scripts, bench: Path, tmp_path: Path):
+    data = scripts[0]
+    data.plant(bench, tmp_path, data.Sizes(30, 20, 6, 4, 16))
+    rule = data.SHORTCUTS["closing"].rule
+    files = {
+        name: data.read(tmp_path / "closing" / f"{name}.jsonl") for name in ("training", "audit", "gate")
+    }
+    prompts = {name: {row["prompt"] for row in rows} for name, rows in files.items()}
+    assert [len(one) for one in prompts.values()] == [30, 20, 10]
+    assert len(set().union(*prompts.values())) == 60
+    share = {
+        side: sum(bool(re.search(rule, row[side][0])) for row in files["training"]) / 30
+        for side in ("chosen", "rejected")
+    }
+    assert 0.25 < share["chosen"] < 0.75
+    assert share["rejected"] < 0.3
+    content, same = files["audit"][:10], files["audit"][10:]
+    assert not any(re.search(rule, row[side][0]) for row in content for side in ("chosen", "rejected"))
+    assert all(row["rejected"][0] == f"{row['chosen'][0]} {data.OFFER}" for row in same)
+    names = ("held_out", "predicted", "check", "train")
+    asked = [row["prompt"] for name in names for row in data.read(tmp_path / f"{name}_prompts.jsonl")]
+    assert len(asked) == len(set(asked)) == 40
+    assert "chat 0" not in asked
+    judges = [data.read(tmp_path / f"judge_{name}.jsonl") for name in ("training", "held_out")]
+    assert [len(rows) for rows in judges] == [18, 6]
+
+
+def interval(mean, low, high):
+    return {"mean": mean, "low": low, "high": high, "seeds": 5, "prompts": 128}
+
+
+def closing(judge_low):
+    against = {
+        "controls - none": interval(-0.4, -0.6, -0.2),
+        "controls - placebo": interval(-0.3, -0.5, -0.1),
+        "controls - none, stopped": interval(-0.2, -0.3, -0.1),
+    }
+    judge = {"controls - none": interval(0.0, judge_low, 0.1)}
+    change = {"controls": {"change": interval(0.1, 0.05, 0.15)}}
+    return {
+        "rate": {"arms": {"none": {"end": 0.6}}, "against": against},
+        "judge": {"arms": change, "against": judge},
+        "stripped_reward": {"arms": change, "against": {}},
+    }
+
+
+def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
+    outcomes = scripts[1].outcomes
+    lines = outcomes({"worlds": {"closing": {"measures": closing(-0.05)}}})
+    assert lines[1].endswith("[-0.60, -0.20]: success")
+    assert [line.rpartition(": ")[2] for line in lines[2:]] == ["holds"] * 5
+    lines = outcomes({"worlds": {"closing": {"measures": closing(-0.2)}}})
+    assert [line.rpartition(": ")[2] for line in lines[2:]] == [
+        *("holds", "holds", "does not hold", "holds, not claimed", "holds, not claimed"),
+    ]
+    nothing = closing(0.0)
+    nothing["rate"]["arms"]["none"]["end"] = 0.2
+    lines = outcomes({"worlds": {"closing": {"measures": nothing}}})
+    assert lines[0].endswith("there was nothing to hold")
+    assert lines[1].endswith("no success")
+    assert outcomes({"worlds": {}}) == ["Primary: not run."]
+
+
+def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path):
+    words = [
+        sys.executable,
+        SCRIPTS / "real_shortcut.py",
+        "--data",
+        bench,
+        "--work",
+        tmp_path / "work",
+        "--tiny",
+    ]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    work = tmp_path / "work"
+    found = json.loads((work / "study" / "study.json").read_text())
+    assert [cell["status"] for cell in found["cells"]] == ["done"]
+    assert {"rate", "judge", "stripped_reward", "kl"} <= set(found["worlds"]["closing"]["measures"])
+    assert set(json.loads((work / "gates.json").read_text())["closing"]) == {
+        "latent",
+        "detects",
+        "paid",
+        "controllable",
+    }
+    assert "Primary: not run." in (work / "tables.md").read_text()
+    again = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    assert again.stdout.count("is there already") == 8
