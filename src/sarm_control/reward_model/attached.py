@@ -162,8 +162,8 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         tensors = load_file(folder / WEIGHTS)
         edited = tensors.pop(EDITED, None)
         latents, size = tensors["encoder.weight"].shape
-        scale, topk = float(tensors["scale"]), bool(said["use_topk"])
-        made = AttachedAutoencoder(torch.zeros(size), scale, latents, int(said["k"]), use_topk=topk)
+        scale = float(tensors["scale"])
+        made = _empty(said, size, scale, latents)
         made.load_state_dict(tensors)
         weight = None if edited is None else edited.reshape(latents).float().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
@@ -184,6 +184,26 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
 def _pointed_at(folder: Path, model: str) -> str:
     """A path that begins with `./` or `../` is relative to the folder, so that both can be moved together."""
     return name_of_model(folder / model) if model.startswith(("./", "../")) else model
+
+
+def _empty(said: Mapping[str, Any], size: int, scale: float, latents: int) -> AttachedAutoencoder:
+    """A dictionary of the kind that a folder holds, without its weights."""
+    from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder
+
+    k, mean = int(said["k"]), torch.zeros(size)
+    if "activation" not in said:
+        return AttachedAutoencoder(mean, scale, latents, k, use_topk=bool(said["use_topk"]))
+    if said["activation"] not in ("topk", "relu", "jumprelu"):
+        raise ValueError(f"the activation {said['activation']!r} is not known")
+    epsilon = said["norm_epsilon"]
+    return ReadyMadeAutoencoder(
+        mean,
+        scale,
+        latents,
+        k,
+        activation=said["activation"],
+        norm_epsilon=None if epsilon is None else float(epsilon),
+    )
 
 
 def point_to_copy(folder: Path) -> None:
@@ -222,7 +242,9 @@ def save_attached(
             hint="save the reward model, load it from there, and attach the dictionary to that",
         )
     head, model = fingerprints
+    ready_made = ("activation", "norm_epsilon")
     about = {
+        **{key: getattr(autoencoder, key) for key in ready_made if hasattr(autoencoder, key)},
         "format": FORMAT,
         "source": dict(source),
         "head": head,

@@ -50,6 +50,12 @@ from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, ch
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
+from sarm_control.reward_model.ready_made import (
+    BothSides,
+    ReadyMadeAutoencoder,
+    varying_latents,
+    with_both_sides,
+)
 from sarm_control.reward_model.scored import Kind, Scored
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 from sarm_control.reward_model.trunk.batching import (
@@ -58,6 +64,7 @@ from sarm_control.reward_model.trunk.batching import (
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
+    scoring_batch_tokens,
 )
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
@@ -73,8 +80,6 @@ from sarm_control.reward_model.trunk.trunk import (
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_BATCH_TOKENS_CPU = 8_192
-_BATCH_TOKENS_GPU = 65_536
 _HALF = (torch.bfloat16, torch.float16)
 _AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
 _HEAD_NAME = "score.weight"
@@ -305,6 +310,8 @@ class RewardModel:
             raise ModelError("this reward model has a dictionary already")
         weight, constant = autoencoder.latent_weights(own)
         other = copy.copy(self)
+        if isinstance(autoencoder, ReadyMadeAutoencoder) and autoencoder.before_norm:
+            other.trunk = with_both_sides(self.trunk)
         other.dictionary = autoencoder.requires_grad_(False).eval().to(_last_device(self.trunk))
         other.head = LinearHead(weight, constant=constant, own=own)
         other.config = replace(
@@ -430,7 +437,11 @@ class RewardModel:
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
-        own = None if self.head.own is None else self.head.own.rewards(states.numpy())
+        own = (
+            None
+            if self.head.own is None
+            else self.head.own.rewards(states.numpy()[:, : self.trunk.hidden_size])
+        )
         scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint, own)
         if on_nonfinite == "raise":
             check_scored(scored, states, next(self.trunk.parameters()).dtype)
@@ -445,6 +456,8 @@ class RewardModel:
         if self.dictionary is None:
             none = np.zeros((len(states), 0))
             return SparseLatents.of_equal_rows(none.astype(np.int32), none.astype(np.float32), 0)
+        if isinstance(self.dictionary, ReadyMadeAutoencoder):
+            return varying_latents(self.dictionary, states, chunk)
         indices, values = [], []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
@@ -512,13 +525,14 @@ class RewardModel:
         side: PaddingSide,
         progress: ProgressFactory,
     ) -> Tensor:
-        budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        budget = batch_tokens or scoring_batch_tokens(self.device.type)
         embeddings: Any = self.trunk.model.get_input_embeddings()
         known = int(embeddings.weight.shape[0])
         check_known(encoded, known)
         # padding is masked: any token will do where the tokenizer's own has no embedding
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
-        pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
+        both = 2 if isinstance(self.trunk.final_norm, BothSides) else 1
+        pooled = torch.empty((len(encoded), both * self.trunk.hidden_size), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
