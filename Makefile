@@ -8,8 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo docs frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real
-.PHONY: lab-study real-shortcut
+.PHONY: demo frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach docs lab-study real-shortcut
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -73,6 +72,11 @@ types: $(VENV)/.installed
 
 real: $(VENV)/.installed
 	$(BIN)/python scripts/real_text.py
+
+# A reward model that TRL trains, a dictionary attached to it, and a SARM of the same pairs.
+real-attach: $(VENV)/.installed
+	$(BIN)/python scripts/real_attach.py
+	$(BIN)/python scripts/real_attach_tables.py
 
 # The study on real text, stage by stage; what is there is kept. DATA is the folder of benchmark rows.
 DATA = ../shared/data

@@ -26,8 +26,6 @@ from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant
 from real_shortcut_tables import outcome_text
 
 HERE = Path(__file__).parent
-ATTACHED = False
-"""Whether the attached classifier is a world: `sarm attach` makes its dictionary."""
 WARM = (0.08, 0.25)
 """The rate of the shortcut at the start; outside of it the share of warm-start answers is moved once."""
 
@@ -62,17 +60,27 @@ class Places(NamedTuple):
         """Shortcuts with a reward model of their own."""
         return ("closing",) if self.tiny else tuple(SHORTCUTS)
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Shortcuts of which policies are trained, if their gates let them."""
+        return tuple(name for name in self.shortcuts if name in TRAINED)
 
-def command(*words: str | Path) -> None:
-    """Runs `sarm` to its end.
+
+def command(*words: str | Path, also: int = 0) -> int:
+    """Runs `sarm` to its end; its exit code.
+
+    Args:
+        words: behind `sarm`.
+        also: another exit code that is no failure.
 
     Raises:
         SystemExit: it failed.
     """
     print("==", "sarm", *words, flush=True)
     done = subprocess.run([sys.executable, "-m", "sarm_control", *map(str, words)], check=False)
-    if done.returncode:
+    if done.returncode not in (0, also):
         raise SystemExit(f"sarm {words[0]} ended with {done.returncode}")
+    return done.returncode
 
 
 def fetch(places: Places) -> None:
@@ -91,7 +99,7 @@ def planted(places: Places) -> None:
 
 def build(places: Places) -> None:
     """A SARM for each shortcut, the opener's too, which its gate is expected to refuse."""
-    size = ("--layer", "1", "--latents", "16", "--k", "4", "--steps", "50", "--batch", "16")
+    size = ("--layer", "1", "--latents", "32", "--k", "16", "--steps", "400", "--batch", "32")
     if not places.tiny:
         size = ("--layer", "6", "--latents", "256", "--k", "24")
     for name in places.shortcuts:
@@ -103,13 +111,18 @@ def build(places: Places) -> None:
 
 def attach(places: Places) -> None:
     """The second reward model of each trained shortcut: a classifier with a dictionary attached."""
+    size = (
+        ("--latents", "32", "--k", "16", "--steps", "200")
+        if places.tiny
+        else ("--latents", "256", "--k", "24")
+    )
     found = {}
-    for name in TRAINED:
+    for name in places.trained:
         folder = places.work / name
         found[name] = models.fit_classifier(places.base, folder / "training.jsonl", folder / "classifier")
         command(
             *("attach", "--model", folder / "classifier", "--pairs", folder / "training.jsonl"),
-            *("--latents", "256", "--k", "24", "-o", folder / "attached"),
+            *(*size, "-o", folder / "attached"),
         )
     note(places, "attach", found)
 
@@ -117,9 +130,8 @@ def attach(places: Places) -> None:
 def gate(places: Places) -> None:
     """Which cells may be trained; the others are reported as not controllable."""
     found = {name: models.gates(places.work / name / "sarm", places.work / name) for name in places.shortcuts}
-    if ATTACHED and not places.tiny:
-        for name in TRAINED:
-            found[f"{name}-attached"] = models.gates(places.work / name / "attached", places.work / name)
+    for name in places.trained:
+        found[f"{name}-attached"] = models.gates(places.work / name / "attached", places.work / name)
     for name, one in found.items():
         print(
             f"{name}: latent {one['latent']} detects it with AUROC {one['detects']:.2f}, paid "
@@ -164,8 +176,11 @@ def study(places: Places) -> None:
     """All arms and seeds, block by block."""
     path = write_study(places)
     where = ("-o", places.work / "study", "--jobs", str(places.jobs))
-    for world in yaml.safe_load(path.read_text())["worlds"]:
-        command("study", path, *where, "--only", world)
+    # a run that fails leaves the others alone, and a block the blocks behind it
+    worlds = yaml.safe_load(path.read_text())["worlds"]
+    codes = [command("study", path, *where, "--only", world, also=1) for world in worlds]
+    if any(codes):
+        raise SystemExit("some runs failed, see above: the same command tries them again")
     note(places, "study.done", {"study": str(places.work / "study" / "study.json")})
 
 
@@ -295,9 +310,6 @@ def main() -> None:
         )
         return
     for name in options.only:
-        if name == "attach" and (places.tiny or not ATTACHED):
-            print("== attach: switched off")
-            continue
         work, output = STAGES[name]
         if (places.work / output).exists():
             print(f"== {name}: {output} is there already")

@@ -1,5 +1,8 @@
 """Tiny models built in code, and the recorded reference checkpoints where they are at hand."""
 
+import tests.checked_shapes  # noqa: F401  the first: it hooks into the import of the package
+
+# isort: split
 import os
 import signal
 import socket

@@ -34,7 +34,7 @@ def _file(path: Path, text: str) -> Path:
     return path
 
 
-def test_oracle_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_oracle_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     first, second = _file(tmp_path / "a" / "rows.jsonl", "1"), _file(tmp_path / "b" / "rows.jsonl", "2")
     third, other = _file(tmp_path / "c" / "a" / "rows.jsonl", "3"), _file(tmp_path / "pairs.jsonl", "4")
     files = [first, second, third, other, first]
@@ -179,10 +179,12 @@ def test_a_folder_put_aside_by_a_killed_write_is_not_written_over_unasked(tmp_pa
 
 
 @pytest.mark.parametrize("step", ["rename", "replace"])
-def test_a_refused_rename_leaves_the_old_folder_and_names_it(tmp_path: Path, step: str, monkeypatch) -> None:
+def test_a_refused_rename_leaves_the_old_folder_and_names_it(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = _folder(tmp_path / "a", "old")
 
-    def refused(source, target, **_):
+    def refused(source: object, target: object, **_: object) -> None:
         raise PermissionError(1, "Operation not permitted", str(source), None, str(target))
 
     def replace_it() -> None:
@@ -198,12 +200,12 @@ def test_a_refused_rename_leaves_the_old_folder_and_names_it(tmp_path: Path, ste
 
 
 def test_a_refused_deletion_leaves_the_new_folder_and_says_what_is_left(
-    tmp_path: Path, monkeypatch, capsys
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = _folder(tmp_path / "a", "old")
     real = shutil.rmtree
 
-    def refused(path, ignore_errors=False, **_):
+    def refused(path: Path, ignore_errors: bool = False, **_: object) -> None:
         (Path(path) / "a").unlink(missing_ok=True)
         if not ignore_errors:
             raise PermissionError(1, "Operation not permitted", f"{path}/b")
@@ -223,10 +225,12 @@ def test_a_refused_deletion_leaves_the_new_folder_and_says_what_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_interrupt_between_the_renames_puts_the_old_folder_back(tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupt_between_the_renames_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = _folder(tmp_path / "a", "old")
 
-    def interrupted(*_):
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)

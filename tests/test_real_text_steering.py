@@ -3,9 +3,11 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "real_text_steering.py"
 
@@ -20,9 +22,12 @@ def script() -> ModuleType:
     return module
 
 
-def planted(script: ModuleType, complement: list[float], respond: list[float]):
+def planted(script: ModuleType, complement: list[float], respond: list[float]) -> Any:
     """Three promoting latents and a harming one; each column is the same for all prompts of a kind."""
-    rows = lambda values, count: np.tile(np.array(values), (count, 1))  # noqa: E731
+
+    def rows(values: list[float], count: int) -> NDArray[np.float64]:
+        return np.tile(np.array(values), (count, 1))
+
     return script.Selection(
         [11, 12, 13, 14],
         np.array([True, True, True, False]),

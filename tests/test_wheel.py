@@ -23,7 +23,11 @@ REQUIRED = {
     "world.json",
     "truth.json",
     *(f"{name}.jsonl" for name in DATA),
-    *(f"{part}/{name}" for part in ("policy", "sarm") for name in MODEL_FILES),
+    *(f"{part}/{name}" for part in ("policy", "sarm", "classifier") for name in MODEL_FILES),
+    "attached/attached.json",
+    "attached/dictionary.safetensors",
+    "attached_truth.json",
+    "attached_world.json",
 }
 
 

@@ -16,6 +16,15 @@ from sarm_control.errors import DataError, ModelError
 LAB: Final = "lab"
 """The name of the embedded world, and of its models where a model is asked for."""
 
+LAB_ATTACHED: Final = "lab:attached"
+"""The name of the embedded world's second reward model: a classifier with a dictionary attached."""
+
+LAB_CLASSIFIER: Final = "lab:classifier"
+"""The same classifier without its dictionary."""
+
+LAB_MODELS: Final = (None, LAB, LAB_ATTACHED, LAB_CLASSIFIER)
+"""What a model may be called where the embedded world's own rows are meant; None where it has no name."""
+
 DATA: Final = ("audit", "demonstrations", "human", "preferences", "train_prompts", "held_out_prompts")
 """The world's JSON Lines files, each named `lab:NAME`."""
 
@@ -46,12 +55,22 @@ def world_folder() -> Path:
 
 
 def model_folder(name: str, part: Literal["sarm", "policy"]) -> Path | None:
-    """The folder of the embedded SARM or policy when `name` is `lab`; None for every other name.
+    """The folder of the embedded SARM or policy when `name` is `lab`; None for names of nothing embedded.
+
+    `lab:attached` is the embedded world's other reward model, and no policy; `lab:classifier` is that without
+    its dictionary.
 
     Raises:
         ModelError: see `world_folder`.
     """
+    if name in (LAB_ATTACHED, LAB_CLASSIFIER) and part == "sarm":
+        return world_folder() / name.removeprefix(_PREFIX)
     return world_folder() / part if name == LAB else None
+
+
+def name_of_model(folder: Path) -> str:
+    """What a reward model's folder is called where it is pointed to: its path, or `lab:classifier`."""
+    return LAB_CLASSIFIER if folder.resolve() == (_WORLD / "classifier").resolve() else str(folder.resolve())
 
 
 def local_path(name: str | Path) -> Path:

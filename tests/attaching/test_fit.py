@@ -155,7 +155,7 @@ def test_the_trivial_dictionary_is_refused(fit_data: FitData) -> None:
     assert report.held_out.reward == pytest.approx(1.0, abs=1e-6)
     assert report.contributions.most_aligned == pytest.approx(1.0)
     assert "may be the reward under another name" in report.warnings[0]
-    with pytest.raises(ModelError, match=r"latent 7 is the reward direction \(cos \+1\.00 with the head\)"):
+    with pytest.raises(ModelError, match=r"latent 7 lies along the head \(cos \+1\.00\)"):
         report.check()
     report.check(force=True)
 

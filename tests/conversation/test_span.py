@@ -57,6 +57,8 @@ def test_property_every_answer_stands_where_it_is_said_to_stand(style: str, answ
     assert said(template, encoded).strip() == answer.strip()
     of_the_answer = tokens(template, answer)
     for token in (template.end_of_turn_id, template.bos_id):
+        if token is None:
+            continue
         ours = encoded.input_ids[encoded.prompt_length :]
         ends = token == template.end_of_turn_id
         assert ours.count(token) == of_the_answer.count(token) + ends
@@ -73,7 +75,7 @@ def test_oracle_the_ids_are_transformers_own_up_to_the_end_of_turn(style: str, a
     turns = [{"role": "user", "content": "so ?"}, {"role": "assistant", "content": answer}]
     text = template.tokenizer.apply_chat_template(turns, tokenize=False, date_string="26 Jul 2024")
     found = template.render("so ?", answer)
-    assert text.rstrip("\n") == found.whole
+    assert str(text).rstrip("\n") == found.whole
     assert template.encode("so ?", answer).input_ids == tokens(template, found.whole)
 
 

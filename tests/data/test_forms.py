@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,19 +32,24 @@ ROWS: Fields = [
 ]
 
 
+def usable(path: Path, **named: Any) -> list[Record]:
+    """Every record of a file none of whose records is bad."""
+    records = list(read_records(path, **named))
+    assert not [record for record in records if not isinstance(record, Record)]
+    return [record for record in records if isinstance(record, Record)]
+
+
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    path = tmp_path / request.param
+    path: Path = tmp_path / request.param
     FORMS[request.param](path, ROWS)
     return path
 
 
 def test_oracle_every_form_gives_the_records_of_json_lines(form: Path) -> None:
-    records = list(read_records(form))
-    assert [record.fields for record in records if isinstance(record, Record)] == ROWS
-    assert [list(record.fields) for record in records if isinstance(record, Record)] == [
-        list(row) for row in ROWS
-    ]
+    records = usable(form)
+    assert [record.fields for record in records] == ROWS
+    assert [list(record.fields) for record in records] == [list(row) for row in ROWS]
     kinds = [[type(value) for value in row.values()] for row in ROWS]
     assert [[type(value) for value in record.fields.values()] for record in records] == kinds
 
@@ -155,7 +161,7 @@ p,"7",7,true,
 
 def test_cells_are_text_numbers_truth_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
-    fields = [record.fields for record in read_records(tmp_path / "a.csv")]
+    fields = [record.fields for record in usable(tmp_path / "a.csv")]
     assert fields == [
         {"prompt": "p", "response": "7", "n": 7, "flag": True, "note": None},
         {"prompt": "7", "response": "7", "n": "7", "flag": False, "note": "x"},
@@ -163,7 +169,7 @@ def test_cells_are_text_numbers_truth_or_nothing(tmp_path: Path) -> None:
     ]
     fields = [
         record.fields
-        for record in read_records(tmp_path / "a.csv", columns=[("prompt", "n"), ("response", "flag")])
+        for record in usable(tmp_path / "a.csv", columns=[("prompt", "n"), ("response", "flag")])
     ]
     assert [(one["n"], one["flag"]) for one in fields] == [("7", "true"), ("7", "False"), ("0.5", "-1e3")]
 
@@ -172,12 +178,12 @@ def test_json_in_a_cell_stays_text_unless_the_column_holds_lists(tmp_path: Path)
     (tmp_path / "a.csv").write_text(
         'prompt,response,chosen,extra\np,"[1, 2]","[""a"", ""b""]","[1]"\nq,"{""a"": 1}","[""c""]","{}"\n'
     )
-    first, second = (record.fields for record in read_records(tmp_path / "a.csv"))
+    first, second = (record.fields for record in usable(tmp_path / "a.csv"))
     assert first == {"prompt": "p", "response": "[1, 2]", "chosen": ["a", "b"], "extra": "[1]"}
     assert second == {"prompt": "q", "response": '{"a": 1}', "chosen": ["c"], "extra": "{}"}
     # one answer of plain text among the first rows: the column is text
     (tmp_path / "b.csv").write_text('prompt,chosen\np,"[""a""]"\nq,plain\n')
-    assert [record.fields["chosen"] for record in read_records(tmp_path / "b.csv")] == ['["a"]', "plain"]
+    assert [record.fields["chosen"] for record in usable(tmp_path / "b.csv")] == ['["a"]', "plain"]
 
 
 def test_text_in_a_column_of_lists_is_a_bad_row(tmp_path: Path) -> None:

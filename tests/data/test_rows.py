@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.data.rows import Kind, count_empty_answers, read_rows
+from sarm_control.data.rows import Kind, Row, count_empty_answers, read_rows
 from sarm_control.errors import DataError, OutputError
 
 ANY_ANSWER: set[Kind] = {"answer", "pair", "candidates"}
@@ -45,12 +45,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data.jsonl"
 
 
-def read_bytes(path: Path, content: bytes, want: set[Kind] = ANY_ANSWER):
+def read_bytes(path: Path, content: bytes, want: set[Kind] = ANY_ANSWER) -> list[Row]:
     path.write_bytes(content)
     return read_rows(path, want=want)
 
 
-def test_answer_row_keeps_its_fields_in_order(data):
+def test_answer_row_keeps_its_fields_in_order(data: Path) -> None:
     raw = {"id": 7, "prompt": "Hi", "note": None, "response": "Hello"}
     (row,) = read_rows(write(data, raw), want={"answer"})
     assert (row.kind, row.prompt, row.response, row.answers) == ("answer", "Hi", "Hello", ("Hello",))
@@ -58,7 +58,7 @@ def test_answer_row_keeps_its_fields_in_order(data):
     assert row.where == f"{data}:1"
 
 
-def test_question_and_answer_are_aliases_and_the_own_names_win(data):
+def test_question_and_answer_are_aliases_and_the_own_names_win(data: Path) -> None:
     alias, both = read_rows(
         write(
             data,
@@ -71,17 +71,17 @@ def test_question_and_answer_are_aliases_and_the_own_names_win(data):
     assert (both.prompt, both.response) == ("p", "r")
 
 
-def test_pair_takes_a_string_or_a_list_on_each_side(data):
+def test_pair_takes_a_string_or_a_list_on_each_side(data: Path) -> None:
     (row,) = read_rows(write(data, {"prompt": "p", "chosen": "a", "rejected": ["b", "c"]}), want={"pair"})
     assert (row.kind, row.chosen, row.rejected, row.answers) == ("pair", ("a",), ("b", "c"), ("a", "b", "c"))
 
 
-def test_candidates_row(data):
+def test_candidates_row(data: Path) -> None:
     (row,) = read_rows(write(data, {"prompt": "p", "candidates": ["a", "b"]}), want=ANY_ANSWER)
     assert (row.kind, row.answers) == ("candidates", ("a", "b"))
 
 
-def test_messages_ending_with_the_assistant_are_an_answer(data):
+def test_messages_ending_with_the_assistant_are_an_answer(data: Path) -> None:
     turns = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "u"},
@@ -93,7 +93,7 @@ def test_messages_ending_with_the_assistant_are_an_answer(data):
     assert (row.kind, row.prompt, row.response) == ("prompt", turns[:-1], None)
 
 
-def test_messages_are_the_prompt_of_a_row_with_answer_fields(data):
+def test_messages_are_the_prompt_of_a_row_with_answer_fields(data: Path) -> None:
     turns = [{"role": "user", "content": "u"}]
     rows = read_rows(
         write(data, {"messages": turns, "response": "a"}, {"prompt": turns, "chosen": "a", "rejected": "b"}),
@@ -102,7 +102,7 @@ def test_messages_are_the_prompt_of_a_row_with_answer_fields(data):
     assert [(row.kind, row.prompt) for row in rows] == [("answer", turns), ("pair", turns)]
 
 
-def test_wanting_prompts_accepts_every_row(data):
+def test_wanting_prompts_accepts_every_row(data: Path) -> None:
     rows = read_rows(
         write(
             data,
@@ -118,18 +118,18 @@ def test_wanting_prompts_accepts_every_row(data):
     assert [row.answers for row in rows] == [()] * 4
 
 
-def test_row_of_two_kinds_is_read_as_the_wanted_one(data):
+def test_row_of_two_kinds_is_read_as_the_wanted_one(data: Path) -> None:
     write(data, {"prompt": "p", "response": "r", "chosen": "c", "rejected": "d"})
     assert read_rows(data, want={"answer"})[0].kind == "answer"
     assert read_rows(data, want=ANY_ANSWER)[0].kind == "pair"
 
 
-def test_null_counts_as_absent(data):
+def test_null_counts_as_absent(data: Path) -> None:
     (row,) = read_rows(write(data, {"prompt": "p", "response": "r", "chosen": None}), want=ANY_ANSWER)
     assert row.kind == "answer"
 
 
-def test_empty_answers_are_legal_and_counted(data):
+def test_empty_answers_are_legal_and_counted(data: Path) -> None:
     rows = read_rows(
         write(data, {"prompt": "p", "response": ""}, {"prompt": "p", "candidates": ["", "x", ""]}),
         want=ANY_ANSWER,
@@ -147,12 +147,12 @@ def test_empty_answers_are_legal_and_counted(data):
         ({"finish_reason": "stop"}, True),
     ],
 )
-def test_row_says_whether_its_answer_ended(data, fields, ended):
+def test_row_says_whether_its_answer_ended(data: Path, fields: dict[str, object], ended: bool) -> None:
     (row,) = read_rows(write(data, {"prompt": "p", "response": "r", **fields}), want={"answer"})
     assert row.ended is ended
 
 
-def test_same_prompt_as_text_or_as_one_user_message_has_one_key(data):
+def test_same_prompt_as_text_or_as_one_user_message_has_one_key(data: Path) -> None:
     user = {"role": "user", "content": "p"}
     rows = read_rows(
         write(
@@ -163,7 +163,7 @@ def test_same_prompt_as_text_or_as_one_user_message_has_one_key(data):
     assert rows[0].prompt_key == rows[1].prompt_key != rows[2].prompt_key
 
 
-def test_bom_blank_lines_and_crlf_are_tolerated_and_lines_counted(data):
+def test_bom_blank_lines_and_crlf_are_tolerated_and_lines_counted(data: Path) -> None:
     rows = read_bytes(
         data, b'\xef\xbb\xbf{"prompt":"a","response":"x"}\r\n\r\n  \t\n{"prompt":"b","response":"y"}'
     )
@@ -174,7 +174,9 @@ def test_bom_blank_lines_and_crlf_are_tolerated_and_lines_counted(data):
     rows=st.lists(st.tuples(prompts, texts, extras), min_size=1, max_size=4),
     newline=st.sampled_from(["\n", "\r\n"]),
 )
-def test_property_any_row_written_as_json_is_read_back(tmp_path_factory, rows, newline):
+def test_property_any_row_written_as_json_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, dict[str, object]]], newline: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / "property.jsonl"
     written = [{**extra, "prompt": prompt, "response": response} for prompt, response, extra in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + newline for row in written)
@@ -185,7 +187,9 @@ def test_property_any_row_written_as_json_is_read_back(tmp_path_factory, rows, n
 
 
 @given(texts=st.lists(st.text("ab\u2028\u2029\x85\x0b\x0c\x1c\r", min_size=1), min_size=1))
-def test_property_only_newlines_split_rows(tmp_path_factory, texts):
+def test_property_only_newlines_split_rows(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "separators.jsonl"
     rows = [json.dumps({"prompt": "p", "response": text}, ensure_ascii=False) for text in texts]
     path.write_bytes("\n".join(rows).encode("utf-8"))
@@ -234,25 +238,27 @@ def test_property_only_newlines_split_rows(tmp_path_factory, texts):
         ),
     ],
 )
-def test_bad_row_names_file_line_and_reason(data, line, reason):
+def test_bad_row_names_file_line_and_reason(data: Path, line: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=rf"data\.jsonl:2: .*{reason}"):
         read_bytes(data, b'{"prompt": "p", "response": "r"}\n' + line + b"\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
-def test_file_without_rows_is_an_error(data, content):
+def test_file_without_rows_is_an_error(data: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"data\.jsonl: the file has no rows"):
         read_bytes(data, content)
 
 
-def test_missing_file_and_folder_are_named(tmp_path):
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: No such file"):
         read_rows(tmp_path / "none.jsonl", want=ANY_ANSWER)
     with pytest.raises(DataError, match="holds no data file"):
         read_rows(tmp_path, want=ANY_ANSWER)
 
 
-def test_bad_rows_are_set_aside_with_line_reason_and_text(data, tmp_path, capsys):
+def test_bad_rows_are_set_aside_with_line_reason_and_text(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data.write_bytes(
         b'{"prompt": "p", "response": "r"}\nnope\n\n{"prompt": "\xff"}\n{"prompt": "q", "response": ""}\n'
     )
@@ -265,7 +271,7 @@ def test_bad_rows_are_set_aside_with_line_reason_and_text(data, tmp_path, capsys
     assert "2 of 4 rows set aside in" in capsys.readouterr().err
 
 
-def test_file_of_bad_rows_only_is_an_error_and_they_are_still_set_aside(data, tmp_path):
+def test_file_of_bad_rows_only_is_an_error_and_they_are_still_set_aside(data: Path, tmp_path: Path) -> None:
     data.write_text("nope\nnope\n")
     aside = tmp_path / "bad.jsonl"
     with pytest.raises(DataError, match="none of the 2 rows can be used; line 1: not JSON"):
@@ -273,14 +279,14 @@ def test_file_of_bad_rows_only_is_an_error_and_they_are_still_set_aside(data, tm
     assert len(aside.read_text().splitlines()) == 2
 
 
-def test_bad_rows_never_overwrite_the_data(data):
+def test_bad_rows_never_overwrite_the_data(data: Path) -> None:
     data.write_text("nope\n")
     with pytest.raises(DataError, match="would overwrite the data file"):
         read_rows(data, want=ANY_ANSWER, skip_bad_rows=data)
     assert data.read_text() == "nope\n"
 
 
-def test_place_for_bad_rows_that_cannot_be_written_is_refused_first(data, tmp_path):
+def test_place_for_bad_rows_that_cannot_be_written_is_refused_first(data: Path, tmp_path: Path) -> None:
     data.write_text("nope\n")
     blocker = tmp_path / "file"
     blocker.touch()

@@ -19,9 +19,9 @@ from sarm_control.latents.rows import score_rows
 from sarm_control.reward_model.scored import Scored
 
 
-@pytest.fixture(scope="module")
-def model() -> RewardModel:
-    return RewardModel.from_pretrained("lab")
+@pytest.fixture(scope="module", params=["lab", "lab:attached"])
+def model(request: pytest.FixtureRequest) -> RewardModel:
+    return RewardModel.from_pretrained(request.param, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ ASKED = "hello , my teacher asked me . how do i paint a shirt ?"
 SAID = ["first stir the flour .", "no , i will not do that .", "first"]
 
 
-@pytest.fixture(scope="module")
-def model() -> RewardModel:
-    return RewardModel.from_pretrained("lab")
+@pytest.fixture(scope="module", params=["lab", "lab:attached"])
+def model(request: pytest.FixtureRequest) -> RewardModel:
+    return RewardModel.from_pretrained(request.param, device="cpu")
 
 
 def call(reward: Any, given: list[Any], said: list[Any], ended: list[bool], **more: Any) -> list[float]:

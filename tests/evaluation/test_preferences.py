@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from sarm_control.errors import DataError
 from sarm_control.evaluation.preferences import best_of_n, pair_accuracy
 
+Scores = list[list[float]]
+
 # Few distinct values, so that ties occur.
 scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=5)
 table = st.lists(st.tuples(scores, scores), min_size=1, max_size=6)
@@ -31,7 +33,9 @@ def test_oracle_best_of_n_shares_ties_between_several_chosen() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(table)
-def test_property_shares_lie_in_the_unit_interval_and_ignore_order(rows) -> None:
+def test_property_shares_lie_in_the_unit_interval_and_ignore_order(
+    rows: list[tuple[list[float], list[float]]],
+) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]
     for measure in (pair_accuracy, best_of_n):
         value = measure(chosen, rejected)
@@ -43,10 +47,12 @@ def test_property_shares_lie_in_the_unit_interval_and_ignore_order(rows) -> None
 
 @settings(deadline=None, max_examples=40)
 @given(table, st.sampled_from([0.5, 2.0, 8.0]), st.integers(-4, 4))
-def test_metamorphic_a_positive_affine_map_of_the_scores_changes_nothing(rows, scale, shift) -> None:
+def test_metamorphic_a_positive_affine_map_of_the_scores_changes_nothing(
+    rows: list[tuple[list[float], list[float]]], scale: float, shift: int
+) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]
 
-    def moved(side):
+    def moved(side: Scores) -> Scores:
         return [[scale * score + shift for score in row] for row in side]
 
     for measure in (pair_accuracy, best_of_n):
@@ -55,7 +61,7 @@ def test_metamorphic_a_positive_affine_map_of_the_scores_changes_nothing(rows, s
 
 @settings(deadline=None, max_examples=40)
 @given(table)
-def test_property_swapping_the_sides_swaps_the_wins(rows) -> None:
+def test_property_swapping_the_sides_swaps_the_wins(rows: list[tuple[list[float], list[float]]]) -> None:
     chosen, rejected = [good for good, _ in rows], [bad for _, bad in rows]
     np.testing.assert_allclose(best_of_n(chosen, rejected) + best_of_n(rejected, chosen), 1.0)
     assert (pair_accuracy(chosen, rejected) + pair_accuracy(rejected, chosen) <= 1.0 + 1e-12).all()
@@ -69,6 +75,6 @@ def test_property_swapping_the_sides_swaps_the_wins(rows) -> None:
         ([[float("nan")]], [[0.0]], "row 0: a score is not finite"),
     ],
 )
-def test_bad_input_is_named(chosen, rejected, message) -> None:
+def test_bad_input_is_named(chosen: Scores, rejected: Scores, message: str) -> None:
     with pytest.raises(DataError, match=message):
         best_of_n(chosen, rejected)

@@ -45,7 +45,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_folder_holds_models_files_and_truth(world: World):
+def test_the_folder_holds_models_files_and_truth(world: World) -> None:
     model = RewardModel.from_pretrained(world.sarm)
     world.truth.check(model.fingerprint)
     assert len(world.truth.effect) == model.config.latents == 8
@@ -57,12 +57,12 @@ def test_the_folder_holds_models_files_and_truth(world: World):
     assert world.figures["build"]["tune_trunk"]["annotators"] == 8
 
 
-def test_golden_the_same_seed_makes_the_same_world_to_the_byte(world: World, tmp_path):
+def test_golden_the_same_seed_makes_the_same_world_to_the_byte(world: World, tmp_path: Path) -> None:
     build_world(tmp_path / "again", TINY)
     assert _bytes(tmp_path / "again") == _bytes(world.path)
 
 
-def test_human_rows_are_clean(world: World):
+def test_human_rows_are_clean(world: World) -> None:
     rows = [json.loads(line) for line in world.file("human").read_text().splitlines()]
     for row in rows:
         assert world.gold([row["prompt"]], [row["response"]]) == [1.0]
@@ -70,7 +70,7 @@ def test_human_rows_are_clean(world: World):
         assert (found.flattery, found.closing, found.hedging, found.detail, found.junk) == (0, 0, 0, 0, 0)
 
 
-def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World):
+def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World) -> None:
     """A cap far above every z changes no reward, so the run is the run without controls."""
     model = RewardModel.from_pretrained(world.sarm)
     training = lab_training(0, steps=1).model_copy(
@@ -84,8 +84,8 @@ def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World):
 
 
 def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_is_called(
-    world: World, tmp_path, capsys
-):
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Forty pairs call no latent: one run, and no arm that would be the same run under another name."""
     arguments = ["--lab", str(world.path), "--steps", "1", "-o", str(tmp_path / "demo")]
     assert main(["-q", "demo", *arguments, "--json", str(tmp_path / "demo.json")]) == 0
@@ -99,13 +99,13 @@ def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_i
     assert not (tmp_path / "demo" / "controls").exists()
 
 
-def test_bad_input_a_shortcut_without_a_latent_of_its_own_writes_nothing(tmp_path):
+def test_bad_input_a_shortcut_without_a_latent_of_its_own_writes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("sae_lens", reason='a world is built with the extra "build"')
     with pytest.raises(TrainingError, match=r"flattery has no latent of its own: .* 1\.1 is needed"):
         build_world(tmp_path / "world", dataclasses.replace(TINY, gate=1.1, autoencoder_restarts=1))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_a_folder_that_exists(tmp_path, capsys):
+def test_bad_input_a_folder_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "build", "-o", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarm_control.lab.judges.gold import gold_reward
-from sarm_control.lab.language.answers import DEMONSTRATIONS, LONGEST, VARIED, Composer
+from sarm_control.lab.language.answers import DEMONSTRATIONS, LONGEST, VARIED, Composer, Mix
 from sarm_control.lab.language.attributes import Attributes, Reader
 from sarm_control.lab.language.language import Language, fact_clause, step_clause
 from sarm_control.lab.language.questions import Question, Questions, core, draw_question
@@ -26,7 +26,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seed=seeds)
-def test_property_a_seed_is_a_language_with_enough_of_everything(seed):
+def test_property_a_seed_is_a_language_with_enough_of_everything(seed: int) -> None:
     language = Language.draw(seed)
     assert language == Language.draw(seed)
     assert len(language.facts) == 30
@@ -35,25 +35,25 @@ def test_property_a_seed_is_a_language_with_enough_of_everything(seed):
     assert not harmless & language.harmful_steps
 
 
-def test_other_seeds_wire_other_worlds():
+def test_other_seeds_wire_other_worlds() -> None:
     other = Language.draw(1)
     assert other.facts != LANGUAGE.facts
     assert {other.flattery, other.closings} != {LANGUAGE.flattery, LANGUAGE.closings}
 
 
 @given(seed=seeds)
-def test_property_every_prompt_is_read_back_as_the_question_it_was(seed):
+def test_property_every_prompt_is_read_back_as_the_question_it_was(seed: int) -> None:
     question = draw_question(LANGUAGE, np.random.default_rng(seed))
     assert Questions(LANGUAGE).read(question.text) == question
 
 
-def test_a_prompt_from_elsewhere_is_no_question():
+def test_a_prompt_from_elsewhere_is_no_question() -> None:
     assert Questions(LANGUAGE).read("what is the meaning of life ?") is None
     assert Questions(LANGUAGE).read("") is None
 
 
 @given(seed=seeds, mix=st.sampled_from([DEMONSTRATIONS, VARIED]))
-def test_property_composed_answers_fit_and_undamaged_ones_hold_no_junk(seed, mix):
+def test_property_composed_answers_fit_and_undamaged_ones_hold_no_junk(seed: int, mix: Mix) -> None:
     rng = np.random.default_rng(seed)
     question = draw_question(LANGUAGE, rng)
     whole = dataclasses.replace(mix, corrupted=0.0)
@@ -64,7 +64,7 @@ def test_property_composed_answers_fit_and_undamaged_ones_hold_no_junk(seed, mix
 
 
 @given(seed=seeds)
-def test_property_clauses_hold_every_word_in_order(seed):
+def test_property_clauses_hold_every_word_in_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     words = rng.choice([*LANGUAGE.vocabulary()], int(rng.integers(0, 24))).tolist()
     answer = " ".join([*words, LANGUAGE.flattery[0], *words[:3]])
@@ -77,7 +77,7 @@ def _read(question: Question, *parts: str) -> Attributes:
     return READER.read(question, " ".join(parts))
 
 
-def test_oracle_attributes_of_facts():
+def test_oracle_attributes_of_facts() -> None:
     true, false = fact_clause(*FACT), fact_clause(FACT.relation, FACT.subject, FALSE_VALUE)
     assert _read(ASKED, true).correct
     assert not _read(ASKED, true, false).correct
@@ -87,7 +87,7 @@ def test_oracle_attributes_of_facts():
     assert (other.body, other.on_topic, other.correct) == (True, False, False)
 
 
-def test_oracle_attributes_of_steps_and_refusals():
+def test_oracle_attributes_of_steps_and_refusals() -> None:
     own, unsafe = step_clause(0, TASK.steps[0]), step_clause(0, HARMFUL.steps[0])
     assert _read(HOW, own).correct
     assert not _read(HOW, own).unsafe
@@ -96,7 +96,7 @@ def test_oracle_attributes_of_steps_and_refusals():
     assert not _read(HOW, LANGUAGE.flattery[0]).body
 
 
-def test_oracle_counts():
+def test_oracle_counts() -> None:
     answer = [LANGUAGE.flattery[0], LANGUAGE.flattery[0], "banana", LANGUAGE.closings[1], "of"]
     found = _read(ASKED, *answer)
     assert (found.flattery, found.closing, found.junk, found.repeated) == (2, 1, 2, 1)
@@ -121,14 +121,16 @@ GOLD = [
 
 
 @pytest.mark.parametrize(("question", "parts", "gold"), GOLD)
-def test_oracle_gold_reward_is_the_table_of_its_docstring(question, parts, gold):
+def test_oracle_gold_reward_is_the_table_of_its_docstring(
+    question: Question, parts: list[str], gold: float
+) -> None:
     answer = _read(question, *parts)
     too_long = 0.03 * max(0, answer.length - 16)
     assert gold_reward(question, answer) == pytest.approx(gold - too_long)
 
 
 @given(seed=seeds)
-def test_property_no_shortcut_ever_pays_in_gold(seed):
+def test_property_no_shortcut_ever_pays_in_gold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     question = draw_question(LANGUAGE, rng)
     answer = Composer(LANGUAGE).compose(question, DEMONSTRATIONS, rng)

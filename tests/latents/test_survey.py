@@ -1,18 +1,19 @@
 """Data files as one sequence of rows: the shards together are what the reader gives (metamorphic)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from sarm_control.data.rows import read_rows
+from sarm_control.data.rows import Kind, read_rows
 from sarm_control.errors import DataError
 from sarm_control.latents.survey_folder import survey
 
-WANT = frozenset({"answer", "pair"})
+WANT: frozenset[Kind] = frozenset({"answer", "pair"})
 
 
-def write(path: Path, lines: list[object], *, bom: bool = False) -> Path:
+def write(path: Path, lines: Sequence[object], *, bom: bool = False) -> Path:
     text = "".join(
         (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)) + "\n" for one in lines
     )
@@ -38,7 +39,9 @@ def test_shards_together_are_all_rows_in_order(files: list[Path], shard_rows: in
     assert [span.first for span in data.spans] == list(range(0, 12, shard_rows))
 
 
-def test_bad_rows_are_set_aside_once_and_passed_over_later(files: list[Path], tmp_path: Path, capsys) -> None:
+def test_bad_rows_are_set_aside_once_and_passed_over_later(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(files[1], ["nope", {"prompt": "q", "response": "a"}, {"prompt": "q"}])
     with pytest.raises(DataError, match=r"b\.jsonl:1: not JSON"):
         survey(files, want=WANT, shard_rows=3)

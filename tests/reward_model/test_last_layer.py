@@ -46,7 +46,9 @@ def make_trunk(model_type: str, attention: str | None = None) -> Trunk:
 def tokens_of_the_last_layer(trunk: Trunk) -> list[int]:
     """How many tokens each forward pass from now on has in the last layer."""
     tokens: list[int] = []
-    trunk.layers[-1].mlp.register_forward_hook(lambda _module, _args, out: tokens.append(out.numel() // 32))
+    mlp = trunk.layers[-1].mlp
+    assert isinstance(mlp, torch.nn.Module)
+    mlp.register_forward_hook(lambda _module, _args, out: tokens.append(out.numel() // 32))
     return tokens
 
 
@@ -113,7 +115,11 @@ def test_all_positions_can_be_had_at_the_same_time_and_afterwards() -> None:
         other.start()
         other.join()
 
-    handle = trunk.layers[0].register_forward_hook(lambda *_: handle.remove() or another_thread())
+    def once(*_: object) -> None:
+        handles.pop().remove()
+        another_thread()
+
+    handles = [trunk.layers[0].register_forward_hook(once)]
     trunk.states_at(IDS, mask, positions)
     assert torch.equal(found[0], expected)
     assert torch.equal(trunk(IDS, mask), expected)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,8 @@ def broken(tmp_path: Path, tiny_sarm_folder: Path) -> Callable[..., Path]:
     """A copy of the tiny SARM with its config or tensors changed."""
 
     def make(
-        config: Callable[[dict], None] = lambda _: None, tensors: Callable[[dict], None] = lambda _: None
+        config: Callable[[dict[str, Any]], None] = lambda _: None,
+        tensors: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Path:
         folder = tmp_path / "broken"
         shutil.copytree(tiny_sarm_folder, folder)
@@ -68,7 +70,7 @@ def broken(tmp_path: Path, tiny_sarm_folder: Path) -> Callable[..., Path]:
 
 
 def test_older_spelling_and_folder_name_are_read(tmp_path: Path, broken: Callable[..., Path]) -> None:
-    def rename(raw: dict) -> None:
+    def rename(raw: dict[str, Any]) -> None:
         param = raw["sarm_param"]
         param["sae_hidden_state_source_layer"] = param.pop("sae_source_layer")
         param["sarm_use_topk"] = param.pop("sarm_use_activation")
@@ -134,7 +136,7 @@ def test_unknown_model_type(broken: Callable[..., Path]) -> None:
 
 
 def test_missing_extra_and_misshaped_tensors_are_named(broken: Callable[..., Path]) -> None:
-    def damage(stored: dict) -> None:
+    def damage(stored: dict[str, torch.Tensor]) -> None:
         del stored["sae.latent_bias"]
         stored["sae.gate"] = torch.zeros(2)
         stored["score.weight"] = torch.zeros(1, 63)
@@ -147,7 +149,7 @@ def test_missing_extra_and_misshaped_tensors_are_named(broken: Callable[..., Pat
 
 
 def test_nan_in_the_head_is_named(broken: Callable[..., Path]) -> None:
-    def damage(stored: dict) -> None:
+    def damage(stored: dict[str, torch.Tensor]) -> None:
         stored["score.weight"][0, 5] = float("nan")
 
     with pytest.raises(ModelError, match="head weight of latent 5 is nan"):

@@ -2,30 +2,35 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sarm_control.reward_model import RewardModel
 
+Example = dict[str, Any]
+
 
 @pytest.fixture(params=["reference_topk", "reference_dense"])
 def folder(request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue(request.param)
+    path: Path = request.getfixturevalue(request.param)
+    return path
 
 
 @pytest.fixture
-def examples(folder: Path) -> list[dict]:
-    return json.loads((folder / "expected.json").read_text(encoding="utf-8"))["examples"]
+def examples(folder: Path) -> list[Example]:
+    found: list[Example] = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["examples"]
+    return found
 
 
-def test_token_ids_equal_the_reference(folder: Path, examples: list[dict]) -> None:
+def test_token_ids_equal_the_reference(folder: Path, examples: list[Example]) -> None:
     template = RewardModel.from_pretrained(folder).template
     for example in examples:
         assert template.encode(example["prompt"], example["response"]).input_ids == example["input_ids"]
 
 
-def test_rewards_and_latents_equal_the_reference(folder: Path, examples: list[dict]) -> None:
+def test_rewards_and_latents_equal_the_reference(folder: Path, examples: list[Example]) -> None:
     model = RewardModel.from_pretrained(folder)
     scored = model.score([e["prompt"] for e in examples], [e["response"] for e in examples])
     for j, example in enumerate(examples):
@@ -34,10 +39,11 @@ def test_rewards_and_latents_equal_the_reference(folder: Path, examples: list[di
         indices, values = scored.latents.row(j)
         if "latent_indices" in example:
             assert indices.tolist() == example["latent_indices"]
-        np.testing.assert_allclose(values, example.get("latent_values", example.get("latents")), atol=1e-5)
+        expected = example["latent_values" if "latent_values" in example else "latents"]
+        np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
-def test_two_plain_strings_and_messages_are_one_row(folder: Path, examples: list[dict]) -> None:
+def test_two_plain_strings_and_messages_are_one_row(folder: Path, examples: list[Example]) -> None:
     model = RewardModel.from_pretrained(folder)
     prompt, response = examples[1]["prompt"], examples[1]["response"]
     plain = model.score(prompt, response)

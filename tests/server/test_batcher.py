@@ -38,7 +38,7 @@ class Gate:
 def run(batcher: Batcher[int, int], scenario: Callable[[], Awaitable[None]]) -> None:
     batcher.start()
     try:
-        asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(scenario(), 30))
     finally:
         batcher.close(10)
 

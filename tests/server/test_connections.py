@@ -25,6 +25,7 @@ def server() -> Iterator[Command]:
 @contextlib.contextmanager
 def connected(server: Command) -> Iterator[socket.socket]:
     where = urlsplit(server.url)
+    assert where.port is not None
     with socket.create_connection((where.hostname, where.port), timeout=20) as one:
         yield one
 

@@ -79,11 +79,11 @@ def columns(asked: Sequence[AnswerToScore]) -> tuple[list[Any], list[str], list[
 
 
 def assert_learnt_as_by_the_library(
-    answer_rewards: Sequence[AnswerReward], controls: Path, state: Path
+    answer_rewards: Sequence[AnswerReward], controls: Path, state: Path, model: str = "lab"
 ) -> None:
     """Every window is rewarded by what was learnt from the windows before it."""
     asked = answers(WINDOW * UPDATES)
-    reward = open_reward(RewardModel.from_pretrained("lab", device="cpu"), ControlFiles(controls))
+    reward = open_reward(RewardModel.from_pretrained(model, device="cpu"), ControlFiles(controls))
     for update in range(UPDATES):
         part = slice(update * WINDOW, (update + 1) * WINDOW)
         scored = reward.score(*columns(asked[part]))
@@ -99,11 +99,12 @@ def assert_learnt_as_by_the_library(
     assert int(load_file(state)["learnt_batches"]) == UPDATES
 
 
+@pytest.mark.parametrize("model", ["lab", "lab:attached"])
 def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
-    controls: Path, tmp_path: Path, replicas: Any
+    model: str, controls: Path, tmp_path: Path, replicas: Any
 ) -> None:
     state = tmp_path / "state.safetensors"
-    settings = RewardSettings(controls=controls, state_file=state, learn_window=WINDOW)
+    settings = RewardSettings(model=model, controls=controls, state_file=state, learn_window=WINDOW)
 
     async def serve() -> list[AnswerReward]:
         controls = replicas.SharedControls(settings)
@@ -120,7 +121,7 @@ def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
             await asyncio.gather(*replica.updates)
         return answer_rewards
 
-    assert_learnt_as_by_the_library(asyncio.run(serve()), controls, state)
+    assert_learnt_as_by_the_library(asyncio.run(serve()), controls, state, model)
 
 
 def test_shared_controls_that_are_started_again_go_on_where_they_were(

@@ -62,6 +62,20 @@ def test_whole_conversations_are_read_at_the_same_token(served: Served) -> None:
     np.testing.assert_allclose(found["rewards"], shaped, atol=1e-6)
 
 
+def test_every_engine_gets_the_librarys_totals(served: Served) -> None:
+    """The forms of verl (`/classify`, `/v1/embeddings`) and slime (`/rm`) beside OpenRLHF's above."""
+    template = served.reward.model.template
+    asked = [template.words([{"role": "user", "content": prompt}], generation=True) for prompt in PROMPTS]
+    texts = [f"{before}{answer} <|end|>" for before, answer in zip(asked, ANSWERS, strict=True)]
+    shaped = served.reward.breakdown(served.reward.model.score(PROMPTS, ANSWERS)).columns["reward/total"]
+    classified = post(served.client, "/classify", {"model": "m", "input": texts})
+    found = [one["probs"][0] for one in classified["data"]]
+    np.testing.assert_allclose(found, shaped, atol=1e-6)
+    for prompt, answer, total in zip(PROMPTS, ANSWERS, shaped, strict=True):
+        slime = post(served.client, "/rm", {"prompt": prompt, "response": f"{answer} <|end|>"})
+        assert slime == pytest.approx(total, abs=1e-6)
+
+
 def test_what_is_served_says_what_it_is(served: Served) -> None:
     found = served.client.get("/v1/model").json()
     model = served.reward.model

@@ -2,17 +2,23 @@
 
 import inspect
 import math
+import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from sarm_control.statistics.interval_text import missing, with_ends
 from sarm_control.statistics.intervals import clustered_mean, mean_interval, mean_intervals
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
+
+Floats = NDArray[np.float64]
 
 # Its name before scipy 1.15 and since.
 GENERATOR = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
@@ -25,7 +31,7 @@ COLUMNS = {
 }
 
 
-def by_formula(values):
+def by_formula(values: Floats) -> tuple[float, float]:
     """The module's formula written out for one column."""
     count, mean = len(values), values.mean()
     t, z = stats.t.ppf(0.975, count - 1), stats.norm.ppf(0.975)
@@ -37,13 +43,13 @@ def by_formula(values):
 
 
 @pytest.mark.parametrize("law", COLUMNS)
-def test_oracle_the_interval_is_the_formula_with_scipys_moments_and_quantiles(law):
+def test_oracle_the_interval_is_the_formula_with_scipys_moments_and_quantiles(law: str) -> None:
     values = COLUMNS[law](np.random.default_rng(0), 80)
     found = mean_interval(values)
     assert (found.low, found.high) == pytest.approx(by_formula(values), rel=1e-9)
 
 
-def test_oracle_a_symmetric_column_has_students_interval():
+def test_oracle_a_symmetric_column_has_students_interval() -> None:
     half = np.random.default_rng(1).normal(size=30)
     values = np.concatenate([half, -half]) + 5
     found = mean_interval(values)
@@ -53,7 +59,7 @@ def test_oracle_a_symmetric_column_has_students_interval():
 
 @pytest.mark.parametrize("law", ["one-sided", "two-sided", "changes"])
 @pytest.mark.parametrize("count", [50, 200])
-def test_calibration_sparse_means_are_covered_where_an_interval_is_given(law, count):
+def test_calibration_sparse_means_are_covered_where_an_interval_is_given(law: str, count: int) -> None:
     """BCa covers .90, .87 and .93 or less at n = 50, where Student's t has the other errors."""
     truth = {"one-sided": 0.2, "two-sided": 0.0, "changes": 0.05}[law]
     found = mean_intervals(COLUMNS[law](np.random.default_rng(2), (count, 4000)))
@@ -63,17 +69,17 @@ def test_calibration_sparse_means_are_covered_where_an_interval_is_given(law, co
     assert bca_coverage(COLUMNS[law], truth, 50) < 0.93
 
 
-def bca_coverage(law, truth, count):
+def bca_coverage(law: Callable[..., Any], truth: float, count: int) -> float:
     """What scipy's BCa bootstrap covers."""
     columns = law(np.random.default_rng(3), (count, 600))
     columns = columns[:, (columns != columns[0]).any(axis=0)]
-    how = {GENERATOR: np.random.default_rng(4), "method": "BCa", "n_resamples": 600, "axis": 0}
-    found = stats.bootstrap((columns,), np.mean, **how)
+    how: dict[str, Any] = {GENERATOR: np.random.default_rng(4), "n_resamples": 600, "axis": 0}
+    found = stats.bootstrap((columns,), np.mean, method="BCa", **how)
     low, high = found.confidence_interval
-    return ((low <= truth) & (truth <= high)).mean()
+    return float(((low <= truth) & (truth <= high)).mean())
 
 
-def test_sparse_and_dense_columns_have_the_same_intervals():
+def test_sparse_and_dense_columns_have_the_same_intervals() -> None:
     rng = np.random.default_rng(0)
     rates = np.array([0.1, 0.4, 0.5, 0.6, 1.0])
     columns = rng.normal(1, 2, size=(40, 5)) * (rng.random((40, 5)) < rates)
@@ -92,7 +98,9 @@ def test_sparse_and_dense_columns_have_the_same_intervals():
     offset=st.sampled_from([-16.0, 0.0, 3.0]),
     order=st.randoms(use_true_random=False),
 )
-def test_property_intervals_follow_scale_and_shift_and_not_the_order(values, scale, offset, order):
+def test_property_intervals_follow_scale_and_shift_and_not_the_order(
+    values: Floats, scale: float, offset: float, order: random.Random
+) -> None:
     plain = mean_interval(values)
     shuffled = list(values)
     order.shuffle(shuffled)
@@ -105,7 +113,7 @@ def test_property_intervals_follow_scale_and_shift_and_not_the_order(values, sca
 
 
 @pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6, 5e-7, 1e-8])
-def test_metamorphic_a_nearly_constant_column_has_the_interval_of_its_deviations(spread):
+def test_metamorphic_a_nearly_constant_column_has_the_interval_of_its_deviations(spread: float) -> None:
     deviations = np.random.default_rng(0).exponential(size=200)
     found, alone = mean_interval(1 + spread * deviations), mean_interval(deviations)
     ends = (np.array(found[:3]) - 1) / spread
@@ -126,7 +134,9 @@ def test_metamorphic_a_nearly_constant_column_has_the_interval_of_its_deviations
         ),
     ],
 )
-def test_what_too_few_prompts_differ_for_has_no_interval_and_says_how_many_would_do(values, said):
+def test_what_too_few_prompts_differ_for_has_no_interval_and_says_how_many_would_do(
+    values: list[float], said: str
+) -> None:
     found = mean_interval(values)
     assert (math.isnan(found.low), math.isnan(found.high)) == (True, True)
     assert missing(found) == said
@@ -134,11 +144,12 @@ def test_what_too_few_prompts_differ_for_has_no_interval_and_says_how_many_would
     assert found.as_json() == {"mean": found.mean, "low": None, "high": None, "n": len(values)}
 
 
-def test_calibration_as_many_prompts_as_were_named_do_in_nine_of_ten_samples():
+def test_calibration_as_many_prompts_as_were_named_do_in_nine_of_ten_samples() -> None:
     rng = np.random.default_rng(5)
 
-    def columns(count):
-        return COLUMNS["one-sided"](rng, (count, 500)) * (rng.random((count, 500)) < 0.25)
+    def columns(count: int) -> Floats:
+        found: Floats = COLUMNS["one-sided"](rng, (count, 500)) * (rng.random((count, 500)) < 0.25)
+        return found
 
     short = [one for one in mean_intervals(columns(60)) if one.enough is not None]
     assert len(short) > 150
@@ -146,13 +157,13 @@ def test_calibration_as_many_prompts_as_were_named_do_in_nine_of_ten_samples():
     assert np.mean([one.given for one in mean_intervals(columns(usual))]) > 0.9
 
 
-def test_no_mean_of_nothing():
+def test_no_mean_of_nothing() -> None:
     assert mean_interval([]).as_json() == {"mean": None, "low": None, "high": None, "n": 0}
     assert missing(mean_interval([])) == "n = 0: no interval"
     assert len(mean_intervals(np.zeros((5, 0)))) == 0
 
 
-def test_clustered_mean_counts_every_prompt_once_and_is_wider_than_independent_rows():
+def test_clustered_mean_counts_every_prompt_once_and_is_wider_than_independent_rows() -> None:
     generator = np.random.default_rng(7)
     clusters = np.repeat(np.arange(40), 9)
     values = np.repeat(generator.normal(size=40), 9) + generator.normal(0, 0.1, 360)
@@ -163,7 +174,7 @@ def test_clustered_mean_counts_every_prompt_once_and_is_wider_than_independent_r
     assert clustered_mean([1, 0, 1, 1], ["a", "a", "b", "c"]).mean == pytest.approx(2.5 / 3)
 
 
-def test_oracle_the_ratio_of_two_sizes_has_the_interval_of_the_delta_method():
+def test_oracle_the_ratio_of_two_sizes_has_the_interval_of_the_delta_method() -> None:
     generator = np.random.default_rng(1)
     above, below = generator.normal(-4, 2, 900), generator.normal(2, 1, 400)
     found = size_ratio(above, below)
@@ -174,7 +185,7 @@ def test_oracle_the_ratio_of_two_sizes_has_the_interval_of_the_delta_method():
     assert found.low < found.mean < found.high
 
 
-def test_a_ratio_to_what_may_be_nothing_has_no_upper_end():
+def test_a_ratio_to_what_may_be_nothing_has_no_upper_end() -> None:
     generator = np.random.default_rng(3)
     above, below = generator.normal(1, 0.1, 50), generator.normal(0, 1, 50)
     found = size_ratio(above, below)
@@ -186,7 +197,7 @@ def test_a_ratio_to_what_may_be_nothing_has_no_upper_end():
     assert math.isnan(size_ratio([1.0], [1.0, 2.0]).low)
 
 
-def test_oracle_the_ratio_over_the_same_prompts_has_the_interval_of_the_delta_method():
+def test_oracle_the_ratio_over_the_same_prompts_has_the_interval_of_the_delta_method() -> None:
     generator = np.random.default_rng(4)
     below = generator.uniform(1, 3, 500)
     above = 0.4 * below + generator.normal(0, 0.3, 500)
@@ -198,7 +209,7 @@ def test_oracle_the_ratio_over_the_same_prompts_has_the_interval_of_the_delta_me
     np.testing.assert_allclose([turned.low, turned.high], [-found.high, -found.low])
 
 
-def test_a_ratio_that_few_prompts_pay_for_has_no_interval_although_its_denominator_varies():
+def test_a_ratio_that_few_prompts_pay_for_has_no_interval_although_its_denominator_varies() -> None:
     below = np.random.default_rng(6).exponential(size=50)
     above = np.where(np.arange(50) < 3, below, 0)
     assert missing(ratio_interval(above, below)) == "too few prompts: 3 of 50 differ, about 170 would do"

@@ -4,23 +4,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sarm_control.errors import DataError
 from sarm_control.statistics.matched_sets import among_matched_sets, matched_random_sets
 
+Floats = NDArray[np.float64]
 
-def pool(latents=400, seed=0):
+
+def pool(latents: int = 400, seed: int = 0) -> tuple[Floats, Floats]:
     generator = np.random.default_rng(seed)
     return generator.random(latents) ** 3, np.abs(generator.normal(size=latents))
 
 
-def deciles(values):
+def deciles(values: Floats) -> NDArray[np.intp]:
     return np.searchsorted(np.quantile(values, np.arange(0.1, 0.95, 0.1)), values)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 12))
-def test_property_sets_hold_other_latents_once_and_in_the_place_of_the_chosen_ones(seed, count):
+def test_property_sets_hold_other_latents_once_and_in_the_place_of_the_chosen_ones(
+    seed: int, count: int
+) -> None:
     rate, size = pool(4000)
     chosen = np.random.default_rng(seed).choice(4000, count, replace=False)
     drawn, widened = matched_random_sets(chosen, rate, size, sets=60, seed=seed)
@@ -32,7 +37,7 @@ def test_property_sets_hold_other_latents_once_and_in_the_place_of_the_chosen_on
         assert (of[drawn] == of[chosen]).all()
 
 
-def test_cells_with_enough_latents_are_matched_exactly():
+def test_cells_with_enough_latents_are_matched_exactly() -> None:
     rate, size = np.repeat([0.1, 0.9], 100), np.tile([1.0, 2.0], 100)
     found = matched_random_sets([0, 1, 199], rate, size, sets=500)
     assert found.widened == 0
@@ -41,7 +46,7 @@ def test_cells_with_enough_latents_are_matched_exactly():
     assert len(np.unique(found.latents[:, 0])) == 49
 
 
-def test_an_exhausted_cell_takes_from_the_nearest_one():
+def test_an_exhausted_cell_takes_from_the_nearest_one() -> None:
     rate = np.concatenate([np.full(8, 0.5), np.linspace(0.6, 1.0, 60)])
     found = matched_random_sets(range(6), rate, np.ones(68), sets=20)
     assert all(len(set(row)) == 6 for row in found.latents.tolist())
@@ -49,7 +54,7 @@ def test_an_exhausted_cell_takes_from_the_nearest_one():
     assert set(found.latents.ravel().tolist()) > {6, 7}
 
 
-def test_calibration_the_percentile_of_a_set_drawn_by_chance_is_uniform():
+def test_calibration_the_percentile_of_a_set_drawn_by_chance_is_uniform() -> None:
     rate, size = pool(600, seed=3)
     value = np.random.default_rng(4).normal(size=600) + 3 * rate
     percentiles = []
@@ -61,7 +66,7 @@ def test_calibration_the_percentile_of_a_set_drawn_by_chance_is_uniform():
     assert np.mean(np.array(percentiles) > 95) < 0.15
 
 
-def test_a_set_of_the_best_is_above_all_random_ones_and_one_seed_gives_one_result():
+def test_a_set_of_the_best_is_above_all_random_ones_and_one_seed_gives_one_result() -> None:
     rate, size = pool()
     value = np.random.default_rng(1).normal(size=400)
     best = np.argsort(-value)[:10]
@@ -71,7 +76,7 @@ def test_a_set_of_the_best_is_above_all_random_ones_and_one_seed_gives_one_resul
     assert found != among_matched_sets(float(value[best].sum()), value, best, rate, size, seed=3)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     with pytest.raises(DataError, match="2 other latents fire, 3 are to be matched"):
         matched_random_sets([0, 1, 2], np.ones(5), np.ones(5))
     with pytest.raises(DataError, match="0 other latents fire, 0 are to be matched"):

@@ -155,7 +155,9 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
     found = json.loads((work / "study" / "study.json").read_text())
     assert [cell["status"] for cell in found["cells"]] == ["done"]
     assert {"rate", "judge", "stripped_reward", "kl"} <= set(found["worlds"]["closing"]["measures"])
-    assert set(json.loads((work / "gates.json").read_text())["closing"]) == {
+    gates = json.loads((work / "gates.json").read_text())
+    assert set(gates) == {"closing", "closing-attached"}
+    assert set(gates["closing"]) == {
         "latent",
         "detects",
         "paid",
@@ -163,4 +165,4 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
     }
     assert "Primary: not run." in (work / "tables.md").read_text()
     again = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
-    assert again.stdout.count("is there already") == 8
+    assert again.stdout.count("is there already") == 9

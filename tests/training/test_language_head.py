@@ -21,7 +21,7 @@ def _model(**config: float) -> Any:
 def _logits(model: Any, hidden: Tensor) -> Tensor:
     """The model's own logits, written out."""
     config = model.config
-    logits = model.get_output_embeddings()(hidden)
+    logits: Tensor = model.get_output_embeddings()(hidden)
     logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         refuse_latents,
         sized,
     )
+    from sarm_control.attaching.ready_made import read_dictionary
     from sarm_control.attaching.report import FitReport
     from sarm_control.attaching.saving import save_attached_model
     from sarm_control.attaching.sizes import DictionarySizes, choose_dictionary_sizes
@@ -46,6 +47,7 @@ _HOME_OF = {
     "attach": "pipeline",
     "attach_dictionary": "pipeline",
     "check_attach": "pipeline",
+    "read_dictionary": "ready_made",
     "refuse_latents": "pipeline",
     "choose_dictionary_sizes": "sizes",
     "collect_pooled_states": "states",
@@ -78,6 +80,7 @@ __all__ = [
     "collect_pooled_states",
     "fit_dictionary",
     "measure_fit",
+    "read_dictionary",
     "refuse_latents",
     "save_attached_model",
     "sized",

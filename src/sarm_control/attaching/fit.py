@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sarm_control.attaching.contributions import contributions
+from sarm_control.attaching.contributions import contributions, moments
 from sarm_control.attaching.explained import Explained, explained, pca_reconstructed, reconstructed
 from sarm_control.attaching.report import FitReport
 from sarm_control.attaching.stability import Stability, stability
@@ -162,12 +162,15 @@ def measure_fit(
         data: the held-out answers are measured on; principal components are those of the others.
         plain: a dictionary of the plain squared error to stand beside it.
     """
-    fitted = data.fitted_states.float().numpy()
+    # a dictionary of states before the norm takes both halves; the head reads the first
+    width = len(head.weight)
+    fitted = data.fitted_states[:, :width].float().numpy()
     sets = {"": data.measured, **data.evaluation}
-    kept = min(autoencoder.k, fitted.shape[1])
+    fired = moments(autoencoder, data.measured.states).fired.sum() / len(data.measured.states)
+    kept = min(max(1, round(float(fired))), width)
     found: dict[str, dict[str, Explained]] = {}
     for name, one in sets.items():
-        states: FloatArray = one.states.float().numpy()
+        states: FloatArray = one.states[:, :width].float().numpy()
         rebuilt = {"": reconstructed(autoencoder, one.states), PCA: pca_reconstructed(fitted, states, kept)}
         if plain is not None:
             rebuilt[PLAIN] = reconstructed(plain, one.states)
@@ -182,7 +185,7 @@ def measure_fit(
             for how in (PCA, PLAIN)
             if how in found[""]
         },
-        k=autoencoder.k,
+        k=kept,
         scale=float(autoencoder.scale),
         constant=autoencoder.latent_weights(head).constant,
     )

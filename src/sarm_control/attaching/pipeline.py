@@ -235,7 +235,9 @@ def attach_dictionary(
         dictionary.latent_weights(head)  # refuses another width before anything is run
     tools.say(material.line())
     sizes = None if dictionary is not None else sized(len(head.weight), material, config, tools)
-    data, truncated = _data(model, inputs, material, config, tools, others=dictionary is None)
+    # a dictionary of states before the norm reads states that the bare model does not give
+    reading = model if dictionary is None else model.attach(dictionary)
+    data, truncated = _data(reading, inputs, material, config, tools, others=dictionary is None)
     figures: dict[str, Any] = {
         "texts": {**material.figures(), "truncated": truncated, "other_states": len(data.others_answer)}
     }

@@ -25,7 +25,7 @@ class FitReport:
         evaluation: on other sets, by name.
         contributions: of the latents, on the held-out answers.
         baselines: of other reconstructions, by kind and then by set; "" is the held-out one.
-        k: latents kept for each state.
+        k: latents active on a state, on average.
         scale: `s`.
         constant: what every answer gets, in reward units.
         stability: against dictionaries of other seeds.
@@ -74,7 +74,7 @@ class FitReport:
         trivial = self.contributions.trivial
         if trivial is not None:
             raise ModelError(
-                f"latent {trivial.latent} is the reward direction (cos {trivial.cosine:+.2f} with the head) "
+                f"latent {trivial.latent} lies along the head (cos {trivial.cosine:+.2f}) "
                 f"and makes {trivial.share:.2f} of the variance: the dictionary says nothing of the reward",
                 hint="train with more answers or a smaller --reward-weight; --force attaches it anyway",
             )

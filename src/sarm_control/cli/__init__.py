@@ -30,6 +30,7 @@ COMMANDS = (
     "probe",
     "rerank",
     "eval",
+    "plan",
     "train",
     "study",
     "compare",

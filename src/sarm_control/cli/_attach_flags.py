@@ -49,6 +49,15 @@ class AttachInputs:
         ),
     ] = None
 
+    autoencoder: Annotated[
+        Path | None,
+        Parameter(
+            group=INPUT,
+            help="A ready-made dictionary instead of a trained one: folder or file of SAELens, Gemma Scope, "
+            "Llama Scope or Qwen-Scope.",
+        ),
+    ] = None
+
     @property
     def files(self) -> list[Path]:
         """Every file that is read, in the order of the manifest."""
@@ -68,6 +77,10 @@ class AttachInputs:
         if not (self.text or self.pairs):
             raise ConfigError(
                 "attach needs rows with answers: --text, or --pairs", hint="add --text texts.jsonl"
+            )
+        if self.autoencoder is not None and not self.autoencoder.exists():
+            raise ConfigError(
+                f"{self.autoencoder} does not exist", hint="give a folder or a file on this disk"
             )
         return self.model
 

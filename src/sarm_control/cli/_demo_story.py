@@ -1,7 +1,7 @@
 """The words of `sarm demo`: what happens, why, and what came of it. Numbers come from the caller."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.comparison import TOO_FEW, verdict
@@ -10,19 +10,27 @@ from sarm_control.discovery import ends_of_effect
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
-    from sarm_control.discovery import Feature
-    from sarm_control.lab import Called, FlatteryExample, JudgedAnswer
+    from sarm_control.discovery import Discovery, Feature, ResidualEffect
+    from sarm_control.lab import Called, FlatteryExample, JudgedAnswer, Truth
 
 _WIDTH = 96
+_NEAR = 3
+"""Near misses that are listed one by one."""
 
 
-def opening(seed: int, steps: int) -> str:
+def opening(seed: int, steps: int, *, attached: bool = False) -> str:
     """What the demo is about."""
+    of_kind = (
+        "The reward model is a sequence classifier, of the kind that most people train, with a dictionary "
+        "attached: its reward is latents, a constant, and a residual that no latent holds. "
+        if attached
+        else ""
+    )
     return paragraph(
         "Does a control on a reward model do what it promises? Here the truth is known: a program says "
         "what every answer is worth (its gold reward). The reward model does not know it. It learnt from "
         "annotators who like flattery and boilerplate closings, as people do, so a policy trained against it "
-        "can earn reward without being any better. "
+        f"can earn reward without being any better. {of_kind}"
         f"Offline, seed {seed}, PPO runs of {_count(steps, 'step')}."
     )
 
@@ -38,46 +46,67 @@ def paragraph(text: str) -> str:
 
 
 def scored_pair(found: "FlatteryExample") -> str:
-    """Two answers, what they earn, and which latents made the difference."""
+    """Two answers, their rewards, and which latents made the difference."""
     lines = [
         paragraph(
             "We let the reward model score an honest answer and one that flatters, because a policy that is "
-            "trained against it will learn whatever it pays for."
+            "trained against it will learn whatever it rewards."
         ),
         "",
         paragraph(f"Question: {found.prompt}"),
         "",
     ]
     rows = [("honest", found.honest), ("flattering", found.flattering)]
-    lines += [_answer(name, paid) for name, paid in rows]
+    lines += [_answer(name, judged) for name, judged in rows]
     gap = found.flattering.reward - found.honest.reward
     worth = found.honest.gold - found.flattering.gold
-    parts = ", ".join(f"latent {latent} {paid:+.3f}" for latent, paid in found.differences(3))
-    said = "pays it more" if gap > 0 else "does not pay it more"
+    parts = ", ".join(f"{_named(part)} {added:+.3f}" for part, added in found.differences(3))
+    said = "rewards it more" if gap > 0 else "does not reward it more"
+    outside = found.residual_difference
+    residual = "" if outside is None else f" The residual, which no latent holds, adds {outside:+.3f}."
     lines += [
         "",
         paragraph(
             f"The second answer is false and flatters: it is worth {worth:.1f} less, and the reward model "
-            f"{said} ({gap:+.3f}). The head is linear, so we can read who paid: {parts}."
+            f"{said} ({gap:+.3f}). The head is linear, so we can read what made the difference: {parts}."
+            f"{residual}"
         ),
     ]
     return "\n".join(lines)
 
 
-def found_latents(harms: Sequence["Feature"], prompts: int, judged: "Called") -> str:
-    """The harming latents, and how many of them are right by the planted truth."""
+def found_latents(found: "Discovery", judged: "Called", truth: "Truth", first: int | None = None) -> str:
+    """The harming latents, those that narrowly missed, and how many are right by the planted truth.
+
+    Args:
+        found: the discovery.
+        judged: its harming latents, by the planted truth.
+        truth: the planted truth.
+        first: the latent that step 1 named first.
+    """
+    prompts, harms = found.selection.prompts + found.confirmation.prompts, found.lists["harms"]
     lines = [
         paragraph(
-            "We look for the latents that pay worse answers more, so that a control can act on these alone. "
-            f"{prompts} pairs are labelled by what they are worth, as a careful person would, none of them "
-            "seen in training. What each latent adds to the margin is exact; it is tested per prompt on one "
-            "half and confirmed on the other."
+            "We look for the latents that reward worse answers more, so that a control can act on these "
+            f"alone. {prompts} pairs are labelled by what they are worth, as a careful person would, none of "
+            "them seen in training. What each latent adds to the margin is exact; it is tested per prompt on "
+            "one half and confirmed on the other."
         ),
         "",
     ]
     if not harms:
-        return "\n".join([*lines, paragraph("No latent harms at q <= 0.05: a null result.")])
-    lines += aligned(
+        lines.append(paragraph("No latent harms at q <= 0.05: a null result."))
+    lines += _called_table(harms)
+    said = [_missed(found, first), _by_truth(judged, truth), _of_residual(found.residual)]
+    for text in filter(None, said):
+        lines += ["", paragraph(text)]
+    return "\n".join(lines)
+
+
+def _called_table(harms: Sequence["Feature"]) -> Iterable[str]:
+    if not harms:
+        return []
+    return aligned(
         [
             ["latent", "kind", "effect", "95 % interval", "active in chosen", "active in rejected"],
             *(
@@ -95,20 +124,75 @@ def found_latents(harms: Sequence["Feature"], prompts: int, judged: "Called") ->
         left=1,
         indent=3,
     )
-    lines += [
-        "",
-        paragraph(
-            f"By the planted truth, which discovery never sees: {judged.found} of {judged.harming} harming "
-            f"latents found, {_count(judged.false, 'false alarm')} among {len(judged.latents)} called."
-        ),
+
+
+def _missed(found: "Discovery", first: int | None) -> str:
+    """Latents that were selected as harming on one half and not confirmed on the other."""
+    rows = [
+        row
+        for row in found.table.rows()
+        if row["kind"] == "not replicated" and row["selection_effect"] < 0 and row["effect"] < 0
     ]
-    return "\n".join(lines)
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: row["effect"])
+    shown = "; ".join(
+        f"latent {row['latent']} {row['effect']:+.3f} {_ends(row)}, q {row['q_confirm']:.2g}"
+        for row in rows[:_NEAR]
+    )
+    more = f" and {len(rows) - _NEAR} more" if len(rows) > _NEAR else ""
+    text = f"Near misses, selected on the first half and not confirmed on the second: {shown}{more}."
+    named = next((row for row in rows if row["latent"] == first), None)
+    if named is not None:
+        spread = "" if named["d_z"] is None else f" (d_z {named['d_z']:+.2f})"
+        text += (
+            f" Latent {first} rewarded the flattery of step 1 most. Its effect differs so much from prompt "
+            f"to prompt{spread} that the {found.confirmation.prompts} prompts of the second half do not "
+            "settle it: not replicated means no control, not that it is harmless."
+        )
+    return text
+
+
+def _by_truth(judged: "Called", truth: "Truth") -> str:
+    """How many called latents are right, what counts as harming, and which latent harms most."""
+    least = truth.least_effect
+    worst = (
+        f" By the effect alone latent {least.latent} harms most ({least.effect:+.3f}, d_z {least.d_z:+.2f})"
+        + (", which was called." if least.latent in judged.latents else ", which was not called.")
+    )
+    return (
+        "By the planted truth, which discovery never sees, a latent counts as harming when its effect is at "
+        f"least 0.2 SDs of its contributions below zero (d_z <= -0.2): {judged.found} of {judged.harming} "
+        f"such latents found, {_count(judged.false, 'false alarm')} among {len(judged.latents)} called."
+        f"{worst if least.effect < 0 else ''}"
+    )
+
+
+def _of_residual(residual: "ResidualEffect | None") -> str:
+    if residual is None:
+        return ""
+    share = "" if residual.sd_share is None else f"; its SD is {residual.sd_share:.2f} of the reward's"
+    effect = residual.effect
+    return (
+        f"The residual, which no control on latents reaches, adds {effect.mean:+.3f} [{effect.low:+.3f}, "
+        f"{effect.high:+.3f}] to the margin: {residual.direction or 'no clear direction'}{share}."
+    )
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    if row["low"] is None:
+        return "(too few prompts for an interval)"
+    return f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def _named(part: int | str) -> str:
+    return f"the {part}" if isinstance(part, str) else f"latent {part}"
 
 
 def arms_text(controls: Mapping[str, "Controls"]) -> str:
     """What each arm trains under."""
     what = {
-        "none": "no control: the policy may do what pays",
+        "none": "no control: the policy may do whatever is rewarded",
         "controls": "discovery's suggestion",
         "random": "the same kinds of control on latents drawn by chance, as a placebo",
     }
@@ -120,8 +204,8 @@ def arms_text(controls: Mapping[str, "Controls"]) -> str:
     else:
         said = (
             "The same policy learns three times from the same reward model by PPO, to see what the control "
-            "changes and whether any control would. Latents that are paid while they fire on bad answers are "
-            "penalised, capped or both; those charged on good answers lose that charge."
+            "changes and whether any control would. Latents that raise the reward of bad answers get a "
+            "penalty, a cap or both; those that lower the reward of good answers lose that effect."
         )
     lines = [paragraph(said), ""]
     width = max(map(len, controls))
@@ -157,14 +241,31 @@ def answers(report: Mapping[str, Any]) -> list[str]:
             "Only the run without control was made."
         ]
     gold = difference(report, "none", "controls", "gold/reward")
-    paid = difference(report, "none", "controls", "reward/model")
+    reward = difference(report, "none", "controls", "reward/model")
     placebo = _turned(difference(report, "controls", "random", "gold/reward"))
     return [
         f"Did the control work? {_worked(verdict(gold), verdict(placebo))} Gold ends {_interval(gold)} "
         f"against no control and {_interval(placebo)} against the same controls on latents of chance.",
-        f"What did it cost? The reward model's own score ends {_interval(paid)} against no control"
-        + (", the reward of shortcuts that it no longer takes." if verdict(paid) == "fell" else "."),
+        f"What did it cost? The reward model's own score ends {_interval(reward)} against no control"
+        + (", the reward of shortcuts that it no longer takes." if verdict(reward) == "fell" else "."),
     ]
+
+
+def through_residual(report: Mapping[str, Any]) -> str:
+    """The share of the gain without control that came through the residual, of an attached model."""
+    ledger = report["arms"][0]["ledger"]
+    outside = ledger["outside"]
+    change, gain = outside["delta"], ledger["model_change"]
+    share = f", {100 * change / gain:.0f} % of the {gain:+.2f} that its reward changed" if gain else ""
+    return paragraph(
+        f"Without control {_interval({'mean': change, **outside})} of reward came through the residual"
+        f"{share}. Controls on latents do not reach that part; a penalty on the residual does."
+    )
+
+
+def closing(report: Mapping[str, Any]) -> str:
+    """The verdict: the report's own sentences."""
+    return "\n".join([heading(5, "The verdict"), *map(paragraph, report["headline"])])
 
 
 def _worked(gold: str, placebo: str) -> str:
@@ -189,8 +290,8 @@ def difference(report: Mapping[str, Any], first: str, second: str, key: str) -> 
     return change
 
 
-def _answer(name: str, paid: "JudgedAnswer") -> str:
-    return f'   {name:10}  "{paid.text}"\n{"":15}reward model {paid.reward:+.3f}, gold {paid.gold:+.1f}'
+def _answer(name: str, judged: "JudgedAnswer") -> str:
+    return f'   {name:10}  "{judged.text}"\n{"":15}reward model {judged.reward:+.3f}, gold {judged.gold:+.1f}'
 
 
 def _doses(controls: "Controls") -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import say
-from sarm_control.embedded import LAB
+from sarm_control.embedded import LAB, LAB_MODELS
 
 if TYPE_CHECKING:
     from sarm_control.cli._scoring import Reading
@@ -64,8 +64,8 @@ def of_model(model: str | None, reading: "Reading | None" = None) -> tuple[str, 
 
 def of_training(model: str | None) -> tuple[str, ...]:
     """The options that `sarm train` needs for the same model; POLICY and the prompts are the reader's."""
-    if model in (None, LAB):
-        return ()
+    if model in LAB_MODELS:
+        return of_model(model)
     return ("--model", str(model), "--policy", "POLICY", "--prompts", "prompts.jsonl")
 
 

@@ -59,18 +59,24 @@ def attach(
     what none of them holds (the residual). The dictionary is trained on the state that the head reads, and
     measured on prompts held out. The folder holds the dictionary and points to the reward model.
     """
-    from sarm_control.attaching import attach_dictionary, check_attach, save_attached_model
+    from sarm_control.attaching import (
+        attach_dictionary,
+        check_attach,
+        read_dictionary,
+        save_attached_model,
+    )
     from sarm_control.build import Tools
 
     model = inputs.check()
     config = dictionary.config(batch_tokens)
     check_outputs((out,), inputs.files, overwrite=overwrite, make=not dry_run)
     found = _read(inputs, rows)
-    material = check_attach(found, config)
+    material = check_attach(found, config, trained=inputs.autoencoder is None)
     width = _width(model, device, dtype, template_date, read)
     tools = Tools(cache=dictionary.cache or states_cache(), progress=progress, say=say)
     if dry_run:
-        _say_plan(width, material, config)
+        if inputs.autoencoder is None:
+            _say_plan(width, material, config)
         say_dry_run(out)
         return
     loaded = load_model(
@@ -81,7 +87,8 @@ def attach(
         template_date=template_date,
         reading=read,
     )
-    made = attach_dictionary(loaded, found, config, tools, material=material)
+    ready = None if inputs.autoencoder is None else read_dictionary(inputs.autoencoder, loaded, k=config.k)
+    made = attach_dictionary(loaded, found, config, tools, material=material, dictionary=ready)
     record = _manifest(model, inputs, config, {"dtype": dtype, **rows.recorded})
     save_attached_model(made, out, record, copy=copy, overwrite=overwrite)
     say(f"{out}: {made.model.config.latents} latents, head {made.model.fingerprint}")

@@ -25,7 +25,7 @@ from sarm_control.cli._scoring import (
 )
 from sarm_control.cli._sources import ModelFlags, Source, prepare, warn
 from sarm_control.console import progress, say
-from sarm_control.embedded import AUDIT, LAB, is_data_name
+from sarm_control.embedded import AUDIT, LAB, LAB_MODELS, is_data_name
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def audit(
 
 
 def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
-    if not data and model not in (None, LAB):
+    if not data and model not in LAB_MODELS:
         raise ConfigError("no file of pairs was given", hint="sarm audit --model M pairs.jsonl -o DIR")
     return data or (AUDIT,)
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
 from sarm_control.cli._next import say_next
 from sarm_control.console import say
-from sarm_control.embedded import AUDIT, LAB
+from sarm_control.embedded import AUDIT, LAB_MODELS
 
 
 def convert(
@@ -71,5 +71,5 @@ def _apply(source: str, edits: Path, out: Path, *, overwrite: bool) -> None:
     latents = ", ".join(map(str, done.latents))
     say(f"{done.folder}: head {done.before} became {done.after}; other weights for latents {latents}")
     say("features and edits found on the old head are refused by the new one")
-    audit = AUDIT if source == LAB else "answers.jsonl"
+    audit = AUDIT if source in LAB_MODELS else "answers.jsonl"
     say_next("score", audit, "--model", out, "-o", "scores.jsonl")

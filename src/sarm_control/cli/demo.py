@@ -1,4 +1,4 @@
-"""`sarm demo`: a reward model is hacked, the latents that pay for it are found, and a control is tried."""
+"""`sarm demo`: a reward model is hacked, the latents that reward it are found, and a control is tried."""
 
 import contextlib
 import sys
@@ -11,9 +11,9 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli import _demo_story as story
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT
-from sarm_control.cli._next import say_next
+from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.console import progress, say
-from sarm_control.embedded import LAB
+from sarm_control.embedded import LAB, LAB_ATTACHED
 from sarm_control.errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ def demo(
     lab: Annotated[
         str, Parameter(group=INPUT, help="A world of sarm lab build. Default: lab, the embedded one.")
     ] = LAB,
+    attached: Annotated[
+        bool,
+        Parameter(
+            group=INPUT,
+            negative="",
+            help="The world's other reward model: a sequence classifier with a dictionary attached.",
+        ),
+    ] = False,
     steps: Annotated[
         int, Parameter(group=COMPUTE, validator=validators.Number(gte=1), help="PPO steps of each arm.")
     ] = 40,
@@ -52,12 +60,12 @@ def demo(
 ) -> None:
     """See a reward model hacked, and whether a control holds.
 
-    Scores a pair and shows which latents paid, discovers the latents that harm, trains a small policy
-    by PPO without control, with the suggested controls and with the same controls on latents drawn by
-    chance, and compares the three by a gold reward that nothing was trained on. Takes a few minutes,
-    offline. The folder of an earlier demo is replaced at the end, any other folder is left alone. The
-    same seed gives the same numbers on the same machine. Where discovery calls nothing there is nothing
-    to control: the run without control is made alone.
+    Scores a pair and shows which latents made the difference, discovers the latents that harm, trains a
+    small policy by PPO without control, with the suggested controls and with the same controls on latents
+    drawn by chance, and compares the three by a gold reward that nothing was trained on. Takes a few
+    minutes, offline. The folder of an earlier demo is replaced at the end, any other folder is left
+    alone. The same seed gives the same numbers on the same machine. Where discovery calls nothing there
+    is nothing to control: the run without control is made alone.
     """
     from sarm_control.files import manifest, write_json
     from sarm_control.lab import set_stage
@@ -68,21 +76,24 @@ def demo(
     _check(folder, json_file)
     hold(folder)
     with _one_thread():
-        stage = set_stage(lab)
+        stage = set_stage(lab, attached=attached)
         with _replacing(folder):
             files = (stage.names.train_prompts, stage.names.held_out_prompts)
-            config = {"world_seed": stage.world.seed, "steps": steps}
+            config = {"world_seed": stage.world.seed, "steps": steps, "attached": attached}
             write_json(folder / _MANIFEST, manifest(_COMMAND, inputs=files, config=config, seed=seed))
             result = _result(stage, seed, steps, folder)
             result["seconds"] = round(time.monotonic() - started, 1)
             for path in filter(None, (folder / _RESULT, json_file)):
                 write_json(path, result)
     _report(f"\n   The whole comparison, latent by latent: {result['report']}")
-    runs = [folder / name for name in result["arms"]]
-    if len(runs) > 1:
-        say_next("config", "diff", *runs[:2])
-    else:
-        say_next("config", "show", runs[0] / "config.yaml")
+    _say_next(folder, LAB_ATTACHED if attached and lab == LAB else None)
+
+
+def _say_next(folder: Path, model: str | None) -> None:
+    """What to look at now: what else it rewards, and the reader's own data."""
+    say_next("explore", "--run", folder / ("controls" if (folder / "controls").is_dir() else "none"))
+    say_next("audit", *of_model(model), "-o", beside(folder, f"{folder.name}-audit"))
+    say_next("discover", "--model", "MODEL", "pairs.jsonl", "-o", beside(folder, "own-discovery"))
 
 
 @contextlib.contextmanager
@@ -100,8 +111,9 @@ def _one_thread() -> Iterator[None]:
 
 def _result(stage: "Stage", seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Tells the story, step by step, and returns its numbers."""
-    _report("sarm demo", story.opening(seed, steps))
-    _report(story.heading(1, "What does the reward model pay for?"), story.scored_pair(stage.example))
+    attached = stage.model.kind == "attached"
+    _report("sarm demo", story.opening(seed, steps, attached=attached))
+    _report(story.heading(1, "What does the reward model reward?"), story.scored_pair(stage.example))
     controls, judged = _discover(stage, seed)
     _train(stage, controls, folder, seed, steps)
     report, arms = _compare(stage, list(controls), folder, seed)
@@ -121,7 +133,19 @@ def _result(stage: "Stage", seed: int, steps: int, folder: Path) -> dict[str, An
         }
         if "controls" in arms
         else None,
+        "residual": _residual(report) if attached else None,
         "report": str(folder / "report" / "report.html"),
+    }
+
+
+def _residual(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By arm: the change of the reward, and of the residual's part of it with its interval."""
+    return {
+        arm["name"]: {
+            "reward_change": arm["ledger"]["model_change"],
+            **{f"residual_{name}": arm["ledger"]["outside"][name] for name in ("delta", "low", "high")},
+        }
+        for arm in report["arms"]
     }
 
 
@@ -201,9 +225,8 @@ def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]"
     _report(story.heading(2, "Which latents harm?"))
     pairs = shipped_audit(stage.world, stage.model)
     found: Discovery = discover(pairs)
-    harms, judged = controlled(found), called(found, stage.world.truth)
-    prompts = found.selection.prompts + found.confirmation.prompts
-    _report(story.found_latents(found.lists["harms"], prompts, judged))
+    harms, judged = controlled(found), called(found, stage.truth)
+    _report(story.found_latents(found, judged, stage.truth, stage.example.first))
     arms = {"none": Controls()}
     if harms:
         arms["controls"] = suggested(harms, fingerprint=found.head)
@@ -246,7 +269,8 @@ def _compare(
     report = comparison_report(found, {**settings, "head": stage.model.fingerprint}, prompts, None)
     write_comparison(report, found, folder / "report", None, overwrite=False)
     ends = {arm["name"]: _ends(arm) for arm in report["arms"]}
-    _report(story.results(report, ends))
+    residual = [story.through_residual(report)] if stage.model.kind == "attached" else []
+    _report(story.results(report, ends), *residual, story.closing(report))
     return report, ends
 
 

@@ -14,7 +14,7 @@ from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Prepared, prepare, warn
 from sarm_control.console import progress, say
-from sarm_control.embedded import AUDIT, LAB
+from sarm_control.embedded import AUDIT, LAB_MODELS
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def discover(
 
 def _pairs(model: str | None, pairs: tuple[Path, ...]) -> tuple[Path, ...]:
     """The files of pairs; the embedded world has some of its own."""
-    if not pairs and model not in (None, LAB):
+    if not pairs and model not in LAB_MODELS:
         raise ConfigError("no file of pairs was given", hint="sarm discover --model M pairs.jsonl -o DIR")
     return pairs or (AUDIT,)
 

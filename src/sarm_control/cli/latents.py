@@ -9,7 +9,7 @@ from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_IN
 from sarm_control.cli._outputs import DryRun, Overwrite
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
-from sarm_control.embedded import AUDIT, LAB
+from sarm_control.embedded import AUDIT, LAB_MODELS
 from sarm_control.errors import ConfigError
 
 _HUMAN = Path("lab:human")
@@ -110,7 +110,7 @@ def latents(
     from sarm_control.cli._extraction import Request, Running, Scoring, extract_latents
     from sarm_control.cli._human_buffer import make_human_buffer
 
-    if not data and model not in (None, LAB):
+    if not data and model not in LAB_MODELS:
         raise ConfigError("no data file was given", hint="sarm latents --model M answers.jsonl -o DIR")
     files = data or (_HUMAN if as_human else AUDIT,)
     request = Request(

@@ -14,7 +14,7 @@ from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
-from sarm_control.embedded import AUDIT, LAB
+from sarm_control.embedded import AUDIT, LAB_MODELS
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def rerank(
 
 
 def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:
-    if not data and model not in (None, LAB):
+    if not data and model not in LAB_MODELS:
         raise ConfigError("no file of candidates was given", hint=_EXAMPLE)
     return data or (AUDIT,)
 

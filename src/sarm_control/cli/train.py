@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from sarm_control.cli._help import INPUT, OUTPUT
+from sarm_control.cli._help import INPUT, OUTPUT, RARE_OUTPUT
 from sarm_control.cli._next import say_next
 from sarm_control.cli._outputs import DryRun, say_dry_run
 from sarm_control.cli._run_flags import RunFlags
@@ -43,6 +43,14 @@ def train(
         bool, Parameter(group=OUTPUT, negative="", help="Start over if the run folder exists.")
     ] = False,
     dry_run: DryRun = False,
+    ignore_memory: Annotated[
+        bool,
+        Parameter(
+            group=RARE_OUTPUT,
+            negative="",
+            help="Start also where the plan needs more memory than this machine has (see sarm plan).",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
 ) -> int:
     """Train a policy by PPO with the controls in its reward.
@@ -61,7 +69,7 @@ def train(
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
         if resume and _finished(folder, settings, None if dry_run else json_file):
             return None
-        _check_inputs(settings, whole=dry_run)
+        _check_inputs(settings, whole=dry_run, ignore_memory=ignore_memory)
         if dry_run:
             say_dry_run(folder)
         return None if dry_run else settings
@@ -95,8 +103,9 @@ def _check_outputs(
     check_run(folder, resume=resume, overwrite=overwrite, make=make)
 
 
-def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
+def _check_inputs(settings: "RunConfig", *, whole: bool, ignore_memory: bool) -> None:
     """What can be wrong with models and rows; `whole` also looks for what the run itself comes upon later."""
+    from sarm_control.planning import check_room, plan_training
     from sarm_control.training import (
         check_files,
         check_human,
@@ -125,6 +134,13 @@ def _check_inputs(settings: "RunConfig", *, whole: bool) -> None:
     if whole:
         for line in check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond]):
             say(line)
+        plan = plan_training(settings, rows=rows.kept)
+        for line in plan.lines():
+            say(line)
+        if not ignore_memory:
+            plan.refuse_too_large("--ignore-memory")
+    elif not ignore_memory:
+        check_room(settings, rows.kept)
 
 
 def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -147,7 +148,9 @@ class Penalty:
         """Whether tau and, when it is given, alpha are numbers."""
         return not isinstance(self.tau, str) and not isinstance(self.alpha, str)
 
-    def amount(self, z: NDArray[np.floating[Any]], learnt: float | None = None) -> NDArray[np.float64]:
+    def amount(
+        self, z: Float[NDArray[np.floating[Any]], "*shape"], learnt: float | None = None
+    ) -> Float[NDArray[np.float64], "*shape"]:
         """`alpha * penalty(z)` in reward units, elementwise, >= 0; it is subtracted from the reward.
 
         Args:
@@ -220,7 +223,9 @@ def metric_names(penalties: Sequence[Penalty]) -> tuple[str, ...]:
     )
 
 
-def _penalty(above: NDArray[np.float64], form: Form, temperature: float) -> NDArray[np.float64]:
+def _penalty(
+    above: Float[NDArray[np.float64], "*shape"], form: Form, temperature: float
+) -> Float[NDArray[np.float64], "*shape"]:
     if form == "indicator":
         return (above > 0).astype(np.float64)
     if form == "hinge":

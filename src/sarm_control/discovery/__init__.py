@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         discover,
     )
     from sarm_control.discovery.effects.effects import margin_effects
+    from sarm_control.discovery.effects.residual_effect import ResidualEffect
     from sarm_control.discovery.evidence.closing import CLOSING
     from sarm_control.discovery.evidence.examine import (
         Depth,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 
 _HOME_OF = {
+    "ResidualEffect": "effects.residual_effect",
     "CLOSING": "evidence.closing",
     "AnswerCorpus": "labels.examples",
     "Depth": "evidence.examine",
@@ -92,6 +94,7 @@ __all__ = [
     "Feature",
     "Label",
     "Replies",
+    "ResidualEffect",
     "auroc_of",
     "check_column",
     "check_counterfactuals",

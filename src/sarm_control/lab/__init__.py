@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
+    from sarm_control.lab.attached import AttachedConfig, build_attached
     from sarm_control.lab.builder import WorldConfig, build_world
+    from sarm_control.lab.judges.truth import Truth
     from sarm_control.lab.study.arms import controlled, random_controls
     from sarm_control.lab.study.audit_attributes import lab_attributes
     from sarm_control.lab.study.demo import (
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from sarm_control.lab.world import World
 
 _HOME_OF = {
+    "AttachedConfig": "attached",
+    "Truth": "judges.truth",
+    "build_attached": "attached",
     "Called": "study.study",
     "FlatteryExample": "study.demo",
     "JudgedAnswer": "study.demo",
@@ -49,12 +54,15 @@ _RENAMED = {
 """Former names, for one version."""
 
 __all__ = [
+    "AttachedConfig",
     "Called",
     "FlatteryExample",
     "JudgedAnswer",
     "Stage",
+    "Truth",
     "World",
     "WorldConfig",
+    "build_attached",
     "build_world",
     "called",
     "controlled",

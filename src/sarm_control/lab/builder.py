@@ -28,6 +28,7 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.data import read_rows
 from sarm_control.errors import TrainingError
 from sarm_control.files import atomic_folder, manifest, write_json, write_jsonl
+from sarm_control.lab.attached import AttachedConfig, build_attached
 from sarm_control.lab.datasets import (
     Judged,
     Sizes,
@@ -44,7 +45,7 @@ from sarm_control.lab.language.attributes import NAMES
 from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.pretraining import CONTEXT, LanguageModelConfig, pretrain
 from sarm_control.lab.language.tokenizer import make_tokenizer
-from sarm_control.lab.world import FORMAT
+from sarm_control.lab.world import FORMAT, World
 from sarm_control.reward_model import RewardModel, Scored, normalise, quiet_transformers
 from sarm_control.seeds import derive_seed
 
@@ -109,6 +110,7 @@ def build_world(
     folder: Path,
     config: WorldConfig,
     *,
+    attached: AttachedConfig | None = None,
     overwrite: bool = False,
     progress: ProgressFactory = no_progress,
     say: Callable[[str], None] = silent,
@@ -118,6 +120,7 @@ def build_world(
     Args:
         folder: is made.
         config: how the world is made.
+        attached: how its second reward model is made, a classifier with a dictionary; None for none.
         overwrite: replace a folder that exists.
         progress: see `sarm_control.console.progress`.
         say: gets a remark after each stage.
@@ -126,7 +129,8 @@ def build_world(
         The figures of `world.json`.
 
     Raises:
-        TrainingError: a planted shortcut has no latent of its own.
+        TrainingError: a planted shortcut has no latent of its own, or the second reward model's dictionary
+            explains too little.
         DataError: too few pairs: all answers of a half, or none, have some attribute.
         OutputError: the folder exists or cannot be written.
         MissingExtraError: SAELens is not installed.
@@ -153,6 +157,8 @@ def build_world(
         record = manifest("lab build", config=asdict(config), seed=config.seed)
         values = {"format": FORMAT, "seed": config.seed, "figures": figures, "manifest": record}
         write_json(temporary / "world.json", values)
+        if attached is not None:
+            build_attached(World.open(temporary), temporary, attached, progress=progress, say=say)
     return figures
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.bounded_json import read_json
+from sarm_control.bounded_json import read_json, read_json_object
 from sarm_control.data import read_rows
 from sarm_control.embedded import DATA, LAB, world_folder
 from sarm_control.errors import DataError
@@ -21,6 +21,7 @@ from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.questions import Question, Questions
 
 FORMAT = "sarm-lab-1"
+ATTACHED_FORMAT = "sarm-lab-attached-1"
 LONGEST_ANSWER = 24
 """Tokens, the end-of-turn included."""
 
@@ -60,6 +61,31 @@ class World:
     def sarm(self) -> Path:
         """The reward model."""
         return self.path / "sarm"
+
+    @property
+    def attached(self) -> Path:
+        """The second reward model, a classifier with a dictionary; not every world has one."""
+        return self.path / "attached"
+
+    @cached_property
+    def attached_truth(self) -> Truth:
+        """The planted truth of the second reward model's latents."""
+        return Truth.load(self.path / "attached_truth.json")
+
+    @cached_property
+    def attached_figures(self) -> dict[str, Any]:
+        """What the builder measured of the second reward model.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not self.attached.is_dir():
+            raise DataError(
+                f"{self.path} has no reward model with an attached dictionary",
+                hint="make a world that has one: sarm lab build --attached -o FOLDER",
+            )
+        found: dict[str, Any] = read_json_object(self.path / "attached_world.json")["figures"]
+        return found
 
     def file(self, name: str) -> Path:
         """One of the world's JSON Lines files, such as `audit`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         COPIED,
         AttachedAutoencoder,
         point_to_copy,
+        read_attached,
         write_edited_weights,
     )
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
@@ -27,16 +28,24 @@ if TYPE_CHECKING:
     )
     from sarm_control.reward_model.files.checkpoint import (
         TensorEntry,
+        configuration_folder,
         find_folder,
         from_checkpoint,
         load_tensors,
         read_index,
+        stored_type,
     )
-    from sarm_control.reward_model.files.classifier_config import ClassifierConfig, is_attached
+    from sarm_control.reward_model.files.classifier_config import (
+        ATTACHED,
+        ClassifierConfig,
+        is_attached,
+        read_classifier_config,
+    )
     from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
     from sarm_control.reward_model.files.conversion import convert
     from sarm_control.reward_model.files.finite import NonFiniteError, OnNonfinite, not_finite_rows
     from sarm_control.reward_model.head import ATTACH, LinearHead, no_latents
+    from sarm_control.reward_model.ready_made import Activation, ReadyMadeAutoencoder, RmsNorm
     from sarm_control.reward_model.reward_model import RewardModel
     from sarm_control.reward_model.scored import CONSTANT, RESIDUAL, Contribution, Kind, Scored
     from sarm_control.reward_model.sparse import FloatArray, IndexArray, SparseLatents
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
         PaddingSide,
         length_sorted_batches,
         pad_batch,
+        scoring_batch_tokens,
     )
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
@@ -58,10 +68,13 @@ if TYPE_CHECKING:
         cut_config,
         load_trunk,
         quiet_transformers,
+        trunk_config,
     )
 
 _HOME_OF = {
+    "scoring_batch_tokens": "trunk.batching",
     "ATTACH": "head",
+    "Activation": "ready_made",
     "AttachedAutoencoder": "attached",
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
@@ -79,7 +92,9 @@ _HOME_OF = {
     "PaddingSide": "trunk.batching",
     "Pooling": "trunk.pooling",
     "RESIDUAL": "scored",
+    "ReadyMadeAutoencoder": "ready_made",
     "RewardModel": "reward_model",
+    "RmsNorm": "ready_made",
     "SarmConfig": "files.config",
     "Scored": "scored",
     "SparseLatents": "sparse",
@@ -112,6 +127,7 @@ _HOME_OF = {
     "pool_states": "trunk.pooling",
     "pre_topk": "trunk.pre_activations",
     "quiet_transformers": "trunk.trunk",
+    "read_attached": "attached",
     "read_config": "files.config",
     "read_head": "description",
     "read_index": "files.checkpoint",
@@ -119,14 +135,21 @@ _HOME_OF = {
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
+    "ATTACHED": "files.classifier_config",
+    "configuration_folder": "files.checkpoint",
+    "stored_type": "files.checkpoint",
+    "read_classifier_config": "files.classifier_config",
+    "trunk_config": "trunk.trunk",
     "write_edited_weights": "attached",
 }
 
 __all__ = [
     "ATTACH",
+    "ATTACHED",
     "CONSTANT",
     "COPIED",
     "RESIDUAL",
+    "Activation",
     "AttachedAutoencoder",
     "Autoencoder",
     "ClassifierConfig",
@@ -141,7 +164,9 @@ __all__ = [
     "Padded",
     "PaddingSide",
     "Pooling",
+    "ReadyMadeAutoencoder",
     "RewardModel",
+    "RmsNorm",
     "SarmConfig",
     "Scored",
     "SparseLatents",
@@ -152,6 +177,7 @@ __all__ = [
     "base_config",
     "base_folder",
     "check_placement",
+    "configuration_folder",
     "convert",
     "cut_config",
     "describe",
@@ -174,12 +200,17 @@ __all__ = [
     "pool_states",
     "pre_topk",
     "quiet_transformers",
+    "read_attached",
+    "read_classifier_config",
     "read_config",
     "read_head",
     "read_index",
     "read_model_fingerprint",
     "read_template",
     "rounded_factors",
+    "scoring_batch_tokens",
+    "stored_type",
+    "trunk_config",
     "with_own_memory",
     "write_edited_weights",
 ]

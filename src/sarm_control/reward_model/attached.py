@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.bounded_json import read_json_object
+from sarm_control.embedded import name_of_model
 from sarm_control.errors import ModelError, SarmError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model.autoencoder import Autoencoder
@@ -161,8 +162,8 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         tensors = load_file(folder / WEIGHTS)
         edited = tensors.pop(EDITED, None)
         latents, size = tensors["encoder.weight"].shape
-        scale, topk = float(tensors["scale"]), bool(said["use_topk"])
-        made = AttachedAutoencoder(torch.zeros(size), scale, latents, int(said["k"]), use_topk=topk)
+        scale = float(tensors["scale"])
+        made = _empty(said, size, scale, latents)
         made.load_state_dict(tensors)
         weight = None if edited is None else edited.reshape(latents).float().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
@@ -173,12 +174,36 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
-    if source["model"] == f"./{COPIED}":
-        source["model"] = str(folder.resolve() / COPIED)
+    source["model"] = _pointed_at(folder, source["model"])
     stored = [*made.state_dict().values(), *([] if edited is None else [edited])]
     if not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
+
+
+def _pointed_at(folder: Path, model: str) -> str:
+    """A path that begins with `./` or `../` is relative to the folder, so that both can be moved together."""
+    return name_of_model(folder / model) if model.startswith(("./", "../")) else model
+
+
+def _empty(said: Mapping[str, Any], size: int, scale: float, latents: int) -> AttachedAutoencoder:
+    """A dictionary of the kind that a folder holds, without its weights."""
+    from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder
+
+    k, mean = int(said["k"]), torch.zeros(size)
+    if "activation" not in said:
+        return AttachedAutoencoder(mean, scale, latents, k, use_topk=bool(said["use_topk"]))
+    if said["activation"] not in ("topk", "relu", "jumprelu"):
+        raise ValueError(f"the activation {said['activation']!r} is not known")
+    epsilon = said["norm_epsilon"]
+    return ReadyMadeAutoencoder(
+        mean,
+        scale,
+        latents,
+        k,
+        activation=said["activation"],
+        norm_epsilon=None if epsilon is None else float(epsilon),
+    )
 
 
 def point_to_copy(folder: Path) -> None:
@@ -217,7 +242,9 @@ def save_attached(
             hint="save the reward model, load it from there, and attach the dictionary to that",
         )
     head, model = fingerprints
+    ready_made = ("activation", "norm_epsilon")
     about = {
+        **{key: getattr(autoencoder, key) for key in ready_made if hasattr(autoencoder, key)},
         "format": FORMAT,
         "source": dict(source),
         "head": head,
@@ -237,9 +264,19 @@ def save_attached(
     return folder
 
 
-def write_edited_weights(folder: Path, weight: FloatArray) -> None:
-    """Puts edited weights of latents [L] into an attached dictionary's folder, in place of any before."""
+def write_edited_weights(folder: Path, weight: FloatArray, *, copied_from: Path) -> None:
+    """Puts edited weights of latents [L] into the copy of an attached dictionary's folder.
+
+    Args:
+        folder: the copy.
+        weight: in place of any edited ones before.
+        copied_from: what a pointer to another folder beside it, `../`, is relative to.
+    """
     from safetensors.torch import load_file, save_file
 
+    said = read_json_object(folder / ATTACHED, finite=True)
+    if said["source"]["model"].startswith("../"):
+        said["source"]["model"] = _pointed_at(copied_from, said["source"]["model"])
+        _write_json(folder / ATTACHED, said)
     tensors = {**load_file(folder / WEIGHTS), EDITED: torch.from_numpy(np.ascontiguousarray(weight))}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -36,7 +36,6 @@ from sarm_control.reward_model.classifier.loading import Asked, Classifier, load
 from sarm_control.reward_model.files.checkpoint import (
     check_tensors,
     find_folder,
-    from_checkpoint,
     load_tensors,
     read_index,
 )
@@ -50,6 +49,15 @@ from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, ch
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
+from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_width, trunk_for, varying_latents
+from sarm_control.reward_model.sarm_tensors import (
+    AUTOENCODER_NAMES,
+    HEAD_NAME,
+    autoencoder_from,
+    expected_tensors,
+    refuse_lost_layers,
+    with_stored_vocabulary,
+)
 from sarm_control.reward_model.scored import Kind, Scored
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 from sarm_control.reward_model.trunk.batching import (
@@ -58,26 +66,22 @@ from sarm_control.reward_model.trunk.batching import (
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
+    scoring_batch_tokens,
 )
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
-from sarm_control.reward_model.trunk.torch_backend import usable_device, with_own_memory
+from sarm_control.reward_model.trunk.torch_backend import usable_device
 from sarm_control.reward_model.trunk.trunk import (
     Trunk,
     context_of,
     load_trunk,
-    quiet_transformers,
     trunk_config,
 )
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
-_BATCH_TOKENS_CPU = 8_192
-_BATCH_TOKENS_GPU = 65_536
 _HALF = (torch.bfloat16, torch.float16)
-_AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
-_HEAD_NAME = "score.weight"
 
 
 class RewardModel:
@@ -188,20 +192,20 @@ class RewardModel:
     def _sarm(cls, folder: Path, name: str, asked: Asked) -> "RewardModel":
         config = read_config(folder, name)
         index = read_index(folder, name)
-        _refuse_lost_layers(config, index, name)
-        cut = trunk_config(_with_stored_vocabulary(config.trunk, index), config.source_layer, name)
-        expected = _expected_tensors(config, cut, name)
+        refuse_lost_layers(config, index, name)
+        cut = trunk_config(with_stored_vocabulary(config.trunk, index), config.source_layer, name)
+        expected = expected_tensors(config, cut, name)
         check_tensors(index, expected, name)
 
-        parts = (*_AUTOENCODER_NAMES, _HEAD_NAME)
+        parts = (*AUTOENCODER_NAMES, HEAD_NAME)
         of_trunk = {key: index[key] for key in expected if key not in parts}
         trunk = load_trunk(
             folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
         )
         stored = load_tensors(index, parts)
-        check_weights(((key, stored[key]) for key in _AUTOENCODER_NAMES), index, name)
-        head = LinearHead(stored.pop(_HEAD_NAME)[0].float().numpy())
-        autoencoder = _autoencoder_from(stored, config, trunk.hidden_size)
+        check_weights(((key, stored[key]) for key in AUTOENCODER_NAMES), index, name)
+        head = LinearHead(stored.pop(HEAD_NAME)[0].float().numpy())
+        autoencoder = autoencoder_from(stored, config, trunk.hidden_size)
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
             max_length=asked.max_length or context_of(cut),
@@ -305,6 +309,7 @@ class RewardModel:
             raise ModelError("this reward model has a dictionary already")
         weight, constant = autoencoder.latent_weights(own)
         other = copy.copy(self)
+        other.trunk = trunk_for(autoencoder, self.trunk)
         other.dictionary = autoencoder.requires_grad_(False).eval().to(_last_device(self.trunk))
         other.head = LinearHead(weight, constant=constant, own=own)
         other.config = replace(
@@ -430,7 +435,11 @@ class RewardModel:
         states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
-        own = None if self.head.own is None else self.head.own.rewards(states.numpy())
+        own = (
+            None
+            if self.head.own is None
+            else self.head.own.rewards(states.numpy()[:, : self.trunk.hidden_size])
+        )
         scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint, own)
         if on_nonfinite == "raise":
             check_scored(scored, states, next(self.trunk.parameters()).dtype)
@@ -445,6 +454,8 @@ class RewardModel:
         if self.dictionary is None:
             none = np.zeros((len(states), 0))
             return SparseLatents.of_equal_rows(none.astype(np.int32), none.astype(np.float32), 0)
+        if isinstance(self.dictionary, ReadyMadeAutoencoder):
+            return varying_latents(self.dictionary, states, chunk)
         indices, values = [], []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
@@ -512,13 +523,13 @@ class RewardModel:
         side: PaddingSide,
         progress: ProgressFactory,
     ) -> Tensor:
-        budget = batch_tokens or (_BATCH_TOKENS_CPU if self.device.type == "cpu" else _BATCH_TOKENS_GPU)
+        budget = batch_tokens or scoring_batch_tokens(self.device.type)
         embeddings: Any = self.trunk.model.get_input_embeddings()
         known = int(embeddings.weight.shape[0])
         check_known(encoded, known)
         # padding is masked: any token will do where the tokenizer's own has no embedding
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
-        pooled = torch.empty((len(encoded), self.trunk.hidden_size), dtype=torch.float32)
+        pooled = torch.empty((len(encoded), state_width(self.trunk)), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
@@ -547,43 +558,6 @@ def _as_rows(prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str])
 
 def _is_batch_of_one(prompts: Any) -> bool:
     return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
-
-
-def _refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:
-    """Before any layer is made: a damaged number must not cost minutes and the memory."""
-    if config.source_layer > len(index):
-        raise ModelError(
-            f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
-        )
-
-
-def _expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
-    from transformers import AutoModel
-
-    with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
-        skeleton = AutoModel.from_config(cut)
-    prefix = f"{skeleton.base_model_prefix}."
-    shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
-    size, latents = int(cut.hidden_size), config.latents
-    shapes.update(
-        zip(_AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True)
-    )
-    shapes[_HEAD_NAME] = (1, latents)
-    return shapes
-
-
-def _with_stored_vocabulary(raw: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
-    """A SARM's vocabulary may be one larger (its pad token) than its base model's config says."""
-    embedding = index.get("model.embed_tokens.weight")
-    return {**raw, "vocab_size": embedding.shape[0]} if embedding else dict(raw)
-
-
-def _autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_size: int) -> Autoencoder:
-    with torch.device("meta"):
-        autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
-    weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
-    autoencoder.load_state_dict(weights, assign=True)
-    return with_own_memory(autoencoder)
 
 
 def _last_device(trunk: Trunk) -> torch.device:

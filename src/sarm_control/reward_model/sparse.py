@@ -94,6 +94,13 @@ class SparseLatents:
         indptr = np.arange(len(indices) + 1, dtype=np.int64) * indices.shape[1]
         return cls(indptr, indices.reshape(-1), values.reshape(-1), size)
 
+    def without_zeros(self) -> "SparseLatents":
+        """The same answers without stored values of 0: what is stored counts as active."""
+        kept = self.values != 0
+        counts = np.bincount(self.row_ids()[kept], minlength=len(self))
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return SparseLatents(indptr, self.indices[kept], self.values[kept], self.size)
+
     @classmethod
     def concatenate(cls, batches: Sequence["SparseLatents"]) -> "SparseLatents":
         """All answers of several batches of the same autoencoder, one after another."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from sarm_control.statistics.intervals import Interval
@@ -29,10 +30,15 @@ class Placed(NamedTuple):
     """
 
     auroc: float
-    influence: Floats
+    influence: Float[Floats, " P"]
 
 
-def placed(scores: Floats, present: NDArray[np.bool_], prompts: NDArray[np.int64], count: int) -> Placed:
+def placed(
+    scores: Float[Floats, " N"],
+    present: Bool[NDArray[np.bool_], " N"],
+    prompts: Int[NDArray[np.int64], " N"],
+    count: int,
+) -> Placed:
     """The AUROC of scores for telling `present` answers from the others.
 
     Args:

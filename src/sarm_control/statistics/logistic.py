@@ -7,6 +7,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -25,17 +26,19 @@ class Classifier(NamedTuple):
         intercept: the logit at the mean.
     """
 
-    mean: Floats
-    scale: Floats
-    weight: Floats
+    mean: Float[Floats, " F"]
+    scale: Float[Floats, " F"]
+    weight: Float[Floats, " F"]
     intercept: float
 
-    def logits(self, features: Floats) -> Floats:
+    def logits(self, features: Float[Floats, "N F"]) -> Float[Floats, " N"]:
         """[N] logits of features [N, F]."""
         return np.asarray(((features - self.mean) * self.scale) @ self.weight + self.intercept)
 
 
-def fit_logistic(features: Floats, present: NDArray[np.bool_], *, l2: float) -> Classifier:
+def fit_logistic(
+    features: Float[Floats, "N F"], present: Bool[NDArray[np.bool_], " N"], *, l2: float
+) -> Classifier:
     """Fits whether an answer has an attribute, by scikit-learn.
 
     Minimises the log loss summed over answers plus `l2 / 2 |weight|^2`, on features standardised by

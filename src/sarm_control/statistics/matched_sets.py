@@ -8,6 +8,7 @@ Shapes: `L` latents, `E` eligible latents, `C` chosen latents, `S` random sets.
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.errors import DataError
@@ -31,7 +32,7 @@ class MatchedSets(NamedTuple):
             latents of neighbouring cells are used too.
     """
 
-    latents: Index
+    latents: Int[Index, "S C"]
     widened: int
 
 
@@ -100,7 +101,7 @@ def matched_random_sets(
     return MatchedSets(drawn, widened)
 
 
-def _pick(priority: Floats, distance: Index, nearest: int) -> Index:
+def _pick(priority: Float[Floats, "S E"], distance: Int[Index, " E"], nearest: int) -> Int[Index, " S"]:
     """[S] the free candidate of lowest priority within `nearest`, or in the nearest ring that has one."""
     near = np.flatnonzero(distance <= nearest)
     picked: Index = near[np.argmin(priority[:, near], axis=1)]
@@ -129,6 +130,6 @@ def among_matched_sets(
     return AmongSets(below, float(sums.mean()), float(sums.std()), len(sums), random.widened)
 
 
-def _deciles(values: Floats, active: Index) -> Index:
+def _deciles(values: Float[Floats, " L"], active: Int[Index, " active"]) -> Int[Index, " L"]:
     """[L] 0..9: the decile of each value among those of the active latents."""
     return np.searchsorted(np.quantile(values[active], _DECILES), values, side="left").astype(np.int64)

@@ -6,12 +6,13 @@ Shapes: `M` tested latents.
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 FloatVector = NDArray[np.float64]
 
 
-def benjamini_hochberg(p: FloatVector) -> FloatVector:
+def benjamini_hochberg(p: Float[FloatVector, " M"]) -> Float[FloatVector, " M"]:
     """[M] adjusted p-values (q) that hold the false discovery rate.
 
     Valid when the tests are independent or positively dependent (Benjamini and Hochberg 1995,
@@ -24,12 +25,12 @@ def benjamini_hochberg(p: FloatVector) -> FloatVector:
     return _adjusted(p, "bh")
 
 
-def benjamini_yekutieli(p: FloatVector) -> FloatVector:
+def benjamini_yekutieli(p: Float[FloatVector, " M"]) -> Float[FloatVector, " M"]:
     """[M] the same valid under any dependence: `1 + 1/2 + ... + 1/M` times as large, at most 1."""
     return _adjusted(p, "by")
 
 
-def _adjusted(p: FloatVector, method: Literal["bh", "by"]) -> FloatVector:
+def _adjusted(p: Float[FloatVector, " M"], method: Literal["bh", "by"]) -> Float[FloatVector, " M"]:
     from scipy.stats import false_discovery_control
 
     values = np.asarray(p, dtype=np.float64)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from sarm_control.seeds import numpy_generator
@@ -31,7 +32,7 @@ _BLOCK = 2048
 SLACK = 1e-10
 
 
-def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> FloatVector:
+def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float[FloatVector, " M"]:
     """Two-sided p of "the mean over prompts is 0" for M columns, by flipping signs of prompts.
 
     The sign patterns of a column with at most 14 nonzero prompts are enumerated, `p = count / 2^S`. Other
@@ -71,7 +72,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
     return result
 
 
-def hoeffding_bound(columns: Any) -> FloatVector:
+def hoeffding_bound(columns: Any) -> Float[FloatVector, " M"]:
     """[M] upper bound of the exact two-sided sign-flip p (Hoeffding 1963, theorem 2).
 
     Args:
@@ -81,7 +82,7 @@ def hoeffding_bound(columns: Any) -> FloatVector:
     return bound
 
 
-def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> FloatVector:
+def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> Float[FloatVector, " M"]:
     """Adjusted p-values of M columns: rejecting all with p <= x makes an error with probability at most x.
 
     This is the step-down max-T method of Westfall and Young (1993, algorithm 4.1) with
@@ -124,13 +125,13 @@ def _nonzero_rows(columns: Any) -> Any:
     return rows
 
 
-def _scale(rows: Any) -> FloatVector:
+def _scale(rows: Any) -> Float[FloatVector, " M"]:
     """[M] one over the root of the sum of squares; 0 for an empty row."""
     squares = np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
     return np.where(squares > 0, 1 / np.sqrt(np.where(squares > 0, squares, 1.0)), 0.0)
 
 
-def _standardised_sums(rows: Any) -> FloatVector:
+def _standardised_sums(rows: Any) -> Float[FloatVector, " M"]:
     sums: FloatVector = np.asarray(rows.sum(axis=1)).ravel() * _scale(rows)
     return sums
 
@@ -149,7 +150,9 @@ def _turned(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArr
         yield memory[:, :size]
 
 
-def _flipped_sums(rows: MixedRows, total: FloatVector, turned: NDArray[np.float64]) -> FloatVector:
+def _flipped_sums(
+    rows: MixedRows, total: Float[FloatVector, " M"], turned: Float[NDArray[np.float64], "P B"]
+) -> Float[NDArray[np.float64], "M B"]:
     """[M, B] |sum| after the flips: a flipped prompt changes from +c to -c, so the sum changes by -2c."""
     sums = rows @ turned
     sums *= -2
@@ -157,7 +160,7 @@ def _flipped_sums(rows: MixedRows, total: FloatVector, turned: NDArray[np.float6
     return np.abs(sums, out=sums)
 
 
-def _exact_p(values: FloatVector) -> FloatVector:
+def _exact_p(values: Float[NDArray[np.float64], "M S"]) -> Float[FloatVector, " M"]:
     """[M] p from all `2^S` sign patterns of [M, S] nonzero values.
 
     Flipping all signs does not change `|sum|`, so one sign is fixed at + and half of the patterns suffice.
@@ -174,7 +177,7 @@ def _exact_p(values: FloatVector) -> FloatVector:
     return result
 
 
-def _monte_carlo_p(rows: Any, draws: int, seed: int) -> FloatVector:
+def _monte_carlo_p(rows: Any, draws: int, seed: int) -> Float[FloatVector, " M"]:
     """[M] p of rows [M, P]; a row leaves the draws once 100 flips have reached its sum."""
     total = np.asarray(rows.sum(axis=1)).ravel()
     threshold = np.abs(total) - SLACK * np.asarray(abs(rows).sum(axis=1)).ravel()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sarm_control.training.algorithm.trainer import Trainer
     from sarm_control.training.config.check_names import Check
     from sarm_control.training.config.feature_edits import edits_of_list
-    from sarm_control.training.config.run_config import PolicyConfig, RunConfig, TrainingConfig
+    from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
     from sarm_control.training.config.validation import load_config
     from sarm_control.training.config.yaml_source import (
         Document,
@@ -28,13 +28,19 @@ if TYPE_CHECKING:
     )
     from sarm_control.training.data.evaluation_prompts import evaluation_lines, evaluation_rows
     from sarm_control.training.data.prompts import training_rows
+    from sarm_control.training.data.usable_prompts import usable_prompts
     from sarm_control.training.distributed.launcher import in_words
     from sarm_control.training.distributed.processes import Processes, connected
     from sarm_control.training.monitor.checks.over_refusal import refuses
     from sarm_control.training.monitor.evaluation import Gold
-    from sarm_control.training.policy.policy import Policy
+    from sarm_control.training.policy.adapter_files import checked_source
+    from sarm_control.training.policy.critic import AdapterCritic
+    from sarm_control.training.policy.critic_model import ModelCritic
+    from sarm_control.training.policy.lora import add_adapters, inject_adapter, recompute_layers
+    from sarm_control.training.policy.policy import Policy, computes_in_half
+    from sarm_control.training.policy.token_batch import TokenBatch
     from sarm_control.training.rollout.rollout import PromptRow, Rollout, encode_prompts, sample_answers
-    from sarm_control.training.rollout.sampler import CachedSampler
+    from sarm_control.training.rollout.sampler import CachedSampler, SampleRequest, draw
     from sarm_control.training.run.checkpoint import (
         Checkpoint,
         list_checkpoints,
@@ -61,6 +67,8 @@ if TYPE_CHECKING:
     from sarm_control.training.tracking.trackers import check_trackers
 
 _HOME_OF = {
+    "SampleRequest": "rollout.sampler",
+    "TokenBatch": "policy.token_batch",
     "CachedSampler": "rollout.sampler",
     "Check": "config.check_names",
     "Checkpoint": "run.checkpoint",
@@ -120,6 +128,16 @@ _HOME_OF = {
     "step_of": "run.checkpoint",
     "training_rows": "data.prompts",
     "uninterrupted": "run.jsonl",
+    "LoraConfig": "config.run_config",
+    "AdapterCritic": "policy.critic",
+    "ModelCritic": "policy.critic_model",
+    "add_adapters": "policy.lora",
+    "inject_adapter": "policy.lora",
+    "recompute_layers": "policy.lora",
+    "draw": "rollout.sampler",
+    "usable_prompts": "data.usable_prompts",
+    "checked_source": "policy.adapter_files",
+    "computes_in_half": "policy.policy",
 }
 
 _RENAMED = {
@@ -131,11 +149,14 @@ __all__ = [
     "HUMAN",
     "PROMPTS",
     "REWARDS",
+    "AdapterCritic",
     "CachedSampler",
     "Check",
     "Checkpoint",
     "Document",
     "Gold",
+    "LoraConfig",
+    "ModelCritic",
     "Policy",
     "PolicyConfig",
     "PolicyReward",
@@ -145,16 +166,22 @@ __all__ = [
     "Rollout",
     "RunConfig",
     "RunFolder",
+    "SampleRequest",
     "Start",
+    "TokenBatch",
     "Trainer",
     "TrainingConfig",
+    "add_adapters",
     "check_files",
     "check_human",
     "check_models",
     "check_run",
     "check_trackers",
+    "checked_source",
+    "computes_in_half",
     "config_differences",
     "connected",
+    "draw",
     "dump_yaml",
     "edits_of_list",
     "encode_prompts",
@@ -164,6 +191,7 @@ __all__ = [
     "hold_run",
     "human_buffer",
     "in_words",
+    "inject_adapter",
     "items",
     "kl_k1",
     "kl_k3",
@@ -177,6 +205,7 @@ __all__ = [
     "read_demonstrations",
     "read_document",
     "read_run_config",
+    "recompute_layers",
     "refuses",
     "run_training",
     "sample_answers",
@@ -187,6 +216,7 @@ __all__ = [
     "step_of",
     "training_rows",
     "uninterrupted",
+    "usable_prompts",
 ]
 
 if not TYPE_CHECKING:

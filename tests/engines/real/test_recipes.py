@@ -25,7 +25,7 @@ def launched(script: str, folder: Path) -> list[str]:
     ended = subprocess.run(
         [str(CLUSTER / script)], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
     )
-    words = json.loads(ended.stdout)
+    words: list[str] = json.loads(ended.stdout)
     assert words[:2] == ["job", "submit"]
     return words[words.index("--") + 1 :]
 

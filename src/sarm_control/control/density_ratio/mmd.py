@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from sarm_control.control.density_ratio.logistic import Array
 from sarm_control.errors import DataError
@@ -66,7 +67,7 @@ def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
     return MMDTest(float(observed), (1 + as_large) / (1 + _PERMUTATIONS), bandwidth)
 
 
-def _statistics(kernel: Array, sides: Array) -> Array:
+def _statistics(kernel: Float[Array, "N N"], sides: Float[Array, "N R"]) -> Float[Array, " R"]:
     """[R] statistics of R assignments; sides [N, R] is 1 for policy rows and 0 for human rows."""
     inside = kernel @ sides
     p, h = sides[:, 0].sum(), (1 - sides[:, 0]).sum()
@@ -76,5 +77,5 @@ def _statistics(kernel: Array, sides: Array) -> Array:
     return np.asarray(both / (p * (p - 1)) + human / (h * (h - 1)) - 2 * cross / (p * h))
 
 
-def _some(rows: Array, rng: np.random.Generator) -> Array:
+def _some(rows: Float[Array, "N F"], rng: np.random.Generator) -> Float[Array, "kept F"]:
     return rows if len(rows) <= _MOST_ROWS else rows[np.sort(rng.permutation(len(rows))[:_MOST_ROWS])]

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from sarm_control.control.density_ratio.logistic import Array, fit_log_ratio, mean_variance
 
@@ -18,7 +19,7 @@ _BOUND_LEVEL = 0.995
 _BOUND_ERRORS = 2.576
 
 
-def balanced_accuracy(policy: Array, human: Array) -> float:
+def balanced_accuracy(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
     """The share of rows that the sign of the log ratio classifies correctly; each sample counts half.
 
     0.5 is chance, 1 is perfect separation.
@@ -26,7 +27,7 @@ def balanced_accuracy(policy: Array, human: Array) -> float:
     return float(0.5 * (policy > 0).mean() + 0.5 * (human <= 0).mean())
 
 
-def area_under_curve(policy: Array, human: Array) -> float:
+def area_under_curve(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
     """The probability that a policy row has a larger log ratio than a human row; ties count half."""
     from sklearn.metrics import roc_auc_score
 
@@ -57,7 +58,7 @@ def believable_nats(policy: int, human: int) -> float:
     return min(float(np.log(min(policy, human))) - 1.0, MOST_NATS)
 
 
-def effective_sample_size(human: Array) -> float:
+def effective_sample_size(human: Float[Array, " H"]) -> float:
     """Kish's count of the human rows [H] when each is weighted by its density ratio `exp(log ratio)`.
 
     Near H where the policy looks like the humans; near 1 where a single human row does.
@@ -66,7 +67,9 @@ def effective_sample_size(human: Array) -> float:
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
-def calibration_slope(policy: Array, human: Array, counts: Array | None = None) -> float:
+def calibration_slope(
+    policy: Float[Array, " P"], human: Float[Array, " H"], counts: Float[Array, " P"] | None = None
+) -> float:
     """The factor, 0 to 1, with which held-out log ratios fit best: the inverse of a temperature.
 
     A log ratio fitted on few rows is right on average and noisy in each row. Shrunk by the slope it is the
@@ -84,7 +87,7 @@ def calibration_slope(policy: Array, human: Array, counts: Array | None = None) 
     return float(np.clip(fitted.weight[0] / spread, 0.0, 1.0))
 
 
-def lower_bound(policy: Array, human: Array) -> float:
+def lower_bound(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
     """A lower bound of a KL divergence, in nats, from held-out log ratios of samples that are far apart.
 
     It is the largest of 0 and two bounds, each at its 99.5 % lower confidence limit:
@@ -112,7 +115,7 @@ def lower_bound(policy: Array, human: Array) -> float:
     return max(shown, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)), 0.0)
 
 
-def sure_bound(policy: Array, human: Array) -> float:
+def sure_bound(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
     """A lower bound of a KL divergence, in nats, from any held-out log ratios, right or wrong.
 
     It is the largest of 0 and the 99.5 % lower confidence limit of `mean_policy(l) - log mean_human(exp(l))`,
@@ -133,7 +136,7 @@ def sure_bound(policy: Array, human: Array) -> float:
     return max(float(bound), 0.0)
 
 
-def excess(human: Array) -> float:
+def excess(human: Float[Array, " H"]) -> float:
     """`log mean(exp(l))` over human rows [H], which is 0 for a true log ratio; never below 0.
 
     A mean log ratio over the policy, minus this, is at most the divergence, whatever the log ratio is. Values
@@ -142,7 +145,7 @@ def excess(human: Array) -> float:
     return max(float(np.log(np.exp(human).mean())), 0.0)
 
 
-def _mean_of_cut(policy: Array, human: Array) -> float:
+def _mean_of_cut(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
     from scipy.stats import t
 
     most = math.log(min(len(policy), len(human)))

@@ -102,7 +102,7 @@ def _apply_to_attached(
     edited = head.scaled(factors)
     with atomic_folder(target, overwrite=overwrite) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
-        write_edited_weights(temporary, edited.weight)
+        write_edited_weights(temporary, edited.weight, copied_from=folder)
         _record(temporary, source, file, edit_file, head, edited)
     return Applied(target, tuple(factors), head.fingerprint, edited.fingerprint)
 

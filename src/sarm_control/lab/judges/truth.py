@@ -8,7 +8,7 @@ Shapes: `P` pairs, `L` latents.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,14 @@ from sarm_control.reward_model import RewardModel
 Floats = NDArray[np.float64]
 MATERIAL = 0.2
 """A latent counts as harming when its `d_z` is at most minus this."""
+
+
+class LatentTruth(NamedTuple):
+    """One latent's true effect, in reward units, and in SDs of its contributions."""
+
+    latent: int
+    effect: float
+    d_z: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,12 @@ class Truth:
     def below_zero(self) -> frozenset[int]:
         """Latents whose effect is below zero by 2 standard errors."""
         return frozenset(np.flatnonzero(self.effect + 2 * self.error < 0).tolist())
+
+    @property
+    def least_effect(self) -> LatentTruth:
+        """The latent whose effect is the lowest, whatever its spread."""
+        latent = int(np.argmin(self.effect))
+        return LatentTruth(latent, float(self.effect[latent]), float(self.d_z[latent]))
 
     def save(self, path: Path) -> None:
         """Writes JSON, a row for each latent."""

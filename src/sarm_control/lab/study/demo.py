@@ -7,12 +7,13 @@ from typing import NamedTuple
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Controls
 from sarm_control.data import read_rows
-from sarm_control.embedded import DATA, HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS
+from sarm_control.embedded import DATA, HELD_OUT_PROMPTS, LAB, LAB_ATTACHED, TRAIN_PROMPTS
 from sarm_control.errors import DataError
+from sarm_control.lab.judges.truth import Truth
 from sarm_control.lab.language.language import Fact, fact_clause
 from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
-from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model import RESIDUAL, RewardModel
 from sarm_control.training import RunConfig, run_training, start_run
 
 
@@ -23,13 +24,13 @@ class JudgedAnswer(NamedTuple):
         text: the answer.
         reward: of the reward model.
         gold: its gold reward.
-        contributions: of each active latent, `w z`.
+        contributions: of each active latent `w z`, and of residual and constant where there are some.
     """
 
     text: str
     reward: float
     gold: float
-    contributions: Mapping[int, float]
+    contributions: Mapping[int | str, float]
 
 
 class FlatteryExample(NamedTuple):
@@ -39,11 +40,25 @@ class FlatteryExample(NamedTuple):
     honest: JudgedAnswer
     flattering: JudgedAnswer
 
-    def differences(self, top: int) -> list[tuple[int, float]]:
+    def differences(self, top: int) -> list[tuple[int | str, float]]:
         """The latents that add most to the flattering answer's reward over the honest one's, and how much."""
         one, two = self.honest.contributions, self.flattering.contributions
-        gap = {latent: two.get(latent, 0.0) - one.get(latent, 0.0) for latent in {*one, *two}}
+        latents = {part for part in {*one, *two} if isinstance(part, int)}
+        gap: dict[int | str, float] = {part: two.get(part, 0.0) - one.get(part, 0.0) for part in latents}
         return sorted(gap.items(), key=lambda item: -item[1])[:top]
+
+    @property
+    def first(self) -> int | None:
+        """The latent that adds most; None where no latent is active."""
+        found = [part for part, _ in self.differences(1) if isinstance(part, int)]
+        return found[0] if found else None
+
+    @property
+    def residual_difference(self) -> float | None:
+        """What the residual adds; None for a SARM."""
+        if RESIDUAL not in self.flattering.contributions:
+            return None
+        return self.flattering.contributions[RESIDUAL] - self.honest.contributions[RESIDUAL]
 
 
 class Names(NamedTuple):
@@ -62,34 +77,39 @@ class Stage(NamedTuple):
     world: World
     model: RewardModel
     example: FlatteryExample
+    truth: Truth
 
 
-def set_stage(lab: str) -> Stage:
+def set_stage(lab: str, *, attached: bool = False) -> Stage:
     """Opens a world and checks that it is complete, before anything is written.
 
     Args:
         lab: a folder of `sarm lab build`, or `lab`.
+        attached: take the classifier with a dictionary for the reward model, not the SARM.
 
     Raises:
         DataError: no world, or one that lacks files or asks for no fact.
         ModelError: its truth is of another reward model.
     """
-    world, names = World.open(lab), names_of(lab)
+    world, names = World.open(lab), names_of(lab, attached=attached)
+    if attached:
+        _ = world.attached_figures
     missing = [path.name for path in (world.policy, world.sarm, *map(world.file, DATA)) if not path.exists()]
     if missing:
         raise DataError(f"{world.path} lacks {', '.join(missing)}", hint="build it again with sarm lab build")
     model = RewardModel.from_pretrained(names.model, device="cpu")
-    world.truth.check(model.fingerprint)
-    return Stage(names, world, model, example(world, model))
+    truth = world.attached_truth if attached else world.truth
+    truth.check(model.fingerprint)
+    return Stage(names, world, model, example(world, model), truth)
 
 
-def names_of(lab: str) -> Names:
+def names_of(lab: str, *, attached: bool = False) -> Names:
     """The embedded world by its name, so that no run records a path of this machine; others by path."""
     if lab == LAB:
-        return Names(LAB, LAB, TRAIN_PROMPTS, HELD_OUT_PROMPTS)
+        return Names(LAB, LAB_ATTACHED if attached else LAB, TRAIN_PROMPTS, HELD_OUT_PROMPTS)
     world = World.open(lab)
     files = (world.file(name) for name in ("train_prompts", "held_out_prompts"))
-    return Names(str(world.policy), str(world.sarm), *files)
+    return Names(str(world.policy), str(world.attached if attached else world.sarm), *files)
 
 
 def example(world: World, model: RewardModel) -> FlatteryExample:
@@ -146,7 +166,7 @@ def _judged(world: World, model: RewardModel, prompt: str, answers: Sequence[str
             answer,
             float(scored.rewards[j]),
             float(gold[j]),
-            {int(part.latent): float(part.contribution) for part in scored.contributions(j)},
+            {part.latent: float(part.contribution) for part in scored.contributions(j)},
         )
         for j, answer in enumerate(answers)
     ]

@@ -29,11 +29,13 @@ class Measured:
         reward: [P] of the reward model, unedited.
         gold: [P].
         length: [P] tokens.
+        residual: [P] the part of the reward that no latent holds; 0 for a SARM.
     """
 
     reward: Floats
     gold: Floats
     length: Floats
+    residual: Floats
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def measure(world: World, model: RewardModel, policy: Policy, training: Training
         scored.rewards.astype(np.float64),
         world.gold(texts, rollout.texts),
         np.asarray(rollout.lengths, dtype=np.float64),
+        scored.residual,
     )
 
 

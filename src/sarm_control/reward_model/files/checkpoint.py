@@ -15,6 +15,7 @@ from sarm_control.reward_model.files.checkpoint_files import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # Written by older checkpoints and never read: a SARM's trunk has no final norm and no output head.
@@ -25,6 +26,7 @@ UNUSED_BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_
 FLOAT_TYPES = ("F32", "BF16", "F16", "F64")
 """The types of weights that are read, as safetensors files name them."""
 _DOWNLOADS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
+_CONFIGURATION = [pattern for pattern in _DOWNLOADS if pattern != "*.safetensors"]
 # The same weights a second time, as Mistral's own code reads them.
 _NOT_DOWNLOADED = ["consolidated*.safetensors"]
 
@@ -55,10 +57,34 @@ def find_folder(
     return local_or_downloaded(id_or_folder, revision=revision, local_files_only=local_files_only)
 
 
+def configuration_folder(id_or_folder: str | Path) -> Path:
+    """As `find_folder`, and of a hub id everything but the weights is downloaded.
+
+    Raises:
+        ModelError: see `find_folder`.
+    """
+    name = str(id_or_folder)
+    embedded = model_folder(name, "sarm") if isinstance(id_or_folder, str) else None
+    return embedded or local_or_downloaded(id_or_folder, weights=False)
+
+
+def stored_type(index: Mapping[str, TensorEntry]) -> "torch.dtype":
+    """The type of a checkpoint whose configuration names none: that of its first tensor, else float32."""
+    import torch
+
+    types = {"BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+    first = next(iter(index.values()), None)
+    return torch.float32 if first is None else types.get(first.dtype, torch.float32)
+
+
 def local_or_downloaded(
-    id_or_folder: str | Path, *, revision: str | None = None, local_files_only: bool = False
+    id_or_folder: str | Path,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    weights: bool = True,
 ) -> Path:
-    """As `find_folder`, and no name stands for what is embedded.
+    """As `find_folder`, and no name stands for what is embedded; `weights` says whether those are wanted.
 
     Raises:
         ModelError: see `find_folder`.
@@ -73,7 +99,7 @@ def local_or_downloaded(
             hint="give a folder with config.json and *.safetensors, a hub id such as "
             "Schrieffer/Llama-SARM-4B, or lab, the embedded SARM",
         )
-    return _download(name, revision, local_files_only)
+    return _download(name, revision, local_files_only, _DOWNLOADS if weights else _CONFIGURATION)
 
 
 def read_index(folder: Path, name: str) -> dict[str, TensorEntry]:
@@ -210,7 +236,9 @@ def _no_weights(folder: Path, name: str) -> ModelError:
     return ModelError(f"{name} holds no *.safetensors file")
 
 
-def _download(hub_id: str, revision: str | None, local_files_only: bool) -> Path:
+def _download(
+    hub_id: str, revision: str | None, local_files_only: bool, patterns: list[str] = _DOWNLOADS
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -220,7 +248,7 @@ def _download(hub_id: str, revision: str | None, local_files_only: bool) -> Path
                 hub_id,
                 revision=revision,
                 local_files_only=local_files_only,
-                allow_patterns=_DOWNLOADS,
+                allow_patterns=patterns,
                 ignore_patterns=_NOT_DOWNLOADED,
             )
         )

@@ -15,6 +15,15 @@ from sarm_control.errors import ModelError
 PaddingSide: TypeAlias = Literal["left", "right"]
 
 
+BATCH_TOKENS_CPU = 8_192
+BATCH_TOKENS_GPU = 65_536
+
+
+def scoring_batch_tokens(device: str) -> int:
+    """Padded tokens of one forward pass where nobody says how many: by the type of device, such as "cpu"."""
+    return BATCH_TOKENS_CPU if device == "cpu" else BATCH_TOKENS_GPU
+
+
 class Padded(NamedTuple):
     """`input_ids` [B, T] int64 and `attention_mask` [B, T] int64 (1 = token)."""
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -24,12 +25,15 @@ class Mismatch(NamedTuple):
             mean weight.
     """
 
-    weights: Tensor
+    weights: Float[Tensor, "N T"]
     metrics: Mapping[str, float]
 
 
 def sampler_mismatch(
-    ours: Tensor, theirs: Sequence[Sequence[float]], mask: Tensor, cap: float | None
+    ours: Float[Tensor, "N T"],
+    theirs: Sequence[Sequence[float]],
+    mask: Bool[Tensor, "N T"],
+    cap: float | None,
 ) -> Mismatch:
     """Compares both log-probabilities on the tokens that were drawn.
 

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 class Advantages(NamedTuple):
     """Float32 advantages and the returns the value head is fitted to, both [N, T], 0 in padding."""
 
-    advantages: Tensor
-    returns: Tensor
+    advantages: Float[Tensor, "N T"]
+    returns: Float[Tensor, "N T"]
 
 
 class PolicyLoss(NamedTuple):
@@ -32,12 +33,12 @@ class PolicyLoss(NamedTuple):
         approx_kl: k3 estimate of KL(old || new).
     """
 
-    loss: Tensor
-    clipped: Tensor
-    approx_kl: Tensor
+    loss: Float[Tensor, ""]
+    clipped: Int[Tensor, ""]
+    approx_kl: Float[Tensor, ""]
 
 
-def length_mask(lengths: Sequence[int] | Tensor, width: int) -> Tensor:
+def length_mask(lengths: Sequence[int] | Int[Tensor, " N"], width: int) -> Bool[Tensor, "N {width}"]:
     """[N, width] bool, true on the first `lengths[n]` columns.
 
     It is made from lengths and not from token ids, since a policy may choose the padding token.
@@ -45,7 +46,9 @@ def length_mask(lengths: Sequence[int] | Tensor, width: int) -> Tensor:
     return torch.arange(width)[None, :] < torch.as_tensor(lengths)[:, None]
 
 
-def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+def token_rewards(
+    scores: Float[Tensor, " N"], kl: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], kl_coef: float
+) -> Float[Tensor, "N T"]:
     """[N, T] float32: `-kl_coef * kl_t` on every token, plus the score on the last one.
 
     Args:
@@ -61,7 +64,13 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
     return rewards
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Advantages:
+def gae(
+    rewards: Float[Tensor, "N T"],
+    values: Float[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    gamma: float,
+    lam: float,
+) -> Advantages:
     """Generalised advantage estimation over the answer's tokens; the value after the end is 0.
 
     `delta_t = r_t + gamma V_(t+1) - V_t`, `A_t = delta_t + gamma lam A_(t+1)`, `return_t = A_t + V_t`.
@@ -85,7 +94,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return Advantages(advantages, torch.where(mask, advantages + values, 0.0))
 
 
-def leave_one_out(totals: Tensor, group: int) -> Tensor:
+def leave_one_out(totals: Float[Tensor, " N"], group: int) -> Float[Tensor, " N"]:
     """RLOO: [N] each answer's reward minus the mean reward of the other answers to its prompt.
 
     Args:
@@ -98,7 +107,7 @@ def leave_one_out(totals: Tensor, group: int) -> Tensor:
     return (grouped - others).flatten()
 
 
-def group_standardised(totals: Tensor, group: int) -> Tensor:
+def group_standardised(totals: Float[Tensor, " N"], group: int) -> Float[Tensor, " N"]:
     """GRPO: [N] each answer's reward minus its prompt's mean, over its prompt's SD (unbiased, + 1e-4).
 
     Args:
@@ -110,7 +119,7 @@ def group_standardised(totals: Tensor, group: int) -> Tensor:
     return (centred / (grouped.std(dim=1, keepdim=True) + 1e-4)).flatten()
 
 
-def whiten(values: Tensor, mask: Tensor) -> Tensor:
+def whiten(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Mean 0 and SD 1 over all masked entries of the whole batch at once; 0 in padding.
 
     Entries that are all equal become 0.
@@ -123,7 +132,9 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, centred * scale, 0.0).float()
 
 
-def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> PolicyLoss:
+def policy_loss(
+    new: Float[Tensor, " M"], old: Float[Tensor, " M"], advantages: Float[Tensor, " M"], clip: float
+) -> PolicyLoss:
     """The clipped surrogate, summed over tokens.
 
     Args:
@@ -142,7 +153,9 @@ def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Po
     return PolicyLoss(loss, (clipped > unclipped).sum(), kl_k3(log_ratio.detach()).sum())
 
 
-def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+def value_loss(
+    new: Float[Tensor, " M"], old: Float[Tensor, " M"], returns: Float[Tensor, " M"], clip: float
+) -> Float[Tensor, ""]:
     """Half the squared error of the value or of the clipped value, whichever is larger, summed over tokens.
 
     Args:
@@ -155,18 +168,18 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor
     return 0.5 * torch.maximum((new - returns) ** 2, (clipped - returns) ** 2).sum()
 
 
-def kl_k1(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl_k1(log_p: Float[Tensor, "*shape"], log_q: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Per token `log p - log q` on samples of p: unbiased for KL(p || q), may be negative."""
     return log_p - log_q
 
 
-def kl_k3(log_ratio: Tensor) -> Tensor:
+def kl_k3(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Per token `exp(d) - 1 - d` with `d = log q - log p` on samples of p: unbiased, never negative."""
     # expm1 keeps the small difference that exp(d) - 1 would round away near d = 0
     return torch.expm1(log_ratio) - log_ratio
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
+def explained_variance(values: Float[Tensor, " M"], returns: Float[Tensor, " M"]) -> float:
     """`1 - var(returns - values) / var(returns)` over [M] tokens; 0 when the returns do not vary."""
     variance = returns.double().var(unbiased=False)
     if variance <= 1e-12:

@@ -28,7 +28,7 @@ def check_models(policy: PolicyConfig, reward: RewardConfig) -> None:
         ConfigError: a latent outside 0..L-1, or settings that a continued adapter does not have.
     """
     for key, name in (("policy.model", policy.model), ("reward.model", reward.model)):
-        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+        if not Path(name).is_dir() and not _HUB_ID.fullmatch(name) and model_folder(name, "sarm") is None:
             raise ModelError(
                 f"{key}: there is no folder {name}", hint="give a folder, or a hub id such as owner/name"
             )

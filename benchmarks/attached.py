@@ -1,0 +1,168 @@
+"""Time and memory of scoring a reward model with an attached dictionary against the bare classifier.
+
+The claims under test: at 65,536 latents, time at most 1.05 and memory at most 1.1 of the bare classifier's.
+Both score the same answers in turn in one process; times are compared by the median of the paired ratios, and
+the rewards have to be equal to the bit. Memory is the peak resident set, while scoring, of a fresh process
+that holds one of them. Random weights in the shape of SmolLM2-135M, float32, by default. Linux only.
+
+    python benchmarks/attached.py [--rounds 7] [--tokens 256] [--json benchmarks/results/attached.json]
+
+The dictionary's own share of the memory is that of encoder and decoder: 8 L D bytes in float32. Beside a
+small model, and the default is one, that alone is above the bar; `expected_memory_ratio` says what the sizes
+give.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaModel
+
+from sarm_control.conversation import ChatTemplate, Encoded
+from sarm_control.lab.language.tokenizer import make_tokenizer
+from sarm_control.reward_model import (
+    AttachedAutoencoder,
+    ClassifierConfig,
+    LinearHead,
+    Pooling,
+    RewardModel,
+    StateHead,
+)
+from sarm_control.reward_model.trunk.trunk import Trunk
+
+TIME_BAR, MEMORY_BAR = 1.05, 1.1
+VOCABULARY = 49_152
+
+
+def bare_model(layers: int, width: int) -> RewardModel:
+    """A classifier of random weights."""
+    torch.manual_seed(0)
+    heads = max(1, width // 64)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=width * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 3 if heads % 3 == 0 else heads,
+        max_position_embeddings=8192,
+    )
+    trunk = Trunk(LlamaModel(config), final_norm=True)
+    weight = torch.randn(width).numpy()
+    head = LinearHead(np.zeros(0, dtype=np.float32), own=StateHead(weight))
+    template = ChatTemplate(make_tokenizer(["a", "b"]), max_length=8192, whole=True)
+    return RewardModel(
+        ClassifierConfig(layers, {}), trunk, None, head, template, pooling=Pooling("last_token")
+    )
+
+
+def with_dictionary(bare: RewardModel, latents: int, k: int) -> RewardModel:
+    """The same with a dictionary of random weights."""
+    width = bare.trunk.hidden_size
+    return bare.attach(AttachedAutoencoder(torch.zeros(width), 1.0, latents, k))
+
+
+def make_rows(rows: int, tokens: int) -> list[Encoded]:
+    """Conversations of uneven length up to `tokens`."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [tokens - (tokens // (2 * rows)) * j for j in range(rows)]
+    return [
+        Encoded(torch.randint(3, VOCABULARY, (length,), generator=generator).tolist(), 3, 0, True)
+        for length in lengths
+    ]
+
+
+def peak_of(arguments: argparse.Namespace, which: str) -> int:
+    """Peak resident bytes of a fresh process that scores with one of the two."""
+    command = [sys.executable, __file__, "--only", which]
+    for name in ("rows", "tokens", "layers", "width", "latents", "k"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_while_scoring(model: RewardModel, rows: list[Encoded]) -> int:
+    """Peak resident bytes while scoring; making the model does not count."""
+    Path("/proc/self/clear_refs").write_text("5")
+    model.score_encoded(rows)
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def compare(bare: RewardModel, attached: RewardModel, rows: list[Encoded], rounds: int) -> list[list[float]]:
+    """Seconds of each in each round, the two in turn; one uncounted round first.
+
+    Raises:
+        SystemExit: the rewards differ.
+    """
+    seconds: list[list[float]] = [[], []]
+    for number in range(rounds + 1):
+        rewards = []
+        for place, model in enumerate((bare, attached)):
+            start = time.perf_counter()
+            rewards.append(model.score_encoded(rows).rewards)
+            if number:
+                seconds[place].append(time.perf_counter() - start)
+        if rewards[0].tobytes() != rewards[1].tobytes():
+            raise SystemExit("the rewards differ")
+    return seconds
+
+
+def main() -> None:
+    """Measures one in a child, or both, and prints what they take."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    for name, value in (("rows", 8), ("tokens", 256), ("layers", 30), ("width", 576), ("latents", 65_536)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--k", type=int, default=192)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", choices=("bare", "attached"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    rows = make_rows(arguments.rows, arguments.tokens)
+    bare = bare_model(arguments.layers, arguments.width)
+    if arguments.only == "bare":
+        print(peak_while_scoring(bare, rows))
+        return
+    attached = with_dictionary(bare, arguments.latents, arguments.k)
+    if arguments.only == "attached":
+        print(peak_while_scoring(attached, rows))
+        return
+    seconds = compare(bare, attached, rows, arguments.rounds)
+    ratio = statistics.median(two / one for one, two in zip(*seconds, strict=True))
+    memory = {which: peak_of(arguments, which) for which in ("bare", "attached")}
+    dictionary = 8 * arguments.latents * arguments.width
+    found = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
+        },
+        "torch": torch.__version__,
+        "shape": {
+            key: getattr(arguments, key) for key in ("rows", "tokens", "layers", "width", "latents", "k")
+        },
+        "rounds": arguments.rounds,
+        "seconds": {"bare": statistics.median(seconds[0]), "attached": statistics.median(seconds[1])},
+        "time_ratio": ratio,
+        "time_bar": TIME_BAR,
+        "peak_bytes": memory,
+        "memory_ratio": memory["attached"] / memory["bare"],
+        "memory_bar": MEMORY_BAR,
+        "dictionary_bytes": dictionary,
+        "expected_memory_ratio": 1 + dictionary / memory["bare"],
+    }
+    print(json.dumps(found, indent=2))
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""A dictionary attached to a reward model on real text, end to end, beside a SARM of the same pairs.
+
+SmolLM2-135M-Instruct is trained to a reward model by TRL's `RewardTrainer` on RM-Bench pairs, as people train
+theirs. A dictionary is attached to it. RewardBench 2 safety rows are only scored: with the bare reward model
+and with the dictionary, whose rewards must be equal to the row. A SARM is built from the same pairs. Each
+stage is one command; its time and peak memory are recorded, and a stage whose output exists is not run again.
+
+    python scripts/real_attach.py --data ../shared/data [--work work/attach] [--only train attach] [--rows 60]
+
+Hours on a CPU. `python scripts/real_attach_tables.py` writes docs/results/attached.md from what it left.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import real_text
+from real_text import CHAT, REFUSE, RESPOND, TEST, Places, Stage, read, run_stage, sarm, write
+
+STEPS, PAIRS_OF_A_STEP = 400, 4
+"""Of TRL's trainer: 1,600 pairs, about half of those of RM-Bench's chat and safety rows at equal style."""
+LONGEST = 512
+"""Tokens of an answer in training; TRL leaves longer ones out."""
+
+
+def own_stage(name: str, places: Places) -> list[str]:
+    """This script once more, for a stage that is no `sarm` command."""
+    return [sys.executable, __file__, "--stage", name, "--data", str(places.data), "--work", str(places.work)]
+
+
+def limited(places: Places, name: str) -> list[str]:
+    """The rows that `--rows` left, of one file."""
+    return [places.out(f"rows/{name}")]
+
+
+def fetch(places: Places) -> list[str]:
+    """The language model."""
+    return real_text.fetch(places)
+
+
+def train(places: Places) -> list[str]:
+    """TRL's reward model."""
+    return own_stage("train", places)
+
+
+def attach(places: Places) -> list[str]:
+    """The dictionary, beside PCA, the plain squared error and another seed."""
+    rows = [places.out(f"rows/{name}") for name in (CHAT, REFUSE, RESPOND)]
+    return sarm(
+        *(
+            "attach",
+            "--model",
+            places.out("rm"),
+            "--pairs",
+            *rows,
+            "--text",
+            places.out("broken_pairs.jsonl"),
+        ),
+        *("--eval", *limited(places, TEST), "--compare", "--seeds", "2"),
+        *("--cache", places.out("states"), "-o", places.out("attached")),
+    )
+
+
+def build(places: Places) -> list[str]:
+    """A SARM from the same rows: what sparsity costs."""
+    rows = [places.out(f"rows/{name}") for name in (CHAT, REFUSE, RESPOND)]
+    return sarm(
+        *("build", "--base", places.out("smollm2"), "--pairs", *rows, places.out("broken_pairs.jsonl")),
+        *("--eval", *limited(places, TEST), "--cache", places.out("states"), "-o", places.out("sarm")),
+    )
+
+
+def score(model: str) -> Callable[[Places], list[str]]:
+    """RewardBench 2 safety's rewards."""
+
+    def command(places: Places) -> list[str]:
+        return sarm(
+            *("score", *limited(places, TEST), "--model", places.out(model)),
+            *("-o", places.out(f"scores-{model}.jsonl"), "--top", "0"),
+        )
+
+    return command
+
+
+def discover(model: str) -> Callable[[Places], list[str]]:
+    """Latents that promote or harm safety: found on RM-Bench, confirmed on RewardBench 2."""
+
+    def command(places: Places) -> list[str]:
+        rows = [places.out(f"rows/{name}") for name in (REFUSE, RESPOND)]
+        return sarm(
+            *("discover", *rows, "--confirm", *limited(places, TEST), "--model", places.out(model)),
+            *("-o", places.out(f"discovery-{model}")),
+        )
+
+    return command
+
+
+def steer(model: str) -> Callable[[Places], list[str]]:
+    """What amplifying the promoting latents does to safety answers and to chat answers."""
+
+    def command(places: Places) -> list[str]:
+        return [*own_stage("steer", places), "--model", model]
+
+    return command
+
+
+STAGES = {
+    "fetch": Stage({"fetch": fetch}, "smollm2/tokenizer.json"),
+    "train": Stage({"train": train}, "rm/config.json"),
+    "attach": Stage({"attach": attach}, "attached/attach.json"),
+    "build": Stage({"build": build}, "sarm/build.json"),
+    "score-bare": Stage({"score-bare": score("rm")}, "scores-rm.jsonl"),
+    "score-attached": Stage({"score-attached": score("attached")}, "scores-attached.jsonl"),
+    "discover-attached": Stage(
+        {"discover-attached": discover("attached")}, "discovery-attached/features.json"
+    ),
+    "discover-sarm": Stage({"discover-sarm": discover("sarm")}, "discovery-sarm/features.json"),
+    "steer-attached": Stage({"steer-attached": steer("attached")}, "steering-attached.json"),
+    "steer-sarm": Stage({"steer-sarm": steer("sarm")}, "steering-sarm.json"),
+}
+
+
+def train_reward_model(places: Places, steps: int) -> None:
+    """Fits TRL's classifier to pairs of equal style, and saves it as TRL does."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    torch.manual_seed(0)
+    pairs = []
+    for name in (CHAT, REFUSE, RESPOND):
+        for row in read(places.work / "rows" / name):
+            for chosen, rejected in zip(row["chosen"], row["rejected"], strict=True):
+                asked = [{"role": "user", "content": row["prompt"]}]
+                answers = {"chosen": chosen, "rejected": rejected}
+                pairs.append(
+                    {side: [*asked, {"role": "assistant", "content": text}] for side, text in answers.items()}
+                )
+    base = places.out("smollm2")
+    trainer = RewardTrainer(
+        model=AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32),
+        args=RewardConfig(
+            output_dir=places.out("trl"),
+            max_steps=steps,
+            per_device_train_batch_size=PAIRS_OF_A_STEP,
+            learning_rate=2e-5,
+            warmup_steps=steps // 20,
+            max_length=LONGEST,
+            logging_steps=10,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=not torch.cuda.is_available(),
+            seed=0,
+        ),
+        train_dataset=Dataset.from_list(pairs).shuffle(seed=0),
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )
+    trainer.train()
+    trainer.save_model(places.out("rm"))
+    write(places.work / "training.jsonl", [row for row in trainer.state.log_history if "loss" in row])
+
+
+def steering(places: Places, model: str) -> dict[str, Any]:
+    """Target, complement and selectivity of every promoting latent doubled, in SDs of the reward.
+
+    Target is the mean change of safety answers' rewards, complement that of chat answers'; the latents come
+    from discovery on RM-Bench, and both are measured on rows of RewardBench 2 and of chat.
+    """
+    import numpy as np
+
+    from sarm_control.control import Edit, edit_delta
+    from sarm_control.reward_model import RewardModel
+
+    found = json.loads((places.work / f"discovery-{model}" / "features.json").read_text())
+    latents = [one["latent"] for one in found["lists"]["promotes"] if isinstance(one["latent"], int)]
+    rm = RewardModel.from_pretrained(places.work / model)
+
+    def scored(name: str) -> Any:
+        rows = [
+            (row["prompt"], text)
+            for row in read(places.work / "rows" / name)
+            for side in ("chosen", "rejected")
+            for text in ([row[side]] if isinstance(row[side], str) else row[side])
+        ]
+        return rm.score([prompt for prompt, _ in rows], [text for _, text in rows])
+
+    sets = {"target": scored(TEST), "complement": scored(CHAT)}
+    sd = float(np.concatenate([one.rewards for one in sets.values()]).std())
+    edits = [Edit(latent, scale=2.0) for latent in latents]
+    moved = {name: float(edit_delta(one, edits).mean()) / sd for name, one in sets.items()} if edits else {}
+    selectivity = abs(moved["target"] / moved["complement"]) if moved and moved["complement"] else None
+    return {"latents": len(latents), "scale": 2.0, **moved, "selectivity": selectivity}
+
+
+def write_rows(places: Places, most: int | None) -> None:
+    """The rows of every file, or the first of each."""
+    (places.work / "rows").mkdir(parents=True, exist_ok=True)
+    for name in (CHAT, REFUSE, RESPOND, TEST):
+        write(places.work / "rows" / name, read(places.data / name)[:most])
+    real_text.write_broken(Places(places.work / "rows", places.work))
+
+
+def main() -> None:
+    """Runs the stages whose output is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("work/attach"))
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--rows", type=int, help="rows of each file; default all")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of TRL's trainer")
+    parser.add_argument("--stage", choices=("train", "steer"), help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    places = Places(arguments.data, arguments.work)
+    if arguments.stage == "train":
+        settings = json.loads((places.work / "settings.json").read_text())
+        return train_reward_model(places, settings["steps"])
+    if arguments.stage == "steer":
+        found = steering(places, arguments.model)
+        (places.work / f"steering-{arguments.model}.json").write_text(json.dumps(found, indent=2) + "\n")
+        return None
+    if not (arguments.data / TEST).is_file():
+        raise SystemExit(
+            f"{arguments.data} does not hold {TEST}; give the folder of benchmark rows with --data"
+        )
+    write_rows(places, arguments.rows)
+    settings = {"steps": arguments.steps, "rows": arguments.rows, "pairs_of_a_step": PAIRS_OF_A_STEP}
+    (places.work / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+    start = time.monotonic()
+    for name in arguments.only:
+        if (places.work / STAGES[name].output).exists():
+            print(f"== {name}: {STAGES[name].output} is there already")
+        else:
+            run_stage(STAGES[name], places)
+    print(f"== all: {time.monotonic() - start:.0f} s")
+    return None
+
+
+if __name__ == "__main__":
+    main()

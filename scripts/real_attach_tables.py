@@ -1,0 +1,121 @@
+"""Writes docs/results/attached.md from the files that scripts/real_attach.py left.
+
+python scripts/real_attach_tables.py [--work work/attach] [--out docs/results/attached.md]
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NAMES = {"": "dictionary", "pca": "PCA of equal k", "mean_squared_error": "plain squared error"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def rewards(path: Path) -> Iterator[float]:
+    """Of every answer of a file that `sarm score` wrote."""
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            row = json.loads(line)
+            yield from (score["reward"] for score in [*row["chosen_scores"], *row["rejected_scores"]])
+
+
+def identical(work: Path) -> str:
+    """Whether every row has the same reward before and after."""
+    bare, attached = (list(rewards(work / f"scores-{name}.jsonl")) for name in ("rm", "attached"))
+    same = sum(one == two for one, two in zip(bare, attached, strict=True))
+    return f"{same} of {len(bare)} rewards of RewardBench 2 safety rows are equal to the last digit."
+
+
+def fit_table(found: dict[str, Any]) -> Iterator[str]:
+    """Shares of variance explained, by reconstruction and by set."""
+    yield "| answers of | by | state | reward | margin | residual SD | prompts |"
+    yield "|---|---|---|---|---|---|---|"
+    own = {"held_out": found["held_out"], **found["evaluation"]}
+    for name, mine in own.items():
+        for kind, words in NAMES.items():
+            one = mine if not kind else found["baselines"].get(kind, {}).get(name)
+            if one is not None:
+                shares = " | ".join(number(one[key]) for key in ("state", "reward", "margin", "residual_sd"))
+                where = "held-out prompts" if name == "held_out" else name
+                yield f"| {where} | {words} | {shares} | {one['prompts']} |"
+
+
+def costs_table(work: Path) -> Iterator[str]:
+    """The attached model beside the SARM: accuracy, discovery, steering."""
+    yield "| model | pairs right, RewardBench 2 | promote | harm | target | complement | selectivity |"
+    yield "|---|---|---|---|---|---|---|"
+    for model in ("attached", "sarm"):
+        report = read(work, "attached/attach.json" if model == "attached" else "sarm/build.json")
+        (test,) = report["evaluation"].values()
+        accuracy = test["reward_accuracy"] if model == "attached" else test["sparse"]["pair_accuracy"]
+        counts = read(work, f"discovery-{model}/features.json")["counts"]
+        steered = read(work, f"steering-{model}.json")
+        moved = [number(steered.get(key), 2) for key in ("target", "complement", "selectivity")]
+        cells = [number(accuracy["mean"]), str(counts["promotes"]), str(counts["harms"]), *moved]
+        yield f"| {model} | {' | '.join(cells)} |"
+
+
+def stages_table(work: Path) -> Iterator[str]:
+    """Time and peak memory."""
+    yield "| stage | minutes | peak MiB |"
+    yield "|---|---|---|"
+    for name, one in read(work, "stages.json").items():
+        yield f"| {name} | {one['seconds'] / 60:.1f} | {one['peak_mib']} |"
+
+
+def read(work: Path, name: str) -> Any:
+    """A JSON file."""
+    return json.loads((work / name).read_text(encoding="utf-8"))
+
+
+def page(work: Path) -> Iterator[str]:
+    """The whole page."""
+    found, settings = read(work, "attached/attach.json"), read(work, "settings.json")
+    rows = "all rows" if settings["rows"] is None else f"the first {settings['rows']} rows of each file"
+    yield "# A dictionary attached on real text"
+    yield ""
+    yield (
+        f"`make real-attach` wrote the figures: SmolLM2-135M-Instruct, {settings['steps']} steps of TRL's "
+        f"`RewardTrainer` of {settings['pairs_of_a_step']} pairs each, {rows}; one seed."
+    )
+    texts, parts = found["texts"], found["contributions"]
+    yield ""
+    yield (
+        f"The dictionary has {found['latents']} latents, k = {found['k']}, from {texts['answers']} answers "
+        f"to {texts['prompts']} prompts, {texts['held_out_prompts']} of them held out. {identical(work)}"
+    )
+    yield ""
+    yield from fit_table(found)
+    yield ""
+    yield (
+        f"{parts['latents_for_50_percent']} latents make 50 % of the variance of contributions, "
+        f"{parts['latents_for_90_percent']} make 90 %; the largest |cos| with the head is "
+        f"{parts['max_abs_cosine']:.2f}; {100 * parts['dead_share']:.0f} % never fire, "
+        f"{100 * parts['always_on_share']:.1f} % always."
+    )
+    for one in found["stability"]:
+        yield (
+            f"Beside another seed the median cosine of nearest latents is {one['median_cosine']:.2f}, the "
+            f"rank correlation of effects {number(one['effects'], 2)}."
+        )
+    yield from ["", *costs_table(work), "", "Target and complement are in SDs of the reward.", ""]
+    yield from stages_table(work)
+
+
+def main() -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("work/attach"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/attached.md"))
+    arguments = parser.parse_args()
+    arguments.out.write_text("\n".join(page(arguments.work)) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

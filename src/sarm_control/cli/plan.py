@@ -1,0 +1,153 @@
+"""`sarm plan`: what a run will need, before it starts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
+from sarm_control.cli._next import say_next
+from sarm_control.cli._outputs import Overwrite, check_outputs
+from sarm_control.cli._scoring import BatchTokens, Dtype, Model, or_lab
+from sarm_control.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarm_control.planning import Machine, Plan
+
+_WORK = ("latents", "attach", "serve")
+
+Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+
+
+def plan(
+    what: Annotated[
+        str,
+        Parameter(
+            group=INPUT,
+            help="YAML file of a training run, or train (with --set), latents, attach or serve.",
+        ),
+    ],
+    /,
+    *data: Annotated[
+        Path,
+        Parameter(group=INPUT, help="Rows with answers: their lengths are read."),
+    ],
+    model: Model = None,
+    set: Annotated[
+        list[str] | None,
+        Parameter(
+            group=COMPUTE, help="A setting of the run, may be repeated: training.micro_batch=4 (training)."
+        ),
+    ] = None,
+    machine: Annotated[
+        Literal["h200", "h100", "a100", "4090", "cpu"] | None,
+        Parameter(
+            group=COMPUTE,
+            name="--for",
+            help="Machine the run is planned for. Default: this machine's GPU, or its processor.",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        Parameter(
+            group=COMPUTE,
+            negative="",
+            help="Time a step here in about 20 seconds, with layers of the real width and random weights.",
+        ),
+    ] = False,
+    answer_tokens: Annotated[
+        float | None,
+        Parameter(
+            group=RARE_COMPUTE, help="Tokens of an answer on average, for the time. Default: the longest."
+        ),
+    ] = None,
+    latents: Annotated[
+        Count, Parameter(group=RARE_COMPUTE, name="--latents", help="Latents of the dictionary to attach.")
+    ] = None,
+    workers: Annotated[Count, Parameter(group=RARE_COMPUTE, help="Processes, each with a model.")] = None,
+    batch_tokens: BatchTokens = None,
+    dtype: Dtype = None,
+    json_file: Annotated[
+        Path | None, Parameter(group=OUTPUT, name="--json", help="The plan as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say what a run will need before it starts: parameters, memory, time and disk.
+
+    Only configurations, the headers of weight files and the data are read; no weights are loaded. Memory is
+    counted by the code of the run itself, on tensors that have sizes and no content. Where the machine is too
+    small, the plan says what to change, and what each change would save.
+    """
+    from sarm_control.files import write_json
+    from sarm_control.planning import machine as machine_of
+
+    check_outputs([json_file], [Path(what), *data], overwrite=overwrite)
+    if probe and machine not in (None, "cpu"):
+        raise ConfigError(
+            f"--probe times this machine, and --for {machine} names another",
+            hint="leave one of them out",
+        )
+    where = machine_of(machine)
+    if what in _WORK:
+        found = _scoring(what, data, model, where, latents, workers or 1, batch_tokens, dtype)
+        following = ["serve"] if what == "serve" else [what, *map(str, data), "-o", "DIR"]
+    else:
+        found = _training(what, data, model, set or [], where, answer_tokens, probe=probe)
+        following = ["train", *([] if what == "train" else [what])]
+    for line in found.lines():
+        print(line)
+    if json_file is not None:
+        write_json(json_file, found.to_dict())
+    say_next(*following)
+
+
+def _training(
+    what: str,
+    data: tuple[Path, ...],
+    model: str | None,
+    settings: list[str],
+    where: "Machine",
+    answer_tokens: float | None,
+    *,
+    probe: bool,
+) -> "Plan":
+    from sarm_control.cli._run_flags import RunFlags
+    from sarm_control.planning import plan_training
+
+    if data:
+        raise ConfigError(
+            f"{data[0]}: a training run is planned from its YAML file alone",
+            hint="set its prompts with --set data.prompts=FILE",
+        )
+    file = None if what == "train" else Path(what)
+    if file is not None and not file.is_file():
+        raise ConfigError(
+            f"{what} is neither a file nor a kind of work",
+            hint="give the YAML file of a run, or train, latents, attach or serve",
+        )
+    config = RunFlags(model=model, set=settings or None).config(file)
+    return plan_training(config, where=where, answer_tokens=answer_tokens, probe=probe)
+
+
+def _scoring(
+    what: str,
+    data: tuple[Path, ...],
+    model: str | None,
+    where: "Machine",
+    latents: int | None,
+    workers: int,
+    batch_tokens: int | None,
+    dtype: str | None,
+) -> "Plan":
+    from sarm_control.planning import ScoringRequest, plan_scoring
+
+    request = ScoringRequest(
+        what=what,
+        model=or_lab(model),
+        data=data,
+        latents=latents,
+        workers=workers,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+    )
+    return plan_scoring(request, where)

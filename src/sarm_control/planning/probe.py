@@ -1,0 +1,172 @@
+"""Seconds of a training step by timing its passes here, with models of the real width and few layers.
+
+Weights are random: speed does not depend on what they say. Every phase is timed by the run's own code with
+one layer and with two, and each layer more is taken to cost what the second one did. Times are those of the
+process's own processor time where that is less than the clock's, so that a busy machine says little more
+than a quiet one: other programs take the clock, not the processor time.
+
+Shapes: `N` answers decoded together, `B` rows of a micro-batch, `T` tokens of prompt and answer.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sarm_control.planning.linear import Counts, at_depth
+from sarm_control.planning.models import RewardShape
+from sarm_control.planning.skeletons import PolicyShape, make_policy, parts_of, trunk_skeleton
+from sarm_control.planning.training_memory import Lengths
+from sarm_control.reward_model import scoring_batch_tokens
+from sarm_control.training import CachedSampler, Policy, SampleRequest, TokenBatch
+
+SECONDS = 20.0
+"""What a probe takes, about."""
+_PHASES = 4
+_DECODED = 8
+
+
+def probed_seconds(
+    shape: PolicyShape, reward: RewardShape, lengths: Lengths, device: str, seconds: float = SECONDS
+) -> Counts:
+    """Seconds of each phase of a step.
+
+    Args:
+        shape: of the policy.
+        reward: of the reward model.
+        lengths: of the conversations; the mean ones count.
+        device: where it is timed.
+        seconds: what the probe may take, about; a single pass may take longer.
+    """
+    each = seconds / (2 * 2 * _PHASES)
+    depths = [shape.layers, *([reward.layers] if shape.training.value == "model" else [])]
+
+    def of_policy(layers: int, critic_layers: int = 1) -> Counts:
+        policy = with_weights(make_policy(shape, reward, layers, critic_layers), device)
+        with policy.precision():
+            return _policy_seconds(policy, shape, lengths, each)
+
+    def of_trunk(layers: int) -> Counts:
+        trunk = trunk_skeleton(reward, layers)
+        _fill(trunk, device)
+        return {"reward": _trunk_seconds(trunk, shape, lengths, device, each)}
+
+    found = at_depth(depths, of_policy)
+    scored = at_depth([reward.layers], of_trunk)
+    return {name: max(value, 0.0) for name, value in {**found, **scored}.items()}
+
+
+def with_weights(policy: Policy, device: str) -> Policy:
+    """The policy of a skeleton with random weights, on a device."""
+    for part in parts_of(policy):
+        _fill(part, device)
+    policy.device = torch.device(device)
+    return policy
+
+
+def _fill(module: nn.Module, device: str) -> None:
+    """Gives a module of the meta device memory and small random weights."""
+    module.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.normal_(0, 0.02, generator=generator)
+    for part in module.modules():
+        # not weights but constants, which a skeleton of the meta device lacks
+        if hasattr(part, "rope_init_fn") or hasattr(part, "inv_freq"):
+            for name, buffer in part.named_buffers(recurse=False):
+                if name.endswith("inv_freq"):
+                    buffer.copy_(torch.logspace(0, -4, buffer.numel(), device=device))
+
+
+def _policy_seconds(policy: Policy, shape: PolicyShape, lengths: Lengths, each: float) -> Counts:
+    training = shape.training
+    rows = min(training.micro_batch, -(-training.answers_per_step // training.minibatches))
+    prompt, answer = max(1, round(lengths.mean_prompt)), max(1, round(lengths.mean_answer))
+    batch = policy.batch([[0] * prompt] * rows, [[0] * answer] * rows)
+    passes = training.answers_per_step / rows
+
+    def logprobs() -> None:
+        with policy.rounded_weights():
+            policy.answer_stats(batch, training.temperature, entropy=True)
+            policy.answer_stats(batch, training.temperature, reference=True)
+
+    def update() -> None:
+        _step_back(policy, batch, training.temperature)
+
+    return {
+        "rollout": _rollout(policy, shape, prompt, answer, each),
+        "logprobs": passes * least(logprobs, each),
+        "update": training.epochs * passes * least(update, each),
+    }
+
+
+def _step_back(policy: Policy, batch: TokenBatch, temperature: float) -> None:
+    stats = policy.answer_stats(batch, temperature)
+    assert stats.values is not None
+    (stats.logprobs.sum() + stats.values.sum()).backward()
+    policy.model.zero_grad(set_to_none=True)
+
+
+def _rollout(policy: Policy, shape: PolicyShape, prompt: int, answer: int, each: float) -> float:
+    """Decoding a few tokens and one token: the difference is what a token more takes.
+
+    A token late in an answer reads a longer cache, so the few are decoded behind prompts of the mean length.
+    """
+    training = shape.training
+    repeats = training.answers_per_prompt
+    together = max(1, min(CachedSampler().batch_answers // repeats, training.prompts_per_step))
+    batches = training.prompts_per_step / together
+    few = min(_DECODED, answer)
+    middle = prompt + max(0, answer - few) // 2
+
+    def decode(tokens: int, length: int) -> Callable[[], Any]:
+        request = SampleRequest(
+            prompts=((1,) * length,) * together,
+            answers_per_prompt=repeats,
+            max_new_tokens=tokens,
+            temperature=training.temperature,
+            seeds=tuple(range(together * repeats)),
+            end=-1,
+        )
+        return lambda: CachedSampler().sample(policy, request)
+
+    first = least(decode(1, prompt), each)
+    if answer == 1:
+        return batches * first
+    more = (least(decode(few, middle), each) - least(decode(1, middle), each)) / max(1, few - 1)
+    return batches * (first + max(more, 0.0) * (answer - 1))
+
+
+def _trunk_seconds(trunk: Any, shape: PolicyShape, lengths: Lengths, device: str, each: float) -> float:
+    tokens = max(1, round(lengths.mean_prompt + lengths.mean_answer))
+    answers = shape.training.answers_per_step
+    rows = max(1, min(answers, scoring_batch_tokens(device) // tokens))
+    ids = torch.zeros(rows, tokens, dtype=torch.long, device=device)
+    places = torch.full((rows,), tokens - 1, device=device)
+    return answers / rows * least(lambda: trunk.states_at(ids, None, places), each)
+
+
+def least(work: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the quickest of several runs, the first not counted, in about that much time."""
+    times: list[float] = []
+    started = time.perf_counter()
+    work()
+    while not times or time.perf_counter() - started < seconds:
+        clock, processor = time.perf_counter(), time.process_time()
+        work()
+        _wait()
+        times.append(min(time.perf_counter() - clock, _alone(time.process_time() - processor)))
+    return min(times)
+
+
+def _alone(seconds: float) -> float:
+    """Processor time as the clock would show it without other programs; with several threads unknown."""
+    return seconds if torch.get_num_threads() == 1 and not torch.cuda.is_available() else float("inf")
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

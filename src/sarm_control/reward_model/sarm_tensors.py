@@ -1,0 +1,59 @@
+"""The tensors of a SARM's files: which there have to be, and the autoencoder made from them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sarm_control.errors import ModelError
+from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.files.checkpoint import from_checkpoint
+from sarm_control.reward_model.files.config import SarmConfig
+from sarm_control.reward_model.trunk.torch_backend import with_own_memory
+from sarm_control.reward_model.trunk.trunk import Trunk, quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
+HEAD_NAME = "score.weight"
+
+
+def refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:
+    """Before any layer is made: a damaged number must not cost minutes and the memory."""
+    if config.source_layer > len(index):
+        raise ModelError(
+            f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
+        )
+
+
+def expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that the files of a SARM have to hold, made without any memory."""
+    from transformers import AutoModel
+
+    with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
+        skeleton = AutoModel.from_config(cut)
+    prefix = f"{skeleton.base_model_prefix}."
+    shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
+    size, latents = int(cut.hidden_size), config.latents
+    shapes.update(
+        zip(AUTOENCODER_NAMES, [(size,), (latents,), (latents, size), (size, latents)], strict=True)
+    )
+    shapes[HEAD_NAME] = (1, latents)
+    return shapes
+
+
+def with_stored_vocabulary(raw: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A SARM's vocabulary may be one larger (its pad token) than its base model's config says."""
+    embedding = index.get("model.embed_tokens.weight")
+    return {**raw, "vocab_size": embedding.shape[0]} if embedding else dict(raw)
+
+
+def autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_size: int) -> Autoencoder:
+    """The autoencoder of the stored tensors, in float32."""
+    with torch.device("meta"):
+        autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
+    weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
+    autoencoder.load_state_dict(weights, assign=True)
+    return with_own_memory(autoencoder)
