@@ -17,13 +17,18 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def rewards(path: Path) -> Iterator[float]:
+    """Of every answer of a file that `sarm score` wrote."""
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            row = json.loads(line)
+            yield from (score["reward"] for score in [*row["chosen_scores"], *row["rejected_scores"]])
+
+
 def identical(work: Path) -> str:
     """Whether every row has the same reward before and after."""
-    bare, attached = (
-        [json.loads(line) for line in (work / f"scores-{name}.jsonl").read_text("utf-8").splitlines()]
-        for name in ("rm", "attached")
-    )
-    same = sum(one["reward"] == two["reward"] for one, two in zip(bare, attached, strict=True))
+    bare, attached = (list(rewards(work / f"scores-{name}.jsonl")) for name in ("rm", "attached"))
+    same = sum(one == two for one, two in zip(bare, attached, strict=True))
     return f"{same} of {len(bare)} rewards of RewardBench 2 safety rows are equal to the last digit."
 
 

@@ -418,6 +418,8 @@ function operationOf(edit: Edit | undefined): Operation | "several" | null {
 function Slider(props: { latent: number; edit: Edit | undefined; reach: number; released: () => void }) {
   const { latent, edit, reach, released } = props;
   const [wanted, setWanted] = useState<Operation>("scale");
+  // what is being typed: a page that draws itself anew must not take it away
+  const [draft, setDraft] = useState<string | null>(null);
   const now = operationOf(edit);
   if (now === "several") {
     return (
@@ -468,9 +470,11 @@ function Slider(props: { latent: number; edit: Edit | undefined; reach: number; 
         type="number"
         aria-label={`Amount of the edit of latent ${latent}`}
         step="any"
-        value={Number(value.toPrecision(6))}
+        value={draft ?? String(Number(value.toPrecision(6)))}
         class={now ? "" : "quiet"}
+        onInput={(event) => setDraft(event.currentTarget.value)}
         onChange={(event) => {
+          setDraft(null);
           if (event.currentTarget.value !== "") give(Number(event.currentTarget.value));
           released();
         }}

@@ -68,7 +68,7 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     assert set(names["closing"]["rate"]) == {"chosen", "rejected"}
     assert names["closing"]["causal"]["low"] > 0.3
     assert names["closing"]["partial"]["q"] < 0.05
-    assert all(set(part) == {"latent", "sd"} for part in names["closing"]["causal"]["latents"])
+    assert all(set(part) == {"latent", "sd", "words"} for part in names["closing"]["causal"]["latents"])
     assert names["thanks"]["partial"]["sd"] is None  # no answer of the lab thanks anybody
     assert names["thanks"]["causal"]["n"] == 60
     assert set(content["headlines"]) == {"flattery", "closing", "length"}
@@ -241,7 +241,8 @@ def test_a_latents_folder_serves_with_the_model_that_made_it(tiny_sarm_folder: P
     assert direct.code == 0, direct.err
     one, other = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("out", "direct"))
     for content in (one, other):
-        content.pop("data"), content.pop("max_length")
+        assert str(tmp_path) not in content["command"], "no place of this machine"
+        content.pop("data"), content.pop("max_length"), content.pop("command")
     assert one == other
     refused = audit(kept, "-o", tmp_path / "refused")
     assert refused.code == 2

@@ -245,6 +245,15 @@ def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(gold, pl
     )
 
 
+def test_the_share_through_the_residual_is_said_with_its_interval():
+    outside = {"delta": 0.1, "low": 0.04, "high": 0.16}
+    ledger = {"outside": outside, "model_change": 0.4}
+    said = " ".join(story.through_residual({"arms": [{"ledger": ledger}]}).split())
+    assert said.startswith(
+        "Without control +0.10 [+0.04, +0.16] of reward came through the residual, 25 % of"
+    )
+
+
 def test_without_a_called_latent_no_control_is_claimed():
     assert story.answers({"arms": [{}], "differences": []}) == [
         "Did the control work? None was tried: discovery called no latent that is worth one. "

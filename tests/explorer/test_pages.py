@@ -223,7 +223,11 @@ def test_payloads_in_answers_prompts_and_names_are_shown_as_text(page: Any, expl
     page.get_by_label("Search rows").fill("<svg")
     page.locator(".picker li button", has_text="<svg").click()
     page.locator(".picker").wait_for(state="detached")
-    assert SVG in page.get_by_label("Prompt", exact=True).input_value()
+    prompt = page.get_by_label("Prompt", exact=True)
+    end = time.monotonic() + 20
+    while SVG not in prompt.input_value() and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    assert SVG in prompt.input_value()
     score(page, SVG, SCRIPT, SVG)
     page.locator(".verdict").wait_for()
     assert page.evaluate("window.owned") is None

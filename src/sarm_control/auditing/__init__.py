@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, audit
+    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, Example, audit
     from sarm_control.auditing.attributes.attribute import Attribute
     from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
     from sarm_control.auditing.attributes.judge import Judge
@@ -17,13 +17,35 @@ if TYPE_CHECKING:
     from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit, put_before, put_behind
     from sarm_control.auditing.best_of_n import Pressure, kl_bound
     from sarm_control.auditing.causal_prices import CausalPrice
-    from sarm_control.auditing.certificates import Movement, certificate
+    from sarm_control.auditing.certificates import Movement, Verdict, certificate
+    from sarm_control.auditing.comparing.price_changes import PriceChange, PriceChanges, price_changes
+    from sarm_control.auditing.comparing.run_samples import RunMovement, run_movements, steps_of
+    from sarm_control.auditing.comparing.text import changes_text, run_text
+    from sarm_control.auditing.mechanism.carrying import OwnLatent, own_latent
+    from sarm_control.auditing.mechanism.token_rewards import TokenReward, token_rewards
     from sarm_control.auditing.mending.proposal import Mend, mend, mendable, unwanted
+    from sarm_control.auditing.on_pairs import Accuracy, accuracy
     from sarm_control.auditing.partial_prices import PartialPrice
     from sarm_control.auditing.table import AttributeTable, attribute_table
     from sarm_control.auditing.text import audit_text, controls_text, mend_hint
 
 _HOME_OF = {
+    "changes_text": "comparing.text",
+    "run_text": "comparing.text",
+    "Accuracy": "on_pairs",
+    "accuracy": "on_pairs",
+    "Example": "attribute_audit",
+    "PriceChange": "comparing.price_changes",
+    "PriceChanges": "comparing.price_changes",
+    "price_changes": "comparing.price_changes",
+    "RunMovement": "comparing.run_samples",
+    "run_movements": "comparing.run_samples",
+    "steps_of": "comparing.run_samples",
+    "OwnLatent": "mechanism.carrying",
+    "own_latent": "mechanism.carrying",
+    "TokenReward": "mechanism.token_rewards",
+    "token_rewards": "mechanism.token_rewards",
+    "Verdict": "certificates",
     "Audit": "attribute_audit",
     "AttributeFinding": "attribute_audit",
     "audit": "attribute_audit",
@@ -58,32 +80,48 @@ _HOME_OF = {
 __all__ = [
     "BATTERY",
     "EDITS",
+    "Accuracy",
     "Attribute",
     "AttributeFinding",
     "AttributeTable",
     "Audit",
     "CausalPrice",
     "Contrast",
+    "Example",
     "Judge",
     "Mend",
     "Movement",
     "OwnAttributes",
+    "OwnLatent",
     "PartialPrice",
     "Pressure",
+    "PriceChange",
+    "PriceChanges",
+    "RunMovement",
     "TextEdit",
+    "TokenReward",
+    "Verdict",
+    "accuracy",
     "attribute_table",
     "attributes_named",
     "audit",
     "audit_text",
     "certificate",
+    "changes_text",
     "controls_text",
     "kl_bound",
     "load_attributes",
     "mend",
     "mend_hint",
     "mendable",
+    "own_latent",
+    "price_changes",
     "put_before",
     "put_behind",
+    "run_movements",
+    "run_text",
+    "steps_of",
+    "token_rewards",
     "unwanted",
 ]
 

@@ -5,12 +5,14 @@ would unlock it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 from sarm_control.auditing.attributes.attribute import Attribute
-from sarm_control.auditing.attributes.battery import BATTERY
+from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
 from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
 from sarm_control.auditing.best_of_n import Pressure, pressure
 from sarm_control.auditing.causal_prices import (
@@ -21,16 +23,26 @@ from sarm_control.auditing.causal_prices import (
     price_of,
     scored_contrasts,
 )
+from sarm_control.auditing.mechanism.carrying import OwnLatent, own_latent, residual_share
+from sarm_control.auditing.mechanism.token_rewards import TokenReward, token_rewards
+from sarm_control.auditing.on_pairs import Accuracy, accuracy
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.data import WITH_ANSWERS, Row, rows_of
+from sarm_control.data import Source as RowSource
 from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.latents import ScoredRows
+from sarm_control.evaluation import answer_table
+from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.notebooks import Bar, data_frame, html_table, number, span
 
 if TYPE_CHECKING:
+    from sarm_control.auditing.certificates import Movement
+    from sarm_control.auditing.mending.proposal import Mend
     from sarm_control.reward_model import RewardModel
+
+T = TypeVar("T")
 
 LEAST_PRICE = 0.1
 """Reward SDs below which a price is real perhaps, and no headline."""
@@ -38,6 +50,8 @@ FALSE_DISCOVERIES = 0.05
 """Share of false finds that is let in among all prices of one kind."""
 NAMED = 3
 """Latents of a price that are named by words."""
+SHOWN = 5
+"""Headlines of which an example is given, token by token."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +63,16 @@ class AttributeFinding:
         rates: by role ("chosen", "rejected", "candidate", "response"), share of answers that have it.
         partial: its partial price.
         causal: one price for each text edit of it; none where no edit of it exists.
+        residual: share of the causal price that no latent carries; None without a causal price.
+        own_latent: how well one latent detects it; None without latents, or with too few answers.
     """
 
     attribute: Attribute
     rates: dict[str, float]
     partial: PartialPrice | None
     causal: tuple[CausalPrice, ...]
+    residual: float | None = None
+    own_latent: OwnLatent | None = None
 
     @property
     def best_causal(self) -> CausalPrice | None:
@@ -108,6 +126,30 @@ class Sampled(NamedTuple):
     table: AttributeTable
 
 
+class Example(NamedTuple):
+    """An answer without an attribute and with it, and the reward after every token of both.
+
+    Args:
+        attribute: its name.
+        edit: what was done to the text.
+        prompt: the last user turn.
+        without: the text without it.
+        having: the text with it.
+        sd: reward SDs between both: of all answers the one nearest to the causal price.
+        tokens_without: see `token_rewards`.
+        tokens_having: the same.
+    """
+
+    attribute: str
+    edit: str
+    prompt: str
+    without: str
+    having: str
+    sd: float
+    tokens_without: tuple[TokenReward, ...]
+    tokens_having: tuple[TokenReward, ...]
+
+
 @dataclass(frozen=True)
 class Audit:
     """What a reward model pays for.
@@ -119,7 +161,10 @@ class Audit:
         missing: what was not measured, and what would unlock it.
         contrasts: the changed answers that causal prices are of.
         sampled: what the pressure is of, where that is other answers than those of `table`.
-        latent_words: latent -> the words that set answers with it apart, of those that carry a headline.
+        latent_words: latent -> the words that set answers with it apart, of those that carry a sure price.
+        accuracy: on the pairs among the rows; None without pairs.
+        examples: one for each of the first headlines.
+        mended: the mend that was asked for; None without one.
     """
 
     table: AttributeTable
@@ -129,6 +174,14 @@ class Audit:
     contrasts: tuple[ScoredContrast, ...] = ()
     sampled: "Sampled | None" = None
     latent_words: Mapping[int, str] = field(default_factory=dict)
+    accuracy: Accuracy | None = None
+    examples: tuple[Example, ...] = ()
+    mended: "Mend | None" = None
+
+    @property
+    def certificate(self) -> "tuple[Movement, ...]":
+        """What else moves under the mend; empty without a mend, or with too few answers to a prompt."""
+        return () if self.mended is None else self.mended.certificate
 
     @property
     def headlines(self) -> tuple[AttributeFinding, ...]:
@@ -170,25 +223,19 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object; null where there is no number."""
-        return {
-            "answers": len(self.table.answers),
-            "prompts": len(self.table.prompts),
-            "reward_sd": self.table.reward_sd,
-            "attributes": [_finding_json(one) for one in self.findings],
-            "headlines": [one.attribute.name for one in self.headlines],
-            "latent_words": {str(latent): words for latent, words in self.latent_words.items()},
-            "pressure": None if self.pressure is None else _pressure_json(self.pressure),
-            "missing": list(self.missing),
-        }
+        from sarm_control.auditing.audit_json import audit_json
+
+        return audit_json(self)
 
 
 def audit(
     rm: "RewardModel",
-    data: ScoredRows,
+    data: ScoredRows | Sequence[Row] | RowSource,
     *,
-    candidates: ScoredRows | None = None,
-    attributes: Sequence[Attribute] = BATTERY,
+    candidates: ScoredRows | Sequence[Row] | RowSource | None = None,
+    attributes: Sequence[Attribute | str] = BATTERY,
     edits: Sequence[TextEdit] = EDITS,
+    mend: Sequence[str] | Literal["auto"] = (),
     most: int = 200,
     seed: int = 0,
     batch_tokens: int | None = None,
@@ -198,10 +245,11 @@ def audit(
 
     Args:
         rm: the reward model that gave the scores; it scores the changed texts too.
-        data: rows and the scores of their answers.
+        data: rows and the scores of their answers; or rows, or what `read_rows` takes, which are scored.
         candidates: several answers to each prompt, for what best-of-N selects; those of `data` where None.
-        attributes: what to ask about; names are distinct.
-        edits: the text edits to try.
+        attributes: what to ask about, or names of the battery; names are distinct.
+        edits: the text edits to try; those of attributes that are not asked about are left out.
+        mend: attributes whose price is to be taken away, see `mend`; `auto` takes what is unwanted.
         most: prompts an edit is tried on.
         seed: of the draw of those prompts.
         batch_tokens: see `RewardModel.score`.
@@ -212,7 +260,39 @@ def audit(
         DataError: no answers, answers that all have one reward, or an attribute that failed.
         MissingExtraError: the extra `audit` is not installed.
     """
-    _check_names(attributes)
+    asked = [attributes_named([one])[0] if isinstance(one, str) else one for one in attributes]
+    _check_names(asked)
+    names = {one.name for one in asked}
+    edits = [one for one in edits if one.attribute in names]
+    scored = _scored(rm, data, batch_tokens, progress)
+    table = _table(scored, asked)
+    sampled = None if candidates is None else _sampled(_scored(rm, candidates, batch_tokens, progress), asked)
+    contrasts = scored_contrasts(
+        rm, scored, table, edits=edits, most=most, seed=seed, batch_tokens=batch_tokens, progress=progress
+    )
+    missing: list[str] = []
+    findings = _findings(table, edits, contrasts, scored, missing, seed)
+    tried = tuple(one for one in contrasts if one is not None)
+    selected = _or_missing("Pressure", missing, lambda: pressure((sampled or Sampled(scored, table)).table))
+    right = _or_missing("Accuracy", missing, lambda: accuracy(scored, table))
+    whole = Audit(table, findings, selected, tuple(missing), tried, sampled, accuracy=right)
+    whole = replace(whole, latent_words=_latent_words(whole, scored), examples=_examples(rm, whole, scored))
+    return _with_mend(whole, scored, mend, seed) if mend else whole
+
+
+def _scored(
+    rm: "RewardModel",
+    data: ScoredRows | Sequence[Row] | RowSource,
+    batch_tokens: int | None,
+    progress: ProgressFactory,
+) -> ScoredRows:
+    if isinstance(data, ScoredRows):
+        return data
+    rows = rows_of(data, want=WITH_ANSWERS)
+    return ScoredRows(rows, score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress))
+
+
+def _table(data: ScoredRows, attributes: Sequence[Attribute]) -> AttributeTable:
     if not len(data.scored):
         raise DataError("no answers to audit", hint="give pairs, candidates or answers")
     table = attribute_table(data, attributes)
@@ -220,45 +300,96 @@ def audit(
         raise DataError(
             "all answers have the same reward", hint="see `sarm score`: the reward model may be broken"
         )
-    missing: list[str] = []
-    partial: dict[str, PartialPrice] = {}
+    return table
+
+
+def _sampled(data: ScoredRows, attributes: Sequence[Attribute]) -> Sampled:
+    return Sampled(data, attribute_table(data, attributes))
+
+
+def _or_missing(what: str, missing: list[str], compute: Callable[[], T]) -> T | None:
+    """What can be computed; else why not, and what would unlock it, among the missing."""
     try:
-        partial = {one.name: one for one in partial_prices(table)}
+        return compute()
     except DataError as error:
-        missing.append(f"Partial prices: {error}. {_sentence(error.hint)}")
-    contrasts = scored_contrasts(
-        rm, data, table, edits=edits, most=most, seed=seed, batch_tokens=batch_tokens, progress=progress
-    )
+        missing.append(f"{what}: {error}. {_sentence(error.hint)}".rstrip())
+        return None
+
+
+def _findings(
+    table: AttributeTable,
+    edits: Sequence[TextEdit],
+    contrasts: Sequence[ScoredContrast | None],
+    data: ScoredRows,
+    missing: list[str],
+    seed: int,
+) -> tuple[AttributeFinding, ...]:
+    """What is known of every attribute, the highest price first; those without a price come last."""
+    partial = {
+        one.name: one for one in _or_missing("Partial prices", missing, lambda: partial_prices(table)) or ()
+    }
     causal = corrected(
         [
             no_price(edit) if one is None else price_of(one, table.reward_sd)
             for edit, one in zip(edits, contrasts, strict=True)
         ]
     )
-    selected: Pressure | None = None
-    sampled: Sampled | None = None
-    if candidates is not None:
-        sampled = Sampled(candidates, attribute_table(candidates, attributes))
-    try:
-        selected = pressure(table if sampled is None else sampled.table)
-    except DataError as error:
-        missing.append(f"Pressure: {error}. {_sentence(error.hint)}")
+    shares = {
+        (one.edit.attribute, one.edit.words): residual_share(one) for one in contrasts if one is not None
+    }
     roles = sorted(set(table.role.tolist()))
-    found = [
-        AttributeFinding(
-            one,
-            {role: float(table.has[table.role == role, place].mean()) for role in roles},
-            partial.get(one.name),
-            tuple(price for price in causal if price.attribute == one.name),
+    found = []
+    for place, one in enumerate(table.attributes):
+        rates = {role: float(table.has[table.role == role, place].mean()) for role in roles}
+        prices = tuple(price for price in causal if price.attribute == one.name)
+        finding = AttributeFinding(one, rates, partial.get(one.name), prices)
+        best = finding.best_causal
+        share = None if best is None else shares[one.name, best.edit]
+        own = own_latent(table, data.scored, place, seed=seed)
+        found.append(replace(finding, residual=share, own_latent=own))
+    return tuple(sorted(found, key=lambda one: (math.isnan(one.price), -_or_zero(one.price))))
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _with_mend(found: Audit, data: ScoredRows, names: Sequence[str] | Literal["auto"], seed: int) -> Audit:
+    # imported here: a mend is made of an audit
+    from sarm_control.auditing.mending.proposal import mend, unwanted
+
+    targets = unwanted(found) if names == "auto" else tuple(names)
+    return replace(found, mended=mend(found, data, targets, seed=seed)) if targets else found
+
+
+def _examples(rm: "RewardModel", found: Audit, data: ScoredRows) -> tuple[Example, ...]:
+    """For each of the first headlines the answer whose change is nearest to the price."""
+    numbers = answer_table(data.rows, len(data.scored)).row_prompts()
+    prompts = {int(number): row.prompt for number, row in zip(numbers, data.rows, strict=True)}
+    examples = []
+    for one in found.headlines[:SHOWN]:
+        price = one.best_causal
+        if price is None:
+            continue
+        named = (price.attribute, price.edit)
+        contrast = next(each for each in found.contrasts if (each.edit.attribute, each.edit.words) == named)
+        changes = contrast.change / found.table.reward_sd
+        nearest = int(np.argmin(np.abs(changes - price.sd)))
+        prompt = int(contrast.prompt[nearest])
+        without, having = contrast.texts[nearest]
+        examples.append(
+            Example(
+                attribute=price.attribute,
+                edit=price.edit,
+                prompt=found.table.prompts[prompt],
+                without=without,
+                having=having,
+                sd=float(changes[nearest]),
+                tokens_without=token_rewards(rm, prompts[prompt], without),
+                tokens_having=token_rewards(rm, prompts[prompt], having),
+            )
         )
-        for place, one in enumerate(table.attributes)
-    ]
-    order = sorted(
-        found, key=lambda one: (math.isnan(one.price), -one.price if not math.isnan(one.price) else 0.0)
-    )
-    tried = tuple(one for one in contrasts if one is not None)
-    whole = Audit(table, tuple(order), selected, tuple(missing), tried, sampled)
-    return replace(whole, latent_words=_latent_words(whole, data))
+    return tuple(examples)
 
 
 def _check_names(attributes: Sequence[Attribute]) -> None:
@@ -269,8 +400,8 @@ def _check_names(attributes: Sequence[Attribute]) -> None:
 
 
 def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:
-    """What the latents that carry headlines are about, by the words of `sarm label`; asks nobody."""
-    prices = [one.best_causal for one in found.headlines]
+    """What the latents that carry sure prices are about, by the words of `sarm label`; asks nobody."""
+    prices = [one.best_causal for one in found.findings if one.sure]
     latents = {part.latent for price in prices if price is not None for part in price.carriers[:NAMED]}
     if not latents:
         return {}
@@ -281,38 +412,6 @@ def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:
 
 def _sentence(hint: str | None) -> str:
     return "" if not hint else f"{hint[0].upper()}{hint[1:]}."
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _partial_json(one: PartialPrice) -> dict[str, Any]:
-    numbers = {key: _number(getattr(one, key)) for key in ("sd", "low", "high", "p", "q")}
-    return {**numbers, "n": one.n, "why": one.why}
-
-
-def _causal_json(one: CausalPrice) -> dict[str, Any]:
-    numbers = {key: _number(getattr(one, key)) for key in ("sd", "low", "high", "rises", "p", "q")}
-    latents = [{"latent": part.latent, "sd": part.sd} for part in one.carriers]
-    return {"edit": one.edit, **numbers, "n": one.n, "answers": one.answers, "latents": latents}
-
-
-def _finding_json(one: AttributeFinding) -> dict[str, Any]:
-    causal = one.best_causal
-    return {
-        "name": one.attribute.name,
-        "words": one.attribute.words,
-        "unit": one.attribute.unit,
-        "style": one.attribute.style,
-        "rate": one.rates,
-        "price": _number(one.price),
-        "sure": one.sure,
-        "disagree": one.disagree,
-        "partial": None if one.partial is None else _partial_json(one.partial),
-        "causal": None if causal is None else _causal_json(causal),
-        "edits": [_causal_json(price) for price in one.causal],
-    }
 
 
 def _price_cells(one: AttributeFinding) -> tuple[str, str, str]:
@@ -333,25 +432,3 @@ def _flat(one: AttributeFinding) -> dict[str, Any]:
     if causal is not None:
         row |= {f"causal_{key}": getattr(causal, key) for key in ("sd", "low", "high", "rises", "q", "n")}
     return row
-
-
-def _pressure_json(one: Pressure) -> dict[str, Any]:
-    return {
-        "n": list(one.n),
-        "kl": list(one.kl),
-        "reward": [value.as_json() for value in one.reward],
-        "attributes": {name: [value.as_json() for value in curve] for name, curve in one.curves.items()},
-        "rises": [
-            {
-                "name": rise.name,
-                "at_one": rise.at_one,
-                "at_most": rise.at_most,
-                "change": rise.change.as_json(),
-                "p": rise.p,
-                "q": rise.q,
-            }
-            for rise in one.rises
-        ],
-        "prompts": one.prompts,
-        "left_out": one.left_out,
-    }

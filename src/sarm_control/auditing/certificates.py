@@ -110,7 +110,7 @@ def certificate(
                     size,
                     float(change[:, at, place].mean()),
                     *ends,
-                    _verdict(*ends, limit),
+                    verdict_of(*ends, limit),
                     len(change),
                     int(moved[place]),
                 )
@@ -118,7 +118,8 @@ def certificate(
     return tuple(found)
 
 
-def _verdict(low: float, high: float, limit: float) -> Verdict:
+def verdict_of(low: float, high: float, limit: float) -> Verdict:
+    """What two bounds of a movement say, see `Movement`."""
     if -limit <= low and high <= limit:
         return "still"
     if low > 0:

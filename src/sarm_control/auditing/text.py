@@ -15,10 +15,13 @@ from sarm_control.auditing.attribute_audit import (
 )
 from sarm_control.auditing.causal_prices import CausalPrice
 from sarm_control.auditing.mending.proposal import LEAST_PROMPTS, Mend, Outcome, Point
+from sarm_control.auditing.on_pairs import Accuracy
 from sarm_control.console import aligned
-from sarm_control.statistics import counted, percent
+from sarm_control.statistics import Interval, counted, percent
 
 _WIDTH = 110
+LEAST_RESIDUAL = 0.1
+"""Share of a price in the residual from which on it is said."""
 _UNITS = {
     "answer": "an answer that has it",
     "item": "a doubling of 1 + their number",
@@ -42,6 +45,8 @@ def audit_text(found: Audit, mended: Mend | None = None) -> str:
     said = [*_headlines(found), *(_mend_sentences(mended) if mended is not None else ())]
     lines += [textwrap.fill(one, _WIDTH, subsequent_indent="  ") for one in said]
     lines += ["", *_price_list(found)]
+    if found.accuracy is not None:
+        lines += ["", *_accuracy(found.accuracy)]
     if found.pressure is not None:
         lines += ["", *_pressure(found)]
     if mended is not None:
@@ -108,8 +113,21 @@ def _headline(found: Audit, one: AttributeFinding) -> str:
     return (
         f"It pays for {one.attribute.words}: {_with_ends(causal)} when the text is changed in that alone "
         f"({causal.edit}; n = {counted(causal.n, 'prompt')}, more reward in {percent(causal.rises)} of "
-        f"them). Latents {carried} carry it."
+        f"them). {_carried(one, carried)}"
     )
+
+
+def _carried(one: AttributeFinding, latents: str) -> str:
+    """What carries the price: latents, or what no latent holds."""
+    if not latents:
+        return "No latent carries it: all of it lies in the residual."
+    said = f"Latents {latents} carry it"
+    if one.residual is not None and abs(one.residual) >= LEAST_RESIDUAL:
+        said += f"; {percent(one.residual)} of it lies in the residual, where edits do not reach"
+    own = one.own_latent
+    if own is not None and own.exists:
+        said += f". Latent {own.latents[0]} is its own (AUROC {own.auroc.mean:.2f})"
+    return f"{said}."
 
 
 def _named(found: Audit, latent: int) -> str:
@@ -178,6 +196,24 @@ def _asked_of(found: Audit) -> str:
     partial = sum(one.partial is not None and one.partial.why is None for one in found.findings)
     causal = sum(price.n > 0 for one in found.findings for price in one.causal)
     return f"the share of false finds among {causal} causal or {partial} partial prices"
+
+
+def _accuracy(one: Accuracy) -> Iterator[str]:
+    yield f"pairs preferred rightly (chance is 50 %): {_share(one.pairs)}"
+    rows = [[f"{one.column} {name}", _share(share)] for name, share in one.kinds.items()]
+    rows += [[f"style {name}", _share(share)] for name, share in one.styles.items()]
+    if one.longer.n:
+        rows.append(["the longer of two answers is preferred", _share(one.longer)])
+    if math.isfinite(one.length_correlation):
+        rows.append(["correlation with log2 length, within prompts", f"{one.length_correlation:+.2f}"])
+    if one.refused is not None:
+        rows.append(["a refusal is preferred where the chosen answer answers", _share(one.refused)])
+    yield from aligned(rows, left=1) if rows else ()
+
+
+def _share(one: Interval) -> str:
+    ends = f" [{percent(one.low)}, {percent(one.high)}]" if one.given else ""
+    return f"{percent(one.mean)}{ends} (n = {one.n})"
 
 
 def _pressure(found: Audit) -> Iterator[str]:

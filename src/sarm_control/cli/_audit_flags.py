@@ -4,18 +4,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._help import COMPUTE, INPUT, RARE_COMPUTE
+from sarm_control.cli._help import COMPUTE, INPUT, MODEL, RARE_COMPUTE, RARE_INPUT, RARE_MODEL
+from sarm_control.cli._scoring import model_name
 from sarm_control.console import say
 from sarm_control.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from sarm_control.auditing import Audit, Judge
+    from sarm_control.auditing import Audit, Judge, PriceChanges, Verdict
 
-_LIMIT = re.compile(r"\s*([a-z][a-z0-9_]*)\s*([<>])\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*sd\s*")
+_LIMIT = re.compile(r"\s*(change:)?\s*([a-z][a-z0-9_]*)\s*([<>])\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*sd\s*")
 _LIMIT_EXAMPLE = 'write it like --fail-if "closing>0.3sd"'
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 
@@ -112,7 +113,8 @@ class MendFlags:
     guard_pairs: Annotated[
         Path | None,
         Parameter(
-            group=INPUT, help="Other pairs for the guard, such as a benchmark's. Default: the audited ones."
+            group=RARE_INPUT,
+            help="Other pairs for the guard, such as a benchmark's. Default: the audited ones.",
         ),
     ] = None
 
@@ -134,25 +136,140 @@ class MendFlags:
         return names
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class BesideFlags:
+    """What the audit is held against: an earlier reward model, a training run, a policy that samples."""
+
+    before: Annotated[
+        str | None,
+        Parameter(
+            group=MODEL,
+            help="An earlier reward model, audited on the same rows: which prices changed. Limits of "
+            'changes are written --fail-if "change:closing>0.1sd".',
+        ),
+    ] = None
+    run: Annotated[
+        Path | None,
+        Parameter(
+            group=INPUT,
+            help="Run folder of sarm train: its samples are audited by its reward model, and those of its "
+            "first steps compared with those of its last.",
+        ),
+    ] = None
+    certified: Annotated[
+        Path | None,
+        Parameter(
+            group=RARE_INPUT,
+            help="With --run: folder of an earlier audit with a mend, whose certificate is held against "
+            "what the run did.",
+        ),
+    ] = None
+    policy: Annotated[
+        str | None,
+        Parameter(
+            group=RARE_MODEL,
+            help="Policy (hub id, folder, adapter, or lab) that samples the candidates for best-of-N.",
+        ),
+    ] = None
+    n: Annotated[
+        int,
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=2),
+            help="Candidates that --policy samples for each prompt.",
+        ),
+    ] = 16
+    policy_prompts: Annotated[
+        int,
+        Parameter(
+            group=RARE_COMPUTE, validator=validators.Number(gte=10), help="Prompts that --policy answers."
+        ),
+    ] = 100
+    max_new_tokens: Annotated[
+        int,
+        Parameter(group=RARE_COMPUTE, validator=validators.Number(gte=1), help="Longest answer of --policy."),
+    ] = 64
+
+    def check(self, candidates: Path | None) -> None:
+        """Refuses options that exclude each other.
+
+        Raises:
+            ConfigError: two sources of candidates, or a certificate without a run.
+            DataError: see `verdicts`.
+        """
+        if self.policy is not None and candidates is not None:
+            raise ConfigError("--policy and --candidates both give candidates", hint="leave one of them out")
+        if self.certified is not None and self.run is None:
+            raise ConfigError("--certified has no run to be held against", hint="name it: --run runs/NAME")
+        self.verdicts()
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """These for manifests; empty where nothing was asked for."""
+        if self.policy is None:
+            return {}
+        return {
+            "policy": model_name(self.policy),
+            "n": self.n,
+            "policy_prompts": self.policy_prompts,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    @property
+    def samples(self) -> Path | None:
+        """The file of the run's samples."""
+        return None if self.run is None else self.run / "samples.jsonl"
+
+    def verdicts(self) -> "dict[str, Verdict] | None":
+        """What the certificate of `--certified` says of each attribute, at its largest set of answers.
+
+        Raises:
+            DataError: the folder holds no audit, or one without a certificate.
+        """
+        if self.certified is None:
+            return None
+        from sarm_control.bounded_json import read_json_object
+
+        found = read_json_object(self.certified / "audit.json").get("certificate")
+        rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        if not rows:
+            raise DataError(
+                f"{self.certified}: an audit without a certificate",
+                hint="make one before the run: sarm audit ... --mend auto --candidates FILE",
+            )
+        return {one["name"]: one["verdict"] for one in sorted(rows, key=lambda one: one["n"])}
+
+
 class Limit(NamedTuple):
-    """A price that makes the command fail.
+    """A price, or a change of one, that makes the command fail.
 
     Args:
         name: of the attribute.
-        above: whether prices above `sd` fail, or those below.
+        above: whether values above `sd` fail, or those below.
         sd: reward SDs.
+        change: whether it is about the change since `--before`.
     """
 
     name: str
     above: bool
     sd: float
+    change: bool = False
 
-    def broken(self, found: "Audit") -> bool:
-        """Whether the price to believe is beyond it.
+    def broken(self, found: "Audit", changes: "PriceChanges | None" = None) -> bool:
+        """Whether the price to believe, or its change, is beyond it.
 
         Raises:
             DataError: the attribute has no price.
         """
+        if self.change:
+            moved = None if changes is None else changes.of(self.name)
+            if moved is None:
+                raise DataError(
+                    f"--fail-if: {self.name} has no price by both reward models on these data",
+                    hint="no edit of the text changes it, or it hardly differs between answers to a prompt",
+                )
+            return moved.change > self.sd if self.above else moved.change < self.sd
         one = next(one for one in found.findings if one.attribute.name == self.name)
         if one.price != one.price:
             raise DataError(
@@ -162,7 +279,7 @@ class Limit(NamedTuple):
         return one.price > self.sd if self.above else one.price < self.sd
 
     def __str__(self) -> str:
-        return f"{self.name}{'>' if self.above else '<'}{self.sd:g}sd"
+        return f"{'change:' if self.change else ''}{self.name}{'>' if self.above else '<'}{self.sd:g}sd"
 
 
 def read_limits(texts: Sequence[str]) -> list[Limit]:
@@ -176,8 +293,19 @@ def read_limits(texts: Sequence[str]) -> list[Limit]:
         found = _LIMIT.fullmatch(text)
         if found is None:
             raise ConfigError(f"--fail-if: {text!r} is no limit of a price", hint=_LIMIT_EXAMPLE)
-        limits.append(Limit(found[1], found[2] == ">", float(found[3])))
+        limits.append(Limit(found[2], found[3] == ">", float(found[4]), found[1] is not None))
     return limits
+
+
+def check_changes(limits: Sequence[Limit], beside: BesideFlags) -> None:
+    """Refuses limits of changes where there is nothing to have changed from.
+
+    Raises:
+        ConfigError: naming the limit.
+    """
+    for one in limits:
+        if one.change and beside.before is None:
+            raise ConfigError(f"--fail-if {one}: no earlier reward model", hint="name it with --before MODEL")
 
 
 def check_names(names: Sequence[str], known: Sequence[str], option: str) -> None:

@@ -230,8 +230,7 @@ def results(report: Mapping[str, Any], arms: Mapping[str, Mapping[str, float]]) 
         )
     head = ["policy", "reward model", "gold", "reward change", "gold change"]
     lines = aligned([head, *rows], left=1, indent=3)
-    said = [*answers(report), *filter(None, [through_residual(report)])]
-    return "\n".join([*lines, "", *map(paragraph, said)])
+    return "\n".join([*lines, "", *map(paragraph, answers(report))])
 
 
 def answers(report: Mapping[str, Any]) -> list[str]:
@@ -253,14 +252,12 @@ def answers(report: Mapping[str, Any]) -> list[str]:
 
 
 def through_residual(report: Mapping[str, Any]) -> str:
-    """The share of the gain without control that came through the residual; empty for a SARM."""
+    """The share of the gain without control that came through the residual, of an attached model."""
     ledger = report["arms"][0]["ledger"]
-    outside = ledger.get("outside")
-    if outside is None:
-        return ""
+    outside = ledger["outside"]
     change, gain = outside["delta"], ledger["model_change"]
     share = f", {100 * change / gain:.0f} % of the {gain:+.2f} that its reward changed" if gain else ""
-    return (
+    return paragraph(
         f"Without control {_interval({'mean': change, **outside})} of reward came through the residual"
         f"{share}. Controls on latents do not reach that part; a penalty on the residual does."
     )

@@ -269,7 +269,8 @@ def _compare(
     report = comparison_report(found, {**settings, "head": stage.model.fingerprint}, prompts, None)
     write_comparison(report, found, folder / "report", None, overwrite=False)
     ends = {arm["name"]: _ends(arm) for arm in report["arms"]}
-    _report(story.results(report, ends), story.closing(report))
+    residual = [story.through_residual(report)] if stage.model.kind == "attached" else []
+    _report(story.results(report, ends), *residual, story.closing(report))
     return report, ends
 
 

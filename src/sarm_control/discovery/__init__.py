@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         check_states,
         examine,
     )
+    from sarm_control.discovery.evidence.probes import best_latent
     from sarm_control.discovery.features import Feature, ends_of_effect, load_features, select
     from sarm_control.discovery.labels.autointerp import name_latent
     from sarm_control.discovery.labels.chat_endpoint import ChatEndpoint
@@ -51,6 +52,7 @@ _HOME_OF = {
     "Label": "labels.labels",
     "Replies": "labels.reply_cache",
     "DiscoverySettings": "discovery",
+    "best_latent": "evidence.probes",
     "auroc_of": "pairs.margins",
     "check_column": "discovery",
     "check_rows": "discovery",
@@ -96,6 +98,7 @@ __all__ = [
     "Replies",
     "ResidualEffect",
     "auroc_of",
+    "best_latent",
     "check_column",
     "check_counterfactuals",
     "check_rows",

@@ -158,8 +158,15 @@ class BothSides(nn.Module):
         return torch.cat([self.norm(states), states], dim=-1)
 
 
-def with_both_sides(trunk: Trunk) -> Trunk:
-    """The same layers, whose states come with those before the final norm; nothing is copied."""
+def state_width(trunk: Trunk) -> int:
+    """Numbers of a state that `trunk.states_at` gives: D, or 2 D."""
+    return trunk.hidden_size * (2 if isinstance(trunk.final_norm, BothSides) else 1)
+
+
+def trunk_for(made: AttachedAutoencoder, trunk: Trunk) -> Trunk:
+    """The trunk whose states a dictionary takes: itself, or one that gives those before the norm too."""
+    if not (isinstance(made, ReadyMadeAutoencoder) and made.before_norm):
+        return trunk
     other = copy.copy(trunk)
     # a copy of a module shares its table of parts, which is changed here
     other._modules = dict(trunk._modules)

@@ -49,12 +49,7 @@ from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, ch
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
-from sarm_control.reward_model.ready_made import (
-    BothSides,
-    ReadyMadeAutoencoder,
-    varying_latents,
-    with_both_sides,
-)
+from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_width, trunk_for, varying_latents
 from sarm_control.reward_model.sarm_tensors import (
     AUTOENCODER_NAMES,
     HEAD_NAME,
@@ -314,8 +309,7 @@ class RewardModel:
             raise ModelError("this reward model has a dictionary already")
         weight, constant = autoencoder.latent_weights(own)
         other = copy.copy(self)
-        if isinstance(autoencoder, ReadyMadeAutoencoder) and autoencoder.before_norm:
-            other.trunk = with_both_sides(self.trunk)
+        other.trunk = trunk_for(autoencoder, self.trunk)
         other.dictionary = autoencoder.requires_grad_(False).eval().to(_last_device(self.trunk))
         other.head = LinearHead(weight, constant=constant, own=own)
         other.config = replace(
@@ -535,8 +529,7 @@ class RewardModel:
         check_known(encoded, known)
         # padding is masked: any token will do where the tokenizer's own has no embedding
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
-        both = 2 if isinstance(self.trunk.final_norm, BothSides) else 1
-        pooled = torch.empty((len(encoded), both * self.trunk.hidden_size), dtype=torch.float32)
+        pooled = torch.empty((len(encoded), state_width(self.trunk)), dtype=torch.float32)
         with progress("Scoring", len(encoded)) as advance:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:

@@ -8,7 +8,6 @@ merely makes all rewards small gains nothing; the accuracy before and after; and
 Shapes: `P` prompts, `N` answers.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing.attribute_audit import Audit
 from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.audit_json import finite
 from sarm_control.auditing.best_of_n import LEAST_PROMPTS as CERTIFIED_PROMPTS
 from sarm_control.auditing.causal_prices import CausalPrice, ScoredContrast, price_from
 from sarm_control.auditing.certificates import SIZES, Movement, certificate
@@ -148,11 +148,6 @@ class Mend:
             ],
             "missing": list(self.missing),
         }
-
-
-def finite(value: float) -> float | None:
-    """The number, or None where it is none."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _outcome_json(one: Outcome) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _holds_rows(path: Path) -> bool:
 
 def _any_below(folder: Path) -> bool:
     """Whether a data file lies in a folder or below it, outside hidden folders."""
-    for one in folder.iterdir():
+    # all of it at once: a listing that is left half-read stays open
+    for one in sorted(folder.iterdir()):
         if one.name[0] in "._":
             continue
         if _any_below(one) if one.is_dir() and not one.is_symlink() else _holds_rows(one):
