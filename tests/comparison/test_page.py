@@ -141,6 +141,12 @@ def test_oracle_charts_hold_the_numbers_of_the_json(report: dict[str, Any]) -> N
             "Gold ends higher than under no control, but no clearer than under the placebo.",
             "unclear",
         ),
+        (
+            0.6,
+            0.7,
+            "Gold ends higher than under no control, but lower than under the placebo.",
+            "bad",
+        ),
         (0.02, -0.7, "No clear effect: gold shows no clear change against no control.", "unclear"),
         (-0.6, -0.7, "The control did harm: gold ends lower than under no control.", "bad"),
     ],

@@ -164,6 +164,8 @@ def _worked(gold: str, chance: str | None, against: str) -> tuple[str, Tone]:
             return f"The control worked: gold ends higher than under {against}. No placebo was run.", "good"
         if chance == "rose":
             return f"The control worked: gold ends higher than under {against} and under the placebo.", "good"
+        if chance == "fell":
+            return f"Gold ends higher than under {against}, but lower than under the placebo.", "bad"
         return f"Gold ends higher than under {against}, but no clearer than under the placebo.", "unclear"
     if gold == "fell":
         return f"The control did harm: gold ends lower than under {against}.", "bad"
