@@ -30,6 +30,7 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 TOOLS = (
+    "beartype>=0.20",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "hatchling>=1.24",
@@ -61,11 +62,11 @@ class End(NamedTuple):
 
 ENDS = {
     "newest": End(
-        ("audit", "rl", "gguf", "ratio", "label", "serve", *DEMANDING),
+        ("audit", "explore", "rl", "gguf", "ratio", "label", "report", "serve", "track", *DEMANDING),
         "none",
-        (*TOOLS, "polars", "schemathesis>=4.0", "transformers[serving]"),
+        (*TOOLS, "playwright", "polars", "schemathesis>=4.0", "transformers[serving]"),
     ),
-    "oldest": End(("audit", "rl", "gguf", "ratio", "label", "serve"), "all"),
+    "oldest": End(("audit", "explore", "rl", "gguf", "ratio", "label", "report", "serve", "track"), "all"),
     "oldest-extras": End(
         DEMANDING,
         "extras",
