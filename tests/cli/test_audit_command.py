@@ -111,7 +111,7 @@ def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> N
         for tokens in (one["tokens_without"], one["tokens_having"]):
             assert [token["trained"] for token in tokens] == [False] * (len(tokens) - 1) + [True]
             assert all(str(token["reward"]) in prices for token in tokens)
-    assert "only the last position was trained" in text
+    assert "the same with it; only the last position was trained" in text
     accuracy = content["accuracy"]
     for now in (accuracy, accuracy["after_mend"]):
         shares = [now["pairs"], *now["kinds"].values(), now["refused_when_it_should_answer"]]

@@ -47,7 +47,7 @@ def example_sections(found: Found, names: Mapping[int, str]) -> Iterator[Section
     yield Section(
         "examples",
         "Examples, token by token",
-        "An answer without each unwanted attribute that an edit of text can put in, and the same with it.",
+        f"An answer without each unwanted attribute, and the same with it; {examples[0]['label']}.",
         [*blocks, Prose([note], quiet=True)],
     )
 
