@@ -45,7 +45,7 @@ from sarm_control.reward_model.files.classifier_config import (
     read_classifier_config,
 )
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
-from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, check_weights
+from sarm_control.reward_model.files.finite import OnNonfinite, check_scored
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
@@ -53,8 +53,8 @@ from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_wid
 from sarm_control.reward_model.sarm_tensors import (
     AUTOENCODER_NAMES,
     HEAD_NAME,
-    autoencoder_from,
     expected_tensors,
+    read_autoencoder,
     refuse_lost_layers,
     with_stored_vocabulary,
 )
@@ -202,10 +202,8 @@ class RewardModel:
         trunk = load_trunk(
             folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
         )
-        stored = load_tensors(index, parts)
-        check_weights(((key, stored[key]) for key in AUTOENCODER_NAMES), index, name)
-        head = LinearHead(stored.pop(HEAD_NAME)[0].float().numpy())
-        autoencoder = autoencoder_from(stored, config, trunk.hidden_size)
+        autoencoder = read_autoencoder(index, config, trunk.hidden_size, name)
+        head = LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
             max_length=asked.max_length or context_of(cut),
