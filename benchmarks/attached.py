@@ -8,9 +8,9 @@ that holds one of them. Random weights in the shape of SmolLM2-135M, float32, by
     python benchmarks/attached.py [--rounds 7] [--tokens 256] [--json benchmarks/results/attached.json]
 
 The dictionary was loaded from its folder, as `sarm score` does it, so that its decoder is left there. Its
-share of the memory is that of the encoder: 4 L D bytes in float32. Beside a small model, as the default is, it
-is above the bar alone; `expected_memory_ratio` says what the sizes give. With `--in-memory` it was made in
-memory, and the decoder lies there too.
+share of the memory is that of the encoder: 4 L D bytes in float32. Beside a small model, and the default is
+one, it alone is above the bar; `expected_memory_ratio` says what the sizes give. With `--in-memory` it was
+made in memory, and the decoder lies there too.
 """
 
 import argparse

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ from sarm_control.reward_model.trunk.batching import (
     pad_batch,
     scoring_batch_tokens,
 )
+from sarm_control.reward_model.trunk.out_of_memory import compute_halving
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
 from sarm_control.reward_model.trunk.torch_backend import usable_device
@@ -77,9 +78,6 @@ from sarm_control.reward_model.trunk.trunk import (
     load_trunk,
     trunk_config,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -396,8 +394,11 @@ class RewardModel:
             on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
             progress: see `sarm_control.console.progress`.
 
+        Where the memory runs out on a batch, it is computed in two halves, and one line on stderr says so.
+
         Raises:
-            ModelError: N prompts for M answers, or a conversation the template refuses.
+            ModelError: N prompts for M answers, a conversation the template refuses, or halves that the
+                memory does not hold either.
             NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
         """
         rows = _as_rows(prompts, responses)
@@ -532,13 +533,16 @@ class RewardModel:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
                 padded = fixed_lengths(padded, context_of(self.trunk.model.config) or sys.maxsize)
-            for rows in length_sorted_batches(padded, budget, equal=fixed):
+
+            def compute(rows: list[int]) -> None:
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
                 places = self.pooling.positions(batch)
                 mask = None if side == "right" else batch.attention_mask
                 pooled[rows] = self.trunk.states_at(batch.input_ids, mask, places).float().cpu()
                 advance(len(rows))
+
+            compute_halving(length_sorted_batches(padded, budget, equal=fixed), padded, compute)
         return pooled
 
 
