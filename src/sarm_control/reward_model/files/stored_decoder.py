@@ -16,8 +16,8 @@ from sarm_control.reward_model.files.checkpoint import TensorEntry
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-COLUMNS = 8192
-"""Latents that are read at once."""
+COLUMNS = 1024
+"""Latents that are read at once: few, since an allocator keeps what blocks of some 10 MB took."""
 
 
 class Columns(NamedTuple):
