@@ -50,10 +50,8 @@ def _fits(compute: Callable[[list[int]], None], rows: list[int]) -> bool:
     """Whether the memory was enough; what the failed try held is given back when this returns."""
     try:
         compute(rows)
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if _ON_A_PROCESSOR not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not _ran_out(error):
             raise
     else:
         return True
@@ -63,6 +61,10 @@ def _fits(compute: Callable[[list[int]], None], rows: list[int]) -> bool:
         # blocks cut for the whole batch would not serve its halves
         torch.cuda.empty_cache()
     return False
+
+
+def _ran_out(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _ON_A_PROCESSOR in str(error)
 
 
 def _half(rows: list[int], lengths: Sequence[int]) -> int:
