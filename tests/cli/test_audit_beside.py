@@ -10,6 +10,8 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.embedded import AUDIT, data_file
 from sarm_control.reward_model import RewardModel
+from tests.browsing import check_page
+from tests.pages.test_pages import Parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +21,10 @@ def run(*words: object) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([*map(str, words)])
     return code, out.getvalue(), err.getvalue()
+
+
+def text_of(folder: Path) -> str:
+    return "".join(Parsed((folder / "report.html").read_text()).texts)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,14 @@ def test_changes_of_prices_are_said_and_can_fail_a_build(compared: tuple[int, st
     assert (content["data"], content["certificate"], content["run"]) == (["pairs.jsonl"], [], None)
     assert content["accuracy"]["pairs"]["n"] == 60
     assert content["accuracy"]["after_mend"] is None
+    page = text_of(few / "changes")
+    assert "Against lab" in page
+    assert "changed by more than chance: " in page
+    assert "What the run" not in page
+    html = (few / "changes" / "report.html").read_text()
+    for one in content["before"]["changes"]:
+        assert f'<data value="{one["change"]}">' in html
+    check_page(few / "changes" / "report.html")
 
 
 def test_a_policy_samples_the_candidates(few: Path) -> None:
@@ -105,7 +119,11 @@ def test_the_samples_of_a_run_are_audited_by_its_reward_model(few: Path, trained
     assert {one["name"] for one in content["attributes"]} >= {"flattery", "closing"}, (
         "read by the lab's program"
     )
-    assert content["run"] == {"run": "run", "attributes": None}
+    assert (content["run"]["run"], content["run"]["attributes"]) == ("run", None)
+    page = text_of(few / "of-run")
+    assert "Not measured: Run: " in page
+    assert "20 are needed" in page
+    assert "Not measured: no row has chosen and rejected answers; pairs would tell." in page
     assert "not measured: Run: " in out
     assert "samples at one end of the run; 20 are needed" in out
 
@@ -135,6 +153,11 @@ def test_a_longer_run_is_held_against_a_certificate(few: Path, trained: Path) ->
     content = json.loads((few / "held" / "audit.json").read_text())
     moved = next(one for one in content["run"]["attributes"] if one["name"] == "closing")
     assert (moved["verdict"], moved["certified"], moved["broken"]) == ("moves up", "still", True)
+    page = text_of(few / "held")
+    assert "What the run longer did" in page
+    assert "The certificate did not hold for a boilerplate closing." in page
+    assert "still: broken" in page
+    check_page(few / "held" / "report.html")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,19 @@ def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> N
     for verdict in (one["verdict"] for one in content["mend"]["certificate"]):
         assert verdict in text
     assert "sarm audit -o" in text
+    # the last token of every example has the reward of the whole answer, and says that it alone was trained
+    causal = {one["name"] for one in content["attributes"] if one["causal"] is not None}
+    assert {one["attribute"] for one in content["examples"]} == causal & set(content["headlines"])
+    for one in content["examples"]:
+        for tokens in (one["tokens_without"], one["tokens_having"]):
+            assert [token["trained"] for token in tokens] == [False] * (len(tokens) - 1) + [True]
+            assert all(str(token["reward"]) in prices for token in tokens)
+    assert "the same with it; only the last position was trained" in text
+    accuracy = content["accuracy"]
+    for now in (accuracy, accuracy["after_mend"]):
+        shares = [now["pairs"], *now["kinds"].values(), now["refused_when_it_should_answer"]]
+        assert all(str(share["mean"]) in prices for share in shares)
+        assert all(0 <= share["low"] <= share["mean"] <= share["high"] <= 1 for share in shares)
     check_page(folder / "out" / "report.html")
 
 

@@ -102,10 +102,10 @@ def test_golden_sentences_set_controls_against_the_free_arm() -> None:
     report = {"arms": [free, held], "differences": [{"from": "none", "to": "held", "measures": between}]}
     first, second = headline(report)
     assert first.startswith(
-        "none against the base policy: the unedited reward rose by 1.00 [0.50, 1.50], +2.00 SD"
+        "no control against the base policy: the unedited reward rose by 1.00 [0.50, 1.50], +2.00 SD"
     )
     assert second.startswith(
-        "held against none: the share of answers with latent 3 active fell by 20 points [10, 30]; "
+        "held against no control: the share of answers with latent 3 active fell by 20 points [10, 30]; "
         "the unedited reward shows no clear change (\u22120.10 [\u22120.60, +0.40], \u22120.20 SD)"
     )
 

@@ -37,6 +37,8 @@ from sarm_control.pages import (
     Table,
     TableRow,
     Tile,
+    TokenLine,
+    TokenValue,
     interval_cell,
     text_cell,
 )
@@ -101,6 +103,7 @@ def page() -> Page:
     )
     paid = [Payment(EVIL, 0.3, "+0.30", True), Payment("3", -0.1, "-0.10")]
     lights = [Light(EVIL, tone, tone, EVIL) for tone in ("good", "bad", "unclear")]
+    tokens = [TokenValue(EVIL, -0.5, "-0.5"), TokenValue(" b", 0.25, "0.25", True)]
     panels = Panels([Drawing(drawn["forest"], "", 336), Drawing(drawn["lines"], "", 336)])
     parts = [Drawing(drawn[name], EVIL) for name in ("bars", "waterfall", "pairs", "bins", "spots")]
     return Page(
@@ -116,6 +119,7 @@ def page() -> Page:
             Section("parts", "Parts", "", parts),
             Section("checks", "Checks", "", [Lights(lights)]),
             Section("answers", "Answers", "", [SideBySide(EVIL, EVIL, [Answer(EVIL, EVIL, ["+1"], paid)])]),
+            Section("tokens", "Tokens", "", [TokenLine(EVIL, EVIL, tokens, 0.5)]),
             Section("made", "How", "", [More(EVIL, [Code(EVIL + "y" * 300)])]),
         ],
         EVIL,

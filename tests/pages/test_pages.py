@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from sarm_control.charts import COLOURS
-from sarm_control.pages import figures_of, render_block, render_page, security_policy, write_page
+from sarm_control.pages import (
+    Cell,
+    Number,
+    Table,
+    TableRow,
+    figures_of,
+    render_block,
+    render_page,
+    security_policy,
+    text_cell,
+    write_page,
+)
 from sarm_control.pages.blocks import Prose
 from tests.browsing import check_page, look, opened
 from tests.pages.made_up import EVIL, page
@@ -89,6 +100,26 @@ def test_hostile_text_is_shown_as_text(html: str) -> None:
 
 def test_one_block_can_stand_alone() -> None:
     assert str(render_block(Prose([EVIL]))).startswith("<p>&lt;script&gt;")
+
+
+def test_a_column_of_words_has_its_head_at_the_left_as_its_cells() -> None:
+    rows = [
+        TableRow("first", [Cell(), text_cell("not measured"), Cell(Number(1.0, "1"))]),
+        TableRow("second", [text_cell("words"), Cell(Number(2.0, "2")), text_cell("not measured")]),
+        TableRow("sum", [Cell(Number(3.0, "3"))], span=3),
+    ]
+    table = Table("", ("", "Words", "Mixed", "Numbers"), rows)
+    assert table.words == {1}
+    tags = Parsed(str(render_block(table))).tags
+    heads = [
+        attributes.get("class") for tag, attributes in tags if tag == "th" and attributes["scope"] == "col"
+    ]
+    assert heads == [None, "words", None, None]
+    assert [attributes.get("class") for tag, attributes in tags if tag == "td"] == [
+        *("words plain", "note plain", None),
+        *("words plain", None, "note plain"),
+        None,
+    ]
 
 
 def test_the_page_is_small(html: str, tmp_path: Path) -> None:

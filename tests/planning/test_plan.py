@@ -44,6 +44,7 @@ def shape() -> TrainingShape:
 def test_oracle_weights_and_bytes_are_those_of_the_loaded_models(shape: TrainingShape) -> None:
     plan = _plan(shape, CPU)
     policy, model = Policy.load(shape.config.policy), RewardModel.from_pretrained("lab")
+    _ = model.autoencoder.decoder  # it is read from its file when the monitors of a run ask for it
     trained = sum(w.numel() for w in (*policy.trainable().values(), *policy.critic_weights().values()))
     adapters = sum(w.numel() for name, w in policy.causal.named_parameters() if "lora_" in name)
     assert plan.parameters == {
@@ -165,6 +166,10 @@ def test_scoring_is_planned_by_the_lengths_of_its_data() -> None:
     assert known.total_seconds is not None
     assert assumed.total_seconds is None
     assert known.disk["tables"] > 0
+    model = RewardModel.from_pretrained("lab")
+    decoder = model.trunk.hidden_size * model.config.latents
+    assert known.phases["scoring"]["latents"] == bytes_of(model.autoencoder)
+    assert known.parameters["dictionary"] == sum(w.numel() for w in model.autoencoder.parameters()) + decoder
     twice = plan_scoring(ScoringRequest("serve", "lab", workers=2), CPU)
     assert twice.peak == 2 * assumed.peak
     with pytest.raises(ConfigError, match="lab has 24 latents already") as error:

@@ -1,6 +1,7 @@
 """`sarm report` over real runs, a comparison and a discovery: oracle against their files, bad input."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.report.length import length_correlations
 from tests.browsing import check_page
+from tests.evaluation.benchmark_rows import reward_bench_rows
 from tests.pages.test_pages import Parsed
 
 STEPS = 3
@@ -59,6 +61,7 @@ def test_the_page_has_its_parts_in_the_order_of_the_work(out: Path) -> None:
     assert [section["id"] for section in content["sections"]] == [
         "asked",
         "found",
+        "map",
         "training",
         "changed",
         "ledger",
@@ -81,7 +84,7 @@ def test_the_page_has_its_parts_in_the_order_of_the_work(out: Path) -> None:
 def test_oracle_curves_are_the_metrics_with_seeds_as_a_band(folder: Path, out: Path) -> None:
     figure = read(out / "report.json")["figures"]["training-objective-kl"]["rows"]
     kept = {name: rows(folder / name / "metrics.jsonl") for name in ("none", "ours", "again")}
-    alone = [row for row in figure if row["series"] == "none"]
+    alone = [row for row in figure if row["series"] == "no control"]
     assert [row["y"] for row in alone] == [row["objective/kl"] for row in kept["none"]]
     assert all(row["low"] is None for row in alone)
     band = [row for row in figure if row["series"] == "ours (2 seeds)"]
@@ -105,6 +108,65 @@ def test_the_configuration_is_said_in_words(out: Path) -> None:
     assert "alpha None" not in text
     assert "for the latent to fire in 10 % of answers" in text
     assert f"3 runs of {STEPS} steps by PPO." in text
+
+
+def test_a_run_without_controls_is_called_that(out: Path) -> None:
+    content = read(out / "report.json")
+    labels = {str(row.get("label")) for figure in content["figures"].values() for row in figure["rows"]}
+    assert {"ours \u2212 no control", "no control \u2212 base", "no control"} <= labels
+    assert not any("none" in label for label in labels)
+    tags = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', (out / "report.html").read_text())
+    assert {"no control", "ours \u2212 no control"} <= set(tags)
+    assert "none" not in " ".join(tags)
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> Path:
+    lines = "".join(json.dumps(row) + "\n" for row in reward_bench_rows())
+    (folder / "rows.jsonl").write_text(lines)
+    words = ["--benchmark", "reward-bench-2", "--data", str(folder / "rows.jsonl"), "--subset", "Safety"]
+    for name, edits in (("edited", ["--edit", "15=0"]), ("plain", [])):
+        more = words if edits else words[:4]
+        assert main(["--quiet", "eval", *more, *edits, "--sets", "100", "-o", str(folder / name)]) == 0
+    return folder
+
+
+def test_oracle_an_evaluation_alone_says_whether_the_edits_helped(evaluated: Path, tmp_path: Path) -> None:
+    assert main(["--quiet", "report", str(evaluated / "edited"), "-o", str(tmp_path / "r")]) == 0
+    results = read(evaluated / "edited" / "results.json")
+    change = results["subsets"][-1]["edits"]["change"]
+    assert change["low"] < 0 < change["high"]
+    content = read(tmp_path / "r" / "report.json")
+    line = "The edits show no clear change of the benchmark's total: a null result."
+    assert content["verdict"] == {"line": line, "meaning": "unclear", "lead": []}
+    assert [tile["detail"] for tile in content["numbers"]] == ["reward-bench-2, n = 23 items"] * 2
+    html = (tmp_path / "r" / "report.html").read_text()
+    values = [change["mean"], *(one["change"]["mean"] for one in results["steering"]["groups"])]
+    assert all(f'<data value="{value}">' in html for value in values)
+    assert "among the same edits on 100 sets of random latents" in html
+    check_page(tmp_path / "r" / "report.html")
+
+
+def test_evaluations_stand_beside_other_findings(evaluated: Path, tmp_path: Path) -> None:
+    given = [str(evaluated / name) for name in ("found", "edited", "plain")]
+    assert main(["--quiet", "report", *given, "-o", str(tmp_path / "r")]) == 0
+    content = read(tmp_path / "r" / "report.json")
+    ids = [section["id"] for section in content["sections"]]
+    assert [one for one in ids if one.startswith("benchmark")] == ["benchmark", "benchmark-2"]
+    assert {"benchmark-1", "benchmark-2"} <= set(content["figures"])
+    assert len(content["manifest"]["inputs"]) == 3
+    assert "sarm eval --benchmark NAME" not in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_failed_self_check_stops_every_reassuring_sentence(evaluated: Path, tmp_path: Path) -> None:
+    results = read(evaluated / "plain" / "results.json")
+    results["self_check"]["problems"] = ["rewards depend on the batch"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert main(["--quiet", "report", str(tmp_path / "results.json"), "-o", str(tmp_path / "r")]) == 0
+    verdict = read(tmp_path / "r" / "report.json")["verdict"]
+    assert verdict["line"].startswith("The self-check failed: no figure can be trusted")
+    assert verdict["lead"] == ["The self-check of the scores found: rewards depend on the batch."]
+    assert verdict["meaning"] == "bad"
 
 
 def test_each_figure_has_its_files(folder: Path, tmp_path: Path) -> None:

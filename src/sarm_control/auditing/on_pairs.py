@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.auditing.mending.guard import pair_credit
 from sarm_control.auditing.table import AttributeTable, Floats, within_prompts
@@ -85,10 +85,10 @@ def accuracy(data: ScoredRows, table: AttributeTable, rewards: Floats | None = N
     kinds = {}
     if column is not None:
         labels = np.array([kind_of.get(int(number), "none") for number in found.prompt])
-        kinds = {kind: mean_interval(found.credit[labels == kind]) for kind in sorted(set(labels.tolist()))}
+        kinds = {kind: _share(found.credit[labels == kind]) for kind in sorted(set(labels.tolist()))}
     longer, correlation = _length(data, table, by)
     return Accuracy(
-        mean_interval(found.credit),
+        _share(found.credit),
         column,
         kinds,
         _styles(data, by),
@@ -121,10 +121,16 @@ def _styles(data: ScoredRows, rewards: Floats) -> dict[str, Interval]:
         return {}
     credit = bench.credit(own)
     return {
-        name: mean_interval(credit[:, place])
+        name: _share(credit[:, place])
         for place, name in enumerate(bench.figures)
         if name in ("easy", "normal", "hard")
     }
+
+
+def _share(values: ArrayLike) -> Interval:
+    """The interval of a share: nothing below 0 or above 1, which costs no coverage."""
+    found = mean_interval(values)
+    return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
 
 
 def _pairs_alone(rows: Sequence[Row], rewards: Floats) -> tuple[list[Row], Floats]:
@@ -143,7 +149,7 @@ def _length(data: ScoredRows, table: AttributeTable, rewards: Floats) -> tuple[I
             shares.append(float((higher[longer > 0] + 1).mean() / 2))
     x, y = (within_prompts(values, table.prompt) for values in (lengths, rewards))
     spread = float(np.sqrt((x @ x) * (y @ y)))
-    return mean_interval(shares), float(x @ y) / spread if spread > 0 else float("nan")
+    return _share(shares), float(x @ y) / spread if spread > 0 else float("nan")
 
 
 def _by_prompt(prompt: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -162,4 +168,4 @@ def _refused(table: AttributeTable, rewards: Floats) -> Interval | None:
         bad = rejected[refuses[rejected]]
         if len(chosen) and len(bad) and not refuses[chosen].any():
             shares.append(float((rewards[bad][:, None] > rewards[chosen][None, :]).mean()))
-    return mean_interval(shares) if shares else None
+    return _share(shares) if shares else None

@@ -38,7 +38,13 @@ class Compared(NamedTuple):
             "before": None
             if beside.before is None
             else {"model": model_name(beside.before), "changes": changes},
-            "run": None if beside.run is None else {"run": beside.run.resolve().name, "attributes": moved},
+            "run": None
+            if beside.run is None
+            else {
+                "run": beside.run.resolve().name,
+                "attributes": moved,
+                "missing": list(self.missing),
+            },
         }
 
     def text(self, beside: BesideFlags) -> str:

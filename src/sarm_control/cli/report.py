@@ -20,7 +20,8 @@ def report(
         Path,
         Parameter(
             group=INPUT,
-            help="Run folders of sarm train, and folders of sarm compare, discover or audit; any number.",
+            help="Run folders of sarm train, and folders of sarm compare, discover, audit or eval; "
+            "any number.",
         ),
     ],
     out: Annotated[
@@ -76,6 +77,7 @@ def _files(sources: "Sources") -> list[Path]:
         (sources.comparison_path, "report.json"),
         *((path, "features.json") for path in sources.discoveries),
         *((path, "audit.json") for path in sources.audits),
+        *((path, "results.json") for path in sources.evaluations),
     ):
         if path is not None:
             files.append(path / name if path.is_dir() else path)

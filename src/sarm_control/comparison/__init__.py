@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         trained_on,
         unique_prompts,
     )
+    from sarm_control.comparison.first_screen import arm_titles
     from sarm_control.comparison.generation import Sampling, answer_prompts
-    from sarm_control.comparison.headline import TOO_FEW, verdict
+    from sarm_control.comparison.headline import TOO_FEW, arm_title, verdict
     from sarm_control.comparison.ledger_table import write_ledger
     from sarm_control.comparison.report_data import Comparison
     from sarm_control.comparison.report_page import comparison_page, comparison_sections, write_report
@@ -34,6 +35,8 @@ _HOME_OF = {
     "TOO_FEW": "headline",
     "TrainedRun": "trained_run",
     "answer_prompts": "generation",
+    "arm_title": "headline",
+    "arm_titles": "first_screen",
     "check_same_base": "compare",
     "compare_runs": "compare",
     "in_order": "compare",
@@ -62,6 +65,8 @@ __all__ = [
     "Sampling",
     "TrainedRun",
     "answer_prompts",
+    "arm_title",
+    "arm_titles",
     "check_same_base",
     "compare_runs",
     "comparison_page",

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sarm_control.charts import Tone, tone_of
-from sarm_control.comparison.headline import NO_CHANGE, TOO_FEW, difference_between, verdict
+from sarm_control.comparison.headline import (
+    NO_CHANGE,
+    PLACEBOS,
+    TOO_FEW,
+    arm_title,
+    difference_between,
+    verdict,
+)
 from sarm_control.comparison.measures import GOLD, KL, REWARD
 from sarm_control.pages import Tile
 from sarm_control.statistics import decimals, fixed
-
-PLACEBOS = ("random", "placebo")
-"""Names of run folders that hold the same controls on latents drawn by chance."""
 
 Interval = Mapping[str, Any]
 
@@ -40,12 +44,9 @@ class _Arms(NamedTuple):
     placebo: Mapping[str, Any] | None
 
 
-def arm_title(arm: Mapping[str, Any]) -> str:
-    """How readers see an arm: a run without controls is called that, whatever its folder is called."""
-    name = str(arm["name"])
-    if arm["controls"]:
-        return f"{name} (placebo)" if name in PLACEBOS else name
-    return "no control" if name in ("none", "no-control") else f"{name} (no control)"
+def arm_titles(report: Mapping[str, Any]) -> dict[str, str]:
+    """How readers see each arm of a comparison, by its name."""
+    return {str(arm["name"]): arm_title(arm) for arm in report["arms"]}
 
 
 def verdict_of(report: Mapping[str, Any]) -> Verdict:

@@ -13,6 +13,8 @@ from sarm_control.statistics import bracket, decimals, fixed
 NO_CHANGE = "no clear change"
 TOO_FEW = "too few prompts to tell"
 _MANY = 4
+PLACEBOS = ("random", "placebo")
+"""Names of run folders that hold the same controls on latents drawn by chance."""
 
 
 def verdict(interval: Mapping[str, Any]) -> str:
@@ -23,6 +25,14 @@ def verdict(interval: Mapping[str, Any]) -> str:
     if low <= 0 <= high:
         return NO_CHANGE
     return "rose" if low > 0 else "fell"
+
+
+def arm_title(arm: Mapping[str, Any]) -> str:
+    """How readers see an arm: a run without controls is called that, whatever its folder is called."""
+    name = str(arm["name"])
+    if arm["controls"]:
+        return f"{name} (placebo)" if name in PLACEBOS else name
+    return "no control" if name in ("none", "no-control") else f"{name} (no control)"
 
 
 def headline(report: Mapping[str, Any]) -> list[str]:
@@ -37,7 +47,7 @@ def headline(report: Mapping[str, Any]) -> list[str]:
         own = {row["key"]: row["change"] or row["trained"] for row in arm["measures"]}
         if arm["controls"] and free is not None:
             between = difference_between(report["differences"], free["name"], arm["name"])
-            sentences.append(_sentence(arm, free["name"], {**_own_only(own), **between}))
+            sentences.append(_sentence(arm, arm_title(free), {**_own_only(own), **between}))
         else:
             sentences.append(_sentence(arm, None, own))
     return sentences
@@ -87,7 +97,7 @@ def _sentence(arm: Mapping[str, Any], against: str | None, changes: Mapping[str,
     else:
         parts.append(f"KL to the base {change_in_words(changes[KL], unit='nats')}")
     parts.append(f"answer length {change_in_words(changes[LENGTH], unit='tokens')}")
-    return f"{arm['name']} against {against or 'the base policy'}: {'; '.join(parts)}."
+    return f"{arm_title(arm)} against {against or 'the base policy'}: {'; '.join(parts)}."
 
 
 def _firing(arm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -16,9 +16,10 @@ from sarm_control.charts import (
     tone_of,
     waterfall,
 )
-from sarm_control.comparison.first_screen import arm_title, measure
+from sarm_control.comparison.first_screen import arm_titles, measure
+from sarm_control.comparison.headline import arm_title
 from sarm_control.comparison.measures import ENDED, GAP, GOLD, KL, LENGTH, REWARD
-from sarm_control.comparison.report_tables import UNITS, scaled
+from sarm_control.comparison.report_tables import UNITS, difference_title, scaled
 from sarm_control.statistics import MINUS, decimals, fixed
 
 CURVES = (
@@ -178,7 +179,7 @@ def _change_figure(report: Mapping[str, Any], item: Mapping[str, Any], names: Na
         if latent in penalised_latents(report["arms"]):
             more_is = "bad"
         label = label.replace(f"Latent {latent}", latent_name(latent, names).capitalize(), 1)
-    rows = []
+    rows, titles = [], arm_titles(report)
     for arm in report["arms"]:
         found = measure(arm, key)
         if found is not None:
@@ -188,7 +189,7 @@ def _change_figure(report: Mapping[str, Any], item: Mapping[str, Any], names: Na
     for pair in report["differences"]:
         found = next((row for row in pair["measures"] if row["key"] == key), None)
         if found is not None:
-            name = f"{pair['to']} {MINUS} {pair['from']}"
+            name = difference_title(pair, titles)
             rows.append(_row(name, found["change"], scale, more_is))
     return forest(
         rows, name=f"change-{slug(key)}", title=f"{label}.", x_title=f"change ({_CHANGE_UNITS[item['unit']]})"

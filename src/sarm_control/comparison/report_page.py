@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import read_json_object
-from sarm_control.comparison.first_screen import arm_title, measure, verdict_of
+from sarm_control.comparison.first_screen import arm_titles, measure, verdict_of
+from sarm_control.comparison.headline import arm_title
 from sarm_control.comparison.report_data import FORMAT
 from sarm_control.comparison.report_figures import (
     Names,
@@ -106,7 +107,7 @@ def _changed(report: Mapping[str, Any], names: Names) -> Section:
     ]
     if report["differences"]:
         caption = f"Paired differences between trained policies over {settings['prompts']} prompts."
-        tables.append(differences_table(report["differences"], caption))
+        tables.append(differences_table(report["differences"], arm_titles(report), caption))
     sd = fixed(report["arms"][0]["reward_sd"], 4)
     panels = [Drawing(figure, "", _PANEL, numbers=False) for figure in change_figures(report, names)]
     note = (
@@ -189,7 +190,7 @@ def _answers(report: Mapping[str, Any], names: Names) -> Iterator[Section]:
     if not report["samples"]:
         return
     controlled = {latent for arm in report["arms"] for latent in arm["controlled"]}
-    titles = {arm["name"]: arm_title(arm) for arm in report["arms"]}
+    titles = arm_titles(report)
     blocks: list[Block] = [
         SideBySide(
             sample["prompt"],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sarm_control.comparison.headline import arm_title
 from sarm_control.pages import Cell, Number, Table, TableRow, interval_cell, number
 from sarm_control.statistics import MINUS, decimals, short
 
@@ -40,15 +41,17 @@ def scaled(interval: Interval, scale: float) -> dict[str, float | None]:
 
 def measures_table(arm: Mapping[str, Any], caption: str) -> Table:
     """Every measure of one arm: base, trained, paired change, change in SDs of the base reward."""
-    head = ("Measure", "Base policy", arm["name"], "Change", "Change in SD")
+    head = ("Measure", "Base policy", arm_title(arm), "Change", "Change in SD")
     reward = next(item for item in arm["measures"] if item["key"] == "reward/model")
     most = decimals(reward["change"]) + 2
     return Table(caption, head, [_measure_row(item, most) for item in arm["measures"]])
 
 
-def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) -> Table:
-    """Paired differences between arms, one column per pair."""
-    head = ("Measure", *(f"{pair['to']} {MINUS} {pair['from']}" for pair in differences))
+def differences_table(
+    differences: Sequence[Mapping[str, Any]], titles: Mapping[str, str], caption: str
+) -> Table:
+    """Paired differences between arms, one column per pair; `titles` is how readers see each arm."""
+    head = ("Measure", *(difference_title(pair, titles) for pair in differences))
     rows = []
     for items in zip(*(pair["measures"] for pair in differences), strict=True):
         unit = UNITS[items[0]["unit"]]
@@ -63,6 +66,11 @@ def differences_table(differences: Sequence[Mapping[str, Any]], caption: str) ->
             cells = [Cell(number(item["change_sd"], 2, sign=True)) for item in items]
             rows.append(TableRow("Reward, unedited, in SDs of the base policy's reward", cells))
     return Table(caption, head, rows)
+
+
+def difference_title(pair: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """What a difference is of, such as `ours - no control`."""
+    return f"{titles[pair['to']]} {MINUS} {titles[pair['from']]}"
 
 
 def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Table:

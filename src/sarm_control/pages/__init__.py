@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         Section,
         SideBySide,
         Tile,
+        TokenLine,
+        TokenValue,
     )
     from sarm_control.pages.rendering import figures_of, render_block, render_page, write_page
     from sarm_control.pages.style import security_policy, style_sheet
@@ -58,6 +60,8 @@ _HOME_OF = {
     "Table": "tables",
     "TableRow": "tables",
     "Tile": "blocks",
+    "TokenLine": "blocks",
+    "TokenValue": "blocks",
     "figures_of": "rendering",
     "interval_cell": "tables",
     "number": "tables",
@@ -89,6 +93,8 @@ __all__ = [
     "Table",
     "TableRow",
     "Tile",
+    "TokenLine",
+    "TokenValue",
     "figures_of",
     "interval_cell",
     "number",

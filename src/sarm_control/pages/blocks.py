@@ -122,6 +122,52 @@ class SideBySide(NamedTuple):
         )
 
 
+class TokenValue(NamedTuple):
+    """One token of a text and a number that belongs to it.
+
+    Args:
+        text: the token.
+        value: the number, which its bar is drawn by.
+        shown: the number in words.
+        strong: whether it is the one that counts.
+    """
+
+    text: str
+    value: float
+    shown: str
+    strong: bool = False
+
+
+class TokenLine(NamedTuple):
+    """A text token by token, each with a bar from zero and its number.
+
+    Args:
+        title: what is shown.
+        caption: what it says.
+        tokens: in order.
+        largest: the size that a bar of full height stands for.
+    """
+
+    title: str
+    caption: str
+    tokens: Sequence[TokenValue]
+    largest: float
+
+    def height(self, token: TokenValue) -> float:
+        """Of the bar, from 0 to 20."""
+        return round(20 * min(1.0, abs(token.value) / self.largest), 2) if self.largest > 0 else 0.0
+
+    @property
+    def falls(self) -> bool:
+        """Whether any bar goes down."""
+        return any(token.value < 0 for token in self.tokens)
+
+    @property
+    def rises(self) -> bool:
+        """Whether any bar goes up."""
+        return any(token.value > 0 for token in self.tokens)
+
+
 class Code(NamedTuple):
     """Text as a machine reads it: commands, settings, versions."""
 
@@ -135,7 +181,7 @@ class More(NamedTuple):
     blocks: Sequence["Block"]
 
 
-Block: TypeAlias = Prose | Drawing | Panels | Facts | Lights | SideBySide | Code | More | Table
+Block: TypeAlias = Prose | Drawing | Panels | Facts | Lights | SideBySide | TokenLine | Code | More | Table
 """Anything that a section can hold."""
 
 

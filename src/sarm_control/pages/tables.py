@@ -59,6 +59,16 @@ class Table(NamedTuple):
     head: Sequence[str]
     rows: Sequence[TableRow]
 
+    @property
+    def words(self) -> frozenset[int]:
+        """Columns (0 is that of the names) of words alone: their head and cells stand at the left."""
+        kinds: dict[int, set[str]] = {}
+        for row in self.rows:
+            for place, cell in enumerate(row.cells, row.span or 1):
+                kind = "words" if cell.text else "number" if cell.mean else "empty"
+                kinds.setdefault(place, set()).add(kind)
+        return frozenset(place for place, kind in kinds.items() if kind - {"empty"} == {"words"})
+
 
 def number(value: float | None, digits: int, *, scale: float = 1, sign: bool = False) -> Number | None:
     """A number with fixed decimals."""

@@ -94,10 +94,12 @@ def _plan(request: ScoringRequest, shape: RewardShape, answers: _Answers, where:
         rows = min(rows, answers.count)
     trunk = trunk_counts(shape, rows, answers.longest)
     encoded = latent_counts(shape, _SHARD_ROWS if request.what == "latents" else rows)
-    held = {"program": float(where.program), "weights": trunk["weights"], "latents": encoded["weights"]}
+    # the decoder stays in its file
+    encoder = encoded["weights"] - encoded["decoder"]
+    held = {"program": float(where.program), "weights": trunk["weights"], "latents": encoder}
     phases: dict[str, dict[str, float]] = {
         "scoring": {**held, "activations": trunk["pass"]},
-        "encoding": {**held, "latents": encoded["weights"] + encoded["pass"]},
+        "encoding": {**held, "latents": encoder + encoded["pass"]},
     }
     disk: dict[str, float] = {}
     if request.what == "attach":

@@ -101,16 +101,24 @@ def trunk_counts(shape: RewardShape, rows: int, tokens: int) -> Counts:
 
 
 def latent_counts(shape: RewardShape, rows: int) -> Counts:
-    """Bytes of a dictionary, and what encoding `rows` answers adds; zeros without one."""
+    """Bytes of a dictionary, and what encoding `rows` answers adds; zeros without one.
+
+    Its `decoder` is among the `weights`; what only scores leaves it in its file.
+    """
     if not shape.latents:
-        return {"weights": 0, "parameters": 0, "pass": 0}
+        return {"weights": 0, "decoder": 0, "parameters": 0, "pass": 0}
     with torch.device("meta"):
         made = Autoencoder(shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0)
     with counted() as live, torch.no_grad():
         onto_device(made)
         before = live.mark()
         made.encode(torch.empty(min(rows, ENCODED_TOGETHER), shape.width))
-        return {"weights": bytes_of(made), "parameters": weights_of(made), "pass": live.peak - before}
+        return {
+            "weights": bytes_of(made),
+            "decoder": bytes_of(made.decoder),
+            "parameters": weights_of(made),
+            "pass": live.peak - before,
+        }
 
 
 def parameters(shape: PolicyShape, reward: RewardShape) -> Counts:

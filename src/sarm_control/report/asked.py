@@ -21,7 +21,7 @@ def asked_section(runs: Sequence[Run], names: Mapping[int, str]) -> Section:
     if differing:
         rows = [TableRow(term, [text_cell(one[term] or "none") for one in settings]) for term in differing]
         caption = "What differs between the runs; everything above is common to them."
-        blocks.append(Table(caption, ("Setting", *(run.name for run in runs)), rows))
+        blocks.append(Table(caption, ("Setting", *(run.title for run in runs)), rows))
     texts = [f"# {run.name}\n{(run.path / 'config.yaml').read_text(encoding='utf-8')}" for run in runs]
     blocks.append(More("The whole configuration of each run", [Code("\n".join(texts))]))
     steps = ", ".join(dict.fromkeys(counted(run.config.training.steps, "step") for run in runs))

@@ -45,14 +45,15 @@ def length_correlations(rows: Sequence[Mapping[str, Any]]) -> list[Correlation]:
     return found
 
 
-def length_section(folder: Path | None) -> Section | None:
-    """Length against reward for each policy; None where there are no answers to read."""
+def length_section(folder: Path | None, titles: Mapping[str, str]) -> Section | None:
+    """Length against reward for each policy, by the titles of its arms; None where there are no answers."""
     file = None if folder is None else (folder if folder.is_dir() else folder.parent) / "answers.jsonl"
     if file is None or not file.is_file():
         return None
     found = length_correlations([json_object(line.data) for line in read_lines(file)])
     if not found:
         return None
+    found = [one._replace(policy=titles.get(one.policy, one.policy)) for one in found]
     rows = [Row(one.policy, one.value, one.low, one.high) for one in found]
     figure = forest(
         rows,

@@ -23,6 +23,12 @@ from sarm_control.pages import (
     number,
     text_cell,
 )
+from sarm_control.report.audit_sections import (
+    accuracy_sections,
+    before_sections,
+    example_sections,
+    run_sections,
+)
 from sarm_control.report.names import named
 from sarm_control.statistics import counted, decimals, fixed
 
@@ -45,8 +51,12 @@ def audit_page(found: Mapping[str, Any], *, command: str = "") -> Page:
         _prices(found, names),
         *_pressure(found),
         *_carriers(found, names),
+        *example_sections(found, names),
+        *accuracy_sections(found),
         *_mend(found),
         *_certificate(found),
+        *before_sections(found),
+        *run_sections(found),
     ]
     return Page(
         f"Audit of {found['model']}: {counted(found['answers'], 'answer')} to {found['prompts']} prompts",
@@ -71,6 +81,10 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
         Facts([("Folder", str(path))]),
         *([hero] if hero else []),
         More("Prices", prices.blocks),
+        *(
+            More(f"{one.title}: {one.finding}", one.blocks)
+            for one in (*accuracy_sections(found), *before_sections(found), *run_sections(found))
+        ),
     ]
     return Section("audit", "What the reward model pays for", line, blocks)
 
@@ -102,6 +116,8 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
         sentences.append(f"A mend was tried: {mend['why']}.")
     elif headlines:
         sentences.append("What a mend would cost was not measured; sarm audit --mend auto measures it.")
+    beside = [*before_sections(found), *run_sections(found)]
+    sentences += [f"{one.title}: {one.finding}" for one in beside[:1]]
     return sentences
 
 

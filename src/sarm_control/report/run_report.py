@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sarm_control.comparison import comparison_page, comparison_sections
+from sarm_control.comparison import arm_titles, comparison_page, comparison_sections
 from sarm_control.pages import Block, Code, More, Page, Prose, Section, figures_of
 from sarm_control.report.asked import asked_section
+from sarm_control.report.latent_map import map_section
 from sarm_control.report.length import length_section
 from sarm_control.report.names import latent_names
 from sarm_control.report.of_audits import audit_page, audit_section
 from sarm_control.report.of_discoveries import discovery_page, discovery_section
+from sarm_control.report.of_evaluations import evaluation_page, evaluation_section
 from sarm_control.report.sources import Sources
 from sarm_control.report.training_sections import monitor_section, training_section
 from sarm_control.statistics import counted
@@ -42,14 +44,16 @@ def make_report(sources: Sources, *, command: str, manifest: Mapping[str, Any]) 
 
 
 def _first_screen(sources: Sources, names: Mapping[int, str]) -> Page:
-    """Of the comparison if there is one; else of the first audit or discovery; else of the runs alone."""
+    """Of the comparison if there is one; else of the runs; else of the first audit, discovery, evaluation."""
     if sources.comparison is not None:
         return comparison_page(sources.comparison, names)
     if sources.runs:
         return _of_runs(sources)
     if sources.audits:
         return audit_page(next(iter(sources.audits.values())))
-    return discovery_page(next(iter(sources.discoveries.values())), names)
+    if sources.discoveries:
+        return discovery_page(next(iter(sources.discoveries.values())), names)
+    return evaluation_page(next(iter(sources.evaluations.values())))
 
 
 def _of_runs(sources: Sources) -> Page:
@@ -74,6 +78,10 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
         yield _numbered(audit_section(path, audit), number)
     for number, (path, found) in enumerate(sources.discoveries.items()):
         yield _numbered(discovery_section(path, found, names), number)
+    if sources.discoveries:
+        # one map: those of several discoveries would be the same places in other colours
+        first = next(iter(sources.discoveries.values()))
+        yield map_section(first, _models(first, sources), names)
     trained = training_section(sources.runs, names)
     if trained is not None:
         yield trained
@@ -84,13 +92,21 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
     monitors = monitor_section(sources.runs)
     if monitors is not None:
         yield monitors
+    for number, (path, found) in enumerate(sources.evaluations.items()):
+        yield _numbered(evaluation_section(path, found, names, number), number)
     if "answers" in compared:
         yield compared["answers"]
-    length = length_section(sources.comparison_path)
+    titles = {} if sources.comparison is None else arm_titles(sources.comparison)
+    length = length_section(sources.comparison_path, titles)
     if length is not None:
         yield length
     if "made" in compared:
         yield compared["made"]._replace(title="How the policies were compared")
+
+
+def _models(found: Mapping[str, Any], sources: Sources) -> list[str]:
+    """Where a discovery's reward model may lie: what it says, and the reward models of the runs."""
+    return list(dict.fromkeys([str(found["model"]), *(str(run.config.reward.model) for run in sources.runs)]))
 
 
 def _numbered(section: Section, number: int) -> Section:
@@ -112,7 +128,8 @@ def _missing(sources: Sources) -> Iterator[Section]:
     seeds = {run.config.training.seed for run in sources.runs}
     if len(seeds) == 1:
         said.append("How much differs from seed to seed: runs of further seeds (--seed 1), given with these")
-    said.append("Benchmarks and steering before and after: sarm eval --benchmark NAME for each model")
+    if not sources.evaluations:
+        said.append("Benchmarks and steering before and after: sarm eval --benchmark NAME for each model")
     limits = [
         "Intervals are over prompts of one run each: they do not cover what another seed would have learnt.",
         "The ledger is exact for the unedited reward; why a latent fires more is not in it.",
@@ -124,7 +141,14 @@ def _missing(sources: Sources) -> Iterator[Section]:
 def _files(sources: Sources, command: str, manifest: Mapping[str, Any]) -> Section:
     paths = [run.path for run in sources.runs]
     paths += [
-        path for path in (sources.comparison_path, *sources.discoveries, *sources.audits) if path is not None
+        path
+        for path in (
+            sources.comparison_path,
+            *sources.discoveries,
+            *sources.audits,
+            *sources.evaluations,
+        )
+        if path is not None
     ]
     listed = "\n".join(f"{path}\n" + "\n".join(f"  {name}" for name in _names_in(path)) for path in paths)
     blocks: list[Block] = [Code(command), More("Files that were read, and those beside them", [Code(listed)])]

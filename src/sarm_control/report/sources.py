@@ -1,4 +1,4 @@
-"""Which of the given paths are runs, comparisons, discoveries and audits, and what they hold."""
+"""Which of the given paths are runs, comparisons, discoveries, audits and evaluations; what they hold."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from sarm_control.bounded_json import read_json_object
-from sarm_control.comparison import run_names
+from sarm_control.comparison import arm_title, run_names
 from sarm_control.data import Reason, json_object, read_lines
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.training import RunConfig, read_run_config
 
 _LARGEST = 1 << 30
 _COMPARISON, _DISCOVERY = "sarm-compare-1", "sarm-features-1"
-_KNOWN = "run folders, and folders of sarm compare, discover or audit"
+_KNOWN = "run folders, and folders of sarm compare, discover, audit or eval"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,13 @@ class Run:
     evaluations: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any]
 
+    @property
+    def title(self) -> str:
+        """How readers see it: a run without controls is called that, whatever its folder is called."""
+        reward = self.config.reward
+        controls = [*reward.edits, *reward.penalties, *([reward.human_kl] if reward.human_kl else [])]
+        return arm_title({"name": self.name, "controls": controls})
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -49,6 +56,7 @@ class Sources:
         comparison_path: its folder.
         discoveries: path -> content of `features.json`.
         audits: path -> content of `audit.json`.
+        evaluations: path -> content of `results.json` of `sarm eval`.
     """
 
     runs: Sequence[Run]
@@ -56,6 +64,7 @@ class Sources:
     comparison_path: Path | None = None
     discoveries: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
     audits: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    evaluations: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_sources(paths: Sequence[Path]) -> Sources:
@@ -76,6 +85,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     folders, comparisons = [], {}
     discoveries: dict[Path, Mapping[str, Any]] = {}
     audits: dict[Path, Mapping[str, Any]] = {}
+    evaluations: dict[Path, Mapping[str, Any]] = {}
     for path in paths:
         if (path / "config.yaml").is_file():
             folders.append(path)
@@ -88,6 +98,8 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             discoveries[path] = content
         elif "attributes" in content and "headlines" in content:
             audits[path] = content
+        elif "benchmark" in content and "subsets" in content:
+            evaluations[path] = content
         else:
             raise ConfigError(f"{file} is nothing that a report knows", hint=f"give {_KNOWN}")
     if len(comparisons) > 1:
@@ -96,14 +108,14 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     names = run_names(folders) if folders else []
     runs = [_read_run(path, name) for path, name in zip(folders, names, strict=True)]
     found = next(iter(comparisons.items()), None) or _beside(folders)
-    return Sources(runs, found and found[1], found and found[0], discoveries, audits)
+    return Sources(runs, found and found[1], found and found[0], discoveries, audits, evaluations)
 
 
 def _json_of(path: Path) -> Path:
     """The JSON file of a folder that a command wrote."""
     if path.is_file():
         return path
-    for name in ("report.json", "features.json", "audit.json"):
+    for name in ("report.json", "features.json", "audit.json", "results.json"):
         if (path / name).is_file():
             return path / name
     what = "does not exist" if not path.exists() else "is nothing that a report knows"

@@ -83,7 +83,7 @@ def _groups(runs: Sequence[Run]) -> list[_Group]:
         config["training"].pop("seed")
         groups.setdefault(repr(config), []).append(run)
     return [
-        _Group(one[0].name if len(one) == 1 else f"{one[0].name} ({len(one)} seeds)", one)
+        _Group(one[0].title if len(one) == 1 else f"{one[0].title} ({len(one)} seeds)", one)
         for one in groups.values()
     ]
 
@@ -126,7 +126,7 @@ def _parts(run: Run, names: Mapping[int, str]) -> Figure | None:
             points += [LinePoint(label, row["step"], row.get(key)) for row in run.metrics]
     if not points:
         return None
-    title = f"Parts of the reward: {run.name}."
+    title = f"Parts of the reward: {run.title}."
     return lines(
         points,
         name=f"parts-{run.name}",
@@ -151,7 +151,7 @@ def _rates(run: Run, names: Mapping[int, str]) -> Figure | None:
             points += [LinePoint(label, row["step"], row.get(key)) for row in run.metrics]
     if not points:
         return None
-    title = f"Answers in which a penalty fires: {run.name}."
+    title = f"Answers in which a penalty fires: {run.title}."
     return lines(
         points,
         name=f"rates-{run.name}",
@@ -170,14 +170,14 @@ def _finding(runs: Sequence[Run]) -> str:
         if run.metrics:
             last = run.metrics[-1]
             steps = f"step {last['step']} of {run.config.training.steps}"
-            said.append(f"{run.name}: {steps}, KL {fixed(last.get('objective/kl'), 2)} nats")
+            said.append(f"{run.title}: {steps}, KL {fixed(last.get('objective/kl'), 2)} nats")
     return "; ".join(said) + "."
 
 
 def _light(check: str, runs: Sequence[Run]) -> Light:
     warned = [(run, row) for run in runs for row in run.warnings if row.get("check") == check]
     if warned:
-        said = [f"{run.name}, step {row['step']}: {row['text']}." for run, row in warned]
+        said = [f"{run.title}, step {row['step']}: {row['text']}." for run, row in warned]
         return Light(check, "bad", "fired", " ".join(said))
     values = [value for run in runs for value in _values(run, check)]
     if values:

@@ -22,8 +22,10 @@ from sarm_control.bounded_json import read_json_object
 from sarm_control.embedded import name_of_model
 from sarm_control.errors import ModelError, SarmError
 from sarm_control.files import atomic_folder
-from sarm_control.reward_model.autoencoder import Autoencoder
+from sarm_control.reward_model.autoencoder import DECODER, Autoencoder
+from sarm_control.reward_model.files.checkpoint import TensorEntry
 from sarm_control.reward_model.files.classifier_config import ATTACHED
+from sarm_control.reward_model.files.stored_decoder import StoredDecoder
 from sarm_control.reward_model.sparse import FloatArray
 from sarm_control.reward_model.state_head import StateHead
 
@@ -92,18 +94,20 @@ class AttachedAutoencoder(Autoencoder):
             )
         weight = head.weight.astype(np.float64)
         scale = float(self.scale)
-        decoder = self.decoder.weight.detach().cpu().double().numpy()
         offset = self.mean.cpu().double().numpy() + scale * self.pre_bias.detach().cpu().double().numpy()
-        weights = (scale * (weight @ decoder)).astype(np.float32)
+        weights = np.empty(self.encoder.out_features, dtype=np.float32)
+        # By blocks, so that no second decoder in float64 lies beside the first, or beside its file.
+        for columns in self.decoder_columns():
+            block = columns.weight.cpu().double().contiguous().numpy()
+            weights[columns.places] = scale * (weight @ block)
         return LatentWeights(weights, float(weight @ offset) + head.bias)
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of what decides its latents."""
         digest = hashlib.sha256(json.dumps([self.k, self.use_topk]).encode())
-        for key, value in sorted(self.state_dict().items()):
-            if key != "decoder.weight":
-                digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+        for _, value in sorted(self.encoding_state().items()):
+            digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -146,24 +150,24 @@ class AttachedFolder(NamedTuple):
 
 
 def read_attached(folder: Path, name: str) -> AttachedFolder:
-    """Reads the dictionary and what it points to; not the reward model.
+    """Reads the dictionary and what it points to; not the reward model. The decoder stays in its file.
 
     Raises:
         ModelError: a file is damaged, or of another form.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         said = read_json_object(folder / ATTACHED, finite=True)
         if said.get("format") != FORMAT:
             raise ModelError(f"{name}: {ATTACHED} is of the format {said.get('format')!r}, not {FORMAT}")
         source = {key: said["source"].get(key) for key in ("model", "revision", "pooling", "output")}
-        tensors = load_file(folder / WEIGHTS)
+        tensors, decoder = _read_tensors(folder / WEIGHTS, name)
         edited = tensors.pop(EDITED, None)
         latents, size = tensors["encoder.weight"].shape
         scale = float(tensors["scale"])
         made = _empty(said, size, scale, latents)
+        made.leave_decoder(decoder)
         made.load_state_dict(tensors)
         weight = None if edited is None else edited.reshape(latents).float().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
@@ -175,10 +179,24 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
     source["model"] = _pointed_at(folder, source["model"])
-    stored = [*made.state_dict().values(), *([] if edited is None else [edited])]
-    if not all(bool(torch.isfinite(value).all()) for value in stored):
+    stored = [*made.encoding_state().values(), *([] if edited is None else [edited])]
+    if not decoder.finite or not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
+
+
+def _read_tensors(file: Path, name: str) -> tuple[dict[str, Tensor], StoredDecoder]:
+    """All tensors of a dictionary but its decoder, and where that lies."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as stream:
+        said = stream.get_slice(DECODER)
+        entry = TensorEntry(file.resolve(), tuple(said.get_shape()), str(said.get_dtype()))
+        names = [key for key in stream.keys() if key != DECODER]  # noqa: SIM118 - no mapping
+        tensors = {key: stream.get_tensor(key) for key in names}
+    if len(entry.shape) != 2:
+        raise ValueError(f"{DECODER} is {list(entry.shape)}, which is no matrix")
+    return tensors, StoredDecoder(entry, DECODER, name)
 
 
 def _pointed_at(folder: Path, model: str) -> str:

@@ -7,12 +7,16 @@ Shapes: `B` answers, `D` hidden size, `L` latents, `K` kept latents.
     z = the K largest a kept in place, the others 0, no ReLU; without TopK z = a
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sarm_control.reward_model.files.stored_decoder import COLUMNS, Columns, StoredDecoder
+
 NORMALISATION_EPSILON = 1e-6
+DECODER = "decoder.weight"
 
 
 class TopK(NamedTuple):
@@ -31,6 +35,10 @@ def normalise(states: Tensor) -> Tensor:
 class Autoencoder(nn.Module):
     """Encoder and decoder in float32, whatever the trunk's dtype.
 
+    Scoring needs no decoder. Of a model that was loaded it stays in the file until `decoder` is asked for,
+    which reads it and keeps it; `state_dict` has it too, and does not keep it. `parameters` lacks it until
+    then.
+
     Args:
         hidden_size: D.
         latents: L.
@@ -42,10 +50,84 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.k = k
         self.use_topk = use_topk
+        self._left: StoredDecoder | None = None
         self.pre_bias = nn.Parameter(torch.zeros(hidden_size))
         self.latent_bias = nn.Parameter(torch.zeros(latents))
         self.encoder = nn.Linear(hidden_size, latents, bias=False)
         self.decoder = nn.Linear(latents, hidden_size, bias=False)
+
+    def leave_decoder(self, stored: StoredDecoder) -> None:
+        """Drops the decoder: it is the one that is stored, and read from there when it is asked for.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        wanted = (self.encoder.in_features, self.encoder.out_features)
+        if stored.shape != wanted:
+            raise ValueError(f"{DECODER} is {list(stored.shape)}, expected {list(wanted)}")
+        del self.decoder
+        self._left = stored
+
+    def __getattr__(self, name: str) -> Any:
+        """Reads a decoder that was left in its file, once.
+
+        Raises:
+            ModelError: the file is gone or changed.
+        """
+        stored = self.__dict__.get("_left") if name == "decoder" else None
+        if stored is None:
+            return super().__getattr__(name)
+        with torch.inference_mode(False), torch.device("meta"):
+            made = nn.Linear(self.encoder.out_features, self.encoder.in_features, bias=False)
+        made.weight = nn.Parameter(stored.whole().to(self.pre_bias), requires_grad=False)
+        # The module first: who looks from another thread in between reads it a second time and harms nothing.
+        self.decoder = made.train(self.training)
+        self._left = None
+        return made
+
+    def decoder_columns(self) -> Iterator[Columns]:
+        """The decoder by blocks of its columns, without keeping one that was left in its file.
+
+        Raises:
+            ModelError: see `StoredDecoder.columns`.
+        """
+        stored = self._left
+        if stored is not None:
+            yield from stored.columns()
+            return
+        weight = self.decoder.weight.detach()
+        for start in range(0, weight.shape[1], COLUMNS):
+            places = slice(start, min(start + COLUMNS, weight.shape[1]))
+            yield Columns(places, weight[:, places])
+
+    def encoding_state(self) -> dict[str, Tensor]:
+        """What decides the latents: `state_dict` without the decoder, which is not read."""
+        return {key: value for key, value in super().state_dict().items() if key != DECODER}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every module, with a decoder that was left in its file.
+
+        Raises:
+            ModelError: the file is gone or changed.
+        """
+        stored, found = self._left, super().state_dict(*args, **kwargs)
+        if stored is not None:
+            found[kwargs.get("prefix", "") + DECODER] = stored.whole().to(self.pre_bias)
+        return found
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As of every module; a decoder among the tensors takes the place of one left in its file."""
+        if DECODER in state_dict:
+            _ = self.decoder
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Autoencoder":
+        """As of every module; a decoder that is to be trained has to be in memory."""
+        if requires_grad:
+            _ = self.decoder
+        return super().requires_grad_(requires_grad)
 
     def normalised(self, states: Tensor) -> Tensor:
         """[..., D] trunk states to what is encoded, x."""

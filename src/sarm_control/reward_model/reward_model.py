@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from sarm_control.reward_model.files.classifier_config import (
     read_classifier_config,
 )
 from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
-from sarm_control.reward_model.files.finite import OnNonfinite, check_scored, check_weights
+from sarm_control.reward_model.files.finite import OnNonfinite, check_scored
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
@@ -53,8 +53,8 @@ from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_wid
 from sarm_control.reward_model.sarm_tensors import (
     AUTOENCODER_NAMES,
     HEAD_NAME,
-    autoencoder_from,
     expected_tensors,
+    read_autoencoder,
     refuse_lost_layers,
     with_stored_vocabulary,
 )
@@ -68,6 +68,7 @@ from sarm_control.reward_model.trunk.batching import (
     pad_batch,
     scoring_batch_tokens,
 )
+from sarm_control.reward_model.trunk.out_of_memory import compute_halving
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
 from sarm_control.reward_model.trunk.torch_backend import usable_device
@@ -77,9 +78,6 @@ from sarm_control.reward_model.trunk.trunk import (
     load_trunk,
     trunk_config,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -202,10 +200,8 @@ class RewardModel:
         trunk = load_trunk(
             folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
         )
-        stored = load_tensors(index, parts)
-        check_weights(((key, stored[key]) for key in AUTOENCODER_NAMES), index, name)
-        head = LinearHead(stored.pop(HEAD_NAME)[0].float().numpy())
-        autoencoder = autoencoder_from(stored, config, trunk.hidden_size)
+        autoencoder = read_autoencoder(index, config, trunk.hidden_size, name)
+        head = LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
             max_length=asked.max_length or context_of(cut),
@@ -398,8 +394,11 @@ class RewardModel:
             on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
             progress: see `sarm_control.console.progress`.
 
+        Where the memory runs out on a batch, it is computed in two halves, and one line on stderr says so.
+
         Raises:
-            ModelError: N prompts for M answers, or a conversation the template refuses.
+            ModelError: N prompts for M answers, a conversation the template refuses, or halves that the
+                memory does not hold either.
             NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
         """
         rows = _as_rows(prompts, responses)
@@ -534,13 +533,16 @@ class RewardModel:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
                 padded = fixed_lengths(padded, context_of(self.trunk.model.config) or sys.maxsize)
-            for rows in length_sorted_batches(padded, budget, equal=fixed):
+
+            def compute(rows: list[int]) -> None:
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
                 places = self.pooling.positions(batch)
                 mask = None if side == "right" else batch.attention_mask
                 pooled[rows] = self.trunk.states_at(batch.input_ids, mask, places).float().cpu()
                 advance(len(rows))
+
+            compute_halving(length_sorted_batches(padded, budget, equal=fixed), padded, compute)
         return pooled
 
 

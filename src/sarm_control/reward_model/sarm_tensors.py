@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.autoencoder import Autoencoder
-from sarm_control.reward_model.files.checkpoint import from_checkpoint
+from sarm_control.reward_model.files.checkpoint import TensorEntry, from_checkpoint, load_tensors
 from sarm_control.reward_model.files.config import SarmConfig
+from sarm_control.reward_model.files.finite import check_weights
+from sarm_control.reward_model.files.stored_decoder import StoredDecoder
 from sarm_control.reward_model.trunk.torch_backend import with_own_memory
 from sarm_control.reward_model.trunk.trunk import Trunk, quiet_transformers
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
+DECODER_NAME = "sae.decoder.weight"
 HEAD_NAME = "score.weight"
 
 
@@ -50,10 +52,24 @@ def with_stored_vocabulary(raw: Mapping[str, Any], index: Mapping[str, Any]) -> 
     return {**raw, "vocab_size": embedding.shape[0]} if embedding else dict(raw)
 
 
-def autoencoder_from(stored: Mapping[str, Tensor], config: SarmConfig, hidden_size: int) -> Autoencoder:
-    """The autoencoder of the stored tensors, in float32."""
+def read_autoencoder(
+    index: Mapping[str, TensorEntry], config: SarmConfig, hidden_size: int, name: str
+) -> Autoencoder:
+    """The autoencoder of a SARM's files, in float32; its decoder stays in its file.
+
+    Raises:
+        ModelError: weights that are NaN or infinite.
+    """
+    first = [key for key in AUTOENCODER_NAMES if key != DECODER_NAME]
+    stored = load_tensors(index, first)
+    check_weights(stored.items(), index, name)
+    entry = index[DECODER_NAME]
+    decoder = StoredDecoder(entry._replace(file=entry.file.resolve()), DECODER_NAME, name)
+    if not decoder.finite:  # which number it is, needs all of them
+        check_weights(load_tensors(index, [DECODER_NAME]).items(), index, name)
     with torch.device("meta"):
         autoencoder = Autoencoder(hidden_size, config.latents, config.k, use_topk=config.use_topk)
+    autoencoder.leave_decoder(decoder)
     weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
     autoencoder.load_state_dict(weights, assign=True)
     return with_own_memory(autoencoder)
