@@ -10,6 +10,7 @@ from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta
 from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_bench_2
 from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
+from tests.browsing import check_page
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 
 
@@ -54,6 +55,21 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     printed = capsys.readouterr().out
     # The self-check comes before any figure.
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
+
+
+def test_the_results_as_a_page(tiny_sarm_folder, reward_bench_file, tmp_path, capsys):
+    words = ("--model", tiny_sarm_folder, "--benchmark", "reward-bench-2", "--data", reward_bench_file)
+    page, results = tmp_path / "page.html", tmp_path / "results.json"
+    assert run(*words, "--html", page, "--json", results) == 0
+    html = page.read_text()
+    found = json.loads(results.read_text())
+    for one in found["subsets"]:
+        assert f'<data value="{one["figures"]["score"]["mean"]}">' in html
+    check_page(page)
+    assert run(*words, "--html", page) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run("--reproduce-published-steering", "--html", tmp_path / "none.html") == 2
+    assert "the published table has no page\n  hint: leave --html out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stored", [False, True])

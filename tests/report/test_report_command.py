@@ -61,6 +61,7 @@ def test_the_page_has_its_parts_in_the_order_of_the_work(out: Path) -> None:
     assert [section["id"] for section in content["sections"]] == [
         "asked",
         "found",
+        "map",
         "training",
         "changed",
         "ledger",

@@ -181,13 +181,19 @@ def write_evaluation(
     given: GivenEdits,
     out: Path | None,
     json_file: Path | None,
+    html: Path | None,
     *,
     overwrite: bool,
 ) -> None:
-    """`results.json`, `items.jsonl` and `manifest.json` in the folder; the results again for `--json`."""
+    """`results.json`, `items.jsonl` and `manifest.json` in the folder; the results for `--json`, `--html`."""
     results = found.as_json()
     if json_file is not None:
         write_json(json_file, results)
+    if html is not None:
+        from sarm_control.pages import write_page
+        from sarm_control.report import evaluation_page
+
+        write_page(evaluation_page(results, sections=True), html)
     if out is None:
         return
     config = {

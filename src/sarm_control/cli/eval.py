@@ -41,6 +41,10 @@ Subsets = Annotated[
     ),
 ]
 
+Html = Annotated[
+    Path | None, Parameter(group=OUTPUT, help="The results as a page: one file that needs no network.")
+]
+
 
 def eval(
     *,
@@ -92,6 +96,7 @@ def eval(
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="The results as JSON.")
     ] = None,
+    html: Html = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a reward model by the rules of RewardBench 2 or RM-Bench.
@@ -103,10 +108,11 @@ def eval(
     given = read_edits(edit, edits_file)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
     inputs = [Path(one) for one in data or [] if Path(one).exists()]
-    check_outputs((out, json_file), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
+    check_outputs((out, json_file, html), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:
         from sarm_control.cli._benchmarks import reproduce
 
+        _refuse_page(html)
         reproduce(data or [], flags, json_file)
         say_next("eval", *of_model(model, reading), "--benchmark", "reward-bench-2", "--data", "rows.jsonl")
         return
@@ -115,11 +121,18 @@ def eval(
     request = Request(_benchmark(benchmark), _data(data), subset or [], complement or [], sets, seed, rows)
     found = evaluate(request, flags, given, skip_bad_rows)
     print_evaluation(found, sys.stdout)
-    write_evaluation(found, request, flags, given, out, json_file, overwrite=overwrite)
+    write_evaluation(found, request, flags, given, out, json_file, html, overwrite=overwrite)
     if flags.loaded is not None and flags.loaded.dictionary is None:
         say_next("serve", *of_model(model, reading))
     else:
         _say_next(request.data, model, [str(one) for one in found.edits])
+
+
+def _refuse_page(html: Path | None) -> None:
+    if html is not None:
+        raise ConfigError(
+            "the published table has no page", hint="leave --html out; --json FILE has the table"
+        )
 
 
 def _say_next(data: list[str], model: str | None, edits: list[str]) -> None:

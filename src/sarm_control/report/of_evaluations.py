@@ -27,8 +27,13 @@ Names = Mapping[int, str]
 _TOTAL = "total"
 
 
-def evaluation_page(found: Found) -> Page:
-    """The first screen of an evaluation alone; its chart and tables stand in `evaluation_section`."""
+def evaluation_page(found: Found, *, sections: bool = False) -> Page:
+    """The page of an evaluation.
+
+    Args:
+        found: the content of `results.json`.
+        sections: whether its chart and tables follow the first screen; a report has them among its parts.
+    """
     kind = f"{found['benchmark']}: {found['items']} items scored by {found['model']}"
     line, tone = _finding(found)
     total, tiles = _total(found), []
@@ -43,7 +48,8 @@ def evaluation_page(found: Found) -> Page:
                 "bad": "The edits lower the total of the benchmark.",
             }.get(tone, "The edits show no clear change of the benchmark's total: a null result.")
             tiles.append(_tile("What do the edits change?", change, detail, tone, sign=True))
-    return Page(kind, line, tone, _problems(found), tiles, None, ())
+    parts = [evaluation_section(None, found, {})] if sections else []
+    return Page(kind, line, tone, _problems(found), tiles, None, parts)
 
 
 def _tile(question: str, interval: Found, detail: str, tone: Tone, *, sign: bool = False) -> Tile:
@@ -53,11 +59,11 @@ def _tile(question: str, interval: Found, detail: str, tone: Tone, *, sign: bool
     return Tile(question, fixed(interval["mean"], digits, sign=sign), ends, detail, tone)
 
 
-def evaluation_section(path: Path, found: Found, names: Names, place: int = 0) -> Section:
+def evaluation_section(path: Path | None, found: Found, names: Names, place: int = 0) -> Section:
     """The part of a report on one evaluation.
 
     Args:
-        path: of its folder or file.
+        path: of its folder or file; None where it was not read from one.
         found: the content of `results.json`.
         names: latent -> words.
         place: among the evaluations of the page.
@@ -68,7 +74,7 @@ def evaluation_section(path: Path, found: Found, names: Names, place: int = 0) -
         [
             ("Reward model", f"{found['model']}, head {str(found['head'])[:12]}"),
             ("Edits", edits),
-            ("Read from", str(path)),
+            *([] if path is None else [("Read from", str(path))]),
         ]
     )
     drawing = _figure(found, place)

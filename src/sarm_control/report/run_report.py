@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sarm_control.comparison import arm_titles, comparison_page, comparison_sections
 from sarm_control.pages import Block, Code, More, Page, Prose, Section, figures_of
 from sarm_control.report.asked import asked_section
+from sarm_control.report.latent_map import map_section
 from sarm_control.report.length import length_section
 from sarm_control.report.names import latent_names
 from sarm_control.report.of_audits import audit_page, audit_section
@@ -77,6 +78,10 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
         yield _numbered(audit_section(path, audit), number)
     for number, (path, found) in enumerate(sources.discoveries.items()):
         yield _numbered(discovery_section(path, found, names), number)
+    if sources.discoveries:
+        # one map: those of several discoveries would be the same places in other colours
+        first = next(iter(sources.discoveries.values()))
+        yield map_section(first, _models(first, sources), names)
     trained = training_section(sources.runs, names)
     if trained is not None:
         yield trained
@@ -97,6 +102,11 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
         yield length
     if "made" in compared:
         yield compared["made"]._replace(title="How the policies were compared")
+
+
+def _models(found: Mapping[str, Any], sources: Sources) -> list[str]:
+    """Where a discovery's reward model may lie: what it says, and the reward models of the runs."""
+    return list(dict.fromkeys([str(found["model"]), *(str(run.config.reward.model) for run in sources.runs)]))
 
 
 def _numbered(section: Section, number: int) -> Section:
