@@ -14,7 +14,6 @@ CHECKED = (
     "sarm_control.control.density_ratio.logistic",
     "sarm_control.control.density_ratio.mmd",
     "sarm_control.control.density_ratio.separation",
-    "sarm_control.control.penalties",
     "sarm_control.statistics",
     "sarm_control.training.algorithm.importance_weights",
     "sarm_control.training.algorithm.losses",

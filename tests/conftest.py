@@ -63,7 +63,7 @@ def _as_talkative_as_a_new_process() -> None:
 def no_network() -> Iterator[None]:
     """Refuses every connection, so that whatever asks the network fails."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("a test tried to use the network")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -517,7 +517,7 @@ MESSAGES = [
     (["--beta", "-1"], "human_kl: beta is -1, it must be >= 0"),
     (["--model", "no/such/sarm"], "reward.model: there is no folder no/such/sarm"),
     (["--policy", "./policy"], "policy.model: there is no folder ./policy"),
-    (["--policy", "FOLDER"], "no tokenizer"),
+    (["--policy", "FOLDER"], "has no config.json"),
     (["--model", "POLICY"], "tiny-policy"),
     (["--prompts", "none.jsonl"], "none.jsonl: No such file or directory"),
     (["--set", "training.max_new_tokens=250"], "prompts.jsonl:3: the prompt has"),

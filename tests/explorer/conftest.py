@@ -73,7 +73,7 @@ def explored(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Explored(url, site, run, notes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open its event loop runs, and other files' tests run loops too
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

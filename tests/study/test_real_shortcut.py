@@ -139,6 +139,7 @@ def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
     assert outcomes({"worlds": {}}) == ["Primary: not run."]
 
 
+@pytest.mark.minutes
 def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path):
     words = [
         sys.executable,

@@ -3,6 +3,7 @@
 import builtins
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("CACHE", "CONFIG", "DATA"):
             patch.setenv(f"WANDB_{name}_DIR", str(folder))
         patch.setattr(builtins, "input", refuse)
+        # another test may have imported it before, and it reads its place when it is imported
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] == "trackio" and hasattr(module, "TRACKIO_DIR"):
+                patch.setattr(module, "TRACKIO_DIR", folder / "trackio")
         yield folder
 
 

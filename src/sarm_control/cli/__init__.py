@@ -5,6 +5,7 @@ the one asked for; its help is its docstring, read from the source, so `sarm --h
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ GROUPS = {
 """Commands that have commands of their own: what they are for, and the functions of `cli/NAME.py`."""
 
 
+@functools.cache
 def help_of(module: str, function: str) -> str:
     """A command's docstring, read from the source: importing it would load what it needs."""
     source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")

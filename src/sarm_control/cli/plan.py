@@ -72,7 +72,7 @@ def plan(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say what a run will need before it starts: parameters, memory, time and disk.
+    """Say what a run will need before it starts: memory, time, disk.
 
     Only configurations, the headers of weight files and the data are read; no weights are loaded. Memory is
     counted by the code of the run itself, on tensors that have sizes and no content. Where the machine is too

@@ -16,6 +16,7 @@ from sarm_control.reward_model import (
     is_attached,
     is_sarm,
     latents_of,
+    pointed_at,
     read_classifier_config,
     read_config,
     read_index,
@@ -81,7 +82,7 @@ def reward_shape(name: str | Path, dtype: str | None = None) -> RewardShape:
         source: Any = said.get("source")
         if not isinstance(source, dict) or not isinstance(source.get("model"), str):
             raise ModelError(f"{shown}: {ATTACHED} names no reward model")
-        base = reward_shape(source["model"], dtype)
+        base = reward_shape(pointed_at(folder, source["model"]), dtype)
         k: Any = said.get("k", 0)
         return RewardShape(shown, base.config, base.dtype, latents_of(folder, shown), int(k), final_norm=True)
     if is_sarm(folder, shown):

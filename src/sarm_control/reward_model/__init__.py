@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         COPIED,
         AttachedAutoencoder,
         point_to_copy,
+        pointed_at,
         read_attached,
         write_edited_weights,
     )
@@ -79,6 +80,7 @@ _HOME_OF = {
     "Autoencoder": "autoencoder",
     "CONSTANT": "scored",
     "COPIED": "attached",
+    "pointed_at": "attached",
     "ClassifierConfig": "files.classifier_config",
     "Contribution": "scored",
     "Description": "description",
@@ -197,6 +199,7 @@ __all__ = [
     "not_finite_rows",
     "pad_batch",
     "point_to_copy",
+    "pointed_at",
     "pool_states",
     "pre_topk",
     "quiet_transformers",

@@ -178,7 +178,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
     if not isinstance(source["model"], str):
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
-    source["model"] = _pointed_at(folder, source["model"])
+    source["model"] = pointed_at(folder, source["model"])
     stored = [*made.encoding_state().values(), *([] if edited is None else [edited])]
     if not decoder.finite or not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
@@ -199,7 +199,7 @@ def _read_tensors(file: Path, name: str) -> tuple[dict[str, Tensor], StoredDecod
     return tensors, StoredDecoder(entry, DECODER, name)
 
 
-def _pointed_at(folder: Path, model: str) -> str:
+def pointed_at(folder: Path, model: str) -> str:
     """A path that begins with `./` or `../` is relative to the folder, so that both can be moved together."""
     return name_of_model(folder / model) if model.startswith(("./", "../")) else model
 
@@ -294,7 +294,7 @@ def write_edited_weights(folder: Path, weight: FloatArray, *, copied_from: Path)
 
     said = read_json_object(folder / ATTACHED, finite=True)
     if said["source"]["model"].startswith("../"):
-        said["source"]["model"] = _pointed_at(copied_from, said["source"]["model"])
+        said["source"]["model"] = pointed_at(copied_from, said["source"]["model"])
         _write_json(folder / ATTACHED, said)
     tensors = {**load_file(folder / WEIGHTS), EDITED: torch.from_numpy(np.ascontiguousarray(weight))}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

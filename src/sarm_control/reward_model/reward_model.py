@@ -73,7 +73,7 @@ from sarm_control.reward_model.trunk.out_of_memory import compute_halving
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
 from sarm_control.reward_model.trunk.shared_prompts import can_share, rows_of_one_prompt, states_behind
-from sarm_control.reward_model.trunk.torch_backend import usable_device
+from sarm_control.reward_model.trunk.torch_backend import has_tiles, usable_device
 from sarm_control.reward_model.trunk.trunk import (
     Trunk,
     context_of,
@@ -541,6 +541,8 @@ class RewardModel:
         with progress("Scoring", len(encoded)) as advance:
             padded, fixed = [len(row.input_ids) for row in encoded], self._has_fixed_lengths()
             if fixed:
+                # tile units take sums in an order that depends on the number of rows, too
+                budget = 1 if has_tiles() else budget
                 padded = fixed_lengths(padded, context_of(self.trunk.model.config) or sys.maxsize)
 
             def compute(rows: list[int], *, behind_prompt: bool = False) -> None:

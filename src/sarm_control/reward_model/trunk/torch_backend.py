@@ -54,6 +54,12 @@ _BYTES = 64
 """What torch aligns its own memory to."""
 
 
+def has_tiles() -> bool:
+    """Whether this processor multiplies half-precision matrices in tiles (AMX), where torch can tell."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported()) if supported is not None else False
+
+
 def with_own_memory(model: Module) -> Module:
     """The model, each of its misaligned weights and buffers copied in place of the one it had."""
     for tensor in (*model.parameters(), *model.buffers()):
