@@ -13,6 +13,7 @@ import datetime
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ from sarm_control.reward_model.trunk.batching import (
 from sarm_control.reward_model.trunk.out_of_memory import compute_halving
 from sarm_control.reward_model.trunk.placement import dtype_of
 from sarm_control.reward_model.trunk.pooling import Pooling
+from sarm_control.reward_model.trunk.shared_prompts import can_share, rows_of_one_prompt, states_behind
 from sarm_control.reward_model.trunk.torch_backend import usable_device
 from sarm_control.reward_model.trunk.trunk import (
     Trunk,
@@ -379,6 +381,7 @@ class RewardModel:
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
         on_nonfinite: OnNonfinite = "raise",
+        prefix_reuse: bool = False,
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """Rewards and latents of N (prompt, answer) rows, in the order given.
@@ -392,6 +395,8 @@ class RewardModel:
             padding_side: does not change results either, beyond the trunk's rounding; for self-checks.
             keep_states: also return the trunk states [N, D].
             on_nonfinite: "keep" returns rewards and latents that are NaN or infinite as they are.
+            prefix_reuse: compute a prompt once for consecutive rows that share it, where it is at least half
+                of each; float32 alone. Rewards may differ in their last bits, see docs/scoring.md.
             progress: see `sarm_control.console.progress`.
 
         Where the memory runs out on a batch, it is computed in two halves, and one line on stderr says so.
@@ -417,6 +422,7 @@ class RewardModel:
             padding_side=padding_side,
             keep_states=keep_states,
             on_nonfinite=on_nonfinite,
+            prefix_reuse=prefix_reuse,
             progress=progress,
         )
 
@@ -428,10 +434,11 @@ class RewardModel:
         padding_side: PaddingSide = "right",
         keep_states: bool = False,
         on_nonfinite: OnNonfinite = "raise",
+        prefix_reuse: bool = False,
         progress: ProgressFactory = no_progress,
     ) -> Scored:
         """As `score`, for N conversations that `template` made token ids of."""
-        states = self._pooled_states(encoded, batch_tokens, padding_side, progress)
+        states = self._pooled_states(encoded, batch_tokens, padding_side, progress, prefix_reuse=prefix_reuse)
         latents = self.score_states(states)
         kept = states.numpy() if keep_states else None
         own = (
@@ -521,6 +528,8 @@ class RewardModel:
         batch_tokens: int | None,
         side: PaddingSide,
         progress: ProgressFactory,
+        *,
+        prefix_reuse: bool = False,
     ) -> Tensor:
         budget = batch_tokens or scoring_batch_tokens(self.device.type)
         embeddings: Any = self.trunk.model.get_input_embeddings()
@@ -534,15 +543,26 @@ class RewardModel:
             if fixed:
                 padded = fixed_lengths(padded, context_of(self.trunk.model.config) or sys.maxsize)
 
-            def compute(rows: list[int]) -> None:
+            def compute(rows: list[int], *, behind_prompt: bool = False) -> None:
                 ids = [encoded[row].input_ids for row in rows]
                 batch = pad_batch(ids, pad, side=side, device=self.device, length=padded[rows[0]])
                 places = self.pooling.positions(batch)
-                mask = None if side == "right" else batch.attention_mask
-                pooled[rows] = self.trunk.states_at(batch.input_ids, mask, places).float().cpu()
+                prompt = encoded[rows[0]].prompt_length
+                if behind_prompt and bool((places >= prompt).all()):
+                    states = states_behind(self.trunk, batch, prompt, places)
+                else:
+                    mask = None if side == "right" else batch.attention_mask
+                    states = self.trunk.states_at(batch.input_ids, mask, places)
+                pooled[rows] = states.float().cpu()
                 advance(len(rows))
 
-            compute_halving(length_sorted_batches(padded, budget, equal=fixed), padded, compute)
+            share = prefix_reuse and side == "right" and can_share(self.trunk)
+            together = rows_of_one_prompt(encoded, budget) if share else []
+            compute_halving(together, padded, partial(compute, behind_prompt=True))
+            done = {row for rows in together for row in rows}
+            rest = [row for row in range(len(encoded)) if row not in done]
+            batches = length_sorted_batches([padded[row] for row in rest], budget, equal=fixed)
+            compute_halving([[rest[row] for row in rows] for rows in batches], padded, compute)
         return pooled
 
 
