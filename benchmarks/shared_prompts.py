@@ -42,8 +42,11 @@ def rows_of(answers: int, prompt: int, answer: int) -> list[Encoded]:
 def main() -> None:
     """Times both ways and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name, value in (("answers", 16), ("layers", 12), ("width", 576), ("answer", 64), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--answers", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=576)
+    parser.add_argument("--answer", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, nargs="+", default=[64, 192])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

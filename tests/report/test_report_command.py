@@ -106,6 +106,7 @@ def test_oracle_the_discovery_and_the_comparison_are_taken_as_they_are(folder: P
 def test_the_configuration_is_said_in_words(out: Path) -> None:
     text = "".join(Parsed((out / "report.html").read_text()).texts)
     assert "alpha None" not in text
+    assert "<dt>Edits</dt><dd>none</dd>" in (out / "report.html").read_text()
     assert "for the latent to fire in 10 % of answers" in text
     assert f"3 runs of {STEPS} steps by PPO." in text
 

@@ -37,7 +37,7 @@ class AttributeFlags:
     judge: Annotated[
         str | None,
         Parameter(
-            group=COMPUTE,
+            group=RARE_COMPUTE,
             help="OpenAI-compatible URL up to /v1, which replies to questions of --against. The key comes "
             "from SARM_LABEL_API_KEY or OPENAI_API_KEY. All answers leave this machine.",
         ),

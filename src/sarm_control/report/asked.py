@@ -15,7 +15,9 @@ def asked_section(runs: Sequence[Run], names: Mapping[int, str]) -> Section:
     """Policy, reward model, controls with the latents' names, and the settings of each run side by side."""
     settings = [_settings(run, names) for run in runs]
     terms = list(settings[0])
-    common = [(term, settings[0][term]) for term in terms if len({one[term] for one in settings}) == 1]
+    common = [
+        (term, settings[0][term] or "none") for term in terms if len({one[term] for one in settings}) == 1
+    ]
     differing = [term for term in terms if term not in dict(common)]
     blocks: list[Block] = [Facts(common)]
     if differing:

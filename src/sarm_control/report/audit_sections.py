@@ -9,6 +9,7 @@ from sarm_control.pages import (
     Cell,
     Drawing,
     More,
+    Number,
     Prose,
     Section,
     Table,
@@ -289,7 +290,7 @@ def before_sections(found: Found) -> Iterator[Section]:
                 {"mean": one["change"], "low": one["low"], "high": one["high"]}, 2, sign=True,
                 tone=_change_tone(one, styles),
             ),
-            text_cell("\u2013" if one["q"] is None else f"{one['q']:.2g}"),
+            Cell() if one["q"] is None else Cell(Number(one["q"], f"{one['q']:.2g}")),
             Cell(number(one["n"], 0)),
         ])
         for one in changes

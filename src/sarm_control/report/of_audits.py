@@ -12,6 +12,7 @@ from sarm_control.pages import (
     Drawing,
     Facts,
     More,
+    Number,
     Page,
     Panels,
     Prose,
@@ -265,7 +266,7 @@ def _pressure(found: Mapping[str, Any]) -> Iterator[Section]:
     rows = [
         TableRow(words.get(one["name"], one["name"]), [
             Cell(number(one["at_one"], 3)), Cell(number(one["at_most"], 3)),
-            interval_cell(one["change"], sign=True), text_cell(f"{one['q']:.2g}"),
+            interval_cell(one["change"], sign=True), Cell(Number(one["q"], f"{one['q']:.2g}")),
         ])
         for one in pressure["rises"]
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from sarm_control.pages import (
     Drawing,
     Facts,
     More,
+    Number,
     Page,
     Prose,
     Section,
@@ -152,7 +153,7 @@ def _cells(one: Mapping[str, Any]) -> list[Cell]:
         Cell(number(one["effect_sd"], 3, sign=True)),
         Cell(number(one["rate_chosen"], 1, scale=100), unit=" %"),
         Cell(number(one["rate_rejected"], 1, scale=100), unit=" %"),
-        text_cell(f"{one['q']:.2g}"),
+        Cell(Number(one["q"], f"{one['q']:.2g}")),
         Cell(number(one["auroc"], 2)),
     ]
 

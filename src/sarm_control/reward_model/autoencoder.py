@@ -8,7 +8,7 @@ Shapes: `B` answers, `D` hidden size, `L` latents, `K` kept latents.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from sarm_control.reward_model.files.stored_decoder import COLUMNS, Columns, Sto
 
 NORMALISATION_EPSILON = 1e-6
 DECODER = "decoder.weight"
+_Own = TypeVar("_Own", bound="Autoencoder")
 
 
 class TopK(NamedTuple):
@@ -123,7 +124,7 @@ class Autoencoder(nn.Module):
             _ = self.decoder
         return super().load_state_dict(state_dict, strict, assign)
 
-    def requires_grad_(self, requires_grad: bool = True) -> "Autoencoder":
+    def requires_grad_(self: _Own, requires_grad: bool = True) -> _Own:
         """As of every module; a decoder that is to be trained has to be in memory."""
         if requires_grad:
             _ = self.decoder
