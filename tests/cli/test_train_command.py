@@ -248,8 +248,7 @@ def test_a_reward_model_replaced_in_its_folder_is_refused(
         path = half / name
         path.write_text(path.read_text().replace(str(files["sarm"]), str(folder)))
     rm = RewardModel.from_pretrained(folder)
-    shutil.rmtree(folder)
-    rm.with_head(rm.head.weight * 2).save_pretrained(folder)
+    rm.with_head(rm.head.weight * 2).save_pretrained(folder, overwrite=True)
     assert train("--out", half, "--resume") == 2
     error = capsys.readouterr().err
     assert re.search(r"error: reward.model is not the one the run was started with: its head was \w+", error)

@@ -111,7 +111,7 @@ def explore(
     reading: Read = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """See in a browser what each latent does to the reward, and edit it exactly.
+    """See in a browser what each latent does, and edit it exactly.
 
     Four pages: all latents, one latent, a bench where edits move rewards at once, and a run as it trains.
     Without options the embedded world is opened. Only this machine can reach the pages, and nothing is

@@ -36,7 +36,7 @@ def report(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Put everything that is known about runs on one page, the verdict first.
+    """Put runs, discoveries and audits on one page, the verdict first.
 
     The first screen says whether it worked, against what, and at what cost. Then follow what was asked,
     what was found before training, how training went, what changed, the ledger, monitors, answers, limits

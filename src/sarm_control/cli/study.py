@@ -54,7 +54,9 @@ def study(
         Path | None, Parameter(group=OUTPUT, name="--json", help="Also write study.json to this file.")
     ] = None,
 ) -> int:
-    """Train many arms with many seeds, and compare them with intervals over seeds and prompts.
+    """Train many arms with many seeds, and compare them with intervals.
+
+    The intervals are over seeds and prompts, or over worlds.
 
     An arm is a way to train: no control, the controls of a discovery, a placebo from shuffled labels, a
     run stopped at another arm's KL. A world is a reward model with its data. Every cell is a run folder of
