@@ -152,7 +152,7 @@ class BesideFlags:
     run: Annotated[
         Path | None,
         Parameter(
-            group=RARE_INPUT,
+            group=INPUT,
             help="Run folder of sarm train: its samples are audited by its reward model, and those of its "
             "first steps compared with those of its last.",
         ),
