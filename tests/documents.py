@@ -373,7 +373,7 @@ def _makefile() -> str:
 
 def _installable(word: str) -> bool:
     """A file of the repository, or the repository itself with extras it has."""
-    own = re.fullmatch(r"(?:\.|sarm-control)(?:\[([a-z,]+)\])?", word)
+    own = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", word)
     if own is None:
         return (ROOT / word).is_file()
     extras = metadata("sarm-control").get_all("Provides-Extra") or []
