@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import httpx
 from fastapi import FastAPI
@@ -57,23 +57,29 @@ def command(*flags: str) -> Iterator[Command]:
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[httpx.Client]:
-    """An app behind a real port, and a client of it."""
+def listening(app: FastAPI, *, port: int = 0, lifespan: Literal["on", "off"] = "on") -> Iterator[str]:
+    """The address of an app behind a real port, on a thread of this process, while the block lasts."""
     import uvicorn
 
-    listening = bind("127.0.0.1", 0)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    own = bind("127.0.0.1", port)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, ws="none")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
     thread.start()
     try:
         end = time.monotonic() + WAIT
         while not server.started and thread.is_alive() and time.monotonic() < end:
             time.sleep(0.01)
         assert server.started
-        with httpx.Client(base_url=address(listening), timeout=60) as client:
-            yield client
+        yield address(own)
     finally:
         server.should_exit = True
         thread.join(60)
-        listening.close()
+        own.close()
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[httpx.Client]:
+    """An app behind a real port, and a client of it."""
+    with listening(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client

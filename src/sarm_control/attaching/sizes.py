@@ -1,7 +1,7 @@
 """Sizes for a dictionary of a reward model's state, where none are given: from its width and the answers.
 
-The rules pass through what was measured: 5,000 states of width 576 (SmolLM2-135M) were served by 1,024
-latents of which 64 are kept. Their upper ends are those of the published SARM: 16 latents for each of the
+The rules pass through a trial by hand: 5,000 states of width 576 (SmolLM2-135M) with 1,024 latents of
+which 64 are kept. Their upper ends are those of the published SARM: 16 latents for each of the
 width's numbers, k = 192.
 """
 

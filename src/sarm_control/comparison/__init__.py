@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from sarm_control.comparison.headline import TOO_FEW, arm_title, verdict
     from sarm_control.comparison.ledger_table import write_ledger
     from sarm_control.comparison.report_data import Comparison
+    from sarm_control.comparison.report_figures import CURVES
     from sarm_control.comparison.report_page import comparison_page, comparison_sections, write_report
     from sarm_control.comparison.trained_run import TrainedRun, open_run
 
 _HOME_OF = {
+    "CURVES": "report_figures",
     "Comparison": "report_data",
     "ComparisonResult": "compare",
     "Gold": "compare",
@@ -58,6 +60,7 @@ _RENAMED = {
 """Former names, for one version."""
 
 __all__ = [
+    "CURVES",
     "TOO_FEW",
     "Comparison",
     "ComparisonResult",

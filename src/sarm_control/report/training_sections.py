@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, get_args
 
 from sarm_control.charts import Figure, LinePoint, lines
+from sarm_control.comparison import CURVES
 from sarm_control.pages import Block, Drawing, Light, Lights, Panels, Prose, Section
 from sarm_control.report.names import named
 from sarm_control.report.sources import Run
@@ -12,9 +13,7 @@ from sarm_control.training import Check
 
 _PANEL = 440
 _CURVES = (
-    ("reward/model", "Reward, unedited", "reward units"),
-    ("reward/total", "Reward as trained on", "reward units"),
-    ("objective/kl", "KL to the base policy", "nats an answer"),
+    *CURVES,
     ("policy/loss", "Policy loss", "loss"),
     ("policy/clip_fraction", "Clipped tokens", "share of tokens"),
     ("policy/approx_kl", "KL of one update", "nats a token"),
