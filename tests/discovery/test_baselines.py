@@ -12,6 +12,7 @@ from sarm_control.discovery.effects.margin_summary import cumulative_margin, los
 from sarm_control.discovery.pairs.margins import margin_contributions, mean_differences, pair_latents
 from tests.discovery.test_effects import KINDS, PLANTED, halves
 from tests.discovery.worlds import World, make_world
+from tests.present import present
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_oracle_cumulative_margin_by_hand() -> None:
     nothing = np.zeros((1, 4))
     selection = pair_latents([[5.0, -9.0, 3.0, 1.0]], nothing, [0], [0], head)
     confirmation = pair_latents([[4.0, -1.0, 2.0, 1.0]], nothing, [0], [0], head)
-    found = cumulative_margin(selection, confirmation)
+    found = present(cumulative_margin(selection, confirmation))
     # running sums -1, 3, 5, 6 of 6
     assert found.curve == ((1, pytest.approx(-1 / 6)), (2, pytest.approx(0.5)), (4, 1.0))
     assert found.needed == {0.5: 2, 0.9: 4}
@@ -93,9 +94,9 @@ def test_oracle_cumulative_margin_by_hand() -> None:
 
 
 def test_cumulative_margin_ends_at_all_of_it(world: World) -> None:
-    found = cumulative_margin(*halves(world))
+    found = present(cumulative_margin(*halves(world)))
     assert found.curve[-1][1] == 1.0
-    assert found.needed[0.5] <= found.needed[0.9] <= found.curve[-1][0]
+    assert present(found.needed[0.5]) <= present(found.needed[0.9]) <= found.curve[-1][0]
 
 
 def test_oracle_lost_margin_by_hand() -> None:
@@ -103,15 +104,17 @@ def test_oracle_lost_margin_by_hand() -> None:
     chosen = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])
     rejected = np.array([[4.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     pairs = pair_latents(chosen, rejected, [0, 1, 2], [0, 1, 2], [1.0, 1.0])
-    found = lost_margin(pairs, [0])
+    found = present(lost_margin(pairs, [0]))
     assert (found.prompts, found.margin) == (2, 2.0)
     assert found.carried.mean == pytest.approx((-4 + 1) / (-3 - 1))
     # latent 1 alone is left to stand in, and makes the rest
-    assert (found.among.mean, found.among.percentile) == (pytest.approx(0.25), 100)
-    assert lost_margin(pairs, [0, 1]).carried.mean == pytest.approx(1)
+    among = present(found.among)
+    assert (among.mean, among.percentile) == (pytest.approx(0.25), 100)
+    both = present(lost_margin(pairs, [0, 1]))
+    assert both.carried.mean == pytest.approx(1)
     assert not found.carried.given
-    assert lost_margin(pairs, [0, 1]).among is None
-    assert lost_margin(pairs, [0], tested=[0]).among is None
+    assert both.among is None
+    assert present(lost_margin(pairs, [0], tested=[0])).among is None
     assert lost_margin(pairs.take_prompts([2]), [0]) is None
 
 
@@ -120,10 +123,10 @@ def test_lost_margin_falls_when_the_carriers_are_removed(world: World) -> None:
     _, confirmation = halves(world)
     margins = np.asarray(margin_contributions(confirmation).sum(axis=1)).ravel()
     lost = confirmation.take_prompts(np.flatnonzero(margins < 0))
-    found = lost_margin(confirmation, [20, 42])
-    share = found.carried
-    assert 0 < found.among.mean < share.mean
-    assert found.among.percentile > 95
+    found = present(lost_margin(confirmation, [20, 42]))
+    share, among = found.carried, present(found.among)
+    assert 0 < among.mean < share.mean
+    assert among.percentile > 95
     head = confirmation.head.copy()
     head[[20, 42]] = 0
     good, bad = lost.chosen @ head, lost.rejected @ head

@@ -20,6 +20,7 @@ from sarm_control.reward_model.sparse import from_scipy
 from sarm_control.statistics.clustered_auroc import difference_over_folds, interval_over_folds, placed
 from sarm_control.statistics.intervals import Interval
 from sarm_control.statistics.logistic import fit_logistic
+from tests.present import present
 
 WIDTH, LATENTS = 12, 60
 
@@ -64,25 +65,25 @@ def world(
 
 
 def test_a_shown_attribute_is_found_in_its_latent_and_is_worth_what_theory_says() -> None:
-    found = see(world(shown=1.5, known=3.0))
+    found = present(see(world(shown=1.5, known=3.0)))
     assert set(found.latents) == {7}
     assert found.best_latent.low > 0.8
     assert found.best_five.mean >= found.best_latent.mean - 0.02
-    assert found.probe.mean > 0.9
+    assert present(found.probe).mean > 0.9
 
 
 def test_oracle_the_probe_reaches_the_auroc_of_the_best_direction() -> None:
     pairs = world(400, known=1.0)
     # two normals one SD apart: P(chosen > rejected) = Phi(1 / sqrt 2)
-    assert see(pairs).probe.mean == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.04)
+    assert present(present(see(pairs)).probe).mean == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.04)
 
 
 def test_what_the_state_knows_and_no_latent_shows_is_said() -> None:
-    found = see(world(known=3.0))
-    assert found.gap.low > 0.3
+    found = present(see(world(known=3.0)))
+    assert present(found.gap).low > 0.3
     assert "the state knows" in found.verdict.lower()
     assert found.verdict.endswith("a control on these latents cannot hold it.")
-    for one in (found.best_latent, found.best_five, found.probe):
+    for one in (found.best_latent, found.best_five, present(found.probe)):
         assert f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]" in found.verdict
 
 
@@ -95,16 +96,22 @@ def test_what_the_state_knows_and_no_latent_shows_is_said() -> None:
         ((0.0, -0.2, 0.2), "which leads the best five by 0.00 [-0.20, 0.20]."),
     ],
 )
-def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(gap: tuple[float, ...], said: str) -> None:
-    areas = [Interval(*ends, 40) for ends in ((0.7, 0.6, 0.8), (0.72, 0.62, 0.82), (0.9, 0.8, 0.98))]
-    verdict = Detectability(*areas, Interval(*gap, 40), (1,)).verdict
+def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(
+    gap: tuple[float, float, float], said: str
+) -> None:
+    latent, five, probe = (
+        Interval(mean, low, high, 40)
+        for mean, low, high in ((0.7, 0.6, 0.8), (0.72, 0.62, 0.82), (0.9, 0.8, 0.98))
+    )
+    mean, low, high = gap
+    verdict = Detectability(latent, five, probe, Interval(mean, low, high, 40), (1,)).verdict
     assert said in verdict
-    assert ("Too few prompts" in verdict) == (gap[1] <= 0.05 <= gap[2])
+    assert ("Too few prompts" in verdict) == (low <= 0.05 <= high)
 
 
 def test_what_both_show_and_what_nobody_knows_is_said_too() -> None:
-    assert "The latents show what the state knows" in see(world(shown=3.0, known=3.0)).verdict
-    assert "Neither the latents nor the state separate" in see(world(300)).verdict
+    assert "The latents show what the state knows" in present(see(world(shown=3.0, known=3.0))).verdict
+    assert "Neither the latents nor the state separate" in present(see(world(300))).verdict
 
 
 def test_calibration_nothing_chosen_is_judged_on_its_own_answers() -> None:
@@ -117,9 +124,10 @@ def test_calibration_nothing_chosen_is_judged_on_its_own_answers() -> None:
 
 
 def test_the_folds_do_not_depend_on_the_order_of_the_prompts() -> None:
-    there = see(world(60, shown=1.0))
-    shuffled = see(world(60, shown=1.0, order=np.random.default_rng(0).permutation(60)))
+    there = present(see(world(60, shown=1.0)))
+    shuffled = present(see(world(60, shown=1.0, order=np.random.default_rng(0).permutation(60))))
     for one, other in zip((there.best_five, there.probe), (shuffled.best_five, shuffled.probe), strict=True):
+        one, other = present(one), present(other)
         assert other[:3] == pytest.approx(one[:3], abs=1e-5)
 
 
@@ -127,7 +135,7 @@ def test_without_states_there_is_no_probe_and_few_prompts_give_nothing() -> None
     from dataclasses import replace
 
     pairs = world(40, shown=2.0)
-    found = see(replace(pairs, scored=replace(pairs.scored, states=None)))
+    found = present(see(replace(pairs, scored=replace(pairs.scored, states=None))))
     assert (found.probe, found.gap) == (None, None)
     assert found.as_json()["probe"] is None
     assert "whether the state knows more" in found.verdict

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def scores(latents: SparseLatents, head: ArrayLike) -> Scored:
     )  # fmt: skip
 
 
-def no_model() -> None:
+def no_model() -> NoReturn:
     raise AssertionError("level 1 needs no model")
 
 
@@ -329,7 +329,9 @@ def test_what_cannot_be_tested_is_no_null_result() -> None:
     latents = scored_rows(world)
     with pytest.raises(DataError, match="no latent is active in 31 of the 30 selection prompts") as error:
         discover(latents, settings=DiscoverySettings(min_prompts=31))
-    assert error.value.hint.startswith("about 62 prompts would do, half of them for each of selection and")
+    assert str(error.value.hint).startswith(
+        "about 62 prompts would do, half of them for each of selection and"
+    )
     few = scored_rows(make_world(prompts=8, seed=3)._replace(head=world.head), start=100)
     with pytest.raises(
         DataError, match=r"with 8 confirmation prompts no p-value is below 0\.0078, and alpha"

@@ -1,6 +1,7 @@
 """Planted effects, calibration on permuted labels, and what a swap of the labels must do."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -213,10 +214,11 @@ def test_bad_input_is_named() -> None:
             margin_effects(*make_world(prompts=12), alpha=alpha)
     with pytest.raises(DataError, match="the data has 1 prompts, wants at least 2") as raised:
         margin_effects(*make_world(prompts=1))
-    assert "every distinct prompt counts once" in raised.value.hint
+    assert "every distinct prompt counts once" in str(raised.value.hint)
     world = make_world(prompts=2, answers=1)
     with pytest.raises(DataError, match="labels of the prompts cannot be sorted"):
-        margin_effects(world.chosen, world.rejected, [None, "a"], [None, "a"], world.head)
+        unsorted: Any = [None, "a"]
+        margin_effects(world.chosen, world.rejected, unsorted, unsorted, world.head)
     with pytest.raises(ConfigError, match="min_prompts is 0"):
         replicated_effects(first, second, min_prompts=0)
     with pytest.raises(DataError, match="confirmation part has 1 prompts, wants at least 2"):

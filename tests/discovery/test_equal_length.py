@@ -10,6 +10,7 @@ from sarm_control.discovery.effects.equal_length import equal_length_effects, le
 from sarm_control.discovery.pairs.margins import pair_latents
 from sarm_control.errors import DataError
 from tests.discovery.worlds import Planted, make_world
+from tests.present import present
 
 
 def written_out(effect: float, parts: NDArray[np.float64], freedom: float) -> tuple[float, float]:
@@ -43,8 +44,9 @@ def test_fewer_than_eight_prompts_apart_have_an_effect_and_no_interval(firing: i
     column = np.where(np.arange(60) < firing, np.random.default_rng(6).exponential(size=60), 0)[:, None]
     found = equal_length_effects(sparse.csc_array(column), x)
     assert np.isfinite([found.low[0], found.high[0]]).tolist() == [given, given]
-    assert found.as_json()["mean"] == pytest.approx(found.effect[0])
-    assert (found.as_json()["low"] is not None) == given
+    written = present(found.as_json())
+    assert written["mean"] == pytest.approx(found.effect[0])
+    assert (written["low"] is not None) == given
 
 
 def test_calibration_a_sparse_effect_at_equal_length_is_covered_where_an_interval_is_given() -> None:
@@ -69,10 +71,10 @@ def test_oracle_length_difference_by_hand() -> None:
         chosen_length=[0, 3, 7],
         rejected_length=[1, 7],
     )
-    expected = [(np.log(1) + np.log(4)) / 2 - np.log(2), 0.0]
-    np.testing.assert_allclose(length_difference(pairs), expected)
-    np.testing.assert_allclose(length_difference(pairs.swap()), np.negative(expected))
-    np.testing.assert_allclose(length_difference(pairs.take_prompts([1])), [0.0])
+    expected = np.array([(np.log(1) + np.log(4)) / 2 - np.log(2), 0.0])
+    np.testing.assert_allclose(present(length_difference(pairs)), expected)
+    np.testing.assert_allclose(present(length_difference(pairs.swap())), -expected)
+    np.testing.assert_allclose(present(length_difference(pairs.take_prompts([1]))), 0.0)
 
 
 def test_a_latent_that_follows_length_alone_has_no_effect_at_equal_length_and_another_keeps_its_own() -> None:

@@ -34,6 +34,7 @@ from sarm_control.discovery.suggested_controls.programme import (
 from sarm_control.discovery.suggested_controls.similar_latents import group_similar
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
+from tests.present import present
 
 QUALITY = 40
 RATES = (0.05, 0.35)
@@ -76,7 +77,7 @@ def closing(
         quality = (generator.random((n, QUALITY)) < 0.4) * generator.exponential(1.0, (n, QUALITY))
         sides.append(csr_array(np.hstack([z, quality])))
         has.append(closes)
-    return Closing(pair_latents(*sides, np.arange(n), np.arange(n), head), *has)
+    return Closing(pair_latents(sides[0], sides[1], np.arange(n), np.arange(n), head), *has)
 
 
 def change(pairs: PairLatents, dose: JointControls, side: str) -> NDArray[np.float64]:
@@ -211,7 +212,7 @@ def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone() -> None:
         block_diag([first.rejected, second.rejected], format="csr"),
     ]
     ids = np.arange(sides[0].shape[0])
-    both = pair_latents(*sides, ids, ids, np.r_[first.head, second.head])
+    both = pair_latents(sides[0], sides[1], ids, ids, np.r_[first.head, second.head])
     offset = len(first.head)
     kinds = {
         **dict.fromkeys(range(6), PAID_FOR_BAD),
@@ -237,7 +238,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents() -> None:
     other = closing(siblings=2, together=1.0, stray=0.0, n=2000, seed=5)
     sides = [hstack([getattr(one.pairs, side) for one in (world, other)]) for side in ("chosen", "rejected")]
     ids = np.arange(2000)
-    pairs = pair_latents(*sides, ids, ids, np.r_[world.pairs.head, other.pairs.head])
+    pairs = pair_latents(sides[0], sides[1], ids, ids, np.r_[world.pairs.head, other.pairs.head])
     offset = len(world.pairs.head)
     dose = joint_controls(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID_FOR_BAD))
     assert [one.latents for one in dose.suggestions] == [(0, 1), (offset, offset + 1)]
@@ -275,7 +276,7 @@ def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor: float) -> N
         if isinstance(one, Penalty):
             assert isinstance(other, Penalty)
             assert (one.latent, one.tau, one.alpha) == (other.latent, other.tau, other.alpha)
-            assert other.own_reward == pytest.approx(factor * one.own_reward, rel=2e-3)
+            assert other.own_reward == pytest.approx(factor * present(one.own_reward), rel=2e-3)
             assert other.similar_reward == pytest.approx(factor * one.similar_reward, rel=2e-3)
         else:
             assert one == other

@@ -23,11 +23,8 @@ from sarm_control.statistics.sign_flips import max_t_test, sign_flip_test
 
 def grouped(sides: Sequence[tuple[int, int]], values: ArrayLike, head: ArrayLike) -> PairLatents:
     """Pairs from (chosen, rejected) counts of prompts and answers [N, L], each prompt's chosen ones first."""
-    chosen, prompt = [], []
-    for p, (good, bad) in enumerate(sides):
-        chosen += [True] * good + [False] * bad
-        prompt += [p] * (good + bad)
-    chosen, prompt = np.array(chosen), np.array(prompt)
+    chosen = np.concatenate([[True] * good + [False] * bad for good, bad in sides])
+    prompt = np.repeat(np.arange(len(sides)), [good + bad for good, bad in sides])
     sparse = csr_array(values)
     return pair_latents(sparse[chosen], sparse[~chosen], prompt[chosen], prompt[~chosen], head)
 
@@ -207,9 +204,12 @@ def test_metamorphic_p_ignores_the_scale_silent_prompts_and_the_other_latents() 
     )
     np.testing.assert_array_equal(p, label_test(scaled, latents, draws=3000))
     few = null_world([(1, 3)] * 5, 20, 3, rate=(0.3, 1.0))
+    more = 90 + np.arange(4)
     silent = pair_latents(
-        *(csr_array(np.vstack([one.toarray(), np.zeros((4, 20))])) for one in (few.chosen, few.rejected)),
-        *(np.concatenate([one, 90 + np.arange(4)]) for one in (few.chosen_prompt, few.rejected_prompt)),
+        np.vstack([few.chosen.toarray(), np.zeros((4, 20))]),
+        np.vstack([few.rejected.toarray(), np.zeros((4, 20))]),
+        np.concatenate([few.chosen_prompt, more]),
+        np.concatenate([few.rejected_prompt, more]),
         few.head,
     )
     np.testing.assert_allclose(label_test(few, latents), label_test(silent, latents))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sarm_control.discovery.labels.labels import Label, label_from, labels_text
 from sarm_control.latents.rows import ScoredRows
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
+from tests.present import present
 
 
 def test_oracle_n_grams_of_a_sentence() -> None:
@@ -30,7 +32,7 @@ def test_oracle_log_odds_by_hand() -> None:
     prior = PRIOR * 35 / 80
     odds = [math.log((y + prior) / (40 + PRIOR - y - prior)) for y in (30, 5)]
     expected = (odds[0] - odds[1]) / math.sqrt(1 / (30 + prior) + 1 / (5 + prior))
-    assert word == Word("sorry", pytest.approx(expected), 0.75, 0.125)
+    assert word == ("sorry", pytest.approx(expected), 0.75, 0.125)
 
 
 def test_planted_words_come_first_and_words_of_both_sides_do_not_come() -> None:
@@ -141,7 +143,7 @@ def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives
             return "Yes." if "sorry" in question.split("Answer:")[1] else "no"
         return '"declines politely"\nbecause of the word'
 
-    name = name_latent(examples(), [Word("i must", 3.0, 1.0, 0.5)], oracle)
+    name = present(name_latent(examples(), [Word("i must", 3.0, 1.0, 0.5)], oracle))
     assert name[:2] == ("declines politely", 1.0)
     # 11 of 12 on each side, the added ones included
     half = 1.96 * math.sqrt(2 * (11 / 12) * (1 / 12) / 12) / 2
@@ -155,17 +157,17 @@ def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives
 
 
 def test_a_model_that_always_agrees_or_babbles_scores_chance_or_less() -> None:
-    always = name_latent(examples(), [], lambda _: "yes")
+    always = present(name_latent(examples(), [], lambda _: "yes"))
     assert always.balanced_accuracy == 0.5
     assert always.low < 0.5 < always.high
     said = labels_text([replace(LABEL, name=always)], asked=True)
     assert "yes (no better than chance: balanced accuracy 0.50 [" in said
-    babble = name_latent(examples(), [], lambda _: "the the")
+    babble = present(name_latent(examples(), [], lambda _: "the the"))
     assert (babble.balanced_accuracy, babble.unread) == (0.0, 20)
 
 
 def test_too_few_answers_get_no_name_and_ask_nobody() -> None:
-    def nobody(question: str) -> None:
+    def nobody(question: str) -> NoReturn:
         raise AssertionError(question)
 
     assert name_latent(examples(2), [], nobody) is None

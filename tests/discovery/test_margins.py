@@ -1,5 +1,7 @@
 """Oracle and property tests of the exact margin contributions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,10 +34,12 @@ def small() -> PairLatents:
 
 
 def test_oracle_contributions_computed_by_hand() -> None:
-    expected = [
-        [0.5 * (1.0 - 0.0), -2.0 * (0.5 - 3.0), 0.0],
-        [0.5 * (4.0 - 1.0), 0.0, 0.0],
-    ]
+    expected = np.array(
+        [
+            [0.5 * (1.0 - 0.0), -2.0 * (0.5 - 3.0), 0.0],
+            [0.5 * (4.0 - 1.0), 0.0, 0.0],
+        ]
+    )
     np.testing.assert_allclose(margin_contributions(small()).toarray(), expected)
 
 
@@ -73,10 +77,10 @@ def test_property_order_of_answers_and_input_form_change_nothing() -> None:
     order = np.random.default_rng(0).permutation(len(world.chosen_prompt))
     shuffled = world._replace(chosen=world.chosen[order], chosen_prompt=world.chosen_prompt[order])
     np.testing.assert_allclose(margin_contributions(pair_latents(*shuffled)).toarray(), expected, atol=1e-12)
-    dense = world._replace(chosen=world.chosen.toarray(), rejected=world.rejected.tocoo())
-    np.testing.assert_allclose(margin_contributions(pair_latents(*dense)).toarray(), expected)
-    batch = world._replace(chosen=from_scipy(world.chosen), rejected=from_scipy(world.rejected))
-    np.testing.assert_allclose(margin_contributions(pair_latents(*batch)).toarray(), expected, atol=1e-7)
+    dense = pair_latents(world.chosen.toarray(), world.rejected.tocoo(), *world[2:])
+    np.testing.assert_allclose(margin_contributions(dense).toarray(), expected)
+    batch = pair_latents(from_scipy(world.chosen), from_scipy(world.rejected), *world[2:])
+    np.testing.assert_allclose(margin_contributions(batch).toarray(), expected, atol=1e-7)
 
 
 def test_take_prompts_is_the_same_prompts_in_the_order_given() -> None:
@@ -134,9 +138,10 @@ def test_bad_input_is_named() -> None:
         pair_latents(CHOSEN, REJECTED * np.nan, [7, 7, 9], [7, 9], HEAD)
     with pytest.raises(DataError, match="head holds a NaN"):
         pair_latents(CHOSEN, REJECTED, [7, 7, 9], [7, 9], HEAD * np.inf)
-    for labels, others in (([7, 7, 9], ["7", "9"]), ([None, None, "a"], [None, "a"])):
+    mixed: list[tuple[Any, Any]] = [([7, 7, 9], ["7", "9"]), ([None, None, "a"], [None, "a"])]
+    for labels, others in mixed:
         with pytest.raises(DataError, match="labels of the prompts cannot be sorted") as raised:
             pair_latents(CHOSEN, REJECTED, labels, others, HEAD)
-        assert "numbers or with texts" in raised.value.hint
+        assert "numbers or with texts" in str(raised.value.hint)
     with pytest.raises(DataError, match=r"chosen latents have shape \(3,\)"):
         pair_latents(CHOSEN[0], REJECTED, [7], [7, 9], HEAD)

@@ -13,6 +13,7 @@ from sarm_control.discovery.pairs.margins import PairLatents, latent_values, pai
 from sarm_control.discovery.suggested_controls.harmful_reward import typical_reward
 from sarm_control.discovery.suggested_controls.joint_controls import suggested_controls
 from tests.discovery.worlds import Planted, make_world
+from tests.present import present
 
 
 def planted(weight: float, rate_chosen: float, rate_rejected: float) -> PairLatents:
@@ -22,6 +23,7 @@ def planted(weight: float, rate_chosen: float, rate_rejected: float) -> PairLate
 def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap() -> None:
     pairs = planted(0.02, 0.05, 0.4)
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
+    assert isinstance(penalty, Penalty)
     paid = float(f"{typical_reward(pairs, 5):.4g}")
     assert 0 < paid < reward_sd(pairs)
     assert replace(penalty, alpha=0.0) == Penalty(5, tau=0.0, alpha=0.0, pays=paid)
@@ -34,7 +36,8 @@ def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it() -> None:
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(penalty.tau)), rel=1e-3)
+    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(present(penalty.tau))), rel=1e-3)
+    assert isinstance(penalty.pays, float)
     charge = replace(penalty, alpha=float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs))
     assert float(charge.alpha) < penalty.pays
     assert Controls(penalties=[charge], edits=[cap]).shortfalls(pairs.head) == ()
@@ -72,7 +75,7 @@ def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero() -> N
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    values = latent_values(pairs, 5)
-    assert (values.chosen > penalty.tau).mean() <= 0.05
-    assert (values.rejected > penalty.tau).mean() >= 0.9
+    values, tau = latent_values(pairs, 5), float(present(penalty.tau))
+    assert (values.chosen > tau).mean() <= 0.05
+    assert (values.rejected > tau).mean() >= 0.9
     assert cap.max == pytest.approx(np.median(values.chosen), rel=1e-3)

@@ -103,10 +103,10 @@ def test_a_prompt_is_split_at_the_middle_of_its_own_values() -> None:
 def test_single_answers_are_drawn_together_so_that_no_prompt_is_in_two_units() -> None:
     data = world(201)
     for target in (Target("length"), Target("regex", "^sorry")):
-        pairs = group_by_target(*data, target)
+        pairs = group_by_target(data.rows, data.scored, target)
         prompts = [name for key in pairs.keys for name in key.split("\x1f")]
         assert len(prompts) == len(set(prompts)) == 2 * len(pairs)
-        values = target_values(*data, target)
+        values = target_values(data.rows, data.scored, target)
         assert (values[pairs.chosen.numbers] > values[pairs.rejected.numbers]).all()
     refusals = int(values.sum())
     assert len(pairs) == min(refusals, 201 - refusals)
@@ -132,7 +132,8 @@ def test_calibration_an_attribute_of_prompts_with_unequal_numbers_of_answers_cal
     """Units of two prompts: flips of unequal means call latents in many data sets, redraws of answers too."""
     found = 0
     for seed in range(100):
-        pairs = group_by_target(*unrelated(seed), parse_target("column:kind"), seed=seed)
+        rows, scores = unrelated(seed)
+        pairs = group_by_target(rows, scores, parse_target("column:kind"), seed=seed)
         assert len(pairs.chosen.texts) == len(pairs.rejected.texts) == len(pairs) == 60
         p = label_test(pairs.latents, np.arange(40), draws=2000, seed=seed)
         found += bool((benjamini_hochberg(p) <= 0.05).any())
@@ -200,7 +201,7 @@ def test_bad_input_is_named() -> None:
     rows = [answer(3, "a", stars="many")]
     with pytest.raises(DataError, match=r"a\.jsonl:3: stars is 'many', wants a number") as raised:
         target_values(rows, scored(rows), parse_target("column:stars"))
-    assert "column:stars=VALUE" in raised.value.hint
+    assert "column:stars=VALUE" in str(raised.value.hint)
     rows = [candidates(4, "a", "b", stars=[1])]
     with pytest.raises(DataError, match=r"c\.jsonl:4: stars has 1 values for 2 answers"):
         target_values(rows, scored(rows), parse_target("column:stars"))
