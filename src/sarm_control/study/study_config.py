@@ -89,8 +89,8 @@ class Arm(_Part):
     """Controls from a discovery."""
 
     rule_penalty: float | str | None = None
-    """What an answer loses in which the world's `rule` is found: reward units, or SDs such as `1sd`. It is the
-    arm of somebody who knows the shortcut, and shows what could be reached."""
+    """What an answer loses in which the world's `rule` is found: reward units, or SDs such as `1sd`. It is
+    the arm of somebody who knows the shortcut, and shows what could be reached."""
 
     stop_at_kl_of: str | None = None
     """The run of `baseline` with the same seed, stopped at the step at which its KL first reaches the one
