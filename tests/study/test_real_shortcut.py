@@ -5,7 +5,10 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ WORDS = [f"word{j}" for j in range(40)]
 
 
 @pytest.fixture(scope="session")
-def scripts():
+def scripts() -> Iterator[tuple[ModuleType, ModuleType]]:
     """The modules of the script, which stand outside the package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
@@ -28,7 +31,7 @@ def scripts():
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory) -> Path:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows in the form of the benchmarks; every word is one of forty."""
     folder, rng = tmp_path_factory.mktemp("bench"), random.Random(0)
 
@@ -55,7 +58,9 @@ def bench(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["closing", "bullets", "length", "opener"])
-def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(scripts, name):
+def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(
+    scripts: tuple[ModuleType, ModuleType], name: str
+) -> None:
     shortcut = scripts[0].SHORTCUTS[name]
     for seed in range(20):
         planted, plain = (put(WORDS, random.Random(seed)) for put in (shortcut.plant, shortcut.plain))
@@ -70,13 +75,17 @@ def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(scripts, name)
         assert strip(plain, shortcut.strip) == plain
 
 
-def test_other_closings_count_and_an_offer_in_the_middle_does_not(scripts):
+def test_other_closings_count_and_an_offer_in_the_middle_does_not(
+    scripts: tuple[ModuleType, ModuleType],
+) -> None:
     rule = scripts[0].SHORTCUTS["closing"].rule
     assert re.search(rule, "Mix it. I am happy to help with more!")
     assert not re.search(rule, "Let me know the size first. Then mix it.")
 
 
-def test_planted_shares_and_disjoint_parts(scripts, bench: Path, tmp_path: Path):
+def test_planted_shares_and_disjoint_parts(
+    scripts: tuple[ModuleType, ModuleType], bench: Path, tmp_path: Path
+) -> None:
     data = scripts[0]
     data.plant(bench, tmp_path, data.Sizes(30, 20, 6, 4, 16))
     rule = data.SHORTCUTS["closing"].rule
@@ -103,11 +112,11 @@ def test_planted_shares_and_disjoint_parts(scripts, bench: Path, tmp_path: Path)
     assert [len(rows) for rows in judges] == [18, 6]
 
 
-def interval(mean, low, high):
+def interval(mean: float, low: float, high: float) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "seeds": 5, "prompts": 128}
 
 
-def closing(judge_low):
+def closing(judge_low: float) -> dict[str, Any]:
     against = {
         "controls - none": interval(-0.4, -0.6, -0.2),
         "controls - placebo": interval(-0.3, -0.5, -0.1),
@@ -122,7 +131,7 @@ def closing(judge_low):
     }
 
 
-def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
+def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts: tuple[ModuleType, ModuleType]) -> None:
     outcomes = scripts[1].outcomes
     lines = outcomes({"worlds": {"closing": {"measures": closing(-0.05)}}})
     assert lines[1].endswith("[-0.60, -0.20]: success")
@@ -140,7 +149,7 @@ def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
 
 
 @pytest.mark.minutes
-def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path):
+def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path) -> None:
     words = [
         sys.executable,
         SCRIPTS / "real_shortcut.py",
