@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sarm_control.auditing import Attribute, audit, price_changes, run_movements, steps_of
+from sarm_control.auditing import Attribute, Audit, audit, price_changes, run_movements, steps_of
 from sarm_control.auditing.table import AttributeTable
 from sarm_control.data import read_rows
 from sarm_control.embedded import LAB
@@ -18,7 +18,7 @@ def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB)
 
 
-def audited(model: RewardModel):
+def audited(model: RewardModel) -> Audit:
     own = lab_attributes(World.open(LAB))
     rows = read_rows("lab:audit", want={"pair"})[:150]
     data = ScoredRows(rows, score_rows(model, rows))

@@ -3,9 +3,11 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sarm_control.auditing.attribute_audit import AttributeFinding
@@ -28,7 +30,9 @@ from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 
 
-def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
+def table_of(
+    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[str] | None = None
+) -> AttributeTable:
     """A table of made-up numbers; texts play no part."""
     units = units or ["answer"] * values.shape[1]
     return AttributeTable(
@@ -42,7 +46,9 @@ def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
     )
 
 
-def drawn(seed, *, prompts=200, each=4, price=(0.8, 0.0, -0.5)):
+def drawn(
+    seed: int, *, prompts: int = 200, each: int = 4, price: tuple[float, float, float] = (0.8, 0.0, -0.5)
+) -> AttributeTable:
     """Answers whose reward has planted prices, correlated errors, and an intercept for each prompt."""
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(prompts), each)
@@ -107,7 +113,7 @@ def test_data_without_two_answers_to_a_prompt_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 20, 101])
-def test_the_interval_of_a_median_covers_exactly_what_it_says(count) -> None:
+def test_the_interval_of_a_median_covers_exactly_what_it_says(count: int) -> None:
     """Coverage between order statistics is a sum of binomial probabilities, whatever the distribution."""
     low, high = median_interval(np.arange(1.0, count + 1))
     if count < 6:
@@ -152,13 +158,13 @@ def test_the_sign_test_and_the_interval_of_the_median_agree() -> None:
         assert (price.low > 0 or price.high < 0) == (price.p <= 0.05)
 
 
-def row(prompt, *answers) -> Row:
+def row(prompt: str, *answers: str) -> Row:
     from pathlib import Path
 
     return Row(Path("made.jsonl"), 1, {}, "candidates", prompt, candidates=answers)
 
 
-def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm) -> None:
+def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm: RewardModel) -> None:
     rows = [
         row(f"what is the size of the {thing} ?", f"the {thing} is big .", f"it is a {thing} . thank you .")
         for thing in ("garden", "house", "river", "table", "lamp", "boat", "tower")
@@ -199,7 +205,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
     )  # taken away costs what added gives
 
 
-def test_no_answer_to_change_is_no_price(rm) -> None:
+def test_no_answer_to_change_is_no_price(rm: RewardModel) -> None:
     rows = [row("what is it ?", "a .", "b .")]
     data = ScoredRows(rows, score_rows(rm, rows))
     never = TextEdit("praise", "never", lambda *_: None)
@@ -208,7 +214,7 @@ def test_no_answer_to_change_is_no_price(rm) -> None:
     assert math.isnan(price.sd)
 
 
-def test_a_user_function_that_fails_names_the_row(rm) -> None:
+def test_a_user_function_that_fails_names_the_row(rm: RewardModel) -> None:
     rows = [row("what is it ?", "a .")]
     data = ScoredRows(rows, score_rows(rm, rows))
     bad = Attribute("bad", "bad", lambda *_: 1 / 0)

@@ -1,12 +1,15 @@
 """Base beside trained: oracle by hand, metamorphic, and the parts of a shaped reward."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.comparison.measures import (
     Measure,
+    MeasureChange,
     PolicyAnswers,
     answer_columns,
     arm_differences,
@@ -24,7 +27,7 @@ HEAD = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 PROMPTS = np.array([0, 0, 1, 1])
 
 
-def answers(rows, *, kl=None) -> PolicyAnswers:
+def answers(rows: ArrayLike, *, kl: NDArray[np.float64] | None = None) -> PolicyAnswers:
     dense = np.asarray(rows, dtype=np.float32)
     latents = SparseLatents.from_rows([(np.flatnonzero(row), row[row != 0]) for row in dense], 3)
     count = len(dense)
@@ -44,7 +47,7 @@ BASE = answers([[1, 0, 0], [0, 0, 0], [0, 2, 0], [0, 1, 1]])
 TRAINED = answers([[2, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 1]], kl=np.array([1.0, 2.0, 3.0, 4.0]))
 
 
-def compared(**kwargs):
+def compared(**kwargs: Any) -> dict[str, MeasureChange]:
     before, after = (answer_columns(side, [0, 1], {0: 1.5}) for side in (BASE, TRAINED))
     return {row.measure.key: row for row in compare_columns(before, after, PROMPTS, PROMPTS, **kwargs)}
 
@@ -58,7 +61,7 @@ def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
         human_kl=np.zeros(2),
         log_ratio=None,
     )
-    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), lambda total: total / 2)
+    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), bounded=lambda total: total / 2)
     found = {measure.key: values.tolist() for measure, values in columns.items()}
     assert found == {
         "reward/missing_end": [0.0, -1.0],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sarm_control.control import Controls, Edit, HumanKL, Penalty, ReferenceStatistics
+from sarm_control.control import Controls, ControlState, Edit, HumanKL, Penalty, ReferenceStatistics
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import random_scored, scored_from
@@ -20,7 +20,7 @@ EVERYTHING = Controls(
 )
 
 
-def started(controls: Controls = EVERYTHING):
+def started(controls: Controls = EVERYTHING) -> ControlState:
     state = controls.start(HumanBuffer.from_scored(random_scored(90, n=100), range(6)))
     state.learn(random_scored(91, n=60))
     return state

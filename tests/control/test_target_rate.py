@@ -12,6 +12,7 @@ from sarm_control.control import Controls, HumanKL, Penalty, ReferenceStatistics
 from sarm_control.control.target_rate import MOST_SDS, Multiplier
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model.scored import Scored
 from tests.control.batches import random_scored, scored_from
 from tests.control.one_logit import Learner, World, misses, train
 
@@ -22,7 +23,7 @@ SPEEDS = [Learner(0.5), Learner(1), Learner(2), Learner(4)]
 LATE = [Learner(1, 0.66), Learner(2, 0.66), Learner(0.5, 0.9), Learner(1, 0.9), Learner(2, 0.9)]
 
 
-def batch(fired: int, n: int = 96):
+def batch(fired: int, n: int = 96) -> Scored:
     z = np.zeros((n, 2))
     z[:fired, 0] = 1.0
     return scored_from(z)

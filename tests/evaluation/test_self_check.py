@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
+from sarm_control.reward_model import RewardModel
 from tests.conftest import make_sarm, make_tokenizer
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
 
@@ -21,7 +22,7 @@ GOOD = SelfCheck(
 )
 
 
-def test_a_sound_model_has_no_problem(tiny_sarm) -> None:
+def test_a_sound_model_has_no_problem(tiny_sarm: RewardModel) -> None:
     found = self_check(tiny_sarm, parsed(reward_bench_rows()))
     assert found.problems == []
     assert (found.answers, found.begin_tokens, found.dtype) == (8, (1,), "float32")
@@ -30,7 +31,7 @@ def test_a_sound_model_has_no_problem(tiny_sarm) -> None:
     assert "left against right padding" in found.line()
 
 
-def test_one_answer_is_enough(tiny_sarm) -> None:
+def test_one_answer_is_enough(tiny_sarm: RewardModel) -> None:
     row = {"prompt": "yes ?", "chosen": "yes", "rejected": "no"}
     assert self_check(tiny_sarm, parsed([row])).answers == 1
 
