@@ -26,7 +26,8 @@ def planted(
     """Rows whose chosen answers score higher under a known weight, most of the time."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=features)
-    x, rows = [], []
+    x: list[NDArray[np.float64]] = []
+    rows = []
     for prompt in range(prompts):
         answers = rng.normal(size=(4, features))
         order = np.argsort(answers @ truth + rng.logistic(size=4))

@@ -22,6 +22,7 @@ from sarm_control.comparison.measures import (
 from sarm_control.control import Controls, Edit, Penalty, ShapedReward
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
+from tests.present import present
 
 HEAD = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 PROMPTS = np.array([0, 0, 1, 1])
@@ -98,8 +99,8 @@ def test_metamorphic_the_change_is_paired() -> None:
     offset = np.array([0, 0, 1e3, 1e3])
     plain = compare_columns({measure: before}, {measure: after}, PROMPTS, PROMPTS)
     moved = compare_columns({measure: before + offset}, {measure: after + offset}, PROMPTS, PROMPTS)
-    np.testing.assert_allclose(plain[0].change[:4], moved[0].change[:4], atol=1e-9)
-    assert moved[0].base.mean > plain[0].base.mean + 100
+    np.testing.assert_allclose(present(plain[0].change)[:4], present(moved[0].change)[:4], atol=1e-9)
+    assert present(moved[0].base).mean > present(plain[0].base).mean + 100
 
 
 def test_metamorphic_differences_between_arms_are_antisymmetric() -> None:
@@ -141,6 +142,6 @@ def test_oracle_the_goodhart_gap_is_reward_gain_minus_gold_gain_in_sds() -> None
     by_prompt = np.array([0.75, 0.0]) / rewards.std(ddof=1) + 0.5 / gold_before.std(ddof=1)
     assert gap is not None
     assert gap.trained.mean == pytest.approx(by_prompt.mean())
-    assert goodhart_gap(base, replace(base, kl=np.zeros(4))).trained.mean == 0
+    assert present(goodhart_gap(base, replace(base, kl=np.zeros(4)))).trained.mean == 0
     assert goodhart_gap(BASE, TRAINED) is None
     assert goodhart_gap(replace(BASE, gold=np.ones(4)), trained) is None

@@ -216,8 +216,8 @@ def test_bad_input_is_named() -> None:
         margin_effects(*make_world(prompts=1))
     assert "every distinct prompt counts once" in str(raised.value.hint)
     world = make_world(prompts=2, answers=1)
+    unsorted: Any = [None, "a"]
     with pytest.raises(DataError, match="labels of the prompts cannot be sorted"):
-        unsorted: Any = [None, "a"]
         margin_effects(world.chosen, world.rejected, unsorted, unsorted, world.head)
     with pytest.raises(ConfigError, match="min_prompts is 0"):
         replicated_effects(first, second, min_prompts=0)

@@ -258,5 +258,5 @@ def stumble() -> None:
 
 
 if __name__ == "__main__":
-    work = {"compare": compare, "killed": killed}[sys.argv[1]]
+    work: Callable[..., None] = {"compare": compare, "killed": killed}[sys.argv[1]]
     sys.exit(run_safely(lambda: work(*sys.argv[2:])))
