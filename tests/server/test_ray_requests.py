@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
-from sarm_control.data.messages import Message
+from sarm_control.data import Message
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
