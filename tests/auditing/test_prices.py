@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sarm_control.auditing.attribute_audit import AttributeFinding
-from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import Attribute, Unit
 from sarm_control.auditing.attributes.text_edits import TextEdit
 from sarm_control.auditing.best_of_n import kl_bound, pressure
 from sarm_control.auditing.causal_prices import (
@@ -33,12 +33,12 @@ UNREAD: Any = None  # scores, where they play no part
 
 
 def table_of(
-    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[str] | None = None
+    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[Unit] | None = None
 ) -> AttributeTable:
     """A table of made-up numbers; texts play no part."""
-    units = units or ["answer"] * values.shape[1]
+    every: list[Unit] = ["answer"] * values.shape[1]
     return AttributeTable(
-        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units)),
+        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units or every)),
         values.astype(float),
         rewards.astype(float),
         prompt,
@@ -199,7 +199,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm:
     assert list(parts) == np.argsort(-np.abs(exact), kind="stable")[: len(parts)].tolist()
     assert list(parts.values()) == pytest.approx(exact[list(parts)], abs=1e-6)
 
-    cut_rows = [row(one.prompt, *(f"{phrase} {text}" for text in one.answers)) for one in rows]
+    cut_rows = [row(str(one.prompt), *(f"{phrase} {text}" for text in one.answers)) for one in rows]
     cut_data = ScoredRows(cut_rows, score_rows(rm, cut_rows))
     cut = TextEdit("praise", "cut off", lambda _, answer: (answer.removeprefix(f"{phrase} "), answer))
     (back,) = causal_prices(rm, cut_data, attribute_table(cut_data, [praise]), edits=[cut])

@@ -1,7 +1,7 @@
 """Forms of rows: oracle tests against the plain form, properties of the round trip, and bad rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -544,7 +544,7 @@ def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-PAIR_WRITERS = {
+PAIR_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "plain": lambda p, a, b: {"prompt": p, "chosen": a, "rejected": b},
     "UltraFeedback": lambda p, a, b: {
         "prompt": p[-1]["content"],
@@ -561,7 +561,7 @@ PAIR_WRITERS = {
     },
     "HelpSteer3": lambda p, a, b: {"context": p, "response1": b, "response2": a, "overall_preference": 3},
 }
-ANSWER_WRITERS = {
+ANSWER_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "messages": lambda p, a: {"messages": [*p, assistant(a)]},
     "parts": lambda p, a: {"messages": parts([*p, assistant(a)])},
     "ShareGPT": lambda p, a: {"conversations": sharegpt([*p, assistant(a)])},

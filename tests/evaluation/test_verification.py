@@ -86,8 +86,9 @@ def hand_made(rewards: Sequence[float]) -> Scored:
     n = len(rewards)
     latents = SparseLatents(np.zeros(n + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 4)
     zeros = np.zeros(n, np.int64)
-    rewards = np.array(rewards, np.float32)
-    return Scored(rewards, latents, np.zeros(4, np.float32), zeros, zeros == 0, zeros, "none")
+    return Scored(
+        np.array(rewards, np.float32), latents, np.zeros(4, np.float32), zeros, zeros == 0, zeros, "none"
+    )
 
 
 def test_oracle_step_is_the_gap_to_the_next_bfloat16() -> None:

@@ -44,7 +44,7 @@ def shard(folder: Path) -> None:
     )
 
 
-def rewards(folder: Path) -> NDArray[np.float64]:
+def rewards(folder: Path) -> NDArray[np.float32]:
     return (
         RewardModel.from_pretrained(folder, device="cpu")
         .score(["why ?", "what ?"], ["no", "yes please"])

@@ -143,7 +143,7 @@ class Largest(TorchDispatchMode):
     """The most elements of any tensor over the vocabulary that an operation made, backwards too."""
 
     def __init__(self, vocabulary: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
         self.vocabulary, self.elements = vocabulary, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.cli.discover import EvidenceFlags
+from sarm_control.cli._discover_flags import EvidenceFlags
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.discovery.evidence.closing import CLOSING as USUAL
 from sarm_control.discovery.evidence.examine import Depth

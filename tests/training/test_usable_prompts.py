@@ -76,12 +76,12 @@ def test_a_prompt_that_a_template_refuses_is_named_before_the_first_step(
     strict = strict_copy(getattr(setting, attribute), setting.folder / "strict", NO_SYSTEM)
     setattr(setting, attribute, strict)
     bad = setting.write("bad.jsonl", [*SHORT[:5], [SYSTEM, USER]])
-    sections: dict[str, dict[str, Any]] = {
+    of_use: dict[str, dict[str, Any]] = {
         "training": {"data": {"prompts": str(bad)}, "evaluation": {"every": 0}},
         "evaluation": {"evaluation": {"prompts": str(bad), "answers": 6}},
         "should_respond": {"evaluation": {"should_respond": str(bad), "answers": 6}},
-    }[use]
-    assert setting.train("-o", setting.folder / "run", *more, **sections) == 2
+    }
+    assert setting.train("-o", setting.folder / "run", *more, **of_use[use]) == 2
     said = f"bad.jsonl:6: for the {model}, the chat template refuses this conversation: no system here"
     assert said in capsys.readouterr().err
     assert not (setting.folder / "run").exists()
