@@ -244,7 +244,7 @@ def world(places: Places, name: str) -> dict[str, Any]:
 
 
 def arms(places: Places) -> dict[str, Any]:
-    """The arms of the design but the oracle: `sarm train` has no charge by a regular expression."""
+    """The arms of the design."""
     if places.tiny:
         return {"none": {}}
     more = {"seeds": [0, 1, 2, 3, 4]}
@@ -259,6 +259,7 @@ def arms(places: Places) -> dict[str, Any]:
         "random latents": {"discover": {"latents": "random"}},
         "human KL": {"set": {"reward": {"human_kl": {"beta": "0.1sd"}}}},
         "content only": {"discover": {"audit": "content"}},
+        "oracle": {"rule_penalty": "1sd"},
         "none, held": {"hold_kl_of": "controls"},
     }
 

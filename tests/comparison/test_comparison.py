@@ -62,7 +62,7 @@ def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
         human_kl=np.zeros(2),
         log_ratio=None,
     )
-    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), lambda total: total / 2)
+    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), bounded=lambda total: total / 2)
     found = {measure.key: values.tolist() for measure, values in columns.items()}
     assert found == {
         "reward/missing_end": [0.0, -1.0],

@@ -10,6 +10,7 @@ import yaml
 
 from sarm_control.errors import ConfigError, OutputError
 from sarm_control.study import StudyConfig, cells_of, chosen_cells, load_study, open_study
+from sarm_control.study.arms import run_config
 from sarm_control.study.cells import Cell
 from sarm_control.study.cells import asked as digest_of
 from sarm_control.study.worker import base_values
@@ -33,6 +34,8 @@ WRONG = {
     "arms: {none: {}, a: {discover: {labels: shuffled, latents: random}}}": r"are two placebos",
     "arms: {none: {}, a-b: {}, a b: {}}": r"names of arms must differ in letters and digits",
     "worlds: {tiny: {rule: '('}}": r"'\(' is no regular expression",
+    "{arms: {none: {}, known: {rule_penalty: 1sd}}, worlds: {tiny: {}}}": r"arm known penalises the rule, and world tiny has none: set rule",
+    "arms: {none: {}, a: {stop_at_kl_of: none, rule_penalty: 1}}": r"changes nothing else",
     "worlds: {tiny: {lab: lab, audit: [a.jsonl]}}": r"lab names the audit pairs and prompts of its world",
 }  # fmt: skip
 
@@ -65,6 +68,13 @@ def test_settings_that_no_run_could_have_are_refused_before_anything_runs(
     with pytest.raises(ConfigError, match=r"training.learning_rate: 1e\+30 is out of range"):
         open_study(tmp_path / "out", StudyConfig.model_validate(values))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_oracle_penalises_the_rule_of_its_world(tmp_path: Path, asked: dict[str, Any]) -> None:
+    arms = {"none": {}, "known": {"rule_penalty": "2sd"}}
+    study = StudyConfig.model_validate({**asked, "compare": [], "arms": arms})
+    assert run_config(tmp_path, study, Cell("tiny", "known", 0)).reward.patterns == {"never|please": "2sd"}
+    assert run_config(tmp_path, study, Cell("tiny", "none", 0)).reward.patterns == {}
 
 
 def test_compared_arms_come_first_and_a_match_after_what_it_matches(asked: dict[str, Any]) -> None:
