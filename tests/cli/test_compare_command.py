@@ -20,7 +20,7 @@ from sarm_control.lab.world import FORMAT, World
 from sarm_control.reward_model import RewardModel
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.rollout import encode_prompts
+from sarm_control.training.rollout.rollout import Rollout, encode_prompts
 from sarm_control.training.run.checkpoint import list_checkpoints
 from sarm_control.training.run.run_folder import read_run_config
 from sarm_control.training.run.train import build_trainer
@@ -376,11 +376,13 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
             texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
         )
         asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
-        paid = reward.breakdown(scored, asked)
+        said, ended = tuple(row["response"] for row in rows), tuple(row["ended"] for row in rows)
+        no_ids = ((),) * len(rows)  # the reward of scored answers does not look at them
+        paid = reward.breakdown(scored, Rollout(tuple(asked), no_ids, said, ended))
         for key in ("reward/total", "reward/shaping"):
             assert measure(arm, key)[when]["mean"] == pytest.approx(paid.columns[key].mean(), abs=1e-6)
         # another number than with the mean for every prompt
-        plain = reward.breakdown(scored)
+        plain = reward.rule.breakdown(scored, reward.learner)
         assert abs(plain.columns["reward/total"].mean() - paid.columns["reward/total"].mean()) > 1e-4
     kinds = {row["kind"] for row in arm["ledger"]["controls"]}
     assert {"shaping", "penalty", "missing_end", "kl"} <= kinds

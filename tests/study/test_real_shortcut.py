@@ -33,9 +33,7 @@ def evasion() -> ModuleType:
     """The module of question 3 and of what rises instead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
-        import real_shortcut_evasion
-
-        return real_shortcut_evasion
+        return import_module("real_shortcut_evasion")
 
 
 @pytest.fixture(scope="session")
