@@ -1,9 +1,9 @@
-"""Writes the table of docs/performance.md from what the benchmarks measured.
+"""Writes the tables of docs/performance.md and docs/scaling.md from what the benchmarks measured.
 
     python scripts/performance.py [--check]
 
-`--check` says whether the table in the page is that of today (a test asks the same). A figure stands in the
-page only if a file in benchmarks/results holds it; what has none is called not measured.
+`--check` says whether the tables in the pages are those of today (a test asks the same). A figure stands in
+a page only if a file in benchmarks/results holds it; what has none is called not measured.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 BEGIN = "<!-- python scripts/performance.py writes this table -->\n"
 END = "<!-- end of the table -->\n"
 Result = dict[str, Any]
@@ -151,7 +151,7 @@ CLAIMS = (
         "discovery, 10,000 prompts, 65,536 latents",
         "discovery",
         lambda found: found["speed"]["seconds"],
-        None,
+        60.0,
         False,
         "s",
     ),
@@ -194,23 +194,47 @@ def table() -> str:
     return head + "".join(f"{claim.row()}\n" for claim in CLAIMS)
 
 
-def page_of_today() -> str:
-    """The page with the table of today between its marks."""
-    page = PAGE.read_text(encoding="utf-8")
+def growth() -> str:
+    """How time grows, and what a second process or replica brings."""
+    found = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
+    lines = ["| grows | sizes | processor seconds | exponent |", "| --- | --- | --- | --- |"]
+    for name, one in found["series"].items():
+        sizes = ", ".join(f"{size:,}" for size in one["sizes"])
+        seconds = ", ".join(f"{value:.3g}" for value in one["seconds"])
+        lines.append(f"| {name}: {one['what'].rstrip('.')} | {sizes} | {seconds} | {one['exponent']:.2f} |")
+    lines += ["", f"On {machine(found)}.", "", "| two against one | rows a second | speed-up | processor |"]
+    lines.append("| --- | --- | --- | --- |")
+    for key, name in (("processes", "processes of one core"), ("ray", "actors of a local Ray, of one core")):
+        one = found.get(key)
+        if one is None:
+            lines.append(f"| {name} | not measured | - | - |")
+            continue
+        rates = " and ".join(f"{value:.0f}" for value in one["rows_a_second"].values())
+        lines.append(f"| {name} | {rates} | {one['speed_up']:.2f} | {machine(one)} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {ROOT / "docs" / "performance.md": table, ROOT / "docs" / "scaling.md": growth}
+
+
+def page_of_today(path: Path) -> str:
+    """A page with the table of today between its marks."""
+    page = path.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{TABLES[path]()}\n{END}{after}"
 
 
 def main() -> int:
-    """Writes the page, or compares it."""
+    """Writes the pages, or compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 when it is old")
-    if not parser.parse_args().check:
-        PAGE.write_text(page_of_today(), encoding="utf-8")
-        print(f"wrote {PAGE.relative_to(ROOT)}")
-        return 0
-    return int(page_of_today() != PAGE.read_text(encoding="utf-8"))
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 when one is old")
+    if parser.parse_args().check:
+        return int(any(page_of_today(path) != path.read_text(encoding="utf-8") for path in TABLES))
+    for path in TABLES:
+        path.write_text(page_of_today(path), encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
 
 
 if __name__ == "__main__":
