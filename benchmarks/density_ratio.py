@@ -34,12 +34,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from kl_check import where_it_is, where_it_is_not
-from processor import processor
 from scipy.optimize import brentq
 from scipy.stats import spearmanr
 
 from sarm_control import HumanBuffer, HumanKL, Scored, SparseLatents, estimate_kl
 from sarm_control.control.discriminator import Discriminator
+from sarm_control.study.provenance import processor
 
 ROWS = 1024
 BATCH = 32

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sarm_control.control.edits.edit_files import (
         EditFile,
         check_head,
+        edits_in,
         load_edits,
         read_edit_file,
         save_edits,
@@ -98,6 +99,7 @@ _HOME_OF = {
     "parse_penalty": "penalties",
     "preference_as_reward": "training_reward",
     "prompt_means": "ledger",
+    "edits_in": "edits.edit_files",
     "read_edit_file": "edits.edit_files",
     "save_edits": "edits.edit_files",
     "named_forms": "penalties",
@@ -144,6 +146,7 @@ __all__ = [
     "check_one_edit_each",
     "edit_delta",
     "edited_rewards",
+    "edits_in",
     "estimate_kl",
     "fit_log_ratio",
     "in_sd",
