@@ -228,7 +228,8 @@ def test_oracle_logistic_regression_minimises_its_loss() -> None:
     sign = np.where(present, 1, -1)
 
     def loss(theta: NDArray[np.float64]) -> float:
-        return np.log1p(np.exp(-sign * (standard @ theta[:3] + theta[3]))).sum() + theta[:3] @ theta[:3]
+        miss = np.log1p(np.exp(-sign * (standard @ theta[:3] + theta[3]))).sum()
+        return float(miss + theta[:3] @ theta[:3])
 
     expected = optimize.minimize(
         loss, np.zeros(4), method="Nelder-Mead", options={"xatol": 1e-9, "maxiter": 4000}
