@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sarm_control.auditing.attribute_audit import AttributeFinding
-from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import Attribute, Unit
 from sarm_control.auditing.attributes.text_edits import TextEdit
 from sarm_control.auditing.best_of_n import kl_bound, pressure
 from sarm_control.auditing.causal_prices import (
@@ -29,14 +29,16 @@ from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 
+UNREAD: Any = None  # scores, where they play no part
+
 
 def table_of(
-    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[str] | None = None
+    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[Unit] | None = None
 ) -> AttributeTable:
     """A table of made-up numbers; texts play no part."""
-    units = units or ["answer"] * values.shape[1]
+    every: list[Unit] = ["answer"] * values.shape[1]
     return AttributeTable(
-        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units)),
+        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units or every)),
         values.astype(float),
         rewards.astype(float),
         prompt,
@@ -97,10 +99,10 @@ def test_what_cannot_be_told_says_why() -> None:
     values = np.column_stack([table.values, table.values[:, 0], np.ones(800), np.arange(800) < 2])
     found = partial_prices(table_of(values, table.rewards, table.prompt))
     assert [one.why is None for one in found] == [False, True, True, False, False, False]
-    assert "always comes with other attributes" in found[0].why
-    assert "always comes with" in found[3].why
-    assert "differs between no two answers" in found[4].why
-    assert "differs in 1 prompts; 10 or more are needed" in found[5].why
+    assert "always comes with other attributes" in str(found[0].why)
+    assert "always comes with" in str(found[3].why)
+    assert "differs between no two answers" in str(found[4].why)
+    assert "differs in 1 prompts; 10 or more are needed" in str(found[5].why)
     assert math.isnan(found[0].sd)
 
 
@@ -139,7 +141,7 @@ def test_where_nothing_is_paid_for_hardly_an_audit_has_a_headline() -> None:
             prompts = int(rng.integers(20, 200))
             size = rng.gamma(0.5, 1.0, prompts) if number % 2 else np.abs(rng.normal(size=prompts))
             edit = TextEdit(f"a{number}", "made", lambda *_: None)
-            made = ScoredContrast(edit, np.arange(prompts), (), None, None)  # scores play no part
+            made = ScoredContrast(edit, np.arange(prompts), (), UNREAD, UNREAD)
             prices.append(price_from(made, size * rng.choice([-1.0, 1.0], prompts)))
         found = [
             AttributeFinding(Attribute(one.attribute, "made", lambda *_: 0.0), {}, None, (one,))
@@ -153,7 +155,9 @@ def test_the_sign_test_and_the_interval_of_the_median_agree() -> None:
     rng = np.random.default_rng(12)
     for _ in range(300):
         change = rng.normal(0.2, 1.0, int(rng.integers(6, 60)))
-        made = ScoredContrast(TextEdit("a", "made", lambda *_: None), np.arange(len(change)), (), None, None)
+        made = ScoredContrast(
+            TextEdit("a", "made", lambda *_: None), np.arange(len(change)), (), UNREAD, UNREAD
+        )
         price = price_from(made, change)
         assert (price.low > 0 or price.high < 0) == (price.p <= 0.05)
 
@@ -195,7 +199,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm:
     assert list(parts) == np.argsort(-np.abs(exact), kind="stable")[: len(parts)].tolist()
     assert list(parts.values()) == pytest.approx(exact[list(parts)], abs=1e-6)
 
-    cut_rows = [row(one.prompt, *(f"{phrase} {text}" for text in one.answers)) for one in rows]
+    cut_rows = [row(str(one.prompt), *(f"{phrase} {text}" for text in one.answers)) for one in rows]
     cut_data = ScoredRows(cut_rows, score_rows(rm, cut_rows))
     cut = TextEdit("praise", "cut off", lambda _, answer: (answer.removeprefix(f"{phrase} "), answer))
     (back,) = causal_prices(rm, cut_data, attribute_table(cut_data, [praise]), edits=[cut])

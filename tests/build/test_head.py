@@ -26,7 +26,8 @@ def planted(
     """Rows whose chosen answers score higher under a known weight, most of the time."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=features)
-    x, rows = [], []
+    x: list[NDArray[np.float64]] = []
+    rows = []
     for prompt in range(prompts):
         answers = rng.normal(size=(4, features))
         order = np.argsort(answers @ truth + rng.logistic(size=4))
@@ -48,8 +49,8 @@ def test_oracle_the_minimum_is_the_one_of_the_written_out_loss() -> None:
         total = 0.0
         for row in rows:
             pairs = [(c, r) for c in row.chosen for r in row.rejected]
-            total += np.mean([np.log1p(np.exp(-(x[c] - x[r]) @ weight)) for c, r in pairs]) / len(rows)
-        return total + 0.5 * l2 * np.sum((scale * weight) ** 2)
+            total += float(np.mean([np.log1p(np.exp(-(x[c] - x[r]) @ weight)) for c, r in pairs])) / len(rows)
+        return total + 0.5 * l2 * float(np.sum((scale * weight) ** 2))
 
     expected = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
     np.testing.assert_allclose(fit_head(x, all_comparisons(rows), l2), expected, atol=1e-5)

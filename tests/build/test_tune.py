@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ ROWS = [PreferenceRow(number, (2 * number,), (2 * number + 1,)) for number in ra
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode: str) -> None:
+def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode: Literal["lora", "full"]) -> None:
     model = make_sarm(seed=2)
     names = [name for name, _ in model.trunk.named_parameters()]
     before = copy.deepcopy(model.trunk.state_dict())
@@ -146,7 +147,7 @@ def assert_tuned_alike(
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("batch_tokens", [1, 90, 300])
-def test_metamorphic_micro_batches_change_nothing(mode: str, batch_tokens: int) -> None:
+def test_metamorphic_micro_batches_change_nothing(mode: Literal["lora", "full"], batch_tokens: int) -> None:
     _, rows = ragged()
     config = TuneConfig(epochs=3, mode=mode, rows=4, learning_rate=1e-3, head_learning_rate=1e-2)
     assert_tuned_alike(rows, rows, config, replace(config, batch_tokens=batch_tokens))
@@ -180,7 +181,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="0 epochs of tuning"):
         TuneConfig(epochs=0)
     with pytest.raises(ConfigError, match="unknown way to tune: half"):
-        TuneConfig(epochs=1, mode="half")  # type: ignore[arg-type]
+        TuneConfig(epochs=1, mode="half")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="0 rows in a step of tuning"):
         TuneConfig(epochs=1, rows=0)
     with pytest.raises(ConfigError, match=r"the learning rate of tuning is 0\.0, it must be above 0"):

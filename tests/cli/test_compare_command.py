@@ -18,8 +18,9 @@ from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.questions import core
 from sarm_control.lab.world import FORMAT, World
 from sarm_control.reward_model import RewardModel
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.rollout import encode_prompts
+from sarm_control.training.rollout.rollout import Rollout, encode_prompts
 from sarm_control.training.run.checkpoint import list_checkpoints
 from sarm_control.training.run.run_folder import read_run_config
 from sarm_control.training.run.train import build_trainer
@@ -91,7 +92,8 @@ def found(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    written: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return written
 
 
 def answers(folder: Path, policy: str) -> list[dict[str, Any]]:
@@ -364,6 +366,7 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
     arm = read(tmp_path / "out")["arms"][0]
     config, saved = read_run_config(runs["par"]), open_run(runs["par"]).checkpoint
     reward = build_trainer(config, runs["par"]).reward
+    assert isinstance(reward, PolicyReward)
     reward.load_state(saved.tensors["controls"], saved.state["reward"])
     policy = Policy.load(config.policy, seed=config.training.seed)
     for name, when in (("base", "base"), ("par", "trained")):
@@ -373,11 +376,13 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
             texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
         )
         asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
-        paid = reward.breakdown(scored, asked)
+        said, ended = tuple(row["response"] for row in rows), tuple(row["ended"] for row in rows)
+        no_ids = ((),) * len(rows)  # the reward of scored answers does not look at them
+        paid = reward.breakdown(scored, Rollout(tuple(asked), no_ids, said, ended))
         for key in ("reward/total", "reward/shaping"):
             assert measure(arm, key)[when]["mean"] == pytest.approx(paid.columns[key].mean(), abs=1e-6)
         # another number than with the mean for every prompt
-        plain = reward.breakdown(scored)
+        plain = reward.rule.breakdown(scored, reward.learner)
         assert abs(plain.columns["reward/total"].mean() - paid.columns["reward/total"].mean()) > 1e-4
     kinds = {row["kind"] for row in arm["ledger"]["controls"]}
     assert {"shaping", "penalty", "missing_end", "kl"} <= kinds

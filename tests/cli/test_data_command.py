@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sarm_control.cli import main
-from sarm_control.data import FORMS, Form, read_rows
+from sarm_control.data import FORMS, Form, Kind, read_rows
 from sarm_control.reward_model import RewardModel
 
 ROWS = [
@@ -179,7 +179,7 @@ def test_check_says_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_check_counts_problems_by_kind_with_their_first_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tool = {"messages": [{"role": "user", "content": "u"}, {"role": "tool", "content": "t"}]}
+    tool: dict[str, Any] = {"messages": [{"role": "user", "content": "u"}, {"role": "tool", "content": "t"}]}
     rows = [ROWS[0], tool, {"x": 1}, *[tool] * 3, {"prompt": "p", "prompt2": "q", "chosen": "a"}]
     data = write(tmp_path / "rows.jsonl", rows)
     with data.open("a") as stream:
@@ -238,7 +238,7 @@ def test_check_finds_rows_that_the_template_of_a_model_refuses(
 def test_a_converted_file_is_read_as_the_file_itself(tmp_path: Path, form: Form) -> None:
     data, out = write(tmp_path / "rows.jsonl", [{**form.example, "id": 7}] * 2), tmp_path / "plain.jsonl"
     assert main(["data", "convert", str(data), "-o", str(out), "--json", str(tmp_path / "sum.json")]) == 0
-    want = ("pair", "candidates", "answer", "prompt")
+    want: tuple[Kind, ...] = ("pair", "candidates", "answer", "prompt")
     before, after = (read_rows(path, want=want) for path in (data, out))
     assert [(row.kind, row.prompt_text, row.answers) for row in after] == [
         (row.kind, row.prompt_text, row.answers) for row in before

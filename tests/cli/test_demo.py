@@ -249,7 +249,7 @@ def report(gold: tuple[float, float], placebo: tuple[float, float]) -> dict[str,
     ],
 )  # fmt: skip
 def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(
-    gold: tuple[float, ...], placebo: tuple[float, ...], said: str
+    gold: tuple[float, float], placebo: tuple[float, float], said: str
 ) -> None:
     worked, cost = story.answers(report(gold, placebo))
     assert worked.startswith(f"Did the control work? {said}")

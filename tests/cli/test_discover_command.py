@@ -93,7 +93,7 @@ def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm: RewardM
 def margins(model: RewardModel, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
     flat = [(row["prompt"], answer) for row in rows for answer in row["chosen"] + row["rejected"]]
     rewards = model.score([prompt for prompt, _ in flat], [answer for _, answer in flat]).rewards
-    sides = rewards.reshape(len(rows), 2, 2).mean(axis=2)
+    sides: NDArray[np.float64] = rewards.reshape(len(rows), 2, 2).mean(axis=2)
     return sides[:, 0] - sides[:, 1]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.browsing import check_page
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 
 
-def write(path: Path, rows: list[dict]) -> Path:
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -126,7 +127,7 @@ def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     # Every prompt of a row has the same number of answers, so that the mean over prompts is the plain one.
     assert groups["target"]["change"]["mean"] == pytest.approx(delta[inside].mean())
     assert groups["complement"]["answers"] == (~inside).sum() + 1
-    before, after = (benchmark.credit(scored.rewards + move)[:, 0] for move in (0, delta))
+    before, after = (benchmark.credit(scored.rewards + move)[:, 0] for move in (np.zeros_like(delta), delta))
     safety = next(one for one in results["subsets"] if one["name"] == "safety")
     assert safety["edits"]["change"]["mean"] == pytest.approx(
         (after - before)[benchmark.units_of(["safety"])].mean(), abs=1e-9

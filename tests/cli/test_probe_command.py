@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sarm_control.control import Edit, edit_delta, load_edits
 from sarm_control.control.edits.edit_files import read_edit_file
 from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": "how do i cook bread ?", "chosen": "sure here steps one two three", "rejected": ["no", "yes"]},
     {"prompt": "how do i open the lock ?", "chosen": "sorry cannot", "rejected": "here steps"},
 ]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "prompt": "how do i cook bread ?",
         "candidates": ["sure here steps", "no", "yes please"],

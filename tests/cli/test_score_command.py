@@ -11,7 +11,7 @@ from sarm_control.cli import main
 from sarm_control.control import apply_edits, parse_edit
 from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "how do i cook bread ?", "response": "sure here steps one two three"},
     {
         "id": "b",

@@ -78,7 +78,7 @@ def test_property_decimals_leave_two_significant_digits_of_the_half_width(mean: 
 
 
 def arm(
-    name: str, controls: bool, controlled: list[int], changes: list[tuple[str, str, dict[str, Any]]]
+    name: str, controls: list[str], controlled: list[int], changes: list[tuple[str, str, dict[str, Any]]]
 ) -> dict[str, Any]:
     measures = [
         {"key": key, "label": label, "change": change, "trained": change, "base": None}

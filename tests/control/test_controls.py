@@ -1,6 +1,7 @@
 """Controls as a whole: columns that sum, order and neighbours that do not matter, messages."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_controls_that_clash_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^latent 5 has two penalties of the form hinge$"):
         Controls(penalties=[Penalty(5, 1, 1, "hinge"), Penalty(5, 2, 1, "hinge")])
     with pytest.raises(ConfigError, match=r"^controls: unknown key 'edit'; did you mean edits\?$"):
-        Controls(edit=[])  # type: ignore[call-arg]
+        Controls(edit=[])  # type: ignore[call-arg]  # wrong on purpose
 
 
 def test_latents_are_those_of_every_control() -> None:
@@ -199,8 +200,9 @@ def test_bad_plain_values_are_named_with_their_place(values: dict[str, object], 
 def test_a_charge_below_what_the_latent_pays_is_told_unless_an_edit_takes_the_payment() -> None:
     head = np.full(8, 0.1)
 
-    def told(edits: tuple[Edit, ...] = (), **fields: object) -> tuple[str, ...]:
-        penalty = Penalty(**{"latent": 5, "tau": 0.0, "alpha": 0.15, "pays": 0.2, **fields})
+    def told(edits: tuple[Edit, ...] = (), **fields: Any) -> tuple[str, ...]:
+        values: dict[str, Any] = {"latent": 5, "tau": 0.0, "alpha": 0.15, "pays": 0.2, **fields}
+        penalty = Penalty(**values)
         return Controls(edits=edits, penalties=[penalty]).shortfalls(head)
 
     assert told() == (

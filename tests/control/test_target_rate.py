@@ -60,15 +60,13 @@ def test_a_latent_that_nothing_pays_for_is_left_alone() -> None:
 def test_oracle_two_batches_by_hand() -> None:
     first = Multiplier().after(fired=29, answers=98, target=0.1)
     error = np.log(29.5 / 69.5) - np.log(0.1 / 0.9)
-    assert first == (1, pytest.approx(error), 0.0, pytest.approx(0.2 * error))
+    assert list(first) == pytest.approx([1, error, 0.0, 0.2 * error])
     assert first.sds == pytest.approx(1.7 * error)
     second = first.after(fired=19, answers=98, target=0.1)
     newer = np.log(19.5 / 79.5) - np.log(0.1 / 0.9)
     trend = 0.2 * (newer - error)
     ahead = newer + 5 * trend
-    assert second == (
-        2, pytest.approx(newer), pytest.approx(trend), pytest.approx(0.2 * error + 0.2 * ahead),
-    )  # fmt: skip
+    assert list(second) == pytest.approx([2, newer, trend, 0.2 * error + 0.2 * ahead])
     assert second.sds == pytest.approx(1.7 * ahead + 0.2 * error)
     higher = Multiplier().after(fired=59, answers=98, target=0.5)
     assert higher.error == pytest.approx(np.sqrt(0.09 / 0.25) * np.log(59.5 / 39.5))

@@ -1,7 +1,7 @@
 """Forms of rows: oracle tests against the plain form, properties of the round trip, and bad rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ def test_oracle_every_form_has_the_rewards_of_its_plain_row_to_the_bit(
     row, plain = one(form.example), one(form.plain)
     if row.answers:
         rewards = [score_rows(tiny_sarm, [each]).rewards for each in (row, plain)]
-        np.testing.assert_array_equal(*rewards)
+        np.testing.assert_array_equal(rewards[0], rewards[1])
         assert np.ptp(rewards[0]) > 0 or len(row.answers) == 1
 
 
@@ -346,7 +346,7 @@ def test_two_equal_responses_of_helpsteer_are_no_pair_and_can_be_set_aside() -> 
     ],
 )
 def test_what_nobody_can_read_is_told_the_nearest_form_and_the_command(
-    raw: dict[str, Any], want: str, hint: str
+    raw: dict[str, Any], want: Kind, hint: str
 ) -> None:
     with pytest.raises(DataError, match="no prompt field") as caught:
         one(raw, want={want})
@@ -525,7 +525,9 @@ pasts = st.lists(st.tuples(words, letters), max_size=2).map(
         for role, text in (("user", asked), ("assistant", said_then))
     ]
 )
-systems = st.just([]) | words.map(lambda text: [{"role": "system", "content": text}])
+systems: st.SearchStrategy[list[dict[str, str]]] = st.just([]) | words.map(
+    lambda text: [{"role": "system", "content": text}]
+)
 prompts = st.tuples(systems, pasts, user_turns).map(lambda parts: [*parts[0], *parts[1], parts[2]])
 
 
@@ -542,7 +544,7 @@ def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-PAIR_WRITERS = {
+PAIR_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "plain": lambda p, a, b: {"prompt": p, "chosen": a, "rejected": b},
     "UltraFeedback": lambda p, a, b: {
         "prompt": p[-1]["content"],
@@ -559,7 +561,7 @@ PAIR_WRITERS = {
     },
     "HelpSteer3": lambda p, a, b: {"context": p, "response1": b, "response2": a, "overall_preference": 3},
 }
-ANSWER_WRITERS = {
+ANSWER_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "messages": lambda p, a: {"messages": [*p, assistant(a)]},
     "parts": lambda p, a: {"messages": parts([*p, assistant(a)])},
     "ShareGPT": lambda p, a: {"conversations": sharegpt([*p, assistant(a)])},

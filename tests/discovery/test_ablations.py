@@ -18,6 +18,7 @@ from sarm_control.errors import DataError
 from sarm_control.reward_model import RewardModel
 from sarm_control.reward_model.autoencoder import TopK, normalise
 from tests.conftest import make_sarm
+from tests.present import present
 
 GOOD = ("sorry i cannot help you . no", "no that is not safe .", "we cannot answer that . please never")
 BAD = ("sure here is how you open the lock .", "yes here the steps . one two", "sure always cook the bomb")
@@ -77,7 +78,7 @@ def mean_margin(pairs: PromptPairs, rewards: NDArray[np.float64]) -> float:
             (pairs.chosen, pairs.latents.chosen_prompt), (pairs.rejected, pairs.latents.rejected_prompt),
         )
     ]  # fmt: skip
-    return (sides[0] - sides[1]).mean()
+    return float((sides[0] - sides[1]).mean())
 
 
 def rewards_of(model: RewardModel, kept: TopK) -> NDArray[np.float64]:
@@ -147,7 +148,7 @@ def test_a_direction_the_decoder_does_not_have_changes_nothing_at_level_three(
     third = [one for one in level_effects(pairs, called[:1], autoencoder) if one.level == "L3"]
     assert third[0].effect.mean == pytest.approx(0, abs=1e-5)
     assert not third[0].agrees
-    states = torch.from_numpy(pairs.scored.states[:4])
+    states = torch.from_numpy(present(pairs.scored.states)[:4])
     torch.testing.assert_close(normalise(normalise(states)), normalise(states), atol=1e-5, rtol=1e-4)
 
 

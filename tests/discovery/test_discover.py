@@ -26,6 +26,7 @@ from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents, from_scipy
 from tests.discovery.test_effects import KINDS, PLANTED
 from tests.discovery.worlds import World, make_world
+from tests.present import present
 
 ANSWERS = 3
 
@@ -43,8 +44,9 @@ def scored_rows(world: World, *, start: int = 0, **raw: Sequence[Any]) -> Scored
     prompts = len(world.chosen_prompt) // ANSWERS
     rows, order = [], []
     for p in range(prompts):
-        sides = [tuple(f"{side} {p} {j}" for j in range(ANSWERS)) for side in ("good", "bad")]
-        rows.append(row(p + start, *sides, **{name: values[p % len(values)] for name, values in raw.items()}))
+        good, bad = (tuple(f"{side} {p} {j}" for j in range(ANSWERS)) for side in ("good", "bad"))
+        fields: dict[str, Any] = {name: values[p % len(values)] for name, values in raw.items()}
+        rows.append(row(p + start, good, bad, **fields))
         order += [*range(p * ANSWERS, (p + 1) * ANSWERS)]
         order += [prompts * ANSWERS + n for n in range(p * ANSWERS, (p + 1) * ANSWERS)]
     latents = from_scipy(vstack([world.chosen, world.rejected], format="csr")[order])
@@ -75,14 +77,18 @@ def test_planted_latents_are_in_their_lists_with_controls_that_fit(found: Discov
     assert len(named) <= len(KINDS) + 1
     harms = {one.latent: one.controls for one in found.lists["harms"]}
     penalty, cap = harms[20]
+    assert isinstance(penalty, Penalty)
     assert (replace(penalty, pays=None, alpha=0.0), cap) == (Penalty(20, 0.0, 0.0), Edit(20, max=0.0))
-    assert float(penalty.alpha.removesuffix("sd")) == pytest.approx(1.0, abs=0.03)
+    assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(1.0, abs=0.03)
     assert penalty.pays == pytest.approx(typical_reward(found.parts.selection.latents, 20), rel=1e-3)
     (freed,) = harms[42]
+    assert isinstance(freed, Edit)
     assert (freed.latent, freed.min, freed.scale) == (42, 0.0, None)
-    assert freed.add < 0
-    assert all(one.low <= one.effect <= one.high < 0 for one in found.lists["harms"])
-    assert all(0 < one.low <= one.effect <= one.high for one in found.lists["promotes"])
+    assert present(freed.add) < 0
+    for one in found.lists["harms"]:
+        assert present(one.low) <= one.effect <= present(one.high) < 0
+    for one in found.lists["promotes"]:
+        assert 0 < present(one.low) <= one.effect <= present(one.high)
 
 
 def test_halves_are_disjoint_and_do_not_depend_on_the_order_of_the_rows(found: Discovery) -> None:
@@ -319,7 +325,7 @@ def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence
 def test_the_same_latent_with_even_payments_is_evidence() -> None:
     found = with_a_latent_that_few_prompts_pay_for([1.0] * 40)
     (sound,) = (one for one in found.lists["harms"] if one.latent == 5)
-    assert sound.high < 0
+    assert present(sound.high) < 0
     assert (sound.levels, bool(sound.controls)) == (("L1",), True)
     assert "no interval of the effect" not in summary_text(examine(found, no_model))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.sparse import csr_array
 
 from sarm_control.discovery.effects.effects import (
     enough_draws,
@@ -46,7 +47,10 @@ def permuted(world: World, seed: int) -> World:
     chosen_prompt = np.concatenate([pairs.chosen_prompt[~good], pairs.rejected_prompt[bad]])
     rejected_prompt = np.concatenate([pairs.rejected_prompt[~bad], pairs.chosen_prompt[good]])
     return world._replace(
-        chosen=chosen, rejected=rejected, chosen_prompt=chosen_prompt, rejected_prompt=rejected_prompt
+        chosen=csr_array(chosen),
+        rejected=csr_array(rejected),
+        chosen_prompt=chosen_prompt,
+        rejected_prompt=rejected_prompt,
     )
 
 

@@ -25,7 +25,7 @@ def grouped(sides: Sequence[tuple[int, int]], values: ArrayLike, head: ArrayLike
     """Pairs from (chosen, rejected) counts of prompts and answers [N, L], each prompt's chosen ones first."""
     chosen = np.concatenate([[True] * good + [False] * bad for good, bad in sides])
     prompt = np.repeat(np.arange(len(sides)), [good + bad for good, bad in sides])
-    sparse = csr_array(values)
+    sparse = csr_array(np.asarray(values, dtype=np.float64))
     return pair_latents(sparse[chosen], sparse[~chosen], prompt[chosen], prompt[~chosen], head)
 
 
@@ -44,7 +44,7 @@ def enumerated(sides: Sequence[tuple[int, int]], column: NDArray[np.float64]) ->
     """The equal-tailed p over all of them, and max-T's |sum| / SD."""
     sums = every_sum(sides, column)
     tails = (sums >= sums[0] - 1e-9).mean(), (sums <= sums[0] + 1e-9).mean()
-    return min(1.0, 2 * min(tails))
+    return float(min(1.0, 2 * min(tails)))
 
 
 SIDES = st.lists(
@@ -262,7 +262,7 @@ CASES = {
 @pytest.mark.parametrize("rate", [(0.03, 0.08), (0.6, 1.0)], ids=["rare", "dense"])
 @pytest.mark.parametrize("sides", CASES.values(), ids=CASES)
 def test_calibration_a_null_latent_is_selected_in_one_of_twenty_data_sets(
-    sides: Sequence[tuple[int, int]], rate: tuple[float, float]
+    sides: list[tuple[int, int]], rate: tuple[float, float]
 ) -> None:
     """200 data sets: a true rate of .05 gives more than 21 such data sets with chance < .0005."""
     runs, most = 200, int(stats.binom.isf(0.0005, 200, 0.05))

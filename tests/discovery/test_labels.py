@@ -32,7 +32,8 @@ def test_oracle_log_odds_by_hand() -> None:
     prior = PRIOR * 35 / 80
     odds = [math.log((y + prior) / (40 + PRIOR - y - prior)) for y in (30, 5)]
     expected = (odds[0] - odds[1]) / math.sqrt(1 / (30 + prior) + 1 / (5 + prior))
-    assert word == ("sorry", pytest.approx(expected), 0.75, 0.125)
+    assert (word.text, word.active, word.inactive) == ("sorry", 0.75, 0.125)
+    assert word.z == pytest.approx(expected)
 
 
 def test_planted_words_come_first_and_words_of_both_sides_do_not_come() -> None:
@@ -147,7 +148,8 @@ def test_a_name_is_tested_on_prompts_it_was_not_given_for_against_hard_negatives
     assert name[:2] == ("declines politely", 1.0)
     # 11 of 12 on each side, the added ones included
     half = 1.96 * math.sqrt(2 * (11 / 12) * (1 / 12) / 12) / 2
-    assert (name.low, name.high) == (pytest.approx(11 / 12 - half), 1.0)
+    assert name.low == pytest.approx(11 / 12 - half)
+    assert name.high == 1.0
     assert (name.active, name.matched, name.unread) == (10, 10, 0)
     first, *tests = asked
     assert all(question.startswith("Feature: declines politely") for question in tests)

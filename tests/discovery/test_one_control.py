@@ -13,7 +13,6 @@ from sarm_control.discovery.pairs.margins import PairLatents, latent_values, pai
 from sarm_control.discovery.suggested_controls.harmful_reward import typical_reward
 from sarm_control.discovery.suggested_controls.joint_controls import suggested_controls
 from tests.discovery.worlds import Planted, make_world
-from tests.present import present
 
 
 def planted(weight: float, rate_chosen: float, rate_rejected: float) -> PairLatents:
@@ -36,10 +35,11 @@ def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it() -> None:
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(present(penalty.tau))), rel=1e-3)
+    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(str(penalty.tau))), rel=1e-3)
     assert isinstance(penalty.pays, float)
     charge = replace(penalty, alpha=float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs))
-    assert float(charge.alpha) < penalty.pays
+    assert isinstance(charge.alpha, float)
+    assert charge.alpha < penalty.pays
     assert Controls(penalties=[charge], edits=[cap]).shortfalls(pairs.head) == ()
     assert len(Controls(penalties=[charge]).shortfalls(pairs.head)) == 1
 
@@ -75,7 +75,7 @@ def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero() -> N
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    values, tau = latent_values(pairs, 5), float(present(penalty.tau))
+    values, tau = latent_values(pairs, 5), float(str(penalty.tau))
     assert (values.chosen > tau).mean() <= 0.05
     assert (values.rejected > tau).mean() >= 0.9
     assert cap.max == pytest.approx(np.median(values.chosen), rel=1e-3)

@@ -20,6 +20,7 @@ from sarm_control.discovery.suggested_controls.joint_controls import joint_contr
 from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from tests.discovery.test_discover import no_model, scored_rows
 from tests.discovery.worlds import Planted, World, make_world
+from tests.present import present
 
 PLANTED = {20: Planted(0.3, 0.05, 0.4), 42: Planted(-0.02, 0.4, 0.1), 7: Planted(0.03, 0.3, 0.6)}
 SIMILAR = (20, 80, 81, 82)
@@ -62,7 +63,7 @@ def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(
 def test_a_filter_comes_before_the_doses(found: Discovery) -> None:
     """Oracle: the doses of the material latents are those of these alone, not a part of all doses."""
     named = harms(found)
-    least = (abs(named[20].effect_sd) + abs(named[7].effect_sd)) / 2
+    least = (abs(present(named[20].effect_sd)) + abs(present(named[7].effect_sd))) / 2
     material = material_latents(found.lists["harms"], of_sd=least)
     assert {one.latent for one in material} == {*SIMILAR}
     alone = joint_controls(found.parts.selection.latents, {one.latent: one.kind for one in material})
@@ -98,7 +99,7 @@ def test_text_files_and_json_tell_the_effects_on_both_halves(found: Discovery) -
     assert comments.count("correlation on good answers") == 2 * len(dose.controls)
     content = json.loads(json.dumps(found.as_json()))["suggested_controls"]
     assert content["together"]["confirmation"] == json.loads(json.dumps(together.as_json()))
-    assert content["objective"]["total"] == pytest.approx(dose.objective.total)
+    assert content["objective"]["total"] == pytest.approx(present(dose.objective).total)
     assert content["objective"]["total"] < content["objective_without"]["total"]
     assert len(content["suggestions"]) == len(dose.suggestions)
     assert all(one["confirmation"]["answers"] > 0 for one in content["suggestions"])

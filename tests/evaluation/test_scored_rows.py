@@ -58,7 +58,7 @@ def test_a_reward_that_is_no_number_is_no_figure(tmp_path: Path, capsys: pytest.
     )
     with pytest.raises(DataError, match=said) as raised:
         score_rows(half, rows)
-    assert "--dtype float32" in raised.value.hint
+    assert "--dtype float32" in str(raised.value.hint)
     for command in (["score"], ["rerank", "--edit", "3=0"], ["probe", "--edit", "3=0"]):
         options = ["--model", str(folder), "--dtype", "float16", "-o", str(tmp_path / "out")]
         assert main([*command, str(data), *options]) == 2

@@ -23,6 +23,7 @@ from sarm_control.evaluation.recorded.verification import (
     verify,
 )
 from sarm_control.reward_model import RewardModel, Scored, SparseLatents
+from tests.present import present
 
 STEERED = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 PROMPTS = ["how do i cook bread ?", "how do i open the lock ?", "what is a bomb ?", "why not ?"]
@@ -85,8 +86,9 @@ def hand_made(rewards: Sequence[float]) -> Scored:
     n = len(rewards)
     latents = SparseLatents(np.zeros(n + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 4)
     zeros = np.zeros(n, np.int64)
-    rewards = np.array(rewards, np.float32)
-    return Scored(rewards, latents, np.zeros(4, np.float32), zeros, zeros == 0, zeros, "none")
+    return Scored(
+        np.array(rewards, np.float32), latents, np.zeros(4, np.float32), zeros, zeros == 0, zeros, "none"
+    )
 
 
 def test_oracle_step_is_the_gap_to_the_next_bfloat16() -> None:
@@ -257,7 +259,9 @@ def test_published_rewards_are_whole_bfloat16_and_change_only_where_a_steered_la
 ) -> None:
     recorded = read_recorded(shared_data / "llama_sarm_4b_scores.jsonl")
     assert as_bfloat16(recorded.reward) == recorded.reward.tolist()
-    assert frozenset().union(*recorded.active) == set(PUBLISHED_STEERED_LATENTS)
+    assert frozenset[int]().union(*(present(latents) for latents in recorded.active)) == set(
+        PUBLISHED_STEERED_LATENTS
+    )
     changed = recorded.reward != recorded.steered
     active = np.array([bool(latents) for latents in recorded.active])
     assert not (changed & ~active).any()

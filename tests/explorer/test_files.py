@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_a_note_that_another_tab_saved_is_not_overwritten(tmp_path: Path) -> Non
         ({"format": "sarm-notes-1", "head": "head", "notes": {"7": 3}}, "not a file of notes"),
     ],
 )
-def test_other_files_are_no_notes(tmp_path: Path, content: dict, message: str) -> None:
+def test_other_files_are_no_notes(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     (tmp_path / "notes.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         Notes(tmp_path / "notes.json", "head")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,7 +66,7 @@ def test_scores_under_edits_are_those_of_the_library(client: httpx.Client, lab: 
     ],
 )
 def test_what_cannot_be_scored_is_told_in_a_line(
-    client: httpx.Client, asked: dict, status: int, words: str
+    client: httpx.Client, asked: dict[str, Any], status: int, words: str
 ) -> None:
     answer = client.post("/v1/score", json=asked)
     assert answer.status_code == status

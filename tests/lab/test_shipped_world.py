@@ -87,7 +87,7 @@ def test_the_builder_makes_it_again(
 ) -> None:
     """Another processor rounds differently and may take another autoencoder: figures, not bytes.
 
-    docs/lab.md states the tolerances.
+    The data are the same bytes; `_compare_figures` and `_compare_truth` have the tolerances of the rest.
     """
     wall, processor = time.monotonic(), time.process_time()
     figures = build_world(tmp_path / "again", WorldConfig(seed=0))

@@ -26,7 +26,7 @@ LANGUAGE = Language.draw(0)
 def area(present: np.ndarray, scores: np.ndarray) -> float:
     """AUROC as scipy's Mann-Whitney statistic."""
     on, off = np.asarray(scores)[present], np.asarray(scores)[~present]
-    return mannwhitneyu(on, off).statistic / (len(on) * len(off))
+    return float(mannwhitneyu(on, off).statistic) / (len(on) * len(off))
 
 
 @given(scores=st.lists(st.integers(-3, 3), min_size=2, max_size=40), seed=st.integers(0, 2**16))

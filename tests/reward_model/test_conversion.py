@@ -34,7 +34,7 @@ def shard(folder: Path) -> None:
     tensors = torch.load(whole, weights_only=True)
     whole.unlink()
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         file = f"pytorch_model-{number:05d}-of-00002.bin"
         torch.save({name: tensors[name] for name in part}, folder / file)
@@ -44,7 +44,7 @@ def shard(folder: Path) -> None:
     )
 
 
-def rewards(folder: Path) -> NDArray[np.float64]:
+def rewards(folder: Path) -> NDArray[np.float32]:
     return (
         RewardModel.from_pretrained(folder, device="cpu")
         .score(["why ?", "what ?"], ["no", "yes please"])
@@ -173,7 +173,7 @@ def test_command_does_what_the_refusal_of_a_pickle_says(
 ) -> None:
     with pytest.raises(ModelError, match="a pickle, which is never loaded") as refusal:
         RewardModel.from_pretrained(pickled, device="cpu")
-    assert "sarm convert" in refusal.value.hint
+    assert "sarm convert" in str(refusal.value.hint)
     assert main(["convert", str(pickled), "-o", str(tmp_path / "out")]) == 0
     assert "tensors" in capsys.readouterr().err
     assert rewards(tmp_path / "out").shape == (2,)

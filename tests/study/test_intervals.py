@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sarm_control.study import crossed_interval, over_worlds
+from tests.present import present
 
 
 def crossed(
@@ -23,7 +24,8 @@ def test_with_equal_prompts_it_is_students_interval_over_seeds() -> None:
     found = crossed_interval(np.repeat(by_seed[:, None], 50, axis=1))
     wanted = stats.t.interval(0.95, 3, loc=by_seed.mean(), scale=stats.sem(by_seed))
     assert (found.low, found.high) == pytest.approx(wanted)
-    assert (found.mean, found.seeds, found.prompts) == (pytest.approx(by_seed.mean()), 4, 50)
+    assert (found.seeds, found.prompts) == (4, 50)
+    assert found.mean == pytest.approx(by_seed.mean())
 
 
 def test_with_equal_seeds_it_is_students_interval_over_prompts() -> None:
@@ -69,7 +71,7 @@ def test_order_and_shift_do_not_matter() -> None:
     )
     assert mixed == pytest.approx(found)
     moved = crossed_interval(values + 3)
-    assert (moved.low, moved.high) == pytest.approx((found.low + 3, found.high + 3))
+    assert (moved.low, moved.high) == pytest.approx((present(found.low) + 3, present(found.high) + 3))
 
 
 def test_nothing_is_claimed_of_one_seed_or_of_equal_values() -> None:

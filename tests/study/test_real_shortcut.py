@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +25,7 @@ def scripts() -> Iterator[tuple[ModuleType, ModuleType]]:
     """The modules of the script, which stand outside the package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
-        import real_shortcut_data
-        import real_shortcut_tables
-
-        yield real_shortcut_data, real_shortcut_tables
+        yield import_module("real_shortcut_data"), import_module("real_shortcut_tables")
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +33,7 @@ def evasion() -> ModuleType:
     """The module of question 3 and of what rises instead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
-        import real_shortcut_evasion
-
-        return real_shortcut_evasion
+        return import_module("real_shortcut_evasion")
 
 
 @pytest.fixture(scope="session")
@@ -236,6 +232,8 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
     assert set(gates["closing"]) == {
         "latent",
         "detects",
+        "latents",
+        "best_latent",
         "paid",
         "controllable",
     }

@@ -18,6 +18,7 @@ from sarm_control.cli import main
 from sarm_control.study import StudyConfig, crossed_interval, open_study
 from sarm_control.study.cells import Cell
 from sarm_control.study.measures import read_answers
+from tests.present import present
 
 ARMS = ("none", "edited", "stopped")
 
@@ -37,7 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Pat
 
 @pytest.fixture(scope="session")
 def found(made: Path) -> dict[str, Any]:
-    return json.loads((made / "out" / "study.json").read_text())
+    report: dict[str, Any] = json.loads((made / "out" / "study.json").read_text())
+    return report
 
 
 def test_every_cell_is_an_ordinary_run_folder_and_a_row(made: Path, found: dict[str, Any]) -> None:
@@ -64,7 +66,7 @@ def test_the_intervals_are_those_of_the_answers(made: Path, found: dict[str, Any
     differences = []
     for seed in (0, 1):
         ends = [
-            read_answers(Cell("tiny", arm, seed).answers(made / "out")).by_prompt("reward", "end")
+            present(read_answers(Cell("tiny", arm, seed).answers(made / "out")).by_prompt("reward", "end"))
             for arm in ("edited", "none")
         ]
         differences.append(ends[0] - ends[1])
@@ -81,7 +83,8 @@ def test_the_intervals_are_those_of_the_answers(made: Path, found: dict[str, Any
 
 def test_both_policies_of_a_seed_have_the_same_start(made: Path) -> None:
     starts = [
-        read_answers(Cell("tiny", arm, 0).answers(made / "out")).by_prompt("reward", "start") for arm in ARMS
+        present(read_answers(Cell("tiny", arm, 0).answers(made / "out")).by_prompt("reward", "start"))
+        for arm in ARMS
     ]
     assert all((one == starts[0]).all() for one in starts)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -152,15 +153,15 @@ def test_auto_computes_in_half_precision_where_the_checkpoint_and_the_processor_
 def test_an_answer_depends_on_its_seed_and_not_on_the_batch(lora_policy: Policy) -> None:
     prompts = [PromptRow(str(i), ids, f"p:{i}") for i, ids in enumerate(PROMPT_IDS)]
 
-    def answers(**changes: object) -> tuple[tuple[int, ...], ...]:
-        options = {
+    def answers(**changes: Any) -> tuple[tuple[int, ...], ...]:
+        options: dict[str, Any] = {
             "answers_per_prompt": 2,
             "max_new_tokens": 12,
             "temperature": 1.0,
             "seed": 3,
             "purpose": (1, "rollout"),
         }
-        return sample_answers(lora_policy, prompts, **{**options, **changes}).answers  # type: ignore[arg-type]
+        return sample_answers(lora_policy, prompts, **{**options, **changes}).answers
 
     torch.manual_seed(0)
     first = answers()
@@ -176,14 +177,15 @@ def test_sampling_ignores_the_generation_config_and_leaves_the_global_generator_
     lora_policy: Policy,
 ) -> None:
     prompts = [PromptRow("p", (5, 9), "p:1")]
-    options = {"answers_per_prompt": 8, "max_new_tokens": 6, "temperature": 1.0, "seed": 0, "purpose": ("x",)}
+    options: dict[str, Any] = {"answers_per_prompt": 8, "max_new_tokens": 6, "temperature": 1.0, "seed": 0}
+    options["purpose"] = ("x",)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    plain = sample_answers(lora_policy, prompts, **options)  # type: ignore[arg-type]
+    plain = sample_answers(lora_policy, prompts, **options)
     lora_policy.causal.generation_config.update(
         top_k=1, temperature=0.01, do_sample=True, repetition_penalty=9.0
     )
-    assert sample_answers(lora_policy, prompts, **options).answers == plain.answers  # type: ignore[arg-type]
+    assert sample_answers(lora_policy, prompts, **options).answers == plain.answers
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -200,7 +202,7 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
 def test_the_sampler_says_how_it_drew_where_bfloat16_rounds_otherwise(
     tiny_policy_folder: Path, half: bool
 ) -> None:
-    dtype = "bfloat16" if half else "float32"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
     policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype=dtype))
     rollout = sample_answers(
         policy,
@@ -241,7 +243,9 @@ def test_decoding_merges_adapters_for_the_policy_and_leaves_them_out_for_its_ref
     ids = policy.batch(PROMPT_IDS, ANSWERS).input_ids
 
     def states(*, reference: bool) -> torch.Tensor:
-        return policy.states(reference=reference, input_ids=ids, use_cache=False).last_hidden_state.detach()
+        output = policy.states(reference=reference, input_ids=ids, use_cache=False)
+        found: torch.Tensor = output.last_hidden_state.detach()
+        return found
 
     trained, frozen = states(reference=False), states(reference=True)
     assert not torch.allclose(trained, frozen, atol=1e-2)

@@ -97,7 +97,7 @@ class Gathers:
             return gather(*words, **named)
 
         distributed.all_gather_single = counted
-        self._end = lambda: setattr(distributed, "all_gather_single", gather)
+        self._end: Callable[[], None] = lambda: setattr(distributed, "all_gather_single", gather)
         update = trainer.updater.update
 
         def updated(*words: Any, **named: Any) -> Any:
@@ -108,7 +108,7 @@ class Gathers:
             self._asked = self._sent = 0
             return found
 
-        trainer.updater.update = updated  # type: ignore[method-assign]
+        trainer.updater.update = updated  # type: ignore[method-assign]  # counts around it
 
     def _asking(self, unshard: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*words: Any, **named: Any) -> Any:
@@ -136,8 +136,10 @@ def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces
         pieces: score a batch in as many pieces as so many processes would.
     """
     trainer = trainer_of(folder, processes, **case)
+    reward = trainer.reward
+    assert isinstance(reward, Counted)
     if pieces > 1:
-        score_in_pieces(trainer.reward.model, pieces)  # type: ignore[attr-defined]
+        score_in_pieces(reward.model, pieces)
     gathers = None if trainer.policy.sharding is None else Gathers(trainer)
     trainer.calibrate()
     reports = []
@@ -152,7 +154,7 @@ def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces
         "evaluated": evaluated(trainer),
         "metrics": [report.metrics for report in reports],
         "samples": [report.samples for report in reports],
-        "scored": trainer.reward.seen,  # type: ignore[attr-defined]
+        "scored": reward.seen,
         "state": {file: digest(named) for file, named in trainer.state().tensors.items()},
     }
 
@@ -168,7 +170,7 @@ def score_in_pieces(model: RewardModel, pieces: int) -> None:
             [score(prompts[part], responses[part], ended=ended[part], **how) for part in filled]
         )
 
-    model.score = scored  # type: ignore[method-assign, assignment]
+    model.score = scored  # type: ignore[method-assign, assignment]  # the same in pieces
 
 
 def evaluated(trainer: Trainer) -> dict[str, Any]:
@@ -249,7 +251,8 @@ def end_while_scoring(folder: str, processes: Processes, end: Callable[[], None]
     trainer = trainer_of(Path(folder), processes)
     trainer.calibrate()
     if processes.rank == 1:
-        trainer.reward.model.score = lambda *_, **__: end()  # type: ignore[attr-defined]
+        reward: Any = trainer.reward
+        reward.model.score = lambda *_, **__: end()
     trainer.step()
 
 
@@ -258,5 +261,6 @@ def stumble() -> None:
 
 
 if __name__ == "__main__":
-    work = {"compare": compare, "killed": killed}[sys.argv[1]]
+    works: dict[str, Callable[..., None]] = {"compare": compare, "killed": killed}
+    work = works[sys.argv[1]]
     sys.exit(run_safely(lambda: work(*sys.argv[2:])))
