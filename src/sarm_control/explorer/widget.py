@@ -76,6 +76,7 @@ class BenchWidget(anywidget.AnyWidget):
 
     @edits.setter
     def edits(self, edits: Iterable[Edit | str]) -> None:
+        """Takes the place of all edits, in the page too."""
         self._edits = _checked(edits, len(self.rm.head.weight))
 
     @property
