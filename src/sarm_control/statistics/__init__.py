@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     from sarm_control.statistics.mixed_density import MixedRows
     from sarm_control.statistics.multiplicity import benjamini_hochberg, benjamini_yekutieli
     from sarm_control.statistics.ratios import ratio_interval, size_ratio
+    from sarm_control.statistics.shares import (
+        change_of_shares,
+        mean_of_shares,
+        share_interval,
+        share_intervals,
+    )
     from sarm_control.statistics.sign_flips import (
         ENOUGH_REACHED,
         EXACT_UP_TO,
@@ -78,6 +84,7 @@ _HOME_OF = {
     "benjamini_hochberg": "multiplicity",
     "benjamini_yekutieli": "multiplicity",
     "bracket": "formatting",
+    "change_of_shares": "shares",
     "clustered_mean": "intervals",
     "column_moments": "intervals",
     "counted": "formatting",
@@ -95,11 +102,14 @@ _HOME_OF = {
     "mean_interval": "intervals",
     "mean_intervals": "intervals",
     "mean_of_means": "stratified",
+    "mean_of_shares": "shares",
     "missing": "interval_text",
     "number": "formatting",
     "percent": "formatting",
     "placed": "clustered_auroc",
     "ratio_interval": "ratios",
+    "share_interval": "shares",
+    "share_intervals": "shares",
     "short": "formatting",
     "sign_flip_test": "sign_flips",
     "skewness_of_mean": "intervals",
@@ -126,6 +136,7 @@ __all__ = [
     "benjamini_hochberg",
     "benjamini_yekutieli",
     "bracket",
+    "change_of_shares",
     "clustered_mean",
     "column_moments",
     "counted",
@@ -143,11 +154,14 @@ __all__ = [
     "mean_interval",
     "mean_intervals",
     "mean_of_means",
+    "mean_of_shares",
     "missing",
     "number",
     "percent",
     "placed",
     "ratio_interval",
+    "share_interval",
+    "share_intervals",
     "short",
     "sign_flip_test",
     "size_ratio",
