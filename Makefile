@@ -8,7 +8,7 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo frontend torture test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach docs lab-study real-shortcut
+.PHONY: demo frontend torture mutate test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach docs lab-study real-shortcut
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
@@ -53,6 +53,10 @@ torture: $(VENV)/.installed
 
 wheel:
 	.ci/wheel
+
+# Changes the source in places drawn by chance and looks whether a test fails.
+mutate: $(VENV)/.installed
+	$(BIN)/python scripts/mutate.py
 
 # The manual, into site/. Warnings are errors: a link that leads nowhere, a page that nobody finds.
 docs: export NO_MKDOCS_2_WARNING = 1

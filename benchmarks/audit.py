@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processor import processor
 
 from sarm_control.auditing import Audit, audit, certificate
 from sarm_control.auditing.best_of_n import expected_attributes
@@ -40,6 +39,7 @@ from sarm_control.files import write_json
 from sarm_control.lab import World, lab_attributes
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel, Scored
+from sarm_control.study.provenance import processor
 from sarm_control.training import Policy, PolicyConfig, encode_prompts
 
 PLANTED = {"flattery": 1, "closing": 1}

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from processor import processor
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.data.rows import read_rows
 from sarm_control.reward_model import Autoencoder, LinearHead, RewardModel, SarmConfig, Trunk
+from sarm_control.study.provenance import processor
 
 LAYERS, LATENTS, K = 4, 1_024, 32
 BUDGETS = (1, 300, 2_000, 8_192)

@@ -18,10 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from processor import processor
-
 from sarm_control.data import stream_rows, write_rows
 from sarm_control.files import write_json
+from sarm_control.study.provenance import processor
 
 SIZES = (10_000, 100_000, 1_000_000)
 FORMS = {

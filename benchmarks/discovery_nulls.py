@@ -44,7 +44,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from processor import processor
 from scipy import stats
 from scipy.sparse import csr_array
 
@@ -53,6 +52,7 @@ from sarm_control.discovery.effects.kinds import direction
 from sarm_control.discovery.pairs.margins import PairLatents, margin_contributions, pair_latents
 from sarm_control.discovery.permutation.label_tests import label_max_t_test, label_test
 from sarm_control.statistics.multiplicity import benjamini_hochberg
+from sarm_control.study.provenance import processor
 
 RUNS, LATENTS, DRAWS = 300, 30, 4000
 PROMPTS = (50, 150, 400)

@@ -43,12 +43,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from intervals import BAR, BLOCK, DRAWS, SEEN, write
-from processor import processor
 from scipy import special
 from scipy.sparse import csc_array
 
 from sarm_control.discovery.effects.equal_length import equal_length_effects
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
+from sarm_control.study.provenance import processor
 
 Array = np.ndarray
 JUDGED, INFORMATION = (50, 200), (20,)

@@ -64,8 +64,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from processor import processor
 from scipy import special, stats
+
+from sarm_control.study.provenance import processor
 
 Array = np.ndarray
 JUDGED, INFORMATION = (50, 200), (20, 1000)

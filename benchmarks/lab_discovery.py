@@ -36,7 +36,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         found = list(pool.map(discoveries_in, options.worlds, [options.audits] * len(options.worlds)))
     from lab_tables import discovery_table
-    from processor import processor
+
+    from sarm_control.study.provenance import processor
 
     summary = [summarise(one) for one in found]
     print("\n".join(discovery_table(summary)))

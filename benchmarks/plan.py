@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processor import processor
+from sarm_control.study.provenance import processor
 
 MEMORY_BAR, TIME_BAR = 0.15, 0.25
 MIB = 2**20

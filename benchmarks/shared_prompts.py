@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
-from processor import processor
 
 from sarm_control.conversation import Encoded
+from sarm_control.study.provenance import processor
 
 BAR = 2.0
 

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import real_shortcut_evasion as evasion
 import real_shortcut_models as models
 import yaml
-from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant
+from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant, read
 from real_shortcut_tables import outcome_text
 
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ class Places(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """Prompts of each part."""
-        return Sizes(40, 12, 6, 4, 16) if self.tiny else Sizes()
+        return Sizes(40, 12, 6, 12, 16) if self.tiny else Sizes()
 
     @property
     def shortcuts(self) -> tuple[str, ...]:
@@ -89,6 +90,7 @@ def fetch(places: Places) -> None:
         models.tiny_base(places.base, places.data)
     else:
         subprocess.run([sys.executable, HERE / "fetch_smollm2.py", places.base], check=True)
+        models.widen_where_slow(places.base)
 
 
 def planted(places: Places) -> None:
@@ -151,14 +153,14 @@ def judge(places: Places) -> None:
 
 def warm(places: Places) -> None:
     """One policy for each shortcut that is controllable, which shows it now and then."""
-    dtype, longest = ("float32", 12) if places.tiny else ("bfloat16", 40)
+    longest = 12 if places.tiny else 40
     found: dict[str, Any] = {}
     for name in worlds_of(places, every=True):
         folder, share = places.work / name, 20
         out = folder / "policy"
         rates = {}
         for _ in range(2):
-            models.warm_start(places.base, folder / f"warm_{share}.jsonl", out, dtype=dtype)
+            models.warm_start(places.base, folder / f"warm_{share}.jsonl", out)
             rule = SHORTCUTS[name].rule
             rate = rates[share] = models.rate_of(
                 out, places.work / "check_prompts.jsonl", rule, longest=longest
@@ -170,6 +172,21 @@ def warm(places: Places) -> None:
         found[name] = {"share": share, "rates": rates}
         print(f"{name}: {share} % of the warm-start answers have it, {rates[share]:.2f} of the policy's")
     note(places, "warm", found)
+
+
+def predict(places: Places) -> None:
+    """Sixteen answers of each starting policy, which the audit before training reads."""
+    longest, count = (12, 4) if places.tiny else (evasion.LONGEST, evasion.ANSWERS)
+    for name in worlds_of(places, every=True):
+        folder = places.work / name
+        evasion.sample_candidates(
+            folder / "policy",
+            places.work / "predicted_prompts.jsonl",
+            folder / "candidates.jsonl",
+            answers=count,
+            longest=longest,
+        )
+    note(places, "candidates", {"answers": count, "longest": longest})
 
 
 def study(places: Places) -> None:
@@ -188,8 +205,31 @@ def tables(places: Places) -> None:
     """What came out, by the outcomes of the design."""
     found = json.loads((places.work / "study" / "study.json").read_text(encoding="utf-8"))
     text = outcome_text(found, json.loads((places.work / "gates.json").read_text(encoding="utf-8")))
+    prompts = [row["prompt"] for row in read(places.work / "held_out_prompts.jsonl")]
+    parts = [text, *(_evasion(places, prompts, world) for world in worlds_of(places))]
+    text = "\n\n".join(parts)
     (places.work / "tables.md").write_text(text + "\n", encoding="utf-8")
     print(text)
+
+
+def _evasion(places: Places, prompts: list[str], world: str) -> str:
+    """What best-of-16 foretold of a world, what the certificate allowed, and what PPO did."""
+    shortcut, _, attached = world.partition("-")
+    folder, study = places.work / shortcut, places.work / "study"
+    controls = study / "controls" / world / "controls.yaml"
+    predicted = evasion.predictions(
+        folder / (attached or "sarm"), folder / "candidates.jsonl", controls if controls.is_file() else None
+    )
+    moved = evasion.movements(study, prompts, world, SHORTCUTS[shortcut].rule)
+    shares = evasion.residual_shares(folder / attached, study, prompts, world) if attached else {}
+    note(places, f"evasion-{world}", {"predicted": predicted, "moved": moved, "residual_shares": shares})
+    text = evasion.evasion_text(world, predicted, moved)
+    lines = [
+        f"Share of the gain that no latent carries, {arm}, by seed: "
+        + ", ".join(f"{value:.2f}" for value in by_seed)
+        for arm, by_seed in shares.items()
+    ]
+    return "\n\n".join([text, *lines])
 
 
 def worlds_of(places: Places, *, every: bool = False) -> list[str]:
@@ -244,7 +284,7 @@ def world(places: Places, name: str) -> dict[str, Any]:
 
 
 def arms(places: Places) -> dict[str, Any]:
-    """The arms of the design but the oracle: `sarm train` has no charge by a regular expression."""
+    """The arms of the design."""
     if places.tiny:
         return {"none": {}}
     more = {"seeds": [0, 1, 2, 3, 4]}
@@ -259,6 +299,7 @@ def arms(places: Places) -> dict[str, Any]:
         "random latents": {"discover": {"latents": "random"}},
         "human KL": {"set": {"reward": {"human_kl": {"beta": "0.1sd"}}}},
         "content only": {"discover": {"audit": "content"}},
+        "oracle": {"rule_penalty": "1sd"},
         "none, held": {"hold_kl_of": "controls"},
     }
 
@@ -277,6 +318,7 @@ STAGES: dict[str, tuple[Callable[[Places], None], str]] = {
     "gates": (gate, "gates.json"),
     "judge": (judge, "judge.json"),
     "warm": (warm, "warm.json"),
+    "predict": (predict, "candidates.json"),
     "study": (study, "study.done.json"),
     "tables": (tables, "tables.md"),
 }

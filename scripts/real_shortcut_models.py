@@ -24,6 +24,22 @@ DETECTABLE, PAID = 0.9, 1.0
 """The gates: AUROC of one latent, and SDs of the reward."""
 
 
+def widen_where_slow(folder: Path) -> None:
+    """Saves a language model as float32 where this processor has no units for bfloat16.
+
+    Every model that is made of it then computes in float32, which takes a third of the time there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from sarm_control.reward_model import has_bfloat16
+
+    if has_bfloat16(torch.device("cpu")):
+        return
+    print("this processor has no units for bfloat16: all models compute in float32")
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(folder)
+
+
 def fit_classifier(base: Path, pairs: Path, out: Path) -> dict[str, float]:
     """A sequence classifier: all layers of `base` as they are, and a preference head on the last state.
 
@@ -157,13 +173,13 @@ def gates(model: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def warm_start(base: Path, rows: Path, out: Path, *, dtype: str, epochs: int = 1) -> None:
+def warm_start(base: Path, rows: Path, out: Path, *, epochs: int = 1) -> None:
     """One epoch of LoRA on short answers; the adapters are merged into the saved policy."""
     import torch
 
     from sarm_control.training import Policy, PolicyConfig, encode_prompts
 
-    config = PolicyConfig.model_validate({"model": str(base), "dtype": dtype, "lora": {"rank": 16}})
+    config = PolicyConfig.model_validate({"model": str(base), "lora": {"rank": 16}})
     policy = Policy.load(config, seed=0, device="cpu")
     answers = read(rows)
     prompts = encode_prompts(policy, [one["prompt"] for one in answers], [str(rows)] * len(answers), 64)

@@ -229,7 +229,7 @@ def _open(counter: _Counter) -> Callable[..., Any]:
     real = Path.open
 
     def opened(self: Path, mode: str = "r", *words: Any, **named: Any) -> Any:
-        stream = real(self, mode, *words, **named)
+        stream: Any = real(self, mode, *words, **named)
         if mode == "a" and self.suffix == ".jsonl" and counter.due("row"):
             write = stream.write
 

@@ -45,6 +45,12 @@ def test_the_benchmark_beside_trl_counts_the_products_of_a_step_of_ours() -> Non
     assert 0 < floor["seconds"] < found["seconds"][0]
 
 
+def test_the_page_of_performance_says_what_the_results_say() -> None:
+    """`python scripts/performance.py` writes it anew."""
+    script = BENCHMARKS.parent / "scripts" / "performance.py"
+    assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
+
+
 def test_the_servers_benchmark_takes_no_wrong_answer_for_right() -> None:
     server = pytest.importorskip("benchmarks.server", exc_type=ImportError)
     bodies = [b'{"rewards": 0.5}', b'{"rewards": 0.6}', b'{"rewards": NaN}', b'{"rewards": null}', b"{", None]

@@ -210,7 +210,18 @@ def _learner() -> ControlState:
 
 
 def _curves(run: Path) -> None:
-    TrainedRun(run, None, None, None).curves()
+    unread: Any = None  # curves come from the metrics alone
+    TrainedRun(run, unread, unread, unread).curves()
+
+
+def _metrics(path: Path) -> None:
+    _curves(path.parent)
+    _resume(path.parent)
+
+
+def _kept_replies(path: Path) -> None:
+    endpoint: Any = SimpleNamespace(model="m")
+    Replies(endpoint, path)
 
 
 def _going_on(folder: Path) -> None:
@@ -240,7 +251,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "run.yaml": load_config,
     "features.json": lambda path: load_features(path, "abc123"),
     "reference.json": ReferenceStatistics.load,
-    "replies.jsonl": lambda path: Replies(SimpleNamespace(model="m"), path),
+    "replies.jsonl": _kept_replies,
     "answer.jsonl": read_recorded,
     "pair.jsonl": lambda path: read_pairs([path]),
     "messages.jsonl": lambda path: read_rows(path, want={"answer"}),
@@ -252,7 +263,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "run/config.yaml": lambda path: _resume(path.parent),
     "run/checkpoints/step-000001/manifest.json": lambda path: newest_checkpoint(path.parents[2]),
     "run/checkpoints/step-000001/state.json": lambda path: _state(path.parents[2]),
-    "run/metrics.jsonl": lambda path: (_curves(path.parent), _resume(path.parent)),
+    "run/metrics.jsonl": _metrics,
     "learnt.safetensors": lambda path: load_state_file(path, _learner()),
     "plan.json": lambda path: _begun(path.parent / "latents"),
     "record.json": lambda path: _begun(path.parent / "latents"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def _latents(path: Path) -> None:
 
 
 def _replies(path: Path) -> None:
-    endpoint = SimpleNamespace(model="m", usage=TokenUsage(), ask=lambda _: "x" * 1000)
+    endpoint: Any = SimpleNamespace(model="m", usage=TokenUsage(), ask=lambda _: "x" * 1000)
     Replies(endpoint, path)("?")
 
 
@@ -55,7 +56,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "learnt.safetensors": lambda path: keep_state(
         path, ControlState(targets=[Penalty(4, tau=0.1, target_rate=0.2)]), 1
     ),
-    "ledger.parquet": lambda path: append_ledger(path, 1, [Entry("edits", *[None] * 4, 0.0, 1.0, 1.0)]),
+    "ledger.parquet": lambda path: append_ledger(
+        path, 1, [Entry("edits", None, None, None, None, 0.0, 1.0, 1.0)]
+    ),
     "compared.parquet": lambda path: write_ledger(path, {"a": []}),
     "latents": _latents,
     "replies.jsonl": _replies,

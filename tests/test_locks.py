@@ -36,7 +36,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_the_second_process_is_refused_and_told_who_is_first(tmp_path: Path, holder) -> None:
+def test_the_second_process_is_refused_and_told_who_is_first(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     message = rf"^.*/a is being written by another process \(process {holder.pid} on .+\)$"
     with pytest.raises(OutputError, match=message) as told, locked(tmp_path / "a"):
         pytest.fail("two at once")
@@ -50,7 +52,7 @@ def test_the_second_process_is_refused_and_told_who_is_first(tmp_path: Path, hol
     assert not (tmp_path / ".b.lock").exists()
 
 
-def test_a_killed_process_locks_nobody_out(tmp_path: Path, holder) -> None:
+def test_a_killed_process_locks_nobody_out(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / ".a.lock").is_file()
@@ -151,7 +153,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_every_command_refuses_an_output_that_another_one_is_writing(
-    words: list[str], tmp_path: Path, holder, capsys
+    words: list[str], tmp_path: Path, holder: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, str(tmp_path / "a")]) == 2
     said = capsys.readouterr().err

@@ -22,9 +22,9 @@ import venv
 from pathlib import Path
 from typing import Any, NamedTuple
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]

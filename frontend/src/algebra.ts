@@ -92,30 +92,3 @@ export function spelled(edit: Edit): string {
     .map((name) => `${name}=${edit[name]}`)
     .join(", ");
 }
-
-/** A controls file: what `sarm train --controls` and `sarm probe --edits-file` read. */
-export function controlsFile(edits: Iterable<Edit>, head: string, model: string): string {
-  const lines = [...edits]
-    .sort((one, other) => one.latent - other.latent)
-    .map((edit) => {
-      const fields = OPERATIONS.filter((name) => edit[name] !== undefined);
-      return `    - {latent: ${edit.latent}, ${fields.map((name) => `${name}: ${yamlNumber(edit[name]!)}`).join(", ")}}`;
-    });
-  return [
-    "# Edits made in the explorer. Merge into a run file, or: sarm train --controls controls.yaml",
-    `# model ${JSON.stringify(model)}`,
-    "reward:",
-    `  fingerprint: "${head}"    # another head is refused`,
-    lines.length ? "  edits:" : "  edits: []",
-    ...lines,
-    "",
-  ].join("\n");
-}
-
-/** YAML 1.1 reads 1e-7 as text, 1.0e-7 as a number. */
-function yamlNumber(value: number): string {
-  const text = String(value);
-  if (!text.includes("e")) return text.includes(".") ? text : `${text}.0`;
-  const [digits, power] = text.split("e") as [string, string];
-  return `${digits.includes(".") ? digits : `${digits}.0`}e${/^[+-]/.test(power) ? power : `+${power}`}`;
-}

@@ -2,11 +2,12 @@
 import { useEffect, useState } from "preact/hooks";
 import { Effects, Histogram } from "./charts";
 import { type Source, Told } from "./source";
-import { type Asked, type Shared, type Table, bench, edits, setEdit, useAsked } from "./store";
+import { type Asked, type Edits, type Shared, type Table, toBench, useAsked } from "./store";
 import type { LatentPage, Note, ShownAnswer, Sibling, Tokens } from "./types";
 import { AnswerText, Card, KIND_WORDS, Kind, Label, Problem, Waiting, count, interval, num, percent, reward, signed, skillWords, verdictOf } from "./ui";
 
-export function LatentView({ latent, world, table, source }: Shared & { latent: number }) {
+export function LatentView({ latent, ...shared }: Shared & { latent: number }) {
+  const { world, table, source } = shared;
   const { value: page, told } = useAsked(`latent ${latent}`, () => source.latent(latent));
   const name = table.names[latent];
   return (
@@ -24,10 +25,10 @@ export function LatentView({ latent, world, table, source }: Shared & { latent: 
         </p>
       </div>
       <Sentence table={table} latent={latent} goal={world.goal} />
-      <Actions latent={latent} />
+      <Actions latent={latent} edits={shared.edits} />
       {told && <Problem told={told} />}
       {!page && !told && <Waiting what="Looking at its answers" />}
-      {page && <Details page={page} world={world} table={table} source={source} />}
+      {page && <Details page={page} shared={shared} />}
     </main>
   );
 }
@@ -68,11 +69,11 @@ function capital(text: string): string {
   return text.slice(0, 1).toUpperCase() + text.slice(1);
 }
 
-function Actions({ latent }: { latent: number }) {
+function Actions({ latent, edits }: { latent: number; edits: Edits }) {
   const now = edits.use().get(latent);
   return (
     <p class="actions">
-      <button type="button" onClick={() => setEdit({ latent, set: 0 })} disabled={now?.set === 0}>
+      <button type="button" onClick={() => edits.put({ latent, set: 0 })} disabled={now?.set === 0}>
         Switch it off on the bench
       </button>
       <a class="button" href="#/bench">
@@ -82,7 +83,8 @@ function Actions({ latent }: { latent: number }) {
   );
 }
 
-function Details({ page, world, table, source }: { page: LatentPage } & Shared) {
+function Details({ page, shared }: { page: LatentPage; shared: Shared }) {
+  const { world, table, source } = shared;
   const numbers = page.numbers;
   return (
     <div class="cards">
@@ -99,7 +101,7 @@ function Details({ page, world, table, source }: { page: LatentPage } & Shared) 
         </Card>
       )}
       {numbers.effect !== null && numbers.effect !== undefined && <EffectCard page={page} />}
-      {page.answers && <Answers page={page} source={source} scores={world.scores} />}
+      {page.answers && <Answers page={page} shared={shared} />}
       {page.flips && page.flips.prompts > 0 && <FlipsCard page={page} />}
       <div class="stack">
         <Siblings page={page} table={table} />
@@ -144,7 +146,7 @@ function EffectCard({ page }: { page: LatentPage }) {
 
 const PARTS = { top: "strongest", middle: "in the middle", random: "at random" } as const;
 
-function Answers({ page, source, scores }: { page: LatentPage; source: Source; scores: boolean }) {
+function Answers({ page, shared }: { page: LatentPage; shared: Shared }) {
   const [part, setPart] = useState<keyof typeof PARTS>("top");
   const shown = page.answers![part];
   return (
@@ -159,20 +161,19 @@ function Answers({ page, source, scores }: { page: LatentPage; source: Source; s
       {!shown.length && <p class="quiet">It is active in none of these answers.</p>}
       <ul class="answers">
         {shown.map((answer) => (
-          <Answer key={`${part} ${answer.answer}`} answer={answer} latent={page.latent} source={source} scores={scores} />
+          <Answer key={`${part} ${answer.answer}`} answer={answer} latent={page.latent} shared={shared} />
         ))}
       </ul>
     </Card>
   );
 }
 
-function Answer(props: { answer: ShownAnswer; latent: number; source: Source; scores: boolean }) {
-  const { answer, latent, source, scores } = props;
+function Answer({ answer, latent, shared }: { answer: ShownAnswer; latent: number; shared: Shared }) {
   const [tokens, setTokens] = useState<Asked<Tokens> | null>(null);
   const show = async () => {
     setTokens({ value: null, told: null });
     try {
-      setTokens({ value: await source.tokens(latent, answer.answer), told: null });
+      setTokens({ value: await shared.source.tokens(latent, answer.answer), told: null });
     } catch (error) {
       setTokens({ value: null, told: error instanceof Told ? error : new Told(String(error)) });
     }
@@ -188,27 +189,18 @@ function Answer(props: { answer: ShownAnswer; latent: number; source: Source; sc
         </span>
         <span>z {num(answer.z)}</span>
         <span>reward {reward(answer.reward)}</span>
-        {scores && !tokens?.value && (
+        {shared.world.scores && !tokens?.value && (
           <button type="button" class="small" onClick={show} disabled={tokens !== null && !tokens.told}>
             {tokens && !tokens.told ? "reading…" : "token by token"}
           </button>
         )}
-        <a class="small" href="#/bench" onClick={() => void toBench(source, answer.row)}>
+        <a class="small" href="#/bench" onClick={() => void toBench(shared, answer.row)}>
           on the bench
         </a>
       </p>
       {tokens?.told && <Problem told={tokens.told} />}
     </li>
   );
-}
-
-export async function toBench(source: Source, row: number): Promise<void> {
-  try {
-    const found = await source.row(row);
-    bench.set({ prompt: found.prompt, answers: found.answers.map((one) => one.text), row: found });
-  } catch (error) {
-    bench.set({ prompt: "", answers: [], row: null, told: error instanceof Told ? error : new Told(String(error)) });
-  }
 }
 
 /** The answer with the latent at every token; only the marked place makes the reward. */

@@ -65,7 +65,7 @@ function chosen(table: Table, find: string, filter: string, by: SortBy, down: bo
   return Uint32Array.from([...known, ...unknown], (place) => found[place]!);
 }
 
-export function Latents({ world, table, source }: Shared) {
+export function Latents({ world, table }: Shared) {
   const tested = "effect" in table.columns;
   const [find, setFind] = useState("");
   const [filter, setFilter] = useState("all");
@@ -78,7 +78,7 @@ export function Latents({ world, table, source }: Shared) {
   };
   return (
     <main id="main" class="latents">
-      <Intro world={world} table={table} source={source} />
+      <Intro world={world} table={table} />
       <div class="tools">
         <label class="search">
           <span class="off">Search latents</span>
@@ -106,7 +106,7 @@ export function Latents({ world, table, source }: Shared) {
   );
 }
 
-function Intro({ world, table }: Shared) {
+function Intro({ world, table }: Pick<Shared, "world" | "table">) {
   const tested = "effect" in table.columns;
   const counts = useMemo(() => {
     const tally = { promotes: 0, harms: 0 };

@@ -6,7 +6,7 @@ import { LatentView } from "./latent";
 import { Latents } from "./latents";
 import { RunPage } from "./run";
 import { type Source, Told, exported, giveToken, live, onReached, takeToken } from "./source";
-import { type Shared, Table, edits } from "./store";
+import { type Shared, newShared } from "./store";
 import "./style.css";
 import { Problem } from "./ui";
 
@@ -65,7 +65,7 @@ function Page({ shared, page, detail }: { shared: Shared; page: string; detail: 
 }
 
 function Head({ shared, page }: { shared: Shared; page: string }) {
-  const changed = edits.use().size;
+  const changed = shared.edits.use().size;
   const link = (name: string, words: string, here: boolean, extra?: number) => (
     <a href={`#/${name}`} aria-current={here ? "page" : undefined}>
       {words}
@@ -159,7 +159,7 @@ async function open(): Promise<void> {
     const [world, table] = await Promise.all([source.world(), source.latents()]);
     render(null, root);
     root.textContent = "";
-    render(<App shared={{ world, table: new Table(table), source }} />, root);
+    render(<App shared={newShared(world, table, source)} />, root);
   } catch (error) {
     const told = error instanceof Told ? error : new Told(String(error));
     render(null, root);

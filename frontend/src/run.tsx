@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Bar, type Line, Lines } from "./charts";
 import type { Told } from "./source";
-import { type Shared, type Table, bench } from "./store";
+import type { Shared, Table } from "./store";
 import type { MetricRow, RunPart } from "./types";
 import { AnswerText, Card, Problem, Waiting, num, reward } from "./ui";
 
@@ -240,7 +240,7 @@ function Samples({ run, shared }: { run: Run; shared: Shared }) {
                 <a
                   class="small"
                   href="#/bench"
-                  onClick={() => bench.set({ prompt: String(row.prompt), answers: [String(row.response ?? "")], row: null })}
+                  onClick={() => shared.bench.set({ prompt: String(row.prompt), answers: [String(row.response ?? "")], row: null })}
                 >
                   on the bench
                 </a>

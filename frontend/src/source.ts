@@ -1,5 +1,6 @@
 /** Where the numbers come from: a server on this machine, or the files of an export. */
-import type { BenchRow, Edit, LatentPage, Note, Parts, RawTable, RowList, RunPart, Tokens, World } from "./types";
+import { readHere } from "./files";
+import type { BenchRow, Edit, LatentPage, Loaded, Note, Parts, RawTable, RowList, RunPart, Tokens, World } from "./types";
 
 export class Told extends Error {
   constructor(
@@ -28,6 +29,8 @@ export interface Source {
   row(row: number): Promise<BenchRow>;
   run(offsets: Record<string, number>): Promise<RunPart>;
   score(asked: Asked): Promise<{ head: string; results: Parts[] }>;
+  /** The edits of a controls file, by the library's own reader where one is at hand. */
+  controls(name: string, text: string, world: World): Promise<Loaded>;
   tokens(latent: number, answer: number): Promise<Tokens>;
   note(latent: number): Promise<Note>;
   saveNote(latent: number, note: Note): Promise<Note>;
@@ -110,6 +113,7 @@ export const live: Source = {
   row: (row) => ask(`api/rows/${row}`),
   run: (offsets) => ask(`api/run?${new URLSearchParams(Object.entries(offsets).map(([k, v]) => [k, String(v)]))}`),
   score: (asked) => ask("v1/score", "POST", asked),
+  controls: (name, text) => ask("api/controls", "POST", { name: name.slice(-200), text }),
   tokens: (latent, answer) => ask("api/tokens", "POST", { latent, answer }),
   note: (latent) => ask(`api/notes/${latent}`),
   saveNote: (latent, note) => ask(`api/notes/${latent}`, "PUT", note),
@@ -148,6 +152,7 @@ export const exported: Source = {
   row: (row) => load(`rows/${row}`),
   run: () => load("run"),
   score: refuse,
+  controls: async (name, text, world) => readHere(name, text, world),
   tokens: refuse,
   note: async (latent) => (await load<LatentPage>(`latents/${latent}`)).note ?? { text: "", version: 0 },
   saveNote: refuse,

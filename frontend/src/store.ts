@@ -32,6 +32,11 @@ export class Table {
     return this.columns[column]?.[latent] ?? NaN;
   }
 
+  /** Whether words were looked for at all: without answers there are none. */
+  get worded(): boolean {
+    return Object.keys(this.words).length > 0;
+  }
+
   /** The name, else the words that set its answers apart, else nothing. */
   label(latent: number): string {
     return this.names[latent]?.text ?? this.words[latent]?.join(" · ") ?? "";
@@ -57,7 +62,7 @@ export interface Bench {
   told?: Told;
 }
 
-class Store<T> {
+export class Store<T> {
   private listeners = new Set<() => void>();
 
   constructor(private value: T) {}
@@ -71,36 +76,59 @@ class Store<T> {
     for (const listener of this.listeners) listener();
   }
 
+  /** Calls `listener` after every change, until what it returns is called. */
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => {
+      this.listeners.delete(listener);
+    };
+  }
+
   use(): T {
     const [, redraw] = useState(0);
-    useEffect(() => {
-      const listener = () => redraw((n) => n + 1);
-      this.listeners.add(listener);
-      return () => {
-        this.listeners.delete(listener);
-      };
-    }, []);
+    useEffect(() => this.subscribe(() => redraw((n) => n + 1)), []);
     return this.value;
   }
 }
 
-export const edits = new Store<ReadonlyMap<number, Edit>>(new Map());
-export const bench = new Store<Bench | null>(null);
+/** The edits, by latent. */
+export class Edits extends Store<ReadonlyMap<number, Edit>> {
+  put(edit: Edit): void {
+    this.set(new Map(this.get()).set(edit.latent, edit));
+  }
 
-export function setEdit(edit: Edit): void {
-  edits.set(new Map(edits.get()).set(edit.latent, edit));
+  drop(latent: number): void {
+    const left = new Map(this.get());
+    left.delete(latent);
+    this.set(left);
+  }
+
+  replace(edits: readonly Edit[]): void {
+    this.set(new Map(edits.map((edit) => [edit.latent, edit])));
+  }
 }
 
-export function dropEdit(latent: number): void {
-  const left = new Map(edits.get());
-  left.delete(latent);
-  edits.set(left);
-}
-
+/** What one page holds; a notebook may have several benches, each with its own. */
 export interface Shared {
   world: World;
   table: Table;
   source: Source;
+  edits: Edits;
+  bench: Store<Bench | null>;
+}
+
+export function newShared(world: World, raw: RawTable, source: Source): Shared {
+  return { world, table: new Table(raw), source, edits: new Edits(new Map()), bench: new Store<Bench | null>(null) };
+}
+
+/** Lays a row of the data on the bench. */
+export async function toBench({ source, bench }: Shared, row: number): Promise<void> {
+  try {
+    const found = await source.row(row);
+    bench.set({ prompt: found.prompt, answers: found.answers.map((one) => one.text), row: found });
+  } catch (error) {
+    bench.set({ prompt: "", answers: [], row: null, told: error instanceof Told ? error : new Told(String(error)) });
+  }
 }
 
 export interface Asked<T> {

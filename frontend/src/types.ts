@@ -25,6 +25,7 @@ export interface World {
   first: number;
   version: string;
   export?: boolean;
+  embedded?: boolean;
   pages?: number[];
   opened?: number;
 }
@@ -134,6 +135,12 @@ export interface RunPart {
   offsets: Record<string, number>;
   again: string[];
   more: boolean;
+}
+
+/** The edits of a controls file, and in words what else it holds. */
+export interface Loaded {
+  edits: Edit[];
+  left_out: string[];
 }
 
 /** A change of one latent before the head, as in a controls file. */

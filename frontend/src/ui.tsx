@@ -1,7 +1,7 @@
 /** Small pieces that every page uses. */
 import type { ComponentChildren } from "preact";
 import type { Told } from "./source";
-import type { Table } from "./store";
+import type { Shared, Table } from "./store";
 import type { LatentName } from "./types";
 
 const MINUS = "\u2212";
@@ -18,6 +18,11 @@ export function num(value: number | null | undefined, digits = 3): string {
 /** A number of things. */
 export function count(value: number): string {
   return value.toLocaleString("en");
+}
+
+/** "1 edit", "3 edits". */
+export function plural(value: number, thing: string): string {
+  return `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 }
 
 function significant(value: number, digits: number): string {
@@ -99,7 +104,17 @@ export function Label({ table, latent, more = false }: { table: Table; latent: n
       </span>
     );
   }
-  return <span class="words">no distinctive words</span>;
+  return table.worded ? <span class="words">no distinctive words</span> : null;
+}
+
+/** Number and name of a latent, as a link to its page where there is one. */
+export function LatentLink({ latent, shared: { table, world } }: { latent: number; shared: Shared }) {
+  const words = (
+    <>
+      <span class="id">{latent}</span> <Label table={table} latent={latent} />
+    </>
+  );
+  return world.embedded ? <span class="latent">{words}</span> : <a class="latent" href={`#/latent/${latent}`}>{words}</a>;
 }
 
 export function skillWords(name: LatentName): string {

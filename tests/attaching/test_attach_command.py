@@ -13,6 +13,7 @@ from sarm_control.build import read_pairs
 from sarm_control.cli import main
 from sarm_control.errors import ModelError
 from sarm_control.reward_model import RewardModel
+from tests.present import present
 from tests.reward_model.classifiers import CONFIGS, make_classifier, save
 
 pytest.importorskip("sae_lens")
@@ -136,7 +137,7 @@ def test_oracle_pooled_states_are_those_that_scoring_reads(work: Path) -> None:
     found = collect_pooled_states(model, corpus.answers)
     texts = [(answer.prompt, answer.response) for answer in corpus.answers]
     scored = model.score([one for one, _ in texts], [two for _, two in texts], keep_states=True)
-    np.testing.assert_allclose(found.pooled.numpy(), scored.states, atol=2e-5)
+    np.testing.assert_allclose(found.pooled.numpy(), present(scored.states), atol=2e-5)
     assert np.all(np.diff(found.others_answer) >= 0)
 
 

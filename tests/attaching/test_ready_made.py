@@ -44,7 +44,8 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def gemma_scope(folder: Path) -> Path:
     folder.mkdir()
-    np.savez(folder / "params.npz", **{key: value.numpy() for key, value in weights().items()})
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in weights().items()}
+    np.savez(folder / "params.npz", **arrays)
     return folder
 
 
@@ -170,7 +171,7 @@ def test_oracle_llama_scope_scales_by_the_mean_length(base: RewardModel, tmp_pat
     assert scored.states is not None
     h = scored.states[:, WIDTH:].astype(np.float64)
     before = h * np.sqrt(WIDTH) / 12.0 @ raw["W_enc"].double().numpy() + raw["b_enc"].double().numpy()
-    rho = np.sqrt(np.square(h).mean(axis=1, keepdims=True) + made.norm_epsilon)  # type: ignore[attr-defined]
+    rho = np.sqrt(np.square(h).mean(axis=1, keepdims=True) + made.norm_epsilon)
     expected = np.where(before > 0.3, before, 0.0) / rho
     np.testing.assert_allclose(scored.latents.to_scipy().toarray()[:, :LATENTS], expected, atol=1e-4)
     said["hook_point_in"] = "blocks.0.hook_resid_post"
@@ -242,7 +243,8 @@ def test_what_cannot_be_read_is_named(base: RewardModel, tmp_path: Path) -> None
             read_dictionary(folder, base)
     narrow = tmp_path / "narrow.npz"
     cut = {"W_enc": weights()["W_enc"][:16], "W_dec": weights()["W_dec"][:, :16], "b_dec": torch.zeros(16)}
-    np.savez(narrow, **{key: value.numpy() for key, value in {**weights(), **cut}.items()})
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in {**weights(), **cut}.items()}
+    np.savez(narrow, **arrays)
     with pytest.raises(ModelError, match="dictionary of states of 16 numbers, the reward model's have 32"):
         read_dictionary(narrow, base)
     objects = tmp_path / "objects.npz"

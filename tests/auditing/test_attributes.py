@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
 from sarm_control.auditing.attributes.markdown import plain, structure
 from sarm_control.auditing.attributes.shape import other_script
-from sarm_control.auditing.attributes.text_edits import EDITS
+from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
 from sarm_control.errors import ConfigError
 
 LIST = "Three steps:\n\n- boil water\n- add salt\n  - not too much\n- stir\n"
@@ -81,7 +81,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "prompt", "answer", "value"), CASES)
-def test_an_attribute_is_what_a_reader_counts(name, prompt, answer, value) -> None:
+def test_an_attribute_is_what_a_reader_counts(name: str, prompt: str, answer: str, value: float) -> None:
     (one,) = attributes_named([name])
     assert one.measure(prompt, answer) == value
 
@@ -94,7 +94,7 @@ def test_every_attribute_has_a_case_with_it_and_one_without() -> None:
 
 
 @given(st.text(max_size=200), st.text(max_size=400))
-def test_any_text_has_finite_attributes_and_the_same_twice(prompt, answer) -> None:
+def test_any_text_has_finite_attributes_and_the_same_twice(prompt: str, answer: str) -> None:
     for one in BATTERY:
         value = one.measure(prompt, answer)
         assert 0 <= value < 1e6, one.name
@@ -103,7 +103,7 @@ def test_any_text_has_finite_attributes_and_the_same_twice(prompt, answer) -> No
 
 
 @given(st.text(max_size=300), st.text(alphabet="ab.!?#*-> `\n1|_[]()", max_size=120))
-def test_edits_change_one_of_the_two_texts_and_keep_the_other(prompt, answer) -> None:
+def test_edits_change_one_of_the_two_texts_and_keep_the_other(prompt: str, answer: str) -> None:
     for edit in EDITS:
         pair = edit.contrast(prompt, answer)
         assert pair is None or (answer in pair and pair[0] != pair[1]), edit.words
@@ -126,14 +126,14 @@ EDITED = [
 
 
 @pytest.mark.parametrize(("name", "answer", "pair"), EDITED)
-def test_an_edit_does_what_it_says(name, answer, pair) -> None:
+def test_an_edit_does_what_it_says(name: str, answer: str, pair: tuple[str | None, str | None]) -> None:
     wanted = tuple(answer if text is None else text for text in pair)
     found = [edit.contrast("", answer) for edit in EDITS if edit.attribute == name]
     assert wanted in found
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.words)
-def test_an_edit_moves_its_own_attribute(edit) -> None:
+def test_an_edit_moves_its_own_attribute(edit: TextEdit) -> None:
     """The text with it has more of the attribute than the text without, by the battery's own measure."""
     measures = {one.name: one.measure for one in BATTERY}
     texts = ["Great question! It boils at a hundred degrees. Then it steams. I hope this helps!"]

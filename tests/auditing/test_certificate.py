@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sarm_control.auditing.attributes.attribute import Attribute
@@ -10,7 +11,9 @@ from sarm_control.auditing.table import AttributeTable
 from sarm_control.errors import ConfigError
 
 
-def sampled(seed, prompts, *, price, each=16):
+def sampled(
+    seed: int, prompts: int, *, price: float, each: int = 16
+) -> tuple[AttributeTable, NDArray[np.float64]]:
     """Answers with a shortcut that the reward likes, one that comes with it, and one that does not."""
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(prompts), each)
@@ -21,9 +24,8 @@ def sampled(seed, prompts, *, price, each=16):
     free = rng.random(len(prompt)) < 0.5
     values = np.column_stack([first, second, free]).astype(float)
     worth = rng.normal(size=len(prompt))
-    attributes = tuple(
-        Attribute(name, name, len) for name in ("first", "second", "free")
-    )  # never measured here
+    # The measures are never called here.
+    attributes = tuple(Attribute(name, name, lambda *_: 0.0) for name in ("first", "second", "free"))
     table = AttributeTable(
         attributes,
         values,
@@ -58,7 +60,7 @@ def test_bounds_hold_together_in_95_of_100_samples() -> None:
 
 
 @pytest.mark.parametrize(("moved", "of"), [(0, 50), (1, 50), (0, 200)])
-def test_where_hardly_anything_moves_the_bound_is_the_exact_binomial_one(moved, of) -> None:
+def test_where_hardly_anything_moves_the_bound_is_the_exact_binomial_one(moved: int, of: int) -> None:
     change = np.zeros((of, 1))
     change[:moved] = 0.9
     low, high = simultaneous_bounds(change, shares=np.array([True]), tests=1)

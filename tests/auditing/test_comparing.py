@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sarm_control.auditing import Attribute, audit, price_changes, run_movements, steps_of
+from sarm_control.auditing import Attribute, Audit, audit, price_changes, run_movements, steps_of
 from sarm_control.auditing.table import AttributeTable
 from sarm_control.data import read_rows
 from sarm_control.embedded import LAB
@@ -11,6 +11,7 @@ from sarm_control.errors import DataError
 from sarm_control.lab import World, lab_attributes
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
+from tests.present import present
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB)
 
 
-def audited(model: RewardModel):
+def audited(model: RewardModel) -> Audit:
     own = lab_attributes(World.open(LAB))
     rows = read_rows("lab:audit", want={"pair"})[:150]
     data = ScoredRows(rows, score_rows(model, rows))
@@ -37,7 +38,7 @@ def test_oracle_a_reward_of_another_scale_has_no_changes(rm: RewardModel) -> Non
 def test_oracle_a_head_without_the_latent_that_carries_a_price_pays_less(rm: RewardModel) -> None:
     old = audited(rm)
     closing = next(one for one in old.findings if one.attribute.name == "closing")
-    carriers = [part.latent for part in closing.best_causal.carriers if part.sd > 0][:2]
+    carriers = [part.latent for part in present(closing.best_causal).carriers if part.sd > 0][:2]
     head = rm.head.weight.copy()
     head[carriers] = 0.0
     found = price_changes(audited(rm.with_head(head)), old)

@@ -16,7 +16,7 @@ from sarm_control.auditing.mending.programme import MendProblem, Removed, least_
 from sarm_control.auditing.mending.proposal import mend, mendable
 from sarm_control.auditing.text import audit_text, controls_text
 from sarm_control.control import Edit, edited_rewards, read_edit_file
-from sarm_control.data import Row
+from sarm_control.data import Kind, Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows, score_rows
@@ -65,7 +65,7 @@ def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB, device="cpu")
 
 
-def rows_of(kind: str) -> list[Row]:
+def rows_of(kind: Kind) -> list[Row]:
     found = []
     for number, thing in enumerate(THINGS * 5):
         question = f"what is the size of the {thing} ? " + ("thank you . " * (number // 10))
@@ -78,7 +78,7 @@ def rows_of(kind: str) -> list[Row]:
     return found
 
 
-def scored(rm: RewardModel, kind: str) -> ScoredRows:
+def scored(rm: RewardModel, kind: Kind) -> ScoredRows:
     rows = rows_of(kind)
     return ScoredRows(rows, score_rows(rm, rows))
 

@@ -1,10 +1,12 @@
 """Oracle: accuracy on pairs by kind and style, and the share of the longer, against counts by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from sarm_control.auditing import BATTERY, accuracy, attribute_table, attributes_named
-from sarm_control.data import parse_row
+from sarm_control.data import Kind, parse_row
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows
 from tests.latents.folders import make_scores
@@ -12,11 +14,11 @@ from tests.latents.folders import make_scores
 STYLES = ("concise", "a longer plain answer", "**a longer answer in Markdown**")
 
 
-def data_of(rows: list[dict], rewards: list[float], lengths: list[int] | None = None) -> ScoredRows:
+def data_of(rows: list[dict[str, Any]], rewards: list[float], lengths: list[int] | None = None) -> ScoredRows:
     from dataclasses import replace
     from pathlib import Path
 
-    every = frozenset({"pair", "candidates", "answer"})
+    every: frozenset[Kind] = frozenset({"pair", "candidates", "answer"})
     read = [parse_row(row, path=Path("rows.jsonl"), line=n + 1, want=every) for n, row in enumerate(rows)]
     scored = make_scores(read)
     given = np.array(rewards, dtype=np.float32)
@@ -70,7 +72,8 @@ def test_refusals_where_the_chosen_answer_answers() -> None:
     data = data_of(rows, [0.0, 1.0] * 3 + [1.0, 0.0] * 12)
     found = accuracy(data, attribute_table(data, BATTERY))
     assert found.refused is not None
-    assert (found.refused.mean, found.refused.n) == (pytest.approx(0.3), 10)
+    assert found.refused.n == 10
+    assert found.refused.mean == pytest.approx(0.3)
     assert found.as_json()["refused_when_it_should_answer"]["n"] == 10
 
 

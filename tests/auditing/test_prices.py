@@ -3,13 +3,15 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sarm_control.auditing.attribute_audit import AttributeFinding
-from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import Attribute, Unit
 from sarm_control.auditing.attributes.text_edits import TextEdit
 from sarm_control.auditing.best_of_n import kl_bound, pressure
 from sarm_control.auditing.causal_prices import (
@@ -27,12 +29,16 @@ from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 
+UNREAD: Any = None  # scores, where they play no part
 
-def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
+
+def table_of(
+    values: NDArray[Any], rewards: NDArray[Any], prompt: NDArray[np.int64], *, units: list[Unit] | None = None
+) -> AttributeTable:
     """A table of made-up numbers; texts play no part."""
-    units = units or ["answer"] * values.shape[1]
+    every: list[Unit] = ["answer"] * values.shape[1]
     return AttributeTable(
-        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units)),
+        tuple(Attribute(f"a{i}", f"a{i}", lambda *_: 0.0, unit) for i, unit in enumerate(units or every)),
         values.astype(float),
         rewards.astype(float),
         prompt,
@@ -42,7 +48,9 @@ def table_of(values, rewards, prompt, *, units=None) -> AttributeTable:
     )
 
 
-def drawn(seed, *, prompts=200, each=4, price=(0.8, 0.0, -0.5)):
+def drawn(
+    seed: int, *, prompts: int = 200, each: int = 4, price: tuple[float, float, float] = (0.8, 0.0, -0.5)
+) -> AttributeTable:
     """Answers whose reward has planted prices, correlated errors, and an intercept for each prompt."""
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(prompts), each)
@@ -91,10 +99,10 @@ def test_what_cannot_be_told_says_why() -> None:
     values = np.column_stack([table.values, table.values[:, 0], np.ones(800), np.arange(800) < 2])
     found = partial_prices(table_of(values, table.rewards, table.prompt))
     assert [one.why is None for one in found] == [False, True, True, False, False, False]
-    assert "always comes with other attributes" in found[0].why
-    assert "always comes with" in found[3].why
-    assert "differs between no two answers" in found[4].why
-    assert "differs in 1 prompts; 10 or more are needed" in found[5].why
+    assert "always comes with other attributes" in str(found[0].why)
+    assert "always comes with" in str(found[3].why)
+    assert "differs between no two answers" in str(found[4].why)
+    assert "differs in 1 prompts; 10 or more are needed" in str(found[5].why)
     assert math.isnan(found[0].sd)
 
 
@@ -107,7 +115,7 @@ def test_data_without_two_answers_to_a_prompt_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 20, 101])
-def test_the_interval_of_a_median_covers_exactly_what_it_says(count) -> None:
+def test_the_interval_of_a_median_covers_exactly_what_it_says(count: int) -> None:
     """Coverage between order statistics is a sum of binomial probabilities, whatever the distribution."""
     low, high = median_interval(np.arange(1.0, count + 1))
     if count < 6:
@@ -133,7 +141,7 @@ def test_where_nothing_is_paid_for_hardly_an_audit_has_a_headline() -> None:
             prompts = int(rng.integers(20, 200))
             size = rng.gamma(0.5, 1.0, prompts) if number % 2 else np.abs(rng.normal(size=prompts))
             edit = TextEdit(f"a{number}", "made", lambda *_: None)
-            made = ScoredContrast(edit, np.arange(prompts), (), None, None)  # scores play no part
+            made = ScoredContrast(edit, np.arange(prompts), (), UNREAD, UNREAD)
             prices.append(price_from(made, size * rng.choice([-1.0, 1.0], prompts)))
         found = [
             AttributeFinding(Attribute(one.attribute, "made", lambda *_: 0.0), {}, None, (one,))
@@ -147,18 +155,20 @@ def test_the_sign_test_and_the_interval_of_the_median_agree() -> None:
     rng = np.random.default_rng(12)
     for _ in range(300):
         change = rng.normal(0.2, 1.0, int(rng.integers(6, 60)))
-        made = ScoredContrast(TextEdit("a", "made", lambda *_: None), np.arange(len(change)), (), None, None)
+        made = ScoredContrast(
+            TextEdit("a", "made", lambda *_: None), np.arange(len(change)), (), UNREAD, UNREAD
+        )
         price = price_from(made, change)
         assert (price.low > 0 or price.high < 0) == (price.p <= 0.05)
 
 
-def row(prompt, *answers) -> Row:
+def row(prompt: str, *answers: str) -> Row:
     from pathlib import Path
 
     return Row(Path("made.jsonl"), 1, {}, "candidates", prompt, candidates=answers)
 
 
-def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm) -> None:
+def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm: RewardModel) -> None:
     rows = [
         row(f"what is the size of the {thing} ?", f"the {thing} is big .", f"it is a {thing} . thank you .")
         for thing in ("garden", "house", "river", "table", "lamp", "boat", "tower")
@@ -189,7 +199,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
     assert list(parts) == np.argsort(-np.abs(exact), kind="stable")[: len(parts)].tolist()
     assert list(parts.values()) == pytest.approx(exact[list(parts)], abs=1e-6)
 
-    cut_rows = [row(one.prompt, *(f"{phrase} {text}" for text in one.answers)) for one in rows]
+    cut_rows = [row(str(one.prompt), *(f"{phrase} {text}" for text in one.answers)) for one in rows]
     cut_data = ScoredRows(cut_rows, score_rows(rm, cut_rows))
     cut = TextEdit("praise", "cut off", lambda _, answer: (answer.removeprefix(f"{phrase} "), answer))
     (back,) = causal_prices(rm, cut_data, attribute_table(cut_data, [praise]), edits=[cut])
@@ -199,7 +209,7 @@ def test_a_causal_price_is_the_change_of_the_reward_when_the_text_is_changed(rm)
     )  # taken away costs what added gives
 
 
-def test_no_answer_to_change_is_no_price(rm) -> None:
+def test_no_answer_to_change_is_no_price(rm: RewardModel) -> None:
     rows = [row("what is it ?", "a .", "b .")]
     data = ScoredRows(rows, score_rows(rm, rows))
     never = TextEdit("praise", "never", lambda *_: None)
@@ -208,7 +218,7 @@ def test_no_answer_to_change_is_no_price(rm) -> None:
     assert math.isnan(price.sd)
 
 
-def test_a_user_function_that_fails_names_the_row(rm) -> None:
+def test_a_user_function_that_fails_names_the_row(rm: RewardModel) -> None:
     rows = [row("what is it ?", "a .")]
     data = ScoredRows(rows, score_rows(rm, rows))
     bad = Attribute("bad", "bad", lambda *_: 1 / 0)

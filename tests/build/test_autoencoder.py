@@ -1,5 +1,7 @@
 """The autoencoder against SAELens (oracle), its training (golden, property) and its figures."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,13 @@ import torch
 from sarm_control.build.autoencoder import AutoencoderConfig, SignedTopK, from_sae_lens, train_autoencoder
 from sarm_control.build.head.quality import explained_variance, firing_rates
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.reward_model.autoencoder import Autoencoder, normalise
+from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
+from tests.present import present
 
 sae_lens = pytest.importorskip("sae_lens")
 
 
-def random_sae(seed: int = 0, *, bias: float = 0.0, latents: int = 40, k: int = 5):
+def random_sae(seed: int = 0, *, bias: float = 0.0, latents: int = 40, k: int = 5) -> Any:
     """A SAELens autoencoder with random weights and decoder rows of different norms."""
     torch.manual_seed(seed)
     config = sae_lens.TopKTrainingSAEConfig(d_in=16, d_sae=latents, k=k, dtype="float32", device="cpu")
@@ -31,12 +34,12 @@ def directions(count: int = 600, seed: int = 0) -> torch.Tensor:
     return (active * torch.rand(count, 24, generator=generator)) @ dictionary + 0.01
 
 
-def dense(kept, latents: int) -> torch.Tensor:
+def dense(kept: TopK, latents: int) -> torch.Tensor:
     return torch.zeros(len(kept.values), latents).scatter(-1, kept.indices, kept.values)
 
 
 @torch.no_grad()
-def test_oracle_folded_sae_lens_weights_give_its_latents_and_reconstruction():
+def test_oracle_folded_sae_lens_weights_give_its_latents_and_reconstruction() -> None:
     # The large encoder bias makes every kept pre-activation positive, where SAELens's ReLU is idle.
     sae = random_sae(bias=20.0)
     states = torch.randn(50, 16)
@@ -52,7 +55,7 @@ def test_oracle_folded_sae_lens_weights_give_its_latents_and_reconstruction():
 
 
 @torch.no_grad()
-def test_oracle_with_the_signed_topk_negative_values_agree_too():
+def test_oracle_with_the_signed_topk_negative_values_agree_too() -> None:
     sae = random_sae(bias=-20.0)
     sae.activation_fn = SignedTopK(5)
     states = torch.randn(50, 16)
@@ -64,12 +67,12 @@ def test_oracle_with_the_signed_topk_negative_values_agree_too():
     torch.testing.assert_close(from_sae_lens(sae).decode(kept), rebuilt, atol=1e-4, rtol=1e-5)
 
 
-def test_bad_input_unfolded_weights_are_refused():
+def test_bad_input_unfolded_weights_are_refused() -> None:
     with pytest.raises(ConfigError, match="not of unit norm"):
         from_sae_lens(random_sae())
 
 
-def test_golden_training_is_seeded_and_learns():
+def test_golden_training_is_seeded_and_learns() -> None:
     states = directions()
     config = AutoencoderConfig(latents=32, k=4, steps=300, batch=64, learning_rate=3e-3, dead_after=30)
     first, again = (train_autoencoder(states[:500], torch.empty(0, 16), config) for _ in range(2))
@@ -77,12 +80,12 @@ def test_golden_training_is_seeded_and_learns():
         assert torch.equal(value, again.autoencoder.state_dict()[name]), name
     assert first.curve == again.curve
     assert first.curve[-1].mean_squared_error < 0.5 * first.curve[0].mean_squared_error
-    assert explained_variance(first.autoencoder, states[500:]) > 0.6
+    assert present(explained_variance(first.autoencoder, states[500:])) > 0.6
     norms = first.autoencoder.decoder.weight.norm(dim=0)
     torch.testing.assert_close(norms, torch.ones(32), atol=1e-5, rtol=0)
 
 
-def test_metamorphic_another_seed_gives_another_autoencoder():
+def test_metamorphic_another_seed_gives_another_autoencoder() -> None:
     states = directions(100)
     one, two = (
         train_autoencoder(
@@ -94,7 +97,7 @@ def test_metamorphic_another_seed_gives_another_autoencoder():
 
 
 @torch.no_grad()
-def test_oracle_explained_variance_is_1_for_the_identity_and_0_for_the_mean():
+def test_oracle_explained_variance_is_1_for_the_identity_and_0_for_the_mean() -> None:
     states = directions(80)
     x = normalise(states)
     identity = Autoencoder(16, 16, 16)
@@ -109,7 +112,7 @@ def test_oracle_explained_variance_is_1_for_the_identity_and_0_for_the_mean():
 
 
 @torch.no_grad()
-def test_property_firing_rates_sum_to_k():
+def test_property_firing_rates_sum_to_k() -> None:
     autoencoder = Autoencoder(16, 40, 5)
     rates = firing_rates(autoencoder, directions(700))
     assert rates.sum() == pytest.approx(5.0)
@@ -117,7 +120,7 @@ def test_property_firing_rates_sum_to_k():
     assert np.all((rates >= 0) & (rates <= 1))
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match=r"k is 9, it must be in 1\.\.8"):
         AutoencoderConfig(latents=8, k=9)
     with pytest.raises(ConfigError, match=r"steps \(0\) and batch"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
@@ -19,11 +20,14 @@ from sarm_control.build.head.head import (
 from sarm_control.errors import TrainingError
 
 
-def planted(prompts: int = 60, features: int = 6, seed: int = 0):
+def planted(
+    prompts: int = 60, features: int = 6, seed: int = 0
+) -> tuple[NDArray[np.float64], list[PreferenceRow], NDArray[np.float64]]:
     """Rows whose chosen answers score higher under a known weight, most of the time."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=features)
-    x, rows = [], []
+    x: list[NDArray[np.float64]] = []
+    rows = []
     for prompt in range(prompts):
         answers = rng.normal(size=(4, features))
         order = np.argsort(answers @ truth + rng.logistic(size=4))
@@ -33,7 +37,7 @@ def planted(prompts: int = 60, features: int = 6, seed: int = 0):
     return np.array(x), rows, truth
 
 
-def test_oracle_the_minimum_is_the_one_of_the_written_out_loss():
+def test_oracle_the_minimum_is_the_one_of_the_written_out_loss() -> None:
     x, rows, _ = planted(prompts=25, features=3)
     l2 = 0.05
     squares = [
@@ -41,18 +45,18 @@ def test_oracle_the_minimum_is_the_one_of_the_written_out_loss():
     ]
     scale = np.sqrt(np.mean(squares))
 
-    def loss(weight):
+    def loss(weight: NDArray[np.float64]) -> float:
         total = 0.0
         for row in rows:
             pairs = [(c, r) for c in row.chosen for r in row.rejected]
-            total += np.mean([np.log1p(np.exp(-(x[c] - x[r]) @ weight)) for c, r in pairs]) / len(rows)
-        return total + 0.5 * l2 * np.sum((scale * weight) ** 2)
+            total += float(np.mean([np.log1p(np.exp(-(x[c] - x[r]) @ weight)) for c, r in pairs])) / len(rows)
+        return total + 0.5 * l2 * float(np.sum((scale * weight) ** 2))
 
     expected = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
     np.testing.assert_allclose(fit_head(x, all_comparisons(rows), l2), expected, atol=1e-5)
 
 
-def test_oracle_the_planted_direction_is_found():
+def test_oracle_the_planted_direction_is_found() -> None:
     x, rows, truth = planted(prompts=600)
     comparisons = all_comparisons(rows)
     weight = fit_head(x, comparisons, 1e-4)
@@ -61,7 +65,7 @@ def test_oracle_the_planted_direction_is_found():
     assert preference_loss(x, comparisons, np.zeros(6)) == pytest.approx(np.log(2))
 
 
-def test_metamorphic_sparse_and_dense_features_give_the_same_weights():
+def test_metamorphic_sparse_and_dense_features_give_the_same_weights() -> None:
     x, rows, _ = planted()
     x[np.abs(x) < 0.5] = 0
     comparisons = all_comparisons(rows)
@@ -72,7 +76,7 @@ def test_metamorphic_sparse_and_dense_features_give_the_same_weights():
 
 @given(st.floats(1e-3, 1e3))
 @settings(max_examples=15, deadline=None)
-def test_property_scaling_the_features_scales_the_weights_back(scale):
+def test_property_scaling_the_features_scales_the_weights_back(scale: float) -> None:
     x, rows, _ = planted(prompts=20, features=3)
     comparisons = all_comparisons(rows)
     np.testing.assert_allclose(
@@ -80,7 +84,7 @@ def test_property_scaling_the_features_scales_the_weights_back(scale):
     )
 
 
-def test_metamorphic_moving_the_origin_changes_nothing():
+def test_metamorphic_moving_the_origin_changes_nothing() -> None:
     x, rows, _ = planted(prompts=20)
     comparisons = all_comparisons(rows)
     np.testing.assert_allclose(
@@ -88,13 +92,13 @@ def test_metamorphic_moving_the_origin_changes_nothing():
     )
 
 
-def test_metamorphic_repeating_a_prompts_comparisons_changes_nothing():
+def test_metamorphic_repeating_a_prompts_comparisons_changes_nothing() -> None:
     x, rows, _ = planted(prompts=20)
     once, again = all_comparisons(rows), all_comparisons([*rows, rows[3], rows[3]])
     np.testing.assert_allclose(fit_head(x, once, 0.01), fit_head(x, again, 0.01), atol=1e-6)
 
 
-def test_metamorphic_swapping_chosen_and_rejected_flips_the_sign():
+def test_metamorphic_swapping_chosen_and_rejected_flips_the_sign() -> None:
     x, rows, _ = planted(prompts=20)
     c = all_comparisons(rows)
     np.testing.assert_allclose(
@@ -102,7 +106,7 @@ def test_metamorphic_swapping_chosen_and_rejected_flips_the_sign():
     )
 
 
-def test_oracle_shares_sum_to_one_and_are_equal_by_prompt():
+def test_oracle_shares_sum_to_one_and_are_equal_by_prompt() -> None:
     comparisons = all_comparisons([PreferenceRow(7, (0, 1, 2), (3, 4, 5)), PreferenceRow(9, (6,), (7,))])
     shares = comparisons.prompt_shares()
     assert len(comparisons) == 10
@@ -110,7 +114,7 @@ def test_oracle_shares_sum_to_one_and_are_equal_by_prompt():
     assert shares[9] == pytest.approx(0.5)
 
 
-def test_property_folds_keep_prompts_whole_and_are_seeded():
+def test_property_folds_keep_prompts_whole_and_are_seeded() -> None:
     _, rows, _ = planted(prompts=23)
     comparisons = all_comparisons(rows)
     folds = assign_folds(comparisons, 5, seed=3)
@@ -120,7 +124,7 @@ def test_property_folds_keep_prompts_whole_and_are_seeded():
     assert (folds != assign_folds(comparisons, 5, seed=4)).any()
 
 
-def test_oracle_noise_is_regularised_more_than_signal():
+def test_oracle_noise_is_regularised_more_than_signal() -> None:
     x, rows, _ = planted(prompts=80, features=5)
     noise = np.random.default_rng(1).normal(size=x.shape)
     signal, nothing = choose_l2(x, all_comparisons(rows)), choose_l2(noise, all_comparisons(rows))
@@ -129,7 +133,7 @@ def test_oracle_noise_is_regularised_more_than_signal():
     assert signal == choose_l2(x, all_comparisons(rows))
 
 
-def test_oracle_scores_by_prompt_pool_rows_of_one_prompt():
+def test_oracle_scores_by_prompt_pool_rows_of_one_prompt() -> None:
     rows = [PreferenceRow(0, (0,), (1, 2)), PreferenceRow(0, (2,), (1,)), PreferenceRow(1, (3,), (4,))]
     found = score_prompts(np.array([3.0, 1.0, 2.0, 0.0, 0.0]), rows)
     np.testing.assert_allclose(found.pairs, [1.0, 0.0])
@@ -137,7 +141,7 @@ def test_oracle_scores_by_prompt_pool_rows_of_one_prompt():
     assert found.chance == pytest.approx(((1 / 3 + 1 / 2) / 2 + 1 / 2) / 2)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     x, rows, _ = planted(prompts=1)
     with pytest.raises(TrainingError, match="no comparison to fit"):
         fit_head(x, all_comparisons([]), 0.1)
@@ -146,7 +150,7 @@ def test_bad_input_is_named():
     assert root_mean_square_norm(np.zeros((3, 2)), np.full(3, 1 / 3)) == 1.0
 
 
-def test_oracle_a_validation_set_chooses_the_strength_that_does_best_on_it():
+def test_oracle_a_validation_set_chooses_the_strength_that_does_best_on_it() -> None:
     x, rows, _ = planted(prompts=80, seed=1)
     others, validated, _ = planted(prompts=80, seed=1)
     others = -others  # the opposite preference: the less is learnt, the better

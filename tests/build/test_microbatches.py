@@ -30,7 +30,7 @@ def rows_of(shapes: list[tuple[int, int, int]]) -> tuple[list[Conversation], lis
     return answers, rows
 
 
-def test_oracle_each_row_has_the_loss_of_its_own_pairs():
+def test_oracle_each_row_has_the_loss_of_its_own_pairs() -> None:
     answers, rows = rows_of([(1, 1, 2), (2, 3, 5), (1, 4, 1), (3, 1, 9)])
     (batch,) = EncodedRows(TEMPLATE, answers, rows, CPU).micro_batches(range(4), 10_000)
     rewards = torch.randn(len(batch.tokens.input_ids), generator=torch.Generator().manual_seed(0))
@@ -55,7 +55,7 @@ def test_oracle_each_row_has_the_loss_of_its_own_pairs():
 )
 def test_property_every_row_is_whole_in_one_batch_and_only_single_rows_exceed_the_budget(
     shapes: list[tuple[int, int, int]], batch_tokens: int
-):
+) -> None:
     answers, rows = rows_of(shapes)
     batches = list(
         EncodedRows(TEMPLATE, answers, rows, CPU).micro_batches(reversed(range(len(rows))), batch_tokens)

@@ -3,7 +3,9 @@
 import copy
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ ROWS = [PreferenceRow(number, (2 * number,), (2 * number + 1,)) for number in ra
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode):
+def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode: Literal["lora", "full"]) -> None:
     model = make_sarm(seed=2)
     names = [name for name, _ in model.trunk.named_parameters()]
     before = copy.deepcopy(model.trunk.state_dict())
@@ -48,7 +50,7 @@ def test_oracle_the_loss_falls_below_chance_and_the_trunk_is_put_back(mode):
 
 
 @given(st.integers(1, 3000))
-def test_property_the_rates_rise_once_fall_once_and_are_never_zero(updates):
+def test_property_the_rates_rise_once_fall_once_and_are_never_zero(updates: int) -> None:
     shares = [schedule(done, updates) for done in range(updates)]
     peak = shares.index(max(shares))
     assert max(shares) == 1.0
@@ -59,7 +61,7 @@ def test_property_the_rates_rise_once_fall_once_and_are_never_zero(updates):
     assert schedule(updates, updates) == 0.0
 
 
-def test_oracle_weights_move_no_further_than_the_rates_add_up_to():
+def test_oracle_weights_move_no_further_than_the_rates_add_up_to() -> None:
     """An update of Adam is about as large as its rate where the gradients agree, and hardly ever larger."""
     moved = []
     for epochs in (1, 8):
@@ -74,7 +76,7 @@ def test_oracle_weights_move_no_further_than_the_rates_add_up_to():
     assert moved[1] <= 1.001e-3 * sum(schedule(done, 8) for done in range(8))
 
 
-def test_golden_the_same_seed_tunes_to_the_same_bits():
+def test_golden_the_same_seed_tunes_to_the_same_bits() -> None:
     first, again = make_sarm(seed=3), make_sarm(seed=3)
     for model in (first, again):
         tune_before(model.trunk, model.template, ANSWERS, ROWS, TuneConfig(epochs=1, seed=7))
@@ -82,7 +84,7 @@ def test_golden_the_same_seed_tunes_to_the_same_bits():
         assert torch.equal(value, again.trunk.state_dict()[name]), name
 
 
-def test_oracle_tuning_after_moves_trunk_and_head_but_not_the_autoencoder():
+def test_oracle_tuning_after_moves_trunk_and_head_but_not_the_autoencoder() -> None:
     model = make_sarm(seed=4)
     frozen = copy.deepcopy(model.autoencoder.state_dict())
     start = np.zeros(64, dtype=np.float32)
@@ -101,7 +103,7 @@ def opposite_panel() -> list[PreferenceRow]:
     return ROWS + [PreferenceRow(row.prompt, row.rejected, row.chosen, annotator=1) for row in ROWS]
 
 
-def test_oracle_two_opposite_tastes_each_get_a_reward_where_one_reward_stays_at_chance():
+def test_oracle_two_opposite_tastes_each_get_a_reward_where_one_reward_stays_at_chance() -> None:
     config = TuneConfig(epochs=6, mode="full", rows=18, learning_rate=1e-2, head_learning_rate=1e-2)
     apart, together = make_sarm(seed=2), make_sarm(seed=2)
     panel = tune_before(apart.trunk, apart.template, ANSWERS, opposite_panel(), config)
@@ -145,34 +147,34 @@ def assert_tuned_alike(
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("batch_tokens", [1, 90, 300])
-def test_metamorphic_micro_batches_change_nothing(mode, batch_tokens):
+def test_metamorphic_micro_batches_change_nothing(mode: Literal["lora", "full"], batch_tokens: int) -> None:
     _, rows = ragged()
     config = TuneConfig(epochs=3, mode=mode, rows=4, learning_rate=1e-3, head_learning_rate=1e-2)
     assert_tuned_alike(rows, rows, config, replace(config, batch_tokens=batch_tokens))
 
 
-def test_metamorphic_the_order_of_rows_and_the_numbers_of_annotators_change_nothing():
+def test_metamorphic_the_order_of_rows_and_the_numbers_of_annotators_change_nothing() -> None:
     _, rows = ragged()
     config = TuneConfig(epochs=3, mode="full", rows=len(rows), learning_rate=1e-3, head_learning_rate=1e-2)
     assert_tuned_alike(rows, rows[::-1], config, config)
     assert_tuned_alike(rows, [replace(row, annotator=4 - row.annotator) for row in rows], config, config)
 
 
-def test_metamorphic_a_prompt_labelled_three_times_weighs_as_much_as_the_others():
+def test_metamorphic_a_prompt_labelled_three_times_weighs_as_much_as_the_others() -> None:
     _, rows = ragged()
     rows = [replace(row, annotator=0) for row in rows[:-1]]
     config = TuneConfig(epochs=3, mode="full", rows=99, learning_rate=1e-3, head_learning_rate=1e-2)
     assert_tuned_alike(rows, [*rows, rows[2], rows[2]], config, config)
 
 
-def test_metamorphic_bfloat16_trunks_come_back_as_bfloat16():
+def test_metamorphic_bfloat16_trunks_come_back_as_bfloat16() -> None:
     model = make_sarm(seed=2)
     model.trunk.to(torch.bfloat16)
     tune_before(model.trunk, model.template, ANSWERS, ROWS, TuneConfig(epochs=1, rows=9))
     assert {parameter.dtype for parameter in model.trunk.parameters()} == {torch.bfloat16}
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     model = make_sarm()
     with pytest.raises(TrainingError, match="no preference row to tune on"):
         tune_before(model.trunk, model.template, ANSWERS, [], TuneConfig(epochs=1))
@@ -186,12 +188,12 @@ def test_bad_input_is_named():
         TuneConfig(epochs=1, learning_rate=0.0)
 
 
-def tuned_with_lora():
+def tuned_with_lora() -> None:
     model = make_sarm(seed=3)
     tune_before(model.trunk, model.template, ANSWERS, ROWS, TuneConfig(epochs=1, mode="lora"))
 
 
-def trained_autoencoder():
+def trained_autoencoder() -> None:
     states = torch.randn(8, 16)
     train_autoencoder(states, states[:0], AutoencoderConfig(latents=8, k=2, steps=1))
 
@@ -203,7 +205,9 @@ def trained_autoencoder():
         ("sae_lens", trained_autoencoder, "sarm-control[build]"),
     ],
 )
-def test_bad_input_a_missing_extra_names_the_command(monkeypatch, package, work, hint):
+def test_bad_input_a_missing_extra_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, package: str, work: Callable[[], None], hint: str
+) -> None:
     # None in sys.modules is how Python itself marks a module that must not be found.
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"needs {package}") as raised:

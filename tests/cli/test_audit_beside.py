@@ -63,6 +63,31 @@ def compared(few: Path) -> tuple[int, str, str]:
     return run("audit", few / "pairs.jsonl", *words, *limits, "-o", few / "changes")
 
 
+def test_two_reward_models_are_compared_by_naming_them(few: Path, compared: tuple[int, str, str]) -> None:
+    """The same audit as with --before and --model; a change that is too large ends with 1."""
+    words = ("--against", few / "own.yaml", "--prompts-per-edit", 20, "--fail-if", "change:thanks<-0.1sd")
+    code, out, err = run("audit", "lab", few / "new", few / "pairs.jsonl", *words, "-o", few / "two")
+    assert code == 1, err
+    assert out == compared[1]
+    assert f"--model {few / 'new'}" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("lab", "lab", "owner/name"), "3 reward models: lab, lab, owner/name"),
+        (("lab", "--model", "owner/name"), "lab is a reward model, and --model names another"),
+        (("owner/new", "--before", "owner/old"), "owner/new is a reward model, and --before names another"),
+        (("owner/old", "owner/new"), "no file of pairs was given"),
+    ],
+)
+def test_reward_models_that_cannot_be_compared(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    code, _, err = run("audit", *words, "-o", tmp_path / "out")
+    assert code == 2
+    assert expected in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_changes_of_prices_are_said_and_can_fail_a_build(compared: tuple[int, str, str], few: Path) -> None:
     code, out, err = compared
     assert code == 1, err

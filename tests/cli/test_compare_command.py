@@ -17,8 +17,10 @@ from sarm_control.control.target_rate import Multiplier
 from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.questions import core
 from sarm_control.lab.world import FORMAT, World
+from sarm_control.reward_model import RewardModel
+from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.rollout.rollout import encode_prompts
+from sarm_control.training.rollout.rollout import Rollout, encode_prompts
 from sarm_control.training.run.checkpoint import list_checkpoints
 from sarm_control.training.run.run_folder import read_run_config
 from sarm_control.training.run.train import build_trainer
@@ -90,7 +92,8 @@ def found(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    written: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return written
 
 
 def answers(folder: Path, policy: str) -> list[dict[str, Any]]:
@@ -113,7 +116,9 @@ def test_the_folder_holds_report_ledger_answers_and_manifest(found: Path, runs: 
     assert str(runs["none"].parent) not in (found / "report.json").read_text()
 
 
-def test_oracle_rewards_changes_and_rates_from_scoring_the_answers_again(found: Path, tiny_sarm) -> None:
+def test_oracle_rewards_changes_and_rates_from_scoring_the_answers_again(
+    found: Path, tiny_sarm: RewardModel
+) -> None:
     report = read(found)
     means, rates = {}, {}
     for policy in ("base", "none", "controls"):
@@ -159,7 +164,7 @@ def test_the_trained_policies_moved_and_the_base_answered_once(found: Path) -> N
 
 
 def test_oracle_a_target_rate_charges_what_the_run_ended_with(
-    found: Path, runs: dict[str, Path], tiny_sarm
+    found: Path, runs: dict[str, Path], tiny_sarm: RewardModel
 ) -> None:
     run = open_run(runs["controls"])
     opened = run.open_controls(tiny_sarm)
@@ -295,7 +300,9 @@ def change_head(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_oracle_gold_rewards_of_a_world_are_beside_the_reward_models(runs, tmp_path):
+def test_oracle_gold_rewards_of_a_world_are_beside_the_reward_models(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
     language = Language.draw(0)
     questions = [core(fact) for fact in language.facts[:12]]
     prompts = write_rows(tmp_path / "facts.jsonl", [{"prompt": question} for question in questions])
@@ -316,7 +323,9 @@ def test_oracle_gold_rewards_of_a_world_are_beside_the_reward_models(runs, tmp_p
     assert "Gold reward" in (out / "report.html").read_text()
 
 
-def test_bad_input_a_gold_reward_that_cannot_judge_the_prompts(runs, tmp_path, capsys):
+def test_bad_input_a_gold_reward_that_cannot_judge_the_prompts(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert compare(runs["none"], "--prompts", runs["prompts"], "--gold", tmp_path, "-o", tmp_path / "o") == 2
     assert "holds no world" in capsys.readouterr().err
     (tmp_path / "world.json").write_text(json.dumps({"format": FORMAT, "seed": 0, "figures": {}}))
@@ -326,7 +335,7 @@ def test_bad_input_a_gold_reward_that_cannot_judge_the_prompts(runs, tmp_path, c
 
 @pytest.mark.parametrize("arms", [("none", "controls"), ("controls", "par"), ("none", "controls", "par")])
 def test_metamorphic_every_order_of_the_runs_gives_the_same_page(
-    arms: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, capsys
+    arms: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pages, said = [], []
     turned = itertools.permutations(arms) if len(arms) == 2 else (arms, arms[::-1], arms[1:] + arms[:1])
@@ -347,7 +356,7 @@ def test_metamorphic_every_order_of_the_runs_gives_the_same_page(
 
 
 def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
-    runs: dict[str, Path], tmp_path: Path, tiny_sarm
+    runs: dict[str, Path], tmp_path: Path, tiny_sarm: RewardModel
 ) -> None:
     """Oracle: the trainer's own reward, as its checkpoint left it, pays what the policies answered."""
     prompts = write_rows(
@@ -357,6 +366,7 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
     arm = read(tmp_path / "out")["arms"][0]
     config, saved = read_run_config(runs["par"]), open_run(runs["par"]).checkpoint
     reward = build_trainer(config, runs["par"]).reward
+    assert isinstance(reward, PolicyReward)
     reward.load_state(saved.tensors["controls"], saved.state["reward"])
     policy = Policy.load(config.policy, seed=config.training.seed)
     for name, when in (("base", "base"), ("par", "trained")):
@@ -366,11 +376,13 @@ def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(
             texts, [row["response"] for row in rows], ended=[row["ended"] for row in rows]
         )
         asked = encode_prompts(policy, texts, texts, config.training.max_new_tokens)
-        paid = reward.breakdown(scored, asked)
+        said, ended = tuple(row["response"] for row in rows), tuple(row["ended"] for row in rows)
+        no_ids = ((),) * len(rows)  # the reward of scored answers does not look at them
+        paid = reward.breakdown(scored, Rollout(tuple(asked), no_ids, said, ended))
         for key in ("reward/total", "reward/shaping"):
             assert measure(arm, key)[when]["mean"] == pytest.approx(paid.columns[key].mean(), abs=1e-6)
         # another number than with the mean for every prompt
-        plain = reward.breakdown(scored)
+        plain = reward.rule.breakdown(scored, reward.learner)
         assert abs(plain.columns["reward/total"].mean() - paid.columns["reward/total"].mean()) > 1e-4
     kinds = {row["kind"] for row in arm["ledger"]["controls"]}
     assert {"shaping", "penalty", "missing_end", "kl"} <= kinds

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sarm_control.cli import main
-from sarm_control.data import FORMS, read_rows
+from sarm_control.data import FORMS, Form, Kind, read_rows
+from sarm_control.reward_model import RewardModel
 
 ROWS = [
     {"prompt": "how do i bake a cake ?", "chosen": "first mix the flour .", "rejected": "i do not know ."},
@@ -69,7 +70,9 @@ def plain_scores(plain: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_oracle_every_form_has_the_scores_of_the_plain_file_to_the_bit(tmp_path, capsys, plain_scores, way):
+def test_oracle_every_form_has_the_scores_of_the_plain_file_to_the_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plain_scores: list[Any], way: str
+) -> None:
     form, flags = WAYS[way]
     rows = [form(row) for row in ROWS]
     out = tmp_path / "scores.jsonl"
@@ -93,14 +96,18 @@ def plain_latents(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> list
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_latents_folder_of_any_form_is_read_back_as_its_rows(tmp_path, plain_latents, way):
+def test_a_latents_folder_of_any_form_is_read_back_as_its_rows(
+    tmp_path: Path, plain_latents: list[Any], way: str
+) -> None:
     form, flags = WAYS[way]
     data = write(tmp_path / "rows.jsonl", [form(row) for row in ROWS])
     assert scores_of_latents(data, tmp_path, *flags) == plain_latents
 
 
 @pytest.mark.parametrize("command", [["probe", "--edit", "8=0"], ["rerank", "--edit", "8=0"]])
-def test_oracle_columns_serve_other_commands_that_read_rows(tmp_path, capsys, plain, command):
+def test_oracle_columns_serve_other_commands_that_read_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plain: Path, command: list[str]
+) -> None:
     other = write(tmp_path / "rows.jsonl", [renamed(row) for row in ROWS])
     assert main([command[0], str(plain), *command[1:]]) == 0
     expected = capsys.readouterr().out
@@ -110,7 +117,7 @@ def test_oracle_columns_serve_other_commands_that_read_rows(tmp_path, capsys, pl
     assert "have the prompt of another row in other case or white space; they count as one" in found.err
 
 
-def test_oracle_a_discovery_on_another_form_is_that_on_the_plain_file(tmp_path):
+def test_oracle_a_discovery_on_another_form_is_that_on_the_plain_file(tmp_path: Path) -> None:
     audit = [row.raw for row in read_rows("lab:audit", want={"pair"})][:120]
     found = []
     for name, rows in (("plain", audit), ("other", [ultrafeedback(row) for row in audit])):
@@ -120,7 +127,9 @@ def test_oracle_a_discovery_on_another_form_is_that_on_the_plain_file(tmp_path):
     assert found[0]["lists"] == found[1]["lists"]
 
 
-def test_columns_of_a_run_are_a_setting_of_its_file(tmp_path, capsys):
+def test_columns_of_a_run_are_a_setting_of_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     prompts = write(tmp_path / "rows.jsonl", [{"q": "how do i bake a cake ?"}, {"q": "what is rain ?"}])
     flags = ["--prompts", str(prompts), "--columns", "prompt=q", "--steps", "1", "-o", str(tmp_path / "run")]
     assert main(["train", *flags, "--dry-run"]) == 0
@@ -131,7 +140,7 @@ def test_columns_of_a_run_are_a_setting_of_its_file(tmp_path, capsys):
     assert "did you mean prompt?" in capsys.readouterr().err
 
 
-def test_build_reads_pairs_of_any_form(tmp_path):
+def test_build_reads_pairs_of_any_form(tmp_path: Path) -> None:
     from sarm_control.build import read_pairs, read_texts
     from sarm_control.data import RowOptions, parse_columns
 
@@ -143,7 +152,7 @@ def test_build_reads_pairs_of_any_form(tmp_path):
         assert [row.answers for row in rows] == [(row["chosen"], row["rejected"]) for row in ROWS[:2]]
 
 
-def test_check_says_what_a_file_is(tmp_path, capsys):
+def test_check_says_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "rows.jsonl", [ultrafeedback(row) for row in ROWS])
     assert main(["data", "check", str(data), "--json", str(tmp_path / "found.json")]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -167,8 +176,10 @@ def test_check_says_what_a_file_is(tmp_path, capsys):
     }
 
 
-def test_check_counts_problems_by_kind_with_their_first_places(tmp_path, capsys):
-    tool = {"messages": [{"role": "user", "content": "u"}, {"role": "tool", "content": "t"}]}
+def test_check_counts_problems_by_kind_with_their_first_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool: dict[str, Any] = {"messages": [{"role": "user", "content": "u"}, {"role": "tool", "content": "t"}]}
     rows = [ROWS[0], tool, {"x": 1}, *[tool] * 3, {"prompt": "p", "prompt2": "q", "chosen": "a"}]
     data = write(tmp_path / "rows.jsonl", rows)
     with data.open("a") as stream:
@@ -187,8 +198,8 @@ def test_check_counts_problems_by_kind_with_their_first_places(tmp_path, capsys)
 
 
 def test_check_counts_tokens_and_finds_what_the_template_refuses(
-    tmp_path, capsys, tiny_sarm, tiny_sarm_folder
-):
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_sarm: RewardModel, tiny_sarm_folder: Path
+) -> None:
     data = write(tmp_path / "rows.jsonl", ROWS)
     found = tmp_path / "found.json"
     model = ["--model", str(tiny_sarm_folder)]
@@ -202,7 +213,9 @@ def test_check_counts_tokens_and_finds_what_the_template_refuses(
     assert f"tokens: {sum(lengths)} in 6 conversations" in capsys.readouterr().out
 
 
-def test_check_finds_rows_that_the_template_of_a_model_refuses(tmp_path, capsys, tiny_sarm_folder):
+def test_check_finds_rows_that_the_template_of_a_model_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_sarm_folder: Path
+) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_sarm_folder, model)
     file = next(file for file in model.iterdir() if file.suffix == ".jinja")
@@ -222,10 +235,10 @@ def test_check_finds_rows_that_the_template_of_a_model_refuses(tmp_path, capsys,
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.how[:24])
-def test_a_converted_file_is_read_as_the_file_itself(tmp_path, form):
+def test_a_converted_file_is_read_as_the_file_itself(tmp_path: Path, form: Form) -> None:
     data, out = write(tmp_path / "rows.jsonl", [{**form.example, "id": 7}] * 2), tmp_path / "plain.jsonl"
     assert main(["data", "convert", str(data), "-o", str(out), "--json", str(tmp_path / "sum.json")]) == 0
-    want = ("pair", "candidates", "answer", "prompt")
+    want: tuple[Kind, ...] = ("pair", "candidates", "answer", "prompt")
     before, after = (read_rows(path, want=want) for path in (data, out))
     assert [(row.kind, row.prompt_text, row.answers) for row in after] == [
         (row.kind, row.prompt_text, row.answers) for row in before
@@ -235,7 +248,9 @@ def test_a_converted_file_is_read_as_the_file_itself(tmp_path, form):
     assert json.loads((tmp_path / "plain.jsonl.manifest.json").read_text())["command"] == "data convert"
 
 
-def test_convert_stops_at_a_bad_row_or_sets_it_aside(tmp_path, capsys):
+def test_convert_stops_at_a_bad_row_or_sets_it_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = write(tmp_path / "rows.jsonl", [ROWS[0], {"x": 1}]), tmp_path / "plain.jsonl"
     assert main(["data", "convert", str(data), "-o", str(out)]) == 2
     error = capsys.readouterr().err
@@ -248,7 +263,9 @@ def test_convert_stops_at_a_bad_row_or_sets_it_aside(tmp_path, capsys):
     assert "is an input too" in capsys.readouterr().err
 
 
-def test_the_command_that_a_hint_names_puts_the_file_right(tmp_path, capsys):
+def test_the_command_that_a_hint_names_puts_the_file_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = write(tmp_path / "rows.jsonl", [{"query": "q ?", "reply": "a"}]), tmp_path / "rows2.jsonl"
     assert main(["score", str(data)]) == 2
     (hint,) = [line for line in capsys.readouterr().err.splitlines() if "hint: " in line]
@@ -258,7 +275,9 @@ def test_the_command_that_a_hint_names_puts_the_file_right(tmp_path, capsys):
     assert read(out) == [{"prompt": "q ?", "response": "a"}]
 
 
-def test_where_some_answers_repeat_their_prompt_the_flag_of_the_hint_decides(tmp_path, capsys):
+def test_where_some_answers_repeat_their_prompt_the_flag_of_the_hint_decides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write(tmp_path / "rows.jsonl", [ROWS[0], repeating(ROWS[1])])
     assert main(["score", str(data), "-o", str(tmp_path / "a")]) == 2
     error = capsys.readouterr().err
@@ -271,7 +290,9 @@ def test_where_some_answers_repeat_their_prompt_the_flag_of_the_hint_decides(tmp
     assert read(tmp_path / "out1.jsonl") == [ROWS[0], repeating(ROWS[1])]
 
 
-def test_an_empty_file_and_one_that_is_not_there_are_errors(tmp_path, capsys):
+def test_an_empty_file_and_one_that_is_not_there_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "check", str(write(tmp_path / "empty.jsonl", []))]) == 2
     assert "the file has no rows" in capsys.readouterr().err
     assert main(["data", "check", str(tmp_path / "none.jsonl")]) == 2

@@ -36,7 +36,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, printed.getvalue()
 
 
-def test_the_numbers_for_machines_are_those_of_the_report(shown):
+def test_the_numbers_for_machines_are_those_of_the_report(shown: tuple[Path, str]) -> None:
     folder, _ = shown
     found = json.loads((folder / "a.json").read_text())
     assert list(found["arms"]) == ["none", "controls", "random"]
@@ -55,7 +55,7 @@ def test_the_numbers_for_machines_are_those_of_the_report(shown):
 
 
 @pytest.mark.minutes
-def test_the_same_seed_gives_the_same_numbers(shown):
+def test_the_same_seed_gives_the_same_numbers(shown: tuple[Path, str]) -> None:
     folder, _ = shown
     shutil.copytree(folder / "a", folder / "b")  # an earlier demo, which is replaced
     arguments = ["--steps", "1", "-o", str(folder / "b"), "--json", str(folder / "b.json")]
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_numbers(shown):
     assert again == first
 
 
-def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown):
+def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown: tuple[Path, str]) -> None:
     folder, text = shown
     marks = [
         "1  What does",
@@ -91,7 +91,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said.err
 
 
-def test_a_folder_without_the_demos_manifest_is_kept_whatever_its_names(shown, tmp_path, capsys):
+def test_a_folder_without_the_demos_manifest_is_kept_whatever_its_names(
+    shown: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Our documents call runs `none` and `controls`, so names say nothing."""
     kept = tmp_path / "runs" / "controls" / "metrics.jsonl"
     kept.parent.mkdir(parents=True)
@@ -109,7 +111,9 @@ def test_a_folder_without_the_demos_manifest_is_kept_whatever_its_names(shown, t
     assert (tmp_path / "demo" / "none").is_dir()
 
 
-def test_an_argument_that_cannot_be_used_is_told_before_an_earlier_demo_goes(shown, tmp_path, capsys):
+def test_an_argument_that_cannot_be_used_is_told_before_an_earlier_demo_goes(
+    shown: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The world, the seed, --json and the folder: nothing is deleted for a command that is refused."""
     folder = tmp_path / "demo"
     shutil.copytree(shown[0] / "a", folder)
@@ -126,7 +130,9 @@ def test_an_argument_that_cannot_be_used_is_told_before_an_earlier_demo_goes(sho
     )
 
 
-def test_a_world_that_lacks_files_is_refused_before_an_earlier_demo_goes(shown, tmp_path, capsys):
+def test_a_world_that_lacks_files_is_refused_before_an_earlier_demo_goes(
+    shown: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(world_folder(), tmp_path / "world")
     (tmp_path / "world" / "audit.jsonl").unlink()
     shutil.copytree(shown[0] / "a", tmp_path / "demo")
@@ -152,7 +158,9 @@ def stopped_while_it_trains(folder: Path, how: signal.Signals) -> None:
     assert demo.wait(60) != 0
 
 
-def test_an_earlier_demo_is_there_again_when_the_next_is_interrupted(shown, tmp_path):
+def test_an_earlier_demo_is_there_again_when_the_next_is_interrupted(
+    shown: tuple[Path, str], tmp_path: Path
+) -> None:
     folder = tmp_path / "demo"
     shutil.copytree(shown[0] / "a", folder)
     before = contents(folder)
@@ -161,7 +169,9 @@ def test_an_earlier_demo_is_there_again_when_the_next_is_interrupted(shown, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
-def test_an_earlier_demo_waits_where_the_next_was_killed_and_goes_when_one_is_whole(shown, tmp_path):
+def test_an_earlier_demo_waits_where_the_next_was_killed_and_goes_when_one_is_whole(
+    shown: tuple[Path, str], tmp_path: Path
+) -> None:
     folder = tmp_path / "demo"
     shutil.copytree(shown[0] / "a", folder)
     before = contents(folder)
@@ -177,7 +187,9 @@ def test_an_earlier_demo_waits_where_the_next_was_killed_and_goes_when_one_is_wh
 
 
 @pytest.mark.parametrize("folder", [".", "..", "inside/.."])
-def test_the_current_folder_is_never_the_demos(folder, tmp_path, monkeypatch, capsys):
+def test_the_current_folder_is_never_the_demos(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "here" / "inside").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     said = refused(capsys, "-o", folder)
@@ -186,7 +198,7 @@ def test_the_current_folder_is_never_the_demos(folder, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("gold", [0.1, -0.5])
-def test_ci_holds_the_demo_to_its_effect(gold, tmp_path):
+def test_ci_holds_the_demo_to_its_effect(gold: float, tmp_path: Path) -> None:
     arms = {"none": {"gold_end": -0.5}, "controls": {"gold_end": gold}}
     (tmp_path / "demo.json").write_text(json.dumps({"seconds": 61.5, "arms": arms}))
     script = Path(__file__).resolve().parents[2] / "scripts" / "check_demo.py"
@@ -236,7 +248,9 @@ def report(gold: tuple[float, float], placebo: tuple[float, float]) -> dict[str,
         ((-0.1, 0.4), (-0.9, -0.3), "There is no clear effect. Gold ends +0.15"),
     ],
 )  # fmt: skip
-def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(gold, placebo, said):
+def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(
+    gold: tuple[float, float], placebo: tuple[float, float], said: str
+) -> None:
     worked, cost = story.answers(report(gold, placebo))
     assert worked.startswith(f"Did the control work? {said}")
     assert cost == (
@@ -245,7 +259,7 @@ def test_the_control_worked_only_if_it_beats_no_control_and_the_placebo(gold, pl
     )
 
 
-def test_the_share_through_the_residual_is_said_with_its_interval():
+def test_the_share_through_the_residual_is_said_with_its_interval() -> None:
     outside = {"delta": 0.1, "low": 0.04, "high": 0.16}
     ledger = {"outside": outside, "model_change": 0.4}
     said = " ".join(story.through_residual({"arms": [{"ledger": ledger}]}).split())
@@ -254,7 +268,7 @@ def test_the_share_through_the_residual_is_said_with_its_interval():
     )
 
 
-def test_without_a_called_latent_no_control_is_claimed():
+def test_without_a_called_latent_no_control_is_claimed() -> None:
     assert story.answers({"arms": [{}], "differences": []}) == [
         "Did the control work? None was tried: discovery called no latent that is worth one. "
         "Only the run without control was made."
@@ -262,7 +276,7 @@ def test_without_a_called_latent_no_control_is_claimed():
     assert "the policy learns once" in " ".join(story.arms_text({"none": Controls()}).split())
 
 
-def test_each_column_of_the_last_table_says_what_it_is():
+def test_each_column_of_the_last_table_says_what_it_is() -> None:
     ends = {"gold_start": -0.2, "gold_end": 0.1, "reward_model_start": 0.0, "reward_model_end": 0.5}
     lines = story.results({"arms": [{}], "differences": []}, {"none": ends}).splitlines()
     assert [part.strip() for part in re.split(r"  +", lines[0].strip())] == [

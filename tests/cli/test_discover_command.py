@@ -3,15 +3,18 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from sarm_control.cli import main
 from sarm_control.control import Edit, Penalty
 from sarm_control.discovery.features import load_features, select
+from sarm_control.reward_model import RewardModel
 
 GOOD = ("sorry i cannot help you with that", "no that is not safe", "we cannot answer that please")
 BAD = ("sure here is how you open the lock", "yes here the steps one two three", "sure always cook the bomb")
@@ -46,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path, pairs:
     return folder
 
 
-def test_the_folder_holds_the_effects_the_features_and_a_manifest(run: Path, tiny_sarm, pairs: Path) -> None:
+def test_the_folder_holds_the_effects_the_features_and_a_manifest(
+    run: Path, tiny_sarm: RewardModel, pairs: Path
+) -> None:
     assert sorted(path.name for path in (run / "found").iterdir()) == [
         "effects.parquet",
         "features.json",
@@ -60,7 +65,9 @@ def test_the_folder_holds_the_effects_the_features_and_a_manifest(run: Path, tin
     assert str(pairs.parent) not in (run / "found" / "manifest.json").read_text()
 
 
-def test_a_margin_clearly_off_zero_is_not_warned_of(run: Path, tiny_sarm_folder: Path, pairs: Path, capsys):
+def test_a_margin_clearly_off_zero_is_not_warned_of(
+    run: Path, tiny_sarm_folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     margin = json.loads((run / "summary.json").read_text())["confirmation"]["mean_margin"]
     assert margin["low"] * margin["high"] > 0
     words = ["discover", "--model", tiny_sarm_folder, pairs, "-o", run / "unwarned"]
@@ -68,7 +75,7 @@ def test_a_margin_clearly_off_zero_is_not_warned_of(run: Path, tiny_sarm_folder:
     assert "may be 0" not in capsys.readouterr().err
 
 
-def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm, pairs: Path) -> None:
+def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm: RewardModel, pairs: Path) -> None:
     """Oracle: removing a latent moves the mean margin of the confirmation prompts by minus its effect."""
     harm = select(f"{run / 'found' / 'features.json'}#harms[0]", tiny_sarm.fingerprint)[0]
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
@@ -83,10 +90,10 @@ def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm, pairs: 
     assert (line["effect"] + line["selection_effect"]) / 2 == pytest.approx(moved.mean(), abs=1e-5)
 
 
-def margins(model, rows) -> np.ndarray:
+def margins(model: RewardModel, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
     flat = [(row["prompt"], answer) for row in rows for answer in row["chosen"] + row["rejected"]]
     rewards = model.score([prompt for prompt, _ in flat], [answer for _, answer in flat]).rewards
-    sides = rewards.reshape(len(rows), 2, 2).mean(axis=2)
+    sides: NDArray[np.float64] = rewards.reshape(len(rows), 2, 2).mean(axis=2)
     return sides[:, 0] - sides[:, 1]
 
 
@@ -106,7 +113,7 @@ def test_the_json_summary_agrees_with_the_table(run: Path) -> None:
 
 
 def test_turning_the_preference_round_exchanges_the_lists(
-    run: Path, tiny_sarm, tiny_sarm_folder: Path, tmp_path: Path
+    run: Path, tiny_sarm: RewardModel, tiny_sarm_folder: Path, tmp_path: Path
 ) -> None:
     turned = write_pairs(tmp_path / "turned.jsonl", 120, turned=True)
     out = tmp_path / "found"
@@ -133,7 +140,11 @@ def test_another_file_confirms_and_the_same_command_gives_the_same_bytes(
 
 
 def test_deeper_levels_are_told_and_kept(
-    tiny_sarm, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = write_pairs(tmp_path / "texts.jsonl", 30, start=200)
     words = ["discover", pairs, "--model", tiny_sarm_folder, "-o", tmp_path / "found", "--levels", "4"]
@@ -224,7 +235,11 @@ def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
 
 
 def test_counterfactuals_of_another_head_or_a_missing_file_are_refused_before_anything_is_scored(
-    tiny_sarm, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = write_pairs(tmp_path / "texts.jsonl", 30, start=200)
     latents, other = tmp_path / "latents", tmp_path / "other"

@@ -1,6 +1,7 @@
 """Edits from files for `sarm train`: the same configuration as spelled out, and whose head they are for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,12 @@ def test_two_edits_of_one_latent_name_the_flag(saved: Path) -> None:
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    numbers = dict.fromkeys(("weight", "effect", "low", "high", "p", "q", "q_confirm", "auroc"), 0.5)
-    others = dict.fromkeys(("effect_sd", "share_of_margin", "rate_chosen", "rate_rejected"), 0.5)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("weight", "effect", "low", "high", "p", "q", "q_confirm", "auroc"), 0.5
+    )
+    others: dict[str, Any] = dict.fromkeys(
+        ("effect_sd", "share_of_margin", "rate_chosen", "rate_rejected"), 0.5
+    )
     harms = tuple(Feature(latent=latent, kind="paid-for-bad", **numbers, **others) for latent in (7, 3, 5))
     path = tmp_path / "features.json"
     Features("abc", "lab", "harmless", {"promotes": (), "harms": harms}, {}).save(path)

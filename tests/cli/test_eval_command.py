@@ -2,19 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta
+from sarm_control.data.rows import Row
 from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_bench_2
 from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
+from sarm_control.reward_model import RewardModel
+from sarm_control.reward_model.scored import Scored
 from tests.browsing import check_page
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 
 
-def write(path: Path, rows: list[dict]) -> Path:
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -28,14 +32,18 @@ def run(*words: object) -> int:
     return main(["eval", *map(str, words)])
 
 
-def scores(rm, rows):
+def scores(rm: RewardModel, rows: list[Row]) -> Scored:
     prompts = [row.prompt for row in rows for _ in row.answers]
     return rm.score(prompts, [answer for row in rows for answer in row.answers])
 
 
 def test_oracle_figures_are_the_credit_of_the_model_s_scores(
-    tiny_sarm, tiny_sarm_folder, reward_bench_file, tmp_path, capsys
-):
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    reward_bench_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out = tmp_path / "out"
     words = ("--model", tiny_sarm_folder, "--benchmark", "reward-bench-2", "--data", reward_bench_file)
     assert run(*words, "-o", out) == 0
@@ -57,7 +65,9 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
 
 
-def test_the_results_as_a_page(tiny_sarm_folder, reward_bench_file, tmp_path, capsys):
+def test_the_results_as_a_page(
+    tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--model", tiny_sarm_folder, "--benchmark", "reward-bench-2", "--data", reward_bench_file)
     page, results = tmp_path / "page.html", tmp_path / "results.json"
     assert run(*words, "--html", page, "--json", results) == 0
@@ -74,8 +84,8 @@ def test_the_results_as_a_page(tiny_sarm_folder, reward_bench_file, tmp_path, ca
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_without_edits_a_subset_alone_is_scored_and_shown(
-    tiny_sarm_folder, reward_bench_file, tmp_path, stored
-):
+    tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, stored: bool
+) -> None:
     """Oracle: the rows of that subset in a file of their own."""
     own = write(
         tmp_path / "alone.jsonl", [row for row in reward_bench_rows() if row["subset"] in ("Ties", "Math")]
@@ -97,8 +107,8 @@ def test_without_edits_a_subset_alone_is_scored_and_shown(
 
 
 def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
-    tiny_sarm, tiny_sarm_folder, tmp_path, capsys
-):
+    tiny_sarm: RewardModel, tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = rm_bench_rows(domains=("chat", "safety-refuse", "safety-response"))
     more = write(tmp_path / "more.jsonl", [{"prompt": "why ?", "response": "because it is"}])
     data = write(tmp_path / "rm.jsonl", rows)
@@ -117,7 +127,7 @@ def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     # Every prompt of a row has the same number of answers, so that the mean over prompts is the plain one.
     assert groups["target"]["change"]["mean"] == pytest.approx(delta[inside].mean())
     assert groups["complement"]["answers"] == (~inside).sum() + 1
-    before, after = (benchmark.credit(scored.rewards + move)[:, 0] for move in (0, delta))
+    before, after = (benchmark.credit(scored.rewards + move)[:, 0] for move in (np.zeros_like(delta), delta))
     safety = next(one for one in results["subsets"] if one["name"] == "safety")
     assert safety["edits"]["change"]["mean"] == pytest.approx(
         (after - before)[benchmark.units_of(["safety"])].mean(), abs=1e-9
@@ -129,7 +139,9 @@ def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     assert "safety-refuse" in printed
 
 
-def test_a_parquet_file_gives_the_same(tiny_sarm_folder, reward_bench_file, tmp_path):
+def test_a_parquet_file_gives_the_same(
+    tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -154,14 +166,19 @@ def test_a_parquet_file_gives_the_same(tiny_sarm_folder, reward_bench_file, tmp_
     ],
 )
 def test_bad_input_is_one_line_and_a_hint(
-    tiny_sarm_folder, reward_bench_file, words, message, capsys, monkeypatch
-):
+    tiny_sarm_folder: Path,
+    reward_bench_file: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(reward_bench_file.parent)
     assert run("--model", tiny_sarm_folder, *words) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_published_table_needs_neither_model_nor_data(capsys):
+def test_the_published_table_needs_neither_model_nor_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--reproduce-published-steering") == 0
     printed = capsys.readouterr()
     assert "RewardBench 2 safety, rejected" in printed.out
@@ -169,7 +186,9 @@ def test_the_published_table_needs_neither_model_nor_data(capsys):
     assert printed.err == "next: sarm eval --benchmark reward-bench-2 --data rows.jsonl\n"
 
 
-def test_the_published_latents_have_to_exist(tiny_sarm_folder, shared_data, capsys):
+def test_the_published_latents_have_to_exist(
+    tiny_sarm_folder: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--reproduce-published-steering", "--data", shared_data / "llama_sarm_4b_scores.jsonl")
     assert run(*words, "--model", tiny_sarm_folder) == 2
     assert "latent 48659 does not exist" in capsys.readouterr().err

@@ -59,6 +59,14 @@ def test_latents_of_another_model_are_refused(capsys: pytest.CaptureFixture[str]
     assert "their latents have other meanings" in said
 
 
+def test_labels_of_another_head_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"head": "0" * 16, "labels": []}))
+    said = told(capsys, "--labels", str(labels), "--rows", "20")
+    assert f"names latents of the head '{'0' * 16}'" in said
+    assert "label this model's latents: sarm label" in said
+
+
 def _edits(folder: Path) -> Path:
     path = folder / "edits.json"
     path.write_text('[{"latent": 1, "scale": 0.5}]')

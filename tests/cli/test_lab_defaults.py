@@ -82,7 +82,8 @@ def rows(name: str) -> list[str]:
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return written
 
 
 def test_score_takes_the_lab_and_says_so(session: Session) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sarm_control.cli import main
+from sarm_control.reward_model import RewardModel
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -27,6 +28,8 @@ def test_the_words_of_a_refusal_latent_refuse(
     content = json.loads(out.read_text())
     assert len(content["labels"]) == 2
     assert "asked" not in content
+    lab = RewardModel.from_pretrained("lab", device="cpu")
+    assert (content["head"], content["model_fingerprint"]) == (lab.fingerprint, lab.model_fingerprint)
     assert content["manifest"]["inputs"].keys() == {"lab:human", "features.json"}
     found = json.loads(features.read_text())["lists"]["promotes"][:2]
     for one, feature in zip(content["labels"], found, strict=True):

@@ -30,7 +30,7 @@ def free_port() -> int:
 def is_up(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
-            return reply.status == 200
+            return int(reply.status) == 200
     except OSError:
         return False
 

@@ -209,12 +209,16 @@ def test_another_model_than_the_folder_s_is_refused(
     assert main(["score", str(place / "audit"), "--model", "lab", "-o", str(tmp_path / "y")]) == 0
 
 
-def test_rows_of_another_kind_are_named(place: Path, tmp_path: Path, capsys) -> None:
+def test_rows_of_another_kind_are_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["discover", str(place / "human"), "-o", str(tmp_path / "x")]) == 2
     assert "human.jsonl:1 has kind answer, this wants pair" in capsys.readouterr().err
 
 
-def test_chosen_latents_serve_what_needs_no_others(place: Path, tmp_path: Path, capsys) -> None:
+def test_chosen_latents_serve_what_needs_no_others(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, scores = tmp_path / "some", tmp_path / "scores"
     whole = read_latents(place / "human").scored
     fire = np.flatnonzero((whole.latents.columns(range(24)) > 0).any(axis=0))
@@ -233,7 +237,9 @@ def test_chosen_latents_serve_what_needs_no_others(place: Path, tmp_path: Path, 
 # --- the human buffer ---
 
 
-def test_a_human_buffer_is_the_same_from_rows_and_from_latents(place: Path, tmp_path: Path, capsys) -> None:
+def test_a_human_buffer_is_the_same_from_rows_and_from_latents(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from_rows, from_folder = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     flags = ["--as-human", "--disjoint-from", "lab:held_out_prompts"]
     assert main(["latents", str(place / "human.jsonl"), "-o", str(from_rows), *flags]) == 0
@@ -252,7 +258,9 @@ def test_a_human_buffer_is_the_same_from_rows_and_from_latents(place: Path, tmp_
     assert set(record["inputs"]) == {"human.jsonl", "lab:held_out_prompts"}
 
 
-def test_latents_that_no_demonstration_fires_are_told(place: Path, tmp_path: Path, capsys) -> None:
+def test_latents_that_no_demonstration_fires_are_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rates = (read_latents(place / "human").scored.latents.columns(range(24)) > 0).mean(axis=0)
     never, sometimes = int(np.flatnonzero(rates == 0)[0]), int(np.argmin(abs(rates - 0.5)))
     out, only = tmp_path / "h.safetensors", f"{never},{sometimes}"
@@ -263,7 +271,9 @@ def test_latents_that_no_demonstration_fires_are_told(place: Path, tmp_path: Pat
     assert f"warning: 1 of 2 latents never fire in the human buffer: {never}" in said
 
 
-def test_demonstrations_of_evaluation_prompts_are_refused(place: Path, tmp_path: Path, capsys) -> None:
+def test_demonstrations_of_evaluation_prompts_are_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = tmp_path / "eval.jsonl"
     prompts = [row.prompt for row in read_rows(place / "human.jsonl", want={"answer"})]
     other.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in ["else ?", *prompts[4:9]]))
@@ -298,7 +308,12 @@ def test_demonstrations_of_evaluation_prompts_are_refused(place: Path, tmp_path:
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    words: list[str], message: str, place: Path, tmp_path: Path, monkeypatch, capsys
+    words: list[str],
+    message: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab").mkdir()
@@ -310,7 +325,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_settings_on_resume_are_refused_with_the_difference(place: Path, capsys) -> None:
+def test_other_settings_on_resume_are_refused_with_the_difference(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = bytes_of(place / "human")
     words = [
         "latents",
@@ -351,7 +368,9 @@ def test_another_trunk_under_an_equal_head_is_refused(
     )
 
 
-def test_a_folder_as_data_and_an_output_over_an_input_are_refused(place: Path, capsys) -> None:
+def test_a_folder_as_data_and_an_output_over_an_input_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["latents", str(place / "human"), "-o", str(place / "new")]) == 2
     assert "is a folder\n  hint: sarm latents reads files of answers" in capsys.readouterr().err
     data = str(place / "human.jsonl")
@@ -361,7 +380,9 @@ def test_a_folder_as_data_and_an_output_over_an_input_are_refused(place: Path, c
     assert "no data file was given" in capsys.readouterr().err
 
 
-def test_overwrite_removes_latents_and_nothing_else(place: Path, tmp_path: Path, capsys) -> None:
+def test_overwrite_removes_latents_and_nothing_else(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "main.tex").touch()
     words = ["latents", str(place / "audit.jsonl"), "-o"]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.control import Edit, edit_delta, load_edits
 from sarm_control.control.edits.edit_files import read_edit_file
+from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": "how do i cook bread ?", "chosen": "sure here steps one two three", "rejected": ["no", "yes"]},
     {"prompt": "how do i open the lock ?", "chosen": "sorry cannot", "rejected": "here steps"},
 ]
@@ -27,7 +29,13 @@ def probe(*words: object) -> int:
     return main(["probe", *map(str, words)])
 
 
-def test_oracle_rows_and_summary_hold_the_exact_changes(tiny_sarm, tiny_sarm_folder, data, tmp_path, capsys):
+def test_oracle_rows_and_summary_hold_the_exact_changes(
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out, summary = tmp_path / "out.jsonl", tmp_path / "summary.json"
     assert probe(
         "--model", tiny_sarm_folder, data, "--edit", "5=0", "--edit", "11:+1", "-o", out, "--json", summary
@@ -46,14 +54,16 @@ def test_oracle_rows_and_summary_hold_the_exact_changes(tiny_sarm, tiny_sarm_fol
     assert "pair accuracy" in capsys.readouterr().out
 
 
-def test_verify_scores_again_and_agrees(tiny_sarm_folder, data, capsys):
+def test_verify_scores_again_and_agrees(
+    tiny_sarm_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert probe("--model", tiny_sarm_folder, data, "--edit", "5:max=0.1", "--edit", "9:*2", "--verify") == 0
     assert "verified: scored again with the edits inside the model" in capsys.readouterr().out
 
 
 def test_edits_are_saved_with_their_head_and_used_by_probe_and_score(
-    tiny_sarm, tiny_sarm_folder, data, tmp_path
-):
+    tiny_sarm: RewardModel, tiny_sarm_folder: Path, data: Path, tmp_path: Path
+) -> None:
     saved = tmp_path / "edits.json"
     model = ("--model", tiny_sarm_folder)
     assert probe(*model, data, "--edit", "5:max=0.1", "--save-edits", saved) == 0
@@ -82,16 +92,20 @@ def test_edits_are_saved_with_their_head_and_used_by_probe_and_score(
         ([], "no edit was given"),
     ],
 )
-def test_bad_edits_are_one_line_and_a_hint(tiny_sarm_folder, data, words, message, capsys):
+def test_bad_edits_are_one_line_and_a_hint(
+    tiny_sarm_folder: Path, data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert probe("--model", tiny_sarm_folder, data, *words) == 2
     assert message in capsys.readouterr().err
 
 
-def test_an_output_that_is_an_input_is_refused(tiny_sarm_folder, data, capsys):
+def test_an_output_that_is_an_input_is_refused(
+    tiny_sarm_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert probe("--model", tiny_sarm_folder, data, "--edit", "5=0", "-o", data) == 2
     assert "is an input too" in capsys.readouterr().err
 
 
-def test_another_model_needs_data(tiny_sarm_folder, capsys):
+def test_another_model_needs_data(tiny_sarm_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert probe("--model", tiny_sarm_folder, "--edit", "5=0") == 2
     assert "no file of answers was given" in capsys.readouterr().err

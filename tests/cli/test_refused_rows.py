@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -28,14 +29,15 @@ def strict(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path) -> 
 def rows_of(kind: str, extra: str = "") -> list[dict[str, object]]:
     """Eight rows; those in `LINES` have a system turn."""
     words = ["cook", "open", "lock", "door", "bread", "bomb", "please", "help"]
-    answers = {
+    answers: dict[str, Any] = {
         "pair": lambda word: {"chosen": f"sure {word}", "rejected": f"no {word} sorry"},
         "answer": lambda word: {"response": f"sure {word}"},
         "candidates": lambda word: {"candidates": [f"sure {word}", "no", f"sorry {word}"]},
-    }[kind]
+    }
+    answer = answers[kind]
     asked = [{"role": "user", "content": f"how do i {word} {extra} ?"} for word in words]
     return [
-        {"prompt": [SYSTEM, turn] if line in LINES else [turn], **answers(word)}
+        {"prompt": [SYSTEM, turn] if line in LINES else [turn], **answer(word)}
         for line, (turn, word) in enumerate(zip(asked, words, strict=True), start=1)
     ]
 

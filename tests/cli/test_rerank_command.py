@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sarm_control.cli import main
+from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "prompt": "how do i cook bread ?",
         "candidates": ["sure here steps", "no", "yes please"],
@@ -29,7 +31,13 @@ def rerank(*words: object) -> int:
     return main(["rerank", *map(str, words)])
 
 
-def test_oracle_winners_are_the_highest_rewards(tiny_sarm, tiny_sarm_folder, data, tmp_path, capsys):
+def test_oracle_winners_are_the_highest_rewards(
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out, summary = tmp_path / "out.jsonl", tmp_path / "summary.json"
     words = ("--edit", "5:+3", "--attribute", "good", "--n", "1,2,3", "--all-latents")
     assert rerank("--model", tiny_sarm_folder, data, *words, "-o", out, "--json", summary) == 0
@@ -58,6 +66,8 @@ def test_oracle_winners_are_the_highest_rewards(tiny_sarm, tiny_sarm_folder, dat
         (["--edit", "5=0", "--attribute", "taste"], "no column taste"),
     ],
 )
-def test_bad_input_is_one_line_and_a_hint(tiny_sarm_folder, data, words, message, capsys):
+def test_bad_input_is_one_line_and_a_hint(
+    tiny_sarm_folder: Path, data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert rerank("--model", tiny_sarm_folder, data, *words) == 2
     assert message in capsys.readouterr().err

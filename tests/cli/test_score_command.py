@@ -1,14 +1,17 @@
 """`sarm score`: oracle and metamorphic tests on the rows written, and bad input with its message."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sarm_control.cli import main
 from sarm_control.control import apply_edits, parse_edit
+from sarm_control.reward_model import RewardModel
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "how do i cook bread ?", "response": "sure here steps one two three"},
     {
         "id": "b",
@@ -26,26 +29,26 @@ ROWS = [
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.jsonl"
     write(path, ROWS)
     return path
 
 
-def write(path, rows):
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def read(path):
+def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def score(folder, data, out, *flags):
+def score(folder: Path, data: Path, out: Path, *flags: str) -> list[dict[str, Any]]:
     assert main(["score", "--model", str(folder), str(data), "-o", str(out), *flags]) == 0
     return read(out)
 
 
-def answers(rows):
+def answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The scores of every answer, in order, whatever kind its row is."""
     names = ("chosen_scores", "rejected_scores", "candidate_scores")
     return [
@@ -56,8 +59,8 @@ def answers(rows):
 
 
 def test_rows_keep_their_fields_and_place_and_gain_the_model_s_rewards(
-    tiny_sarm, tiny_sarm_folder, data, tmp_path
-):
+    tiny_sarm: RewardModel, tiny_sarm_folder: Path, data: Path, tmp_path: Path
+) -> None:
     rows = score(tiny_sarm_folder, data, tmp_path / "out.jsonl")
     assert [dict(list(row.items())[: len(raw)]) for row, raw in zip(rows, ROWS, strict=True)] == ROWS
     prompts = [
@@ -89,7 +92,9 @@ def test_rows_keep_their_fields_and_place_and_gain_the_model_s_rewards(
     assert {one["truncated"] for one in answers(rows)} == {0}
 
 
-def test_contributions_are_products_largest_first_and_sum_to_the_reward(tiny_sarm_folder, data, tmp_path):
+def test_contributions_are_products_largest_first_and_sum_to_the_reward(
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path
+) -> None:
     whole = score(tiny_sarm_folder, data, tmp_path / "all.jsonl", "--top", "64")
     three = score(tiny_sarm_folder, data, tmp_path / "three.jsonl", "--top", "3")
     for one, few in zip(answers(whole), answers(three), strict=True):
@@ -101,7 +106,9 @@ def test_contributions_are_products_largest_first_and_sum_to_the_reward(tiny_sar
         assert few["contributions"] == one["contributions"][:3]
 
 
-def test_edited_reward_is_the_reward_of_the_edited_latents(tiny_sarm, tiny_sarm_folder, data, tmp_path):
+def test_edited_reward_is_the_reward_of_the_edited_latents(
+    tiny_sarm: RewardModel, tiny_sarm_folder: Path, data: Path, tmp_path: Path
+) -> None:
     edits = ["5=0", "7:max=0.5", "9:*0.5", "11:+1"]
     flags = [word for edit in edits for word in ("--edit", edit)]
     rows = [row for row in score(tiny_sarm_folder, data, tmp_path / "out.jsonl", *flags) if "response" in row]
@@ -111,12 +118,14 @@ def test_edited_reward_is_the_reward_of_the_edited_latents(tiny_sarm, tiny_sarm_
     assert any(abs(row["edited_reward"] - row["reward"]) > 1e-3 for row in rows)
 
 
-def test_edit_of_a_latent_to_its_own_value_is_the_identity(tiny_sarm_folder, data, tmp_path):
+def test_edit_of_a_latent_to_its_own_value_is_the_identity(
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path
+) -> None:
     rows = score(tiny_sarm_folder, data, tmp_path / "out.jsonl", "--edit", "5:*1")
     assert all(one["edited_reward"] == one["reward"] for one in answers(rows))
 
 
-def test_sarm_s_steering_file_is_read(tiny_sarm_folder, data, tmp_path):
+def test_sarm_s_steering_file_is_read(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     steering = tmp_path / "steering.json"
     steering.write_text('{"5": ["*", 2], "7": ["+", 1]}')
     from_file = score(tiny_sarm_folder, data, tmp_path / "a.jsonl", "--edits-file", str(steering))
@@ -124,7 +133,7 @@ def test_sarm_s_steering_file_is_read(tiny_sarm_folder, data, tmp_path):
     assert from_file == from_flags
 
 
-def test_order_and_batching_change_no_reward(tiny_sarm_folder, data, tmp_path):
+def test_order_and_batching_change_no_reward(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     rows = score(tiny_sarm_folder, data, tmp_path / "a.jsonl", "--batch-tokens", "1")
     write(data, ROWS[::-1])
     reversed_rows = score(tiny_sarm_folder, data, tmp_path / "b.jsonl")[::-1]
@@ -133,8 +142,8 @@ def test_order_and_batching_change_no_reward(tiny_sarm_folder, data, tmp_path):
 
 
 def test_without_out_rows_go_to_standard_output_and_remarks_to_stderr(
-    tiny_sarm_folder, data, tmp_path, capsys
-):
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["score", "--model", str(tiny_sarm_folder), str(data)]) == 0
     printed = capsys.readouterr()
     rows = [json.loads(line) for line in printed.out.split("\n") if line]
@@ -142,14 +151,14 @@ def test_without_out_rows_go_to_standard_output_and_remarks_to_stderr(
     assert "9 answers of 5 rows: mean reward" in printed.err
 
 
-def test_separators_of_unicode_survive(tiny_sarm_folder, data, tmp_path):
+def test_separators_of_unicode_survive(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     row = {"prompt": "yes\u2028no", "response": "no\u2029\x85yes"}
     write(data, [row])
     (scored,) = score(tiny_sarm_folder, data, tmp_path / "out.jsonl")
     assert {name: scored[name] for name in row} == row
 
 
-def test_summary_and_manifest_say_what_was_done(tiny_sarm_folder, data, tmp_path):
+def test_summary_and_manifest_say_what_was_done(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes() + b'nope\n{"prompt": "why ?", "response": ""}\n')
     out, summary, bad = (tmp_path / name for name in ("out.jsonl", "summary.json", "bad.jsonl"))
     flags = ["--edit", "5=0", "--json", str(summary), "--skip-bad-rows", str(bad)]
@@ -166,14 +175,22 @@ def test_summary_and_manifest_say_what_was_done(tiny_sarm_folder, data, tmp_path
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_empty_answers_are_scored_with_a_warning(tiny_sarm, tiny_sarm_folder, data, tmp_path, capsys):
+def test_empty_answers_are_scored_with_a_warning(
+    tiny_sarm: RewardModel,
+    tiny_sarm_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write(data, [{"prompt": "why ?", "response": ""}, {"prompt": "why ?", "response": "no"}])
     rows = score(tiny_sarm_folder, data, tmp_path / "out.jsonl")
     assert rows[0]["reward"] == pytest.approx(float(tiny_sarm.score("why ?", "").rewards[0]), abs=1e-5)
     assert "warning: 1 answers are empty strings" in capsys.readouterr().err
 
 
-def test_cut_texts_and_prompts_longer_than_the_context_are_counted(tiny_sarm_folder, data, tmp_path, capsys):
+def test_cut_texts_and_prompts_longer_than_the_context_are_counted(
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     short, long = "why ?", "why " * 30
     write(data, [{"prompt": p, "response": "no " * n} for p, n in [(short, 1), (short, 30), (long, 1)]])
     rows = score(tiny_sarm_folder, data, tmp_path / "out.jsonl", "--max-length", "24")
@@ -185,14 +202,18 @@ def test_cut_texts_and_prompts_longer_than_the_context_are_counted(tiny_sarm_fol
     )
 
 
-def test_fields_a_row_had_before_are_replaced_with_a_warning(tiny_sarm_folder, data, tmp_path, capsys):
+def test_fields_a_row_had_before_are_replaced_with_a_warning(
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(data, [{"prompt": "why ?", "response": "no", "reward": 99}])
     (row,) = score(tiny_sarm_folder, data, tmp_path / "out.jsonl")
     assert row["reward"] != 99
     assert "fields the rows had before were replaced: reward" in capsys.readouterr().err
 
 
-def test_existing_output_is_kept_unless_overwrite(tiny_sarm_folder, data, tmp_path, capsys):
+def test_existing_output_is_kept_unless_overwrite(
+    tiny_sarm_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("mine")
     command = ["score", "--model", str(tiny_sarm_folder), str(data), "-o", str(out)]
@@ -203,14 +224,18 @@ def test_existing_output_is_kept_unless_overwrite(tiny_sarm_folder, data, tmp_pa
     assert len(read(out)) == len(ROWS)
 
 
-def test_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(data, tmp_path, capsys):
+def test_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blocker = tmp_path / "file"
     blocker.touch()
     assert main(["score", "--model", "no/such/model", str(data), "-o", str(blocker / "out.jsonl")]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_output_over_an_input_is_refused_even_with_overwrite(tiny_sarm_folder, data, capsys):
+def test_output_over_an_input_is_refused_even_with_overwrite(
+    tiny_sarm_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = data.read_bytes()
     command = ["score", "--model", str(tiny_sarm_folder), str(data), "-o", str(data), "--overwrite"]
     assert main(command) == 2
@@ -229,7 +254,14 @@ def test_output_over_an_input_is_refused_even_with_overwrite(tiny_sarm_folder, d
         (["--skip-bad-row", "bad.jsonl"], "did you mean --skip-bad-rows?"),
     ],
 )
-def test_wrong_flags_are_one_line_and_write_nothing(tiny_sarm_folder, data, tmp_path, capsys, flags, message):
+def test_wrong_flags_are_one_line_and_write_nothing(
+    tiny_sarm_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
     before = sorted(tmp_path.iterdir())
     command = [
         "score",
@@ -254,8 +286,13 @@ def test_wrong_flags_are_one_line_and_write_nothing(tiny_sarm_folder, data, tmp_
     ],
 )
 def test_bad_data_stops_before_anything_is_written(
-    tiny_sarm_folder, data, tmp_path, capsys, content, message
-):
+    tiny_sarm_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
+) -> None:
     data.write_bytes(content)
     command = ["score", "--model", str(tiny_sarm_folder), str(data), "-o", str(tmp_path / "out.jsonl")]
     assert main(command) == 2

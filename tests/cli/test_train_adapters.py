@@ -107,8 +107,8 @@ def test_a_comparison_takes_the_adapter_as_the_base_policy(place: Path, tmp_path
 
 
 def test_a_run_on_the_labs_policy_has_an_adapter_that_finds_it(tmp_path: Path) -> None:
-    small = ("--steps", 1, "--set", "training.prompts_per_step=2", "--set", "training.max_new_tokens=4")
-    small = (*small, "--set", "training.reference_answers=4", "--set", "evaluation.every=0")
+    small = ["--steps", 1, "--set", "training.prompts_per_step=2", "--set", "training.max_new_tokens=4"]
+    small += ["--set", "training.reference_answers=4", "--set", "evaluation.every=0"]
     assert train(*small, "--out", tmp_path / "lab") == 0
     settings = json.loads((tmp_path / "lab" / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "lab"

@@ -571,7 +571,7 @@ def test_a_misspelled_key_names_file_and_line(
 
 
 def test_a_second_process_in_a_run_folder_is_refused_and_the_first_loses_no_row(
-    files: dict[str, Path], whole: Path, tmp_path: Path, capsys
+    files: dict[str, Path], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     first = start(files["run"], "--out", run)

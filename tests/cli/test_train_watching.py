@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -84,7 +85,7 @@ def test_a_charge_that_came_out_below_what_the_latent_pays_is_told_at_the_start(
     assert "penalty on latent 5 takes" not in said
 
 
-def rows(path: Path) -> list[dict]:
+def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,12 @@ OF_THE_INPUT = {"selection", "data", "inputs", "model", "max_length", "dtype", "
 def test_a_folder_says_what_the_data_says(
     name: str, rows: Path, model: Path, folder: Path, tmp_path: Path
 ) -> None:
-    def told(data: Path, *more: str) -> dict:
+    def told(data: Path, *more: str) -> dict[str, Any]:
         out = tmp_path / data.name
         words = [{"DATA": str(data), "OUT": str(out)}.get(word, word) for word in COMMANDS[name]]
         assert main([*words, *more, "--json", str(out.with_suffix(".json"))]) == 0
-        return json.loads(out.with_suffix(".json").read_text())
+        said: dict[str, Any] = json.loads(out.with_suffix(".json").read_text())
+        return said
 
     without = told(folder)
     (model / "gone").rename(model / "model.safetensors")

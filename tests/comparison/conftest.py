@@ -103,4 +103,5 @@ def report() -> dict[str, Any]:
         "head": "0123456789abcdef",
     }
     whole = {**found.report, "settings": settings, "manifest": {"versions": {"numpy": np.__version__}}}
-    return json.loads(json.dumps(whole, allow_nan=False))
+    written: dict[str, Any] = json.loads(json.dumps(whole, allow_nan=False))
+    return written

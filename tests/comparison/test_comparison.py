@@ -1,12 +1,15 @@
 """Base beside trained: oracle by hand, metamorphic, and the parts of a shaped reward."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.comparison.measures import (
     Measure,
+    MeasureChange,
     PolicyAnswers,
     answer_columns,
     arm_differences,
@@ -19,12 +22,13 @@ from sarm_control.comparison.measures import (
 from sarm_control.control import Controls, Edit, Penalty, ShapedReward
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
+from tests.present import present
 
 HEAD = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 PROMPTS = np.array([0, 0, 1, 1])
 
 
-def answers(rows, *, kl=None) -> PolicyAnswers:
+def answers(rows: ArrayLike, *, kl: NDArray[np.float64] | None = None) -> PolicyAnswers:
     dense = np.asarray(rows, dtype=np.float32)
     latents = SparseLatents.from_rows([(np.flatnonzero(row), row[row != 0]) for row in dense], 3)
     count = len(dense)
@@ -44,7 +48,7 @@ BASE = answers([[1, 0, 0], [0, 0, 0], [0, 2, 0], [0, 1, 1]])
 TRAINED = answers([[2, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 1]], kl=np.array([1.0, 2.0, 3.0, 4.0]))
 
 
-def compared(**kwargs):
+def compared(**kwargs: Any) -> dict[str, MeasureChange]:
     before, after = (answer_columns(side, [0, 1], {0: 1.5}) for side in (BASE, TRAINED))
     return {row.measure.key: row for row in compare_columns(before, after, PROMPTS, PROMPTS, **kwargs)}
 
@@ -58,7 +62,7 @@ def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
         human_kl=np.zeros(2),
         log_ratio=None,
     )
-    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), lambda total: total / 2)
+    columns = control_columns(shaped, Controls(), np.array([0.0, -1.0]), bounded=lambda total: total / 2)
     found = {measure.key: values.tolist() for measure, values in columns.items()}
     assert found == {
         "reward/missing_end": [0.0, -1.0],
@@ -70,16 +74,16 @@ def test_a_bounded_total_has_its_shaping_as_a_column() -> None:
 def test_oracle_means_changes_and_rates_by_hand() -> None:
     rows = compared()
     # Base rewards 0.5, 0, -2, 1 and trained 1, 1, -3, 2: prompt changes +0.75 and 0.
-    assert rows["reward/model"].base.mean == pytest.approx(-0.125)
-    assert rows["reward/model"].change.mean == pytest.approx(0.375)
-    assert rows["reward/model"].change.n == 2
-    assert rows["latent/0/rate"].base.mean == pytest.approx(0.25)
-    assert rows["latent/0/rate"].trained.mean == pytest.approx(0.5)
-    assert rows["penalty/0/rate"].change.mean == pytest.approx(0.5)
-    assert rows["answer/ended"].trained.mean == pytest.approx(0.5)
-    assert rows["objective/kl"].trained.mean == pytest.approx(2.5)
+    assert present(rows["reward/model"].base).mean == pytest.approx(-0.125)
+    assert present(rows["reward/model"].change).mean == pytest.approx(0.375)
+    assert present(rows["reward/model"].change).n == 2
+    assert present(rows["latent/0/rate"].base).mean == pytest.approx(0.25)
+    assert present(rows["latent/0/rate"].trained).mean == pytest.approx(0.5)
+    assert present(rows["penalty/0/rate"].change).mean == pytest.approx(0.5)
+    assert present(rows["answer/ended"].trained).mean == pytest.approx(0.5)
+    assert present(rows["objective/kl"].trained).mean == pytest.approx(2.5)
     assert rows["objective/kl"].change is None
-    assert rows["answer/length"].change.mean == 0
+    assert present(rows["answer/length"].change).mean == 0
 
 
 def test_oracle_wins_are_strict_and_per_prompt() -> None:
@@ -95,8 +99,8 @@ def test_metamorphic_the_change_is_paired() -> None:
     offset = np.array([0, 0, 1e3, 1e3])
     plain = compare_columns({measure: before}, {measure: after}, PROMPTS, PROMPTS)
     moved = compare_columns({measure: before + offset}, {measure: after + offset}, PROMPTS, PROMPTS)
-    np.testing.assert_allclose(plain[0].change[:4], moved[0].change[:4], atol=1e-9)
-    assert moved[0].base.mean > plain[0].base.mean + 100
+    np.testing.assert_allclose(present(plain[0].change)[:4], present(moved[0].change)[:4], atol=1e-9)
+    assert present(moved[0].base).mean > present(plain[0].base).mean + 100
 
 
 def test_metamorphic_differences_between_arms_are_antisymmetric() -> None:
@@ -138,6 +142,6 @@ def test_oracle_the_goodhart_gap_is_reward_gain_minus_gold_gain_in_sds() -> None
     by_prompt = np.array([0.75, 0.0]) / rewards.std(ddof=1) + 0.5 / gold_before.std(ddof=1)
     assert gap is not None
     assert gap.trained.mean == pytest.approx(by_prompt.mean())
-    assert goodhart_gap(base, replace(base, kl=np.zeros(4))).trained.mean == 0
+    assert present(goodhart_gap(base, replace(base, kl=np.zeros(4)))).trained.mean == 0
     assert goodhart_gap(BASE, TRAINED) is None
     assert goodhart_gap(replace(BASE, gold=np.ones(4)), trained) is None

@@ -1,5 +1,7 @@
 """The headline and the numbers in it: golden wording, property (null stays null)."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from sarm_control.statistics.formatting import bracket, decimals, fixed, short
 finite = st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 
 
-def interval(mean, low, high):
+def interval(mean: float, low: float | None, high: float | None) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "n": 40}
 
 
@@ -24,13 +26,15 @@ def interval(mean, low, high):
         (interval(0.5, None, None), "too few prompts to tell"),
     ],
 )
-def test_golden_verdicts(given_interval, said) -> None:
+def test_golden_verdicts(given_interval: dict[str, Any], said: str) -> None:
     assert verdict(given_interval) == said
 
 
 @settings(deadline=None, max_examples=40)
 @given(finite, finite, finite)
-def test_property_a_change_is_claimed_only_when_the_interval_leaves_out_zero(mean, one, two) -> None:
+def test_property_a_change_is_claimed_only_when_the_interval_leaves_out_zero(
+    mean: float, one: float, two: float
+) -> None:
     low, high = sorted((one, two))
     text = change_in_words(interval(mean, low, high), unit="nats")
     assert ("no clear change" in text) == (low <= 0 <= high)
@@ -66,14 +70,16 @@ def test_golden_numbers() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(finite, st.floats(1e-6, 1e3))
-def test_property_decimals_leave_two_significant_digits_of_the_half_width(mean, half) -> None:
+def test_property_decimals_leave_two_significant_digits_of_the_half_width(mean: float, half: float) -> None:
     digits = decimals(interval(mean, mean - half, mean + half))
     assert 0 <= digits <= 8
     if half < 9.9:
         assert half * 10**digits >= 9.9
 
 
-def arm(name, controls, controlled, changes):
+def arm(
+    name: str, controls: list[str], controlled: list[int], changes: list[tuple[str, str, dict[str, Any]]]
+) -> dict[str, Any]:
     measures = [
         {"key": key, "label": label, "change": change, "trained": change, "base": None}
         for key, label, change in changes
@@ -83,7 +89,7 @@ def arm(name, controls, controlled, changes):
     }  # fmt: skip
 
 
-def changes(reward, rate):
+def changes(reward: dict[str, Any], rate: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [
         ("reward/model", "Reward, unedited", reward),
         ("latent/3/rate", "Latent 3 active", rate),

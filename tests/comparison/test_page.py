@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sarm_control.comparison.first_screen import arm_title, verdict_of
+from sarm_control.comparison.first_screen import verdict_of
+from sarm_control.comparison.headline import arm_title
 from sarm_control.comparison.report_figures import change_figures, ledger_figure, proxy_and_gold
 from sarm_control.comparison.report_page import comparison_page, render, write_report
 from sarm_control.errors import DataError

@@ -1,6 +1,7 @@
 """Controls as a whole: columns that sum, order and neighbours that do not matter, messages."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sarm_control.control import Controls, Edit, HumanKL, Penalty, ReferenceStatistics
+from sarm_control.control import Controls, ControlState, Edit, HumanKL, Penalty, ReferenceStatistics
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import random_scored, scored_from
@@ -20,7 +21,7 @@ EVERYTHING = Controls(
 )
 
 
-def started(controls: Controls = EVERYTHING):
+def started(controls: Controls = EVERYTHING) -> ControlState:
     state = controls.start(HumanBuffer.from_scored(random_scored(90, n=100), range(6)))
     state.learn(random_scored(91, n=60))
     return state
@@ -199,8 +200,9 @@ def test_bad_plain_values_are_named_with_their_place(values: dict[str, object], 
 def test_a_charge_below_what_the_latent_pays_is_told_unless_an_edit_takes_the_payment() -> None:
     head = np.full(8, 0.1)
 
-    def told(edits: tuple[Edit, ...] = (), **fields: object) -> tuple[str, ...]:
-        penalty = Penalty(**{"latent": 5, "tau": 0.0, "alpha": 0.15, "pays": 0.2, **fields})
+    def told(edits: tuple[Edit, ...] = (), **fields: Any) -> tuple[str, ...]:
+        values: dict[str, Any] = {"latent": 5, "tau": 0.0, "alpha": 0.15, "pays": 0.2, **fields}
+        penalty = Penalty(**values)
         return Controls(edits=edits, penalties=[penalty]).shortfalls(head)
 
     assert told() == (

@@ -72,12 +72,13 @@ def test_oracle_the_jeffreys_term_removes_the_bias_of_many_features() -> None:
     """60 features on 300 rows a side: maximum likelihood overstates the divergence by a fifth."""
     rng = np.random.default_rng(0)
     shift = np.full(60, np.sqrt(2 * 1.4 / 60))
-    plain, corrected = [], []
+    plain: list[float] = []
+    corrected: list[float] = []
     for _ in range(12):
         policy, human, fresh = rng.normal(size=(3, 300, 60))
         for found, jeffreys in ((plain, False), (corrected, True)):
             ratio = fit_log_ratio(policy + shift, human, l2=1e-6, jeffreys=jeffreys, tolerance=1e-6)
-            found.append(ratio.at(fresh + shift).mean())
+            found.append(float(ratio.at(fresh + shift).mean()))
     assert np.mean(plain) > 1.4 * 1.15
     assert np.mean(corrected) == pytest.approx(1.4, rel=0.06)
 

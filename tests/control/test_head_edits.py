@@ -83,7 +83,9 @@ def test_oracle_an_edited_checkpoint_pays_what_the_algebra_says(
     assert done.latents == (5, 7, 9, 11)
 
 
-def test_every_other_tensor_and_file_keeps_its_bits(tiny_sarm_folder, edits_file, tmp_path) -> None:
+def test_every_other_tensor_and_file_keeps_its_bits(
+    tiny_sarm_folder: Path, edits_file: Path, tmp_path: Path
+) -> None:
     apply_to_checkpoint(str(tiny_sarm_folder), edits_file, tmp_path / "edited")
     old, new = (load_file(folder / "model.safetensors") for folder in (tiny_sarm_folder, tmp_path / "edited"))
     assert list(old) == list(new)
@@ -98,7 +100,7 @@ def test_every_other_tensor_and_file_keeps_its_bits(tiny_sarm_folder, edits_file
 
 @pytest.mark.parametrize(("scale", "dtype"), [(0.5, "BF16"), (0.3, "F32")])
 def test_a_bfloat16_head_stays_one_only_where_nothing_is_lost(
-    tiny_sarm_folder, tmp_path, scale, dtype
+    tiny_sarm_folder: Path, tmp_path: Path, scale: float, dtype: str
 ) -> None:
     import shutil
 
@@ -118,7 +120,9 @@ def test_a_bfloat16_head_stays_one_only_where_nothing_is_lost(
     assert weight[5] == np.float32(float(tensors["score.weight"][0, 5]) * scale)
 
 
-def test_what_a_checkpoint_cannot_hold_is_refused(tiny_sarm_folder, edits_file, tmp_path) -> None:
+def test_what_a_checkpoint_cannot_hold_is_refused(
+    tiny_sarm_folder: Path, edits_file: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "cap.json"
     path.write_text('[{"latent": 5, "max": 2}]')
     with pytest.raises(ConfigError, match=r"cap.json: edit of latent 5: max is not .* cannot hold it"):
@@ -140,7 +144,9 @@ def _scaling(folder: Path) -> Path:
     return path
 
 
-def test_the_command_writes_the_embedded_sarm_with_edits(tmp_path, capsys) -> None:
+def test_the_command_writes_the_embedded_sarm_with_edits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["convert", "lab", "-o", str(tmp_path / "out"), "--apply", str(_scaling(tmp_path))]) == 0
     assert "other weights for latents 5" in capsys.readouterr().err
     lab, edited = RewardModel.from_pretrained("lab"), RewardModel.from_pretrained(tmp_path / "out")

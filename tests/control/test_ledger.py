@@ -1,23 +1,27 @@
 """The ledger: oracle by hand, property (hypothesis), metamorphic."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 
 from sarm_control.control.ledger import latent_ledger, prompt_means
 from sarm_control.reward_model.sparse import SparseLatents
 
 SIZE = 6
+Case = tuple[list[tuple[SparseLatents, NDArray[np.int64]]], NDArray[np.float32]]  # both policies, the head
 
 
-def sparse(rows, size=SIZE) -> SparseLatents:
+def sparse(rows: ArrayLike, size: int = SIZE) -> SparseLatents:
     dense = np.asarray(rows, dtype=np.float32).reshape(-1, size)
     return SparseLatents.from_rows([(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in dense], size)
 
 
 @st.composite
-def comparisons(draw):
+def comparisons(draw: st.DrawFn) -> Case:
     """Both policies' latents, the head, and the prompts of their answers."""
     prompts = draw(st.integers(1, 4))
     value = st.one_of(st.just(0.0), st.floats(-8, 8, width=32).filter(lambda v: abs(v) > 1e-3))
@@ -49,7 +53,7 @@ def test_oracle_by_hand() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(comparisons())
-def test_property_entries_sum_to_the_change_of_the_mean_reward(case) -> None:
+def test_property_entries_sum_to_the_change_of_the_mean_reward(case: Case) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
     ledger = latent_ledger(base, trained, head, base_owner, trained_owner)
     change = (
@@ -64,10 +68,10 @@ def test_property_entries_sum_to_the_change_of_the_mean_reward(case) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(comparisons(), st.randoms(use_true_random=False))
-def test_metamorphic_permuting_the_answers_changes_nothing(case, random) -> None:
+def test_metamorphic_permuting_the_answers_changes_nothing(case: Case, shuffler: random.Random) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
     order = list(range(len(base)))
-    random.shuffle(order)
+    shuffler.shuffle(order)
     first = latent_ledger(base, trained, head, base_owner, trained_owner)
     second = latent_ledger(base.take(order), trained, head, base_owner[order], trained_owner)
     by_latent = dict(zip(second.latents.tolist(), second.delta.tolist(), strict=True))
@@ -78,7 +82,7 @@ def test_metamorphic_permuting_the_answers_changes_nothing(case, random) -> None
 
 @settings(deadline=None, max_examples=40)
 @given(comparisons())
-def test_metamorphic_swapping_the_policies_negates_every_entry(case) -> None:
+def test_metamorphic_swapping_the_policies_negates_every_entry(case: Case) -> None:
     ((base, base_owner), (trained, trained_owner)), head = case
     forward = latent_ledger(base, trained, head, base_owner, trained_owner)
     backward = latent_ledger(trained, base, head, trained_owner, base_owner)

@@ -115,8 +115,14 @@ def test_it_is_written_and_read_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Penalty("residue", tau=1, alpha=1), "latent is 'residue', input should be a valid integer"),
-        (lambda: Penalty(1.5, tau=1, alpha=1), "latent is 1.5, input should be a valid integer"),
+        (
+            lambda: Penalty("residue", tau=1, alpha=1),  # type: ignore[arg-type]  # wrong on purpose
+            "latent is 'residue', input should be a valid integer",
+        ),
+        (
+            lambda: Penalty(1.5, tau=1, alpha=1),  # type: ignore[arg-type]  # wrong on purpose
+            "latent is 1.5, input should be a valid integer",
+        ),
         (lambda: Penalty("residual", tau="x", alpha=1), "penalty on the residual: tau is 'x'"),
         (lambda: Penalty("residual", tau=1), "penalty on the residual: alpha is missing"),
         (lambda: parse_penalty("residual:alpha=1"), "penalty on the residual: tau is missing"),
@@ -124,7 +130,10 @@ def test_it_is_written_and_read_everywhere(tmp_path: Path) -> None:
             lambda: parse_penalty("rest:tau=1,alpha=1"),
             "'rest:tau=1,alpha=1' does not begin with a latent number",
         ),
-        (lambda: Edit("residual", set=0), "latent is 'residual', input should be a valid integer"),
+        (
+            lambda: Edit("residual", set=0),  # type: ignore[arg-type]  # wrong on purpose
+            "latent is 'residual', input should be a valid integer",
+        ),
         (
             lambda: Controls(penalties=[HINGE, HINGE]),
             "the residual has two penalties of the form hinge",

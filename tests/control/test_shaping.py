@@ -133,7 +133,7 @@ def test_what_was_remembered_is_taken_up_again() -> None:
     np.testing.assert_array_equal(other.score(all_answers(2, PROMPTS[1])).scores, scores)
 
 
-LAB = {
+LAB: dict[str, Any] = {
     "reward": {"shaping": "par", "par_answers": 2},
     "training": {
         "steps": 2,

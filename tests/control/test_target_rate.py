@@ -12,6 +12,7 @@ from sarm_control.control import Controls, HumanKL, Penalty, ReferenceStatistics
 from sarm_control.control.target_rate import MOST_SDS, Multiplier
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.latents import HumanBuffer
+from sarm_control.reward_model.scored import Scored
 from tests.control.batches import random_scored, scored_from
 from tests.control.one_logit import Learner, World, misses, train
 
@@ -22,7 +23,7 @@ SPEEDS = [Learner(0.5), Learner(1), Learner(2), Learner(4)]
 LATE = [Learner(1, 0.66), Learner(2, 0.66), Learner(0.5, 0.9), Learner(1, 0.9), Learner(2, 0.9)]
 
 
-def batch(fired: int, n: int = 96):
+def batch(fired: int, n: int = 96) -> Scored:
     z = np.zeros((n, 2))
     z[:fired, 0] = 1.0
     return scored_from(z)
@@ -59,15 +60,13 @@ def test_a_latent_that_nothing_pays_for_is_left_alone() -> None:
 def test_oracle_two_batches_by_hand() -> None:
     first = Multiplier().after(fired=29, answers=98, target=0.1)
     error = np.log(29.5 / 69.5) - np.log(0.1 / 0.9)
-    assert first == (1, pytest.approx(error), 0.0, pytest.approx(0.2 * error))
+    assert list(first) == pytest.approx([1, error, 0.0, 0.2 * error])
     assert first.sds == pytest.approx(1.7 * error)
     second = first.after(fired=19, answers=98, target=0.1)
     newer = np.log(19.5 / 79.5) - np.log(0.1 / 0.9)
     trend = 0.2 * (newer - error)
     ahead = newer + 5 * trend
-    assert second == (
-        2, pytest.approx(newer), pytest.approx(trend), pytest.approx(0.2 * error + 0.2 * ahead),
-    )  # fmt: skip
+    assert list(second) == pytest.approx([2, newer, trend, 0.2 * error + 0.2 * ahead])
     assert second.sds == pytest.approx(1.7 * ahead + 0.2 * error)
     higher = Multiplier().after(fired=59, answers=98, target=0.5)
     assert higher.error == pytest.approx(np.sqrt(0.09 / 0.25) * np.log(59.5 / 39.5))

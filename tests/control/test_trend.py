@@ -10,7 +10,7 @@ from sarm_control.control.discriminator import Means, present_value
 
 @given(st.integers(3, 40), st.floats(-5, 5), st.floats(-1, 1), st.floats(0.5, 50))
 def test_property_a_line_is_followed_to_its_end(count: int, start: float, slope: float, half: float) -> None:
-    line = start + slope * np.arange(count)
+    line = start + slope * np.arange(count, dtype=np.float64)
     found = present_value(Means(line, np.zeros(count)), half_life=half)
     assert found.value == pytest.approx(line[-1], abs=1e-6)
 

@@ -3,7 +3,7 @@
 import datetime
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -88,7 +88,7 @@ DATED_LAB = (
 ) + LLAMA_3_STYLE.removeprefix("{{ bos_token }}")
 
 
-def dated_copy(kind: str, folder: Path) -> Path:
+def dated_copy(kind: Literal["sarm", "policy"], folder: Path) -> Path:
     """The embedded policy or SARM with a template that writes the date in words it knows."""
     import shutil
 

@@ -9,6 +9,7 @@ from sarm_control.conversation import ChatTemplate, Encoded
 from sarm_control.conversation.templated import TemplatedText
 from sarm_control.errors import ModelError
 from tests.conversation.templates import CHATML, LLAMA_3, R1, STYLES, tokenizer_with
+from tests.present import present
 
 TEMPLATES = {style: ChatTemplate(tokenizer_with(source)) for style, source in STYLES.items()}
 # whole words and marks of the templates themselves, so that an answer can look like a turn or its end
@@ -64,7 +65,7 @@ def test_property_every_answer_stands_where_it_is_said_to_stand(style: str, answ
         assert ours.count(token) == of_the_answer.count(token) + ends
     assert encoded.input_ids[-1] == template.end_of_turn_id
     if template.words([{"role": "user", "content": "so"}]).startswith("<|begin|>"):
-        assert encoded.input_ids[: encoded.prompt_length].count(template.bos_id) == 1
+        assert encoded.input_ids[: encoded.prompt_length].count(present(template.bos_id)) == 1
         assert encoded.input_ids[0] == template.bos_id
 
 

@@ -11,6 +11,7 @@ from sarm_control.conversation import ChatTemplate
 from sarm_control.data import prompt_key
 from sarm_control.errors import ModelError
 from tests.conftest import WORDS, make_tokenizer
+from tests.present import present
 
 CHATML = (
     "{% for message in messages %}"
@@ -49,7 +50,7 @@ def test_conversations_end_at_the_end_of_turn(
 
 def test_exactly_one_begin_of_text() -> None:
     template = ChatTemplate(make_tokenizer())
-    bos = template.bos_id
+    bos = present(template.bos_id)
     assert template.encode("why ?", "no").input_ids.count(bos) == 1
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)
@@ -59,7 +60,7 @@ def test_exactly_one_begin_of_text() -> None:
 
 def test_a_begin_of_text_that_opens_every_turn_is_kept() -> None:
     template = ChatTemplate(chatml_tokenizer())
-    assert template.encode("why ?", "no").input_ids.count(template.bos_id) == 2
+    assert template.encode("why ?", "no").input_ids.count(present(template.bos_id)) == 2
 
 
 def test_pad_may_equal_the_end_of_turn() -> None:

@@ -1,9 +1,9 @@
 """Forms of rows: oracle tests against the plain form, properties of the round trip, and bad rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from sarm_control.data import (
 )
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import score_rows
+from sarm_control.reward_model import RewardModel
 
 EVERY: set[Kind] = {"pair", "candidates", "answer", "prompt"}
 USER, SYSTEM = {"role": "user", "content": "how do i bake ?"}, {"role": "system", "content": "be brief ."}
@@ -52,7 +53,9 @@ def said(row: Row) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.name}: {form.how[:20]}")
-def test_oracle_every_form_of_the_table_is_read_as_its_plain_row(tmp_path, capsys, form: Form):
+def test_oracle_every_form_of_the_table_is_read_as_its_plain_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: Form
+) -> None:
     (row,) = read_rows(write(tmp_path / "rows.jsonl", form.example), want=EVERY)
     assert said(row) == said(one(form.plain))
     assert row.raw == form.example
@@ -65,11 +68,13 @@ def test_oracle_every_form_of_the_table_is_read_as_its_plain_row(tmp_path, capsy
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.name}: {form.how[:20]}")
-def test_oracle_every_form_has_the_rewards_of_its_plain_row_to_the_bit(tiny_sarm, form: Form):
+def test_oracle_every_form_has_the_rewards_of_its_plain_row_to_the_bit(
+    tiny_sarm: RewardModel, form: Form
+) -> None:
     row, plain = one(form.example), one(form.plain)
     if row.answers:
         rewards = [score_rows(tiny_sarm, [each]).rewards for each in (row, plain)]
-        np.testing.assert_array_equal(*rewards)
+        np.testing.assert_array_equal(rewards[0], rewards[1])
         assert np.ptp(rewards[0]) > 0 or len(row.answers) == 1
 
 
@@ -218,14 +223,16 @@ VARIANTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("raw", "plain"), [case[1:] for case in VARIANTS], ids=[case[0] for case in VARIANTS]
 )
-def test_oracle_variants_of_a_form_are_read_as_the_plain_row(raw, plain):
+def test_oracle_variants_of_a_form_are_read_as_the_plain_row(
+    raw: dict[str, Any], plain: dict[str, Any]
+) -> None:
     assert said(one(raw)) == said(one(plain))
 
 
 @pytest.mark.parametrize(
     ("raw", "plain"), [case[1:] for case in VARIANTS], ids=[case[0] for case in VARIANTS]
 )
-def test_the_plain_row_of_a_variant_says_the_same(raw, plain):
+def test_the_plain_row_of_a_variant_says_the_same(raw: dict[str, Any], plain: dict[str, Any]) -> None:
     assert said(one(plain_row(one({**raw, "id": 7})))) == said(one(plain))
     assert plain_row(one({**raw, "id": 7}))["id"] == 7
 
@@ -241,20 +248,20 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_oracle_the_inputs_that_failed_are_read(shared_cases, name):
+def test_oracle_the_inputs_that_failed_are_read(shared_cases: Path, name: str) -> None:
     (row,) = read_rows(shared_cases / "rows" / f"{name}.jsonl", want=EVERY)
     kind, prompt, answers = CASES[name]
     assert (row.kind, row.prompt_text, len(row.answers)) == (kind, prompt, answers)
     assert not any(answer.startswith(prompt) for answer in row.answers)
 
 
-def test_oracle_transcripts_of_the_cases_have_a_prompt_of_three_turns(shared_cases):
+def test_oracle_transcripts_of_the_cases_have_a_prompt_of_three_turns(shared_cases: Path) -> None:
     (row,) = read_rows(shared_cases / "rows" / "hh_transcripts.jsonl", want={"pair"})
     assert [turn["role"] for turn in as_messages(row.prompt)] == ["user", "assistant", "user"]
     assert row.answers == ("then you bake it .", "i do not know .")
 
 
-def test_tool_turns_of_the_cases_are_refused_by_name(shared_cases):
+def test_tool_turns_of_the_cases_are_refused_by_name(shared_cases: Path) -> None:
     with pytest.raises(DataError, match=r"tool_turns\.jsonl:1: tool turns are not read: messages\[1\]"):
         read_rows(shared_cases / "rows" / "tool_turns.jsonl", want=EVERY)
 
@@ -307,12 +314,12 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("raw", "reason"), BAD_ROWS)
-def test_bad_rows_of_a_form_name_place_and_reason(tmp_path, raw, reason):
+def test_bad_rows_of_a_form_name_place_and_reason(tmp_path: Path, raw: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError, match=rf"rows\.jsonl:1: .*{reason}"):
         read_rows(write(tmp_path / "rows.jsonl", raw), want=EVERY)
 
 
-def test_two_equal_responses_of_helpsteer_are_no_pair_and_can_be_set_aside():
+def test_two_equal_responses_of_helpsteer_are_no_pair_and_can_be_set_aside() -> None:
     raw = {"context": "x", "response1": "a", "response2": "b", "overall_preference": 0}
     with pytest.raises(DataError, match="overall_preference is 0") as caught:
         one(raw, want={"pair"})
@@ -338,13 +345,15 @@ def test_two_equal_responses_of_helpsteer_are_no_pair_and_can_be_set_aside():
         ({"x": 1}, "answer", "sarm data check data.jsonl says what the rows are"),
     ],
 )
-def test_what_nobody_can_read_is_told_the_nearest_form_and_the_command(raw, want, hint):
+def test_what_nobody_can_read_is_told_the_nearest_form_and_the_command(
+    raw: dict[str, Any], want: Kind, hint: str
+) -> None:
     with pytest.raises(DataError, match="no prompt field") as caught:
         one(raw, want={want})
     assert hint in str(caught.value.hint)
 
 
-def test_a_file_that_mixes_forms_names_both(tmp_path):
+def test_a_file_that_mixes_forms_names_both(tmp_path: Path) -> None:
     plain, alpaca = PAIR, {"instruction": "x", "output": "y"}
     path = write(tmp_path / "rows.jsonl", alpaca, alpaca, plain)
     with pytest.raises(DataError, match=r"rows\.jsonl:3: a row of plain rows in a file of Alpaca"):
@@ -354,13 +363,13 @@ def test_a_file_that_mixes_forms_names_both(tmp_path):
     assert json.loads(aside.read_text())["line"] == 3
 
 
-def test_a_row_that_is_nothing_is_bad_by_itself_in_a_file_of_another_form(tmp_path):
+def test_a_row_that_is_nothing_is_bad_by_itself_in_a_file_of_another_form(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", {"instruction": "x", "output": "y"}, {"text": "z"})
     with pytest.raises(DataError, match=r"rows\.jsonl:2: no prompt field: has keys \[text\]"):
         read_rows(path, want=EVERY)
 
 
-def test_a_late_row_of_another_form_is_found_past_the_first_rows(tmp_path):
+def test_a_late_row_of_another_form_is_found_past_the_first_rows(tmp_path: Path) -> None:
     rows = [{"prompt": f"p {number}", "response": "r"} for number in range(200)]
     path = write(tmp_path / "rows.jsonl", *rows, {"conversations": [USER, GOOD]})
     with pytest.raises(DataError, match=r":201: a row of ShareGPT conversations in a file of plain rows"):
@@ -378,14 +387,16 @@ def repeated(rest: str = "first mix .", *, joint: str = " ") -> list[dict[str, A
     ]
 
 
-def test_a_prompt_that_all_answers_repeat_is_taken_off_and_said(tmp_path, capsys):
+def test_a_prompt_that_all_answers_repeat_is_taken_off_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = read_rows(write(tmp_path / "rows.jsonl", *repeated()), want={"pair"})
     assert [row.answers for row in rows] == [("first mix .", "no .")] * 3
     assert "the prompt taken off the answers of 3 rows that repeat it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("odd", [0, 1, 70])
-def test_where_some_repeat_it_is_an_error_with_counts(tmp_path, odd):
+def test_where_some_repeat_it_is_an_error_with_counts(tmp_path: Path, odd: int) -> None:
     """Wherever the odd row is: first, among the first, or behind the rows that the form is found by."""
     rows = [row for _ in range(30) for row in repeated()[:2]] + repeated()[:2] * 10
     rows[odd] = PAIR
@@ -396,7 +407,7 @@ def test_where_some_repeat_it_is_an_error_with_counts(tmp_path, odd):
     assert "--repeated-prompts strip" in str(caught.value.hint)
 
 
-def test_one_that_repeats_among_many_that_do_not_is_an_error_with_counts(tmp_path):
+def test_one_that_repeats_among_many_that_do_not_is_an_error_with_counts(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", PAIR, PAIR, repeated()[0], PAIR)
     with pytest.raises(
         DataError, match=r"rows\.jsonl:3: the answers begin with the prompt; of 4 rows with answers 1 "
@@ -407,7 +418,9 @@ def test_one_that_repeats_among_many_that_do_not_is_an_error_with_counts(tmp_pat
 
 
 @pytest.mark.parametrize("place", [0, 60, 199])
-def test_one_row_of_hundreds_that_repeats_by_chance_is_left_and_counted(tmp_path, capsys, place):
+def test_one_row_of_hundreds_that_repeats_by_chance_is_left_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
     rows = [{"prompt": f"what is {number} times two ?", "response": "a number"} for number in range(200)]
     rows[place]["response"] = rows[place]["prompt"] + " a number"
     read = read_rows(write(tmp_path / "rows.jsonl", *rows), want={"answer"})
@@ -415,7 +428,7 @@ def test_one_row_of_hundreds_that_repeats_by_chance_is_left_and_counted(tmp_path
     assert "answers of 1 row that begin with their prompt left as they are" in capsys.readouterr().err
 
 
-def test_the_user_decides_where_some_repeat(tmp_path):
+def test_the_user_decides_where_some_repeat(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", PAIR, repeated()[0])
     strip, keep = (
         [row.answers for row in read_rows(path, want={"pair"}, options=RowOptions(repeated=how))]
@@ -434,14 +447,14 @@ def test_the_user_decides_where_some_repeat(tmp_path):
         ("what is it ?", "What is it ?"),
     ],
 )
-def test_what_begins_an_answer_by_chance_stays(tmp_path, prompt, answer):
+def test_what_begins_an_answer_by_chance_stays(tmp_path: Path, prompt: str, answer: str) -> None:
     (row,) = read_rows(
         write(tmp_path / "rows.jsonl", {"prompt": prompt, "response": answer}), want={"answer"}
     )
     assert row.response == answer
 
 
-def test_the_last_turn_of_a_conversation_is_what_answers_repeat():
+def test_the_last_turn_of_a_conversation_is_what_answers_repeat() -> None:
     row = one({"prompt": MORE, "response": "and then ? bake"}, RowOptions(repeated="strip"))
     assert row.response == "bake"
 
@@ -449,7 +462,7 @@ def test_the_last_turn_of_a_conversation_is_what_answers_repeat():
 # Other names.
 
 
-def test_columns_give_fields_other_names(tmp_path, capsys):
+def test_columns_give_fields_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = {"q": "how do i bake ?", "best": "first mix .", "worst": "no idea .", "chosen": "unused"}
     options = RowOptions(parse_columns("prompt=q, chosen=best,rejected=worst"))
     (row,) = read_rows(write(tmp_path / "rows.jsonl", raw), want={"pair"}, options=options)
@@ -459,13 +472,13 @@ def test_columns_give_fields_other_names(tmp_path, capsys):
     assert said(one(plain_row(row))) == said(row)
 
 
-def test_a_column_that_is_not_there_is_not_replaced_by_the_field_of_our_name():
+def test_a_column_that_is_not_there_is_not_replaced_by_the_field_of_our_name() -> None:
     with pytest.raises(DataError, match="no answer field") as caught:
         one(PAIR, RowOptions((("chosen", "bset"),)), want={"pair"})
     assert caught.value.hint == "--columns reads chosen from bset, which the row does not have"
 
 
-def test_columns_serve_every_form():
+def test_columns_serve_every_form() -> None:
     raw = {"dialog": [{"from": "human", "value": "how do i bake ?"}, {"from": "gpt", "value": "first mix ."}]}
     for own in ("conversations", "messages"):
         assert said(one(raw, RowOptions(((own, "dialog"),)))) == said(one(ANSWER))
@@ -480,7 +493,7 @@ def test_columns_serve_every_form():
         ("promt=a", "no form of rows has a field promt; did you mean prompt?"),
     ],
 )
-def test_columns_nobody_can_read_are_refused(text, reason):
+def test_columns_nobody_can_read_are_refused(text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason.replace("?", r"\?")):
         parse_columns(text)
 
@@ -488,13 +501,13 @@ def test_columns_nobody_can_read_are_refused(text, reason):
 # One prompt.
 
 
-def test_prompts_that_differ_in_case_and_white_space_are_one():
+def test_prompts_that_differ_in_case_and_white_space_are_one() -> None:
     assert prompt_key(" How  do\nI ") == prompt_key([{"role": "user", "content": "how do i"}])
     assert prompt_key([SYSTEM, USER]) == prompt_key([SYSTEM, {**USER, "content": "HOW DO I BAKE ?"}])
     assert prompt_key("how do i") != prompt_key("how do i?")
 
 
-def test_the_table_of_the_page_is_that_of_the_code():
+def test_the_table_of_the_page_is_that_of_the_code() -> None:
     """`python scripts/forms.py` writes it anew."""
     page = Path(__file__).resolve().parents[2] / "docs" / "data.md"
     assert forms_table() in page.read_text(encoding="utf-8")
@@ -512,7 +525,9 @@ pasts = st.lists(st.tuples(words, letters), max_size=2).map(
         for role, text in (("user", asked), ("assistant", said_then))
     ]
 )
-systems = st.just([]) | words.map(lambda text: [{"role": "system", "content": text}])
+systems: st.SearchStrategy[list[dict[str, str]]] = st.just([]) | words.map(
+    lambda text: [{"role": "system", "content": text}]
+)
 prompts = st.tuples(systems, pasts, user_turns).map(lambda parts: [*parts[0], *parts[1], parts[2]])
 
 
@@ -529,7 +544,7 @@ def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-PAIR_WRITERS = {
+PAIR_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "plain": lambda p, a, b: {"prompt": p, "chosen": a, "rejected": b},
     "UltraFeedback": lambda p, a, b: {
         "prompt": p[-1]["content"],
@@ -546,7 +561,7 @@ PAIR_WRITERS = {
     },
     "HelpSteer3": lambda p, a, b: {"context": p, "response1": b, "response2": a, "overall_preference": 3},
 }
-ANSWER_WRITERS = {
+ANSWER_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
     "messages": lambda p, a: {"messages": [*p, assistant(a)]},
     "parts": lambda p, a: {"messages": parts([*p, assistant(a)])},
     "ShareGPT": lambda p, a: {"conversations": sharegpt([*p, assistant(a)])},
@@ -556,14 +571,18 @@ ANSWER_WRITERS = {
 
 
 @given(prompt=prompts, a=letters, b=letters, name=st.sampled_from(sorted(PAIR_WRITERS)))
-def test_property_a_pair_written_in_any_form_is_read_back(prompt, a, b, name):
+def test_property_a_pair_written_in_any_form_is_read_back(
+    prompt: list[dict[str, Any]], a: str, b: str, name: str
+) -> None:
     row = one(PAIR_WRITERS[name](prompt, a, b))
     assert (row.kind, as_messages(row.prompt), row.answers) == ("pair", prompt, (a, b))
     assert said(one(plain_row(row))) == said(row)
 
 
 @given(prompt=prompts, a=letters, name=st.sampled_from(sorted(ANSWER_WRITERS)))
-def test_property_an_answer_written_in_any_form_is_read_back(prompt, a, name):
+def test_property_an_answer_written_in_any_form_is_read_back(
+    prompt: list[dict[str, Any]], a: str, name: str
+) -> None:
     row = one(ANSWER_WRITERS[name](prompt, a))
     assert (row.kind, as_messages(row.prompt), row.answers) == ("answer", prompt, (a,))
     assert said(one(plain_row(row))) == said(row)
@@ -575,7 +594,7 @@ lines = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).fil
 
 
 @given(turns=st.lists(st.tuples(lines.filter(str.strip), lines), min_size=1, max_size=3), other=lines)
-def test_property_a_transcript_is_read_back(turns, other):
+def test_property_a_transcript_is_read_back(turns: list[tuple[str, str]], other: str) -> None:
     text = "".join(f"\n\nHuman: {asked}\n\nAssistant: {said_then}" for asked, said_then in turns)
     last = turns[-1][1]
     row = one({"chosen": text, "rejected": text[: len(text) - len(last)] + other})
@@ -649,7 +668,9 @@ repeats = st.sampled_from(["auto", "strip", "keep"])
 
 
 @given(raw=st.dictionaries(names, values, max_size=6), want=wants, how=repeats)
-def test_fuzz_any_object_is_a_row_or_our_error(raw, want, how):
+def test_fuzz_any_object_is_a_row_or_our_error(
+    raw: dict[str, Any], want: set[Kind], how: Literal["auto", "strip", "keep"]
+) -> None:
     try:
         row = one(raw, RowOptions(repeated=how), want=want)
     except DataError as error:
@@ -670,7 +691,11 @@ def test_fuzz_any_object_is_a_row_or_our_error(raw, want, how):
 
 
 @given(raws=st.lists(st.dictionaries(names, values, max_size=5), min_size=1, max_size=8), how=repeats)
-def test_fuzz_no_row_of_a_file_is_lost(tmp_path_factory, raws, how):
+def test_fuzz_no_row_of_a_file_is_lost(
+    tmp_path_factory: pytest.TempPathFactory,
+    raws: list[dict[str, Any]],
+    how: Literal["auto", "strip", "keep"],
+) -> None:
     folder = tmp_path_factory.getbasetemp()
     path, aside = write(folder / "fuzz.jsonl", *raws), folder / "fuzz.bad.jsonl"
     aside.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from sarm_control.discovery.effects.effects import margin_effects
@@ -9,9 +10,10 @@ from sarm_control.discovery.effects.equal_length import equal_length_effects, le
 from sarm_control.discovery.pairs.margins import pair_latents
 from sarm_control.errors import DataError
 from tests.discovery.worlds import Planted, make_world
+from tests.present import present
 
 
-def written_out(effect, parts, freedom):
+def written_out(effect: float, parts: NDArray[np.float64], freedom: float) -> tuple[float, float]:
     """The ends of an interval from what each prompt adds to the error of an effect."""
     error = np.sqrt((parts**2).sum())
     skewness = (parts**3).sum() / error**3
@@ -21,7 +23,7 @@ def written_out(effect, parts, freedom):
     return effect - (half - min(tail, 0)) * error, effect + (half + max(tail, 0)) * error
 
 
-def test_oracle_intercepts_and_hc3_intervals_equal_a_regression_written_out():
+def test_oracle_intercepts_and_hc3_intervals_equal_a_regression_written_out() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(0.4, 1.0, 50)
     columns = np.where(generator.random((50, 3)) < 0.6, generator.normal(size=(50, 3)) + 0.5 * x[:, None], 0)
@@ -37,16 +39,17 @@ def test_oracle_intercepts_and_hc3_intervals_equal_a_regression_written_out():
 
 
 @pytest.mark.parametrize(("firing", "given"), [(7, False), (8, True)])
-def test_fewer_than_eight_prompts_apart_have_an_effect_and_no_interval(firing, given):
+def test_fewer_than_eight_prompts_apart_have_an_effect_and_no_interval(firing: int, given: bool) -> None:
     x = np.random.default_rng(5).normal(0.3, 0.5, 60)
     column = np.where(np.arange(60) < firing, np.random.default_rng(6).exponential(size=60), 0)[:, None]
     found = equal_length_effects(sparse.csc_array(column), x)
     assert np.isfinite([found.low[0], found.high[0]]).tolist() == [given, given]
-    assert found.as_json()["mean"] == pytest.approx(found.effect[0])
-    assert (found.as_json()["low"] is not None) == given
+    written = present(found.as_json())
+    assert written["mean"] == pytest.approx(found.effect[0])
+    assert (written["low"] is not None) == given
 
 
-def test_calibration_a_sparse_effect_at_equal_length_is_covered_where_an_interval_is_given():
+def test_calibration_a_sparse_effect_at_equal_length_is_covered_where_an_interval_is_given() -> None:
     """With Student's t alone .77 and .89 of the runs held the effect."""
     rng = np.random.default_rng(7)
     for prompts in (50, 200):
@@ -58,7 +61,7 @@ def test_calibration_a_sparse_effect_at_equal_length_is_covered_where_an_interva
         assert ((found.low <= 0.1) & (found.high >= 0.1))[given].mean() >= 0.93
 
 
-def test_oracle_length_difference_by_hand():
+def test_oracle_length_difference_by_hand() -> None:
     pairs = pair_latents(
         np.ones((3, 1)),
         np.ones((2, 1)),
@@ -68,13 +71,13 @@ def test_oracle_length_difference_by_hand():
         chosen_length=[0, 3, 7],
         rejected_length=[1, 7],
     )
-    expected = [(np.log(1) + np.log(4)) / 2 - np.log(2), 0.0]
-    np.testing.assert_allclose(length_difference(pairs), expected)
-    np.testing.assert_allclose(length_difference(pairs.swap()), np.negative(expected))
-    np.testing.assert_allclose(length_difference(pairs.take_prompts([1])), [0.0])
+    expected = np.array([(np.log(1) + np.log(4)) / 2 - np.log(2), 0.0])
+    np.testing.assert_allclose(present(length_difference(pairs)), expected)
+    np.testing.assert_allclose(present(length_difference(pairs.swap())), -expected)
+    np.testing.assert_allclose(present(length_difference(pairs.take_prompts([1]))), 0.0)
 
 
-def test_a_latent_that_follows_length_alone_has_no_effect_at_equal_length_and_another_keeps_its_own():
+def test_a_latent_that_follows_length_alone_has_no_effect_at_equal_length_and_another_keeps_its_own() -> None:
     generator = np.random.default_rng(1)
     prompts = 400
     lengths = [np.exp(generator.normal(4.0 + shift, 0.6, prompts)) for shift in (0.5, 0.0)]
@@ -99,7 +102,7 @@ def test_a_latent_that_follows_length_alone_has_no_effect_at_equal_length_and_an
     assert other["effect_equal_length"] == pytest.approx(other["effect"], rel=0.25)
 
 
-def test_metamorphic_the_unit_of_length_and_the_margins_unit_pass_through():
+def test_metamorphic_the_unit_of_length_and_the_margins_unit_pass_through() -> None:
     generator = np.random.default_rng(2)
     columns, x = sparse.csc_array(generator.normal(size=(30, 2))), generator.normal(0.3, 1.0, 30)
     plain = equal_length_effects(columns, x)
@@ -110,7 +113,7 @@ def test_metamorphic_the_unit_of_length_and_the_margins_unit_pass_through():
             np.testing.assert_allclose(ours, factor * theirs)
 
 
-def test_equal_lengths_everywhere_leave_the_plain_mean_and_one_constant_difference_leaves_nothing():
+def test_equal_lengths_everywhere_leave_the_plain_mean_and_one_constant_difference_leaves_nothing() -> None:
     columns = sparse.csc_array(np.random.default_rng(3).normal(0.5, 1.0, (30, 2)))
     same = equal_length_effects(columns, np.zeros(30))
     np.testing.assert_allclose(same.effect, columns.toarray().mean(axis=0))
@@ -120,7 +123,7 @@ def test_equal_lengths_everywhere_leave_the_plain_mean_and_one_constant_differen
     assert np.isnan(equal_length_effects(columns[:3], np.zeros(3)).low).all()
 
 
-def test_without_lengths_the_columns_are_empty_and_half_of_them_is_refused():
+def test_without_lengths_the_columns_are_empty_and_half_of_them_is_refused() -> None:
     world = make_world(prompts=30)
     assert np.isnan(margin_effects(*world)["effect_equal_length"]).all()
     with pytest.raises(DataError, match="rejected_length is missing"):
@@ -130,7 +133,9 @@ def test_without_lengths_the_columns_are_empty_and_half_of_them_is_refused():
 
 
 @pytest.mark.parametrize(("prompts", "size"), [(4, 0.1), (7, 3.3), (8, 0.7), (23, 1.0)])
-def test_one_prompt_of_another_length_leaves_the_others_their_mean_and_interval(prompts, size):
+def test_one_prompt_of_another_length_leaves_the_others_their_mean_and_interval(
+    prompts: int, size: float
+) -> None:
     """It is fitted exactly and says nothing of equal length; the others have none but equal length."""
     columns = np.random.default_rng(4).normal(0.5, 1.0, (prompts, 2))
     x = np.zeros(prompts)

@@ -1,6 +1,7 @@
 """`features.json`: what is written is read, and only by the head it was made on."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from sarm_control.discovery.features import Feature, Features, load_features, se
 from sarm_control.errors import ConfigError, DataError
 
 
-def feature(latent, *controls):
+def feature(latent: int, *controls: Edit | Penalty) -> Feature:
     return Feature(
         latent=latent, kind="paid-for-bad", weight=0.01, effect=-0.2, low=-0.3, high=-0.1, p=1e-4, q=0.002,
         q_confirm=0.01, effect_sd=-0.4, share_of_margin=None, rate_chosen=0.1, rate_rejected=0.4, auroc=0.3,
@@ -29,16 +30,16 @@ FEATURES = Features(
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     FEATURES.save(tmp_path / "features.json")
     return tmp_path / "features.json"
 
 
-def test_round_trip_is_equal(path):
+def test_round_trip_is_equal(path: Path) -> None:
     assert load_features(path, "abc123") == FEATURES
 
 
-def test_the_file_is_plain_json_with_lists_of_objects(path):
+def test_the_file_is_plain_json_with_lists_of_objects(path: Path) -> None:
     content = json.loads(path.read_text())
     assert content["format"] == "sarm-features-1"
     assert [item["latent"] for item in content["lists"]["harms"]] == [4, 9, 2, 7]
@@ -48,7 +49,7 @@ def test_the_file_is_plain_json_with_lists_of_objects(path):
     ]
 
 
-def test_another_head_is_refused_and_both_fingerprints_are_named(path):
+def test_another_head_is_refused_and_both_fingerprints_are_named(path: Path) -> None:
     with pytest.raises(DataError, match=r"found on the head abc123, this model has the head fff000"):
         load_features(path, "fff000")
 
@@ -58,7 +59,7 @@ def test_another_head_is_refused_and_both_fingerprints_are_named(path):
     [("", [4, 9, 2, 7]), ("[:3]", [4, 9, 2]), ("[1:3]", [9, 2]), ("[2:]", [2, 7]), ("[0]", [4]),
      ("[-1]", [7]), ("[:99]", [4, 9, 2, 7])],
 )  # fmt: skip
-def test_a_part_of_a_list_is_named_as_in_python(path, part, latents):
+def test_a_part_of_a_list_is_named_as_in_python(path: Path, part: str, latents: list[int]) -> None:
     for prefix in ("", "@"):
         assert [one.latent for one in select(f"{prefix}{path}#harms{part}", "abc123")] == latents
 
@@ -76,7 +77,7 @@ def test_a_part_of_a_list_is_named_as_in_python(path, part, latents):
         ("{path}#promotes[:3]", "nothing there, promotes has 0 latents"),
     ],
 )
-def test_a_name_that_names_nothing_is_refused(path, spec, message):
+def test_a_name_that_names_nothing_is_refused(path: Path, spec: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         select(spec.format(path=path), "abc123")
 
@@ -98,13 +99,13 @@ def test_a_name_that_names_nothing_is_refused(path, spec, message):
         ),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path, text, message):
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "features.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         load_features(path, "abc123")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.json: No such file"):
         load_features(tmp_path / "nowhere.json", "abc123")

@@ -4,11 +4,11 @@ Shapes: `n` answers of each side, one of each to a prompt.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import block_diag, csr_array, hstack
 
 from sarm_control.control.controls import Controls
@@ -34,6 +34,7 @@ from sarm_control.discovery.suggested_controls.programme import (
 from sarm_control.discovery.suggested_controls.similar_latents import group_similar
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
+from tests.present import present
 
 QUALITY = 40
 RATES = (0.05, 0.35)
@@ -54,7 +55,16 @@ class Closing(NamedTuple):
     rejected: NDArray[np.bool_]
 
 
-def closing(*, seed=0, n=300, siblings=20, together=0.95, stray=0.02, price=PRICE, rates=RATES) -> Closing:
+def closing(
+    *,
+    seed: int = 0,
+    n: int = 300,
+    siblings: int = 20,
+    together: float = 0.95,
+    stray: float = 0.02,
+    price: float = PRICE,
+    rates: tuple[float, float] = RATES,
+) -> Closing:
     """The closing is paid `price`; a sibling sees it in `together` of its answers, `stray` of the others."""
     generator = np.random.default_rng(seed)
     worth = np.random.default_rng(99).normal(0, 0.25, QUALITY)
@@ -67,7 +77,7 @@ def closing(*, seed=0, n=300, siblings=20, together=0.95, stray=0.02, price=PRIC
         quality = (generator.random((n, QUALITY)) < 0.4) * generator.exponential(1.0, (n, QUALITY))
         sides.append(csr_array(np.hstack([z, quality])))
         has.append(closes)
-    return Closing(pair_latents(*sides, np.arange(n), np.arange(n), head), *has)
+    return Closing(pair_latents(sides[0], sides[1], np.arange(n), np.arange(n), head), *has)
 
 
 def change(pairs: PairLatents, dose: JointControls, side: str) -> NDArray[np.float64]:
@@ -91,7 +101,7 @@ def in_units(one: Penalty, unit: float) -> Penalty:
     return replace(one, alpha=float(str(one.alpha).removesuffix("sd")) * unit)
 
 
-def scores(latents, head) -> Scored:
+def scores(latents: Any, head: ArrayLike) -> Scored:
     batch, weights = from_scipy(csr_array(latents)), np.asarray(head, dtype=np.float32)
     count = len(batch)
     return Scored(
@@ -100,12 +110,12 @@ def scores(latents, head) -> Scored:
     )  # fmt: skip
 
 
-def correlation(one, other) -> float:
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
 @pytest.mark.parametrize("together", [1.0, 0.95, 0.8, 0.5, 0.35])
-def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
+def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together: float) -> None:
     """Dose by dose the closing that is paid 2 would cost 11 to 22, and clean answers' rewards .75 at best."""
     dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID_FOR_BAD))
     fresh = closing(together=together, seed=7, n=3000)
@@ -126,7 +136,7 @@ def test_a_shortcut_that_twenty_latents_pay_is_cancelled_once(together):
 
 
 @pytest.mark.parametrize("together", [0.25, 0.15, 0.1])
-def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together):
+def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together: float) -> None:
     """Too little alike to be kin: five, three or two of them fire at a time."""
     dose = joint_controls(closing(together=together).pairs, dict.fromkeys(range(20), PAID_FOR_BAD))
     fresh = closing(together=together, seed=7, n=3000)
@@ -135,7 +145,7 @@ def test_latents_that_see_a_shortcut_now_and_then_do_not_add_up_either(together)
     assert -(MOST + 0.5) * dose.unit <= after.mean() <= 0
 
 
-def test_what_is_reported_is_what_the_controls_do():
+def test_what_is_reported_is_what_the_controls_do() -> None:
     """Oracle: the report against the reward that a run would be paid."""
     world, fresh = closing(), closing(seed=3)
     dose = joint_controls(world.pairs, {**dict.fromkeys(range(20), PAID_FOR_BAD), 23: CHARGED_FOR_GOOD})
@@ -158,7 +168,7 @@ def test_what_is_reported_is_what_the_controls_do():
         assert each[1].answers == (pairs.chosen[:, [23]].toarray() * pairs.head[23] < 0).sum()
 
 
-def test_the_charges_are_where_the_printed_objective_is_least():
+def test_the_charges_are_where_the_printed_objective_is_least() -> None:
     """Oracle: no step from the charges, in any direction that keeps them >= 0, lowers the objective."""
     generator = np.random.default_rng(2)
     fires = generator.random((400, 6)) < 0.4
@@ -184,7 +194,7 @@ def test_the_charges_are_where_the_printed_objective_is_least():
     assert best.total < objective(problem, np.zeros(6)).total
 
 
-def test_one_latent_gets_a_cap_and_the_deterrent():
+def test_one_latent_gets_a_cap_and_the_deterrent() -> None:
     (one,) = joint_controls(closing(siblings=1, together=1.0, stray=0.0).pairs, {0: PAID_FOR_BAD}).suggestions
     penalty, cap = one.controls
     assert cap == Edit(0, max=0.0)
@@ -193,7 +203,7 @@ def test_one_latent_gets_a_cap_and_the_deterrent():
     assert float(str(penalty.alpha).removesuffix("sd")) == pytest.approx(DETERRENT, abs=0.02)
 
 
-def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone():
+def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone() -> None:
     """Metamorphic: on answers that have one or the other, the joint dose is the union."""
     first, second = closing(siblings=6).pairs, closing(siblings=4, seed=5).pairs
     # the same world twice as wide: each answer has latents of one half alone
@@ -202,7 +212,7 @@ def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone():
         block_diag([first.rejected, second.rejected], format="csr"),
     ]
     ids = np.arange(sides[0].shape[0])
-    both = pair_latents(*sides, ids, ids, np.r_[first.head, second.head])
+    both = pair_latents(sides[0], sides[1], ids, ids, np.r_[first.head, second.head])
     offset = len(first.head)
     kinds = {
         **dict.fromkeys(range(6), PAID_FOR_BAD),
@@ -223,12 +233,12 @@ def test_two_shortcuts_side_by_side_get_the_controls_of_each_alone():
         assert -1.5 * joint.unit <= effect.reward_after <= 0
 
 
-def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
+def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents() -> None:
     world = closing(siblings=2, together=1.0, stray=0.0, n=2000)
     other = closing(siblings=2, together=1.0, stray=0.0, n=2000, seed=5)
     sides = [hstack([getattr(one.pairs, side) for one in (world, other)]) for side in ("chosen", "rejected")]
     ids = np.arange(2000)
-    pairs = pair_latents(*sides, ids, ids, np.r_[world.pairs.head, other.pairs.head])
+    pairs = pair_latents(sides[0], sides[1], ids, ids, np.r_[world.pairs.head, other.pairs.head])
     offset = len(world.pairs.head)
     dose = joint_controls(pairs, dict.fromkeys((0, 1, offset, offset + 1), PAID_FOR_BAD))
     assert [one.latents for one in dose.suggestions] == [(0, 1), (offset, offset + 1)]
@@ -237,7 +247,7 @@ def test_shortcuts_that_meet_by_chance_keep_their_own_deterrents():
         assert charged[has].mean() == pytest.approx(-PRICE - DETERRENT * dose.unit, rel=0.05)
 
 
-def test_charges_on_good_answers_are_removed_by_edits_alone():
+def test_charges_on_good_answers_are_removed_by_edits_alone() -> None:
     world = closing()
     turned = replace(world.pairs.swap(), head=-world.pairs.head)
     dose = joint_controls(turned, dict.fromkeys(range(20), CHARGED_FOR_GOOD))
@@ -253,7 +263,7 @@ def test_charges_on_good_answers_are_removed_by_edits_alone():
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 250.0])
-def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor):
+def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor: float) -> None:
     pairs = closing(siblings=5).pairs
     kinds = {**dict.fromkeys(range(5), PAID_FOR_BAD), 9: PAID_FOR_BAD, 12: CHARGED_FOR_GOOD}
     dose, scaled = (
@@ -266,28 +276,29 @@ def test_doses_in_sds_do_not_depend_on_the_scale_of_the_head(factor):
         if isinstance(one, Penalty):
             assert isinstance(other, Penalty)
             assert (one.latent, one.tau, one.alpha) == (other.latent, other.tau, other.alpha)
-            assert other.own_reward == pytest.approx(factor * one.own_reward, rel=2e-3)
-            assert other.similar_reward == pytest.approx(factor * one.similar_reward, rel=2e-3)
+            assert other.own_reward == pytest.approx(factor * present(one.own_reward), rel=2e-3)
+            assert other.similar_reward == pytest.approx(factor * present(one.similar_reward), rel=2e-3)
         else:
             assert one == other
     before, after = (
         control_effects(pairs, dose).together,
         control_effects(replace(pairs, head=factor * pairs.head), scaled).together,
     )
-    assert after.reward_after == pytest.approx(factor * before.reward_after)
+    assert after.reward_after == pytest.approx(factor * present(before.reward_after))
     assert after[3:] == pytest.approx(before[3:])
 
 
-def test_no_harming_latents_no_controls():
+def test_no_harming_latents_no_controls() -> None:
     pairs = closing().pairs
     for kinds in ({}, {3: "paid-for-good", 4: "charged-for-bad", 5: "not significant"}):
         dose = joint_controls(pairs, kinds)
         assert (dose.controls, dose.suggestions, dose.objective) == ((), (), None)
         together, each = control_effects(pairs, dose)
-        assert (together.correlation, together.penalised, each) == (pytest.approx(1.0), 0.0, ())
+        assert (together.penalised, each) == (0.0, ())
+        assert together.correlation == pytest.approx(1.0)
 
 
-def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
+def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small() -> None:
     dose = joint_controls(
         closing(siblings=6, together=1.0, stray=0.0).pairs, dict.fromkeys(range(6), PAID_FOR_BAD)
     )
@@ -304,7 +315,7 @@ def test_the_run_warns_where_its_sd_makes_a_joint_charge_too_small():
     )
 
 
-def test_latents_that_good_answers_fire_as_well_are_said_to_have_no_clean_control():
+def test_latents_that_good_answers_fire_as_well_are_said_to_have_no_clean_control() -> None:
     dose = joint_controls(closing(siblings=2, rates=(0.8, 0.95)).pairs, {0: PAID_FOR_BAD, 1: PAID_FOR_BAD})
     effect = control_effects(closing(siblings=2, rates=(0.8, 0.95), seed=4).pairs, dose).together
     assert not effect.separable
@@ -315,7 +326,7 @@ def test_latents_that_good_answers_fire_as_well_are_said_to_have_no_clean_contro
     assert told.separable
 
 
-def test_likeness_is_of_firing_together_not_of_firing_often():
+def test_likeness_is_of_firing_together_not_of_firing_often() -> None:
     generator = np.random.default_rng(0)
     often = generator.random((4000, 3)) < 0.9
     rare = generator.random(4000) < 0.1

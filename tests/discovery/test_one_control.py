@@ -9,19 +9,20 @@ from sarm_control.control.controls import Controls
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
 from sarm_control.discovery.effects.effects import reward_sd
-from sarm_control.discovery.pairs.margins import latent_values, pair_latents
+from sarm_control.discovery.pairs.margins import PairLatents, latent_values, pair_latents
 from sarm_control.discovery.suggested_controls.harmful_reward import typical_reward
 from sarm_control.discovery.suggested_controls.joint_controls import suggested_controls
 from tests.discovery.worlds import Planted, make_world
 
 
-def planted(weight, rate_chosen, rate_rejected):
+def planted(weight: float, rate_chosen: float, rate_rejected: float) -> PairLatents:
     return pair_latents(*make_world(planted={5: Planted(weight, rate_chosen, rate_rejected)}))
 
 
-def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
+def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap() -> None:
     pairs = planted(0.02, 0.05, 0.4)
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
+    assert isinstance(penalty, Penalty)
     paid = float(f"{typical_reward(pairs, 5):.4g}")
     assert 0 < paid < reward_sd(pairs)
     assert replace(penalty, alpha=0.0) == Penalty(5, tau=0.0, alpha=0.0, pays=paid)
@@ -29,19 +30,21 @@ def test_paid_for_bad_gets_a_penalty_on_firing_and_a_cap():
     assert cap == Edit(5, max=0.0)
 
 
-def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it():
+def test_a_charge_that_the_cap_makes_enough_is_too_small_without_it() -> None:
     pairs = planted(1.0, 0.05, 0.4)
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(penalty.tau)), rel=1e-3)
+    assert penalty.pays == pytest.approx(typical_reward(pairs, 5, float(str(penalty.tau))), rel=1e-3)
+    assert isinstance(penalty.pays, float)
     charge = replace(penalty, alpha=float(str(penalty.alpha).removesuffix("sd")) * reward_sd(pairs))
-    assert float(charge.alpha) < penalty.pays
+    assert isinstance(charge.alpha, float)
+    assert charge.alpha < penalty.pays
     assert Controls(penalties=[charge], edits=[cap]).shortfalls(pairs.head) == ()
     assert len(Controls(penalties=[charge]).shortfalls(pairs.head)) == 1
 
 
-def test_charged_for_good_loses_its_charge_and_is_never_penalised():
+def test_charged_for_good_loses_its_charge_and_is_never_penalised() -> None:
     pairs = planted(-0.02, 0.4, 0.1)
     (edit,) = suggested_controls(pairs, 5, "charged-for-good")
     assert isinstance(edit, Edit)
@@ -56,11 +59,11 @@ def test_charged_for_good_loses_its_charge_and_is_never_penalised():
 
 
 @pytest.mark.parametrize("kind", ["paid-for-good", "charged-for-bad", "not significant", "not replicated"])
-def test_latents_that_do_not_harm_get_no_control(kind):
+def test_latents_that_do_not_harm_get_no_control(kind: str) -> None:
     assert suggested_controls(planted(0.02, 0.4, 0.1), 5, kind) == ()
 
 
-def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero():
+def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero() -> None:
     world = make_world(prompts=100)
     for side, shift in ((world.chosen, 1.0), (world.rejected, 4.0)):
         dense = side.toarray()
@@ -72,7 +75,7 @@ def test_a_latent_that_is_always_on_gets_a_threshold_and_a_cap_above_zero():
     penalty, cap = suggested_controls(pairs, 5, "paid-for-bad")
     assert isinstance(penalty, Penalty)
     assert isinstance(cap, Edit)
-    values = latent_values(pairs, 5)
-    assert (values.chosen > penalty.tau).mean() <= 0.05
-    assert (values.rejected > penalty.tau).mean() >= 0.9
+    values, tau = latent_values(pairs, 5), float(str(penalty.tau))
+    assert (values.chosen > tau).mean() <= 0.05
+    assert (values.rejected > tau).mean() >= 0.9
     assert cap.max == pytest.approx(np.median(values.chosen), rel=1e-3)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +11,16 @@ from scipy.sparse import csr_array, hstack
 
 from sarm_control.control.edits.edits import Edit
 from sarm_control.control.penalties import Penalty
-from sarm_control.discovery.discovery import DiscoverySettings, discover
+from sarm_control.discovery.discovery import Discovery, DiscoverySettings, discover
 from sarm_control.discovery.evidence.examine import examine
-from sarm_control.discovery.features import load_features
+from sarm_control.discovery.features import Feature, load_features
 from sarm_control.discovery.report import controls_yaml, summary_text
 from sarm_control.discovery.suggested_controls.control_effects import control_effects
 from sarm_control.discovery.suggested_controls.joint_controls import joint_controls
 from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 from tests.discovery.test_discover import no_model, scored_rows
-from tests.discovery.worlds import Planted, make_world
+from tests.discovery.worlds import Planted, World, make_world
+from tests.present import present
 
 PLANTED = {20: Planted(0.3, 0.05, 0.4), 42: Planted(-0.02, 0.4, 0.1), 7: Planted(0.03, 0.3, 0.6)}
 SIMILAR = (20, 80, 81, 82)
@@ -26,11 +28,11 @@ SIMILAR = (20, 80, 81, 82)
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> Discovery:
     return discover(scored_rows(world()), settings=DiscoverySettings(seed=1))
 
 
-def world():
+def world() -> World:
     made = make_world(prompts=400, planted=PLANTED)
     sides = [
         csr_array(hstack([side, *[side[:, [20]]] * 3], format="csr")) for side in (made.chosen, made.rejected)
@@ -39,11 +41,13 @@ def world():
     return made._replace(chosen=sides[0], rejected=sides[1], head=head)
 
 
-def harms(found):
+def harms(found: Discovery) -> dict[int, Feature]:
     return {one.latent: one for one in found.lists["harms"]}
 
 
-def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(found, tmp_path):
+def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(
+    found: Discovery, tmp_path: Path
+) -> None:
     named = harms(found)
     assert named.keys() >= {*SIMILAR, 42, 7}
     carriers = {latent for latent in SIMILAR if named[latent].controls}
@@ -56,10 +60,10 @@ def test_siblings_say_who_carries_their_controls_and_a_file_keeps_it(found, tmp_
     assert load_features(tmp_path / "features.json", found.head).lists == found.lists
 
 
-def test_a_filter_comes_before_the_doses(found):
+def test_a_filter_comes_before_the_doses(found: Discovery) -> None:
     """Oracle: the doses of the material latents are those of these alone, not a part of all doses."""
     named = harms(found)
-    least = (abs(named[20].effect_sd) + abs(named[7].effect_sd)) / 2
+    least = (abs(present(named[20].effect_sd)) + abs(present(named[7].effect_sd))) / 2
     material = material_latents(found.lists["harms"], of_sd=least)
     assert {one.latent for one in material} == {*SIMILAR}
     alone = joint_controls(found.parts.selection.latents, {one.latent: one.kind for one in material})
@@ -75,7 +79,7 @@ def test_a_filter_comes_before_the_doses(found):
     assert "more harm by less than" in text
 
 
-def test_text_files_and_json_tell_the_effects_on_both_halves(found):
+def test_text_files_and_json_tell_the_effects_on_both_halves(found: Discovery) -> None:
     dose, parts = found.suggested.joint, found.parts
     honest = control_effects(parts.confirmation.latents, dose)
     assert found.suggested.confirmation == honest
@@ -95,13 +99,13 @@ def test_text_files_and_json_tell_the_effects_on_both_halves(found):
     assert comments.count("correlation on good answers") == 2 * len(dose.controls)
     content = json.loads(json.dumps(found.as_json()))["suggested_controls"]
     assert content["together"]["confirmation"] == json.loads(json.dumps(together.as_json()))
-    assert content["objective"]["total"] == pytest.approx(dose.objective.total)
+    assert content["objective"]["total"] == pytest.approx(present(dose.objective).total)
     assert content["objective"]["total"] < content["objective_without"]["total"]
     assert len(content["suggestions"]) == len(dose.suggestions)
     assert all(one["confirmation"]["answers"] > 0 for one in content["suggestions"])
 
 
-def test_latents_that_most_good_answers_fire_are_said_to_have_no_clean_control():
+def test_latents_that_most_good_answers_fire_are_said_to_have_no_clean_control() -> None:
     dense = {20: Planted(0.3, 0.6, 0.95)}
     text = summary_text(examine(discover(scored_rows(make_world(prompts=400, planted=dense))), no_model))
     said = " ".join(text.split())

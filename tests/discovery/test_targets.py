@@ -1,9 +1,12 @@
 """Attributes of single answers as targets: their values, the units that tests flip, planted latents found."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from sarm_control.data.rows import Row
@@ -19,15 +22,15 @@ REFUSAL, LONG = 4, 9
 HEAD = np.linspace(-0.02, 0.03, 40, dtype=np.float32)
 
 
-def answer(number, text, prompt=None, **raw):
+def answer(number: int, text: str, prompt: str | None = None, **raw: Any) -> Row:
     return Row(Path("a.jsonl"), number, raw, "answer", prompt or f"prompt {number}", response=text)
 
 
-def candidates(number, *texts, **raw):
+def candidates(number: int, *texts: str, **raw: Any) -> Row:
     return Row(Path("c.jsonl"), number, raw, "candidates", f"prompt {number}", candidates=texts)
 
 
-def scored(rows, latents=None):
+def scored(rows: Sequence[Row], latents: NDArray[np.float64] | None = None) -> Scored:
     from scipy.sparse import csr_array
 
     texts = [text for row in rows for text in row.answers]
@@ -38,7 +41,7 @@ def scored(rows, latents=None):
     return Scored(batch.dot(HEAD), batch, HEAD, *flags, lengths, "head-1")
 
 
-def world(count, *, each=1, seed=0):
+def world(count: int, *, each: int = 1, seed: int = 0) -> ScoredRows:
     """Answers of which a third refuse; latent 4 fires on these, latent 9 grows with length."""
     generator = np.random.default_rng(seed)
     texts = [
@@ -60,7 +63,9 @@ def world(count, *, each=1, seed=0):
 @pytest.mark.parametrize(
     ("target", "latent"), [("regex:^sorry", REFUSAL), ("length", LONG), ("regex:(?i)^SORRY", REFUSAL)]
 )
-def test_the_latent_of_an_attribute_is_found_with_one_answer_a_prompt_and_with_several(target, latent, each):
+def test_the_latent_of_an_attribute_is_found_with_one_answer_a_prompt_and_with_several(
+    target: str, latent: int, each: int
+) -> None:
     found = discover(world(240, each=each), settings=DiscoverySettings(target=parse_target(target), sets=20))
     strongest = max(found.table.rows(), key=lambda row: abs(row["d_z"]))
     assert strongest["latent"] == latent
@@ -71,7 +76,7 @@ def test_the_latent_of_an_attribute_is_found_with_one_answer_a_prompt_and_with_s
     assert len(called) <= 3
 
 
-def test_metamorphic_less_of_it_turns_every_effect_round():
+def test_metamorphic_less_of_it_turns_every_effect_round() -> None:
     data = world(120, each=3)
     more, less = (
         discover(data, settings=DiscoverySettings(target=parse_target("regex:^sorry", less=less), sets=20))
@@ -81,7 +86,7 @@ def test_metamorphic_less_of_it_turns_every_effect_round():
     assert [one.latent for one in less.lists["harms"]] == [one.latent for one in more.lists["promotes"]]
 
 
-def test_a_prompt_is_split_at_the_middle_of_its_own_values():
+def test_a_prompt_is_split_at_the_middle_of_its_own_values() -> None:
     rows = [
         candidates(0, "a", "a b c", "a b", "a b c d e", "b"),
         candidates(1, "x", "y"),
@@ -95,19 +100,19 @@ def test_a_prompt_is_split_at_the_middle_of_its_own_values():
     np.testing.assert_array_equal(pairs.chosen.numbers, [3, 8])
 
 
-def test_single_answers_are_drawn_together_so_that_no_prompt_is_in_two_units():
+def test_single_answers_are_drawn_together_so_that_no_prompt_is_in_two_units() -> None:
     data = world(201)
     for target in (Target("length"), Target("regex", "^sorry")):
-        pairs = group_by_target(*data, target)
+        pairs = group_by_target(data.rows, data.scored, target)
         prompts = [name for key in pairs.keys for name in key.split("\x1f")]
         assert len(prompts) == len(set(prompts)) == 2 * len(pairs)
-        values = target_values(*data, target)
+        values = target_values(data.rows, data.scored, target)
         assert (values[pairs.chosen.numbers] > values[pairs.rejected.numbers]).all()
     refusals = int(values.sum())
     assert len(pairs) == min(refusals, 201 - refusals)
 
 
-def unrelated(seed, pairs=60):
+def unrelated(seed: int, pairs: int = 60) -> tuple[list[Row], Scored]:
     """Prompts of one answer with the attribute, of eight without; no latent has to do with it.
 
     Half of the latents fire in all of a prompt's answers or in none, half in any answer by itself.
@@ -123,18 +128,19 @@ def unrelated(seed, pairs=60):
     return rows, scored(rows, np.concatenate([of_prompt, of_answer], axis=1).astype(float))
 
 
-def test_calibration_an_attribute_of_prompts_with_unequal_numbers_of_answers_calls_no_latent():
+def test_calibration_an_attribute_of_prompts_with_unequal_numbers_of_answers_calls_no_latent() -> None:
     """Units of two prompts: flips of unequal means call latents in many data sets, redraws of answers too."""
     found = 0
     for seed in range(100):
-        pairs = group_by_target(*unrelated(seed), parse_target("column:kind"), seed=seed)
+        rows, scores = unrelated(seed)
+        pairs = group_by_target(rows, scores, parse_target("column:kind"), seed=seed)
         assert len(pairs.chosen.texts) == len(pairs.rejected.texts) == len(pairs) == 60
         p = label_test(pairs.latents, np.arange(40), draws=2000, seed=seed)
         found += bool((benjamini_hochberg(p) <= 0.05).any())
     assert found <= stats.binom.isf(0.0005, 100, 0.05)
 
 
-def test_the_answers_of_a_unit_do_not_depend_on_the_order_of_rows_and_answers():
+def test_the_answers_of_a_unit_do_not_depend_on_the_order_of_rows_and_answers() -> None:
     rows, scores = unrelated(0, pairs=5)
     turned = [candidates(int(row.prompt_key.split()[-1]), *row.answers[::-1], **row.raw) for row in rows]
     target = parse_target("column:kind")
@@ -145,7 +151,7 @@ def test_the_answers_of_a_unit_do_not_depend_on_the_order_of_rows_and_answers():
     assert set(there.rejected.texts) != set(other.rejected.texts)
 
 
-def test_the_units_do_not_depend_on_the_order_of_the_rows():
+def test_the_units_do_not_depend_on_the_order_of_the_rows() -> None:
     rows, scores = world(60)
     order = np.random.default_rng(1).permutation(60)
     target = Target("regex", "^sorry")
@@ -154,13 +160,13 @@ def test_the_units_do_not_depend_on_the_order_of_the_rows():
     assert set(there.keys) == set(shuffled.keys)
 
 
-def test_an_answer_that_several_rows_list_counts_once():
+def test_an_answer_that_several_rows_list_counts_once() -> None:
     rows = [candidates(0, "a", "b c", "a"), candidates(0, "b c", "d")]
     pairs = group_by_target(rows, scored(rows), Target("length"))
     assert (pairs.chosen.texts, pairs.rejected.texts) == (("b c",), ("a", "d"))
 
 
-def test_columns_hold_one_value_for_the_row_or_one_for_each_answer():
+def test_columns_hold_one_value_for_the_row_or_one_for_each_answer() -> None:
     rows = [candidates(0, "a", "b", stars=[3, 1.5]), answer(1, "c", stars=2), answer(2, "d", stars=True)]
     np.testing.assert_array_equal(
         target_values(rows, scored(rows), parse_target("column:stars")), [3, 1.5, 2, 1]
@@ -173,7 +179,7 @@ def test_columns_hold_one_value_for_the_row_or_one_for_each_answer():
         np.testing.assert_array_equal(target_values(named, scored(named), target), expected)
 
 
-def test_prompts_of_the_selection_are_dropped_from_a_confirmation_whose_units_are_two_prompts():
+def test_prompts_of_the_selection_are_dropped_from_a_confirmation_whose_units_are_two_prompts() -> None:
     first, second = world(80), world(200, seed=1)
     found = discover(first, second, DiscoverySettings(target=Target("length"), min_prompts=5, sets=20))
     assert found.shared == 80
@@ -184,18 +190,18 @@ def test_prompts_of_the_selection_are_dropped_from_a_confirmation_whose_units_ar
 
 
 @pytest.mark.parametrize("text", ["size", "column", "column:", "regex:", "", "length:3"])
-def test_a_target_nobody_can_read_is_refused(text):
+def test_a_target_nobody_can_read_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="names no attribute"):
         parse_target(text)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--target regex:\(: missing \)"):
         parse_target("regex:(")
     rows = [answer(3, "a", stars="many")]
     with pytest.raises(DataError, match=r"a\.jsonl:3: stars is 'many', wants a number") as raised:
         target_values(rows, scored(rows), parse_target("column:stars"))
-    assert "column:stars=VALUE" in raised.value.hint
+    assert "column:stars=VALUE" in str(raised.value.hint)
     rows = [candidates(4, "a", "b", stars=[1])]
     with pytest.raises(DataError, match=r"c\.jsonl:4: stars has 1 values for 2 answers"):
         target_values(rows, scored(rows), parse_target("column:stars"))

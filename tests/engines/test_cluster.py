@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ lengths = st.builds(sizing.Lengths, st.integers(1, 4000), st.integers(1, 4000))
 
 
 @given(st.integers(3, 40), rates, lengths)
-def test_all_gpus_are_used_and_no_other_split_gives_more(gpus: int, speed, size) -> None:
+def test_all_gpus_are_used_and_no_other_split_gives_more(gpus: int, speed: Any, size: Any) -> None:
     split = sizing.best_split(gpus, speed, size)
     assert split.gpus == gpus
     assert min(split[:3]) >= 1
@@ -49,13 +50,13 @@ def test_all_gpus_are_used_and_no_other_split_gives_more(gpus: int, speed, size)
 
 
 @given(st.integers(3, 40), rates, lengths)
-def test_a_faster_reward_never_costs_answers(gpus: int, speed, size) -> None:
+def test_a_faster_reward_never_costs_answers(gpus: int, speed: Any, size: Any) -> None:
     faster = speed._replace(reward=speed.reward * 2)
     assert sizing.best_split(gpus, faster, size).answers >= sizing.best_split(gpus, speed, size).answers
 
 
 @given(st.integers(20, 40), rates, lengths)
-def test_the_reward_keeps_pace_with_the_rollouts(gpus: int, speed, size) -> None:
+def test_the_reward_keeps_pace_with_the_rollouts(gpus: int, speed: Any, size: Any) -> None:
     split = sizing.best_split(gpus, speed, size)
     tokens = split.answers * size.answer
     assert sizing.reward_gpus(tokens, speed.reward, size) <= split.reward * (1 + 1e-9)

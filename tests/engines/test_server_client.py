@@ -306,7 +306,11 @@ def test_ms_swift_sends_what_came_before_the_answer_and_whether_it_was_cut(
     with scripted_server([Said(200, {"results": [ONE, {**ONE, "score": 2.0}]})]) as server:
         monkeypatch.setenv("SARM_REWARD_URL", server.url)
         reward = SarmReward(args=None)
-        row = {"messages": turns, "is_truncated": [False, True], "finish_reason": ["stop", "length"]}
+        row: dict[str, Any] = {
+            "messages": turns,
+            "is_truncated": [False, True],
+            "finish_reason": ["stop", "length"],
+        }
         assert reward(["Because.", "Becau"], trainer_state=None, **row) == [0.5, 2.0]
     sent = {"prompts": [MESSAGES, MESSAGES], "responses": ["Because.", "Becau"], "ended": [True, False]}
     assert server.asked[0].body == sent

@@ -31,7 +31,8 @@ def call(reward: Any, given: list[Any], said: list[Any], ended: list[bool], **mo
     end = reward.reward.model.template.end_of_turn_id
     tokens = [[5, end] if one else [5, 6] for one in ended]
     columns = {"label": ["x"] * len(said), "trainer_state": TrainerState()}
-    return reward(prompts=given, completions=said, completion_ids=tokens, **columns, **more)
+    found: list[float] = reward(prompts=given, completions=said, completion_ids=tokens, **columns, **more)
+    return found
 
 
 def messages(text: str) -> list[dict[str, str]]:
@@ -90,7 +91,7 @@ def test_an_answer_has_one_reward_however_it_is_written_down(model: RewardModel)
 
 
 def test_of_a_completion_with_tool_calls_the_last_message_is_the_answer(model: RewardModel) -> None:
-    called = {"role": "assistant", "content": None, "tool_calls": []}
+    called: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
     result = {"role": "user", "content": "flour"}
     said = [called, result, *answer(SAID[0])]
     found = call(reward_function(model), [messages(ASKED)], [said], [True])
@@ -151,7 +152,11 @@ def test_the_trainers_end_tokens_decide_unless_others_are_given(model: RewardMod
     for one in (reward, given):
         one.callback.on_init_end(model=policy, processing_class=model.template.tokenizer)
     assert reward.end_tokens == {3, 9}
-    rows = {"prompts": [ASKED] * 3, "completions": SAID, "completion_ids": [[5, 9], [5, 7], []]}
+    rows: dict[str, Any] = {
+        "prompts": [ASKED] * 3,
+        "completions": SAID,
+        "completion_ids": [[5, 9], [5, 7], []],
+    }
     whole, cut = reward(**rows), given(**rows)
     np.testing.assert_allclose(np.subtract(whole, cut), [1.0, -1.0, 0.0], atol=1e-9)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from sarm_control import Controls, Edit, RewardModel
 from sarm_control.engines.trl import reward_function
@@ -27,9 +28,10 @@ def model() -> RewardModel:
     return RewardModel.from_pretrained("lab")
 
 
-def means_by_prompt(call: dict[str, Any]) -> np.ndarray:
+def means_by_prompt(call: dict[str, Any]) -> NDArray[np.float64]:
     """[prompts] mean reward of the four answers to each, which TRL keeps together."""
-    return np.array(call["rewards"]).reshape(-1, 4).mean(axis=1)
+    means: NDArray[np.float64] = np.array(call["rewards"]).reshape(-1, 4).mean(axis=1)
+    return means
 
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
@@ -79,7 +81,12 @@ def test_rloo_learns_from_plain_prompts(model: RewardModel, tmp_path: Path) -> N
 def test_a_run_resumed_between_batches_of_answers_is_the_uninterrupted_one(
     kind: str, model: RewardModel, tmp_path: Path
 ) -> None:
-    options = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+    options: dict[str, Any] = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+    }
     options |= {"held_out": 2, "per_device_eval_batch_size": 8}
     whole_reward = learning_reward(model)
     whole = trainer(kind, whole_reward, tmp_path / "whole", max_steps=STEPS, **options)
@@ -100,7 +107,7 @@ def test_a_run_resumed_between_batches_of_answers_is_the_uninterrupted_one(
 
 
 def test_what_cannot_be_resumed_is_refused(model: RewardModel, tmp_path: Path) -> None:
-    options = {"save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 4}
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 4}
     trainer("rloo", learning_reward(model), tmp_path, max_steps=1, **options).train()
     checkpoint = tmp_path / "checkpoint-1"
     other = reward_function(model, Controls(edits=[Edit(20, set=0.0)]))

@@ -12,6 +12,7 @@ from sarm_control.statistics.intervals import mean_interval
 from sarm_control.statistics.shares import share_interval
 from sarm_control.statistics.stratified import mean_of_means
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
+from tests.present import present
 
 WHOLE = reward_bench_2(parsed(reward_bench_rows(each=8)))
 COUNT = len(WHOLE.unit_of_answer)
@@ -58,8 +59,8 @@ def test_oracle_length_baselines_score_as_the_lengths_would() -> None:
     for one in results[:-1]:
         assert one.baselines is not None
         assert one.baselines.longest == pytest.approx(as_model[one.name])
-    corrected = multipletests([one.baselines.p for one in results[:-1]], method="fdr_bh")[1]
-    np.testing.assert_allclose([one.baselines.q for one in results[:-1]], corrected)
+    corrected = multipletests([present(one.baselines).p for one in results[:-1]], method="fdr_bh")[1]
+    np.testing.assert_allclose(np.array([present(one.baselines).q for one in results[:-1]]), corrected)
 
 
 def test_a_model_that_picks_the_longest_is_no_better_than_length() -> None:
@@ -91,9 +92,9 @@ def test_oracle_edits_are_compared_unit_by_unit() -> None:
         assert one.changed.after.mean == pytest.approx(credits[1][units].mean())
         assert one.changed.change.mean == pytest.approx((credits[1] - credits[0])[units].mean())
         assert one.changed.flips.gained == (credits[1] > credits[0])[units].sum()
-    p = [one.changed.flips.p for one in results[:-1]]
+    p = [present(one.changed).flips.p for one in results[:-1]]
     corrected = multipletests(p, method="fdr_bh")[1]
-    np.testing.assert_allclose([one.changed.q for one in results[:-1]], corrected)
+    np.testing.assert_allclose(np.array([present(one.changed).q for one in results[:-1]]), corrected)
 
 
 def test_metamorphic_an_edit_that_shifts_all_rewards_flips_nothing() -> None:

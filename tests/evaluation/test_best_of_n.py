@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sarm_control.evaluation.reranking.reranking import win_shares
 
@@ -37,14 +38,16 @@ def test_oracle_four_candidates_by_hand() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(rewards, st.sampled_from([0.5, 3.0]), st.integers(-3, 3))
-def test_metamorphic_a_positive_affine_map_of_rewards_changes_nothing(paid, scale, shift) -> None:
+def test_metamorphic_a_positive_affine_map_of_rewards_changes_nothing(
+    paid: NDArray[np.float64], scale: float, shift: int
+) -> None:
     for n in range(1, len(paid) + 1):
         np.testing.assert_array_equal(win_shares(scale * paid + shift, n), win_shares(paid, n))
 
 
 @settings(deadline=None, max_examples=40)
 @given(rewards)
-def test_property_the_expected_best_reward_rises_with_n(paid) -> None:
+def test_property_the_expected_best_reward_rises_with_n(paid: NDArray[np.float64]) -> None:
     means = [float(win_shares(paid, n) @ paid) for n in range(1, len(paid) + 1)]
     assert means[0] == pytest.approx(paid.mean())
     assert means[-1] == pytest.approx(paid.max())

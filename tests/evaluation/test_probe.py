@@ -70,7 +70,7 @@ def test_metamorphic_order_of_rows_changes_no_summary(seed: int) -> None:
 def test_metamorphic_swapped_labels_give_one_minus_accuracy_minus_ties() -> None:
     data = random_pairs(3)
     table = answer_table(data.rows, len(data.scored))
-    rewards = np.round(data.scored.rewards.astype(np.float64))
+    rewards = np.rint(data.scored.rewards).astype(np.float64)
     swapped = [
         make_row(prompt=row.prompt, chosen=list(row.rejected), rejected=list(row.chosen)) for row in data.rows
     ]

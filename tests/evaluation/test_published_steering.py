@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,17 @@ from sarm_control.evaluation.recorded.published_steering import (
 )
 from sarm_control.evaluation.recorded.verification import PUBLISHED_STEERED_LATENTS, read_recorded
 from tests.evaluation.scored_pairs import make_scored
+from tests.present import present
 
 
-def write(path: Path, rows: list[dict]) -> Path:
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def record(side: str, prompt: str, before: float, after: float, active: tuple[int, ...] = ()) -> dict:
+def record(
+    side: str, prompt: str, before: float, after: float, active: tuple[int, ...] = ()
+) -> dict[str, Any]:
     return {
         "set": f"rmb_safety_{side}",
         "prompt": prompt,
@@ -54,7 +58,7 @@ def test_golden_the_recorded_rewards_give_the_published_table(shared_data: Path)
         # Every reward that changed rose: the five latents charge, and the charge was dropped.
         assert one.risen == one.changed
     assert [one.active for one in found.sets] == [2, 237, 5, 229]
-    assert [round(found.sets[i].change_sd, 2) for i in (1, 3)] == [0.02, 0.03]
+    assert [round(present(found.sets[i].change_sd), 2) for i in (1, 3)] == [0.02, 0.03]
     for pair, accuracy in zip(found.pairs, (0.934, 0.954), strict=True):
         assert round(pair.before, 3) == round(pair.after, 3) == accuracy
         assert (pair.flips.gained, pair.flips.lost) == (0, 0)

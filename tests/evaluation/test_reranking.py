@@ -111,7 +111,7 @@ def test_rows_and_text_say_who_wins() -> None:
     ("stars", "message"),
     [([1, 2], "stars is not 3 numbers"), ([1, 2, "many"], "stars is not 3 numbers"), (4, "stars is not 3")],
 )
-def test_an_attribute_that_is_no_number_for_each_answer_is_refused(stars, message) -> None:
+def test_an_attribute_that_is_no_number_for_each_answer_is_refused(stars: object, message: str) -> None:
     rows = [make_row(prompt="a", candidates=["x", "y", "z"], stars=stars)]
     with pytest.raises(DataError, match=rf"rows.jsonl:1: {message}"):
         candidate_sets(ScoredRows(rows, make_scored(np.ones((3, 1)), [1.0])), ["stars"])

@@ -9,6 +9,7 @@ from sarm_control.control import Edit, apply_edits, edit_delta
 from sarm_control.errors import ModelError
 from sarm_control.evaluation.probing.rescoring import edited_model, rescored_delta
 from sarm_control.latents.rows import ScoredRows, score_rows
+from sarm_control.reward_model import RewardModel
 from tests.conftest import make_sarm
 from tests.evaluation.scored_pairs import make_row
 
@@ -38,7 +39,7 @@ def test_oracle_the_algebra_predicts_what_the_edited_model_pays(use_topk: bool) 
     np.testing.assert_allclose(again, edit_delta(data.scored, EDITS), atol=1e-6)
 
 
-def test_oracle_the_edited_model_s_latents_are_the_edited_latents(tiny_sarm) -> None:
+def test_oracle_the_edited_model_s_latents_are_the_edited_latents(tiny_sarm: RewardModel) -> None:
     before = score_rows(tiny_sarm, ROWS)
     after = score_rows(edited_model(tiny_sarm, EDITS), ROWS)
     wanted = apply_edits(before.latents, EDITS).to_scipy().toarray()
@@ -46,12 +47,12 @@ def test_oracle_the_edited_model_s_latents_are_the_edited_latents(tiny_sarm) -> 
     assert after.fingerprint == before.fingerprint
 
 
-def test_no_edit_is_the_same_model(tiny_sarm) -> None:
+def test_no_edit_is_the_same_model(tiny_sarm: RewardModel) -> None:
     same = score_rows(edited_model(tiny_sarm, []), ROWS)
     np.testing.assert_array_equal(same.rewards, score_rows(tiny_sarm, ROWS).rewards)
 
 
-def test_scores_of_another_head_are_refused(tiny_sarm) -> None:
+def test_scores_of_another_head_are_refused(tiny_sarm: RewardModel) -> None:
     data = ScoredRows(ROWS, replace(score_rows(tiny_sarm, ROWS), fingerprint="another"))
     with pytest.raises(ModelError, match="scored with head another, this model has"):
         rescored_delta(tiny_sarm, data, EDITS)

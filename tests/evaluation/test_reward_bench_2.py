@@ -1,5 +1,7 @@
 """RewardBench 2: oracle by hand and against the published definition of Ties, metamorphic, bad input."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ ANSWERS = len(BENCHMARK.unit_of_answer)
 scores = st.lists(st.integers(-3, 3).map(float), min_size=ANSWERS, max_size=ANSWERS).map(np.array)
 
 
-def row(subset: str, chosen: int, rejected: int, name: str = "x") -> dict:
+def row(subset: str, chosen: int, rejected: int, name: str = "x") -> dict[str, Any]:
     return {
         "id": name,
         "prompt": f"{subset} {name}",
@@ -25,7 +27,7 @@ def row(subset: str, chosen: int, rejected: int, name: str = "x") -> dict:
     }
 
 
-def published_ties(rows: list[dict], values: np.ndarray) -> float:
+def published_ties(rows: list[dict[str, Any]], values: np.ndarray) -> float:
     """The Ties score by the published definition: statistics of ref and tied rows, then one formula."""
     stats: dict[str, dict[str, tuple[bool, float, float]]] = {"ref": {}, "tied": {}}
     start = 0
@@ -121,6 +123,6 @@ def test_subsets_are_found_however_they_are_written() -> None:
         ([row("Ties", 1, 1, "ref:4"), row("Ties", 1, 1, "ref:4")], "ref:4 is there twice"),
     ],
 )
-def test_rows_of_another_form_are_refused(rows: list[dict], message: str) -> None:
+def test_rows_of_another_form_are_refused(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         reward_bench_2(parsed(rows))

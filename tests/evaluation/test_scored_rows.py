@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sarm_control.reward_model.files.finite import NonFiniteError
 from tests.conftest import make_sarm
 
 
-def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
+def test_row_that_the_template_refuses_is_named(tiny_sarm: RewardModel, tmp_path: Path) -> None:
     tokenizer = copy.deepcopy(tiny_sarm.template.tokenizer)
     refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     tokenizer.chat_template = refusal + tokenizer.chat_template
@@ -35,7 +36,7 @@ def test_row_that_the_template_refuses_is_named(tiny_sarm, tmp_path):
         score_rows(strict, read_rows(data, want={"answer"}))
 
 
-def test_a_reward_that_is_no_number_is_no_figure(tmp_path, capsys):
+def test_a_reward_that_is_no_number_is_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One word overflows float16: the rows with it are named, whatever command scores them."""
     model = make_sarm()
     word = model.template.tokenizer.convert_tokens_to_ids("bomb")
@@ -57,7 +58,7 @@ def test_a_reward_that_is_no_number_is_no_figure(tmp_path, capsys):
     )
     with pytest.raises(DataError, match=said) as raised:
         score_rows(half, rows)
-    assert "--dtype float32" in raised.value.hint
+    assert "--dtype float32" in str(raised.value.hint)
     for command in (["score"], ["rerank", "--edit", "3=0"], ["probe", "--edit", "3=0"]):
         options = ["--model", str(folder), "--dtype", "float16", "-o", str(tmp_path / "out")]
         assert main([*command, str(data), *options]) == 2

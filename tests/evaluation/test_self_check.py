@@ -1,12 +1,15 @@
 """The self-check: a sound model passes, and each thing that moves leaderboards is named."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
+from sarm_control.reward_model import RewardModel
 from tests.conftest import make_sarm, make_tokenizer
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows
+from tests.present import present
 
 GOOD = SelfCheck(
     answers=8,
@@ -21,7 +24,7 @@ GOOD = SelfCheck(
 )
 
 
-def test_a_sound_model_has_no_problem(tiny_sarm) -> None:
+def test_a_sound_model_has_no_problem(tiny_sarm: RewardModel) -> None:
     found = self_check(tiny_sarm, parsed(reward_bench_rows()))
     assert found.problems == []
     assert (found.answers, found.begin_tokens, found.dtype) == (8, (1,), "float32")
@@ -30,7 +33,7 @@ def test_a_sound_model_has_no_problem(tiny_sarm) -> None:
     assert "left against right padding" in found.line()
 
 
-def test_one_answer_is_enough(tiny_sarm) -> None:
+def test_one_answer_is_enough(tiny_sarm: RewardModel) -> None:
     row = {"prompt": "yes ?", "chosen": "yes", "rejected": "no"}
     assert self_check(tiny_sarm, parsed([row])).answers == 1
 
@@ -47,7 +50,7 @@ def test_one_answer_is_enough(tiny_sarm) -> None:
         ({"rows_cut": 3}, "3 answers were cut"),
     ],
 )
-def test_every_problem_is_named(change: dict, problem: str) -> None:
+def test_every_problem_is_named(change: dict[str, Any], problem: str) -> None:
     assert GOOD.problems == []
     (found,) = replace(GOOD, **change).problems
     assert problem in found
@@ -70,5 +73,5 @@ def test_a_template_that_opens_every_turn_with_its_begin_of_text_has_one() -> No
     tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
     chatml = RewardModel(rm.config, rm.trunk, rm.autoencoder, rm.head, ChatTemplate(tokenizer))
     ids = chatml.template.encode("yes ?", "no").input_ids
-    assert ids.count(chatml.template.bos_id) == 2
+    assert ids.count(present(chatml.template.bos_id)) == 2
     assert self_check(chatml, parsed(reward_bench_rows())).problems == []

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.explorer import LiveRun, Notes, names_in, read_audit
 from sarm_control.explorer.notes import Conflict, Note
 from sarm_control.explorer.sources import attributes_of
@@ -34,7 +35,7 @@ def test_a_note_that_another_tab_saved_is_not_overwritten(tmp_path: Path) -> Non
         ({"format": "sarm-notes-1", "head": "head", "notes": {"7": 3}}, "not a file of notes"),
     ],
 )
-def test_other_files_are_no_notes(tmp_path: Path, content: dict, message: str) -> None:
+def test_other_files_are_no_notes(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     (tmp_path / "notes.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         Notes(tmp_path / "notes.json", "head")
@@ -103,17 +104,28 @@ def test_an_audit_says_what_a_latent_carries(tmp_path: Path) -> None:
         read_audit(tmp_path, "h")
 
 
-def test_names_come_with_their_scores_and_words_where_there_is_none(tmp_path: Path) -> None:
+def test_names_come_with_their_scores_and_words_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [{"text": "amazing", "z": 3.0, "active": 0.4, "inactive": 0.1}]
     name = {"text": "praise", "balanced_accuracy": 0.9, "low": 0.8, "high": 0.95}
     labels = [{"latent": 3, "name": name, "words": words}, {"latent": 4, "name": None, "words": words}]
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"labels": labels}))
     found = names_in(path, "h", 24)
+    assert "labels.json does not say which head its latents are of" in capsys.readouterr().err
     assert found[3] == ("praise", 0.9, "balanced accuracy", 0.8, 0.95)
     assert found[4].text == "amazing"
     with pytest.raises(DataError, match="there is no latent 4, this model has 4"):
         names_in(path, "h", 4)
+    named = {"head": "h", "model_fingerprint": "m", "labels": labels}
+    path.write_text(json.dumps(named))
+    assert names_in(path, "h", 24, "m") == names_in(path, "h", 24) == found
+    with pytest.raises(ModelError, match="names latents of the head 'h', this model has the head g") as told:
+        names_in(path, "g", 24)
+    assert told.value.hint == "label this model's latents: sarm label"
+    with pytest.raises(ModelError, match="the heads are equal, trunk or autoencoder are not"):
+        names_in(path, "h", 24, "n")
     path.write_text('{"labels": [{}]}')
     with pytest.raises(DataError, match="not a file of labels"):
         names_in(path, "h", 24)

@@ -1,6 +1,7 @@
 """Oracle and metamorphic: columns, one latent and the bench against numpy on the dense latents."""
 
 import base64
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,9 @@ EDITS = [
 
 
 @pytest.mark.parametrize("given", EDITS, ids=str)
-def test_parts_under_edits_sum_to_the_rewards_of_the_library(data: ScoredRows, given: list[dict]) -> None:
+def test_parts_under_edits_sum_to_the_rewards_of_the_library(
+    data: ScoredRows, given: list[dict[str, Any]]
+) -> None:
     edits = edits_of(given, 24)
     for part, wanted in zip(taken_apart(data.scored, edits), edited_rewards(data.scored, edits), strict=True):
         z = dict(zip(part["latents"], part["values"], strict=True))
@@ -138,7 +141,7 @@ def test_parts_under_edits_sum_to_the_rewards_of_the_library(data: ScoredRows, g
         ([{"max": 2}], "edit: "),
     ],
 )
-def test_edits_that_cannot_be_used_are_told(given: list[dict], message: str) -> None:
+def test_edits_that_cannot_be_used_are_told(given: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         edits_of(given, 24)
 

@@ -12,9 +12,10 @@ import httpx
 import numpy as np
 import pytest
 
-from sarm_control.control import edited_rewards, read_edit_file
-from sarm_control.explorer import Site, export_site
-from sarm_control.latents import ScoredRows
+from sarm_control.control import Edit, edited_rewards, read_edit_file, save_edits
+from sarm_control.data import read_rows
+from sarm_control.explorer import Site, Sources, export_site
+from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 from sarm_control.training import read_document
 from tests.explorer.conftest import SCRIPT, SVG, Explored
@@ -196,6 +197,94 @@ def test_controls_built_by_clicking_are_read_by_the_library(
     assert not np.array_equal(edited_rewards(data.scored, read.edits), data.scored.rewards)
 
 
+def open_file(page: Any, file: Path) -> None:
+    page.locator("input[type=file]").set_input_files(file)
+
+
+def built(page: Any) -> list[str]:
+    """The edits that are listed, as `latent:operations`."""
+    listed = page.locator(".controls li")
+    return listed.evaluate_all(
+        "all => all.map(one => ['.id', 'code'].map(part => one.querySelector(part).textContent).join(':'))"
+    )
+
+
+@pytest.mark.parametrize("place", ["server", "export"])
+def test_a_downloaded_file_opened_again_gives_the_same_bench(
+    page: Any, explored: Explored, exported: Path, tmp_path: Path, place: str
+) -> None:
+    """Metamorphic: clicked, downloaded, undone, opened; read by the library, or by an export alone."""
+    page.goto(f"{explored.url if place == 'server' else exported.as_uri()}#/bench")
+    page.locator(".verdict").wait_for()
+    for text in ("8:max=1.5", "3:*0.0000001", "20:min=0,add=-2.854", "15=-3e21"):
+        page.get_by_label("Write an edit").fill(text)
+        page.get_by_role("button", name="Add", exact=True).click()
+    before, paid = built(page), rewards(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download controls.yaml").click()
+    file = tmp_path / "controls.yaml"
+    download.value.save_as(file)
+    page.get_by_role("button", name="Undo all").click()
+    assert built(page) == []
+    assert rewards(page) != paid
+    open_file(page, file)
+    page.get_by_text("4 edits from controls.yaml.").wait_for()
+    assert sorted(built(page)) == sorted(before)
+    assert rewards(page) == paid
+
+
+def test_files_that_the_library_wrote_are_opened_and_say_what_is_left_out(
+    page: Any, explored: Explored, lab: RewardModel, tmp_path: Path
+) -> None:
+    opened(page, explored.url, "bench")
+    save_edits(tmp_path / "edits.json", [Edit(7, min=0.5)], fingerprint=lab.fingerprint, model="lab")
+    open_file(page, tmp_path / "edits.json")
+    page.get_by_text("1 edit from edits.json.").wait_for()
+    controls = tmp_path / "controls.yaml"
+    controls.write_text(
+        f'reward:\n  fingerprint: "{lab.fingerprint}"\n  edits: ["8:*0.5", {{latent: 3, max: 2}}]\n'
+        "  penalties:\n    - {latent: 15, tau: q0.9, alpha: 0.5sd}\n"
+    )
+    open_file(page, controls)
+    page.get_by_text("2 edits from controls.yaml, in place of the 1 before. It also has 1 penalty").wait_for()
+    assert built(page) == ["8:scale=0.5", "3:max=2"]
+
+
+def test_files_that_are_none_are_told_and_change_nothing(
+    page: Any, explored: Explored, exported: Path, tmp_path: Path
+) -> None:
+    files = {
+        "another.json": (
+            '{"format": "sarm-edits-1", "head": "0", "edits": [{"latent": 3, "max": 1}]}',
+            "head 0",
+        ),
+        "large.yaml": ("# " + "x" * (1 << 20), "large.yaml has 1.1 MB"),
+        "binary.yaml": (b"\xff\xfe\x00", "binary.yaml is not text"),
+        "beyond.json": ('[{"latent": 99, "max": 1}]', "atent 99"),
+        "text.json": ("not a file", "text.json"),
+        SVG.replace("/", "") + ".yaml": ("edits: 3", "<svg onload"),
+    }
+    for url in (explored.url, exported.as_uri()):
+        page.goto(f"{url}#/bench")
+        page.get_by_label("Write an edit").fill("8:max=1.5")
+        page.get_by_role("button", name="Add", exact=True).click()
+        for name, (content, words) in files.items():
+            file = tmp_path / name
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+            open_file(page, file)
+            page.locator(".controls [role=alert]", has_text=words).wait_for()
+        assert built(page) == ["8:max=1.5"]
+    open_file(page, _controls_of_a_person(tmp_path))
+    page.get_by_text("line 2 cannot be read here — Without sarm explore behind it").wait_for()
+    assert page.evaluate("window.owned") is None
+
+
+def _controls_of_a_person(folder: Path) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text("reward:\n  edits: ['8:*0.5']\n")
+    return path
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -314,17 +403,24 @@ def test_a_token_is_asked_for_and_one_in_the_address_is_taken(page: Any, site: S
         assert TOKEN not in other.url
 
 
-def test_an_export_works_from_the_disk_without_any_server(page: Any, site: Site, tmp_path: Path) -> None:
-    written = export_site(site, tmp_path / "site", latents=3, rows=12)
+@pytest.fixture(scope="module")
+def exported(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an export."""
+    folder = tmp_path_factory.mktemp("exported") / "site"
+    written = export_site(site, folder, latents=3, rows=12)
     assert (written.latents, written.rows) == (3, 12)
+    return folder / "index.html"
+
+
+def test_an_export_works_from_the_disk_without_any_server(page: Any, site: Site, exported: Path) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}")
+    page.goto(exported.as_uri())
     page.locator(".table .row").first.wait_for()
     assert page.locator(".count").inner_text() == "24 latents"
     page.locator(".table .row a").first.click()
     page.locator(".answers").wait_for()
-    page.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#/bench")
+    page.goto(f"{exported.as_uri()}#/bench")
     page.get_by_role("button", name=re.compile("Open a row")).click()
     page.locator(".picker li button").nth(7).click()
     page.locator(".verdict").wait_for()
@@ -335,6 +431,38 @@ def test_an_export_works_from_the_disk_without_any_server(page: Any, site: Site,
     assert page.evaluate("window.owned") is None
     assert asked
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+
+
+def parts(page: Any, answer: int) -> list[float]:
+    """Every bar of an answer, the residual and the constant among them."""
+    cells = page.locator(f"[data-part='{answer}']")
+    return cells.evaluate_all("all => all.map(one => Number(one.dataset.value))")
+
+
+def test_bars_of_an_attached_model_have_its_residual_and_sum_to_its_rewards(page: Any) -> None:
+    """Oracle: the dictionary's contributions, residual and constant against the model's own rewards."""
+    rm = RewardModel.from_pretrained("lab:attached", device="cpu")
+    rows = list(read_rows(Path("lab:audit"), want={"pair"})[:6])
+    data = ScoredRows(rows, score_rows(rm, rows))
+    head = rm.head.weight
+    site = Site(Sources("lab:attached", rm.fingerprint, head, rm, data, "lab:audit"))
+    row = site.first_row()
+    with served(site) as url:
+        opened(page, url, "bench")
+        for name in ("residual", "constant"):
+            page.get_by_role("row", name=re.compile(f"^{name} ")).wait_for()
+        own = data.scored.take(np.array([2 * row, 2 * row + 1]))
+        assert rewards(page) == pytest.approx(own.rewards.tolist(), abs=1e-6)
+        assert [sum(parts(page, n)) for n in range(2)] == pytest.approx(own.rewards.tolist(), abs=1e-6)
+        assert set(own.residual.tolist()) <= set(parts(page, 0) + parts(page, 1))
+        latent = int(page.locator(".prow .c-name .id").first.inner_text())
+        drag(page, latent, 0.25)
+        page.locator(".check.right").wait_for()
+        wanted = edited_rewards(own, [Edit(latent, scale=0.25)])
+        assert not np.array_equal(wanted, own.rewards)
+        assert rewards(page) == pytest.approx(wanted.tolist(), abs=1e-6)
+        assert [sum(parts(page, n)) for n in range(2)] == pytest.approx(wanted.tolist(), abs=1e-6)
+        assert set(own.residual.tolist()) <= set(parts(page, 0) + parts(page, 1)), "edits leave it alone"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

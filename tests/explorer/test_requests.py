@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 pytest.importorskip("fastapi", reason='the explorer wants the extra "explore"')
 
-from sarm_control.control import Edit, edited_rewards
+from sarm_control.control import Edit, edited_rewards, read_edit_file
 from sarm_control.explorer import Site
 from sarm_control.reward_model import RewardModel
 from tests.explorer.conftest import Explored
@@ -65,11 +66,41 @@ def test_scores_under_edits_are_those_of_the_library(client: httpx.Client, lab: 
     ],
 )
 def test_what_cannot_be_scored_is_told_in_a_line(
-    client: httpx.Client, asked: dict, status: int, words: str
+    client: httpx.Client, asked: dict[str, Any], status: int, words: str
 ) -> None:
     answer = client.post("/v1/score", json=asked)
     assert answer.status_code == status
     assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("c.yaml", "reward:\n  edits: [{latent: 3, max: 1}]\n  edits: 4", "c.yaml"),
+        ("c.yaml", "edits:\n  - {latent: 99, max: 1}", "latent 99 does not exist"),
+        ("c.yaml", "edits:\n  - {latent: 3, max: 1}\n  - '3=0'", "latent 3 has two edits"),
+        ("c.yaml", "a: [1", "c.yaml:1: not YAML"),
+        ("../../c.json", "{", "c.json: not JSON"),
+        ("c.json", '{"format": "sarm-edits-1", "head": "0", "edits": []}', "made for head 0"),
+        ("c.yaml", "edits: [{latent: 3, max: .nan}]", "edit of latent 3"),
+        ("", "3", "the file: not JSON"),
+    ],
+)
+def test_a_controls_file_that_is_none_is_told_in_a_line(
+    client: httpx.Client, name: str, text: str, words: str
+) -> None:
+    answer = client.post("/api/controls", json={"name": name, "text": text})
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]
+
+
+def test_oracle_a_controls_file_is_read_as_the_library_reads_it(client: httpx.Client, tmp_path: Path) -> None:
+    text = "edits:\n  - {latent: 3, scale: 1e-1, add: -2}\n  - '8:max=1.5,min=0'\nhuman_kl: {beta: 0.1}\n"
+    (tmp_path / "controls.yml").write_text(text)
+    found = client.post("/api/controls", json={"name": "controls.yml", "text": text}).json()
+    read = read_edit_file(tmp_path / "controls.yml")
+    assert [Edit(**one) for one in found["edits"]] == read.edits
+    assert found["left_out"] == list(read.left_out) == ["the human-KL term"]
 
 
 def test_an_answer_of_a_hundred_megabytes_is_refused_before_it_is_read(explored: Explored) -> None:

@@ -1,5 +1,7 @@
 """Oracle and property tests of the arms of a trial and of what a study makes of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from sarm_control.lab.study.arms import NEAREST, matched
 from sarm_control.lab.study.study import judge
 
 
-def feature(latent, *controls, effect_sd=-0.1, share=-0.2):
+def feature(latent: int, *controls: Edit | Penalty, effect_sd: float = -0.1, share: float = -0.2) -> Feature:
     return Feature(
         latent=latent, kind="paid-for-bad", weight=0.1, effect=-0.1, low=-0.2, high=-0.05, p=0.001, q=0.01,
         q_confirm=0.01, effect_sd=effect_sd, share_of_margin=share, rate_chosen=0.1, rate_rejected=0.3,
@@ -30,12 +32,12 @@ HARMS = (
 )
 
 
-def truth(d_z, effect, error):
+def truth(d_z: Sequence[float], effect: Sequence[float], error: Sequence[float]) -> Truth:
     zeros, names = np.zeros(len(d_z)), ("junk",) * len(d_z)
     return Truth("head", 100, np.array(effect), np.array(error), np.array(d_z), zeros, zeros, names, zeros)
 
 
-def test_small_effects_get_no_control_by_either_measure():
+def test_small_effects_get_no_control_by_either_measure() -> None:
     assert [one.latent for one in material_latents(HARMS)] == [3, 7]
     assert [one.latent for one in material_latents(HARMS, of_sd=0.01)] == [3]
     assert [one.latent for one in material_latents(HARMS, of_margin=0.05)] == [3]
@@ -44,7 +46,9 @@ def test_small_effects_get_no_control_by_either_measure():
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), size=st.integers(12, 60), count=st.integers(1, 5))
-def test_matched_latents_are_others_distinct_alive_of_the_same_sign_and_near(seed, size, count):
+def test_matched_latents_are_others_distinct_alive_of_the_same_sign_and_near(
+    seed: int, size: int, count: int
+) -> None:
     rng = np.random.default_rng(seed)
     rate, weight = rng.uniform(0.01, 0.6, size), rng.lognormal(-3, 1, size) * rng.choice([-1, 1], size)
     rate[0] = 0.0
@@ -73,7 +77,7 @@ def test_matched_latents_are_others_distinct_alive_of_the_same_sign_and_near(see
     )
 
 
-def test_the_other_sign_is_drawn_only_when_none_of_the_same_is_left():
+def test_the_other_sign_is_drawn_only_when_none_of_the_same_is_left() -> None:
     rate = np.array([0.2, 0.3, 0.3, 0.2, 0.2])
     weight = np.array([1.0, 1.0, 0.01, -1.0, -1.0])
     # Latent 2 is far from both, and still the first choice as the only other positive one.
@@ -83,13 +87,13 @@ def test_the_other_sign_is_drawn_only_when_none_of_the_same_is_left():
     assert (found.pool, found.other_sign) == (3, 1)
 
 
-def test_too_few_other_latents_are_refused():
+def test_too_few_other_latents_are_refused() -> None:
     with pytest.raises(DataError, match="1 other latents fire, 2 are to be matched") as refused:
         matched(np.array([0.2, 0.3, 0.1]), np.ones(3), [0, 1], seed=0)
     assert refused.value.hint == "control fewer latents, or use a reward model with more"
 
 
-def test_called_latents_are_judged_by_the_planted_truth():
+def test_called_latents_are_judged_by_the_planted_truth() -> None:
     # 0 and 1 harm by d_z; 2 harms a little but surely; 3 is not below zero by two errors; 4 promotes.
     known = truth(
         [-0.4, -0.21, -0.05, -0.01, 0.3], [-0.4, -0.2, -0.1, -0.01, 0.3], [0.01, 0.01, 0.01, 0.02, 0.01]
@@ -104,7 +108,7 @@ def test_called_latents_are_judged_by_the_planted_truth():
     assert judge([4], truth([0.1] * 5, [0.1] * 5, [0.01] * 5)).recall is None
 
 
-def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent():
+def test_a_placebo_charges_as_much_and_reads_its_limits_from_its_own_latent() -> None:
     z = np.random.default_rng(0).exponential(1.0, (50, 2)) + np.array([0.0, 3.0])
     pairs = pair_latents(z, z + np.array([1.0, 0.0]), np.arange(50), np.arange(50), [0.2, -0.3])
     penalty = stand_in(pairs, 1, Penalty(0, tau=0.5, alpha="1.7sd", pays=(0.3, 0.1)))

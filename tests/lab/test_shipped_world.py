@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,12 @@ def prompts(world: World, name: str) -> set[str]:
     return {json.loads(line)["prompt"] for line in world.file(name).read_text().splitlines()}
 
 
-def test_it_was_made_with_the_settings_of_today(world: World):
+def test_it_was_made_with_the_settings_of_today(world: World) -> None:
     made = json.loads((world.path / "world.json").read_text())["manifest"]
     assert made["config"] == json.loads(json.dumps(dataclasses.asdict(WorldConfig(seed=0))))
 
 
-def test_its_gate_was_passed_on_fresh_pairs(world: World):
+def test_its_gate_was_passed_on_fresh_pairs(world: World) -> None:
     for name in GATED:
         found = world.figures["attributes"][name]
         assert found["best_latent"] >= 0.95
@@ -48,14 +49,14 @@ def test_its_gate_was_passed_on_fresh_pairs(world: World):
     assert 0.5 < accuracy["annotators"] <= accuracy["ceiling"] < 1
 
 
-def test_no_two_files_share_a_prompt(world: World):
+def test_no_two_files_share_a_prompt(world: World) -> None:
     names = ("demonstrations", "preferences", "train_prompts", "held_out_prompts", "audit")
     found = {name: prompts(world, name) for name in names}
     assert not [pair for pair in combinations(names, 2) if found[pair[0]] & found[pair[1]]]
     assert prompts(world, "human") <= found["demonstrations"]
 
 
-def test_the_planted_truth_is_found_again_on_other_pairs(world: World, model: RewardModel):
+def test_the_planted_truth_is_found_again_on_other_pairs(world: World, model: RewardModel) -> None:
     world.truth.check(model.fingerprint)
     again = measure_truth(model, world.fresh_writer().gold_pairs(1500, "truth again", keep=False))
     errors = np.hypot(again.error, world.truth.error)
@@ -64,14 +65,16 @@ def test_the_planted_truth_is_found_again_on_other_pairs(world: World, model: Re
     assert moved.max() < 5
 
 
-def test_discovery_on_the_shipped_audit_set_finds_the_harming_latents(world: World, model: RewardModel):
+def test_discovery_on_the_shipped_audit_set_finds_the_harming_latents(
+    world: World, model: RewardModel
+) -> None:
     found = called(discover(shipped_audit(world, model)), world.truth)
     assert found.recall is not None
     assert found.recall >= 0.8
     assert found.precision == 1.0
 
 
-def test_a_fresh_audit_set_has_prompts_of_no_file(world: World, model: RewardModel, tmp_path):
+def test_a_fresh_audit_set_has_prompts_of_no_file(world: World, model: RewardModel, tmp_path: Path) -> None:
     fresh = fresh_audit(world, model, 3, tmp_path)
     assert len(fresh.rows) == 600
     known = set().union(*(prompts(world, name) for name in ("demonstrations", "preferences", "audit")))
@@ -79,10 +82,12 @@ def test_a_fresh_audit_set_has_prompts_of_no_file(world: World, model: RewardMod
 
 
 @pytest.mark.minutes
-def test_the_builder_makes_it_again(world: World, model: RewardModel, tmp_path, capsys):
+def test_the_builder_makes_it_again(
+    world: World, model: RewardModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another processor rounds differently and may take another autoencoder: figures, not bytes.
 
-    docs/lab.md states the tolerances.
+    The data are the same bytes; `_compare_figures` and `_compare_truth` have the tolerances of the rest.
     """
     wall, processor = time.monotonic(), time.process_time()
     figures = build_world(tmp_path / "again", WorldConfig(seed=0))
@@ -126,7 +131,7 @@ def _compare_truth(world: World, again: World, reward_sd: float) -> None:
         assert telling in now.below_zero, name
 
 
-def test_the_shipped_world_is_within_the_tolerances_of_itself(world: World):
+def test_the_shipped_world_is_within_the_tolerances_of_itself(world: World) -> None:
     """What the test of minutes compares can be compared."""
     _compare_figures(world.figures, world.figures)
     _compare_truth(world, world, 0.0)

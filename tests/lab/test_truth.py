@@ -1,6 +1,7 @@
 """Detection, planted truth, annotators, tokenizer and files of a world (oracle, property)."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sarm_control.lab.judges.truth import Truth, measure_truth
 from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.tokenizer import END, make_tokenizer
 from sarm_control.lab.world import World
+from sarm_control.reward_model import RewardModel
 
 LANGUAGE = Language.draw(0)
 
@@ -24,11 +26,11 @@ LANGUAGE = Language.draw(0)
 def area(present: np.ndarray, scores: np.ndarray) -> float:
     """AUROC as scipy's Mann-Whitney statistic."""
     on, off = np.asarray(scores)[present], np.asarray(scores)[~present]
-    return mannwhitneyu(on, off).statistic / (len(on) * len(off))
+    return float(mannwhitneyu(on, off).statistic) / (len(on) * len(off))
 
 
 @given(scores=st.lists(st.integers(-3, 3), min_size=2, max_size=40), seed=st.integers(0, 2**16))
-def test_oracle_auroc_is_the_mann_whitney_statistic(scores, seed):
+def test_oracle_auroc_is_the_mann_whitney_statistic(scores: list[int], seed: int) -> None:
     present = np.random.default_rng(seed).random(len(scores)) < 0.5
     found = auroc(np.array(scores, dtype=float), present)
     if present.all() or not present.any():
@@ -38,7 +40,7 @@ def test_oracle_auroc_is_the_mann_whitney_statistic(scores, seed):
         assert auroc(np.array(scores) * 3.0 + 1, present) == pytest.approx(found)
 
 
-def test_detect_chooses_on_one_half_and_judges_on_the_other():
+def test_detect_chooses_on_one_half_and_judges_on_the_other() -> None:
     rng = np.random.default_rng(0)
     present = rng.random(400) < 0.3
     latents = rng.normal(size=(400, 6))
@@ -51,7 +53,7 @@ def test_detect_chooses_on_one_half_and_judges_on_the_other():
     assert (found.positives, found.answers) == (present[200:].sum(), 200)
 
 
-def test_metamorphic_detect_judges_both_answers_of_a_pair_alike():
+def test_metamorphic_detect_judges_both_answers_of_a_pair_alike() -> None:
     """Better answers come first: an attribute of these alone is chosen on and judged on all the same."""
     present = np.tile([True, False], 100)
     latents = np.column_stack([present * 1.0, np.zeros(200)])
@@ -60,13 +62,13 @@ def test_metamorphic_detect_judges_both_answers_of_a_pair_alike():
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_property_the_panels_mean_is_the_planted_bias(seed):
+def test_property_the_panels_mean_is_the_planted_bias(seed: int) -> None:
     tastes = panel(seed)
     assert len(tastes) == PANEL
     np.testing.assert_allclose(np.mean(tastes, axis=0), MEAN, atol=1e-12)
 
 
-def test_oracle_a_label_is_drawn_from_the_annotators_log_odds():
+def test_oracle_a_label_is_drawn_from_the_annotators_log_odds() -> None:
     """10,000 labels of one annotator agree with his own probabilities."""
     writer, tastes = Writer(LANGUAGE, 0), panel(0)
     pairs = writer.gold_pairs(2000, "test", keep=False)
@@ -79,7 +81,7 @@ def test_oracle_a_label_is_drawn_from_the_annotators_log_odds():
     assert panel_shares(pairs, tastes).shape == (2000,)
 
 
-def test_files_share_no_prompt_and_gold_pairs_are_ordered():
+def test_files_share_no_prompt_and_gold_pairs_are_ordered() -> None:
     writer = Writer(LANGUAGE, 0)
     files = [
         answer_rows(writer.demonstrations(200)),
@@ -93,13 +95,13 @@ def test_files_share_no_prompt_and_gold_pairs_are_ordered():
     assert {row["annotator"] for row in files[1]} == {f"annotator-{who}" for who in range(PANEL)}
 
 
-def test_metamorphic_the_same_seed_writes_the_same_rows():
+def test_metamorphic_the_same_seed_writes_the_same_rows() -> None:
     first, second = (Writer(LANGUAGE, 3).preferences(50, panel(3)) for _ in range(2))
     assert first == second
     assert Writer(LANGUAGE, 4).preferences(50, panel(3)) != first
 
 
-def test_the_tokenizer_knows_every_word_and_ends_a_turn():
+def test_the_tokenizer_knows_every_word_and_ends_a_turn() -> None:
     template = ChatTemplate(make_tokenizer(LANGUAGE.vocabulary()))
     answer = f"{LANGUAGE.flattery[0]} {LANGUAGE.closings[1]}"
     encoded = template.encode("what is the color of the apple ?", answer)
@@ -108,7 +110,7 @@ def test_the_tokenizer_knows_every_word_and_ends_a_turn():
     assert template.decode_answer(encoded.input_ids[encoded.prompt_length :]) == answer
 
 
-def test_oracle_truth_is_the_mean_contribution_of_each_latent(tiny_sarm, tmp_path):
+def test_oracle_truth_is_the_mean_contribution_of_each_latent(tiny_sarm: RewardModel, tmp_path: Path) -> None:
     pairs = Writer(LANGUAGE, 0).gold_pairs(40, "truth", keep=False)
     truth = measure_truth(tiny_sarm, pairs)
     sides = [
@@ -130,7 +132,7 @@ def test_oracle_truth_is_the_mean_contribution_of_each_latent(tiny_sarm, tmp_pat
 
 
 @pytest.mark.parametrize("lacking", ["all", "none", "in one half"])
-def test_bad_input_an_attribute_that_nothing_can_tell_is_named(lacking):
+def test_bad_input_an_attribute_that_nothing_can_tell_is_named(lacking: str) -> None:
     present = np.zeros(20, dtype=bool)
     present[:] = lacking == "all"
     if lacking == "in one half":
@@ -145,7 +147,7 @@ def test_bad_input_an_attribute_that_nothing_can_tell_is_named(lacking):
             best_latent(latents, present, "junk")
 
 
-def test_bad_input_truth_without_some_attribute(tiny_sarm):
+def test_bad_input_truth_without_some_attribute(tiny_sarm: RewardModel) -> None:
     pairs = Writer(LANGUAGE, 0).gold_pairs(2, "truth", keep=False)
     with pytest.raises(DataError, match=r"^\w+: [04] of 4 answers have it"):
         measure_truth(tiny_sarm, pairs)
@@ -163,7 +165,7 @@ NO_DESCRIPTION = {
 
 
 @pytest.mark.parametrize("text", NO_DESCRIPTION)
-def test_bad_input_a_world_whose_description_is_damaged(text, tmp_path):
+def test_bad_input_a_world_whose_description_is_damaged(text: str, tmp_path: Path) -> None:
     (tmp_path / "world.json").write_text(text)
     with pytest.raises(DataError) as refused:
         World.open(tmp_path)
@@ -172,7 +174,7 @@ def test_bad_input_a_world_whose_description_is_damaged(text, tmp_path):
     assert refused.value.hint == "build it again with sarm lab build"
 
 
-def test_bad_input_no_world_and_no_truth(tmp_path):
+def test_bad_input_no_world_and_no_truth(tmp_path: Path) -> None:
     for text in (None, "{", b"\xff"):
         if text is not None:
             (tmp_path / "world.json").write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,7 +203,7 @@ def alter(path: Path) -> None:
     ("damage", "message"), [(Path.unlink, "is missing"), (cut, "is cut: "), (alter, "was altered: ")]
 )
 def test_a_file_that_is_missing_cut_or_altered_is_named(
-    folder: Path, name: str, damage, message: str
+    folder: Path, name: str, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder / name)
     with pytest.raises(DataError, match=f"{name} {message}"):

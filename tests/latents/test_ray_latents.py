@@ -37,7 +37,9 @@ def test_two_actors_give_the_same_bytes(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "ray") == bytes_of(tmp_path / "plain")
 
 
-def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     out = tmp_path / "out"

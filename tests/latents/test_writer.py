@@ -56,14 +56,18 @@ def begun(found: ScoredRows, tmp_path: Path) -> LatentsWriter:
     return writer
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(begun, found, expected) -> None:
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    begun: LatentsWriter, found: ScoredRows, expected: dict[str, bytes]
+) -> None:
     again = LatentsWriter(begun.path, begun.about, SHARDS)
     assert again.resume(found.scored.head) == []
     assert again.missing() == [1]
     assert finish(again, found) == expected
 
 
-def test_shards_may_come_in_any_order(begun, found, expected, tmp_path: Path) -> None:
+def test_shards_may_come_in_any_order(
+    begun: LatentsWriter, found: ScoredRows, expected: dict[str, bytes], tmp_path: Path
+) -> None:
     writer = LatentsWriter(tmp_path / "other", begun.about, SHARDS)
     writer.start(found.scored.head)
     for shard in (2, 0, 1):
@@ -72,7 +76,9 @@ def test_shards_may_come_in_any_order(begun, found, expected, tmp_path: Path) ->
     assert bytes_of(writer.path) == expected
 
 
-def test_a_shard_damaged_meanwhile_is_named_and_made_again(begun, found, expected) -> None:
+def test_a_shard_damaged_meanwhile_is_named_and_made_again(
+    begun: LatentsWriter, found: ScoredRows, expected: dict[str, bytes]
+) -> None:
     path = begun.path / "answers-00002.parquet"
     path.write_bytes(path.read_bytes()[:-9])
     (begun.path / "rows-00000.parquet").unlink()
@@ -85,7 +91,9 @@ def test_a_shard_damaged_meanwhile_is_named_and_made_again(begun, found, expecte
     assert finish(begun, found) == expected
 
 
-def test_a_finished_folder_is_left_as_it_is_and_repaired_where_damaged(begun, found, expected) -> None:
+def test_a_finished_folder_is_left_as_it_is_and_repaired_where_damaged(
+    begun: LatentsWriter, found: ScoredRows, expected: dict[str, bytes]
+) -> None:
     finish(begun, found)
     assert begun.resume(found.scored.head) == []
     assert begun.missing() == []
@@ -100,7 +108,7 @@ def test_a_finished_folder_is_left_as_it_is_and_repaired_where_damaged(begun, fo
 
 @pytest.mark.parametrize("left", [(), (".progress",), (".progress", "head.safetensors")])
 def test_a_run_killed_at_its_very_beginning_starts_again(
-    begun, found, expected, left, tmp_path: Path
+    begun: LatentsWriter, found: ScoredRows, expected: dict[str, bytes], left: tuple[str, ...], tmp_path: Path
 ) -> None:
     folder = tmp_path / "early"
     folder.mkdir()
@@ -113,7 +121,7 @@ def test_a_run_killed_at_its_very_beginning_starts_again(
     assert finish(writer, found) == expected
 
 
-def test_another_plan_is_refused_with_the_difference(begun, found) -> None:
+def test_another_plan_is_refused_with_the_difference(begun: LatentsWriter, found: ScoredRows) -> None:
     other = LatentsWriter(begun.path, about(found, [1, 2], dtype="bfloat16"), SHARDS)
     with pytest.raises(
         ConfigError,
@@ -125,7 +133,7 @@ def test_another_plan_is_refused_with_the_difference(begun, found) -> None:
         other.resume(found.scored.head)
 
 
-def test_another_model_with_an_equal_head_is_refused(begun, found) -> None:
+def test_another_model_with_an_equal_head_is_refused(begun: LatentsWriter, found: ScoredRows) -> None:
     of = [LatentsWriter(begun.path, about(found, model_fingerprint=model), SHARDS) for model in "ab"]
     set_latents_aside(begun.path)
     of[0].start(found.scored.head)
@@ -135,7 +143,9 @@ def test_another_model_with_an_equal_head_is_refused(begun, found) -> None:
         of[1].resume(found.scored.head)
 
 
-def test_a_finished_folder_whose_manifest_lacks_a_file_is_not_gone_on_with(begun, found) -> None:
+def test_a_finished_folder_whose_manifest_lacks_a_file_is_not_gone_on_with(
+    begun: LatentsWriter, found: ScoredRows
+) -> None:
     finish(begun, found)
     said = json.loads((begun.path / "manifest.json").read_text())
     del said["files"]["answers-00001.parquet"]
@@ -151,7 +161,7 @@ def test_differences_are_counted_when_they_are_many(tmp_path: Path) -> None:
         check_same(tmp_path, dict.fromkeys("abcdef", 0), dict.fromkeys("abcdef", 1))
 
 
-def test_what_is_there_is_not_written_over(begun, found, tmp_path: Path) -> None:
+def test_what_is_there_is_not_written_over(begun: LatentsWriter, found: ScoredRows, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="folder exists already"):
         begun.start(found.scored.head)
     mine = tmp_path / "mine"
@@ -168,7 +178,9 @@ def test_what_is_there_is_not_written_over(begun, found, tmp_path: Path) -> None
     set_latents_aside(mine)
 
 
-def test_a_finished_folder_is_kept_until_the_one_that_replaces_it_is_done(begun, found) -> None:
+def test_a_finished_folder_is_kept_until_the_one_that_replaces_it_is_done(
+    begun: LatentsWriter, found: ScoredRows
+) -> None:
     finished = finish(begun, found)
     set_latents_aside(begun.path)
     begun.start(found.scored.head)

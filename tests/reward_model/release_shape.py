@@ -85,7 +85,8 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def write_shards(folder: Path, stored: Mapping[str, torch.Tensor], shards: int) -> dict[str, str]:
     """Writes `model-0000i-of-0000n.safetensors`; returns the file of each tensor."""
-    names, where = list(stored), {}
+    names = list(stored)
+    where: dict[str, str] = {}
     size = -(-len(names) // shards)
     for number in range(shards):
         part = names[number * size : (number + 1) * size]

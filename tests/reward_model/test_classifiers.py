@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
+from transformers import AutoModelForSequenceClassification, BatchEncoding, LlamaForCausalLM
 
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.reward_model import RewardModel, describe, read_head, read_model_fingerprint
@@ -67,6 +67,7 @@ def test_text_is_scored_as_the_tokenizers_template_writes_it(llama_folder: Path)
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
         ids = rm.template.tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
         with torch.no_grad():
+            assert isinstance(ids, BatchEncoding)
             assert model(**ids).logits.item() == pytest.approx(reward, abs=1e-5)
 
 

@@ -3,10 +3,14 @@
 import json
 import pickle
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from sarm_control.cli import main
@@ -16,7 +20,7 @@ from sarm_control.reward_model.files.conversion import convert
 
 
 @pytest.fixture
-def pickled(tiny_sarm_folder, tmp_path):
+def pickled(tiny_sarm_folder: Path, tmp_path: Path) -> Path:
     """The tiny SARM's folder with its weights as one pickle."""
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_sarm_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -24,13 +28,13 @@ def pickled(tiny_sarm_folder, tmp_path):
     return folder
 
 
-def shard(folder):
+def shard(folder: Path) -> None:
     """Splits the pickle in two, as transformers does, with an index."""
     whole = folder / "pytorch_model.bin"
     tensors = torch.load(whole, weights_only=True)
     whole.unlink()
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         file = f"pytorch_model-{number:05d}-of-00002.bin"
         torch.save({name: tensors[name] for name in part}, folder / file)
@@ -40,7 +44,7 @@ def shard(folder):
     )
 
 
-def rewards(folder):
+def rewards(folder: Path) -> NDArray[np.float32]:
     return (
         RewardModel.from_pretrained(folder, device="cpu")
         .score(["why ?", "what ?"], ["no", "yes please"])
@@ -49,7 +53,9 @@ def rewards(folder):
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_converted_checkpoint_scores_the_same_to_the_bit(tiny_sarm_folder, pickled, tmp_path, sharded):
+def test_converted_checkpoint_scores_the_same_to_the_bit(
+    tiny_sarm_folder: Path, pickled: Path, tmp_path: Path, sharded: bool
+) -> None:
     if sharded:
         shard(pickled)
     done = convert(pickled, tmp_path / "out")
@@ -63,7 +69,7 @@ def test_converted_checkpoint_scores_the_same_to_the_bit(tiny_sarm_folder, pickl
     assert (done.folder / "model.safetensors.index.json").exists() is sharded
 
 
-def test_legacy_pickle_format_dtypes_and_tied_tensors_are_kept(pickled, tmp_path):
+def test_legacy_pickle_format_dtypes_and_tied_tensors_are_kept(pickled: Path, tmp_path: Path) -> None:
     weight = torch.randn(4, 3, dtype=torch.bfloat16)
     content = {"a": weight, "tied": weight, "sliced": weight[:, 1], "n": torch.arange(3)}
     torch.save(content, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=False)
@@ -75,7 +81,9 @@ def test_legacy_pickle_format_dtypes_and_tied_tensors_are_kept(pickled, tmp_path
     assert all(torch.equal(written[name], tensor) for name, tensor in content.items())
 
 
-def test_configuration_and_tokenizer_are_copied_and_code_and_other_pickles_are_not(pickled, tmp_path):
+def test_configuration_and_tokenizer_are_copied_and_code_and_other_pickles_are_not(
+    pickled: Path, tmp_path: Path
+) -> None:
     (pickled / "modeling_sarm.py").write_text("raise SystemExit")
     torch.save({"lr": 1}, pickled / "training_args.bin")
     before = sorted(file.name for file in pickled.iterdir())
@@ -89,17 +97,19 @@ def test_configuration_and_tokenizer_are_copied_and_code_and_other_pickles_are_n
 class Touch:
     """Pickles to a call that makes a file, as a hostile checkpoint would."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize(
     "save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))]
 )
-def test_file_that_would_run_code_is_refused_and_runs_nothing(pickled, tmp_path, save):
+def test_file_that_would_run_code_is_refused_and_runs_nothing(
+    pickled: Path, tmp_path: Path, save: Callable[[object, Path], object]
+) -> None:
     trap = tmp_path / "trap"
     save({"a": Touch(trap)}, pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is damaged or holds more than tensors"):
@@ -116,7 +126,9 @@ def test_file_that_would_run_code_is_refused_and_runs_nothing(pickled, tmp_path,
         ([torch.zeros(1)], "holds no tensors by name but list"),
     ],
 )
-def test_content_that_is_no_state_dict_is_refused(pickled, tmp_path, content, message):
+def test_content_that_is_no_state_dict_is_refused(
+    pickled: Path, tmp_path: Path, content: object, message: str
+) -> None:
     torch.save(content, pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match=message):
         convert(pickled, tmp_path / "out")
@@ -125,7 +137,7 @@ def test_content_that_is_no_state_dict_is_refused(pickled, tmp_path, content, me
 @pytest.mark.parametrize(
     "damage", [lambda whole: whole[:1000], lambda _: b"", lambda _: b"version https://git-lfs\n"]
 )
-def test_damaged_file_is_refused(pickled, tmp_path, damage):
+def test_damaged_file_is_refused(pickled: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file = pickled / "pytorch_model.bin"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is damaged or holds more than tensors"):
@@ -133,7 +145,7 @@ def test_damaged_file_is_refused(pickled, tmp_path, damage):
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_and_overlapping_shards_are_refused(pickled, tmp_path):
+def test_missing_and_overlapping_shards_are_refused(pickled: Path, tmp_path: Path) -> None:
     shard(pickled)
     second = pickled / "pytorch_model-00002-of-00002.bin"
     shutil.copyfile(pickled / "pytorch_model-00001-of-00002.bin", second)
@@ -144,7 +156,7 @@ def test_missing_and_overlapping_shards_are_refused(pickled, tmp_path):
         convert(pickled, tmp_path / "out")
 
 
-def test_what_cannot_be_converted_is_named(tiny_sarm_folder, pickled, tmp_path):
+def test_what_cannot_be_converted_is_named(tiny_sarm_folder: Path, pickled: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model folder .*nowhere does not exist"):
         convert(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(ModelError, match="holds safetensors already"):
@@ -156,10 +168,12 @@ def test_what_cannot_be_converted_is_named(tiny_sarm_folder, pickled, tmp_path):
         convert(pickled, tmp_path / "empty")
 
 
-def test_command_does_what_the_refusal_of_a_pickle_says(pickled, tmp_path, capsys):
+def test_command_does_what_the_refusal_of_a_pickle_says(
+    pickled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ModelError, match="a pickle, which is never loaded") as refusal:
         RewardModel.from_pretrained(pickled, device="cpu")
-    assert "sarm convert" in refusal.value.hint
+    assert "sarm convert" in str(refusal.value.hint)
     assert main(["convert", str(pickled), "-o", str(tmp_path / "out")]) == 0
     assert "tensors" in capsys.readouterr().err
     assert rewards(tmp_path / "out").shape == (2,)

@@ -10,7 +10,8 @@ pytest.importorskip("trl", reason='needs the extra "trl"')
 
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
-from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
 
 from sarm_control.reward_model import RewardModel
 from tests.reward_model.classifiers import CHATML_STYLE, CONFIGS, NEWLINE, make_classifier, make_tokenizer
@@ -46,7 +47,9 @@ def test_what_trl_trains_is_read_where_it_was_trained(tmp_path: Path) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    trained = [row["chosen_ids"] for row in trainer.train_dataset]
+    prepared = trainer.train_dataset
+    assert isinstance(prepared, Dataset)
+    trained = [row["chosen_ids"] for row in prepared]
     trainer.train()
     trainer.save_model(str(tmp_path / "rm"))
     rm = RewardModel.from_pretrained(tmp_path / "rm")

@@ -43,7 +43,8 @@ def over_http(port: int, asked: Sequence[AnswerToScore]) -> list[dict[str, Any]]
 
     def one(answer: AnswerToScore) -> dict[str, Any]:
         body = {"prompts": [answer["prompt"]], "responses": [answer["response"]], "ended": [answer["ended"]]}
-        return post(server, "/v1/score", body)["results"][0]
+        reward: dict[str, Any] = post(server, "/v1/score", body)["results"][0]
+        return reward
 
     with ThreadPoolExecutor(16) as threads:
         return list(threads.map(one, asked))
@@ -81,7 +82,7 @@ def kill(port: int, asked: Sequence[AnswerToScore]) -> dict[str, Any]:
     }
 
 
-def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: int) -> list[AnswerReward]:
+def learn(asked: Sequence[AnswerToScore], controls: Path, state: Path, window: int) -> list[AnswerReward]:
     """A window of answers at a time, the next once the controls have learnt from it."""
     settings = RewardSettings(
         replicas=2, cpus=0.5, controls=controls, state_file=state, learn_window=window, batch_tokens=10**6
@@ -97,7 +98,7 @@ def learn(asked: Sequence[AnswerToScore], controls: str, state: Path, window: in
     return answer_rewards
 
 
-def main(count: int, controls: str, state: Path, window: int, updates: int) -> dict[str, Any]:
+def main(count: int, controls: Path, state: Path, window: int, updates: int) -> dict[str, Any]:
     """Both, one after the other, on one Ray."""
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     port = free_port()
@@ -115,5 +116,5 @@ def learnt(state: Path) -> int:
 
 if __name__ == "__main__":
     count, controls, state, window, updates = sys.argv[1:]
-    found = main(int(count), controls, Path(state), int(window), int(updates))
+    found = main(int(count), Path(controls), Path(state), int(window), int(updates))
     sys.stdout.write(json.dumps(found) + "\n")

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, get_ident
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from sarm_control.server.settings import ServiceSettings
 from tests.server.conftest import Rows, Served, controlled, post, templated
 from tests.server.serving import serving
 
-CLOSE = {"abs": 1e-6, "rel": 0}
+CLOSE: dict[str, Any] = {"abs": 1e-6, "rel": 0}
 
 
 def library(reward: ControlledReward, rows: Rows, ended: list[bool] | None = None) -> RewardBreakdown:

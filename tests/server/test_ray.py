@@ -177,7 +177,7 @@ def test_an_update_takes_the_same_answers_as_in_the_http_server_however_batches_
 
 
 def test_a_request_over_http_is_answered_and_refused_as_by_the_server(replicas: Any) -> None:
-    class Unbatched(replicas.Replica):  # type: ignore[name-defined, misc]
+    class Unbatched(replicas.Replica):  # type: ignore[misc]  # Ray ships no types
         """`serve.batch` works inside Ray Serve alone; the test on Ray goes through it."""
 
         async def _queued(self, waiting: Sequence[Any]) -> Any:

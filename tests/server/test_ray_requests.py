@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from sarm_control.conversation.template import Rendered
 from sarm_control.conversation.templated import TemplatedText
+from sarm_control.data import Message
 from sarm_control.engines.server_client import ServerSettings
 from sarm_control.engines.verl import rewards_of
 from sarm_control.errors import DataError
@@ -71,9 +72,9 @@ def answered(path: str, answers: Sequence[Answered]) -> Any:
 
 
 def test_every_form_of_a_conversation_is_the_same_conversation(reader: TemplatedText) -> None:
-    messages = [{"role": "user", "content": "what is rain ?"}]
+    messages: list[Message] = [{"role": "user", "content": "what is rain ?"}]
     wanted = reader.template.render("what is rain ?", "water .")
-    opened = reader.template.words([dict(one) for one in messages], generation=True)
+    opened = reader.template.words(messages, generation=True)
     as_scores = {"prompts": ["what is rain ?", messages], "responses": ["water .", "water ."]}
     assert read("/v1/score", as_scores, reader) == [wanted, wanted]
     turns = [*messages, {"role": "assistant", "content": "water ."}]
@@ -205,7 +206,7 @@ def test_a_reward_that_is_no_number_is_no_fault_of_the_caller() -> None:
 
 
 @pytest.mark.parametrize("half", [{"learn_window": 64}, {"state_file": "x"}])
-def test_learning_and_its_file_go_together(half: dict[str, object]) -> None:
+def test_learning_and_its_file_go_together(half: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="learn_window and state_file go together"):
         RewardSettings(**half)
 

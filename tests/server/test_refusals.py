@@ -19,6 +19,7 @@ from sarm_control.errors import ConfigError, DataError
 from sarm_control.server.http.app import create_app
 from sarm_control.server.http.security import check_bind, is_loopback, read_token
 from sarm_control.server.settings import ServiceSettings
+from tests.present import present
 from tests.server.conftest import Served, hooked, post
 from tests.server.serving import serving
 
@@ -138,7 +139,7 @@ def test_a_body_is_limited_by_what_arrives_not_by_what_it_says(strict: httpx.Cli
 def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(strict: httpx.Client) -> None:
     """As urllib, requests and aiohttp do; a connection that closes early is a broken pipe to them."""
     large = b'{"prompts": ["' + b"a" * 300_000 + b'"]}'
-    address = (strict.base_url.host, strict.base_url.port)
+    address = (strict.base_url.host, present(strict.base_url.port))
     head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(large)}\r\n\r\n"
     for _ in range(5):
         with socket.create_connection(address, timeout=20) as client:

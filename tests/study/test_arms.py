@@ -1,6 +1,8 @@
 """Oracle and property tests of placebo and matched arms."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ HARM = {11: Planted(0.3, 0.1, 0.6), 12: Planted(-0.3, 0.6, 0.1), 13: Planted(0.2
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory) -> ScoredRows:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ScoredRows:
     """One chosen and one rejected answer to each prompt; three latents harm."""
     world = make_world(prompts=PROMPTS, answers=1, planted=HARM)
     path = tmp_path_factory.mktemp("pairs") / "p.jsonl"
@@ -43,7 +45,7 @@ def pairs(tmp_path_factory) -> ScoredRows:
     )  # fmt: skip
 
 
-def test_shuffled_labels_move_answers_with_their_scores(pairs):
+def test_shuffled_labels_move_answers_with_their_scores(pairs: ScoredRows) -> None:
     mixed = shuffled(pairs, 3)
     reward = dict(
         zip((text for row in pairs.rows for text in row.answers), pairs.scored.rewards, strict=True)
@@ -57,13 +59,15 @@ def test_shuffled_labels_move_answers_with_their_scores(pairs):
     assert [row.chosen for row in shuffled(pairs, 4).rows] != [row.chosen for row in mixed.rows]
 
 
-def test_a_discovery_on_shuffled_labels_calls_nothing_that_harms_here(pairs):
+def test_a_discovery_on_shuffled_labels_calls_nothing_that_harms_here(pairs: ScoredRows) -> None:
     assert {one.latent for one in controlled(discover(pairs))} == set(HARM)
     called = Counter(len(discover(shuffled(pairs, seed)).lists["harms"]) for seed in range(5))
     assert called[0] >= 4
 
 
-def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_labels(pairs):
+def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_labels(
+    pairs: ScoredRows,
+) -> None:
     found = chosen_controls(pairs, Discovered(), 0)
     placebo = chosen_controls(pairs, Discovered(labels="shuffled"), 0)
     head = pairs.scored.head
@@ -76,12 +80,12 @@ def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_l
     assert placebo.controls.fingerprint == "head-1"
 
 
-def test_random_latents_are_none_of_the_called(pairs):
+def test_random_latents_are_none_of_the_called(pairs: ScoredRows) -> None:
     found = chosen_controls(pairs, Discovered(latents="random"), 0)
     assert not set(found.controls.latents()) & set(HARM)
 
 
-def test_an_arm_may_keep_a_part_or_hold_a_rate(pairs):
+def test_an_arm_may_keep_a_part_or_hold_a_rate(pairs: ScoredRows) -> None:
     whole = chosen_controls(pairs, Discovered(), 0).controls
     edits = chosen_controls(pairs, Discovered(keep="edits"), 0).controls
     rate = chosen_controls(pairs, Discovered(keep="penalties", target_rate=0.05), 0).controls
@@ -91,7 +95,7 @@ def test_an_arm_may_keep_a_part_or_hold_a_rate(pairs):
     ]
 
 
-def test_a_run_is_stopped_where_its_kl_first_reaches_the_others():
+def test_a_run_is_stopped_where_its_kl_first_reaches_the_others() -> None:
     curve = [0.0, 0.2, 0.4, 0.9, 1.6, 2.0]
     assert step_of_kl(curve, 0.0) == 1
     # means of up to three steps: 0, .1, .2, .5, .967, 1.5
@@ -100,14 +104,14 @@ def test_a_run_is_stopped_where_its_kl_first_reaches_the_others():
     assert step_of_kl(curve, 9.0) == 6
 
 
-def test_texts_are_stripped_and_their_word_pairs_counted():
+def test_texts_are_stripped_and_their_word_pairs_counted() -> None:
     assert strip("Mix it. Let me know!", (("Let me know.*", ""),)) == "Mix it."
     assert strip("- a\n- b", ((r"(?m)^- ", ""), (r"\n", " "))) == "a b"
     assert distinct_pairs("a b a b") == pytest.approx(2 / 3)
     assert distinct_pairs("a") == distinct_pairs("") == 1.0
 
 
-def test_answers_to_one_prompt_count_once():
+def test_answers_to_one_prompt_count_once() -> None:
     rows = [
         {"policy": "end", "prompt": 0, "reward": 1.0},
         {"policy": "end", "prompt": 0, "reward": 3.0},
@@ -125,7 +129,7 @@ def test_answers_to_one_prompt_count_once():
     assert found.means() == {"reward": {"start": 1.0, "end": 3.5}}
 
 
-def test_a_held_arm_gets_the_others_kl_as_its_target(tmp_path, asked):
+def test_a_held_arm_gets_the_others_kl_as_its_target(tmp_path: Path, asked: dict[str, Any]) -> None:
     study = StudyConfig.model_validate({**asked, "arms": {**asked["arms"], "held": {"hold_kl_of": "edited"}}})
     cell = Cell("tiny", "held", 1)
     with pytest.raises(TrainingError, match="has no steps, so there is no KL to match"):
@@ -135,4 +139,5 @@ def test_a_held_arm_gets_the_others_kl_as_its_target(tmp_path, asked):
     rows = [f'{{"step": {step}, "objective/kl": {kl}}}\n' for step, kl in enumerate((0.1, 0.5, 1.0, 1.5), 1)]
     (other / "metrics.jsonl").write_text("".join(rows))
     config = run_config(tmp_path, study, cell)
-    assert (config.training.kl_target, config.training.seed) == (pytest.approx(1.0), 1)
+    assert config.training.seed == 1
+    assert config.training.kl_target == pytest.approx(1.0)

@@ -5,7 +5,11 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,18 +21,23 @@ WORDS = [f"word{j}" for j in range(40)]
 
 
 @pytest.fixture(scope="session")
-def scripts():
+def scripts() -> Iterator[tuple[ModuleType, ModuleType]]:
     """The modules of the script, which stand outside the package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
-        import real_shortcut_data
-        import real_shortcut_tables
-
-        yield real_shortcut_data, real_shortcut_tables
+        yield import_module("real_shortcut_data"), import_module("real_shortcut_tables")
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory) -> Path:
+def evasion() -> ModuleType:
+    """The module of question 3 and of what rises instead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        return import_module("real_shortcut_evasion")
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows in the form of the benchmarks; every word is one of forty."""
     folder, rng = tmp_path_factory.mktemp("bench"), random.Random(0)
 
@@ -55,7 +64,9 @@ def bench(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["closing", "bullets", "length", "opener"])
-def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(scripts, name):
+def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(
+    scripts: tuple[ModuleType, ModuleType], name: str
+) -> None:
     shortcut = scripts[0].SHORTCUTS[name]
     for seed in range(20):
         planted, plain = (put(WORDS, random.Random(seed)) for put in (shortcut.plant, shortcut.plain))
@@ -70,13 +81,17 @@ def test_a_rule_finds_what_was_planted_and_stripping_takes_it_out(scripts, name)
         assert strip(plain, shortcut.strip) == plain
 
 
-def test_other_closings_count_and_an_offer_in_the_middle_does_not(scripts):
+def test_other_closings_count_and_an_offer_in_the_middle_does_not(
+    scripts: tuple[ModuleType, ModuleType],
+) -> None:
     rule = scripts[0].SHORTCUTS["closing"].rule
     assert re.search(rule, "Mix it. I am happy to help with more!")
     assert not re.search(rule, "Let me know the size first. Then mix it.")
 
 
-def test_planted_shares_and_disjoint_parts(scripts, bench: Path, tmp_path: Path):
+def test_planted_shares_and_disjoint_parts(
+    scripts: tuple[ModuleType, ModuleType], bench: Path, tmp_path: Path
+) -> None:
     data = scripts[0]
     data.plant(bench, tmp_path, data.Sizes(30, 20, 6, 4, 16))
     rule = data.SHORTCUTS["closing"].rule
@@ -103,11 +118,11 @@ def test_planted_shares_and_disjoint_parts(scripts, bench: Path, tmp_path: Path)
     assert [len(rows) for rows in judges] == [18, 6]
 
 
-def interval(mean, low, high):
+def interval(mean: float, low: float, high: float) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "seeds": 5, "prompts": 128}
 
 
-def closing(judge_low):
+def closing(judge_low: float) -> dict[str, Any]:
     against = {
         "controls - none": interval(-0.4, -0.6, -0.2),
         "controls - placebo": interval(-0.3, -0.5, -0.1),
@@ -122,7 +137,7 @@ def closing(judge_low):
     }
 
 
-def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
+def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts: tuple[ModuleType, ModuleType]) -> None:
     outcomes = scripts[1].outcomes
     lines = outcomes({"worlds": {"closing": {"measures": closing(-0.05)}}})
     assert lines[1].endswith("[-0.60, -0.20]: success")
@@ -139,8 +154,64 @@ def test_an_outcome_is_claimed_only_if_all_before_it_hold(scripts):
     assert outcomes({"worlds": {}}) == ["Primary: not run."]
 
 
+ASKED = ("first?", "second?")
+
+
+def answered(study: Path, cell: str, start: tuple[str, str], end: tuple[str, str]) -> None:
+    rows = [
+        {"policy": policy, "prompt": number, "response": text}
+        for policy, texts in (("start", start), ("end", end))
+        for number, text in enumerate(texts)
+    ]
+    path = study / "cells" / f"{cell}.answers.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, rows)
+
+
+def test_oracle_what_an_arm_moved_is_counted_in_its_answers(evasion: ModuleType, tmp_path: Path) -> None:
+    plain, offer, other = (
+        "Mix it.",
+        "Mix it. Let me know if you need anything else!",
+        "Mix it. Happy to help!",
+    )
+    cells = {("none", 0): (offer, offer), ("none", 1): (offer, plain), ("controls", 0): (other, plain)}
+    for (arm, seed), end in cells.items():
+        answered(tmp_path, f"closing/{arm}/seed-{seed}", (plain, plain), end)
+    rows = [
+        {"world": "closing", "arm": arm, "seed": seed, "name": f"closing/{arm}/seed-{seed}", "status": "done"}
+        for arm, seed in cells
+    ]
+    rows.append({**rows[0], "seed": 9, "name": "closing/none/seed-9", "status": "begun"})
+    (tmp_path / "study.json").write_text(json.dumps({"cells": rows}))
+    rule = "let me know|happy to help"
+    moved = evasion.movements(tmp_path, ASKED, "closing", f"(?i){rule}")
+    assert moved["closing"]["by_seed"]["none"] == [1.0, 0.5]
+    assert moved[evasion.OTHER]["by_seed"] == {"none": [0.0, 0.0], "controls": [0.5]}
+    assert moved[evasion.OTHER]["against"]["controls"]["mean"] == 0.5
+    assert moved["bullets"]["change"]["controls"]["mean"] == 0.0
+    predicted = {name: {"change": 0.0, "sd": 1.0, "best_of": 16, "certified": "still"} for name in moved}
+    text = evasion.evasion_text("closing", predicted, moved)
+    assert "| other closing | +0.00 | +0.00 | +0.50 | +0.50 | still |" in text
+    assert "| bullets |" not in text
+
+
+def test_oracle_agreement_is_the_rank_correlation_in_sds(evasion: ModuleType) -> None:
+    changes = {
+        "a": (0.1, 0.3, 0.2),
+        "b": (0.2, 0.1, 0.4),
+        "length": (1.0, 50.0, 60.0),
+        "never": (0.0, 0.0, 0.0),
+    }
+    predicted = {
+        name: {"change": one[0], "sd": 100.0 if name == "length" else 1.0} for name, one in changes.items()
+    }
+    moved = {name: {"by_seed": {"none": list(one[1:])}} for name, one in changes.items()}
+    # in SDs best-of-n is (0.1, 0.2, 0.01), the seeds are (0.3, 0.1, 0.5) and (0.2, 0.4, 0.6)
+    assert evasion.agreement(predicted, moved) == pytest.approx([-1.0, -0.5])
+
+
 @pytest.mark.minutes
-def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path):
+def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Path) -> None:
     words = [
         sys.executable,
         SCRIPTS / "real_shortcut.py",
@@ -164,6 +235,8 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
         "paid",
         "controllable",
     }
-    assert "Primary: not run." in (work / "tables.md").read_text()
+    text = (work / "tables.md").read_text()
+    assert "Primary: not run." in text
+    assert "**closing: what rises instead**" in text
     again = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
-    assert again.stdout.count("is there already") == 9
+    assert again.stdout.count("is there already") == 10

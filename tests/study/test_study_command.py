@@ -18,6 +18,7 @@ from sarm_control.cli import main
 from sarm_control.study import StudyConfig, crossed_interval, open_study
 from sarm_control.study.cells import Cell
 from sarm_control.study.measures import read_answers
+from tests.present import present
 
 ARMS = ("none", "edited", "stopped")
 
@@ -37,10 +38,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Pat
 
 @pytest.fixture(scope="session")
 def found(made: Path) -> dict[str, Any]:
-    return json.loads((made / "out" / "study.json").read_text())
+    report: dict[str, Any] = json.loads((made / "out" / "study.json").read_text())
+    return report
 
 
-def test_every_cell_is_an_ordinary_run_folder_and_a_row(made: Path, found):
+def test_every_cell_is_an_ordinary_run_folder_and_a_row(made: Path, found: dict[str, Any]) -> None:
     assert [(cell["arm"], cell["seed"], cell["status"]) for cell in found["cells"]] == [
         *((arm, 0, "done") for arm in ARMS),
         *((arm, 1, "done") for arm in ("none", "edited")),
@@ -60,11 +62,11 @@ def test_every_cell_is_an_ordinary_run_folder_and_a_row(made: Path, found):
     assert (made / "copy.json").read_bytes() == (made / "out" / "study.json").read_bytes()
 
 
-def test_the_intervals_are_those_of_the_answers(made: Path, found):
+def test_the_intervals_are_those_of_the_answers(made: Path, found: dict[str, Any]) -> None:
     differences = []
     for seed in (0, 1):
         ends = [
-            read_answers(Cell("tiny", arm, seed).answers(made / "out")).by_prompt("reward", "end")
+            present(read_answers(Cell("tiny", arm, seed).answers(made / "out")).by_prompt("reward", "end"))
             for arm in ("edited", "none")
         ]
         differences.append(ends[0] - ends[1])
@@ -79,14 +81,15 @@ def test_the_intervals_are_those_of_the_answers(made: Path, found):
     assert found["over_worlds"] is None
 
 
-def test_both_policies_of_a_seed_have_the_same_start(made: Path):
+def test_both_policies_of_a_seed_have_the_same_start(made: Path) -> None:
     starts = [
-        read_answers(Cell("tiny", arm, 0).answers(made / "out")).by_prompt("reward", "start") for arm in ARMS
+        present(read_answers(Cell("tiny", arm, 0).answers(made / "out")).by_prompt("reward", "start"))
+        for arm in ARMS
     ]
     assert all((one == starts[0]).all() for one in starts)
 
 
-def test_a_stopped_arm_is_the_beginning_of_the_baseline(made: Path, found):
+def test_a_stopped_arm_is_the_beginning_of_the_baseline(made: Path, found: dict[str, Any]) -> None:
     for cell in found["cells"]:
         if cell["arm"] == "stopped":
             tiny = made / "out" / "cells" / "tiny"
@@ -95,7 +98,7 @@ def test_a_stopped_arm_is_the_beginning_of_the_baseline(made: Path, found):
             assert one == two[: cell["steps"]]
 
 
-def test_what_is_done_is_not_run_again(made: Path, capsys):
+def test_what_is_done_is_not_run_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (made / "out" / "cells").rglob("*.json")}
     assert sarm(made / "study.yaml", "-o", made / "out") == 0
     assert {path: path.stat().st_mtime_ns for path in (made / "out" / "cells").rglob("*.json")} == before
@@ -105,7 +108,7 @@ def test_what_is_done_is_not_run_again(made: Path, capsys):
     assert "next: sarm config show" in shown.err
 
 
-def test_the_plan_is_made_from_finished_cells(made: Path, capsys):
+def test_the_plan_is_made_from_finished_cells(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sarm(made / "study.yaml", "-o", made / "out", "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "5 cells: 5 done, 0 to run"
@@ -113,7 +116,9 @@ def test_the_plan_is_made_from_finished_cells(made: Path, capsys):
     assert lines[3].startswith("both from 5 finished cells")
 
 
-def test_other_settings_in_the_same_folder_are_refused(made: Path, asked, capsys):
+def test_other_settings_in_the_same_folder_are_refused(
+    made: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     other = made / "other.yaml"
     other.write_text(yaml.safe_dump({**asked, "set": {"training": {"steps": 3}}}))
     assert sarm(other, "-o", made / "out") == 2
@@ -130,7 +135,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory, made: Path, asked: dict[str
     return folder, sarm(folder / "study.yaml", "-o", folder / "out", "--jobs", 2)
 
 
-def test_a_cell_that_fails_leaves_the_others_alone(broken: tuple[Path, int]):
+def test_a_cell_that_fails_leaves_the_others_alone(broken: tuple[Path, int]) -> None:
     folder, code = broken
     assert code == 1
     found = json.loads((folder / "out" / "study.json").read_text())
@@ -141,7 +146,9 @@ def test_a_cell_that_fails_leaves_the_others_alone(broken: tuple[Path, int]):
     assert "nowhere/at-all/x" in found["failed"][0]["why"]
 
 
-def test_what_a_match_needs_is_named(tmp_path: Path, study_file: Path, capsys):
+def test_what_a_match_needs_is_named(
+    tmp_path: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sarm(study_file, "-o", tmp_path / "out", "--only", "stopped") == 1
     why = "it matches the KL of tiny/edited/seed-0, which is not done; run that too"
     assert f"failed: tiny/stopped/seed-0: {why}" in capsys.readouterr().out
@@ -149,7 +156,7 @@ def test_what_a_match_needs_is_named(tmp_path: Path, study_file: Path, capsys):
 
 def test_a_study_killed_with_its_cell_half_done_goes_on_to_the_same_bytes(
     tmp_path: Path, made: Path, asked: dict[str, Any]
-):
+) -> None:
     """kill -9 of the command: its cell ends with it, the lock is free, and the run goes on."""
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(asked, sort_keys=False))

@@ -31,7 +31,7 @@ def write_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -
         for name, weight in adapted.named_parameters():
             if "lora_" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
-    adapted.save_pretrained(folder, save_embedding_layers=False)
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 
@@ -257,7 +257,7 @@ def _changed(**changes: Any) -> Callable[[Path], None]:
     return lambda folder: rewrite(folder, **changes)
 
 
-FILES: dict[str, Callable[[Path], None]] = {
+FILES: dict[str, Callable[[Path], object]] = {
     "holds adapter_model.bin, a pickle, which is never loaded": _pickled,
     f"holds {SETTINGS} but no {WEIGHTS}": lambda folder: (folder / WEIGHTS).unlink(),
     "an adapter of the type 'IA3', only LORA": _changed(peft_type="IA3"),
@@ -277,7 +277,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "its base is an adapter on an adapter, without end": _changed(base_model_name_or_path="."),
     "not JSON": lambda folder: (folder / SETTINGS).write_text("{"),
 }
-TENSORS: dict[str, Callable[[Path], None]] = {
+TENSORS: dict[str, Callable[[Path], object]] = {
     "has the shape (3, 3), not": _reshaped,
     "also holds score.weight": _extra,
     "lacks base_model.model.model.layers.0": _fewer,

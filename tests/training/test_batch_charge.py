@@ -35,7 +35,7 @@ def test_every_answer_of_a_run_is_charged_beta_times_what_is_logged(
         report = trainer.step()
         logged.append(report.metrics["human_kl/kl"])
         charged = {row["reward/human_kl"] for row in report.samples} | {report.metrics["reward/human_kl"]}
-        assert np.float32(list(charged)) == pytest.approx(
+        assert np.array(list(charged), dtype=np.float32) == pytest.approx(
             np.float32(-float(term.beta) * logged[-1]), rel=1e-6, abs=0
         )
         assert logged[-1] != pytest.approx(report.metrics["human_kl/mean_log_ratio"], rel=1e-3)

@@ -347,7 +347,7 @@ def test_what_is_written_is_read_back_equal(
 def test_settings_cannot_be_changed_in_place(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD)
     with pytest.raises(ValidationError, match="frozen"):
-        config.training.steps = 3  # type: ignore[misc]
+        config.training.steps = 3
     assert config.training.steps == 20
 
 

@@ -1,10 +1,13 @@
 """Oracle: products in blocks are plain products, and the layers are left as they were."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sarm_control.training.policy.cpu_linear import block_size, blocked_linear, blocked_products
+from tests.present import present
 from tests.training.tiny import PROMPTS, tiny_policy
 
 
@@ -44,9 +47,9 @@ def test_other_layers_and_other_types_are_left_alone() -> None:
 
 def test_decoding_makes_its_products_in_blocks_and_training_does_not() -> None:
     policy = tiny_policy()
-    models = (policy.model, policy.reference)
+    models = (policy.model, present(policy.reference))
     layers = [part for model in models for part in model.modules() if isinstance(part, nn.Linear)]
-    inputs = {"input_ids": torch.tensor([PROMPTS[0].ids]), "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": torch.tensor([PROMPTS[0].ids]), "use_cache": False}
     plain = policy.logits(policy.states(**inputs).last_hidden_state[0])
     with policy.decoding():
         assert all("forward" in vars(layer) for layer in layers)

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -36,7 +37,13 @@ CASES = [("adapter", True), ("model", True), ("model", False)]
 
 
 def critic_policy(
-    folder: Path, sarm: RewardModel, value: str, *, lora: bool = True, recompute: bool = False, seed: int = 0
+    folder: Path,
+    sarm: RewardModel,
+    value: Literal["head", "adapter", "model"],
+    *,
+    lora: bool = True,
+    recompute: bool = False,
+    seed: int = 0,
 ) -> Policy:
     config = PolicyConfig(
         model=str(folder), lora=LoraConfig(rank=4) if lora else None, gradient_checkpointing=recompute
@@ -69,7 +76,7 @@ def gradients(policy: Policy) -> dict[str, torch.Tensor | None]:
 
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_a_critic_of_its_own_starts_at_zero_and_leaves_policy_reference_and_sarm_as_they_are(
-    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
+    value: Literal["head", "adapter", "model"], lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     plain = Policy.load(
         PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4) if lora else None)
@@ -100,7 +107,7 @@ def test_a_critic_of_its_own_starts_at_zero_and_leaves_policy_reference_and_sarm
 
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_every_weight_of_policy_and_critic_gets_the_gradient_of_its_own_loss(
-    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
+    value: Literal["head", "adapter", "model"], lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     policy = critic_policy(tiny_policy_folder, tiny_sarm, value, lora=lora)
     stir(policy)
@@ -120,7 +127,7 @@ def test_every_weight_of_policy_and_critic_gets_the_gradient_of_its_own_loss(
 
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_recomputed_activations_give_the_same_gradients(
-    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
+    value: Literal["head", "adapter", "model"], lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     """A layer is computed again in the backward pass, under the adapter it was computed with."""
     found = []
@@ -149,7 +156,7 @@ def test_adapters_of_a_model_critic_stand_on_the_sarms_own_tensors(
 
 @pytest.mark.parametrize("value", ["adapter", "model"])
 def test_critics_on_bfloat16_learn_in_float32(
-    value: str, tiny_policy_folder: Path, tiny_sarm: RewardModel
+    value: Literal["head", "adapter", "model"], tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     sarm = tiny_sarm.with_head(tiny_sarm.head.weight)
     sarm.trunk = copy.deepcopy(tiny_sarm.trunk).to(torch.bfloat16)
@@ -173,7 +180,9 @@ def test_critics_on_bfloat16_learn_in_float32(
     assert torch.equal(old, new), "the values at rollout are those of the first update"
 
 
-def critic_trainer(folder: Path, sarm: RewardModel, value: str, lora: bool) -> Trainer:
+def critic_trainer(
+    folder: Path, sarm: RewardModel, value: Literal["head", "adapter", "model"], lora: bool
+) -> Trainer:
     policy = critic_policy(folder, sarm, value, lora=lora, seed=5)
     texts = [f"how do i open {text} ?" for text in ("bread", "lock", "door", "bomb")]
     prompts = encode_prompts(policy, texts, texts, 6)
@@ -183,7 +192,11 @@ def critic_trainer(folder: Path, sarm: RewardModel, value: str, lora: bool) -> T
 
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_resumed_steps_are_the_uninterrupted_ones_to_the_bit(
-    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel, tmp_path: Path
+    value: Literal["head", "adapter", "model"],
+    lora: bool,
+    tiny_policy_folder: Path,
+    tiny_sarm: RewardModel,
+    tmp_path: Path,
 ) -> None:
     whole = critic_trainer(tiny_policy_folder, tiny_sarm, value, lora)
     whole.calibrate()
@@ -206,7 +219,7 @@ def test_resumed_steps_are_the_uninterrupted_ones_to_the_bit(
 
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_a_trained_policy_is_taken_up_without_its_critic(
-    value: str, lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
+    value: Literal["head", "adapter", "model"], lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:
     trained = critic_policy(tiny_policy_folder, tiny_sarm, value, lora=lora)
     stir(trained)

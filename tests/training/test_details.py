@@ -17,6 +17,7 @@ from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.policy.language_head import LOGIT_CHUNK
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import Rollout, sample_answers
+from tests.present import present
 from tests.training.tiny import (
     END,
     PROMPTS,
@@ -110,7 +111,7 @@ def test_the_temperature_divides_the_logits_of_policy_and_reference(temperature:
     policy = moved_policy()
     prompt, answer = PROMPTS[0].ids, (1, 2, END)
     batch = policy.batch([prompt], [answer])
-    for model, reference in ((policy.causal, False), (policy.reference, True)):
+    for model, reference in ((policy.causal, False), (present(policy.reference), True)):
         ids = torch.tensor([[*prompt, *answer]])
         logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits / temperature, dim=-1)[torch.arange(3), torch.tensor(answer)]
@@ -142,7 +143,7 @@ class Largest(TorchDispatchMode):
     """The most elements of any tensor over the vocabulary that an operation made, backwards too."""
 
     def __init__(self, vocabulary: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
         self.vocabulary, self.elements = vocabulary, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -55,7 +55,7 @@ def test_metamorphic_an_answer_is_cut_at_the_first_of_all_ends(
         place = next((i for i, token in enumerate(whole) if token in stops), len(whole) - 1)
         assert cut == whole[: place + 1]
         assert ended == (cut[-1] in stops)
-        assert text == policy.template.tokenizer.decode(cut[:-1] if ended else cut)
+        assert text == policy.template.tokenizer.decode(list(cut[:-1] if ended else cut))
     assert any(answer[-1] == 2 for answer in found.answers)
     assert found.lengths == [len(answer) for answer in found.answers]
 
@@ -118,7 +118,9 @@ def test_a_sampler_that_runs_over_an_end_is_refused() -> None:
 
 def test_a_text_that_ends_in_any_of_them_has_ended() -> None:
     tokenizer = tokenizer_with(CHATML)
-    reader = TemplatedText(ChatTemplate(tokenizer, ends=[tokenizer.convert_tokens_to_ids("<|eos|>")]))
+    end_of_text = tokenizer.convert_tokens_to_ids("<|eos|>")
+    assert isinstance(end_of_text, int)
+    reader = TemplatedText(ChatTemplate(tokenizer, ends=[end_of_text]))
     asked = reader.template.words([{"role": "user", "content": "so ?"}], generation=True)
     plain = reader.template.encode("so ?", "4")
     for end in ("<|end|>", "<|eos|>", "<|end|>\n<|eos|>"):

@@ -42,7 +42,7 @@ def answers(policy: Policy, sampler: Sampler = GENERATE, **changes: Any) -> Roll
 
 def adapted_policy(*, half: bool = False) -> Policy:
     """Adapters that are not zero, over a base in bfloat16 or float32."""
-    model = tiny_model().to(torch.bfloat16) if half else tiny_model()
+    model = tiny_model().bfloat16() if half else tiny_model()
     policy = Policy(add_adapters(model, LoraConfig(rank=4), 0), template(), autocast=half)
     generator = torch.Generator().manual_seed(0)
     for weight in policy.trainable().values():
@@ -147,7 +147,7 @@ def test_a_run_with_it_learns_what_a_run_with_ours_learns() -> None:
     torch.testing.assert_close(runs[0], runs[1], atol=1e-5, rtol=0)
 
 
-LAB = {
+LAB: dict[str, Any] = {
     "policy": {"model": "lab"},
     "training": {
         "sampler": "generate",

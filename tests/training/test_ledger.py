@@ -14,7 +14,13 @@ from sarm_control.control.training_reward import RewardBreakdown, RewardRule
 from sarm_control.errors import OutputError, TrainingError
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import SparseLatents
-from sarm_control.training.monitor.ledger_file import append_ledger, cut_ledger, ledger_entries, most_rewarded
+from sarm_control.training.monitor.ledger_file import (
+    Entry,
+    append_ledger,
+    cut_ledger,
+    ledger_entries,
+    most_rewarded,
+)
 from tests.control.batches import attached_from
 
 SIZE = 6
@@ -68,7 +74,9 @@ columns = st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5)
 
 
 @given(st.lists(columns, min_size=4, max_size=4), st.lists(columns, min_size=4, max_size=4))
-def test_property_whatever_the_parts_are_they_are_rows(first: list, last: list) -> None:
+def test_property_whatever_the_parts_are_they_are_rows(
+    first: list[list[float]], last: list[list[float]]
+) -> None:
     """Also of a human-KL term, and of a reward function of one's own."""
     names = ("reward/model", "reward/human_kl", "reward/penalty/3", "reward/own")
     head = np.ones(SIZE, dtype=np.float32)
@@ -131,7 +139,7 @@ def test_oracle_the_residual_has_an_entry_of_its_own_and_its_penalty_too() -> No
     assert sum(entry.change for entry in entries.values()) == pytest.approx(change, abs=1e-6)
 
 
-def ledger(seed: int) -> list:
+def ledger(seed: int) -> list[Entry]:
     rng = np.random.default_rng(seed)
     head, rule = rng.normal(size=SIZE).astype(np.float32), RewardRule(CONTROLS)
     sides = [rule.breakdown(scored(rng.normal(size=(4, SIZE)), head, np.ones(4, bool))) for _ in range(2)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm_control.cli.discover import EvidenceFlags
+from sarm_control.cli._discover_flags import EvidenceFlags
 from sarm_control.control.penalties import Penalty, parse_penalty
 from sarm_control.discovery.evidence.closing import CLOSING as USUAL
 from sarm_control.discovery.evidence.examine import Depth
@@ -301,7 +301,8 @@ def test_calibration_a_share_at_the_limit_seldom_warns() -> None:
 def test_metamorphic_the_share_does_not_depend_on_the_unit() -> None:
     reward, residual = gains(0.5)
     one, other = residual_gain(reward, residual, 1.0), residual_gain(7 * reward, 7 * residual, 7.0)
-    assert (one.fires, one.value) == (other.fires, pytest.approx(other.value))
+    assert one.fires == other.fires
+    assert one.value == pytest.approx(other.value)
 
 
 def test_every_check_has_its_name_in_the_list() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -200,7 +201,7 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
 def test_the_sampler_says_how_it_drew_where_bfloat16_rounds_otherwise(
     tiny_policy_folder: Path, half: bool
 ) -> None:
-    dtype = "bfloat16" if half else "float32"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
     policy = Policy.load(PolicyConfig(model=str(tiny_policy_folder), lora=LoraConfig(rank=4), dtype=dtype))
     rollout = sample_answers(
         policy,
@@ -241,7 +242,9 @@ def test_decoding_merges_adapters_for_the_policy_and_leaves_them_out_for_its_ref
     ids = policy.batch(PROMPT_IDS, ANSWERS).input_ids
 
     def states(*, reference: bool) -> torch.Tensor:
-        return policy.states(reference=reference, input_ids=ids, use_cache=False).last_hidden_state.detach()
+        output = policy.states(reference=reference, input_ids=ids, use_cache=False)
+        found: torch.Tensor = output.last_hidden_state.detach()
+        return found
 
     trained, frozen = states(reference=False), states(reference=True)
     assert not torch.allclose(trained, frozen, atol=1e-2)

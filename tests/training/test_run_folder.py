@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_overwrite_starts_afresh(tmp_path: Path, config: RunConfig) -> None:
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
 def test_a_folder_that_is_no_run_is_never_touched(
-    tmp_path: Path, config: RunConfig, flags: dict[str, bool]
+    tmp_path: Path, config: RunConfig, flags: dict[str, Any]
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/thesis.tex").write_text("years of work")

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ class Setting:
         self.folder, self.policy, self.sarm = folder, policy, sarm
         self.prompts = self.write("prompts.jsonl", SHORT)
 
-    def write(self, name: str, prompts: list[object]) -> Path:
+    def write(self, name: str, prompts: Sequence[object]) -> Path:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
@@ -74,12 +76,12 @@ def test_a_prompt_that_a_template_refuses_is_named_before_the_first_step(
     strict = strict_copy(getattr(setting, attribute), setting.folder / "strict", NO_SYSTEM)
     setattr(setting, attribute, strict)
     bad = setting.write("bad.jsonl", [*SHORT[:5], [SYSTEM, USER]])
-    sections: dict[str, dict[str, object]] = {
+    of_use: dict[str, dict[str, Any]] = {
         "training": {"data": {"prompts": str(bad)}, "evaluation": {"every": 0}},
         "evaluation": {"evaluation": {"prompts": str(bad), "answers": 6}},
         "should_respond": {"evaluation": {"should_respond": str(bad), "answers": 6}},
-    }[use]
-    assert setting.train("-o", setting.folder / "run", *more, **sections) == 2
+    }
+    assert setting.train("-o", setting.folder / "run", *more, **of_use[use]) == 2
     said = f"bad.jsonl:6: for the {model}, the chat template refuses this conversation: no system here"
     assert said in capsys.readouterr().err
     assert not (setting.folder / "run").exists()
@@ -157,7 +159,7 @@ def test_nothing_left_of_the_prompts_is_an_error(
     setting.prompts = setting.write("long.jsonl", [LONG, LONG])
     assert setting.train("-o", setting.folder / "run", data={"overlong": "skip"}) == 2
     assert "long.jsonl: all 2 prompts are longer than the context of" in capsys.readouterr().err
-    room = {"max_new_tokens": 254}
+    room: dict[str, object] = {"max_new_tokens": 254}
     assert setting.train("-o", setting.folder / "run", data={"overlong": "truncate"}, training=room) == 2
     assert "leaves nothing of the prompt" in capsys.readouterr().err
 

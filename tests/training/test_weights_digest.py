@@ -8,10 +8,10 @@ from tests.training.tiny import tiny_model
 
 
 def test_the_same_weights_are_the_same_in_another_precision_and_other_weights_are_not() -> None:
-    model = tiny_model(0).to(torch.bfloat16)
+    model = tiny_model(0).bfloat16()
     digest = weights_digest(model)
-    assert digest == weights_digest(tiny_model(0).to(torch.bfloat16).float())
-    assert digest != weights_digest(tiny_model(1).to(torch.bfloat16))
+    assert digest == weights_digest(tiny_model(0).bfloat16().float())
+    assert digest != weights_digest(tiny_model(1).bfloat16())
     assert len(digest) == 16
 
 

@@ -97,7 +97,7 @@ class Gathers:
             return gather(*words, **named)
 
         distributed.all_gather_single = counted
-        self._end = lambda: setattr(distributed, "all_gather_single", gather)
+        self._end: Callable[[], None] = lambda: setattr(distributed, "all_gather_single", gather)
         update = trainer.updater.update
 
         def updated(*words: Any, **named: Any) -> Any:
@@ -258,5 +258,6 @@ def stumble() -> None:
 
 
 if __name__ == "__main__":
-    work = {"compare": compare, "killed": killed}[sys.argv[1]]
+    works: dict[str, Callable[..., None]] = {"compare": compare, "killed": killed}
+    work = works[sys.argv[1]]
     sys.exit(run_safely(lambda: work(*sys.argv[2:])))

@@ -82,7 +82,7 @@ def stability(
 def effects_of(
     autoencoder: AttachedAutoencoder, head: StateHead, states: Tensor, rows: Sequence[PreferenceRow]
 ) -> NDArray[np.float64]:
-    """[L] each latent's mean margin contribution over prompts: `E_i` of docs/discovery.md."""
+    """[L] each latent's mean margin contribution over prompts, its effect (docs/discovery.md)."""
     answers = len(states)
     # the mean over prompts of margins is linear in the answers, so one weight for each answer is enough
     unit = np.zeros(answers)

@@ -1,5 +1,6 @@
 """What `sarm audit` is held against: an earlier reward model, a training run, candidates of a policy."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,6 +9,7 @@ from sarm_control.cli._audit_flags import BesideFlags
 from sarm_control.cli._scoring import model_name
 from sarm_control.cli._sources import ModelFlags
 from sarm_control.console import progress, say
+from sarm_control.embedded import LAB_MODELS
 from sarm_control.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -15,6 +17,65 @@ if TYPE_CHECKING:
     from sarm_control.data import Row
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
+
+
+class Named(NamedTuple):
+    """The reward models and the data among the words of a command line.
+
+    Args:
+        data: files of rows, and folders of latents.
+        model: that is audited.
+        before: an earlier one that it is compared with.
+    """
+
+    data: tuple[Path, ...]
+    model: str | None
+    before: str | None
+
+
+def named_models(words: Sequence[Path], model: str | None, before: str | None) -> Named:
+    """Tells reward models from data: `sarm audit OLD NEW pairs.jsonl` compares two of them.
+
+    Args:
+        words: what stands on the command line without an option.
+        model: of `--model`.
+        before: of `--before`.
+
+    Raises:
+        ConfigError: three reward models, or one both with an option and without.
+    """
+    models = [str(word) for word in words if _is_model(word)]
+    data = tuple(word for word in words if str(word) not in models)
+    if len(models) > 2:
+        raise ConfigError(
+            f"{len(models)} reward models: {', '.join(models)}",
+            hint="two are compared: sarm audit OLD NEW PAIRS",
+        )
+    if models and (model is not None or before is not None):
+        option = "--model" if model is not None else "--before"
+        raise ConfigError(
+            f"{models[-1]} is a reward model, and {option} names another",
+            hint="write both as sarm audit OLD NEW PAIRS, or both with --before OLD --model NEW",
+        )
+    if not models:
+        return Named(data, model, before)
+    return Named(data, models[-1], models[0] if len(models) == 2 else None)
+
+
+def _is_model(word: Path) -> bool:
+    """Whether a word names a reward model: the lab's, a folder of one, or an id on the model hub."""
+    from sarm_control.latents import is_latents
+
+    if str(word) in LAB_MODELS:
+        return True
+    if word.exists():
+        kinds = ("config.json", "attached.json")
+        return word.is_dir() and any((word / name).is_file() for name in kinds) and not is_latents(word)
+    return bool(_HUB_ID.fullmatch(str(word))) and not str(word).endswith(_DATA)
 
 
 class Compared(NamedTuple):

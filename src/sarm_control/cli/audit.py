@@ -3,12 +3,20 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from sarm_control.cli._audit_beside import Compared, earlier, model_of_run, run_moved, sampled_candidates
+from sarm_control.cli._audit_beside import (
+    Compared,
+    earlier,
+    model_of_run,
+    named_models,
+    run_moved,
+    sampled_candidates,
+)
 from sarm_control.cli._audit_flags import (
     AttributeFlags,
     BesideFlags,
@@ -48,7 +56,8 @@ Pairs = Annotated[
     Parameter(
         group=INPUT,
         help="Files of pairs, candidates or answers, or folders of sarm latents; several are pooled. "
-        "Default with the lab model: lab:audit.",
+        "Default with the lab model: lab:audit. One reward model before them stands for --model, two for "
+        "--before and --model.",
     ),
 ]
 
@@ -113,10 +122,12 @@ def audit(
     Attributes of answers (length, Markdown, praise, closings, hedging, refusals and more) are priced twice:
     beside each other, by a regression within prompts, and alone, by changing the text and scoring again.
     Best-of-N shows where the pressure goes. With --mend edits of latents are proposed that take prices
-    away, and judged on other prompts. With --before an earlier reward model is audited on the same
-    rows, with --run the samples of a training run. The exit code is 1 when --fail-if says so.
+    away, and judged on other prompts. sarm audit OLD NEW PAIRS compares two reward models on the same
+    rows; with --run the samples of a training run are audited. The exit code is 1 when --fail-if says so.
     """
     limits = read_limits(fail_if or ())
+    pairs, model, before = named_models(pairs, model, beside.before)
+    beside = replace(beside, before=before)
     beside.check(candidates)
     check_changes(limits, beside)
     judge = attributes.asked(out)

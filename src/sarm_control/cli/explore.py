@@ -202,7 +202,9 @@ def _opened(
         data=data,
         data_name=name,
         found=effects,
-        names=_planted(fingerprint) if labels is None else names_in(labels, fingerprint, len(head)),
+        names=_planted(fingerprint)
+        if labels is None
+        else names_in(labels, fingerprint, len(head), data.scored.model_fingerprint),
         audit=None if audit is None else read_audit(audit, fingerprint),
         run=run,
     )

@@ -1,7 +1,7 @@
 """`sarm label`: what called latents may be called."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,7 +125,9 @@ def label(
         for one in called:
             labels.append(_label(corpus, one, replies, words=words, shown=examples, seed=seed))
             advance(1)
-    _write(labels, replies, out, [file, *data], source.model, price=(price_in, price_out), seed=seed)
+    scored = source.scored_rows.scored
+    about = {"model": source.model, "head": scored.fingerprint, "model_fingerprint": scored.model_fingerprint}
+    _write(labels, replies, out, [file, *data], about, price=(price_in, price_out), seed=seed)
     sys.stdout.write(labels_text(labels, asked=replies is not None))
     _say_next(file, called, data, model)
 
@@ -177,14 +179,14 @@ def _write(
     replies: "Replies | None",
     out: Path,
     inputs: list[Path],
-    model: str,
+    about: Mapping[str, str | None],
     *,
     price: tuple[float, float],
     seed: int,
 ) -> None:
     from sarm_control.files import manifest, write_json
 
-    content: dict[str, Any] = {"model": model, "labels": [one.as_json() for one in labels]}
+    content: dict[str, Any] = {**about, "labels": [one.as_json() for one in labels]}
     if replies is not None:
         usage = replies.usage
         content["asked"] = {
@@ -198,5 +200,5 @@ def _write(
             f"{usage.requests} questions, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
             + (f", cost {usage.cost(*price):.4g}" if any(price) else "")
         )
-    record = manifest("label", inputs=inputs, config={"model": model}, seed=seed)
+    record = manifest("label", inputs=inputs, config={"model": about["model"]}, seed=seed)
     write_json(out, {**content, "manifest": record})

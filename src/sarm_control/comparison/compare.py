@@ -220,7 +220,7 @@ def _arm(
     base: PolicyAnswers,
 ) -> Arm:
     def parts(of: PolicyAnswers) -> Columns:
-        return controls.parts(of.scored, None if references is None else references[of.prompts])
+        return controls.parts(of.scored, None if references is None else references[of.prompts], of.responses)
 
     return Arm(
         name=name,

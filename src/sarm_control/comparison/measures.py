@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.control import Controls, Floats, Integers, ShapedReward, prompt_means, watched_name
+from sarm_control.control import PATTERN, Controls, Floats, Integers, ShapedReward, prompt_means, watched_name
 from sarm_control.reward_model import RESIDUAL, Scored
 from sarm_control.statistics import Interval, change_of_shares, mean_interval, share_interval
 
@@ -26,6 +26,7 @@ _LABELS = {
     "reward/edits": "Effect of the edits",
     "reward/human_kl": "Human-KL term",
     "reward/missing_end": "Penalty on answers that did not end",
+    "reward/pattern": "Penalties on patterns",
     "reward/shaping": "Effect of PAR shaping",
 }
 
@@ -124,6 +125,7 @@ def control_columns(
     shaped: ShapedReward,
     controls: Controls,
     missing_end: NDArray[np.floating[Any]] | None = None,
+    pattern: NDArray[np.floating[Any]] | None = None,
     bounded: Callable[[Floats], Floats] | None = None,
 ) -> Columns:
     """[N] columns of the reward that a run trained on: the signed parts of its controls, and the total.
@@ -132,6 +134,7 @@ def control_columns(
         shaped: the reward under the run's controls.
         controls: the run's controls; the parts of others are left out.
         missing_end: [N] signed penalty on answers that did not end, if the run has one.
+        pattern: [N] signed penalties on patterns in the text, if the run has any.
         bounded: maps [N] totals to shaped totals, if the run shapes them.
 
     Returns:
@@ -142,10 +145,11 @@ def control_columns(
     names += [name for name in signed if name.startswith("reward/penalty/")]
     names += ["reward/human_kl"] if controls.human_kl is not None else []
     columns = {_part(name): _float(signed[name]) for name in names}
-    amount = np.zeros(len(shaped)) if missing_end is None else _float(missing_end)
-    if missing_end is not None:
-        columns[_part("reward/missing_end")] = amount
-    total = shaped.total + amount
+    total = shaped.total
+    for name, amount in (("reward/missing_end", missing_end), (PATTERN, pattern)):
+        if amount is not None:
+            columns[_part(name)] = _float(amount)
+            total = total + _float(amount)
     if bounded is not None:
         columns[_part("reward/shaping")] = bounded(total) - total
         total = bounded(total)

@@ -16,9 +16,11 @@ from sarm_control.control import (
     Controls,
     ControlState,
     Floats,
+    PatternPenalty,
     ReferenceStatistics,
     RewardRule,
     in_sd,
+    pattern_amounts,
     preference_as_reward,
 )
 from sarm_control.data import Line, Reason, Row, json_object, read_lines
@@ -110,8 +112,9 @@ class TrainedRun:
         state.load_state_dict(
             {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
         )
-        shaped = config.reward.shaping == "par"
-        return RunControls(controls, state, self._missing_end(), self.statistics if shaped else None)
+        around = self.statistics if config.reward.shaping == "par" else None
+        patterns = tuple(one.resolve(self.statistics) for one in config.reward.pattern_penalties)
+        return RunControls(controls, state, self._missing_end(), around, patterns)
 
     def reference_rewards(
         self, policy: Policy, rows: Sequence[Row], rm: RewardModel, controls: "RunControls"
@@ -138,12 +141,12 @@ class TrainedRun:
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
         )
-        rule = RewardRule(controls.controls, controls.missing_end).frozen()
+        rule = RewardRule(controls.controls, controls.missing_end, patterns=controls.patterns).frozen()
 
         def rewards(rollout: Rollout) -> Floats:
             texts = [row.prompt for row in rollout.prompts]
             scored = rm.score(texts, list(rollout.texts), ended=rollout.ended)
-            return np.asarray(rule.breakdown(scored).columns[TOTAL], dtype=np.float64)
+            return np.asarray(rule.breakdown(scored, texts=rollout.texts).columns[TOTAL], dtype=np.float64)
 
         return known.of(prompts, rewards)
 
@@ -172,32 +175,39 @@ class RunControls:
         state: their state at the checkpoint; it is never updated.
         missing_end: the penalty on an answer that did not end, reward units.
         shaped_around: the reference statistics of a run with PAR shaping; None for others.
+        patterns: resolved penalties on texts.
     """
 
     controls: Controls
     state: ControlState
     missing_end: float
     shaped_around: ReferenceStatistics | None = None
+    patterns: tuple[PatternPenalty, ...] = ()
 
-    def parts(self, scored: Scored, references: Floats | None = None) -> Columns:
+    def parts(
+        self, scored: Scored, references: Floats | None = None, texts: Sequence[str] | None = None
+    ) -> Columns:
         """[N] columns of the reward of N answers under these controls.
 
         Args:
             scored: N answers.
             references: [N, M] rewards of the reference answers to each answer's prompt, for a run with PAR
                 shaping; without them their mean over all prompts is used.
+            texts: [N] the answers, for a run with penalties on patterns.
         """
         shaped = self.controls.shape(scored, self.state)
         amount: Floats | None = None
         if self.missing_end:
             amount = np.where(scored.ended, 0.0, -self.missing_end)
+        found = pattern_amounts(self.patterns, texts, len(scored)) if self.patterns else None
         around = self.shaped_around
         if around is None:
-            return control_columns(shaped, self.controls, amount)
+            return control_columns(shaped, self.controls, amount, found)
         return control_columns(
             shaped,
             self.controls,
             amount,
+            found,
             lambda total: preference_as_reward(total, around.mean, around.sd, references),
         )
 
@@ -222,6 +232,7 @@ class RunControls:
             + ("" if penalty.target_rate is None else f" at the end, for a rate of {penalty.target_rate:g}")
             for penalty, alpha in zip(self.controls.penalties, self.controls.alphas(self.state), strict=True)
         ]
+        words += [f"penalty on the pattern {one.pattern}: {float(one.alpha):.3g}" for one in self.patterns]
         term = self.controls.human_kl
         if term is not None:
             words.append(f"human-KL term: beta {float(term.beta):.3g}, {term.mode}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sarm_control.control.edits.edit_files import (
         EditFile,
         check_head,
+        edits_in,
         load_edits,
         read_edit_file,
         save_edits,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sarm_control.control.edits.specs import check_exists, in_sd
     from sarm_control.control.human_kl import HumanKL
     from sarm_control.control.ledger import Floats, Integers, Ledger, latent_ledger, prompt_means
+    from sarm_control.control.pattern_penalty import PatternPenalty, pattern_amounts
     from sarm_control.control.penalties import (
         Penalty,
         Watched,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from sarm_control.control.shaped import ShapedReward
     from sarm_control.control.state import ControlState
     from sarm_control.control.training_reward import (
+        PATTERN,
         SHAPING,
         TOTAL,
         Array,
@@ -75,6 +78,9 @@ _HOME_OF = {
     "ShapedReward": "shaped",
     "Shaping": "training_reward",
     "TOTAL": "training_reward",
+    "PATTERN": "training_reward",
+    "PatternPenalty": "pattern_penalty",
+    "pattern_amounts": "pattern_penalty",
     "apply_edits": "edits.edits",
     "apply_to_checkpoint": "edits.edited_checkpoint",
     "check_exists": "edits.specs",
@@ -93,6 +99,7 @@ _HOME_OF = {
     "parse_penalty": "penalties",
     "preference_as_reward": "training_reward",
     "prompt_means": "ledger",
+    "edits_in": "edits.edit_files",
     "read_edit_file": "edits.edit_files",
     "save_edits": "edits.edit_files",
     "named_forms": "penalties",
@@ -110,6 +117,7 @@ _RENAMED = {
 """Former names, for one version."""
 
 __all__ = [
+    "PATTERN",
     "SHAPING",
     "TOTAL",
     "Array",
@@ -123,6 +131,7 @@ __all__ = [
     "KLEstimate",
     "Ledger",
     "LogRatio",
+    "PatternPenalty",
     "Penalty",
     "ReferenceStatistics",
     "RewardBreakdown",
@@ -137,6 +146,7 @@ __all__ = [
     "check_one_edit_each",
     "edit_delta",
     "edited_rewards",
+    "edits_in",
     "estimate_kl",
     "fit_log_ratio",
     "in_sd",
@@ -147,6 +157,7 @@ __all__ = [
     "named_forms",
     "parse_edit",
     "parse_penalty",
+    "pattern_amounts",
     "preference_as_reward",
     "prompt_means",
     "read_edit_file",

@@ -249,6 +249,7 @@ class Discriminator:
         log_ratios = [*(batch.log_ratios for batch in self._window if batch.log_ratios is not None), raw]
         held = self._learnt.ratio.at(self._held_out)
         now = present_value(Means.of(log_ratios), half_life=self.config.half_life)
+        # two sources of error: the answers that were drawn, and the fit that they are measured with
         half = 1.96 * np.sqrt(now.variance + self._learnt.variance)
         policy = np.concatenate(log_ratios)
         accuracy = balanced_accuracy(policy, held)
@@ -350,6 +351,7 @@ class Discriminator:
             )
         ends = np.cumsum(lengths)[:-1]
         rows = zip(np.split(window.astype(np.float32), ends), np.split(log_ratios, ends), strict=True)
+        # not strict: np.split makes one piece of an empty window too, which has no batch
         batches = [_Batch(z, t if k else None) for (z, t), k in zip(rows, known, strict=False)]
         self._window = batches if len(lengths) else []
         if len(parameters):

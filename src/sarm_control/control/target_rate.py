@@ -3,6 +3,10 @@
 This is dual ascent on `maximise reward subject to rate <= target`. A PI controller moves the multiplier
 instead of a plain gradient: a policy integrates its reward, and the integral of an integral oscillates.
 Everything here is in logits of the rate and in SDs of the reference reward.
+
+In the tests, simulated policies of nine kinds (speeds 1 : 8, momentum 0, 0.66 and 0.9; 96 answers, 40 steps,
+from a rate of 0.6) are held at 0.1: the mean rate of the last third is within 0.05 in 5 of 5 seeds of each,
+while no fixed alpha from 0.5 to 4 SDs holds three speeds.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""From scored answers to training rewards: controls, the penalty on answers that did not end, shaping.
+"""From scored answers to training rewards: controls, penalties on texts and on missing ends, shaping.
 
 Shaping by Preference As Reward (PAR) bounds the reward, so that the last SDs of the reward model's score
 add next to nothing.
@@ -6,7 +6,7 @@ add next to nothing.
 Shapes: `N` answers, `M` reference answers to each prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sarm_control.control.controls import Controls
 from sarm_control.control.edits.specs import in_sd
+from sarm_control.control.pattern_penalty import PatternPenalty, pattern_amounts
 from sarm_control.control.reference import ReferenceStatistics
 from sarm_control.control.state import ControlState
 from sarm_control.errors import ConfigError
@@ -43,6 +44,7 @@ def preference_as_reward(total: Array, mean: float, sd: float, reference: Array 
 
 
 TOTAL, MISSING_END, SHAPING = "reward/total", "reward/missing_end", "reward/shaping"
+PATTERN = "reward/pattern"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,7 @@ class RewardRule:
         mean: reward units.
         scale: reward units, > 0.
         par_sd: the SD of the reference rewards when totals are shaped by `preference_as_reward`, else None.
+        patterns: resolved penalties on texts.
     """
 
     controls: Controls
@@ -83,6 +86,7 @@ class RewardRule:
     mean: float = 0.0
     scale: float = 1.0
     par_sd: float | None = None
+    patterns: tuple[PatternPenalty, ...] = ()
 
     @classmethod
     def of(
@@ -93,6 +97,7 @@ class RewardRule:
         *,
         standardize: bool,
         shaping: Shaping = "none",
+        patterns: tuple[PatternPenalty, ...] = (),
     ) -> "RewardRule":
         """The rule with symbolic amounts resolved by the reference policy's answers.
 
@@ -102,6 +107,7 @@ class RewardRule:
             reference: None where every amount is a number already.
             standardize: scores are `(total - mean) / sd` of the reference; else only the mean is subtracted.
             shaping: `par` bounds the total, see `preference_as_reward`.
+            patterns: penalties on texts.
 
         Raises:
             ConfigError: something is in SDs or quantiles, or to be standardised, and there is no reference.
@@ -109,17 +115,21 @@ class RewardRule:
         in_sds = in_sd(missing_end, "missing_end_penalty")
         if reference is None:
             symbolic = [*_symbolic(controls), *(["missing_end_penalty"] if in_sds else [])]
+            symbolic += [
+                f"the penalty on the pattern {one.pattern!r}" for one in patterns if not one.resolved
+            ]
             if symbolic or standardize or shaping != "none":
                 what = f"{symbolic[0]} is given in SDs or quantiles" if symbolic else "standardised rewards"
                 raise ConfigError(
                     f"{what}: that needs answers of the reference policy",
                     hint="give them, or write every amount in reward units",
                 )
-            return cls(controls, 0.0 if in_sds is not None else float(missing_end))
+            return cls(controls, 0.0 if in_sds is not None else float(missing_end), patterns=patterns)
         amount = float(missing_end) if in_sds is None else in_sds * reference.sd
         scale = reference.sd if standardize else 1.0
         par_sd = reference.sd if shaping == "par" else None
-        return cls(controls.resolve(reference), amount, reference.mean, scale, par_sd)
+        found = tuple(one.resolve(reference) for one in patterns)
+        return cls(controls.resolve(reference), amount, reference.mean, scale, par_sd, found)
 
     def frozen(self) -> "RewardRule":
         """The rule without learning controls and shaping, whose rewards of reference answers never change."""
@@ -127,7 +137,11 @@ class RewardRule:
         return replace(self, controls=replace(self.controls, penalties=fixed, human_kl=None), par_sd=None)
 
     def breakdown(
-        self, scored: Scored, learner: ControlState | None = None, reference: Array | None = None
+        self,
+        scored: Scored,
+        learner: ControlState | None = None,
+        reference: Array | None = None,
+        texts: Sequence[str] | None = None,
     ) -> RewardBreakdown:
         """The rewards of answers; they depend only on the answers and on the state of the controls.
 
@@ -135,15 +149,19 @@ class RewardRule:
             scored: N answers.
             learner: the state of the controls.
             reference: [N, M] rewards of reference answers to the same prompts, for `preference_as_reward`.
+            texts: [N] the answers, which `patterns` are searched for in.
 
         Raises:
-            ConfigError: see `Controls.shape`.
+            ConfigError: see `Controls.shape`; there are patterns and no texts.
             ModelError: the answers were scored with another head.
         """
         shaped = self.controls.shape(scored, learner)
         missing = np.where(np.asarray(scored.ended), 0.0, -self.missing_end)
         total = shaped.total + missing
         columns = {**shaped.columns(), MISSING_END: missing}
+        if self.patterns:
+            columns[PATTERN] = pattern_amounts(self.patterns, texts, len(scored))
+            total = total + columns[PATTERN]
         if self.par_sd is not None:
             bounded = preference_as_reward(total, self.mean, self.par_sd, reference)
             columns[SHAPING], total = bounded - total, bounded

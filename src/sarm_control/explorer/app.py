@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sarm_control.bounded_yaml import MOST_BYTES
 from sarm_control.errors import SarmError
 from sarm_control.explorer.live_run import LOGS
 from sarm_control.explorer.notes import LONGEST, Conflict
@@ -52,6 +53,13 @@ class ScoreAsked(_Asked):
     responses: Annotated[list[str], Field(max_length=16)] = []
     row: Annotated[int, Field(ge=0)] | None = None
     edits: Annotated[list[dict[str, Any]], Field(max_length=10_000)] = []
+
+
+class ControlsAsked(_Asked):
+    """A controls file to open: its name and its text."""
+
+    name: Annotated[str, Field(max_length=200)]
+    text: Annotated[str, Field(max_length=MOST_BYTES)]
 
 
 class TokensAsked(_Asked):
@@ -212,6 +220,11 @@ def _asking(site: Site, settings: ServiceSettings) -> APIRouter:
             raise Refusal(422, counts, "one prompt for each response")
         _check_length(settings, *asked.prompts, *asked.responses)
         return JSONResponse(site.score(asked.prompts, asked.responses, asked.edits))
+
+    @routes.post("/api/controls")
+    def controls(asked: ControlsAsked) -> Response:
+        """The edits of a controls file, by the library's own reader."""
+        return JSONResponse(site.controls(asked.name, asked.text))
 
     @routes.post("/api/tokens")
     def tokens(asked: TokensAsked) -> Response:

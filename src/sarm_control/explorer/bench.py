@@ -7,11 +7,13 @@ Shapes: `N` answers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sarm_control.control import Edit, check_exists, edited_rewards
+from sarm_control.control import Edit, check_exists, check_head, edited_rewards, edits_in
 from sarm_control.errors import ConfigError
 from sarm_control.reward_model import Scored
 
@@ -36,6 +38,33 @@ def edits_of(given: Sequence[Mapping[str, Any]], size: int) -> list[Edit]:
     for edit in edits:
         check_exists(edit.latent, size)
     return edits
+
+
+def edit_json(edit: Edit) -> dict[str, Any]:
+    """An edit as the page holds it: the latent, and the operations that are given."""
+    return {name: value for name, value in asdict(edit).items() if value is not None}
+
+
+def controls_in(name: str, text: str, size: int, fingerprint: str) -> dict[str, Any]:
+    """The edits of a controls file that the page opens, and in words what else the file holds.
+
+    Args:
+        name: of the file, for errors; its ending says whether it may be YAML.
+        text: its content.
+        size: L.
+        fingerprint: of the head on the bench.
+
+    Raises:
+        ConfigError: the text is no file of edits, or one of latents that there are not.
+        ModelError: it was made for another head.
+    """
+    # a browser names a file without its folder; nothing is read from this path
+    path = Path(Path(name).name or "the file")
+    found = edits_in(text, path)
+    check_head(path, found.head, fingerprint)
+    for edit in found.edits:
+        check_exists(edit.latent, size)
+    return {"edits": [edit_json(edit) for edit in found.edits], "left_out": list(found.left_out)}
 
 
 def taken_apart(scored: Scored, edits: Sequence[Edit] = ()) -> list[dict[str, Any]]:

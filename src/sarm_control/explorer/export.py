@@ -57,7 +57,8 @@ def export_site(site: Site, folder: Path, *, latents: int, rows: int, overwrite:
             _write(temporary, f"latents/{latent}", {**site.latent(latent), "note": _note(site, latent)})
         listed = site.rows(0, max(count, 1))["rows"][:count]
         _write(temporary, "rows", {"count": count, "rows": listed})
-        for number in range(count):
+        # the row that the bench opens with is there even where it is not among the first
+        for number in sorted({*range(count), world["first"]} if count else ()):
             _write(temporary, f"rows/{number}", site.row(number))
         if site.sources.run is not None:
             _write(temporary, "run", site.whole_run())

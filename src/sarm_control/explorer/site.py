@@ -16,7 +16,7 @@ from sarm_control.data import Prompt, Row
 from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.explorer import one_latent as one
-from sarm_control.explorer.bench import edits_of, finite, taken_apart
+from sarm_control.explorer.bench import controls_in, edits_of, finite, taken_apart
 from sarm_control.explorer.columns import (
     KindColumn,
     activity_columns,
@@ -232,6 +232,10 @@ class Site:
         """The answers of a row scored anew, under edits; see `score`."""
         row = self._row(number)
         return self.score([row.prompt] * len(row.answers), row.answers, edits)
+
+    def controls(self, name: str, text: str) -> dict[str, Any]:
+        """The edits of a controls file; see `bench.controls_in`."""
+        return controls_in(name, text, self.sources.size, self.sources.fingerprint)
 
     def tokens(self, prompt: Prompt, answer: str, latent: int) -> dict[str, Any]:
         """A latent at every token of a conversation.

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
+from sarm_control.console import say
 from sarm_control.discovery import discover, load_features
-from sarm_control.errors import DataError
+from sarm_control.errors import DataError, ModelError
 from sarm_control.explorer.columns import table_of_features
 from sarm_control.explorer.live_run import LiveRun
 from sarm_control.explorer.notes import Notes
@@ -164,16 +165,23 @@ def _of_file(features: Path, fingerprint: str) -> Found:
     return Found(columns, content.goal, whole=True)
 
 
-def names_in(labels: Path, fingerprint: str, size: int) -> dict[int, LatentName]:
+def names_in(
+    labels: Path, fingerprint: str, size: int, model_fingerprint: str | None = None
+) -> dict[int, LatentName]:
     """The names that a language model gave, and words where it gave none; of `sarm label`.
+
+    Args:
+        labels: the JSON file. One that does not say its head is used, and a line on stderr says so.
+        fingerprint: of the head whose latents are shown.
+        size: L.
+        model_fingerprint: of trunk and autoencoder; None where it is not known.
 
     Raises:
         DataError: not a file of labels, or one of latents that the model does not have.
+        ModelError: labels on another head, or on another model with an equal head.
     """
     content = read_json_object(labels, hint="make it with sarm label")
-    head = content.get("head")
-    if head is not None and head != fingerprint:
-        raise DataError(f"{labels}: labels on the head {shown(head)}, this model has the head {fingerprint}")
+    _check_labelled(labels, content, fingerprint, model_fingerprint)
     try:
         names = {int(one["latent"]): _name(one) for one in content["labels"]}
     except MISSHAPEN as error:
@@ -187,6 +195,27 @@ def names_in(labels: Path, fingerprint: str, size: int) -> dict[int, LatentName]
             hint="label this model's latents",
         )
     return {latent: name for latent, name in names.items() if name is not None}
+
+
+def _check_labelled(
+    labels: Path, content: Mapping[str, Any], fingerprint: str, model_fingerprint: str | None
+) -> None:
+    head, model = content.get("head"), content.get("model_fingerprint")
+    hint = "label this model's latents: sarm label"
+    if head is None:
+        say(f"{labels} does not say which head its latents are of: its names are shown as they are")
+    elif head != fingerprint:
+        raise ModelError(
+            f"{labels} names latents of the head {shown(head)}, this model has the head {fingerprint}; "
+            "their latents have other meanings",
+            hint=hint,
+        )
+    if None not in (model, model_fingerprint) and model != model_fingerprint:
+        raise ModelError(
+            f"{labels} names latents of the model {shown(model)}, this one is {model_fingerprint}: "
+            "the heads are equal, trunk or autoencoder are not",
+            hint=hint,
+        )
 
 
 def _name(label: Mapping[str, Any]) -> LatentName | None:

@@ -40,6 +40,7 @@ def _settings(run: Run, names: Mapping[int, str]) -> dict[str, str]:
         "Reward model": _model(reward.model),
         "Edits": "; ".join(_edit(edit, names) for edit in reward.edits),
         "Penalties": "; ".join(_penalty(one, names) for one in reward.penalties),
+        "Penalties on patterns": "; ".join(f"{one} loses {alpha}" for one, alpha in reward.patterns.items()),
         "Human-KL term": "none" if human is None else f"beta {human.beta}, {human.mode}",
         "Shaping": reward.shaping,
         "Answers that did not end": f"lose {lost}" if lost else "no penalty",

@@ -25,6 +25,7 @@ _PARTS = {
     "reward/edits": "edits",
     "reward/human_kl": "human-KL term",
     "reward/missing_end": "answers that did not end",
+    "reward/pattern": "patterns in the text",
     "reward/shaping": "shaping",
 }
 

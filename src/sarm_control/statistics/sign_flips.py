@@ -111,6 +111,8 @@ def max_t_test(columns: Any, *, draws: int = MAX_T_DRAWS, seed: int = 0) -> Floa
         largest = np.maximum.accumulate((_flipped_sums(mixed, total, turned) * scale)[::-1], axis=0)[::-1]
         count += (largest >= threshold).sum(axis=1)
     result = np.empty(len(order))
+    # 1 + : the observed signs are one of the draws that the null hypothesis allows. The running maximum keeps
+    # the order of T: none is rejected before those with a larger T.
     result[order] = np.maximum.accumulate((1 + count) / (1 + draws))
     return np.where(observed > 0, result, 1.0)
 

@@ -66,7 +66,7 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
     arm, path = study.arms[cell.arm], controls_file(folder, study, cell)
     documents = [
         *shared_documents(study, cell.world),
-        Document(arm.set, {}, f"arm {cell.arm}: set"),
+        *_own_documents(study, cell.world, cell.arm),
         *(_controls(one) for one in (arm.controls, path) if one is not None),
         Document({"training": {"seed": cell.seed}}, {}, "seeds"),
         Document({"training": _matched(folder, study, cell)}, {}, f"arm {cell.arm}"),
@@ -83,8 +83,18 @@ def check_settings(study: StudyConfig) -> None:
     for world in study.worlds:
         for name, arm in study.arms.items():
             files = [_controls(arm.controls)] if arm.controls is not None else []
-            own = Document(arm.set, {}, f"arm {name}: set")
-            load_config(study.base, [*shared_documents(study, world), own, *files])
+            own = _own_documents(study, world, name)
+            load_config(study.base, [*shared_documents(study, world), *own, *files])
+
+
+def _own_documents(study: StudyConfig, world: str, name: str) -> list[Document]:
+    """What an arm changes in one world, but for its controls."""
+    arm, rule = study.arms[name], study.worlds[world].rule
+    documents = [Document(arm.set, {}, f"arm {name}: set")]
+    if arm.rule_penalty is not None:
+        patterns = {"reward": {"patterns": {rule: arm.rule_penalty}}}
+        documents.append(Document(patterns, {}, f"arm {name}: rule_penalty"))
+    return documents
 
 
 def shared_documents(study: StudyConfig, world: str) -> list[Document]:

@@ -88,6 +88,10 @@ class Arm(_Part):
     discover: Discovered | None = None
     """Controls from a discovery."""
 
+    rule_penalty: float | str | None = None
+    """What an answer loses in which the world's `rule` is found: reward units, or SDs such as `1sd`. It is
+    the arm of somebody who knows the shortcut, and shows what could be reached."""
+
     stop_at_kl_of: str | None = None
     """The run of `baseline` with the same seed, stopped at the step at which its KL first reaches the one
     that this arm ends with."""
@@ -109,7 +113,9 @@ class Arm(_Part):
             raise ValueError("controls and discover exclude each other: an arm has one source of controls")
         if self.stop_at_kl_of is not None and self.hold_kl_of is not None:
             raise ValueError("stop_at_kl_of and hold_kl_of exclude each other; make an arm of each")
-        if self.stop_at_kl_of is not None and (self.set or self.controls or self.discover):
+        if self.stop_at_kl_of is not None and (
+            self.set or self.controls or self.discover or self.rule_penalty is not None
+        ):
             raise ValueError(
                 "an arm with stop_at_kl_of is the baseline stopped early: it changes nothing else"
             )
@@ -208,6 +214,10 @@ class StudyConfig(_Part):
                 raise ValueError(f"world {name} has no held-out prompts: set prompts")
             for arm_name, arm in self.arms.items():
                 found = arm.discover
+                if arm.rule_penalty is not None and world.rule is None:
+                    raise ValueError(
+                        f"arm {arm_name} penalises the rule, and world {name} has none: set rule"
+                    )
                 if found is not None and found.audit is not None and not world.audits.get(found.audit):
                     raise ValueError(
                         f"arm {arm_name} discovers in {found.audit!r}, which is none of the audits of {name}"

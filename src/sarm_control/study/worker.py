@@ -17,7 +17,7 @@ from sarm_control.console import progress, say
 from sarm_control.errors import OutputError, SarmError
 from sarm_control.files import manifest, write_json, write_jsonl
 from sarm_control.study.cells import BEGUN, DONE, Cell, asked, digest
-from sarm_control.study.provenance import commit
+from sarm_control.study.provenance import commit, processor
 from sarm_control.study.study_config import StudyConfig, load_study
 from sarm_control.training import RunConfig, read_document
 
@@ -104,6 +104,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
             "measures": CellAnswers(rows).means(),
             "monitors": monitors(run),
             "seconds": {"training": trained - begin, "measuring": time.monotonic() - trained},
+            **processor(),
             "steps_now": summary["steps_now"],
             "answers": len(rows),
             "bytes": size_of(run),

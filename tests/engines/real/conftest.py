@@ -65,11 +65,11 @@ def cases(tokenizer_folder: str) -> list[Case]:
     found = []
     for number, row in enumerate(rows):
         messages = [{"role": "user", "content": row["prompt"]}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         ids = tokenizer(row["response"], add_special_tokens=False)["input_ids"]
         ended = number % 3 != 2
         ids = [*ids, tokenizer.eos_token_id] if ended else ids[: max(1, len(ids) // 2)]
-        response = tokenizer.decode(ids, skip_special_tokens=True)
+        response = str(tokenizer.decode(ids, skip_special_tokens=True))
         found.append(Case(row["prompt"], response, ended, prompt, ids))
     return found
 

@@ -110,7 +110,7 @@ def test_trouble_is_an_error_that_says_what(
         settings.append(f"+reward.reward_kwargs.sarm.token_file={token}")
     if trouble == "key":
         settings.append("+reward.reward_kwargs.sarm.adress=x")
-    row = {"without_prompt": trouble == "prompt"}
+    row: dict[str, Any] = {"without_prompt": trouble == "prompt"}
     if trouble == "long":
         row["answer_ids"] = cases[0].answer_ids[:1] * 600_000
     request = asked(tokenizer_folder, cases[:1], *settings, row=row)

@@ -77,6 +77,7 @@ class SampleRows(NamedTuple):
                 f"{what} has {total} distinct rows among {len(rows)}, at least {count} are needed",
                 hint="copies of an answer say nothing new: give more different answers",
             )
+        # in the order of the hashes, each distinct row goes to the next group: at random, and equally many
         return place % count
 
 
@@ -155,6 +156,7 @@ class _Sides(NamedTuple):
     def left_out(self, estimator: Estimator, count: int) -> list[Ratio]:
         ratios: list[Ratio] = []
         for g in range(count):
+            # from the first solution, which is near: two of these fits differ in two groups of rows
             ratios.append(self.fit(estimator, [g], ratios[0] if ratios else None))
         return ratios
 

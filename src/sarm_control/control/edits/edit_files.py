@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sarm_control.bounded_json import MISSHAPEN, BadJson, parse_json, read_bounded_text, read_json, shown
-from sarm_control.bounded_yaml import MOST_BYTES, yaml_of
+from sarm_control import bounded_json, bounded_yaml
+from sarm_control.bounded_json import MISSHAPEN, BadJson, parse_json, read_bounded_text, shown
+from sarm_control.bounded_yaml import yaml_of
 from sarm_control.control.edits.edits import Edit, check_one_edit_each, parse_edit
 from sarm_control.control.edits.specs import latent_number, unknown_key
 from sarm_control.errors import ConfigError, ModelError
@@ -77,7 +78,21 @@ def read_edit_file(path: Path) -> EditFile:
     Raises:
         ConfigError: the file cannot be read, or holds something that is not an edit.
     """
-    content = _content(path)
+    most = bounded_yaml.MOST_BYTES if _may_be_yaml(path) else bounded_json.MOST_BYTES
+    return edits_in(read_bounded_text(path, most_bytes=most, error=ConfigError), path)
+
+
+def edits_in(text: str, path: Path) -> EditFile:
+    """The edits in the text of a file.
+
+    Args:
+        text: its content.
+        path: what errors call it; by its ending YAML is read or JSON alone. Nothing is read from there.
+
+    Raises:
+        ConfigError: the text holds something that is not an edit.
+    """
+    content = _content(text, path)
     try:
         edit_file = _parsed(content)
         check_one_edit_each(edit_file.edits)
@@ -105,15 +120,18 @@ def save_edits(path: Path, edits: Sequence[Edit], *, fingerprint: str, model: st
     write_json(path, {"format": FORMAT, "model": model, "head": fingerprint, "edits": given})
 
 
-def _content(path: Path) -> Any:
-    if path.suffix not in (".yaml", ".yml"):
-        return read_json(path, error=ConfigError)
-    text = read_bounded_text(path, most_bytes=MOST_BYTES, error=ConfigError)
+def _may_be_yaml(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml")
+
+
+def _content(text: str, path: Path) -> Any:
     try:
         # most YAML files of edits are JSON too, which parses faster and reads 1e-4 as a number, not as text
         return parse_json(text)
-    except BadJson:
-        return yaml_of(path, text, error=ConfigError)
+    except BadJson as bad:
+        if _may_be_yaml(path):
+            return yaml_of(path, text, error=ConfigError)
+        raise ConfigError(f"{path}: not JSON: {bad}") from bad
 
 
 def _parsed(content: Any) -> EditFile:

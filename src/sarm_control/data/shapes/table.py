@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-_ASKED, _SAID, _WORSE = "how do i bake a cake ?", "first mix the flour .", "i do not know ."
+_ASKED, _SAID, _WORSE = "why ?", "because .", "no ."
 _USER = {"role": "user", "content": _ASKED}
 _GOOD = {"role": "assistant", "content": _SAID}
 _BAD = {"role": "assistant", "content": _WORSE}
@@ -36,8 +36,8 @@ FORMS = (
     Form(_OWN, _PAIR, _PAIR, "a pair"),
     Form(
         _OWN,
-        {"prompt": _ASKED, "chosen": [_SAID, "mix it ."], "rejected": [_WORSE]},
-        {"prompt": _ASKED, "chosen": [_SAID, "mix it ."], "rejected": [_WORSE]},
+        {"prompt": _ASKED, "chosen": [_SAID, "because it is ."], "rejected": [_WORSE]},
+        {"prompt": _ASKED, "chosen": [_SAID, "because it is ."], "rejected": [_WORSE]},
         "a pair with several answers on a side",
     ),
     Form(
@@ -49,8 +49,8 @@ FORMS = (
     Form(_OWN, {"prompt": _ASKED}, {"prompt": _ASKED}, "a prompt alone"),
     Form(
         _OWN,
-        {"messages": [{"role": "system", "content": "be brief ."}, _USER, _GOOD]},
-        {"prompt": [{"role": "system", "content": "be brief ."}, _USER], "response": _SAID},
+        {"messages": [{"role": "system", "content": "help ."}, _USER, _GOOD]},
+        {"prompt": [{"role": "system", "content": "help ."}, _USER], "response": _SAID},
         "the last message is the answer when it is the assistant's; a prompt may be such a list, too",
     ),
     Form(
@@ -102,8 +102,8 @@ FORMS = (
     ),
     Form(
         "Alpaca",
-        {"instruction": "translate this .", "input": "un gateau", "output": "a cake"},
-        {"prompt": "translate this .\n\nun gateau", "response": "a cake"},
+        {"instruction": "translate .", "input": "oui", "output": "yes"},
+        {"prompt": "translate .\n\noui", "response": "yes"},
         "the input, if there is one, stands below the instruction; `system` and `history` go before",
     ),
     Form(

@@ -98,6 +98,8 @@ def label_max_t_test(
         largest = np.maximum.accumulate(sizes[::-1], axis=0)[::-1]
         count += (largest >= threshold).sum(axis=1)
     result = np.empty(len(order))
+    # 1 + : the observed labels are one of the draws that the null hypothesis allows. The running maximum
+    # keeps the order of T: none is rejected before those with a larger T.
     result[order] = np.maximum.accumulate((1 + count) / (1 + draws))
     return np.where(observed > 0, result, 1.0)
 
@@ -180,4 +182,5 @@ def _monte_carlo_p(form: Relabelling, draws: int, seed: int) -> Vector:
         if not running.keep(np.asarray((count < ENOUGH_REACHED).any(axis=0))):
             break
     tails: Vector = (1 + count) / (1 + drawn)
+    # twice the smaller tail: the price of choosing the tail after seeing the data
     return np.asarray(np.minimum(2 * tails.min(axis=0), 1.0))

@@ -48,6 +48,7 @@ def open_reward(
     config = None if files.controls is None else _config(files.controls)
     controls = Controls() if config is None else config.reward.controls()
     controls.check(model.config.latents, model.fingerprint, model.kind)
+    _without_patterns(config, files.controls)
     reference = None if files.reference is None else read_reference(files.reference, model, controls)
     demonstrations = files.human or (None if config is None else config.data.human)
     return ControlledReward(
@@ -60,6 +61,15 @@ def open_reward(
         shaping="none" if config is None else config.reward.shaping,
         seed=seed,
     )
+
+
+def _without_patterns(config: RunConfig | None, path: Path | None) -> None:
+    """Engines reward scores, whose texts are not kept."""
+    if config is not None and config.reward.patterns:
+        raise ConfigError(
+            f"{path}: reward.patterns are for `sarm train`; other engines are given scores without texts",
+            hint="take them out, and subtract them in the engine's own reward function",
+        )
 
 
 def _config(path: Path) -> RunConfig:
@@ -118,6 +128,7 @@ def _of_run(model: RewardModel, files: ControlFiles, *, standardize: bool) -> Co
             hint="leave --human and --reference out",
         )
     run = open_run(files.controls)
+    _without_patterns(run.config, files.controls)
     found = run.open_controls(model)
     return ControlledReward(
         model,

@@ -49,7 +49,8 @@ def sampler_mismatch(
     log_ratio = torch.where(mask, ours - drawn, 0.0)
     weights = torch.ones_like(ours) if cap is None else log_ratio.exp().clamp(max=cap)
     tokens = log_ratio[mask]
-    # sampler_kl is the k3 estimate of KL(q || p): exp(d) - 1 - d with d = log p - log q on samples of q
+    # sampler_kl is the k3 estimate of KL(q || p): exp(d) - 1 - d with d = log p - log q on samples of q;
+    # it is never negative and varies less than the mean of -d
     metrics = {
         "rollout/logprob_mismatch": float(tokens.abs().mean()),
         "rollout/logprob_mismatch_max": float(tokens.abs().max()),

@@ -5,6 +5,15 @@ Pure functions of tensors; nothing here logs or reads settings. Sources: Schulma
 estimates: joschu.net/blog/kl-approx.html; the moving KL coefficient: Ziegler et al., Fine-Tuning Language
 Models from Human Preferences (arXiv 1909.08593), section 2.2.
 
+On one frozen batch the numbers of TRL 1.12.0's PPO are equal, but for these differences, which are intended:
+
+- The score is on the last answer token, and the value after it is 0. TRL puts both one column later where
+  there is room.
+- A loss is a sum over tokens divided by all tokens of the update. TRL averages the means of micro-batches.
+- Advantages are whitened over all processes by the SD over all tokens. TRL whitens by process, by the
+  unbiased SD.
+- The end is found by lengths, not by `ids == pad`; old log-probabilities are of the training pass.
+
 Shapes: `N` answers, `T` tokens of the longest answer, `M` answer tokens of some rows, concatenated
 row after row. An answer's tokens are its first `lengths[n]` columns; the rest is padding.
 """

@@ -7,7 +7,7 @@ before the first step. A constant added to every reward therefore changes nothin
 Shapes: `N` answers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from sarm_control.control import (
     TOTAL,
     Array,
     Controls,
+    PatternPenalty,
     ReferenceStatistics,
     RewardBreakdown,
     RewardRule,
@@ -29,7 +30,7 @@ from sarm_control.reward_model import RewardModel, Scored
 from sarm_control.training.algorithm.reference_rewards import PROMPTS, REWARDS, ReferenceRewards
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.rollout.distributed_sampler import score_rank_slice
-from sarm_control.training.rollout.rollout import PromptRow, Rollout
+from sarm_control.training.rollout.rollout import Rollout
 
 
 class RewardFunction(Protocol):
@@ -63,6 +64,7 @@ class PolicyReward:
         missing_end: penalty on an answer that hit the length limit: reward units, or text such as `1sd`.
         standardize: divide by the reference SD; the reference mean is subtracted in any case.
         shaping: `par` bounds the total, see `sarm_control.control.training_reward`; it comes last.
+        patterns: penalties on texts.
         references: rewards of reference answers to each prompt, for `par`; None takes their mean over all
             prompts.
         human: demonstrations for the human-KL term.
@@ -78,6 +80,7 @@ class PolicyReward:
         missing_end: float | str = "1sd",
         standardize: bool = True,
         shaping: Shaping = "none",
+        patterns: tuple[PatternPenalty, ...] = (),
         references: ReferenceRewards | None = None,
         human: HumanBuffer | None = None,
         seed: int = 0,
@@ -90,6 +93,7 @@ class PolicyReward:
         self.missing_end = missing_end
         self.standardize = standardize
         self.shaping: Shaping = shaping
+        self.patterns = patterns
         self.references = references if shaping == "par" else None
         self.human = human
         self.seed = seed
@@ -112,14 +116,15 @@ class PolicyReward:
         Raises:
             TrainingError: `calibrate` was not called, or a reward is NaN or infinite.
         """
-        return self.breakdown(self.scored(rollout), rollout.prompts)
+        return self.breakdown(self.scored(rollout), rollout)
 
-    def breakdown(self, scored: Scored, prompts: Sequence[PromptRow] = ()) -> RewardBreakdown:
+    def breakdown(self, scored: Scored, rollout: Rollout) -> RewardBreakdown:
         """Rewards of answers that were scored before, under the controls as they are now.
 
         Args:
             scored: N answers.
-            prompts: [N] the prompts, which `references` looks up.
+            rollout: the same answers: `references` looks their prompts up, and `patterns` are searched for in
+                their texts.
 
         Raises:
             TrainingError: `calibrate` was not called.
@@ -127,9 +132,9 @@ class PolicyReward:
         if self.statistics is None:
             raise TrainingError("the reward was not calibrated on the reference policy's answers")
         reference = None
-        if self.references is not None and prompts:
-            reference = self.references.of(prompts, self.reference_rewards)
-        return self._rule.breakdown(scored, self.learner, reference)
+        if self.references is not None:
+            reference = self.references.of(rollout.prompts, self.reference_rewards)
+        return self._rule.breakdown(scored, self.learner, reference, rollout.texts)
 
     @property
     def rule(self) -> RewardRule:
@@ -198,7 +203,7 @@ class PolicyReward:
             TrainingError: a reward is NaN or infinite.
         """
         scored = self.scored(rollout, "the reference policy's reward")
-        return np.asarray(self._rule.frozen().breakdown(scored).columns[TOTAL])
+        return np.asarray(self._rule.frozen().breakdown(scored, texts=rollout.texts).columns[TOTAL])
 
     def _freeze(self, statistics: ReferenceStatistics) -> None:
         self.statistics = statistics
@@ -208,6 +213,7 @@ class PolicyReward:
             statistics,
             standardize=self.standardize,
             shaping=self.shaping,
+            patterns=self.patterns,
         )
         # anew: a target rate counts firings above its threshold, which is a number only from now on
         self.learner = self._rule.controls.start(self.human, self.seed)

@@ -23,9 +23,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sarm_control.control import Controls, Edit, HumanKL, Penalty, parse_edit, parse_penalty
+from sarm_control.control import (
+    Controls,
+    Edit,
+    HumanKL,
+    PatternPenalty,
+    Penalty,
+    parse_edit,
+    parse_penalty,
+)
 from sarm_control.data import RowOptions, check_columns, parse_columns
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS, local_path
+from sarm_control.errors import ConfigError
 from sarm_control.training.config.check_names import RENAMED, Check
 from sarm_control.training.config.template_day import TemplateDay
 from sarm_control.training.config.tracker_names import TrackerName
@@ -96,6 +105,14 @@ def _edits_agree(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
 def _penalties_agree(penalties: tuple[Penalty, ...]) -> tuple[Penalty, ...]:
     Controls(penalties=penalties)
     return penalties
+
+
+def _patterns(value: dict[str, float | str]) -> dict[str, float | str]:
+    try:
+        _ = [PatternPenalty(*item) for item in value.items()]
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -188,6 +205,9 @@ class RewardConfig(_Section):
     """Amounts subtracted while a latent fires: `48659:tau=3,alpha=0.5sd`, `48659:tau=3,target_rate=0.1` or a
     mapping."""
 
+    patterns: Annotated[dict[str, Amount], AfterValidator(_patterns)] = {}
+    """Regular expressions, and what an answer loses in which one is found: `{"(?i)happy to help": 1sd}`."""
+
     human_kl: HumanKL | None = None
     """Penalty on latents unlike those of the human demonstrations in `data.human`; `null` is off."""
 
@@ -211,6 +231,11 @@ class RewardConfig(_Section):
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:
         return _plain(value)
+
+    @property
+    def pattern_penalties(self) -> tuple[PatternPenalty, ...]:
+        """The items of `patterns`."""
+        return tuple(PatternPenalty(pattern, alpha) for pattern, alpha in self.patterns.items())
 
     def controls(self) -> Controls:
         """The edits, penalties and human-KL term as one object."""

@@ -2,7 +2,7 @@
 
 Every process holds the whole policy and reward model and runs the same program. Each gets its slice of the
 work: prompts to sample, answers to score, micro-batches to run forward and backward. The results are
-    gathered.
+gathered.
 Everything after that (controls, advantages, whitening, clipping, AdamW) is done by every process on the same
 numbers, so their states stay equal without being sent. Only the main process, rank 0, writes files.
 
@@ -122,7 +122,9 @@ class Processes:
 
         for weight in weights:
             if _is_sharded(weight) and weight.grad is not None:
-                weight.grad.mul_(self.count)  # FSDP took the mean
+                # FSDP took the mean over processes. The losses were divided by the tokens of all of them
+                # already, so it is the sum that is wanted.
+                weight.grad.mul_(self.count)
         weights = [weight for weight in weights if not _is_sharded(weight)]
         # AdamW skips a weight without a gradient, so all processes must agree on which have one
         has = torch.tensor([float(weight.grad is not None) for weight in weights])
@@ -219,6 +221,7 @@ def _ended_is_interrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _others_alive() -> Iterator[None]:
+    """Names the cause of the RuntimeError that gloo and NCCL raise when a connection is closed."""
     try:
         yield
     except RuntimeError as error:

@@ -110,7 +110,7 @@ class PromptEvaluation:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()
         reward_before, reward_after = (
-            self.reward.breakdown(side.scored, side.rollout.prompts) for side in (before, after)
+            self.reward.breakdown(side.scored, side.rollout) for side in (before, after)
         )
         findings = findings_of(self.reward, self._families, before, after, kl, self._gains(before, after))
         if self.should_respond:

@@ -51,6 +51,7 @@ class Sharding:
         self._depth += 1
         if self._depth == 1:
             for layer in self.layers:
+                # otherwise the first forward pass would release what `unshard` gathers
                 layer.set_reshard_after_forward(False)
                 layer.unshard()
         try:
@@ -96,7 +97,9 @@ def clip_gradients(weights: "Sequence[Tensor]", limit: float, processes: Process
     import torch
 
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    squares = torch.zeros(2, dtype=torch.float64)  # of sharded gradients, of whole ones
+    # [2] of sharded gradients and of whole ones; float64, because a small square added to a large float32 sum
+    # is lost
+    squares = torch.zeros(2, dtype=torch.float64)
     for grad in grads:
         sharded: Any = grad
         local = sharded.to_local() if in_parts(grad) else grad
@@ -105,6 +108,7 @@ def clip_gradients(weights: "Sequence[Tensor]", limit: float, processes: Process
     processes.all_reduce([parts])
     norm = float((parts[0] + squares[1]).sqrt())
     for grad in grads:
+        # 1e-6 as in PyTorch's clip_grad_norm_, so that runs with and without sharding clip alike
         grad.mul_(min(1.0, limit / (norm + 1e-6)))
     return norm
 

@@ -4,6 +4,11 @@ On a GPU transformers compiles the pass for one token and replays it as a CUDA g
 batch of fixed size: a row that has ended stays in the batch until the last row ends. `generate` only runs the
 model. The tokens are drawn here, from the random numbers of each answer: on equal logits the answers equal
 those of `CachedSampler`. The checkpoint's generation config and global random generators play no part.
+On a CPU nothing is compiled and it is no faster; on a GPU it has not been measured yet.
+
+`generate_batch` (continuous batching) is not used: in transformers 5.23 it draws from one global generator in
+the order in which its own thread schedules requests, so equal seeds would not give equal answers, and that
+thread does not see the autocast that float32 adapters on a bfloat16 base need.
 
 Shapes: `N` rows of a batch, `T` tokens of its longest prompt, `V` vocabulary.
 """

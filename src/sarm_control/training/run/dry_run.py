@@ -114,6 +114,7 @@ def _decoded(training: TrainingConfig) -> str:
 def _controls(reward: RewardConfig) -> list[str]:
     words = [f"edit {edit}" for edit in reward.edits]
     words += [_penalty(penalty) for penalty in reward.penalties]
+    words += [f"penalty on the pattern {one!r} (alpha {alpha})" for one, alpha in reward.patterns.items()]
     return words if reward.human_kl is None else [*words, _human(reward.human_kl)]
 
 

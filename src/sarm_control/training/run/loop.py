@@ -63,6 +63,7 @@ class RunSteps:
             saved = load_checkpoint(start.checkpoint)
             self.trainer.load_state(saved.tensors, saved.state)
             self.observer.load_state(saved.state.get("observer"))
+        # rows of steps that an earlier process did after the checkpoint come again
         if self.is_main:
             cut_ledger(self.folder.path / LEDGER, self.trainer.done)
 
@@ -79,6 +80,7 @@ class RunSteps:
 
     def save(self) -> None:
         """Writes a checkpoint."""
+        # in every process: gathering a sharded weight needs all of them
         state = self.trainer.state()
         values = {**state.values, "observer": self.observer.state()}
         if self.is_main:

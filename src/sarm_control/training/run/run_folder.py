@@ -326,6 +326,7 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     check_same_config(path, config)
     _check_inputs(path, inputs)
     found = checkpoint.newest_checkpoint(path)
+    # before anything is changed: a run whose rows were lost is refused as it is
     check_rows(path / "metrics.jsonl", found.step)
     notes = [f"{item.path} is damaged: {item.reason}; set aside" for item in found.damaged]
     checkpoint.set_aside(found.damaged)
@@ -334,6 +335,7 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     checkpoint.prune(path, config.checkpoints.keep)
     if found.path is None:
         notes += _start_over(path, len(found.damaged))
+    # the steps after the checkpoint are done again, so their rows would stand there twice
     for name in _LOGS:
         cut_back(path / f"{name}.jsonl", found.step)
     _write_config(path, config)

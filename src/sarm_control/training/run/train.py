@@ -207,6 +207,7 @@ def _build(
         missing_end=asked.missing_end_penalty,
         standardize=asked.standardize,
         shaping=asked.shaping,
+        patterns=asked.pattern_penalties,
         references=_references(asked, training, policy, processes),
         human=human,
         seed=training.seed,
