@@ -52,9 +52,7 @@ CASES = {
     "nine, .5": of_nine(2, 2),
     "nine, .8": of_nine(8, 2),
     "nine, .94": of_nine(5, 0.3),
-    "one in twenty lower": Case(
-        0.975, lambda rng, shape: 1 - (rng.random(shape) < 0.05) * rng.random(shape)
-    ),
+    "one in twenty lower": Case(0.975, lambda rng, shape: 1 - (rng.random(shape) < 0.05) * rng.random(shape)),
 }
 
 
