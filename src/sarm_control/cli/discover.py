@@ -107,8 +107,9 @@ def discover(
     found = find(selection, others[0] if others else None, settings).with_suggestions(
         of_margin=controls.material, of_sd=controls.material_sd
     )
-    depth = Depth(evidence.levels, texts, evidence.closing)
-    examined = examine(found, scoring.load, depth, progress=progress)
+    examined = examine(
+        found, scoring.load, Depth(evidence.levels, texts, evidence.closing), progress=progress
+    )
     config = {
         "model": sources[0].model,
         "goal": search.goal or _goal(settings, pairs),
@@ -125,9 +126,8 @@ def discover(
         **scoring.dated,
         **rows.recorded,
     }
-    _write(examined, out, inputs, config, overwrite=overwrite)
+    _write(examined, out, html, inputs, config, overwrite=overwrite)
     _write_extras(examined, config, controls, json_file)
-    write_html(html, lambda command: _page(out, command))
     _print(examined, top)
     _say_next(examined, scoring.model, pairs, out, controls.write_controls)
 
@@ -197,7 +197,13 @@ def _say_next(
 
 
 def _write(
-    examined: "ExaminedDiscovery", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
+    examined: "ExaminedDiscovery",
+    out: Path,
+    html: Path | None,
+    inputs: list[Path],
+    config: dict[str, Any],
+    *,
+    overwrite: bool,
 ) -> None:
     from sarm_control.files import atomic_folder, manifest, write_json
 
@@ -208,6 +214,7 @@ def _write(
         found.table.write_parquet(folder / "effects.parquet")
         features.save(folder / "features.json")
         write_json(folder / "manifest.json", record)
+    write_html(html, lambda command: _page(out, command))
 
 
 def _page(out: Path, command: str) -> "Page":

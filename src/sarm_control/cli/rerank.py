@@ -114,10 +114,9 @@ def rerank(
     sets = candidate_sets(source.scored_rows, attribute or ())
     found = run(sets, scored, edits, n=sizes)
     impacts = single_latents(sets, scored) if all_latents else None
+    about = {"model": source.model, "head": scored.fingerprint, "edits": [str(one) for one in edits]}
     config = {
-        "model": source.model,
-        "head": scored.fingerprint,
-        "edits": [str(one) for one in edits],
+        **about,
         "n": sizes,
         "attributes": list(sets.attributes),
         "dtype": dtype,

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
         decimals,
         fixed,
         interval,
+        missing,
         number,
         percent,
         short,
+        with_ends,
     )
-    from sarm_control.statistics.interval_text import missing, with_ends
     from sarm_control.statistics.intervals import (
         Interval,
         clustered_mean,
@@ -103,7 +104,7 @@ _HOME_OF = {
     "mean_intervals": "intervals",
     "mean_of_means": "stratified",
     "mean_of_shares": "shares",
-    "missing": "interval_text",
+    "missing": "formatting",
     "number": "formatting",
     "percent": "formatting",
     "placed": "clustered_auroc",
@@ -115,7 +116,7 @@ _HOME_OF = {
     "skewness_of_mean": "intervals",
     "too_few": "intervals",
     "size_ratio": "ratios",
-    "with_ends": "interval_text",
+    "with_ends": "formatting",
 }
 
 __all__ = [
