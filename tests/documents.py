@@ -46,6 +46,7 @@ from sarm_control.cli import build_app, main
 from sarm_control.cli._run_flags import RunFlags
 from sarm_control.control import parse_edit
 from sarm_control.errors import SarmError
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = "docs/results/"
@@ -383,7 +384,7 @@ def _installable(word: str) -> bool:
 def check_span(span: str, block: Block) -> None:
     """Checks code within a sentence: a command may be incomplete there, but what it names exists."""
     if span.startswith("--"):
-        if re.match(r"--[a-z-]+", span)[0] not in all_options():  # type: ignore[index]
+        if present(re.match(r"--[a-z-]+", span))[0] not in all_options():
             raise block.fail(f"no command has an option {span}")
         return
     if not re.match(r"(sarm|make|pip|python) ", span):

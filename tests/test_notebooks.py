@@ -3,8 +3,10 @@
 import inspect
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from sarm_control.errors import MissingExtraError, SarmError
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.notebooks import Bar, data_frame, html_table
 from sarm_control.reward_model import RewardModel, Scored
+from tests.present import present
 
 pytest.importorskip("pandas")
 
@@ -49,8 +52,8 @@ class Reader(HTMLParser):
         self.text += f"{data}\n"
 
 
-def shown(value: object) -> Reader:
-    reader = Reader(value._repr_html_())  # type: ignore[attr-defined]
+def shown(value: Any) -> Reader:
+    reader = Reader(value._repr_html_())
     assert reader.tags <= {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "span"}
     return reader
 
@@ -104,7 +107,7 @@ def test_effects_and_discoveries_show_their_largest(found: Discovery) -> None:
     table = shown(found.table).text
     assert f"{len(found.table)} tested latents" in table
     largest = int(found.table["latent"][np.argmax(np.abs(found.table["effect"]))])
-    assert re.search(r"rate rejected\n(\d+)\n", table)[1] == str(largest)  # type: ignore[index]
+    assert present(re.search(r"rate rejected\n(\d+)\n", table))[1] == str(largest)
 
 
 def test_a_table_of_effects_as_a_frame_is_the_table(found: Discovery) -> None:
@@ -126,8 +129,8 @@ def test_discover_finds_what_the_command_finds(
 
 
 def test_the_functions_have_the_defaults_of_the_commands() -> None:
-    def defaults(function: object) -> dict[str, object]:
-        parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+    def defaults(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters.values()
         return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
     flags = {**vars(SearchFlags()), **vars(ControlFlags())}
@@ -161,7 +164,7 @@ def test_evaluate_reads_rows_and_tries_edits(tiny_sarm: RewardModel) -> None:
     plain = sarm_control.evaluate(tiny_sarm, "reward-bench-2", rows, subset=["Safety"])
     assert plain.steering is None
     with pytest.raises(SarmError, match="'mmlu' is no benchmark") as caught:
-        sarm_control.evaluate(tiny_sarm, "mmlu", rows)  # type: ignore[arg-type]
+        sarm_control.evaluate(tiny_sarm, "mmlu", rows)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.hint == "benchmarks: reward-bench-2, rm-bench"
     with pytest.raises(SarmError, match="64"):
         sarm_control.evaluate(tiny_sarm, "reward-bench-2", rows, edits=["64=0"])

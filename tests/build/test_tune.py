@@ -181,7 +181,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="0 epochs of tuning"):
         TuneConfig(epochs=0)
     with pytest.raises(ConfigError, match="unknown way to tune: half"):
-        TuneConfig(epochs=1, mode="half")  # type: ignore[arg-type]
+        TuneConfig(epochs=1, mode="half")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="0 rows in a step of tuning"):
         TuneConfig(epochs=1, rows=0)
     with pytest.raises(ConfigError, match=r"the learning rate of tuning is 0\.0, it must be above 0"):

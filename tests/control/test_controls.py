@@ -152,7 +152,7 @@ def test_controls_that_clash_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^latent 5 has two penalties of the form hinge$"):
         Controls(penalties=[Penalty(5, 1, 1, "hinge"), Penalty(5, 2, 1, "hinge")])
     with pytest.raises(ConfigError, match=r"^controls: unknown key 'edit'; did you mean edits\?$"):
-        Controls(edit=[])  # type: ignore[call-arg]
+        Controls(edit=[])  # type: ignore[call-arg]  # wrong on purpose
 
 
 def test_latents_are_those_of_every_control() -> None:

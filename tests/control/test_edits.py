@@ -141,7 +141,7 @@ def test_bad_edits_are_refused_where_they_are_made() -> None:
     with pytest.raises(ConfigError, match=r"^edit of latent 5: no operation$"):
         Edit(5)
     with pytest.raises(ConfigError, match=r"^edit: unknown key 'maxx'; did you mean max\?$"):
-        Edit(5, maxx=2.0)  # type: ignore[call-arg]
+        Edit(5, maxx=2.0)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(ConfigError, match=r"^edit: max is nan, .*finite"):
         Edit(5, max=float("nan"))
 

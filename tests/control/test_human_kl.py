@@ -1,6 +1,7 @@
 """The human-KL term in a loop: it scores before it learns, restores exactly, and says when it saturates."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,6 +302,6 @@ def test_a_state_of_another_run_is_refused() -> None:
         ({}, "human_kl: beta is missing"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(keys: dict[str, object], message: str) -> None:
+def test_bad_settings_say_what_is_wrong(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        HumanKL(**keys)  # type: ignore[arg-type]
+        HumanKL(**keys)

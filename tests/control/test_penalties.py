@@ -1,5 +1,7 @@
 """Penalties: oracles by hand, properties, and a message for every mistake."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,8 +21,10 @@ def test_oracle_the_three_forms() -> None:
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1), st.sampled_from(["indicator", "hinge", "sigmoid"]))
-def test_property_a_charge_is_never_negative_and_grows_with_z(z: list[float], form: str) -> None:
-    amount = Penalty(5, 1.0, 0.3, form).amount(np.sort(z))  # type: ignore[arg-type]
+def test_property_a_charge_is_never_negative_and_grows_with_z(
+    z: list[float], form: Literal["indicator", "hinge", "sigmoid"]
+) -> None:
+    amount = Penalty(5, 1.0, 0.3, form).amount(np.sort(z))
     assert np.all(amount >= 0)
     assert np.all(np.diff(amount) >= 0)
 

@@ -3,7 +3,7 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -106,13 +106,13 @@ def test_property_csv(tmp_path_factory: pytest.TempPathFactory, rows: Any, name:
     st.sampled_from(["\n", "\r\n"]),
 )
 def test_property_csv_of_python(
-    tmp_path_factory: pytest.TempPathFactory, table: Any, quoting: int, end: str
+    tmp_path_factory: pytest.TempPathFactory, table: Any, quoting: Literal[1, 2], end: str
 ) -> None:
     """What Python's writer puts into quotes is read as it was."""
     columns, rows = table
     path = tmp_path_factory.getbasetemp() / "python.csv"
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]
+        writer = csv.writer(stream, quoting=quoting, lineterminator=end)
         writer.writerows([columns, *rows])
     found = fields(path)
     lists = {key for row in found for key, value in row.items() if isinstance(value, list)}

@@ -204,9 +204,10 @@ def open_file(page: Any, file: Path) -> None:
 def built(page: Any) -> list[str]:
     """The edits that are listed, as `latent:operations`."""
     listed = page.locator(".controls li")
-    return listed.evaluate_all(
+    found: list[str] = listed.evaluate_all(
         "all => all.map(one => ['.id', 'code'].map(part => one.querySelector(part).textContent).join(':'))"
     )
+    return found
 
 
 @pytest.mark.parametrize("place", ["server", "export"])
@@ -253,7 +254,7 @@ def test_files_that_the_library_wrote_are_opened_and_say_what_is_left_out(
 def test_files_that_are_none_are_told_and_change_nothing(
     page: Any, explored: Explored, exported: Path, tmp_path: Path
 ) -> None:
-    files = {
+    files: dict[str, tuple[str | bytes, str]] = {
         "another.json": (
             '{"format": "sarm-edits-1", "head": "0", "edits": [{"latent": 3, "max": 1}]}',
             "head 0",
@@ -436,7 +437,8 @@ def test_an_export_works_from_the_disk_without_any_server(page: Any, site: Site,
 def parts(page: Any, answer: int) -> list[float]:
     """Every bar of an answer, the residual and the constant among them."""
     cells = page.locator(f"[data-part='{answer}']")
-    return cells.evaluate_all("all => all.map(one => Number(one.dataset.value))")
+    values: list[float] = cells.evaluate_all("all => all.map(one => Number(one.dataset.value))")
+    return values
 
 
 def test_bars_of_an_attached_model_have_its_residual_and_sum_to_its_rewards(page: Any) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -133,9 +134,9 @@ def test_the_card_of_a_reward_model(tiny_sarm_folder: Path, tmp_path: Path) -> N
     ],
 )
 def test_what_is_no_run_and_no_model_is_refused(
-    make: object, message: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], Path], message: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["card", str(make(tmp_path))]) == 2  # type: ignore[operator]
+    assert main(["card", str(make(tmp_path))]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert hint in said

@@ -1,5 +1,7 @@
 """Metamorphic and property tests of scoring: nothing but the text may move a reward."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -159,10 +161,10 @@ def test_another_head_shares_the_latents(tiny_sarm: RewardModel) -> None:
     ],
 )
 def test_unequal_numbers_are_refused(
-    tiny_sarm: RewardModel, prompts: object, answers: object, message: str
+    tiny_sarm: RewardModel, prompts: str | list[str], answers: list[str], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        tiny_sarm.score(prompts, answers)  # type: ignore[arg-type]
+        tiny_sarm.score(prompts, answers)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 200))
@@ -175,11 +177,11 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.sampled_from(["left", "right"]))
-def test_pooling_finds_the_last_unmasked_end(lengths: list[int], side: str) -> None:
+def test_pooling_finds_the_last_unmasked_end(lengths: list[int], side: Literal["left", "right"]) -> None:
     end = 7
     # Padding with the end-of-turn token itself: only the mask can tell them apart.
     rows = [[end] * 1 + [1] * (length - 1) + [end] for length in lengths]
-    batch = pad_batch(rows, pad_id=end, side=side)  # type: ignore[arg-type]
+    batch = pad_batch(rows, pad_id=end, side=side)
     states = torch.arange(batch.input_ids.numel(), dtype=torch.float32).reshape(*batch.input_ids.shape, 1)
     pooled = pool_states(states, batch, end)
     for j, row in enumerate(rows):

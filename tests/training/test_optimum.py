@@ -119,7 +119,7 @@ def sarm_reward(controls: Controls) -> PolicyReward:
     scored = model.score(listed.prompts, listed.texts, ended=listed.ended)
     demonstrations = scored.take(np.argsort(scored.lengths, kind="stable")[:8])
     human = HumanBuffer.from_scored(demonstrations, range(6))
-    return Frozen(model, controls, human=human)  # type: ignore[arg-type]
+    return Frozen(model, controls, human=human)  # type: ignore[arg-type]  # a table stands in for the model
 
 
 CONTROLS = {

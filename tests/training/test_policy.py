@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -153,15 +153,15 @@ def test_auto_computes_in_half_precision_where_the_checkpoint_and_the_processor_
 def test_an_answer_depends_on_its_seed_and_not_on_the_batch(lora_policy: Policy) -> None:
     prompts = [PromptRow(str(i), ids, f"p:{i}") for i, ids in enumerate(PROMPT_IDS)]
 
-    def answers(**changes: object) -> tuple[tuple[int, ...], ...]:
-        options = {
+    def answers(**changes: Any) -> tuple[tuple[int, ...], ...]:
+        options: dict[str, Any] = {
             "answers_per_prompt": 2,
             "max_new_tokens": 12,
             "temperature": 1.0,
             "seed": 3,
             "purpose": (1, "rollout"),
         }
-        return sample_answers(lora_policy, prompts, **{**options, **changes}).answers  # type: ignore[arg-type]
+        return sample_answers(lora_policy, prompts, **{**options, **changes}).answers
 
     torch.manual_seed(0)
     first = answers()
@@ -177,14 +177,15 @@ def test_sampling_ignores_the_generation_config_and_leaves_the_global_generator_
     lora_policy: Policy,
 ) -> None:
     prompts = [PromptRow("p", (5, 9), "p:1")]
-    options = {"answers_per_prompt": 8, "max_new_tokens": 6, "temperature": 1.0, "seed": 0, "purpose": ("x",)}
+    options: dict[str, Any] = {"answers_per_prompt": 8, "max_new_tokens": 6, "temperature": 1.0, "seed": 0}
+    options["purpose"] = ("x",)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    plain = sample_answers(lora_policy, prompts, **options)  # type: ignore[arg-type]
+    plain = sample_answers(lora_policy, prompts, **options)
     lora_policy.causal.generation_config.update(
         top_k=1, temperature=0.01, do_sample=True, repetition_penalty=9.0
     )
-    assert sample_answers(lora_policy, prompts, **options).answers == plain.answers  # type: ignore[arg-type]
+    assert sample_answers(lora_policy, prompts, **options).answers == plain.answers
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -25,6 +25,7 @@ from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, Tr
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import Rollout, encode_prompts, sample_answers
 from sarm_control.training.run.checkpoint import load_checkpoint, save_checkpoint
+from tests.present import present
 from tests.training.tiny import PROMPTS, TableReward, random_table, tiny_policy
 
 SETTINGS = TrainingConfig(
@@ -188,8 +189,8 @@ def test_reward_columns_sum_to_the_total_for_every_answer(
         assert sum(row[name] for name in names) == pytest.approx(row["reward/total"], abs=1e-6)
         assert {name for name in row if name.startswith("reward/")} == {*names, "reward/total"}
     ended = report.metrics["answers/ended"]
-    assert trainer.reward.statistics is not None  # type: ignore[attr-defined]
-    sd = trainer.reward.statistics.sd  # type: ignore[attr-defined]
+    assert isinstance(trainer.reward, PolicyReward)
+    sd = present(trainer.reward.statistics).sd
     assert report.metrics["reward/missing_end"] == pytest.approx(-(1 - ended) * sd)
 
 

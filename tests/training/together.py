@@ -136,8 +136,10 @@ def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces
         pieces: score a batch in as many pieces as so many processes would.
     """
     trainer = trainer_of(folder, processes, **case)
+    reward = trainer.reward
+    assert isinstance(reward, Counted)
     if pieces > 1:
-        score_in_pieces(trainer.reward.model, pieces)  # type: ignore[attr-defined]
+        score_in_pieces(reward.model, pieces)
     gathers = None if trainer.policy.sharding is None else Gathers(trainer)
     trainer.calibrate()
     reports = []
@@ -152,7 +154,7 @@ def train(folder: Path, processes: Processes, case: Mapping[str, Any], *, pieces
         "evaluated": evaluated(trainer),
         "metrics": [report.metrics for report in reports],
         "samples": [report.samples for report in reports],
-        "scored": trainer.reward.seen,  # type: ignore[attr-defined]
+        "scored": reward.seen,
         "state": {file: digest(named) for file, named in trainer.state().tensors.items()},
     }
 
@@ -249,7 +251,8 @@ def end_while_scoring(folder: str, processes: Processes, end: Callable[[], None]
     trainer = trainer_of(Path(folder), processes)
     trainer.calibrate()
     if processes.rank == 1:
-        trainer.reward.model.score = lambda *_, **__: end()  # type: ignore[attr-defined]
+        reward: Any = trainer.reward
+        reward.model.score = lambda *_, **__: end()
     trainer.step()
 
 
