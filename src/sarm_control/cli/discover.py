@@ -90,9 +90,15 @@ def discover(
     inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
     outputs = (out, json_file, html, controls.write_controls)
     check_outputs(outputs, inputs, overwrite=overwrite, make=not dry_run)
-    missing = () if given else ("pairs",)
     scoring = ModelFlags(
-        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
+        model,
+        device,
+        dtype,
+        max_length,
+        batch_tokens,
+        template_date,
+        missing=() if given else ("pairs",),
+        keep_states=True,
     )
     parts = [pairs, *([confirm] if confirm else [])]
     prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows)
@@ -115,11 +121,7 @@ def discover(
         "goal": search.goal or _goal(settings, pairs),
         "selection": [path.name for path in pairs],
         "confirm": [path.name for path in confirm or []],
-        "alpha": settings.alpha,
-        "min_prompts": settings.min_prompts,
-        "by": settings.by,
-        "target": search.target,
-        "less": search.less,
+        **search.recorded,
         "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
