@@ -108,7 +108,7 @@ class Gathers:
             self._asked = self._sent = 0
             return found
 
-        trainer.updater.update = updated  # type: ignore[method-assign]
+        trainer.updater.update = updated  # type: ignore[method-assign]  # counts around it
 
     def _asking(self, unshard: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*words: Any, **named: Any) -> Any:
@@ -170,7 +170,7 @@ def score_in_pieces(model: RewardModel, pieces: int) -> None:
             [score(prompts[part], responses[part], ended=ended[part], **how) for part in filled]
         )
 
-    model.score = scored  # type: ignore[method-assign, assignment]
+    model.score = scored  # type: ignore[method-assign, assignment]  # the same in pieces
 
 
 def evaluated(trainer: Trainer) -> dict[str, Any]:
