@@ -55,7 +55,7 @@ ALIASES: Final = (
     Alias("timing_s/reward", "verl", "seconds/reward"),
     Alias("timing_s/step", "verl", "seconds/step"),
 )
-"""In the order of the table in docs/metrics.md, which a test compares with it."""
+"""The table in docs/metrics.md has them too, which a test compares."""
 
 
 def tracked_numbers(row: Mapping[str, Any]) -> Mapping[str, float]:
