@@ -28,6 +28,7 @@ Top = Annotated[
     Parameter(group=RARE_OUTPUT, validator=validators.Number(gte=0), help="Latents of each list to print."),
 ]
 
+JsonFile = Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")]
 
 Confirm = Annotated[
     list[Path] | None,
@@ -67,9 +68,7 @@ def discover(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[
-        Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     html: Html = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -90,15 +89,9 @@ def discover(
     inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
     outputs = (out, json_file, html, controls.write_controls)
     check_outputs(outputs, inputs, overwrite=overwrite, make=not dry_run)
+    missing = () if given else ("pairs",)
     scoring = ModelFlags(
-        model,
-        device,
-        dtype,
-        max_length,
-        batch_tokens,
-        template_date,
-        missing=() if given else ("pairs",),
-        keep_states=True,
+        model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
     parts = [pairs, *([confirm] if confirm else [])]
     prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows)
@@ -113,9 +106,8 @@ def discover(
     found = find(selection, others[0] if others else None, settings).with_suggestions(
         of_margin=controls.material, of_sd=controls.material_sd
     )
-    examined = examine(
-        found, scoring.load, Depth(evidence.levels, texts, evidence.closing), progress=progress
-    )
+    depth = Depth(evidence.levels, texts, evidence.closing)
+    examined = examine(found, scoring.load, depth, progress=progress)
     config = {
         "model": sources[0].model,
         "goal": search.goal or _goal(settings, pairs),
