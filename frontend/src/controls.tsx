@@ -67,12 +67,26 @@ export function Controls({ shared }: { shared: Shared }) {
             {file}
           </pre>
           <p class="quiet">
-            Train under it: <code>sarm train --controls controls.yaml</code>. Try it on many answers:{" "}
-            <code>sarm probe --edits-file controls.yaml</code>.
+            Train under it: <Command words="sarm train --controls controls.yaml" />. Try it on many answers:{" "}
+            <Command words="sarm probe --edits-file controls.yaml" />.
           </p>
         </>
       )}
     </aside>
+  );
+}
+
+/** A command that breaks between its words alone. */
+function Command({ words }: { words: string }) {
+  return (
+    <code>
+      {words.split(" ").map((word, n) => (
+        <>
+          {n > 0 && " "}
+          <span class="whole">{word}</span>
+        </>
+      ))}
+    </code>
   );
 }
 

@@ -205,7 +205,11 @@ def _opened(
         else names_in(labels, fingerprint, len(head), data.scored.model_fingerprint),
         audit=None if audit is None else read_audit(audit, fingerprint),
         run=run,
+        about=_LAB if called.partition(":")[0] == LAB else None,
     )
+
+
+_LAB = "The lab is a tiny model in the package, with shortcuts planted in it."
 
 
 def _read(latents: Path, flags: ModelFlags, first_rows: int | None) -> "tuple[ScoredRows, str]":
@@ -260,7 +264,10 @@ def _serve(
         where = address(listening)
 
         def ready() -> None:
-            say(f"open {where}/{'' if token is None else f'#token={token}'}; Ctrl-C stops")
+            promote, harm = site.verdicts()
+            if promote or harm:
+                say(f"of {opened.size} latents {promote} promote what was preferred, {harm} harm it")
+            say(f"open {where}/{'' if token is None else f'#token={token}'} in a browser; Ctrl-C stops")
             say_next(*again("--export", "site"))
 
         run(create_explorer(site, settings), listening, settings=settings, ready=ready)

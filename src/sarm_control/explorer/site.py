@@ -38,6 +38,7 @@ _LISTED = (
     *("rate", "rate_chosen", "rate_rejected", "spread", "top"),
 )
 """Columns that the table has; a latent's own page has all of them."""
+_PROMOTING = ("paid-for-good", "charged-for-bad")
 _HARMING = ("paid-for-bad", "charged-for-good")
 _SUMMARY = 160
 
@@ -82,6 +83,7 @@ class Site:
         rm = sources.rm
         return {
             "model": sources.model,
+            "about": sources.about,
             "head": sources.fingerprint,
             "latents": sources.size,
             "k": None if rm is None or not rm.config.use_topk else rm.config.k,
@@ -116,6 +118,11 @@ class Site:
         order = [int(n) for key in keys for n in np.argsort(-np.nan_to_num(key), kind="stable") if key[n] > 0]
         weight = np.abs(self.sources.head)
         return list(dict.fromkeys([*order, *np.argsort(-weight, kind="stable").tolist()]))
+
+    def verdicts(self) -> tuple[int, int]:
+        """How many latents promote what was preferred, and how many harm it."""
+        kinds = [self.kind.names[int(code)] for code in self.kind.codes]
+        return sum(kind in _PROMOTING for kind in kinds), sum(kind in _HARMING for kind in kinds)
 
     def first_row(self) -> int:
         """A row that shows what the bench is for.

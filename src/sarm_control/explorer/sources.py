@@ -75,6 +75,7 @@ class Sources:
         audit: the content of `audit.json`.
         run: a run folder to follow.
         notes: the file of notes; None where notes cannot be kept, as in an export.
+        about: a sentence on the model for who sees it for the first time; None where there is none.
     """
 
     model: str
@@ -88,6 +89,7 @@ class Sources:
     audit: Mapping[str, Any] | None = None
     run: LiveRun | None = None
     notes: Notes | None = None
+    about: str | None = None
 
     @property
     def size(self) -> int:
