@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 import sarm_control
+from tests.version_ends import project
 
 HEAVY = {
     "torch",
@@ -109,10 +110,8 @@ def test_a_package_has_one_floor_in_all_extras() -> None:
     """The oldest end installs them together, and could not with two."""
     floors: dict[str, set[str]] = {}
     said = project()
-    for requirement in [
-        *said["dependencies"],
-        *(one for e in said["optional-dependencies"].values() for one in e),
-    ]:
+    every = [said["dependencies"], *said["optional-dependencies"].values()]
+    for requirement in (one for part in every for one in part):
         name, _, floor = requirement.partition(">=")
         floors.setdefault(name.partition("[")[0], set()).add(floor)
     assert not {name: found for name, found in floors.items() if len(found - {""}) > 1}
