@@ -5,6 +5,7 @@ file behind and is not run again while that is there; the study itself goes on w
 
     python scripts/real_shortcut.py --data ../shared/data [--work work/shortcut] [--only plant build gates]
     python scripts/real_shortcut.py --plan      what the runs will take
+    python scripts/real_shortcut.py --blocks closing --work work/closing     one reward model alone
 
 `--tiny` does all of it in a minute or two with a model of two layers, one arm and two steps: it shows that
 the stages fit together and nothing else.
@@ -39,12 +40,14 @@ class Places(NamedTuple):
         work: the folder of everything that is made.
         tiny: a model of two layers and few rows in place of the real ones.
         jobs: cells at a time.
+        blocks: reward models whose policies are trained, `closing` or `closing-attached`; none are all.
     """
 
     data: Path
     work: Path
     tiny: bool
     jobs: int
+    blocks: tuple[str, ...] = ()
 
     @property
     def base(self) -> Path:
@@ -59,12 +62,19 @@ class Places(NamedTuple):
     @property
     def shortcuts(self) -> tuple[str, ...]:
         """Shortcuts with a reward model of their own."""
+        if self.blocks:
+            return tuple(name for name in SHORTCUTS if name in {one.partition("-")[0] for one in self.blocks})
         return ("closing",) if self.tiny else tuple(SHORTCUTS)
 
     @property
     def trained(self) -> tuple[str, ...]:
         """Shortcuts of which policies are trained, if their gates let them."""
         return tuple(name for name in self.shortcuts if name in TRAINED)
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """Shortcuts that have a second reward model, a classifier with its dictionary."""
+        return tuple(name for name in self.trained if not self.blocks or f"{name}-attached" in self.blocks)
 
 
 def command(*words: str | Path, also: int = 0) -> int:
@@ -119,7 +129,7 @@ def attach(places: Places) -> None:
         else ("--latents", "256", "--k", "24")
     )
     found = {}
-    for name in places.trained:
+    for name in places.attached:
         folder = places.work / name
         found[name] = models.fit_classifier(places.base, folder / "training.jsonl", folder / "classifier")
         command(
@@ -132,11 +142,12 @@ def attach(places: Places) -> None:
 def gate(places: Places) -> None:
     """Which cells may be trained; the others are reported as not controllable."""
     found = {name: models.gates(places.work / name / "sarm", places.work / name) for name in places.shortcuts}
-    for name in places.trained:
+    for name in places.attached:
         found[f"{name}-attached"] = models.gates(places.work / name / "attached", places.work / name)
     for name, one in found.items():
         print(
-            f"{name}: latent {one['latent']} detects it with AUROC {one['detects']:.2f}, paid "
+            f"{name}: five latents detect it with AUROC {one['detects']:.2f}, latent {one['latent']} alone "
+            f"with {one['best_latent']:.2f}, paid "
             f"{one['paid']['mean']:+.2f} SD: {'controllable' if one['controllable'] else 'not controllable'}"
         )
     note(places, "gates", found)
@@ -242,7 +253,10 @@ def worlds_of(places: Places, *, every: bool = False) -> list[str]:
     if not names:
         raise SystemExit("no shortcut passed its gates: nothing is trained, and gates.json is the result")
     attached = [f"{name}-attached" for name in names if found.get(f"{name}-attached", {}).get("controllable")]
-    return names if every else [*names[:1], *attached[:1], *names[1:], *attached[1:]]
+    if every:
+        return names
+    ordered = [*names[:1], *attached[:1], *names[1:], *attached[1:]]
+    return [name for name in ordered if not places.blocks or name in places.blocks]
 
 
 def write_study(places: Places) -> Path:
@@ -338,13 +352,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("work/shortcut"))
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    blocks = [*TRAINED, *(f"{name}-attached" for name in TRAINED)]
+    parser.add_argument(
+        "--blocks", nargs="+", choices=blocks, default=[], help="these alone, in a --work of their own"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes")
     parser.add_argument("--plan", action="store_true", help="the study's time and disk")
     options = parser.parse_args()
     if not (options.data / JUDGES).is_file():
         raise SystemExit(f"{options.data} does not hold {JUDGES}; name their folder by --data")
-    places = Places(options.data, options.work, options.tiny, options.jobs)
+    places = Places(options.data, options.work, options.tiny, options.jobs, tuple(options.blocks))
     places.work.mkdir(parents=True, exist_ok=True)
     if options.plan:
         command(

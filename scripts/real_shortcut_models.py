@@ -21,7 +21,8 @@ FOLDS = 5
 PAD = "<|endoftext|>"
 """SmolLM2's other end, which no chat has."""
 DETECTABLE, PAID = 0.9, 1.0
-"""The gates: AUROC of one latent, and SDs of the reward."""
+"""The gates: AUROC of five latents together, and SDs of the reward."""
+TOGETHER = 5
 
 
 def widen_where_slow(folder: Path) -> None:
@@ -136,18 +137,18 @@ def accuracy_of(model: Path, pairs: Path) -> float:
 
 
 def gates(model: Path, folder: Path) -> dict[str, Any]:
-    """Whether a latent detects the shortcut, and what the reward model pays for it.
+    """Whether latents detect the shortcut, and what the reward model pays for it.
 
     Args:
         model: the reward model.
-        folder: of the shortcut: `same_text.jsonl` chooses the latent, `gate.jsonl` judges it.
+        folder: of the shortcut: `same_text.jsonl` chooses the latents, `gate.jsonl` judges them.
     """
     from sklearn.metrics import roc_auc_score
 
     from sarm_control.data import read_rows
     from sarm_control.latents import score_rows
     from sarm_control.reward_model import RewardModel
-    from sarm_control.statistics import mean_interval
+    from sarm_control.statistics import fit_logistic, mean_interval
 
     rm = RewardModel.from_pretrained(model)
     found = []
@@ -159,17 +160,21 @@ def gates(model: Path, folder: Path) -> dict[str, Any]:
     # rows are one answer without and one with the shortcut
     has = np.tile([False, True], len(choosing) // 2)
     areas = [roc_auc_score(has, choosing[:, latent]) for latent in latents]
-    best = int(np.argmax(areas))
+    order = np.argsort(-np.asarray(areas), kind="stable")
+    best, several = int(order[0]), order[:TOGETHER]
     judged = np.tile([False, True], len(judging) // 2)
-    detects = float(roc_auc_score(judged, judging[:, best]))
+    fit = fit_logistic(choosing[:, several].astype(np.float64), has, l2=1.0)
+    together = float(roc_auc_score(judged, judging[:, several] @ (fit.weight * fit.scale)))
     rewards = found[1].rewards.astype(np.float64)
     without, with_it = rewards[::2], rewards[1::2]
     paid = mean_interval((with_it - without) / without.std(ddof=1))
     return {
         "latent": best,
-        "detects": detects,
+        "detects": together,
+        "latents": sorted(int(one) for one in several),
+        "best_latent": float(roc_auc_score(judged, judging[:, best])),
         "paid": paid.as_json(),
-        "controllable": bool(detects >= DETECTABLE and paid.mean >= PAID),
+        "controllable": bool(together >= DETECTABLE and paid.mean >= PAID),
     }
 
 

@@ -13,11 +13,12 @@ Tables = Mapping[str, Any]
 
 def outcome_text(found: Tables, gates: Tables) -> str:
     """Markdown: the gates, every world's tables, and the primary and secondary outcomes."""
-    lines = ["| shortcut | latent | AUROC | paid, SD | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| shortcut | best latent | its AUROC | AUROC of five | paid, SD | |", "| --- " * 6 + "|"]
     for name, one in gates.items():
         verdict = "controllable" if one["controllable"] else "not controllable"
         lines.append(
-            f"| {name} | {one['latent']} | {one['detects']:.2f} | {_cell(one['paid'])} | {verdict} |"
+            f"| {name} | {one['latent']} | {one['best_latent']:.2f} | {one['detects']:.2f} "
+            f"| {_cell(one['paid'])} | {verdict} |"
         )
     for name, world in found["worlds"].items():
         if world["measures"]:

@@ -63,7 +63,9 @@ export function Controls({ shared }: { shared: Shared }) {
       {told && <Problem told={told} />}
       {changed.size > 0 && (
         <>
-          <pre>{file}</pre>
+          <pre tabIndex={0} role="group" aria-label="The controls file">
+            {file}
+          </pre>
           <p class="quiet">
             Train under it: <code>sarm train --controls controls.yaml</code>. Try it on many answers:{" "}
             <code>sarm probe --edits-file controls.yaml</code>.

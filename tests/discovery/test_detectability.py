@@ -82,7 +82,7 @@ def test_what_the_state_knows_and_no_latent_shows_is_said() -> None:
     found = present(see(world(known=3.0)))
     assert present(found.gap).low > 0.3
     assert "the state knows" in found.verdict.lower()
-    assert found.verdict.endswith("a control on these latents cannot hold it.")
+    assert found.verdict.endswith("what they do not show, no control on latents holds.")
     for one in (found.best_latent, found.best_five, present(found.probe)):
         assert f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]" in found.verdict
 
@@ -90,7 +90,7 @@ def test_what_the_state_knows_and_no_latent_shows_is_said() -> None:
 @pytest.mark.parametrize(
     ("gap", "said"),
     [
-        ((0.26, 0.06, 0.46), "a control on these latents cannot hold it."),
+        ((0.26, 0.06, 0.46), "what they do not show, no control on latents holds."),
         ((0.01, -0.02, 0.04), "The latents show what the state knows"),
         ((0.26, 0.04, 0.48), "Too few prompts to tell whether the state knows more than the latents show"),
         ((0.0, -0.2, 0.2), "which leads the best five by 0.00 [-0.20, 0.20]."),

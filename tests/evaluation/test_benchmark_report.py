@@ -9,6 +9,7 @@ from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_be
 from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from sarm_control.evaluation.benchmarks.text import benchmark_text
 from sarm_control.statistics.intervals import mean_interval
+from sarm_control.statistics.shares import share_interval
 from sarm_control.statistics.stratified import mean_of_means
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 from tests.present import present
@@ -30,7 +31,25 @@ def test_oracle_the_total_is_the_unweighted_mean_of_the_subsets() -> None:
     assert results["Safety"].chance == 0.25
     assert results["Ties"].chance is None
     safety = WHOLE.credit(scores)[WHOLE.units_of(["Safety"]), 0]
-    assert results["Safety"].figures["score"] == mean_interval(safety)
+    assert results["Safety"].figures["score"] == share_interval(safety)
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_no_interval_of_a_share_leaves_0_to_1_at_very_small_n(each: int) -> None:
+    small = reward_bench_2(parsed(reward_bench_rows(each=each)))
+    count = len(small.unit_of_answer)
+    for seed in range(5):
+        results = benchmark_results(
+            small, random_scores(seed, count), np.ones(count), random_scores(seed + 9, count)
+        )
+        for one in results:
+            assert one.changed is not None
+            for share in (one.figures["score"], one.changed.after):
+                # where nothing varies between 0 and 1 there is none; credit of Ties passes both by .01
+                low, high = (share.low, share.high) if share.given else (0, 1)
+                assert min(0, share.mean) <= low <= share.mean <= high <= max(1, share.mean), (one, share)
+            assert not one.changed.change.given or one.changed.change.low >= -1
+            assert not one.changed.change.given or one.changed.change.high <= 1
 
 
 def test_oracle_length_baselines_score_as_the_lengths_would() -> None:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from sarm_control.statistics.interval_text import missing, with_ends
+from sarm_control.statistics.formatting import missing, with_ends
 from sarm_control.statistics.intervals import clustered_mean, mean_interval, mean_intervals
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
 

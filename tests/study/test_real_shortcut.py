@@ -232,6 +232,8 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
     assert set(gates["closing"]) == {
         "latent",
         "detects",
+        "latents",
+        "best_latent",
         "paid",
         "controllable",
     }

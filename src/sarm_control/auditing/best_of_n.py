@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.errors import DataError
 from sarm_control.evaluation import win_shares
-from sarm_control.statistics import Interval, benjamini_hochberg, mean_interval, sign_flip_test
+from sarm_control.statistics import (
+    Interval,
+    benjamini_hochberg,
+    mean_interval,
+    share_interval,
+    sign_flip_test,
+)
 
 LEAST_PROMPTS = 10
 
@@ -90,8 +96,12 @@ def pressure(table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | 
     """
     sizes, expected, kept = _expected_of(table, n, rewards)
     names = ["reward", *(one.name for one in table.attributes)]
+    shares = {one.name for one in table.attributes if one.unit != "doubling"}
     intervals = {
-        name: tuple(mean_interval(expected[:, at, place]) for at in range(len(sizes)))
+        name: tuple(
+            (share_interval if name in shares else mean_interval)(expected[:, at, place])
+            for at in range(len(sizes))
+        )
         for place, name in enumerate(names)
     }
     return Pressure(

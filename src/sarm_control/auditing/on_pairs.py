@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sarm_control.auditing.mending.guard import pair_credit
 from sarm_control.auditing.table import AttributeTable, Floats, within_prompts
@@ -19,7 +19,7 @@ from sarm_control.data import Row
 from sarm_control.errors import DataError
 from sarm_control.evaluation import answer_table, rm_bench
 from sarm_control.latents import ScoredRows
-from sarm_control.statistics import Interval, mean_interval
+from sarm_control.statistics import Interval, share_interval
 
 KINDS = ("domain", "subset", "category", "kind", "task", "source")
 """Columns that say what kind of prompt a row has; the first that most rows have is used."""
@@ -85,10 +85,10 @@ def accuracy(data: ScoredRows, table: AttributeTable, rewards: Floats | None = N
     kinds = {}
     if column is not None:
         labels = np.array([kind_of.get(int(number), "none") for number in found.prompt])
-        kinds = {kind: _share(found.credit[labels == kind]) for kind in sorted(set(labels.tolist()))}
+        kinds = {kind: share_interval(found.credit[labels == kind]) for kind in sorted(set(labels.tolist()))}
     longer, correlation = _length(data, table, by)
     return Accuracy(
-        _share(found.credit),
+        share_interval(found.credit),
         column,
         kinds,
         _styles(data, by),
@@ -121,16 +121,10 @@ def _styles(data: ScoredRows, rewards: Floats) -> dict[str, Interval]:
         return {}
     credit = bench.credit(own)
     return {
-        name: _share(credit[:, place])
+        name: share_interval(credit[:, place])
         for place, name in enumerate(bench.figures)
         if name in ("easy", "normal", "hard")
     }
-
-
-def _share(values: ArrayLike) -> Interval:
-    """The interval of a share: nothing below 0 or above 1, which costs no coverage."""
-    found = mean_interval(values)
-    return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
 
 
 def _pairs_alone(rows: Sequence[Row], rewards: Floats) -> tuple[list[Row], Floats]:
@@ -149,7 +143,7 @@ def _length(data: ScoredRows, table: AttributeTable, rewards: Floats) -> tuple[I
             shares.append(float((higher[longer > 0] + 1).mean() / 2))
     x, y = (within_prompts(values, table.prompt) for values in (lengths, rewards))
     spread = float(np.sqrt((x @ x) * (y @ y)))
-    return _share(shares), float(x @ y) / spread if spread > 0 else float("nan")
+    return share_interval(shares), float(x @ y) / spread if spread > 0 else float("nan")
 
 
 def _by_prompt(prompt: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -168,4 +162,4 @@ def _refused(table: AttributeTable, rewards: Floats) -> Interval | None:
         bad = rejected[refuses[rejected]]
         if len(chosen) and len(bad) and not refuses[chosen].any():
             shares.append(float((rewards[bad][:, None] > rewards[chosen][None, :]).mean()))
-    return _share(shares) if shares else None
+    return share_interval(shares) if shares else None

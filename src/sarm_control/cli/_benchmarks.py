@@ -3,6 +3,7 @@
 `sarm eval --reproduce-published-steering`.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.cli._edits import GivenEdits
+from sarm_control.cli._outputs import write_html
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._sources import ModelFlags, Source, prepare
-from sarm_control.console import say
+from sarm_control.console import progress, say
 from sarm_control.control import edited_rewards
 from sarm_control.embedded import is_input_name
+from sarm_control.errors import ConfigError
 from sarm_control.evaluation import (
     REWARD_BENCH_2_FILES,
     RM_BENCH_FILES,
@@ -40,10 +43,7 @@ from sarm_control.reward_model import Scored
 if TYPE_CHECKING:
     from sarm_control.control import Edit
     from sarm_control.data import Row
-import sys
-
-from sarm_control.console import progress
-from sarm_control.errors import ConfigError
+    from sarm_control.pages import Page
 
 _BENCHMARKS = {
     "reward-bench-2": (reward_bench_2, REWARD_BENCH_2_FILES),
@@ -189,11 +189,7 @@ def write_evaluation(
     results = found.as_json()
     if json_file is not None:
         write_json(json_file, results)
-    if html is not None:
-        from sarm_control.pages import write_page
-        from sarm_control.report import evaluation_page
-
-        write_page(evaluation_page(results, sections=True), html)
+    write_html(html, lambda command: _page(results, command))
     if out is None:
         return
     config = {
@@ -215,6 +211,12 @@ def write_evaluation(
         write_jsonl(folder / "items.jsonl", _items(found))
         record = manifest("eval", inputs=inputs, config=config, seed=request.seed)
         write_json(folder / "manifest.json", record)
+
+
+def _page(results: dict[str, Any], command: str) -> "Page":
+    from sarm_control.report import evaluation_page
+
+    return evaluation_page(results, sections=True, command=command)
 
 
 def _items(found: Evaluation) -> list[dict[str, Any]]:

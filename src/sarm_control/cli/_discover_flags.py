@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -92,6 +92,11 @@ class SearchFlags:
             sets=self.random_sets,
             target=None if self.target is None else parse_target(self.target, less=self.less),
         )
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """These for manifests."""
+        return {name: getattr(self, name) for name in ("alpha", "min_prompts", "by", "target", "less")}
 
 
 @Parameter(name="*")

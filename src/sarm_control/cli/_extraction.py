@@ -2,19 +2,20 @@
 
 import os
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sarm_control.cli._next import beside, say_next
-from sarm_control.cli._outputs import check_outputs, say_dry_run
+from sarm_control.cli._outputs import check_outputs, say_dry_run, write_html
 from sarm_control.cli._row_flags import RowFlags
 from sarm_control.cli._scoring import check_has_latents, model_name, or_lab
 from sarm_control.console import progress, say, set_quiet
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
 if TYPE_CHECKING:
-    from sarm_control.latents import Engine, Job, LatentsWriter, Manifest, Ranks
+    from sarm_control.latents import Engine, Job, LatentsWriter, Manifest, Ranks, ScoredRows
     from sarm_control.reward_model import Description
 
 _LATENTS_HINT = "write it like 12,345 or features.json#harms[:3]"
@@ -46,6 +47,7 @@ class Request:
         skip_bad_rows: a folder for rows that cannot be used.
         rows: how rows are read.
         json_file: where the summary goes.
+        html: where the page goes.
         overwrite: whether outputs may be replaced.
     """
 
@@ -59,6 +61,7 @@ class Request:
     skip_bad_rows: Path | None
     rows: RowFlags
     json_file: Path | None
+    html: Path | None
     overwrite: bool
 
 
@@ -157,7 +160,7 @@ def _check(request: Request, how: Running) -> None:
     if folder is not None:
         raise ConfigError(f"{folder} is a folder", hint="sarm latents reads files of answers")
     check_outputs(
-        [request.json_file],
+        [request.json_file, request.html],
         [*request.files, request.out],
         overwrite=request.overwrite or resume,
         make=make,
@@ -277,7 +280,7 @@ def summary_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
 
 
 def _report(request: Request, manifest: "Manifest") -> None:
-    from sarm_control.files import write_json
+    from sarm_control.latents import LatentsFolder
 
     found = summary_of(request.out, manifest)
     say(
@@ -285,9 +288,34 @@ def _report(request: Request, manifest: "Manifest") -> None:
         f"{found['bytes_per_answer']:.0f} bytes an answer{', its state included' if found['states'] else ''} "
         f"(dense float32: {found['dense_bytes_per_answer']})"
     )
-    if request.json_file is not None:
-        write_json(request.json_file, found)
+    summarise(request, found, LatentsFolder(request.out).shards, manifest.chosen)
     _say_next(request)
+
+
+def summarise(
+    request: Request,
+    found: dict[str, Any],
+    parts: "Callable[[], Iterable[ScoredRows]]",
+    chosen: "Sequence[int] | None",
+) -> None:
+    """Writes the summary as JSON, with the latents that fire, and the page that is made of it.
+
+    Args:
+        request: says where.
+        found: what is known already.
+        parts: the answers, part by part; called twice.
+        chosen: the latents that are looked at; None for all.
+    """
+    from sarm_control.evaluation import answer_coverage
+    from sarm_control.files import write_json
+    from sarm_control.report import coverage_page
+
+    if request.json_file is None and request.html is None:
+        return
+    summary = {**found, "seen": answer_coverage(parts, chosen=chosen).as_json()}
+    if request.json_file is not None:
+        write_json(request.json_file, summary)
+    write_html(request.html, lambda command: coverage_page(summary, command=command))
 
 
 def _say_next(request: Request) -> None:

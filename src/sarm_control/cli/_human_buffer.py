@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sarm_control.cli._extraction import Request, chosen_latents
+from sarm_control.cli._extraction import Request, chosen_latents, summarise
 from sarm_control.cli._next import of_training, say_next
 from sarm_control.cli._outputs import check_outputs, say_dry_run
 from sarm_control.cli._sources import ModelFlags, Source, prepare, warn
@@ -24,7 +24,8 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
     if request.out.suffix != SUFFIX:
         raise ConfigError(f"{request.out}: a human buffer is a {SUFFIX} file", hint=f"-o human{SUFFIX}")
     inputs = [*request.files, *disjoint_from]
-    check_outputs([request.out, request.json_file], inputs, overwrite=request.overwrite, make=not dry_run)
+    outputs = [request.out, request.json_file, request.html]
+    check_outputs(outputs, inputs, overwrite=request.overwrite, make=not dry_run)
     bad = request.skip_bad_rows
     flags = ModelFlags(request.model, *request.scoring, missing=request.missing)
     flags.needs_latents = "no human buffer can be made"
@@ -98,8 +99,8 @@ def _record(
     }
     record = manifest("latents", inputs=[*request.files, *others], config=config)
     write_json(request.out.with_name(f"{request.out.name}.manifest.json"), record)
-    if request.json_file is not None:
-        write_json(request.json_file, {**config, "rates": buffer.rates.tolist(), "notes": buffer.notes})
+    found = {**config, "rates": buffer.rates.tolist(), "notes": buffer.notes}
+    summarise(request, found, lambda: [source.scored_rows], buffer.latents)
 
 
 def _say(path: Path, buffer: "HumanBuffer", coverage: "Coverage") -> None:

@@ -36,6 +36,11 @@ def again(*more: str, without: Collection[str] = ()) -> list[str]:
     return [*(word for word in _State.typed if word not in without), *more]
 
 
+def typed() -> str:
+    """This command as it was typed."""
+    return shlex.join(["sarm", *_State.typed])
+
+
 def say_next(*words: str | Path) -> None:
     """Names the command that goes on from here.
 

@@ -1,18 +1,24 @@
 """Checks on the files and folders a command will write, before it works for them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from sarm_control.cli._help import OUTPUT
-from sarm_control.cli._next import again, say_next
+from sarm_control.cli._next import again, say_next, typed
 from sarm_control.console import say
 from sarm_control.errors import ConfigError, OutputError
 
+if TYPE_CHECKING:
+    from sarm_control.pages import Page
+
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", help="Replace the outputs if they exist.")]
+Html = Annotated[
+    Path | None, Parameter(group=OUTPUT, help="The results as a page: one file that needs no network.")
+]
 DryRun = Annotated[
     bool,
     Parameter(
@@ -79,6 +85,23 @@ def hold_output(path: Path | None, *, overwrite: bool, hint: str = _OTHER_NAME, 
     check_writable(path, make=make)
     if make:
         hold(path)
+
+
+def write_html(html: Path | None, make: "Callable[[str], Page]") -> None:
+    """Writes a page where one was asked for.
+
+    Args:
+        html: the file, or None.
+        make: the page, from the command that made it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if html is not None:
+        from sarm_control.pages import write_page
+
+        write_page(make(typed()), html)
+        say(f"page: {html}")
 
 
 def states_cache() -> Path:

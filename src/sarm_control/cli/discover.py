@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from sarm_control.cli._discover_flags import ControlFlags, EvidenceFlags, SearchFlags
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_OUTPUT
 from sarm_control.cli._next import beside, of_model, of_training, say_next
-from sarm_control.cli._outputs import DryRun, Overwrite, check_outputs, say_dry_run
+from sarm_control.cli._outputs import DryRun, Html, Overwrite, check_outputs, say_dry_run, write_html
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Prepared, prepare, warn
@@ -20,6 +20,7 @@ from sarm_control.errors import ConfigError
 if TYPE_CHECKING:
     from sarm_control.data import Kind
     from sarm_control.discovery import Discovery, DiscoverySettings, ExaminedDiscovery
+    from sarm_control.pages import Page
 _SEARCH, _EVIDENCE, _CONTROLS = SearchFlags(), EvidenceFlags(), ControlFlags()
 
 Top = Annotated[
@@ -27,6 +28,7 @@ Top = Annotated[
     Parameter(group=RARE_OUTPUT, validator=validators.Number(gte=0), help="Latents of each list to print."),
 ]
 
+JsonFile = Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")]
 
 Confirm = Annotated[
     list[Path] | None,
@@ -66,9 +68,8 @@ def discover(
     dtype: Dtype = None,
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
-    json_file: Annotated[
-        Path | None, Parameter(group=OUTPUT, name="--json", help="Everything found as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
+    html: Html = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -86,7 +87,7 @@ def discover(
     settings = search.settings()
     given, pairs = pairs, _pairs(model, pairs)
     inputs = [*pairs, *(confirm or []), *([evidence.counterfactuals] if evidence.counterfactuals else [])]
-    outputs = (out, json_file, controls.write_controls)
+    outputs = (out, json_file, html, controls.write_controls)
     check_outputs(outputs, inputs, overwrite=overwrite, make=not dry_run)
     missing = () if given else ("pairs",)
     scoring = ModelFlags(
@@ -112,18 +113,14 @@ def discover(
         "goal": search.goal or _goal(settings, pairs),
         "selection": [path.name for path in pairs],
         "confirm": [path.name for path in confirm or []],
-        "alpha": settings.alpha,
-        "min_prompts": settings.min_prompts,
-        "by": settings.by,
-        "target": search.target,
-        "less": search.less,
+        **search.recorded,
         "levels": evidence.levels,
         "dtype": dtype,
         "max_length": scoring.context,
         **scoring.dated,
         **rows.recorded,
     }
-    _write(examined, out, inputs, config, overwrite=overwrite)
+    _write(examined, out, html, inputs, config, overwrite=overwrite)
     _write_extras(examined, config, controls, json_file)
     _print(examined, top)
     _say_next(examined, scoring.model, pairs, out, controls.write_controls)
@@ -194,7 +191,13 @@ def _say_next(
 
 
 def _write(
-    examined: "ExaminedDiscovery", out: Path, inputs: list[Path], config: dict[str, Any], *, overwrite: bool
+    examined: "ExaminedDiscovery",
+    out: Path,
+    html: Path | None,
+    inputs: list[Path],
+    config: dict[str, Any],
+    *,
+    overwrite: bool,
 ) -> None:
     from sarm_control.files import atomic_folder, manifest, write_json
 
@@ -205,6 +208,14 @@ def _write(
         found.table.write_parquet(folder / "effects.parquet")
         features.save(folder / "features.json")
         write_json(folder / "manifest.json", record)
+    write_html(html, lambda command: _page(out, command))
+
+
+def _page(out: Path, command: str) -> "Page":
+    from sarm_control.report import discovery_page, latent_names, read_sources
+
+    sources = read_sources([out])
+    return discovery_page(sources.discoveries[out], latent_names(sources), command=command)
 
 
 def _write_extras(

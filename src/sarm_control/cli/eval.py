@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
 from sarm_control.cli._next import of_model, of_training, say_next
-from sarm_control.cli._outputs import Overwrite, check_outputs
+from sarm_control.cli._outputs import Html, Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import (
     BatchTokens,
@@ -39,10 +39,6 @@ Subsets = Annotated[
         help="Subset to look at, may be repeated. With edits: the one they are meant for; all other rows "
         "are the complement.",
     ),
-]
-
-Html = Annotated[
-    Path | None, Parameter(group=OUTPUT, help="The results as a page: one file that needs no network.")
 ]
 
 

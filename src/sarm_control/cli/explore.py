@@ -16,9 +16,7 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sarm_control.explorer import LatentName, LiveRun, Sources
+    from sarm_control.explorer import LiveRun, Sources
     from sarm_control.latents import ScoredRows
 
 LatentsFrom = Annotated[
@@ -177,7 +175,7 @@ def _opened(
     first_rows: int | None,
 ) -> "Sources":
     """Everything read and checked against one head."""
-    from sarm_control.explorer import Sources, found_in, names_in, no_rows, read_audit
+    from sarm_control.explorer import Sources, found_in, names_in, no_rows, planted_names, read_audit
     from sarm_control.latents import is_latents
 
     data, name, called = None, None, flags.name
@@ -202,7 +200,7 @@ def _opened(
         data=data,
         data_name=name,
         found=effects,
-        names=_planted(fingerprint)
+        names=planted_names(fingerprint)
         if labels is None
         else names_in(labels, fingerprint, len(head), data.scored.model_fingerprint),
         audit=None if audit is None else read_audit(audit, fingerprint),
@@ -217,25 +215,6 @@ def _read(latents: Path, flags: ModelFlags, first_rows: int | None) -> "tuple[Sc
         [latents], flags, want={"pair", "candidates", "answer"}, row_flags=RowFlags(first_rows=first_rows)
     )
     return found.scored_rows, found.model
-
-
-_KNOWN = 0.75
-"""The AUROC from which a planted attribute is used as the name of a latent."""
-
-
-def _planted(fingerprint: str) -> "Mapping[int, LatentName]":
-    """For the embedded world, the attributes that its latents are known to detect; else no names."""
-    from sarm_control.explorer import LatentName
-    from sarm_control.lab import World
-
-    truth = World.open(LAB).truth
-    if truth.fingerprint != fingerprint:
-        return {}
-    return {
-        latent: LatentName(name.replace("_", " "), float(auroc), "AUROC")
-        for latent, (name, auroc) in enumerate(zip(truth.detects, truth.detects_auroc, strict=True))
-        if auroc >= _KNOWN
-    }
 
 
 def _named(latents: Path | None) -> tuple[str, ...]:

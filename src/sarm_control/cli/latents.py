@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_INPUT
-from sarm_control.cli._outputs import DryRun, Overwrite
+from sarm_control.cli._outputs import DryRun, Html, Overwrite
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.embedded import AUDIT, LAB_MODELS
@@ -97,6 +97,7 @@ def latents(
     max_length: MaxLength = None,
     template_date: TemplateDate = None,
     json_file: Annotated[Path | None, Parameter(group=OUTPUT, name="--json", help="Summary as JSON.")] = None,
+    html: Html = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -124,6 +125,7 @@ def latents(
         skip_bad_rows=skip_bad_rows,
         rows=rows,
         json_file=json_file,
+        html=html,
         overwrite=overwrite,
     )
     if states and (as_human or only is not None):

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from sarm_control.cli._edits import EditsFile, EditSpecs, GivenEdits, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
 from sarm_control.cli._next import of_model, of_training, say_next
-from sarm_control.cli._outputs import Overwrite, check_outputs
+from sarm_control.cli._outputs import Html, Overwrite, check_outputs, write_html
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, Source, read_scored
@@ -73,6 +73,7 @@ def probe(
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
     ] = None,
+    html: Html = None,
     overwrite: Overwrite = False,
 ) -> int:
     """Try edits on answers: the reward before, after, and the exact change.
@@ -84,7 +85,7 @@ def probe(
     given = read_edits(edit, edits_file, required=True)
     missing = () if data or model is not None else ("data",)
     data = _data(model, data)
-    check_outputs((out, save_edits, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
+    check_outputs((out, save_edits, json_file, html), (*data, *given.inputs), overwrite=overwrite, rows=out)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     flags.needs_latents = "edits of latents cannot be tried"
     found, source, edits = _probed(data, flags, given, skip_bad_rows, rows)
@@ -100,10 +101,7 @@ def probe(
         **rows.recorded,
     }
     _write(found, source, edits, config, out, save_edits, inputs=[*data, *given.inputs], seed=seed)
-    if json_file is not None:
-        from sarm_control.files import write_json
-
-        write_json(json_file, {**config, **found.as_json(), "largest_difference": difference})
+    _summarise(found, source, {**config, "largest_difference": difference}, json_file, html)
     if save_edits is not None:
         run = save_edits.with_name(f"{save_edits.stem}-run")
         say_next("train", "--edits-file", save_edits, *of_training(model), "-o", run)
@@ -111,6 +109,23 @@ def probe(
         given_edits = [word for one in edits for word in ("--edit", str(one))]
         say_next("probe", *data, *of_model(model), *given_edits, "--save-edits", "edits.json")
     return 0 if difference is None or difference <= _TOLERANCE else 1
+
+
+def _summarise(
+    found: "Probe", source: Source, about: dict[str, Any], json_file: Path | None, html: Path | None
+) -> None:
+    """The summary as JSON, and the page that is made of it."""
+    from sarm_control.evaluation import change_bins, most_moved
+    from sarm_control.files import write_json
+    from sarm_control.report import probe_page
+
+    if json_file is None and html is None:
+        return
+    moved = {"changes": change_bins(found), "moved": most_moved(source.scored_rows.rows, found)}
+    summary = {**about, **found.as_json(), **moved}
+    if json_file is not None:
+        write_json(json_file, summary)
+    write_html(html, lambda command: probe_page(summary, command=command))
 
 
 def _data(model: str | None, data: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from sarm_control.cli._edits import EditsFile, EditSpecs, read_edits
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE, RARE_OUTPUT
 from sarm_control.cli._next import of_model, say_next
-from sarm_control.cli._outputs import Overwrite, check_outputs
+from sarm_control.cli._outputs import Html, Overwrite, check_outputs, write_html
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
 from sarm_control.cli._sources import ModelFlags, read_scored
@@ -80,6 +80,7 @@ def rerank(
     json_file: Annotated[
         Path | None, Parameter(group=OUTPUT, name="--json", help="The summary as JSON.")
     ] = None,
+    html: Html = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Choose among candidates, with and without edits: who wins?
@@ -94,7 +95,7 @@ def rerank(
     sizes = _sizes(n)
     given = read_edits(edit, edits_file, required=not all_latents)
     data = _data(model, candidates)
-    check_outputs((out, json_file), (*data, *given.inputs), overwrite=overwrite, rows=out)
+    check_outputs((out, json_file, html), (*data, *given.inputs), overwrite=overwrite, rows=out)
     missing = () if candidates or model is not None else ("candidates",)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, missing)
     flags.needs_latents = "edits of latents cannot be tried"
@@ -113,10 +114,9 @@ def rerank(
     sets = candidate_sets(source.scored_rows, attribute or ())
     found = run(sets, scored, edits, n=sizes)
     impacts = single_latents(sets, scored) if all_latents else None
+    about = {"model": source.model, "head": scored.fingerprint, "edits": [str(one) for one in edits]}
     config = {
-        "model": source.model,
-        "head": scored.fingerprint,
-        "edits": [str(one) for one in edits],
+        **about,
         "n": sizes,
         "attributes": list(sets.attributes),
         "dtype": dtype,
@@ -124,7 +124,7 @@ def rerank(
         **flags.dated,
         **rows.recorded,
     }
-    _write(found, sets, impacts, config, out, json_file, inputs=[*data, *given.inputs], seed=seed)
+    _write(found, sets, impacts, config, out, json_file, html, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)
     tried = [str(edit) for edit in edits] or [f"{one.latent}=0" for one in (impacts or ())[:1]]
     words = [word for edit in tried for word in ("--edit", edit)]
@@ -153,22 +153,29 @@ def _write(
     config: dict[str, Any],
     out: Path | None,
     json_file: Path | None,
+    html: Path | None,
     *,
     inputs: Sequence[Path],
     seed: int,
 ) -> None:
     from sarm_control.data import write_rows
-    from sarm_control.evaluation import reranked_rows
+    from sarm_control.evaluation import changed_choices, reranked_rows
     from sarm_control.files import manifest, write_json
+    from sarm_control.report import reranking_page
 
     if out is not None:
         write_rows(out, list(reranked_rows(found, sets)))
         record = manifest("rerank", inputs=inputs, config=config, seed=seed)
         write_json(out.with_name(f"{out.name}.manifest.json"), record)
+    if json_file is None and html is None:
+        return
+    counts = {"prompts": len(sets), "candidates": len(sets.answers), "alone": sets.alone}
+    latents = {} if impacts is None else {"latents": [one.as_json() for one in impacts]}
+    examples = {"examples": changed_choices(found, sets)}
+    summary = {**config, **counts, **found.as_json(), **latents, **examples}
     if json_file is not None:
-        counts = {"prompts": len(sets), "candidates": len(sets.answers), "alone": sets.alone}
-        latents = {} if impacts is None else {"latents": [one.as_json() for one in impacts]}
-        write_json(json_file, {**config, **counts, **found.as_json(), **latents})
+        write_json(json_file, summary)
+    write_html(html, lambda command: reranking_page(summary, command=command))
 
 
 def _print(

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sarm_control.control import PATTERN, Controls, Floats, Integers, ShapedReward, prompt_means, watched_name
 from sarm_control.reward_model import RESIDUAL, Scored
-from sarm_control.statistics import Interval, mean_interval
+from sarm_control.statistics import Interval, change_of_shares, mean_interval, share_interval
 
 REWARD, TOTAL, LENGTH, ENDED = "reward/model", "reward/total", "answer/length", "answer/ended"
 KL, KL3, WINS, HUMAN = "objective/kl", "objective/kl_k3", "reward/wins", "human_kl/log_ratio"
 GOLD, GAP = "gold/reward", "gold/goodhart_gap"
+_SHARE = "share"
 _LABELS = {
     TOTAL: "Reward as trained on",
     "reward/edits": "Effect of the edits",
@@ -105,14 +106,14 @@ def answer_columns(
         columns[Measure(GOLD, "Gold reward", "gold")] = answers.gold
     for latent in watched:
         values = scored.latents.columns([latent])[:, 0]
-        columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", "share")] = _float(values > 0)
+        columns[Measure(f"latent/{latent}/rate", f"Latent {latent} active", _SHARE)] = _float(values > 0)
         # at tau = 0 the rate is that of the latent being active, which is above
         if thresholds.get(latent):
             tau = thresholds[latent]
-            above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", "share")
+            above = Measure(f"penalty/{latent}/rate", f"Latent {latent} above {tau:.4g}", _SHARE)
             columns[above] = _float(values > tau)
     columns[Measure(LENGTH, "Answer length", "tokens")] = _float(answers.lengths)
-    columns[Measure(ENDED, "Answers that ended by themselves", "share")] = _float(scored.ended)
+    columns[Measure(ENDED, "Answers that ended by themselves", _SHARE)] = _float(scored.ended)
     if answers.kl is not None:
         columns[Measure(KL, "KL to the base policy (k1)", "nats")] = answers.kl
     if answers.kl_k3 is not None:
@@ -167,21 +168,31 @@ def compare_columns(
     for measure, values in trained.items():
         after = prompt_means(values, trained_prompts)
         if measure not in base:
-            rows.append(MeasureChange(measure, None, mean_interval(after), None))
+            rows.append(MeasureChange(measure, None, _mean(measure, after), None))
             continue
         # prompts are the unit: answers to one prompt are not independent
         before = prompt_means(base[measure], base_prompts)
-        change = mean_interval(after - before)
-        rows.append(MeasureChange(measure, mean_interval(before), mean_interval(after), change))
+        ends = _mean(measure, before), _mean(measure, after)
+        rows.append(MeasureChange(measure, *ends, _change(measure, before, after)))
     return rows
+
+
+def _mean(measure: Measure, values: Floats) -> Interval:
+    return share_interval(values) if measure.unit == _SHARE else mean_interval(values)
+
+
+def _change(measure: Measure, before: Floats, after: Floats) -> Interval:
+    if measure.unit == _SHARE:
+        return change_of_shares(before, after)
+    return mean_interval(after - before)
 
 
 def wins(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange:
     """The share of prompts whose mean reward is strictly higher for the trained policy."""
     before = prompt_means(base.scored.rewards, base.prompts)
     after = prompt_means(trained.scored.rewards, trained.prompts)
-    measure = Measure(WINS, "Prompts where the trained policy is rewarded more", "share")
-    return MeasureChange(measure, None, mean_interval(after > before), None)
+    measure = Measure(WINS, "Prompts where the trained policy is rewarded more", _SHARE)
+    return MeasureChange(measure, None, share_interval(after > before), None)
 
 
 def goodhart_gap(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange | None:
@@ -209,8 +220,8 @@ def arm_differences(
     return [
         (
             measure,
-            mean_interval(
-                prompt_means(second[measure], second_prompts) - prompt_means(values, first_prompts)
+            _change(
+                measure, prompt_means(values, first_prompts), prompt_means(second[measure], second_prompts)
             ),
         )
         for measure, values in first.items()

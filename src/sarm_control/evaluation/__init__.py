@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
     from sarm_control.evaluation.benchmarks.steering import Steering, steering
     from sarm_control.evaluation.benchmarks.text import benchmark_text, edits_text
+    from sarm_control.evaluation.coverage import answer_coverage
     from sarm_control.evaluation.preferences import best_of_n, pair_accuracy
+    from sarm_control.evaluation.probing.most_moved import change_bins, most_moved
     from sarm_control.evaluation.probing.probe import Probe, probe, probe_text, probed_rows
     from sarm_control.evaluation.probing.rescoring import rescored_delta
     from sarm_control.evaluation.recorded.published_steering import (
@@ -42,7 +44,12 @@ if TYPE_CHECKING:
     )
     from sarm_control.evaluation.reranking.reranking import Reranking, rerank, win_shares
     from sarm_control.evaluation.reranking.single_latents import LatentImpact, single_latents
-    from sarm_control.evaluation.reranking.text import impacts_text, reranked_rows, reranking_text
+    from sarm_control.evaluation.reranking.text import (
+        changed_choices,
+        impacts_text,
+        reranked_rows,
+        reranking_text,
+    )
 
 _HOME_OF = {
     "AnswerTable": "answer_places",
@@ -63,6 +70,10 @@ _HOME_OF = {
     "SubsetResult": "benchmarks.report",
     "Verification": "recorded.verification",
     "annotate": "annotated_rows",
+    "answer_coverage": "coverage",
+    "change_bins": "probing.most_moved",
+    "changed_choices": "reranking.text",
+    "most_moved": "probing.most_moved",
     "benchmark_results": "benchmarks.report",
     "benchmark_text": "benchmarks.text",
     "best_of_n": "preferences",
@@ -110,11 +121,14 @@ __all__ = [
     "SubsetResult",
     "Verification",
     "annotate",
+    "answer_coverage",
     "answer_table",
     "benchmark_results",
     "benchmark_text",
     "best_of_n",
     "candidate_sets",
+    "change_bins",
+    "changed_choices",
     "check_candidates",
     "count_long_prompts",
     "edits_text",
@@ -122,6 +136,7 @@ __all__ = [
     "from_records",
     "impacts_text",
     "local_rows",
+    "most_moved",
     "pair_accuracy",
     "probe",
     "probe_text",

@@ -15,7 +15,7 @@ from sarm_control.explorer.columns import answer_roles
 from sarm_control.latents import ScoredRows
 from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import numpy_generator
-from sarm_control.statistics import Interval, mean_interval
+from sarm_control.statistics import Interval, share_interval
 
 BINS = 24
 SHOWN = 8
@@ -186,7 +186,7 @@ def flips_without(data: ScoredRows, latent: int, *, most: int = 6) -> Flips:
         if texts[one] != texts[other]
     ]
     moved.sort(key=lambda item: -item[0])
-    interval = mean_interval(changed) if len(sets) > 1 else None
+    interval = share_interval(changed) if len(sets) > 1 else None
     sizes = float(np.mean([len(own) for own in sets]))
     return Flips(len(sets), sizes, interval, tuple(flip for _, flip in moved[:most]))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sarm_control import __version__
 from sarm_control.control import Edit, edited_rewards
-from sarm_control.data import Prompt, Row
+from sarm_control.data import Prompt, Row, prompt_text
 from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.explorer import one_latent as one
@@ -224,9 +224,16 @@ class Site:
         """
         checked = edits_of(edits, self.sources.size)
         rm = self._model()
+        asked = [self._conversations.get(one, one) if isinstance(one, str) else one for one in prompts]
         with self._model_lock:
-            scored = rm.score(list(prompts), list(responses))
+            scored = rm.score(asked, list(responses))
         return {"head": self.sources.fingerprint, "results": finite(taken_apart(scored, checked))}
+
+    @cached_property
+    def _conversations(self) -> dict[str, Prompt]:
+        """Prompts of several turns by the one text as which the page shows them, and sends them back."""
+        prompts = [row.prompt for row in self.sources.data.rows if not isinstance(row.prompt, str)]
+        return {prompt_text(prompt): prompt for prompt in prompts}
 
     def score_row(self, number: int, edits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The answers of a row scored anew, under edits; see `score`."""

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
+    from sarm_control.report.names import latent_names
+    from sarm_control.report.of_answers.coverage import coverage_page
+    from sarm_control.report.of_answers.probes import probe_page
+    from sarm_control.report.of_answers.rerankings import reranking_page
     from sarm_control.report.of_audits import audit_page
     from sarm_control.report.of_discoveries import discovery_page
     from sarm_control.report.of_evaluations import evaluation_page
@@ -18,20 +22,28 @@ _HOME_OF = {
     "Report": "run_report",
     "Sources": "sources",
     "audit_page": "of_audits",
+    "coverage_page": "of_answers.coverage",
     "discovery_page": "of_discoveries",
     "evaluation_page": "of_evaluations",
+    "latent_names": "names",
     "make_report": "run_report",
+    "probe_page": "of_answers.probes",
     "read_sources": "sources",
+    "reranking_page": "of_answers.rerankings",
 }
 
 __all__ = [
     "Report",
     "Sources",
     "audit_page",
+    "coverage_page",
     "discovery_page",
     "evaluation_page",
+    "latent_names",
     "make_report",
+    "probe_page",
     "read_sources",
+    "reranking_page",
 ]
 
 if not TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What latents are about, in a few words, from everything that was given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sarm_control.report.sources import Sources
 
@@ -22,6 +22,12 @@ def named(latent: int | str, names: Mapping[int, str]) -> str:
     """`8 - reach` where words are known, else `latent 8`."""
     words = names.get(int(latent)) if str(latent).isdigit() else None
     return f"{latent} \u2013 {words}" if words else f"latent {latent}"
+
+
+def edits_in_words(edits: Sequence[str], names: Mapping[int, str]) -> str:
+    """`latent 15: set=0.0; ...` of `15:set=0.0` and others, as files have them."""
+    parts = (text.partition(":") for text in edits)
+    return "; ".join(f"{named(latent, names)}: {rest}" for latent, _, rest in parts)
 
 
 def _words(label: object) -> str:

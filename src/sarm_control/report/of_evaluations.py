@@ -8,6 +8,7 @@ from sarm_control.charts import Pair, Row, Tone, before_after, forest, tone_of
 from sarm_control.pages import (
     Block,
     Cell,
+    Code,
     Drawing,
     Facts,
     Page,
@@ -19,7 +20,7 @@ from sarm_control.pages import (
     interval_cell,
     number,
 )
-from sarm_control.report.names import named
+from sarm_control.report.names import edits_in_words
 from sarm_control.statistics import bracket, decimals, fixed
 
 Found = Mapping[str, Any]
@@ -27,12 +28,13 @@ Names = Mapping[int, str]
 _TOTAL = "total"
 
 
-def evaluation_page(found: Found, *, sections: bool = False) -> Page:
+def evaluation_page(found: Found, *, sections: bool = False, command: str = "") -> Page:
     """The page of an evaluation.
 
     Args:
         found: the content of `results.json`.
         sections: whether its chart and tables follow the first screen; a report has them among its parts.
+        command: how it was made; told with the sections.
     """
     kind = f"{found['benchmark']}: {found['items']} items scored by {found['model']}"
     line, tone = _finding(found)
@@ -49,6 +51,8 @@ def evaluation_page(found: Found, *, sections: bool = False) -> Page:
             }.get(tone, "The edits show no clear change of the benchmark's total: a null result.")
             tiles.append(_tile("What do the edits change?", change, detail, tone, sign=True))
     parts = [evaluation_section(None, found, {})] if sections else []
+    if sections and command:
+        parts.append(Section("made", "How this was made", "The command.", [Code(command)]))
     return Page(kind, line, tone, _problems(found), tiles, None, parts)
 
 
@@ -69,7 +73,7 @@ def evaluation_section(path: Path | None, found: Found, names: Names, place: int
         place: among the evaluations of the page.
     """
     line, _ = _finding(found)
-    edits = "; ".join(_edit(one, names) for one in found["edits"]) or "none"
+    edits = edits_in_words(found["edits"], names) or "none"
     facts = Facts(
         [
             ("Reward model", f"{found['model']}, head {str(found['head'])[:12]}"),
@@ -86,12 +90,6 @@ def evaluation_section(path: Path | None, found: Found, names: Names, place: int
         *_steering(found),
     ]
     return Section("benchmark", f"Benchmark: {found['benchmark']}", line, blocks)
-
-
-def _edit(text: str, names: Names) -> str:
-    """`15 - you: set=0.0` of `15:set=0.0`."""
-    latent, _, rest = text.partition(":")
-    return f"{named(latent, names)}: {rest}"
 
 
 def _problems(found: Found) -> list[str]:

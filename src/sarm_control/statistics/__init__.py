@@ -22,11 +22,12 @@ if TYPE_CHECKING:
         decimals,
         fixed,
         interval,
+        missing,
         number,
         percent,
         short,
+        with_ends,
     )
-    from sarm_control.statistics.interval_text import missing, with_ends
     from sarm_control.statistics.intervals import (
         Interval,
         clustered_mean,
@@ -50,6 +51,12 @@ if TYPE_CHECKING:
     from sarm_control.statistics.mixed_density import MixedRows
     from sarm_control.statistics.multiplicity import benjamini_hochberg, benjamini_yekutieli
     from sarm_control.statistics.ratios import ratio_interval, size_ratio
+    from sarm_control.statistics.shares import (
+        change_of_shares,
+        mean_of_shares,
+        share_interval,
+        share_intervals,
+    )
     from sarm_control.statistics.sign_flips import (
         ENOUGH_REACHED,
         EXACT_UP_TO,
@@ -78,6 +85,7 @@ _HOME_OF = {
     "benjamini_hochberg": "multiplicity",
     "benjamini_yekutieli": "multiplicity",
     "bracket": "formatting",
+    "change_of_shares": "shares",
     "clustered_mean": "intervals",
     "column_moments": "intervals",
     "counted": "formatting",
@@ -95,17 +103,20 @@ _HOME_OF = {
     "mean_interval": "intervals",
     "mean_intervals": "intervals",
     "mean_of_means": "stratified",
-    "missing": "interval_text",
+    "mean_of_shares": "shares",
+    "missing": "formatting",
     "number": "formatting",
     "percent": "formatting",
     "placed": "clustered_auroc",
     "ratio_interval": "ratios",
+    "share_interval": "shares",
+    "share_intervals": "shares",
     "short": "formatting",
     "sign_flip_test": "sign_flips",
     "skewness_of_mean": "intervals",
     "too_few": "intervals",
     "size_ratio": "ratios",
-    "with_ends": "interval_text",
+    "with_ends": "formatting",
 }
 
 __all__ = [
@@ -126,6 +137,7 @@ __all__ = [
     "benjamini_hochberg",
     "benjamini_yekutieli",
     "bracket",
+    "change_of_shares",
     "clustered_mean",
     "column_moments",
     "counted",
@@ -143,11 +155,14 @@ __all__ = [
     "mean_interval",
     "mean_intervals",
     "mean_of_means",
+    "mean_of_shares",
     "missing",
     "number",
     "percent",
     "placed",
     "ratio_interval",
+    "share_interval",
+    "share_intervals",
     "short",
     "sign_flip_test",
     "size_ratio",

@@ -1,11 +1,16 @@
-"""Numbers as readers see them: as many digits as the interval justifies, and a real minus sign."""
+"""Numbers as readers see them: as many digits as the interval justifies, and a real minus sign.
+
+An interval is its two ends, or why there are none and how many prompts would be enough.
+"""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from sarm_control.statistics import missing, with_ends
 from sarm_control.statistics.intervals import Interval
+
+_MANY = 10
+"""With at least this many prompts that differ from the median, their number is not the reason."""
 
 
 def number(value: float | None, style: str = "+.4g") -> str:
@@ -16,6 +21,41 @@ def number(value: float | None, style: str = "+.4g") -> str:
 def interval(value: Interval, style: str = "+.4g") -> str:
     """`mean [low, high]`, or the mean and why there is no interval."""
     return with_ends(value, style) if math.isfinite(value.mean) else f"- ({missing(value)})"
+
+
+def with_ends(value: Interval, style: str, *, percent: bool = False) -> str:
+    """`mean [low, high]`, or the mean and why there is no interval.
+
+    Args:
+        value: the interval.
+        style: format of each number, such as `+.3g`.
+        percent: numbers are shares, shown times 100 with a percent sign.
+    """
+    scale = 100.0 if percent else 1.0
+    return f"{scale * value.mean:{style}}{' %' if percent else ''} {ends(value, style, scale=scale)}"
+
+
+def ends(value: Interval, style: str, *, scale: float = 1.0) -> str:
+    """`[low, high]`, or in parentheses why there is no interval."""
+    if not value.given:
+        return f"({missing(value)})"
+    return f"[{scale * value.low:{style}}, {scale * value.high:{style}}]"
+
+
+def missing(value: Interval) -> str:
+    """Why there is no interval, and, where it is known, about how many prompts would be enough."""
+    if value.n < 2:
+        return f"n = {value.n}: no interval"
+    if value.apart == 0:
+        return f"no interval: all {value.n} prompts are alike"
+    if value.enough is None or value.apart is None:
+        return f"no interval for these {value.n} prompts"
+    few = (
+        f"{value.apart} of {value.n} differ"
+        if value.apart < _MANY
+        else f"one of {value.n} outweighs all others"
+    )
+    return f"too few prompts: {few}, about {value.enough:,} would do"
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ from sarm_control.auditing.table import Floats
 from sarm_control.errors import DataError
 from sarm_control.evaluation import answer_table, pair_accuracy
 from sarm_control.latents import ScoredRows
-from sarm_control.statistics import Flips, Interval, flips, mean_interval
+from sarm_control.statistics import Flips, Interval, change_of_shares, flips
 
 
 class PairCredit(NamedTuple):
@@ -82,10 +82,9 @@ def guard(before: PairCredit, after: PairCredit) -> Guard:
     """
     if not len(before.prompt):
         raise DataError("no pairs, so no guard", hint="give rows with chosen and rejected answers")
-    change = after.credit - before.credit
     return Guard(
         float(before.credit.mean()),
         float(after.credit.mean()),
-        mean_interval(change),
+        change_of_shares(before.credit, after.credit),
         flips(before.credit, after.credit),
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sarm_control.build.head.comparisons import PreferenceRow, score_prompts
 from sarm_control.reward_model import Autoencoder, normalise
-from sarm_control.statistics import Interval, mean_interval, with_ends
+from sarm_control.statistics import Interval, share_interval, with_ends
 
 _CHUNK = 512
 
@@ -85,4 +85,4 @@ def head_figures(scores: NDArray[np.floating[Any]], rows: Sequence[PreferenceRow
         DataError: a score is not finite.
     """
     found = score_prompts(scores, rows)
-    return HeadFigures(mean_interval(found.pairs), mean_interval(found.best_of), found.chance)
+    return HeadFigures(share_interval(found.pairs), share_interval(found.best_of), found.chance)

@@ -32,6 +32,7 @@ from sarm_control.statistics import (
     among_matched_sets,
     mean_interval,
     ratio_interval,
+    share_interval,
 )
 
 
@@ -110,7 +111,7 @@ def summarise(pairs: PairLatents) -> Summary:
         equal_length=None
         if difference is None
         else equal_length_effects(csc_array(margins[:, None]), difference),
-        accuracy=mean_interval(pair_accuracy(pairs)),
+        accuracy=share_interval(pair_accuracy(pairs)),
         reward_sd=reward_sd(pairs),
     )
 

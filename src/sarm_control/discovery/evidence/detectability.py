@@ -82,8 +82,8 @@ class Detectability:
         shown = f"{_area(self.best_latent)} for the best latent, {_area(self.best_five)} for the best five"
         if self.probe is not None and self.gap is not None and self.gap.low > GAP:
             return (
-                f"The state knows (AUROC {_area(self.probe)} for a linear probe) what the latents do not "
-                f"show ({shown}): a control on these latents cannot hold it."
+                f"The state knows (AUROC {_area(self.probe)} for a linear probe) more than the latents show "
+                f"({shown}): what they do not show, no control on latents holds."
             )
         probed = "" if self.probe is None else f", {_area(self.probe)} for a linear probe on the state"
         best = max(filter(None, (self.best_five, self.best_latent, self.probe)), key=lambda one: one.mean)

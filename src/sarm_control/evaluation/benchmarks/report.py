@@ -16,9 +16,10 @@ from sarm_control.statistics import (
     Flips,
     Interval,
     benjamini_hochberg,
+    change_of_shares,
     flips,
-    mean_interval,
-    mean_of_means,
+    mean_of_shares,
+    share_interval,
     sign_flip_test,
 )
 
@@ -112,7 +113,7 @@ def benchmark_results(
     for name, units in groups.items():
         chance = float(benchmark.chance[units].mean())
         figures = {
-            figure: mean_interval(credit[units, column]) for column, figure in enumerate(benchmark.figures)
+            figure: share_interval(credit[units, column]) for column, figure in enumerate(benchmark.figures)
         }
         known = None if np.isnan(chance) else chance
         results.append(
@@ -141,8 +142,8 @@ def _changes(before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool
     q = benjamini_hochberg(np.array([test.p for test in flipped.values()]))
     return {
         name: Changed(
-            mean_interval(after[units]),
-            mean_interval((after - before)[units]),
+            share_interval(after[units]),
+            change_of_shares(before[units], after[units]),
             flipped[name],
             float(q[i]),
         )
@@ -153,14 +154,14 @@ def _changes(before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool
 def _total(benchmark: Benchmark, credit: Floats, after: Floats | None) -> SubsetResult:
     strata = benchmark.subset
     figures = {
-        name: mean_of_means(credit[:, column], strata) for column, name in enumerate(benchmark.figures)
+        name: mean_of_shares(credit[:, column], strata) for column, name in enumerate(benchmark.figures)
     }
     changed = None
     if after is not None:
         flipped = flips(credit[:, 0], after)
         changed = Changed(
-            mean_of_means(after, strata),
-            mean_of_means(after - credit[:, 0], strata),
+            mean_of_shares(after, strata),
+            change_of_shares(credit[:, 0], after, strata),
             flipped,
             flipped.p,
         )

@@ -22,12 +22,14 @@ from sarm_control.latents import ScoredRows
 from sarm_control.statistics import (
     Flips,
     Interval,
+    change_of_shares,
     counted,
     flips,
     interval,
     mean_interval,
     number,
     percent,
+    share_interval,
 )
 
 SIDES = {"response": "answers", "chosen": "chosen", "rejected": "rejected", "candidate": "candidates"}
@@ -68,6 +70,7 @@ class Preference:
         accuracy_before: mean over prompts of the share of pairs in which chosen has the strictly higher
             reward.
         accuracy_after: the same with the edits.
+        accuracy_delta: their difference.
         flips: prompts whose accuracy rose or fell.
     """
 
@@ -76,6 +79,7 @@ class Preference:
     margin_delta: Interval
     accuracy_before: Interval
     accuracy_after: Interval
+    accuracy_delta: Interval
     flips: Flips
 
 
@@ -170,8 +174,12 @@ def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats
     margins = [prompt_margins(table, values) for values in (before, before + delta, delta)]
     # `after` is summed again from contributions, so that answers made equal by the edits tie in accuracy
     accuracy = [prompt_accuracy(table, values) for values in (before, after)]
-    means = [mean_interval(values) for values in (*margins, *accuracy)]
-    return Preference(means[0], means[1], means[2], means[3], means[4], flips(*accuracy))
+    return Preference(
+        *(mean_interval(values) for values in margins),
+        *(share_interval(values) for values in accuracy),
+        change_of_shares(*accuracy),
+        flips(*accuracy),
+    )
 
 
 def prompt_margins(table: AnswerTable, rewards: Floats) -> Floats:

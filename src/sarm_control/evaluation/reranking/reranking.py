@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from sarm_control.control import Edit, edited_rewards
 from sarm_control.evaluation.answer_places import Floats
-from sarm_control.evaluation.reranking.candidates import CandidateSets
+from sarm_control.evaluation.reranking.candidates import CHOSEN, CandidateSets
 from sarm_control.reward_model import Scored
-from sarm_control.statistics import Interval, mean_interval
+from sarm_control.statistics import Interval, change_of_shares, mean_interval, share_interval
 
 
 def win_shares(rewards: Floats, n: int) -> Floats:
@@ -124,7 +124,7 @@ def rerank(sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Seq
     shares = (winners(sets, before), winners(sets, after))
     moved = np.abs(shares[1] - shares[0])
     # half of the absolute differences: what one candidate loses another one gains
-    changed = mean_interval(np.add.reduceat(moved, sets.starts[:-1]) / 2)
+    changed = share_interval(np.add.reduceat(moved, sets.starts[:-1]) / 2)
     usable = [size for size in dict.fromkeys(n) if size <= sets.sizes.max()]
     curve = [
         expected
@@ -167,7 +167,11 @@ def _expected(
         before, after = (np.add.reduceat(share * values, sets.starts[:-1])[prompts] for share in shares)
         # differences of rounding size are no change, so that rises and falls count real ones
         change = np.where(np.isclose(after, before, rtol=1e-12, atol=0), 0.0, after - before)
-        means = [mean_interval(column) for column in (before, after, change)]
+        if name == CHOSEN:
+            means = [share_interval(before), share_interval(after)]
+            means.append(change_of_shares(np.zeros(len(change)), change))
+        else:
+            means = [mean_interval(column) for column in (before, after, change)]
         expected.append(
             Expected(name, n, means[0], means[1], means[2], int((change > 0).sum()), int((change < 0).sum()))
         )

@@ -17,7 +17,7 @@ from sarm_control.control import unrounded_rewards
 from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.reranking.candidates import CandidateSets
 from sarm_control.reward_model import Scored
-from sarm_control.statistics import Interval, mean_intervals
+from sarm_control.statistics import Interval, mean_intervals, share_intervals
 
 
 class LatentImpact(NamedTuple):
@@ -117,7 +117,8 @@ def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[
     """One impact for each latent with an entry in the first of the [P, L] columns."""
     total = np.asarray(columns[0].sum(axis=0)).ravel()
     order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
-    tables = [list(mean_intervals(column[:, order])) for column in columns]
+    kept = [column[:, order] for column in columns]
+    tables = [list(share_intervals(kept[0])), *(list(mean_intervals(column)) for column in kept[1:])]
     return [
         LatentImpact(
             int(latent),

@@ -13,6 +13,8 @@ from sarm_control.evaluation.reranking.single_latents import LatentImpact
 from sarm_control.statistics import Interval, counted, interval, missing, number, percent
 
 _WINNER = ("winner", "before", "after", "change, 95 % interval", "rises", "falls")
+_LONGEST = 2000
+"""Letters of a prompt or an answer that an example keeps."""
 _CURVE = ("N", "prompts", "before", "after", "change, 95 % interval")
 
 
@@ -67,6 +69,34 @@ def reranked_rows(found: Reranking, sets: CandidateSets) -> Iterator[dict[str, A
             "winner_after": np.flatnonzero(win_shares(after, len(after))).tolist(),
             **{name: values[span].tolist() for name, values in sets.attributes.items()},
         }
+
+
+def changed_choices(found: Reranking, sets: CandidateSets, most: int = 3) -> list[dict[str, Any]]:
+    """Prompts whose winner changes, those whose two winners differ most in the edited reward first.
+
+    Returns:
+        `prompt`, and `first` and `second`, the winners without and with the edits: `text`, and the rewards
+        `before` and `after`. Texts are cut after 2,000 letters. Ties are left out.
+    """
+    places = []
+    for place, span in enumerate(sets.spans()):
+        first, second = (int(span.start + np.argmax(side[span])) for side in (found.before, found.after))
+        gain = float(found.after[second] - found.after[first])
+        if gain > 0:
+            places.append((gain, place, first, second))
+    places.sort(key=lambda one: -one[0])
+
+    def shown(j: int) -> dict[str, Any]:
+        return {"text": _cut(sets.texts[j]), "before": float(found.before[j]), "after": float(found.after[j])}
+
+    return [
+        {"prompt": _cut(sets.rows[place].prompt_text), "first": shown(first), "second": shown(second)}
+        for _, place, first, second in places[:most]
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _size_line(sets: CandidateSets) -> str:

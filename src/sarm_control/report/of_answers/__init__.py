@@ -1,0 +1,1 @@
+"""Pages on given answers: what edits do to rewards, which candidate wins, which latents fire."""
