@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("pandas")
 pytest.importorskip("anywidget")
 jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")

@@ -21,6 +21,8 @@ from sarm_control.training import read_document
 from tests.explorer.conftest import SCRIPT, SVG, Explored
 from tests.explorer.worlds import served
 
+pytestmark = pytest.mark.long
+
 TOKEN = "a-token-of-some-length"
 PHONE = {"width": 390, "height": 844}
 PLACES = {"latents": ".table .row", "latent/8": ".answers", "bench": ".verdict", "run": "main"}

@@ -16,6 +16,8 @@ from sarm_control.explorer.app import STATIC
 from sarm_control.reward_model import RewardModel
 from tests.explorer.conftest import SCRIPT, SVG
 
+pytestmark = pytest.mark.long
+
 PROMPT = "what is the color of the pearl ?"
 DARK = "background: #111; color: oklch(0.9 0 0)"
 ANSWERS = ["it is white . feel free to ask more .", "i love how you think !"]
