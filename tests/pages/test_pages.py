@@ -136,7 +136,9 @@ def test_every_figure_of_a_page_is_found() -> None:
 
 
 def test_charts_of_one_name_are_told_apart_and_one_shown_twice_is_one() -> None:
-    one, other = (figure for figure in figures_of(page())[1:3])
+    one, other = (figure for figure in figures_of(page()) if figure.name in ("bins", "forest"))
+    # of the two the histogram has ids of its own
+    one, other = (other, one) if one.name == "forest" else (one, other)
     named = [Drawing(replace(figure, name="same"), "") for figure in (one, other, one)]
     twice = page()._replace(hero=named[0], sections=[Section("a", "A", "", named)])
     assert [figure.name for figure in figures_of(twice)] == ["same", "same-2"]
