@@ -8,13 +8,19 @@ demo: export HF_HUB_OFFLINE = 1
 # Tests use models built in code or files at hand; asking a hub would be a mistake.
 test: export HF_HUB_OFFLINE = 1
 
-.PHONY: demo frontend torture mutate test test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach docs lab-study real-shortcut
+.PHONY: demo frontend torture mutate test test-long test-engines test-newest test-oldest test-oldest-extras lint types wheel slow real real-attach docs lab-study real-shortcut
 .DEFAULT_GOAL := test
 
 # Two processes of one thread each: on two cores faster than one process of two.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+# Whole commands, browsers and notebooks: the slower part, which continuous integration runs too.
+test-long: export HF_HUB_OFFLINE = 1
+test-long: export OMP_NUM_THREADS = 1
+test-long: $(VENV)/.installed
+	$(BIN)/pytest -q -n 2 --dist loadfile -m long
 
 demo: $(VENV)/.installed
 	$(BIN)/sarm demo

@@ -7,7 +7,7 @@ memory are recorded, and a stage whose output exists is not run again.
     python scripts/real_text.py --data ../shared/data [--work work/real] [--only build discover]
 
 Long on a CPU: the two arms are trained side by side, and a step of both takes about a minute.
-docs/results/real-text.md holds the last run.
+docs/results/real-text.md holds what the stages up to discovery printed last.
 """
 
 import argparse

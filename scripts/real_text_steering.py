@@ -7,7 +7,7 @@ files of RM-Bench: should-refuse, should-respond, chat. They are judged on the o
     python scripts/real_text_steering.py --data ../shared/data [--work work/real]
 
 Answers are scored once, into folders of latents; all else is algebra on these. What exists is not made
-again. Prints the table of docs/results/real-text.md.
+again. Prints a table: what each set of edits moves, and whether it meets the bar of the SARM paper.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The tables of docs/results/real-text.md, from the files the trial wrote.
+"""Tables of the trial on real text (docs/results/real-text.md), from the files it wrote.
 
 python scripts/real_text_tables.py [--work work/real] > tables.md
 """

@@ -45,7 +45,7 @@ WANTED = {
     "building.md": ("sae_lens",),
     "engines.md": ("datasets", "trl"),
     "metrics.md": ("accelerate", "tensorboard"),
-    "notebooks.md": ("pandas",),
+    "notebooks.md": ("anywidget", "pandas"),
 }
 """What the blocks of a page need beyond the extras of the oldest end (`tests/version_ends.py`)."""
 

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("pandas")
+pytest.importorskip("anywidget")
 jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "notebooks"
 SHOWN = {
-    "read_a_reward_model": ("RewardModel(sarm, lab, 24 latents, k=6", "answer 0: reward", "latent "),
+    "read_a_reward_model": (
+        "RewardModel(sarm, lab, 24 latents, k=6",
+        "answer 0: reward",
+        "latent ",
+        "Bench(lab, rewards ",
+    ),
     "from_pairs_to_a_controlled_policy": (
         "paid-for-bad",
         "Controls for the latents that harm",

@@ -125,6 +125,20 @@ def test_imports_go_one_way() -> None:
     ]
 
 
+# Methods that only show, and stand where users look for them; see `lazy.of_later_room`.
+SHOWN_BY_LATER_ROOMS = {("reward_model/reward_model.py", "explorer", "open_bench")}
+
+
+def test_only_methods_that_show_reach_into_later_rooms() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), *(ast.literal_eval(argument) for argument in node.args))
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "of_later_room"
+    }
+    assert found == SHOWN_BY_LATER_ROOMS
+
+
 def test_no_part_goes_through_the_lazy_door() -> None:
     """`from sarm_control import RewardModel` inside the package would hide the direction."""
     allowed = {"__version__", *ORDER}

@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 import sarm_control
+from tests.version_ends import project
 
 HEAVY = {
     "torch",
@@ -103,3 +104,14 @@ def test_the_type_marker_is_shipped() -> None:
     from pathlib import Path
 
     assert (Path(spec.submodule_search_locations[0]) / "py.typed").is_file()
+
+
+def test_a_package_has_one_floor_in_all_extras() -> None:
+    """The oldest end installs them together, and could not with two."""
+    floors: dict[str, set[str]] = {}
+    said = project()
+    every = [said["dependencies"], *said["optional-dependencies"].values()]
+    for requirement in (one for part in every for one in part):
+        name, _, floor = requirement.partition(">=")
+        floors.setdefault(name.partition("[")[0], set()).add(floor)
+    assert not {name: found for name, found in floors.items() if len(found - {""}) > 1}

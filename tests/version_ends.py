@@ -40,7 +40,10 @@ TOOLS = (
 )
 DEMANDING = ("build", "data", "ray", "trl")
 """Extras whose own requirements have higher floors than the package's."""
-WHOLE_SUITE = ("-n", "2", "--dist", "loadfile", "--ignore=tests/test_wheel.py")
+WHOLE_SUITE = (
+    *("-n", "2", "--dist", "loadfile", "-m", "not minutes and not engines"),
+    "--ignore=tests/test_wheel.py",
+)
 """All but the tests of the wheel: they build it from the checkout, and an end tests an installed copy."""
 
 

@@ -62,4 +62,12 @@ for answer, before, after in zip(answers, scored.rewards, without, strict=True):
     print(f"{before:+.3f} -> {after:+.3f}  {answer}")
 
 # %% [markdown]
+# The same by hand: drag a slider, and both rewards follow. `bench.edits` is what you have done, and the file
+# that the widget gives is one that `sarm train` reads.
+
+# %%
+bench = rm.bench(prompt, answers, edits=[Edit(heaviest, scale=0.5)])
+bench
+
+# %% [markdown]
 # That says what the reward model *pays for*. Whether it should is the question of the next notebook.

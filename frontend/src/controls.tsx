@@ -63,14 +63,30 @@ export function Controls({ shared }: { shared: Shared }) {
       {told && <Problem told={told} />}
       {changed.size > 0 && (
         <>
-          <pre>{file}</pre>
+          <pre tabIndex={0} role="group" aria-label="The controls file">
+            {file}
+          </pre>
           <p class="quiet">
-            Train under it: <code>sarm train --controls controls.yaml</code>. Try it on many answers:{" "}
-            <code>sarm probe --edits-file controls.yaml</code>.
+            Train under it: <Command words="sarm train --controls controls.yaml" />. Try it on many answers:{" "}
+            <Command words="sarm probe --edits-file controls.yaml" />.
           </p>
         </>
       )}
     </aside>
+  );
+}
+
+/** A command that breaks between its words alone. */
+function Command({ words }: { words: string }) {
+  return (
+    <code>
+      {words.split(" ").map((word, n) => (
+        <>
+          {n > 0 && " "}
+          <span class="whole">{word}</span>
+        </>
+      ))}
+    </code>
   );
 }
 

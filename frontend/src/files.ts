@@ -20,10 +20,11 @@ export function controlsFile(edits: Iterable<Edit>, head: string, model: string)
       return `    - {latent: ${edit.latent}, ${fields.map((name) => `${name}: ${yamlNumber(edit[name]!)}`).join(", ")}}`;
     });
   return [
-    "# Edits made in the explorer. Merge into a run file, or: sarm train --controls controls.yaml",
+    "# edits made in the explorer",
     `# model ${JSON.stringify(model)}`,
     "reward:",
-    `  fingerprint: "${head}"    # another head is refused`,
+    "  # another head is refused",
+    `  fingerprint: "${head}"`,
     lines.length ? "  edits:" : "  edits: []",
     ...lines,
     "",
@@ -102,11 +103,11 @@ const NUMBER = /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/;
 function fromOwnYaml(name: string, text: string): Read {
   const read: Read = { edits: [], head: null };
   text.split(/\r?\n/).forEach((line, n) => {
-    const head = /^ {2}fingerprint: "([^"\\]*)"\s*(#.*)?$/.exec(line);
+    const head = /^ {2}fingerprint: "([^"\\]*)"$/.exec(line);
     const edit = /^ {4}- \{latent: (\d+), ([^{}]+)\}$/.exec(line);
     if (head) read.head = head[1]!;
     else if (edit) read.edits.push(ownEdit(name, n + 1, Number(edit[1]), edit[2]!));
-    else if (!/^(#.*|reward:| {2}edits:( \[\])?|\s*)$/.test(line)) {
+    else if (!/^(\s*#.*|reward:| {2}edits:( \[\])?|\s*)$/.test(line)) {
       throw new Told(`${name}: line ${n + 1} cannot be read here`, NO_READER);
     }
   });

@@ -101,6 +101,7 @@ export function Latents({ world, table }: Shared) {
           {found.length === table.count ? `${count(found.length)} latents` : `${count(found.length)} of ${count(table.count)}`}
         </p>
       </div>
+      <Key table={table} tested={tested} />
       <Rows table={table} found={found} by={by} down={down} sort={sort} tested={tested} />
     </main>
   );
@@ -121,6 +122,7 @@ function Intro({ world, table }: Pick<Shared, "world" | "table">) {
     <div class={`intro ${tested ? "" : "alone"}`}>
       <div class="said">
         <h1>What does this reward model pay for?</h1>
+        {world.about && <p class="quiet">{world.about}</p>}
         <p>
           Each <b>latent</b> is something that the model notices in an answer. Its <b>weight</b> is the reward per unit
           of it, and a reward is the sum of these <b>contributions</b>
@@ -178,6 +180,36 @@ function Intro({ world, table }: Pick<Shared, "world" | "table">) {
       </div>
       {tested && <Quadrants table={table} />}
     </div>
+  );
+}
+
+/** What the marks of the table mean. */
+function Key({ table, tested }: { table: Table; tested: boolean }) {
+  const both = "rate_chosen" in table.columns;
+  const named = Object.keys(table.names).length > 0;
+  return (
+    <p class="key quiet">
+      {named && (
+        <span>
+          <b class="name">a name</b>, tested
+        </span>
+      )}
+      {table.worded && <span>“words” that set its answers apart</span>}
+      {tested && (
+        <span>
+          <svg viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">
+            <rect class="range" x="1" y="4" width="24" height="2.5" />
+            <rect class="pos" x="12" y="0" width="2.5" height="10" />
+          </svg>{" "}
+          effect and its 95 % interval
+        </span>
+      )}
+      {both && (
+        <span>
+          <i class="chosen" /> active in chosen, <i class="rejected" /> in rejected answers
+        </span>
+      )}
+    </p>
   );
 }
 

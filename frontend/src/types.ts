@@ -2,6 +2,7 @@
 
 export interface World {
   model: string;
+  about: string | null;
   head: string;
   latents: number;
   k: number | null;

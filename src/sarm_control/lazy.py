@@ -10,6 +10,19 @@ from typing import Any, Final
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+def of_later_room(room: str, name: str) -> Any:
+    """What a room gives that comes after the caller's, imported when it is called.
+
+    For methods that only show: they stand where users look for them, and their work is done in a room that
+    knows more. `tests/test_house.py` lists all of them.
+
+    Args:
+        room: such as `explorer`.
+        name: one that its door exports.
+    """
+    return getattr(importlib.import_module(f"sarm_control.{room}"), name)
+
+
 def attributes_of(
     room: str, home_of: Mapping[str, str], renamed: Mapping[str, str] = _NONE
 ) -> Callable[[str], Any]:

@@ -16,6 +16,7 @@ from sarm_control.attaching import (
     measure_fit,
     train_dictionary,
 )
+from sarm_control.attaching.explained import share, share_interval
 from sarm_control.build import DirectionTerm, PreferenceRow
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
 from sarm_control.reward_model import AttachedAutoencoder, StateHead
@@ -34,6 +35,27 @@ def parts_of(fitted: Fitted, states: torch.Tensor) -> tuple[np.ndarray, np.ndarr
     weights, constant = made.latent_weights(head)
     rewards = states.double().numpy() @ head.weight.astype(np.float64) + head.bias
     return rewards, rewards - z @ weights.astype(np.float64) - constant
+
+
+def test_oracle_shares_have_the_interval_that_drawing_prompts_again_gives() -> None:
+    """Against a plain bootstrap over prompts, where answers to a prompt share most of what is missed."""
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(150), 4)
+    values = rng.normal(size=600)
+    missed = 0.4 * np.repeat(rng.standard_t(8, size=150), 4) + 0.1 * rng.normal(size=600)
+    found = share_interval(values, missed, prompts)
+    assert found.mean == pytest.approx(share(values, missed))
+    grouped, lost = values.reshape(150, 4), missed.reshape(150, 4)
+    drawn = []
+    for _ in range(2000):
+        rows = rng.integers(150, size=150)
+        one = share(grouped[rows].ravel(), lost[rows].ravel())
+        drawn.append(present(one))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.high - found.low == pytest.approx(high - low, rel=0.2)
+    assert abs(found.low - low) < 0.2 * (high - low)
+    alone = share_interval(values, missed, np.arange(600))
+    assert alone.high - alone.low < 0.8 * (found.high - found.low)
 
 
 def test_oracle_the_figures_are_those_of_their_definitions(fitted: Fitted, fit_data: FitData) -> None:
@@ -57,6 +79,11 @@ def test_oracle_the_figures_are_those_of_their_definitions(fitted: Fitted, fit_d
     rebuilt = fitted.autoencoder.reconstruct(fitted.autoencoder.encode(states)).double()
     missed_states = (states.double() - rebuilt).square().sum() / (states - states.mean(0)).square().sum()
     assert found.state == pytest.approx(1 - float(missed_states), abs=1e-4)
+    for name, value in found.shares.items():
+        interval = present(found.intervals[name])
+        assert interval.mean == pytest.approx(value)
+        assert interval.low < interval.mean < interval.high
+        assert interval.n == ANSWERS // 20
 
 
 def test_the_reward_term_explains_more_of_the_reward_than_the_baselines(fitted: Fitted) -> None:

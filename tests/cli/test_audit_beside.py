@@ -13,6 +13,8 @@ from sarm_control.reward_model import RewardModel
 from tests.browsing import check_page
 from tests.pages.test_pages import Parsed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

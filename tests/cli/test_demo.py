@@ -19,7 +19,7 @@ from sarm_control.control import Controls
 from sarm_control.embedded import world_folder
 from sarm_control.files import replaced
 
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_network")]
 
 
 @pytest.fixture(scope="module")

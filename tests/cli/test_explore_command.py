@@ -118,6 +118,6 @@ def test_without_options_the_embedded_world_is_opened_and_a_signal_stops_it(tmp_
     process.stderr.close()
     text = "".join(lines)
     assert "the embedded lab, a tiny world" in text
-    assert re.search(r"open http://127\.0\.0\.1:\d+/; Ctrl-C stops", text)
+    assert re.search(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C stops", text)
     assert "next: sarm explore --port 0 --rows 20 --export site" in text
     assert not list(tmp_path.iterdir()), "no file is made by looking"

@@ -11,6 +11,8 @@ import pytest
 from sarm_control.cli import build_app, main
 from sarm_control.reward_model import RewardModel
 
+pytestmark = pytest.mark.long
+
 # In the order in which a person would type them; what one writes the next reads.
 COMMANDS = {
     "score": "score lab:audit -o scores.jsonl --top 3",

@@ -21,6 +21,8 @@ from sarm_control.training import read_document
 from tests.explorer.conftest import SCRIPT, SVG, Explored
 from tests.explorer.worlds import served
 
+pytestmark = pytest.mark.long
+
 TOKEN = "a-token-of-some-length"
 PHONE = {"width": 390, "height": 844}
 PLACES = {"latents": ".table .row", "latent/8": ".answers", "bench": ".verdict", "run": "main"}
@@ -480,6 +482,9 @@ def test_axe_finds_nothing_on_any_page(browser: Any, explored: Explored, scheme:
     for place, there in PLACES.items():
         opened(page, explored.url, place)
         page.locator(there).first.wait_for()
+        if place == "bench":
+            page.get_by_label("Write an edit").fill("8:max=0.5")
+            page.get_by_role("button", name="Add", exact=True).click()
         result = axe.Axe().run(page)
         found += [
             f"{place}: {one['id']}: {one['nodes'][0]['html'][:140]}" for one in result.response["violations"]

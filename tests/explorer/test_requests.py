@@ -76,14 +76,14 @@ def test_what_cannot_be_scored_is_told_in_a_line(
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("c.yaml", "reward:\n  edits: [{latent: 3, max: 1}]\n  edits: 4", "c.yaml"),
+        ("c.yaml", "reward:\n  edits: [{latent: 3, max: 1}]\n  edits: 4", "edits is 4, it must be"),
         ("c.yaml", "edits:\n  - {latent: 99, max: 1}", "latent 99 does not exist"),
         ("c.yaml", "edits:\n  - {latent: 3, max: 1}\n  - '3=0'", "latent 3 has two edits"),
         ("c.yaml", "a: [1", "c.yaml:1: not YAML"),
         ("../../c.json", "{", "c.json: not JSON"),
         ("c.json", '{"format": "sarm-edits-1", "head": "0", "edits": []}', "made for head 0"),
-        ("c.yaml", "edits: [{latent: 3, max: .nan}]", "edit of latent 3"),
-        ("", "3", "the file: not JSON"),
+        ("c.yaml", "edits: [{latent: 3, max: .nan}]", "edit: max is nan"),
+        ("", "3", "the file: neither a steering file nor a list of edits"),
     ],
 )
 def test_a_controls_file_that_is_none_is_told_in_a_line(

@@ -16,6 +16,8 @@ from tests.evaluation.benchmark_rows import reward_bench_rows
 from tests.pages.test_pages import Parsed
 from tests.present import present
 
+pytestmark = pytest.mark.long
+
 STEPS = 3
 
 

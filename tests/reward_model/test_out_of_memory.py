@@ -8,6 +8,8 @@ import pytest
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.trunk.out_of_memory import compute_halving
 
+pytestmark = pytest.mark.long
+
 PROGRAM = """
 import resource, sys
 import numpy as np

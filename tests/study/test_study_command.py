@@ -20,6 +20,8 @@ from sarm_control.study.cells import Cell
 from sarm_control.study.measures import read_answers
 from tests.present import present
 
+pytestmark = pytest.mark.long
+
 ARMS = ("none", "edited", "stopped")
 
 

@@ -7,7 +7,7 @@ What is missed is not centred: a reconstruction that is off by a constant misses
 Shapes: `N` answers, `D` hidden size, `P` prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sarm_control.build import PreferenceRow, head_figures
 from sarm_control.reward_model import AttachedAutoencoder, FloatArray, StateHead
-from sarm_control.statistics import Interval
+from sarm_control.statistics import Interval, ratio_interval
 
 FloatVector = NDArray[np.float64]
 
@@ -38,6 +38,7 @@ class Explained(NamedTuple):
         latents_accuracy: the same of the latents' sum.
         answers: N.
         prompts: P, with preferences.
+        intervals: of the three shares, over prompts; None where there is no share.
     """
 
     state: float | None
@@ -49,6 +50,7 @@ class Explained(NamedTuple):
     latents_accuracy: Interval | None
     answers: int
     prompts: int
+    intervals: Mapping[str, Interval | None]
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
@@ -56,6 +58,9 @@ class Explained(NamedTuple):
         found = self._asdict()
         for name in intervals:
             found[name] = None if found[name] is None else found[name].as_json()
+        found["intervals"] = {
+            name: None if one is None else one.as_json() for name, one in self.intervals.items()
+        }
         return found
 
     @property
@@ -95,17 +100,51 @@ def explained(
         head_figures(values, rows).pair_accuracy if rows else None
         for values in (residual, rewards, rewards - residual)
     )
+    wide, wide_missed = states.astype(np.float64), missed.astype(np.float64)
+    shares = {
+        "state": share(wide, wide_missed),
+        "reward": share(rewards, residual),
+        "margin": share(margins, missed_margins),
+    }
+    prompts = _prompts(len(states), rows)
+    given = {"state": (wide, wide_missed, prompts), "reward": (rewards, residual, prompts)}
+    given["margin"] = (margins, missed_margins, np.arange(len(margins)))
     return Explained(
-        share(states.astype(np.float64), missed.astype(np.float64)),
-        share(rewards, residual),
-        share(margins, missed_margins),
+        *shares.values(),
         spread,
         residual_accuracy,
         reward_accuracy,
         latents_accuracy,
         len(states),
         len(margins),
+        {name: None if shares[name] is None else share_interval(*given[name]) for name in shares},
     )
+
+
+def _prompts(answers: int, rows: Sequence[PreferenceRow]) -> NDArray[np.int64]:
+    """[N] the prompt of each answer; an answer without preferences counts as a prompt of its own."""
+    found = np.arange(answers) + 1 + max((row.prompt for row in rows), default=0)
+    for row in rows:
+        found[[*row.chosen, *row.rejected]] = row.prompt
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def share_interval(
+    values: NDArray[np.float64], missed: NDArray[np.float64], prompts: NDArray[np.int64]
+) -> Interval:
+    """The share of `share` with a 95 % interval; prompts are the unit, since answers to one are alike.
+
+    Args:
+        values: [N] or [N, D], which vary.
+        missed: of the same shape.
+        prompts: [N] numbers from 0.
+    """
+
+    def by_prompt(squares: NDArray[np.float64]) -> FloatVector:
+        return np.bincount(prompts, weights=squares.reshape(len(squares), -1).sum(axis=1))
+
+    lost = ratio_interval(by_prompt(np.square(missed)), by_prompt(np.square(values - values.mean(axis=0))))
+    return lost._replace(mean=1.0 - lost.mean, low=1.0 - lost.high, high=1.0 - lost.low)
 
 
 def share(values: NDArray[np.float64], missed: NDArray[np.float64]) -> float | None:

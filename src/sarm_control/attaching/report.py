@@ -9,7 +9,7 @@ from sarm_control.attaching.explained import Explained
 from sarm_control.attaching.stability import Stability
 from sarm_control.console import aligned
 from sarm_control.errors import ModelError
-from sarm_control.statistics import with_ends
+from sarm_control.statistics import Interval, with_ends
 
 LEAST_EXPLAINED = 0.5
 """Of the reward's variance, below which a dictionary is refused."""
@@ -120,7 +120,7 @@ class FitReport:
         for name, mine in sets.items():
             for kind in ("", *self.baselines):
                 found = mine if not kind else self.baselines[kind][name]
-                numbers = [_number(value) for value in found.shares.values()]
+                numbers = [_number(found.shares[key], found.intervals[key]) for key in found.shares]
                 where = name or "held-out prompts"
                 yield [
                     where,
@@ -168,5 +168,7 @@ class FitReport:
         yield from aligned(rows)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, interval: Interval | None) -> str:
+    if value is None or interval is None:
+        return "-"
+    return with_ends(interval, ".3f") if interval.given else f"{value:.3f}"

@@ -16,9 +16,7 @@ from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sarm_control.explorer import LatentName, LiveRun, Sources
+    from sarm_control.explorer import LiveRun, Sources
     from sarm_control.latents import ScoredRows
 
 LatentsFrom = Annotated[
@@ -177,7 +175,7 @@ def _opened(
     first_rows: int | None,
 ) -> "Sources":
     """Everything read and checked against one head."""
-    from sarm_control.explorer import Sources, found_in, names_in, no_rows, read_audit
+    from sarm_control.explorer import Sources, found_in, names_in, no_rows, planted_names, read_audit
     from sarm_control.latents import is_latents
 
     data, name, called = None, None, flags.name
@@ -202,12 +200,16 @@ def _opened(
         data=data,
         data_name=name,
         found=effects,
-        names=_planted(fingerprint)
+        names=planted_names(fingerprint)
         if labels is None
         else names_in(labels, fingerprint, len(head), data.scored.model_fingerprint),
         audit=None if audit is None else read_audit(audit, fingerprint),
         run=run,
+        about=_LAB if called.partition(":")[0] == LAB else None,
     )
+
+
+_LAB = "The lab is a tiny model in the package, with shortcuts planted in it."
 
 
 def _read(latents: Path, flags: ModelFlags, first_rows: int | None) -> "tuple[ScoredRows, str]":
@@ -217,25 +219,6 @@ def _read(latents: Path, flags: ModelFlags, first_rows: int | None) -> "tuple[Sc
         [latents], flags, want={"pair", "candidates", "answer"}, row_flags=RowFlags(first_rows=first_rows)
     )
     return found.scored_rows, found.model
-
-
-_KNOWN = 0.75
-"""The AUROC from which a planted attribute is used as the name of a latent."""
-
-
-def _planted(fingerprint: str) -> "Mapping[int, LatentName]":
-    """For the embedded world, the attributes that its latents are known to detect; else no names."""
-    from sarm_control.explorer import LatentName
-    from sarm_control.lab import World
-
-    truth = World.open(LAB).truth
-    if truth.fingerprint != fingerprint:
-        return {}
-    return {
-        latent: LatentName(name.replace("_", " "), float(auroc), "AUROC")
-        for latent, (name, auroc) in enumerate(zip(truth.detects, truth.detects_auroc, strict=True))
-        if auroc >= _KNOWN
-    }
 
 
 def _named(latents: Path | None) -> tuple[str, ...]:
@@ -281,7 +264,10 @@ def _serve(
         where = address(listening)
 
         def ready() -> None:
-            say(f"open {where}/{'' if token is None else f'#token={token}'}; Ctrl-C stops")
+            promote, harm = site.verdicts()
+            if promote or harm:
+                say(f"of {opened.size} latents {promote} promote what was preferred, {harm} harm it")
+            say(f"open {where}/{'' if token is None else f'#token={token}'} in a browser; Ctrl-C stops")
             say_next(*again("--export", "site"))
 
         run(create_explorer(site, settings), listening, settings=settings, ready=ready)

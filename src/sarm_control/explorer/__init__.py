@@ -1,7 +1,8 @@
 """The explorer: latents, answers and exact edits in a browser.
 
 In: a reward model, scored rows, a discovery, an audit, a run folder. Out: pages on this machine, or the same
-pages as files. It needs the extra `explore` to serve; an export needs none.
+pages as files, or the bench in a notebook. To serve or to draw in a notebook it needs the extra `explore`;
+an export needs none.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.explorer.app import create_explorer
     from sarm_control.explorer.export import export_site
+    from sarm_control.explorer.in_notebooks import open_bench
     from sarm_control.explorer.live_run import LiveRun
     from sarm_control.explorer.notes import Notes
     from sarm_control.explorer.site import Site
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         found_in,
         names_in,
         no_rows,
+        planted_names,
         read_audit,
     )
 
@@ -36,6 +39,8 @@ _HOME_OF = {
     "found_in": "sources",
     "names_in": "sources",
     "no_rows": "sources",
+    "open_bench": "in_notebooks",
+    "planted_names": "sources",
     "read_audit": "sources",
 }
 
@@ -51,6 +56,8 @@ __all__ = [
     "found_in",
     "names_in",
     "no_rows",
+    "open_bench",
+    "planted_names",
     "read_audit",
 ]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sarm_control import __version__
 from sarm_control.control import Edit, edited_rewards
-from sarm_control.data import Prompt, Row
+from sarm_control.data import Prompt, Row, prompt_text
 from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.explorer import one_latent as one
@@ -38,6 +38,7 @@ _LISTED = (
     *("rate", "rate_chosen", "rate_rejected", "spread", "top"),
 )
 """Columns that the table has; a latent's own page has all of them."""
+_PROMOTING = ("paid-for-good", "charged-for-bad")
 _HARMING = ("paid-for-bad", "charged-for-good")
 _SUMMARY = 160
 
@@ -82,6 +83,7 @@ class Site:
         rm = sources.rm
         return {
             "model": sources.model,
+            "about": sources.about,
             "head": sources.fingerprint,
             "latents": sources.size,
             "k": None if rm is None or not rm.config.use_topk else rm.config.k,
@@ -116,6 +118,11 @@ class Site:
         order = [int(n) for key in keys for n in np.argsort(-np.nan_to_num(key), kind="stable") if key[n] > 0]
         weight = np.abs(self.sources.head)
         return list(dict.fromkeys([*order, *np.argsort(-weight, kind="stable").tolist()]))
+
+    def verdicts(self) -> tuple[int, int]:
+        """How many latents promote what was preferred, and how many harm it."""
+        kinds = [self.kind.names[int(code)] for code in self.kind.codes]
+        return sum(kind in _PROMOTING for kind in kinds), sum(kind in _HARMING for kind in kinds)
 
     def first_row(self) -> int:
         """A row that shows what the bench is for.
@@ -224,9 +231,16 @@ class Site:
         """
         checked = edits_of(edits, self.sources.size)
         rm = self._model()
+        asked = [self._conversations.get(one, one) if isinstance(one, str) else one for one in prompts]
         with self._model_lock:
-            scored = rm.score(list(prompts), list(responses))
+            scored = rm.score(asked, list(responses))
         return {"head": self.sources.fingerprint, "results": finite(taken_apart(scored, checked))}
+
+    @cached_property
+    def _conversations(self) -> dict[str, Prompt]:
+        """Prompts of several turns by the one text as which the page shows them, and sends them back."""
+        prompts = [row.prompt for row in self.sources.data.rows if not isinstance(row.prompt, str)]
+        return {prompt_text(prompt): prompt for prompt in prompts}
 
     def score_row(self, number: int, edits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The answers of a row scored anew, under edits; see `score`."""

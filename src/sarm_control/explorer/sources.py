@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from sarm_control.bounded_json import MISSHAPEN, read_json_object, shown
 from sarm_control.console import say
 from sarm_control.discovery import discover, load_features
+from sarm_control.embedded import LAB
 from sarm_control.errors import DataError, ModelError
 from sarm_control.explorer.columns import table_of_features
 from sarm_control.explorer.live_run import LiveRun
 from sarm_control.explorer.notes import Notes
+from sarm_control.lab import World
 from sarm_control.latents import ScoredRows
 from sarm_control.reward_model import RewardModel, Scored, SparseLatents
 
@@ -73,6 +75,7 @@ class Sources:
         audit: the content of `audit.json`.
         run: a run folder to follow.
         notes: the file of notes; None where notes cannot be kept, as in an export.
+        about: a sentence on the model for who sees it for the first time; None where there is none.
     """
 
     model: str
@@ -86,6 +89,7 @@ class Sources:
     audit: Mapping[str, Any] | None = None
     run: LiveRun | None = None
     notes: Notes | None = None
+    about: str | None = None
 
     @property
     def size(self) -> int:
@@ -195,6 +199,22 @@ def names_in(
             hint="label this model's latents",
         )
     return {latent: name for latent, name in names.items() if name is not None}
+
+
+_KNOWN = 0.75
+"""The AUROC from which a planted attribute is used as the name of a latent."""
+
+
+def planted_names(fingerprint: str) -> dict[int, LatentName]:
+    """For the embedded world, the attributes that its latents are known to detect; else no names."""
+    truth = World.open(LAB).truth
+    if truth.fingerprint != fingerprint:
+        return {}
+    return {
+        latent: LatentName(name.replace("_", " "), float(auroc), "AUROC")
+        for latent, (name, auroc) in enumerate(zip(truth.detects, truth.detects_auroc, strict=True))
+        if auroc >= _KNOWN
+    }
 
 
 def _check_labelled(

@@ -25,6 +25,7 @@ from sarm_control.console import ProgressFactory, no_progress, say
 from sarm_control.conversation import ChatTemplate, Encoded, configured_ends, load_tokenizer
 from sarm_control.data import Prompt
 from sarm_control.errors import ConfigError, ModelError
+from sarm_control.lazy import of_later_room
 from sarm_control.reward_model.attached import (
     AttachedAutoencoder,
     attached_fingerprint,
@@ -50,6 +51,7 @@ from sarm_control.reward_model.files.finite import OnNonfinite, check_scored
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
+from sarm_control.reward_model.prompt_answers import prompt_answer_rows
 from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_width, trunk_for, varying_latents
 from sarm_control.reward_model.sarm_tensors import (
     AUTOENCODER_NAMES,
@@ -406,7 +408,7 @@ class RewardModel:
                 memory does not hold either.
             NonFiniteError: a reward or latent is NaN or infinite; it names the rows and the cause.
         """
-        rows = _as_rows(prompts, responses)
+        rows = prompt_answer_rows(prompts, responses)
         flags = [True] * len(rows) if ended is None else list(ended)
         if len(flags) != len(rows):
             raise ModelError(f"{len(flags)} ended flags were given for {len(rows)} answers")
@@ -470,6 +472,30 @@ class RewardModel:
         return SparseLatents.of_equal_rows(
             np.concatenate(indices), np.concatenate(values), self.config.latents
         )
+
+    def bench(
+        self,
+        prompt: Prompt,
+        answers: str | Sequence[str],
+        *,
+        edits: Iterable[Any] = (),
+        names: Mapping[int, str] | str | Path | None = None,
+    ) -> Any:
+        """A widget for notebooks: answers as bars that sum to their rewards, and sliders that edit latents.
+
+        Args:
+            prompt: a string or a list of messages.
+            answers: one, or up to 16.
+            edits: to begin with: `Edit`s, or their spelling such as "12:max=2".
+            names: of latents, or a file of `sarm label`.
+
+        Returns:
+            The widget; its `edits`, `rewards` and `save(path)` follow what is done in it.
+
+        Raises:
+            SarmError: anywidget (extra `explore`) is missing, or what is given cannot be used.
+        """
+        return of_later_room("explorer", "open_bench")(self, prompt, answers, edits, names)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes config, safetensors and tokenizer; loading it again gives the same bits.
@@ -566,22 +592,6 @@ class RewardModel:
             batches = length_sorted_batches([padded[row] for row in rest], budget, equal=fixed)
             compute_halving([[rest[row] for row in rows] for rows in batches], padded, compute)
         return pooled
-
-
-def _as_rows(prompts: Prompt | Sequence[Prompt], responses: str | Sequence[str]) -> list[tuple[Prompt, str]]:
-    """One answer goes with one prompt (a string or a list of messages), N answers with N prompts."""
-    if isinstance(responses, str):
-        one: Any = prompts[0] if _is_batch_of_one(prompts) else prompts
-        return [(one, responses)]
-    if isinstance(prompts, str) or len(prompts) != len(responses):
-        count = 1 if isinstance(prompts, str) else len(prompts)
-        raise ModelError(f"{count} prompts were given for {len(responses)} answers")
-    many: Any = prompts
-    return list(zip(many, responses, strict=True))
-
-
-def _is_batch_of_one(prompts: Any) -> bool:
-    return not isinstance(prompts, str) and len(prompts) == 1 and not isinstance(prompts[0], Mapping)
 
 
 def _last_device(trunk: Trunk) -> torch.device:

@@ -63,6 +63,9 @@ class Steering:
         selectivity: |mean change of the target| / |mean change of the complement|, with its interval;
             None without a complement, and where the complement does not change at all. Where the
             complement's interval contains 0, the upper end has no meaning.
+            The paper's 4.6 is another measure: its changes of +0.28 and +0.04 SD give 7 (6.1 to 8.1 with
+            their rounding). They would give 4.6 in SDs of each group's own, were the complement's 1.5 times
+            the target's.
         reward_sd: SD (n - 1) of the unedited reward over all answers.
         matched: "margin" and "accuracy": the places of the changes of the target's mean margin and of its
             main figure among the same edits on matched random latents.
