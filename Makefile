@@ -64,10 +64,12 @@ wheel:
 mutate: $(VENV)/.installed
 	$(BIN)/python scripts/mutate.py
 
-# The manual, into site/. Warnings are errors: a link that leads nowhere, a page that nobody finds.
+# The manual, into site/. Warnings are errors: a link that leads nowhere, a page that nobody finds. Then its search
+# is tried in Chromium, where there is one.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/search_manual.py
 
 # The pages of the explorer, from TypeScript to the files that the package holds. Needs node 20 or newer.
 frontend:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from sarm_control.pages import (
     render_page,
     security_policy,
     text_cell,
+    with_suffix,
     write_page,
 )
-from sarm_control.pages.blocks import Prose
+from sarm_control.pages.blocks import Drawing, Prose, Section
 from tests.browsing import check_page, look, opened
 from tests.pages.made_up import EVIL, page
 
@@ -131,6 +133,20 @@ def test_the_page_is_small(html: str, tmp_path: Path) -> None:
 def test_every_figure_of_a_page_is_found() -> None:
     names = [figure.name for figure in figures_of(page())]
     assert names == ["plane", "forest", "lines", "bars", "waterfall", "pairs", "bins", "spots"]
+
+
+def test_charts_of_one_name_are_told_apart_and_one_shown_twice_is_one() -> None:
+    one, other = (figure for figure in figures_of(page()) if figure.name in ("bins", "forest"))
+    # of the two the histogram has ids of its own
+    one, other = (other, one) if one.name == "forest" else (one, other)
+    named = [Drawing(replace(figure, name="same"), "") for figure in (one, other, one)]
+    twice = page()._replace(hero=named[0], sections=[Section("a", "A", "", named)])
+    assert [figure.name for figure in figures_of(twice)] == ["same", "same-2"]
+    html = render_page(twice)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 2
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
+    assert figures_of(page()._replace(sections=[with_suffix(twice.sections[0], "x")]))[-1].name == "same-x-2"
 
 
 def test_without_the_packages_for_charts_the_numbers_stand_in_tables(monkeypatch: pytest.MonkeyPatch) -> None:

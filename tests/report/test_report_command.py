@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_oracle_curves_are_the_metrics_with_seeds_as_a_band(folder: Path, out: P
 def test_oracle_the_discovery_and_the_comparison_are_taken_as_they_are(folder: Path, out: Path) -> None:
     content = read(out / "report.json")
     assert content["comparison"] == read(folder / "report" / "report.json")
-    effects = {row["value"] for row in content["figures"]["effects"]["rows"]}
+    effects = {row["value"] for row in content["figures"]["effects-found"]["rows"]}
     harms = read(folder / "found" / "features.json")["lists"]["harms"]
     assert {one["effect"] for one in harms[:6]} <= effects
     assert content["manifest"]["inputs"]
@@ -158,7 +159,7 @@ def test_evaluations_stand_beside_other_findings(evaluated: Path, tmp_path: Path
     content = read(tmp_path / "r" / "report.json")
     ids = [section["id"] for section in content["sections"]]
     assert [one for one in ids if one.startswith("benchmark")] == ["benchmark", "benchmark-2"]
-    assert {"benchmark-1", "benchmark-2"} <= set(content["figures"])
+    assert {"benchmark-edited", "benchmark-plain", "effects-found"} <= set(content["figures"])
     assert len(content["manifest"]["inputs"]) == 3
     assert "sarm eval --benchmark NAME" not in (tmp_path / "r" / "report.html").read_text()
 
@@ -172,6 +173,33 @@ def test_a_failed_self_check_stops_every_reassuring_sentence(evaluated: Path, tm
     assert verdict["line"].startswith("The self-check failed: no figure can be trusted")
     assert verdict["lead"] == ["The self-check of the scores found: rewards depend on the batch."]
     assert verdict["meaning"] == "bad"
+
+
+def test_figures_of_several_sources_have_names_of_their_own(evaluated: Path, tmp_path: Path) -> None:
+    """Two discoveries in folders of one name, two evaluations; the names are the same in another order."""
+    other = tmp_path / "other"
+    shutil.copytree(evaluated / "found", other / "found")
+    features = read(other / "found" / "features.json")
+    features["lists"]["harms"][0]["effect"] -= 0.5
+    (other / "found" / "features.json").write_text(json.dumps(features))
+    given = [evaluated / "found", other / "found", evaluated / "edited", evaluated / "plain"]
+    rows: list[dict[str, Any]] = []
+    for place, paths in enumerate((given, [given[1], given[0], given[3], given[2]])):
+        out = tmp_path / f"r{place}"
+        words = ["--figures", str(tmp_path / f"figures{place}"), "-o", str(out)]
+        assert main(["--quiet", "report", *map(str, paths), *words]) == 0
+        figures = read(out / "report.json")["figures"]
+        files = {path.name for path in (tmp_path / f"figures{place}").glob("*.csv")}
+        assert files == {f"{name}.csv" for name in figures}
+        rows.append({name: one["rows"] for name, one in figures.items() if name != "latent-map"})
+        ids = re.findall(r'\bid="([^"]+)"', (out / "report.html").read_text())
+        assert len(ids) == len(set(ids))
+        assert set(re.findall(r"url\(#([^)]+)\)", (out / "report.html").read_text())) <= set(ids)
+    assert rows[0] == rows[1]
+    names = {name for name in rows[0] if name.startswith("effects")}
+    assert len(names) == 2
+    assert "effects-other-found" in names
+    assert len({json.dumps(rows[0][name]) for name in names}) == 2
 
 
 def test_each_figure_has_its_files(folder: Path, tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def train(config: RunConfig, folder: Path, *, stop_before: int | None = None, re
             raise KeyboardInterrupt
 
     start.folder.listener = stop
-    run_training(config, start)
+    said: list[str] = []
+    run_training(config, start, report=said.append)
+    assert not [line for line in said if line.startswith("warning")]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,33 @@ def test_wandb_stays_offline_without_a_key_and_keeps_its_id(run: Path) -> None:
     folders = [path.name for path in (run / "wandb").iterdir() if path.name.startswith("offline-run-")]
     assert len(folders) == 2
     assert all(name.endswith(own) for name in folders)
+
+
+def test_mlflow_has_one_run_with_every_step_once(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not among the packages of the tests: `pip install mlflow-skinny` (60 MB) and this runs."""
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: its tracker was not tried")
+    uri = (tmp_path / "mlflow").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    # version 3 wants a database, which needs packages of its own, unless it is told otherwise
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    alone = config.model_copy(update={"logging": config.logging.model_copy(update={"trackers": ("mlflow",)})})
+    folder = tmp_path / "tracked"
+    with pytest.raises(KeyboardInterrupt):
+        train(alone, folder, stop_before=STOPPED_BEFORE)
+    train(alone, folder, resume=True)
+    client = mlflow.MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'sarm-control'")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.run_id == json.loads((folder / FILE).read_text())["mlflow"]["id"]
+    assert found.data.params["training.steps"] == str(STEPS)
+    rows = rows_of(folder)
+    for name in ("reward/total", "objective/kl", "policy/loss"):
+        history = client.get_metric_history(found.info.run_id, name)
+        assert [one.step for one in history] == [1, 2, 3, 4, 5]
+        assert [one.value for one in history] == pytest.approx([row[name] for row in rows])
 
 
 def test_a_run_may_be_resumed_with_other_trackers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +281,14 @@ def test_numbers_are_those_of_the_files_and_aliases_follow_them() -> None:
     assert shown["completions/clipped_ratio"] == 0.25
     assert shown["reward"] == shown["critic/score/mean"] == shown["reward/total"] == stable(1 / 3)
     assert not {"policy/loss", "actor/pg_loss", "kind"} & set(shown)
+
+
+def test_a_tracker_of_files_gets_no_name_that_is_a_folder_of_others(run: Path) -> None:
+    numbers = rows_of(run)[0]
+    kept = kind_of("mlflow").taken(numbers)
+    assert set(numbers) - set(kept) == {"reward"}
+    assert kind_of("wandb").taken(numbers) == numbers
+    assert set(kind_of("mlflow").taken({"a": 1.0, "a/b/c": 2.0, "a/b": 3.0})) == {"a/b/c"}
 
 
 def test_no_alias_hides_a_name_of_ours(run: Path) -> None:

@@ -15,7 +15,7 @@ Shapes: `P` prompts, `M` answers to one prompt, `A` attributes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sarm_control.auditing.table import AttributeTable, Floats
 from sarm_control.errors import DataError
 from sarm_control.evaluation import win_shares
+from sarm_control.notebooks import data_frame, ends_of
 from sarm_control.statistics import (
     Interval,
     benjamini_hochberg,
@@ -81,6 +82,21 @@ class Pressure:
     rises: tuple[Rise, ...]
     prompts: int
     left_out: int
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each measure of the winner and each N.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            (
+                {"measure": name, "n": n, "kl": kl, **ends_of(mean=one), "prompts": one.n}
+                for name, curve in {"reward": self.reward, **self.curves}.items()
+                for n, kl, one in zip(self.n, self.kl, curve, strict=True)
+            ),
+            "measure",
+        )
 
 
 def pressure(table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | None = None) -> Pressure:

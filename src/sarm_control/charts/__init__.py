@@ -11,7 +11,7 @@ from sarm_control.lazy import attributes_of
 if TYPE_CHECKING:
     from sarm_control.charts.bin_chart import Bin, histogram
     from sarm_control.charts.colours import COLOURS, SERIES, Tone, series_name, tone_of
-    from sarm_control.charts.figure import NARROW, WIDE, Figure, can_draw, save_figures
+    from sarm_control.charts.figure import NARROW, WIDE, Figure, can_draw, save_figures, slug
     from sarm_control.charts.line_chart import LinePoint, lines
     from sarm_control.charts.pair_chart import Pair, before_after
     from sarm_control.charts.plane_charts import Place, Spot, plane, spots
@@ -41,6 +41,7 @@ _HOME_OF = {
     "plane": "plane_charts",
     "save_figures": "figure",
     "series_name": "colours",
+    "slug": "figure",
     "spots": "plane_charts",
     "tone_of": "colours",
     "waterfall": "waterfall_chart",
@@ -69,6 +70,7 @@ __all__ = [
     "plane",
     "save_figures",
     "series_name",
+    "slug",
     "spots",
     "tone_of",
     "waterfall",

@@ -129,6 +129,11 @@ class Figure:
         return self.chart(560)._repr_mimebundle_(include, exclude)
 
 
+def slug(name: str) -> str:
+    """A name as a part of a figure's name, and so of its files': letters and digits, others as `-`."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower() or "run"
+
+
 def save_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
     """Every figure's files in one folder, which is made; see `Figure.save`.
 

@@ -13,6 +13,7 @@ from sarm_control.charts import (
     forest,
     lines,
     plane,
+    slug,
     tone_of,
     waterfall,
 )
@@ -140,11 +141,6 @@ def penalised_latents(arms: Sequence[Mapping[str, Any]]) -> set[int]:
     keys = [row["key"] for arm in arms for row in arm["measures"]]
     parts = [key.rsplit("/", 1)[1] for key in keys if key.startswith("reward/penalty/")]
     return {int(part) for part in parts if part.isdigit()}
-
-
-def slug(name: str) -> str:
-    """A name as a part of a file's name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower() or "run"
 
 
 def _place(arm: Mapping[str, Any], x_key: str, y_key: str, sd: float) -> Place:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sarm_control.evaluation.answer_places import Floats
 from sarm_control.latents import ScoredRows
+from sarm_control.notebooks import data_frame
 from sarm_control.statistics import Interval, mean_interval, share_intervals
 
 ALWAYS = 0.98
@@ -86,6 +87,15 @@ class AnswerCoverage(NamedTuple):
             "rates": bins,
             "listed": [one.as_json() for one in self.listed],
         }
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each latent that was looked at, and the share of answers it fires in.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        rows = zip(self.numbers, self.rates.tolist(), strict=True)
+        return data_frame(({"latent": latent, "rate": rate} for latent, rate in rows), "latent")
 
 
 def answer_coverage(

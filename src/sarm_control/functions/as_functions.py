@@ -14,7 +14,7 @@ import numpy as np
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.embedded import AUDIT, HELD_OUT_PROMPTS, LAB
 from sarm_control.errors import ConfigError
-from sarm_control.notebooks import data_frame, html_table, number, span
+from sarm_control.notebooks import data_frame, ends_of, html_table, number, span
 
 if TYPE_CHECKING:
     from sarm_control.comparison import Comparison
@@ -169,11 +169,7 @@ class Evaluation:
                 {
                     "subset": one.name,
                     "units": one.units,
-                    **{
-                        f"{name}{end}": value
-                        for name, found in one.figures.items()
-                        for end, value in (("", found.mean), ("_low", found.low), ("_high", found.high))
-                    },
+                    **ends_of(**one.figures),
                     "chance": one.chance,
                 }
                 for one in self.results

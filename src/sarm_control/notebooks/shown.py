@@ -79,6 +79,19 @@ def data_frame(rows: Iterable[Mapping[str, Any]], index: str | None = None) -> A
     return frame if index is None or index not in frame else frame.set_index(index)
 
 
+def ends_of(**intervals: Any) -> dict[str, float]:
+    """Columns of a frame from means with intervals: `NAME`, `NAME_low`, `NAME_high` of each.
+
+    Args:
+        intervals: NAME -> an object with `mean`, `low` and `high`.
+    """
+    return {
+        f"{name}{end}": value
+        for name, one in intervals.items()
+        for end, value in (("", one.mean), ("_low", one.low), ("_high", one.high))
+    }
+
+
 def _style(side: str) -> str:
     return _CELL.format(side=side)
 

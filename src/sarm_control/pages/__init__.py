@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TokenLine,
         TokenValue,
     )
-    from sarm_control.pages.rendering import figures_of, render_block, render_page, write_page
+    from sarm_control.pages.rendering import figures_of, render_block, render_page, with_suffix, write_page
     from sarm_control.pages.style import security_policy, style_sheet
     from sarm_control.pages.tables import (
         Cell,
@@ -70,6 +70,7 @@ _HOME_OF = {
     "security_policy": "style",
     "style_sheet": "style",
     "text_cell": "tables",
+    "with_suffix": "rendering",
     "write_page": "rendering",
 }
 
@@ -103,6 +104,7 @@ __all__ = [
     "security_policy",
     "style_sheet",
     "text_cell",
+    "with_suffix",
     "write_page",
 ]
 

@@ -63,14 +63,13 @@ def _tile(question: str, interval: Found, detail: str, tone: Tone, *, sign: bool
     return Tile(question, fixed(interval["mean"], digits, sign=sign), ends, detail, tone)
 
 
-def evaluation_section(path: Path | None, found: Found, names: Names, place: int = 0) -> Section:
+def evaluation_section(path: Path | None, found: Found, names: Names) -> Section:
     """The part of a report on one evaluation.
 
     Args:
         path: of its folder or file; None where it was not read from one.
         found: the content of `results.json`.
         names: latent -> words.
-        place: among the evaluations of the page.
     """
     line, _ = _finding(found)
     edits = edits_in_words(found["edits"], names) or "none"
@@ -81,7 +80,7 @@ def evaluation_section(path: Path | None, found: Found, names: Names, place: int
             *([] if path is None else [("Read from", str(path))]),
         ]
     )
-    drawing = _figure(found, place)
+    drawing = _figure(found)
     blocks: list[Block] = [
         *([Prose(_problems(found))] if _problems(found) else []),
         facts,
@@ -140,11 +139,11 @@ def _said(interval: Found, *, sign: bool = False) -> str:
     return f"{fixed(interval['mean'], digits, sign=sign)} {ends}"
 
 
-def _figure(found: Found, place: int) -> Drawing | None:
+def _figure(found: Found) -> Drawing | None:
     subsets = found["subsets"]
     if not subsets:
         return None
-    name = f"benchmark-{place + 1}"
+    name = "benchmark"
     x_title = f"{next(iter(subsets[0]['figures']))} (1 is best)"
     if not found["edits"]:
         rows = [_row(one) for one in subsets]

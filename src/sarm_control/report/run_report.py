@@ -1,12 +1,14 @@
 """The report of runs: what was asked, found, trained, changed, and what is not known."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sarm_control.comparison import arm_titles, comparison_page, comparison_sections
-from sarm_control.pages import Block, Code, More, Page, Prose, Section, figures_of
+from sarm_control.charts import Figure, slug
+from sarm_control.comparison import arm_titles, comparison_page, comparison_sections, run_names
+from sarm_control.pages import Block, Code, Drawing, More, Page, Prose, Section, figures_of, with_suffix
 from sarm_control.report.asked import asked_section
 from sarm_control.report.latent_map import map_section
 from sarm_control.report.length import length_section
@@ -39,8 +41,16 @@ def make_report(sources: Sources, *, command: str, manifest: Mapping[str, Any]) 
     names = latent_names(sources)
     first = _first_screen(sources, names)
     sections = [*_sections(sources, names), *_missing(sources), _files(sources, command, manifest)]
-    page = first._replace(sections=sections, made=f"Made by: {command}")
+    page = first._replace(hero=None, sections=sections, made=f"Made by: {command}")
+    page = page._replace(hero=first.hero and _named_as_below(first.hero, figures_of(page)))
     return Report(page, _content(page, sources, manifest))
+
+
+def _named_as_below(hero: Drawing, figures: Sequence[Figure]) -> Drawing:
+    """The chart of the first screen under the name that it has in its part, where it stands again."""
+    own = hero.figure
+    twins = (one.name for one in figures if (one.title, one.rows) == (own.title, own.rows))
+    return hero._replace(figure=replace(own, name=next(twins, own.name)))
 
 
 def _first_screen(sources: Sources, names: Mapping[int, str]) -> Page:
@@ -74,10 +84,10 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
     """In the order of the work: asked, found, trained, changed."""
     if sources.runs:
         yield asked_section(sources.runs, names)
-    for number, (path, audit) in enumerate(sources.audits.items()):
-        yield _numbered(audit_section(path, audit), number)
-    for number, (path, found) in enumerate(sources.discoveries.items()):
-        yield _numbered(discovery_section(path, found, names), number)
+    yield from _named([(path, audit_section(path, audit)) for path, audit in sources.audits.items()])
+    yield from _named(
+        [(path, discovery_section(path, found, names)) for path, found in sources.discoveries.items()]
+    )
     if sources.discoveries:
         # one map: those of several discoveries would be the same places in other colours
         first = next(iter(sources.discoveries.values()))
@@ -92,8 +102,9 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
     monitors = monitor_section(sources.runs)
     if monitors is not None:
         yield monitors
-    for number, (path, found) in enumerate(sources.evaluations.items()):
-        yield _numbered(evaluation_section(path, found, names, number), number)
+    yield from _named(
+        [(path, evaluation_section(path, found, names)) for path, found in sources.evaluations.items()]
+    )
     if "answers" in compared:
         yield compared["answers"]
     titles = {} if sources.comparison is None else arm_titles(sources.comparison)
@@ -109,8 +120,13 @@ def _models(found: Mapping[str, Any], sources: Sources) -> list[str]:
     return list(dict.fromkeys([str(found["model"]), *(str(run.config.reward.model) for run in sources.runs)]))
 
 
-def _numbered(section: Section, number: int) -> Section:
-    return section if not number else section._replace(id=f"{section.id}-{number + 1}")
+def _named(parts: Sequence[tuple[Path, Section]]) -> Iterator[Section]:
+    """Parts of one kind, with ids by their order, and figures by the folders they are of."""
+    folders = [path if path.is_dir() else path.parent for path, _ in parts]
+    names = run_names(folders) if folders else []
+    for number, (name, (_, section)) in enumerate(zip(names, parts, strict=True), start=1):
+        own = section if number == 1 else section._replace(id=f"{section.id}-{number}")
+        yield with_suffix(own, slug(name))
 
 
 def _missing(sources: Sources) -> Iterator[Section]:

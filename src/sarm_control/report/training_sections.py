@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, get_args
 
-from sarm_control.charts import Figure, LinePoint, lines
+from sarm_control.charts import Figure, LinePoint, lines, slug
 from sarm_control.comparison import CURVES
 from sarm_control.pages import Block, Drawing, Light, Lights, Panels, Prose, Section
 from sarm_control.report.names import named
@@ -129,7 +129,7 @@ def _parts(run: Run, names: Mapping[int, str]) -> Figure | None:
     title = f"Parts of the reward: {run.title}."
     return lines(
         points,
-        name=f"parts-{run.name}",
+        name=f"parts-{slug(run.name)}",
         title=title,
         x_title="training step",
         y_title="reward units",
@@ -154,7 +154,7 @@ def _rates(run: Run, names: Mapping[int, str]) -> Figure | None:
     title = f"Answers in which a penalty fires: {run.title}."
     return lines(
         points,
-        name=f"rates-{run.name}",
+        name=f"rates-{slug(run.name)}",
         title=title,
         x_title="training step",
         y_title="share of answers",

@@ -19,6 +19,7 @@ from sarm_control.auditing.audit_json import finite
 from sarm_control.auditing.causal_prices import CausalPrice, ScoredContrast, corrected, price_from
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.errors import DataError
+from sarm_control.notebooks import data_frame
 
 Kind = Literal["causal", "partial"]
 
@@ -72,6 +73,14 @@ class PriceChanges:
     def as_json(self) -> list[dict[str, Any]]:
         """The same as a JSON list."""
         return [one.as_json() for one in self.changes]
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each attribute.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(({**one._asdict(), "sure": one.sure} for one in self.changes), "name")
 
 
 def price_changes(new: Audit, old: Audit) -> PriceChanges:

@@ -20,6 +20,7 @@ from sarm_control.evaluation.benchmarks.benchmark import Benchmark
 from sarm_control.evaluation.benchmarks.matched_edits import among_matched_edits
 from sarm_control.evaluation.probing.probe import edited_active, spread
 from sarm_control.latents import ScoredRows
+from sarm_control.notebooks import data_frame, ends_of
 from sarm_control.statistics import SETS, AmongSets, Interval, mean_interval, size_ratio
 
 Mask = NDArray[np.bool_]
@@ -87,6 +88,17 @@ class Steering:
             "matched_sets": {name: one.as_json() for name, one in self.matched.items()},
             "unmatched": self.unmatched,
         }
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each group of answers.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            ({**one._asdict(), **ends_of(change=one.change), "prompts": one.change.n} for one in self.groups),
+            "name",
+        )
 
 
 def steering(

@@ -19,6 +19,7 @@ from sarm_control.evaluation.annotated_rows import in_row
 from sarm_control.evaluation.answer_places import AnswerTable, Floats, answer_table
 from sarm_control.evaluation.preferences import pair_accuracy
 from sarm_control.latents import ScoredRows
+from sarm_control.notebooks import data_frame, ends_of
 from sarm_control.statistics import (
     Flips,
     Interval,
@@ -113,6 +114,27 @@ class Probe:
             preference = {name: value.as_json() for name, value in vars(self.preference).items()}
         counts = {"answers": len(self.before), "prompts": self.prompts, "reward_sd": self.reward_sd}
         return {**counts, "sides": sides, "preference": preference}
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for the answers of each role: shares, rewards and their change.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            (
+                {
+                    "side": side.name,
+                    "answers": side.answers,
+                    "prompts": side.delta.n,
+                    "active": side.active,
+                    "changed": side.changed,
+                    **ends_of(before=side.before, after=side.after, delta=side.delta),
+                }
+                for side in self.sides
+            ),
+            "side",
+        )
 
 
 def probe(data: ScoredRows, edits: Sequence[Edit]) -> Probe:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sarm_control.control import Edit, edited_rewards
 from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.reranking.candidates import CHOSEN, CandidateSets
+from sarm_control.notebooks import data_frame, ends_of
 from sarm_control.reward_model import Scored
 from sarm_control.statistics import Interval, change_of_shares, mean_interval, share_interval
 
@@ -107,6 +108,27 @@ class Reranking:
             "curve": [one.as_json() for one in self.curve],
             "too_large": list(self.too_large),
         }
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each attribute of the winner and each N (missing: of all).
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            (
+                {
+                    "attribute": one.attribute,
+                    "n": one.n,
+                    "prompts": one.before.n,
+                    **ends_of(before=one.before, after=one.after, change=one.change),
+                    "rises": one.rises,
+                    "falls": one.falls,
+                }
+                for one in (*self.winners, *self.curve)
+            ),
+            "attribute",
+        )
 
 
 def rerank(sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Sequence[int] = ()) -> Reranking:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sarm_control.control import unrounded_rewards
 from sarm_control.evaluation.answer_places import Floats
 from sarm_control.evaluation.reranking.candidates import CandidateSets
+from sarm_control.notebooks import data_frame, ends_of
 from sarm_control.reward_model import Scored
 from sarm_control.statistics import Interval, mean_intervals, share_intervals
 
@@ -42,6 +43,31 @@ class LatentImpact(NamedTuple):
         return {"latent": self.latent, "weight": self.weight, "changed": changed, "attributes": attributes}
 
 
+class LatentImpacts(tuple[LatentImpact, ...]):
+    """Latents, each with what changes without it, the one that changes most winners first."""
+
+    __slots__ = ()
+
+    def to_pandas(self) -> Any:
+        """A pandas frame with a row for each latent.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(
+            (
+                {
+                    "latent": one.latent,
+                    "weight": one.weight,
+                    **ends_of(changed=one.changed, **one.attributes),
+                    "prompts": one.changed.n,
+                }
+                for one in self
+            ),
+            "latent",
+        )
+
+
 class _Moved(NamedTuple):
     """The (prompt, latent) pairs in which the winner changes, and by how much."""
 
@@ -51,7 +77,7 @@ class _Moved(NamedTuple):
     attributes: list[Floats]
 
 
-def single_latents(sets: CandidateSets, scored: Scored) -> list[LatentImpact]:
+def single_latents(sets: CandidateSets, scored: Scored) -> LatentImpacts:
     """Latents whose removal changes a winner, the one that changes most first.
 
     Args:
@@ -113,13 +139,13 @@ def _shares(rewards: Floats) -> Floats:
     return shares
 
 
-def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str]) -> list[LatentImpact]:
+def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str]) -> LatentImpacts:
     """One impact for each latent with an entry in the first of the [P, L] columns."""
     total = np.asarray(columns[0].sum(axis=0)).ravel()
     order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
     kept = [column[:, order] for column in columns]
     tables = [list(share_intervals(kept[0])), *(list(mean_intervals(column)) for column in kept[1:])]
-    return [
+    return LatentImpacts(
         LatentImpact(
             int(latent),
             float(head[latent]),
@@ -127,4 +153,4 @@ def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[
             {name: table[i] for name, table in zip(names, tables[1:], strict=True)},
         )
         for i, latent in enumerate(order)
-    ]
+    )

@@ -39,6 +39,7 @@ class Kind(NamedTuple):
         open: (run folder, id, steps done if the run goes on, else None) -> the open tracker.
         otherwise: what to do when it does not start.
         overwrites: a step that is given twice replaces the first.
+        paths: it may keep a number in a file of its name: `reward` cannot stand beside `reward/total`.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Kind(NamedTuple):
     open: Callable[[Path, str, int | None], Opened]
     otherwise: str
     overwrites: bool = False
+    paths: bool = False
+
+    def taken(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """The numbers of a step that the tracker can keep beside each other."""
+        folders = {name.rsplit("/", depth)[0] for name in numbers for depth in range(1, name.count("/") + 1)}
+        return {name: value for name, value in numbers.items() if not (self.paths and name in folders)}
 
     def check(self) -> None:
         """Refuses what cannot start.
@@ -150,7 +157,7 @@ _KINDS = (
     Kind("tensorboard", "tensorboard", "torch.utils.tensorboard", _tensorboard, "see its message", True),
     Kind("wandb", "wandb", "wandb", _wandb, "WANDB_MODE=offline needs no server"),
     Kind("trackio", "trackio", "trackio", _trackio, "unset TRACKIO_SPACE_ID and TRACKIO_SERVER_URL"),
-    Kind("mlflow", "mlflow", "mlflow", _mlflow, "check MLFLOW_TRACKING_URI"),
+    Kind("mlflow", "mlflow", "mlflow", _mlflow, "check MLFLOW_TRACKING_URI", paths=True),
 )
 
 

@@ -100,7 +100,8 @@ class _Tracker:
         self._seen = max(step, self._seen)
         # before the step is given: a kill in between costs a point, the other order would double it
         self._note()
-        self._guarded(lambda: self._opened.log(dict(tracked_numbers(values)), step=step))
+        numbers = self._kind.taken(dict(tracked_numbers(values)))
+        self._guarded(lambda: self._opened.log(numbers, step=step))
 
     def finish(self) -> None:
         """Ends the tracker's run, which flushes it."""
@@ -115,7 +116,14 @@ class _Tracker:
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
             self._report(f"warning: {self._kind.name} gets no more steps: {said}; metrics.jsonl has them all")
-            self._opened = None
+            self._close()
+
+    def _close(self) -> None:
+        """Ends what has failed already, which another run in this process would be refused beside."""
+        opened, self._opened = self._opened, None
+        # it has failed and was reported: a second failure says nothing new
+        with contextlib.suppress(Exception):
+            self._kind.finish(opened)
 
     def _note(self) -> None:
         known = _read(self._folder)
