@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from sarm_control.control import Edit, edited_rewards
+from sarm_control.data import rows_of
 from sarm_control.errors import ConfigError, DataError
-from sarm_control.explorer import Site
+from sarm_control.explorer import Site, Sources
 from sarm_control.explorer import one_latent as one
 from sarm_control.explorer.bench import edits_of, taken_apart
 from sarm_control.explorer.columns import activity_columns, answer_roles, encoded, kind_column
-from sarm_control.latents import ScoredRows
+from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 
 
@@ -153,6 +154,28 @@ def test_a_latent_or_row_that_there_is_not_is_told(site: Site) -> None:
         site.row(9999)
     with pytest.raises(DataError, match="there is no answer 9999"):
         site.prompt_of(9999)
+
+
+def test_a_conversation_is_scored_as_one_when_the_page_sends_its_text_back(lab: RewardModel) -> None:
+    turns = ("what is bread ?", "bread is food .", "are you sure ?")
+    roles = ("user", "assistant", "user")
+    prompt = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=True)]
+    rows = rows_of([{"prompt": prompt, "chosen": "yes .", "rejected": "no ."}], want={"pair"})
+    data = ScoredRows(rows, score_rows(lab, rows))
+    site = Site(Sources("lab", lab.fingerprint, lab.head.weight, lab, data))
+    wanted = lab.score([prompt], ["it is so ."]).rewards
+    shown = site.row(0)["prompt"]
+    found = site.score([shown], ["it is so ."], [])["results"][0]["reward_model"]
+    assert found == pytest.approx(float(wanted[0]), abs=1e-6)
+    assert lab.score([shown], ["it is so ."]).rewards[0] != wanted[0], "as one text it is another prompt"
+
+
+def test_the_verdicts_are_those_of_the_kinds(site: Site) -> None:
+    kinds = [site.kind.of(latent) for latent in range(24)]
+    promote = kinds.count("paid-for-good") + kinds.count("charged-for-bad")
+    harm = kinds.count("paid-for-bad") + kinds.count("charged-for-good")
+    assert site.verdicts() == (promote, harm)
+    assert promote > 0 < harm
 
 
 def test_the_first_row_is_one_that_the_reward_model_ranks_wrong(site: Site) -> None:
