@@ -95,8 +95,8 @@ def of_comparison() -> Table:
 
 def of_effects() -> Table:
     rng = np.random.default_rng(0)
-    sides = [rng.exponential(size=(30, 8)) for _ in range(2)]
-    found = sarm_control.margin_effects(*sides, range(30), range(30), np.ones(8))
+    chosen, rejected = (rng.exponential(size=(30, 8)) for _ in range(2))
+    found = sarm_control.margin_effects(chosen, rejected, range(30), range(30), np.ones(8))
     return Table(found, len(found), "effect", found["effect"])
 
 

@@ -16,7 +16,7 @@ from sarm_control.attaching import (
     measure_fit,
     train_dictionary,
 )
-from sarm_control.attaching.explained import share, share_interval
+from sarm_control.attaching.explained import explained_interval, share
 from sarm_control.build import DirectionTerm, PreferenceRow
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
 from sarm_control.reward_model import AttachedAutoencoder, StateHead
@@ -43,7 +43,7 @@ def test_oracle_shares_have_the_interval_that_drawing_prompts_again_gives() -> N
     prompts = np.repeat(np.arange(150), 4)
     values = rng.normal(size=600)
     missed = 0.4 * np.repeat(rng.standard_t(8, size=150), 4) + 0.1 * rng.normal(size=600)
-    found = share_interval(values, missed, prompts)
+    found = explained_interval(values, missed, prompts)
     assert found.mean == pytest.approx(share(values, missed))
     grouped, lost = values.reshape(150, 4), missed.reshape(150, 4)
     drawn = []
@@ -54,7 +54,7 @@ def test_oracle_shares_have_the_interval_that_drawing_prompts_again_gives() -> N
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert found.high - found.low == pytest.approx(high - low, rel=0.2)
     assert abs(found.low - low) < 0.2 * (high - low)
-    alone = share_interval(values, missed, np.arange(600))
+    alone = explained_interval(values, missed, np.arange(600))
     assert alone.high - alone.low < 0.8 * (found.high - found.low)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sarm_control.cli import main
-from sarm_control.data.rows import read_rows
+from sarm_control.data.rows import Kind, read_rows
 from sarm_control.pages import figures_of
 from sarm_control.report import coverage_page, probe_page, reranking_page
 from tests.browsing import check_page
@@ -20,7 +20,8 @@ PAGES = ("probe", "rerank", "deciders", "latents", "buffer", "discover")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the page and the JSON of every command, on 60 pairs of the embedded world."""
     folder = tmp_path_factory.mktemp("pages")
-    for name, kind in (("audit", "pair"), ("human", "answer")):
+    kinds: dict[str, Kind] = {"audit": "pair", "human": "answer"}
+    for name, kind in kinds.items():
         lines = [json.dumps(row.raw) for row in read_rows(f"lab:{name}", want={kind})[:60]]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     latents, human = str(folder / "kept"), str(folder / "human.safetensors")
@@ -38,7 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(place: Path, name: str) -> dict[str, Any]:
-    return json.loads((place / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((place / f"{name}.json").read_text())
+    return found
 
 
 def holds(html: str, *values: float) -> bool:

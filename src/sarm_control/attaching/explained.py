@@ -110,14 +110,16 @@ def explained(
     given = {"state": (wide, wide_missed, prompts), "reward": (rewards, residual, prompts)}
     given["margin"] = (margins, missed_margins, np.arange(len(margins)))
     return Explained(
-        *shares.values(),
+        shares["state"],
+        shares["reward"],
+        shares["margin"],
         spread,
         residual_accuracy,
         reward_accuracy,
         latents_accuracy,
         len(states),
         len(margins),
-        {name: None if shares[name] is None else share_interval(*given[name]) for name in shares},
+        {name: None if shares[name] is None else explained_interval(*given[name]) for name in shares},
     )
 
 
@@ -129,7 +131,7 @@ def _prompts(answers: int, rows: Sequence[PreferenceRow]) -> NDArray[np.int64]:
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 
-def share_interval(
+def explained_interval(
     values: NDArray[np.float64], missed: NDArray[np.float64], prompts: NDArray[np.int64]
 ) -> Interval:
     """The share of `share` with a 95 % interval; prompts are the unit, since answers to one are alike.
@@ -141,7 +143,8 @@ def share_interval(
     """
 
     def by_prompt(squares: NDArray[np.float64]) -> FloatVector:
-        return np.bincount(prompts, weights=squares.reshape(len(squares), -1).sum(axis=1))
+        sums = np.bincount(prompts, weights=squares.reshape(len(squares), -1).sum(axis=1))
+        return np.asarray(sums, dtype=np.float64)
 
     lost = ratio_interval(by_prompt(np.square(missed)), by_prompt(np.square(values - values.mean(axis=0))))
     return lost._replace(mean=1.0 - lost.mean, low=1.0 - lost.high, high=1.0 - lost.low)

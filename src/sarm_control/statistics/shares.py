@@ -51,7 +51,8 @@ def share_interval(values: ArrayLike) -> Interval:
     reach = _reach(column)
     found = next(iter(share_intervals((column - reach.least) / reach.size)))
     mean = float(column.mean()) if reach.wider else found.mean
-    return found._replace(mean=mean, **reach.ends(mean, found.low, found.high))
+    low, high = reach.ends(mean, found.low, found.high)
+    return found._replace(mean=mean, low=low, high=high)
 
 
 def share_intervals(columns: Any) -> Intervals:
@@ -99,7 +100,8 @@ def mean_of_shares(values: ArrayLike, strata: ArrayLike) -> Interval:
     plain = len(parts.counts) ** 2 / float((1 / parts.counts).sum())
     few = too_few(np.array([parts.apart]), np.array([parts.skewness]))
     effective = _effective(mean, variance, parts.freedom, np.array([plain]), few)
-    return nothing._replace(**reach.ends(parts.mean, *(float(end[0]) for end in _ends(mean, effective))))
+    low, high = reach.ends(parts.mean, *(float(end[0]) for end in _ends(mean, effective)))
+    return nothing._replace(low=low, high=high)
 
 
 def change_of_shares(before: ArrayLike, after: ArrayLike, strata: ArrayLike | None = None) -> Interval:
@@ -130,12 +132,12 @@ class _Reach(NamedTuple):
     def wider(self) -> bool:
         return (self.least, self.most) != (0.0, 1.0)
 
-    def ends(self, mean: float, low: float, high: float) -> dict[str, float]:
+    def ends(self, mean: float, low: float, high: float) -> tuple[float, float]:
         """Ends on 0..1 as ends on this reach, beyond 0..1 only where the mean is."""
         if not self.wider:
-            return {"low": low, "high": high}
+            return low, high
         low, high = (self.least + self.size * end for end in (low, high))
-        return {"low": max(low, min(0.0, mean)), "high": min(high, max(1.0, mean))}
+        return max(low, min(0.0, mean)), min(high, max(1.0, mean))
 
 
 def _reach(values: Floats) -> _Reach:

@@ -196,9 +196,13 @@ def _preference(table: AnswerTable, before: Floats, delta: Floats, after: Floats
     margins = [prompt_margins(table, values) for values in (before, before + delta, delta)]
     # `after` is summed again from contributions, so that answers made equal by the edits tie in accuracy
     accuracy = [prompt_accuracy(table, values) for values in (before, after)]
+    margin_before, margin_after, margin_delta = (mean_interval(values) for values in margins)
     return Preference(
-        *(mean_interval(values) for values in margins),
-        *(share_interval(values) for values in accuracy),
+        margin_before,
+        margin_after,
+        margin_delta,
+        share_interval(accuracy[0]),
+        share_interval(accuracy[1]),
         change_of_shares(*accuracy),
         flips(*accuracy),
     )

@@ -124,7 +124,7 @@ def _hero(found: Found) -> Drawing | None:
     if found["edits"]:
         names = [name for name in _winners(found) if name not in (_REWARD, _LENGTH)]
         figure = _curve(found, (names or [_LENGTH])[0])
-        return figure and Drawing(figure, "More candidates are more pressure.", _HERO)
+        return None if figure is None else Drawing(figure, "More candidates are more pressure.", _HERO)
     listed = _deciding(found)
     return _deciders(listed) if listed else None
 
