@@ -1,4 +1,4 @@
-"""The bench in a notebook (Jupyter, Colab, marimo): the page's own front end, drawn by anywidget.
+"""The bench in a notebook (Jupyter, marimo): the page's own front end, drawn by anywidget.
 
 What is drawn and every edit are the page's own code; this side scores texts and checks edits. It is imported
 only where anywidget is installed, see `in_notebooks.open_bench`.
