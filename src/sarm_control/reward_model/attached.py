@@ -10,6 +10,7 @@ Shapes: `B` answers, `D` hidden size, `L` latents.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,8 +100,13 @@ class AttachedAutoencoder(Autoencoder):
         # By blocks, so that no second decoder in float64 lies beside the first, or beside its file.
         for columns in self.decoder_columns():
             block = columns.weight.cpu().double().contiguous().numpy()
-            weights[columns.places] = scale * (weight @ block)
-        return LatentWeights(weights, float(weight @ offset) + head.bias)
+            total = np.zeros(block.shape[1])
+            # Row by row, not by a matrix product: its order of sums differs from processor to processor, and
+            # the head's fingerprint, which controls are bound to, is of these numbers.
+            for own, row in zip(weight, block, strict=True):
+                total += own * row
+            weights[columns.places] = scale * total
+        return LatentWeights(weights, math.fsum(weight * offset) + head.bias)
 
     @property
     def fingerprint(self) -> str:
