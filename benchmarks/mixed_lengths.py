@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
+from machine import machine
 
 from sarm_control.conversation import Encoded
 from sarm_control.data import read_rows
-from sarm_control.study.provenance import processor
 
 BAR = 2.0
 TOKENS_A_WORD = 1.3
@@ -81,12 +81,7 @@ def main() -> None:
     lengths = np.array([len(row.input_ids) for row in rows])
     padded = padded_tokens(lengths, arguments.batch)
     result = {
-        "machine": {
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "load_average": load,
-            "busy": load > 1,
-        },
+        "machine": machine(load),
         "torch": torch.__version__,
         "shape": {key: getattr(arguments, key) for key in ("batch", "layers", "width", "rounds")},
         "rows": len(rows),

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import machine
 from random_models import SHAPES, make_reward_model
 
 from sarm_control.control import Edit, edited_rewards
 from sarm_control.conversation import Encoded
-from sarm_control.study.provenance import processor
 
 BAR = 100.0
 
@@ -61,12 +61,7 @@ def main() -> None:
     without = np.where(np.arange(model.config.latents) == latent, 0.0, model.head.weight).astype(np.float32)
     exact = model.with_head(without).score_encoded(rows).rewards
     result = {
-        "machine": {
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "load_average": load,
-            "busy": load > 1,
-        },
+        "machine": machine(load),
         "torch": torch.__version__,
         "shape": {key: getattr(arguments, key) for key in ("shape", "rows", "latents", "tokens", "rounds")},
         "seconds": {"forward passes": statistics.median(forward), "algebra": statistics.median(algebra)},

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
+from machine import machine
 
 from sarm_control.conversation import Encoded
-from sarm_control.study.provenance import processor
 
 BAR = 2.0
 
@@ -80,12 +80,7 @@ def main() -> None:
             }
         )
     result = {
-        "machine": {
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "load_average": load,
-            "busy": load > 1,
-        },
+        "machine": machine(load),
         "torch": torch.__version__,
         "shape": {key: getattr(arguments, key) for key in ("answers", "answer", "layers", "width", "rounds")},
         "bar": BAR,

@@ -28,7 +28,7 @@ TOGETHER = 5
 def widen_where_slow(folder: Path) -> None:
     """Saves a language model as float32 where this processor has no units for bfloat16.
 
-    Every model that is made of it then computes in float32, which takes a third of the time there.
+    Every model that is made of it then computes in float32, which is faster there.
     """
     import torch
     from transformers import AutoModelForCausalLM
