@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from real_shortcut_data import OFFER, read, write
+from real_shortcut_tables import interval_cell
 
 Floats = NDArray[np.float64]
 Tables = dict[str, Any]
@@ -223,8 +224,8 @@ def evasion_text(world: str, predicted: Tables, moved: Tables) -> str:
         known = predicted.get(name, {})
         cells = [
             _number(known.get("change")),
-            *(_cell(one["change"].get(arm)) for arm in ("none", "controls")),
-            _cell(one["against"].get("controls")),
+            *(interval_cell(one["change"].get(arm)) for arm in ("none", "controls")),
+            interval_cell(one["against"].get("controls")),
             known.get("certified") or "-",
         ]
         if any(cell not in ("-", "+0.00") for cell in cells[:-1]):
@@ -235,10 +236,3 @@ def evasion_text(world: str, predicted: Tables, moved: Tables) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
-
-
-def _cell(value: Tables | None) -> str:
-    if value is None:
-        return "-"
-    ends = "" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]"
-    return f"{value['mean']:+.2f}{ends}"

@@ -18,7 +18,7 @@ def outcome_text(found: Tables, gates: Tables) -> str:
         verdict = "controllable" if one["controllable"] else "not controllable"
         lines.append(
             f"| {name} | {one['latent']} | {one['best_latent']:.2f} | {one['detects']:.2f} "
-            f"| {_cell(one['paid'])} | {verdict} |"
+            f"| {interval_cell(one['paid'])} | {verdict} |"
         )
     for name, world in found["worlds"].items():
         if world["measures"]:
@@ -37,7 +37,7 @@ def _world(world: Tables) -> list[str]:
         ]
         lines.append(f"| {arm}, by seed | " + " | ".join(shown) + " |")
     for key in first["against"]:
-        cells = [_cell(world["measures"][name]["against"][key]) for name in names]
+        cells = [interval_cell(world["measures"][name]["against"][key]) for name in names]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     return lines
 
@@ -55,14 +55,16 @@ def outcomes(found: Tables) -> list[str]:
     ]
     primary = rate["against"]["controls - none"]
     holds = hacked and _below(primary, 0)
-    lines.append(f"Primary, rate, controls - none: {_cell(primary)}: {'success' if holds else 'no success'}")
+    lines.append(
+        f"Primary, rate, controls - none: {interval_cell(primary)}: {'success' if holds else 'no success'}"
+    )
     for title, value, success in secondary(world):
         if value is None:
             lines.append(f"{title}: not run")
             holds = False
             continue
         lines.append(
-            f"{title}: {_cell(value)}: "
+            f"{title}: {interval_cell(value)}: "
             + ("holds" if success else "does not hold")
             + ("" if holds else ", not claimed")
         )
@@ -101,7 +103,8 @@ def _below(value: Tables | None, limit: float) -> bool:
     return value is not None and value["high"] is not None and value["high"] < limit
 
 
-def _cell(value: Tables | None) -> str:
+def interval_cell(value: Tables | None) -> str:
+    """The mean of an interval with its ends, where it has any; a hyphen where nothing was measured."""
     if value is None:
         return "-"
     ends = "" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]"
