@@ -199,7 +199,7 @@ def test_without_pandas_a_frame_is_refused_in_a_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtraError, match="a data frame needs pandas") as caught:
         scored.to_pandas()
-    assert caught.value.hint == 'pip install "sarm-control[audit]"'
+    assert caught.value.hint == 'pip install ".[audit]" in the clone'
 
 
 def test_a_frame_of_no_rows_is_empty() -> None:

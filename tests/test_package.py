@@ -2,13 +2,16 @@
 
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import sarm_control
+from sarm_control.extras import install
 from tests.version_ends import project
 
 HEAVY = {
@@ -101,9 +104,27 @@ def test_the_type_marker_is_shipped() -> None:
     spec = importlib.util.find_spec("sarm_control")
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    from pathlib import Path
-
     assert (Path(spec.submodule_search_locations[0]) / "py.typed").is_file()
+
+
+def test_hints_install_extras_that_there_are_from_the_clone() -> None:
+    """There is no release: a name that pip would look for in an index leads nowhere."""
+    folder = Path(sarm_control.__file__).parent
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for form in ("py", "html")
+        for path in folder.rglob(f"*.{form}")
+    }
+    assert not [path.name for path, text in texts.items() if "sarm-control[" in text]
+    named = {
+        extra
+        for text in texts.values()
+        for found in re.findall(r"\binstall\([\"'](\w+)[\"']|import_extra\([^,]+, \"(\w+)\"", text)
+        for extra in filter(None, found)
+    }
+    assert named <= project()["optional-dependencies"].keys()
+    assert {"rl", "serve", "explore", "report"} <= named
+    assert install("rl") == 'pip install ".[rl]" in the clone'
 
 
 def test_a_package_has_one_floor_in_all_extras() -> None:

@@ -8,6 +8,16 @@ from typing import Any
 from sarm_control.errors import MissingExtraError
 
 
+def install(extra: str, *, upgrade: bool = False) -> str:
+    """The command that installs an extra, for hints; there is no release, so it is typed in the clone.
+
+    Args:
+        extra: its name.
+        upgrade: whether older packages are there already.
+    """
+    return f'pip install {"--upgrade " if upgrade else ""}".[{extra}]" in the clone'
+
+
 def import_extra(module: str, extra: str, *, needed: str, otherwise: str = "") -> Any:
     """A module that comes with an extra.
 
@@ -28,7 +38,7 @@ def import_extra(module: str, extra: str, *, needed: str, otherwise: str = "") -
     except ImportError as error:
         raise MissingExtraError(
             f"{needed}, which cannot be imported: {error}",
-            hint=f'pip install "sarm-control[{extra}]"' + otherwise,
+            hint=install(extra) + otherwise,
         ) from error
 
 

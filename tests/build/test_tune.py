@@ -199,17 +199,17 @@ def trained_autoencoder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "work", "hint"),
+    ("package", "work", "extra"),
     [
-        ("peft", tuned_with_lora, "sarm-control[rl]"),
-        ("sae_lens", trained_autoencoder, "sarm-control[build]"),
+        ("peft", tuned_with_lora, "rl"),
+        ("sae_lens", trained_autoencoder, "build"),
     ],
 )
 def test_bad_input_a_missing_extra_names_the_command(
-    monkeypatch: pytest.MonkeyPatch, package: str, work: Callable[[], None], hint: str
+    monkeypatch: pytest.MonkeyPatch, package: str, work: Callable[[], None], extra: str
 ) -> None:
     # None in sys.modules is how Python itself marks a module that must not be found.
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"needs {package}") as raised:
         work()
-    assert raised.value.hint == f'pip install "{hint}"'
+    assert raised.value.hint == f'pip install ".[{extra}]" in the clone'

@@ -182,7 +182,7 @@ def test_a_missing_package_is_named(module: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match="chart") as caught:
         FIGURES["plane"].svg()
-    assert caught.value.hint == 'pip install "sarm-control[report]"'
+    assert caught.value.hint == 'pip install ".[report]" in the clone'
 
 
 def test_the_specification_is_json_with_its_data_inside() -> None:

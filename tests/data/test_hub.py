@@ -114,7 +114,7 @@ def test_without_the_package_the_extra_is_named(hub: str, home: Path, tmp_path: 
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     ((found,), _) = look(home, hub, ("hf:me/pairs/train", 20), PYTHONPATH=path)
     assert "needs the package datasets, which cannot be imported: no datasets here" in found["error"]
-    assert found["hint"] == 'pip install "sarm-control[data]"'
+    assert found["hint"] == 'pip install ".[data]" in the clone'
 
 
 @pytest.mark.parametrize(

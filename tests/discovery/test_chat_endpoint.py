@@ -168,7 +168,7 @@ def test_without_the_extra_its_name_is_said(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"asking an endpoint needs {package}") as raised:
         endpoint.ask("?")
-    assert raised.value.hint == 'pip install "sarm-control[label]"'
+    assert raised.value.hint == 'pip install ".[label]" in the clone'
 
 
 def test_the_last_attempt_is_not_followed_by_a_wait_and_the_next_question_starts_afresh(

@@ -69,7 +69,7 @@ def test_without_anywidget_the_line_that_installs_it_is_said(
     with pytest.raises(MissingExtraError, match="a bench in a notebook needs anywidget") as told:
         lab.bench(PROMPT, ANSWERS)
     assert str(told.value.hint).startswith(
-        'pip install "sarm-control[explore]", or open a bench in a browser'
+        'pip install ".[explore]" in the clone, or open a bench in a browser'
     )
 
 

@@ -46,5 +46,5 @@ def test_without_ray_the_extra_is_named(
     assert main(["latents", "lab:human", "-o", str(out), "--engine", "ray"]) == 2
     said = capsys.readouterr().err
     assert "--engine ray needs ray, which cannot be imported" in said
-    assert 'pip install "sarm-control[ray]"' in said
+    assert 'pip install ".[ray]" in the clone' in said
     assert not out.exists()

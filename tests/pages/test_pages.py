@@ -152,7 +152,7 @@ def test_charts_of_one_name_are_told_apart_and_one_shown_twice_is_one() -> None:
 def test_without_the_packages_for_charts_the_numbers_stand_in_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "altair", None)
     html = render_page(page())
-    assert 'pip install "sarm-control[report]"' in html.replace("&#34;", '"')
+    assert 'pip install ".[report]" in the clone' in html.replace("&#34;", '"')
     assert 'role="img"' not in html
     assert html.count('<details class="numbers" open>') == 8
     Parsed(html)

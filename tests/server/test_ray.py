@@ -46,7 +46,7 @@ def controls(tmp_path: Path) -> Path:
 @pytest.fixture
 def replicas() -> Any:
     return pytest.importorskip(
-        "sarm_control.server.ray.replica", reason="pip install 'sarm-control[ray]'", exc_type=ImportError
+        "sarm_control.server.ray.replica", reason="pip install .[ray]", exc_type=ImportError
     )
 
 
@@ -286,4 +286,4 @@ def test_without_ray_serve_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ray.serve", None)
     with pytest.raises(MissingExtraError, match=r"a reward deployment needs Ray Serve") as raised:
         require_serve()
-    assert raised.value.hint == 'pip install "sarm-control[ray]"'
+    assert raised.value.hint == 'pip install ".[ray]" in the clone'

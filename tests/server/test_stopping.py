@@ -111,4 +111,4 @@ def test_a_run_without_the_extra_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert 'pip install "sarm-control[serve]"' in done.stderr
+    assert 'pip install ".[serve]" in the clone' in done.stderr

@@ -227,7 +227,7 @@ def test_an_accelerate_without_the_tracker_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tracking, "LOGGER_TYPE_TO_CLASS", older)
     with pytest.raises(SarmError, match=r"trackio needs accelerate 1\.9 or newer, this is \d") as caught:
         check_trackers(["trackio"])
-    assert caught.value.hint == 'pip install --upgrade "sarm-control[track]"'
+    assert caught.value.hint == 'pip install --upgrade ".[track]" in the clone'
 
 
 def test_wandb_online_without_a_key_is_refused_and_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from sarm_control.cli._help import INPUT, OUTPUT, RARE_INPUT
 from sarm_control.cli._next import again, of_model, say_next
 from sarm_control.cli._scoring import Device, Dtype, Model, Read, TemplateDate, load_model, model_name, or_lab
 from sarm_control.errors import ConfigError, MissingExtraError
+from sarm_control.extras import install
 
 if TYPE_CHECKING:
     from sarm_control.engines import AdapterExamination, ControlledReward
@@ -152,7 +153,7 @@ def _server(reward: "ControlledReward") -> Iterator[str]:
         from sarm_control.server import create_app
     except ImportError as error:
         raise MissingExtraError(
-            f"a server needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
+            f"a server needs {error.name}, which is not installed", hint=install("serve")
         ) from error
     from sarm_control.server import ServiceSettings, address, bind
 

@@ -14,6 +14,7 @@ from sarm_control.cli._sources import ModelFlags, read_scored
 from sarm_control.console import say
 from sarm_control.embedded import AUDIT, LAB
 from sarm_control.errors import ConfigError, MissingExtraError
+from sarm_control.extras import install
 
 if TYPE_CHECKING:
     from sarm_control.explorer import LiveRun, Sources
@@ -147,7 +148,7 @@ def _check_extra() -> None:
     except ImportError as error:
         raise MissingExtraError(
             f"sarm explore needs {error.name}, which is not installed",
-            hint='pip install "sarm-control[explore]", or write the pages with --export DIR',
+            hint=f"{install('explore')}, or write the pages with --export DIR",
         ) from error
 
 

@@ -23,6 +23,7 @@ from sarm_control.cli._scoring import (
 )
 from sarm_control.console import say
 from sarm_control.errors import ConfigError, MissingExtraError
+from sarm_control.extras import install
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
@@ -209,7 +210,7 @@ def _settings(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"sarm serve needs {error.name}, which is not installed", hint='pip install "sarm-control[serve]"'
+            f"sarm serve needs {error.name}, which is not installed", hint=install("serve")
         ) from error
     from sarm_control.server import ServiceSettings, check_bind, read_token
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.charts import NARROW, Figure, can_draw
+from sarm_control.extras import install
 from sarm_control.files import write_text
 from sarm_control.pages.blocks import Block, Drawing, More, Page, Panels, Section
 from sarm_control.pages.style import security_policy, style_sheet
@@ -30,7 +31,13 @@ def render_page(page: Page) -> str:
     html = (
         _environment()
         .get_template("page.html")
-        .render(page=page, style=style, policy=security_policy(style), drawn=can_draw())
+        .render(
+            page=page,
+            style=style,
+            policy=security_policy(style),
+            drawn=can_draw(),
+            install=install("report"),
+        )
     )
     return _own_ids(html) + "\n"
 

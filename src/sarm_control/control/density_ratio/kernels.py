@@ -9,6 +9,7 @@ import numpy as np
 
 from sarm_control.control.density_ratio.logistic import Array
 from sarm_control.errors import MissingExtraError
+from sarm_control.extras import install
 from sarm_control.seeds import derive_seed
 
 _LEAST_RATIO = 1e-3
@@ -59,7 +60,7 @@ class LeastSquares:
         except ImportError as error:
             raise MissingExtraError(
                 "least-squares density ratios need the package densratio",
-                hint="pip install 'sarm-control[ratio]'",
+                hint=install("ratio"),
             ) from error
         with _global_seed(derive_seed(self.seed, "kernel centres") % 2**32):
             fitted = RuLSIF(

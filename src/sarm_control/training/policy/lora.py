@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sarm_control.errors import ConfigError, MissingExtraError, ModelError
+from sarm_control.extras import install
 from sarm_control.training.config.run_config import LoraConfig
 from sarm_control.training.policy.adapter_files import WEIGHTS, SavedAdapter
 
@@ -204,7 +205,7 @@ def _peft() -> Any:
     except ImportError as error:
         raise MissingExtraError(
             "LoRA needs the package peft",
-            hint="pip install 'sarm-control[rl]', or train every weight with policy.lora: null",
+            hint=f"{install('rl')}, or train every weight with policy.lora: null",
         ) from error
     return peft
 

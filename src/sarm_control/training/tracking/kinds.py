@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sarm_control.errors import ConfigError, MissingExtraError
-from sarm_control.extras import import_extra
+from sarm_control.extras import import_extra, install
 
 PROJECT = "sarm-control"
 _WANDB = "https://api.wandb.ai"
@@ -176,7 +176,7 @@ def _class_of(name: str) -> Any:
     if found is None or not hasattr(found, "start"):
         raise MissingExtraError(
             f"logging.trackers: {name} needs accelerate 1.9 or newer, this is {version('accelerate')}",
-            hint='pip install --upgrade "sarm-control[track]"',
+            hint=install("track", upgrade=True),
         )
     return found
 
