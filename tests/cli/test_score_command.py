@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from sarm_control.cli import main
+from sarm_control.cli._sources import warn_of_empty
 from sarm_control.control import apply_edits, parse_edit
+from sarm_control.data import count_empty_answers, read_rows
+from sarm_control.embedded import AUDIT
 from sarm_control.reward_model import RewardModel
 
 ROWS: list[dict[str, Any]] = [
@@ -186,6 +189,21 @@ def test_empty_answers_are_scored_with_a_warning(
     rows = score(tiny_sarm_folder, data, tmp_path / "out.jsonl")
     assert rows[0]["reward"] == pytest.approx(float(tiny_sarm.score("why ?", "").rewards[0]), abs=1e-5)
     assert "warning: 1 answers are empty strings" in capsys.readouterr().err
+
+
+def test_empty_answers_of_the_embedded_world_are_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_rows(AUDIT, want={"pair"})
+    count = count_empty_answers(rows)
+    assert count > 0
+    warn_of_empty(rows)
+    assert capsys.readouterr().err == ""
+    write(tmp_path / "own.jsonl", [row.raw for row in rows])
+    own = read_rows(tmp_path / "own.jsonl", want={"pair"})
+    warn_of_empty([*rows, *own])
+    said = f"warning: {count} answers are empty strings; they were scored as they are\n"
+    assert capsys.readouterr().err == said
 
 
 def test_cut_texts_and_prompts_longer_than_the_context_are_counted(

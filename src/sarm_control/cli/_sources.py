@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import Reading, check_has_latents, load_model, model_name, or_lab
 from sarm_control.console import progress, say
-from sarm_control.embedded import LAB
+from sarm_control.embedded import LAB, is_data_name
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -254,14 +254,22 @@ def say_respelled(rows: "Sequence[Row]") -> None:
 
 def warn(sources: Sequence[Source]) -> None:
     """Says how many answers are empty and how many were cut to fit the context."""
-    from sarm_control.data import count_empty_answers
-
-    empty = sum(count_empty_answers(source.scored_rows.rows) for source in sources)
-    if empty:
-        say(f"warning: {empty} answers are empty strings; they were scored as they are")
+    warn_of_empty([row for source in sources for row in source.scored_rows.rows])
     cut = sum(int((source.scored_rows.scored.truncated > 0).sum()) for source in sources)
     if cut:
         say(f"warning: {cut} answers were cut from the left to fit the context")
+
+
+def warn_of_empty(rows: "Sequence[Row]") -> None:
+    """Says how many answers are empty; those of the embedded world are meant to be.
+
+    Its language has empty answers, so that a reward model has seen what an answer without a word is worth.
+    """
+    from sarm_control.data import count_empty_answers
+
+    empty = count_empty_answers([row for row in rows if not is_data_name(row.path)])
+    if empty:
+        say(f"warning: {empty} answers are empty strings; they were scored as they are")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, Read, TemplateDate
-from sarm_control.cli._sources import ModelFlags, prepare
+from sarm_control.cli._sources import ModelFlags, prepare, warn_of_empty
 from sarm_control.console import say
 from sarm_control.errors import ConfigError
 
@@ -204,8 +204,7 @@ def _say_remarks(rows: "Sequence[Row]", annotated: Sequence[dict[str, Any]], sum
         long = summary["prompt_fills_context"]
         known = "" if long is None else f"; in {long} of them the prompt alone is too long"
         say(f"warning: {summary['truncated']} answers were cut from the left to fit the context{known}")
-    if summary["empty_answers"]:
-        say(f"warning: {summary['empty_answers']} answers are empty strings; they were scored as they are")
+    warn_of_empty(rows)
     replaced = replaced_fields(rows, annotated)
     if replaced:
         say(f"warning: fields the rows had before were replaced: {', '.join(replaced)}")
