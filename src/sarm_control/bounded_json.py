@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from sarm_control.embedded import PIPES_OF_THE_SHELL
 from sarm_control.errors import DataError, SarmError
 
 MOST_BYTES: Final = 64 << 20
@@ -34,7 +35,6 @@ MISSHAPEN: Final = (
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _LONG_NUMBER = re.compile(rf"\d{{{LONGEST_NUMBER + 1}}}")
-_PIPES_OF_THE_SHELL = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 class BadJson(ValueError):
@@ -173,7 +173,7 @@ def shown(value: Any, most: int = 60) -> str:
 def _data(path: Path, most_bytes: int) -> bytes | None:
     """The bytes of a file, at most one more than is allowed; None for what is not a file."""
     regular = stat.S_ISREG(os.stat(path).st_mode)
-    if not regular and not str(path).startswith(_PIPES_OF_THE_SHELL):
+    if not regular and not str(path).startswith(PIPES_OF_THE_SHELL):
         return None
     with path.open("rb") as stream:
         return stream.read(most_bytes + 1)

@@ -7,6 +7,8 @@ data files; from then on everybody who needs the bytes (a second pass, the hash 
 process) finds the copy here.
 """
 
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -34,6 +36,9 @@ HELD_OUT_PROMPTS: Final = Path("lab:held_out_prompts")
 
 STANDARD_INPUT: Final = Path("-")
 HUB_PREFIX: Final = "hf:"
+
+PIPES_OF_THE_SHELL: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""What paths of files begin with that a shell has opened for this process."""
 
 _FILE = "file:/"
 _PREFIX = f"{LAB}:"
@@ -127,6 +132,23 @@ _COPIES: dict[str, Copy] = {}
 def is_hub_name(path: Path) -> bool:
     """Whether a path is the name of a data set on the hub: `hf:owner/name`."""
     return str(path).startswith(HUB_PREFIX)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is standard input or a pipe, whose bytes are gone once they are read.
+
+    What a shell opens for one command (`/dev/fd/63` of `<(...)`) is another thing in the next.
+    """
+    return path == STANDARD_INPUT or str(path).startswith(PIPES_OF_THE_SHELL) or is_pipe(path)
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a pipe or a socket lies there; what cannot be looked at is told where it is opened."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def is_input_name(path: Path) -> bool:

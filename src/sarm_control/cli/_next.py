@@ -1,6 +1,7 @@
 """The last line of a command: `next: sarm ...`, which goes on from what was just written.
 
 It goes to stderr, as every remark does, so that what is piped on stays data; `--quiet` leaves it out.
+Standard input and pipes are read up by then, so the reader's own `FILE` stands in their place.
 """
 
 import shlex
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarm_control.console import say
-from sarm_control.embedded import LAB, LAB_MODELS
+from sarm_control.embedded import LAB, LAB_MODELS, is_stream
 
 if TYPE_CHECKING:
     from sarm_control.cli._scoring import Reading
+
+
+FILE = "FILE"
+"""Stands for an input that cannot be read again."""
 
 
 class _State:
@@ -47,7 +52,15 @@ def say_next(*words: str | Path) -> None:
     Args:
         words: what comes after `sarm`.
     """
-    say(f"next: sarm {shlex.join(map(str, words))}")
+    say(f"next: sarm {shlex.join(_readable(str(word)) for word in words)}")
+
+
+def _readable(word: str) -> str:
+    """A word of the command that goes on; `FILE` for an input that is gone, also after `--option=`."""
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_readable(value)}"
+    return FILE if is_stream(Path(word)) else word
 
 
 def of_model(model: str | None, reading: "Reading | None" = None) -> tuple[str, ...]:
@@ -75,5 +88,10 @@ def of_training(model: str | None) -> tuple[str, ...]:
 
 
 def beside(path: Path, name: str) -> Path:
-    """A file or folder next to another."""
-    return path.with_name(name)
+    """A file or folder next to another; in the current folder where the other is a pipe."""
+    return Path(name) if is_stream(path) else path.with_name(name)
+
+
+def made_of(path: Path, suffix: str) -> Path:
+    """A file or folder next to an input and called like it, with another suffix."""
+    return beside(path, f"{'rows' if is_stream(path) else path.stem}{suffix}")

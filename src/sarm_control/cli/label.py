@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
-from sarm_control.cli._next import of_model, say_next
+from sarm_control.cli._next import beside, of_model, say_next
 from sarm_control.cli._outputs import Overwrite, check_outputs
 from sarm_control.cli._row_flags import AS_THEY_ARE, RowFlags
 from sarm_control.cli._scoring import BatchTokens, Device, Dtype, MaxLength, Model, SkipBadRows, TemplateDate
@@ -135,7 +135,7 @@ def label(
 def _say_next(file: Path, called: "Sequence[Feature]", data: Sequence[Path], model: str | None) -> None:
     """Try the first of the labelled latents without what it pays."""
     if called:
-        saved = file.with_name("edits.json")
+        saved = beside(file, "edits.json")
         edit = ("--edit", f"{called[0].latent}=0", "--save-edits", saved)
         say_next("probe", *data, *of_model(model), *edit)
     else:

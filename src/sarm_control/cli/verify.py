@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from sarm_control.cli._help import COMPUTE, INPUT, OUTPUT, RARE_COMPUTE
-from sarm_control.cli._next import of_model, say_next
+from sarm_control.cli._next import made_of, of_model, say_next
 from sarm_control.cli._scoring import (
     BatchTokens,
     Device,
@@ -99,9 +99,9 @@ def verify(
         _write(json_file, result, model=model_name(name), steps=steps)
     named = of_model(model, reading)
     if result.passed and rm.dictionary is None:
-        say_next("score", recorded, *named, "-o", recorded.with_suffix(".scores.jsonl"))
+        say_next("score", recorded, *named, "-o", made_of(recorded, ".scores.jsonl"))
     elif result.passed:
-        say_next("latents", recorded, *of_model(model), "-o", recorded.with_suffix(".latents"))
+        say_next("latents", recorded, *of_model(model), "-o", made_of(recorded, ".latents"))
     else:
         say_next("verify", recorded, *named, "--dtype", "float32")
     return 0 if result.passed else 1

@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from sarm_control.console import say
 from sarm_control.data.files.forms import HEAD, Compression, Name, compression_of, delimiter_of, form_of
 from sarm_control.data.lines import readable
-from sarm_control.embedded import STANDARD_INPUT, Copy, input_file, is_input_name, keep_copy
+from sarm_control.embedded import STANDARD_INPUT, Copy, input_file, is_input_name, is_pipe, keep_copy
 from sarm_control.errors import DataError
 
 _BUFFER = 1 << 18
@@ -66,20 +65,11 @@ def local_file(path: Path) -> Path:
         DataError: standard input is a terminal; the embedded world has no file of that name.
     """
     file = input_file(path)
-    if file != path or (path != STANDARD_INPUT and (is_input_name(path) or not _is_pipe(file))):
+    if file != path or (path != STANDARD_INPUT and (is_input_name(path) or not is_pipe(file))):
         return file
     copy = _spooled(path)
     keep_copy(path, Copy(copy, str(path)))
     return copy
-
-
-def _is_pipe(file: Path) -> bool:
-    try:
-        mode = os.stat(file).st_mode
-    except (OSError, ValueError):
-        # told where it is opened
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _spooled(path: Path) -> Path:
