@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sarm_control.comparison import TOO_FEW, verdict
 from sarm_control.console import aligned
 from sarm_control.discovery import ends_of_effect
+from sarm_control.statistics import for_terminal
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
@@ -163,9 +164,17 @@ def _by_truth(judged: "Called", truth: "Truth") -> str:
     return (
         "By the planted truth, which discovery never sees, a latent counts as harming when its effect is at "
         f"least 0.2 SDs of its contributions below zero (d_z <= -0.2): {judged.found} of {judged.harming} "
-        f"such latents found, {_count(judged.false, 'false alarm')} among {len(judged.latents)} called."
-        f"{worst if least.effect < 0 else ''}"
+        f"such latents found; {_lower_the_margin(judged, truth)}.{worst if least.effect < 0 else ''}"
     )
+
+
+def _lower_the_margin(judged: "Called", truth: "Truth") -> str:
+    """Of the called latents, beside all: where nearly none is null, calling none wrongly means little."""
+    all_of_them = f"{len(truth.below_zero)} of all {len(truth.effect)} latents"
+    if not judged.latents:
+        return f"none called, while {all_of_them} lower the gold margin"
+    called = len(judged.latents)
+    return f"{called - judged.false} of {called} called lower the gold margin, as {all_of_them} do"
 
 
 def _of_residual(residual: "ResidualEffect | None") -> str:
@@ -265,7 +274,7 @@ def through_residual(report: Mapping[str, Any]) -> str:
 
 def closing(report: Mapping[str, Any]) -> str:
     """The verdict: the report's own sentences."""
-    return "\n".join([heading(5, "The verdict"), *map(paragraph, report["headline"])])
+    return "\n".join([heading(5, "The verdict"), *map(paragraph, map(for_terminal, report["headline"]))])
 
 
 def _worked(gold: str, placebo: str) -> str:

@@ -100,6 +100,7 @@ def compare(
     if not runs:
         raise ConfigError("no run folder was given", hint=_EXAMPLE)
     from sarm_control.comparison import check_same_base, compare_runs, in_order, open_run, sampling_of
+    from sarm_control.statistics import for_terminal
 
     opened = [open_run(path) for path in runs]
     check_same_base(opened)
@@ -122,7 +123,7 @@ def compare(
     report = comparison_report(found, {**settings, "head": rm.fingerprint}, prompts, dtype)
     write_comparison(report, found, folder, json_file, overwrite=overwrite)
     for sentence in report["headline"]:
-        print(sentence)
+        print(for_terminal(sentence))
     print(f"{folder / 'report.html'}")
     if len(runs) > 1:
         say_next("config", "diff", *runs[:2])

@@ -48,6 +48,7 @@ def report(
     from sarm_control.files import atomic_folder, manifest, write_json
     from sarm_control.pages import write_page
     from sarm_control.report import make_report, read_sources
+    from sarm_control.statistics import for_terminal
 
     sources = read_sources(inputs)
     for path in (out, figures, json_file):
@@ -63,9 +64,9 @@ def report(
         write_json(json_file, found.content)
     if figures is not None:
         _write_figures(found.page, figures, overwrite=overwrite)
-    print(found.page.verdict)
+    print(for_terminal(found.page.verdict))
     for tile in found.page.tiles:
-        print(f"  {tile.question} {tile.value} ({tile.interval}): {tile.detail}")
+        print(for_terminal(f"  {tile.question} {tile.value} ({tile.interval}): {tile.detail}"))
     print(out / "report.html")
     _say_next(sources)
 

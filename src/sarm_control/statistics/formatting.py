@@ -1,4 +1,4 @@
-"""Numbers as readers see them: as many digits as the interval justifies, and a real minus sign.
+"""Numbers as readers see them: as many digits as the interval justifies, and on pages a real minus sign.
 
 An interval is its two ends, or why there are none and how many prompts would be enough.
 """
@@ -69,6 +69,7 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 
 MINUS = "\u2212"
+"""The minus sign of pages and charts; see `for_terminal`."""
 _UNKNOWN = "\u2013"
 
 
@@ -103,6 +104,14 @@ def short(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     shown = f"{value:.{digits}f}"
     return (shown.rstrip("0").rstrip(".") if "." in shown else shown).replace("-", MINUS)
+
+
+def for_terminal(text: str) -> str:
+    """A sentence of a page as a terminal shows it: with hyphens as minus signs.
+
+    All other numbers there have them, and programs read and people search for `-0.5`.
+    """
+    return text.replace(MINUS, "-")
 
 
 def bracket(interval: Mapping[str, Any], digits: int, *, sign: bool = False) -> str:
