@@ -211,7 +211,7 @@ def _learner() -> ControlState:
 
 def _curves(run: Path) -> None:
     unread: Any = None  # curves come from the metrics alone
-    TrainedRun(run, unread, unread, unread).curves()
+    TrainedRun(run, unread, "no control", unread, unread).curves()
 
 
 def _metrics(path: Path) -> None:

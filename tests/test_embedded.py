@@ -118,7 +118,7 @@ def test_the_embedded_policy_and_a_folder_of_that_name_are_two_bases(beside_a_la
     def run(name: str, model: str) -> TrainedRun:
         values = {"policy": {"model": model}, "data": {"prompts": "p.jsonl"}}
         unread: Any = None  # only the settings are compared
-        return TrainedRun(Path(name), RunConfig.model_validate(values), unread, unread)
+        return TrainedRun(Path(name), RunConfig.model_validate(values), "no control", unread, unread)
 
     check_same_base([run("a", "lab"), run("b", "lab")])
     check_same_base([run("a", "./lab"), run("b", str(beside_a_lab))])

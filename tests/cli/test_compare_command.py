@@ -18,6 +18,7 @@ from sarm_control.lab.language.language import Language
 from sarm_control.lab.language.questions import core
 from sarm_control.lab.world import FORMAT, World
 from sarm_control.reward_model import RewardModel
+from sarm_control.statistics import MINUS
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import Rollout, encode_prompts
@@ -109,7 +110,10 @@ def test_the_folder_holds_report_ledger_answers_and_manifest(found: Path, runs: 
     names = ["answers.jsonl", "ledger.parquet", "manifest.json", "report.html", "report.json"]
     assert sorted(path.name for path in found.iterdir()) == names
     report = read(found)
-    assert [arm["name"] for arm in report["arms"]] == ["none", "controls"]
+    assert [(arm["name"], arm["role"]) for arm in report["arms"]] == [
+        ("none", "no control"),
+        ("controls", "controlled"),
+    ]
     assert report["settings"]["prompts"] == len(HELD_OUT)
     assert report["settings"]["trained_on"] == 0
     assert report["manifest"]["inputs"].keys() == {"held_out.jsonl"}
@@ -351,8 +355,28 @@ def test_metamorphic_every_order_of_the_runs_gives_the_same_page(
     assert len(report["headline"]) == len(arms)
     words = [{"none": "no control"}.get(name, name) for name in arms]
     assert all(line.startswith(f"{name} against ") for line, name in zip(said[0], words, strict=True))
+    # the page has typographic minus signs, a terminal hyphens
+    assert any(MINUS in sentence for sentence in report["headline"])
+    assert said[0] == [sentence.replace(MINUS, "-") for sentence in report["headline"]]
     against = "no control" if "none" in arms else "the base policy"
     assert [f"against {against}: " in line for line in said[0][1:]] == [True] * (len(arms) - 1)
+
+
+def test_a_run_is_the_placebo_that_its_manifest_says(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shuffled = Path(shutil.copytree(runs["controls"], tmp_path / "shuffled"))
+    manifest = json.loads((shuffled / "manifest.json").read_text())
+    assert manifest["role"] == "controlled"
+    words = (shuffled, runs["none"], "--prompts", runs["prompts"], "--max-new-tokens", 4)
+    (shuffled / "manifest.json").write_text(json.dumps({**manifest, "role": "placebo"}))
+    assert compare(*words, "-o", tmp_path / "out") == 0
+    assert [arm["role"] for arm in read(tmp_path / "out")["arms"]] == ["no control", "placebo"]
+    assert "shuffled (placebo) against no control: " in capsys.readouterr().out
+    (shuffled / "manifest.json").write_text(json.dumps({**manifest, "role": "shuffled"}))
+    assert compare(*words, "-o", tmp_path / "again") == 2
+    allowed = "'no control', 'controlled', 'placebo'"
+    assert f"{shuffled}/manifest.json: role is 'shuffled'; it may be {allowed}" in capsys.readouterr().err
 
 
 def test_oracle_under_par_the_reward_is_the_one_that_the_run_trained_on(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sarm_control.cli import _demo_story as story
@@ -18,6 +19,9 @@ from sarm_control.cli.demo import _replacing
 from sarm_control.control import Controls
 from sarm_control.embedded import world_folder
 from sarm_control.files import replaced
+from sarm_control.lab import Truth
+from sarm_control.lab.study.study import judge
+from sarm_control.statistics import MINUS
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_network")]
 
@@ -50,6 +54,10 @@ def test_the_numbers_for_machines_are_those_of_the_report(shown: tuple[Path, str
     assert 0 <= found["discovery"]["recall"] <= 1
     assert set(found["discovery"]["latents"]) >= set(report["arms"][1]["controlled"])
     assert report["arms"][0]["controlled"] == []
+    roles = {"none": "no control", "controls": "controlled", "random": "placebo"}
+    assert {arm["name"]: arm["role"] for arm in report["arms"]} == roles
+    written = {name: json.loads((folder / "a" / name / "manifest.json").read_text()) for name in roles}
+    assert {name: manifest["role"] for name, manifest in written.items()} == roles
     # The placebo acts on other latents than those called.
     assert not set(report["arms"][2]["controlled"]) & set(found["discovery"]["latents"])
 
@@ -80,6 +88,7 @@ def test_the_story_has_its_steps_in_order_and_answers_both_questions(shown: tupl
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
     assert "nan" not in text
+    assert MINUS not in text
     assert max(map(len, text.splitlines()[:-1])) <= 120
 
 
@@ -283,3 +292,35 @@ def test_each_column_of_the_last_table_says_what_it_is() -> None:
         "policy", "reward model", "gold", "reward change", "gold change",
     ]  # fmt: skip
     assert lines[2].split() == ["none", "+0.50", "+0.10", "+0.50", "+0.30"]
+
+
+def truth(effects: list[float]) -> Truth:
+    """The truth about as many latents, known to 0.01."""
+    effect = np.array(effects)
+    ones = np.ones(len(effect))
+    names = ("flattery",) * len(effect)
+    return Truth("head", 100, effect, 0.01 * ones, 5 * effect, ones, ones, names, 0.5 * ones)
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [
+        ((0, 1), "2 of 2 such latents found; 2 of 2 called lower the gold margin, as 3 of all 5 latents do."),
+        ((0, 4), "1 of 2 such latents found; 1 of 2 called lower the gold margin, as 3 of all 5 latents do."),
+        ((), "0 of 2 such latents found; none called, while 3 of all 5 latents lower the gold margin."),
+    ],
+)
+def test_right_calls_stand_beside_the_share_of_all_latents(called: tuple[int, ...], said: str) -> None:
+    """Where nearly no latent is null, that no call was a false alarm says little."""
+    known = truth([-0.5, -0.1, -0.019, 0.3, 0.2])
+    assert known.below_zero == {0, 1}
+    known = truth([-0.5, -0.1, -0.021, 0.3, 0.2])
+    text = story._by_truth(judge(called, known), known)
+    assert f"(d_z <= -0.2): {said}" in text
+
+
+def test_the_verdict_has_the_minus_signs_of_a_terminal() -> None:
+    headline = f"no control: gold shows no clear change ({MINUS}0.10 [{MINUS}0.30, +0.10])."
+    said = story.closing({"headline": [headline]})
+    assert "(-0.10 [-0.30, +0.10])" in said
+    assert MINUS not in said

@@ -67,6 +67,7 @@ def made_up_arm(name: str, base: PolicyAnswers, *, push: float, alpha: float, se
     }
     return Arm(
         name=name,
+        role="controlled" if alpha else "no control",
         answers=answers,
         parts=made_up_parts(answers, alpha),
         base_parts=made_up_parts(base, alpha),

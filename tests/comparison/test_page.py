@@ -53,9 +53,9 @@ def with_gold(report: dict[str, Any], against_base: dict[str, float], between: d
 
 
 def with_placebo(report: dict[str, Any]) -> dict[str, Any]:
-    """A third arm, named as a placebo is."""
+    """A third arm, the placebo."""
     found = copy.deepcopy(report)
-    found["arms"].append({**copy.deepcopy(found["arms"][1]), "name": "random"})
+    found["arms"].append({**copy.deepcopy(found["arms"][1]), "name": "random", "role": "placebo"})
     pair = found["differences"][0]
     for first, second in (("none", "random"), ("controls", "random")):
         found["differences"].append({**copy.deepcopy(pair), "from": first, "to": second})

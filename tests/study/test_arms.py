@@ -10,12 +10,12 @@ from scipy.sparse import vstack
 
 from sarm_control.data.rows import Row
 from sarm_control.discovery.discovery import ScoredRows, discover
-from sarm_control.errors import TrainingError
+from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.lab import controlled
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
 from sarm_control.study import Cell, StudyConfig
-from sarm_control.study.arms import chosen_controls, run_config, shuffled, step_of_kl
+from sarm_control.study.arms import check_settings, chosen_controls, run_config, shuffled, step_of_kl
 from sarm_control.study.measures import CellAnswers, distinct_pairs, strip
 from sarm_control.study.study_config import Discovered
 from tests.discovery.worlds import Planted, make_world
@@ -141,3 +141,70 @@ def test_a_held_arm_gets_the_others_kl_as_its_target(tmp_path: Path, asked: dict
     config = run_config(tmp_path, study, cell)
     assert config.training.seed == 1
     assert config.training.kl_target == pytest.approx(1.0)
+
+
+ARMS: dict[str, Any] = {
+    "none": {},
+    "edited": {"set": {"reward": {"edits": ["3:max=0.5"]}}},
+    "ruled": {"rule_penalty": "1sd"},
+    "found": {"discover": {"audit": "pairs"}},
+    "shuffled": {"discover": {"audit": "pairs", "labels": "shuffled"}},
+    "random": {"discover": {"audit": "pairs", "latents": "random"}},
+    "other": {"discover": {"audit": "pairs"}, "set": {"reward": {"role": "placebo"}}},
+    "stopped": {"stop_at_kl_of": "edited"},
+}
+
+
+def study_of(asked: dict[str, Any], tmp_path: Path, arms: dict[str, Any]) -> StudyConfig:
+    worlds = {"tiny": {**asked["worlds"]["tiny"], "audits": {"pairs": [str(tmp_path / "pairs.jsonl")]}}}
+    return StudyConfig.model_validate({**asked, "compare": [], "worlds": worlds, "arms": arms})
+
+
+def write_chosen(folder: Path, edits: str) -> None:
+    """Controls as a discovery would have written them, for the arms of `ARMS` that discover."""
+    (folder / "controls" / "tiny").mkdir(parents=True, exist_ok=True)
+    for name in ("found", "shuffled-seed-0", "random-seed-0", "other"):
+        (folder / "controls" / "tiny" / f"{name}.yaml").write_text(f"reward:\n  edits: {edits}\n")
+
+
+def roles(folder: Path, study: StudyConfig) -> dict[str, str]:
+    names = (name for name, arm in study.arms.items() if arm.follows is None)
+    return {name: run_config(folder, study, Cell("tiny", name, 0)).reward.settled_role for name in names}
+
+
+def test_the_arms_of_a_study_say_what_they_are(tmp_path: Path, asked: dict[str, Any]) -> None:
+    study = study_of(asked, tmp_path, ARMS)
+    check_settings(study)
+    write_chosen(tmp_path, "['4=0']")
+    assert roles(tmp_path, study) == {
+        "none": "no control",
+        "edited": "controlled",
+        "ruled": "controlled",
+        "found": "controlled",
+        "shuffled": "placebo",
+        "random": "placebo",
+        "other": "placebo",
+    }
+    # the run that the baseline is stopped early has no controls either
+    for arm in ("none", "edited"):
+        run = Cell("tiny", arm, 0).run(tmp_path)
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text('{"step": 1, "objective/kl": 0.5}\n')
+    stopped = run_config(tmp_path, study, Cell("tiny", "stopped", 0))
+    assert stopped.reward.settled_role == "no control"
+
+
+def test_an_arm_whose_discovery_calls_nothing_is_one_without_control(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    write_chosen(tmp_path, "[]")
+    found = roles(tmp_path, study_of(asked, tmp_path, ARMS))
+    assert {found[name] for name in ("found", "shuffled", "random", "other")} == {"no control"}
+
+
+def test_a_role_that_there_is_not_is_told_before_anything_runs(tmp_path: Path, asked: dict[str, Any]) -> None:
+    (tmp_path / "controls.yaml").write_text("edits: ['3=0']\n")
+    for arm in ({"discover": {"audit": "pairs"}}, {"controls": str(tmp_path / "controls.yaml")}):
+        study = study_of(asked, tmp_path, {"none": {}, "odd": {**arm, "set": {"reward": {"role": "fake"}}}})
+        with pytest.raises(ConfigError, match=r"role.* 'fake'.*'no control', 'controlled'.* 'placebo'"):
+            check_settings(study)

@@ -21,6 +21,8 @@ from sarm_control.training.run.run_folder import (
     config_differences,
     finished_step,
     read_run_config,
+    record_role,
+    role_of_run,
     start_run,
 )
 
@@ -61,6 +63,102 @@ def test_a_new_run_holds_its_settings_and_where_they_came_from(tmp_path: Path, c
     manifest = json.loads((tmp_path / "runs/a/manifest.json").read_text())
     assert manifest["inputs"].keys() == {"prompts.jsonl"}
     assert manifest["seed"] == 0
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((run / "manifest.json").read_text())
+    return written
+
+
+WITHOUT = ("reward.edits=[]", "reward.penalties=[]")
+
+
+@pytest.mark.parametrize(
+    ("settings", "role"),
+    [
+        ((), "controlled"),
+        (WITHOUT, "no control"),
+        ((*WITHOUT, 'reward.patterns={"never": 1sd}'), "controlled"),
+        ((*WITHOUT, "reward.human_kl={beta: 0.1sd}", "data.human=human.jsonl"), "controlled"),
+        (("reward.role=placebo",), "placebo"),
+        ((*WITHOUT, "reward.role=no control"), "no control"),
+    ],
+)
+def test_the_manifest_says_what_the_run_is(
+    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], role: str
+) -> None:
+    start_run(tmp_path / "a", config)
+    start_run(tmp_path / "b", changed(tmp_path / "a", *settings))
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest["role"] == role
+    assert role_of_run(manifest, tmp_path / "b", read_run_config(tmp_path / "b")) == role
+
+
+def test_a_manifest_of_an_earlier_version_leaves_the_role_to_name_and_controls(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    for name, settings, role in (
+        ("random", (), "placebo"),
+        ("placebo", (), "placebo"),
+        ("ours", (), "controlled"),
+        ("random-too", WITHOUT, "no control"),
+    ):
+        start_run(tmp_path / name, config)
+        known = read_manifest(tmp_path / name)
+        now = changed(tmp_path / name, *settings)
+        del known["role"]
+        assert role_of_run(known, tmp_path / name, now) == role
+    assert role_of_run({"role": "controlled"}, tmp_path / "random", config) == "controlled"
+
+
+def test_a_role_that_there_is_not_names_those_that_there_are(tmp_path: Path, config: RunConfig) -> None:
+    start_run(tmp_path / "a", config)
+    with pytest.raises(ConfigError) as caught:
+        changed(tmp_path / "a", "reward.role=random")
+    allowed = "'no control', 'controlled' or 'placebo'"
+    assert str(caught.value) == f"--set reward.role=random: reward.role: 'random' is not {allowed}"
+    with pytest.raises(TrainingError) as damaged:
+        role_of_run({"role": ["placebo"]}, tmp_path / "a", config)
+    allowed = "'no control', 'controlled', 'placebo'"
+    assert str(damaged.value) == f"{tmp_path}/a/manifest.json: role is a list of 1; it may be {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("reward.role=no control",), r"role: no control, but the run has controls"),
+        ((*WITHOUT, "reward.role=placebo"), r"role: placebo, but the run has no edits, penalties, patterns"),
+        ((*WITHOUT, "reward.role=controlled"), r"role: controlled, but the run has no edits"),
+    ],
+)
+def test_a_role_that_the_controls_belie_is_refused(
+    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], message: str
+) -> None:
+    start_run(tmp_path / "a", config)
+    with pytest.raises(ConfigError, match=f"--set reward.role={settings[-1][12:]}: reward.{message}"):
+        changed(tmp_path / "a", *settings)
+
+
+def test_a_resumed_run_may_be_given_another_role(tmp_path: Path, config: RunConfig) -> None:
+    run = tmp_path / "random"
+    start = start_run(run, config)
+    assert start.notes == (
+        f"{run} counts as controlled; where it is a placebo, say so: --set reward.role=placebo",
+    )
+    work(start, until=2)
+    known = read_manifest(run)
+    del known["role"]  # as an earlier version wrote it
+    (run / "manifest.json").write_text(json.dumps(known))
+    start_run(run, config, resume=True)
+    assert "role" not in read_manifest(run)
+    placebo = changed(run, "reward.role=placebo")
+    assert start_run(run, placebo, resume=True).step == 2
+    assert (read_manifest(run)["role"], read_run_config(run).reward.role) == ("placebo", "placebo")
+    assert not record_role(run, placebo)
+    # the settings of the run are what goes on, and the rest of the manifest stays
+    assert record_role(run, config)
+    assert (read_manifest(run)["role"], read_run_config(run)) == ("controlled", config)
+    assert read_manifest(run).keys() == {*known, "role"}
 
 
 def test_a_name_in_use_is_refused_naming_both_flags(tmp_path: Path, config: RunConfig) -> None:

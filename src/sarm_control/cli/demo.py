@@ -236,11 +236,14 @@ def _discover(stage: "Stage", seed: int) -> "tuple[dict[str, Controls], Called]"
 
 def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, seed: int, steps: int) -> None:
     from sarm_control.lab import run_config, train_arm
+    from sarm_control.training import PLACEBO
 
     _report(story.heading(3, "Train against it"), story.arms_text(controls), "")
     for number, (name, one) in enumerate(controls.items(), start=1):
         say(f"   run {number} of {len(controls)}: {name}")
-        train_arm(run_config(stage.names, one, seed=seed, steps=steps), folder / name, progress=progress)
+        role = PLACEBO if name == "random" else None
+        config = run_config(stage.names, one, seed=seed, steps=steps, role=role)
+        train_arm(config, folder / name, progress=progress)
 
 
 def _compare(

@@ -67,7 +67,7 @@ def train(
             hold_run(folder)
         settings = flags.config(_file(config, folder, resume=resume))
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
-        if resume and _finished(folder, settings, None if dry_run else json_file):
+        if resume and _finished(folder, settings, json_file, dry_run=dry_run):
             return None
         _check_inputs(settings, whole=dry_run, ignore_memory=ignore_memory)
         if dry_run:
@@ -148,8 +148,8 @@ def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
     return own if config is None and resume and own.is_file() else config
 
 
-def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bool:
-    from sarm_control.training import finished_run
+def _finished(folder: Path, settings: "RunConfig", json_file: Path | None, *, dry_run: bool) -> bool:
+    from sarm_control.training import finished_run, record_role
 
     run = finished_run(folder, settings)
     if run is None:
@@ -157,7 +157,10 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None) -> bo
     print(f"{folder} is finished: all {run.step} steps are done, nothing to do")
     if run.missing is not None:
         print(f"  it cannot be made longer from its end: {run.missing}")
-    _write_summary(folder, run.summary(), json_file)
+    if not dry_run:
+        if record_role(folder, settings):
+            say(f"{folder} counts as {settings.reward.settled_role} now")
+        _write_summary(folder, run.summary(), json_file)
     _say_next(folder, settings)
     return True
 

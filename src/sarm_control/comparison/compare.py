@@ -18,7 +18,7 @@ from sarm_control.data import Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.reward_model import RewardModel
-from sarm_control.training import Policy, encode_prompts, training_rows
+from sarm_control.training import NO_CONTROL, Policy, encode_prompts, training_rows
 
 Gold: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 """Gold rewards [N] of prompts and responses; nothing is trained on them."""
@@ -162,9 +162,7 @@ def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
     """
 
     def place(run: TrainedRun) -> tuple[bool, str, str]:
-        controls = run.config.reward.controls()
-        controlled = bool(controls.edits or controls.penalties or controls.human_kl is not None)
-        return controlled, run.path.resolve().name, str(run.path.resolve())
+        return run.role != NO_CONTROL, run.path.resolve().name, str(run.path.resolve())
 
     return sorted(runs, key=place)
 
@@ -224,6 +222,7 @@ def _arm(
 
     return Arm(
         name=name,
+        role=run.role,
         answers=answers,
         parts=parts(answers),
         base_parts=parts(base),

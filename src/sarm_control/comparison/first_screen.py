@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 from sarm_control.charts import Tone, tone_of
 from sarm_control.comparison.headline import (
     NO_CHANGE,
-    PLACEBOS,
     TOO_FEW,
     arm_title,
     difference_between,
+    role_of,
     verdict,
 )
 from sarm_control.comparison.measures import GOLD, KL, REWARD
 from sarm_control.pages import Tile
 from sarm_control.statistics import decimals, fixed
+from sarm_control.training import CONTROLLED, NO_CONTROL, PLACEBO
 
 Interval = Mapping[str, Any]
 
@@ -52,8 +53,8 @@ def arm_titles(report: Mapping[str, Any]) -> dict[str, str]:
 def verdict_of(report: Mapping[str, Any]) -> Verdict:
     """The verdict of a comparison.
 
-    A run with controls is judged against the run without, else against the base policy; a run in a folder
-    named `random` or `placebo` is the placebo.
+    A controlled run is judged against the run without control, else against the base policy, and against the
+    placebo if there is one.
 
     Args:
         report: the contents of `report.json`.
@@ -71,10 +72,10 @@ def measure(arm: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
 
 
 def _roles(arms: Sequence[Mapping[str, Any]]) -> _Arms:
-    free = next((arm for arm in arms if not arm["controls"]), None)
-    tried = [arm for arm in arms if arm["controls"]]
-    placebo = next((arm for arm in tried if arm["name"] in PLACEBOS), None)
-    controlled = next((arm for arm in tried if arm is not placebo), None)
+    free, controlled, placebo = (
+        next((arm for arm in arms if role_of(arm) == role), None)
+        for role in (NO_CONTROL, CONTROLLED, PLACEBO)
+    )
     return _Arms(free, controlled or placebo, None if controlled is None else placebo)
 
 
@@ -91,7 +92,7 @@ def _of_control(report: Mapping[str, Any], arms: _Arms) -> Verdict:
         word = {"rose": "rises", "fell": "falls"}.get(verdict(own), "shows no clear change")
         lead.append(f"Without control the gold reward {word} from the base policy: {_ends(own)}.")
     second = chance if chance is not None else _change(report, None, arm, GOLD)
-    other = "the same controls on random latents" if chance is not None else "the base policy"
+    other = "the placebo" if chance is not None else "the base policy"
     return Verdict(
         line,
         tone,

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sarm_control.comparison.measures import GOLD, HUMAN, KL, LENGTH, REWARD
+from sarm_control.errors import DataError
 from sarm_control.statistics import bracket, decimals, fixed
+from sarm_control.training import NO_CONTROL, PLACEBO, ROLE, Role, inferred_role, known_role
 
 NO_CHANGE = "no clear change"
 TOO_FEW = "too few prompts to tell"
 _MANY = 4
-PLACEBOS = ("random", "placebo")
-"""Names of run folders that hold the same controls on latents drawn by chance."""
 
 
 def verdict(interval: Mapping[str, Any]) -> str:
@@ -27,12 +27,23 @@ def verdict(interval: Mapping[str, Any]) -> str:
     return "rose" if low > 0 else "fell"
 
 
+def role_of(arm: Mapping[str, Any]) -> Role:
+    """The role of an arm; in a comparison of an earlier version, which holds none, by its name and controls.
+
+    Raises:
+        DataError: it is none of the roles that there are.
+    """
+    if ROLE in arm:
+        return known_role(arm[ROLE], f"arm {arm['name']} of the comparison", DataError)
+    return inferred_role(str(arm["name"]), controls=bool(arm["controls"]))
+
+
 def arm_title(arm: Mapping[str, Any]) -> str:
-    """How readers see an arm: a run without controls is called that, whatever its folder is called."""
-    name = str(arm["name"])
-    if arm["controls"]:
-        return f"{name} (placebo)" if name in PLACEBOS else name
-    return "no control" if name in ("none", "no-control") else f"{name} (no control)"
+    """How readers see an arm: with its role, unless it is controlled or its name says the role."""
+    name, role = str(arm["name"]), role_of(arm)
+    if role == NO_CONTROL:
+        return role if name in ("none", "no-control") else f"{name} ({role})"
+    return f"{name} ({role})" if role == PLACEBO and name != PLACEBO else name
 
 
 def headline(report: Mapping[str, Any]) -> list[str]:
@@ -41,11 +52,11 @@ def headline(report: Mapping[str, Any]) -> list[str]:
     An arm with controls is compared with the first arm without controls if there is one, else with the base
     policy.
     """
-    free = next((arm for arm in report["arms"] if not arm["controls"]), None)
+    free = next((arm for arm in report["arms"] if role_of(arm) == NO_CONTROL), None)
     sentences = []
     for arm in report["arms"]:
         own = {row["key"]: row["change"] or row["trained"] for row in arm["measures"]}
-        if arm["controls"] and free is not None:
+        if role_of(arm) != NO_CONTROL and free is not None:
             between = difference_between(report["differences"], free["name"], arm["name"])
             sentences.append(_sentence(arm, arm_title(free), {**_own_only(own), **between}))
         else:

@@ -23,6 +23,7 @@ from sarm_control.comparison.measures import (
 from sarm_control.control import Floats, latent_ledger, prompt_means
 from sarm_control.notebooks import data_frame, html_table, number, span
 from sarm_control.seeds import numpy_generator
+from sarm_control.training import Role
 
 FORMAT = "sarm-compare-1"
 TITLE = "What training changed"
@@ -35,6 +36,7 @@ class Arm:
 
     Args:
         name: of the run, unique in the comparison.
+        role: what the run is in the comparison.
         answers: its answers to the prompts.
         parts: [N] columns of its answers' reward under its own controls.
         base_parts: the same columns of the base policy's answers.
@@ -47,6 +49,7 @@ class Arm:
     """
 
     name: str
+    role: Role
     answers: PolicyAnswers
     parts: Columns
     base_parts: Columns
@@ -159,6 +162,7 @@ def _arm_section(
     further = [wins(base, arm.answers), *([] if gap is None else [gap])]
     section = {
         "name": arm.name,
+        "role": arm.role,
         "controlled": list(arm.controlled),
         "controls": list(arm.controls),
         "steps": arm.steps,

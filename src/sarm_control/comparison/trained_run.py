@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sarm_control.bounded_json import read_json_object
 from sarm_control.comparison.measures import Columns, control_columns
 from sarm_control.control import TOTAL as TOTAL
 from sarm_control.control import (
@@ -33,6 +34,7 @@ from sarm_control.training import (
     Checkpoint,
     Policy,
     ReferenceRewards,
+    Role,
     Rollout,
     RunConfig,
     encode_prompts,
@@ -40,6 +42,7 @@ from sarm_control.training import (
     load_checkpoint,
     newest_checkpoint,
     read_run_config,
+    role_of_run,
     settled_days,
 )
 
@@ -54,12 +57,14 @@ class TrainedRun:
     Args:
         path: the run folder.
         config: its settings.
+        role: what it is in a comparison.
         checkpoint: its newest good checkpoint.
         statistics: of the reference policy's rewards, frozen before its first step.
     """
 
     path: Path
     config: RunConfig
+    role: Role
     checkpoint: Checkpoint
     statistics: ReferenceStatistics
 
@@ -244,7 +249,8 @@ def open_run(path: Path) -> TrainedRun:
 
     Raises:
         ConfigError: it is no run folder.
-        TrainingError: it has no checkpoint that verifies, or was not calibrated.
+        TrainingError: it has no checkpoint that verifies, was not calibrated, or its manifest names another
+            role than there are.
     """
     if not (path / "config.yaml").is_file():
         raise ConfigError(
@@ -252,6 +258,7 @@ def open_run(path: Path) -> TrainedRun:
             hint="give the folder that sarm train wrote, such as runs/NAME",
         )
     config = settled_days(path, read_run_config(path))
+    role = role_of_run(read_json_object(path / "manifest.json"), path, config)
     found = newest_checkpoint(path)
     if found.path is None:
         raise TrainingError(f"{path} has no checkpoint that verifies", hint="go on with sarm train --resume")
@@ -259,7 +266,7 @@ def open_run(path: Path) -> TrainedRun:
     # twice the size of the weights, and of no use here
     checkpoint.tensors.pop("optimizer", None)
     statistics = ReferenceStatistics.from_dict(checkpoint.state["reward"]["statistics"])
-    return TrainedRun(path, config, checkpoint, statistics)
+    return TrainedRun(path, config, role, checkpoint, statistics)
 
 
 def _row(path: Path, line: Line) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def _settings(run: Run, names: Mapping[int, str]) -> dict[str, str]:
     training, reward, human = config.training, config.reward, config.reward.human_kl
     lost = reward.missing_end_penalty
     return {
+        "Role": run.role,
         "Policy": _model(config.policy.model),
         "Reward model": _model(reward.model),
         "Edits": "; ".join(_edit(edit, names) for edit in reward.edits),

@@ -193,6 +193,7 @@ def _content(page: Page, sources: Sources, manifest: Mapping[str, Any]) -> dict[
             {
                 "name": run.name,
                 "folder": str(run.path),
+                "role": run.role,
                 "steps": len(run.metrics),
                 "last": dict(run.metrics[-1]) if run.metrics else None,
                 "warnings": [dict(one) for one in run.warnings],

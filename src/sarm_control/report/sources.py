@@ -9,7 +9,7 @@ from sarm_control.bounded_json import read_json_object
 from sarm_control.comparison import arm_title, run_names
 from sarm_control.data import Reason, json_object, read_lines
 from sarm_control.errors import ConfigError, TrainingError
-from sarm_control.training import RunConfig, read_run_config
+from sarm_control.training import Role, RunConfig, read_run_config, role_of_run
 
 _LARGEST = 1 << 30
 _COMPARISON, _DISCOVERY = "sarm-compare-1", "sarm-features-1"
@@ -39,11 +39,18 @@ class Run:
     manifest: Mapping[str, Any]
 
     @property
+    def role(self) -> Role:
+        """What it is in a comparison, by its manifest.
+
+        Raises:
+            TrainingError: the manifest names another role than there are.
+        """
+        return role_of_run(self.manifest, self.path, self.config)
+
+    @property
     def title(self) -> str:
         """How readers see it: a run without controls is called that, whatever its folder is called."""
-        reward = self.config.reward
-        controls = [*reward.edits, *reward.penalties, *([reward.human_kl] if reward.human_kl else [])]
-        return arm_title({"name": self.name, "controls": controls})
+        return arm_title({"name": self.name, "role": self.role})
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.control import Controls
 from sarm_control.data import read_rows
 from sarm_control.discovery import Discovery, Feature, discover, joint_controls, suggested
-from sarm_control.errors import TrainingError
+from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.files import write_json, write_text
 from sarm_control.lab import controlled, random_controls
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import numpy_generator
 from sarm_control.study.cells import Cell
-from sarm_control.study.study_config import Discovered, StudyConfig, folder_name
-from sarm_control.training import Document, RunConfig, dump_yaml, load_config
+from sarm_control.study.study_config import Arm, Discovered, StudyConfig, folder_name
+from sarm_control.training import PLACEBO, ROLE, Document, Role, RunConfig, dump_yaml, known_role, load_config
 
 LAST_STEPS = 3
 """Steps over whose mean a run's KL is taken: of a single step it is noisy."""
@@ -71,7 +71,28 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
         Document({"training": {"seed": cell.seed}}, {}, "seeds"),
         Document({"training": _matched(folder, study, cell)}, {}, f"arm {cell.arm}"),
     ]
-    return load_config(study.base, documents)
+    if arm.discover is None:
+        return load_config(study.base, documents)
+    role = _role(cell.arm, arm)
+    config = load_config(study.base, [*documents, given_role(cell.arm, None)])
+    # where a discovery calls nothing, the arm is that without control, whatever it was meant for
+    if role is None or not config.reward.has_controls:
+        return config
+    return load_config(study.base, [*documents, given_role(cell.arm, role)])
+
+
+def _role(name: str, arm: Arm) -> Role | None:
+    """What an arm that discovers is in comparisons; None where its controls say it."""
+    reward = arm.set.get("reward")
+    given = reward.get(ROLE) if isinstance(reward, dict) else None
+    if given is not None:
+        return known_role(given, f"arm {name}: set: reward", ConfigError)
+    return PLACEBO if arm.discover is not None and arm.discover.by_chance else None
+
+
+def given_role(name: str, role: Role | None) -> Document:
+    """The role of an arm as settings; None takes one back, where the controls are not known yet."""
+    return Document({"reward": {ROLE: role}}, {}, f"arm {name}")
 
 
 def check_settings(study: StudyConfig) -> None:
@@ -84,6 +105,10 @@ def check_settings(study: StudyConfig) -> None:
         for name, arm in study.arms.items():
             files = [_controls(arm.controls)] if arm.controls is not None else []
             own = _own_documents(study, world, name)
+            if arm.discover is not None:
+                # its controls are not known yet, so a role cannot be held against them
+                _role(name, arm)
+                own.append(given_role(name, None))
             load_config(study.base, [*shared_documents(study, world), *own, *files])
 
 

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from sarm_control.training.algorithm.trainer import Trainer
     from sarm_control.training.config.check_names import Check
     from sarm_control.training.config.feature_edits import edits_of_list
+    from sarm_control.training.config.roles import (
+        CONTROLLED,
+        NO_CONTROL,
+        PLACEBO,
+        ROLE,
+        Role,
+        inferred_role,
+        known_role,
+    )
     from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
     from sarm_control.training.config.validation import load_config
     from sarm_control.training.config.yaml_source import (
@@ -60,6 +69,8 @@ if TYPE_CHECKING:
         config_differences,
         hold_run,
         read_run_config,
+        record_role,
+        role_of_run,
         settled_days,
         start_run,
     )
@@ -74,7 +85,12 @@ _HOME_OF = {
     "Checkpoint": "run.checkpoint",
     "Document": "config.yaml_source",
     "Gold": "monitor.evaluation",
+    "CONTROLLED": "config.roles",
     "HUMAN": "run.train",
+    "NO_CONTROL": "config.roles",
+    "PLACEBO": "config.roles",
+    "ROLE": "config.roles",
+    "Role": "config.roles",
     "PROMPTS": "algorithm.reference_rewards",
     "Policy": "policy.policy",
     "PolicyConfig": "config.run_config",
@@ -105,9 +121,11 @@ _HOME_OF = {
     "hold_run": "run.run_folder",
     "human_buffer": "run.demonstrations",
     "in_words": "distributed.launcher",
+    "inferred_role": "config.roles",
     "items": "config.yaml_source",
     "kl_k1": "algorithm.losses",
     "kl_k3": "algorithm.losses",
+    "known_role": "config.roles",
     "list_checkpoints": "run.checkpoint",
     "load_checkpoint": "run.checkpoint",
     "load_config": "config.validation",
@@ -119,6 +137,8 @@ _HOME_OF = {
     "read_document": "config.yaml_source",
     "refuses": "monitor.checks.over_refusal",
     "read_run_config": "run.run_folder",
+    "record_role": "run.run_folder",
+    "role_of_run": "run.run_folder",
     "run_training": "run.train",
     "sample_answers": "rollout.rollout",
     "setting": "config.yaml_source",
@@ -146,9 +166,13 @@ _RENAMED = {
 """Former names, for one version."""
 
 __all__ = [
+    "CONTROLLED",
     "HUMAN",
+    "NO_CONTROL",
+    "PLACEBO",
     "PROMPTS",
     "REWARDS",
+    "ROLE",
     "AdapterCritic",
     "CachedSampler",
     "Check",
@@ -163,6 +187,7 @@ __all__ = [
     "Processes",
     "PromptRow",
     "ReferenceRewards",
+    "Role",
     "Rollout",
     "RunConfig",
     "RunFolder",
@@ -191,10 +216,12 @@ __all__ = [
     "hold_run",
     "human_buffer",
     "in_words",
+    "inferred_role",
     "inject_adapter",
     "items",
     "kl_k1",
     "kl_k3",
+    "known_role",
     "list_checkpoints",
     "load_checkpoint",
     "load_config",
@@ -206,7 +233,9 @@ __all__ = [
     "read_document",
     "read_run_config",
     "recompute_layers",
+    "record_role",
     "refuses",
+    "role_of_run",
     "run_training",
     "sample_answers",
     "setting",

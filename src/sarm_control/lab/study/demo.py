@@ -14,7 +14,7 @@ from sarm_control.lab.language.language import Fact, fact_clause
 from sarm_control.lab.study.trial import lab_training
 from sarm_control.lab.world import World
 from sarm_control.reward_model import RESIDUAL, RewardModel
-from sarm_control.training import RunConfig, run_training, start_run
+from sarm_control.training import Role, RunConfig, run_training, start_run
 
 
 class JudgedAnswer(NamedTuple):
@@ -127,8 +127,10 @@ def example(world: World, model: RewardModel) -> FlatteryExample:
     raise DataError(f"no held-out prompt of {world.path} asks for a fact")
 
 
-def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> RunConfig:
-    """The settings of one arm, as `sarm train` would read them."""
+def run_config(
+    names: Names, controls: Controls, *, seed: int, steps: int, role: Role | None = None
+) -> RunConfig:
+    """The settings of one arm, as `sarm train` would read them; `role` by the controls where it is None."""
     return RunConfig.model_validate(
         {
             "policy": {"model": names.policy, "lora": None},
@@ -138,6 +140,7 @@ def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> Ru
                 "penalties": controls.penalties,
                 "human_kl": controls.human_kl,
                 "fingerprint": controls.fingerprint,
+                "role": role,
             },
             "data": {"prompts": str(names.train_prompts)},
             "training": lab_training(seed, steps=steps).model_dump(),

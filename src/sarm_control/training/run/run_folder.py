@@ -29,6 +29,14 @@ from sarm_control.files import (
     write_text,
 )
 from sarm_control.locks import hold, locked
+from sarm_control.training.config.roles import (
+    CONTROLLED,
+    ROLE,
+    Role,
+    inferred_role,
+    is_placebo_name,
+    known_role,
+)
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.config.validation import load_config
 from sarm_control.training.config.yaml_source import dump_yaml
@@ -237,8 +245,10 @@ def start_run(
         if resume and (path / _CONFIG).is_file():
             return _go_on(path, config, inputs)
         _make(path, config, inputs, overwrite=overwrite)
-    notes = ("no run of that name yet: starting from the beginning",) if resume else ()
-    return Start(RunFolder(path, keep=config.checkpoints.keep, new=True), None, 0, notes)
+    notes = ["no run of that name yet: starting from the beginning"] if resume else []
+    if config.reward.settled_role == CONTROLLED and config.reward.role is None and is_placebo_name(path.name):
+        notes.append(f"{path} counts as controlled; where it is a placebo, say so: --set reward.role=placebo")
+    return Start(RunFolder(path, keep=config.checkpoints.keep, new=True), None, 0, tuple(notes))
 
 
 def hold_run(path: Path) -> None:
@@ -267,6 +277,45 @@ def read_run_config(path: Path) -> RunConfig:
     return load_config(path / _CONFIG)
 
 
+def role_of_run(manifest: Mapping[str, Any], path: Path, config: RunConfig) -> Role:
+    """The role of a run by its manifest; of one of an earlier version by its folder's name and its controls.
+
+    Args:
+        manifest: the content of the run's `manifest.json`; empty where there is none.
+        path: the run folder.
+        config: its settings.
+
+    Raises:
+        TrainingError: the manifest names another role than there are.
+    """
+    if ROLE in manifest:
+        return known_role(manifest[ROLE], str(path / _MANIFEST), TrainingError)
+    return inferred_role(path.resolve().name, controls=config.reward.has_controls)
+
+
+def record_role(path: Path, config: RunConfig) -> bool:
+    """Gives a run the role that the settings name now; returns whether that is another one than before.
+
+    A manifest without a role stays so while the settings name none: the folder's name says more than a
+    default.
+
+    Args:
+        path: the run folder, held by this process.
+        config: the settings given now.
+
+    Raises:
+        TrainingError: the manifest cannot be read.
+    """
+    before = read_run_config(path)
+    if config.reward.role == before.reward.role:
+        return False
+    # the settings last: a kill before them leaves the role to be recorded again
+    write_json(path / _MANIFEST, {**_read_manifest(path / _MANIFEST), ROLE: config.reward.settled_role})
+    reward = before.reward.model_copy(update={ROLE: config.reward.role})
+    _write_config(path, before.model_copy(update={"reward": reward}))
+    return True
+
+
 def finished_step(path: Path) -> int | None:
     """The last step of a finished run; None for an unfinished run, or where there is none."""
     if not (path / _MANIFEST).is_file():
@@ -287,12 +336,15 @@ def config_differences(before: RunConfig, now: RunConfig) -> list[str]:
 
 
 def check_same_config(path: Path, config: RunConfig) -> None:
-    """Refuses settings that differ from the run's; `training.steps` may grow, and trackers may change.
+    """Refuses settings that differ from the run's; `training.steps` may grow, trackers and role may change.
 
     Raises:
         ConfigError: with a line for each differing key.
     """
     before = read_run_config(path).model_copy(update={"logging": config.logging})
+    # a name for readers: it changes nothing in the run
+    renamed = before.reward.model_copy(update={ROLE: config.reward.role})
+    before = before.model_copy(update={"reward": renamed})
     steps = before.training.steps
     if config.training.steps >= steps:
         grown = before.training.model_copy(update={"steps": config.training.steps})
@@ -338,6 +390,7 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     # the steps after the checkpoint are done again, so their rows would stand there twice
     for name in _LOGS:
         cut_back(path / f"{name}.jsonl", found.step)
+    record_role(path, config)
     _write_config(path, config)
     return Start(RunFolder(path, keep=config.checkpoints.keep), found.path, found.step, tuple(notes))
 
@@ -375,8 +428,9 @@ def _write_config(folder: Path, config: RunConfig) -> None:
 
 
 def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
-    # the day is recorded, since `today` would be another one when the run is resumed
     record = manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
+    record = {**record, ROLE: config.reward.settled_role}
+    # the day is recorded, since `today` would be another one when the run is resumed
     return {**record, TEMPLATE_DATE: str(read_date(TODAY))} if config.data.template_date == TODAY else record
 
 
