@@ -33,21 +33,6 @@ def test_penalties_of_a_file_of_controls_are_not_dropped_in_silence(
     config = RunFlags(edits_file=path).config(None)
     assert (config.reward.edits, config.reward.penalties) == ((Edit(9, max=2.0),), ())
     assert "only its edits are used; pass 1 penalty with --controls" in capsys.readouterr().err
-    path.write_text("edits: ['9:max=2']\nrole: placebo\n")
-    assert RunFlags(edits_file=path).config(None).reward.role is None
-    assert "only its edits are used; pass its role with --controls" in capsys.readouterr().err
-
-
-def test_a_file_of_controls_may_say_which_role_they_play(tmp_path: Path) -> None:
-    path = tmp_path / "controls.yaml"
-    for text in ("edits: ['9:max=2']\nrole: placebo\n", "reward:\n  edits: ['9:max=2']\n  role: placebo\n"):
-        path.write_text(text)
-        assert RunFlags(controls=path).config(None).reward.settled_role == "placebo"
-    path.write_text("edits: ['9:max=2']\nrole: placbo\n")
-    with pytest.raises(ConfigError) as caught:
-        RunFlags(controls=path).config(None)
-    allowed = "'no control', 'controlled' or 'placebo'"
-    assert str(caught.value) == f"{path}:2: reward.role: 'placbo' is not {allowed}"
 
 
 def test_two_edits_of_one_latent_name_the_flag(saved: Path) -> None:

@@ -358,6 +358,29 @@ def test_a_finished_run_with_other_settings_is_refused(
     assert "training.seed: 5 -> 6" in capsys.readouterr().err
 
 
+def test_a_finished_run_may_be_given_a_role(
+    whole: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "shuffled"))
+    assert json.loads((run / "manifest.json").read_text())["role"] == "controlled"
+    assert train("--out", run, "--resume", "--role", "placebo", "--dry-run") == 0
+    assert json.loads((run / "manifest.json").read_text())["role"] == "controlled"
+    capsys.readouterr()
+    assert main(["train", "--out", str(run), "--resume", "--role", "placebo"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == f"{run} counts as placebo now"
+    assert said[-1].startswith("next: sarm compare")
+    assert json.loads((run / "manifest.json").read_text())["role"] == "placebo"
+    assert_equal_runs(run, whole)
+
+
+def test_a_role_that_there_is_not_names_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--role", "placbo", "--dry-run") == 2
+    said = capsys.readouterr().err
+    assert "placbo" in said
+    assert all(role in said for role in ("no control", "controlled", "placebo"))
+
+
 def test_more_steps_go_on_from_a_finished_run(
     whole: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -523,6 +546,7 @@ MESSAGES = [
     (["--exclude", "PROMPTS"], "all 12 prompts are in an excluded file"),
     (["--set", "policy.lora.targets=[nothing]"], "nothing"),
     (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+    (["--role", "no control"], "the role is to be no control, but the run has controls"),
 ]
 
 

@@ -8,13 +8,13 @@ import pytest
 from sarm_control.cli import main
 from sarm_control.errors import TrainingError
 from sarm_control.report.sources import read_sources
-from sarm_control.training import RunConfig, start_run
+from sarm_control.training import Role, RunConfig, start_run
 
 
-def run(folder: Path, reward: dict[str, object]) -> Path:
+def run(folder: Path, reward: dict[str, object], role: Role | None = None) -> Path:
     """A run before its first step."""
     values = {"policy": {"model": "policy"}, "reward": reward, "data": {"prompts": "prompts.jsonl"}}
-    start_run(folder, RunConfig.model_validate(values))
+    start_run(folder, RunConfig.model_validate(values), role=role)
     return folder
 
 
@@ -30,8 +30,8 @@ def test_golden_runs_are_named_by_their_roles(tmp_path: Path) -> None:
         run(tmp_path / "none", {}),
         run(tmp_path / "ours", {"edits": ["3=0"]}),
         run(tmp_path / "pattern", {"patterns": {"never": 1.0}}),
-        run(tmp_path / "shuffled", {"edits": ["4=0"], "role": "placebo"}),
-        run(tmp_path / "random", {"edits": ["4=0"], "role": "controlled"}),
+        run(tmp_path / "shuffled", {"edits": ["4=0"]}, "placebo"),
+        run(tmp_path / "random", {"edits": ["4=0"]}, "controlled"),
     ]
     assert [one.title for one in read_sources(runs).runs] == [
         "no control",
@@ -54,7 +54,7 @@ def test_golden_runs_of_an_earlier_version_are_named_by_folder_and_controls(tmp_
 
 
 def test_the_report_holds_the_role_of_each_run(tmp_path: Path) -> None:
-    runs = [run(tmp_path / "none", {}), run(tmp_path / "shuffled", {"edits": ["4=0"], "role": "placebo"})]
+    runs = [run(tmp_path / "none", {}), run(tmp_path / "shuffled", {"edits": ["4=0"]}, "placebo")]
     assert main(["--quiet", "report", *map(str, runs), "-o", str(tmp_path / "r")]) == 0
     content = json.loads((tmp_path / "r" / "report.json").read_text())
     assert [one["role"] for one in content["runs"]] == ["no control", "placebo"]

@@ -1,5 +1,6 @@
 """Oracle and property tests of placebo and matched arms."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,18 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.lab import controlled
 from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
-from sarm_control.study import Cell, StudyConfig
-from sarm_control.study.arms import check_settings, chosen_controls, run_config, shuffled, step_of_kl
+from sarm_control.study import Cell, StudyConfig, load_study
+from sarm_control.study.arms import (
+    check_settings,
+    chosen_controls,
+    role_of_cell,
+    run_config,
+    shuffled,
+    step_of_kl,
+)
 from sarm_control.study.measures import CellAnswers, distinct_pairs, strip
 from sarm_control.study.study_config import Discovered
+from sarm_control.training.config.roles import settled_role
 from tests.discovery.worlds import Planted, make_world
 
 PROMPTS = 400
@@ -147,10 +156,11 @@ ARMS: dict[str, Any] = {
     "none": {},
     "edited": {"set": {"reward": {"edits": ["3:max=0.5"]}}},
     "ruled": {"rule_penalty": "1sd"},
+    "of chance": {"set": {"reward": {"edits": ["3:max=0.5"]}}, "role": "placebo"},
     "found": {"discover": {"audit": "pairs"}},
     "shuffled": {"discover": {"audit": "pairs", "labels": "shuffled"}},
     "random": {"discover": {"audit": "pairs", "latents": "random"}},
-    "other": {"discover": {"audit": "pairs"}, "set": {"reward": {"role": "placebo"}}},
+    "other": {"discover": {"audit": "pairs"}, "role": "placebo"},
     "stopped": {"stop_at_kl_of": "edited"},
 }
 
@@ -168,43 +178,64 @@ def write_chosen(folder: Path, edits: str) -> None:
 
 
 def roles(folder: Path, study: StudyConfig) -> dict[str, str]:
-    names = (name for name, arm in study.arms.items() if arm.follows is None)
-    return {name: run_config(folder, study, Cell("tiny", name, 0)).reward.settled_role for name in names}
+    """What the manifest of each arm's run would say."""
+    found = {}
+    for name in study.arms:
+        cell = Cell("tiny", name, 0)
+        config = run_config(folder, study, cell)
+        given = role_of_cell(study, cell, config)
+        found[name] = settled_role(given, controls=config.reward.has_controls)
+    return found
+
+
+def with_curves(folder: Path) -> Path:
+    """The runs that an arm stopped early is matched with."""
+    for arm in ("none", "edited"):
+        run = Cell("tiny", arm, 0).run(folder)
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text('{"step": 1, "objective/kl": 0.5}\n')
+    return folder
 
 
 def test_the_arms_of_a_study_say_what_they_are(tmp_path: Path, asked: dict[str, Any]) -> None:
     study = study_of(asked, tmp_path, ARMS)
     check_settings(study)
-    write_chosen(tmp_path, "['4=0']")
+    write_chosen(with_curves(tmp_path), "['4=0']")
     assert roles(tmp_path, study) == {
         "none": "no control",
         "edited": "controlled",
         "ruled": "controlled",
+        "of chance": "placebo",
         "found": "controlled",
         "shuffled": "placebo",
         "random": "placebo",
         "other": "placebo",
+        "stopped": "no control",
     }
-    # the run that the baseline is stopped early has no controls either
-    for arm in ("none", "edited"):
-        run = Cell("tiny", arm, 0).run(tmp_path)
-        run.mkdir(parents=True)
-        (run / "metrics.jsonl").write_text('{"step": 1, "objective/kl": 0.5}\n')
-    stopped = run_config(tmp_path, study, Cell("tiny", "stopped", 0))
-    assert stopped.reward.settled_role == "no control"
 
 
 def test_an_arm_whose_discovery_calls_nothing_is_one_without_control(
     tmp_path: Path, asked: dict[str, Any]
 ) -> None:
-    write_chosen(tmp_path, "[]")
+    write_chosen(with_curves(tmp_path), "[]")
     found = roles(tmp_path, study_of(asked, tmp_path, ARMS))
     assert {found[name] for name in ("found", "shuffled", "random", "other")} == {"no control"}
 
 
-def test_a_role_that_there_is_not_is_told_before_anything_runs(tmp_path: Path, asked: dict[str, Any]) -> None:
-    (tmp_path / "controls.yaml").write_text("edits: ['3=0']\n")
-    for arm in ({"discover": {"audit": "pairs"}}, {"controls": str(tmp_path / "controls.yaml")}):
-        study = study_of(asked, tmp_path, {"none": {}, "odd": {**arm, "set": {"reward": {"role": "fake"}}}})
-        with pytest.raises(ConfigError, match=r"role.* 'fake'.*'no control', 'controlled'.* 'placebo'"):
-            check_settings(study)
+def test_a_role_that_an_arms_controls_belie_is_told_before_anything_runs(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    study = study_of(asked, tmp_path, {"none": {"role": "placebo"}})
+    with pytest.raises(ConfigError, match="arm none: the role is to be placebo, but the run has no edits"):
+        check_settings(study)
+
+
+def test_a_role_that_there_is_not_names_those_that_there_are(study_file: Path) -> None:
+    study_file.write_text(study_file.read_text().replace("  none: {}\n", "  none: {role: fake}\n"))
+    with pytest.raises(ConfigError) as refused:
+        load_study(study_file)
+    assert re.fullmatch(
+        rf"{re.escape(str(study_file))}:\d+: arms\.none\.role: "
+        "Input should be 'no control', 'controlled' or 'placebo'",
+        str(refused.value),
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sarm_control.errors import ConfigError, OutputError, TrainingError
+from sarm_control.training.config.roles import Role
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.config.validation import load_config
 from sarm_control.training.config.yaml_source import parse_setting
@@ -74,21 +75,21 @@ WITHOUT = ("reward.edits=[]", "reward.penalties=[]")
 
 
 @pytest.mark.parametrize(
-    ("settings", "role"),
+    ("settings", "given", "role"),
     [
-        ((), "controlled"),
-        (WITHOUT, "no control"),
-        ((*WITHOUT, 'reward.patterns={"never": 1sd}'), "controlled"),
-        ((*WITHOUT, "reward.human_kl={beta: 0.1sd}", "data.human=human.jsonl"), "controlled"),
-        (("reward.role=placebo",), "placebo"),
-        ((*WITHOUT, "reward.role=no control"), "no control"),
+        ((), None, "controlled"),
+        (WITHOUT, None, "no control"),
+        ((*WITHOUT, 'reward.patterns={"never": 1sd}'), None, "controlled"),
+        ((*WITHOUT, "reward.human_kl={beta: 0.1sd}", "data.human=human.jsonl"), None, "controlled"),
+        ((), "placebo", "placebo"),
+        (WITHOUT, "no control", "no control"),
     ],
 )
 def test_the_manifest_says_what_the_run_is(
-    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], role: str
+    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], given: Role | None, role: str
 ) -> None:
     start_run(tmp_path / "a", config)
-    start_run(tmp_path / "b", changed(tmp_path / "a", *settings))
+    start_run(tmp_path / "b", changed(tmp_path / "a", *settings), role=given)
     manifest = read_manifest(tmp_path / "b")
     assert manifest["role"] == role
     assert role_of_run(manifest, tmp_path / "b", read_run_config(tmp_path / "b")) == role
@@ -111,54 +112,54 @@ def test_a_manifest_of_an_earlier_version_leaves_the_role_to_name_and_controls(
     assert role_of_run({"role": "controlled"}, tmp_path / "random", config) == "controlled"
 
 
-def test_a_role_that_there_is_not_names_those_that_there_are(tmp_path: Path, config: RunConfig) -> None:
-    start_run(tmp_path / "a", config)
-    with pytest.raises(ConfigError) as caught:
-        changed(tmp_path / "a", "reward.role=random")
-    allowed = "'no control', 'controlled' or 'placebo'"
-    assert str(caught.value) == f"--set reward.role=random: reward.role: 'random' is not {allowed}"
+@pytest.mark.parametrize(("word", "shown"), [("random", "'random'"), (["placebo"], "a list of 1")])
+def test_a_role_that_there_is_not_names_those_that_there_are(
+    tmp_path: Path, config: RunConfig, word: object, shown: str
+) -> None:
     with pytest.raises(TrainingError) as damaged:
-        role_of_run({"role": ["placebo"]}, tmp_path / "a", config)
+        role_of_run({"role": word}, tmp_path / "a", config)
     allowed = "'no control', 'controlled', 'placebo'"
-    assert str(damaged.value) == f"{tmp_path}/a/manifest.json: role is a list of 1; it may be {allowed}"
+    assert str(damaged.value) == f"{tmp_path}/a/manifest.json: role is {shown}; it may be {allowed}"
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "role", "message"),
     [
-        (("reward.role=no control",), r"role: no control, but the run has controls"),
-        ((*WITHOUT, "reward.role=placebo"), r"role: placebo, but the run has no edits, penalties, patterns"),
-        ((*WITHOUT, "reward.role=controlled"), r"role: controlled, but the run has no edits"),
+        ((), "no control", "to be no control, but the run has controls"),
+        (WITHOUT, "placebo", "to be placebo, but the run has no edits, penalties, patterns or human-KL term"),
+        (WITHOUT, "controlled", "to be controlled, but the run has no edits"),
     ],
 )
 def test_a_role_that_the_controls_belie_is_refused(
-    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], message: str
+    tmp_path: Path, config: RunConfig, settings: tuple[str, ...], role: Role, message: str
 ) -> None:
     start_run(tmp_path / "a", config)
-    with pytest.raises(ConfigError, match=f"--set reward.role={settings[-1][12:]}: reward.{message}"):
-        changed(tmp_path / "a", *settings)
+    now = changed(tmp_path / "a", *settings)
+    with pytest.raises(ConfigError, match=message):
+        start_run(tmp_path / "b", now, role=role)
+    assert not (tmp_path / "b").exists()
+    start_run(tmp_path / "c", now)
+    with pytest.raises(ConfigError, match=message):
+        start_run(tmp_path / "c", now, resume=True, role=role)
 
 
 def test_a_resumed_run_may_be_given_another_role(tmp_path: Path, config: RunConfig) -> None:
     run = tmp_path / "random"
     start = start_run(run, config)
-    assert start.notes == (
-        f"{run} counts as controlled; where it is a placebo, say so: --set reward.role=placebo",
-    )
+    assert start.notes == (f"{run} counts as controlled; where it is a placebo, say so: --role placebo",)
     work(start, until=2)
     known = read_manifest(run)
     del known["role"]  # as an earlier version wrote it
     (run / "manifest.json").write_text(json.dumps(known))
     start_run(run, config, resume=True)
     assert "role" not in read_manifest(run)
-    placebo = changed(run, "reward.role=placebo")
-    assert start_run(run, placebo, resume=True).step == 2
-    assert (read_manifest(run)["role"], read_run_config(run).reward.role) == ("placebo", "placebo")
-    assert not record_role(run, placebo)
-    # the settings of the run are what goes on, and the rest of the manifest stays
-    assert record_role(run, config)
-    assert (read_manifest(run)["role"], read_run_config(run)) == ("controlled", config)
-    assert read_manifest(run).keys() == {*known, "role"}
+    assert start_run(run, config, resume=True, role="placebo").step == 2
+    assert read_manifest(run) == {**known, "role": "placebo"}
+    start_run(run, config, resume=True)
+    assert read_manifest(run)["role"] == "placebo"
+    assert not record_role(run, "placebo")
+    assert record_role(run, "controlled")
+    assert read_manifest(run) == {**known, "role": "controlled"}
 
 
 def test_a_name_in_use_is_refused_naming_both_flags(tmp_path: Path, config: RunConfig) -> None:

@@ -95,7 +95,7 @@ def read_edits(specs: Sequence[str] | None, file: Path | None, *, required: bool
     parsed = [parse_edit(text) for text in given if "#" not in text]
     content = None if file is None else read_edit_file(file)
     if content is not None and content.left_out:
-        say(f"{file}: its edits are used; for training alone: {' and '.join(content.left_out)}")
+        say(f"{file}: its edits are used; {' and '.join(content.left_out)} act in training alone")
     if required and not (parsed or listed or (content is not None and content.edits)):
         raise ConfigError(_NO_EDIT.partition("; ")[0], hint=_NO_EDIT.partition("; ")[2])
     return GivenEdits(parsed, listed, file, content)

@@ -242,8 +242,8 @@ def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, see
     for number, (name, one) in enumerate(controls.items(), start=1):
         say(f"   run {number} of {len(controls)}: {name}")
         role = PLACEBO if name == "random" else None
-        config = run_config(stage.names, one, seed=seed, steps=steps, role=role)
-        train_arm(config, folder / name, progress=progress)
+        config = run_config(stage.names, one, seed=seed, steps=steps)
+        train_arm(config, folder / name, role=role, progress=progress)
 
 
 def _compare(

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,7 +19,7 @@ from sarm_control.errors import SarmError
 EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
-    from sarm_control.training import Gold, Processes, RunConfig, RunFolder, Start
+    from sarm_control.training import Gold, Processes, Role, RunConfig, RunFolder, Start
 
 _NO_FLAGS = RunFlags()
 
@@ -34,6 +34,14 @@ def train(
     out: Annotated[
         Path | None,
         Parameter(group=OUTPUT, name=["--out", "-o"], help="Run folder. Default: runs/ and the file's name."),
+    ] = None,
+    role: Annotated[
+        Literal["no control", "controlled", "placebo"] | None,
+        Parameter(
+            group=RARE_OUTPUT,
+            help="What the run is in comparisons: placebo where its controls know nothing of what harms. "
+            "Default: by whether there are controls. A run may be given another one with --resume.",
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -58,7 +66,7 @@ def train(
     The settings come from a YAML file, from flags, or from both. `--resume` needs no file: the run
     folder has its own. The run folder holds metrics, samples, checkpoints and the trained policy.
     """
-    from sarm_control.training import connected, hold_run, in_words
+    from sarm_control.training import connected, hold_run, in_words, settled_role
 
     folder = out or Path("runs") / (config.stem if config else "train")
 
@@ -66,8 +74,9 @@ def train(
         if not dry_run:
             hold_run(folder)
         settings = flags.config(_file(config, folder, resume=resume))
+        settled_role(role, controls=settings.reward.has_controls)
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
-        if resume and _finished(folder, settings, json_file, dry_run=dry_run):
+        if resume and _finished(folder, settings, role, json_file, dry_run=dry_run):
             return None
         _check_inputs(settings, whole=dry_run, ignore_memory=ignore_memory)
         if dry_run:
@@ -82,7 +91,7 @@ def train(
         settings = processes.from_main(checked)
         if settings is None:
             return 0
-        summary = _run(settings, folder, processes, resume=resume, overwrite=overwrite)
+        summary = _run(settings, folder, processes, role, resume=resume, overwrite=overwrite)
         if processes.is_main:
             _report(folder, summary, json_file)
             if summary["stopped"]:
@@ -148,7 +157,9 @@ def _file(config: Path | None, folder: Path, *, resume: bool) -> Path | None:
     return own if config is None and resume and own.is_file() else config
 
 
-def _finished(folder: Path, settings: "RunConfig", json_file: Path | None, *, dry_run: bool) -> bool:
+def _finished(
+    folder: Path, settings: "RunConfig", role: "Role | None", json_file: Path | None, *, dry_run: bool
+) -> bool:
     from sarm_control.training import finished_run, record_role
 
     run = finished_run(folder, settings)
@@ -158,15 +169,21 @@ def _finished(folder: Path, settings: "RunConfig", json_file: Path | None, *, dr
     if run.missing is not None:
         print(f"  it cannot be made longer from its end: {run.missing}")
     if not dry_run:
-        if record_role(folder, settings):
-            say(f"{folder} counts as {settings.reward.settled_role} now")
+        if record_role(folder, role):
+            say(f"{folder} counts as {role} now")
         _write_summary(folder, run.summary(), json_file)
     _say_next(folder, settings)
     return True
 
 
 def _run(
-    settings: "RunConfig", folder: Path, processes: "Processes", *, resume: bool, overwrite: bool
+    settings: "RunConfig",
+    folder: Path,
+    processes: "Processes",
+    role: "Role | None",
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> dict[str, Any]:
     from sarm_control.data import make_copies
     from sarm_control.training import start_run, uninterrupted
@@ -182,7 +199,9 @@ def _run(
         # An interrupt here would leave a folder nobody knows of, or surface as a broken import.
         with uninterrupted():
             start = processes.from_main(
-                lambda: start_run(folder, settings, resume=resume, overwrite=overwrite, inputs=inputs)
+                lambda: start_run(
+                    folder, settings, resume=resume, overwrite=overwrite, inputs=inputs, role=role
+                )
             )
             from sarm_control.training import run_training
         _say_start(start, settings.training.steps)

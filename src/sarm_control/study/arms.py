@@ -24,7 +24,7 @@ from sarm_control.reward_model import RewardModel
 from sarm_control.seeds import numpy_generator
 from sarm_control.study.cells import Cell
 from sarm_control.study.study_config import Arm, Discovered, StudyConfig, folder_name
-from sarm_control.training import PLACEBO, ROLE, Document, Role, RunConfig, dump_yaml, known_role, load_config
+from sarm_control.training import PLACEBO, Document, Role, RunConfig, dump_yaml, load_config, settled_role
 
 LAST_STEPS = 3
 """Steps over whose mean a run's KL is taken: of a single step it is noisy."""
@@ -64,6 +64,7 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
         TrainingError: the run that the arm follows has no steps.
     """
     arm, path = study.arms[cell.arm], controls_file(folder, study, cell)
+    # later ones win: no setting of an arm replaces the seed or what makes its KL that of another
     documents = [
         *shared_documents(study, cell.world),
         *_own_documents(study, cell.world, cell.arm),
@@ -71,28 +72,25 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
         Document({"training": {"seed": cell.seed}}, {}, "seeds"),
         Document({"training": _matched(folder, study, cell)}, {}, f"arm {cell.arm}"),
     ]
+    return load_config(study.base, documents)
+
+
+def role_of_cell(study: StudyConfig, cell: Cell, config: RunConfig) -> Role | None:
+    """What a cell is in comparisons; None where its controls say it.
+
+    Arms whose labels are shuffled or whose latents are random are placebos. Where a discovery calls nothing,
+    an arm is one without control, whatever it was meant for.
+
+    Args:
+        study: the study.
+        cell: which one.
+        config: its settings, with the controls that were chosen.
+    """
+    arm = study.arms[cell.arm]
     if arm.discover is None:
-        return load_config(study.base, documents)
-    role = _role(cell.arm, arm)
-    config = load_config(study.base, [*documents, given_role(cell.arm, None)])
-    # where a discovery calls nothing, the arm is that without control, whatever it was meant for
-    if role is None or not config.reward.has_controls:
-        return config
-    return load_config(study.base, [*documents, given_role(cell.arm, role)])
-
-
-def _role(name: str, arm: Arm) -> Role | None:
-    """What an arm that discovers is in comparisons; None where its controls say it."""
-    reward = arm.set.get("reward")
-    given = reward.get(ROLE) if isinstance(reward, dict) else None
-    if given is not None:
-        return known_role(given, f"arm {name}: set: reward", ConfigError)
-    return PLACEBO if arm.discover is not None and arm.discover.by_chance else None
-
-
-def given_role(name: str, role: Role | None) -> Document:
-    """The role of an arm as settings; None takes one back, where the controls are not known yet."""
-    return Document({"reward": {ROLE: role}}, {}, f"arm {name}")
+        return arm.role
+    wanted = PLACEBO if arm.role is None and arm.discover.by_chance else arm.role
+    return wanted if config.reward.has_controls else None
 
 
 def check_settings(study: StudyConfig) -> None:
@@ -105,11 +103,16 @@ def check_settings(study: StudyConfig) -> None:
         for name, arm in study.arms.items():
             files = [_controls(arm.controls)] if arm.controls is not None else []
             own = _own_documents(study, world, name)
-            if arm.discover is not None:
-                # its controls are not known yet, so a role cannot be held against them
-                _role(name, arm)
-                own.append(given_role(name, None))
-            load_config(study.base, [*shared_documents(study, world), *own, *files])
+            config = load_config(study.base, [*shared_documents(study, world), *own, *files])
+            if arm.discover is None:
+                _check_role(name, arm, config)
+
+
+def _check_role(name: str, arm: Arm, config: RunConfig) -> None:
+    try:
+        settled_role(arm.role, controls=config.reward.has_controls)
+    except ConfigError as error:
+        raise ConfigError(f"arm {name}: {error}", hint=error.hint) from error
 
 
 def _own_documents(study: StudyConfig, world: str, name: str) -> list[Document]:
@@ -177,6 +180,7 @@ def step_of_kl(curve: Sequence[float], target: float) -> int:
         target: nats an answer.
     """
     for step in range(1, len(curve) + 1):
+        # averaged as the target is, or the noise of one step would end the run early
         if np.mean(curve[max(0, step - LAST_STEPS) : step]) >= target:
             return step
     return len(curve)
@@ -281,6 +285,7 @@ def shuffled(pairs: ScoredRows, seed: int) -> ScoredRows:
         place = rng.permutation(len(answers))
         mixed = [answers[i] for i in place]
         rows.append(replace(row, chosen=tuple(mixed[:chosen]), rejected=tuple(mixed[chosen:])))
+        # scores move along with their answers: only labels change, so nothing is scored again
         order += [start + int(i) for i in place]
         start += len(answers)
     return ScoredRows(rows, pairs.scored.take(np.asarray(order, dtype=np.int64)))

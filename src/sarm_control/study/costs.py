@@ -15,7 +15,7 @@ from sarm_control.comparison import unique_prompts
 from sarm_control.console import duration
 from sarm_control.data import read_rows
 from sarm_control.errors import OutputError
-from sarm_control.study.arms import given_role, shared_documents
+from sarm_control.study.arms import shared_documents
 from sarm_control.study.cells import BEGUN, DONE, Cell, CellState
 from sarm_control.study.study_config import StudyConfig
 from sarm_control.training import Document, load_config
@@ -100,14 +100,14 @@ def _whole(states: Sequence[CellState]) -> list[dict[str, Any]]:
     return [
         state.record
         for state in states
+        # one that went on from a checkpoint knows only the seconds since then
         if state.status == DONE and state.record.get("steps_now") == state.record.get("steps")
     ]
 
 
 def _of_probe(study: StudyConfig, cell: Cell, probe: dict[str, Any]) -> float:
     """Seconds of a cell; one that is stopped early counts like the run that it stops."""
-    own = [Document(study.arms[cell.arm].set, {}, "arm"), given_role(cell.arm, None)]
-    documents = [*shared_documents(study, cell.world), *own]
+    documents = [*shared_documents(study, cell.world), Document(study.arms[cell.arm].set, {}, "arm")]
     steps = load_config(study.base, documents).training.steps
     prompts = len(unique_prompts(read_rows(study.prompts_of(cell.world), want={"prompt"})))
     # the starting policy answers too

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from sarm_control.errors import ConfigError
-from sarm_control.training import Document, read_document
+from sarm_control.training import Document, Role, read_document
 
 PathText = Annotated[Path, PlainSerializer(os.fspath, return_type=str)]
 
@@ -98,6 +98,10 @@ class Arm(_Part):
 
     hold_kl_of: str | None = None
     """`training.kl_target` is the KL that this arm ends with."""
+
+    role: Role | None = None
+    """What its runs are in comparisons, where neither their controls nor `discover` say it: `placebo` for the
+    controls of a file that know nothing of what harms."""
 
     seeds: tuple[int, ...] | None = None
     """Seeds of this arm, where they are not the study's."""

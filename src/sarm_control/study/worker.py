@@ -19,7 +19,7 @@ from sarm_control.files import manifest, write_json, write_jsonl
 from sarm_control.study.cells import BEGUN, DONE, Cell, asked, digest
 from sarm_control.study.provenance import commit, processor
 from sarm_control.study.study_config import StudyConfig, load_study
-from sarm_control.training import RunConfig, read_document
+from sarm_control.training import Role, RunConfig, read_document
 
 DISCOVERY, CELL, PROBE = "discovery", "cell", "probe"
 EXIT_FAILED, EXIT_BUSY = 2, 75
@@ -68,7 +68,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
         OutputError: another process works on it.
         SarmError: a model, file or setting that cannot be used.
     """
-    from sarm_control.study.arms import controls_about, controls_file, run_config
+    from sarm_control.study.arms import controls_about, controls_file, role_of_cell, run_config
     from sarm_control.study.measures import CellAnswers, measured_answers
     from sarm_control.training import hold_run
 
@@ -82,7 +82,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
         write_json(cell.record(folder), record)
     config = run_config(folder, study, cell)
     begin = time.monotonic()
-    summary = train(run, config)
+    summary = train(run, config, role_of_cell(study, cell, config))
     trained = time.monotonic()
     rows = measured_answers(study, cell.world, run, config, progress=progress)
     write_jsonl(cell.answers(folder), rows)
@@ -122,12 +122,13 @@ def base_values(study: StudyConfig) -> dict[str, Any]:
     return {} if study.base is None else dict(read_document(study.base).values)
 
 
-def train(run: Path, config: RunConfig) -> dict[str, Any]:
+def train(run: Path, config: RunConfig, role: Role | None = None) -> dict[str, Any]:
     """Trains a run folder to its end from where it is; the summary of `run_training`."""
-    from sarm_control.training import finished_run, run_training, start_run
+    from sarm_control.training import finished_run, record_role, run_training, start_run
 
     known = finished_run(run, config) if (run / "config.yaml").is_file() else None
     if known is not None:
+        record_role(run, role)
         return known.summary()
     asked_files = config.evaluation
     data = config.data
@@ -137,7 +138,7 @@ def train(run: Path, config: RunConfig) -> dict[str, Any]:
         asked_files.should_respond,
     )
     inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
-    start = start_run(run, config, resume=True, inputs=inputs)
+    start = start_run(run, config, resume=True, inputs=inputs, role=role)
     for note in start.notes:
         say(note)
     return run_training(config, start, progress=progress, report=say)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Role,
         inferred_role,
         known_role,
+        settled_role,
     )
     from sarm_control.training.config.run_config import LoraConfig, PolicyConfig, RunConfig, TrainingConfig
     from sarm_control.training.config.validation import load_config
@@ -143,6 +144,7 @@ _HOME_OF = {
     "sample_answers": "rollout.rollout",
     "setting": "config.yaml_source",
     "settled_days": "run.run_folder",
+    "settled_role": "config.roles",
     "stable": "run.jsonl",
     "start_run": "run.run_folder",
     "step_of": "run.checkpoint",
@@ -240,6 +242,7 @@ __all__ = [
     "sample_answers",
     "setting",
     "settled_days",
+    "settled_role",
     "stable",
     "start_run",
     "step_of",

@@ -24,7 +24,7 @@ from sarm_control.files import write_json
 
 FORMAT = "sarm-edits-1"
 _SAVED_KEYS = ("format", "model", "head", "edits")
-_CONTROLS_KEYS = ("edits", "penalties", "human_kl", "fingerprint", "reward_sd", "role")
+_CONTROLS_KEYS = ("edits", "penalties", "human_kl", "fingerprint", "reward_sd")
 _HINT = 'write {"16720": ["*", 2]} or [{"latent": 16720, "max": 2}]'
 _STEERING = '{"16720": ["*", 2], "5": ["+", 1]}'
 
@@ -35,7 +35,7 @@ class EditFile(NamedTuple):
     Args:
         edits: at most one for a latent.
         head: fingerprint of the head they are meant for; None where the file does not name one.
-        left_out: controls of the file that are not edits, in words: "3 penalties", "its role".
+        left_out: controls of the file that are not edits, in words: "3 penalties", "the human-KL term".
     """
 
     edits: list[Edit]
@@ -166,12 +166,7 @@ def _controls(reward: Any) -> EditFile:
         raise ConfigError("reward is not a mapping of controls")
     penalties = _listed(reward, "penalties")
     counted = f"{len(penalties)} {'penalty' if len(penalties) == 1 else 'penalties'}"
-    rest = (
-        (counted, penalties),
-        ("the human-KL term", reward.get("human_kl")),
-        ("its role", reward.get("role")),
-    )
-    left_out = tuple(words for words, given in rest if given)
+    left_out = (*([counted] if penalties else []), *(["the human-KL term"] if reward.get("human_kl") else []))
     edits = [_edit(item) for item in _listed(reward, "edits")]
     return EditFile(edits, _head(reward, "fingerprint"), left_out)
 

@@ -127,10 +127,8 @@ def example(world: World, model: RewardModel) -> FlatteryExample:
     raise DataError(f"no held-out prompt of {world.path} asks for a fact")
 
 
-def run_config(
-    names: Names, controls: Controls, *, seed: int, steps: int, role: Role | None = None
-) -> RunConfig:
-    """The settings of one arm, as `sarm train` would read them; `role` by the controls where it is None."""
+def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> RunConfig:
+    """The settings of one arm, as `sarm train` would read them."""
     return RunConfig.model_validate(
         {
             "policy": {"model": names.policy, "lora": None},
@@ -140,7 +138,6 @@ def run_config(
                 "penalties": controls.penalties,
                 "human_kl": controls.human_kl,
                 "fingerprint": controls.fingerprint,
-                "role": role,
             },
             "data": {"prompts": str(names.train_prompts)},
             "training": lab_training(seed, steps=steps).model_dump(),
@@ -149,9 +146,12 @@ def run_config(
     )
 
 
-def train_arm(config: RunConfig, folder: Path, *, progress: ProgressFactory = no_progress) -> None:
-    """Trains one arm in a run folder, as `sarm train` does."""
-    run_training(config, start_run(folder, config, inputs=[config.data.prompts]), progress=progress)
+def train_arm(
+    config: RunConfig, folder: Path, *, role: Role | None = None, progress: ProgressFactory = no_progress
+) -> None:
+    """Trains one arm in a run folder, as `sarm train` does; see `start_run` for its role."""
+    start = start_run(folder, config, inputs=[config.data.prompts], role=role)
+    run_training(config, start, progress=progress)
 
 
 def _flattering(world: World, fact: Fact) -> str:

@@ -1,13 +1,13 @@
 """What a run is in a comparison: without control, controlled, or a placebo.
 
-The manifest of a run holds its role. Runs and comparisons of earlier versions have none there, and are told
-by their controls and by the name of their folder.
+The manifest of a run holds its role; it is no setting, since it changes nothing in training. Runs and
+comparisons of earlier versions have none there, and are told by their controls and the name of their folder.
 """
 
 from typing import Any, Final, Literal, get_args
 
 from sarm_control.bounded_json import shown
-from sarm_control.errors import SarmError
+from sarm_control.errors import ConfigError, SarmError
 
 Role = Literal["no control", "controlled", "placebo"]
 
@@ -17,7 +17,7 @@ PLACEBO: Final = "placebo"
 """Controls that know nothing of what harms, such as the same ones on latents drawn by chance."""
 
 ROLE: Final = "role"
-"""The key of a manifest, of an arm in a comparison and, below `reward`, of a run file."""
+"""The key of a manifest and of an arm in a comparison."""
 
 _PLACEBO_FOLDERS = ("random", "placebo")
 
@@ -29,6 +29,31 @@ def derived_role(*, controls: bool) -> Role:
         controls: whether anything changes its reward.
     """
     return CONTROLLED if controls else NO_CONTROL
+
+
+def settled_role(given: Role | None, *, controls: bool) -> Role:
+    """The role that was asked for, or the one that the controls say.
+
+    Args:
+        given: what was asked for; None leaves it to the controls.
+        controls: whether anything changes the reward of the run.
+
+    Raises:
+        ConfigError: the controls belie it.
+    """
+    if given is None:
+        return derived_role(controls=controls)
+    if controls and given == NO_CONTROL:
+        raise ConfigError(
+            f"the role is to be {given}, but the run has controls",
+            hint="take them out, or leave the role out",
+        )
+    if not controls and given != NO_CONTROL:
+        raise ConfigError(
+            f"the role is to be {given}, but the run has no edits, penalties, patterns or human-KL term",
+            hint="give the controls, or leave the role out",
+        )
+    return given
 
 
 def known_role(word: Any, where: str, error: type[SarmError]) -> Role:

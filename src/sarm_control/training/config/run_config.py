@@ -36,7 +36,6 @@ from sarm_control.data import RowOptions, check_columns, parse_columns
 from sarm_control.embedded import HELD_OUT_PROMPTS, LAB, TRAIN_PROMPTS, local_path
 from sarm_control.errors import ConfigError
 from sarm_control.training.config.check_names import RENAMED, Check
-from sarm_control.training.config.roles import NO_CONTROL, Role, derived_role
 from sarm_control.training.config.template_day import TemplateDay
 from sarm_control.training.config.tracker_names import TrackerName
 
@@ -229,26 +228,6 @@ class RewardConfig(_Section):
     """Reference answers to each prompt that `par` compares with, sampled when a prompt is first drawn; 0
     compares with the mean over all prompts instead."""
 
-    role: Role | None = None
-    """What the run is in comparisons: `no control`, `controlled`, or `placebo`, where its controls know
-    nothing of what harms. `null` goes by whether there are controls. It changes nothing in training, and may
-    change on resume."""
-
-    @model_validator(mode="after")
-    def _role_fits_the_controls(self) -> "RewardConfig":
-        if self.role is not None and (self.role == NO_CONTROL) == self.has_controls:
-            why = (
-                "the run has controls: take them out, or leave role out"
-                if self.has_controls
-                else "the run has no edits, penalties, patterns or human_kl: add one, or leave role out"
-            )
-            raise PydanticCustomError(
-                "disagreement",
-                "reward.role: {role}, but {why}",
-                {"key": "role", "role": self.role, "why": why},
-            )
-        return self
-
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:
         return _plain(value)
@@ -257,11 +236,6 @@ class RewardConfig(_Section):
     def has_controls(self) -> bool:
         """Whether an edit, a penalty, a pattern or the human-KL term changes the reward."""
         return bool(self.edits or self.penalties or self.patterns or self.human_kl is not None)
-
-    @property
-    def settled_role(self) -> Role:
-        """`role`, or what the controls say where it is not set."""
-        return self.role or derived_role(controls=self.has_controls)
 
     @property
     def pattern_penalties(self) -> tuple[PatternPenalty, ...]:

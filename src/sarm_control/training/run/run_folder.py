@@ -36,6 +36,7 @@ from sarm_control.training.config.roles import (
     inferred_role,
     is_placebo_name,
     known_role,
+    settled_role,
 )
 from sarm_control.training.config.run_config import RunConfig
 from sarm_control.training.config.validation import load_config
@@ -224,6 +225,7 @@ def start_run(
     resume: bool = False,
     overwrite: bool = False,
     inputs: Sequence[Path] = (),
+    role: Role | None = None,
 ) -> Start:
     """Makes a new run folder, or opens one to go on.
 
@@ -233,21 +235,24 @@ def start_run(
         resume: go on from the newest checkpoint that verifies; an unused name starts a new run.
         overwrite: start over; the old run is kept aside until the new one has a checkpoint.
         inputs: data files whose hashes are recorded, and compared on resume.
+        role: what the run is in comparisons, written in its manifest. None is `controlled` with controls and
+            `no control` without; on resume it leaves the run the role it has.
 
     Raises:
         OutputError: see `check_run`.
-        ConfigError: the settings differ from the run's; each differing key is shown.
+        ConfigError: the settings differ from the run's; each differing key is shown. Or they belie the role.
         TrainingError: an input changed, or rows before the checkpoint are missing.
     """
     check_writable(path)
     with locked(path):
         check_run(path, resume=resume, overwrite=overwrite)
         if resume and (path / _CONFIG).is_file():
-            return _go_on(path, config, inputs)
-        _make(path, config, inputs, overwrite=overwrite)
+            return _go_on(path, config, inputs, role)
+        settled = settled_role(role, controls=config.reward.has_controls)
+        _make(path, config, inputs, settled, overwrite=overwrite)
     notes = ["no run of that name yet: starting from the beginning"] if resume else []
-    if config.reward.settled_role == CONTROLLED and config.reward.role is None and is_placebo_name(path.name):
-        notes.append(f"{path} counts as controlled; where it is a placebo, say so: --set reward.role=placebo")
+    if role is None and settled == CONTROLLED and is_placebo_name(path.name):
+        notes.append(f"{path} counts as controlled; where it is a placebo, say so: --role placebo")
     return Start(RunFolder(path, keep=config.checkpoints.keep, new=True), None, 0, tuple(notes))
 
 
@@ -293,26 +298,24 @@ def role_of_run(manifest: Mapping[str, Any], path: Path, config: RunConfig) -> R
     return inferred_role(path.resolve().name, controls=config.reward.has_controls)
 
 
-def record_role(path: Path, config: RunConfig) -> bool:
-    """Gives a run the role that the settings name now; returns whether that is another one than before.
-
-    A manifest without a role stays so while the settings name none: the folder's name says more than a
-    default.
+def record_role(path: Path, role: Role | None) -> bool:
+    """Gives a run another role; returns whether it had not that one before.
 
     Args:
         path: the run folder, held by this process.
-        config: the settings given now.
+        role: of the run from now on; None leaves it the one it has.
 
     Raises:
+        ConfigError: the run's controls belie it.
         TrainingError: the manifest cannot be read.
     """
-    before = read_run_config(path)
-    if config.reward.role == before.reward.role:
+    if role is None:
         return False
-    # the settings last: a kill before them leaves the role to be recorded again
-    write_json(path / _MANIFEST, {**_read_manifest(path / _MANIFEST), ROLE: config.reward.settled_role})
-    reward = before.reward.model_copy(update={ROLE: config.reward.role})
-    _write_config(path, before.model_copy(update={"reward": reward}))
+    known = _read_manifest(path / _MANIFEST)
+    settled = settled_role(role, controls=read_run_config(path).reward.has_controls)
+    if known.get(ROLE) == settled:
+        return False
+    write_json(path / _MANIFEST, {**known, ROLE: settled})
     return True
 
 
@@ -336,15 +339,12 @@ def config_differences(before: RunConfig, now: RunConfig) -> list[str]:
 
 
 def check_same_config(path: Path, config: RunConfig) -> None:
-    """Refuses settings that differ from the run's; `training.steps` may grow, trackers and role may change.
+    """Refuses settings that differ from the run's; `training.steps` may grow, and trackers may change.
 
     Raises:
         ConfigError: with a line for each differing key.
     """
     before = read_run_config(path).model_copy(update={"logging": config.logging})
-    # a name for readers: it changes nothing in the run
-    renamed = before.reward.model_copy(update={ROLE: config.reward.role})
-    before = before.model_copy(update={"reward": renamed})
     steps = before.training.steps
     if config.training.steps >= steps:
         grown = before.training.model_copy(update={"steps": config.training.steps})
@@ -358,25 +358,27 @@ def check_same_config(path: Path, config: RunConfig) -> None:
         )
 
 
-def _make(path: Path, config: RunConfig, inputs: Sequence[Path], *, overwrite: bool) -> None:
+def _make(path: Path, config: RunConfig, inputs: Sequence[Path], role: Role, *, overwrite: bool) -> None:
     if overwrite and (path / _CONFIG).is_file():
         # an earlier --overwrite may have been killed before its first checkpoint: the run it put aside stays
         put_aside(path, worth_keeping=bool(checkpoint.list_checkpoints(path)))
+    # an empty folder, see `check_run`
     if path.exists():
         path.rmdir()
     try:
         with atomic_folder(path) as temporary:
             _write_config(temporary, config)
-            write_json(temporary / _MANIFEST, _new_manifest(config, inputs))
+            write_json(temporary / _MANIFEST, _new_manifest(config, inputs, role))
             (temporary / checkpoint.FOLDER).mkdir()
     except BaseException:
         put_back(path)
         raise
 
 
-def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
+def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path], role: Role | None) -> Start:
     check_same_config(path, config)
     _check_inputs(path, inputs)
+    record_role(path, role)
     found = checkpoint.newest_checkpoint(path)
     # before anything is changed: a run whose rows were lost is refused as it is
     check_rows(path / "metrics.jsonl", found.step)
@@ -390,7 +392,6 @@ def _go_on(path: Path, config: RunConfig, inputs: Sequence[Path]) -> Start:
     # the steps after the checkpoint are done again, so their rows would stand there twice
     for name in _LOGS:
         cut_back(path / f"{name}.jsonl", found.step)
-    record_role(path, config)
     _write_config(path, config)
     return Start(RunFolder(path, keep=config.checkpoints.keep), found.path, found.step, tuple(notes))
 
@@ -427,9 +428,9 @@ def _write_config(folder: Path, config: RunConfig) -> None:
     write_text(folder / _CONFIG, dump_yaml(config.to_dict()))
 
 
-def _new_manifest(config: RunConfig, inputs: Sequence[Path]) -> dict[str, Any]:
+def _new_manifest(config: RunConfig, inputs: Sequence[Path], role: Role) -> dict[str, Any]:
     record = manifest("train", inputs=inputs, config=config.to_dict(), seed=config.training.seed)
-    record = {**record, ROLE: config.reward.settled_role}
+    record = {**record, ROLE: role}
     # the day is recorded, since `today` would be another one when the run is resumed
     return {**record, TEMPLATE_DATE: str(read_date(TODAY))} if config.data.template_date == TODAY else record
 
