@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
+# 64 MiB in float32
 _BUCKET = 2**24
 _REPORTED = "sarm-control/reported"
 
@@ -59,6 +60,7 @@ class Processes:
 
     def rank_slice(self, items: Sequence[_T]) -> list[_T]:
         """This process's slice of the items: every `count`-th from `rank` on; may be empty."""
+        # micro-batches are sorted by length: in turn, each process gets long and short ones alike
         return list(items[self.rank :: self.count])
 
     def lacks(self, items: int) -> bool:
@@ -67,6 +69,7 @@ class Processes:
 
     def part(self, size: int) -> slice:
         """This process's contiguous part of 0..size-1, in the order of ranks; may be empty."""
+        # a part ends where the next one begins, and sizes differ by one at most
         return slice(size * self.rank // self.count, size * (self.rank + 1) // self.count)
 
     def gather(self, value: _T) -> list[_T]:

@@ -145,6 +145,8 @@ class PromptEvaluation:
                 max_new_tokens=self.training.max_new_tokens,
                 temperature=self.training.temperature,
                 seed=self.training.seed,
+                # without the step: every evaluation draws by the same random numbers, so what changes is the
+                # policy
                 purpose=(purpose,),
                 sampler=RankSampler(CachedSampler(reference=reference), self.reward.processes),
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+# [256, V] float32 logits are 131 MB at Llama 3's V = 128,256
 LOGIT_CHUNK = 256
 
 
@@ -80,11 +81,13 @@ class LanguageHead:
         if trained or getattr(config, "final_logit_softcapping", None):
             arguments = (hidden, targets, temperature, entropy)
             again: tuple[Tensor, Tensor | None] = checkpoint(
+                # the generator's state is not kept: nothing in the head is random
                 self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False
             )
             return again
         with torch.no_grad():
             log_p = self._log_p(hidden, temperature)
+            # now, since `_FrozenHead` overwrites log_p
             found = _entropy(log_p) if entropy else None
         scale = _scale(config) / temperature
         logprobs: Tensor = _FrozenHead.apply(hidden, log_p, targets, self._weight(head), scale)  # type: ignore[no-untyped-call]
@@ -123,6 +126,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
+        # autograd wants the type of the states, which may be bfloat16
         return (grads[0][:, None] * slope).to(ctx.dtype), None, None, None, None
 
 

@@ -34,6 +34,7 @@ class RankSampler:
         # prompts
         with policy.whole():
             samples = self.inner.sample(policy, own) if own.prompts else Samples(())
+        # an empty slice reports no log-probabilities, which must not decide for all below
         parts = [part for part in self.processes.gather(samples) if part.answers]
         answers = tuple(answer for part in parts for answer in part.answers)
         if any(part.logprobs is None for part in parts):
