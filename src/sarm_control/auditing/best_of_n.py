@@ -162,6 +162,7 @@ def _expected_of(
     sizes = _sizes(table, n)
     by = table.rewards if rewards is None else rewards
     counts = np.bincount(table.prompt, minlength=len(table.prompts))
+    # the same prompts at every size, so that a curve compares like with like
     kept = np.flatnonzero(counts >= sizes[-1])
     measures = [table.rewards / (table.reward_sd or 1.0)] + [
         table.values[:, place] if one.unit == "doubling" else table.has[:, place].astype(np.float64)
@@ -199,6 +200,7 @@ def _expected(
 ) -> NDArray[np.float64]:
     """[P, len(sizes), columns] what the winner of each prompt is expected to have."""
     order = np.argsort(prompt, kind="stable")
+    # the rows of prompt p are starts[p] to starts[p + 1] of the order
     starts = np.searchsorted(prompt[order], np.arange(prompt.max() + 2))
     found = np.empty((len(kept), len(sizes), measures.shape[1]))
     for place, number in enumerate(kept):

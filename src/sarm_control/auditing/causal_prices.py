@@ -153,6 +153,7 @@ def scored_contrasts(
         kept = _drawn(np.array([table.prompt[n] for n, _ in found], dtype=np.int64), most, rng)
         plans.append([one for one, keep in zip(found, kept, strict=True) if keep])
     changed = [
+        # one text of the two is the answer as it was, whose score is known
         (prompts[n], without if having == table.answers[n] else having)
         for plan in plans
         for n, (without, having) in plan
@@ -177,6 +178,7 @@ def _contrast(
     numbers = np.array([n for n, _ in plan], dtype=np.int64)
     both = Scored.concatenate([data.scored.take(numbers), changed])
     own, other = np.arange(len(plan)), np.arange(len(plan)) + len(plan)
+    # whether the answer as it was is the one without the attribute
     adds = np.array([pair[0] == table.answers[n] for n, pair in plan])
     return ScoredContrast(
         edit,

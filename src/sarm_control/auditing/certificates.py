@@ -146,6 +146,7 @@ def simultaneous_bounds(
     low, high = interval_ends(moments.mean, error, skewness, max(prompts - 1, 1), quantile=1 - each)
     sparse = too_few(moments.apart, skewness)
     rises, falls = ((sign * change > 1e-12).sum(axis=0) for sign in (1, -1))
+    # a share moves by at most 1 in a prompt, so its mean rises by no more than the share of prompts that rise
     exact_high = np.where(shares, _binomial_limit(rises, prompts, each), np.inf)
     exact_low = np.where(shares, -_binomial_limit(falls, prompts, each), -np.inf)
     return np.where(sparse, exact_low, low), np.where(sparse, exact_high, high)

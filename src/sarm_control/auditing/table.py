@@ -125,6 +125,7 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
         if one.column is not None:
             column = [value for row in data.rows for value in _in_column(one, row)]
             values = np.insert(values, place, column, axis=1)
+    # reversed, so that a prompt keeps its first answer
     first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
     return AttributeTable(
         tuple(attributes),

@@ -152,6 +152,7 @@ class HumanBuffer:
         half = len(self.latents)
         floor = np.full(2 * half, np.sqrt(_RAREST_RATE * (1 - _RAREST_RATE)))
         fires = np.maximum((self.values != 0).sum(axis=0), 1)
+        # of z: the indicator's floor in units of the latent's usual size, its root mean square where it fires
         floor[half:] *= np.sqrt((features[:, half:] ** 2).sum(axis=0) / fires)
         spread = np.maximum(features.std(axis=0), floor)
         factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)

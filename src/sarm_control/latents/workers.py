@@ -50,6 +50,7 @@ class _Worker:
             target=_serve, args=(far, job, place, count), daemon=True, name=f"sarm-latents-{place}"
         )
         self.process.start()
+        # the worker has its own copy; with this one open, the pipe of a dead worker would never end
         far.close()
 
     def ask(self, numbers: list[int]) -> None:

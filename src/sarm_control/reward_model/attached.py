@@ -106,6 +106,7 @@ class AttachedAutoencoder(Autoencoder):
             for own, row in zip(weight, block, strict=True):
                 total += own * row
             weights[columns.places] = scale * total
+        # fsum is exact in any order: the constant is part of the fingerprint too
         return LatentWeights(weights, math.fsum(weight * offset) + head.bias)
 
     @property

@@ -114,6 +114,7 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
         """[B, D] the state behind the norm."""
         if not self.before_norm:
             return super().reconstruct(kept)
+        # mean and bias are in the offset's column (`fold_norm`), so the bias that `decode` adds is taken off
         return self.scale * (self.decode(kept) - self.pre_bias)
 
     def latent_weights(self, head: StateHead) -> LatentWeights:

@@ -152,6 +152,7 @@ def step_of_kl(curve: Sequence[float], target: float) -> int:
         target: nats an answer.
     """
     for step in range(1, len(curve) + 1):
+        # averaged as the target is, or the noise of one step would end the run early
         if np.mean(curve[max(0, step - LAST_STEPS) : step]) >= target:
             return step
     return len(curve)
@@ -256,6 +257,7 @@ def shuffled(pairs: ScoredRows, seed: int) -> ScoredRows:
         place = rng.permutation(len(answers))
         mixed = [answers[i] for i in place]
         rows.append(replace(row, chosen=tuple(mixed[:chosen]), rejected=tuple(mixed[chosen:])))
+        # scores move along with their answers: only labels change, so nothing is scored again
         order += [start + int(i) for i in place]
         start += len(answers)
     return ScoredRows(rows, pairs.scored.take(np.asarray(order, dtype=np.int64)))

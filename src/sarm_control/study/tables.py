@@ -107,6 +107,7 @@ def _unit(here: Answers, name: str) -> float:
     """What one unit of a table is: the mean SD of the starting policy's answers, or 1."""
     if name not in IN_SDS:
         return 1.0
+    # over all arms, so that the rows of a world have one unit
     spreads = [spread for found in here.values() if (spread := found.sd_at_start(name)) > 0]
     return float(np.mean(spreads)) if spreads else 1.0
 

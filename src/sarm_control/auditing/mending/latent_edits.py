@@ -117,9 +117,11 @@ class LatentMend:
         sides = [side for one in self._targeted for side in (one.having, one.without)]
         highest = max(float(side.latents.columns([latent]).max()) for side in sides)
         wanted = carried(_scaling(latent, share))
+        # a cap takes only from what is paid, w z > 0
         if weight * highest <= 0 or wanted <= 0 or carried(Edit(latent, max=0.0)) < wanted:
             return None
         low, high = 0.0, highest
+        # `low` always takes enough, so it ends at the highest cap that does, within a millionth of the range
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (middle, high) if carried(Edit(latent, max=middle)) >= wanted else (low, middle)

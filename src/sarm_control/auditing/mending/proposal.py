@@ -362,6 +362,7 @@ class _Bench:
         counts = np.bincount(part.prompt, minlength=len(part.prompts))
         sizes = [size for size in (2, *SIZES) if (counts >= size).sum() >= CERTIFIED_PROMPTS]
         try:
+            # best of two only where no larger size has enough prompts
             return certificate(part, mended, targeted=self.targets, n=sizes[1:] or sizes), ()
         except DataError as error:
             return (), (f"Certificate: {error}. {error.hint}.",)

@@ -169,6 +169,7 @@ def estimate_kl(
 def _estimate(fit: CrossFit, buffer: HumanBuffer, policy_z: NDArray[np.float32], level: float) -> KLEstimate:
     from scipy.stats import t
 
+    # Student's t, since an error from eight deleted groups is itself uncertain
     half = float(t.ppf(0.5 + 0.5 * level, fit.freedom)) * fit.error
     accuracy = balanced_accuracy(fit.policy, fit.human)
     rows = len(fit.policy), len(fit.human)

@@ -114,6 +114,7 @@ def label_bound(form: Relabelling) -> Vector:
 
 def _skewed_p(form: Relabelling, draws: int, seed: int) -> Vector:
     """[M] equal-tailed p of latents with a skewed null."""
+    # a sum of logarithms is rounded
     few = form.spread().log2_arrangements <= EXACT_UP_TO + 1e-9
     result = label_bound(form)
     result[few] = _exact_p(form.take(few))
@@ -155,6 +156,7 @@ def _parts(form: Relabelling) -> list[list[tuple[Vector, Vector]]]:
                 if values.max() > values.min():
                     active = values[values != 0]
                     ways = distinct(one.few, one.answers, len(active))
+                    # the mean of the picked less that of the others: picked few - (sum - picked) many
                     moved = sign * ((ways.taken @ active) * (few + many) - active.sum() * many)
                     parts[latent].append((moved, ways.chance))
     return parts

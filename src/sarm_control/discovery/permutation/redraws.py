@@ -45,6 +45,7 @@ class Chunk:
             units: ascending numbers in `0..U-1`.
         """
         out: Vector = self._source.memory[: len(units), : self.size]
+        # the first E units are prompts with equal sides, the others are answers
         equal = int(np.searchsorted(units, len(self._turned)))
         out[:equal] = np.unpackbits(self._turned[units[:equal]], axis=1, count=self.size)
         answers = units[equal:] - len(self._turned)

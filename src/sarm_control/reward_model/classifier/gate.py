@@ -205,6 +205,7 @@ def _of_transformers(trunk: Trunk, head: StateHead, encoded: Sequence[Encoded]) 
     config = copy.deepcopy(trunk.model.config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return None
+    # two outputs, for the reward and the position of `_Beside`
     config.num_labels = 2
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForSequenceClassification.from_config(config)

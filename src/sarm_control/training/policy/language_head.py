@@ -80,8 +80,8 @@ class LanguageHead:
         # the closed form below holds for a frozen head without a cap on its logits
         if trained or getattr(config, "final_logit_softcapping", None):
             arguments = (hidden, targets, temperature, entropy)
+            # the generator's state need not be kept: nothing in the head is random
             again: tuple[Tensor, Tensor | None] = checkpoint(
-                # the generator's state is not kept: nothing in the head is random
                 self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False
             )
             return again

@@ -51,6 +51,7 @@ def dictionary(z: NDArray[np.float32], features: Array, seed: int) -> Dictionary
 def _shapes(z: NDArray[np.float32], values: Array) -> Columns:
     """Quantiles of a latent of both signs are over all rows, of the others over rows where they fire."""
     counts = (z != 0) | (z < 0).any(axis=0)
+    # rows that do not count sort behind all others
     ordered = np.sort(np.where(counts, z, np.inf), axis=0)
     rows = counts.sum(axis=0)
     above = []

@@ -110,6 +110,7 @@ class _Residuals(NamedTuple):
         root = np.sqrt(chance * (1.0 - chance))
         design = np.concatenate([features, np.ones((len(features), 1))], axis=1) * root[:, None]
         left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+        # features that depend on others leave directions of size 0
         span = left[:, sizes > 1e-6 * sizes.max()]
         sides = (rng.random((_DRAWS, len(chance))) < chance).astype(np.float64)
         drawn = ((sides - chance) / root).T
@@ -117,6 +118,8 @@ class _Residuals(NamedTuple):
         drawn /= np.sqrt(1.0 - np.minimum((span**2).sum(axis=1), 0.5))[:, None]
         own = (np.arange(len(chance)) < policy).astype(np.float64)
         both = np.concatenate([((own - chance) / root)[:, None], drawn], axis=1)
+        # a fit makes the residuals orthogonal to the features; the draws get the same in place of a fit of
+        # each
         both -= span @ (span.T @ both)
         return cls(both.astype(np.float32), span.astype(np.float32))
 
@@ -127,6 +130,7 @@ def _statistics(columns: Columns, residuals: _Residuals, weight: Array) -> Array
     before = (scaled**2).sum(axis=0)
     scaled = scaled - residuals.span @ (residuals.span.T @ scaled)
     after = (scaled**2).sum(axis=0)
+    # of a column that the features explain to 99 % only rounding is left
     separate = after > _SEPARATE * before
     if not separate.any():
         return np.zeros((0, residuals.scaled.shape[1]))
@@ -140,6 +144,7 @@ def _p_value(statistics: Array) -> float:
         return 1.0
     drawn = statistics[:, 1:]
     spread = drawn.std(axis=1, keepdims=True)
+    # maxima and sums of squares have different scales: in SDs of their draws, one largest serves for all
     standard = (statistics - drawn.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     largest = standard.max(axis=0)
     return float((1 + (largest[1:] >= largest[0] - 1e-9).sum()) / len(largest))
