@@ -101,6 +101,7 @@ def read_dictionary(path: Path, model: RewardModel, *, k: int | None = None) -> 
 
 def _made(found: Published, norm: RmsNorm | None) -> ReadyMadeAutoencoder:
     latents, size = found.encoder.shape
+    # the offset is one latent more
     rows = latents + (norm is not None)
     made = ReadyMadeAutoencoder(
         torch.zeros(size),
@@ -203,6 +204,7 @@ def _sae_lens(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: st
             hint="take one that was trained or saved without",
         )
     if said.get("rescale_acts_by_decoder_norm"):
+        # SAELens scales activations by the length of their direction: folded in here, z d stays what it was
         lengths = tensors["W_dec"].float().norm(dim=-1)
         tensors = {
             **tensors,

@@ -109,6 +109,7 @@ def effects_of(
 
 
 def _directions(autoencoder: AttachedAutoencoder) -> NDArray[np.float32]:
+    # of length 1, so that products are cosines
     decoder = autoencoder.decoder.weight.detach().cpu().float()
     return np.asarray((decoder / decoder.norm(dim=0).clamp(min=1e-12)).T.numpy(), dtype=np.float32)
 

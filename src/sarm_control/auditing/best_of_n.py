@@ -212,6 +212,7 @@ def _expected(
 
 def _rises(expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Rise, ...]:
     change = expected[:, -1] - expected[:, 0]
+    # two figures of one prompt: if N changes nothing, c and -c are equally likely
     p = sign_flip_test(change)
     q = benjamini_hochberg(p)
     return tuple(

@@ -107,6 +107,7 @@ def _kinds(data: ScoredRows, answers: int) -> tuple[str | None, dict[int, str]]:
             for number, row in zip(numbers, data.rows, strict=True)
             if isinstance(row.raw.get(column), str) and row.raw[column]
         }
+        # a column of one value tells nothing apart, and one of very many holds texts or numbers of rows
         if 2 * len(named) > len(set(numbers.tolist())) and 1 < len(set(named.values())) <= MOST_KINDS:
             return column, named
     return None, {}

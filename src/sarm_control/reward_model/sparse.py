@@ -116,6 +116,7 @@ class SparseLatents:
 def from_scipy(matrix: Any) -> SparseLatents:
     """A batch from any scipy sparse matrix or array [N, L]."""
     csr = matrix.tocsr()
+    # scipy does not promise the order of indices within a row
     csr.sort_indices()
     return SparseLatents(
         csr.indptr.astype(np.int64),

@@ -306,6 +306,7 @@ class _Bench:
         try:
             self._credit = pair_credit(self._pairs, self._pairs.scored.rewards.astype(np.float64))
             if not self._own_pairs:
+                # other pairs have prompts of their own numbers, which are halved by themselves
                 self._guard_fit = fitting_half(int(self._credit.prompt.max()) + 1, seed)
         except DataError as error:
             self.missing.append(f"Guard: {error}. {error.hint}.")

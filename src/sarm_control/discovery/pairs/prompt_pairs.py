@@ -122,7 +122,8 @@ def group_by_prompt(rows: Sequence[Row] | Source, scored: Scored) -> PromptPairs
     for row in rows:
         p = place[row.prompt_key]
         for j, answer in enumerate(row.answers):
-            # the first score of a repeated answer is used; copies would weight the prompt's mean
+            # the first score of a repeated answer is used; copies would weight the prompt's mean. The side is
+            # part of the key, since an answer may be chosen in one pair and rejected in another.
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
     sides = [

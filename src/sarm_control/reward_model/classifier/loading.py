@@ -175,6 +175,7 @@ def read_state_head(
     stored = load_tensors(index, names)
     weight = stored[known.weight].double().numpy()
     bias = stored[known.bias].double().numpy() if known.bias in stored else np.zeros(len(weight))
+    # the difference of two rows in float64, rounded to float32 once
     rows = _combination(output, len(weight), config, name)
     return StateHead((rows @ weight).astype(np.float32), float(rows @ bias))
 

@@ -71,6 +71,7 @@ class Direct:
 
 
 def _is_plain(scope: Scope) -> bool:
+    # its value is FastAPI's to check
     if any(name == _LEARN_HEADER for name, _ in scope["headers"]):
         return False
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")

@@ -114,6 +114,7 @@ class Guard:
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:
+                # a client that expects 100-continue has not begun to send its body
                 if b"expect" not in headers:
                     await self._drain(receive)
                 await refused.response()(scope, receive, counted)
