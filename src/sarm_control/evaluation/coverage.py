@@ -173,6 +173,7 @@ def _by_prompt(parts: Iterable[ScoredRows], listed: NDArray[np.int64], prompts: 
     for part in parts:
         own = prompts[start : start + len(part.scored)]
         if len(listed):
+            # a prompt may have several answers here, and indexed += would add only one of them
             np.add.at(sums, own, part.scored.latents.columns(listed.tolist()) > 0)
         start += len(own)
     return np.asarray(sums / counts[:, None])
