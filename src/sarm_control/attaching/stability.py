@@ -71,6 +71,7 @@ def stability(
     variance = ((squares / len(states) - (sums / len(states)) ** 2) * weights**2)[live[0]].clip(min=0)
     weighted = float((best * variance).sum() / variance.sum()) if variance.sum() > 0 else float("nan")
     ranks = None
+    # the ranks of two latents correlate at -1 or 1, whatever they are
     if rows and len(best) > 2:
         effects = [effects_of(found, head, states, rows) for found in (one, other)]
         mine, theirs = effects[0][live[0]], effects[1][live[1]][nearest]

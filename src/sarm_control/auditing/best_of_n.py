@@ -104,13 +104,14 @@ def pressure(table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | 
 
     Args:
         table: several answers to each prompt, sampled from one policy.
-        n: sizes of set; none are 1, 2, 4, ... up to what every prompt has.
+        n: sizes of set; none are 1, 2, 4, ... up to what half of the prompts with several answers have.
         rewards: [N] rewards to choose by; the table's own where None.
 
     Raises:
         DataError: fewer than ten prompts have two answers, or fewer than ten as many as the largest n.
     """
     sizes, expected, kept = _expected_of(table, n, rewards)
+    # the columns of `expected`: the reward first
     names = ["reward", *(one.name for one in table.attributes)]
     shares = {one.name for one in table.attributes if one.unit != "doubling"}
     intervals = {

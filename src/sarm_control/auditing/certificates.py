@@ -90,12 +90,14 @@ def certificate(
     kept = [place for place, name in enumerate(names) if name not in targeted]
     sizes, before = expected_attributes(table, n=n)
     _, after = expected_attributes(table, n=n, rewards=mended)
+    # [P, sizes, attributes that are not targeted]
     change = (after - before)[:, :, kept]
     scale = np.ones(len(kept))
     for place, number in enumerate(kept):
         if table.attributes[number].unit == "doubling":
             scale[place] = max(float(before[:, 0, number].mean()), 1e-12)
     change /= scale
+    # bounds of every size and attribute hold together, so all of them count
     tests = change.shape[1] * change.shape[2]
     found = []
     for at, size in enumerate(sizes):

@@ -322,7 +322,7 @@ class Discriminator:
         """Everything that was learnt, as arrays; of the human buffer only the digest."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
         learnt = self._learnt
-        # zeros only keep the place of ratios that are not known; `window_told` says which are
+        # ratios that are not known are zeros, since NaN would not compare equal; `window_told` marks them
         log_ratios = [
             np.zeros(len(batch.z)) if batch.log_ratios is None else batch.log_ratios for batch in self._window
         ]

@@ -287,6 +287,7 @@ def choose_latents(
     """
     n, size = len(scored), scored.latents.size
     indices, values = scored.latents.indices, scored.latents.values.astype(np.float64)
+    # what is not stored is 0 and adds nothing to these sums
     rate = np.bincount(indices[values > 0], minlength=size) / n
     mean = np.bincount(indices, weights=values, minlength=size) / n
     variance = np.bincount(indices, weights=values**2, minlength=size) / n - mean**2

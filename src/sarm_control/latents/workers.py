@@ -98,6 +98,7 @@ def _shards(workers: Sequence[_Worker], numbers: list[int]) -> Iterator[Shard]:
             if worker.pipe in ready and waiting:
                 shard = worker.answer()
                 waiting -= 1
+                # before the shard is handed on, so that the worker computes while it is written
                 worker.ask(numbers)
                 yield shard
 

@@ -181,7 +181,8 @@ def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -
     sums = np.zeros((count, count))
     for g in range(count):
         for h in range(g):
-            # one fit without both groups serves twice: h is held out when g is deleted, and g when h is
+            # one fit without both groups serves twice: h is held out when g is deleted, and g when h is.
+            # It begins at the fit without g, which is near.
             ratio = sides.fit(estimator, [g, h], left_out[g])
             sums[g, h] = ratio.at(sides.policy[sides.of_policy == h]).sum()
             sums[h, g] = ratio.at(sides.policy[sides.of_policy == g]).sum()

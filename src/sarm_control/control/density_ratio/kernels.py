@@ -62,6 +62,7 @@ class LeastSquares:
                 "least-squares density ratios need the package densratio",
                 hint="pip install 'sarm-control[ratio]'",
             ) from error
+        # numpy's global generator takes seeds of 32 bits
         with _global_seed(derive_seed(self.seed, "kernel centres") % 2**32):
             fitted = RuLSIF(
                 policy, human, alpha=self.alpha, kernel_num=self.kernels, verbose=False, **searched

@@ -146,6 +146,7 @@ def check_read_out(
     """
     encoded = [template.encode(prompt, answer) for prompt, answer in CONVERSATIONS]
     places = [_place(pooling, one) for one in encoded]
+    # each in a batch of its own, where nothing is padded
     alone = np.stack([states([one], "right")[0] for one in encoded])
     ours = head.rewards(alone).astype(np.float64)
     kind = next(trunk.model.parameters()).dtype

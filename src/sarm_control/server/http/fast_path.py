@@ -62,6 +62,7 @@ class Direct:
         except ValidationError:
             await self.app(scope, _replayed(messages, receive), send)
             return
+        # as FastAPI does, so that `Guard` counts the request under its route
         scope["route"] = endpoint
         try:
             response = await endpoint.answer(asked)

@@ -89,6 +89,7 @@ class Processes:
             return work()
         from torch import distributed
 
+        # if it fails, the main process ends, and the others learn of that by the closed connection
         values: list[Any] = [work() if self.is_main else None]
         with _others_alive():
             distributed.broadcast_object_list(values, src=0)

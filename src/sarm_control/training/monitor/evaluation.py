@@ -106,6 +106,7 @@ class PromptEvaluation:
         Raises:
             TrainingError: a reward is NaN or infinite.
         """
+        # once: a frozen policy with the same random numbers would answer the same in every evaluation
         if self._reference is None:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()

@@ -119,6 +119,7 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, log_p: Tensor, targets: Tensor, weight: Tensor, scale: float
     ) -> Tensor:
         logprobs = log_p.gather(1, targets[:, None])[:, 0]
+        # [M, D], all that the backward pass needs
         ctx.save_for_backward((weight[targets] - log_p.exp_() @ weight).mul_(scale))
         ctx.dtype = hidden.dtype
         return logprobs

@@ -209,6 +209,7 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     # right=True finds the first sum above the point, so what has probability 0 is never drawn; the clamps are
     # for points that rounding moved past the last sum
     block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
+    # [N, 1] the sum up to the block; the clamp keeps the index of the first block legal, where 0 is taken
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
     token = block * _BLOCK + torch.searchsorted(inside, points - before, right=True).clamp(max=_BLOCK - 1)

@@ -70,6 +70,7 @@ def _products(z: NDArray[np.float32], values: Array) -> Columns:
     together = (fires.T @ fires)[first, second]
     says = np.minimum(together, len(z) - together)
     chance = len(z) * rates[first] * rates[second]
+    # in SDs of a Poisson count; the 1 keeps pairs that hardly meet by chance from winning by one row
     unlike = np.abs(together - chance) / np.sqrt(chance + 1.0)
     best = [np.argsort(-order, kind="stable")[: _MOST_PAIRS // 2] for order in (unlike, says)]
     pairs = np.unique(np.concatenate(best))

@@ -84,6 +84,7 @@ def check_linear(policy: Rows, human: Rows, *, seed: int, start: LogRatio | None
     features = np.concatenate([policy.features, human.features])
     ratio = Logistic().fit(policy.features, human.features, start=start)
     logit = ratio.at(features) + np.log(len(policy.features) / len(human.features))
+    # never 0 or 1, since residuals are divided by the root of chance (1 - chance)
     chance = np.clip(0.5 * (1.0 + np.tanh(0.5 * logit)), 1e-9, 1 - 1e-9)
     weight = chance * (1.0 - chance)
     in_doubt = 2.0 * float(weight.sum())
@@ -108,6 +109,7 @@ class _Residuals(NamedTuple):
     def of(cls, features: Array, chance: Array, policy: int, seed: int) -> "_Residuals":
         rng = numpy_generator(seed, "sides of the check for what is not linear")
         root = np.sqrt(chance * (1.0 - chance))
+        # rows weighted as a fit weights them, so that scaled residuals are orthogonal to these columns
         design = np.concatenate([features, np.ones((len(features), 1))], axis=1) * root[:, None]
         left, sizes, _ = np.linalg.svd(design, full_matrices=False)
         # features that depend on others leave directions of size 0
