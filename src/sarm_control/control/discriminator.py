@@ -214,8 +214,7 @@ class Discriminator:
             "unseen_share": float((z[:, self.human.rates == 0] > 0).any(axis=1).mean()),
             "coverage": self._coverage(z),
             "mahalanobis": self._distance.of(features),
-            # without slope and clip: shrunk ratios are the best guesses for single rows, but their mean is
-            # too small
+            # without slope and clip: shrunk ratios suit single rows, but their mean is too small
             **self._estimate(raw),
         }
         return HumanDivergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
@@ -270,8 +269,7 @@ class Discriminator:
             # ratios of a wrong form
             recent = np.concatenate(log_ratios[-math.ceil(self.config.half_life) :])
             least = lower_bound(recent, held) if saturated and not misfit else sure_bound(recent, held)
-            # a wrong ratio's mean may exceed the divergence; less `excess` it does not (Donsker and Varadhan,
-            # 1975)
+            # a wrong ratio's mean may exceed the divergence, less `excess` it may not (Donsker-Varadhan)
             value = min(value, least) if saturated else max(value - excess(held), 0.0)
             low, high = min(least if misfit else low, value), math.inf
         return {

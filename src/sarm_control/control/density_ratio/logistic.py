@@ -194,8 +194,7 @@ def _problem(policy: Array, human: Array, counts: Array, l2: float, jeffreys: bo
         design=np.concatenate([rows, np.ones((len(rows), 1))], axis=1),
         sign=np.concatenate([np.ones(len(policy)), -np.ones(len(human))]),
         counts=np.concatenate([counts, np.ones(len(human))]),
-        # the classifier's logit is the log ratio plus log(P / H): taken out here, theta is the log ratio
-        # itself
+        # the classifier's logit is the log ratio plus log(P / H); without that, theta is the log ratio
         offset=float(np.log(counts.sum() / len(human))),
         # none on the intercept, where it would pull every log ratio towards 0
         ridge=np.append(np.full(width - 1, l2), 0.0),
@@ -212,8 +211,7 @@ def _minimise(problem: _Problem, theta: Array, tolerance: float) -> Array:
             return theta - here.step
         size = 1.0
         there = problem.at(theta - here.step)
-        # a whole step may overshoot far from the optimum, all the more as its curvature leaves out the
-        # Jeffreys term
+        # a whole step may overshoot far from the optimum: its curvature leaves out the Jeffreys term
         while there.loss > here.loss and size > 2.0**-_HALVINGS:
             size *= 0.5
             there = problem.at(theta - size * here.step)

@@ -124,8 +124,7 @@ class Relabelling:
         from scipy.sparse import csr_array, hstack
 
         few, many = self._shares()
-        # a drawn answer joins the smaller side's mean and leaves the larger one's: it moves w z (1/few +
-        # 1/many)
+        # a drawn answer joins the smaller side's mean and leaves the larger's: it moves w z (1/few + 1/many)
         scaled = self.answers @ diagonal(self.sign * (few + many))
         return csr_array(hstack([-2 * self.equal, scaled], format="csr"))
 

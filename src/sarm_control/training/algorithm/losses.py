@@ -164,8 +164,8 @@ def policy_loss(
     clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
     # the larger loss of the two: clipping may only take gradient away, never give more
     loss = torch.maximum(unclipped, clipped).sum()
-    # clipped counts tokens whose gradient the clip removed; a ratio out of range on the other side keeps its
-    # own. The tokens are samples of the old policy, so k3 estimates KL(old || new).
+    # clipped counts tokens whose gradient the clip removed; a ratio that moved against its advantage keeps
+    # its gradient however far it went. The tokens are the old policy's samples, so k3 estimates KL(old || new)
     return PolicyLoss(loss, (clipped > unclipped).sum(), kl_k3(log_ratio.detach()).sum())
 
 

@@ -128,8 +128,7 @@ class Updater:
     ) -> None:
         """One optimizer update; the loss is the mean over all tokens of the minibatch."""
         lengths = experience.rollout.lengths
-        # of all processes, not of this one's slice: summed over processes, the gradient is then that of the
-        # mean
+        # of all processes, not of this one's slice: the summed gradient is then that of the mean
         tokens = sum(lengths[row] for rows in micro_batches for row in rows)
         self.optimizer.zero_grad(set_to_none=True)
         for rows in self.processes.rank_slice(micro_batches):
@@ -139,8 +138,7 @@ class Updater:
             # The others do one more pass. Gathering its layers waits for all, so this one does an empty pass.
             (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
         self.processes.all_reduce_gradients([weight for _, weight in self._named()])
-        # after the reduction: every process clips the same gradient by the same norm, so their weights stay
-        # equal
+        # after the reduction: all processes clip the same gradient by the same norm and keep equal weights
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
             sums.value_norm += self._clip(self.policy.critic_weights().values(), step)

@@ -146,8 +146,7 @@ class PromptEvaluation:
                 max_new_tokens=self.training.max_new_tokens,
                 temperature=self.training.temperature,
                 seed=self.training.seed,
-                # without the step: every evaluation draws by the same random numbers, so what changes is the
-                # policy
+                # without the step: all evaluations draw by the same numbers, so what changes is the policy
                 purpose=(purpose,),
                 sampler=RankSampler(CachedSampler(reference=reference), self.reward.processes),
             )

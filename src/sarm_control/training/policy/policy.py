@@ -132,8 +132,7 @@ class Policy:
         template = ChatTemplate(tokenizer, date=template_date)
         with source.naming_base(source.base):
             full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
-            # weights that are trained stay float32: bfloat16, with 8 bits, would round most of AdamW's
-            # updates away
+            # trained weights stay float32: bfloat16, with 8 bits, would round most of AdamW's updates away
             dtype = torch.bfloat16 if half and not full else torch.float32
             base = _load_causal(source.base, dtype, local_files_only)
         for adapter in merged:

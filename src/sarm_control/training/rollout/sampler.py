@@ -117,8 +117,7 @@ class CachedSampler:
         output = policy.states(reference=reference, cache=cache, **inputs)
         # a prompt is read once; its answers start from copies of its keys and values
         cache.batch_repeat_interleave(repeats)
-        # left padding: the last column holds every prompt's last token, whose state predicts the answer's
-        # first
+        # left padding: the last column holds every prompt's last token, which predicts the first new one
         hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
         mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
 
@@ -128,8 +127,7 @@ class CachedSampler:
         ends = torch.tensor(request.ends, device=policy.device)
         for step in range(uniforms.shape[1]):
             logits = policy.logits(hidden, reference=reference)
-            # random numbers by answer, not by place in the batch: they stay an answer's own when other rows
-            # leave
+            # random numbers by answer, not by place: they stay an answer's own when other rows leave
             tokens = draw(logits, request.temperature, uniforms[active, step])
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 answers[row].append(token)
@@ -206,8 +204,8 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     # scaled by the sum and not compared with 1: rounding keeps the sum from being exactly 1
     points = uniforms.to(logits.device)[:, None] * ends[:, -1:]
-    # right=True finds the first sum above the point, so what has probability 0 is never drawn; the clamps are
-    # for points that rounding moved past the last sum
+    # right=True finds the first sum above the point and so passes over weights of 0; the clamps are for
+    # points that rounding moved past the last sum
     block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
     # [N, 1] the sum up to the block; the clamp keeps the index of the first block legal, where 0 is taken
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)

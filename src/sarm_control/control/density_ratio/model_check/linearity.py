@@ -120,8 +120,7 @@ class _Residuals(NamedTuple):
         drawn /= np.sqrt(1.0 - np.minimum((span**2).sum(axis=1), 0.5))[:, None]
         own = (np.arange(len(chance)) < policy).astype(np.float64)
         both = np.concatenate([((own - chance) / root)[:, None], drawn], axis=1)
-        # a fit makes the residuals orthogonal to the features; the draws get the same in place of a fit of
-        # each
+        # a fit makes the residuals orthogonal to the features; this does the same to the draws
         both -= span @ (span.T @ both)
         return cls(both.astype(np.float32), span.astype(np.float32))
 
