@@ -165,7 +165,7 @@ def policy_loss(
     # the larger loss of the two: clipping may only take gradient away, never give more
     loss = torch.maximum(unclipped, clipped).sum()
     # clipped counts tokens whose gradient the clip removed; a ratio that moved against its advantage keeps
-    # its gradient however far it went. The tokens are the old policy's samples, so k3 estimates KL(old || new)
+    # its gradient however far it went. The old policy drew the tokens, so k3 estimates KL(old || new)
     return PolicyLoss(loss, (clipped > unclipped).sum(), kl_k3(log_ratio.detach()).sum())
 
 
