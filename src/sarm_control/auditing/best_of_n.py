@@ -182,6 +182,7 @@ def _sizes(table: AttributeTable, n: Sequence[int]) -> tuple[int, ...]:
         )
     if not n:
         return tuple(2**power for power in range(int(math.log2(np.median(several))) + 1))
+    # best of one is the policy itself, which rises are counted from
     sizes = tuple(sorted({1, *n}))
     enough = int((counts >= sizes[-1]).sum())
     if enough < LEAST_PROMPTS:

@@ -129,6 +129,7 @@ def _styles(data: ScoredRows, rewards: Floats) -> dict[str, Interval]:
 
 
 def _pairs_alone(rows: Sequence[Row], rewards: Floats) -> tuple[list[Row], Floats]:
+    # `rm_bench` refuses all rows for one that is no pair
     kept = np.repeat([row.kind == "pair" for row in rows], [len(row.answers) for row in rows])
     return [row for row in rows if row.kind == "pair"], rewards[kept]
 

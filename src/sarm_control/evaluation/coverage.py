@@ -117,6 +117,7 @@ def answer_coverage(
     share = spread / (spread[numbers].sum() or 1.0)
     listed = numbers[np.argsort(-spread[numbers], kind="stable")][:most]
     listed = listed[spread[listed] > 0]
+    # read again, since [P, L] of all latents would be large and which are listed is known only now
     by_prompt = _by_prompt(parts(), listed, prompts)
     ends = list(share_intervals(by_prompt)) if len(listed) else []
     return AnswerCoverage(

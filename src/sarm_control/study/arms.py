@@ -64,6 +64,7 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
         TrainingError: the run that the arm follows has no steps.
     """
     arm, path = study.arms[cell.arm], controls_file(folder, study, cell)
+    # later ones win: no setting of an arm replaces the seed or what makes its KL that of another
     documents = [
         *shared_documents(study, cell.world),
         *_own_documents(study, cell.world, cell.arm),

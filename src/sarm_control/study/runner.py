@@ -190,6 +190,7 @@ class _Schedule:
         for cell in self.waiting:
             path = controls_file(self.folder, self.study, cell)
             if path is not None and not path.is_file():
+                # one discovery makes the controls of all arms of a world; their cells wait for it
                 if cell.world not in self.worlds:
                     self.worlds[cell.world] = "running"
                     log = self.folder / "controls" / f"{cell.name.split('/')[0]}.log"

@@ -88,6 +88,7 @@ def _world(study: StudyConfig, world: str, answers: Answers) -> dict[str, Any]:
     pairs = [
         _Comparison(arm, study.baseline) for arm in arms if arm != study.baseline and study.baseline in arms
     ]
+    # with the baseline every arm is compared already
     pairs += [
         _Comparison(*pair) for pair in study.compare if set(pair) <= set(arms) and pair[1] != study.baseline
     ]

@@ -137,6 +137,7 @@ def _bounds(
     """Both ends of an interval of `1 - alpha` for the difference of means."""
     sides = [values[late == end] for end in (0, 1)]
     if all(np.ptp(side) == 0 for side in sides):
+        # without spread there is no error to estimate, and only shares have exact limits
         if not share:
             return -math.inf, math.inf
         # no answer differs: exact limits of each share, each at half of alpha

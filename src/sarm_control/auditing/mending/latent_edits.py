@@ -138,4 +138,5 @@ def _within(values: Floats, prompt: NDArray[np.int64]) -> Floats:
     _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
     if not len(values) or counts.max() < 2:
         return values - values.mean(axis=0) if len(values) else values
+    # the only answer to a prompt deviates by 0, whatever edits do to it
     return np.asarray(within_prompts(values, prompt)[counts[place] > 1])

@@ -370,6 +370,7 @@ class _Bench:
 
     def _point(self, strength: float, reward: MendedReward) -> Point:
         rows = ~self._fit[self._table.prompt]
+        # each reward in SDs of its own: one that is merely smaller took no price away
         before, after = self._table.rewards[rows].std(ddof=1), reward(self._answers)[rows].std(ddof=1)
         left = []
         for contrast, (without, having) in self._judged:

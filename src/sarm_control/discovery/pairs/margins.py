@@ -217,8 +217,7 @@ def _csr(latents: Any, name: str) -> Any:
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
-        # scipy adds repeated entries and reads a stored 0 as no entry; astype copies, so the input stays as
-        # it is
+        # scipy adds repeated entries and reads a stored 0 as none; astype copies, so the input stays as it is
         matrix: Any = csr_array(latents).astype(np.float64)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()

@@ -54,8 +54,7 @@ def label_test(pairs: PairLatents, latents: ArrayLike, *, draws: int = 20_000, s
     if has_equal_sides(pairs):
         return sign_flip_test(margin_contributions(pairs)[:, wanted], draws=draws, seed=seed)
     form = relabelling(pairs, wanted)
-    # sign flips and redraws have the same null where only prompts with equal sides matter, and flips are
-    # cheaper
+    # where only prompts with equal sides matter, sign flips have the null of redraws and are cheaper
     skewed = form.moved_by_answers()
     result = np.ones(len(wanted))
     result[~skewed] = sign_flip_test(form.equal[~skewed].T, draws=draws, seed=seed)

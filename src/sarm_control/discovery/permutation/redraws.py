@@ -115,8 +115,7 @@ class RunningSums:
         left = wanted[self.latents]
         if not left.all():
             self.latents, self._steps = self.latents[left], self._steps[left]
-            # picking columns takes as long as several products, so it waits until half of the latents are
-            # gone
+            # picking columns takes as long as several products: it waits until half of the latents are gone
             if 2 * len(self.latents) <= self._narrowed_at:
                 self._narrow()
             self._rows = MixedRows(self._steps)

@@ -242,8 +242,7 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
     """
     harmful = Values(*(side.sum(axis=1) for side in own))
     above = threshold(harmful)
-    # the cap is chosen by the objective without penalties: what it leaves, and what it takes from good
-    # answers
+    # the cap is chosen without penalties: by what it leaves, and what it takes from good answers
     left_wrong = ((harmful.rejected[:, None] - own.rejected) ** 2).mean(axis=0)
     capped = int((left_wrong + CLEAN * (own.chosen**2).mean(axis=0)).argmin())
     removed = Values(*(side[:, capped] for side in own))

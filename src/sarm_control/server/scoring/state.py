@@ -106,6 +106,7 @@ class ServerState:
     async def _in_time(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
         try:
             return await asyncio.wait_for(waiting, self.settings.timeout)
+        # two classes before Python 3.11
         except (TimeoutError, asyncio.TimeoutError):
             message = f"no answer within {self.settings.timeout:g} s"
             raise Refusal(504, message, "send fewer answers at a time, or raise --timeout") from None
