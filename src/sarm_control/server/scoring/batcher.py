@@ -211,7 +211,7 @@ class Batcher(Generic[T, R]):
             for ticket, place in open_places.values():
                 left.setdefault(ticket, []).append((ticket, place))
             if len({ticket for ticket, _ in places}) > 1:
-                # one request may have caused the error: each is tried alone, so that it fails none of the others
+                # one request may have caused the error: each is tried alone, so that it fails no other
                 for of_one in left.values():
                     self._answer(work, of_one)
             else:
