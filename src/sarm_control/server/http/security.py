@@ -128,6 +128,7 @@ class Guard:
             await refusal.response()(scope, receive, counted)
         finally:
             route = scope.get("route")
+            # one name for all unknown paths, or callers could add series to the metrics without end
             self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
@@ -167,6 +168,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal taken, more
+            # the body is whole: only the end of the connection can follow, which has no deadline
             if not more:
                 return await receive()
             try:
