@@ -65,6 +65,7 @@ class Processes:
 
     def lacks(self, items: int) -> bool:
         """Whether `rank_slice` gives this process one item fewer than another."""
+        # the first `items % count` processes have one item more
         return self.rank >= items % self.count > 0
 
     def part(self, size: int) -> slice:
@@ -201,6 +202,7 @@ def _reported_once(store: Any) -> Iterator[None]:
         yield
     except (SarmError, OSError, KeyboardInterrupt) as error:
         try:
+            # counted in one place, so exactly one process gets 1
             reported = store.add(_REPORTED, 1) > 1
         except RuntimeError:  # the process that holds the store has ended
             reported = False
