@@ -67,6 +67,7 @@ class SparseLatents:
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "SparseLatents":
         """The chosen answers, in the order given."""
+        # rows of scipy keep stored zeros, which count as active
         return from_scipy(self.to_scipy()[np.asarray(rows, dtype=np.int64)])
 
     def to_scipy(self) -> Any:

@@ -69,6 +69,7 @@ class PromptPairs:
             latents=self.latents.take_prompts(prompts),
             keys=tuple(self.keys[p] for p in prompts),
             rows=tuple(self.rows[p] for p in prompts),
+            # answers stay in their own order, as in `take_prompts`, whatever the order of the prompts
             chosen=self.chosen.take(np.isin(self.latents.chosen_prompt, prompts)),
             rejected=self.rejected.take(np.isin(self.latents.rejected_prompt, prompts)),
         )
