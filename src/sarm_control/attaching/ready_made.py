@@ -34,6 +34,7 @@ from sarm_control.reward_model import (
 _PICKLES = {".pt", ".pth", ".bin", ".pkl"}
 _BEHIND = re.compile(r"ln_final|final_norm|model\.norm")
 _LAYER = re.compile(r"(?:blocks|layers)\.(\d+)\.")
+# their paths say L0, the number of latents that are active
 _QWEN_K = re.compile(r"L0_(\d+)")
 
 
@@ -244,6 +245,7 @@ def _llama_scope(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Pu
 
 
 def _qwen_scope(tensors: Mapping[str, Tensor], path: Path, k: int | None) -> Published:
+    # the whole path: k may be in a folder's name that a relative one lacks
     named = _QWEN_K.search(str(path.resolve()))
     kept = k or (int(named[1]) if named else None)
     if kept is None:
