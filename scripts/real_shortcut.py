@@ -14,6 +14,7 @@ the stages fit together and nothing else.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -292,7 +293,7 @@ def world(places: Places, name: str) -> dict[str, Any]:
         "audit": [str(folder / "audit.jsonl")],
         "audits": {"content": [str(folder / "content.jsonl")]},
         "rule": SHORTCUTS[shortcut].rule,
-        "strip": SHORTCUTS[shortcut].strip,
+        "strip": [list(pair) for pair in SHORTCUTS[shortcut].strip],
         "judge": str(places.work / "judge"),
     }
 
@@ -368,6 +369,8 @@ def main() -> None:
         raise SystemExit(f"{options.data} does not hold {JUDGES}; name their folder by --data")
     places = Places(options.data, options.work, options.tiny, options.jobs, tuple(options.blocks))
     places.work.mkdir(parents=True, exist_ok=True)
+    # a kill ends the command that runs too: two studies in one folder would only wait for each other
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.plan:
         command(
             "study", write_study(places), "-o", places.work / "study", "--jobs", str(places.jobs), "--plan"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sarm_control.study import cells_of, load_study
 from sarm_control.study.measures import strip
 from tests.study.conftest import write_rows
 
@@ -208,6 +209,25 @@ def test_oracle_agreement_is_the_rank_correlation_in_sds(evasion: ModuleType) ->
     moved = {name: {"by_seed": {"none": list(one[1:])}} for name, one in changes.items()}
     # in SDs best-of-n is (0.1, 0.2, 0.01), the seeds are (0.3, 0.1, 0.5) and (0.2, 0.4, 0.6)
     assert evasion.agreement(predicted, moved) == pytest.approx([-1.0, -0.5])
+
+
+def test_the_study_file_of_the_design_can_be_read(
+    scripts: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    """YAML writes a list that occurs twice as an anchor, which the reader refuses."""
+    main = import_module("real_shortcut")
+    (tmp_path / "gates.json").write_text(
+        json.dumps({name: {"controllable": True} for name in ("closing", "bullets", "closing-attached")})
+    )
+    study = load_study(main.write_study(main.Places(tmp_path, tmp_path, tiny=False, jobs=1)))
+    assert list(study.worlds) == ["closing", "closing-attached", "bullets"]
+    cells = [cell for cell in cells_of(study) if cell.world == "closing"]
+    assert len(cells) == 44
+    # seed by seed within the four arms that are compared
+    assert [(cell.arm, cell.seed) for cell in cells[:5]] == [
+        *((arm, 0) for arm in ("none", "controls", "placebo", "none, stopped")),
+        ("none", 1),
+    ]
 
 
 @pytest.mark.minutes
