@@ -16,7 +16,7 @@ import yaml
 
 from sarm_control.cli import main
 from sarm_control.locks import locked
-from sarm_control.study import StudyConfig, crossed_interval, open_study
+from sarm_control.study import StudyConfig, crossed_interval, load_study, open_study
 from sarm_control.study.cells import Cell
 from sarm_control.study.measures import read_answers
 from tests.present import present
@@ -162,8 +162,11 @@ def test_what_waits_for_a_cell_of_another_process_has_not_failed(
 ) -> None:
     out = tmp_path / "out"
     run = out / "cells/tiny/edited/seed-0"
+    open_study(out, load_study(study_file))
+    run.parent.mkdir(parents=True)
     with locked(run):
-        assert sarm(study_file, "-o", out, "--only", "edited", "--only", "stopped") == 1
+        words = ("tiny/edited/seed-0", "tiny/stopped/seed-0", "tiny/none/seed-0")
+        assert sarm(study_file, "-o", out, *(part for one in words for part in ("--only", one))) == 1
     shown = capsys.readouterr()
     assert "tiny/edited/seed-0: another process works on it" in shown.err
     why = "it matches the KL of tiny/edited/seed-0, on which another process works"
