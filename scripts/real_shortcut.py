@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import real_shortcut_evasion as evasion
 import real_shortcut_models as models
+import real_shortcut_signal as signal_of
 import yaml
 from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant, read
 from real_shortcut_tables import outcome_text
@@ -235,7 +236,9 @@ def _evasion(places: Places, prompts: list[str], world: str) -> str:
     moved = evasion.movements(study, prompts, world, SHORTCUTS[shortcut].rule)
     shares = evasion.residual_shares(folder / attached, study, prompts, world) if attached else {}
     note(places, f"evasion-{world}", {"predicted": predicted, "moved": moved, "residual_shares": shares})
-    text = evasion.evasion_text(world, predicted, moved)
+    seen = signal_of.signals(folder / (attached or "sarm"), study, world, prompts)
+    note(places, f"signals-{world}", seen)
+    text = evasion.evasion_text(world, predicted, moved) + "\n\n" + signal_of.signal_text(world, seen)
     lines = [
         f"Share of the gain that no latent carries, {arm}, by seed: "
         + ", ".join(f"{value:.2f}" for value in by_seed)
