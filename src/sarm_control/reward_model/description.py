@@ -89,6 +89,7 @@ def read_model_fingerprint(id_or_folder: str | Path, *, pooling: str | None = No
     Raises:
         ModelError: no such model, or it is no reward model.
     """
+    # any output would do: the fingerprint is not of the head, but of several outputs one must be named
     return _read(id_or_folder, pooling, 0).model_fingerprint
 
 

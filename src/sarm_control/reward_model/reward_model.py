@@ -446,6 +446,7 @@ class RewardModel:
         own = (
             None
             if self.head.own is None
+            # of two halves (`BothSides`) the first is the state that the head reads
             else self.head.own.rewards(states.numpy()[:, : self.trunk.hidden_size])
         )
         scored = Scored.of(latents, self.head, encoded, kept, self.model_fingerprint, own)

@@ -59,6 +59,7 @@ class Trunk(nn.Module):
             )
         self.norm_name = norm
         self.final_norm: nn.Module | None = getattr(model, norm).float() if final_norm else None
+        # a model passes its last layer's states through this norm; wanted are those of the last kept layer
         setattr(model, norm, nn.Identity())
         last_layer.prepare(model, self.layers[-1])
         self.requires_grad_(False)
@@ -88,6 +89,7 @@ class Trunk(nn.Module):
         """
         masked: dict[str, Tensor] = {}
         if attention_mask is not None:
+            # counted from a row's first token, so that padding on the left shifts no position
             positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
             masked = {"attention_mask": attention_mask, "position_ids": positions}
         output = self.model(input_ids=input_ids, use_cache=False, **masked)
@@ -212,6 +214,7 @@ def load_trunk(
     entries = read_index(folder, name) if index is None else index
     with quiet_transformers(), from_checkpoint(name):
         with torch.device("meta"):
+            # only its class and the names of its tensors are wanted: on meta they cost no memory
             skeleton = AutoModel.from_config(config)
         if getattr(config, "quantization_config", None) is None:
             prefix, known = f"{skeleton.base_model_prefix}.", skeleton.state_dict()
@@ -232,6 +235,7 @@ def load_trunk(
         raise ModelError(
             f"{name} does not fit its config.json: {key} is {list(stored)}, expected {list(wanted)}"
         )
+    # a cut trunk has no final norm; where one is wanted, `_load_norm` reads it
     missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in FINAL_NORM_NAMES)
     if missing:
         raise ModelError(f"{name} lacks the tensor {missing[0]}")

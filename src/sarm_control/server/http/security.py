@@ -114,6 +114,7 @@ class Guard:
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:
+                # a client that expects 100-continue has not begun to send its body
                 if b"expect" not in headers:
                     await self._drain(receive)
                 await refused.response()(scope, receive, counted)
@@ -127,6 +128,7 @@ class Guard:
             await refusal.response()(scope, receive, counted)
         finally:
             route = scope.get("route")
+            # one name for all unknown paths, or callers could add series to the metrics without end
             self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
@@ -166,6 +168,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal taken, more
+            # the body is whole: only the end of the connection can follow, which has no deadline
             if not more:
                 return await receive()
             try:

@@ -132,6 +132,7 @@ class Policy:
         template = ChatTemplate(tokenizer, date=template_date)
         with source.naming_base(source.base):
             full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
+            # trained weights stay float32: bfloat16, with 8 bits, would round most of AdamW's updates away
             dtype = torch.bfloat16 if half and not full else torch.float32
             base = _load_causal(source.base, dtype, local_files_only)
         for adapter in merged:
@@ -296,6 +297,7 @@ class Policy:
         The results are the same and the passes are faster. For passes without gradients only.
         """
         linear = [part for part in self._linear_layers() if part.weight.dtype == torch.float32]
+        # empty without autocast, and then the loops below change nothing
         kept = [part.weight.data for part in linear] if self.autocast else []
         for part, weight in zip(linear, kept, strict=False):
             part.weight.data = weight.to(torch.bfloat16)
@@ -331,6 +333,7 @@ class Policy:
         return [model.get_output_embeddings() for model in self._models()]
 
     def _linear_layers(self) -> list[nn.Linear]:
+        # without the heads: `LanguageHead` computes with them in float32
         heads = {id(head) for head in self._heads()}
         parts = (part for model in self._models() for part in model.modules() if id(part) not in heads)
         return [part for part in parts if isinstance(part, nn.Linear)]
