@@ -359,7 +359,7 @@ def test_a_finished_run_with_other_settings_is_refused(
 
 
 def test_a_finished_run_may_be_given_a_role(
-    whole: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "shuffled"))
     assert json.loads((run / "manifest.json").read_text())["role"] == "controlled"
