@@ -14,6 +14,7 @@ the stages fit together and nothing else.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import real_shortcut_evasion as evasion
 import real_shortcut_models as models
+import real_shortcut_signal as signal_of
 import yaml
 from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant, read
 from real_shortcut_tables import outcome_text
@@ -234,7 +236,9 @@ def _evasion(places: Places, prompts: list[str], world: str) -> str:
     moved = evasion.movements(study, prompts, world, SHORTCUTS[shortcut].rule)
     shares = evasion.residual_shares(folder / attached, study, prompts, world) if attached else {}
     note(places, f"evasion-{world}", {"predicted": predicted, "moved": moved, "residual_shares": shares})
-    text = evasion.evasion_text(world, predicted, moved)
+    seen = signal_of.signals(folder / (attached or "sarm"), study, world, prompts)
+    note(places, f"signals-{world}", seen)
+    text = evasion.evasion_text(world, predicted, moved) + "\n\n" + signal_of.signal_text(world, seen)
     lines = [
         f"Share of the gain that no latent carries, {arm}, by seed: "
         + ", ".join(f"{value:.2f}" for value in by_seed)
@@ -292,7 +296,7 @@ def world(places: Places, name: str) -> dict[str, Any]:
         "audit": [str(folder / "audit.jsonl")],
         "audits": {"content": [str(folder / "content.jsonl")]},
         "rule": SHORTCUTS[shortcut].rule,
-        "strip": SHORTCUTS[shortcut].strip,
+        "strip": [list(pair) for pair in SHORTCUTS[shortcut].strip],
         "judge": str(places.work / "judge"),
     }
 
@@ -368,6 +372,8 @@ def main() -> None:
         raise SystemExit(f"{options.data} does not hold {JUDGES}; name their folder by --data")
     places = Places(options.data, options.work, options.tiny, options.jobs, tuple(options.blocks))
     places.work.mkdir(parents=True, exist_ok=True)
+    # a kill ends the command that runs too: two studies in one folder would only wait for each other
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.plan:
         command(
             "study", write_study(places), "-o", places.work / "study", "--jobs", str(places.jobs), "--plan"

@@ -38,6 +38,18 @@ def test_plain_lines_come_every_ten_seconds_with_the_time_left(capsys: pytest.Ca
     ]
 
 
+def test_steps_of_an_earlier_process_took_none_of_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 20.0, 60.0, 60.0])
+    with console._plain_lines("Training", 20, lambda: next(times), 15) as advance:
+        advance(1)
+        advance(2)
+    # 20 s a step: not 20 s / 16
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "Training: 16/20 (80 %), 1 min 20 s left",
+        "Training: 18/20 (90 %), 40 s left",
+    ]
+
+
 def test_short_work_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("Reading", 2) as advance:
         advance()

@@ -34,8 +34,8 @@ class Advance(Protocol):
 class ProgressFactory(Protocol):
     """The type of `progress` and `no_progress`: a context manager that gives an `Advance`."""
 
-    def __call__(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Starts counting `total` steps of the work called `label`."""
+    def __call__(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
+        """Starts counting `total` steps of the work called `label`, of which `done` were done before."""
 
 
 class _State:
@@ -61,9 +61,9 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def no_progress(label: str, total: int) -> Iterator[Advance]:
+def no_progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     """A `ProgressFactory` that shows nothing."""
-    del label, total
+    del label, total, done
 
     def advance(steps: int = 1, *, note: str | None = None) -> None:
         del steps, note
@@ -71,18 +71,20 @@ def no_progress(label: str, total: int) -> Iterator[Advance]:
     yield advance
 
 
-def progress(label: str, total: int) -> AbstractContextManager[Advance]:
+def progress(label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
     """A context manager that shows the progress of `label` and gives the `Advance` to call.
 
     Args:
         label: what is being done, such as "Scoring".
         total: number of steps, at least 0.
+        done: how many of them were done before, by a run that is resumed. They took none of the time that is
+            measured now, so the time left is estimated from the others.
     """
     if _State.quiet:
-        return no_progress(label, total)
+        return no_progress(label, total, done)
     if sys.stderr.isatty():
-        return _bar(label, total)
-    return _plain_lines(label, total, time.monotonic)
+        return _bar(label, total, done)
+    return _plain_lines(label, total, time.monotonic, done)
 
 
 def duration(seconds: float) -> str:
@@ -147,9 +149,9 @@ def _table(rows: Sequence[Sequence[str]], left: int, *, folded: bool) -> "RichTa
 
 
 @contextlib.contextmanager
-def _plain_lines(label: str, total: int, clock: Callable[[], float]) -> Iterator[Advance]:
+def _plain_lines(label: str, total: int, clock: Callable[[], float], before: int = 0) -> Iterator[Advance]:
     start = last = clock()
-    done = 0
+    done = before
 
     def advance(steps: int = 1, *, note: str | None = None) -> None:
         nonlocal done, last
@@ -158,25 +160,26 @@ def _plain_lines(label: str, total: int, clock: Callable[[], float]) -> Iterator
         if now - last < SECONDS_BETWEEN_LINES or done >= total:
             return
         last = now
-        say(_line(label, done, total, now - start, note))
+        a_step = (now - start) / (done - before) if done > before else 0.0
+        say(_line(label, done, total, a_step, note))
 
     yield advance
     say(f"{label}: {done} done in {duration(clock() - start)}")
 
 
-def _line(label: str, done: int, total: int, elapsed: float, note: str | None) -> str:
+def _line(label: str, done: int, total: int, a_step: float, note: str | None) -> str:
     parts = [f"{label}: {done}/{total} ({100 * done // max(1, total)} %)"]
-    if done:
-        parts.append(f"{duration(elapsed / done * (total - done))} left")
+    if a_step:
+        parts.append(f"{duration(a_step * (total - done))} left")
     if note:
         parts.append(note)
     return ", ".join(parts)
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int) -> Iterator[Advance]:
+def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
     with _shared_bar() as bar:
-        task = bar.add_task(label, total=total, note="")
+        task = bar.add_task(label, total=total, completed=done, note="")
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:
             if note is None:

@@ -69,6 +69,22 @@ def test_the_parts_of_a_waterfall_begin_where_the_one_before_ended() -> None:
     assert figure.rows[-1]["end"] == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("width", [360, 560])
+def test_many_lines_all_look_different_and_their_names_leave_the_chart_its_size(width: int) -> None:
+    names = [f"answers that did not end {place}" for place in range(9)]
+    points = [LinePoint(name, x, float(x)) for name in names for x in (1, 2)]
+    figure = lines(points, name="many", title="Many", x_title="step", y_title="share")
+    view = re.search(r'viewBox="0 0 ([\d.]+) ', figure.svg(width))
+    assert view is not None
+    # more than the width asked for is made smaller on the page, its letters too
+    assert float(view[1]) <= width + 16
+    spec = figure.spec(width)
+    layer = next(one for one in spec["layer"] if "strokeDash" in one["encoding"])
+    colours = layer["encoding"]["color"]["scale"]["range"]
+    dashes = layer["encoding"]["strokeDash"]["scale"]["range"]
+    assert len({(colour, tuple(dash)) for colour, dash in zip(colours, dashes, strict=True)}) == len(names)
+
+
 @every_figure
 def test_the_csv_file_has_the_numbers(name: str) -> None:
     figure = FIGURES[name]

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sarm_control.study import cells_of, load_study
 from sarm_control.study.measures import strip
 from tests.study.conftest import write_rows
 
@@ -34,6 +36,14 @@ def evasion() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         return import_module("real_shortcut_evasion")
+
+
+@pytest.fixture(scope="session")
+def signal() -> ModuleType:
+    """The module of what each reward goes with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        return import_module("real_shortcut_signal")
 
 
 @pytest.fixture(scope="session")
@@ -208,6 +218,53 @@ def test_oracle_agreement_is_the_rank_correlation_in_sds(evasion: ModuleType) ->
     moved = {name: {"by_seed": {"none": list(one[1:])}} for name, one in changes.items()}
     # in SDs best-of-n is (0.1, 0.2, 0.01), the seeds are (0.3, 0.1, 0.5) and (0.2, 0.4, 0.6)
     assert evasion.agreement(predicted, moved) == pytest.approx([-1.0, -0.5])
+
+
+def test_a_reward_that_ignores_the_shortcut_does_not_go_with_it(signal: ModuleType) -> None:
+    rows = [
+        {"rate": closing, "stripped_reward": merit, "judge": merit, "refuses": 0.0}
+        for closing in (0.0, 1.0)
+        for merit in (-1.0, 0.0, 1.0)
+    ]
+    merit, closing = (np.array([row[name] for row in rows]) for name in ("stripped_reward", "rate"))
+    found = signal.correlations({"no control": merit + 2 * closing, "controls": 3 * merit}, rows)
+    assert found["controls"]["rate"] == pytest.approx(0.0)
+    assert found["controls"]["stripped_reward"] == pytest.approx(1.0)
+    # variances 2/3 of merit and 1 of twice the closing: sqrt(2/5) and sqrt(3/5)
+    assert found["no control"]["stripped_reward"] == pytest.approx(0.4**0.5)
+    assert found["no control"]["rate"] == pytest.approx(0.6**0.5)
+    assert np.isnan(found["controls"]["refuses"])
+    assert "| no control | 1.29 | +0.77 | +0.63 | +0.63 | - |" in signal.signal_text("closing", found)
+
+
+def test_the_answers_of_a_seed_are_counted_once(tmp_path: Path, signal: ModuleType) -> None:
+    for arm in ("none", "controls"):
+        folder = tmp_path / "cells" / "closing" / arm
+        folder.mkdir(parents=True)
+        for seed in (0, 1):
+            write_rows(
+                folder / f"seed-{seed}.answers.jsonl",
+                [{"policy": policy, "prompt": 0, "seed": seed} for policy in ("start", "end")],
+            )
+    assert [row["seed"] for row in signal.starting_answers(tmp_path, "closing")] == [0, 1]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_study_file_of_the_design_can_be_read(tmp_path: Path) -> None:
+    """YAML writes a list that occurs twice as an anchor, which the reader refuses."""
+    main = import_module("real_shortcut")
+    (tmp_path / "gates.json").write_text(
+        json.dumps({name: {"controllable": True} for name in ("closing", "bullets", "closing-attached")})
+    )
+    study = load_study(main.write_study(main.Places(tmp_path, tmp_path, tiny=False, jobs=1)))
+    assert list(study.worlds) == ["closing", "closing-attached", "bullets"]
+    cells = [cell for cell in cells_of(study) if cell.world == "closing"]
+    assert len(cells) == 44
+    # seed by seed within the four arms that are compared
+    assert [(cell.arm, cell.seed) for cell in cells[:5]] == [
+        *((arm, 0) for arm in ("none", "controls", "placebo", "none, stopped")),
+        ("none", 1),
+    ]
 
 
 @pytest.mark.minutes

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from sarm_control.cli import main
-from sarm_control.study import StudyConfig, crossed_interval, open_study
+from sarm_control.locks import locked
+from sarm_control.study import StudyConfig, crossed_interval, load_study, open_study
 from sarm_control.study.cells import Cell
 from sarm_control.study.measures import read_answers
 from tests.present import present
@@ -154,6 +155,24 @@ def test_what_a_match_needs_is_named(
     assert sarm(study_file, "-o", tmp_path / "out", "--only", "stopped") == 1
     why = "it matches the KL of tiny/edited/seed-0, which is not done; run that too"
     assert f"failed: tiny/stopped/seed-0: {why}" in capsys.readouterr().out
+
+
+def test_what_waits_for_a_cell_of_another_process_has_not_failed(
+    tmp_path: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run = out / "cells/tiny/edited/seed-0"
+    open_study(out, load_study(study_file))
+    run.parent.mkdir(parents=True)
+    with locked(run):
+        words = ("tiny/edited/seed-0", "tiny/stopped/seed-0", "tiny/none/seed-0")
+        assert sarm(study_file, "-o", out, *(part for one in words for part in ("--only", one))) == 1
+    shown = capsys.readouterr()
+    assert "tiny/edited/seed-0: another process works on it" in shown.err
+    why = "it matches the KL of tiny/edited/seed-0, on which another process works"
+    assert f"tiny/stopped/seed-0: {why}" in shown.err
+    assert "failed:" not in shown.out
+    assert json.loads((out / "study.json").read_text())["failed"] == []
 
 
 def test_a_study_killed_with_its_cell_half_done_goes_on_to_the_same_bytes(

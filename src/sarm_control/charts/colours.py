@@ -44,7 +44,8 @@ COLOURS: Final[Mapping[str, Shade]] = MappingProxyType(
 SERIES: Final = ("series0", "series1", "series2", "series3", "series4")
 """Colours of things that are only different, such as the runs of a comparison, in their order."""
 
-DASHES: Final = ((1, 0), (7, 4), (2, 3), (9, 3, 2, 3), (1, 0))
+DASHES: Final = ((1, 0), (7, 4), (2, 3), (9, 3, 2, 3))
+"""Dashes go with the colours: four and five have no common divisor, so twenty lines all look different."""
 SHAPES: Final = {"good": "triangle-up", "bad": "diamond", "unclear": "circle", "plain": "circle"}
 FONT: Final = "Liberation Sans, Arial, Helvetica, sans-serif"
 
@@ -55,7 +56,7 @@ def light(name: str) -> str:
 
 
 def series_name(position: int) -> str:
-    """The colour of the series at a position; from the sixth on they repeat."""
+    """The colour of the series at a position; from the sixth on they repeat, with other dashes."""
     return SERIES[position % len(SERIES)]
 
 

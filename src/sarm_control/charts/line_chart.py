@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 
 from sarm_control.charts.colours import DASHES, light, series_name
 from sarm_control.charts.figure import Figure, altair, inline
+from sarm_control.charts.row_charts import CHARACTER
+
+_SYMBOL = 28
+"""Pixels of a name's stroke in the legend, and of the room around it."""
 
 
 class LinePoint(NamedTuple):
@@ -62,7 +66,7 @@ def lines(
         x_axis = alt.Axis(tickCount=max(3, width // 90), grid=False, labelOverlap="greedy", format="d")
         x = alt.X("x:Q", title=x_title, scale=scale, axis=x_axis)
         y = alt.Y("mean:Q", title=None, scale=alt.Scale(zero=zero, nice=True), axis=alt.Axis(tickCount=5))
-        colour, dash = _keys(names, legend)
+        colour, dash = _keys(names, legend, width)
         layers = [*_targets(targets or {}), *_band(base, x, points, colour)]
         if smooth and any(row["mean"] != row["y"] for row in drawn):
             faint = base.mark_line(strokeWidth=1, opacity=0.3)
@@ -102,12 +106,14 @@ def _with_means(points: Sequence[LinePoint], names: Sequence[str]) -> list[dict[
     return rows
 
 
-def _keys(names: Sequence[str], legend: bool) -> tuple[Any, Any]:
+def _keys(names: Sequence[str], legend: bool, width: int) -> tuple[Any, Any]:
     alt = altair()
     colours = [light(series_name(place)) for place in range(len(names))]
     dashes = [list(DASHES[place % len(DASHES)]) for place in range(len(names))]
     shown: Any = (
-        alt.Legend(symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2.25)
+        alt.Legend(
+            columns=_columns(names, width), symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2.25
+        )
         if legend and len(names) > 1
         else None
     )
@@ -115,6 +121,11 @@ def _keys(names: Sequence[str], legend: bool) -> tuple[Any, Any]:
         alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours), legend=shown),
         alt.StrokeDash("series:N", scale=alt.Scale(domain=list(names), range=dashes), legend=shown),
     )
+
+
+def _columns(names: Sequence[str], width: int) -> int:
+    """Names beside each other above the chart: a legend wider than the chart would make all of it smaller."""
+    return max(1, min(len(names), (width - 58) // (_SYMBOL + int(CHARACTER * max(map(len, names))))))
 
 
 def _band(base: Any, x: Any, points: Sequence[LinePoint], colour: Any) -> list[Any]:

@@ -33,7 +33,7 @@ class Finished(NamedTuple):
     Args:
         done: cells that are complete, those of earlier times too.
         failed: cells that failed, and why.
-        busy: cells that another process works on.
+        busy: cells that another process works on, and those that need them.
     """
 
     done: tuple[Cell, ...]
@@ -182,6 +182,12 @@ class _Schedule:
     def next(self) -> Task | None:
         """The next task that can be started now; cells that can never be are failed."""
         for cell in list(self.waiting):
+            held = next((other for other in self._followed(cell) if other in self.busy), None)
+            if held is not None:
+                self.waiting.remove(cell)
+                self.busy.append(cell)
+                self._say(cell, f"it matches the KL of {held.name}, on which another process works")
+                continue
             missing = self._needs(cell)
             if missing is not None:
                 self.waiting.remove(cell)
@@ -230,7 +236,7 @@ class _Schedule:
         if path is not None and not path.is_file() and state not in (None, "running"):
             return f"its controls were not made: {state}"
         for other in self._followed(cell):
-            if other in self.failed or other in self.busy:
+            if other in self.failed:
                 return f"it matches the KL of {other.name}, which is not done"
             if other not in self.done and other not in self.waiting and other not in self.started:
                 return f"it matches the KL of {other.name}, which is not done; run that too"

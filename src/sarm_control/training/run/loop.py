@@ -70,9 +70,7 @@ class RunSteps:
     def go(self, progress: ProgressFactory) -> dict[str, float]:
         """Does the steps that are left or stops on a warning; returns the metrics of the last step done."""
         last: dict[str, float] = {}
-        with progress("Training", self.steps) as advance:
-            if self.trainer.done:
-                advance(self.trainer.done)
+        with progress("Training", self.steps, self.trainer.done) as advance:
             while self.trainer.done < self.steps and self.stopped is None:
                 last = self._step()
                 advance(1, note=f"reward {last['reward/total']:.4f}, KL {last['objective/kl']:.3f}")

@@ -1,0 +1,97 @@
+"""What the reward of each arm still tells apart: why a control held a shortcut, or cost something.
+
+The starting policy's answers are scored under every file of controls of the study. An arm whose reward goes
+with the shortcut teaches it; one whose reward no longer goes with the stripped text's teaches nothing.
+Nothing is trained here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from real_shortcut_data import read, write
+from real_shortcut_evasion import controlled_rewards
+
+Floats = NDArray[np.float64]
+SEEN = {
+    "rate": "shortcut",
+    "stripped_reward": "reward of stripped text",
+    "judge": "judge",
+    "refuses": "refusals",
+}
+"""Measures of an answer that a reward may go with, and what they are called in the table."""
+NO_CONTROL = "no control"
+
+
+def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Correlations of each arm's reward with measures of the starting policy's answers, all seeds together.
+
+    Args:
+        model: the reward model.
+        study: its folder, with cells that are done.
+        world: its name.
+        prompts: [P] the held-out prompts, as the answers number them.
+
+    Returns:
+        Name of a controls file, or `NO_CONTROL`, -> name of a measure -> Pearson's correlation; `sd` is the
+        SD of the arm's reward. A file whose penalties need the state of a run (a target rate) is left out.
+    """
+    from sarm_control.data import read_rows
+    from sarm_control.errors import ConfigError
+    from sarm_control.latents import score_rows
+    from sarm_control.reward_model import RewardModel
+
+    rows = starting_answers(study, world)
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "answers.jsonl"
+        write(path, [{"prompt": prompts[row["prompt"]], "response": row["response"]} for row in rows])
+        scored = score_rows(RewardModel.from_pretrained(model), read_rows(path, want={"answer"}))
+    rewards = {NO_CONTROL: scored.rewards.astype(np.float64)}
+    for path in sorted((study / "controls" / world).glob("*.yaml")):
+        try:
+            rewards[path.stem] = controlled_rewards(path, scored)
+        except ConfigError as error:
+            print(f"{path.name}: {error}: left out of the table of signals")
+    return correlations(rewards, rows)
+
+
+def starting_answers(study: Path, world: str) -> list[dict[str, Any]]:
+    """The starting policy's measured answers, once for each seed: all arms of a seed have the same."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((study / "cells" / world).glob("*/seed-*.answers.jsonl")):
+        found.setdefault(path.name, [row for row in read(path) if row["policy"] == "start"])
+    if not found:
+        raise SystemExit(f"no cell of {world} is done: nothing to look at")
+    return [row for rows in found.values() for row in rows]
+
+
+def correlations(
+    rewards: Mapping[str, Floats], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Each reward's correlation with each measure; nan where one of them never varies."""
+    found = {}
+    for name, values in rewards.items():
+        one = {"sd": float(values.std())}
+        for measure in SEEN:
+            seen = np.asarray([row[measure] for row in rows], dtype=np.float64)
+            flat = values.std() == 0 or seen.std() == 0
+            one[measure] = float("nan") if flat else float(np.corrcoef(values, seen)[0, 1])
+        found[name] = one
+    return found
+
+
+def signal_text(world: str, found: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown: one line for each reward."""
+    lines = [
+        f"**{world}: what each reward goes with** (correlations over the starting policy's answers)",
+        "",
+        "| reward under | SD | " + " | ".join(SEEN.values()) + " |",
+        "| --- " * (len(SEEN) + 2) + "|",
+    ]
+    for name, one in found.items():
+        cells = " | ".join("-" if np.isnan(one[measure]) else f"{one[measure]:+.2f}" for measure in SEEN)
+        lines.append(f"| {name} | {one['sd']:.2f} | {cells} |")
+    return "\n".join(lines)
