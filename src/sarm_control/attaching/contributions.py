@@ -105,7 +105,7 @@ def contributions(autoencoder: AttachedAutoencoder, head: StateHead, states: Ten
     sums, squares, fired = moments(autoencoder, states)
     answers = len(states)
     mean = sums / answers
-    # the largest of rounding's differences from 0 would else be a variance below it
+    # rounding can leave a variance just below 0
     variance = np.maximum(squares / answers - mean**2, 0.0) * weights**2
     rates, found = fired / answers, cosines(autoencoder, head)
     total = float(variance.sum())

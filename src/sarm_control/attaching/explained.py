@@ -95,6 +95,7 @@ def explained(
     rewards, residual = head.dots(states), head.dots(missed)
     margins, missed_margins = (margins_by_prompt(values, rows) for values in (rewards, residual))
     around = np.sqrt(np.square(rewards - rewards.mean()).sum())
+    # `around` is the reward's SD times the root of N
     spread = float(residual.std() * np.sqrt(len(residual)) / around) if around > 0 else None
     residual_accuracy, reward_accuracy, latents_accuracy = (
         head_figures(values, rows).pair_accuracy if rows else None
@@ -147,6 +148,7 @@ def explained_interval(
         return np.asarray(sums, dtype=np.float64)
 
     lost = ratio_interval(by_prompt(np.square(missed)), by_prompt(np.square(values - values.mean(axis=0))))
+    # what is explained is 1 less what is lost, so the ends change places
     return lost._replace(mean=1.0 - lost.mean, low=1.0 - lost.high, high=1.0 - lost.low)
 
 

@@ -83,6 +83,7 @@ class FitData:
     @property
     def measured(self) -> StateSet:
         """The held-out answers, and the preferences among them."""
+        # where each held-out answer stands among the held-out ones
         number = np.cumsum(self.held_out) - 1
         rows = tuple(
             replace(
@@ -167,6 +168,7 @@ def measure_fit(
     fitted = data.fitted_states[:, :width].float().numpy()
     sets = {"": data.measured, **data.evaluation}
     fired = moments(autoencoder, data.measured.states).fired.sum() / len(data.measured.states)
+    # what fires on average is the k that principal components get: not every dictionary has a k of its own
     kept = min(max(1, round(float(fired))), width)
     found: dict[str, dict[str, Explained]] = {}
     for name, one in sets.items():

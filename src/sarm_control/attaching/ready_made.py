@@ -34,6 +34,7 @@ from sarm_control.reward_model import (
 _PICKLES = {".pt", ".pth", ".bin", ".pkl"}
 _BEHIND = re.compile(r"ln_final|final_norm|model\.norm")
 _LAYER = re.compile(r"(?:blocks|layers)\.(\d+)\.")
+# their paths say L0, the number of latents that are active
 _QWEN_K = re.compile(r"L0_(\d+)")
 
 
@@ -101,6 +102,7 @@ def read_dictionary(path: Path, model: RewardModel, *, k: int | None = None) -> 
 
 def _made(found: Published, norm: RmsNorm | None) -> ReadyMadeAutoencoder:
     latents, size = found.encoder.shape
+    # the offset is one latent more
     rows = latents + (norm is not None)
     made = ReadyMadeAutoencoder(
         torch.zeros(size),
@@ -203,6 +205,7 @@ def _sae_lens(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: st
             hint="take one that was trained or saved without",
         )
     if said.get("rescale_acts_by_decoder_norm"):
+        # SAELens scales activations by the length of their direction: folded in here, z d stays what it was
         lengths = tensors["W_dec"].float().norm(dim=-1)
         tensors = {
             **tensors,
@@ -242,6 +245,7 @@ def _llama_scope(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Pu
 
 
 def _qwen_scope(tensors: Mapping[str, Tensor], path: Path, k: int | None) -> Published:
+    # the whole path: k may be in a folder's name that a relative one lacks
     named = _QWEN_K.search(str(path.resolve()))
     kept = k or (int(named[1]) if named else None)
     if kept is None:

@@ -37,6 +37,7 @@ def save_attached_model(
         ModelError: the reward model was built in memory.
     """
     with atomic_folder(folder, overwrite=overwrite) as temporary:
+        # the temporary folder exists already; `atomic_folder` has asked whether `folder` may be replaced
         attached.model.save_pretrained(temporary, overwrite=True)
         if copy:
             _copy_model(attached.model.source, temporary)

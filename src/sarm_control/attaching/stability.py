@@ -71,6 +71,7 @@ def stability(
     variance = ((squares / len(states) - (sums / len(states)) ** 2) * weights**2)[live[0]].clip(min=0)
     weighted = float((best * variance).sum() / variance.sum()) if variance.sum() > 0 else float("nan")
     ranks = None
+    # the ranks of two latents correlate at -1 or 1, whatever they are
     if rows and len(best) > 2:
         effects = [effects_of(found, head, states, rows) for found in (one, other)]
         mine, theirs = effects[0][live[0]], effects[1][live[1]][nearest]
@@ -109,6 +110,7 @@ def effects_of(
 
 
 def _directions(autoencoder: AttachedAutoencoder) -> NDArray[np.float32]:
+    # of length 1, so that products are cosines
     decoder = autoencoder.decoder.weight.detach().cpu().float()
     return np.asarray((decoder / decoder.norm(dim=0).clamp(min=1e-12)).T.numpy(), dtype=np.float32)
 

@@ -91,6 +91,7 @@ def collect_pooled_states(
                     save_states(cache, key, states)
             else:
                 advance(len(part))
+            # a part counts its answers from 0, so that its file does not depend on what comes before it
             found.append({**states, "answer": states["answer"] + start})
     return PooledStates(
         torch.cat([states["pooled"] for states in found]).float(),
@@ -114,6 +115,7 @@ def _key(
         "token_ids": ids.hexdigest(),
         "answers": len(rows),
         "others": others,
+        # other batches have other padding, by which half precision rounds otherwise
         "batch_tokens": batch_tokens,
     }
 

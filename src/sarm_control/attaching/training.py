@@ -92,6 +92,7 @@ def train_dictionary(
         progress=progress,
     )
     found = {key: value.detach().cpu() for key, value in trained.autoencoder.state_dict().items()}
+    # it was trained on normalised states, and knows neither mean nor scale
     made.load_state_dict({**found, "mean": made.mean, "scale": made.scale})
     return TrainedDictionary(made.requires_grad_(False).eval(), trained.curve)
 

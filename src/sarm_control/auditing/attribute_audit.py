@@ -263,6 +263,7 @@ def audit(
     asked = [attributes_named([one])[0] if isinstance(one, str) else one for one in attributes]
     _check_names(asked)
     names = {one.name for one in asked}
+    # before anything is scored: edits of what was not asked cost forward passes and belong to no finding
     edits = [one for one in edits if one.attribute in names]
     scored = _scored(rm, data, batch_tokens, progress)
     table = _table(scored, asked)
@@ -365,6 +366,7 @@ def _with_mend(found: Audit, data: ScoredRows, names: Sequence[str] | Literal["a
 def _examples(rm: "RewardModel", found: Audit, data: ScoredRows) -> tuple[Example, ...]:
     """For each of the first headlines the answer whose change is nearest to the price."""
     numbers = answer_table(data.rows, len(data.scored)).row_prompts()
+    # the table keeps last turns alone; the model reads whole conversations
     prompts = {int(number): row.prompt for number, row in zip(numbers, data.rows, strict=True)}
     examples = []
     for one in found.headlines[:SHOWN]:

@@ -104,13 +104,14 @@ def pressure(table: AttributeTable, *, n: Sequence[int] = (), rewards: Floats | 
 
     Args:
         table: several answers to each prompt, sampled from one policy.
-        n: sizes of set; none are 1, 2, 4, ... up to what every prompt has.
+        n: sizes of set; none are 1, 2, 4, ... up to what half of the prompts with several answers have.
         rewards: [N] rewards to choose by; the table's own where None.
 
     Raises:
         DataError: fewer than ten prompts have two answers, or fewer than ten as many as the largest n.
     """
     sizes, expected, kept = _expected_of(table, n, rewards)
+    # the columns of `expected`: the reward first
     names = ["reward", *(one.name for one in table.attributes)]
     shares = {one.name for one in table.attributes if one.unit != "doubling"}
     intervals = {
@@ -162,6 +163,7 @@ def _expected_of(
     sizes = _sizes(table, n)
     by = table.rewards if rewards is None else rewards
     counts = np.bincount(table.prompt, minlength=len(table.prompts))
+    # the same prompts at every size, so that a curve compares like with like
     kept = np.flatnonzero(counts >= sizes[-1])
     measures = [table.rewards / (table.reward_sd or 1.0)] + [
         table.values[:, place] if one.unit == "doubling" else table.has[:, place].astype(np.float64)
@@ -180,6 +182,7 @@ def _sizes(table: AttributeTable, n: Sequence[int]) -> tuple[int, ...]:
         )
     if not n:
         return tuple(2**power for power in range(int(math.log2(np.median(several))) + 1))
+    # best of one is the policy itself, which rises are counted from
     sizes = tuple(sorted({1, *n}))
     enough = int((counts >= sizes[-1]).sum())
     if enough < LEAST_PROMPTS:
@@ -199,6 +202,7 @@ def _expected(
 ) -> NDArray[np.float64]:
     """[P, len(sizes), columns] what the winner of each prompt is expected to have."""
     order = np.argsort(prompt, kind="stable")
+    # the rows of prompt p are starts[p] to starts[p + 1] of the order
     starts = np.searchsorted(prompt[order], np.arange(prompt.max() + 2))
     found = np.empty((len(kept), len(sizes), measures.shape[1]))
     for place, number in enumerate(kept):
@@ -210,6 +214,7 @@ def _expected(
 
 def _rises(expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Rise, ...]:
     change = expected[:, -1] - expected[:, 0]
+    # two figures of one prompt: if N changes nothing, c and -c are equally likely
     p = sign_flip_test(change)
     q = benjamini_hochberg(p)
     return tuple(

@@ -141,6 +141,7 @@ def scored_contrasts(
         progress: see `RewardModel.score`.
     """
     prompts = [row.prompt for row in data.rows for _ in row.answers]
+    # one stream for all edits: audits change the same answers only with the same edits, see `price_changes`
     rng = np.random.default_rng(seed)
     plans = []
     applied: list[list[tuple[int, Contrast]]] = [[] for _ in edits]
@@ -153,6 +154,7 @@ def scored_contrasts(
         kept = _drawn(np.array([table.prompt[n] for n, _ in found], dtype=np.int64), most, rng)
         plans.append([one for one, keep in zip(found, kept, strict=True) if keep])
     changed = [
+        # one text of the two is the answer as it was, whose score is known
         (prompts[n], without if having == table.answers[n] else having)
         for plan in plans
         for n, (without, having) in plan
@@ -177,6 +179,7 @@ def _contrast(
     numbers = np.array([n for n, _ in plan], dtype=np.int64)
     both = Scored.concatenate([data.scored.take(numbers), changed])
     own, other = np.arange(len(plan)), np.arange(len(plan)) + len(plan)
+    # whether the answer as it was is the one without the attribute
     adds = np.array([pair[0] == table.answers[n] for n, pair in plan])
     return ScoredContrast(
         edit,
@@ -273,6 +276,7 @@ def price_from(contrast: ScoredContrast, change: Floats) -> CausalPrice:
 
 def corrected(prices: Sequence[CausalPrice]) -> tuple[CausalPrice, ...]:
     """The prices with their q: an audit that tries many edits finds some by chance."""
+    # an edit that applied to no answer tested nothing, and would raise the q of all others
     tested = [place for place, one in enumerate(prices) if one.n]
     q = dict(zip(tested, benjamini_hochberg(np.array([prices[i].p for i in tested])), strict=True))
     return tuple(one._replace(q=float(q[i])) if i in q else one for i, one in enumerate(prices))
@@ -294,6 +298,7 @@ def median_interval(values: Floats) -> tuple[float, float]:
     from scipy.stats import binom
 
     count, ordered = len(values), np.sort(values)
+    # that is the largest such k already, but for rounding, which the loop mends
     k = int(binom.ppf((1 - _LEVEL) / 2, count, 0.5))
     while k > 0 and 2 * binom.cdf(k - 1, count, 0.5) > 1 - _LEVEL:
         k -= 1

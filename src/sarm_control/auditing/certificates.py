@@ -90,12 +90,14 @@ def certificate(
     kept = [place for place, name in enumerate(names) if name not in targeted]
     sizes, before = expected_attributes(table, n=n)
     _, after = expected_attributes(table, n=n, rewards=mended)
+    # [P, sizes, attributes that are not targeted]
     change = (after - before)[:, :, kept]
     scale = np.ones(len(kept))
     for place, number in enumerate(kept):
         if table.attributes[number].unit == "doubling":
             scale[place] = max(float(before[:, 0, number].mean()), 1e-12)
     change /= scale
+    # bounds of every size and attribute hold together, so all of them count
     tests = change.shape[1] * change.shape[2]
     found = []
     for at, size in enumerate(sizes):
@@ -146,6 +148,7 @@ def simultaneous_bounds(
     low, high = interval_ends(moments.mean, error, skewness, max(prompts - 1, 1), quantile=1 - each)
     sparse = too_few(moments.apart, skewness)
     rises, falls = ((sign * change > 1e-12).sum(axis=0) for sign in (1, -1))
+    # a share moves by at most 1 in a prompt, so its mean rises by no more than the share of prompts that rise
     exact_high = np.where(shares, _binomial_limit(rises, prompts, each), np.inf)
     exact_low = np.where(shares, -_binomial_limit(falls, prompts, each), -np.inf)
     return np.where(sparse, exact_low, low), np.where(sparse, exact_high, high)

@@ -107,6 +107,7 @@ def _kinds(data: ScoredRows, answers: int) -> tuple[str | None, dict[int, str]]:
             for number, row in zip(numbers, data.rows, strict=True)
             if isinstance(row.raw.get(column), str) and row.raw[column]
         }
+        # a column of one value tells nothing apart, and one of very many holds texts or numbers of rows
         if 2 * len(named) > len(set(numbers.tolist())) and 1 < len(set(named.values())) <= MOST_KINDS:
             return column, named
     return None, {}
@@ -128,6 +129,7 @@ def _styles(data: ScoredRows, rewards: Floats) -> dict[str, Interval]:
 
 
 def _pairs_alone(rows: Sequence[Row], rewards: Floats) -> tuple[list[Row], Floats]:
+    # `rm_bench` refuses all rows for one that is no pair
     kept = np.repeat([row.kind == "pair" for row in rows], [len(row.answers) for row in rows])
     return [row for row in rows if row.kind == "pair"], rewards[kept]
 

@@ -74,6 +74,7 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
             "all answers have the same reward", hint="see `sarm score`: the reward model may be broken"
         )
     prompt = table.prompt[kept]
+    # deviations from prompts' means give the same b as an intercept for every prompt (Frisch and Waugh, 1933)
     y = within_prompts(table.rewards[kept] / table.reward_sd, prompt)
     x = within_prompts(table.regressors[kept], prompt)
     varies = _prompts_with_variation(x, prompt)
@@ -115,6 +116,7 @@ def _independent(x: Floats) -> NDArray[np.bool_]:
     for i in range(len(gram)):
         others = np.delete(np.arange(len(gram)), i)
         solution, *_ = np.linalg.lstsq(gram[np.ix_(others, others)], gram[others, i], rcond=None)
+        # 1 - R^2 of column i on the others
         left[i] = 1.0 - gram[i, others] @ solution
     return np.asarray(left > _SAME)
 

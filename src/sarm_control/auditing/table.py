@@ -121,10 +121,12 @@ def attribute_table(data: ScoredRows, attributes: Sequence[Attribute]) -> Attrib
     asked = [_last_turn(row.prompt) for row in data.rows for _ in row.answers]
     where = [row.where for row in data.rows for _ in row.answers]
     values = measured([one for one in attributes if one.column is None], asked, answers, where)
+    # in ascending order: each column is put in where its attribute stands
     for place, one in enumerate(attributes):
         if one.column is not None:
             column = [value for row in data.rows for value in _in_column(one, row)]
             values = np.insert(values, place, column, axis=1)
+    # reversed, so that a prompt keeps its first answer
     first = {int(number): n for n, number in reversed(list(enumerate(places.prompt)))}
     return AttributeTable(
         tuple(attributes),

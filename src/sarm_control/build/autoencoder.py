@@ -253,6 +253,7 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
             output = trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
             if step % every == 0 or step in (1, config.steps):
+                # SAELens sums squares over dimensions
                 error = output.losses["mse_loss"].item() / trainer.sae.cfg.d_in
                 if not math.isfinite(error):
                     raise TrainingError(f"the autoencoder's loss is {error} at step {step}")

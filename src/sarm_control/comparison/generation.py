@@ -77,8 +77,7 @@ def answer_prompts(
                     max_new_tokens=sampling.max_new_tokens,
                     temperature=sampling.temperature,
                     seed=sampling.seed,
-                    # not the policy's name: all policies then get the same random numbers, and differences
-                    # are paired
+                    # not the policy's name: with the same random numbers for all, differences are paired
                     purpose=("compare", start),
                     sampler=CachedSampler(sampling.batch, reference),
                 )

@@ -184,6 +184,7 @@ class Controls:
         reward_model = scored.rewards.astype(np.float64)
         edited = reward_model + edit_delta(scored, self.edits)
         alphas = self.alphas(state)
+        # from the unedited z: otherwise a cap below tau would switch off the penalty on its latent
         penalties = self._amounts(scored, alphas)
         divergence = self._divergence(scored, state)
         human_kl = np.zeros(len(scored)) if divergence is None else self._human_kl(divergence)

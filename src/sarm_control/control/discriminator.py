@@ -69,6 +69,7 @@ def present_value(means: Means, *, half_life: float) -> Present:
     count = len(means.values)
     age = np.arange(count - 1, -1, -1, dtype=np.float64)
     weight = 0.5 ** (age / half_life)
+    # [S] what each mean counts for in the result
     share = weight / weight.sum()
     if count >= _LEAST_FOR_A_TREND:
         # weighted least squares: the fitted value at age 0 is linear in the means, so the trend is a
@@ -191,6 +192,7 @@ class Discriminator:
         self._compared = Rows.distinct(compared, self._fitted_on, _CHECKED_ROWS)
         self._seed = seed
         self._estimator = Mahalanobis() if config.estimator == "mahalanobis" else Logistic(l2=config.l2)
+        # of all human rows: this distance is not fitted to the policy, so no row has to be held out from it
         self._distance = Distance.from_humans(features)
         self._window: list[_Batch] = []
         self._learnt: _Learnt | None = None
@@ -212,6 +214,7 @@ class Discriminator:
             "unseen_share": float((z[:, self.human.rates == 0] > 0).any(axis=1).mean()),
             "coverage": self._coverage(z),
             "mahalanobis": self._distance.of(features),
+            # without slope and clip: shrunk ratios suit single rows, but their mean is too small
             **self._estimate(raw),
         }
         return HumanDivergence(log_ratio, {f"human_kl/{name}": value for name, value in info.items()})
@@ -246,6 +249,7 @@ class Discriminator:
         """The current KL divergence from this batch and the trend before it, with interval and quality."""
         if self._learnt is None:
             return {**_NOTHING_KNOWN, "effective_sample_size": float(len(self._held_out))}
+        # held out on both sides: each batch was scored before a fit saw it, and no fit sees these human rows
         log_ratios = [*(batch.log_ratios for batch in self._window if batch.log_ratios is not None), raw]
         held = self._learnt.ratio.at(self._held_out)
         now = present_value(Means.of(log_ratios), half_life=self.config.half_life)
@@ -261,8 +265,11 @@ class Discriminator:
         fits = self._learnt.check.model_fits
         misfit = fits is False
         if saturated or misfit:
+            # a bound for the policy as it is now, so older batches are left out; only `sure_bound` holds for
+            # ratios of a wrong form
             recent = np.concatenate(log_ratios[-math.ceil(self.config.half_life) :])
             least = lower_bound(recent, held) if saturated and not misfit else sure_bound(recent, held)
+            # a wrong ratio's mean may exceed the divergence, less `excess` it may not (Donsker-Varadhan)
             value = min(value, least) if saturated else max(value - excess(held), 0.0)
             low, high = min(least if misfit else low, value), math.inf
         return {
@@ -313,12 +320,14 @@ class Discriminator:
         """Everything that was learnt, as arrays; of the human buffer only the digest."""
         empty = np.zeros((0, len(self.human.latents)), np.float32)
         learnt = self._learnt
+        # ratios that are not known are zeros, since NaN would not compare equal; `window_told` marks them
         log_ratios = [
             np.zeros(len(batch.z)) if batch.log_ratios is None else batch.log_ratios for batch in self._window
         ]
         parameters = (
             np.zeros(0)
             if learnt is None
+            # slope, variance and accuracy; the check has an entry of its own
             else np.array([*learnt.ratio.weight, learnt.ratio.intercept, *learnt[1:-1]])
         )
         return {

@@ -94,6 +94,7 @@ def latent_ledger(
         base_rate=base_rate[order],
         trained_rate=trained_rate[order],
         delta=weights[order] * (_mean(after) - _mean(before))[order],
+        # by columns, since `entry` reads one latent at a time
         prompt_deltas=((after - before)[:, order] * weights[order][None, :]).tocsc(),
     )
 

@@ -79,6 +79,7 @@ class Multiplier(NamedTuple):
         """
         error = _weight(target) * (_logit((fired + 0.5) / (answers + 1)) - _logit(target))
         change = error - self.error - self.trend
+        # the exponential mean of differences; the first batch has none
         trend = self.trend + SMOOTHING * change if self.batches else 0.0
         moved = Multiplier(self.batches + 1, error, trend, self.integral)
         # anti-windup: an integral that kept growing at a limit would delay the way back

@@ -164,6 +164,7 @@ class RewardRule:
             total = total + columns[PATTERN]
         if self.par_sd is not None:
             bounded = preference_as_reward(total, self.mean, self.par_sd, reference)
+            # what shaping changed is a column too, so that the columns still sum to the total
             columns[SHAPING], total = bounded - total, bounded
         columns[TOTAL] = total
         return RewardBreakdown((total - self.mean) / self.scale, columns, shaped.info, scored)

@@ -19,6 +19,7 @@ TODAY = "today"
 _FORMAT = re.compile(r"strftime_now\(\s*(['\"])(.+?)\1\s*\)")
 _TEXT = re.compile(r"(['\"])(.{4,40}?)\1")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
+# a format must name year, month and day, or no day can be read by it
 _WHOLE_DAY = (("%Y", "%y"), ("%b", "%B", "%m", "%h"), ("%d", "%e"))
 
 
@@ -38,6 +39,7 @@ def fallback_date(source: str) -> datetime.date:
             continue
         for quoted in _TEXT.finditer(source):
             try:
+                # strptime does not know %e, the day without a leading 0
                 return datetime.datetime.strptime(quoted[2], form.replace("%e", "%d")).date()
             except ValueError:
                 continue

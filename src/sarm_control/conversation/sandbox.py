@@ -253,6 +253,7 @@ def _written_out(value: Any) -> Any:
 def _refuse_growth(operator: str, left: Any, right: Any) -> None:
     """Refuses an operation with a huge result before the result is computed."""
     whole = isinstance(left, int) and isinstance(right, int)
+    # a product has at most the bits of both factors together, a power those of its base times the exponent
     if operator == "*" and whole:
         _refuse_digits(left.bit_length() + right.bit_length())
     elif operator == "*":
@@ -292,6 +293,7 @@ def _refuse_long(name: str, values: tuple[Any, ...]) -> None:
         longest = max((len(new) for new in rest[0].values() if isinstance(new, str)), default=1)
         _hold(len(text) * longest)
     if name in {"expandtabs", "indent", "wordwrap"}:
+        # 8 is what expandtabs takes without an argument
         wide = max(
             (arg if isinstance(arg, int) else len(arg) for arg in rest if isinstance(arg, int | str)),
             default=8,
@@ -316,6 +318,7 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         _refuse_long(name, (rest[0], value) if name == "join" and rest else parts)
         return _held(function(*context, value, *rest, **kwargs))
 
+    # by these marks Jinja knows how a filter is to be called
     for mark in ("jinja_pass_arg", "jinja_async_variant"):
         if hasattr(function, mark):
             setattr(guarded, mark, getattr(function, mark))

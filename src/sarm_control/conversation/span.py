@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sarm_control.data import Message
 from sarm_control.errors import ModelError
 
+# they share neither first nor last letter: what both renderings have in common is the template's own
 _PROBES = ("probe", "other")
 _CHECKED = (
     *_PROBES,
@@ -41,6 +42,7 @@ def check_answers(words: Words, name: str) -> Frame:
         ModelError: the template drops or rewrites answers, or refuses a question and an answer.
     """
     question = Message(role="user", content="probe")
+    # behind earlier turns a template may write an answer otherwise
     turns = [question, Message(role="assistant", content="probe"), question]
     for messages in (turns, [question]):
         frame = _two_renderings(words, messages, name)
@@ -113,6 +115,7 @@ def _two_renderings(words: Words, messages: Sequence[Message], name: str) -> Fra
             hint=_ANOTHER,
         )
     before = shared_start(one, other)
+    # the common end, as the common beginning of what is read backwards
     after = shared_start(one[len(before) :][::-1], other[len(before) :][::-1])[::-1]
     frame = Frame(before, after)
     for answer, written in zip(_PROBES, (one, other), strict=True):

@@ -200,6 +200,7 @@ class TemplatedText:
             if stop is None:
                 return answer[:place], ended
             place = bare - len(stop)
+            # padding behind an answer does not say that it ended
             ended = ended or stop != self._padding
 
     @cached_property
@@ -238,6 +239,7 @@ class TemplatedText:
     @cached_property
     def _padding(self) -> str | None:
         pad = self.template.tokenizer.pad_token
+        # where the token that ends a turn also pads, it is an end
         return None if pad is None or pad in self._ends else str(pad)
 
     @cached_property

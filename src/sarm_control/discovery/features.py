@@ -141,6 +141,7 @@ def control_json(control: Edit | Penalty) -> dict[str, dict[str, Any]]:
     set_fields = {name: value for name, value in fields.items() if value is not None}
     if isinstance(control, Edit):
         return {"edit": set_fields}
+    # the other forms do not use it
     if control.form != "sigmoid":
         set_fields.pop("temperature")
     return {"penalty": set_fields}

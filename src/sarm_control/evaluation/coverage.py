@@ -117,6 +117,7 @@ def answer_coverage(
     share = spread / (spread[numbers].sum() or 1.0)
     listed = numbers[np.argsort(-spread[numbers], kind="stable")][:most]
     listed = listed[spread[listed] > 0]
+    # read again, since [P, L] of all latents would be large and which are listed is known only now
     by_prompt = _by_prompt(parts(), listed, prompts)
     ends = list(share_intervals(by_prompt)) if len(listed) else []
     return AnswerCoverage(
@@ -173,6 +174,7 @@ def _by_prompt(parts: Iterable[ScoredRows], listed: NDArray[np.int64], prompts: 
     for part in parts:
         own = prompts[start : start + len(part.scored)]
         if len(listed):
+            # a prompt may have several answers here, and indexed += would add only one of them
             np.add.at(sums, own, part.scored.latents.columns(listed.tolist()) > 0)
         start += len(own)
     return np.asarray(sums / counts[:, None])

@@ -357,6 +357,7 @@ def _gates(
 ) -> dict[str, Any]:
     pairs = writer.gold_pairs(config.gate_pairs, "gates", keep=False)
     rewards = _scored(model, [answer for pair in pairs for answer in pair], progress).rewards
+    # the answers of a pair stand one after the other
     first_wins = rewards[0::2] > rewards[1::2]
     # the probability that an annotator drawn at random prefers the first answer
     share = panel_shares(pairs, tastes)

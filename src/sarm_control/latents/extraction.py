@@ -168,8 +168,7 @@ def plan(
         "max_length": model.max_length,
         "dtype": model.dtype,
         "shard_rows": shard_rows,
-        # keys only where they are set, so that folders that were begun before these keys existed can be
-        # resumed
+        # keys only where they are set, so that folders begun before these keys existed can be resumed
         **({"states": True} if states else {}),
         **({"template_date": model.template_date} if model.template_date else {}),
         **({} if data.options == AUTOMATIC else {"rows_read_as": asdict(data.options)}),

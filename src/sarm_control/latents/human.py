@@ -152,6 +152,7 @@ class HumanBuffer:
         half = len(self.latents)
         floor = np.full(2 * half, np.sqrt(_RAREST_RATE * (1 - _RAREST_RATE)))
         fires = np.maximum((self.values != 0).sum(axis=0), 1)
+        # of z: the indicator's floor in units of the latent's usual size, its root mean square where it fires
         floor[half:] *= np.sqrt((features[:, half:] ** 2).sum(axis=0) / fires)
         spread = np.maximum(features.std(axis=0), floor)
         factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
@@ -286,6 +287,7 @@ def choose_latents(
     """
     n, size = len(scored), scored.latents.size
     indices, values = scored.latents.indices, scored.latents.values.astype(np.float64)
+    # what is not stored is 0 and adds nothing to these sums
     rate = np.bincount(indices[values > 0], minlength=size) / n
     mean = np.bincount(indices, weights=values, minlength=size) / n
     variance = np.bincount(indices, weights=values**2, minlength=size) / n - mean**2

@@ -256,6 +256,7 @@ def _answers_table(found: ScoredRows, first: int, chosen: Sequence[int] | None) 
 
 def _only(latents: SparseLatents, chosen: Sequence[int]) -> SparseLatents:
     kept = np.isin(latents.indices, np.asarray(chosen))
+    # the kept pairs before every pair; at the old ends of rows these are the new ends
     indptr = np.concatenate([[0], np.cumsum(kept)])[latents.indptr]
     return SparseLatents(indptr, latents.indices[kept], latents.values[kept], latents.size)
 

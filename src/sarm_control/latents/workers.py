@@ -50,6 +50,7 @@ class _Worker:
             target=_serve, args=(far, job, place, count), daemon=True, name=f"sarm-latents-{place}"
         )
         self.process.start()
+        # the worker has its own copy; with this one open, the pipe of a dead worker would never end
         far.close()
 
     def ask(self, numbers: list[int]) -> None:
@@ -97,6 +98,7 @@ def _shards(workers: Sequence[_Worker], numbers: list[int]) -> Iterator[Shard]:
             if worker.pipe in ready and waiting:
                 shard = worker.answer()
                 waiting -= 1
+                # before the shard is handed on, so that the worker computes while it is written
                 worker.ask(numbers)
                 yield shard
 

@@ -49,6 +49,7 @@ class LiveMemory(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
+        # a view, or the result of an operation in place
         if key in self._known:
             return
         self._known[key] = storage.nbytes()

@@ -178,6 +178,7 @@ def _product_rate(dtype: Any, size: int = 1024, seconds: float = 0.15) -> float:
 
     times: list[float] = []
     a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    # the first product also sets up the library
     a @ b
     while sum(times) < seconds:
         start = time.perf_counter()
@@ -191,6 +192,7 @@ def _copy_rate(mib: int = 64, seconds: float = 0.15) -> float:
     import torch
 
     times: list[float] = []
+    # a row times a matrix uses each weight once: memory sets the pace, not arithmetic
     weight, row = torch.ones(mib * MIB // 4 // 1024, 1024), torch.ones(1024)
     weight @ row
     while sum(times) < seconds:

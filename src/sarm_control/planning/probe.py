@@ -55,6 +55,7 @@ def probed_seconds(
 
     found = at_depth(depths, of_policy)
     scored = at_depth([reward.layers], of_trunk)
+    # what a layer more takes is a difference of two timings, which noise may turn below 0
     return {name: max(value, 0.0) for name, value in {**found, **scored}.items()}
 
 
@@ -129,6 +130,7 @@ def _rollout(policy: Policy, shape: PolicyShape, prompt: int, answer: int, each:
             max_new_tokens=tokens,
             temperature=training.temperature,
             seeds=tuple(range(together * repeats)),
+            # no token has this id: every answer runs to its full length
             end=-1,
         )
         return lambda: CachedSampler().sample(policy, request)

@@ -145,6 +145,7 @@ def _held(policy: Policy, shape: PolicyShape) -> Counts:
         "held/weights": (everything if shape.lora is None else frozen) + _head_copy(policy),
         "held/adapters": adapters,
         "held/gradients": trained,
+        # two float32 moments for each trained weight, which has 4 bytes itself
         "held/optimizer": _MOMENTS_BYTES / 4 * trained,
         "held/trained": trained,
         "held/saved": bytes_of(policy.causal) - (0 if shape.lora is None else _adapters(policy)),

@@ -137,6 +137,7 @@ def shape_of(
     reward = reward_shape(config.reward.model)
     device = torch.device(where.kind)
     half = computes_in_half(config.policy, source.base, local_files_only=False, device=device)
+    # auto is what the planned machine can do, which need not be this one
     if config.policy.dtype == "auto" and not where.half:
         half = False
     lora, continued = config.policy.lora, config.policy.adapter == "continue"
@@ -217,6 +218,7 @@ def _plan(shape: TrainingShape, where: Machine) -> Plan:
         2 if shape.policy.half and shape.policy.lora is not None else 4,
         counts["rollout/kv_cache"] / (_decoded_together(shape) * shape.lengths.longest),
     )
+    # an embedding is looked up and takes part in no product
     embedded = shape.reward.config.vocab_size * shape.reward.width
     seconds = phase_seconds(
         shape.policy, shape.reward, sizes, trunk["parameters"] - embedded, shape.lengths, where

@@ -44,6 +44,7 @@ def phase_seconds(
         machine: whose rates are taken.
     """
     training = shape.training
+    # below, 2 operations for each weight and token: a multiplication and an addition
     answers, tokens = training.answers_per_step, lengths.mean_prompt + lengths.mean_answer
     rate = machine.half_flops if shape.half else machine.flops
     of_reward = machine.half_flops if reward.dtype.itemsize == 2 else machine.flops
@@ -58,7 +59,9 @@ def phase_seconds(
     return {
         "rollout": _rollout(shape, sizes, lengths, machine, rate),
         "reward": 2 * trunk * answers * tokens / of_reward,
+        # the policy's pass and the reference's
         "logprobs": 2 * (forward + head) + critic,
+        # forward, backward to the inputs and to trained weights, and forward again with checkpointing
         "update": training.epochs * ((forward + critic) * (2 + weights_too + again) + 2 * head),
     }
 
@@ -70,6 +73,7 @@ def _rollout(shape: PolicyShape, sizes: Sizes, lengths: Lengths, machine: Machin
     most = CachedSampler().batch_answers
     batches = -(-answers // most)
     rows = answers / batches
+    # on average the answers are half written
     filled = lengths.mean_prompt + lengths.mean_answer / 2
     bytes_read = sizes.body * sizes.bytes_each + 4 * sizes.head + rows * filled * sizes.cache
     computed = 2 * (sizes.body + sizes.head) * rows / rate

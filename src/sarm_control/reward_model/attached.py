@@ -106,6 +106,7 @@ class AttachedAutoencoder(Autoencoder):
             for own, row in zip(weight, block, strict=True):
                 total += own * row
             weights[columns.places] = scale * total
+        # fsum is exact in any order: the constant is part of the fingerprint too
         return LatentWeights(weights, math.fsum(weight * offset) + head.bias)
 
     @property
@@ -175,7 +176,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         made = _empty(said, size, scale, latents)
         made.leave_decoder(decoder)
         made.load_state_dict(tensors)
-        weight = None if edited is None else edited.reshape(latents).float().numpy()
+        weight = None if edited is None else edited.reshape(latents).float().clone().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
     except SarmError as error:
         raise ModelError(f"{name}: {error}", hint=error.hint) from error
@@ -215,6 +216,7 @@ def _empty(said: Mapping[str, Any], size: int, scale: float, latents: int) -> At
     from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder
 
     k, mean = int(said["k"]), torch.zeros(size)
+    # trained here, not published by others: see `save_attached`
     if "activation" not in said:
         return AttachedAutoencoder(mean, scale, latents, k, use_topk=bool(said["use_topk"]))
     if said["activation"] not in ("topk", "relu", "jumprelu"):
@@ -278,6 +280,7 @@ def save_attached(
         "use_topk": autoencoder.use_topk,
     }
     with atomic_folder(folder, overwrite=overwrite) as temporary:
+        # copies, since safetensors refuses tensors that share memory
         own = {
             key: value.detach().cpu().contiguous().clone() for key, value in autoencoder.state_dict().items()
         }

@@ -154,10 +154,12 @@ class Autoencoder(nn.Module):
             everything = torch.arange(activations.shape[-1], device=activations.device)
             return TopK(everything.expand_as(activations), activations)
         kept = activations.topk(self.k, dim=-1)
+        # topk orders by value; sparse rows are stored by index
         order = kept.indices.argsort(dim=-1)
         return TopK(kept.indices.gather(-1, order), kept.values.gather(-1, order))
 
     def decode(self, kept: TopK) -> Tensor:
         """Reconstructs the normalised state x, [B, D]."""
+        # the directions of kept latents alone, [B, K, D], and no product with the whole decoder
         rows = nn.functional.embedding(kept.indices, self.decoder.weight.T)
         return (rows * kept.values.unsqueeze(-1)).sum(dim=-2) + self.pre_bias

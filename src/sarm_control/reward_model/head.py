@@ -60,6 +60,7 @@ class LinearHead:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of all weights; latent numbers belong to one fingerprint."""
+        # little-endian on every machine, so that equal heads have equal fingerprints
         digest = hashlib.sha256(self.weight.astype("<f4").tobytes())
         if self.own is not None:
             digest.update(self.own.digest)

@@ -102,6 +102,7 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
             limit = self.threshold[: own.shape[1]]
             active = torch.where(own > limit, own, torch.zeros_like(own)).clamp(min=0)
             kept = active.topk(max(1, int((active > 0).sum(dim=-1).max())), dim=-1)
+        # ascending, as sparse rows are kept
         order = kept.indices.argsort(dim=-1)
         indices, values = kept.indices.gather(-1, order), kept.values.gather(-1, order)
         if self.before_norm:
@@ -114,6 +115,7 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
         """[B, D] the state behind the norm."""
         if not self.before_norm:
             return super().reconstruct(kept)
+        # mean and bias are in the offset's column (`fold_norm`), so the bias that `decode` adds is taken off
         return self.scale * (self.decode(kept) - self.pre_bias)
 
     def latent_weights(self, head: StateHead) -> LatentWeights:
@@ -202,6 +204,7 @@ class RmsNorm:
         epsilon = next(
             (getattr(norm, key) for key in ("variance_epsilon", "eps") if hasattr(norm, key)), None
         )
+        # its mean is not 0: a norm that takes the mean off is told apart by it
         probe = torch.linspace(-1.0, 2.0, size).to(next(norm.parameters()))
         if epsilon is None:
             raise self._other(norm)

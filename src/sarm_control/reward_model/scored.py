@@ -195,8 +195,10 @@ class Scored:
             if own is None:
                 raise ValueError("a reward model with a head of its own needs what that gives")
             kind = "attached" if len(head.weight) else "classifier"
+            # by the weights before any edit, since edits leave the residual alone
             residual = own.astype(np.float64) - latents.sums(head.own_weight) - head.constant
             edited = latents.sums(head.weight) + head.constant + residual
+            # without edits the model's own number: the sum of its parts may round otherwise
             rewards = own if head.unedited is None else edited.astype(np.float32)
         return cls(
             rewards=rewards,

@@ -67,6 +67,7 @@ class SparseLatents:
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "SparseLatents":
         """The chosen answers, in the order given."""
+        # rows of scipy keep stored zeros, which count as active
         return from_scipy(self.to_scipy()[np.asarray(rows, dtype=np.int64)])
 
     def to_scipy(self) -> Any:
@@ -116,6 +117,7 @@ class SparseLatents:
 def from_scipy(matrix: Any) -> SparseLatents:
     """A batch from any scipy sparse matrix or array [N, L]."""
     csr = matrix.tocsr()
+    # scipy does not promise the order of indices within a row
     csr.sort_indices()
     return SparseLatents(
         csr.indptr.astype(np.int64),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.sparse import FloatArray
 
+# at once, so that their float64 copies stay small
 _ROWS = 1024
 
 

@@ -53,9 +53,11 @@ def placed(
         below = np.searchsorted(others, scores[own], side="left")
         not_above = np.searchsorted(others, scores[own], side="right")
         share = (below + not_above) / (2 * len(others))
+        # present answers belong above the others and absent ones below; so both sides' means are the AUROC
         placement[own] = share if side else 1 - share
     auroc = float(placement[present].mean())
     sizes = np.where(present, present.sum(), (~present).sum())
+    # DeLong's two terms, summed by prompt, since its answers depend on each other
     influence = np.bincount(prompts, weights=(placement - auroc) / sizes, minlength=count)
     return Placed(auroc, influence.astype(np.float64))
 
@@ -85,6 +87,7 @@ def _pooled(folds: Sequence[Placed]) -> _Pooled:
     count = sum(sizes)
     value = sum(fold.auroc * size for fold, size in zip(folds, sizes, strict=True)) / count
     variance = sum(
+        # n / (n - 1), as in an unbiased variance; influences have the mean 0
         (size / count) ** 2 * float(fold.influence @ fold.influence) * size / max(size - 1, 1)
         for fold, size in zip(folds, sizes, strict=True)
     )

@@ -175,6 +175,7 @@ def prompts_needed(count: int, apart: ArrayLike, skewness: ArrayLike) -> FloatVe
         _EXPECTED_APART / np.where(some > 0, some, np.nan),
         _MARGIN * (np.asarray(skewness, dtype=np.float64) / MOST_SKEWED) ** 2,
     )
+    # the prompts so far were not enough, so at least one more
     needed = np.maximum(count * times, count + 1)
     unit = 10.0 ** np.maximum(np.floor(np.log10(needed)) - 1, 0)
     return np.asarray(unit * np.ceil(needed / unit))
@@ -294,6 +295,7 @@ def _sparse_moments(matrix: Any) -> Moments:
     return Moments(
         mean,
         np.maximum(second - count * mean**2, 0),
+        # sum (x - m)^3, with sum x = n m
         third - 3 * mean * second + 2 * count * mean**3,
         np.bincount(column[other], minlength=width).astype(np.int64),
     )

@@ -92,7 +92,9 @@ def matched_random_sets(
     drawn = np.empty((sets, len(wanted)), dtype=np.int64)
     widened = 0
     for column, latent in enumerate(wanted):
+        # rings of cells around the latent's own: the larger of both differences
         distance = np.maximum.reduce([np.abs(of[others] - of[latent]) for of in cells.values()])
+        # the smallest ring that reaches enough others
         nearest = int(np.sort(distance)[min(_ENOUGH, len(others)) - 1])
         widened += nearest > 0
         picked = _pick(priority, distance, nearest)

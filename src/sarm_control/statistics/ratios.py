@@ -34,6 +34,7 @@ def ratio_interval(numerator: ArrayLike, denominator: ArrayLike) -> Interval:
     """
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     ratio = float(above.sum() / below.sum())
+    # the mean of these numbers is the ratio, but for rounding
     linear = mean_interval(ratio + (above - ratio * below) / below.mean())._replace(mean=ratio)
     nonzero = int(np.count_nonzero(above))
     if not linear.given or nonzero >= LEAST_NONZERO:

@@ -161,6 +161,7 @@ def _effective(
 def _ends(mean: Floats, effective: Floats) -> tuple[Floats, Floats]:
     from scipy.special import betaincinv
 
+    # Clopper and Pearson's ends are quantiles of beta distributions, which fractional counts have as well
     right, wrong = effective * mean, effective * (1 - mean)
     some, fails = np.maximum(right, _ROUNDING), np.maximum(wrong, _ROUNDING)
     low = np.where(right > _ROUNDING, betaincinv(some, wrong + 1, 1 - _QUANTILE), 0.0)

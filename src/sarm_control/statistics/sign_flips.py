@@ -147,6 +147,7 @@ def _turned(prompts: int, draws: int, seed: int, purpose: str) -> Iterator[NDArr
     memory = np.empty((prompts, min(_CHUNK, draws)))
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
+        # a sign is one random bit, so a byte draws eight
         packed = generator.integers(0, 256, size=(prompts, (size + 7) // 8), dtype=np.uint8)
         memory[:, :size] = np.unpackbits(packed, axis=1, count=size)
         yield memory[:, :size]
@@ -195,4 +196,5 @@ def _monte_carlo_p(rows: Any, draws: int, seed: int) -> Float[FloatVector, " M"]
             mixed = MixedRows(rows[running])
         if not len(running):
             break
+    # 1 + : the observed signs are one of the draws that the null hypothesis allows, so p is never 0
     return (1 + count) / (1 + drawn)

@@ -55,6 +55,7 @@ def strata_of(values: ArrayLike, strata: ArrayLike) -> Strata:
     if counts.min() < 2:
         return Strata(mean, math.nan, 0.0, 1.0, counts, apart)
     squares = np.array([subset.squares[0] for subset in moments])
+    # [S] the variance of each subset's mean, as it enters the variance of the mean of means
     share = squares / ((counts - 1) * counts) / len(names) ** 2
     variance = float(share.sum())
     if not variance > 0:

@@ -64,6 +64,7 @@ def run_config(folder: Path, study: StudyConfig, cell: Cell) -> RunConfig:
         TrainingError: the run that the arm follows has no steps.
     """
     arm, path = study.arms[cell.arm], controls_file(folder, study, cell)
+    # later ones win: no setting of an arm replaces the seed or what makes its KL that of another
     documents = [
         *shared_documents(study, cell.world),
         *_own_documents(study, cell.world, cell.arm),
@@ -152,6 +153,7 @@ def step_of_kl(curve: Sequence[float], target: float) -> int:
         target: nats an answer.
     """
     for step in range(1, len(curve) + 1):
+        # averaged as the target is, or the noise of one step would end the run early
         if np.mean(curve[max(0, step - LAST_STEPS) : step]) >= target:
             return step
     return len(curve)
@@ -256,6 +258,7 @@ def shuffled(pairs: ScoredRows, seed: int) -> ScoredRows:
         place = rng.permutation(len(answers))
         mixed = [answers[i] for i in place]
         rows.append(replace(row, chosen=tuple(mixed[:chosen]), rejected=tuple(mixed[chosen:])))
+        # scores move along with their answers: only labels change, so nothing is scored again
         order += [start + int(i) for i in place]
         start += len(answers)
     return ScoredRows(rows, pairs.scored.take(np.asarray(order, dtype=np.int64)))

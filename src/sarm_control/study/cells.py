@@ -161,6 +161,7 @@ def asked(study: StudyConfig, base: dict[str, Any], cell: Cell) -> str:
         # without defaults, so that a key which a later version adds leaves the cells of today as they are
         "world": world.model_dump(mode="json", exclude_defaults=True),
         "arms": {
+            # a seed that is added leaves the cells of the others as they are
             name: one.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)
             for name, one in arms.items()
         },

@@ -100,6 +100,7 @@ def _whole(states: Sequence[CellState]) -> list[dict[str, Any]]:
     return [
         state.record
         for state in states
+        # one that went on from a checkpoint knows only the seconds since then
         if state.status == DONE and state.record.get("steps_now") == state.record.get("steps")
     ]
 

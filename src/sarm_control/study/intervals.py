@@ -72,6 +72,7 @@ def crossed_interval(values: ArrayLike) -> CrossedInterval:
         return CrossedInterval(mean, None, None, seeds, prompts)
     half = math.hypot(
         *(
+            # axis 0: the seeds' means over prompts; axis 1: the prompts' means over seeds
             _student(count - 1) * math.sqrt(float(table.mean(axis=1 - axis).var(ddof=1)) / count)
             for axis, count in enumerate((seeds, prompts))
         )

@@ -77,6 +77,7 @@ def measured_answers(
     gold = None if spec.lab is None else World.open(spec.lab).gold
     answers = compare_runs([open_run(run)], rows, model, sampling, gold=gold, progress=progress).answers
     texts = [row.prompt_text for row in rows]
+    # the same numbers in every cell of a world: arms are compared prompt by prompt
     place = {text: number for number, text in enumerate(texts)}
     found = [{**_plain(row), "prompt": place[row["prompt"]]} for row in answers]
     prompts, responses = [row["prompt"] for row in answers], [row["response"] for row in answers]

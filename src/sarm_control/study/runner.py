@@ -124,6 +124,7 @@ def probe(folder: Path, cell: Cell) -> str | None:
 def start(folder: Path, task: Task, jobs: int) -> "subprocess.Popen[bytes]":
     """Starts a task; it ends when this process does, since its standard input closes."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    # what the user has set wins
     environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
@@ -195,6 +196,7 @@ class _Schedule:
         for cell in self.waiting:
             path = controls_file(self.folder, self.study, cell)
             if path is not None and not path.is_file():
+                # one discovery makes the controls of all arms of a world; their cells wait for it
                 if cell.world not in self.worlds:
                     self.worlds[cell.world] = "running"
                     log = self.folder / "controls" / f"{cell.name.split('/')[0]}.log"

@@ -88,6 +88,7 @@ def _world(study: StudyConfig, world: str, answers: Answers) -> dict[str, Any]:
     pairs = [
         _Comparison(arm, study.baseline) for arm in arms if arm != study.baseline and study.baseline in arms
     ]
+    # with the baseline every arm is compared already
     pairs += [
         _Comparison(*pair) for pair in study.compare if set(pair) <= set(arms) and pair[1] != study.baseline
     ]
@@ -107,6 +108,7 @@ def _unit(here: Answers, name: str) -> float:
     """What one unit of a table is: the mean SD of the starting policy's answers, or 1."""
     if name not in IN_SDS:
         return 1.0
+    # over all arms, so that the rows of a world have one unit
     spreads = [spread for found in here.values() if (spread := found.sd_at_start(name)) > 0]
     return float(np.mean(spreads)) if spreads else 1.0
 

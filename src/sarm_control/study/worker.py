@@ -52,6 +52,7 @@ def _end_with_parent() -> None:
     """Waits for the end of standard input, which comes when the process that started this one is gone."""
     while os.read(0, 4096):
         continue
+    # `sys.exit` would end this thread alone
     os._exit(EXIT_FAILED)
 
 
@@ -180,6 +181,7 @@ def run_probe(folder: Path, study: StudyConfig, cell: Cell) -> None:
             "commit": commit(),
             # the first step also fills caches
             "step": steps[-1],
+            # what a run takes beside its steps, such as loading
             "once": trained - begin - sum(steps),
             "answer": measured / len(rows),
             "bytes": size_of(run),

@@ -52,6 +52,7 @@ def structure(answer: str) -> Structure:
         MissingExtraError: markdown-it-py is not installed.
     """
     counts = dict.fromkeys(Structure._fields, 0)
+    # the lists that are open, the innermost last: an item belongs to that one
     lists: list[str] = []
     for token in _tokens(answer):
         name = _OPENINGS.get(token.type)
@@ -80,6 +81,7 @@ def plain(answer: str) -> str:
             "td_close",
             "th_close",
         ):
+            # or the last word of one block and the first of the next would be one
             parts.append("\n")
     return "".join(parts).strip()
 

@@ -192,6 +192,7 @@ def _of_the_data_alone(column: str) -> Measure:
 
 
 def _edits(one: Attribute, body: dict[str, Any]) -> list[TextEdit]:
+    # one more raises a count whatever it was; a property only answers without it can gain
     has = one.measure if one.unit == "answer" else _never
     found = []
     if "before" in body:

@@ -13,6 +13,7 @@ _QUOTED = re.compile(r"\"[^\"\n]{3,}\"|\u201c[^\u201d\n]{3,}\u201d")
 _CITATION = re.compile(
     r"\[\d{1,3}\]|\([A-Z][\w-]+(?: et al\.)?,? \d{4}[a-z]?\)|\baccording to\b", re.IGNORECASE
 )
+# behind ]( or < an address belongs to a link, which is counted as such
 _ADDRESS = re.compile(r"(?<!\]\()(?<!<)\bhttps?://\S+")
 _ENDS = tuple(".!?:\"')]}`*\u201d\u2019\u2026\u3002\uff01\uff1f|")
 _EMOJI_FROM = 0x1F300
@@ -50,6 +51,7 @@ def emoji(prompt: str, answer: str) -> float:
             1
             for sign in answer
             if (ord(sign) >= _EMOJI_FROM and unicodedata.category(sign) == "So")
+            # emoji too, in the blocks of plain symbols below
             or sign in "\u2705\u274c\u2728\u2b50\u2764"
         )
     )

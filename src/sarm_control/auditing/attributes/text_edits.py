@@ -104,6 +104,7 @@ def bullets_to_sentences(prompt: str, answer: str) -> Contrast | None:
         return None
     lines: list[str] = []
     run: list[str] = []
+    # an empty line behind the last one closes a list that ends there
     for line in [*answer.split("\n"), ""]:
         item = _LIST_ITEM.match(line)
         if item is not None:

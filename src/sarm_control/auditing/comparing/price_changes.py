@@ -144,6 +144,7 @@ def _partial(new: Audit, old: Audit) -> dict[str, PartialPrice]:
     """Partial prices of the difference of both rewards, back in SDs of each."""
     difference = new.table.rewards / new.table.reward_sd - old.table.rewards / old.table.reward_sd
     table = replace(new.table, rewards=difference)
+    # `partial_prices` divides by the SD of these differences, which is taken back below
     unit = table.reward_sd
     if unit == 0.0:
         return {

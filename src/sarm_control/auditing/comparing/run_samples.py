@@ -116,6 +116,7 @@ def run_movements(
         values = table.values[kept, place] if size else table.has[kept, place].astype(np.float64)
         before, after = float(values[late == 0].mean()), float(values[late == 1].mean())
         scale = max(before, 1e-12) if size else 1.0
+        # Bonferroni: all intervals together fail as rarely as one
         alpha = ALPHA / len(table.attributes)
         low, high = _bounds(values / scale, late, table.prompt[kept], alpha, share=not size)
         verdict = verdict_of(low, high, LIMIT)
@@ -136,6 +137,7 @@ def _bounds(
     """Both ends of an interval of `1 - alpha` for the difference of means."""
     sides = [values[late == end] for end in (0, 1)]
     if all(np.ptp(side) == 0 for side in sides):
+        # without spread there is no error to estimate, and only shares have exact limits
         if not share:
             return -math.inf, math.inf
         # no answer differs: exact limits of each share, each at half of alpha
@@ -160,5 +162,6 @@ def _bounds(
 
 def _exact(side: Floats, alpha: float) -> tuple[float, float]:
     """Limits of a share of which all or none have it (Clopper and Pearson)."""
+    # the beta quantile of Clopper and Pearson has this closed form where all or none have it
     edge = float((alpha / 2) ** (1 / len(side)))
     return (edge, 1.0) if side[0] else (0.0, 1 - edge)

@@ -74,6 +74,7 @@ def own_latent(table: AttributeTable, scored: Scored, place: int, *, seed: int =
     if any((present[fold_of == fold] == side).sum() < LEAST for fold in (0, 1) for side in (True, False)):
         return None
     z = scored.latents.to_scipy().astype(np.float64).tocsc()
+    # one that fires less often misses more than half of either side: its AUROC cannot reach `OWN`
     latents = np.flatnonzero(np.diff(z.indptr) >= LEAST)
     if not len(latents):
         return None

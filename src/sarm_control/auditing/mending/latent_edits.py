@@ -117,9 +117,11 @@ class LatentMend:
         sides = [side for one in self._targeted for side in (one.having, one.without)]
         highest = max(float(side.latents.columns([latent]).max()) for side in sides)
         wanted = carried(_scaling(latent, share))
+        # a cap takes only from what is paid, w z > 0
         if weight * highest <= 0 or wanted <= 0 or carried(Edit(latent, max=0.0)) < wanted:
             return None
         low, high = 0.0, highest
+        # `low` always takes enough, so it ends at the highest cap that does, within a millionth of the range
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (middle, high) if carried(Edit(latent, max=middle)) >= wanted else (low, middle)
@@ -136,4 +138,5 @@ def _within(values: Floats, prompt: NDArray[np.int64]) -> Floats:
     _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
     if not len(values) or counts.max() < 2:
         return values - values.mean(axis=0) if len(values) else values
+    # the only answer to a prompt deviates by 0, whatever edits do to it
     return np.asarray(within_prompts(values, prompt)[counts[place] > 1])

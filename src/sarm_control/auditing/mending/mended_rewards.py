@@ -112,6 +112,7 @@ def by_projection(targeted: Sequence[ScoredContrast]) -> Way:
     means = np.stack([np.asarray(one.latent_changes.T @ one.weights).ravel() for one in targeted], axis=1)
     head = targeted[0].having.head.astype(np.float64)
     left, sizes, _ = np.linalg.svd(means, full_matrices=False)
+    # two edits may move latents alike: the direction that is left over then is nothing but rounding
     basis = left[:, sizes > 1e-9 * max(float(sizes.max()), 1e-300)]
     away = basis @ (basis.T @ head)
     return Way("projection", "the head turned away from the attributes' directions", _linear(away))

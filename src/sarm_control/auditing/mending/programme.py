@@ -70,6 +70,7 @@ def least_removal(problem: MendProblem, strength: float) -> Floats:
         return np.zeros(0)
     weights = 1.0, CLEAN, CLEAN
     blocks = problem.carried, problem.clean, problem.kept
+    # weights and means under the root, so that the squares of the stacked rows sum to the programme
     roots = [np.sqrt(weight / max(len(block), 1)) for weight, block in zip(weights, blocks, strict=True)]
     rows = np.concatenate([root * block for root, block in zip(roots, blocks, strict=True)])
     aims = np.concatenate([roots[0] * strength * problem.price, np.zeros(len(rows) - len(problem.price))])

@@ -306,6 +306,7 @@ class _Bench:
         try:
             self._credit = pair_credit(self._pairs, self._pairs.scored.rewards.astype(np.float64))
             if not self._own_pairs:
+                # other pairs have prompts of their own numbers, which are halved by themselves
                 self._guard_fit = fitting_half(int(self._credit.prompt.max()) + 1, seed)
         except DataError as error:
             self.missing.append(f"Guard: {error}. {error.hint}.")
@@ -362,12 +363,14 @@ class _Bench:
         counts = np.bincount(part.prompt, minlength=len(part.prompts))
         sizes = [size for size in (2, *SIZES) if (counts >= size).sum() >= CERTIFIED_PROMPTS]
         try:
+            # best of two only where no larger size has enough prompts
             return certificate(part, mended, targeted=self.targets, n=sizes[1:] or sizes), ()
         except DataError as error:
             return (), (f"Certificate: {error}. {error.hint}.",)
 
     def _point(self, strength: float, reward: MendedReward) -> Point:
         rows = ~self._fit[self._table.prompt]
+        # each reward in SDs of its own: one that is merely smaller took no price away
         before, after = self._table.rewards[rows].std(ddof=1), reward(self._answers)[rows].std(ddof=1)
         left = []
         for contrast, (without, having) in self._judged:

@@ -66,7 +66,8 @@ def fit_head(features: Features, comparisons: Comparisons, l2: float, start: Wei
         raise TrainingError("no comparison to fit a head on", hint="give rows with chosen and rejected")
     share = comparisons.prompt_shares()
     difference = features[comparisons.chosen] - features[comparisons.rejected]
-    # features of any scale then need the same strengths of regularisation
+    # features of any scale then need the same strengths of regularisation. The scale is that of differences:
+    # the norm of states is mostly their common mean, which cancels.
     scale = root_mean_square_norm(difference, share)
     difference = difference / scale
     begin = np.zeros(difference.shape[1]) if start is None else start * scale

@@ -33,6 +33,7 @@ from sarm_control.notebooks import html_table, number, span
 from sarm_control.reward_model import Scored, SparseLatents
 
 Latents = NDArray[np.floating[Any]] | SparseLatents | Scored
+# with fewer, the width of the interval varies more from draw to draw
 GROUPS = 8
 _MOST_LATENTS = 256
 _LEAST_FIRINGS = 10
@@ -169,6 +170,7 @@ def estimate_kl(
 def _estimate(fit: CrossFit, buffer: HumanBuffer, policy_z: NDArray[np.float32], level: float) -> KLEstimate:
     from scipy.stats import t
 
+    # Student's t, since an error from eight deleted groups is itself uncertain
     half = float(t.ppf(0.5 + 0.5 * level, fit.freedom)) * fit.error
     accuracy = balanced_accuracy(fit.policy, fit.human)
     rows = len(fit.policy), len(fit.human)

@@ -68,6 +68,7 @@ class SampleRows(NamedTuple):
         keys = np.array([hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows])
         copied = ((rows != 0) & (rows != 1)).any(axis=1)
         place = np.empty(len(rows), np.int64)
+        # np.unique sorts by the hash, which is the random order
         distinct, place[copied] = np.unique(keys[copied], return_inverse=True)
         alone = np.flatnonzero(~copied)
         place[alone[np.argsort(keys[alone], kind="stable")]] = len(distinct) + np.arange(len(alone))
@@ -103,6 +104,7 @@ def cross_fit(
     left_out = sides.left_out(estimator, groups)
     accuracies = [sides.fitted_accuracy(ratio, g) for g, ratio in enumerate(left_out)]
     log_ratios, human_log_ratios = sides.log_ratios(left_out)
+    # groups leave the fits as well as the mean, so that the error holds that of the fits too
     without = _means_without(sides, estimator, left_out)
     # the jackknife's variance: deleted means vary less than the mean itself, by about (G - 1)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
@@ -150,6 +152,7 @@ class _Sides(NamedTuple):
         return cls(policy.features, human.features, of_policy, of_human)
 
     def fit(self, estimator: Estimator, without: list[int], start: Ratio | None) -> Ratio:
+        # group g of both samples at once: the error of the mean comes from both
         policy = self.policy[~np.isin(self.of_policy, without)]
         return estimator.fit(policy, self.human[~np.isin(self.of_human, without)], start=start)
 
@@ -178,9 +181,11 @@ def _means_without(sides: _Sides, estimator: Estimator, left_out: list[Ratio]) -
     sums = np.zeros((count, count))
     for g in range(count):
         for h in range(g):
-            # one fit without both groups serves twice: h is held out when g is deleted, and g when h is
+            # one fit without both groups serves twice: h is held out when g is deleted, and g when h is.
+            # It begins at the fit without g, which is near.
             ratio = sides.fit(estimator, [g, h], left_out[g])
             sums[g, h] = ratio.at(sides.policy[sides.of_policy == h]).sum()
             sums[h, g] = ratio.at(sides.policy[sides.of_policy == g]).sum()
     rows = np.bincount(sides.of_policy, minlength=count)
+    # the diagonal is 0, since a deleted group is not in the mean
     return np.asarray(sums.sum(axis=1) / (rows.sum() - rows))

@@ -24,6 +24,7 @@ class KernelRatio:
     def at(self, features: Array) -> Array:
         """[N] log ratio in nats; ratios below 0.001 count as 0.001: kernels cannot resolve smaller ones."""
         relative = np.asarray(self.fitted.compute_density_ratio(features), np.float64).ravel()
+        # p / q = (1 - alpha) r / (1 - alpha r). A true r is below 1 / alpha, a fitted one may not be.
         ratio = relative * (1 - self.alpha) / np.maximum(1 - self.alpha * relative, _LEAST_RATIO)
         return np.log(np.maximum(ratio, _LEAST_RATIO))
 
@@ -61,6 +62,7 @@ class LeastSquares:
                 "least-squares density ratios need the package densratio",
                 hint="pip install 'sarm-control[ratio]'",
             ) from error
+        # numpy's global generator takes seeds of 32 bits
         with _global_seed(derive_seed(self.seed, "kernel centres") % 2**32):
             fitted = RuLSIF(
                 policy, human, alpha=self.alpha, kernel_num=self.kernels, verbose=False, **searched

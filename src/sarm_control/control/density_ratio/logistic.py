@@ -154,6 +154,7 @@ def mean_variance(
     direction = np.linalg.solve(around.hessian, mean)
     if not sandwich:
         return float(direction @ mean)
+    # H^-1 (sum of scores' outer products) H^-1; a row's score is sign * wrong * x, and the sign squares away
     return float(((problem.counts * around.wrong * (problem.design @ direction)) ** 2).sum())
 
 
@@ -193,7 +194,9 @@ def _problem(policy: Array, human: Array, counts: Array, l2: float, jeffreys: bo
         design=np.concatenate([rows, np.ones((len(rows), 1))], axis=1),
         sign=np.concatenate([np.ones(len(policy)), -np.ones(len(human))]),
         counts=np.concatenate([counts, np.ones(len(human))]),
+        # the classifier's logit is the log ratio plus log(P / H); without that, theta is the log ratio
         offset=float(np.log(counts.sum() / len(human))),
+        # none on the intercept, where it would pull every log ratio towards 0
         ridge=np.append(np.full(width - 1, l2), 0.0),
         jeffreys=jeffreys,
     )
@@ -202,11 +205,13 @@ def _problem(policy: Array, human: Array, counts: Array, l2: float, jeffreys: bo
 def _minimise(problem: _Problem, theta: Array, tolerance: float) -> Array:
     here = problem.at(theta)
     for _ in range(_NEWTON_STEPS):
+        # the squared Newton decrement, twice the fall of the loss that a whole step promises
         if here.gradient @ here.step <= tolerance:
             # Newton's method converges quadratically: one more whole step leaves next to nothing
             return theta - here.step
         size = 1.0
         there = problem.at(theta - here.step)
+        # a whole step may overshoot far from the optimum: its curvature leaves out the Jeffreys term
         while there.loss > here.loss and size > 2.0**-_HALVINGS:
             size *= 0.5
             there = problem.at(theta - size * here.step)

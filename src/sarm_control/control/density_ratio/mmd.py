@@ -53,8 +53,10 @@ def mmd_test(policy: Array, human: Array, *, seed: int = 0) -> MMDTest:
     first, second = (_some(rows, rng) for rows in (policy, human))
     rows = np.concatenate([first, second])
     norms = (rows**2).sum(axis=1)
+    # |a - b|^2 expanded, which needs no [N, N, F] array; rounding may leave it below 0
     squared = np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
     upper = squared[np.triu_indices(len(rows), 1)]
+    # the median is 0 where most rows are equal
     bandwidth = float(np.median(np.sqrt(upper))) or 1.0
     kernel = np.exp(-0.5 * squared / bandwidth**2)
     # without a row's kernel with itself the statistic is unbiased
@@ -73,6 +75,7 @@ def _statistics(kernel: Float[Array, "N N"], sides: Float[Array, "N R"]) -> Floa
     p, h = sides[:, 0].sum(), (1 - sides[:, 0]).sum()
     both = (sides * inside).sum(axis=0)
     cross = ((1 - sides) * inside).sum(axis=0)
+    # the kernel holds each policy-human pair twice, `cross` once
     human = kernel.sum() - both - 2 * cross
     return np.asarray(both / (p * (p - 1)) + human / (h * (h - 1)) - 2 * cross / (p * h))
 

@@ -86,6 +86,7 @@ class Perceptron:
                 now = float(_loss(network, rows[2], rows[3]))
             since = 0 if now < best else since + 1
             if now < best:
+                # cloned: the state dict shares memory with weights that go on training
                 best, kept = now, {name: value.clone() for name, value in network.state_dict().items()}
             if since >= self.patience:
                 break

@@ -16,6 +16,7 @@ MOST_NATS = 7.0
 
 _SLOPE_L2 = 1e-3
 _BOUND_LEVEL = 0.995
+# the normal quantile of the same level
 _BOUND_ERRORS = 2.576
 
 
@@ -63,6 +64,7 @@ def effective_sample_size(human: Float[Array, " H"]) -> float:
 
     Near H where the policy looks like the humans; near 1 where a single human row does.
     """
+    # the largest weight is 1, so that none overflows; the common factor cancels
     weight = np.exp(human - human.max())
     return float(weight.sum() ** 2 / (weight**2).sum())
 
@@ -83,6 +85,7 @@ def calibration_slope(
     spread = float(np.concatenate([policy, human]).std())
     if spread == 0.0:
         return 1.0
+    # in units of the spread, so that the ridge means the same at every scale
     fitted = fit_log_ratio(policy[:, None] / spread, human[:, None] / spread, l2=_SLOPE_L2, counts=counts)
     return float(np.clip(fitted.weight[0] / spread, 0.0, 1.0))
 
@@ -111,6 +114,7 @@ def lower_bound(policy: Float[Array, " P"], human: Float[Array, " H"]) -> float:
         return max(shown, 0.0)
     rows, human_rows = policy[:, None] / spread, human[:, None] / spread
     fitted = fit_log_ratio(rows, human_rows, l2=_SLOPE_L2, jeffreys=True)
+    # few rows of samples this far apart are in doubt, too few for their own scatter to be a guide
     variance = mean_variance(fitted, rows, human_rows, l2=_SLOPE_L2, sandwich=False)
     return max(shown, float(fitted.at(rows).mean() - _BOUND_ERRORS * math.sqrt(variance)), 0.0)
 

@@ -76,15 +76,14 @@ def equal_length_effects(columns: Any, difference: Vector) -> EqualLength:
     if count < 4 or (constant and abs(mean) > 1e-6):
         return EqualLength(nothing, nothing, nothing)
     centred = np.zeros(count) if constant else (difference - mean) / np.sqrt(spread)
-    # HC3 divides each residual by 1 - leverage; the skewness uses the same scaled residuals
-    # both estimates are linear in c: intercept = sum_p pull_p c_p, slope (per `centred`) = sum_p centred_p
-    # c_p
+    # both estimates are linear in c: intercept = sum pull_p c_p, and slope per `centred` = sum centred_p c_p
     pull = 1 / count - (0.0 if constant else mean / np.sqrt(spread)) * centred
     # 1 - leverage; a prompt of leverage 1 always has the residual 0, so HC3 cannot divide by it
     free = 1 - (1 / count + centred**2)
     fitted = free < 1e-9
     if np.abs(pull[fitted]).max(initial=0.0) > 1e-9:
         return EqualLength(nothing, nothing, nothing)
+    # HC3 divides each residual by 1 - leverage; the skewness uses the same scaled residuals
     scaled = np.divide(pull, free, out=np.zeros(count), where=~fitted)
     average, slope = (_weighted_sums(columns, weight) for weight in (np.full(count, 1 / count), centred))
     effect = _weighted_sums(columns, pull)

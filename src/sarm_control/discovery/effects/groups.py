@@ -67,6 +67,7 @@ def group_effects(
         if len(members) < 2 or not len(latents):
             continue
         for feature, effect in zip(features, mean_intervals(columns[np.asarray(members)]), strict=True):
+            # the whole interval is on the other side of 0
             turned = (effect.high if feature.effect > 0 else -effect.low) < 0
             effects.append(GroupEffect(part, feature.latent, value, effect, turned))
     return tuple(effects)

@@ -163,6 +163,7 @@ def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -
         return np.zeros(len(states))
     entering = []
     for part in states.split(_CHUNK):
+        # whichever of the k is removed, the k + 1st largest enters
         kept = autoencoder.pre_activations(part.to(autoencoder.pre_bias.device)).topk(
             autoencoder.k + 1, dim=-1
         )
@@ -235,6 +236,7 @@ def _entering(autoencoder: Autoencoder, states: Tensor, head: Tensor, contributi
     with torch.inference_mode():
         entering = next_contributions(autoencoder, states, head)
     matrix = contributions.copy()
+    # one latent enters in an answer, the same for each called latent that is active there
     matrix.data = np.repeat(entering, np.diff(contributions.indptr))
     return matrix
 

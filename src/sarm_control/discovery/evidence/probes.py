@@ -77,9 +77,11 @@ def best_five(z: Any, present: Mask, first: int, *, count: int = 5) -> SeveralLa
     classifier = fit_logistic(_features(z, columns), present, l2=_LATENTS_L2)
     while len(columns) < min(count, z.shape[1]):
         logits = classifier.logits(_features(z, columns))
+        # what the logit still misses, centred since z is not: the products below are then covariances
         residual = present - 0.5 * (1 + np.tanh(0.5 * logits))
         residual = residual - residual.mean()
         score = np.abs(np.asarray(z.T @ residual).ravel()) * scale
+        # chosen latents are not chosen again
         score[columns] = -1
         columns.append(int(np.argmax(score)))
         classifier = fit_logistic(_features(z, columns), present, l2=_LATENTS_L2)
@@ -124,6 +126,7 @@ def _pattern(z: Any) -> Any:
 
 
 def _most_different(z: Any, present: Mask) -> NDArray[np.int64]:
+    # the difference of both sides' means as one product, so that no column becomes dense
     contrast = present / present.sum() - ~present / (~present).sum()
     difference = np.abs(np.asarray(z.T @ contrast).ravel()) * _scale(z)
     return np.argsort(-difference, kind="stable")[:_SCREENED]

@@ -66,6 +66,7 @@ def separating_words(active: Sequence[str], inactive: Sequence[str], *, top: int
         if z > 1.96:
             shares = ones[word] / len(active), others[word] / max(len(inactive), 1)
             distinctive.append(Word(word, z, *shares))
+    # of equally strong ones the longest first: its parts are then what is left out
     distinctive.sort(key=lambda word: (-word.z, -len(word.text), word.text))
     return tuple(_without_parts(distinctive, top))
 

@@ -79,6 +79,7 @@ class AnswerCorpus:
         rate = len(active) / max(len(z), 1)
         if len(active) > MOST:
             active = numpy_generator(seed, "examples", latent).choice(active, MOST, replace=False)
+        # ties go by number, to be reproducible
         active = active[np.lexsort((active, -z[active]))]
         matched = self._matched(active, np.flatnonzero(~fires))
         return LabelExamples(rate, self._as_examples(active, z), self._as_examples(matched, z))

@@ -147,6 +147,7 @@ def pair_latents(
         raise DataError("the head holds a NaN or an infinite weight")
     _check_labels(good_ids, bad_ids)
     _check_both_sides(good_ids, bad_ids)
+    # both sides have the same labels, as was checked above
     labels = np.unique(good_ids)
     return PairLatents(
         good,
@@ -216,8 +217,7 @@ def _csr(latents: Any, name: str) -> Any:
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
-        # scipy adds repeated entries and reads a stored 0 as no entry; astype copies, so the input stays as
-        # it is
+        # scipy adds repeated entries and reads a stored 0 as none; astype copies, so the input stays as it is
         matrix: Any = csr_array(latents).astype(np.float64)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
@@ -304,6 +304,7 @@ def firing_rates(pairs: PairLatents) -> Rates:
 
 def active_prompts(pairs: PairLatents) -> Index:
     """[L] the number of prompts in which a latent is active in any answer, chosen or rejected."""
+    # patterns are never negative, so no sum cancels to 0
     seen = sum(averager(prompt, pairs.prompts) @ _pattern(matrix) for matrix, prompt in _sides(pairs))
     return np.bincount(seen.tocsr().indices, minlength=len(pairs.head))
 

@@ -69,6 +69,7 @@ class PromptPairs:
             latents=self.latents.take_prompts(prompts),
             keys=tuple(self.keys[p] for p in prompts),
             rows=tuple(self.rows[p] for p in prompts),
+            # answers stay in their own order, as in `take_prompts`, whatever the order of the prompts
             chosen=self.chosen.take(np.isin(self.latents.chosen_prompt, prompts)),
             rejected=self.rejected.take(np.isin(self.latents.rejected_prompt, prompts)),
         )
@@ -122,7 +123,8 @@ def group_by_prompt(rows: Sequence[Row] | Source, scored: Scored) -> PromptPairs
     for row in rows:
         p = place[row.prompt_key]
         for j, answer in enumerate(row.answers):
-            # the first score of a repeated answer is used; copies would weight the prompt's mean
+            # the first score of a repeated answer is used; copies would weight the prompt's mean. The side is
+            # part of the key, since an answer may be chosen in one pair and rejected in another.
             found.setdefault((p, j < len(row.chosen), answer), number + j)
         number += len(row.answers)
     sides = [

@@ -135,6 +135,7 @@ def group_by_target(
         raise DataError(
             f"no two answers differ in the target: {target.goal}", hint="look for another attribute"
         )
+    # reversed, so that of a prompt's rows the first stays
     first = {row.prompt_key: row for row in reversed(rows)}
     chosen, rejected = (
         [
@@ -203,7 +204,9 @@ def _within(prompts: Mapping[str, list[_Valued]]) -> Iterator[tuple[str, _Unit]]
 
 
 def _across(prompts: Mapping[str, list[_Valued]], seed: int) -> Iterator[tuple[str, _Unit]]:
+    # by text and seed, not by place: the same prompts are paired whatever their order in the file
     keys = sorted(prompts, key=lambda key: derive_seed(seed, "pairing", key))
+    # no prompt has two values here (see `_within`), so its first answer stands for all
     levels = sorted({answers[0].value for answers in prompts.values()})
     if len(levels) == 2:
         kinds = [[key for key in keys if prompts[key][0].value == level] for level in levels]

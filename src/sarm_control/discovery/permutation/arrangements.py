@@ -43,6 +43,7 @@ def _counted(few: int, answers: int, active: int) -> int:
     total = 0
     for take in _takes(few, answers, active):
         total += comb(active, take)
+        # larger numbers need not be known: so many ways are never enumerated
         if total > _COUNTED_UP_TO:
             break
     return total
@@ -57,6 +58,7 @@ def distinct(few: int, answers: int, active: int) -> Distinct:
             row = np.zeros(active)
             row[list(places)] = 1.0
             taken.append(row)
+            # inactive answers fill the pick up: so many ways take these active ones, and give the same sum
             chance.append(comb(answers - active, few - take) / comb(answers, few))
     return Distinct(np.array(taken).reshape(len(chance), active), np.array(chance))
 

@@ -54,8 +54,7 @@ def label_test(pairs: PairLatents, latents: ArrayLike, *, draws: int = 20_000, s
     if has_equal_sides(pairs):
         return sign_flip_test(margin_contributions(pairs)[:, wanted], draws=draws, seed=seed)
     form = relabelling(pairs, wanted)
-    # sign flips and redraws have the same null where only prompts with equal sides matter, and flips are
-    # cheaper
+    # where only prompts with equal sides matter, sign flips have the null of redraws and are cheaper
     skewed = form.moved_by_answers()
     result = np.ones(len(wanted))
     result[~skewed] = sign_flip_test(form.equal[~skewed].T, draws=draws, seed=seed)
@@ -114,6 +113,7 @@ def label_bound(form: Relabelling) -> Vector:
 
 def _skewed_p(form: Relabelling, draws: int, seed: int) -> Vector:
     """[M] equal-tailed p of latents with a skewed null."""
+    # a sum of logarithms is rounded
     few = form.spread().log2_arrangements <= EXACT_UP_TO + 1e-9
     result = label_bound(form)
     result[few] = _exact_p(form.take(few))
@@ -155,6 +155,7 @@ def _parts(form: Relabelling) -> list[list[tuple[Vector, Vector]]]:
                 if values.max() > values.min():
                     active = values[values != 0]
                     ways = distinct(one.few, one.answers, len(active))
+                    # the mean of the picked less that of the others: picked few - (sum - picked) many
                     moved = sign * ((ways.taken @ active) * (few + many) - active.sum() * many)
                     parts[latent].append((moved, ways.chance))
     return parts

@@ -45,6 +45,7 @@ class Chunk:
             units: ascending numbers in `0..U-1`.
         """
         out: Vector = self._source.memory[: len(units), : self.size]
+        # the first E units are prompts with equal sides, the others are answers
         equal = int(np.searchsorted(units, len(self._turned)))
         out[:equal] = np.unpackbits(self._turned[units[:equal]], axis=1, count=self.size)
         answers = units[equal:] - len(self._turned)
@@ -114,8 +115,7 @@ class RunningSums:
         left = wanted[self.latents]
         if not left.all():
             self.latents, self._steps = self.latents[left], self._steps[left]
-            # picking columns takes as long as several products, so it waits until half of the latents are
-            # gone
+            # picking columns takes as long as several products: it waits until half of the latents are gone
             if 2 * len(self.latents) <= self._narrowed_at:
                 self._narrow()
             self._rows = MixedRows(self._steps)

@@ -108,6 +108,7 @@ class Relabelling:
 
     def observed(self) -> Vector:
         """[M] sums of the contributions under the observed labels."""
+        # within a prompt the answers of the smaller side stand first
         drawn = np.concatenate(
             [np.arange(one.stop - one.start) % one.answers < one.few for one in self.shapes]
         )
@@ -123,6 +124,7 @@ class Relabelling:
         from scipy.sparse import csr_array, hstack
 
         few, many = self._shares()
+        # a drawn answer joins the smaller side's mean and leaves the larger's: it moves w z (1/few + 1/many)
         scaled = self.answers @ diagonal(self.sign * (few + many))
         return csr_array(hstack([-2 * self.equal, scaled], format="csr"))
 
@@ -256,6 +258,7 @@ def _product(rows: Any, weights: Vector) -> Vector:
 def _variance(ordered: Vector, few: int) -> Vector:
     """[G] variance of `mean(few drawn) - mean(the others)`, with sampling without replacement."""
     many = ordered.shape[1] - few
+    # exact: the finite-population corrections of both means cancel against their covariance
     return np.asarray(ordered.var(axis=1, ddof=1) * (1 / few + 1 / many))
 
 

@@ -93,8 +93,7 @@ def control_effects(pairs: PairLatents, joint: JointControls) -> ControlEffects:
     for one, values in zip(paid_for_bad, harmful, strict=True):
         has |= values.rejected > one.above
     before = np.sum([values.rejected for values in harmful], axis=0) if harmful else np.zeros(len(has))
-    # an edit of a charged-for-good latent raises bad answers too; that is no harmful reward, so it is left
-    # out
+    # edits of charged-for-good latents raise bad answers too: no harmful reward, so they are left out
     controls = [control for one in paid_for_bad for control in one.controls]
     after = before + _change(pairs, controls, joint.unit).rejected
     return ControlEffects(

@@ -169,6 +169,7 @@ def joint_controls(pairs: PairLatents, kinds: Mapping[int, str]) -> JointControl
         return JointControls(tuple(freed), unit)
     shortcuts = _shortcuts(pairs, paid_for_bad, unit)
     problem = _problem(shortcuts)
+    # rounded before the objective is taken, since these are the sizes that files will hold
     amounts = np.array([_rounded_up(amount) for amount in least_penalties(problem)])
     penalised = _with_penalties(pairs, shortcuts, amounts.tolist(), unit)
     bare = _problem([one._replace(removed=_nothing(one.harmful), watched=()) for one in shortcuts])
@@ -241,8 +242,7 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
     """
     harmful = Values(*(side.sum(axis=1) for side in own))
     above = threshold(harmful)
-    # the cap is chosen by the objective without penalties: what it leaves, and what it takes from good
-    # answers
+    # the cap is chosen without penalties: by what it leaves, and what it takes from good answers
     left_wrong = ((harmful.rejected[:, None] - own.rejected) ** 2).mean(axis=0)
     capped = int((left_wrong + CLEAN * (own.chosen**2).mean(axis=0)).argmin())
     removed = Values(*(side[:, capped] for side in own))
@@ -250,6 +250,7 @@ def _shortcut(pairs: PairLatents, caps: Sequence[Edit], own: Values, kin: int) -
     watched = [_watched(pairs, cap.latent, reward) for cap, reward in zip(caps, kept, strict=True)]
     none = _nothing(harmful)
     bare = _Shortcut(tuple(caps), kin, harmful, none, above, None, ())
+    # the cap removes this latent's harmful reward, so a penalty on it finds none of it
     freed = watched[capped]._replace(kept=none)
     edited = bare._replace(removed=removed, cap=caps[capped])
     best = _most_useful(edited, [*watched[:capped], freed, *watched[capped + 1 :]])
@@ -273,6 +274,7 @@ def _most_useful(shortcut: _Shortcut, candidates: Sequence[_Watched]) -> _Shortc
     if not free:
         return shortcut
     if not shortcut.watched:
+        # every candidate alone at its own best size, from one problem
         alone = gains(_problem([shortcut._replace(watched=tuple(free))]))
         best = int(alone.argmax())
         return shortcut._replace(watched=(free[best],)) if alone[best] > 0 else shortcut
@@ -293,6 +295,7 @@ def _problem(shortcuts: Sequence[_Shortcut]) -> PenaltyProblem:
     left = np.stack([_total([one.left.rejected for one in group]) for group in kin], axis=1)
     watched = [(numbers.index(one.kin), its) for one in shortcuts for its in one.watched]
     good, bad = (
+        # a column of zeros, dropped again, so that no penalty at all can be stacked too
         np.stack([np.zeros(size, dtype=bool), *(its.fires[side] for _, its in watched)], axis=1)[:, 1:]
         for side, size in enumerate((len(shortcuts[0].harmful.chosen), len(has)))
     )

@@ -128,6 +128,7 @@ def _quadratic(problem: PenaltyProblem) -> tuple[Floats, Floats]:
     curve = clean * good.T @ good
     slope = -clean * good.T @ problem.good_edited
     for k in range(problem.due.shape[1]):
+        # on bad answers every shortcut is a term of its own: only on good answers do their penalties meet
         own = np.flatnonzero(problem.shortcut == k)
         weighted = weight[:, k, None] * fires[:, own]
         curve[np.ix_(own, own)] += weighted.T @ fires[:, own]

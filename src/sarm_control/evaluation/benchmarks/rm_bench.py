@@ -24,6 +24,7 @@ RM_BENCH_FILES = ("total_dataset.json",)
 """The files of the hub's data set that hold the rows."""
 
 _STYLES = 3
+# rows are styles of the chosen answer: above the diagonal it is the plainer one
 _UPPER, _LOWER = np.triu_indices(_STYLES, 1), np.tril_indices(_STYLES, -1)
 
 

@@ -72,6 +72,7 @@ def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> Candidat
     _check_kept(len(kept), table.prompts)
     answers = order[np.isin(table.prompt[order], kept)]
     columns = {LENGTH: data.scored.lengths.astype(np.float64)}
+    # of candidates without a label nobody knows whether they are chosen
     if np.isin(table.role, ("chosen", "rejected")).all():
         columns[CHOSEN] = (table.role == "chosen").astype(np.float64)
     columns |= {name: _column(data.rows, name) for name in attributes}

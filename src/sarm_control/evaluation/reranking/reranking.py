@@ -44,6 +44,7 @@ def win_shares(rewards: Floats, n: int) -> Floats:
 @lru_cache(maxsize=256)
 def _share_within(m: int, n: int) -> NDArray[np.float64]:
     """[m + 1] C(k, n) / C(m, n) for k = 0..m: the share of sets that lie within k given candidates."""
+    # a product of ratios, since binomials of many candidates overflow
     k, i = np.arange(m + 1)[:, None], np.arange(n)[None, :]
     return np.asarray(np.prod(np.maximum(k - i, 0) / (m - i), axis=1))
 

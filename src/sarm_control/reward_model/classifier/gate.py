@@ -146,6 +146,7 @@ def check_read_out(
     """
     encoded = [template.encode(prompt, answer) for prompt, answer in CONVERSATIONS]
     places = [_place(pooling, one) for one in encoded]
+    # each in a batch of its own, where nothing is padded
     alone = np.stack([states([one], "right")[0] for one in encoded])
     ours = head.rewards(alone).astype(np.float64)
     kind = next(trunk.model.parameters()).dtype
@@ -205,6 +206,7 @@ def _of_transformers(trunk: Trunk, head: StateHead, encoded: Sequence[Encoded]) 
     config = copy.deepcopy(trunk.model.config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return None
+    # two outputs, for the reward and the position of `_Beside`
     config.num_labels = 2
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForSequenceClassification.from_config(config)

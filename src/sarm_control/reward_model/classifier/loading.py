@@ -119,6 +119,7 @@ def load_classifier(
     chosen = asked.pooling or config.pooling
     pooling = parse_pooling(chosen or known.pooling)
     template = _template(folder, known, pooling, config, asked, context_of(cut))
+    # after the template, which knows the id that ends a turn
     pooling = _resolved(pooling, template, config, name)
     own = classifier_fingerprint(index, config, str(pooling), head)
     linear = LinearHead(np.zeros(0, dtype=np.float32), constant=read.bias, own=read)
@@ -175,6 +176,7 @@ def read_state_head(
     stored = load_tensors(index, names)
     weight = stored[known.weight].double().numpy()
     bias = stored[known.bias].double().numpy() if known.bias in stored else np.zeros(len(weight))
+    # the difference of two rows in float64, rounded to float32 once
     rows = _combination(output, len(weight), config, name)
     return StateHead((rows @ weight).astype(np.float32), float(rows @ bias))
 
@@ -208,7 +210,8 @@ def stored_dtype(index: Mapping[str, TensorEntry]) -> torch.dtype:
 def _trunk_config(
     config: ClassifierConfig, index: Mapping[str, TensorEntry], name: str
 ) -> "PretrainedConfig":
-    """All layers, the vocabulary that is stored, and the attention that it was trained with."""
+    """All layers, and the vocabulary that is stored."""
+    # a layer has several tensors; refused before a skeleton of that many layers is built
     if config.source_layer > len(index):
         raise ModelError(
             f"{name}: config.json asks for {config.source_layer} layers, its files hold {len(index)} tensors"
@@ -217,10 +220,7 @@ def _trunk_config(
     embedding = next((key for key in index if key.endswith(_EMBEDDINGS)), None)
     if embedding is not None and "text_config" not in raw:
         raw["vocab_size"] = index[embedding].shape[0]
-    cut = trunk_config(raw, config.source_layer, name)
-    if getattr(cut, "attn_logit_softcapping", None):
-        cut._attn_implementation = "eager"  # sdpa leaves the soft-capping out
-    return cut
+    return trunk_config(raw, config.source_layer, name)
 
 
 def _expected(cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:

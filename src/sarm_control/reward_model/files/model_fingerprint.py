@@ -71,6 +71,7 @@ def _fingerprint(about: Any, index: Mapping[str, TensorEntry], names: Iterable[s
 
 def _add_file(digest: Any, file: Path, names: Iterable[str]) -> None:
     with file.open("rb") as stream:
+        # a safetensors file: the header's size in 8 bytes, the header, then data, where offset 0 is
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
         for name in names:

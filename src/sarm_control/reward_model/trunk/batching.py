@@ -65,6 +65,7 @@ def length_sorted_batches(
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     batches: list[list[int]] = []
     for row in order:
+        # rows come longest first, so a batch's first row is its longest
         longest = lengths[batches[-1][0]] if batches else 0
         fits = batches and (len(batches[-1]) + 1) * longest <= batch_tokens
         if fits and not (equal and lengths[row] != longest):

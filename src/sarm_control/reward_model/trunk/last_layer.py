@@ -126,6 +126,7 @@ def _times(states: Tensor, positions: Tensor) -> int:
     number of answers.
     """
     least = _LEAST_ROWS if states.dtype in _HALF else -(-_LEAST_ROWS // len(positions))
+    # fewer than T, by which `states_at` knows that the layer was narrowed
     return max(1, min(least, states.shape[1] - 1))
 
 

@@ -43,6 +43,7 @@ def pre_topk(
     for part in torch.from_numpy(states).split(chunk):
         activations = autoencoder.pre_activations(part.to(device))
         chosen = activations[:, wanted]
+        # column by column: all at once would be [chunk, L, C]
         above = [(activations > column[:, None]).sum(dim=1) for column in chosen.T]
         values.append(chosen.float().cpu().numpy())
         ranks.append(torch.stack(above, dim=1).cpu().numpy() + 1 if above else np.zeros(chosen.shape, int))

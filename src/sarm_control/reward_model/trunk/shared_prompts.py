@@ -35,6 +35,7 @@ def rows_of_one_prompt(encoded: Sequence[Encoded], batch_tokens: int) -> list[li
     batches: list[list[int]] = []
     for _, run in groupby(range(len(encoded)), key=lambda row: _prompt(encoded[row])):
         rows = [row for row in run if _is_worth_it(encoded[row])]
+        # longest first, so that a batch's first row says how many fit
         rows.sort(key=lambda row: (-len(encoded[row].input_ids), row))
         while len(rows) > 1:
             most = max(2, batch_tokens // len(encoded[rows[0]].input_ids))
@@ -60,6 +61,7 @@ def states_behind(trunk: Trunk, batch: Padded, prompt: int, positions: Tensor) -
         cache.batch_repeat_interleave(len(batch.input_ids))
         output = trunk.model(input_ids=batch.input_ids[:, prompt:], past_key_values=cache, use_cache=True)
         rows = torch.arange(len(positions), device=positions.device)
+        # the second pass has only the columns behind the prompt
         states: Tensor = output.last_hidden_state[rows, positions - prompt]
         return states if trunk.final_norm is None else trunk.final_norm(states.float())
 

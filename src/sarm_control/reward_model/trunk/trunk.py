@@ -59,6 +59,7 @@ class Trunk(nn.Module):
             )
         self.norm_name = norm
         self.final_norm: nn.Module | None = getattr(model, norm).float() if final_norm else None
+        # a model passes its last layer's states through this norm; wanted are those of the last kept layer
         setattr(model, norm, nn.Identity())
         last_layer.prepare(model, self.layers[-1])
         self.requires_grad_(False)
@@ -88,6 +89,7 @@ class Trunk(nn.Module):
         """
         masked: dict[str, Tensor] = {}
         if attention_mask is not None:
+            # counted from a row's first token, so that padding on the left shifts no position
             positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
             masked = {"attention_mask": attention_mask, "position_ids": positions}
         output = self.model(input_ids=input_ids, use_cache=False, **masked)
@@ -171,12 +173,27 @@ def cut_config(config: "PretrainedConfig", source_layer: int, name: str) -> "Pre
         return _cut(copy.deepcopy(config), source_layer, name)
 
 
+def caps_scores(config: "PretrainedConfig") -> bool:
+    """Whether attention caps its scores, as Gemma 2's does; sdpa leaves the cap out.
+
+    Newer versions of transformers know that, older ones choose sdpa for Gemma 2.
+    """
+    return bool(getattr(config, "attn_logit_softcapping", None))
+
+
+def takes_sdpa(model: "PreTrainedModel") -> bool:
+    """Whether sdpa attention computes what the model is."""
+    return bool(model._supports_sdpa) and not caps_scores(model.config)
+
+
 def _cut(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
     if not 1 <= source_layer <= config.num_hidden_layers:
         raise ModelError(
             f"{name} has {config.num_hidden_layers} layers, layer {source_layer} cannot be its source layer",
             hint=f"choose a layer in 1..{config.num_hidden_layers}",
         )
+    if caps_scores(config) and config._attn_implementation in (None, "sdpa"):
+        config._attn_implementation = "eager"
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:source_layer]
     config.num_hidden_layers = source_layer
@@ -212,15 +229,17 @@ def load_trunk(
     entries = read_index(folder, name) if index is None else index
     with quiet_transformers(), from_checkpoint(name):
         with torch.device("meta"):
+            # only its class and the names of its tensors are wanted: on meta they cost no memory
             skeleton = AutoModel.from_config(config)
         if getattr(config, "quantization_config", None) is None:
             prefix, known = f"{skeleton.base_model_prefix}.", skeleton.state_dict()
             check_types({key: one for key, one in entries.items() if key.removeprefix(prefix) in known}, name)
+        views = load_tensors(entries, entries)
         # By tensors and not by the folder, so that no file but those of the index is opened.
         model, info = type(skeleton).from_pretrained(
             None,
             config=config,
-            state_dict=load_tensors(entries, entries),
+            state_dict=dict(views),
             dtype=dtype,
             device_map=device if device == "auto" else None,
             ignore_mismatched_sizes=True,  # they are refused below, by their names
@@ -232,10 +251,11 @@ def load_trunk(
         raise ModelError(
             f"{name} does not fit its config.json: {key} is {list(stored)}, expected {list(wanted)}"
         )
+    # a cut trunk has no final norm; where one is wanted, `_load_norm` reads it
     missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in FINAL_NORM_NAMES)
     if missing:
         raise ModelError(f"{name} lacks the tensor {missing[0]}")
-    trunk = Trunk(with_own_memory(model), final_norm=final_norm)
+    trunk = Trunk(with_own_memory(model, views.values()), final_norm=final_norm)
     check_weights((*model.named_parameters(), *model.named_buffers()), entries, name)
     if trunk.final_norm is not None:
         _load_norm(trunk, trunk.final_norm, entries, name)

@@ -68,6 +68,7 @@ class _BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limits.connections:
+            # uvicorn is not told of this connection, so none of its later events may reach it
             self._refused = True
             error = f"{self.limits.connections} connections are open, the most that are served at a time"
             _write_error(

@@ -62,6 +62,7 @@ class Direct:
         except ValidationError:
             await self.app(scope, _replayed(messages, receive), send)
             return
+        # as FastAPI does, so that `Guard` counts the request under its route
         scope["route"] = endpoint
         try:
             response = await endpoint.answer(asked)
@@ -71,6 +72,7 @@ class Direct:
 
 
 def _is_plain(scope: Scope) -> bool:
+    # its value is FastAPI's to check
     if any(name == _LEARN_HEADER for name, _ in scope["headers"]):
         return False
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")

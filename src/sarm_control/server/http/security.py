@@ -22,6 +22,9 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LEAST_TOKEN = 16
 # How much of a refused body is still read, in bodies of the allowed size, and how long the client may pause.
 _DRAINED_BODIES, _IDLE_SECONDS = 16, 1.0
+# What a body without a type is: no JSON. A page in a browser can send one to any port without asking, and
+# older versions of FastAPI would read it.
+_NO_TYPE = (b"content-type", b"application/octet-stream")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -111,9 +114,12 @@ class Guard:
             await send(message)
 
         headers = dict(scope["headers"])
+        if b"content-type" not in headers:
+            scope = {**scope, "headers": [*scope["headers"], _NO_TYPE]}
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:
+                # a client that expects 100-continue has not begun to send its body
                 if b"expect" not in headers:
                     await self._drain(receive)
                 await refused.response()(scope, receive, counted)
@@ -127,6 +133,7 @@ class Guard:
             await refusal.response()(scope, receive, counted)
         finally:
             route = scope.get("route")
+            # one name for all unknown paths, or callers could add series to the metrics without end
             self.requested(getattr(route, "path", "other"), status, time.monotonic() - started)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
@@ -166,6 +173,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal taken, more
+            # the body is whole: only the end of the connection can follow, which has no deadline
             if not more:
                 return await receive()
             try:

@@ -151,6 +151,7 @@ class Batcher(Generic[T, R]):
         with self._changed:
             left, self._queue = self._queue, deque()
         for ticket in left:
+            # a future may only be touched in the thread of its event loop
             ticket.loop.call_soon_threadsafe(ticket.future.cancel)
         return not left and not any(thread.is_alive() for thread in self._threads)
 
@@ -158,6 +159,7 @@ class Batcher(Generic[T, R]):
         """Removes a cancelled request from the queue, so that it no longer takes up room."""
         if ticket.future.cancelled():
             with self._changed:
+                # a worker may have taken it already
                 if ticket in self._queue:
                     self._queue.remove(ticket)
                     self._waiting -= len(ticket.items)
@@ -211,8 +213,7 @@ class Batcher(Generic[T, R]):
             for ticket, place in open_places.values():
                 left.setdefault(ticket, []).append((ticket, place))
             if len({ticket for ticket, _ in places}) > 1:
-                # One request may have caused the error. Each is tried alone, so that it fails none of the
-                # others.
+                # one request may have caused the error: each is tried alone, so that it fails no other
                 for of_one in left.values():
                     self._answer(work, of_one)
             else:
@@ -233,6 +234,7 @@ def _hand_over(done: "Sequence[_Ticket[T, R]]") -> None:
 
 def _resolve(tickets: "Sequence[_Ticket[T, R]]") -> None:
     for ticket in tickets:
+        # cancelled while it was computed
         if ticket.future.done():
             continue
         if ticket.error is not None:

@@ -229,6 +229,7 @@ class VersionedControls:
 
     def reward_answers(self, scored: Scored) -> BatchReward:
         """The rewards of N answers, see `reward_batch`."""
+        # read once: an update that ends meanwhile replaces the state as a whole and changes none in use
         batch = reward_batch(self.reward, self._state, scored)
         self._count(scored)
         return batch

@@ -81,6 +81,7 @@ class ServerState:
         try:
             answers = await self._in_time(waiting)
         finally:
+            # also where the request failed: all later ones wait for its number
             if self.controls.learns:
                 await self._learn(number, answers if learn else ())
         self.metrics.answered(
@@ -96,6 +97,7 @@ class ServerState:
         try:
             return self.batcher.submit(conversations)
         except QueueFull as full:
+            # whole seconds, rounded up, or the caller would come back too early
             after = {"Retry-After": str(int(full.retry_after + 0.999))}
             raise Refusal(429, "the queue is full", "try again later", after) from None
         except Closed:
@@ -104,6 +106,7 @@ class ServerState:
     async def _in_time(self, waiting: "asyncio.Future[list[Answered]]") -> list[Answered]:
         try:
             return await asyncio.wait_for(waiting, self.settings.timeout)
+        # two classes before Python 3.11
         except (TimeoutError, asyncio.TimeoutError):
             message = f"no answer within {self.settings.timeout:g} s"
             raise Refusal(504, message, "send fewer answers at a time, or raise --timeout") from None

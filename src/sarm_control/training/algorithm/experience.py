@@ -67,6 +67,7 @@ class Experience:
     def kl_metrics(self) -> dict[str, float]:
         """KL to the reference in nats per answer: k1, as in the reward, and k3, which is never negative."""
         k1 = torch.where(self.mask, kl_k1(self.logprobs, self.reference), 0.0)
+        # samples of the policy, so d is log reference - log policy, the negative of k1
         k3 = torch.where(self.mask, kl_k3(self.reference - self.logprobs), 0.0)
         answers = len(self.mask)
         return {"objective/kl": float(k1.sum()) / answers, "objective/kl_k3": float(k3.sum()) / answers}
@@ -105,6 +106,7 @@ def collect(
         columns = (ours.logprobs, theirs.logprobs, ours.entropy, ours.values)
         for table, tokens in zip(tables, columns, strict=True):
             assert tokens is not None
+            # [M] back to [rows, T]: a mask is filled row by row, which is the order of a `TokenBatch`
             table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
     # a row is filled in one process and 0 in all others, so the sum is exact
     processes.all_reduce(tables)

@@ -66,6 +66,7 @@ def token_rewards(
         mask: [N, T] bool; every row has at least one token.
         kl_coef: weight of the KL.
     """
+    # the KL is known for each token and is charged there; the score is known only for the whole answer
     rewards = torch.where(mask, -kl_coef * kl.float(), 0.0)
     rows = torch.arange(len(scores))
     # an answer's tokens are its first columns, so their number less one is the last one's column
@@ -91,15 +92,18 @@ def gae(
         gamma: discount per token, 0..1.
         lam: lambda, 0..1.
     """
+    # 0 in padding, so that the value after each row's own last token is 0
     values = torch.where(mask, values.float(), 0.0)
     rewards = torch.where(mask, rewards.float(), 0.0)
     advantages = torch.zeros_like(values)
     # both are 0 after the end: what follows an answer has no worth
     next_value = next_advantage = torch.zeros(len(values))
+    # along tokens, from the last one, since A_t needs A_(t+1); rows are independent of each other
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         next_advantage = torch.where(mask[:, t], delta + gamma * lam * next_advantage, 0.0)
         advantages[:, t], next_value = next_advantage, values[:, t]
+    # A + V is the lambda-return, the target of TD(lambda)
     return Advantages(advantages, torch.where(mask, advantages + values, 0.0))
 
 
@@ -125,6 +129,7 @@ def group_standardised(totals: Float[Tensor, " N"], group: int) -> Float[Tensor,
     """
     grouped = totals.float().view(-1, group)
     centred = grouped - grouped.mean(dim=1, keepdim=True)
+    # equal rewards have an SD of 0: the 1e-4 makes their advantages 0 and not NaN
     return (centred / (grouped.std(dim=1, keepdim=True) + 1e-4)).flatten()
 
 
@@ -159,6 +164,8 @@ def policy_loss(
     clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
     # the larger loss of the two: clipping may only take gradient away, never give more
     loss = torch.maximum(unclipped, clipped).sum()
+    # clipped counts tokens whose gradient the clip removed; a ratio that moved against its advantage keeps
+    # its gradient however far it went. The old policy drew the tokens, so k3 estimates KL(old || new)
     return PolicyLoss(loss, (clipped > unclipped).sum(), kl_k3(log_ratio.detach()).sum())
 
 
@@ -173,6 +180,8 @@ def value_loss(
         returns: [M].
         clip: the clipped value stays within `old - clip .. old + clip`.
     """
+    # value clipping as in OpenAI Baselines' ppo2: a value that moved far enough towards its return gets no
+    # further gradient, one that moved away from it keeps its gradient
     clipped = old + (new - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((new - returns) ** 2, (clipped - returns) ** 2).sum()
 
@@ -191,11 +200,13 @@ def kl_k3(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def explained_variance(values: Float[Tensor, " M"], returns: Float[Tensor, " M"]) -> float:
     """`1 - var(returns - values) / var(returns)` over [M] tokens; 0 when the returns do not vary."""
     variance = returns.double().var(unbiased=False)
+    # equal returns leave nothing to explain, and rounding would decide the quotient
     if variance <= 1e-12:
         return 0.0
     return float(1 - (returns.double() - values.double()).var(unbiased=False) / variance)
 
 
+# the numbers of Ziegler et al.
 GAIN = 0.1
 LARGEST_ERROR = 0.2
 

@@ -46,6 +46,7 @@ def plan_minibatches(
     """
     order = numpy_generator(seed, step, "minibatches").permutation(len(lengths)).tolist()
     plan = []
+    # every `minibatches`-th answer of a random order: the sizes differ by one at most
     for start in range(minibatches):
         # by length, so that micro-batches have little padding; ties go by row, to be reproducible
         rows = sorted(order[start::minibatches], key=lambda row: (-lengths[row], row))

@@ -94,6 +94,7 @@ class ReferenceRewards:
                 temperature=self.training.temperature,
                 seed=self.training.seed,
                 purpose=("reference of",),
+                # of the prompt alone: its reference answers are the same whatever else is in the batch
                 seeds=[derive_seed(key, number) for key in prompts for number in range(self.answers)],
                 sampler=RankSampler(CachedSampler(reference=True), self.processes),
             )

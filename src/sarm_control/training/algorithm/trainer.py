@@ -202,6 +202,7 @@ class _Clock:
 
 def _peak_memory(device: torch.device) -> dict[str, float]:
     """The process's peak in MiB, and on a GPU the peak of what PyTorch holds there."""
+    # Linux counts in KiB
     peak = {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if device.type == "cuda":
         peak["peak_cuda_mib"] = torch.cuda.max_memory_allocated(device) / 2**20

@@ -38,6 +38,7 @@ class _Sums:
         """The sums over all processes; tokens, updates and norms are the same in each."""
         names = ("policy", "value", "clipped", "approx_kl")
         totals = {name: sum(getattr(part, name) for part in parts) for name in names}
+        # a process with an empty slice of the first minibatch has none
         ratio = max((part.ratio_first for part in parts if part.ratio_first is not None), default=None)
         return replace(parts[0], **totals, ratio_first=ratio)
 
@@ -108,6 +109,7 @@ class Updater:
             f"{moment}/{name}": whole_tensor(state[weight][moment])
             for name, weight in self._named()
             for moment in _MOMENTS
+            # AdamW makes moments at its first update: a checkpoint of step 0 has none
             if weight in state
         }
 
@@ -118,6 +120,7 @@ class Updater:
                 # cloned: AdamW changes its moments in place, and the checkpoint's tensors may be used again
                 stored = {moment: tensors[f"{moment}/{name}"].clone() for moment in _MOMENTS}
                 moments = {moment: parted_like(stored[moment], weight) for moment in _MOMENTS[1:]}
+                # the count of updates is one number, whole in every process
                 self.optimizer.state[weight] = {"step": stored["step"], **moments}
 
     def _minibatch(
@@ -125,6 +128,7 @@ class Updater:
     ) -> None:
         """One optimizer update; the loss is the mean over all tokens of the minibatch."""
         lengths = experience.rollout.lengths
+        # of all processes, not of this one's slice: the summed gradient is then that of the mean
         tokens = sum(lengths[row] for rows in micro_batches for row in rows)
         self.optimizer.zero_grad(set_to_none=True)
         for rows in self.processes.rank_slice(micro_batches):
@@ -134,6 +138,7 @@ class Updater:
             # The others do one more pass. Gathering its layers waits for all, so this one does an empty pass.
             (self._loss(experience, micro_batches[0], _Sums()) * 0).backward()
         self.processes.all_reduce_gradients([weight for _, weight in self._named()])
+        # after the reduction: all processes clip the same gradient by the same norm and keep equal weights
         sums.policy_norm += self._clip(self.policy.trainable().values(), step)
         if self.settings.has_critic:
             sums.value_norm += self._clip(self.policy.critic_weights().values(), step)

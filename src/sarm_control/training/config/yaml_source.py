@@ -122,6 +122,7 @@ def merge(base: Document, *overlays: Document) -> Document:
             for path, where in merged.origins.items()
             if not any(path[: len(gone)] == gone for gone in replaced)
         }
+        # a section that both write keeps its first origin; what was replaced has the overlay's
         merged = Document(values, {**overlay.origins, **kept}, base.source)
     return merged
 
@@ -196,6 +197,7 @@ class _Builder(NamedTuple):
         for key, child in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
             here = (*path, name)
+            # PyYAML would take the last one without a word
             if name in mapping:
                 first = self.origins[here]
                 raise ConfigError(f"{self.where(key)}: key '{name}' is written twice (first: {first})")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LONGEST = timedelta(hours=2)
+# 64 MiB in float32
 _BUCKET = 2**24
 _REPORTED = "sarm-control/reported"
 
@@ -59,14 +60,17 @@ class Processes:
 
     def rank_slice(self, items: Sequence[_T]) -> list[_T]:
         """This process's slice of the items: every `count`-th from `rank` on; may be empty."""
+        # micro-batches are sorted by length: in turn, each process gets long and short ones alike
         return list(items[self.rank :: self.count])
 
     def lacks(self, items: int) -> bool:
         """Whether `rank_slice` gives this process one item fewer than another."""
+        # the first `items % count` processes have one item more
         return self.rank >= items % self.count > 0
 
     def part(self, size: int) -> slice:
         """This process's contiguous part of 0..size-1, in the order of ranks; may be empty."""
+        # a part ends where the next one begins, and sizes differ by one at most
         return slice(size * self.rank // self.count, size * (self.rank + 1) // self.count)
 
     def gather(self, value: _T) -> list[_T]:
@@ -86,6 +90,7 @@ class Processes:
             return work()
         from torch import distributed
 
+        # if it fails, the main process ends, and the others learn of that by the closed connection
         values: list[Any] = [work() if self.is_main else None]
         with _others_alive():
             distributed.broadcast_object_list(values, src=0)
@@ -197,6 +202,7 @@ def _reported_once(store: Any) -> Iterator[None]:
         yield
     except (SarmError, OSError, KeyboardInterrupt) as error:
         try:
+            # counted in one place, so exactly one process gets 1
             reported = store.add(_REPORTED, 1) > 1
         except RuntimeError:  # the process that holds the store has ended
             reported = False

@@ -106,6 +106,7 @@ class PromptEvaluation:
         Raises:
             TrainingError: a reward is NaN or infinite.
         """
+        # once: a frozen policy with the same random numbers would answer the same in every evaluation
         if self._reference is None:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()
@@ -145,6 +146,7 @@ class PromptEvaluation:
                 max_new_tokens=self.training.max_new_tokens,
                 temperature=self.training.temperature,
                 seed=self.training.seed,
+                # without the step: all evaluations draw by the same numbers, so what changes is the policy
                 purpose=(purpose,),
                 sampler=RankSampler(CachedSampler(reference=reference), self.reward.processes),
             )

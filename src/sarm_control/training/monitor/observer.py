@@ -77,6 +77,7 @@ class Observer:
         entries: list[Entry] = []
         if self.evaluation is not None and (step == self.steps or step % self.every == 0):
             clock = time.perf_counter()
+            # nats per answer over tokens per answer, as the monitor's limit is in nats per token
             result = self.evaluation.run(metrics["objective/kl"] / metrics["answers/length"])
             judged = self.watch.judge(result.findings)
             begun += judged.begun

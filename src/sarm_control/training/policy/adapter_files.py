@@ -213,6 +213,7 @@ def checked_source(config: PolicyConfig) -> PolicySource:
 
 
 def _comparable(value: Any) -> Any:
+    # names of modules have no order
     return value if isinstance(value, str | int | float) else frozenset(value)
 
 
@@ -306,6 +307,7 @@ def _settings(raw: dict[str, Any], name: str) -> dict[str, Any]:
             hint="merge the adapter into its base with peft, and give the merged model as policy.model",
         )
     settings = {key: raw[key] for key in sorted(_KEPT & raw.keys()) if not _is_at_rest(raw[key])}
+    # peft's defaults
     settings.setdefault("r", 8)
     settings.setdefault("lora_alpha", 8)
     for key, value in settings.items():

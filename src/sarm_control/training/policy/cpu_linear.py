@@ -26,6 +26,7 @@ def blocked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         return nn.functional.linear(x, weight, bias)
     # views only: the weight is read in place
     parts = weight.view(-1, block, weight.shape[1]).transpose(1, 2)
+    # [N / block, M, K] by [N / block, K, block]
     product = torch.bmm(flat.expand(len(parts), *flat.shape), parts)
     out = product.transpose(0, 1).reshape(*x.shape[:-1], -1)
     return out if bias is None else out.add_(bias)

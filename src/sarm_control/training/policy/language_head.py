@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+# [256, V] float32 logits are 131 MB at Llama 3's V = 128,256
 LOGIT_CHUNK = 256
 
 
@@ -79,12 +80,14 @@ class LanguageHead:
         # the closed form below holds for a frozen head without a cap on its logits
         if trained or getattr(config, "final_logit_softcapping", None):
             arguments = (hidden, targets, temperature, entropy)
+            # the generator's state need not be kept: nothing in the head is random
             again: tuple[Tensor, Tensor | None] = checkpoint(
                 self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False
             )
             return again
         with torch.no_grad():
             log_p = self._log_p(hidden, temperature)
+            # now, since `_FrozenHead` overwrites log_p
             found = _entropy(log_p) if entropy else None
         scale = _scale(config) / temperature
         logprobs: Tensor = _FrozenHead.apply(hidden, log_p, targets, self._weight(head), scale)  # type: ignore[no-untyped-call]
@@ -116,6 +119,7 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, log_p: Tensor, targets: Tensor, weight: Tensor, scale: float
     ) -> Tensor:
         logprobs = log_p.gather(1, targets[:, None])[:, 0]
+        # [M, D], all that the backward pass needs
         ctx.save_for_backward((weight[targets] - log_p.exp_() @ weight).mul_(scale))
         ctx.dtype = hidden.dtype
         return logprobs
@@ -123,6 +127,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
+        # autograd wants the type of the states, which may be bfloat16
         return (grads[0][:, None] * slope).to(ctx.dtype), None, None, None, None
 
 

@@ -83,6 +83,7 @@ def continue_adapter(base: "PreTrainedModel", saved: SavedAdapter) -> Any:
             f"{saved.name} adapts {_EMBEDDINGS}, which are not trained here",
             hint="set policy.adapter: merge",
         )
+    # peft draws first weights, which are overwritten below: the global generator must not move
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.add_adapter(START, copy.deepcopy(model.peft_config[POLICY]))
@@ -239,6 +240,7 @@ def _attached(base: "PreTrainedModel", saved: SavedAdapter) -> Any:
     peft = _peft()
     from safetensors import SafetensorError, safe_open
 
+    # as in `continue_adapter`: the drawn weights are replaced by the file's
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = _customised(peft.LoraConfig(**saved.settings, task_type="CAUSAL_LM"))

@@ -70,5 +70,6 @@ class _LoraProduct(torch.autograd.Function):
 
 
 def _compute_dtype(layer: nn.Linear) -> torch.dtype:
+    # cast by hand: autocast skips in-place sums, and it is off in the backward pass, whose factors must fit
     kind = layer.weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype

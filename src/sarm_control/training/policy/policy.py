@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from sarm_control.conversation import ChatTemplate, configured_ends, distinct_ids, load_tokenizer
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
-from sarm_control.reward_model import has_bfloat16, quiet_transformers, rounded_factors, with_own_memory
+from sarm_control.reward_model import (
+    has_bfloat16,
+    quiet_transformers,
+    rounded_factors,
+    takes_sdpa,
+    with_own_memory,
+)
 from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import PolicyConfig
 from sarm_control.training.policy.adapter_files import policy_source
@@ -132,6 +138,7 @@ class Policy:
         template = ChatTemplate(tokenizer, date=template_date)
         with source.naming_base(source.base):
             full, half = config.lora is None, computes_in_half(config, source.base, local_files_only, target)
+            # trained weights stay float32: bfloat16, with 8 bits, would round most of AdamW's updates away
             dtype = torch.bfloat16 if half and not full else torch.float32
             base = _load_causal(source.base, dtype, local_files_only)
         for adapter in merged:
@@ -140,7 +147,7 @@ class Policy:
         base.name_or_path = base.config.name_or_path = source.recorded_base(config)
         base.to(target)  # type: ignore[arg-type]
         # Measured on a CPU with SmolLM2-135M: plain attention trains 1.3 times as fast as fused attention.
-        fused = base.device.type != "cpu" and base._supports_sdpa
+        fused = base.device.type != "cpu" and takes_sdpa(base)
         base.set_attn_implementation("sdpa" if fused else "eager")
         if config.gradient_checkpointing:
             recompute_layers(base)
@@ -296,6 +303,7 @@ class Policy:
         The results are the same and the passes are faster. For passes without gradients only.
         """
         linear = [part for part in self._linear_layers() if part.weight.dtype == torch.float32]
+        # empty without autocast, and then the loops below change nothing
         kept = [part.weight.data for part in linear] if self.autocast else []
         for part, weight in zip(linear, kept, strict=False):
             part.weight.data = weight.to(torch.bfloat16)
@@ -331,6 +339,7 @@ class Policy:
         return [model.get_output_embeddings() for model in self._models()]
 
     def _linear_layers(self) -> list[nn.Linear]:
+        # without the heads: `LanguageHead` computes with them in float32
         heads = {id(head) for head in self._heads()}
         parts = (part for model in self._models() for part in model.modules() if id(part) not in heads)
         return [part for part in parts if isinstance(part, nn.Linear)]
@@ -362,7 +371,7 @@ class Policy:
 @contextlib.contextmanager
 def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
     """Fused attention where the architecture supports it; Gemma 2, which caps its scores, does not."""
-    usual = [(model, model.config._attn_implementation) for model in models if model._supports_sdpa]
+    usual = [(model, model.config._attn_implementation) for model in models if takes_sdpa(model)]
     for model, _ in usual:
         model.set_attn_implementation("sdpa")
     try:

@@ -97,8 +97,7 @@ def clip_gradients(weights: "Sequence[Tensor]", limit: float, processes: Process
     import torch
 
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    # [2] of sharded gradients and of whole ones; float64, because a small square added to a large float32 sum
-    # is lost
+    # [2] of sharded gradients and of whole ones; in a large float32 sum a small square would be lost
     squares = torch.zeros(2, dtype=torch.float64)
     for grad in grads:
         sharded: Any = grad

@@ -30,10 +30,10 @@ class RankSampler:
         # row p * repeats + i is answer i to prompt p, so a slice of prompts is a slice of rows
         rows = slice(mine.start * repeats, mine.stop * repeats)
         own = replace(request, prompts=request.prompts[mine], seeds=request.seeds[rows])
-        # layers are gathered once for the whole rollout; this waits for all, so it is done even without
-        # prompts
+        # layers are gathered once for the rollout; this waits for all, so without prompts it is done too
         with policy.whole():
             samples = self.inner.sample(policy, own) if own.prompts else Samples(())
+        # an empty slice reports no log-probabilities, which must not decide for all below
         parts = [part for part in self.processes.gather(samples) if part.answers]
         answers = tuple(answer for part in parts for answer in part.answers)
         if any(part.logprobs is None for part in parts):

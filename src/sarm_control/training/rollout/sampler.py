@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sarm_control.errors import TrainingError
 from sarm_control.training.policy.policy import Policy
 
+# a log-probability that is rounded may lie a little above 0
 _ROUNDING = 1e-4
 _BLOCK = 256
 
@@ -116,6 +117,7 @@ class CachedSampler:
         output = policy.states(reference=reference, cache=cache, **inputs)
         # a prompt is read once; its answers start from copies of its keys and values
         cache.batch_repeat_interleave(repeats)
+        # left padding: the last column holds every prompt's last token, which predicts the first new one
         hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
         mask = inputs["attention_mask"].repeat_interleave(repeats, dim=0)
 
@@ -125,6 +127,7 @@ class CachedSampler:
         ends = torch.tensor(request.ends, device=policy.device)
         for step in range(uniforms.shape[1]):
             logits = policy.logits(hidden, reference=reference)
+            # random numbers by answer, not by place: they stay an answer's own when other rows leave
             tokens = draw(logits, request.temperature, uniforms[active, step])
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 answers[row].append(token)
@@ -145,6 +148,7 @@ class CachedSampler:
                 reference=reference,
                 input_ids=tokens[:, None],
                 attention_mask=mask,
+                # a row's own tokens are counted, without the padding on its left
                 position_ids=mask.sum(dim=1, keepdim=True) - 1,
                 cache=cache,
             )
@@ -200,7 +204,10 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     # scaled by the sum and not compared with 1: rounding keeps the sum from being exactly 1
     points = uniforms.to(logits.device)[:, None] * ends[:, -1:]
+    # right=True finds the first sum above the point and so passes over weights of 0; the clamps are for
+    # points that rounding moved past the last sum
     block = torch.searchsorted(ends, points, right=True).clamp(max=blocks.shape[1] - 1)
+    # [N, 1] the sum up to the block; the clamp keeps the index of the first block legal, where 0 is taken
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
     token = block * _BLOCK + torch.searchsorted(inside, points - before, right=True).clamp(max=_BLOCK - 1)
@@ -223,6 +230,7 @@ def _blocks(weights: Tensor) -> Tensor:
 def uniforms_of(request: SampleRequest) -> Tensor:
     """[N, max_new_tokens] float64 random numbers in [0, 1), each row from the seed of its answer."""
     most = request.max_new_tokens
+    # on the CPU whatever the policy's device: a GPU's generator gives other numbers for the same seed
     generators = (torch.Generator().manual_seed(seed) for seed in request.seeds)
     return torch.stack([torch.rand(most, generator=own, dtype=torch.float64) for own in generators])
 
@@ -238,6 +246,7 @@ def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tens
     inputs = {
         "input_ids": ids,
         "attention_mask": (columns >= 0).long(),
+        # padding is masked, but a table of learnt positions has no negative rows
         "position_ids": columns.clamp(min=0),
     }
     return {name: tensor.to(device) for name, tensor in inputs.items()}

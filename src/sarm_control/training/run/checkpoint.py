@@ -156,6 +156,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     """All checkpoint folders, verified or not, from the oldest step to the newest."""
     folder = run / FOLDER
     names = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    # by number: as text, step-1000000 would come before step-999999
     return sorted(names, key=step_of)
 
 

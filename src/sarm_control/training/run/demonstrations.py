@@ -116,6 +116,7 @@ def human_buffer(
     """
     if term is None or path is None:
         return None
+    # the run's own copy first: a resumed run has to compare with the very latents that it was started with
     own = kept.is_file()
     buffer = read_demonstrations(kept if own else path, term.latents, model, progress, options)
     if own and buffer.fingerprint != model.fingerprint:

@@ -90,6 +90,7 @@ class RunSteps:
         metrics = {**report.metrics, **seen.metrics}
         if self.is_main:
             self._record(report, metrics, seen)
+        # after the last step there is nothing to stop, and the run is finished as usual
         self.stopped = seen.stop if report.step < self.steps else None
         if report.step == self.steps or report.step % self.save_every == 0 or self.stopped:
             self.save()

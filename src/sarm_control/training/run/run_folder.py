@@ -310,6 +310,7 @@ def _make(path: Path, config: RunConfig, inputs: Sequence[Path], *, overwrite: b
     if overwrite and (path / _CONFIG).is_file():
         # an earlier --overwrite may have been killed before its first checkpoint: the run it put aside stays
         put_aside(path, worth_keeping=bool(checkpoint.list_checkpoints(path)))
+    # an empty folder, see `check_run`
     if path.exists():
         path.rmdir()
     try:

@@ -51,6 +51,7 @@ def dictionary(z: NDArray[np.float32], features: Array, seed: int) -> Dictionary
 def _shapes(z: NDArray[np.float32], values: Array) -> Columns:
     """Quantiles of a latent of both signs are over all rows, of the others over rows where they fire."""
     counts = (z != 0) | (z < 0).any(axis=0)
+    # rows that do not count sort behind all others
     ordered = np.sort(np.where(counts, z, np.inf), axis=0)
     rows = counts.sum(axis=0)
     above = []
@@ -69,6 +70,7 @@ def _products(z: NDArray[np.float32], values: Array) -> Columns:
     together = (fires.T @ fires)[first, second]
     says = np.minimum(together, len(z) - together)
     chance = len(z) * rates[first] * rates[second]
+    # in SDs of a Poisson count; the 1 keeps pairs that hardly meet by chance from winning by one row
     unlike = np.abs(together - chance) / np.sqrt(chance + 1.0)
     best = [np.argsort(-order, kind="stable")[: _MOST_PAIRS // 2] for order in (unlike, says)]
     pairs = np.unique(np.concatenate(best))

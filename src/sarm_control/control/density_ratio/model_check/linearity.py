@@ -84,6 +84,7 @@ def check_linear(policy: Rows, human: Rows, *, seed: int, start: LogRatio | None
     features = np.concatenate([policy.features, human.features])
     ratio = Logistic().fit(policy.features, human.features, start=start)
     logit = ratio.at(features) + np.log(len(policy.features) / len(human.features))
+    # never 0 or 1, since residuals are divided by the root of chance (1 - chance)
     chance = np.clip(0.5 * (1.0 + np.tanh(0.5 * logit)), 1e-9, 1 - 1e-9)
     weight = chance * (1.0 - chance)
     in_doubt = 2.0 * float(weight.sum())
@@ -108,8 +109,10 @@ class _Residuals(NamedTuple):
     def of(cls, features: Array, chance: Array, policy: int, seed: int) -> "_Residuals":
         rng = numpy_generator(seed, "sides of the check for what is not linear")
         root = np.sqrt(chance * (1.0 - chance))
+        # rows weighted as a fit weights them, so that scaled residuals are orthogonal to these columns
         design = np.concatenate([features, np.ones((len(features), 1))], axis=1) * root[:, None]
         left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+        # features that depend on others leave directions of size 0
         span = left[:, sizes > 1e-6 * sizes.max()]
         sides = (rng.random((_DRAWS, len(chance))) < chance).astype(np.float64)
         drawn = ((sides - chance) / root).T
@@ -117,6 +120,7 @@ class _Residuals(NamedTuple):
         drawn /= np.sqrt(1.0 - np.minimum((span**2).sum(axis=1), 0.5))[:, None]
         own = (np.arange(len(chance)) < policy).astype(np.float64)
         both = np.concatenate([((own - chance) / root)[:, None], drawn], axis=1)
+        # a fit makes the residuals orthogonal to the features; this does the same to the draws
         both -= span @ (span.T @ both)
         return cls(both.astype(np.float32), span.astype(np.float32))
 
@@ -127,6 +131,7 @@ def _statistics(columns: Columns, residuals: _Residuals, weight: Array) -> Array
     before = (scaled**2).sum(axis=0)
     scaled = scaled - residuals.span @ (residuals.span.T @ scaled)
     after = (scaled**2).sum(axis=0)
+    # of a column that the features explain to 99 % only rounding is left
     separate = after > _SEPARATE * before
     if not separate.any():
         return np.zeros((0, residuals.scaled.shape[1]))
@@ -140,6 +145,7 @@ def _p_value(statistics: Array) -> float:
         return 1.0
     drawn = statistics[:, 1:]
     spread = drawn.std(axis=1, keepdims=True)
+    # maxima and sums of squares have different scales: in SDs of their draws, one largest serves for all
     standard = (statistics - drawn.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     largest = standard.max(axis=0)
     return float((1 + (largest[1:] >= largest[0] - 1e-9).sum()) / len(largest))

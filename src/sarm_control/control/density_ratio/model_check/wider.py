@@ -33,6 +33,7 @@ def wider_held_out(policy: SampleRows, human: SampleRows, *, groups: int, seed: 
     """
     features = np.concatenate([policy.features, human.features])
     latents = np.concatenate([policy.latents, human.latents])
+    # of all rows, held-out ones too: no column depends on which side a row is of
     columns = np.concatenate(dictionary(latents, features, seed), axis=1).astype(np.float64)
     own = np.arange(len(features)) < len(policy.features)
     group = np.concatenate(

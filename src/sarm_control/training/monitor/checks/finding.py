@@ -60,8 +60,8 @@ class Finding:
 def share_grew(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether a share is larger afterwards by more than chance, from N and M answers."""
     first, last = float(before.mean()), float(after.mean())
-    # one more answer of either kind, so that a share of 0 has an error above 0
-    # the two-sample test of proportions, with the pooled share
+    # the two-sample test of proportions with the pooled share, and one more answer of either kind, so that a
+    # share of 0 has an error above 0
     pooled = (before.sum() + after.sum() + 1.0) / (len(before) + len(after) + 2.0)
     error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / len(before) + 1.0 / len(after)))
     return last - first >= STRICT * error
