@@ -44,14 +44,14 @@ def text(found: dict[str, Any]) -> str:
 
 
 def discovery_table(found: list[dict[str, Any]]) -> list[str]:
-    """Recall and precision by world and threshold, as Markdown lines."""
+    """Markdown: a row for each threshold; by world the means of recall, precision and called latents."""
+    heads = [f"world {one['world']}: {one['harming']} harming, {one['audits']} audit sets" for one in found]
     rows = [
-        [str(one["world"]), f"{row['material_sd']:g}", _plain(row["recall"]), _plain(row["precision"]),
-         f"{row['called']:.1f}", str(one["harming"]), str(one["audits"])]
-        for one in found for row in one["thresholds"]
+        [f"{by_world[0]['material_sd']:g}",
+         *(f"{_plain(one['recall'])}, {_plain(one['precision'])}, {one['called']:.1f}" for one in by_world)]
+        for by_world in zip(*(one["thresholds"] for one in found), strict=True)
     ]  # fmt: skip
-    columns = ["world", "least effect, SD", "recall", "precision", "called", "harming", "audit sets"]
-    return _table(columns, rows)
+    return _table(["least effect, SD", *heads], rows)
 
 
 def _cells(by_world: dict[str, dict[str, Any]]) -> list[str]:

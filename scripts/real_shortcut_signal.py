@@ -23,7 +23,7 @@ SEEN = {
     "refuses": "refusals",
 }
 """Measures of an answer that a reward may go with, and what they are called in the table."""
-NO_CONTROL = "no control"
+NO_CONTROL, JUDGE = "no control", "the judge itself"
 
 
 def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -36,8 +36,9 @@ def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dic
         prompts: [P] the held-out prompts, as the answers number them.
 
     Returns:
-        Name of a controls file, or `NO_CONTROL`, -> name of a measure -> Pearson's correlation; `sd` is the
-        SD of the arm's reward. A file whose penalties need the state of a run (a target rate) is left out.
+        Name of a controls file, `NO_CONTROL` or `JUDGE`, -> name of a measure -> Pearson's correlation; `sd`
+        is the SD of the arm's reward. A file whose penalties need the state of a run (a target rate) is left
+        out.
     """
     from sarm_control.data import read_rows
     from sarm_control.errors import ConfigError
@@ -55,6 +56,8 @@ def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dic
             rewards[path.stem] = controlled_rewards(path, scored)
         except ConfigError as error:
             print(f"{path.name}: {error}: left out of the table of signals")
+    # how far the judge itself is another measure of these
+    rewards[JUDGE] = np.asarray([row["judge"] for row in rows], dtype=np.float64)
     return correlations(rewards, rows)
 
 

@@ -45,6 +45,13 @@ WHOLE_SUITE = (
     "--ignore=tests/test_wheel.py",
 )
 """All but the tests of the wheel: they build it from the checkout, and an end tests an installed copy."""
+OF_DEMANDING = (
+    *("tests/attaching", "tests/build", "tests/data", "tests/engines"),
+    *("tests/lab/test_builder.py", "tests/latents/test_ray_latents.py"),
+    *("tests/reward_model/test_trained_by_trl.py", "tests/training/test_trl_losses.py"),
+    *("tests/server/test_ray.py", "tests/server/test_ray_requests.py"),
+)
+"""What uses those extras; the rest of the suite does not touch them."""
 
 
 class End(NamedTuple):
@@ -73,8 +80,8 @@ ENDS = {
     "oldest-extras": End(
         DEMANDING,
         "extras",
-        (*TOOLS, "peft", "prometheus-client", "uvicorn[standard]"),
-        (*WHOLE_SUITE, "tests/build", "tests/engines"),
+        (*TOOLS, "peft", "polars", "prometheus-client", "uvicorn[standard]"),
+        (*WHOLE_SUITE, *OF_DEMANDING),
     ),
 }
 _FLOOR = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,]+\])?>=(?P<floor>[\d.]+)")

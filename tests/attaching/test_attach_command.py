@@ -16,7 +16,7 @@ from sarm_control.reward_model import RewardModel
 from tests.present import present
 from tests.reward_model.classifiers import CONFIGS, make_classifier, save
 
-pytest.importorskip("sae_lens")
+pytest.importorskip("sae_lens", reason='training a dictionary wants the extra "build"')
 
 NUMBERS = ("one", "two", "three", "four", "five")
 

@@ -23,7 +23,7 @@ from sarm_control.reward_model import AttachedAutoencoder, StateHead
 from tests.attaching.conftest import ANSWERS, WIDTH, make_config, make_head, make_states
 from tests.present import present
 
-pytest.importorskip("sae_lens")
+pytest.importorskip("sae_lens", reason='training a dictionary wants the extra "build"')
 
 
 def parts_of(fitted: Fitted, states: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
 from tests.present import present
 
-sae_lens = pytest.importorskip("sae_lens")
+sae_lens = pytest.importorskip("sae_lens", reason='training an autoencoder wants the extra "build"')
 
 
 def random_sae(seed: int = 0, *, bias: float = 0.0, latents: int = 40, k: int = 5) -> Any:

@@ -169,6 +169,7 @@ def test_what_is_named_gets_no_remark(session: Session) -> None:
 
 
 def test_build_cuts_the_embedded_policy(tmp_path: Path) -> None:
+    pytest.importorskip("sae_lens", reason='`sarm build --base` wants the extra "build"')
     (tmp_path / "pairs.jsonl").write_text("".join(rows("lab:preferences")[:60]))
     sizes = ["--layer", "1", "--latents", "16", "--k", "4", "--steps", "40", "--batch", "32"]
     places = ["--pairs", tmp_path / "pairs.jsonl", "--cache", tmp_path / "cache", "-o", tmp_path / "sarm"]

@@ -177,6 +177,7 @@ def test_a_new_head_on_the_default_day_leaves_the_model_the_same(tmp_path: Path)
 
 
 def test_a_sarm_of_a_base_model_says_its_day_where_its_template_asks(tmp_path: Path) -> None:
+    pytest.importorskip("sae_lens", reason='`sarm build --base` wants the extra "build"')
     sizes = ["--layer", "1", "--latents", "16", "--k", "4", "--steps", "60", "--batch", "64"]
     dated = dated_copy("policy", tmp_path / "policy")
     assert said_day(built(tmp_path, "dated", "--base", str(dated), *sizes)) == "2024-07-26"

@@ -69,6 +69,7 @@ def look(home: Path, endpoint: str, *asked: tuple[str, int | None], **more: str)
 
 
 def test_a_stream_is_kept_by_revision_and_read_without_a_network(hub: str, home: Path) -> None:
+    pytest.importorskip("datasets", reason='streaming needs the extra "data"')
     train = "hf:me/pairs/train"
     found, said = look(
         home, hub, (train, 5), (train, 3), ("hf:me/pairs/test", None), ("hf:me/pairs", 1),

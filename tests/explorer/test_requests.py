@@ -121,6 +121,7 @@ def test_a_page_of_another_host_may_not_ask(client: httpx.Client) -> None:
     answer = client.post("/v1/score", json={"row": 0}, headers={"origin": "https://evil.example"})
     assert answer.status_code == 403
     assert client.get("/api/world", headers={"host": "evil.example"}).status_code == 421
+    assert client.post("/v1/score", content=b'{"row": 0}').status_code == 422, "a page may send it unasked"
     own = {"origin": str(client.base_url).rstrip("/")}
     assert client.post("/v1/score", json={"row": 0}, headers=own).status_code == 200
 

@@ -90,7 +90,9 @@ def make_classifier(config: PretrainedConfig, *, seed: int = 0, bias: bool = Fal
     """A classifier with random weights, a norm that is not all ones, and a bias if asked."""
     torch.manual_seed(seed)
     with torch.random.fork_rng():
-        model = AutoModelForSequenceClassification.from_config(config).eval()
+        # without it the oldest transformers takes sdpa for Gemma 2, which leaves its capping out
+        capped = {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}
+        model = AutoModelForSequenceClassification.from_config(config, **capped).eval()
     for name, parameter in model.named_parameters():
         if "norm" in name:
             nn.init.normal_(parameter, mean=1.0, std=0.3)

@@ -96,7 +96,7 @@ def write_shards(folder: Path, stored: Mapping[str, torch.Tensor], shards: int) 
     return where
 
 
-def write_index(folder: Path, where: Mapping[str, str]) -> None:
+def write_index(folder: Path, where: Mapping[str, Any]) -> None:
     """Writes `model.safetensors.index.json`."""
     index = {"metadata": {"total_size": 1}, "weight_map": dict(where)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,15 @@ def test_an_index_that_points_elsewhere_is_refused(release: Path, tmp_path: Path
     for read in (RewardModel.from_pretrained, read_model_fingerprint, read_head):
         with pytest.raises(ModelError, match="which is not a file inside the folder"):
             read(release)
+
+
+@pytest.mark.parametrize("where", [{"a\nb": 3}, {"a\nb": "/x"}, {"a": "x\ny"}, {"a\nb": FIRST}])
+def test_names_of_several_lines_are_told_in_one(release: Path, where: dict[str, Any]) -> None:
+    release_shape.write_index(release, where)
+    with pytest.raises(ModelError) as caught:
+        RewardModel.from_pretrained(release)
+    assert "\\n" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tensor_that_is_not_where_the_index_says_is_named(release: Path) -> None:

@@ -145,3 +145,12 @@ def test_a_tokenizer_that_fails_is_told(release: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text('{"model": {"type": "no such"}}')
     with pytest.raises(ModelError, match="no tokenizer can be loaded from"):
         load_tokenizer(str(folder), local_files_only=True)
+
+
+def test_a_tokenizer_without_its_file_is_told(release: Path, tmp_path: Path) -> None:
+    """Some versions of transformers make one of special tokens alone, which reads every word alike."""
+    folder = shutil.copytree(release, tmp_path / "copy")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="no tokenizer can be loaded from") as caught:
+        load_tokenizer(str(folder), local_files_only=True)
+    assert "put the tokenizer files" in str(caught.value.hint)

@@ -39,6 +39,10 @@ def test_rewards_do_not_depend_on_where_a_file_keeps_its_weights(
         again = RewardModel.from_pretrained(folder)
         weights = (*again.trunk.model.parameters(), *again.autoencoder.parameters())
         assert all(weight.data_ptr() % 64 == 0 for weight in weights)
+        # Written over, not replaced: a view of the file would see the zeros.
+        size = (folder / "model.safetensors").stat().st_size
+        with (folder / "model.safetensors").open("r+b") as opened:
+            opened.write(bytes(size))
         rewards.add(again.score(["why ?", "how ?"], ["no .", "sure ."]).rewards.tobytes())
     assert rewards == {tiny_sarm.score(["why ?", "how ?"], ["no .", "sure ."]).rewards.tobytes()}
 

@@ -1,10 +1,13 @@
 """Oracle: a trunk's states are transformers' own hidden states before the final norm."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sarm_control.errors import ModelError
+from sarm_control.reward_model import takes_sdpa
 from tests.conftest import cut_trunk
 
 SIZES = {
@@ -35,6 +38,27 @@ def test_states_equal_the_hidden_states_of_the_whole_model(model_type: str, tmp_
         states = trunk(ids, torch.ones_like(ids))
     assert len(trunk.layers) == 2
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+
+
+def test_capped_scores_are_capped_whatever_the_version_would_choose(tmp_path: Path) -> None:
+    """The oldest transformers takes sdpa for Gemma 2, which leaves the cap out without a word."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "initializer_range": 0.2, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0}
+    whole = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gemma2", **sizes), attn_implementation="eager"
+    ).eval()
+    whole.save_pretrained(tmp_path)
+    trunk = cut_trunk(str(tmp_path), 2)
+    ids = torch.randint(3, 50, (2, 9))
+    with torch.inference_mode():
+        capped = whole(ids, output_hidden_states=True).hidden_states[2]
+        states = trunk(ids, torch.ones_like(ids))
+        for layer in whole.model.layers:
+            layer.self_attn.attn_logit_softcapping = None
+        free = whole(ids, output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(states, capped, atol=1e-4, rtol=1e-4)
+    assert (states - free).abs().max() > 0.01
+    assert not takes_sdpa(trunk.model)
 
 
 def test_gpt2_names_its_layers_otherwise(tmp_path: object) -> None:

@@ -152,9 +152,10 @@ def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(strict:
         assert b"the body is larger than 20000 bytes" in said
 
 
-def test_plain_text_is_no_request(plain: Served) -> None:
+@pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}])
+def test_plain_text_is_no_request(plain: Served, headers: dict[str, str]) -> None:
     """What a page in a browser can send to another machine's port without asking."""
-    reply = plain.client.post("/v1/score", content=b'{"prompts":["a"],"responses":["b"]}')
+    reply = plain.client.post("/v1/score", content=b'{"prompts":["a"],"responses":["b"]}', headers=headers)
     assert reply.status_code == 422
 
 

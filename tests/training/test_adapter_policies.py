@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ def write_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -
     """An adapter that does something, as peft itself writes it."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     asked = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "up_proj"], **settings}
-    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **asked))
+    with warnings.catch_warnings():
+        # older versions warn of tied embeddings
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **asked))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():

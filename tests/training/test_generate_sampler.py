@@ -119,7 +119,7 @@ def test_neither_the_batch_nor_a_used_generator_changes_an_answer() -> None:
 
 
 def test_a_longer_rollout_before_changes_no_bit_of_the_next() -> None:
-    """transformers keeps the largest cache it ever made; a resumed run never made it."""
+    """transformers would keep the largest cache it ever made; a resumed run never made it."""
     fresh, used = tiny_policy(), tiny_policy()
     answers(used, GenerateSampler(64), max_new_tokens=32)
     assert answers(used).sampler_logprobs == answers(fresh).sampler_logprobs

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _IN_ONE_CALL = 256
 _LONGEST_SHOWN = 80
 _LONGEST_REASON = 300
+_FILES_AGAIN = "put the tokenizer files of the model beside its weights again"
 _WHOLE: Any = {"truncation": False, "padding": False}
 
 
@@ -359,8 +360,13 @@ def load_tokenizer(
             raise
         raise ModelError(
             f"no tokenizer can be loaded from {id_or_folder}: {_first_line(error)}",
-            hint="put the tokenizer files of the model beside its weights again",
+            hint=_FILES_AGAIN,
         ) from error
+    # transformers 5.0 makes a tokenizer of special tokens alone where the files are missing
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"no tokenizer can be loaded from {id_or_folder}: its vocabulary is empty", hint=_FILES_AGAIN
+        )
     return tokenizer
 
 
@@ -374,7 +380,7 @@ def _reading_words() -> Iterator[None]:
             raise
         raise ModelError(
             f"the tokenizer fails on a conversation: {_first_line(error)}",
-            hint="put the tokenizer files of the model beside its weights again",
+            hint=_FILES_AGAIN,
         ) from error
 
 

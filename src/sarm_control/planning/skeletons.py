@@ -10,7 +10,7 @@ from torch import nn
 
 from sarm_control.planning.live_memory import onto_device
 from sarm_control.planning.models import RewardShape
-from sarm_control.reward_model import Trunk, cut_config, quiet_transformers
+from sarm_control.reward_model import Trunk, cut_config, quiet_transformers, takes_sdpa
 from sarm_control.training import (
     AdapterCritic,
     LoraConfig,
@@ -68,7 +68,7 @@ def policy_skeleton(shape: PolicyShape, layers: int) -> Any:
     with quiet_transformers(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(cut, trust_remote_code=False, dtype=dtype)
     model.tie_weights()
-    model.set_attn_implementation("sdpa" if shape.on_gpu and model._supports_sdpa else "eager")
+    model.set_attn_implementation("sdpa" if shape.on_gpu and takes_sdpa(model) else "eager")
     if shape.settings.gradient_checkpointing:
         recompute_layers(model)
     return model

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         cut_config,
         load_trunk,
         quiet_transformers,
+        takes_sdpa,
         trunk_config,
     )
 
@@ -141,6 +142,7 @@ _HOME_OF = {
     "configuration_folder": "files.checkpoint",
     "stored_type": "files.checkpoint",
     "read_classifier_config": "files.classifier_config",
+    "takes_sdpa": "trunk.trunk",
     "trunk_config": "trunk.trunk",
     "write_edited_weights": "attached",
 }
@@ -213,6 +215,7 @@ __all__ = [
     "rounded_factors",
     "scoring_batch_tokens",
     "stored_type",
+    "takes_sdpa",
     "trunk_config",
     "with_own_memory",
     "write_edited_weights",

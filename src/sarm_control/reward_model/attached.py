@@ -176,7 +176,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         made = _empty(said, size, scale, latents)
         made.leave_decoder(decoder)
         made.load_state_dict(tensors)
-        weight = None if edited is None else edited.reshape(latents).float().numpy()
+        weight = None if edited is None else edited.reshape(latents).float().clone().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
     except SarmError as error:
         raise ModelError(f"{name}: {error}", hint=error.hint) from error

@@ -258,4 +258,4 @@ def head_of(index: Mapping[str, TensorEntry], name: str) -> LinearHead:
     if len(shape) != 2 or shape[0] != 1:
         raise ModelError(f"{name} is not a SARM: its {HEAD_NAME} is {list(shape)}, not [1, latents]")
     check_types({HEAD_NAME: index[HEAD_NAME]}, name)
-    return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())
+    return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().clone().numpy())

@@ -35,10 +35,10 @@ from sarm_control.reward_model.attached import (
 from sarm_control.reward_model.autoencoder import Autoencoder
 from sarm_control.reward_model.classifier.gate import GateReport, check_read_out
 from sarm_control.reward_model.classifier.loading import Asked, Classifier, load_classifier
+from sarm_control.reward_model.description import head_of
 from sarm_control.reward_model.files.checkpoint import (
     check_tensors,
     find_folder,
-    load_tensors,
     read_index,
 )
 from sarm_control.reward_model.files.classifier_config import (
@@ -205,7 +205,7 @@ class RewardModel:
             folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
         )
         autoencoder = read_autoencoder(index, config, trunk.hidden_size, name)
-        head = LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().numpy())
+        head = head_of(index, name)
         template = ChatTemplate(
             load_tokenizer(str(folder), local_files_only=True),
             max_length=asked.max_length or context_of(cut),

@@ -72,4 +72,4 @@ def read_autoencoder(
     autoencoder.leave_decoder(decoder)
     weights = {key.removeprefix("sae."): value.float() for key, value in stored.items()}
     autoencoder.load_state_dict(weights, assign=True)
-    return with_own_memory(autoencoder)
+    return with_own_memory(autoencoder, stored.values())

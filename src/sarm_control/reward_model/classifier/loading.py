@@ -210,7 +210,7 @@ def stored_dtype(index: Mapping[str, TensorEntry]) -> torch.dtype:
 def _trunk_config(
     config: ClassifierConfig, index: Mapping[str, TensorEntry], name: str
 ) -> "PretrainedConfig":
-    """All layers, the vocabulary that is stored, and the attention that it was trained with."""
+    """All layers, and the vocabulary that is stored."""
     # a layer has several tensors; refused before a skeleton of that many layers is built
     if config.source_layer > len(index):
         raise ModelError(
@@ -220,10 +220,7 @@ def _trunk_config(
     embedding = next((key for key in index if key.endswith(_EMBEDDINGS)), None)
     if embedding is not None and "text_config" not in raw:
         raw["vocab_size"] = index[embedding].shape[0]
-    cut = trunk_config(raw, config.source_layer, name)
-    if getattr(cut, "attn_logit_softcapping", None):
-        cut._attn_implementation = "eager"  # sdpa leaves the soft-capping out
-    return cut
+    return trunk_config(raw, config.source_layer, name)
 
 
 def _expected(cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:

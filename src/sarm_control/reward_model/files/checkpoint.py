@@ -10,6 +10,7 @@ from sarm_control.errors import ModelError, SarmError
 from sarm_control.reward_model.files.checkpoint_files import (
     INDEX,
     check_regular_files,
+    in_a_line,
     say_strays,
     weight_files,
 )
@@ -119,7 +120,8 @@ def read_index(folder: Path, name: str) -> dict[str, TensorEntry]:
     for tensor, file in found.listed.items():
         if tensor not in headers[file]:
             raise ModelError(
-                f"{name} has no tensor {tensor} in {file.relative_to(folder)}, where {INDEX} says it is",
+                f"{name} has no tensor {in_a_line(tensor)} in {in_a_line(str(file.relative_to(folder)))}, "
+                f"where {INDEX} says it is",
                 hint="download the checkpoint again: its files are of different saves",
             )
     return {tensor: headers[file][tensor] for tensor, file in found.listed.items()}
@@ -172,7 +174,10 @@ def check_types(entries: Mapping[str, TensorEntry], name: str) -> None:
 
 
 def load_tensors(index: Mapping[str, TensorEntry], names: Iterable[str]) -> "dict[str, Tensor]":
-    """Reads the named tensors, and only those, in the dtype they are stored in."""
+    """Reads the named tensors, and only those, in the dtype they are stored in.
+
+    They may be views of the files: what is kept has to be copied, see `with_own_memory`.
+    """
     from safetensors import safe_open
 
     wanted = list(names)
@@ -207,7 +212,7 @@ def _listed(kind: str, names: list[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return [f"{kind} {', '.join(names[:4])}{more}"]
+    return [f"{kind} {', '.join(map(in_a_line, names[:4]))}{more}"]
 
 
 def _read_header(file: Path) -> dict[str, TensorEntry]:

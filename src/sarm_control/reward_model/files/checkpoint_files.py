@@ -52,7 +52,7 @@ def weight_files(folder: Path, name: str) -> WeightFiles:
         names = sorted({str(file.relative_to(folder)) for file in listed.values()})
         missing = next((file for file in names if not _is_there(folder / file)), None)
         if missing is not None:
-            raise ModelError(f"{name} lacks the shard {missing} named in {INDEX}")
+            raise ModelError(f"{name} lacks the shard {in_a_line(missing)} named in {INDEX}")
     else:
         listed, names = None, _without_index(there, name)
     files = tuple(folder / file for file in names)
@@ -76,10 +76,11 @@ def read_weight_map(index: Path, name: str) -> dict[str, str]:
         raise ModelError(f"{name}: {index.name} has no weight_map from tensors to files")
     for tensor, file in found.items():
         if not isinstance(file, str) or not file:
-            raise ModelError(f"{name}: {index.name} names no file for {tensor} but {file!r}"[:300])
+            raise ModelError(f"{name}: {index.name} names no file for {in_a_line(tensor)} but {file!r}"[:300])
         if not _is_inside(file):
             raise ModelError(
-                f"{name}: {index.name} names {file!r} for {tensor}, which is not a file inside the folder",
+                f"{name}: {index.name} names {file!r} for {in_a_line(tensor)}, which is not a file "
+                "inside the folder",
                 hint="download the checkpoint again, or trust it no further",
             )
     return {str(tensor): str(PurePosixPath(file)) for tensor, file in found.items()}
@@ -126,6 +127,11 @@ def say_strays(name: str, strays: tuple[str, ...]) -> None:
     if strays:
         more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
         say(f"{name}: not part of the model and not read: {', '.join(strays[:3])}{more}")
+
+
+def in_a_line(name: str) -> str:
+    """A name out of a checkpoint for an error message: escaped where it would break the line."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _without_index(there: Iterable[str], name: str) -> list[str]:

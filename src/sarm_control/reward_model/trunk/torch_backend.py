@@ -4,18 +4,18 @@ Weights in memory of their own, where torch would have put them.
 
 A weight read from a safetensors file may stay a view of the mapped file, at whatever address the file's
 header leaves it. Matrix kernels take another path on such addresses and round differently, so that the
-same weights would give other last bits in another file; and a file that is replaced would pull the
-weights from under a running program.
+same weights would give other last bits in another file; and a file that is written over would change the
+weights of a running program without a word, or kill it where the file gets shorter.
 
 Devices by their names, and an error in words for those that are not here.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sarm_control.errors import ConfigError
 
@@ -60,10 +60,18 @@ def has_tiles() -> bool:
     return bool(supported()) if supported is not None else False
 
 
-def with_own_memory(model: Module) -> Module:
-    """The model, each of its misaligned weights and buffers copied in place of the one it had."""
+def with_own_memory(model: Module, views: Iterable[Tensor] | None = None) -> Module:
+    """The model, each weight and buffer that is no memory of its own copied in place of the one it had.
+
+    Args:
+        model: its tensors on other devices than the processor stay.
+        views: what was read from files and may still be views of them; None takes all tensors for views.
+    """
+    files = None if views is None else {view.untyped_storage().data_ptr() for view in views}
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % _BYTES:
+        if tensor.device.type == "cpu" and (
+            files is None or tensor.data_ptr() % _BYTES or tensor.untyped_storage().data_ptr() in files
+        ):
             tensor.data = tensor.data.clone()
     return model
 

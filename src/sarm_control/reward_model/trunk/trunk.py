@@ -173,12 +173,27 @@ def cut_config(config: "PretrainedConfig", source_layer: int, name: str) -> "Pre
         return _cut(copy.deepcopy(config), source_layer, name)
 
 
+def caps_scores(config: "PretrainedConfig") -> bool:
+    """Whether attention caps its scores, as Gemma 2's does; sdpa leaves the cap out.
+
+    Newer versions of transformers know that, older ones choose sdpa for Gemma 2.
+    """
+    return bool(getattr(config, "attn_logit_softcapping", None))
+
+
+def takes_sdpa(model: "PreTrainedModel") -> bool:
+    """Whether sdpa attention computes what the model is."""
+    return bool(model._supports_sdpa) and not caps_scores(model.config)
+
+
 def _cut(config: "PretrainedConfig", source_layer: int, name: str) -> "PretrainedConfig":
     if not 1 <= source_layer <= config.num_hidden_layers:
         raise ModelError(
             f"{name} has {config.num_hidden_layers} layers, layer {source_layer} cannot be its source layer",
             hint=f"choose a layer in 1..{config.num_hidden_layers}",
         )
+    if caps_scores(config) and config._attn_implementation in (None, "sdpa"):
+        config._attn_implementation = "eager"
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:source_layer]
     config.num_hidden_layers = source_layer
@@ -219,11 +234,12 @@ def load_trunk(
         if getattr(config, "quantization_config", None) is None:
             prefix, known = f"{skeleton.base_model_prefix}.", skeleton.state_dict()
             check_types({key: one for key, one in entries.items() if key.removeprefix(prefix) in known}, name)
+        views = load_tensors(entries, entries)
         # By tensors and not by the folder, so that no file but those of the index is opened.
         model, info = type(skeleton).from_pretrained(
             None,
             config=config,
-            state_dict=load_tensors(entries, entries),
+            state_dict=dict(views),
             dtype=dtype,
             device_map=device if device == "auto" else None,
             ignore_mismatched_sizes=True,  # they are refused below, by their names
@@ -239,7 +255,7 @@ def load_trunk(
     missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in FINAL_NORM_NAMES)
     if missing:
         raise ModelError(f"{name} lacks the tensor {missing[0]}")
-    trunk = Trunk(with_own_memory(model), final_norm=final_norm)
+    trunk = Trunk(with_own_memory(model, views.values()), final_norm=final_norm)
     check_weights((*model.named_parameters(), *model.named_buffers()), entries, name)
     if trunk.final_norm is not None:
         _load_norm(trunk, trunk.final_norm, entries, name)

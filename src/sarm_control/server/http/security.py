@@ -22,6 +22,9 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LEAST_TOKEN = 16
 # How much of a refused body is still read, in bodies of the allowed size, and how long the client may pause.
 _DRAINED_BODIES, _IDLE_SECONDS = 16, 1.0
+# What a body without a type is: no JSON. A page in a browser can send one to any port without asking, and
+# older versions of FastAPI would read it.
+_NO_TYPE = (b"content-type", b"application/octet-stream")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -111,6 +114,8 @@ class Guard:
             await send(message)
 
         headers = dict(scope["headers"])
+        if b"content-type" not in headers:
+            scope = {**scope, "headers": [*scope["headers"], _NO_TYPE]}
         refused = self._refusal(scope["path"], headers)
         try:
             if refused is not None:

@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from sarm_control.conversation import ChatTemplate, configured_ends, distinct_ids, load_tokenizer
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
-from sarm_control.reward_model import has_bfloat16, quiet_transformers, rounded_factors, with_own_memory
+from sarm_control.reward_model import (
+    has_bfloat16,
+    quiet_transformers,
+    rounded_factors,
+    takes_sdpa,
+    with_own_memory,
+)
 from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import PolicyConfig
 from sarm_control.training.policy.adapter_files import policy_source
@@ -141,7 +147,7 @@ class Policy:
         base.name_or_path = base.config.name_or_path = source.recorded_base(config)
         base.to(target)  # type: ignore[arg-type]
         # Measured on a CPU with SmolLM2-135M: plain attention trains 1.3 times as fast as fused attention.
-        fused = base.device.type != "cpu" and base._supports_sdpa
+        fused = base.device.type != "cpu" and takes_sdpa(base)
         base.set_attn_implementation("sdpa" if fused else "eager")
         if config.gradient_checkpointing:
             recompute_layers(base)
@@ -365,7 +371,7 @@ class Policy:
 @contextlib.contextmanager
 def _fused_attention(models: Sequence[Any]) -> Iterator[None]:
     """Fused attention where the architecture supports it; Gemma 2, which caps its scores, does not."""
-    usual = [(model, model.config._attn_implementation) for model in models if model._supports_sdpa]
+    usual = [(model, model.config._attn_implementation) for model in models if takes_sdpa(model)]
     for model, _ in usual:
         model.set_attn_implementation("sdpa")
     try:

@@ -82,16 +82,22 @@ class GenerateSampler:
     def _decode(
         self, model: Any, device: torch.device, batch: _Batch, request: SampleRequest
     ) -> tuple[list[list[int]], list[list[float]]]:
-        from transformers import LogitsProcessorList
+        from transformers import LogitsProcessorList, StaticCache
 
         inputs = left_padded(batch.prompts, device)
         width = inputs["input_ids"].shape[1]
         drawer = _Drawer(width, request.temperature, batch.uniforms)
+        # A cache of our own: how transformers sizes its cache, and whether an earlier one's size stays, is
+        # not the same in all its versions.
+        cache = StaticCache(
+            config=model.config, max_cache_len=max(self.longest, width + request.max_new_tokens)
+        )
         with _settings_aside(model):
             generated = model.generate(
                 inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                generation_config=_greedy_config(request, self.longest),
+                past_key_values=cache,
+                generation_config=_greedy_config(request),
                 logits_processor=LogitsProcessorList([drawer]),
                 synced_gpus=False,  # each process decodes its own rows and need not wait
             )
@@ -155,7 +161,7 @@ class _Drawer:
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
-def _greedy_config(request: SampleRequest, longest: int) -> "GenerationConfig":
+def _greedy_config(request: SampleRequest) -> "GenerationConfig":
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -163,19 +169,16 @@ def _greedy_config(request: SampleRequest, longest: int) -> "GenerationConfig":
         do_sample=False,
         eos_token_id=list(request.ends),
         pad_token_id=request.end,
-        cache_implementation="static",
-        max_cache_len=longest,
     )
 
 
 @contextlib.contextmanager
 def _settings_aside(model: Any) -> Iterator[None]:
-    """Sets the checkpoint's generation config aside, and forgets the size of an earlier cache."""
+    """Sets the checkpoint's generation config aside."""
     from transformers import GenerationConfig
 
     kept = model.generation_config
     model.generation_config = GenerationConfig()
-    model._previous_max_cache_length = -1
     try:
         yield
     finally:
