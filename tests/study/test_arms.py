@@ -179,7 +179,7 @@ def write_chosen(folder: Path, edits: str) -> None:
 
 def roles(folder: Path, study: StudyConfig) -> dict[str, str]:
     """What the manifest of each arm's run would say."""
-    found = {}
+    found: dict[str, str] = {}
     for name in study.arms:
         cell = Cell("tiny", name, 0)
         config = run_config(folder, study, cell)

@@ -11,9 +11,9 @@ from sarm_control.errors import ConfigError, SarmError
 
 Role = Literal["no control", "controlled", "placebo"]
 
-NO_CONTROL: Final = "no control"
-CONTROLLED: Final = "controlled"
-PLACEBO: Final = "placebo"
+NO_CONTROL: Final[Role] = "no control"
+CONTROLLED: Final[Role] = "controlled"
+PLACEBO: Final[Role] = "placebo"
 """Controls that know nothing of what harms, such as the same ones on latents drawn by chance."""
 
 ROLE: Final = "role"
@@ -67,7 +67,8 @@ def known_role(word: Any, where: str, error: type[SarmError]) -> Role:
     Raises:
         SarmError: of the type `error`, naming the allowed words, where it is none of them.
     """
-    for role in get_args(Role):
+    known: tuple[Role, ...] = get_args(Role)
+    for role in known:
         if word == role:
             return role
     allowed = ", ".join(map(repr, get_args(Role)))
