@@ -92,7 +92,14 @@ def plane(
 
 
 def spots(
-    cloud: Sequence[Spot], *, name: str, title: str, x_title: str, y_title: str, size_title: str
+    cloud: Sequence[Spot],
+    *,
+    name: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    size_title: str,
+    largest: float | None = None,
 ) -> Figure:
     """Many spots, larger for more, with names where they have one; the named lie on top.
 
@@ -103,6 +110,8 @@ def spots(
         x_title: first direction.
         y_title: second direction.
         size_title: what makes a spot large.
+        largest: the size that is drawn largest, the same for charts that are read side by side; that of the
+            largest spot by default.
     """
     order = {"unclear": 0, "plain": 1, "good": 2, "bad": 3}
     data = [spot._asdict() for spot in sorted(cloud, key=lambda spot: (order[spot.tone], spot.size))]
@@ -114,7 +123,10 @@ def spots(
         scale = alt.Scale(zero=False, padding=16, nice=False)
         x = alt.X("x:Q", title=x_title, scale=scale, axis=quiet)
         y = alt.Y("y:Q", title=y_title, scale=scale, axis=quiet)
-        size = alt.Size("size:Q", scale=alt.Scale(range=[14, 420]), legend=None)
+        sizes = (
+            alt.Scale(range=[14, 420]) if largest is None else alt.Scale(range=[14, 420], domain=[0, largest])
+        )
+        size = alt.Size("size:Q", scale=sizes, legend=None)
         dots = base.mark_point(filled=True, opacity=0.75, strokeWidth=0)
         names = base.transform_filter("datum.label != ''").mark_text(dy=-12, fontSize=11, limit=120)
         return alt.layer(

@@ -1,8 +1,9 @@
-"""A map of latents: their decoder directions on a plane, coloured by what a discovery found of each.
+"""Maps of latents: their decoder directions on a plane, coloured by what a discovery found of each.
 
-The decoder is read from the reward model's files; its trunk is not loaded. The plane is that of the first two
-principal components of unit directions, so near latents write alike into the state as far as two directions
-can show.
+One map shows the discovery, the others what training moved: a latent is as large as the change of what the
+policy earns by it. The decoder is read from the reward model's files; its trunk is not loaded. The plane is
+that of the first two principal components of unit directions, so near latents write alike into the state as
+far as two directions can show.
 
 Shapes: `L` latents, `D` numbers of a state, `M` latents that are drawn.
 """
@@ -13,14 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.charts import Spot, Tone, spots, tone_of
+from sarm_control.charts import Spot, Tone, slug, spots, tone_of
 from sarm_control.errors import ModelError
-from sarm_control.pages import Drawing, Prose, Section
+from sarm_control.pages import Block, Drawing, Panels, Prose, Section
 from sarm_control.report.names import named
+from sarm_control.report.sources import Run
+from sarm_control.statistics import fixed
+from sarm_control.training import read_ledger
 
 MOST = 2000
 """Latents that are drawn at most: those that were called, then those of the largest weight."""
+MOST_MOVED = 400
+"""Latents that are drawn at most on a map of training: those that moved most at any evaluation."""
 _NAMED = 8
+_SEEN = 3
+"""Evaluations of a run that are drawn: the first, one in the middle, the last."""
+_PANEL = 440
 _DECODER = "sae.decoder.weight"
 Floats = NDArray[np.float64]
 Found = Mapping[str, Any]
@@ -83,12 +92,113 @@ def map_section(found: Found, models: Iterable[str], names: Mapping[int, str]) -
     )
 
 
-def read_directions(model: str, head: str) -> Directions | None:
+def training_maps(runs: Sequence[Run], found: Found | None, names: Mapping[int, str]) -> Section | None:
+    """Which latents the policy came to earn by: maps of a run's first, middle and last evaluation.
+
+    Args:
+        runs: in the order of the report; those whose ledger holds no evaluation have no map.
+        found: the content of a discovery's `features.json` for the colours, or None.
+        names: latent -> words.
+
+    Returns:
+        None where no run has a ledger.
+
+    Raises:
+        TrainingError: a ledger cannot be read.
+    """
+    blocks: list[Block] = []
+    lines = []
+    for run in runs:
+        moved = read_moves(run)
+        if not moved:
+            continue
+        last = moved[max(moved)]
+        most = max(last, key=lambda latent: (abs(last[latent]), -latent))
+        lines.append(f"{run.title}: most by {named(most, names)}, {fixed(last[most], 3, sign=True)}.")
+        directions = read_directions(str(run.config.reward.model), None)
+        if directions is None:
+            lines.append("Not drawn: its reward model cannot be read here.")
+            continue
+        blocks.append(Panels(_moves_of(run, moved, directions, found, names)))
+    if not lines:
+        return None
+    note = (
+        "A spot is a latent, in the place of its decoder direction (first two principal components), the "
+        "same place in all charts of a run. It is larger where what the policy earns by it, weight times "
+        "firing, changed more since the untrained policy; sizes are comparable within a run. "
+    )
+    note += (
+        "Vermilion diamonds: harming by the discovery; teal triangles: promoting."
+        if found is not None
+        else "No discovery was given, so nothing says which of them harm."
+    )
+    blocks.append(Prose([note], quiet=True))
+    return Section("training-map", "Which latents training moved", " ".join(lines), blocks)
+
+
+def read_moves(run: Run) -> dict[int, dict[int, float]]:
+    """Step -> latent -> change of the latent's mean part of the reward since the untrained policy.
+
+    Raises:
+        TrainingError: the ledger cannot be read.
+    """
+    table = read_ledger(run.path / "ledger.parquet")
+    moved: dict[int, dict[int, float]] = {}
+    if table is None:
+        return moved
+    columns = (table[name].to_pylist() for name in ("step", "term", "latent", "change"))
+    for step, term, latent, change in zip(*columns, strict=True):
+        if term == "latent":
+            moved.setdefault(step, {})[latent] = change
+    return moved
+
+
+def _moves_of(
+    run: Run,
+    moved: Mapping[int, Mapping[int, float]],
+    directions: Directions,
+    found: Found | None,
+    names: Mapping[int, str],
+) -> list[Drawing]:
+    """The maps of one run, all on one plane and with one scale of sizes."""
+    most: dict[int, float] = {}
+    for changes in moved.values():
+        for latent, change in changes.items():
+            most[latent] = max(most.get(latent, 0.0), abs(change))
+    drawn = sorted(sorted(most, key=lambda latent: (-most[latent], latent))[:MOST_MOVED])
+    plane = principal_plane(directions.decoder[:, drawn].T.astype(np.float64))
+    meanings = {} if found is None else _meanings(found)
+    steps = sorted(moved)
+    drawings = []
+    for step in sorted({steps[round(place)] for place in np.linspace(0, len(steps) - 1, _SEEN)}):
+        sizes = [abs(moved[step].get(latent, 0.0)) for latent in drawn]
+        largest = sorted(zip(sizes, drawn, strict=True), key=lambda one: (-one[0], one[1]))[: _NAMED // 2]
+        labelled = {latent for size, latent in largest if size > 0}
+        cloud = [
+            Spot(float(x), float(y), size, meanings.get(latent, "plain" if found is None else "unclear"),
+                 named(latent, names) if latent in labelled else "")
+            for latent, size, (x, y) in zip(drawn, sizes, plane.places, strict=True)
+        ]  # fmt: skip
+        figure = spots(
+            cloud,
+            name=f"training-map-{slug(run.name)}-{step}",
+            title=f"{run.title}, step {step}.",
+            x_title="first principal component",
+            y_title="second principal component",
+            size_title="change since the untrained policy",
+            largest=max(most.values()) or 1.0,
+        )
+        drawings.append(Drawing(figure, "", _PANEL, numbers=False))
+    return drawings
+
+
+def read_directions(model: str, head: str | None) -> Directions | None:
     """The decoder and head of a reward model with latents, from its files alone; nothing is downloaded.
 
     Args:
         model: folder or name.
-        head: the fingerprint that its head must have, since latent numbers belong to one.
+        head: the fingerprint that its head must have, since latent numbers belong to one; None for any, where
+            the model is the one that gave the numbers.
 
     Returns:
         None where there is no such model here, it has another head, or no latents.
@@ -105,7 +215,7 @@ def read_directions(model: str, head: str) -> Directions | None:
     try:
         folder = find_folder(model, local_files_only=True)
         weights = read_head(model)
-        if weights.fingerprint != head or not len(weights.weight):
+        if head not in (None, weights.fingerprint) or not len(weights.weight):
             return None
         if is_attached(folder):
             decoder = read_attached(folder, model).autoencoder.decoder.weight.detach()
@@ -145,13 +255,23 @@ def _drawn(called: Sequence[int], weight: NDArray[np.float32]) -> list[int]:
     return sorted(list(dict.fromkeys([*called, *by_weight]))[:MOST])
 
 
-def _cloud(drawn: Sequence[int], places: Floats, found: Found, names: Mapping[int, str]) -> list[Spot]:
-    called: dict[int, tuple[Tone, float]] = {}
+def _meanings(found: Found) -> dict[int, Tone]:
+    """What a discovery says of each latent that it called."""
     meanings: dict[str, Tone] = {"harms": "bad", "promotes": "good"}
+    called: dict[int, Tone] = {}
     for kind, meaning in meanings.items():
         for one in found["lists"][kind]:
             clear = tone_of(one["low"], one["high"], more_is="good") != "unclear"
-            called[int(one["latent"])] = (meaning if clear else "unclear", abs(float(one["effect"])))
+            called[int(one["latent"])] = meaning if clear else "unclear"
+    return called
+
+
+def _cloud(drawn: Sequence[int], places: Floats, found: Found, names: Mapping[int, str]) -> list[Spot]:
+    meanings = _meanings(found)
+    called: dict[int, tuple[Tone, float]] = {}
+    for kind in ("harms", "promotes"):
+        for one in found["lists"][kind]:
+            called[int(one["latent"])] = (meanings[int(one["latent"])], abs(float(one["effect"])))
     largest = sorted(called, key=lambda latent: -called[latent][1])[:_NAMED]
     return [
         Spot(

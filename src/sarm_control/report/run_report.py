@@ -10,7 +10,7 @@ from sarm_control.charts import Figure, slug
 from sarm_control.comparison import arm_titles, comparison_page, comparison_sections, run_names
 from sarm_control.pages import Block, Code, Drawing, More, Page, Prose, Section, figures_of, with_suffix
 from sarm_control.report.asked import asked_section
-from sarm_control.report.latent_map import map_section
+from sarm_control.report.latent_map import map_section, training_maps
 from sarm_control.report.length import length_section
 from sarm_control.report.names import latent_names
 from sarm_control.report.of_audits import audit_page, audit_section
@@ -95,6 +95,9 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
     trained = training_section(sources.runs, names)
     if trained is not None:
         yield trained
+    moved = training_maps(sources.runs, next(iter(sources.discoveries.values()), None), names)
+    if moved is not None:
+        yield moved
     compared = {} if sources.comparison is None else comparison_sections(sources.comparison, names)
     for id_ in ("changed", "ledger"):
         if id_ in compared:

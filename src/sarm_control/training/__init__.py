@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sarm_control.training.distributed.processes import Processes, connected
     from sarm_control.training.monitor.checks.over_refusal import refuses
     from sarm_control.training.monitor.evaluation import Gold
+    from sarm_control.training.monitor.ledger_file import read_ledger
     from sarm_control.training.policy.adapter_files import checked_source
     from sarm_control.training.policy.critic import AdapterCritic
     from sarm_control.training.policy.critic_model import ModelCritic
@@ -136,6 +137,7 @@ _HOME_OF = {
     "plan_lines": "run.dry_run",
     "read_demonstrations": "run.demonstrations",
     "read_document": "config.yaml_source",
+    "read_ledger": "monitor.ledger_file",
     "refuses": "monitor.checks.over_refusal",
     "read_run_config": "run.run_folder",
     "record_role": "run.run_folder",
@@ -233,6 +235,7 @@ __all__ = [
     "plan_lines",
     "read_demonstrations",
     "read_document",
+    "read_ledger",
     "read_run_config",
     "recompute_layers",
     "record_role",

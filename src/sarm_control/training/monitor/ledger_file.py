@@ -111,8 +111,8 @@ def cut_ledger(path: Path, step: int) -> None:
         path.unlink()
 
 
-def read_ledger(path: Path, *, before: int) -> Any:
-    """The entries of steps below `before` as a `pyarrow.Table`; None without a file.
+def read_ledger(path: Path, *, before: int | None = None) -> Any:
+    """The entries as a `pyarrow.Table`, those of steps below `before` if it is given; None without a file.
 
     Raises:
         TrainingError: the file is not a ledger.
@@ -125,7 +125,7 @@ def read_ledger(path: Path, *, before: int) -> Any:
 
     try:
         table = pq.read_table(path, schema=_schema())
-        return table.filter(pc.less(table["step"], before))
+        return table if before is None else table.filter(pc.less(table["step"], before))
     except (OSError, pa.ArrowException) as error:
         raise TrainingError(
             f"{path} is not readable: it is cut short or no ledger",
