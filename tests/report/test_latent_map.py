@@ -105,7 +105,7 @@ def test_maps_of_training_show_what_the_ledger_says_on_one_plane(tmp_path: Path)
     found = discovery(read_head("lab").fingerprint)
     section = training_maps([a_run(tmp_path / "ours")], found, {15: "you"})
     assert section is not None
-    assert section.finding.endswith("most by latent 8, +1.500.")
+    assert section.finding.endswith("most by latent 8, +1.500 reward units.")
     panels = section.blocks[0]
     assert isinstance(panels, Panels)
     figures = [one.figure for one in panels.drawings]
