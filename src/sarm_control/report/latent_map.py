@@ -114,7 +114,9 @@ def training_maps(runs: Sequence[Run], found: Found | None, names: Mapping[int, 
             continue
         last = moved[max(moved)]
         most = max(last, key=lambda latent: (abs(last[latent]), -latent))
-        lines.append(f"{run.title}: most by {named(most, names)}, {fixed(last[most], 3, sign=True)} reward units.")
+        lines.append(
+            f"{run.title}: most by {named(most, names)}, {fixed(last[most], 3, sign=True)} reward units."
+        )
         directions = read_directions(str(run.config.reward.model), None)
         if directions is None:
             lines.append("Not drawn: its reward model cannot be read here.")
