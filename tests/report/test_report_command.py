@@ -68,6 +68,7 @@ def test_the_page_has_its_parts_in_the_order_of_the_work(out: Path) -> None:
         "found",
         "map",
         "training",
+        "training-map",
         "changed",
         "ledger",
         "monitors",
