@@ -238,7 +238,13 @@ def _evasion(places: Places, prompts: list[str], world: str) -> str:
     note(places, f"evasion-{world}", {"predicted": predicted, "moved": moved, "residual_shares": shares})
     seen = signal_of.signals(folder / (attached or "sarm"), study, world, prompts)
     note(places, f"signals-{world}", seen)
-    text = evasion.evasion_text(world, predicted, moved) + "\n\n" + signal_of.signal_text(world, seen)
+    text = "\n\n".join(
+        [
+            evasion.evasion_text(world, predicted, moved),
+            signal_of.signal_text(world, seen),
+            signal_of.refusal_text(folder),
+        ]
+    )
     lines = [
         f"Share of the gain that no latent carries, {arm}, by seed: "
         + ", ".join(f"{value:.2f}" for value in by_seed)
@@ -265,6 +271,8 @@ def worlds_of(places: Places, *, every: bool = False) -> list[str]:
 
 def write_study(places: Places) -> Path:
     """The study file of the design, for the worlds that passed."""
+    from sarm_control.training import dump_yaml
+
     path = places.work / "real_shortcut_study.yaml"
     names = worlds_of(places)
     values = {
@@ -276,7 +284,7 @@ def write_study(places: Places) -> Path:
         "arms": arms(places),
         "compare": [] if places.tiny else [["controls", "placebo"], ["controls", "none, stopped"]],
     }
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(values), encoding="utf-8")
     return path
 
 
@@ -296,7 +304,7 @@ def world(places: Places, name: str) -> dict[str, Any]:
         "audit": [str(folder / "audit.jsonl")],
         "audits": {"content": [str(folder / "content.jsonl")]},
         "rule": SHORTCUTS[shortcut].rule,
-        "strip": [list(pair) for pair in SHORTCUTS[shortcut].strip],
+        "strip": SHORTCUTS[shortcut].strip,
         "judge": str(places.work / "judge"),
     }
 
@@ -305,11 +313,12 @@ def arms(places: Places) -> dict[str, Any]:
     """The arms of the design."""
     if places.tiny:
         return {"none": {}}
+    more = {"seeds": [0, 1, 2, 3, 4]}
     return {
-        "none": {"seeds": more_seeds()},
-        "controls": {"discover": {}, "seeds": more_seeds()},
-        "placebo": {"discover": {"labels": "shuffled"}, "seeds": more_seeds()},
-        "none, stopped": {"stop_at_kl_of": "controls", "seeds": more_seeds()},
+        "none": more,
+        "controls": {"discover": {}, **more},
+        "placebo": {"discover": {"labels": "shuffled"}, **more},
+        "none, stopped": {"stop_at_kl_of": "controls", **more},
         "edits": {"discover": {"keep": "edits"}},
         "penalties": {"discover": {"keep": "penalties"}},
         "target rate": {"discover": {"keep": "penalties", "target_rate": 0.05}},
@@ -319,11 +328,6 @@ def arms(places: Places) -> dict[str, Any]:
         "oracle": {"rule_penalty": "1sd"},
         "none, held": {"hold_kl_of": "controls"},
     }
-
-
-def more_seeds() -> list[int]:
-    """Five seeds; a new list each time, since YAML would write one that occurs twice as an anchor."""
-    return [0, 1, 2, 3, 4]
 
 
 def tiny_settings() -> dict[str, Any]:

@@ -7,12 +7,11 @@ Nothing is trained here.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from real_shortcut_data import read, write
+from real_shortcut_data import read
 from real_shortcut_evasion import controlled_rewards
 
 Floats = NDArray[np.float64]
@@ -40,16 +39,13 @@ def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dic
         is the SD of the arm's reward. A file whose penalties need the state of a run (a target rate) is left
         out.
     """
-    from sarm_control.data import read_rows
     from sarm_control.errors import ConfigError
-    from sarm_control.latents import score_rows
     from sarm_control.reward_model import RewardModel
 
     rows = starting_answers(study, world)
-    with TemporaryDirectory() as scratch:
-        path = Path(scratch) / "answers.jsonl"
-        write(path, [{"prompt": prompts[row["prompt"]], "response": row["response"]} for row in rows])
-        scored = score_rows(RewardModel.from_pretrained(model), read_rows(path, want={"answer"}))
+    scored = RewardModel.from_pretrained(model).score(
+        [prompts[row["prompt"]] for row in rows], [row["response"] for row in rows]
+    )
     rewards = {NO_CONTROL: scored.rewards.astype(np.float64)}
     for path in sorted((study / "controls" / world).glob("*.yaml")):
         try:
@@ -98,3 +94,22 @@ def signal_text(world: str, found: Mapping[str, Mapping[str, float]]) -> str:
         cells = " | ".join("-" if np.isnan(one[measure]) else f"{one[measure]:+.2f}" for measure in SEEN)
         lines.append(f"| {name} | {one['sd']:.2f} | {cells} |")
     return "\n".join(lines)
+
+
+def refusal_text(folder: Path) -> str:
+    """How often one side of a pair alone refuses: what the pairs themselves say of refusing.
+
+    Args:
+        folder: of the shortcut, with `training.jsonl` and the content pairs of its audit, one answer a side.
+    """
+    from sarm_control.training import refuses
+
+    said = []
+    for name in ("training", "content"):
+        pairs = read(folder / f"{name}.jsonl")
+        sides = [(refuses(pair["chosen"][0]), refuses(pair["rejected"][0])) for pair in pairs]
+        chosen, rejected = (sum(side == alone for side in sides) for alone in ((True, False), (False, True)))
+        said.append(
+            f"{name}: the chosen answer in {chosen} of {len(pairs)} pairs, the rejected in {rejected}"
+        )
+    return "Refuses alone, " + "; ".join(said) + "."

@@ -1,13 +1,15 @@
 """Oracle: a trunk's states are transformers' own hidden states before the final norm."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sarm_control.errors import ModelError
-from sarm_control.reward_model import takes_sdpa
+from sarm_control.reward_model import Trunk, takes_sdpa
 from tests.conftest import cut_trunk
 
 SIZES = {
@@ -25,19 +27,32 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"])
-def test_states_equal_the_hidden_states_of_the_whole_model(model_type: str, tmp_path: object) -> None:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **SIZES)
-    whole = AutoModelForCausalLM.from_config(config).eval()
-    whole.save_pretrained(tmp_path)
-    trunk = cut_trunk(str(tmp_path), 2)
+class Cut(NamedTuple):
+    """A trunk of two layers, ids, its states of them, and the whole model's."""
+
+    trunk: Trunk
+    ids: Tensor
+    states: Tensor
+    expected: Tensor
+
+
+def cut_at_two(whole: Any, folder: Path) -> Cut:
+    whole.save_pretrained(folder)
+    trunk = cut_trunk(str(folder), 2)
     ids = torch.randint(3, 50, (2, 9))
     with torch.inference_mode():
         expected = whole(ids, output_hidden_states=True).hidden_states[2]
-        states = trunk(ids, torch.ones_like(ids))
-    assert len(trunk.layers) == 2
-    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+        return Cut(trunk, ids, trunk(ids, torch.ones_like(ids)), expected)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"])
+def test_states_equal_the_hidden_states_of_the_whole_model(model_type: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **SIZES)
+    whole = AutoModelForCausalLM.from_config(config).eval()
+    cut = cut_at_two(whole, tmp_path)
+    assert len(cut.trunk.layers) == 2
+    torch.testing.assert_close(cut.states, cut.expected, atol=1e-5, rtol=0)
 
 
 def test_capped_scores_are_capped_whatever_the_version_would_choose(tmp_path: Path) -> None:
@@ -47,18 +62,14 @@ def test_capped_scores_are_capped_whatever_the_version_would_choose(tmp_path: Pa
     whole = AutoModelForCausalLM.from_config(
         AutoConfig.for_model("gemma2", **sizes), attn_implementation="eager"
     ).eval()
-    whole.save_pretrained(tmp_path)
-    trunk = cut_trunk(str(tmp_path), 2)
-    ids = torch.randint(3, 50, (2, 9))
+    cut = cut_at_two(whole, tmp_path)
     with torch.inference_mode():
-        capped = whole(ids, output_hidden_states=True).hidden_states[2]
-        states = trunk(ids, torch.ones_like(ids))
         for layer in whole.model.layers:
             layer.self_attn.attn_logit_softcapping = None
-        free = whole(ids, output_hidden_states=True).hidden_states[2]
-    torch.testing.assert_close(states, capped, atol=1e-4, rtol=1e-4)
-    assert (states - free).abs().max() > 0.01
-    assert not takes_sdpa(trunk.model)
+        free = whole(cut.ids, output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(cut.states, cut.expected, atol=1e-4, rtol=1e-4)
+    assert (cut.states - free).abs().max() > 0.01
+    assert not takes_sdpa(cut.trunk.model)
 
 
 def test_gpt2_names_its_layers_otherwise(tmp_path: object) -> None:

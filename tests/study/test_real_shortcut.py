@@ -249,6 +249,24 @@ def test_the_answers_of_a_seed_are_counted_once(tmp_path: Path, signal: ModuleTy
     assert [row["seed"] for row in signal.starting_answers(tmp_path, "closing")] == [0, 1]
 
 
+def test_refusals_of_one_side_alone_are_counted(tmp_path: Path, signal: ModuleType) -> None:
+    no, yes = "I'm sorry, but I cannot assist with that.", "Here it is."
+    sides = [(no, yes), (no, yes), (yes, no), (no, no), (yes, yes)]
+    pairs = [{"prompt": "p", "chosen": [one], "rejected": [other]} for one, other in sides]
+    for name in ("training", "content"):
+        write_rows(tmp_path / f"{name}.jsonl", pairs)
+    counted = "the chosen answer in 2 of 5 pairs, the rejected in 1"
+    assert signal.refusal_text(tmp_path) == f"Refuses alone, training: {counted}; content: {counted}."
+
+
+def test_the_time_of_a_run_is_the_mean_of_those_that_are_done(
+    scripts: tuple[ModuleType, ModuleType],
+) -> None:
+    done = [{"status": "done", "seconds": {"training": one, "measuring": 10.0}} for one in (100.0, 200.0)]
+    text = scripts[1].outcome_text({"worlds": {}, "cells": [*done, {"status": "new"}]}, {})
+    assert text.endswith("2 runs took 150 s of training and 10 s of measuring each, on average")
+
+
 @pytest.mark.usefixtures("scripts")
 def test_the_study_file_of_the_design_can_be_read(tmp_path: Path) -> None:
     """YAML writes a list that occurs twice as an anchor, which the reader refuses."""

@@ -382,3 +382,9 @@ def test_every_shipped_yaml_is_a_configuration(path: Path) -> None:
 def test_the_file_to_start_from_is_short() -> None:
     path = next(path for path in EXAMPLES if path.name == "minimal.yaml")
     assert len(path.read_text().splitlines()) < 15
+
+
+def test_what_occurs_twice_is_written_out_twice_since_the_reader_knows_no_anchors(tmp_path: Path) -> None:
+    twice = [0, 1]
+    written = write(tmp_path, dump_yaml({"one": twice, "two": {"again": twice}}))
+    assert read_document(written).values == {"one": [0, 1], "two": {"again": [0, 1]}}

@@ -27,6 +27,7 @@ MOST = 2000
 MOST_MOVED = 400
 """Latents that are drawn at most on a map of training: those that moved most at any evaluation."""
 _NAMED = 8
+_MEANING_OF: dict[str, Tone] = {"harms": "bad", "promotes": "good"}
 _SEEN = 3
 """Evaluations of a run that are drawn: the first, one in the middle, the last."""
 _PANEL = 440
@@ -259,9 +260,8 @@ def _drawn(called: Sequence[int], weight: NDArray[np.float32]) -> list[int]:
 
 def _meanings(found: Found) -> dict[int, Tone]:
     """What a discovery says of each latent that it called."""
-    meanings: dict[str, Tone] = {"harms": "bad", "promotes": "good"}
     called: dict[int, Tone] = {}
-    for kind, meaning in meanings.items():
+    for kind, meaning in _MEANING_OF.items():
         for one in found["lists"][kind]:
             clear = tone_of(one["low"], one["high"], more_is="good") != "unclear"
             called[int(one["latent"])] = meaning if clear else "unclear"
@@ -270,17 +270,16 @@ def _meanings(found: Found) -> dict[int, Tone]:
 
 def _cloud(drawn: Sequence[int], places: Floats, found: Found, names: Mapping[int, str]) -> list[Spot]:
     meanings = _meanings(found)
-    called: dict[int, tuple[Tone, float]] = {}
-    for kind in ("harms", "promotes"):
-        for one in found["lists"][kind]:
-            called[int(one["latent"])] = (meanings[int(one["latent"])], abs(float(one["effect"])))
-    largest = sorted(called, key=lambda latent: -called[latent][1])[:_NAMED]
+    sizes = {
+        int(one["latent"]): abs(float(one["effect"])) for kind in _MEANING_OF for one in found["lists"][kind]
+    }
+    largest = sorted(sizes, key=lambda latent: -sizes[latent])[:_NAMED]
     return [
         Spot(
             float(x),
             float(y),
-            called.get(latent, ("unclear", 0.0))[1],
-            called.get(latent, ("unclear", 0.0))[0],
+            sizes.get(latent, 0.0),
+            meanings.get(latent, "unclear"),
             named(latent, names) if latent in largest else "",
         )
         for latent, (x, y) in zip(drawn, places, strict=True)

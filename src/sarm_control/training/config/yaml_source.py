@@ -243,6 +243,11 @@ def _short(value: Any) -> str:
 class _Dumper(yaml.SafeDumper):
     """Quotes text that `read_document` would read as something else, such as `1e-4` or a line break."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Writes a list that occurs twice out twice: `read_document` refuses anchors."""
+        del data
+        return True
+
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # unquoted only where the reader gives the same text back
