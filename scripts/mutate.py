@@ -40,7 +40,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mutate_reach import STARTED, Reach, chosen
+from mutate_reach import STARTED, Reach, chosen, ordered
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -96,9 +96,14 @@ ROOMS = {
 }
 
 
+def cache() -> Path:
+    """The folder of what is kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sarm-control" / "mutate"
+
+
 def tool_python() -> Path:
     """The Python of the environment of cosmic-ray and coverage.py, made where it is not there yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sarm-control" / "mutate"
+    base = cache()
     python = base / "bin" / "python"
     made = base / "made"
     if not made.exists() or made.read_text(encoding="utf-8") != " ".join(TOOLS):
@@ -165,12 +170,15 @@ def draw(folder: Path, names: Sequence[str], count: int, seed: int, without: Seq
 
 
 def reach(folder: Path, names: Sequence[str], environment: dict[str, str]) -> Reach:
-    """By which tests each line of the source is run.
+    """By which tests each line of the source is run; kept until source or tests change.
 
     Raises:
         SystemExit: the tests fail as they are, so that every mutant would count as killed.
     """
     start = time.monotonic()
+    kept = cache() / f"reach-{'-'.join(names)}-{of_the_code()['code']}.json"
+    if kept.exists():
+        return Reach(**json.loads(kept.read_text(encoding="utf-8")))
     out = folder.with_suffix(".reach")
     tests = dict.fromkeys(one for room in names for one in ROOMS[room].tests)
     coverage = str(tool_python().parents[1] / "coverage")
@@ -187,6 +195,9 @@ def reach(folder: Path, names: Sequence[str], environment: dict[str, str]) -> Re
     if done.returncode:
         raise SystemExit(f"the tests fail without any change:\n{(done.stdout + done.stderr)[-2000:]}")
     found = Reach(**json.loads(out.read_text(encoding="utf-8")))
+    for old in cache().glob("reach-*"):
+        old.unlink()
+    shutil.copy(out, kept)
     print(f"{len(found.seconds)} tests of {len(names)} rooms: {time.monotonic() - start:.0f} s", flush=True)
     return found
 
@@ -196,22 +207,27 @@ class Server:
 
     Args:
         folder: the copy.
+        found: by which tests its lines are run.
         environment: of the process, without PYTHONPATH.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        words = [sys.executable, str(SCRIPTS / "mutate_server.py")]
+    def __init__(self, folder: Path, found: Reach, environment: dict[str, str]) -> None:
+        self.folder, self.found = folder, found
+        files = sorted({test.partition("::")[0] for test in found.seconds})
+        # other runs of pytest on this machine throw away all but the newest folders of the usual place
+        temporary = folder.with_suffix(".tests")
+        temporary.mkdir()
+        paths = {"PYTHONPATH": str(folder / "src"), "PYTEST_DEBUG_TEMPROOT": str(temporary)}
         self.process = subprocess.Popen(
-            words,
+            [sys.executable, str(SCRIPTS / "mutate_server.py"), *files],
             cwd=folder,
-            env={**environment, "PYTHONPATH": str(folder / "src")},
+            env={**environment, **paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def ask(self, tests: Sequence[str], seconds: float) -> dict[str, Any]:
+    def ask(self, tests: Sequence[str], seconds: float, change: dict[str, Any]) -> dict[str, Any]:
         """How a run of some tests ended.
 
         Raises:
@@ -219,32 +235,50 @@ class Server:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps({"tests": tests, "seconds": seconds}), file=self.process.stdin, flush=True)
+        request = {"tests": tests, "seconds": seconds, **change}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit("the process that runs the tests ended")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def outcome(self, mutant: Mutant, found: Reach) -> dict[str, Any]:
+    def control(self) -> None:
+        """Runs tests on the source as it is, in both ways.
+
+        Raises:
+            SystemExit: one fails, so that every mutant would count as killed.
+        """
+        tests = ordered(list(self.found.seconds), self.found.seconds)
+        of_each_file = list({test.partition("::")[0]: test for test in reversed(tests)}.values())
+        for fresh, some in ((False, of_each_file), (True, tests[:1])):
+            same = {"file": "pyproject.toml", "before": "", "after": "", "fresh": fresh}
+            answer = self.ask(some, 1200, same)
+            if answer["status"] != 0:
+                raise SystemExit(f"the tests fail without any change:\n{answer['output'][-2000:]}")
+
+    def outcome(self, mutant: Mutant) -> dict[str, Any]:
         """The row of a mutant."""
         path = self.folder / mutant.file
         before, stamp = path.read_text(encoding="utf-8"), path.stat()
         room = ROOMS[mutant.room].tests
-        tests, because = chosen(found, room, mutant.file, before, mutant.line)
+        tests, because = chosen(self.found, room, mutant.file, before, mutant.line)
         start = time.monotonic()
         answer = {"status": 0, "output": ""}
         if tests:
             path.write_text(mutant.text, encoding="utf-8")
+            change = {
+                "file": mutant.file,
+                "before": before,
+                "after": mutant.text,
+                "fresh": because == "import",
+            }
             try:
-                usual = sum(found.seconds[one] for one in tests)
-                answer = self.ask(tests, 60 + 5 * usual)
+                answer = self.ask(tests, 60 + 5 * sum(self.found.seconds[one] for one in tests), change)
             finally:
                 path.write_text(before, encoding="utf-8")
                 # as it was to the importer too, which trusts bytecode by time and size
                 os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-        if answer["status"] == 5:
-            raise SystemExit(f"pytest found none of the tests: {tests[:3]}")
         killed = answer["status"] != 0
         lines = difflib.unified_diff(
             before.splitlines(), mutant.text.splitlines(), mutant.file, mutant.file, "", "", 3, ""
@@ -252,17 +286,19 @@ class Server:
         return {
             **{name: value for name, value in mutant._asdict().items() if name != "text"},
             "killed": killed,
-            "by": "time" if answer["status"] is None else _failed(answer["output"]),
+            "by": "time" if answer["status"] is None else _failed(answer["output"]) if killed else "",
+            "status": answer["status"],
             "reached": because,
             "tests": len(tests),
             "seconds": round(time.monotonic() - start, 1),
-            "diff": "" if killed else "\n".join(lines),
+            "diff": "\n".join(lines),
         }
 
 
 def _failed(output: str) -> str:
+    """The test that failed, or where there is none the last line: pytest itself came to no end."""
     lines = [line.split() for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return lines[0][1] if lines else ""
+    return lines[0][1] if lines else (output.strip().splitlines() or [""])[-1]
 
 
 class Rows:
@@ -319,7 +355,13 @@ def share(rows: Sequence[dict[str, Any]]) -> str:
 def of_the_code() -> dict[str, Any]:
     """The commit, whether files differ from it, a digest of what is changed and run, and the processor."""
     digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
+    own = [one for room in ROOMS.values() for one in room.tests]
+    tests = [
+        path
+        for path in (ROOT / "tests").rglob("*.py")
+        if not path.name.startswith("test_") or any((ROOT / one) in (path, *path.parents) for one in own)
+    ]
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *tests]):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
 
     def git(*words: str) -> str:
@@ -386,8 +428,9 @@ def outcomes(
 
     def serve(server: Server) -> None:
         try:
+            server.control()
             while True:
-                answers.put(server.outcome(waiting.get_nowait(), found))
+                answers.put(server.outcome(waiting.get_nowait()))
         except queue.Empty:
             pass
         except BaseException as error:
@@ -395,7 +438,7 @@ def outcomes(
 
     with contextlib.ExitStack() as stack:
         for copy in copies:
-            server = Server(copy, environment)
+            server = Server(copy, found, environment)
             stack.enter_context(server.process)
             stack.callback(server.process.terminate)
             threading.Thread(target=serve, args=[server], daemon=True).start()

@@ -1,13 +1,23 @@
-"""Runs chosen tests again and again, for `mutate.py`: a process that has loaded the slow packages, and forks.
+"""Runs chosen tests on a changed file again and again, for `mutate.py`, without starting Python again.
 
-    python scripts/mutate_server.py
+    python scripts/mutate_server.py FILES...
 
-reads a line of JSON for each run from the standard input: `tests`, their names in their order, and `seconds`,
-how long they may take. It answers with a line: `status`, pytest's exit status or null where time ran out, and
-`output`. The package under test is loaded in the fork only, from the files as they are at that time.
+has two ways, and each run is a fork that ends with it:
+
+- *loaded*: a process that has collected the tests of FILES once. The functions of the file get the changed
+  code (`exchange`) and the chosen tests run. A function is the same in every module that has imported it, and
+  a module that is not loaded yet is imported from the changed file.
+- *fresh*: a process that has only loaded the slow packages. It imports and collects anew, as a change at the
+  level of a module needs: its values have long been made in the other process.
+
+A line of JSON is read for each run from the standard input: `tests`, their names in their order, `seconds`,
+how long they may take, `file` and the texts `before` and `after` (which has been written to the file), and
+`fresh`, whether the second way is needed. The answer is a line too: `status`, pytest's exit status or null
+where time ran out, and `output`.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -16,9 +26,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import CodeType, FunctionType
+from typing import IO, Any, NamedTuple
 
 import pytest
 
@@ -31,7 +44,13 @@ LOADED = (
 """What takes seconds to import and starts no threads. Leaving one out costs time and nothing else."""
 MEMORY = 8 << 30
 """Bytes that a run may hold: a change can ask for all there are."""
+BROKEN = 70
+"""The status of a fork in which pytest did not come to an end: nothing is known about the tests then."""
+NOT_BY_EXCHANGE = 71
+"""The status of a loaded run whose change is not one of functions; the fresh way follows."""
 NOT_NEEDED = ("schemathesis", "xdist", "anyio", "cacheprovider")
+_OPTIMIZED = 0x1
+"""The flag of code that is a function's; the body of a class has it not."""
 
 
 class Only:
@@ -64,12 +83,17 @@ class Answer(NamedTuple):
     output: str
 
 
-def run(tests: Sequence[str], seconds: float) -> Answer:
-    """Forks, runs some tests there until one fails, and waits for them."""
+def forked(run: Callable[[int], int], seconds: float) -> Answer:
+    """Runs in a fork of its own session, with little memory and time, and without writing bytecode.
+
+    Args:
+        run: gives the status; it may write to the file of the number that it gets.
+        seconds: how long it may take.
+    """
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            _in_the_fork(tests, output.fileno())
+            _in_the_fork(run, output.fileno())
         status = _waited(child, seconds)
         # what the tests started and left behind
         with contextlib.suppress(ProcessLookupError):
@@ -90,41 +114,170 @@ def _waited(child: int, seconds: float) -> int | None:
     return None
 
 
-def _in_the_fork(tests: Sequence[str], output: int) -> None:
-    status = 1
+def _in_the_fork(run: Callable[[int], int], output: int) -> None:
+    status = BROKEN
     try:
         os.setsid()
-        for stream, number in (("/dev/null", 0), (None, 1), (None, 2)):
-            os.dup2(os.open(stream, os.O_RDONLY) if stream else output, number)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         # bytecode of a changed file must not be found by the next run
         sys.dont_write_bytecode = True
-        status = int(pytest.main(_words(tests), plugins=[Only(tests)]))
+        status = run(output)
+    except BaseException:
+        os.write(output, traceback.format_exc().encode())
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 
-def _words(tests: Sequence[str]) -> list[str]:
+def words(files: Sequence[str]) -> list[str]:
+    """Pytest's arguments."""
     from hypothesis import Phase, settings
 
     # shrinking an example makes it readable, and nobody reads these; remembered ones would tie runs together
     phases = (Phase.explicit, Phase.generate, Phase.target)
     settings.register_profile("mutate", deadline=None, database=None, phases=phases)
-    files = dict.fromkeys(test.partition("::")[0] for test in tests)
     unused = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
-    return ["-x", "-q", *unused, "--hypothesis-seed=0", "--hypothesis-profile=mutate", *files]
+    # pytest warns that a plugin is loaded before it could rewrite the plugin's own assertions
+    loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return ["-x", "-q", *unused, *loaded, "--hypothesis-seed=0", "--hypothesis-profile=mutate", *files]
+
+
+def fresh(tests: Sequence[str], _: int = 1) -> int:
+    """Imports, collects and runs; pytest's exit status."""
+    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+    return int(pytest.main(words(files), plugins=[Only(tests)]))
+
+
+def functions(code: CodeType) -> Iterator[CodeType]:
+    """The functions of a module and of its classes, without those inside functions."""
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            if one.co_flags & _OPTIMIZED:
+                yield one
+            else:
+                yield from functions(one)
+
+
+def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType]) -> bool:
+    """Gives the functions of a loaded module their changed code; whether the change is in force.
+
+    Args:
+        file: the source.
+        before: its text when the module was loaded.
+        after: its text now.
+        loaded: every function there is.
+    """
+    path = os.path.realpath(file)
+    modules = [one for one in list(sys.modules.values()) if _path(getattr(one, "__file__", None)) == path]
+    if not modules or before == after:
+        return True
+    # the loader's own compiler, for some add checks of types
+    compiled: Any = modules[0].__spec__.loader.source_to_code  # type: ignore[union-attr]
+    old, new = (list(functions(compiled(text.encode(), path))) for text in (before, after))
+    if [one.co_qualname for one in old] != [one.co_qualname for one in new]:
+        return False
+    changed = [(one, other) for one, other in zip(old, new, strict=True) if one != other]
+    for one, other in changed:
+        own = [
+            function
+            for function in loaded
+            if function.__code__ == one and _path(function.__code__.co_filename) == path
+        ]
+        if not own or one.co_freevars != other.co_freevars:
+            return False
+        for function in own:
+            function.__code__ = other
+    return bool(changed)
+
+
+def _path(file: str | None) -> str:
+    return os.path.realpath(file) if file else ""
+
+
+class Loaded:
+    """The plugin of pytest that answers requests where the loop of the tests would be.
+
+    Args:
+        requests: lines of JSON.
+        answers: where the lines of the answers go.
+    """
+
+    def __init__(self, requests: IO[str], answers: IO[str]) -> None:
+        self.requests, self.answers = requests, answers
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Keeps what failed, as pytest's summary says it."""
+        if report.failed:
+            self.failed.append(f"FAILED {report.nodeid}\n{report.longreprtext[-2000:]}\n")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Answers until the requests end."""
+        functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        gc.freeze()
+        items = {item.nodeid: item for item in session.items}
+        for line in self.requests:
+            request = json.loads(line)
+
+            def run(output: int, request: dict[str, Any] = request) -> int:
+                if not exchange(request["file"], request["before"], request["after"], functions):
+                    return NOT_BY_EXCHANGE
+                return self._run(session, [items[one] for one in request["tests"]], output)
+
+            _said(self.answers, forked(run, request["seconds"]))
+        return True
+
+    def _run(self, session: Any, items: Sequence[Any], output: int) -> int:
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                break
+        # not by print: pytest has put the stream back to where it was before the fork
+        os.write(output, "".join(self.failed).encode())
+        return int(session.testsfailed > 0)
+
+
+def _said(answers: IO[str], answer: Answer) -> None:
+    print(json.dumps(answer._asdict()), file=answers, flush=True)
+
+
+def loading(files: Sequence[str]) -> tuple[IO[str], IO[str]]:
+    """Starts the process that has collected the tests; where requests go and where answers come from."""
+    (theirs, ours), (back, forth) = os.pipe(), os.pipe()
+    if os.fork() == 0:
+        os.close(ours)
+        os.close(back)
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os._exit(int(pytest.main(words(files), plugins=[Loaded(os.fdopen(theirs), os.fdopen(forth, "w"))])))
+    os.close(theirs)
+    os.close(forth)
+    return os.fdopen(ours, "w"), os.fdopen(back)
 
 
 def main() -> None:
     """Answers until the input ends."""
+    sys.path.insert(0, str(Path.cwd() / "src"))
     for name in LOADED:
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
-    sys.path.insert(0, str(Path.cwd() / "src"))
+    asks, told = loading(sys.argv[1:])
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(run(request["tests"], request["seconds"])._asdict()), file=answers, flush=True)
+        if not request["fresh"]:
+            print(line.strip(), file=asks, flush=True)
+            answer = Answer(**json.loads(told.readline()))
+            if answer.status != NOT_BY_EXCHANGE:
+                _said(answers, answer)
+                continue
+        _said(answers, forked(partial(fresh, request["tests"]), request["seconds"]))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -223,42 +224,74 @@ def test_a_run_tells_by_which_test_each_line_is_run(reaching: ModuleType, projec
     assert len(reaching.chosen(found, ["tests"], *NUMBERS_AT, 1).tests) == 5
 
 
-def test_a_run_sees_the_source_as_it_is(project: Path) -> None:
-    # the slow packages that a server loads before it forks are left out: these tests need none
-    code = "import mutate_server; mutate_server.LOADED = (); mutate_server.main()"
-    path = os.pathsep.join([str(SCRIPTS), str(project / "src")])
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
+class Asked:
+    """A server on the project, without the slow packages that it loads first: these tests need none."""
 
-        def status(old: str, new: str, *names: str, seconds: float = 60.0) -> tuple[int | None, str]:
-            text = NUMBERS.replace(old, new)
-            (project / "src" / "held" / "numbers.py").write_text(text, encoding="utf-8")
-            tests = [f"tests/test_numbers.py::{one}" for one in names]
-            assert server.stdin is not None
-            assert server.stdout is not None
-            print(json.dumps({"tests": tests, "seconds": seconds}), file=server.stdin, flush=True)
-            answer = json.loads(server.stdout.readline())
-            return answer["status"], answer["output"]
+    def __init__(self, project: Path) -> None:
+        code = "import mutate_server; mutate_server.LOADED = (); mutate_server.main()"
+        path = os.pathsep.join([str(SCRIPTS), str(project / "src")])
+        self.file = project / "src" / "held" / "numbers.py"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "tests/test_numbers.py"],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-        assert status("", "", "test_halved[2]", "test_first")[0] == 0
-        # of the same length and in the same second as the source before it
-        failed, output = status("a * 2", "a * 3", "test_halved[2]", "test_second", "test_first")
-        assert failed == 1
-        assert "FAILED tests/test_numbers.py::test_second" in output
-        assert "test_first" not in output
-        assert status("a * 2", "a * 3", "test_halved[2]")[0] == 0
-        # the change takes the test's name away: its function stands for it
-        assert status("(2, 4)", "(3, 4)", "test_halved[2]")[0] == 0
-        assert status("(2, 4)", "('', 4)", "test_halved[2]")[0] == 1
-        assert status("def halved", "def halved_", "test_first")[0] == 0
-        assert status("def doubled(a):", "def doubled(a:", "test_halved[2]")[0] == 2
-        assert status("a / 2", "a / 1", "test_long", seconds=5.0)[0] is None
+    def __call__(
+        self, old: str, new: str, *names: str, fresh: bool, seconds: float = 60.0
+    ) -> tuple[int | None, str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {
+            "tests": [f"tests/test_numbers.py::{one}" for one in names],
+            "seconds": seconds,
+            "file": "src/held/numbers.py",
+            "before": NUMBERS,
+            "after": NUMBERS.replace(old, new),
+            "fresh": fresh,
+        }
+        # the server has read the source when it has answered once; the first request here changes nothing
+        self.file.write_text(NUMBERS.replace(old, new), encoding="utf-8")
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        return answer["status"], answer["output"]
+
+
+@pytest.fixture
+def asked(project: Path) -> Iterator[Asked]:
+    server = Asked(project)
+    with server.process:
+        assert server("", "", "test_first", fresh=False)[0] == 0
+        yield server
+        assert server.process.stdin is not None
+        server.process.stdin.close()
+    assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_sees_the_source_as_it_is(asked: Asked, fresh: bool) -> None:
+    assert asked("", "", "test_halved[2]", "test_first", fresh=fresh)[0] == 0
+    # of the same length and in the same second as the source before it
+    failed, output = asked("a * 2", "a * 3", "test_halved[2]", "test_second", "test_first", fresh=fresh)
+    assert failed == 1
+    assert "FAILED tests/test_numbers.py::test_second" in output
+    assert "test_first" not in output
+    assert asked("a * 2", "a * 3", "test_halved[2]", fresh=fresh)[0] == 0
+    assert asked("a / 2", "a / 1", "test_long", fresh=fresh, seconds=5.0)[0] is None
+    assert asked("", "", "test_halved[2]", "test_long", fresh=fresh)[0] == 0
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_change_of_what_runs_at_import_is_seen(asked: Asked, fresh: bool) -> None:
+    """The loaded process leaves to the other what no change of a function does."""
+    # the change takes the test's name away: its function stands for it
+    assert asked("(2, 4)", "(3, 4)", "test_halved[2]", fresh=fresh)[0] == 0
+    assert asked("(2, 4)", "('', 4)", "test_halved[2]", fresh=fresh)[0] == 1
+    assert asked("def doubled(a):", "def doubled(a, b):", "test_first", fresh=fresh)[0] == 1
+    assert asked("def doubled(a):", "def other(a):", "test_first", fresh=fresh)[0] == 1
 
 
 HEAD = {
