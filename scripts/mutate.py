@@ -253,7 +253,7 @@ class Server:
         of_each_file = list({test.partition("::")[0]: test for test in reversed(tests)}.values())
         for fresh, some in ((False, of_each_file), (True, tests[:1])):
             same = {"file": "pyproject.toml", "before": "", "after": "", "fresh": fresh}
-            answer = self.ask(some, 1200, same)
+            answer = self.ask(some, 600, same)
             if answer["status"] != 0:
                 raise SystemExit(f"the tests fail without any change:\n{answer['output'][-2000:]}")
 
@@ -274,7 +274,7 @@ class Server:
                 "fresh": because == "import",
             }
             try:
-                answer = self.ask(tests, 60 + 5 * sum(self.found.seconds[one] for one in tests), change)
+                answer = self.ask(tests, 30 + 5 * sum(self.found.seconds[one] for one in tests), change)
             finally:
                 path.write_text(before, encoding="utf-8")
                 # as it was to the importer too, which trusts bytecode by time and size

@@ -75,7 +75,7 @@ class Reach(NamedTuple):
     """What a run of the tests told.
 
     Args:
-        seconds: of each test, in the order they ran.
+        seconds: of each test on a processor, in the order they ran.
         fixtures: the names of the fixtures of each test.
         contexts: tests, and fixtures behind the word `fixture`; the empty one is importing and collecting.
         lines: of each file, by line: the numbers of the contexts that ran it.
@@ -173,14 +173,14 @@ class Contexts:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         """Everything of a test belongs to it, what it sets up for itself too."""
-        start = time.monotonic()
+        start = time.process_time()
         self._named(item.nodeid)
         self.fixtures[item.nodeid] = sorted(item.fixturenames)
         try:
             return (yield)
         finally:
             self._named("")
-            self.seconds[item.nodeid] = round(time.monotonic() - start, 3)
+            self.seconds[item.nodeid] = round(time.process_time() - start, 3)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:

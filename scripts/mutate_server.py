@@ -11,15 +11,16 @@ has two ways, and each run is a fork that ends with it:
   level of a module needs: its values have long been made in the other process.
 
 A line of JSON is read for each run from the standard input: `tests`, their names in their order, `seconds`,
-how long they may take, `file` and the texts `before` and `after` (which has been written to the file), and
-`fresh`, whether the second way is needed. The answer is a line too: `status`, pytest's exit status or null
-where time ran out, and `output`.
+how long they may keep a processor busy, `file` and the texts `before` and `after` (which has been written to
+the file), and `fresh`, whether the second way is needed. The answer is a line too: `status`, pytest's exit
+status or null where time ran out, and `output`.
 """
 
 import contextlib
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import signal
@@ -42,6 +43,8 @@ LOADED = (
     *("jaxtyping", "beartype", "hypothesis.strategies", "rich.table", "yaml", "jinja2", "huggingface_hub"),
 )
 """What takes seconds to import and starts no threads. Leaving one out costs time and nothing else."""
+PATIENCE = 40
+"""How many seconds may pass for one on a processor: others may be at work on the machine."""
 MEMORY = 8 << 30
 """Bytes that a run may hold: a change can ask for all there are."""
 BROKEN = 70
@@ -88,13 +91,13 @@ def forked(run: Callable[[int], int], seconds: float) -> Answer:
 
     Args:
         run: gives the status; it may write to the file of the number that it gets.
-        seconds: how long it may take.
+        seconds: how long it may keep a processor busy.
     """
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            _in_the_fork(run, output.fileno())
-        status = _waited(child, seconds)
+            _in_the_fork(run, seconds, output.fileno())
+        status = _waited(child, PATIENCE * seconds)
         # what the tests started and left behind
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
@@ -107,14 +110,15 @@ def _waited(child: int, seconds: float) -> int | None:
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            return None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
         time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 
 
-def _in_the_fork(run: Callable[[int], int], output: int) -> None:
+def _in_the_fork(run: Callable[[int], int], seconds: float, output: int) -> None:
     status = BROKEN
     try:
         os.setsid()
@@ -122,6 +126,9 @@ def _in_the_fork(run: Callable[[int], int], output: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        most = math.ceil(used.ru_utime + used.ru_stime + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         # bytecode of a changed file must not be found by the next run
         sys.dont_write_bytecode = True
         status = run(output)
