@@ -2,11 +2,12 @@
 
     python scripts/real_shortcut_power.py
 
-The difference of two rates at 1 nat is drawn as in the model of `sarm_control.study.crossed_interval`: a mean,
-a part of each seed, a part of each prompt, and a remainder. The mean and the spread over seeds are those of
-`controls - none` in the first round, read at 1 nat on straight lines through the start, the stopped run and
-the end. The spread over prompts is the one that its interval of `controls - none, stopped` implies; half of it
-is taken to be of the prompts themselves. Power is the share of draws whose 95 % interval is below 0.
+The difference of two rates at 1 nat is drawn as in the model of `sarm_control.study.crossed_interval`: a
+mean, a part of each seed, a part of each prompt, and a remainder. The mean and the spread over seeds are
+those of `controls - none` in the first round, read at 1 nat on straight lines through the start, the stopped
+run and the end. The spread over prompts is the one that its interval of `controls - none, stopped` implies;
+half of it is taken to be of the prompts themselves. Power is the share of draws whose 95 % interval is below
+0.
 """
 
 import json
@@ -37,7 +38,8 @@ class Spread(NamedTuple):
 
 def recorded(found: dict[str, Any], level: float) -> Spread:
     """`controls - none` at a KL, from the study of the first round."""
-    cells = {(cell["arm"], cell["seed"]): cell["measures"] for cell in found["cells"] if cell["status"] == "done"}
+    done = [cell for cell in found["cells"] if cell["status"] == "done"]
+    cells = {(cell["arm"], cell["seed"]): cell["measures"] for cell in done}
     seeds = sorted({seed for arm, seed in cells if arm == "none"})
 
     def rate(arms: Sequence[str], seed: int) -> float:
