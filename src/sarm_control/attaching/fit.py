@@ -78,6 +78,7 @@ class FitData:
         """Other states of answers that may be fitted on."""
         if self.others is None:
             return None
+        # a sentence end inside a held-out answer is held out with it: the two states are nearly one
         return self.others[torch.from_numpy(~self.held_out[self.others_answer])]
 
     @property
@@ -136,6 +137,7 @@ def fit_dictionary(
         )
 
     trained = train(config)
+    # same states, seed and schedule, so that the two differ by the reward's term alone
     plain = train(replace(config, reward_weight=0.0)).autoencoder if compare else None
     report = measure_fit(trained.autoencoder, head, data, plain=plain)
     first = config.autoencoder.seed

@@ -79,6 +79,8 @@ class AttachConfig:
             raise ConfigError(f"{self.seeds} seeds: at least 1 dictionary is needed")
         if not 0 < self.pooled_share <= 1:
             raise ConfigError(f"the share of pooled states is {self.pooled_share}, it must be in (0, 1]")
+        # sizes that are chosen later are stood in for by ones that pass: the other settings are looked at
+        # here
         self.dictionary(DictionarySizes(self.latents or self.k or 1, self.k or 1))
 
     def dictionary(self, sizes: DictionarySizes) -> DictionaryConfig:
@@ -258,6 +260,7 @@ def attach_dictionary(
         made, report = fitted.autoencoder, fitted.report
     for line in report.lines():
         tools.say(line)
+    # after all figures were said, by which a refusal can be understood
     report.check(force=config.force)
     figures = {**report.as_json(), **figures, "latents": made.encoder.out_features}
     return Attached(model.attach(made), report, figures)

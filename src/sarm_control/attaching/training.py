@@ -77,11 +77,13 @@ def train_dictionary(
     states = states.float()
     others = states[:0] if others is None else others.float()
     _check(states, others, head)
+    # of the states where the reward is read: at the others, which help to find directions, it never is
     mean = states.double().mean(dim=0)
     centred = states.double() - mean
     scale = float(centred.square().mean().sqrt())
     made = AttachedAutoencoder(mean.float(), scale, config.autoencoder.latents, config.autoencoder.k)
     weight = torch.from_numpy(head.weight).float()
+    # of length 1, so that `lambda` means the same for a head of any size
     direction = weight / weight.norm()
     term = DirectionTerm(direction.to(device), config.reward_weight, config.ramp)
     trained = train_topk(

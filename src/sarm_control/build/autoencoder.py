@@ -176,6 +176,7 @@ def from_sae_lens(sae: Any) -> Autoencoder:
     # otherwise the pre-activations are scaled by norms that a SARM does not have
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
         raise ConfigError("the SAELens decoder rows are not of unit norm", hint="call sae.fold_W_dec_norm()")
+    # a SARM always subtracts it, so latents of an autoencoder that does not would be shifted by W_enc b_dec
     if not sae.cfg.apply_b_dec_to_input:
         raise ConfigError("the SAELens autoencoder does not subtract b_dec from its input")
     latents, hidden = sae.W_dec.shape
@@ -197,6 +198,7 @@ def _trainer(
 ) -> Any:
     sae_lens = import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
     kind = sae_lens.TopKTrainingSAE if term is None else _with_term(sae_lens, term, config.steps)
+    # SAELens draws from torch's global generator: forked, so that nobody else's numbers depend on a training
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
         sae = kind(
@@ -252,6 +254,7 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
         for step in range(1, config.steps + 1):
             output = trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
+            # some 20 times only: reading a loss waits for the device to finish what is queued
             if step % every == 0 or step in (1, config.steps):
                 # SAELens sums squares over dimensions
                 error = output.losses["mse_loss"].item() / trainer.sae.cfg.d_in

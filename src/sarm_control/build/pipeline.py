@@ -425,6 +425,7 @@ def _evaluate(
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
         tools.say(f"{name}, sparse head: {sparse.line()}")
+        # the dense head was fitted on states of the trunk before it was tuned: on these it would mean nothing
         if heads is not None and not config.tune_after:
             dense = head_figures(heads.dense_scores(states), fresh)
             found[name]["dense"] = dense.as_json()

@@ -182,6 +182,7 @@ class Controls:
         self.check(scored.latents.size, scored.fingerprint, scored.kind)
         # float64 from here on: the columns must sum to the total to 1e-6
         reward_model = scored.rewards.astype(np.float64)
+        # the change is added, not the sum taken anew: an answer that no edit touches keeps its reward's bits
         edited = reward_model + edit_delta(scored, self.edits)
         alphas = self.alphas(state)
         # from the unedited z: otherwise a cap below tau would switch off the penalty on its latent

@@ -83,6 +83,8 @@ class Penalty:
         if self.latent != RESIDUAL:
             check_latent(self.latent, "penalty")
         what = f"penalty on {self.watched}"
+        # read for its own checks: a tau that is no quantile is refused when it is written, not at the first
+        # step
         _ = self.quantile
         if self.alpha is None or self.target_rate is not None:
             self._check_target(what)

@@ -343,6 +343,7 @@ def _yaml_items(found: Discovery, harms: Sequence[Feature], *, edits: bool) -> I
 
 
 def _flow(fields: dict[str, object]) -> str:
+    # what JSON writes is YAML as well, so any text is quoted right
     return "{" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in fields.items()) + "}"
 
 

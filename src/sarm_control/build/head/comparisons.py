@@ -82,6 +82,7 @@ class PromptScores:
 def all_comparisons(rows: Sequence[PreferenceRow]) -> Comparisons:
     """Every chosen x rejected pair of every row."""
     triples = [(c, r, row.prompt) for row in rows for c in row.chosen for r in row.rejected]
+    # no triple at all is an array of one dimension, which has no columns
     columns = np.array(triples, dtype=np.int64).reshape(-1, 3)
     return Comparisons(columns[:, 0], columns[:, 1], columns[:, 2])
 

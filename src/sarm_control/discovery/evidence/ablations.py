@@ -62,6 +62,7 @@ class LevelEffect(NamedTuple):
 
 def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
     """By latent, the levels of which all effects agree with the effect for which it was called."""
+    # level 4 may have been measured in several ways: one that disagrees is enough to lose the level
     agreeing: dict[int, dict[Level, bool]] = {}
     for effect in effects:
         levels = agreeing.setdefault(effect.latent, {})
@@ -200,6 +201,8 @@ def without_in_state(
     entries = values.tocoo()
     weight = head.to(device).double()
     contributions = np.empty(entries.nnz)
+    # Computed again here and not taken from the scores: both sides of the difference then round alike, and a
+    # latent that changes nothing gets exactly 0.
     reward = np.concatenate(
         [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
     )

@@ -145,6 +145,7 @@ class _Material:
         # label-blind, as everywhere: latents that fire in enough answers to be used
         self.latents = np.flatnonzero(np.diff(both.indptr) >= min_prompts)
         self.z: Any = both[:, self.latents]
+        # rows of states are in the order of `both`: the chosen and then the rejected answers of each part
         self.states = _states(parts)
 
 

@@ -214,6 +214,7 @@ def _csr(latents: Any, name: str) -> Any:
     from scipy.sparse import csr_array, issparse
 
     if isinstance(latents, SparseLatents):
+        # its stored zeros stay: a latent that TopK kept at 0 is active
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
@@ -288,6 +289,7 @@ def pair_accuracy(pairs: PairLatents) -> Vector:
 
 
 def _grouped(values: Vector, prompt: Index, prompts: int) -> list[Vector]:
+    # answers of a prompt need not be adjacent: sorted by prompt, they are cut where the counts end
     order = np.argsort(prompt, kind="stable")
     ends = np.cumsum(np.bincount(prompt, minlength=prompts))
     return np.split(values[order], ends[:-1])

@@ -145,6 +145,7 @@ def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Val
 def _change_by(control: Control, z: Floats, pairs: PairLatents, unit: float) -> Floats:
     if isinstance(control, Edit):
         return np.asarray(float(pairs.head[control.latent]) * (control.apply(z) - z))
+    # suggested penalties are indicators: the whole alpha where they fire
     return np.where(control.fires(z), -_alpha(control, unit), 0.0)
 
 

@@ -63,6 +63,7 @@ def _config_error(error: ValidationError, document: Document) -> ConfigError:
     schema = RunConfig.model_json_schema()
     grouped: dict[Path_, list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
+        # one union gives an error for each of its branches: they are told as one mistake
         path = _real_path(schema, item["loc"], keep_last=item["type"] in _UNKNOWN)
         grouped.setdefault(path, []).append(item)
     # errors are reported in the order in which the settings were written
