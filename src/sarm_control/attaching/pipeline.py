@@ -179,7 +179,8 @@ def check_attach(inputs: Inputs, config: AttachConfig, *, trained: bool = True) 
         )
     material = gather(inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed)
     for name, rows in inputs.evaluation.items():
-        if all(row.prompt_key in material.corpus.shared_with(rows) for row in rows):
+        shared = material.corpus.shared_with(rows)
+        if all(row.prompt_key in shared for row in rows):
             raise DataError(
                 f"{name}: every prompt is among those that are fitted on", hint="evaluate on other prompts"
             )

@@ -49,7 +49,7 @@ class BuildConfig:
         annotator: field of the preference rows that names who labelled them: the trunk is then tuned under
             one head for each annotator. None for a single head.
         batch_tokens: rows times longest row of a forward batch; None is the default.
-        seed: of everything random.
+        seed: of everything random, but for the folds, which are the same for every seed.
     """
 
     autoencoder: AutoencoderConfig | None
@@ -226,7 +226,7 @@ def build_sarm(
     figures.setdefault("autoencoder", {}).update(quality)
     heads: FittedHeads | None = None
     if material.rows:
-        split = HeadSplit(material.held_out, config.folds, config.seed)
+        split = HeadSplit(material.held_out, config.folds)
         validation = _validation(parts, inputs, material, config, tools)
         heads = fit_heads(model, states.end_of_turn, material.rows, split, validation)
         figures["head"] = head_json(heads)

@@ -42,13 +42,11 @@ class HeadSplit:
 
     Args:
         held_out: [prompts] true where a prompt must not be fitted.
-        folds: parts of the cross-validation on the others.
-        seed: of the folds.
+        folds: parts of the cross-validation on the others; the same ones whatever the build's seed.
     """
 
     held_out: NDArray[np.bool_]
     folds: int
-    seed: int
 
 
 @dataclass(frozen=True)
