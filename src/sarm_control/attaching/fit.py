@@ -78,7 +78,7 @@ class FitData:
         """Other states of answers that may be fitted on."""
         if self.others is None:
             return None
-        # a sentence end inside a held-out answer is held out with it: the two states are nearly one
+        # sentence ends inside a held-out answer are held out with it: their states have read the same text
         return self.others[torch.from_numpy(~self.held_out[self.others_answer])]
 
     @property

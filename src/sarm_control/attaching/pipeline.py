@@ -79,8 +79,7 @@ class AttachConfig:
             raise ConfigError(f"{self.seeds} seeds: at least 1 dictionary is needed")
         if not 0 < self.pooled_share <= 1:
             raise ConfigError(f"the share of pooled states is {self.pooled_share}, it must be in (0, 1]")
-        # sizes that are chosen later are stood in for by ones that pass: the other settings are looked at
-        # here
+        # sizes that are chosen later are stood in for by ones that pass: the other settings are checked
         self.dictionary(DictionarySizes(self.latents or self.k or 1, self.k or 1))
 
     def dictionary(self, sizes: DictionarySizes) -> DictionaryConfig:

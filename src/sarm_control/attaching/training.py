@@ -77,7 +77,7 @@ def train_dictionary(
     states = states.float()
     others = states[:0] if others is None else others.float()
     _check(states, others, head)
-    # of the states where the reward is read: at the others, which help to find directions, it never is
+    # of the states where the reward is read; the others only help to find directions
     mean = states.double().mean(dim=0)
     centred = states.double() - mean
     scale = float(centred.square().mean().sqrt())

@@ -269,6 +269,7 @@ def _batches(pools: Sequence[Tensor], config: AutoencoderConfig, device: Any) ->
     """Batches that mix both pools in a fixed proportion; each pool is used up in shuffled rounds."""
     # how many states of a batch are end-of-turn states
     first = config.batch if not len(pools[1]) else round(config.batch * config.end_of_turn_share)
+    # a fixed proportion: drawn by chance, the few end-of-turn states would be lost among sentence ends
     counts = (first, config.batch - first)
     streams = [
         _rounds(len(pool), count, torch_generator(config.seed, "autoencoder order", number))

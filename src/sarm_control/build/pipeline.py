@@ -383,6 +383,7 @@ def _tune_last(
     )
     tools.say(_tuned_line("trunk and head", tuned))
     model = model.with_head(weight)
+    # states of the tuned trunk: its fingerprint is in the cache's key, so none of before is taken
     scores = model.score_states(
         _states(TrunkSource.of(model), material.corpus, config, tools, sentences=False).end_of_turn
     ).dot(weight)

@@ -125,6 +125,7 @@ class Controls:
         edits = {edit.latent: edit for edit in self.edits}
         warnings = []
         for penalty in self.penalties:
+            # only an indicator takes a fixed amount, which can be held against what the latent pays
             if penalty.own_reward is None or penalty.alpha is None or penalty.form != "indicator":
                 continue
             if penalty.latent == RESIDUAL:

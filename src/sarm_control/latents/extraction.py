@@ -210,6 +210,7 @@ def extract(
         engine: runs the model.
         progress: counts answers.
     """
+    # only what is still to be made: a resumed extraction's time left is that of its own shards
     total = sum(job.data.spans[number].answers for number in numbers)
     with progress("Extracting latents", total) as advance, engine(job, numbers) as shards:
         for shard in shards:

@@ -193,6 +193,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
     source["model"] = pointed_at(folder, source["model"])
     stored = [*made.encoding_state().values(), *([] if edited is None else [edited])]
+    # NaN weights would make every comparison of rewards false, without a word
     if not decoder.finite or not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found

@@ -109,8 +109,7 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
         indices, values = kept.indices.gather(-1, order), kept.values.gather(-1, order)
         if self.before_norm:
             inverse = self._inverse_rms(states)
-            # the last index, so rows stay ascending; its value is 1 / rho, the scale of the row's mean and
-            # bias
+            # the last index, so rows stay ascending; its value is 1 / rho, by which mean and bias are scaled
             offset = torch.full_like(indices[:, :1], found.shape[1] - 1)
             indices, values = torch.cat([indices, offset], -1), torch.cat([values * inverse, inverse], -1)
         return TopK(indices, values)

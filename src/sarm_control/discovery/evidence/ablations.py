@@ -160,6 +160,7 @@ def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -
         states: [N, D] trunk states.
         head: [L] head weights.
     """
+    # without TopK every latent is active already, so none can enter
     if not autoencoder.use_topk or autoencoder.k >= len(head):
         return np.zeros(len(states))
     entering = []
@@ -201,8 +202,7 @@ def without_in_state(
     entries = values.tocoo()
     weight = head.to(device).double()
     contributions = np.empty(entries.nnz)
-    # Computed again here and not taken from the scores: both sides of the difference then round alike, and a
-    # latent that changes nothing gets exactly 0.
+    # computed here in float64 and not taken from the scores, which were rounded to float32
     reward = np.concatenate(
         [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
     )

@@ -164,6 +164,7 @@ def see(
         None for fewer than 4 prompts per fold, or when no latent is a candidate.
     """
     material = _Material(parts, min_prompts)
+    # with fewer prompts a fold's AUROC is of a handful of answers
     if len(material.keys) < 4 * folds or not len(material.latents):
         return None
     fold_of = _folds(material.keys, folds, seed)

@@ -110,6 +110,7 @@ def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
     else:
         (latent,) = one.latents
         before, moved = latent_values(pairs, latent).chosen * pairs.head[latent], change.chosen
+        # on which it takes something away: elsewhere there is no charge to remove
         meant = before < 0
     return _effect(pairs, one.controls, unit, before[meant], (before + moved)[meant])
 

@@ -26,7 +26,7 @@ UNUSED_BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_
 """How names of tensors end that older checkpoints hold and transformers computes itself."""
 FLOAT_TYPES = ("F32", "BF16", "F16", "F64")
 """The types of weights that are read, as safetensors files name them."""
-# no *.py and no *.bin: code and pickles of a checkpoint do not even reach the disk
+# pickles and a model's code are not even fetched
 _DOWNLOADS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 _CONFIGURATION = [pattern for pattern in _DOWNLOADS if pattern != "*.safetensors"]
 # The same weights a second time, as Mistral's own code reads them.
