@@ -109,6 +109,8 @@ def cosines(autoencoder: AttachedAutoencoder, head: StateHead) -> NDArray[np.flo
 def contributions(autoencoder: AttachedAutoencoder, head: StateHead, states: Tensor) -> Contributions:
     """Of the states [N, D] of held-out answers."""
     weights = autoencoder.latent_weights(head).weight.astype(np.float64)
+    # By variance of contribution: a latent that gives every answer the same orders none of them. It is a sum
+    # of variances, not the variance of the sum, so contributions that cancel each other count in full.
     sums, squares, fired = moments(autoencoder, states)
     answers = len(states)
     mean = sums / answers
@@ -179,6 +181,7 @@ def moments(autoencoder: AttachedAutoencoder, states: Tensor, *, chunk: int = 51
     for part in states.float().split(chunk):
         kept = autoencoder.encode(part.to(autoencoder.pre_bias.device))
         where, values = kept.indices.flatten().cpu().numpy(), kept.values.flatten().double().cpu().numpy()
+        # by a value other than 0: the zeros that fill up rows of a ready-made dictionary did not fire
         for total, weight in zip(found, (values, values**2, (values != 0).astype(np.float64)), strict=True):
             total += np.bincount(where, weights=weight, minlength=latents)
     return Moments(*found)

@@ -79,6 +79,7 @@ class FitData:
         """Other states of answers that may be fitted on."""
         if self.others is None:
             return None
+        # sentence ends inside a held-out answer are held out with it: their states have read the same text
         return self.others[torch.from_numpy(~self.held_out[self.others_answer])]
 
     @property
@@ -139,6 +140,7 @@ def fit_dictionary(
     trained = train(config)
     tried = {}
     if compare:
+        # same states, seed and schedule, so that each differs by one thing alone
         tried[PLAIN] = train(replace(config, reward_weight=0.0)).autoencoder
         others = [one for one in get_args(Sparsity) if one != config.sparsity]
         tried |= {one: train(replace(config, sparsity=one)).autoencoder for one in others}

@@ -90,6 +90,7 @@ class AttachConfig:
             raise ConfigError(
                 f"the sparsity {self.sparsity!r} is not known", hint=f"one of {', '.join(get_args(Sparsity))}"
             )
+        # sizes that are chosen later are stood in for by ones that pass: the other settings are checked
         self.dictionary(DictionarySizes(self.latents or self.k or 1, self.k or 1))
 
     def dictionary(self, sizes: DictionarySizes) -> DictionaryConfig:
@@ -188,7 +189,8 @@ def check_attach(inputs: Inputs, config: AttachConfig, *, trained: bool = True) 
         )
     material = gather(inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed)
     for name, rows in inputs.evaluation.items():
-        if all(row.prompt_key in material.corpus.shared_with(rows) for row in rows):
+        shared = material.corpus.shared_with(rows)
+        if all(row.prompt_key in shared for row in rows):
             raise DataError(
                 f"{name}: every prompt is among those that are fitted on", hint="evaluate on other prompts"
             )
@@ -275,6 +277,7 @@ def attach_dictionary(
     report = replace(report, contributions=words)
     for line in report.lines():
         tools.say(line)
+    # after all figures were said, by which a refusal can be understood
     report.check(force=config.force)
     figures = {**report.as_json(), **figures, "latents": made.encoder.out_features}
     return Attached(attached, report, figures)

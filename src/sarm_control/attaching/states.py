@@ -147,6 +147,7 @@ def _forward(
             # only wanted positions are kept: all states of a corpus would not fit in memory
             kept[j] = norm(states[row, [int(read[row]), *inner]].float()).cpu()
         advance(len(batch))
+    # before anything is cached: a NaN would be served from the file ever after
     for j, one in enumerate(kept):
         if not bool(torch.isfinite(one).all()):
             raise ModelError(f"the state of answer {first + j} is not finite", hint="try --dtype float32")

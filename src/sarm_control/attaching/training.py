@@ -84,11 +84,13 @@ def train_dictionary(
     states = states.float()
     others = states[:0] if others is None else others.float()
     _check(states, others, head)
+    # of the states where the reward is read; the others only help to find directions
     mean = states.double().mean(dim=0)
     centred = states.double() - mean
     scale = float(centred.square().mean().sqrt())
     made = _empty(mean.float(), scale, config)
     weight = torch.from_numpy(head.weight).float()
+    # of length 1, so that `lambda` means the same for a head of any size
     direction = weight / weight.norm()
     term = DirectionTerm(direction.to(device), config.reward_weight, config.ramp)
     trained = train_topk(

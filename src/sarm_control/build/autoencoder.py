@@ -188,6 +188,7 @@ def from_sae_lens(sae: Any) -> Autoencoder:
     # otherwise the pre-activations are scaled by norms that a SARM does not have
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
         raise ConfigError("the SAELens decoder rows are not of unit norm", hint="call sae.fold_W_dec_norm()")
+    # a SARM always subtracts it, so latents of an autoencoder that does not would be shifted by W_enc b_dec
     if not sae.cfg.apply_b_dec_to_input:
         raise ConfigError("the SAELens autoencoder does not subtract b_dec from its input")
     latents, hidden = sae.W_dec.shape
@@ -213,6 +214,7 @@ def _trainer(
     if term is not None:
         kind = _with_term(kind, term, config.steps)
     sizes = {"d_in": first.shape[1], "d_sae": config.latents, "k": config.k}
+    # SAELens draws from torch's global generator: forked, so that nobody else's numbers depend on a training
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
         sae = kind(settings_of(**sizes, device=str(device), dtype="float32", **more))
@@ -278,6 +280,7 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
         for step in range(1, config.steps + 1):
             output = trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
+            # some 20 times only: reading a loss waits for the device to finish what is queued
             if step % every == 0 or step in (1, config.steps):
                 # SAELens sums squares over dimensions
                 error = output.losses["mse_loss"].item() / trainer.sae.cfg.d_in
@@ -292,6 +295,7 @@ def _batches(pools: Sequence[Tensor], config: AutoencoderConfig, device: Any) ->
     """Batches that mix both pools in a fixed proportion; each pool is used up in shuffled rounds."""
     # how many states of a batch are end-of-turn states
     first = config.batch if not len(pools[1]) else round(config.batch * config.end_of_turn_share)
+    # a fixed proportion: drawn by chance, the few end-of-turn states would be lost among sentence ends
     counts = (first, config.batch - first)
     streams = [
         _rounds(len(pool), count, torch_generator(config.seed, "autoencoder order", number))

@@ -69,6 +69,7 @@ class AttachedAutoencoder(Autoencoder):
         if not 0 < scale < float("inf"):
             raise ModelError(f"the states have the scale {scale}: they do not vary, so nothing can be learnt")
         super().__init__(len(mean), latents, k, use_topk=use_topk)
+        # buffers: they are saved and moved with the weights, and never trained
         self.register_buffer("mean", mean.float())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
@@ -96,6 +97,7 @@ class AttachedAutoencoder(Autoencoder):
                 f"{len(head.weight)}",
                 hint="attach a dictionary that was made for this reward model",
             )
+        # in float64 and rounded once: a weight is a sum of D products of both signs
         weight = head.weight.astype(np.float64)
         scale = float(self.scale)
         offset = self.mean.cpu().double().numpy() + scale * self.pre_bias.detach().cpu().double().numpy()
@@ -134,6 +136,7 @@ class AttachedAutoencoder(Autoencoder):
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of what decides its latents."""
+        # the decoder is left out: it decides weights, which are in the head's fingerprint, and no latent
         digest = hashlib.sha256(json.dumps([self.k, self.use_topk]).encode())
         for _, value in sorted(self.encoding_state().items()):
             # NumPy has no bfloat16, whose bits are as good
@@ -199,14 +202,17 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         latents, size = tensors["encoder.weight"].shape
         scale = float(tensors["scale"])
         made = _empty(said, size, scale, latents)
+        # before the tensors are loaded: these lack the decoder, and a strict load would miss it
         made.leave_decoder(decoder)
         if (kind := tensors["encoder.weight"].dtype) in NARROW:
             made.hold_encoder(kind)
         made.load_state_dict(tensors)
+        # a clone: the tensor is a view of the mapped file, which may be written over while the model is used
         weight = None if edited is None else edited.reshape(latents).float().clone().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
     except SarmError as error:
         raise ModelError(f"{name}: {error}", hint=error.hint) from error
+    # whatever a damaged or foreign file makes the code above raise, in one sentence
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
@@ -214,6 +220,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
     source["model"] = pointed_at(folder, source["model"])
     stored = [*made.encoding_state().values(), *([] if edited is None else [edited])]
+    # NaN weights would make every comparison of rewards false, without a word
     if not decoder.finite or not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
@@ -225,6 +232,7 @@ def _read_tensors(file: Path, name: str) -> tuple[dict[str, Tensor], StoredDecod
 
     with safe_open(file, framework="pt") as stream:
         said = stream.get_slice(DECODER)
+        # resolved now: the decoder is read later, when the working folder may be another one
         entry = TensorEntry(file.resolve(), tuple(said.get_shape()), str(said.get_dtype()))
         names = [key for key in stream.keys() if key != DECODER]  # noqa: SIM118 - no mapping
         tensors = {key: stream.get_tensor(key) for key in names}

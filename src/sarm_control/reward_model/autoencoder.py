@@ -83,6 +83,8 @@ class Autoencoder(nn.Module):
         stored = self.__dict__.get("_left") if name == "decoder" else None
         if stored is None:
             return super().__getattr__(name)
+        # Not in inference mode, whose tensors can never be trained outside it. On meta, since nn.Linear would
+        # fill a gigabyte with random numbers (D = 4096, L = 65536) that the next line throws away.
         with torch.inference_mode(False), torch.device("meta"):
             made = nn.Linear(self.encoder.out_features, self.encoder.in_features, bias=False)
         made.weight = nn.Parameter(stored.whole().to(self.pre_bias), requires_grad=False)
@@ -148,6 +150,8 @@ class Autoencoder(nn.Module):
 
     def pre_activations(self, states: Tensor) -> Tensor:
         """[B, D] trunk states to [B, L] pre-activations `a`."""
+        # float32 whatever the trunk's type: in bfloat16 neighbours in rank would tie, and which of them TopK
+        # keeps would depend on the kernel
         centred = self.normalised(states.float()) - self.pre_bias
         weight = self.encoder.weight
         if weight.dtype == torch.float32:

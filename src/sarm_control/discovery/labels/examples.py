@@ -57,6 +57,7 @@ class AnswerCorpus:
         answers = [text for row in data.rows for text in row.answers]
         first: dict[tuple[str, str], int] = {}
         for number, key in enumerate(zip(prompts, answers, strict=True)):
+            # an answer that many pairs share is one answer: copies would make its words distinctive
             first.setdefault(key, number)
         numbers = np.array(sorted(first.values()), dtype=np.int64)
         self._set(
