@@ -233,6 +233,7 @@ class StudyConfig(_Part):
                     f"{name} matches the KL of {arm.follows!r}, which is no arm that runs by itself"
                 )
         for kind, names in (("arms", self.arms), ("worlds", self.worlds)):
+            # names become folders, and two that become one would write over each other
             short = [folder_name(name) for name in names]
             if not all(short) or len(set(short)) < len(short):
                 raise ValueError(f"names of {kind} must differ in letters and digits: {', '.join(names)}")

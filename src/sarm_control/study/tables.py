@@ -202,6 +202,7 @@ def _arm(here: Answers, arm: str, name: str, unit: float) -> dict[str, Any]:
 
 def _against(here: Answers, pair: _Comparison, name: str, unit: float) -> dict[str, Any] | None:
     """Ends of two arms, for the seeds that both have: same seed, same prompts, same random numbers."""
+    # an arm may have seeds of its own: only pairs of runs with one seed are compared
     seeds = sorted(
         {cell.seed for cell in here if cell.arm == pair.arm} & {c.seed for c in here if c.arm == pair.other}
     )

@@ -127,6 +127,7 @@ def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
     else:
         (latent,) = one.latents
         before, moved = latent_values(pairs, latent).chosen * pairs.head[latent], change.chosen
+        # on which it takes something away: elsewhere there is no charge to remove
         meant = before < 0
     return _effect(pairs, one.controls, unit, before[meant], (before + moved)[meant])
 
@@ -162,6 +163,7 @@ def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Val
 def _change_by(control: Control, z: Floats, pairs: PairLatents, unit: float) -> Floats:
     if isinstance(control, Edit):
         return np.asarray(float(pairs.head[control.latent]) * (control.apply(z) - z))
+    # suggested penalties are indicators: the whole alpha where they fire
     return np.where(control.fires(z), -_alpha(control, unit), 0.0)
 
 
