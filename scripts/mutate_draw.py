@@ -11,7 +11,6 @@ import json
 import random
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,31 +21,39 @@ _LEFT_OUT = ("core/AddNot", "core/RemoveDecorator", "core/VariableInserter", "co
 
 
 class Change(NamedTuple):
-    """One change of one place, as cosmic-ray names it.
+    """One change of one place.
 
     Args:
         room: whose tests should notice it.
-        spec: cosmic-ray's `MutationSpec`.
+        path: of the file.
+        start: line and column.
+        operator: cosmic-ray's name of the change.
+        occurrence: which of the file's places for this operator it is.
     """
 
     room: str
-    spec: Any
+    path: str
+    start: tuple[int, int]
+    operator: str
+    occurrence: int
 
 
 def changes(modules: Mapping[str, Sequence[str]]) -> list[Change]:
     """Every change that is not trivial."""
-    from cosmic_ray.commands import init
-    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.plugins import get_operator, operator_names
 
+    classes = {name: get_operator(name) for name in operator_names() if not _trivial(name)}
+    # an operator with arguments does nothing by itself
+    operators = {name: one() for name, one in classes.items() if not one.arguments()}
     found = []
     for room, paths in modules.items():
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            use_db(str(Path(scratch) / "session.sqlite"), WorkDB.Mode.create) as database,
-        ):
-            init([Path(path) for path in paths], database, {})
-            every = [item.mutations[0] for item in database.work_items]
-        found += [Change(room, one) for one in every if not _trivial(one.operator_name)]
+        for path in paths:
+            # once for all operators: cosmic-ray's own command walks and keeps books for each
+            nodes = list(ast_nodes(get_ast_from_path(Path(path))))
+            for name, operator in operators.items():
+                starts = [start for node in nodes for start, _ in operator.mutation_positions(node)]
+                found += [Change(room, path, start, name, at) for at, start in enumerate(starts)]
     return found
 
 
@@ -58,7 +65,7 @@ def by_place(found: Sequence[Change]) -> dict[tuple[str, tuple[int, int]], list[
     """The changes of each place, so that a line with many possible ones does not count more."""
     places: dict[tuple[str, tuple[int, int]], list[Change]] = {}
     for one in found:
-        places.setdefault((str(one.spec.module_path), one.spec.start_pos), []).append(one)
+        places.setdefault((one.path, one.start), []).append(one)
     return places
 
 
@@ -66,7 +73,7 @@ def drawn(places: Mapping[tuple[str, tuple[int, int]], list[Change]], count: int
     """Places by chance, and one change for each."""
     rng = random.Random(seed)
     chosen = rng.sample(sorted(places), min(count, len(places)))
-    return [rng.choice(sorted(places[place], key=lambda one: one.spec.operator_name)) for place in chosen]
+    return [rng.choice(sorted(places[place], key=lambda one: one.operator)) for place in chosen]
 
 
 def place_of(path: str, line: str, column: int) -> list[Any]:
@@ -79,19 +86,16 @@ def described(number: int, change: Change) -> dict[str, Any]:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    spec = change.spec
-    path = Path(spec.module_path)
-    code = path.read_text(encoding="utf-8")
-    line, column = spec.start_pos
-    operator = get_operator(spec.operator_name)(**spec.operator_args)
+    code = Path(change.path).read_text(encoding="utf-8")
+    line, column = change.start
     return {
         "number": number,
         "room": change.room,
-        "file": path.as_posix(),
+        "file": change.path,
         "line": line,
-        "place": place_of(path.as_posix(), code.splitlines()[line - 1], column),
-        "operator": spec.operator_name,
-        "text": mutate_code(code, operator, spec.occurrence),
+        "place": place_of(change.path, code.splitlines()[line - 1], column),
+        "operator": change.operator,
+        "text": mutate_code(code, get_operator(change.operator)(), change.occurrence),
     }
 
 

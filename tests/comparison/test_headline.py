@@ -68,6 +68,18 @@ def test_golden_numbers() -> None:
     ]
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-7, 7).map(lambda power: 10**power), st.sampled_from([1, -1]))
+def test_property_a_short_number_is_right_to_three_digits_and_plain_where_that_is_readable(
+    size: float, sign: int
+) -> None:
+    shown = short(sign * size)
+    assert float(shown.replace("\u2212", "-")) == pytest.approx(sign * size, rel=0.0051)
+    assert ("e" in shown) == (not 1e-5 <= size < 1e6)
+    digits = shown.partition("e")[0].replace(".", "").lstrip("\u22120")
+    assert len(digits) <= max(3, len(str(int(size))))
+
+
 @settings(deadline=None, max_examples=40)
 @given(finite, st.floats(1e-6, 1e3))
 def test_property_decimals_leave_two_significant_digits_of_the_half_width(mean: float, half: float) -> None:

@@ -188,6 +188,25 @@ def test_the_difference_of_a_detector_and_itself_is_nothing_and_folds_average() 
     assert found.high - found.low < min(one.high - one.low for one in widths)
 
 
+def test_oracle_unequal_folds_count_by_their_prompts_and_their_variances_add_up() -> None:
+    generator = np.random.default_rng(4)
+    sizes = (20, 60)
+    folds = []
+    for size in sizes:
+        present = np.tile([True, False], size)
+        scores = generator.normal(size=2 * size) + present
+        folds.append(placed(scores, present, np.repeat(np.arange(size), 2), size))
+    shares = [size / sum(sizes) for size in sizes]
+    found = interval_over_folds(folds)
+    assert found.mean == pytest.approx(sum(s * fold.auroc for s, fold in zip(shares, folds, strict=True)))
+    # an influence is a prompt's share of the error of the mean: n of them vary as one mean does
+    variances = [size * fold.influence.var(ddof=1) for size, fold in zip(sizes, folds, strict=True)]
+    error = math.sqrt(sum(s**2 * variance for s, variance in zip(shares, variances, strict=True)))
+    assert (found.high - found.mean) == pytest.approx(1.96 * error)
+    assert (found.mean - found.low) == pytest.approx(1.96 * error)
+    assert found.n == sum(sizes)
+
+
 def test_oracle_placements_and_pairs_give_the_area_of_scikit_learn() -> None:
     generator = np.random.default_rng(1)
     present = generator.random(300) < 0.3

@@ -185,6 +185,35 @@ def test_oracle_the_ratio_of_two_sizes_has_the_interval_of_the_delta_method() ->
     assert found.low < found.mean < found.high
 
 
+def test_oracle_the_ends_of_a_ratio_solve_the_equation_of_donner_and_zou() -> None:
+    """At an end the interval of `above - ratio below` ends at 0 (their MOVER)."""
+    generator = np.random.default_rng(8)
+    numerator, denominator = generator.exponential(3, 60), generator.normal(-2, 1.5, 40)
+    found = size_ratio(numerator, denominator)
+    above, below = mean_interval(numerator), mean_interval(-denominator)
+    sides = (
+        (found.low, above.mean - above.low, below.high - below.mean),
+        (found.high, above.high - above.mean, below.mean - below.low),
+    )
+    for end, of_above, of_below in sides:
+        assert (above.mean - end * below.mean) ** 2 == pytest.approx(of_above**2 + (end * of_below) ** 2)
+    assert found.low < found.mean < found.high
+
+
+def test_oracle_below_a_long_tail_the_smallest_ratio_is_that_of_the_ends() -> None:
+    # the upper end is more than twice the mean, so that its mirror image is below 0
+    denominator = stats.expon.ppf((np.arange(8) + 0.5) / 8)
+    numerator = np.random.default_rng(2).normal(5, 1, 30)
+    above, below = mean_interval(numerator), mean_interval(denominator)
+    assert below.low > 0
+    assert below.high > 2 * below.mean
+    found = size_ratio(numerator, denominator)
+    assert found.low == pytest.approx(above.low / below.high)
+    of_above, of_below = above.high - above.mean, below.mean - below.low
+    missed = above.mean - found.high * below.mean
+    assert missed**2 == pytest.approx(of_above**2 + (found.high * of_below) ** 2)
+
+
 def test_a_ratio_to_what_may_be_nothing_has_no_upper_end() -> None:
     generator = np.random.default_rng(3)
     above, below = generator.normal(1, 0.1, 50), generator.normal(0, 1, 50)

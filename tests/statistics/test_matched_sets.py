@@ -54,6 +54,31 @@ def test_an_exhausted_cell_takes_from_the_nearest_one() -> None:
     assert set(found.latents.ravel().tolist()) > {6, 7}
 
 
+def test_a_cell_is_used_up_before_its_ring_and_the_ring_before_the_rest() -> None:
+    # eight chosen and five others fire alike; 13 latents make a decile, so 13 to 25 are the next one
+    rate = np.concatenate([np.full(13, 0.5), np.linspace(0.6, 1.0, 117)])
+    found = matched_random_sets(range(8), rate, np.ones(130), sets=200)
+    assert found.widened == 0
+    for row in found.latents:
+        assert set(row) > {8, 9, 10, 11, 12}
+        assert len(set(row) & set(range(13, 26))) == 3
+    # and each of the ring is as good as another: 600 drawn of 13
+    counts = np.bincount(found.latents.ravel())[13:]
+    assert len(counts) == 13
+    assert counts.min() > 20
+
+
+def test_oracle_a_set_is_compared_with_the_sums_of_the_drawn_ones() -> None:
+    rate, size = pool(300, seed=5)
+    value = np.random.default_rng(6).normal(size=300)
+    sums = value[matched_random_sets([3, 4, 5], rate, size, sets=50, seed=1).latents].sum(axis=1)
+    own = float(np.sort(sums)[20])
+    found = among_matched_sets(own, value, [3, 4, 5], rate, size, sets=50, seed=1)
+    # twenty of fifty are smaller; the one that is equal is not
+    assert found.percentile == pytest.approx(40)
+    assert (found.mean, found.sd) == pytest.approx((sums.mean(), sums.std()))
+
+
 def test_calibration_the_percentile_of_a_set_drawn_by_chance_is_uniform() -> None:
     rate, size = pool(600, seed=3)
     value = np.random.default_rng(4).normal(size=600) + 3 * rate

@@ -55,6 +55,18 @@ def test_shares_of_several_answers_are_known_better_than_right_and_wrong() -> No
     assert (found.low, found.high) == pytest.approx((by_t.low, by_t.high), abs=0.01)
 
 
+def test_oracle_shares_of_several_answers_have_the_ends_of_their_effective_number() -> None:
+    """Korn and Graubard's m = (z / t)^2 p (1 - p) / v, and the quantiles of beta distributions at m."""
+    rng = np.random.default_rng(4)
+    values = rng.binomial(9, rng.beta(8, 2, 30)) / 9
+    p, variance = values.mean(), values.var(ddof=1) / 30
+    effective = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 29)) ** 2 * p * (1 - p) / variance
+    assert effective > 60
+    right, wrong = effective * p, effective * (1 - p)
+    ends = stats.beta.ppf(0.025, right, wrong + 1), stats.beta.ppf(0.975, right + 1, wrong)
+    assert share_interval(values)[1:3] == pytest.approx(ends, rel=1e-9)
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5], [1.0]])
 def test_there_is_none_where_nothing_varies_or_one_prompt_is_all(values: list[float]) -> None:
     assert not share_interval(values).given
@@ -77,6 +89,37 @@ def test_oracle_one_subset_and_equal_subsets() -> None:
     assert mean_of_shares(values, ["a"] * 6) == share_interval(values)
     assert mean_of_shares(np.ones(6), list("aabbcc"))[:3] == pytest.approx((1, 0.025 ** (1 / 6), 1))
     assert not mean_of_shares(values, list("aaaaab")).given
+
+
+def test_oracle_unequal_subsets_count_as_many_units_as_vary_alike() -> None:
+    """The mean of S means of n_s right or wrong answers varies as that of S^2 / sum 1/n_s answers."""
+    found = mean_of_shares(np.ones(6), list("aabbbb"))
+    assert found[:3] == pytest.approx((1, 0.025 ** (1 / (4 / (1 / 2 + 1 / 4))), 1))
+    assert mean_of_shares(np.zeros(6), list("aabbbb"))[:3] == pytest.approx((0, 0, 1 - found.low))
+
+
+@pytest.mark.parametrize("most", [1.25, 2.0])
+def test_metamorphic_what_lies_beyond_1_is_the_same_share_of_a_wider_reach(most: float) -> None:
+    # values that are means themselves, so that their variance counts and not their number
+    shares = np.random.default_rng(3).binomial(9, 0.6, 60) / 9
+    shares[0], strata = 1.0, np.arange(60) % 7 % 3
+    for found, scaled in (
+        (share_interval(most * shares), share_interval(shares)),
+        (mean_of_shares(most * shares, strata), mean_of_shares(shares, strata)),
+    ):
+        assert found.mean == pytest.approx(most * scaled.mean)
+        assert found.low == pytest.approx(most * scaled.low)
+        # beyond 1 only where the mean is
+        assert found.high == pytest.approx(min(most * scaled.high, max(1, found.mean)))
+
+
+def test_metamorphic_what_lies_below_0_mirrors_what_lies_beyond_1() -> None:
+    shares, strata = np.array([1.25, 0.5, 0.25, 1.0, 0.75, 0.0]), list("aabbcc")
+    for found, other in (
+        (share_interval(1 - shares), share_interval(shares)),
+        (mean_of_shares(1 - shares, strata), mean_of_shares(shares, strata)),
+    ):
+        assert (1 - found.high, 1 - found.low) == pytest.approx((other.low, other.high), abs=1e-9)
 
 
 def test_changes_stay_from_minus_1_to_1() -> None:
