@@ -57,7 +57,7 @@ def test_a_latent_that_nothing_pays_for_is_left_alone() -> None:
     np.testing.assert_array_equal(rates, train(Penalty(0, 0.5, 0.0), Learner(2), 0, World(0.05, 0.0)))
 
 
-def test_oracle_two_batches_by_hand() -> None:
+def test_oracle_three_batches_by_hand() -> None:
     first = Multiplier().after(fired=29, answers=98, target=0.1)
     error = np.log(29.5 / 69.5) - np.log(0.1 / 0.9)
     assert list(first) == pytest.approx([1, error, 0.0, 0.2 * error])
@@ -68,6 +68,12 @@ def test_oracle_two_batches_by_hand() -> None:
     ahead = newer + 5 * trend
     assert list(second) == pytest.approx([2, newer, trend, 0.2 * error + 0.2 * ahead])
     assert second.sds == pytest.approx(1.7 * ahead + 0.2 * error)
+    # the trend is an exponential mean, which shows first where there was one before
+    third = second.after(fired=24, answers=98, target=0.1)
+    newest = np.log(24.5 / 74.5) - np.log(0.1 / 0.9)
+    later = 0.8 * trend + 0.2 * (newest - newer)
+    integral = 0.2 * (error + ahead + newest + 5 * later)
+    assert list(third) == pytest.approx([3, newest, later, integral])
     higher = Multiplier().after(fired=59, answers=98, target=0.5)
     assert higher.error == pytest.approx(np.sqrt(0.09 / 0.25) * np.log(59.5 / 39.5))
 
