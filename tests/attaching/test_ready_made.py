@@ -13,7 +13,7 @@ from sarm_control.attaching import read_dictionary
 from sarm_control.cli import main
 from sarm_control.errors import ConfigError, ModelError
 from sarm_control.reward_model import ReadyMadeAutoencoder, RewardModel, describe, read_head
-from tests.attaching.test_attach_command import write_pairs
+from tests.attaching.pairs import write_pairs
 from tests.reward_model.classifiers import CONFIGS, make_classifier, random_rows, save
 
 WIDTH, LATENTS = 32, 40
