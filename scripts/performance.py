@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +52,13 @@ class Claim(NamedTuple):
         if not path.is_file():
             return f"| {self.what} | {bar} | not measured | - | - | {script} |"
         found = json.loads(path.read_text(encoding="utf-8"))
-        value = self.value(found)
+        try:
+            value = self.value(found)
+        except KeyError:
+            return f"| {self.what} | {bar} | not measured | - | - | {script} |"
         shown = f"{value:.3g} {self.unit}"
-        about = machine(found.get(self.part, found))
-        if self.part and "machine" not in found[self.part]:
-            about = machine(found)
+        part = found.get(self.part) or found.get("cases", {}).get(self.part) or found
+        about = machine(part if "machine" in part else found)
         return f"| {self.what} | {bar} | {shown} | {self.distance(value)} | {about} | {script} |"
 
     def distance(self, value: float) -> str:
@@ -98,6 +101,21 @@ def half_of_a_row(found: Result) -> float:
     return float(next(one["ratio"] for one in found["prompts"] if one["prompt"] == found["shape"]["answer"]))
 
 
+PLANNED = {
+    "lora": "PPO with adapters",
+    "groups": "RLOO of every weight",
+    "latents": "`sarm latents`",
+    "attach": "`sarm attach`",
+    "serve": "`sarm serve`",
+}
+"""What benchmarks/plan.py plans and runs, by the name of its case."""
+
+
+def plan_error(case: str, error: str, found: Result) -> float:
+    """How far a plan was from a run, in percent."""
+    return 100 * abs(float(found["cases"][case][error]))
+
+
 CLAIMS = (
     Claim(
         "PPO step, SmolLM2 shape, bfloat16, against TRL's last PPOTrainer: time",
@@ -111,6 +129,10 @@ CLAIMS = (
         "PPO step, float32 on AVX2 alone: time",
         *("ppo_float32", lambda found: found["compared"]["TRL / ours"]["times"], 2.0),
         script="ppo",
+    ),
+    Claim(
+        "rollout, SmolLM2 shape, float32, against every weight read once a token",
+        *("rollout", lambda found: found["types"]["float32"]["times_the_limit"], 2.0, False),
     ),
     Claim(
         "16 answers to one prompt, prompt half of the row, against each alone",
@@ -196,21 +218,21 @@ CLAIMS = (
         False,
         "s",
     ),
-    Claim(
-        "`sarm plan train`, LoRA: memory against the run's peak",
-        "plan",
-        lambda found: 100 * abs(found["cases"]["lora"]["memory_error"]),
-        15.0,
-        False,
-        "%",
-    ),
-    Claim(
-        "the same: time of a step",
-        "plan",
-        lambda found: 100 * abs(found["cases"]["lora"]["time_error"]),
-        25.0,
-        False,
-        "%",
+    *(
+        claim
+        for key, name in PLANNED.items()
+        for claim in (
+            Claim(
+                f"`sarm plan` of {name}: memory against the work's peak",
+                *("plan", partial(plan_error, key, "memory_error"), 15.0, False, "%"),
+                *("", key),
+            ),
+            Claim(
+                "the same: time",
+                *("plan", partial(plan_error, key, "time_error"), 25.0, False, "%"),
+                *("", key),
+            ),
+        )
     ),
 )
 

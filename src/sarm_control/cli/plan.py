@@ -1,7 +1,7 @@
 """`sarm plan`: what a run will need, before it starts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter, validators
 
@@ -12,7 +12,7 @@ from sarm_control.cli._scoring import BatchTokens, Dtype, Model, or_lab
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.planning import Machine, Plan
+    from sarm_control.planning import Machine, Plan, Work
 
 _WORK = ("latents", "attach", "serve")
 
@@ -64,6 +64,9 @@ def plan(
     latents: Annotated[
         Count, Parameter(group=RARE_COMPUTE, name="--latents", help="Latents of the dictionary to attach.")
     ] = None,
+    steps: Annotated[
+        Count, Parameter(group=RARE_COMPUTE, help="Steps of its training. Default: as sarm attach.")
+    ] = None,
     workers: Annotated[Count, Parameter(group=RARE_COMPUTE, help="Processes, each with a model.")] = None,
     batch_tokens: BatchTokens = None,
     dtype: Dtype = None,
@@ -87,10 +90,24 @@ def plan(
             f"--probe times this machine, and --for {machine} names another",
             hint="leave one of them out",
         )
-    where = machine_of(machine)
+    where = machine_of(machine, cast("Work", what) if what in _WORK else "train")
     if what in _WORK:
-        found = _scoring(what, data, model, where, latents, workers or 1, batch_tokens, dtype)
-        following = ["serve"] if what == "serve" else [what, *map(str, data), "-o", "DIR"]
+        # after the machine was looked at, whose memory would else hold more than the work loads
+        from sarm_control.planning import ScoringRequest, plan_scoring
+
+        request = ScoringRequest(
+            what=what,
+            model=or_lab(model),
+            data=data,
+            latents=latents,
+            steps=steps,
+            workers=workers or 1,
+            batch_tokens=batch_tokens,
+            dtype=dtype,
+        )
+        found = plan_scoring(request, where, probe=probe)
+        texts = ["--text"] if what == "attach" else []
+        following = ["serve"] if what == "serve" else [what, *texts, *map(str, data), "-o", "DIR"]
     else:
         found = _training(what, data, model, set or [], where, answer_tokens, probe=probe)
         following = ["train", *([] if what == "train" else [what])]
@@ -127,27 +144,3 @@ def _training(
         )
     config = RunFlags(model=model, set=settings or None).config(file)
     return plan_training(config, where=where, answer_tokens=answer_tokens, probe=probe)
-
-
-def _scoring(
-    what: str,
-    data: tuple[Path, ...],
-    model: str | None,
-    where: "Machine",
-    latents: int | None,
-    workers: int,
-    batch_tokens: int | None,
-    dtype: str | None,
-) -> "Plan":
-    from sarm_control.planning import ScoringRequest, plan_scoring
-
-    request = ScoringRequest(
-        what=what,
-        model=or_lab(model),
-        data=data,
-        latents=latents,
-        workers=workers,
-        batch_tokens=batch_tokens,
-        dtype=dtype,
-    )
-    return plan_scoring(request, where)
