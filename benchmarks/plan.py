@@ -11,9 +11,9 @@ Five kinds of work with random weights, each in processes of its own, as a user 
 More trainings can be named: the lab, every weight with PPO, long answers, a critic of its own. Answers of
 a random policy practically never end early; the plan is told the run's own mean length all the same. Peak
 memory is that of the whole process (`ru_maxrss`). Seconds of a training are the median of `seconds/step`
-after the first step. `latents` and `attach` are run with few answers and with many: the difference is compared
-with that of the plans, so that starting and loading do not count. With OMP_NUM_THREADS=1 seconds are processor
-time, which other programs do not lengthen much; else they are the clock's.
+after the first step. `latents` and `attach` are run with few answers and with many: the difference is
+compared with that of the plans, so that starting and loading do not count. With OMP_NUM_THREADS=1 seconds are
+processor time, which other programs do not lengthen much; else they are the clock's.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py [--cases lora ...] [--json benchmarks/results/plan.json]
 

@@ -247,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SERIES, default=list(SERIES))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=1024, help="of --processes and --ray")
     parser.add_argument("--processes", action="store_true", help="one process and two")
     parser.add_argument("--ray", action="store_true", help="one replica of a local Ray and two")
     parser.add_argument("--json", type=Path)
@@ -255,11 +256,14 @@ def main() -> None:
     torch.set_num_threads(1)
     watch = Watch()
     if options.processes:
-        known["processes"] = {**by_processes(options.rounds), "machine": machine(watch.others())}
+        known["processes"] = {
+            **by_processes(options.rounds, options.rows),
+            "machine": machine(watch.others()),
+        }
     if options.ray:
         # a cluster's processes are not children that end here: what runs beside is looked at before
         others = Watch.before()
-        known["ray"] = {**by_ray(options.rounds), "machine": machine(others)}
+        known["ray"] = {**by_ray(options.rounds, options.rows), "machine": machine(others)}
     if not options.processes and not options.ray:
         known["series"] = known.get("series", {}) | {
             name: grown(name, options.rounds) for name in options.only
