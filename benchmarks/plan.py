@@ -6,7 +6,7 @@ Five kinds of work with random weights, each in processes of its own, as a user 
     groups    RLOO of every weight in float32, four answers a prompt, no critic
     latents   `sarm latents`
     attach    `sarm attach`, states and the training of a dictionary
-    serve     `sarm serve` asked for the rewards of 512 answers
+    serve     `sarm serve` asked for the rewards of 320 answers
 
 More trainings can be named: the lab, every weight with PPO, long answers, a critic of its own. Answers of
 a random policy practically never end early; the plan is told the run's own mean length all the same. Peak
@@ -60,7 +60,7 @@ class Case(NamedTuple):
     kind: str
     sizes: tuple[int, ...] | None
     settings: Mapping[str, Any] = MappingProxyType({})
-    answers: tuple[int, int] = (128, 640)
+    answers: tuple[int, int] = (64, 320)
     steps: tuple[int, int] = (4, 104)
 
 
@@ -234,7 +234,9 @@ def serving(case: Case, folder: Path, probe: bool) -> dict[str, Any]:
     rows = make_rows(folder / "rows.jsonl", case.answers[1])
     model = str(folder / "model")
     command = [sys.executable, "-m", "sarm_control", "serve", "--model", model, "--port", "0"]
-    process = subprocess.Popen([*command, "--cache-mb", "0"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--cache-mb", "0", "--timeout", "3600"], stderr=subprocess.PIPE, text=True
+    )
     try:
         url = _address(process)
         asked = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
@@ -268,7 +270,7 @@ def _ask(url: str, rows: Sequence[dict[str, str]]) -> None:
     body = {"prompts": [row["prompt"] for row in rows], "responses": [row["response"] for row in rows]}
     words = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/score", json.dumps(body).encode(), words)
-    with urllib.request.urlopen(request, timeout=600) as answer:
+    with urllib.request.urlopen(request, timeout=3600) as answer:
         answer.read()
 
 
