@@ -77,6 +77,7 @@ class AttributeFinding:
     @property
     def best_causal(self) -> CausalPrice | None:
         """The causal price on the most prompts; None where no answer could be changed."""
+        # by its prompts, not by its price: the largest of several prices is large by chance too
         priced = [one for one in self.causal if one.n]
         return max(priced, key=lambda one: one.n) if priced else None
 
@@ -97,6 +98,9 @@ class AttributeFinding:
         """Whether the price to believe is other than 0 by more than chance."""
         causal = self.best_causal
         if causal is not None:
+            # both: q leaves out prompts without a change, so it can be small where most prompts
+            # do not change and the median is 0; the interval of the median says that, but is not
+            # corrected for the number of prices
             return causal.q <= FALSE_DISCOVERIES and (causal.low > 0 or causal.high < 0)
         return self.partial is not None and self.partial.q <= FALSE_DISCOVERIES
 
@@ -104,6 +108,7 @@ class AttributeFinding:
     def disagree(self) -> bool:
         """Whether both prices are sure and of different signs."""
         causal, partial = self.best_causal, self.partial
+        # `not <=` and not `>`: a partial price that does not exist has the q NaN, which is no finding
         if causal is None or partial is None or not partial.q <= FALSE_DISCOVERIES:
             return False
         return self.sure and causal.sd * partial.sd < 0
@@ -276,6 +281,7 @@ def audit(
     tried = tuple(one for one in contrasts if one is not None)
     selected = _or_missing("Pressure", missing, lambda: pressure((sampled or Sampled(scored, table)).table))
     right = _or_missing("Accuracy", missing, lambda: accuracy(scored, table))
+    # in two steps: words and examples are of headlines, which are known once there is an audit
     whole = Audit(table, findings, selected, tuple(missing), tried, sampled, accuracy=right)
     whole = replace(whole, latent_words=_latent_words(whole, scored), examples=_examples(rm, whole, scored))
     return _with_mend(whole, scored, mend, seed) if mend else whole
@@ -312,6 +318,8 @@ def _or_missing(what: str, missing: list[str], compute: Callable[[], T]) -> T | 
     """What can be computed; else why not, and what would unlock it, among the missing."""
     try:
         return compute()
+    # of the data alone: a missing package or a fault of the program is no property of an audit, and ends
+    # it
     except DataError as error:
         missing.append(f"{what}: {error}. {_sentence(error.hint)}".rstrip())
         return None
@@ -329,6 +337,8 @@ def _findings(
     partial = {
         one.name: one for one in _or_missing("Partial prices", missing, lambda: partial_prices(table)) or ()
     }
+    # over the edits of all attributes, before the best edit of each is picked: q pays for every edit
+    # tried
     causal = corrected(
         [
             no_price(edit) if one is None else price_of(one, table.reward_sd)
@@ -348,6 +358,7 @@ def _findings(
         share = None if best is None else shares[one.name, best.edit]
         own = own_latent(table, data.scored, place, seed=seed)
         found.append(replace(finding, residual=share, own_latent=own))
+    # NaN compares with nothing, so as a key by itself it would leave the order of the others to chance
     return tuple(sorted(found, key=lambda one: (math.isnan(one.price), -_or_zero(one.price))))
 
 
