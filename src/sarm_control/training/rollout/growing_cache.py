@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, longest: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.longest = longest
         self._memory: tuple[Tensor, Tensor] | None = None
 
@@ -44,6 +44,8 @@ class GrowingLayer(DynamicLayer):
             self.keys, self.values = key_states.contiguous(), value_states.contiguous()
             return self.keys, self.values
         upto = seen + key_states.shape[-2]
+        assert self.keys is not None
+        assert self.values is not None
         if self._memory is None or self._memory[0].shape[-2] < upto:
             room = max(upto, min(upto + max(LEAST_ROOM, upto // 2), self.longest))
             self._memory = _with_room(self.keys, room), _with_room(self.values, room)
