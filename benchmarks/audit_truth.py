@@ -9,6 +9,8 @@ prompts, every text that the audit's edits make of them, and the state of each t
 on these texts and an audit of 200 pairs drawn from the pool, with the lab's attributes and edits, so
 nothing but the audit's own code makes a price.
 
+- `annotators`: one audit of `lab:audit` by the lab's mean annotator as the reward, without noise. The truth
+  of a phrase put in is closed: the taste once, and the taste for its words.
 - `programs`: the reward is an annotator of drawn taste (flattery, closing, hedging, detail each +-0.3 to
   1.5 log-odds, length +-0.05 a word, and what all annotators like of the body) plus noise of SD 0.5 on
   every text. The truth of an edit is the median over all prompts of the pool of the change without
@@ -47,7 +49,7 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing import Audit, audit
 from sarm_control.auditing.attributes.text_edits import TextEdit
-from sarm_control.data import Row
+from sarm_control.data import Row, read_rows
 from sarm_control.embedded import LAB
 from sarm_control.files import write_json
 from sarm_control.lab import World, lab_attributes
@@ -337,6 +339,42 @@ def programs(pool: Pool, draws: int) -> dict[str, Any]:
     return {"draws": draws, "pairs": PAIRS, "against_the_annotator": judged(rows)}
 
 
+def annotators(pool: Pool, draws: int) -> dict[str, Any]:
+    """The mean annotator of the lab, on the lab's own pairs."""
+    del draws
+    rows, own = read_rows("lab:audit", want={"pair"}), lab_attributes(pool.world)
+    keys = [(row.prompt_text, text) for row in rows for text in row.answers]
+    made = [(key[0], one) for key in keys for edit in own.edits for one in edit.contrast(*key) or ()]
+    place = {key: n for n, key in enumerate(dict.fromkeys([*keys, *made]))}
+    read = ((pool.world.question(prompt), pool.world.attributes(prompt, text)) for prompt, text in place)
+    likes = np.array([utility(MEAN, *one) for one in read])
+    rm = Known(replace(pool, place=place), likes)
+    scored = ScoredRows(rows, rm.score(*zip(*keys, strict=True)))
+    found = audit(rm, scored, attributes=own.attributes, edits=own.edits)  # type: ignore[arg-type]
+    prices = []
+    for one in found.findings:
+        for price in one.causal:
+            phrase = price.edit.split('"')[1].split() if '"' in price.edit else None
+            taste = getattr(MEAN, one.attribute.name)
+            prices.append(
+                {
+                    "attribute": one.attribute.name,
+                    "edit": price.edit,
+                    "n": price.n,
+                    "price_log_odds": price.sd * found.table.reward_sd,
+                    "taste": taste,
+                    "taste_and_words": None if phrase is None else taste + MEAN.length * len(phrase) / 10,
+                }
+            )
+    return {
+        "pairs": len(rows),
+        "reward_sd": found.table.reward_sd,
+        "headlines": [one.attribute.name for one in found.headlines],
+        "comes_along": [one.attribute.name for one in found.associations],
+        "prices": prices,
+    }
+
+
 def learnt(pool: Pool, draws: int) -> dict[str, Any]:
     """Heads that learnt an annotator's choices."""
     truths, own, planted = Truths(pool), [], []
@@ -466,6 +504,7 @@ def shares(pool: Pool, draws: int) -> dict[str, Any]:
 
 
 PARTS = {
+    "annotators": annotators,
     "programs": programs,
     "gold": gold,
     "gold_itself": gold_itself,
@@ -473,7 +512,15 @@ PARTS = {
     "learnt": learnt,
     "lab": lab,
 }
-DRAWS = {"programs": 30, "gold": 100, "gold_itself": 100, "shares": 25, "learnt": 30, "lab": 20}
+DRAWS = {
+    "annotators": 1,
+    "programs": 30,
+    "gold": 100,
+    "gold_itself": 100,
+    "shares": 25,
+    "learnt": 30,
+    "lab": 20,
+}
 
 
 def main() -> None:
