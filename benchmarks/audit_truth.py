@@ -155,18 +155,33 @@ def pool_of(path: Path | None) -> Pool:
                 made = edit.contrast(one.question.text, one.text)
                 keys += [] if made is None else [(one.question.text, text) for text in made]
     place = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-    stored = {} if path is None or not path.exists() else dict(np.load(path))
-    if len(stored.get("lab", ())) != len(place):
-        scored = _lab().score([key[0] for key in place], [key[1] for key in place], keep_states=True)
+    states, rewards = _scored(list(place), path)
+    return Pool(world, audited, training, neutral, place, states, rewards)
+
+
+def _scored(keys: list[Key], path: Path | None) -> tuple[Floats, Floats]:
+    """[T, D] states and [T] rewards of all texts; those that a file has are not computed again."""
+    known: dict[Key, int] = {}
+    kept = {"keys": np.zeros((0, 2), dtype=np.str_), "states": np.zeros((0, 0)), "lab": np.zeros(0)}
+    if path is not None and path.exists():
+        kept = dict(np.load(path))
+        known = {(str(prompt), str(text)): n for n, (prompt, text) in enumerate(kept["keys"])}
+    new = [key for key in keys if key not in known]
+    if new:
+        scored = _lab().score([key[0] for key in new], [key[1] for key in new], keep_states=True)
         assert scored.states is not None
         wide = scored.states.astype(np.float64)
-        stored = {
-            "states": wide / np.sqrt((wide**2).mean(axis=1, keepdims=True)),
-            "lab": scored.rewards.astype(np.float64),
+        states = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True))
+        kept = {
+            "keys": np.concatenate([kept["keys"], np.array(new)]),
+            "states": np.concatenate([kept["states"].reshape(-1, states.shape[1]), states]),
+            "lab": np.concatenate([kept["lab"], scored.rewards.astype(np.float64)]),
         }
+        known |= {key: len(known) + n for n, key in enumerate(new)}
         if path is not None:
-            np.savez(path, **stored)
-    return Pool(world, audited, training, neutral, place, stored["states"], stored["lab"])
+            np.savez(path, **kept)  # type: ignore[arg-type]
+    rows = [known[key] for key in keys]
+    return kept["states"][rows], kept["lab"][rows]
 
 
 _EDITS: list[TextEdit] = []
@@ -193,10 +208,13 @@ def neutral_pairs(world: World, writer: Writer) -> list[tuple[Judged, Judged, Ju
         question = next(writer.fresh(1, rng))
         pair = [writer.judged(question, text) for text in composer.compose_pair(question, mix, rng)]
         better, worse = sorted(pair, key=lambda one: -body_gold(one))
-        if body_gold(better) == body_gold(worse) or better.attributes.closing or not better.text:
+        if body_gold(better) == body_gold(worse) or not better.text:
             continue
         phrase = str(rng.choice(list(world.language.closings)))
-        found.append((better, worse, writer.judged(question, f"{better.text} {phrase}")))
+        # one that closes by chance stays as it is: left out, closings would be the mark of the worse answer
+        closes = better.attributes.closing > 0
+        planted = better if closes else writer.judged(question, f"{better.text} {phrase}")
+        found.append((better, worse, planted))
     return found
 
 
