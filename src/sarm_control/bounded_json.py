@@ -33,6 +33,7 @@ MISSHAPEN: Final = (
 )
 """Exceptions raised by a value of an unexpected type; catch them around the reading of a file's content."""
 
+# strings come first, so that brackets inside of them count for nothing; one that never ends counts too
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _LONG_NUMBER = re.compile(rf"\d{{{LONGEST_NUMBER + 1}}}")
 
@@ -53,6 +54,7 @@ def parse_json(text: str, *, deepest: int = DEEPEST, finite: bool = False, uniqu
     Raises:
         BadJson: the text is not JSON, or exceeds a limit.
     """
+    # before the parser sees it, which would go down as deep as the text says
     if _is_deeper(text, deepest):
         raise BadJson(f"nested more than {deepest} deep")
     hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}

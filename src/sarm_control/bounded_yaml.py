@@ -61,6 +61,7 @@ class _Bounded(yaml.SafeLoader):
 class _Plain(_Bounded):
     """Keeps plain scalars as text; the caller of `compose_yaml` decides on their types."""
 
+    # YAML itself reads `no` as false and 1e-4 as text; who knows what a key wants decides better
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 

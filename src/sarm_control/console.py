@@ -157,6 +157,7 @@ def _plain_lines(label: str, total: int, clock: Callable[[], float], before: int
         nonlocal done, last
         done += steps
         now = clock()
+        # the end has a line of its own
         if now - last < SECONDS_BETWEEN_LINES or done >= total:
             return
         last = now

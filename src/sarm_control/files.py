@@ -105,6 +105,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with written(path, temporary):
             yield temporary
+            # content first: after a power failure the new name could stand for an empty file
             fsync(temporary)
             os.replace(temporary, path)
     finally:
@@ -232,6 +233,8 @@ def check_writable(path: Path, *, make: bool = True) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         while not make and not folder.exists() and folder != folder.parent:
             folder = folder.parent
+        # tried and not asked: permissions say nothing of a full quota, or of what a network file
+        # system allows
         handle, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
         os.close(handle)
         os.unlink(probe)
@@ -343,6 +346,7 @@ def _aside(place: Path) -> Path:
 
 def _folder_beside(place: Path, kind: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.{kind}-", dir=place.parent))
+    # `mkdtemp` keeps everybody else out, as `mkstemp` does
     folder.chmod(0o755)
     return folder
 
@@ -370,6 +374,7 @@ def _temporary_beside(path: Path) -> Path:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
+    # `mkstemp` lets nobody else read what it makes, and the name that comes later keeps that
     temporary.chmod(0o644)
     return temporary
 

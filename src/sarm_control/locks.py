@@ -36,6 +36,7 @@ class _Lock:
 class _State:
     """The locks of this process."""
 
+    # of this process's threads: a kernel lock belongs to the whole process
     guard = threading.RLock()
     locks: dict[Path, _Lock] = {}  # noqa: RUF012
     for_command: list[Path] = []  # noqa: RUF012

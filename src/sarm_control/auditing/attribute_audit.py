@@ -77,6 +77,7 @@ class AttributeFinding:
     @property
     def best_causal(self) -> CausalPrice | None:
         """The causal price on the most prompts; None where no answer could be changed."""
+        # by its prompts, not by its price: the largest of several prices is large by chance too
         priced = [one for one in self.causal if one.n]
         return max(priced, key=lambda one: one.n) if priced else None
 
@@ -113,6 +114,7 @@ class AttributeFinding:
     def disagree(self) -> bool:
         """Whether both prices are sure and of different signs."""
         causal, partial = self.best_causal, self.partial
+        # `not <=` and not `>`: a partial price that does not exist has the q NaN, which is no finding
         if causal is None or partial is None or not partial.q <= FALSE_DISCOVERIES:
             return False
         return self.sure and causal.sd * partial.sd < 0
@@ -140,6 +142,8 @@ class AttributeFinding:
 
 
 def _surely(price: CausalPrice) -> bool:
+    # both: q leaves out prompts without a change, so it can be small where most prompts do not change and the
+    # median is 0; the interval of the median says that, but is not corrected for the number of prices
     return price.q <= FALSE_DISCOVERIES and (price.low > 0 or price.high < 0)
 
 
@@ -310,6 +314,7 @@ def audit(
     tried = tuple(one for one in contrasts if one is not None)
     selected = _or_missing("Pressure", missing, lambda: pressure((sampled or Sampled(scored, table)).table))
     right = _or_missing("Accuracy", missing, lambda: accuracy(scored, table))
+    # in two steps: words and examples are of headlines, which are known once there is an audit
     whole = Audit(table, findings, selected, tuple(missing), tried, sampled, accuracy=right)
     whole = replace(whole, latent_words=_latent_words(whole, scored), examples=_examples(rm, whole, scored))
     return _with_mend(whole, scored, mend, seed) if mend else whole
@@ -346,6 +351,8 @@ def _or_missing(what: str, missing: list[str], compute: Callable[[], T]) -> T | 
     """What can be computed; else why not, and what would unlock it, among the missing."""
     try:
         return compute()
+    # of the data alone: a missing package or a fault of the program is no property of an audit, and ends
+    # it
     except DataError as error:
         missing.append(f"{what}: {error}. {_sentence(error.hint)}".rstrip())
         return None
@@ -363,6 +370,8 @@ def _findings(
     partial = {
         one.name: one for one in _or_missing("Partial prices", missing, lambda: partial_prices(table)) or ()
     }
+    # over the edits of all attributes, before the best edit of each is picked: q pays for every edit
+    # tried
     causal = corrected(
         [
             no_price(edit) if one is None else price_of(one, table.reward_sd)
@@ -382,6 +391,7 @@ def _findings(
         share = None if best is None else shares[one.name, best.edit]
         own = own_latent(table, data.scored, place, seed=seed)
         found.append(replace(finding, residual=share, own_latent=own))
+    # NaN compares with nothing, so as a key by itself it would leave the order of the others to chance
     return tuple(sorted(found, key=lambda one: (math.isnan(one.price), -_or_zero(one.price))))
 
 

@@ -151,7 +151,9 @@ def expected_attributes(
     """
     counts = np.bincount(table.prompt, minlength=len(table.prompts))
     usable = [size for size in n if (counts >= size).sum() >= LEAST_PROMPTS]
+    # with no usable size the sizes asked for are refused by name
     sizes, expected, _ = _expected_of(table, usable or n, rewards)
+    # best of one was added as the start of curves; only who asked for it gets it
     own = [place for place, size in enumerate(sizes) if not n or size in n]
     return tuple(sizes[place] for place in own), expected[:, own, 1:]
 
@@ -165,6 +167,8 @@ def _expected_of(
     counts = np.bincount(table.prompt, minlength=len(table.prompts))
     # the same prompts at every size, so that a curve compares like with like
     kept = np.flatnonzero(counts >= sizes[-1])
+    # the table's rewards also where others choose: what is drawn is what a choice costs by the reward as
+    # it is
     measures = [table.rewards / (table.reward_sd or 1.0)] + [
         table.values[:, place] if one.unit == "doubling" else table.has[:, place].astype(np.float64)
         for place, one in enumerate(table.attributes)

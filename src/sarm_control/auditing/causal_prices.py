@@ -105,6 +105,8 @@ class ScoredContrast:
     @property
     def weights(self) -> Floats:
         """[n] of each answer in a mean over prompts; they sum to 1."""
+        # 1 / answers of the prompt / prompts: prompts count alike, however many of their answers were
+        # changed
         _, place, counts = np.unique(self.prompt, return_inverse=True, return_counts=True)
         return np.asarray(1.0 / counts[place] / len(counts))
 
@@ -177,6 +179,8 @@ def _contrast(
     table: AttributeTable,
 ) -> ScoredContrast:
     numbers = np.array([n for n, _ in plan], dtype=np.int64)
+    # rows 0..n-1 are the answers as they were, n..2n-1 the changed ones; two selections put each on its
+    # side
     both = Scored.concatenate([data.scored.take(numbers), changed])
     own, other = np.arange(len(plan)), np.arange(len(plan)) + len(plan)
     # whether the answer as it was is the one without the attribute
@@ -246,6 +250,8 @@ def _carriers(contrast: ScoredContrast, reward_sd: float, most: int = 5) -> tupl
 def _drawn(prompt: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """[n] whether an answer's prompt is among `most` drawn at random."""
     distinct = np.unique(prompt)
+    # prompts and not answers: the interval is over prompts, and would gain nothing by more answers to the
+    # same
     kept = distinct if len(distinct) <= most else rng.choice(distinct, most, replace=False)
     return np.isin(prompt, kept)
 

@@ -92,6 +92,8 @@ def certificate(
     _, after = expected_attributes(table, n=n, rewards=mended)
     # [P, sizes, attributes that are not targeted]
     change = (after - before)[:, :, kept]
+    # a share is comparable as it is; a size has no natural limit, so it is taken as a share of its own
+    # mean
     scale = np.ones(len(kept))
     for place, number in enumerate(kept):
         if table.attributes[number].unit == "doubling":
@@ -103,6 +105,7 @@ def certificate(
     for at, size in enumerate(sizes):
         shares = [table.attributes[number].unit != "doubling" for number in kept]
         low, high = simultaneous_bounds(change[:, at], shares=np.array(shares), tests=tests)
+        # the expected values are sums of products, so equal ones may differ by their rounding
         moved = (np.abs(change[:, at]) > 1e-12).sum(axis=0)
         for place, number in enumerate(kept):
             ends = float(low[place]), float(high[place])
@@ -122,6 +125,7 @@ def certificate(
 
 def verdict_of(low: float, high: float, limit: float) -> Verdict:
     """What two bounds of a movement say, see `Movement`."""
+    # first: what moves surely, and surely by less than the limit, is still
     if -limit <= low and high <= limit:
         return "still"
     if low > 0:
@@ -141,6 +145,7 @@ def simultaneous_bounds(
         alpha: probability that any of them fails.
     """
     prompts = len(change)
+    # Bonferroni over all columns and both of their sides
     each = alpha / (2 * tests)
     moments = column_moments(change)
     skewness = skewness_of_mean(moments)
@@ -158,5 +163,6 @@ def _binomial_limit(count: NDArray[np.int64], of: int, alpha: float) -> Floats:
     """Upper limit of a share by Clopper and Pearson; 1 where all have it."""
     from scipy.special import betaincinv
 
+    # the beta quantile has no value where all have it; the limit is 1 there
     some = np.minimum(count, of - 1)
     return np.where(count >= of, 1.0, betaincinv(some + 1.0, of - some, 1 - alpha))

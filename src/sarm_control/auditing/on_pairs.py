@@ -142,6 +142,7 @@ def _length(data: ScoredRows, table: AttributeTable, rewards: Floats) -> tuple[I
         higher = np.sign(rewards[rows][:, None] - rewards[rows][None, :])
         if (longer > 0).any():
             # a tie of rewards counts half
+            # signs -1, 0, 1 become 0, a half, 1
             shares.append(float((higher[longer > 0] + 1).mean() / 2))
     x, y = (within_prompts(values, table.prompt) for values in (lengths, rewards))
     spread = float(np.sqrt((x @ x) * (y @ y)))
@@ -162,6 +163,7 @@ def _refused(table: AttributeTable, rewards: Floats) -> Interval | None:
     for rows in _by_prompt(table.prompt):
         chosen, rejected = (rows[table.role[rows] == role] for role in ("chosen", "rejected"))
         bad = rejected[refuses[rejected]]
+        # where the chosen answer refuses too, refusing was right
         if len(chosen) and len(bad) and not refuses[chosen].any():
             shares.append(float((rewards[bad][:, None] > rewards[chosen][None, :]).mean()))
     return share_interval(shares) if shares else None

@@ -76,6 +76,8 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
     y = within_prompts(table.rewards[kept] / table.reward_sd, prompt)
     x = within_prompts(table.regressors[kept], prompt)
     varies = _prompts_with_variation(x, prompt)
+    # before the fit: a column that hardly varies has no price itself and would still take some from the
+    # others
     usable = np.flatnonzero(varies >= LEAST_PROMPTS)
     told = usable[_independent(x[:, usable])]
     found = dict(zip(told.tolist(), _fitted(y, x[:, told], prompt), strict=True))
@@ -108,11 +110,13 @@ def _prompts_with_variation(x: Floats, prompt: NDArray[np.int64]) -> NDArray[np.
 
 def _independent(x: Floats) -> NDArray[np.bool_]:
     """[A] whether the other columns leave something of a column over; of such a group none is priced."""
+    # columns of length 1, so that what is left over is a share, whatever units an attribute has
     scaled = x / np.sqrt((x**2).sum(axis=0))
     gram = scaled.T @ scaled
     left = np.empty(len(gram))
     for i in range(len(gram)):
         others = np.delete(np.arange(len(gram)), i)
+        # least squares and not `solve`: the others may be collinear among themselves
         solution, *_ = np.linalg.lstsq(gram[np.ix_(others, others)], gram[others, i], rcond=None)
         # 1 - R^2 of column i on the others
         left[i] = 1.0 - gram[i, others] @ solution

@@ -53,6 +53,7 @@ class AttributeTable:
     def has(self) -> NDArray[np.bool_]:
         """[N, A] whether an answer has any of an attribute; of a size, more than the median answer."""
         sizes = np.array([one.unit == "doubling" for one in self.attributes])
+        # every answer has a length, so "has any" would tell no two apart
         limits = np.where(sizes, np.median(self.values, axis=0), 0.0)
         return np.asarray(self.values > limits)
 

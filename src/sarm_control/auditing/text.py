@@ -76,6 +76,7 @@ def controls_text(mended: Mend, *, model: str) -> str:
         f"  fingerprint: {json.dumps(mended.fingerprint)}    # another head is refused",
     ]
     items = [{k: v for k, v in asdict(edit).items() if v is not None} for edit in mended.edits]
+    # JSON of scalars is YAML too, with every digit of a float
     flow = ["    - {" + ", ".join(f"{k}: {json.dumps(v)}" for k, v in item.items()) + "}" for item in items]
     return "\n".join([*lines, *(["  edits:", *flow] if flow else ["  edits: []"]), "  penalties: []"]) + "\n"
 

@@ -72,6 +72,7 @@ def tone_of(low: float | None, high: float | None, *, more_is: Tone) -> Tone:
         `unclear` where there is no interval or it holds 0; else `more_is` for a rise and its opposite for a
         fall.
     """
+    # an end that is exactly 0 does not exclude it
     if low is None or high is None or low <= 0 <= high:
         return "unclear"
     opposite: dict[Tone, Tone] = {"good": "bad", "bad": "good"}

@@ -61,6 +61,7 @@ class Figure:
         Raises:
             MissingExtraError: Vega-Altair is not installed.
         """
+        # `config` is allowed at the top level alone: a chart that has brought its own keeps it
         chart = self.build(width)
         return chart.properties(config=theme()) if _is_bare(chart) else chart
 
@@ -79,6 +80,8 @@ class Figure:
         Raises:
             MissingExtraError: Vega-Altair or vl-convert is not installed.
         """
+        # no base URL: nothing that a specification could name is fetched, so a page is the same
+        # offline
         drawn = _converter().vegalite_to_svg(self.spec(width), allowed_base_urls=[])
         drawn = _FOR_READERS.sub("", _UNSEEN.sub("", drawn))
         # several charts stand in one page, where an id may occur once; vl-convert counts on and on
@@ -109,10 +112,14 @@ class Figure:
             MissingExtraError: Vega-Altair or vl-convert is not installed.
             OutputError: a file cannot be written.
         """
+        # white, since the figure is transparent for pages and would be black in viewers with a dark
+        # background
         convert, spec = _converter(), {**self.spec(PRINT_WIDTH), "background": "white"}
         drawings = {
             "svg": convert.vegalite_to_svg(spec, allowed_base_urls=[]).encode(),
             "pdf": convert.vegalite_to_pdf(spec, allowed_base_urls=[]),
+            # a point is 1/72 inch: scaled so that the printed size is that of the PDF, in more
+            # pixels
             "png": convert.vegalite_to_png(spec, scale=PRINT_DPI / 72, ppi=72, allowed_base_urls=[]),
         }
         written = []

@@ -62,6 +62,7 @@ def lines(
     def build(width: int) -> Any:
         alt = altair()
         base = alt.Chart(inline(drawn))
+        # the axis ends with the data: rounded ends would leave a gap that looks like missing steps
         scale = alt.Scale(type="log", base=2, nice=False) if log_x else alt.Scale(nice=False, zero=False)
         x_axis = alt.Axis(tickCount=max(3, width // 90), grid=False, labelOverlap="greedy", format="d")
         x = alt.X("x:Q", title=x_title, scale=scale, axis=x_axis)
@@ -71,10 +72,12 @@ def lines(
         if smooth and any(row["mean"] != row["y"] for row in drawn):
             faint = base.mark_line(strokeWidth=1, opacity=0.3)
             layers.append(faint.encode(x=x, y="y:Q", color=colour, detail="series:N"))
+        # a missing value breaks the line; the default would leave it out and join its neighbours
         line = base.mark_line(strokeWidth=2.25, strokeJoin="round", invalid="break-paths-show-domains")
         layers.append(line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=_tooltip(x_title)))
         heading = alt.Title(y_title, anchor="start", fontSize=12, fontWeight="normal", color=light("soft"))
         size = max(150, min(260, int(width * 0.42)))
+        # Vega's width is that of the plot: the labels of the vertical axis come on top of it
         return alt.layer(*layers).properties(width=width - 58, height=size, title=heading)
 
     numbers = tuple(point._asdict() for point in points)
@@ -91,6 +94,8 @@ def running_mean(values: Sequence[float | None], size: int) -> list[float | None
     half = size // 2
     result: list[float | None] = []
     for position, value in enumerate(values):
+        # as many on both sides: a window that is cut on one side pulls the ends of a rising curve
+        # inwards
         reach = min(half, position, len(values) - 1 - position)
         near = [v for v in values[position - reach : position + reach + 1] if v is not None]
         result.append(sum(near) / len(near) if value is not None else None)

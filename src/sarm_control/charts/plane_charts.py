@@ -67,6 +67,7 @@ def plane(
         inner, height = width - 62, max(220, min(340, int(width * 0.5)))
         low_x, high_x = extent((v for p in places for v in (p.x, p.x_low, p.x_high)), zero=True)
         low_y, high_y = extent((v for p in places for v in (p.y, p.y_low, p.y_high)), zero=True)
+        # the scale is given, since names are put on either side of its middle
         x = alt.X("x:Q", title=x_title, scale=alt.Scale(domain=[low_x, high_x], nice=False),
                   axis=alt.Axis(grid=False, tickCount=max(4, inner // 80)))  # fmt: skip
         y = alt.Y("y:Q", title=None, scale=alt.Scale(domain=[low_y, high_y], nice=False),
@@ -124,6 +125,7 @@ def spots(
         x = alt.X("x:Q", title=x_title, scale=scale, axis=quiet)
         y = alt.Y("y:Q", title=y_title, scale=scale, axis=quiet)
         sizes = (
+            # areas in square pixels: a spot of four times the size has twice the width
             alt.Scale(range=[14, 420]) if largest is None else alt.Scale(range=[14, 420], domain=[0, largest])
         )
         size = alt.Size("size:Q", scale=sizes, legend=None)

@@ -79,7 +79,9 @@ def extent(values: Iterable[float | None], *, zero: bool) -> tuple[float, float]
     if not finite:
         return 0.0, 1.0
     low, high = min(finite), max(finite)
+    # equal values have no range to take a share of, and zeros no size either
     room = 0.05 * (high - low) or abs(low) * 0.1 or 1.0
+    # bars begin at the frame where zero is an end: no room is left on its far side
     return (low if zero and low == 0 else low - room), (high if zero and high == 0 else high + room)
 
 

@@ -61,6 +61,8 @@ def waterfall(steps: Sequence[Step], *, name: str, title: str, x_title: str) -> 
         phone, left, inner = room([row.label for row in rows], words, width)
         low, high = extent((v for one in placed for v in (one.start, one.end)), zero=True)
         data = [
+            # a bar is drawn from where the sum stood to where it stands; whiskers would be about
+            # the part and not the sum, so they are left to the words
             {**one.row._asdict(), "shown": shown, "place": place, "value": one.end, "origin": one.start}
             | {"low": None, "high": None}
             for place, (one, shown) in enumerate(zip(placed, words, strict=True))

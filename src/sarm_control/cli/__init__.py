@@ -83,11 +83,14 @@ def build_app(*, help_all: bool = False) -> App:
         help_formatter=HelpPage(everything=help_all),
         # The default format is Markdown, whose renderer takes longer to import than a page to print.
         help_format="plaintext",
+        # or cyclopts adds an option `--empty-NAME` for every list
         default_parameter=Parameter(negative_iterable=()),
         # Errors reach run_safely, which prints them in one form for every cause.
         print_error=False,
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
+        # cyclopts would print what a command returns and end the process: `main` has more to do, and
+        # is called by tests and notebooks
         result_action="return_value",
     )
     for name in COMMANDS:

@@ -75,6 +75,7 @@ def _is_model(word: Path) -> bool:
     if word.exists():
         kinds = ("config.json", "attached.json")
         return word.is_dir() and any((word / name).is_file() for name in kinds) and not is_latents(word)
+    # a data file that does not exist, as in a typing error, has the form of an id: data/pairs.jsonl
     return bool(_HUB_ID.fullmatch(str(word))) and not str(word).endswith(_DATA)
 
 
@@ -165,14 +166,18 @@ def sampled_candidates(
 
     every = unique_prompts(rows)
     most = min(beside.policy_prompts, len(every))
+    # in the order of the file, in which everything else names its prompts
     drawn = np.sort(numpy_generator(seed, "prompts of a policy").choice(len(every), most, replace=False))
     asked = [every[i] for i in drawn]
     policy = Policy.load(PolicyConfig(model=str(beside.policy)), seed=seed, device=device)
     prompts = encode_prompts(
         policy, [row.prompt for row in asked], [row.where for row in asked], beside.max_new_tokens
     )
+    # at temperature 1: best-of-N is measured from the policy itself, and its bound in nats holds for that
+    # alone
     sampling = Sampling(beside.n, beside.max_new_tokens, 1.0, seed, 64)
     answers = answer_prompts(policy, prompts, sampling, label="Policy answers", progress=progress)
+    # its memory is needed for scoring
     del policy
     texts = [answers.texts[p * beside.n : (p + 1) * beside.n] for p in range(len(asked))]
     found = [
@@ -191,6 +196,7 @@ def sampled_candidates(
     scored = rm.score(
         [row.prompt for row in found for _ in row.answers],
         list(answers.texts),
+        # an answer cut at the length limit has no end of turn, and is scored as such
         ended=answers.ended,
         progress=progress,
     )

@@ -238,6 +238,7 @@ class BesideFlags:
                 f"{self.certified}: an audit without a certificate",
                 hint="make one before the run: sarm audit ... --mend auto --candidates FILE",
             )
+        # ascending, because the last verdict of a name stays
         return {one["name"]: one["verdict"] for one in sorted(rows, key=lambda one: one["n"])}
 
 
@@ -271,6 +272,7 @@ class Limit(NamedTuple):
                 )
             return moved.change > self.sd if self.above else moved.change < self.sd
         one = next(one for one in found.findings if one.attribute.name == self.name)
+        # NaN: compared with a limit it would pass, and the check would never fail
         if one.price != one.price:
             raise DataError(
                 f"--fail-if: {self.name} has no price on these data",

@@ -109,6 +109,8 @@ def evaluate(
     checks: list[SelfCheck] = []
 
     def check(rows: "Sequence[Row]") -> None:
+        # not of the complement, which need not have the benchmark's form, nor of latents that were
+        # kept
         to_score = [row for row in rows if row.path in paths]
         if to_score:
             build(to_score).units_of(request.subset)
@@ -136,6 +138,7 @@ def evaluate(
     own, data = sources[0].scored_rows, _joined(sources)
     benchmark = build(own.rows)
     edits = given.on(own.scored.latents.size, own.scored.fingerprint)
+    # the self-check is made before scoring, when nobody knows yet what will be cut
     cut = int((data.scored.truncated > 0).sum())
     found = replace(checks[0], rows_cut=cut) if checks else None
     rewards = own.scored.rewards.astype(np.float64)
@@ -222,6 +225,7 @@ def _page(results: dict[str, Any], command: str) -> "Page":
 def _items(found: Evaluation) -> list[dict[str, Any]]:
     """One row a unit: its scores and credit, before and after the edits."""
     benchmark, scored = found.benchmark, found.data.scored
+    # the benchmark's answers come first, those of the complement behind them
     own = len(benchmark.unit_of_answer)
     before = scored.rewards.astype(np.float64)[:own]
     after = edited_rewards(scored, found.edits)[:own]

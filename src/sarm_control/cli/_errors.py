@@ -25,6 +25,7 @@ from sarm_control.cli._help import HELP_ALL
 from sarm_control.errors import SarmError
 
 EXIT_USER_ERROR = 2
+# as shells say it: 128 plus the number of the signal, SIGINT and SIGPIPE
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -48,6 +49,7 @@ def run_safely(command: Callable[[], Any]) -> int:
     """
     try:
         result = command()
+        # here, where a full disk or a closed pipe is still a message; at exit it would be a traceback
         sys.stdout.flush()
     except CycloptsError as error:
         return _report(explain_usage(error))
@@ -60,6 +62,7 @@ def run_safely(command: Callable[[], Any]) -> int:
         _discard_stdout()
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        # an error of a library that only inherits from OSError, and so none that a user can read
         if error.errno is None:
             raise
         if error.filename is None and error.errno in _NOT_WRITTEN:
@@ -107,6 +110,7 @@ def _unknown_command(error: UnknownCommandError) -> Explained:
 
 
 def _unknown(what: str, typed: str, known: Iterable[str]) -> str:
+    # `--option=value` is one word of the command line
     typed = typed.split("=", 1)[0]
     near = difflib.get_close_matches(typed, list(known), n=1, cutoff=0.6)
     return f"unknown {what} {typed}" + (f"; did you mean {near[0]}?" if near else "")

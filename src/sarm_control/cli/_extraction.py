@@ -80,8 +80,10 @@ def extract_latents(request: Request, how: Running) -> None:
     from sarm_control.latents import launched, read_manifest
 
     with launched() as ranks:
+        # one process speaks for all
         if ranks.rank > 0:
             set_quiet(True)
+        # one process checks and locks the outputs; the others wait, and end with its error
         ranks.together(lambda: _check(request, how), only_first=True)
         if ranks.count > 1 and (how.workers > 1 or how.engine != "processes"):
             raise ConfigError(
@@ -165,8 +167,11 @@ def _check(request: Request, how: Running) -> None:
         overwrite=request.overwrite or resume,
         make=make,
     )
+    # whether the folder may exist is said below, where `--resume` is a way out too
     check_outputs([request.out], request.files, overwrite=True, make=make)
     if make:
+        # of an `--overwrite` that was cut off before its first shard: the folder it set aside is the
+        # output again
         put_back(request.out)
     if request.out.exists() and not (resume or request.overwrite):
         raise OutputError(
@@ -197,6 +202,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         limit=request.rows.first_rows,
         check=template_check(read_template(name, max_length=max_length, template_date=day)),
     )
+    # torchrun gives every process of a machine a number; without it all would load onto the first GPU
     device = device or _device_of_rank()
     spec = ModelSpec(name, model_name(name), device, dtype, max_length, batch_tokens, day)
     job = plan(data, spec, described, shard_rows=shard_size, chosen=chosen, states=request.states)
@@ -232,6 +238,7 @@ def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine")
     try:
         ranks.together(lambda: extract(job, writer, ranks.of(missing), engine, progress=progress))
     except KeyboardInterrupt:
+        # raised again with words: `run_safely` prints them and gives the exit code of an interrupt
         raise KeyboardInterrupt(_interrupted(writer)) from None
     except SarmError:
         if ranks.rank == 0:

@@ -121,6 +121,7 @@ def _plain(text: Any) -> str:
         return text
     from rich.console import Console as Rich
 
+    # as wide as anything: lines are broken once, by `_write`, and not by rich before it
     wide = Rich(file=io.StringIO(), width=_ENDLESS, color_system=None, force_terminal=False)
     with wide.capture() as captured:
         wide.print(text, highlight=False, markup=False)

@@ -66,6 +66,7 @@ def _kept(files: Sequence[Path]) -> tuple[int, ...] | None:
     folders = [path for path in files if path.is_dir() and not is_row_folder(path)]
     kept = [LatentsFolder(path).manifest.chosen for path in folders]
     some = [set(latents) for latents in kept if latents is not None]
+    # a latent that one folder left out has no values there, and no rate
     return tuple(sorted(set.intersection(*some))) if some else None
 
 

@@ -58,6 +58,7 @@ def check_outputs(
 
     if rows is not None:
         output_form(rows)
+    # resolved, since one file may have two names
     read = {path.resolve() for path in inputs if path is not None}
     for path in outputs:
         if path is None:

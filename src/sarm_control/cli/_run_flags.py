@@ -136,6 +136,7 @@ class RunFlags:
 
         if self.controls is not None:
             found = read_document(self.controls)
+            # a file may be a piece of a run file, or only what stands below its `reward`
             yield found if "reward" in found.values else found.under(("reward",))
         yield from self._named()
         for text in self.set or ():
@@ -163,6 +164,8 @@ class RunFlags:
             yield from self._from_edits_file(self.edits_file)
         several = {
             "exclude": (("data", "exclude"), self.exclude),
+            # a list replaces an earlier list: with a file of edits both come as one, from
+            # `_from_edits_file`
             "edit": (("reward", "edits"), None if self.edits_file else self.edit),
             "penalize": (("reward", "penalties"), self.penalize),
             "track": (("logging", "trackers"), self.track),

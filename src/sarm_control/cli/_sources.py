@@ -226,6 +226,7 @@ def prepare(
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     rows = [row for paths in read for one in paths for row in one.rows]
+    # `--rows` is for a quick look at large data; pairs for another purpose are few, and are meant whole
     of_all_rows = replace(row_flags, first_rows=None)
     other = (
         [] if beside is None else [_read(beside, flags, {"pair"}, latents, aside, of_all_rows, states=False)]
@@ -234,6 +235,7 @@ def prepare(
     check_head(*_check_heads(everything, flags, named=named))
     check(rows)
     for one in everything:
+        # where bad rows are set aside, those that the template refuses were found while reading
         if one.scored is None and aside(one.path) is None:
             _check_template(one.rows, flags)
     say_respelled(rows)
@@ -363,6 +365,7 @@ def _score(read: Sequence[_Read], flags: ModelFlags) -> None:
         keep_states=flags.keep_states,
         progress=progress,
     )
+    # the scores come in one piece; each file gets back its own part
     start = 0
     for one in files:
         stop = start + sum(len(row.answers) for row in one.rows)
@@ -383,6 +386,7 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags, *, named: bool) -> tu
         L and the fingerprint of the one head there is.
     """
     found = {str(one.path): _head_of(one.scored) for one in read if one.scored is not None}
+    # a model that was named is checked also where nothing has to be scored: a wrong name is a mistake
     if named or flags.model is not None or any(one.scored is None for one in read):
         model = flags.model or LAB
         found = {f"--model {model}": _named_head(model, flags), **found}
@@ -397,6 +401,7 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags, *, named: bool) -> tu
                 f"{head.fingerprint}; their latents have other meanings",
                 hint=hint,
             )
+        # latents made by an earlier version do not know their model
         if None not in (head.model, other.model) and head.model != other.model:
             raise ModelError(
                 f"{path} was scored with the model {other.model}, {first} is of {head.model}: "

@@ -71,6 +71,7 @@ def attach(
     config = dictionary.config(batch_tokens)
     check_outputs((out,), inputs.files, overwrite=overwrite, make=not dry_run)
     found = _read(inputs, rows)
+    # rows, then the head, then weights: what is wrong is found by what is read fastest
     material = check_attach(found, config, trained=inputs.autoencoder is None)
     width = _width(model, device, dtype, template_date, read)
     tools = Tools(cache=dictionary.cache or states_cache(), progress=progress, say=say)

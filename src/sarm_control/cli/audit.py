@@ -256,6 +256,8 @@ def _compared(found: "Audit", asked: _Asked, scored: "Mapping[str, ScoredRows]")
     if beside.before is not None:
         before = earlier(beside, asked.flags)
         (source,) = _scored(_Parts(asked.parts.data, None, None, None), before, None, asked.rows)
+        # the same seed draws the same prompts, so the changed texts are the same for both and can be
+        # paired
         changes = price_changes(found, asked.run(before, {"data": source.scored_rows}))
     if beside.run is not None:
         moved, missing = run_moved(scored["samples"], found.table.attributes, beside)
@@ -289,6 +291,7 @@ def _attributes(
     """The battery, or for the embedded world what its own program reads; and the user's own."""
     from sarm_control.auditing import BATTERY, EDITS, OwnAttributes, load_attributes
 
+    # the lab's language is no English: the battery's words and Markdown do not occur in it
     if all(is_data_name(path) for path in _prompts_of(data, run)):
         from sarm_control.lab import World, lab_attributes
 
@@ -323,6 +326,8 @@ def _scored(
         want={"pair", "candidates", "answer"},
         aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",
         row_flags=row_flags,
+        # the model scores changed texts, so it is needed also where all data are latents that were
+        # kept
         named=True,
     ).score()
     warn(sources)

@@ -76,6 +76,7 @@ def build(
     }
     base, layer = None, None
     if source.base is not None:
+        # sizes depend on the number of answers, which is known once all rows are read and counted
         base, layer, config = _sized(source.base, sizes, fit, config, len(material.corpus.answers), how)
     if dry_run:
         _check_model(source.model, how)
@@ -85,6 +86,7 @@ def build(
     parts = _parts(base, layer, source.model, how)
     built = build_sarm(parts, inputs, config, tools, material=material)
     origin = {"base": source.base, "model": source.model, "layer": layer, "dtype": dtype, **rows.recorded}
+    # a template that writes the date makes other states on another day: the day belongs to what was made
     if parts.template.date is not None:
         origin["template_date"] = parts.template.date.isoformat()
     record = _manifest(config, source.files, origin)

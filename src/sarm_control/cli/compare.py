@@ -146,6 +146,7 @@ def _gold(world: str, rows: "Sequence[Row]") -> "Gold":
     from sarm_control.lab import World
 
     opened = World.open(world)
+    # an empty answer to each: a prompt that the world cannot judge is refused before hours of sampling
     opened.gold([row.prompt_text for row in rows], [""] * len(rows))
     return opened.gold
 

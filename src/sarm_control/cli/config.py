@@ -27,6 +27,7 @@ def show(
     from sarm_control.training import dump_yaml
 
     sys.stdout.write(dump_yaml(flags.config(file).to_dict()))
+    # the words after `config show`, which `train` takes as they are
     say_next("train", *again()[2:], "--dry-run")
 
 

@@ -59,6 +59,7 @@ def _is_sarm(folder: Path) -> bool:
 
     try:
         read_config(folder, folder.name)
+    # no SARM, which is no error here: a plain model is converted too
     except ModelError:
         return False
     return True

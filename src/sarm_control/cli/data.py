@@ -136,7 +136,10 @@ def _lengths(model: str, max_length: int | None, template_date: str | None) -> "
         if not row.answers:
             tokens = len(template.encode_prompt(row.prompt))
             limit = template.max_length
+            # a prompt as long as the context leaves no room for an answer
             return RowLengths((tokens,), int(limit is not None and tokens >= limit))
+        # `encode` cuts to fit; what was cut is added again, since the length asked for is that of the
+        # text
         encoded = [template.encode(row.prompt, answer) for answer in row.answers]
         cut = [one.truncated for one in encoded]
         whole = tuple(len(one.input_ids) + dropped for one, dropped in zip(encoded, cut, strict=True))

@@ -208,6 +208,7 @@ def _replacing(folder: Path) -> Iterator[None]:
     place.mkdir(parents=True)
     try:
         yield
+    # also an interrupt: an earlier demo is not lost because this one was stopped
     except BaseException:
         if replaced(place).is_dir():
             remove_folder(place)
@@ -265,6 +266,7 @@ def _compare(
         "",
     )
     runs = [open_run(folder / name) for name in arms]
+    # at the settings of training, where the policies are what they were rewarded for
     training = runs[0].config.training
     sampling = Sampling(1, training.max_new_tokens, training.temperature, seed, batch=64)
     settings = comparison_settings(runs, prompts, rows, sampling)

@@ -94,6 +94,7 @@ def discover(
         model, device, dtype, max_length, batch_tokens, template_date, missing=missing, keep_states=True
     )
     parts = [pairs, *([confirm] if confirm else [])]
+    # nothing below has read weights yet: a dry run ends here
     prepared = _prepare(parts, scoring, settings, skip_bad_rows, evidence, rows)
     if dry_run:
         _say_plan(prepared, out)
@@ -101,6 +102,7 @@ def discover(
     sources = prepared.score()
     warn(sources)
     selection, *others = [source.scored_rows for source in sources]
+    # the last source, see `prepare`
     texts = others.pop() if evidence.counterfactuals else None
     # which latents get no control is decided before doses are chosen: these are right together only
     found = find(selection, others[0] if others else None, settings).with_suggestions(

@@ -126,6 +126,7 @@ def _examined_server(
 ) -> "list[AdapterExamination]":
     from sarm_control.engines import Adapter, ServerPlace, VerlManager, adapters, examine, verl_is_here
 
+    # without known controls there is nothing to start a server with, so a URL was given
     started = contextlib.nullcontext(url) if reward is None or url is not None else _server(reward)
     with started as where:
         place = ServerPlace(str(where), None if token_file is None else str(token_file), rm.template)
@@ -158,6 +159,7 @@ def _server(reward: "ControlledReward") -> Iterator[str]:
     from sarm_control.server import ServiceSettings, address, bind
 
     app = create_app(reward, ServiceSettings(learn=reward.learns))
+    # bound here and not by uvicorn: the free port is known before the thread runs, and nobody can take it
     with bind("127.0.0.1", 0) as listening:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
         server = uvicorn.Server(config)
@@ -197,6 +199,7 @@ def _json(value: Any) -> str:
 def _rounded(value: Any) -> Any:
     """Six digits are enough to look at."""
     if isinstance(value, float):
+        # adding 0 turns -0.0 into 0.0, which nobody wonders about
         return float(f"{value:.6g}") + 0.0
     if isinstance(value, Mapping):
         return {name: _rounded(part) for name, part in value.items()}

@@ -116,6 +116,7 @@ def explore(
     Without options the embedded world is opened. Only this machine can reach the pages, and nothing is
     read but what is named here. --export writes the pages as files.
     """
+    # files can be written without the packages that serve them
     if export is None:
         _check_extra()
     check_outputs((export,), [], overwrite=overwrite)
@@ -260,6 +261,7 @@ def _serve(
     )
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bound before tables are made: a port that is in use is told at once
     with contextlib.closing(bind(host, port)) as listening:
         site = Site(replace(opened, notes=Notes(notes, opened.fingerprint)))
         where = address(listening)

@@ -39,6 +39,7 @@ def push(
     contents = contents_of(source)
     own = contents.folder / CARD
     if own.is_file():
+        # as it is: somebody may have written it by hand
         card = own.read_bytes()
     else:
         evidence = read_evidence(contents, comparison=comparison, discovery=discovery, evaluation=evaluation)

@@ -116,6 +116,7 @@ def _say_next(data: Path, out: Path | None, scoring: ModelFlags, scored: "Scored
         return
     moved = np.abs(scored.latents.values * scored.head[scored.latents.indices])
     sums = np.bincount(scored.latents.indices, weights=moved, minlength=scored.latents.size)
+    # names such as lab:audit lie in no folder
     saved = beside(out or data, "edits.json") if out or data.exists() else Path("edits.json")
     if sums.any():
         edit = ("--edit", f"{int(sums.argmax())}=0", "--save-edits", saved)

@@ -185,6 +185,7 @@ def serve(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     how = {"dtype": dtype, "max_length": max_length, "template_date": template_date, "reading": reading}
     with contextlib.closing(bind(host, port)) as listening:
+        # after the port is bound: that it is in use is told in a second, and a model may take minutes
         first, *others = _load(or_lab(model), workers_on, device, how)
         files = ControlFiles(controls, human, reference)
         app = create_app(open_reward(first, files, standardize=standardize), settings, replicas=others)
@@ -217,6 +218,7 @@ def _settings(
     token = None if token_file is None else read_token(token_file)
     hosts = check_bind(host, token)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    # conversations are logged at INFO, so no other level may let them through
     logging.getLogger("sarm_control.server").setLevel(logging.INFO if log_text else logging.ERROR)
     return ServiceSettings(
         model_name=model_name(model or "lab"),

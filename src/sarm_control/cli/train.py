@@ -88,6 +88,8 @@ def train(
             set_quiet(True)
         if processes.count > 1:
             say(in_words(os.environ, processes.count))
+        # one process reads and checks, so that all train by the same settings and an error is told
+        # once
         settings = processes.from_main(checked)
         if settings is None:
             return 0

@@ -96,6 +96,7 @@ def _with_gold(answered: _Answered, texts: Sequence[str], gold: Gold) -> _Answer
 
 def unique_prompts(rows: Sequence[Row]) -> list[Row]:
     """The first row of each distinct prompt, in order."""
+    # a later entry of a dict replaces an earlier one: from behind, so that the first row stays
     return list({row.prompt_key: row for row in reversed(rows)}.values())[::-1]
 
 
@@ -105,6 +106,7 @@ def trained_on(runs: Sequence[TrainedRun], rows: Sequence[Row]) -> int | None:
     try:
         for run in runs:
             seen |= {row.prompt_key for row in training_rows(run.config.data).kept}
+    # a run may have been copied here without its data: that is unknown then, and no reason to stop
     except DataError:
         return None
     return sum(row.prompt_key in seen for row in rows)
@@ -170,6 +172,7 @@ def in_order(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
 def run_names(paths: Sequence[Path]) -> list[str]:
     """The folders' names, with as many parent folders as make them unique and none of them `base`."""
     parts = [path.resolve().parts for path in paths]
+    # `base` is the name of the base policy in tables of answers
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names) and "base" not in names:
@@ -191,6 +194,7 @@ def _answer(
     base: PolicyAnswers | None = None
     trained, references = [], []
     for run, name, own in zip(runs, names, controls, strict=True):
+        # the name is taken over by the next run's policy, and the memory of this one is freed
         policy: Policy = run.load_policy(device=device)
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], sampling.max_new_tokens

@@ -76,6 +76,7 @@ def _roles(arms: Sequence[Mapping[str, Any]]) -> _Arms:
         next((arm for arm in arms if role_of(arm) == role), None)
         for role in (NO_CONTROL, CONTROLLED, PLACEBO)
     )
+    # a placebo alone is judged as what it is: a run with controls
     return _Arms(free, controlled or placebo, None if controlled is None else placebo)
 
 

@@ -98,6 +98,7 @@ def kl_to_base(policy: Policy, rollout: Rollout, sampling: Sampling) -> AnswerKL
         for start in range(0, len(rollout), sampling.batch):
             rows = by_length[start : start + sampling.batch]
             batch = policy.batch([rollout.prompts[j].ids for j in rows], [rollout.answers[j] for j in rows])
+            # in float64: a sum over an answer takes differences of logarithms that nearly cancel
             ours = policy.answer_stats(batch, sampling.temperature).logprobs.double()
             base = policy.answer_stats(batch, sampling.temperature, reference=True).logprobs.double()
             row_of_token = batch.rows.cpu().numpy()

@@ -150,5 +150,6 @@ def difference_between(
 
 
 def _negated(interval: Mapping[str, Any]) -> dict[str, Any]:
+    # `and` leaves None as it is, and 0 without a minus
     mean, low, high = (interval[name] and -interval[name] for name in ("mean", "low", "high"))
     return {**interval, "mean": mean, "low": high, "high": low}

@@ -24,6 +24,7 @@ def latent_rows(ledger: Ledger, *, controlled: Sequence[int]) -> list[Row]:
         ledger: the entries.
         controlled: latents that a control acts on; their rows are marked.
     """
+    # the rows are sorted by magnitude; the 65,536th of them needs no interval
     top = min(WITH_INTERVALS, len(ledger.latents))
     low, high = np.full(len(ledger.latents), np.nan), np.full(len(ledger.latents), np.nan)
     if top:
@@ -105,6 +106,8 @@ def ledger_json(
         "rest": {"count": len(rest), "delta": sum(row["delta"] for row in rest)},
         "latent_sum": total,
         "model_change": change[REWARD],
+        # what the sums of float32 rewards leave over: 0 but for rounding, which shows that nothing is
+        # missing
         "residual": total + (0.0 if outside is None else outside["delta"]) - change[REWARD],
         **({} if outside is None else {"outside": outside}),
         "controls": list(controls),

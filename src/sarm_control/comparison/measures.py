@@ -150,6 +150,7 @@ def control_columns(
         if amount is not None:
             columns[_part(name)] = _float(amount)
             total = total + _float(amount)
+    # last, because shaping bounds the whole reward: its effect is what the bounded total lacks
     if bounded is not None:
         columns[_part("reward/shaping")] = bounded(total) - total
         total = bounded(total)

@@ -138,7 +138,9 @@ def compare_policies(
         section, ledgers[arm.name] = _arm_section(base, arm, before, own, sd=sd)
         sections.append(section)
     differences = [
-        _difference(arms[i], arms[j], after[i], after[j], sd=sd) for i, j in combinations(range(len(arms)), 2)
+        # each pair once; who asks for it the other way round turns its sign (`difference_between`)
+        _difference(arms[i], arms[j], after[i], after[j], sd=sd)
+        for i, j in combinations(range(len(arms)), 2)
     ]
     report: dict[str, Any] = {"format": FORMAT, "title": TITLE, "arms": sections, "differences": differences}
     report["samples"] = _samples(base, arms, prompts, seed)
@@ -197,6 +199,7 @@ def _samples(
     for arm in arms:
         change = prompt_means(arm.answers.scored.rewards, arm.answers.prompts) - before
         for index, what in ((np.argmax(change), "rise"), (np.argmin(change), "fall")):
+            # a prompt that was drawn by chance stays one
             chosen.setdefault(int(index), f"Largest {what} of {arm.name}")
     policies = [("base", base), *((arm.name, arm.answers) for arm in arms)]
     return [

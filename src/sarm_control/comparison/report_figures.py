@@ -180,6 +180,7 @@ def _change_figure(report: Mapping[str, Any], item: Mapping[str, Any], names: Na
         found = measure(arm, key)
         if found is not None:
             rows.append(
+                # the KL has no base to change from, and is shown as it is
                 _row(f"{arm_title(arm)} {MINUS} base", found["change"] or found["trained"], scale, more_is)
             )
     for pair in report["differences"]:

@@ -84,6 +84,7 @@ def write_report(source: Path, target: Path) -> None:
     """Reads `report.json` and writes `report.html`."""
     from sarm_control.files import write_text
 
+    # a report holds answers and every latent of each arm: far more than a settings file may have
     write_text(target, render(read_json_object(source, most_bytes=1 << 30)))
 
 
@@ -154,6 +155,7 @@ def _ledger(report: Mapping[str, Any], names: Names) -> Section:
         name = arm_title(arm)
         caption = (
             f"The {min(_TOP, len(ledger['entries']))} largest of {ledger['latents']} entries (reward units). "
+            # said with its size, so that a reader can see that the parts do add up
             f"All entries{outside} sum to the change of the mean unedited reward within "
             f"{abs(ledger['residual']):.0e}; every entry is in ledger.parquet."
         )

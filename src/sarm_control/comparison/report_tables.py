@@ -100,8 +100,10 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Table:
     rows += [
         _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] != "kl"
     ]
+    # only where a control added a row: else this total would repeat the one above
     if len(rows) > len(entries[:top]) + bool(count) + bool(outside) + 1:
         rows.append(_sum_row("Reward as trained on", ledger["total_change"], digits))
+    # below the total, because the KL is in the objective and not in the reward
     rows += [
         _sum_row(item["label"], item, digits, kind="") for item in ledger["controls"] if item["kind"] == "kl"
     ]

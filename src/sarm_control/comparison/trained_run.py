@@ -115,6 +115,8 @@ class TrainedRun:
         state = controls.start(human, config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})
         state.load_state_dict(
+            # what PAR compares with is kept in the same part of a checkpoint, and is no state of
+            # controls
             {name: tensor.numpy() for name, tensor in learnt.items() if name not in (PROMPTS, REWARDS)}
         )
         around = self.statistics if config.reward.shaping == "par" else None
@@ -146,6 +148,8 @@ class TrainedRun:
         prompts = encode_prompts(
             policy, [row.prompt for row in rows], [row.where for row in rows], training.max_new_tokens
         )
+        # frozen, because scoring these answers is no step of training and teaches the controls
+        # nothing
         rule = RewardRule(controls.controls, controls.missing_end, patterns=controls.patterns).frozen()
 
         def rewards(rollout: Rollout) -> Floats:

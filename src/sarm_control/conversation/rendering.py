@@ -81,6 +81,7 @@ class TemplateText:
             )
         day = (self._asked or fallback_date(source)) if asks_for_date(source) else None
         dated: dict[str, Any] = {} if day is None else {"strftime_now": clock(day)}
+        # None and not left out, as transformers has it: for Jinja an undefined name is not none
         variables = {**self._tokenizer.special_tokens_map, "tools": None, "documents": None, **dated}
         return _Program(given, source, day, variables)
 

@@ -112,6 +112,7 @@ def compiled(source: str) -> jinja2.Template:
     Raises:
         jinja2.TemplateError: it is not valid Jinja; other exceptions come from bugs of Jinja.
     """
+    # Jinja computes filters of constants, such as `"a"|center(9)`, while it compiles: they count too
     with limited(len(source)):
         return _Sandbox().from_string(source)
 
@@ -158,6 +159,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         _refuse_growth(operator, left, right)
         return _held(super().call_binop(context, operator, left, right))
 
+    # names that no template uses for keyword arguments of its own, as in Jinja
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         _step()
         # Jinja wraps str.format in a function of its own

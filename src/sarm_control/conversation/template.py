@@ -185,6 +185,8 @@ class ChatTemplate:
         encoded: list[Encoded] = []
         for start in range(0, len(rendered), _IN_ONE_CALL):
             part = rendered[start : start + _IN_ONE_CALL]
+            # two texts a conversation: the tokens of the header say how many of the whole are the
+            # prompt's
             ids = self._tokenize([text for row in part for text in (row.header, row.whole)])
             ids = [self._with_one_bos(list(row)) for row in ids]
             pairs = zip(ids[::2], ids[1::2], part, strict=True)
@@ -205,6 +207,8 @@ class ChatTemplate:
 
         A token that covers the end of the header and the beginning of the answer counts as the answer's.
         """
+        # a slow tokenizer knows no offsets: what both token lists have in common is then the best
+        # answer
         if not getattr(self.tokenizer, "is_fast", False):
             return sys.maxsize
         tokens: Any = self.tokenizer(
@@ -264,6 +268,7 @@ class ChatTemplate:
         start = 0
         while len(ids) > start + 1 and ids[start] == ids[start + 1] == self.bos_id:
             start += 1
+        # not there yet while `_starts_with_bos` finds out what it is
         missing = getattr(self, "_template_has_bos", True) is False and ids[:1] != [self.bos_id]
         return [self.bos_id, *ids] if missing else ids[start:]
 

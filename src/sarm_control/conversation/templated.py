@@ -19,6 +19,7 @@ from sarm_control.errors import DataError, ModelError
 
 _PROBE = "probe"
 _QUESTION = Message(role="user", content=_PROBE)
+# marks of other models' templates, with the wide bars of DeepSeek and the brackets of Llama 2
 _FOREIGN = re.compile(
     "<\\|\\w+\\|>|<\uff5c[^\uff5c>]{1,40}\uff5c>|<(?:start|end)_of_turn>|\\[/?INST\\]|<</?SYS>>"
 )

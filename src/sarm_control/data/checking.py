@@ -203,6 +203,7 @@ class _Found:
 
 
 def _digest(text: str) -> bytes:
+    # 16 bytes for a text of any length: prompts of a large file need not fit into memory
     return blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 

@@ -109,6 +109,7 @@ def readable(path: Path) -> Iterator[None]:
             hint="copy or download the file again",
         ) from error
     except OSError as error:
+        # of a decompressor, not of the system
         if error.strerror is None:
             raise DataError(f"{path}: the compressed data are damaged: {error}") from error
         raise DataError(f"{path}: {error.strerror}", hint="check the file's name") from error
@@ -131,6 +132,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         raise Reason(f"not JSON: {error}", _ONE_OBJECT) from None
     if not isinstance(value, dict):
         raise Reason(f"not an object but {type_name(value)}", _ONE_OBJECT)
+    # half a character can only be written as an escape: as bytes it is no UTF-8 and was refused above
     if "\\u" in text:
         _check_surrogates(value)
     return value

@@ -33,6 +33,7 @@ def plain_row(row: Row) -> dict[str, Any]:
             if _has_parts(row.raw.get(name))
         }
     if others is None:
+        # both names of a renamed field go, or its content would be there twice
         moved = {name for pair in row.read_as.columns for name in pair}
         taken = {*moved, *_own(row), "messages"}
         others = {name: value for name, value in row.raw.items() if name not in taken}

@@ -389,9 +389,11 @@ def _form(
 ) -> FileShape:
     """What the first rows of a file are."""
     objects = [record.fields for record in head if not isinstance(record, BadRecord)]
+    # the whole file is counted only when a row makes it necessary, which is after `form` has its name
     form = FileShape(objects, options, lambda: _repeats(path, source, want, form))
     answered = []
     for raw in objects:
+        # a bad row says nothing of how answers are written; it is reported when its turn comes
         with suppress(Reason):
             row = _row(path, START, raw, form.plain_fields(raw, want), want, options)
             if row.answers:

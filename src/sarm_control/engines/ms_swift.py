@@ -54,6 +54,7 @@ class SarmReward:
         if len(messages) != len(completions):
             raise DataError(f"{len(messages)} conversations came with {len(completions)} answers")
         cut = is_truncated or [False] * len(completions)
+        # the last turn of a conversation is the answer itself; what comes before it is the prompt
         answers = [
             VerlAnswer([dict(turn) for turn in turns[:-1]], completion, not truncated)
             for turns, completion, truncated in zip(messages, completions, cut, strict=True)

@@ -33,6 +33,7 @@ SETTINGS = ("url", "token_file", "timeout", "patience", "learn")
 """The keys of `ServerSettings.from_environment`."""
 
 _BUSY = 429
+# with every 5xx: what the server may do next time; another 4xx would be refused again
 _AGAIN = {408, _BUSY}
 _LONGEST_PAUSE = 30.0
 _LONGEST_WAIT = 1e9  # seconds; a socket takes no more
@@ -190,6 +191,7 @@ def _send(settings: ServerSettings, path: str, body: bytes) -> Reply:
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read(), error.headers.get("Retry-After"))
+    # no connection, a URL or header that http refuses, or an answer that broke off
     except (OSError, ValueError, http.client.HTTPException) as error:
         return Reply(None, problem=f"{type(error).__name__}: {error}")
 

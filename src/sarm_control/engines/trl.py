@@ -105,6 +105,8 @@ class TrlReward:
         scored, own = gather_with_place(mine)
         rewards = self.reward.breakdown(scored)
         values = _finite(self.reward.values(rewards))
+        # after the rewards: an answer is never judged by a discriminator that has learnt from it
+        # already
         if self.callback.learning:
             self.reward.learn(scored)
         if log_metric is not None:

@@ -51,6 +51,7 @@ class SarmCallback(TrainerCallback):
         Raises:
             TrainingError: see `load`; `output_dir` holds another checkpoint; the processes' rewards differ.
         """
+        # a training that was interrupted within a step has left it on
         self._in_step = False
         if state.global_step and self._loaded is None:
             folder = _checkpoint(args, state)

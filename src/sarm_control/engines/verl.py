@@ -119,6 +119,7 @@ def _numbers(one: Mapping[str, Any]) -> dict[str, float]:
     return {
         "reward/model": one["reward_model"],
         "reward/edits": one["edited"] - one["reward_model"],
+        # not `-amount`, which would log a penalty that did not act as -0.0
         **{name: 0.0 - amount for name, amount in amounts.items()},
         **shaped,
         "reward/total": one["total"],

@@ -58,6 +58,7 @@ class SarmRewardManager(RewardManagerBase):  # type: ignore[misc] # verl has no 
     def answer_of(self, item: Any) -> VerlAnswer:
         """Prompt and answer of a sample; the answer ended if its last token is a special one."""
         responses = item.batch["responses"]
+        # the mask is of prompt and answer; the answer is its end, padded on the right
         written = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
         ids = responses[:written].tolist()
         text = self.tokenizer.decode(ids, skip_special_tokens=True)

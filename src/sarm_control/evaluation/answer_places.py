@@ -40,6 +40,7 @@ class AnswerTable:
     def by_row(self, values: NDArray[Any], role: str) -> list[NDArray[Any]]:
         """R arrays: the values of each row's answers of one role."""
         chosen = self.role == role
+        # a row without answers of the role gets an empty array, so that places stay rows
         counts = np.bincount(self.row[chosen], minlength=int(self.row[-1]) + 1 if len(self) else 0)
         return np.split(values[chosen], np.cumsum(counts)[:-1])
 

@@ -112,6 +112,7 @@ def answer_coverage(
     numbers = np.arange(len(head)) if chosen is None else np.array(sorted(chosen), dtype=np.int64)
     answers = len(prompts)
     mean = moments[1] / answers
+    # rounding may leave the difference of two equal numbers below 0
     variance = np.maximum(moments[2] / answers - mean**2, 0.0)
     spread = head.astype(np.float64) ** 2 * variance
     share = spread / (spread[numbers].sum() or 1.0)

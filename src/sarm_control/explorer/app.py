@@ -36,6 +36,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # the pages show the user's own texts, and their own code after an update
     "Cache-Control": "no-store",
 }
 
@@ -91,6 +92,8 @@ def create_explorer(site: Site, settings: ServiceSettings) -> FastAPI:
     app.add_exception_handler(Conflict, _conflict)
     for routes in (_pages(), _reading(site), _asking(site, settings)):
         app.include_router(routes)
+    # the guard comes first: host, token and size are checked before anything of a body is read. The files
+    # of the front end are open, since it is they that ask for the token
     app.front = Guard(_SameOrigin(app.front), settings, _uncounted, is_open=lambda path: path in FILES)
     return app
 
@@ -121,6 +124,7 @@ class _SameOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         origin = headers.get(b"origin", b"").decode("latin-1")
+        # `null`, which a page from a disk sends, has no host and is refused too
         if origin and urlsplit(origin).netloc.lower() != headers.get(b"host", b"").decode("latin-1").lower():
             refusal = Refusal(403, "this page is of another host", "open the explorer's own address")
             await refusal.response()(scope, receive, send)

@@ -81,6 +81,7 @@ class Notes:
         """
         if len(text) > LONGEST:
             raise DataError(f"a note of {len(text)} characters", hint=f"at most {LONGEST} are kept")
+        # two locks: that of the file keeps other processes out, and threads of this one pass it
         with self._lock, locked(self.path):
             found = self.all()
             current = found.get(latent, Note())

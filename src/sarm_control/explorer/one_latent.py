@@ -94,6 +94,7 @@ def activating_answers(data: ScoredRows, latent: int, *, shown: int = SHOWN) -> 
     """
     fires = np.flatnonzero(data.scored.latents.active([latent])[:, 0])
     z = data.scored.latents.columns([latent])[fires, 0]
+    # equal values in the order of the data, so that equal calls show equal answers
     order = fires[np.lexsort((fires, -z))]
     texts = [text for row in data.rows for text in row.answers]
     seen: set[str] = set()
@@ -193,6 +194,7 @@ def flips_without(data: ScoredRows, latent: int, *, most: int = 6) -> Flips:
 
 def _largest(similarity: NDArray[np.floating[Any]], latent: int, most: int) -> list[Sibling]:
     size = np.abs(similarity)
+    # below every other, since a latent resembles itself most
     size[latent] = -1.0
     order = np.argsort(-size, kind="stable")[: min(most, len(size) - 1)]
     return [Sibling(int(n), float(similarity[n])) for n in order]

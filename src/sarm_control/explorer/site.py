@@ -56,6 +56,8 @@ class Site:
         table = {} if sources.found is None else sources.found.table
         self.kind: KindColumn = kind_column(table, sources.size)
         self.columns |= effect_columns(table, sources.size) if table else {}
+        # routes are plain functions, which FastAPI runs in threads: one pass through the model at a
+        # time
         self._model_lock = threading.Lock()
         self._words_lock = threading.Lock()
         self._corpus: AnswerCorpus | None = None
@@ -141,6 +143,7 @@ class Site:
                 before, after = scored.rewards[own], mended[own]
                 if before[0] < before[1]:
                     wrong.append((not after[0] > after[1], number))
+        # False sorts before True: first the rows that the edits put right, the earliest of them
         return min(wrong, default=(True, 0))[1]
 
     def words(self, latent: int) -> list[str]:

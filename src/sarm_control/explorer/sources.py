@@ -261,6 +261,8 @@ def read_audit(folder: Path, fingerprint: str) -> dict[str, Any]:
             hint="audit this model",
         )
     try:
+        # read once here: a file of another kind is told when it is opened, not when a latent is
+        # clicked
         attributes_of(content, 0)
     except MISSHAPEN as error:
         raise DataError(

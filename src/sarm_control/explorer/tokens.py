@@ -59,6 +59,8 @@ def token_activations(rm: RewardModel, prompt: Prompt, answer: str, latent: int)
 
 def _texts(tokenizer: Any, ids: Any) -> tuple[str, ...]:
     """What each token adds to the decoded text: a token alone is often decoded without its space."""
+    # a few tokens before are enough for spaces and split characters; decoding all of them again for each
+    # token would take time with the square of the length
     texts, window = [], 8
     for place in range(len(ids)):
         start = max(0, place - window)

@@ -56,6 +56,7 @@ class BenchWidget(anywidget.AnyWidget):
         head = rm.head.weight
         site = Site(Sources(self._name, rm.fingerprint, head, rm, no_rows(rm), names=names or {}))
         first = _checked(edits, len(head))
+        # scored before the widget is shown: an error is then the cell's own
         self._lay(prompt, answers)
         super().__init__(_world=site.world(), _table=site.table(), _laid=self._as_row(), _edits=first)
         self.on_msg(self._hear)

@@ -233,6 +233,7 @@ def evaluate(
         raise ConfigError(f"{benchmark!r} is no benchmark", hint=f"benchmarks: {', '.join(known)}")
     changes = [parse_edit(edit) if isinstance(edit, str) else edit for edit in edits]
     rows, build = rows_of(data, want={"pair"}), known[benchmark]
+    # with edits the other subsets are the complement, which they are to leave alone
     if subset and not changes:
         whole = build(rows)
         kept = whole.units_of(subset)

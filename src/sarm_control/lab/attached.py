@@ -98,6 +98,7 @@ def build_attached(
     """
     config = config or AttachedConfig()
     train_classifier(world, folder / "classifier", config, progress=progress)
+    # read back as users will, so that what is attached to is what lies in the folder
     model = RewardModel.from_pretrained(folder / "classifier", device="cpu")
     say("the classifier is trained on the preferences")
     chosen = max(_attempts(world, model, config, progress, say), key=lambda one: one.score)
@@ -134,6 +135,7 @@ def train_classifier(
     scored = _scored(sarm, prompts, [text for row in rows for text in row.answers], progress)
     assert scored.states is not None
     states = _root_mean_square_normalised(scored.states, sarm)
+    # the lab's preferences have one answer a side: chosen and rejected alternate
     model = _classifier(sarm, _dense_head(states[0::2] - states[1::2], config.l2))
     with quiet_transformers():
         model.save_pretrained(folder)
@@ -153,6 +155,7 @@ def _dense_head(differences: Floats, l2: float) -> Floats:
 
     # a classifier wants both labels: a preference read backwards is the same preference
     sign = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
+    # a constant would cancel between the two answers of a pair
     fitted = LogisticRegression(C=1 / l2, fit_intercept=False, max_iter=1000)
     fitted.fit(differences * sign[:, None], sign > 0)
     return np.asarray(fitted.coef_[0], dtype=np.float64)
@@ -168,6 +171,7 @@ def _classifier(sarm: RewardModel, weight: Floats) -> Any:
         model = AutoModelForSequenceClassification.from_config(settings)
     stored = sarm.trunk.model.state_dict()
     missing, further = model.model.load_state_dict(stored, strict=False)
+    # the SARM's trunk has every weight but the final norm, which it does not use
     assert (missing, further) == (["norm.weight"], [])
     torch.nn.init.ones_(model.model.norm.weight)
     with torch.no_grad():

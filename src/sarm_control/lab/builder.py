@@ -148,6 +148,7 @@ def build_world(
         figures = {"build": built, **_gates(model, writer, tastes, config, progress)}
         for line in gate_lines(figures):
             say(line)
+        # within the folder's block: a world without its shortcuts is never there
         _check_gates(figures, config.gate)
         truth = measure_truth(
             model, writer.gold_pairs(config.truth_pairs, "truth", keep=False), progress=progress
@@ -258,6 +259,7 @@ class _Attempt(NamedTuple):
     @property
     def score(self) -> tuple[bool, float, float]:
         """For comparison of attempts: larger is better."""
+        # beyond ENOUGH all are alike, so that the mean over all attributes decides
         return self.rewarded, min(self.worst, ENOUGH), self.mean
 
     def line(self) -> str:
@@ -319,6 +321,7 @@ def _settings(config: WorldConfig, trunk: int, restart: int) -> BuildConfig:
         tune_rows=32,
         tune_learning_rate=config.tune_learning_rate,
         tune_head_learning_rate=config.tune_head_learning_rate,
+        # a head for each annotator is part of tuning a trunk; later builds fit one head on all pairs
         annotator="annotator" if first else None,
         seed=derive_seed(config.seed, "trunk", trunk) % 2**31,
     )

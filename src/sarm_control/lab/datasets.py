@@ -93,6 +93,7 @@ class Writer:
             if rng.random() >= 1 / (1 + np.exp(-gain)):
                 first, second = second, first
             rows.append({**_pair(first, second), "annotator": f"annotator-{who}"})
+        # two equal answers are no preference
         return [row for row in rows if row["chosen"] != row["rejected"]]
 
     def gold_pairs(self, count: int, purpose: str, *, keep: bool = True) -> list[tuple[Judged, Judged]]:

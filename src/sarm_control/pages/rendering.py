@@ -146,6 +146,7 @@ def _environment() -> "Environment":
     environment = Environment(
         loader=PackageLoader("sarm_control.pages"),
         autoescape=True,
+        # a name that a template mistypes is an error, and no empty cell in somebody's report
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -47,5 +47,6 @@ def security_policy(*styles: str, scripts: tuple[str, ...] = ()) -> str:
 
 
 def _hashes(texts: tuple[str, ...]) -> str:
+    # hashes and not a nonce: a page that is opened from a disk has no server to draw one
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
     return " ".join(f"'sha256-{digest}'" for digest in digests)

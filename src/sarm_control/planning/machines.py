@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sarm_control.errors import ConfigError
 
 MIB = 2**20
+# of version 2, which says `max` without a limit, and of version 1, which says a number beyond any memory
 _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _REACHED = 0.4
 _REACHED_BANDWIDTH = 0.6
@@ -121,6 +122,7 @@ def _this_gpu() -> Machine:
     import torch
 
     name = torch.cuda.get_device_name().lower()
+    # a card that is not in the table is taken for the slowest of its big ones
     known = next((one for key, one in MACHINES.items() if key in name), MACHINES["a100"])
     total = torch.cuda.get_device_properties(0).total_memory
     return Machine(
@@ -184,6 +186,7 @@ def _product_rate(dtype: Any, size: int = 1024, seconds: float = 0.15) -> float:
         start = time.perf_counter()
         a @ b
         times.append(time.perf_counter() - start)
+    # the quickest: other programs can only make a product slower
     return 2 * size**3 / min(times)
 
 

@@ -130,6 +130,7 @@ class Plan:
             return
         fitting = [text for text, peak in self.changes if peak <= self.machine.memory]
         smallest = [text for text, _ in sorted(self.changes, key=lambda change: change[1])]
+        # one thing to type: the first that fits, else what comes nearest
         change = (fitting or smallest)[:1]
         hint = (
             f"{change[0]}, or start it all the same: {override}"

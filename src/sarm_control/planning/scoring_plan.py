@@ -82,6 +82,7 @@ def _answers(request: ScoringRequest, shape: RewardShape) -> _Answers:
         return _Answers(None, longest, float(longest))
     template = read_template(str(configuration_folder(request.model)))
     rows = [row for path in request.data for row in read_rows(path, want={"answer", "pair", "candidates"})]
+    # spread over the whole file, which may be sorted by length
     some = rows[:: max(1, len(rows) // _MEASURED_ROWS)]
     lengths = [len(template.encode(row.prompt, answer).input_ids) for row in some for answer in row.answers]
     return _Answers(sum(len(row.answers) for row in rows), max(lengths), sum(lengths) / len(lengths))
@@ -181,5 +182,6 @@ def _changes(
         changed = ScoringRequest(**{**vars(request), **values})
         other = reward_shape(changed.model, changed.dtype)
         peak = _plan(changed, other, answers, where).peak
+        # less than 2 % is within what a plan does not know
         if peak < 0.98 * before:
             yield text, peak

@@ -95,6 +95,7 @@ def make_policy(shape: PolicyShape, reward: RewardShape, layers: int, critic_lay
     base = policy_skeleton(shape, layers)
     reference = copy.deepcopy(base).requires_grad_(False) if shape.lora is None else None
     model = base if shape.lora is None else add_adapters(base, shape.lora, 0)
+    # all that a policy asks of its template before it reads text
     template: Any = SimpleNamespace(end_ids=(0,))
     policy = _WithoutNumbers(model, template, reference=reference, autocast=shape.half)
     if shape.training.value == "adapter" and shape.lora is not None:

@@ -324,6 +324,7 @@ def _changes(shape: TrainingShape, where: Machine, before: float) -> Iterator[tu
         if changed == config:
             continue
         peak = _plan(_with(shape, changed), where).peak
+        # less than 2 % is within what a plan does not know
         if peak < 0.98 * before:
             yield text, peak
 

@@ -73,6 +73,8 @@ def _run(folder: Path) -> Contents:
     adapter = folder / _ADAPTER
     if adapter.is_dir():
         base = read_json_object(adapter / "adapter_config.json").get("base_model_name_or_path")
+        # peft loads the base by this path: elsewhere the adapter could not be opened, and here it
+        # names a user
         if isinstance(base, str) and _is_absolute(base):
             left_out = (f"{_ADAPTER}/: its base is a path of this machine ({base})",)
         else:

@@ -77,6 +77,7 @@ def _asked(
 ) -> _T:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    # None stands for the last try, whose error is told
     for pause in (*waits, None):
         try:
             return request()

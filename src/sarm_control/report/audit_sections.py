@@ -175,6 +175,7 @@ def _accuracy_row(label: str, interval: Found) -> Row:
     mean, low, high = (
         None if interval[end] is None else 100 * interval[end] for end in ("mean", "low", "high")
     )
+    # from chance: an interval that holds 50 % says nothing of the model
     beyond = [None if end is None else end - 100 * _CHANCE for end in (low, high)]
     return Row(label, mean, low, high, tone_of(*beyond, more_is="good"), shown=_share(interval, 0))
 

@@ -168,6 +168,7 @@ def _moves_of(
     for changes in moved.values():
         for latent, change in changes.items():
             most[latent] = max(most.get(latent, 0.0), abs(change))
+    # those of any evaluation, so that all charts of a run have the same spots
     drawn = sorted(sorted(most, key=lambda latent: (-most[latent], latent))[:MOST_MOVED])
     plane = principal_plane(directions.decoder[:, drawn].T.astype(np.float64))
     meanings = {} if found is None else _meanings(found)

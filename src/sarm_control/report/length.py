@@ -74,5 +74,6 @@ def length_section(folder: Path | None, titles: Mapping[str, str]) -> Section | 
 def _fisher(value: float, n: int) -> tuple[float | None, float | None]:
     if n < _FEWEST or abs(value) >= 1:
         return None, None
+    # atanh r is nearly normal with the variance 1 / (n - 3), where r itself is skewed near its ends
     middle, half = math.atanh(value), 1.959963984540054 / math.sqrt(n - 3)
     return math.tanh(middle - half), math.tanh(middle + half)

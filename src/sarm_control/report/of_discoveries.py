@@ -114,6 +114,7 @@ def _effect_tile(question: str, listed: list[Mapping[str, Any]], names: Names, t
             "a null result, at the tests' rate of errors",
             "unclear",
         )
+    # lists are in the order of their tests, and the largest effect need not be the surest
     one = max(listed, key=lambda item: abs(item["effect"]))
     ends = {"mean": one["effect"], "low": one["low"], "high": one["high"]}
     digits = decimals(ends)

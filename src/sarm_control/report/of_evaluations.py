@@ -163,6 +163,7 @@ def _figure(found: Found) -> Drawing | None:
 def _row(one: Found) -> Row:
     main, chance = _main(one), one["chance"]
     tone: Tone = "unclear"
+    # Ties of RewardBench 2 have no known chance
     if chance is not None and main["low"] is not None:
         tone = tone_of(main["low"] - chance, main["high"] - chance, more_is="good")
     return Row(one["name"], main["mean"], main["low"], main["high"], tone, shown=_shown(main))

@@ -42,6 +42,7 @@ def make_report(sources: Sources, *, command: str, manifest: Mapping[str, Any]) 
     first = _first_screen(sources, names)
     sections = [*_sections(sources, names), *_missing(sources), _files(sources, command, manifest)]
     page = first._replace(hero=None, sections=sections, made=f"Made by: {command}")
+    # after the sections: only then it is known under which name the chart stands there
     page = page._replace(hero=first.hero and _named_as_below(first.hero, figures_of(page)))
     return Report(page, _content(page, sources, manifest))
 

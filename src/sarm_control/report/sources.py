@@ -11,6 +11,7 @@ from sarm_control.data import Reason, json_object, read_lines
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.training import Role, RunConfig, read_run_config, role_of_run
 
+# bytes: a comparison holds answers and every latent, far more than other JSON files of ours
 _LARGEST = 1 << 30
 _COMPARISON, _DISCOVERY = "sarm-compare-1", "sarm-features-1"
 _KNOWN = "run folders, and folders of sarm compare, discover, audit or eval"
@@ -94,6 +95,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     audits: dict[Path, Mapping[str, Any]] = {}
     evaluations: dict[Path, Mapping[str, Any]] = {}
     for path in paths:
+        # before its JSON files: a run folder may hold a report of its own
         if (path / "config.yaml").is_file():
             folders.append(path)
             continue

@@ -80,6 +80,7 @@ def _groups(runs: Sequence[Run]) -> list[_Group]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config.model_dump(mode="json")
+        # equal in all else: such runs are one line with a band
         config["training"].pop("seed")
         groups.setdefault(repr(config), []).append(run)
     return [

@@ -127,6 +127,7 @@ def start(folder: Path, task: Task, jobs: int) -> "subprocess.Popen[bytes]":
     # what the user has set wins
     environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
     task.log.parent.mkdir(parents=True, exist_ok=True)
+    # added to: what a cell printed before it was stopped says why
     with task.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "sarm_control.study.worker", str(folder), *task.words],
@@ -182,6 +183,7 @@ class _Schedule:
 
     def next(self) -> Task | None:
         """The next task that can be started now; cells that can never be are failed."""
+        # first those that can never be run, or a study would wait for them for ever
         for cell in list(self.waiting):
             held = next((other for other in self._followed(cell) if other in self.busy), None)
             if held is not None:

@@ -89,6 +89,7 @@ def plain(answer: str) -> str:
 @lru_cache(maxsize=1)
 def _parser() -> Any:
     markdown_it = import_extra("markdown_it", "audit", needed="counting Markdown needs markdown-it-py")
+    # CommonMark itself has no tables; what nests deeper than any answer does is read as text
     return markdown_it.MarkdownIt("commonmark", {"maxNesting": 40}).enable("table")
 
 

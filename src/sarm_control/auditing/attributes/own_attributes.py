@@ -145,6 +145,8 @@ def _compiled(at: str, text: str) -> re.Pattern[str]:
         raise ConfigError(f"{at}: longer than {_LONGEST_PATTERN} characters", hint="write a function")
     try:
         return re.compile(text)
+    # `a{99999999999}` overflows and a thousand open brackets recurse: `re` calls neither an error of its
+    # own
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"{at}: {text!r} is not a regular expression: {error}",
@@ -158,6 +160,7 @@ def _function(at: str, text: str, folder: Path) -> Measure:
         raise ConfigError(f"{at}: {text!r} is not FILE.py:FUNCTION", hint='write function: "mine.py:rhymes"')
     path = folder / name
     spec = importlib.util.spec_from_file_location(f"sarm_attributes_{path.stem}", path)
+    # a spec is made of any path that ends in .py, whether or not there is such a file
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"{at}: no Python file {path}", hint="paths are from the folder of the YAML file")
     module = importlib.util.module_from_spec(spec)
@@ -216,6 +219,8 @@ def _never(prompt: str, answer: str) -> float:
 def _cut_out(pattern: re.Pattern[str]) -> Callable[[str, str], Contrast | None]:
     def contrast(prompt: str, answer: str) -> Contrast | None:
         del prompt
+        # what is cut out between two words leaves two blanks, which would be a difference of their
+        # own
         text = re.sub(r"[ \t]{2,}", " ", pattern.sub("", answer)).strip()
         return (text, answer) if text and pattern.search(answer) is not None and text != answer else None
 

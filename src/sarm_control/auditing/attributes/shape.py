@@ -8,6 +8,7 @@ from functools import lru_cache
 from sarm_control.auditing.attributes.markdown import plain, structure
 from sarm_control.auditing.attributes.wording import sentences
 
+# without `_`, which is a mark of emphasis at the ends of a word
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?![\w])")
 _QUOTED = re.compile(r"\"[^\"\n]{3,}\"|\u201c[^\u201d\n]{3,}\u201d")
@@ -17,6 +18,8 @@ _CITATION = re.compile(
 # behind ]( or < an address belongs to a link, which is counted as such
 _ADDRESS = re.compile(r"(?<!\]\()(?<!<)\bhttps?://\S+")
 _ENDS = tuple(".!?:\"')]}`*\u201d\u2019\u2026\u3002\uff01\uff1f|")
+# the category So holds arrows, frames and signs such as the copyright mark too; from here on it holds
+# pictures
 _EMOJI_FROM = 0x1F300
 _LONGEST_RUN = 8
 
@@ -107,9 +110,11 @@ def broken_end(prompt: str, answer: str) -> float:
     if not text:
         return 0.0
     last = text.splitlines()[-1].strip()
+    # an odd number of fences: the last block was never closed
     if text.count("```") % 2:
         return 1.0
     in_list = re.match(r"(?:[-*+]|\d+[.)])\s", last) is not None  # items of lists need no full stop
+    # an answer may well end with an emoji or be a mere number
     return float(not (last.endswith(_ENDS) or in_list or last.startswith("#") or _ends_in_sign(last)))
 
 
@@ -126,6 +131,7 @@ def other_script(prompt: str, answer: str) -> float:
     if not asked or not said:
         return 0.0
     main = max(said, key=lambda script: said[script])
+    # not "none": a foreign name in a prompt is not its script
     return float(said[main] > 0.5 and asked.get(main, 0.0) < 0.1)
 
 

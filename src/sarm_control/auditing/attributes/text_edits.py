@@ -44,6 +44,7 @@ CERTAIN = "This is definitely, without a doubt, always the case."
 EMOJI = "\U0001f60a"
 _LIST_ITEM = re.compile(r"^\s*[-*+]\s+(?P<text>\S.*)$")
 _HEADING = re.compile(r"^#{1,6}\s+", re.MULTILINE)
+# as in CommonMark, where marks with a blank inside of them are signs and not bold
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
 
 
@@ -93,6 +94,8 @@ def without_offer(prompt: str, answer: str) -> Contrast | None:
         parts = sentences(kept)
         if len(parts) < 2 or not closing_offer(prompt, parts[-1]):
             break
+        # cut in the text itself, since joined sentences would lose their line breaks; from the right,
+        # because the same sentence may stand earlier too
         kept = kept[: kept.rindex(parts[-1])].rstrip()
     return (kept, answer) if kept != answer.rstrip() else None
 
@@ -118,6 +121,8 @@ def bullets_to_sentences(prompt: str, answer: str) -> Contrast | None:
             run = []
         lines.append(line)
     text = "\n".join(lines[:-1]) if lines and lines[-1] == "" else "\n".join(lines)
+    # parsed again, here and below: the expression knows no nesting and no code, and a text that still has
+    # the attribute is no text without it
     return (text, answer) if text != answer and not structure(text).bullets else None
 
 
@@ -158,6 +163,7 @@ def without_exclamations(prompt: str, answer: str) -> Contrast | None:
 def cut_in_half(prompt: str, answer: str) -> Contrast | None:
     """The second half of the words is cut off, which leaves a broken ending and half of the length."""
     parts = re.findall(r"\S+\s*", answer)
+    # where half of the words is a whole sentence, its full stop goes too, or nothing would be broken
     cut = "".join(parts[: len(parts) // 2]).rstrip().rstrip(".!?")
     if len(parts) < 8 or broken_end(prompt, answer) or not broken_end(prompt, cut):
         return None

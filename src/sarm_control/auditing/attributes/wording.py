@@ -15,12 +15,14 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\s\"')\]]+|\n+")
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text; a line is one too."""
+    # what is left of an ellipsis is no sentence
     return [part.strip() for part in _SENTENCE_END.split(text.strip()) if part.strip(" .")]
 
 
 def _phrases(phrases: Iterable[str]) -> re.Pattern[str]:
     """Matches any of the phrases as whole words, whatever their case and spacing."""
     patterns = (r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
+    # not `\b`, which finds no end behind "100%": a sign and a blank have no border of a word between them
     return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)
 
 

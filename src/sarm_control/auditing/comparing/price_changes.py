@@ -128,6 +128,8 @@ def _causal(new: Audit, old: Audit) -> dict[str, CausalPrice]:
         if best is None:
             continue
         pair = [_contrast(audit.contrasts, best) for audit in (new, old)]
+        # other texts, as another seed draws them, cannot be paired; the attribute's partial price is
+        # compared
         if pair[0] is None or pair[1] is None or pair[0].texts != pair[1].texts:
             continue
         moved = pair[0].change / new.table.reward_sd - pair[1].change / old.table.reward_sd

@@ -113,6 +113,8 @@ def run_movements(
     found = []
     for place, one in enumerate(table.attributes):
         size = one.unit == "doubling"
+        # of a size `has` is "more than the median", which says nothing of how much longer answers
+        # grew
         values = table.values[kept, place] if size else table.has[kept, place].astype(np.float64)
         before, after = float(values[late == 0].mean()), float(values[late == 1].mean())
         scale = max(before, 1e-12) if size else 1.0
@@ -155,6 +157,7 @@ def _bounds(
     if groups < 2:
         return -math.inf, math.inf
     error = math.sqrt(float(parts @ parts) * groups / (groups - 1) * (count - 1) / (count - 2))
+    # as many degrees as prompts less one: the prompts are what is independent, not the samples
     half = float(t.ppf(1 - alpha / 2, groups - 1)) * error
     change = float(sides[1].mean() - sides[0].mean())
     return change - half, change + half

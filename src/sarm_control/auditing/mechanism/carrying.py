@@ -71,6 +71,7 @@ def own_latent(table: AttributeTable, scored: Scored, place: int, *, seed: int =
         return None
     half = numpy_generator(seed, "halves of detection").permutation(len(table.prompts)) % 2
     fold_of = half[table.prompt]
+    # both folds need both sides: a fold that has none of one side has no AUROC
     if any((present[fold_of == fold] == side).sum() < LEAST for fold in (0, 1) for side in (True, False)):
         return None
     z = scored.latents.to_scipy().astype(np.float64).tocsc()
@@ -84,6 +85,7 @@ def own_latent(table: AttributeTable, scored: Scored, place: int, *, seed: int =
         test: NDArray[np.bool_] = fold_of == fold
         best = best_latent(z[np.flatnonzero(~test)], present[~test])
         chosen.append(int(latents[best.column]))
+        # numbers without gaps, as the clusters of the AUROC's error want them
         _, prompts = np.unique(table.prompt[test], return_inverse=True)
         scores = best.scores(z[np.flatnonzero(test)])
         judged.append(placed(scores, present[test], prompts, int(prompts.max()) + 1))

@@ -48,11 +48,14 @@ def token_rewards(rm: "RewardModel", prompt: Prompt, answer: str) -> tuple[Token
     encoded = rm.template.encode(prompt, answer)
     with torch.inference_mode():
         batch = pad_batch([encoded.input_ids], rm.template.pad_id, side="right", device=rm.device)
+        # one row has no padding, so nothing is masked
         states = rm.trunk(batch.input_ids, None)[0]
         if rm.trunk.final_norm is not None:
             states = rm.trunk.final_norm(states.float())
         states = states.float().cpu()
         place = int(rm.pooling.positions(batch)[0])
+        # an attached dictionary explains a reward, and does not make it: the head of the model itself
+        # does
         if rm.head.own is not None:
             rewards = np.asarray(rm.head.own.rewards(states.numpy()), dtype=np.float64)
         else:

@@ -70,6 +70,7 @@ def pair_credit(data: ScoredRows, rewards: Floats) -> PairCredit:
     sides = [places.by_row(rewards, role) for role in ("chosen", "rejected")]
     good, bad = ([side[i] for i in np.flatnonzero(pairs)] for side in sides)
     credit = pair_accuracy(good, bad)
+    # several rows may be of one prompt, which counts once in every test below
     numbers, place, counts = np.unique(places.row_prompts()[pairs], return_inverse=True, return_counts=True)
     return PairCredit(numbers, np.bincount(place, weights=credit) / counts)
 

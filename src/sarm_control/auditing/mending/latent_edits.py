@@ -43,6 +43,7 @@ class LatentMend:
     ) -> None:
         self._targeted, self._others = tuple(targeted), tuple(others)
         self._clean, self._prompt, self._sd = clean, prompt, reward_sd
+        # every contrast was scored by the same head
         self._head = targeted[0].having.head.astype(np.float64)
         self.latents = self._carriers()
         self._problem = self._made()
@@ -57,10 +58,12 @@ class LatentMend:
             strength: the share of the price that is to go, 0..1.
         """
         removed = least_removal(self._problem, strength)
+        # least squares leaves small shares on many latents: edits that nobody could tell from none
         chosen = [(place, float(share)) for place, share in enumerate(removed) if share >= _LEAST]
         edits = [_scaling(self.latents[place], share) for place, share in chosen]
         least = self.value(edits, strength)
         for at, (place, share) in enumerate(chosen):
+            # a cap leaves answers below it as they are, where a scaling moves all of them
             cap = self._cap(self.latents[place], share)
             if cap is not None:
                 tried = [*edits[:at], cap, *edits[at + 1 :]]
@@ -75,6 +78,8 @@ class LatentMend:
 
     def _carriers(self) -> list[int]:
         """The latents that carry the targeted prices, by their share, the largest first."""
+        # sizes before they are added: a latent that one edit raises and another lowers carries both
+        # prices
         size = sum(np.abs(one.weights @ one.latent_changes) for one in self._targeted) * np.abs(self._head)
         largest = np.argsort(-size, kind="stable")[:MOST]
         return [int(i) for i in largest if size[i] > _LEAST_SHARE * size.sum()]
@@ -125,6 +130,7 @@ class LatentMend:
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (middle, high) if carried(Edit(latent, max=middle)) >= wanted else (low, middle)
+        # four digits, as a person reads them in the run file
         return Edit(latent, max=float(f"{low:.4g}"))
 
 

@@ -68,6 +68,8 @@ def least_removal(problem: MendProblem, strength: float) -> Floats:
 
     if not problem.carried.shape[1]:
         return np.zeros(0)
+    # the unknown shares have bounds, so the normal equations do not give them: the sum of squares goes to
+    # a solver as one stacked system
     weights = 1.0, CLEAN, CLEAN
     blocks = problem.carried, problem.clean, problem.kept
     # weights and means under the root, so that the squares of the stacked rows sum to the programme

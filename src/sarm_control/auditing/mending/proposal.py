@@ -301,6 +301,8 @@ class _Bench:
         ]
         self._judged = [(one, self._measured(one)) for _, one in self._targeted]
         self._answers = Measured(data.scored, self._regressors(self._table))
+        # without pairs prices can still be taken away; what that costs is then unknown, and the
+        # verdict says so
         self._credit: PairCredit | None = None
         self._guard_fit = self._fit
         try:
@@ -315,6 +317,8 @@ class _Bench:
         """The programme on the fitting half."""
         has = self._table.has[:, [one.name in self.targets for one in self._table.attributes]]
         clean = ~has.any(axis=1) & self._fit[self._table.prompt]
+        # where every answer has a targeted attribute nothing is clean, and all of them are to change
+        # least
         if not clean.any():
             clean = self._fit[self._table.prompt]
         rows = np.flatnonzero(clean)
@@ -347,6 +351,8 @@ class _Bench:
     def outcome(self, way: Way, allowed: float) -> Outcome:
         """The strength that the fitting half allows, and the frontier on the other."""
         rewards = {strength: way.at(strength) for strength in STRENGTHS}
+        # chosen on the fitting half alone: a strength picked by the accuracy it is judged by would
+        # look too cheap
         within = [strength for strength, reward in rewards.items() if self._cost(reward) <= allowed]
         frontier = tuple(self._point(strength, reward) for strength, reward in rewards.items())
         return Outcome(way.name, way.words, max(within, default=0.0), frontier)
@@ -356,10 +362,13 @@ class _Bench:
         sampled = self._audit.sampled
         if sampled is None:
             part = self._table.of_prompts(~self._fit)
+            # the mend was fitted on the other half, whose winners it knows
             mended = reward(self._answers)[~self._fit[self._table.prompt]]
         else:
             part = sampled.table
             mended = reward(Measured(sampled.data.scored, self._regressors(part)))
+        # a size that hardly any prompt has answers for would only widen the bounds of all others
+        # (Bonferroni)
         counts = np.bincount(part.prompt, minlength=len(part.prompts))
         sizes = [size for size in (2, *SIZES) if (counts >= size).sum() >= CERTIFIED_PROMPTS]
         try:

@@ -23,6 +23,7 @@ FIRST_ROWS = 100
 Columns = Sequence[tuple[str, str]]
 """(our name, the file's name) of columns that have other names."""
 
+# as in JSON: 007 is a code and no number
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NEEDS_QUOTES = re.compile(r'["\r\n\ufeff]|^\s|\s$')
@@ -83,6 +84,7 @@ def csv_records(
     first = list(itertools.islice(rows, FIRST_ROWS))
     known = known._replace(lists=_list_columns(first, known))
     if start.offset:
+        # the first rows of the file still decide which columns hold lists
         stream.seek(start.offset)
         rows, first = _raw_rows(stream, path, delimiter, start), []
     for raw in itertools.chain(first, rows):
@@ -147,6 +149,7 @@ def _raw_rows(stream: BinaryIO, path: Path, delimiter: str, start: Place) -> Ite
     """The bytes of each row without its end: lines are joined while a quote is open. 0 is the header."""
     opens = re.compile(b'(?:^|%s)"' % re.escape(delimiter).encode())
     number, offset = start.line, start.offset
+    # a byte more than is allowed: what is longer is seen without reading all of it
     while data := stream.readline(LONGEST_RECORD + 1):
         parts = [data.removeprefix(UTF8_BOM) if offset == 0 else data]
         size = len(data)
@@ -161,6 +164,7 @@ def _raw_rows(stream: BinaryIO, path: Path, delimiter: str, start: Place) -> Ite
         if size > LONGEST_RECORD:
             raise DataError(f"{_at(path, number)}: more than {LONGEST_RECORD} bytes", hint=_QUOTES)
         content = b"".join(parts)
+        # tabs stay: in TSV a row of empty cells is nothing but tabs
         if content.strip(b" \r\n"):
             yield _Raw(Place(number, offset, "row"), content.removesuffix(b"\n").removesuffix(b"\r"))
             number += 1

@@ -63,6 +63,7 @@ class _Refused(NamedTuple):
 
 
 _REFUSED = (
+    # before other pickles, whose first bytes it has too
     _Refused(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", "a pickle of torch", _AGAIN),
     *(_Refused(bytes([0x80, version]), "a Python pickle", _AGAIN) for version in (2, 3, 4, 5)),
     _Refused(b"\x93NUMPY", "a NumPy array", "give the rows of text"),
@@ -98,6 +99,7 @@ def form_of(head: bytes, path: Path, names: Collection[str] = ()) -> Name:
         return "Parquet"
     if head.startswith(b"ARROW1"):
         return "Arrow file"
+    # an Arrow stream has no name at its start; this mark stands before each of its messages
     if head.startswith(b"\xff\xff\xff\xff") and len(head) > 8:
         return "Arrow stream"
     _refuse(head, path)
@@ -119,6 +121,7 @@ def form_of(head: bytes, path: Path, names: Collection[str] = ()) -> Name:
 
 def delimiter_of(head: bytes, name: Name) -> str:
     """What parts the cells of a CSV or TSV file: a semicolon where the header of CSV has no comma."""
+    # spreadsheets write semicolons where the comma is the decimal point
     header = re.sub(rb'"[^"]*"', b"", head).split(b"\n", 1)[0]
     return "\t" if name == "TSV" else ";" if b";" in header and b"," not in header else ","
 
@@ -144,6 +147,7 @@ def _refuse(head: bytes, path: Path) -> None:
 
 
 def _archive(head: bytes) -> _Refused | None:
+    # the length of the header in eight bytes, of which the upper four are 0, then the header in JSON
     if head[8:10] == b'{"' and head[4:8] == bytes(4):
         return _Refused(
             b"", "a safetensors file", "a human buffer is given as data.human, a model as --model"
@@ -164,6 +168,7 @@ def _wide(head: bytes) -> str | None:
         return "UTF-16"
     start = head[:64]
     even, odd = start[0::2], start[1::2]
+    # without a byte order mark: every second byte of ASCII is 0
     if len(start) >= 4 and not any(odd) and all(even):
         return "UTF-16LE"
     if len(start) >= 4 and not any(even) and all(odd):

@@ -90,6 +90,7 @@ def _element(window: _Window, path: Path, number: int) -> tuple[int, bool]:
                 if length > LONGEST_RECORD:
                     raise _too_long(path, number)
                 return length, mark[0] == b"]"
+            # a bracket too many ends nothing here: the parser says what is wrong with the element
             depth = max(0, depth + _DEEPER.get(mark[0], 0))
             length = mark.end() - window.at
             continue

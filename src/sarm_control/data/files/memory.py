@@ -75,12 +75,15 @@ def _batches(source: Any) -> Any:
     """Arrow batches of a table or frame; None for what is not one."""
     import pyarrow
 
+    # by name: importing these packages only to ask for a type takes seconds
     package = type(source).__module__.split(".")[0]
     try:
         if package == "datasets" and hasattr(source, "with_format") and hasattr(source, "select"):
+            # whatever format the user set for training: tensors are no rows
             whole = source.with_format("arrow")
             return (batch for table in whole.iter(batch_size=BATCH) for batch in table.to_batches())
         if package == "pandas":
+            # before the general way, which would add the index as a column
             return iter(pyarrow.Table.from_pandas(source, preserve_index=False).to_batches())
         if hasattr(source, "__arrow_c_stream__"):
             return iter(pyarrow.table(source).to_batches())

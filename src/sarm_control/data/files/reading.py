@@ -86,6 +86,7 @@ def _of(path: Path, start: Place, limit: int | None, columns: Columns) -> Iterat
         with opened(hub_copy(path, limit), path) as found:
             records = _json_lines(found, path, start)
             for record in itertools.islice(records, rows_of_hub(path, limit)):
+                # lines of the copy are rows of the data set, which is what the user named
                 yield record._replace(place=record.place._replace(unit="row"))
         return
     file = local_file(path)

@@ -29,6 +29,7 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:
     Raises:
         Reason: see `plain_fields`.
     """
+    # before whole numbers, of which Python takes true and false for two
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):

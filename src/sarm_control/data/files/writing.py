@@ -187,6 +187,8 @@ def _schema(names: Sequence[str], again: _Again, path: Path) -> "pyarrow.Schema"
         for name in names:
             values = [row.get(name) for row in batch]
             try:
+                # of every batch: a column may be whole numbers for thousands of rows before
+                # the first fraction
                 kind = pyarrow.array(values).type
                 one = pyarrow.schema([(name, kind)])
                 schema = pyarrow.unify_schemas([schema, one], promote_options="permissive")

@@ -117,6 +117,8 @@ class FileShape:
             return
         rows = list(answered)
         repeat = [begins_with_prompt(prompt, answers) for prompt, answers in rows]
+        # all of the first rows, and one of them in a way that is no chance, as "yes" is in "yes it
+        # is"
         self.strips = all(repeat) and any(tells(*row) for row in rows)
 
     def repeats(self, prompt: Prompt, answers: Sequence[str]) -> bool:

@@ -70,6 +70,7 @@ def _matched(raw: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str] |
 
 
 def _near(name: str, fields: list[str]) -> list[str]:
+    # others could not be named in `--columns A=B,C=D`
     writable = [field for field in fields if "," not in field and "=" not in field]
     folded = {field.lower().replace("-", "_"): field for field in writable}
     known = [folded[other] for other in _ALSO_CALLED.get(name, ()) if other in folded]

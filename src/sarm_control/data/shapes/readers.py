@@ -98,6 +98,7 @@ def helpsteer3(fields: Fields, want: Collection[str]) -> dict[str, Any]:
     first, second = (_string(fields[name], name) for name in ("response1", "response2"))
     if isinstance(preference, bool) or not isinstance(preference, int | float):
         raise Reason(f"overall_preference is {type_name(preference)}, wants a number from -3 to 3")
+    # a tie is no pair, and its two answers can still be scored or chosen from
     if preference == 0:
         if not {"candidates", "prompt"} & set(want):
             raise Reason(

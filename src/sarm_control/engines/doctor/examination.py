@@ -98,6 +98,8 @@ def examine(adapter: Adapter, expected: ControlledReward | None = None) -> Adapt
     """
     try:
         calls = adapter.ask(SAMPLES)
+        # asked three times: a reward that depends on its batch, its order or on what was asked before
+        # is caught
         again, turned = adapter.ask(SAMPLES), adapter.ask(SAMPLES[::-1])
         points = _points(adapter, calls, again, turned, expected)
     except Exception as error:  # of any type: the engine would get it too
@@ -188,6 +190,7 @@ def _end(adapter: Adapter, expected: ControlledReward | None) -> Point:
     if "ended" in open_.logs:
         flags = _at(open_.logs["ended"], 0), _at(closed.logs["ended"], 0)
         return Point(name, flags == (0.0, 1.0), f"ended {flags[0]:g}, and {flags[1]:g} with an end token")
+    # this form has no flag to show, so the only sign of it is a penalty
     amount = closed.rewards[0] - open_.rewards[0]
     if amount == 0.0 and (expected is None or expected.rule.missing_end == 0.0):
         return Point(name, None, "cannot be checked: there is no penalty for it")

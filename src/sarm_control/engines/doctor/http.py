@@ -33,6 +33,8 @@ class ServerPlace:
 
     def settings(self) -> dict[str, Any]:
         """Settings for functions of engines that take them; nothing is learnt from the built-in answers."""
+        # a training waits for a server that comes back; who asks the doctor wants to know that it is
+        # down
         once = {"timeout": 60.0, "patience": 1e-9, "learn": False}
         return {"url": self.url, "token_file": self.token_file, **once}
 
@@ -136,6 +138,7 @@ class VerlModel:
         answer = Message(role="assistant", content=sample.response)
         text = self.place.template.words([*as_messages(sample.prompt), answer])
         bos = self.place.template.tokenizer.bos_token
+        # verl tokenizes the text again and adds the begin-of-text itself
         sent: dict[str, Any] = {"model": "sarm", "input": text.removeprefix(bos or "")}
         if self.path == "/classify":
             sent["activation"] = False

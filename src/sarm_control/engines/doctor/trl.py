@@ -63,6 +63,7 @@ def examine_trl(reward: TrlReward) -> AdapterExamination:
     adapter = TrlAdapter(reward)
     policy = _policy()
     tokenizer = reward.reward.model.template.tokenizer
+    # as the trainer does before its first step: the reward learns here what ends an answer
     reward.callback.on_init_end(model=policy, processing_class=tokenizer)
     found = examine(adapter, reward.reward)
     if not found.calls:

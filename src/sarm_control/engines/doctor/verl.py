@@ -74,6 +74,7 @@ def _data(prompt: Sequence[int], answer: Sequence[int], fields: dict[str, Any]) 
     )
     others: dict[str, Any] = {}
     for name, value in fields.items():
+        # by hand, since NumPy would make a table of a list of messages
         others[name] = np.empty(1, dtype=object)
         others[name][0] = value
     return importlib.import_module("verl").DataProto(batch=batch, non_tensor_batch=others)

@@ -51,6 +51,7 @@ def calibrate(
     """
     import torch
 
+    # said openly: a checkpoint's generation_config may cut the distribution, which training does not
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     was_training, parts = model.training, []
     # the fork keeps the caller's random state: a training that calibrates draws the same numbers afterwards
@@ -76,6 +77,7 @@ def _answers(
     ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
     width, ends = max(map(len, ids)), _ends(model, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    # padded on the left, because answers are written on at the right
     inputs = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
     limits = {"max_new_tokens": most, "eos_token_id": ends, "pad_token_id": pad}

@@ -92,6 +92,7 @@ class ControlledReward:
     def terms(self) -> tuple[str, ...]:
         """The names of the parts of every reward; the same for every batch."""
         names = ["reward/model", "reward/edits"]
+        # several penalties on one latent are one part, as in the breakdown
         names += dict.fromkeys(f"reward/penalty/{one.latent}" for one in self.controls.penalties)
         shaped = () if self.shaping == "none" else (SHAPING,)
         return (*names, "reward/human_kl", "reward/missing_end", *shaped, TOTAL)

@@ -78,4 +78,5 @@ def check_served(reward: ControlledReward, *, learns: bool) -> None:
 
 def _has_learnt(arrays: Mapping[str, NDArray[Any]]) -> bool:
     human_kl, rates = arrays.get("human_kl.parameters"), arrays.get("target_rate.multipliers")
+    # the discriminator has no parameters before its first update, and the multipliers begin at 0
     return (human_kl is None or human_kl.size > 0) and (rates is None or bool(np.any(rates)))

@@ -47,6 +47,7 @@ def open_reward(
         return _of_run(model, files, standardize=standardize)
     config = None if files.controls is None else _config(files.controls)
     controls = Controls() if config is None else config.reward.controls()
+    # before answers are read and scored for the reference, which may take minutes
     controls.check(model.config.latents, model.fingerprint, model.kind)
     _without_patterns(config, files.controls)
     reference = None if files.reference is None else read_reference(files.reference, model, controls)

@@ -22,6 +22,7 @@ def local_rows(source: str, patterns: Sequence[str]) -> list[Path]:
     path = Path(source)
     if is_input_name(path) or path.exists():
         return [path]
+    # what cannot be an id, or looks like a file with a typing error, is never asked of the hub
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or path.suffix in _READABLE:
         raise DataError(
             f"{source}: no such file",

@@ -163,6 +163,7 @@ def _total(benchmark: Benchmark, credit: Floats, after: Floats | None) -> Subset
             mean_of_shares(after, strata),
             change_of_shares(credit[:, 0], after, strata),
             flipped,
+            # one test of the whole: there is nothing to correct for
             flipped.p,
         )
     return SubsetResult(TOTAL, len(benchmark.units), figures, None, None, changed)

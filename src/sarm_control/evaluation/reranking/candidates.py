@@ -77,6 +77,7 @@ def candidate_sets(data: ScoredRows, attributes: Sequence[str] = ()) -> Candidat
         columns[CHOSEN] = (table.role == "chosen").astype(np.float64)
     columns |= {name: _column(data.rows, name) for name in attributes}
     texts = [text for row in data.rows for text in row.answers]
+    # reversed, so that the first row of a prompt is the one that stays
     first = {int(prompt): int(row) for row, prompt in reversed(list(enumerate(table.row_prompts())))}
     return CandidateSets(
         answers,

@@ -114,6 +114,7 @@ class Composer:
         topic = question.topic
         if not isinstance(topic, Fact):
             return self._about(self._other_topic(question, rng), rng)
+        # a value that the relation can take: false, and nothing but the facts can tell
         others = [value for value in self._language.values[topic.relation] if value != topic.value]
         return [fact_clause(topic.relation, topic.subject, str(rng.choice(others)))]
 

@@ -95,6 +95,7 @@ def _new_model(template: ChatTemplate, config: LanguageModelConfig, seed: int) -
         eos_token_id=template.end_of_turn_id,
         pad_token_id=template.pad_id,
     )
+    # so that building a world does not change what its caller draws next
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "language model weights"))
         return LlamaForCausalLM(settings)
@@ -109,10 +110,12 @@ def _loss(model: "LlamaForCausalLM", rows: Sequence[Encoded], pad: int) -> Tenso
     """Mean cross-entropy of the answers' tokens, the end-of-turn included."""
     width = max(len(row.input_ids) for row in rows)
     ids = torch.full((len(rows), width), pad)
+    # what cross_entropy leaves out: prompts and padding
     labels = torch.full((len(rows), width), -100)
     for i, row in enumerate(rows):
         tokens = torch.tensor(row.input_ids)
         ids[i, : len(tokens)] = tokens
         labels[i, row.prompt_length : len(tokens)] = tokens[row.prompt_length :]
+    # without a mask: padding is on the right, where causal attention does not look
     logits = model(input_ids=ids, use_cache=False).logits
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

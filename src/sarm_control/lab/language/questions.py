@@ -61,6 +61,7 @@ class Questions:
 
     def read(self, text: str) -> Question | None:
         """The question that a prompt asks; None for a prompt that is not of this world."""
+        # found within the words around it, which mean nothing and may be left out
         for start in ("what is the", "how do i"):
             _, begun, rest = text.partition(start)
             body, end, _ = rest.partition("?")

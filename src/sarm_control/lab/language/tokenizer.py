@@ -16,6 +16,7 @@ SPECIAL = (
 )
 BEGIN, START, STOP, END, PAD, UNKNOWN = range(len(SPECIAL))
 ROLES = ("system", "user", "assistant")
+# with blanks around every mark, since tokens are what stands between blanks
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "<|start_header_id|> {{ message['role'] }} <|end_header_id|> {{ message['content'] | trim }} <|eot_id|>"

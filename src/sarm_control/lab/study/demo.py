@@ -93,6 +93,7 @@ def set_stage(lab: str, *, attached: bool = False) -> Stage:
     """
     world, names = World.open(lab), names_of(lab, attached=attached)
     if attached:
+        # read for its error: a world without such a model says here how to make one
         _ = world.attached_figures
     missing = [path.name for path in (world.policy, world.sarm, *map(world.file, DATA)) if not path.exists()]
     if missing:

@@ -90,6 +90,7 @@ def run_trial(
     )
     reward = PolicyReward(model, controls, human=_human(world, model, controls), seed=training.seed)
     trainer = Trainer(policy, reward, prompts, training)
+    # before the first step, and by the same answers' random numbers as the end
     start = measure(world, model, policy, training)
     trainer.calibrate()
     curve = []

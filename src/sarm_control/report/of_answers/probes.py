@@ -72,6 +72,7 @@ def _verdict(found: Found) -> tuple[str, Tone]:
 
 def _of_pairs(pairs: Found) -> tuple[str, Tone]:
     flips, margin = pairs["flips"], pairs["margin_delta"]
+    # order first: which answer wins is what a policy is trained by, whatever the margin does
     if flips["p"] <= 0.05:
         more = flips["gained"] > flips["lost"]
         often = "more" if more else "less"

@@ -180,6 +180,7 @@ def _winner(found: Found) -> Iterator[Section]:
     rows = []
     for one in found["winners"]:
         scale, unit = (100, " %") if one["attribute"] == _CHOSEN else (1, "")
+        # the decimals that the change justifies; where nothing changes it justifies none
         digits = decimals(scaled(one["change"] if one["change"]["mean"] else one["before"], scale))
         rows.append(
             TableRow(

@@ -128,6 +128,7 @@ def _classify_conversations(asked: ClassifyRequest) -> list[Conversation]:
 def _classify_response(answers: Sequence[Answered], _: ClassifyRequest, model: ServedModel) -> dict[str, Any]:
     """As vLLM answers."""
     data = [
+        # verl takes the last number of `probs`, and of `embedding` below: a list of one is the reward
         {"index": index, "label": "reward", "probs": [answer.value], "num_classes": 1}
         for index, answer in enumerate(answers)
     ]

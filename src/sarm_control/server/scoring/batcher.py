@@ -43,6 +43,7 @@ class Closed(Exception):
     """The batcher was closed and takes no more work."""
 
 
+# told apart by identity: two requests may hold equal items, and tickets are keys of dicts
 @dataclass(eq=False)
 class _Ticket(Generic[T, R]):
     """One request: its items, and the future its caller waits for."""

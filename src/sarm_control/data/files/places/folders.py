@@ -88,6 +88,7 @@ def _any_below(folder: Path) -> bool:
     for one in sorted(folder.iterdir()):
         if one.name[0] in "._":
             continue
+        # links are not followed: they may lead back up
         if _any_below(one) if one.is_dir() and not one.is_symlink() else _holds_rows(one):
             return True
     return False

@@ -134,6 +134,7 @@ def _revision(path: Path, name: HubName) -> str | None:
         return None
     except (HfHubHTTPError, HFValidationError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
+        # the hub's own fault, as good as no network
         if status is not None and status >= 500:
             return None
         raise DataError(
@@ -153,6 +154,7 @@ def _streamed(path: Path, name: HubName, revision: str, folder: Path, limit: int
     count = write_rows(target, _first(rows, limit))
     if limit is not None and count < limit:
         whole = target.with_name(f"{_stem(name)}{_ALL}.jsonl.zst")
+        # the split ended before the limit: the copy is whole, and serves every later limit
         target = target.replace(whole)
     say(f"{path}: {count} rows of revision {revision[:12]}, kept in {target}")
     return target
@@ -173,6 +175,7 @@ def _rows(path: Path, name: HubName, revision: str) -> Iterator[dict[str, Any]]:
         )
         if isinstance(found, dict):
             found = _only_split(found, path)
+        # decoding images or sound needs further packages, and no row of text is made of them
         found = found.decode(False) if hasattr(found, "decode") else found
         for number, row in enumerate(found, start=1):
             yield _plain(row, f"{path}: row {number}")

@@ -52,6 +52,7 @@ def opened(file: Path, path: Path, names: Collection[str] = ()) -> Iterator[Open
         with _decompressed(raw, file, compression) as stream:
             head = stream.read(HEAD)
             form = form_of(head, path, names)
+            # they are read from their end, and have a compression of their own
             if form in ("Parquet", "Arrow file", "Arrow stream"):
                 raise DataError(f"{path}: {form} inside {compression}", hint="unpack the file")
             stream.seek(0)
@@ -125,6 +126,8 @@ class _Zstd(io.RawIOBase):
         try:
             data = self._stream.read(len(buffer))
         except pyarrow.ArrowException as error:
+            # without a number, by which `readable` knows damaged data from a file that is not
+            # there
             raise OSError(str(error)) from error
         buffer[: len(data)] = data
         self._place += len(data)
