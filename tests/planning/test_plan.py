@@ -199,7 +199,7 @@ def test_attaching_is_planned_with_the_training_of_its_dictionary(tmp_path: Path
     # one state where the reward is read, and two at ends of sentences
     assert few.disk["states"] == 8 * 3 * 4 * width
     pytest.importorskip("sae_lens")
-    timed = plan_scoring(asked(64, 10), CPU, probe=True)
+    timed = plan_scoring(asked(64, 10), CPU, probe=True, probe_seconds=0.3)
     assert set(timed.seconds) == {"scoring", "dictionary"}
     assert all(seconds > 0 for seconds in timed.seconds.values())
     assert "timed here" in timed.timed_by
@@ -208,7 +208,7 @@ def test_attaching_is_planned_with_the_training_of_its_dictionary(tmp_path: Path
 
 def test_a_pass_is_timed_where_it_is_asked_for() -> None:
     request = ScoringRequest("latents", "lab", (Path("lab:audit"),), batch_tokens=256)
-    rough, timed = (plan_scoring(request, CPU, probe=probe) for probe in (False, True))
+    rough, timed = (plan_scoring(request, CPU, probe=probe, probe_seconds=0.3) for probe in (False, True))
     assert "rough" in rough.timed_by
     assert "timed here" in timed.timed_by
     assert timed.seconds["scoring"] > 0

@@ -67,13 +67,16 @@ class _Answers:
     others: float = 0.0
 
 
-def plan_scoring(request: ScoringRequest, where: Machine, *, probe: bool = False) -> Plan:
+def plan_scoring(
+    request: ScoringRequest, where: Machine, *, probe: bool = False, probe_seconds: float = 20.0
+) -> Plan:
     """What scoring will need; no weights are loaded.
 
     Args:
         request: what is planned.
         where: the machine.
-        probe: time layers of the real width here, in about 20 seconds.
+        probe: time layers of the real width here.
+        probe_seconds: what that may take, about.
 
     Raises:
         SarmError: a model or data that the command could not use either.
@@ -90,7 +93,7 @@ def plan_scoring(request: ScoringRequest, where: Machine, *, probe: bool = False
     answers = _answers(request, shape)
     plan = _plan(request, shape, answers, where)
     if probe:
-        seconds = _probed(request, shape, answers, where)
+        seconds = _probed(request, shape, answers, where, probe_seconds)
         plan = replace(
             plan,
             seconds=seconds,
@@ -187,13 +190,13 @@ def _counted(
 
 
 def _probed(
-    request: ScoringRequest, shape: RewardShape, answers: _Answers, where: Machine
+    request: ScoringRequest, shape: RewardShape, answers: _Answers, where: Machine, seconds: float
 ) -> dict[str, float]:
     """The same, timed here."""
     from sarm_control.planning.probe import probed_dictionary_step, probed_pass
 
     rows, tokens = _rows(request, answers, where, answers.mean), max(1, round(answers.mean))
-    found = {"scoring": probed_pass(shape, rows, tokens, where.kind)}
+    found = {"scoring": probed_pass(shape, rows, tokens, where.kind, seconds)}
     if request.what == "attach":
         latents = request.latents or 1
         k = choose_dictionary_sizes(shape.width, answers.count or latents, latents=latents).k
