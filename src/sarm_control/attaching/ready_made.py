@@ -121,6 +121,8 @@ def _made(found: Published, norm: RmsNorm | None) -> ReadyMadeAutoencoder:
         made.threshold[:latents] = found.threshold
         if norm is not None:
             made.fold_norm(norm.factors)
+    # many are published in bfloat16, and those lose nothing
+    made.narrow_encoder(rounding=False)
     return made.requires_grad_(False).eval()
 
 

@@ -44,12 +44,14 @@ class PooledStates:
         others: [S, D] float32, at the ends of sentences and of earlier turns; S may be 0.
         others_answer: [S] int64, the answer each belongs to.
         truncated: answers that lost tokens from the left.
+        lengths: [N] int64, tokens of each answer without its end.
     """
 
     pooled: Tensor
     others: Tensor
     others_answer: NDArray[np.int64]
     truncated: int
+    lengths: NDArray[np.int64]
 
 
 def collect_pooled_states(
@@ -98,6 +100,7 @@ def collect_pooled_states(
         torch.cat([states["others"] for states in found]).float(),
         np.asarray(torch.cat([states["answer"] for states in found]).numpy(), dtype=np.int64),
         sum(row.truncated > 0 for row in encoded),
+        np.array([row.answer_length for row in encoded], dtype=np.int64),
     )
 
 

@@ -1,4 +1,6 @@
-"""Dictionaries that somebody else trained, often on the residual stream before the final norm.
+"""Dictionaries with other activations than TopK, such as somebody else trained, often before the final norm.
+
+Ours are such where k is an average: a latent is then active above a threshold.
 
 With `h` the state before an RMS norm with factors `g`, the state that the head reads is `x = g h / rho`,
 where `rho = sqrt(mean(h^2) + eps)` is the row's own. So a dictionary of `h` gives an exact sum too:

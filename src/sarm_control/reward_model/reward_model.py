@@ -465,14 +465,12 @@ class RewardModel:
             return SparseLatents.of_equal_rows(none.astype(np.int32), none.astype(np.float32), 0)
         if isinstance(self.dictionary, ReadyMadeAutoencoder):
             return varying_latents(self.dictionary, states, chunk)
-        indices, values = [], []
+        parts = []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
-            indices.append(kept.indices.int().cpu().numpy())
-            values.append(kept.values.float().cpu().numpy())
-        return SparseLatents.of_equal_rows(
-            np.concatenate(indices), np.concatenate(values), self.config.latents
-        )
+            indices, values = kept.indices.int().cpu().numpy(), kept.values.float().cpu().numpy()
+            parts.append(SparseLatents.of_equal_rows(indices, values, self.config.latents))
+        return SparseLatents.concatenate(parts)
 
     def bench(
         self,
