@@ -182,6 +182,7 @@ __all__ = [
     "Trunk",
     "base_config",
     "base_folder",
+    "cache_argument",
     "check_placement",
     "configuration_folder",
     "convert",
