@@ -278,6 +278,7 @@ def _accuracies(found: "Audit", mended: "Mend | None", data: "ScoredRows") -> di
 
 
 def _data(model: str | None, data: tuple[Path, ...], samples: Path | None) -> tuple[Path, ...]:
+    # a run alone: its samples are what is audited
     if not data and samples is not None:
         return (samples,)
     if not data and model not in LAB_MODELS:

@@ -89,6 +89,7 @@ def verify(
         template_date=template_date,
         reading=reading,
     )
+    # only then they are used: the default names latents of the published model, which others lack
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)

@@ -56,6 +56,7 @@ def activity_columns(data: ScoredRows) -> dict[str, Column]:
     mean = _per_latent(latents.indices, products, latents.size) / count
     squares = _per_latent(latents.indices, products**2, latents.size) / count
     top = np.full(latents.size, -np.inf)
+    # unbuffered: a latent stands there once for each answer that it fires in
     np.maximum.at(top, latents.indices, latents.values)
     columns = {
         "rate": _per_latent(latents.indices, None, latents.size) / count,

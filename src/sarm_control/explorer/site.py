@@ -71,6 +71,7 @@ class Site:
 
     def table(self) -> dict[str, Any]:
         """All latents, as columns; see `columns.encoded`."""
+        # read anew every time: another tab, or another server on the file, may have saved one
         noted = {} if self.sources.notes is None else self.sources.notes.all()
         return {
             **self._table,

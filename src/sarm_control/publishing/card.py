@@ -301,6 +301,7 @@ def _without_paths(values: Any) -> Any:
     if isinstance(values, list):
         return [_without_paths(value) for value in values]
     return (
+        # by how it begins: a hub id has a slash too, and stays whole
         Path(values).name if isinstance(values, str) and values.startswith(("/", "~", ".", "\\")) else values
     )
 

@@ -65,6 +65,7 @@ def _carriers(attribute: Found, names: Mapping[int, str]) -> str:
 def _example(one: Found, words: str, carriers: str) -> list[Block]:
     values = [token["reward"] for key in ("tokens_without", "tokens_having") for token in one[key]]
     largest = max((abs(value) for value in values), default=0.0)
+    # one number of decimals for both lines, which are read against each other
     digits = decimals({"mean": largest, "low": None, "high": None})
     lines: list[Block] = []
     for key, title in (("tokens_without", "Without"), ("tokens_having", "With")):
@@ -85,6 +86,7 @@ def _example(one: Found, words: str, carriers: str) -> list[Block]:
 
 def accuracy_sections(found: Found) -> Iterator[Section]:
     """Pairs preferred rightly: all, by kind of prompt, by style; what length decides; refusals."""
+    # an audit of an earlier version, which did not look at pairs
     if "accuracy" not in found:
         return
     accuracy = found["accuracy"]
