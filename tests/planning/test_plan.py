@@ -15,6 +15,7 @@ from sarm_control.errors import ConfigError
 from sarm_control.planning import MACHINES, MemoryTooSmall, ScoringRequest, machine, plan_scoring
 from sarm_control.planning.linear import at_depth
 from sarm_control.planning.live_memory import bytes_of, counted, onto_device
+from sarm_control.planning.machines import peak_bytes
 from sarm_control.planning.models import reward_shape
 from sarm_control.planning.plan import PARTS
 from sarm_control.planning.training_memory import (
@@ -182,6 +183,12 @@ def test_machines_by_name_and_no_other() -> None:
     with pytest.raises(ConfigError, match="no machine is called h900") as error:
         machine("h900")
     assert "h100" in str(error.value.hint)
+
+
+def test_oracle_the_peak_of_a_process_is_in_bytes() -> None:
+    """Linux counts it in KiB, macOS in bytes (getrusage(2) of both)."""
+    assert peak_bytes(200_000, "linux") == 200_000 * 1024
+    assert peak_bytes(200_000_000, "darwin") == 200_000_000
 
 
 def test_the_command_prints_the_plan_and_writes_it(tmp_path: Any, capsys: Any) -> None:

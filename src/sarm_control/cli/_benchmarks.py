@@ -1,7 +1,4 @@
-"""The work of `sarm eval` on a benchmark, and what it prints and writes.
-
-`sarm eval --reproduce-published-steering`.
-"""
+"""The work of `sarm eval` on a benchmark, what it prints and writes, and the published steering table."""
 
 import sys
 from collections.abc import Sequence

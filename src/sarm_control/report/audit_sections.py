@@ -78,9 +78,9 @@ def _example(one: Found, words: str, carriers: str) -> list[Block]:
         last = next((token.shown for token in tokens if token.strong), None)
         said = "" if last is None else f"Reward {last}."
         lines.append(TokenLine(f"{title} {words}.", said, tokens, largest))
-    changed = f"Changed: {one['edit']}. The reward rises by {fixed(one['sd'], 2)} SD."
-    if one["sd"] < 0:
-        changed = f"Changed: {one['edit']}. The reward falls by {fixed(-one['sd'], 2)} SD."
+    # of having it: some edits take it away
+    than = "lower" if one["sd"] < 0 else "higher"
+    changed = f"Changed: {one['edit']}. With {words} the reward is {fixed(abs(one['sd']), 2)} SD {than}."
     return [Prose([f"Prompt: {one['prompt']}", f"{changed} {carriers}"]), *lines]
 
 
