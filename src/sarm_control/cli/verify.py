@@ -77,6 +77,7 @@ def verify(
     from sarm_control.latents import score_rows
 
     if json_file is not None:
+        # before the model is loaded and the rows are scored
         check_writable(json_file)
     latents = _latents(steered_latents)
     records = read_recorded(recorded)

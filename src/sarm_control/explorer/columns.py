@@ -101,6 +101,7 @@ def kind_column(table: Mapping[str, NDArray[Any]], size: int) -> KindColumn:
 
 def table_of_features(features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
     """The called latents of a features file as a table, where the whole table is not at hand."""
+    # properties are attributes of the class, and fields without a default are not
     numbers = [name for name in TABLE if hasattr(Feature, name) or name in Feature.__dataclass_fields__]
     table: dict[str, NDArray[Any]] = {
         name: np.array([_number(getattr(one, name)) for one in features]) for name in numbers

@@ -333,6 +333,7 @@ def _table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    # a bar or a line break would end the cell
     return " ".join(str(value).split()).replace("|", "\\|")
 
 

@@ -75,6 +75,7 @@ def _example(one: Found, words: str, carriers: str) -> list[Block]:
             )
             for token in one[key]
         ]
+        # the position that was trained: its reward is the answer's
         last = next((token.shown for token in tokens if token.strong), None)
         said = "" if last is None else f"Reward {last}."
         lines.append(TokenLine(f"{title} {words}.", said, tokens, largest))
@@ -381,6 +382,7 @@ def _kept(one: Found) -> str:
 def _run_finding(moves: Sequence[Found], words: Mapping[str, str]) -> str:
     moved = [one for one in moves if str(one["verdict"]).startswith("moves")]
     broken = [words.get(one["name"], one["name"]) for one in moves if one["broken"]]
+    # a verdict is `moves up` or `moves down`
     listed = ", ".join(f"{words.get(one['name'], one['name'])} {str(one['verdict'])[6:]}" for one in moved)
     said = (
         f"Moved: {listed}" if moved else "No attribute is seen to move, which is a null result and no proof"

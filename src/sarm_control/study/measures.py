@@ -90,6 +90,7 @@ def measured_answers(
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in row.items() if key not in ("policy", "kl")}
+    # the starting policy has no distance from itself to measure
     kl = {} if row["kl"] is None else {KL: row["kl"]}
     return {"policy": START if row["policy"] == "base" else END, **kept, **kl}
 
