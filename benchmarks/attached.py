@@ -8,9 +8,10 @@ that holds one of them. Random weights in the shape of SmolLM2-135M, float32, by
     python benchmarks/attached.py [--rounds 7] [--tokens 256] [--json benchmarks/results/attached.json]
 
 The dictionary was loaded from its folder, as `sarm score` does it, so that its decoder is left there. Its
-share of the memory is that of the encoder: 4 L D bytes in float32. Beside a small model, and the default is
-one, it alone is above the bar; `expected_memory_ratio` says what the sizes give. With `--in-memory` it was
-made in memory, and the decoder lies there too.
+share of the memory is that of the encoder, which is held in float16 at this size, as `sarm attach` leaves
+it: 2 L D bytes; `expected_memory_ratio` says what the sizes give. In float32 (`--wide`) the encoder alone is
+above the bar beside a small model, and the default is one. With `--in-memory` it was made in memory, and the
+decoder lies there too.
 """
 
 import argparse
@@ -67,11 +68,14 @@ def bare_model(layers: int, width: int) -> RewardModel:
     )
 
 
-def with_dictionary(bare: RewardModel, latents: int, k: int, *, in_memory: bool, folder: Path) -> RewardModel:
+def with_dictionary(bare: RewardModel, arguments: argparse.Namespace, folder: Path) -> RewardModel:
     """The same with a dictionary of random weights, from a folder or as it was made."""
-    width = bare.trunk.hidden_size
+    width, latents, k = bare.trunk.hidden_size, arguments.latents, arguments.k
     made = AttachedAutoencoder(torch.zeros(width), 1.0, latents, k)
-    if not in_memory:
+    if not arguments.wide:
+        # as training does it, before anything is measured
+        made.narrow_encoder(rounding=True)
+    if not arguments.in_memory:
         source = {"model": "bare", "revision": None, "pooling": None, "output": None}
         save_attached(folder / "dictionary", made, source=source, fingerprints=("bare", None))
         made = read_attached(folder / "dictionary", "dictionary").autoencoder
@@ -94,6 +98,7 @@ def peak_of(arguments: argparse.Namespace, which: str) -> int:
     for name in ("rows", "tokens", "layers", "width", "latents", "k"):
         command += [f"--{name}", str(getattr(arguments, name))]
     command += ["--in-memory"] if arguments.in_memory else []
+    command += ["--wide"] if arguments.wide else []
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -133,6 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--in-memory", action="store_true")
+    parser.add_argument("--wide", action="store_true", help="the encoder in float32, whatever its size")
     parser.add_argument("--only", choices=("bare", "attached"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     rows = make_rows(arguments.rows, arguments.tokens)
@@ -141,22 +147,23 @@ def main() -> None:
         print(peak_while_scoring(bare, rows))
         return
     with tempfile.TemporaryDirectory() as folder:
-        attached = with_dictionary(
-            bare, arguments.latents, arguments.k, in_memory=arguments.in_memory, folder=Path(folder)
-        )
+        attached = with_dictionary(bare, arguments, Path(folder))
         if arguments.only == "attached":
             print(peak_while_scoring(attached, rows))
             return
         load = os.getloadavg()[0]
         seconds = compare(bare, attached, rows, arguments.rounds)
-    print_and_write(arguments, seconds, load)
+    encoder = attached.autoencoder.encoder.weight
+    print_and_write(arguments, seconds, load, encoder.dtype)
 
 
-def print_and_write(arguments: argparse.Namespace, seconds: list[list[float]], load: float) -> None:
+def print_and_write(
+    arguments: argparse.Namespace, seconds: list[list[float]], load: float, held: torch.dtype
+) -> None:
     """What was measured, and the memory of either in a process of its own; `load` was before the rounds."""
     ratio = statistics.median(two / one for one, two in zip(*seconds, strict=True))
     memory = {which: peak_of(arguments, which) for which in ("bare", "attached")}
-    dictionary = (8 if arguments.in_memory else 4) * arguments.latents * arguments.width
+    dictionary = (held.itemsize + 4 * arguments.in_memory) * arguments.latents * arguments.width
     found = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -175,6 +182,7 @@ def print_and_write(arguments: argparse.Namespace, seconds: list[list[float]], l
         "peak_bytes": memory,
         "memory_ratio": memory["attached"] / memory["bare"],
         "memory_bar": MEMORY_BAR,
+        "encoder": str(held).removeprefix("torch."),
         "dictionary_bytes": dictionary,
         "expected_memory_ratio": 1 + dictionary / memory["bare"],
     }

@@ -7,11 +7,15 @@ stage is one command; its time and peak memory are recorded, and a stage whose o
 
     python scripts/real_attach.py --data ../shared/data [--work work/attach] [--only train attach] [--rows 60]
 
-Hours on a CPU. `python scripts/real_attach_tables.py` writes docs/results/attached.md from what it left.
+Hours on a CPU, which may be spread over sessions: stop it when you like, and the same command goes on. At
+most CHECKPOINT_EVERY steps of the training are lost, 512 answers of the dictionary's states, SHARD rows of
+latents; `build` begins its states again. `python scripts/real_attach_tables.py` writes
+docs/results/attached.md from what it left.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +31,10 @@ STEPS, PAIRS_OF_A_STEP = 400, 4
 """Of TRL's trainer: 1,600 pairs, about half of those of RM-Bench's chat and safety rows at equal style."""
 LONGEST = 512
 """Tokens of an answer in training; TRL leaves longer ones out."""
+CHECKPOINT_EVERY, LOG_EVERY = 25, 10
+"""Steps. A checkpoint holds weights and both of Adam's moments, 1.6 GB; the newest alone is kept."""
+SHARD = 32
+"""Rows, of about six answers each."""
 
 
 def own_stage(name: str, places: Places) -> list[str]:
@@ -88,13 +96,28 @@ def score(model: str) -> Callable[[Places], list[str]]:
     return command
 
 
+def latents(model: str, part: str) -> Callable[[Places], list[str]]:
+    """Latents of rows, once for all stages that need them, shard by shard."""
+
+    def command(places: Places) -> list[str]:
+        rows = [places.out(f"rows/{name}") for name in PARTS[part]]
+        out = places.out(f"latents-{model}-{part}")
+        begun = ["--resume"] if Path(out).exists() else []
+        return sarm(
+            *("latents", *rows, "--model", places.out(model), "--states"),
+            *("--shard-size", str(SHARD), "-o", out, *begun),
+        )
+
+    return command
+
+
 def discover(model: str) -> Callable[[Places], list[str]]:
     """Latents that promote or harm safety: found on RM-Bench, confirmed on RewardBench 2."""
 
     def command(places: Places) -> list[str]:
-        rows = [places.out(f"rows/{name}") for name in (REFUSE, RESPOND)]
+        found, confirm = (places.out(f"latents-{model}-{part}") for part in ("safety", "test"))
         return sarm(
-            *("discover", *rows, "--confirm", *limited(places, TEST), "--model", places.out(model)),
+            *("discover", found, "--confirm", confirm, "--model", places.out(model)),
             *("-o", places.out(f"discovery-{model}")),
         )
 
@@ -110,6 +133,8 @@ def steer(model: str) -> Callable[[Places], list[str]]:
     return command
 
 
+PARTS = {"safety": (REFUSE, RESPOND), "test": (TEST,), "chat": (CHAT,)}
+"""Rows whose latents are kept: what discovery finds on and confirms on, and the complement of steering."""
 STAGES = {
     "fetch": Stage({"fetch": fetch}, "smollm2/tokenizer.json"),
     "train": Stage({"train": train}, "rm/config.json"),
@@ -117,6 +142,13 @@ STAGES = {
     "build": Stage({"build": build}, "sarm/build.json"),
     "score-bare": Stage({"score-bare": score("rm")}, "scores-rm.jsonl"),
     "score-attached": Stage({"score-attached": score("attached")}, "scores-attached.jsonl"),
+    **{
+        f"latents-{model}-{part}": Stage(
+            {f"latents-{model}-{part}": latents(model, part)}, f"latents-{model}-{part}/manifest.json"
+        )
+        for model in ("attached", "sarm")
+        for part in PARTS
+    },
     "discover-attached": Stage(
         {"discover-attached": discover("attached")}, "discovery-attached/features.json"
     ),
@@ -126,14 +158,8 @@ STAGES = {
 }
 
 
-def train_reward_model(places: Places, steps: int) -> None:
-    """Fits TRL's classifier to pairs of equal style, and saves it as TRL does."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from trl import RewardConfig, RewardTrainer
-
-    torch.manual_seed(0)
+def equal_pairs(places: Places) -> list[dict[str, Any]]:
+    """Pairs of equal style, as TRL takes them."""
     pairs = []
     for name in (CHAT, REFUSE, RESPOND):
         for row in read(places.work / "rows" / name):
@@ -143,28 +169,79 @@ def train_reward_model(places: Places, steps: int) -> None:
                 pairs.append(
                     {side: [*asked, {"role": "assistant", "content": text}] for side, text in answers.items()}
                 )
-    base = places.out("smollm2")
+    return pairs
+
+
+def whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer writes its state last."""
+    whole = [found.parent for found in folder.glob("checkpoint-*/trainer_state.json")]
+    newest = max(whole, key=lambda found: int(found.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)
+
+
+def time_left(begun: float, first: int, step: int, steps: int) -> str:
+    """A line about a training that stands at `step`, having begun at the step `first`."""
+    minutes = (time.monotonic() - begun) / max(1, step - first) * (steps - step) / 60
+    return f"train: step {step} of {steps}, {minutes:.0f} min left"
+
+
+def progress_lines(steps: int) -> Any:
+    """What makes TRL's trainer say how far it is and how long the rest takes, now and then."""
+    from transformers import TrainerCallback
+
+    class Lines(TrainerCallback):  # type: ignore[misc]  # transformers is loaded only here
+        begun, first = 0.0, 0
+
+        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+            # steps of an earlier session were not taken in this one's time
+            self.begun, self.first = time.monotonic(), state.global_step
+
+        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+            if state.global_step % LOG_EVERY == 0 or state.global_step == self.first + 1:
+                print(time_left(self.begun, self.first, state.global_step, steps), flush=True)
+
+    return Lines()
+
+
+def train_reward_model(places: Places, steps: int) -> None:
+    """Fits TRL's classifier to pairs of equal style, and saves it as TRL does; goes on where it stopped."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    torch.manual_seed(0)
+    base, kept = places.out("smollm2"), places.work / "trl"
     trainer = RewardTrainer(
         model=AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32),
         args=RewardConfig(
-            output_dir=places.out("trl"),
+            output_dir=str(kept),
             max_steps=steps,
             per_device_train_batch_size=PAIRS_OF_A_STEP,
             learning_rate=2e-5,
             warmup_steps=steps // 20,
             max_length=LONGEST,
-            logging_steps=10,
+            logging_steps=LOG_EVERY,
             report_to=[],
-            save_strategy="no",
+            save_strategy="steps",
+            save_steps=CHECKPOINT_EVERY,
+            save_total_limit=1,
             use_cpu=not torch.cuda.is_available(),
+            # TRL's default is bfloat16, which processors without it only imitate, at a fraction of the speed
+            bf16=torch.cuda.is_available(),
             seed=0,
         ),
-        train_dataset=Dataset.from_list(pairs).shuffle(seed=0),
+        train_dataset=Dataset.from_list(equal_pairs(places)).shuffle(seed=0),
         processing_class=AutoTokenizer.from_pretrained(base),
+        callbacks=[progress_lines(steps)],
     )
-    trainer.train()
-    trainer.save_model(places.out("rm"))
+    trainer.train(resume_from_checkpoint=whole_checkpoint(kept))
     write(places.work / "training.jsonl", [row for row in trainer.state.log_history if "loss" in row])
+    # whole or not at all: the stage counts as done when the folder is there
+    written = places.work / "rm.part"
+    trainer.save_model(str(written))
+    written.replace(places.work / "rm")
+    shutil.rmtree(kept)
 
 
 def steering(places: Places, model: str) -> dict[str, Any]:
@@ -176,22 +253,14 @@ def steering(places: Places, model: str) -> dict[str, Any]:
     import numpy as np
 
     from sarm_control.control import Edit, edit_delta
-    from sarm_control.reward_model import RewardModel
+    from sarm_control.latents import read_latents
 
     found = json.loads((places.work / f"discovery-{model}" / "features.json").read_text())
     latents = [one["latent"] for one in found["lists"]["promotes"] if isinstance(one["latent"], int)]
-    rm = RewardModel.from_pretrained(places.work / model)
-
-    def scored(name: str) -> Any:
-        rows = [
-            (row["prompt"], text)
-            for row in read(places.work / "rows" / name)
-            for side in ("chosen", "rejected")
-            for text in ([row[side]] if isinstance(row[side], str) else row[side])
-        ]
-        return rm.score([prompt for prompt, _ in rows], [text for _, text in rows])
-
-    sets = {"target": scored(TEST), "complement": scored(CHAT)}
+    sets = {
+        name: read_latents(places.work / f"latents-{model}-{part}").scored
+        for name, part in (("target", "test"), ("complement", "chat"))
+    }
     sd = float(np.concatenate([one.rewards for one in sets.values()]).std())
     edits = [Edit(latent, scale=2.0) for latent in latents]
     moved = {name: float(edit_delta(one, edits).mean()) / sd for name, one in sets.items()} if edits else {}
@@ -205,6 +274,19 @@ def write_rows(places: Places, most: int | None) -> None:
     for name in (CHAT, REFUSE, RESPOND, TEST):
         write(places.work / "rows" / name, read(places.data / name)[:most])
     real_text.write_broken(Places(places.work / "rows", places.work))
+
+
+def keep_settings(places: Places, settings: dict[str, Any]) -> None:
+    """Writes them down, or compares them with those that the folder was begun with.
+
+    Raises:
+        SystemExit: they are others, and stages of both would be mixed.
+    """
+    file = places.work / "settings.json"
+    if file.is_file() and (begun := json.loads(file.read_text())) != settings:
+        raise SystemExit(f"{places.work} was begun with {begun}, not {settings}; give another --work")
+    places.work.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def main() -> None:
@@ -230,15 +312,17 @@ def main() -> None:
         raise SystemExit(
             f"{arguments.data} does not hold {TEST}; give the folder of benchmark rows with --data"
         )
+    keep_settings(
+        places, {"steps": arguments.steps, "rows": arguments.rows, "pairs_of_a_step": PAIRS_OF_A_STEP}
+    )
     write_rows(places, arguments.rows)
-    settings = {"steps": arguments.steps, "rows": arguments.rows, "pairs_of_a_step": PAIRS_OF_A_STEP}
-    (places.work / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     start = time.monotonic()
-    for name in arguments.only:
+    for number, name in enumerate(arguments.only, 1):
         if (places.work / STAGES[name].output).exists():
             print(f"== {name}: {STAGES[name].output} is there already")
         else:
             run_stage(STAGES[name], places)
+        print(f"== {number} of {len(arguments.only)} stages", flush=True)
     print(f"== all: {time.monotonic() - start:.0f} s")
     return None
 

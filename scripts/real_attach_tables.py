@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NAMES = {"": "dictionary", "pca": "PCA of equal k", "mean_squared_error": "plain squared error"}
+NAMES = {
+    "": "dictionary",
+    "pca": "PCA of equal k",
+    "mean_squared_error": "plain squared error",
+    "batch-topk": "k on average",
+    "matryoshka": "k on average, nested groups",
+}
 
 
 def number(value: float | None, digits: int = 3) -> str:

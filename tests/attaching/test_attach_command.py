@@ -11,7 +11,11 @@ from safetensors.torch import load_file, save_file
 from sarm_control.attaching import AttachConfig, attach
 from sarm_control.build import read_pairs
 from sarm_control.cli import main
-from sarm_control.errors import ModelError
+from sarm_control.control import Edit, edit_delta
+from sarm_control.discovery import AnswerCorpus, label_from
+from sarm_control.errors import ConfigError, ModelError
+from sarm_control.evaluation import rescored_delta
+from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel
 from tests.present import present
 from tests.reward_model.classifiers import CONFIGS, make_classifier, save
@@ -84,10 +88,48 @@ def test_oracle_the_report_is_of_the_saved_dictionary(work: Path) -> None:
     assert (other["answers"], other["prompts"]) == (len(texts), len(rows)) == (56, 14)
     assert found["texts"]["held_out_prompts"] == 9
     assert found["texts"]["other_states"] > found["texts"]["answers"]
-    assert set(found["baselines"]) == {"pca", "mean_squared_error"}
+    assert set(found["baselines"]) == {"pca", "mean_squared_error", "batch-topk", "matryoshka"}
     manifest = json.loads((work / "dictionary" / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"pairs.jsonl", "other.jsonl"}
     assert str(work) not in json.dumps(manifest)
+
+
+def test_oracle_top_latents_are_named_by_the_words_of_sarm_label(work: Path) -> None:
+    found = json.loads((work / "dictionary" / "attach.json").read_text())
+    top = found["contributions"]["top_latents"]
+    assert any(one["words"] for one in top)
+    model = RewardModel.from_pretrained(work / "dictionary")
+    data = ScoredRows(rows := read_pairs([work / "pairs.jsonl"]), model.score(*answers(work, "pairs.jsonl")))
+    assert [text for row in rows for text in row.answers] == answers(work, "pairs.jsonl")[1]
+    corpus = AnswerCorpus(data)
+    for one in top:
+        label = label_from(corpus.examples(one["latent"]), one["latent"], "", words=3, shown=0)
+        assert one["words"] == [word.text for word in label.words]
+
+
+def test_k_on_average_is_attached_saved_and_edited_like_any_other(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(work, "average", "--sparsity", "batch-topk")) == 0
+    said = capsys.readouterr().err
+    words = next(line for line in said.splitlines() if line.split()[:2] == ["latent", "words"])
+    assert words.split()[2:] == ["share", "SD", "fires", "weight", "cos"]
+    assert json.loads((work / "average" / "attach.json").read_text())["sparsity"] == "batch-topk"
+    bare, model = (RewardModel.from_pretrained(work / name) for name in ("rm", "average"))
+    rows = read_pairs([work / "other.jsonl"])
+    data = ScoredRows(rows, score_rows(model, rows))
+    after, before = data.scored, score_rows(bare, rows)
+    assert after.rewards.tobytes() == before.rewards.tobytes()
+    assert len(set(np.diff(after.latents.indptr).tolist())) > 1
+    for j in (0, 5):
+        parts = after.contributions(j)
+        assert {"residual", "constant"} <= {part.latent for part in parts}
+        assert sum(part.contribution for part in parts) == pytest.approx(float(after.rewards[j]), abs=1e-5)
+    latent = int(after.latents.indices[0])
+    edits = [Edit(latent, scale=0.5), Edit((latent + 1) % 48, set=0.25)]
+    again = rescored_delta(model, data, edits)
+    assert np.abs(again).max() > 1e-4
+    np.testing.assert_allclose(again, edit_delta(after, edits), atol=1e-5)
 
 
 def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
@@ -163,6 +205,11 @@ def test_python_gives_what_the_command_gives(work: Path) -> None:
     assert made.report.held_out.reward == pytest.approx(
         json.loads((work / "dictionary" / "attach.json").read_text())["variance_explained"]["reward"]
     )
+
+
+def test_a_sparsity_that_is_not_known_is_named() -> None:
+    with pytest.raises(ConfigError, match="the sparsity 'k' is not known"):
+        AttachConfig(sparsity="k")  # type: ignore[arg-type]  # what a caller without types can write
 
 
 def test_a_dry_run_plans_and_writes_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

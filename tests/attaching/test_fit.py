@@ -17,9 +17,11 @@ from sarm_control.attaching import (
     train_dictionary,
 )
 from sarm_control.attaching.explained import explained_interval, share
-from sarm_control.build import DirectionTerm, PreferenceRow
+from sarm_control.attaching.training import mean_threshold
+from sarm_control.build import DirectionTerm, PreferenceRow, Sparsity
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
-from sarm_control.reward_model import AttachedAutoencoder, StateHead
+from sarm_control.reward_model import AttachedAutoencoder, ReadyMadeAutoencoder, StateHead
+from sarm_control.reward_model import attached as attached_module
 from tests.attaching.conftest import ANSWERS, WIDTH, make_config, make_head, make_states
 from tests.present import present
 
@@ -203,9 +205,14 @@ def test_the_report_reads_as_json_and_as_lines(fitted: Fitted) -> None:
     found = json.loads(json.dumps(fitted.report.as_json(), allow_nan=False))
     assert set(found["variance_explained"]) == {"state", "reward", "margin"}
     assert len(found["contributions"]["top_latents"]) == 20
+    # all of `Sparsity` but the dictionary's own
+    assert set(found["baselines"]) == {"pca", "mean_squared_error", "batch-topk", "matryoshka"}
     assert found["curve"][0]["step"] == 1
     text = "\n".join(fitted.report.lines())
-    for words in ("PCA of equal k", "plain squared error", "reward SDs; it alone orders", "seeds 0 and 1"):
+    for words in (
+        *("PCA of equal k", "plain squared error", "k on average, nested groups"),
+        *("reward SDs; it alone orders", "seeds 0 and 1"),
+    ):
         assert words in text
 
 
@@ -274,3 +281,66 @@ def test_the_term_of_weight_0_is_the_plain_error() -> None:
     one = train_dictionary(states, make_head(0), DictionaryConfig(config.autoencoder, reward_weight=0.0))
     two = train_dictionary(states, make_head(1), DictionaryConfig(config.autoencoder, reward_weight=0.0))
     assert torch.equal(one.autoencoder.encoder.weight, two.autoencoder.encoder.weight)
+
+
+@pytest.mark.parametrize("sparsity", ["batch-topk", "matryoshka"])
+def test_oracle_k_on_average_becomes_a_threshold_and_the_sum_stays_exact(
+    fit_data: FitData, sparsity: Sparsity
+) -> None:
+    config = dataclasses.replace(make_config(steps=60), sparsity=sparsity)
+    made = train_dictionary(fit_data.fitted_states, make_head(), config).autoencoder
+    assert isinstance(made, ReadyMadeAutoencoder)
+    assert made.activation == "jumprelu"
+    states = fit_data.fitted_states
+    before = made.pre_activations(states).detach()
+    assert len(made.threshold.unique()) == 1
+    above = (before > made.threshold).sum(dim=1)
+    # k on average of the states it was trained on, and not of every one
+    assert float(above.double().mean()) == pytest.approx(6, abs=1e-3)
+    assert int(above.min()) < 6 < int(above.max())
+    # an answer's latents are its own: alone and among others they are equal
+    alone, among = made.encode(states[3:4]), made.encode(states[:40])
+    dense = torch.zeros(41, 64)
+    dense[:1].scatter_(1, alone.indices, alone.values.detach())
+    dense[1:].scatter_(1, among.indices, among.values.detach())
+    torch.testing.assert_close(dense[0], dense[4])
+    assert torch.equal(dense[1:] != 0, before[:40] > made.threshold)
+    rewards, residual = parts_of(Fitted(made, measure_fit(made, make_head(), fit_data)), states)
+    missed = states.double() - made.reconstruct(made.encode(states)).detach().double()
+    np.testing.assert_allclose(missed.numpy() @ make_head().weight.astype(np.float64), residual, atol=1e-4)
+    assert np.square(residual).sum() < np.square(rewards - rewards.mean()).sum()
+
+
+def test_oracle_the_threshold_is_the_next_largest_of_all_pre_activations() -> None:
+    states = make_states(700)
+    made = AttachedAutoencoder(states.mean(0), 1.0, 32, 4)
+    with torch.no_grad():
+        made.encoder.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    before = made.pre_activations(states).detach().flatten()
+    wanted = before.sort(descending=True).values[700 * 4]
+    assert mean_threshold(made, states, 4) == pytest.approx(float(wanted))
+    # fewer are above 0 than are wanted: all of those are active
+    assert mean_threshold(made, states, 31) == 0.0
+
+
+def test_one_latent_has_no_group_inside(fit_data: FitData) -> None:
+    one = dataclasses.replace(make_config(latents=1, k=1, steps=2), sparsity="matryoshka")
+    two = dataclasses.replace(one, sparsity="batch-topk")
+    made = [
+        train_dictionary(fit_data.fitted_states, make_head(), config).autoencoder for config in (one, two)
+    ]
+    assert torch.equal(made[0].encoder.weight, made[1].encoder.weight)
+
+
+def test_a_large_encoder_is_rounded_before_its_threshold_and_figures_are_taken(
+    fit_data: FitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached_module, "NARROWED_FROM", 64 * WIDTH)
+    config = dataclasses.replace(make_config(steps=20), sparsity="batch-topk")
+    fitted = fit_dictionary(fit_data, make_head(), config)
+    made = fitted.autoencoder
+    assert made.encoder.weight.dtype == torch.float16
+    assert made.decoder.weight.dtype == torch.float32
+    assert isinstance(made, ReadyMadeAutoencoder)
+    assert float(made.threshold[0]) == mean_threshold(made, fit_data.fitted_states, 6)
+    assert measure_fit(made, make_head(), fit_data).held_out.shares == fitted.report.held_out.shares

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sarm_control.attaching import read_dictionary
+from sarm_control.build import read_pairs
 from sarm_control.cli import main
+from sarm_control.control import Edit, edit_delta
 from sarm_control.errors import ConfigError, ModelError
-from sarm_control.reward_model import ReadyMadeAutoencoder, RewardModel, describe, read_head
+from sarm_control.evaluation import rescored_delta
+from sarm_control.latents import ScoredRows, score_rows
+from sarm_control.reward_model import ReadyMadeAutoencoder, RewardModel, attached, describe, read_head
 from tests.attaching.test_attach_command import write_pairs
 from tests.reward_model.classifiers import CONFIGS, make_classifier, random_rows, save
 
@@ -205,6 +209,41 @@ def test_a_dictionary_behind_the_norm_needs_no_second_half(base: RewardModel, tm
     assert scored.states.shape[1] == WIDTH
     expected = jump_relu(scored.states.astype(np.float64), subtracts=True)
     np.testing.assert_allclose(scored.latents.to_scipy().toarray(), expected, atol=1e-4)
+
+
+def test_oracle_edits_inside_the_model_pay_what_the_algebra_predicts(
+    base: RewardModel, tmp_path: Path
+) -> None:
+    """Its active latents are those above thresholds, in the row's own scale, and not all of them."""
+    model = base.attach(read_dictionary(gemma_scope(tmp_path / "gemma"), base))
+    rows = read_pairs([write_pairs(tmp_path / "pairs.jsonl", 70)])
+    data = ScoredRows(rows, score_rows(model, rows))
+    edits = [Edit(3, scale=0.5), Edit(7, set=0.0), Edit(11, add=0.25)]
+    again = rescored_delta(model, data, edits)
+    assert np.abs(again).max() > 0.01
+    np.testing.assert_allclose(again, edit_delta(data.scored, edits), atol=1e-4)
+
+
+def test_an_encoder_published_in_half_precision_is_held_in_it(
+    base: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sae_lens_folder(tmp_path / "sae", "jumprelu")
+    file = folder / "sae_weights.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "W_enc": tensors["W_enc"].bfloat16()}, file)
+    rounded = {**tensors, "W_enc": tensors["W_enc"].bfloat16().float()}
+    small = read_dictionary(folder, base)
+    assert small.encoder.weight.dtype == torch.float32
+    monkeypatch.setattr(attached, "NARROWED_FROM", LATENTS * WIDTH)
+    held = read_dictionary(folder, base)
+    assert held.encoder.weight.dtype in attached.NARROW
+    assert torch.equal(held.encoder.weight[:LATENTS].float(), rounded["W_enc"].T)
+    rows = random_rows()
+    one, two = (base.attach(made).score_encoded(rows) for made in (small, held))
+    assert two.rewards.tobytes() == one.rewards.tobytes()
+    np.testing.assert_allclose(two.latents.values, one.latents.values, atol=1e-5)
+    save_file(tensors, file)
+    assert read_dictionary(folder, base).encoder.weight.dtype == torch.float32
 
 
 def test_round_trip_to_the_bit(base: RewardModel, tmp_path: Path) -> None:

@@ -140,30 +140,16 @@ def test_an_example_of_an_edit_that_takes_away_says_what_having_it_is_worth() ->
     assert "With headings the reward is 0.30 SD higher." in str(section.blocks[0])
 
 
-PRICE = {"sd": 0.5, "low": 0.25, "high": 0.75, "p": 0.01, "q": 0.01, "n": 40}
-
-
-@pytest.mark.parametrize(
-    ("priced", "said"),
-    [
-        (
-            {"causal": {**PRICE, "edit": "bold taken off", "rises": 0.9, "answers": 40, "latents": []}},
-            "With bold text the reward is higher in 90 % of prompts (bold taken off): "
-            "+0.50 [+0.25, +0.75] SD, n = 40.",
-        ),
-        (
-            {"partial": {**PRICE, "why": None}},
-            "More reward comes with bold text: +0.50 [+0.25, +0.75] SD for a doubling of 1 + their number "
-            "(n = 40 prompts).",
-        ),
-    ],
-)
-def test_a_price_is_said_in_its_own_unit_and_direction(priced: dict[str, Any], said: str) -> None:
-    """An edit that takes an attribute away has the price of having it; a partial price is no SD's worth."""
+def test_an_edit_that_takes_an_attribute_away_has_the_price_of_having_it() -> None:
+    price = {"sd": 0.5, "low": 0.25, "high": 0.75, "p": 0.01, "q": 0.01, "n": 40, "rises": 0.9, "answers": 40}
     one = {"name": "bold", "words": "bold text", "unit": "item", "style": True, "price": 0.5, "rate": {}}
+    one |= {"sure": True, "disagree": False, "causal": {**price, "edit": "bold taken off", "latents": []}}
     found = {
-        "attributes": [{**one, "sure": True, "disagree": False, **priced}],
+        "attributes": [one],
         "headlines": ["bold"],
         **{"model": "m", "head": "h", "data": ["d"], "answers": 80, "prompts": 40, "reward_sd": 1.0},
     }
-    assert audit_page(found).lead[0] == said
+    assert audit_page(found).lead[0] == (
+        "With bold text the reward is higher in 90 % of prompts (bold taken off): "
+        "+0.50 [+0.25, +0.75] SD, n = 40."
+    )

@@ -14,11 +14,14 @@ from sarm_control.reward_model import (
     AttachedAutoencoder,
     RewardModel,
     StateHead,
+    autoencoder,
     describe,
     latents_of,
     read_head,
     read_model_fingerprint,
 )
+from sarm_control.reward_model import attached as attached_module
+from tests.present import present
 from tests.reward_model.classifiers import CONFIGS, make_classifier, random_rows, save
 
 LATENTS, K = 48, 6
@@ -159,6 +162,73 @@ def test_bad_folders_are_refused_in_words(attached: RewardModel, tmp_path: Path)
         RewardModel.from_pretrained(folder)
     with pytest.raises(ConfigError, match="the dictionary is of one output, read at one token"):
         RewardModel.from_pretrained(folder, pooling="last_token")
+
+
+def test_oracle_a_narrow_encoder_gives_the_products_of_its_numbers(
+    base: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "BLOCK", 7 * 32)  # seven blocks, the last one not whole
+    monkeypatch.setattr(attached_module, "NARROWED_FROM", LATENTS * 32)
+    narrow, wide = make_dictionary(base), make_dictionary(base)
+    narrow.narrow_encoder(rounding=True)
+    assert narrow.encoder.weight.dtype == torch.float16
+    wide.encoder.weight.data.copy_(narrow.encoder.weight)
+    states = torch.from_numpy(present(base.score_encoded(random_rows(), keep_states=True).states))
+    torch.testing.assert_close(narrow.pre_activations(states), wide.pre_activations(states).detach())
+    before, after = (base.attach(made).score_encoded(random_rows()) for made in (wide, narrow))
+    assert after.rewards.tobytes() == before.rewards.tobytes()
+    np.testing.assert_allclose(after.residual, before.residual, atol=1e-5)
+    for j, reward in enumerate(after.rewards):
+        total = sum(part.contribution for part in after.contributions(j))
+        assert total == pytest.approx(float(reward), abs=1e-5)
+
+
+def test_an_encoder_is_narrowed_where_that_saves_memory_and_its_numbers_fit(
+    base: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_dictionary(base)
+    made.narrow_encoder(rounding=True)
+    assert made.encoder.weight.dtype == torch.float32  # 6 KiB
+    monkeypatch.setattr(attached_module, "NARROWED_FROM", LATENTS * 32)
+    before = made.encoder.weight.detach().clone()
+    made.narrow_encoder(rounding=False)
+    assert made.encoder.weight.dtype == torch.float32
+    assert torch.equal(made.encoder.weight, before)
+    made.encoder.weight.data.copy_(before.bfloat16())
+    made.encoder.weight.data[0, 0] = 1e5  # beyond float16, and no number of bfloat16
+    made.narrow_encoder(rounding=False)
+    assert made.encoder.weight.dtype == torch.float32
+    made.narrow_encoder(rounding=True)
+    assert made.encoder.weight.dtype == torch.bfloat16
+    exact = make_dictionary(base)
+    exact.encoder.weight.data.copy_(before.half())
+    exact.narrow_encoder(rounding=False)
+    assert exact.encoder.weight.dtype == torch.float16
+    assert torch.equal(exact.encoder.weight.float(), before.half().float())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_narrow_encoder_round_trips_to_the_bit_and_is_no_view_of_its_file(
+    base: RewardModel, tmp_path: Path, kind: torch.dtype
+) -> None:
+    made = make_dictionary(base)
+    made.hold_encoder(kind)
+    model, rows = base.attach(made), random_rows()
+    folder = model.save_pretrained(tmp_path / "narrow")
+    wide = base.attach(make_dictionary(base)).save_pretrained(tmp_path / "wide")
+    sizes = [(one / "dictionary.safetensors").stat().st_size for one in (wide, folder)]
+    assert 0.9 * 2 * LATENTS * 32 < sizes[0] - sizes[1] < 1.1 * 2 * LATENTS * 32
+    again = RewardModel.from_pretrained(folder)
+    assert again.autoencoder.encoder.weight.dtype == kind
+    assert (again.fingerprint, again.model_fingerprint) == (model.fingerprint, model.model_fingerprint)
+    one, two = model.score_encoded(rows), again.score_encoded(rows)
+    assert one.latents.values.tobytes() == two.latents.values.tobytes()
+    assert one.residual.tobytes() == two.residual.tobytes()
+    file = folder / "dictionary.safetensors"
+    with file.open("r+b") as stream:
+        stream.seek(-6000, 2)
+        stream.write(bytes(6000))
+    assert again.score_encoded(rows).latents.values.tobytes() == two.latents.values.tobytes()
 
 
 def test_what_cannot_be_attached(base: RewardModel, attached: RewardModel, tiny_sarm: RewardModel) -> None:

@@ -195,6 +195,8 @@ def test_closings_are_cut_added_and_counted() -> None:
     assert without_last_sentence("one . two ! three") == "one . two !"
     assert without_last_sentence("one sentence .") == "one sentence ."
     assert without_last_sentence("") == ""
+    # nothing else changes: the difference in reward is that of the sentence alone
+    assert without_last_sentence("One.\n\n- two\n- three.\n\nAsk again!\n") == "One.\n\n- two\n- three."
     assert with_closing("one .", "two .") == "one . two ."
     assert with_closing("one . two .", "two .") == "one . two ."
     assert with_closing("", "two .") == "two ."

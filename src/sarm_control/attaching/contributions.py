@@ -6,7 +6,7 @@ the reward under another name. So directions are compared with the head's.
 Shapes: `N` answers, `L` latents, `D` hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sarm_control.console import ProgressFactory, no_progress
+from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.reward_model import AttachedAutoencoder, StateHead
 
 MOST_ALIGNED = 0.3
@@ -21,6 +23,8 @@ MOST_ALIGNED = 0.3
 ALWAYS_ON = 0.99
 """Firing rate from which a latent is always on."""
 SHOWN = 20
+WORDS = 3
+"""Words or short phrases that a latent is named by at most."""
 TRIVIAL_SHARE = 0.5
 """A latent above `MOST_ALIGNED` that makes more than this share of the variance is the reward direction."""
 
@@ -35,6 +39,8 @@ class LatentContribution(NamedTuple):
         firing_rate: share of answers on which it is active.
         weight: reward per unit.
         cosine: of its direction and the head's.
+        words: those that set answers with it apart from matched ones without it, the strongest first; none
+            where no answers' texts were at hand, or nothing sets them apart.
     """
 
     latent: int
@@ -43,6 +49,7 @@ class LatentContribution(NamedTuple):
     firing_rate: float
     weight: float
     cosine: float
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ def cosines(autoencoder: AttachedAutoencoder, head: StateHead) -> NDArray[np.flo
 def contributions(autoencoder: AttachedAutoencoder, head: StateHead, states: Tensor) -> Contributions:
     """Of the states [N, D] of held-out answers."""
     weights = autoencoder.latent_weights(head).weight.astype(np.float64)
+    # By variance of contribution: a latent that gives every answer the same orders none of them. It is a sum
+    # of variances, not the variance of the sum, so contributions that cancel each other count in full.
     sums, squares, fired = moments(autoencoder, states)
     answers = len(states)
     mean = sums / answers
@@ -135,6 +144,27 @@ def contributions(autoencoder: AttachedAutoencoder, head: StateHead, states: Ten
     )
 
 
+def named(
+    found: Contributions, corpus: AnswerCorpus, *, seed: int = 0, progress: ProgressFactory = no_progress
+) -> Contributions:
+    """The same with the words of `sarm label` for each of the top latents; no model is asked.
+
+    Args:
+        found: of the dictionary.
+        corpus: answers with the dictionary's latents.
+        seed: of the draw where a latent is active on very many answers.
+        progress: counts latents.
+    """
+    top = []
+    with progress("Words", len(found.top)) as advance:
+        for one in found.top:
+            examples = corpus.examples(one.latent, seed=seed)
+            words = label_from(examples, one.latent, "", words=WORDS, shown=0).words
+            top.append(one._replace(words=tuple(word.text for word in words)))
+            advance(1)
+    return replace(found, top=tuple(top))
+
+
 class Moments(NamedTuple):
     """Of each latent, [L] each: sums of its values and of their squares, and on how many answers it fired."""
 
@@ -151,6 +181,7 @@ def moments(autoencoder: AttachedAutoencoder, states: Tensor, *, chunk: int = 51
     for part in states.float().split(chunk):
         kept = autoencoder.encode(part.to(autoencoder.pre_bias.device))
         where, values = kept.indices.flatten().cpu().numpy(), kept.values.flatten().double().cpu().numpy()
+        # by a value other than 0: the zeros that fill up rows of a ready-made dictionary did not fire
         for total, weight in zip(found, (values, values**2, (values != 0).astype(np.float64)), strict=True):
             total += np.bincount(where, weights=weight, minlength=latents)
     return Moments(*found)

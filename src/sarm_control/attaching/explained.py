@@ -92,6 +92,7 @@ def explained(
         rows: preferences between the answers; may be none.
     """
     missed = states - rebuilt
+    # without the head's bias, which every answer gets and no share, margin or order feels
     rewards, residual = head.dots(states), head.dots(missed)
     margins, missed_margins = (margins_by_prompt(values, rows) for values in (rewards, residual))
     around = np.sqrt(np.square(rewards - rewards.mean()).sum())
@@ -126,6 +127,7 @@ def explained(
 
 def _prompts(answers: int, rows: Sequence[PreferenceRow]) -> NDArray[np.int64]:
     """[N] the prompt of each answer; an answer without preferences counts as a prompt of its own."""
+    # numbers above those of all prompts, so that no answer without preferences joins one of them
     found = np.arange(answers) + 1 + max((row.prompt for row in rows), default=0)
     for row in rows:
         found[[*row.chosen, *row.rejected]] = row.prompt

@@ -5,6 +5,7 @@ Shapes: `N` answers, `S` other states, `D` hidden size, `L` latents.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from sarm_control.attaching.explained import Explained, explained, pca_reconstru
 from sarm_control.attaching.report import FitReport
 from sarm_control.attaching.stability import Stability, stability
 from sarm_control.attaching.training import DictionaryConfig, TrainedDictionary, train_dictionary
-from sarm_control.build import PreferenceRow
+from sarm_control.build import PreferenceRow, Sparsity
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import DataError
 from sarm_control.reward_model import AttachedAutoencoder, FloatArray, StateHead
@@ -78,6 +79,7 @@ class FitData:
         """Other states of answers that may be fitted on."""
         if self.others is None:
             return None
+        # sentence ends inside a held-out answer are held out with it: their states have read the same text
         return self.others[torch.from_numpy(~self.held_out[self.others_answer])]
 
     @property
@@ -121,7 +123,7 @@ def fit_dictionary(
         data: states, split by prompt.
         head: the reward model's own.
         config: sizes and schedule.
-        compare: also train one on the plain squared error, for the table.
+        compare: also train one on the plain squared error, and one with each other sparsity, for the table.
         seeds: 2 or more train others, from the seeds that follow, to see whether latents are found again.
         device: where to train.
         progress: counts steps.
@@ -136,8 +138,13 @@ def fit_dictionary(
         )
 
     trained = train(config)
-    plain = train(replace(config, reward_weight=0.0)).autoencoder if compare else None
-    report = measure_fit(trained.autoencoder, head, data, plain=plain)
+    tried = {}
+    if compare:
+        # same states, seed and schedule, so that each differs by one thing alone
+        tried[PLAIN] = train(replace(config, reward_weight=0.0)).autoencoder
+        others = [one for one in get_args(Sparsity) if one != config.sparsity]
+        tried |= {one: train(replace(config, sparsity=one)).autoencoder for one in others}
+    report = measure_fit(trained.autoencoder, head, data, tried=tried)
     first = config.autoencoder.seed
     found: list[Stability] = []
     for seed in range(first + 1, first + seeds):
@@ -153,7 +160,7 @@ def measure_fit(
     head: StateHead,
     data: FitData,
     *,
-    plain: AttachedAutoencoder | None = None,
+    tried: Mapping[str, AttachedAutoencoder] | None = None,
 ) -> FitReport:
     """The report of a dictionary, of whatever origin, on the held-out answers and the other sets.
 
@@ -161,7 +168,7 @@ def measure_fit(
         autoencoder: of the states that `head` reads.
         head: the reward model's own.
         data: the held-out answers are measured on; principal components are those of the others.
-        plain: a dictionary of the plain squared error to stand beside it.
+        tried: other dictionaries to stand beside it, by name.
     """
     # a dictionary of states before the norm takes both halves; the head reads the first
     width = len(head.weight)
@@ -174,8 +181,7 @@ def measure_fit(
     for name, one in sets.items():
         states: FloatArray = one.states[:, :width].float().numpy()
         rebuilt = {"": reconstructed(autoencoder, one.states), PCA: pca_reconstructed(fitted, states, kept)}
-        if plain is not None:
-            rebuilt[PLAIN] = reconstructed(plain, one.states)
+        rebuilt |= {how: reconstructed(other, one.states) for how, other in (tried or {}).items()}
         found[name] = {how: explained(head, states, made, one.rows) for how, made in rebuilt.items()}
     others = {name: measured[""] for name, measured in found.items() if name}
     return FitReport(
@@ -183,9 +189,7 @@ def measure_fit(
         evaluation=others,
         contributions=contributions(autoencoder, head, data.measured.states),
         baselines={
-            how: {name: measured[how] for name, measured in found.items()}
-            for how in (PCA, PLAIN)
-            if how in found[""]
+            how: {name: measured[how] for name, measured in found.items()} for how in found[""] if how
         },
         k=kept,
         scale=float(autoencoder.scale),

@@ -6,10 +6,12 @@ Shapes: `N` answers, `D` hidden size.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sarm_control.attaching.contributions import named
 from sarm_control.attaching.fit import FitData, StateSet, fit_dictionary, measure_fit
 from sarm_control.attaching.report import FitReport
 from sarm_control.attaching.sizes import DictionarySizes, choose_dictionary_sizes
@@ -20,6 +22,7 @@ from sarm_control.build import (
     ConversationCorpus,
     Inputs,
     Material,
+    Sparsity,
     Tools,
     gather,
     read_pairs,
@@ -27,7 +30,8 @@ from sarm_control.build import (
 )
 from sarm_control.console import progress as bar
 from sarm_control.console import say
-from sarm_control.data import Source
+from sarm_control.data import Source, prompt_key
+from sarm_control.discovery import AnswerCorpus
 from sarm_control.errors import ConfigError, DataError, ModelError
 from sarm_control.extras import import_extra
 from sarm_control.reward_model import AttachedAutoencoder, LinearHead, RewardModel, StateHead
@@ -46,9 +50,11 @@ class AttachConfig:
         pooled_share: share of a batch that is states where the reward is read.
         reward_weight: of the loss term for the reward, see `DictionaryConfig`.
         ramp: share of the steps over which it rises.
+        sparsity: which latents are kept: k of every state (`topk`), k on average (`batch-topk`), or the
+            latter with nested groups of latents (`matryoshka`).
         others: also train on states at the ends of sentences and of earlier turns.
         holdout: share of prompts kept out of the training.
-        compare: also train on the plain squared error, for the table.
+        compare: also train on the plain squared error, and with each other sparsity, for the table.
         seeds: dictionaries trained, from `seed` on; the first is attached.
         force: attach a dictionary that explains too little, or is the reward direction.
         batch_tokens: rows times longest row of a forward batch; None is the default.
@@ -63,6 +69,7 @@ class AttachConfig:
     pooled_share: float = 0.5
     reward_weight: float = REWARD_WEIGHT
     ramp: float = RAMP
+    sparsity: Sparsity = "topk"
     others: bool = True
     holdout: float = 0.15
     compare: bool = False
@@ -79,6 +86,11 @@ class AttachConfig:
             raise ConfigError(f"{self.seeds} seeds: at least 1 dictionary is needed")
         if not 0 < self.pooled_share <= 1:
             raise ConfigError(f"the share of pooled states is {self.pooled_share}, it must be in (0, 1]")
+        if self.sparsity not in get_args(Sparsity):
+            raise ConfigError(
+                f"the sparsity {self.sparsity!r} is not known", hint=f"one of {', '.join(get_args(Sparsity))}"
+            )
+        # sizes that are chosen later are stood in for by ones that pass: the other settings are checked
         self.dictionary(DictionarySizes(self.latents or self.k or 1, self.k or 1))
 
     def dictionary(self, sizes: DictionarySizes) -> DictionaryConfig:
@@ -96,7 +108,7 @@ class AttachConfig:
             end_of_turn_share=self.pooled_share,
             seed=self.seed,
         )
-        return DictionaryConfig(autoencoder, self.reward_weight, self.ramp)
+        return DictionaryConfig(autoencoder, self.reward_weight, self.ramp, self.sparsity)
 
 
 @dataclass(frozen=True)
@@ -177,7 +189,8 @@ def check_attach(inputs: Inputs, config: AttachConfig, *, trained: bool = True) 
         )
     material = gather(inputs.texts, inputs.pairs, holdout=config.holdout, seed=config.seed)
     for name, rows in inputs.evaluation.items():
-        if all(row.prompt_key in material.corpus.shared_with(rows) for row in rows):
+        shared = material.corpus.shared_with(rows)
+        if all(row.prompt_key in shared for row in rows):
             raise DataError(
                 f"{name}: every prompt is among those that are fitted on", hint="evaluate on other prompts"
             )
@@ -237,9 +250,10 @@ def attach_dictionary(
     sizes = None if dictionary is not None else sized(len(head.weight), material, config, tools)
     # a dictionary of states before the norm reads states that the bare model does not give
     reading = model if dictionary is None else model.attach(dictionary)
-    data, truncated = _data(reading, inputs, material, config, tools, others=dictionary is None)
+    read = _read(reading, inputs, material, config, tools, others=dictionary is None)
+    data = read.data
     figures: dict[str, Any] = {
-        "texts": {**material.figures(), "truncated": truncated, "other_states": len(data.others_answer)}
+        "texts": {**material.figures(), "truncated": read.truncated, "other_states": len(data.others_answer)}
     }
     if sizes is None:
         assert dictionary is not None
@@ -256,11 +270,17 @@ def attach_dictionary(
             progress=tools.progress,
         )
         made, report = fitted.autoencoder, fitted.report
+        figures["sparsity"] = config.sparsity
+    attached = model.attach(made)
+    corpus = _corpus(material, read, attached)
+    words = named(report.contributions, corpus, seed=config.seed, progress=tools.progress)
+    report = replace(report, contributions=words)
     for line in report.lines():
         tools.say(line)
+    # after all figures were said, by which a refusal can be understood
     report.check(force=config.force)
     figures = {**report.as_json(), **figures, "latents": made.encoder.out_features}
-    return Attached(model.attach(made), report, figures)
+    return Attached(attached, report, figures)
 
 
 def sized(width: int, material: Material, config: AttachConfig, tools: Tools) -> DictionarySizes:
@@ -284,7 +304,26 @@ def sized(width: int, material: Material, config: AttachConfig, tools: Tools) ->
     return sizes
 
 
-def _data(
+class _Read(NamedTuple):
+    """States and what else was seen of the answers: how many lost tokens, and the tokens of each."""
+
+    data: FitData
+    truncated: int
+    lengths: NDArray[np.int64]
+
+
+def _corpus(material: Material, read: _Read, attached: RewardModel) -> AnswerCorpus:
+    """Every answer with its latents, held out or not: words describe a latent and measure no fit."""
+    answers = material.corpus.answers
+    return AnswerCorpus.of_distinct(
+        [prompt_key(one.prompt) for one in answers],
+        [one.response for one in answers],
+        read.lengths,
+        attached.score_states(read.data.states),
+    )
+
+
+def _read(
     model: RewardModel,
     inputs: Inputs,
     material: Material,
@@ -292,7 +331,7 @@ def _data(
     tools: Tools,
     *,
     others: bool,
-) -> tuple[FitData, int]:
+) -> _Read:
     def states(corpus: ConversationCorpus, *, also: bool) -> PooledStates:
         more = {} if config.batch_tokens is None else {"batch_tokens": config.batch_tokens}
         return collect_pooled_states(
@@ -315,4 +354,4 @@ def _data(
     data = FitData(own.pooled, held_out, material.rows, None, evaluation=evaluation)
     if len(own.others):
         data = replace(data, others=own.others, others_answer=own.others_answer)
-    return data, own.truncated
+    return _Read(data, own.truncated, own.lengths)

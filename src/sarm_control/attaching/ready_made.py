@@ -105,6 +105,7 @@ def _made(found: Published, norm: RmsNorm | None) -> ReadyMadeAutoencoder:
     # the offset is one latent more
     rows = latents + (norm is not None)
     made = ReadyMadeAutoencoder(
+        # what others train has no mean that is taken off first; its `pre_bias` plays that part
         torch.zeros(size),
         found.scale,
         rows,
@@ -120,6 +121,8 @@ def _made(found: Published, norm: RmsNorm | None) -> ReadyMadeAutoencoder:
         made.threshold[:latents] = found.threshold
         if norm is not None:
             made.fold_norm(norm.factors)
+    # many are published in bfloat16, and those lose nothing
+    made.narrow_encoder(rounding=False)
     return made.requires_grad_(False).eval()
 
 
@@ -135,6 +138,7 @@ def read_published(path: Path, *, k: int | None = None) -> Published:
     try:
         return _read(path, k)
     except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        # our own errors are of these types as well, and say more than the sentence below
         if isinstance(error, ModelError | ConfigError):
             raise
         reason = " ".join(str(error).split())[:200]

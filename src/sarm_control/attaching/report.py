@@ -13,7 +13,14 @@ from sarm_control.statistics import Interval, with_ends
 
 LEAST_EXPLAINED = 0.5
 """Of the reward's variance, below which a dictionary is refused."""
-_NAMES = {"": "dictionary", "pca": "PCA of equal k", "mean_squared_error": "plain squared error"}
+_NAMES = {
+    "": "dictionary",
+    "pca": "PCA of equal k",
+    "mean_squared_error": "plain squared error",
+    "topk": "k of every state",
+    "batch-topk": "k on average",
+    "matryoshka": "k on average, nested groups",
+}
 
 
 @dataclass(frozen=True)
@@ -153,10 +160,13 @@ class FitReport:
         if not found.top:
             return
         yield "latents with the most variance of contribution:"
-        rows = [["latent", "share", "SD", "fires", "weight", "cos"]]
+        # words are for people; a fit of states alone has none
+        named = any(one.words for one in found.top)
+        rows = [["latent", *(["words"] if named else []), "share", "SD", "fires", "weight", "cos"]]
         rows += [
             [
                 str(one.latent),
+                *([", ".join(f'"{word}"' for word in one.words) or "-"] if named else []),
                 f"{one.share:.3f}",
                 f"{one.sd:.3g}",
                 f"{100 * one.firing_rate:.0f} %",
@@ -165,7 +175,7 @@ class FitReport:
             ]
             for one in found.top
         ]
-        yield from aligned(rows)
+        yield from aligned(rows, left=2 if named else 0)
 
 
 def _number(value: float | None, interval: Interval | None) -> str:

@@ -69,12 +69,14 @@ def stability(
     weights = one.latent_weights(head).weight.astype(np.float64)
     sums, squares, _ = moments(one, states)
     variance = ((squares / len(states) - (sums / len(states)) ** 2) * weights**2)[live[0]].clip(min=0)
+    # weighted, since latents that move no reward may differ between seeds and nobody would notice
     weighted = float((best * variance).sum() / variance.sum()) if variance.sum() > 0 else float("nan")
     ranks = None
     # the ranks of two latents correlate at -1 or 1, whatever they are
     if rows and len(best) > 2:
         effects = [effects_of(found, head, states, rows) for found in (one, other)]
         mine, theirs = effects[0][live[0]], effects[1][live[1]][nearest]
+        # constant numbers have no ranks to correlate: scipy would warn and give NaN
         if np.ptp(mine) > 0 and np.ptp(theirs) > 0:
             ranks = float(spearmanr(mine, theirs).statistic)
     return Stability(float(np.median(best)), float((best >= CLOSE).mean()), weighted, ranks, seeds)

@@ -44,12 +44,14 @@ class PooledStates:
         others: [S, D] float32, at the ends of sentences and of earlier turns; S may be 0.
         others_answer: [S] int64, the answer each belongs to.
         truncated: answers that lost tokens from the left.
+        lengths: [N] int64, tokens of each answer without its end.
     """
 
     pooled: Tensor
     others: Tensor
     others_answer: NDArray[np.int64]
     truncated: int
+    lengths: NDArray[np.int64]
 
 
 def collect_pooled_states(
@@ -98,6 +100,7 @@ def collect_pooled_states(
         torch.cat([states["others"] for states in found]).float(),
         np.asarray(torch.cat([states["answer"] for states in found]).numpy(), dtype=np.int64),
         sum(row.truncated > 0 for row in encoded),
+        np.array([row.answer_length for row in encoded], dtype=np.int64),
     )
 
 
@@ -144,6 +147,7 @@ def _forward(
             # only wanted positions are kept: all states of a corpus would not fit in memory
             kept[j] = norm(states[row, [int(read[row]), *inner]].float()).cpu()
         advance(len(batch))
+    # before anything is cached: a NaN would be served from the file ever after
     for j, one in enumerate(kept):
         if not bool(torch.isfinite(one).all()):
             raise ModelError(f"the state of answer {first + j} is not finite", hint="try --dtype float32")

@@ -6,6 +6,10 @@ A plain autoencoder spends its latents on what varies most in the state. The hea
 which may vary little, so the second term pays for what is missed along that direction. `lambda` rises from
 0: an autoencoder that sees the term at full weight from the start gives a latent to the direction itself.
 
+Where k is an average (`sparsity`), answers are scored one by one and there is no batch to take it over: a
+latent is then active above one threshold, the one that keeps k latents on average of the states where the
+reward is read.
+
 Shapes: `N` answers, `S` other states, `D` hidden size, `L` latents.
 """
 
@@ -14,15 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sarm_control.build import AutoencoderConfig, DirectionTerm, LossPoint, train_topk
+from sarm_control.build import AutoencoderConfig, DirectionTerm, LossPoint, Sparsity, train_topk
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import ModelError, TrainingError
-from sarm_control.reward_model import AttachedAutoencoder, StateHead
+from sarm_control.reward_model import AttachedAutoencoder, ReadyMadeAutoencoder, StateHead
 
 REWARD_WEIGHT = 3.0
 """`lambda` at the end of its ramp. Of 0, .03, .3 and 3 it left least of the reward of another benchmark in
 the residual."""
 RAMP = 0.5
+_CHUNK = 512
 _ROUNDING = 1e-9
 """Numbers whose variance is this share of their squares differ by rounding alone."""
 
@@ -35,11 +40,13 @@ class DictionaryConfig:
         autoencoder: sizes, schedule and seed; its `end_of_turn_share` is that of the pooled states.
         reward_weight: `lambda` at the end of its ramp, at least 0; 0 is the plain squared error.
         ramp: share of the steps over which it rises from 0, in [0, 1].
+        sparsity: which latents are kept.
     """
 
     autoencoder: AutoencoderConfig
     reward_weight: float = REWARD_WEIGHT
     ramp: float = RAMP
+    sparsity: Sparsity = "topk"
 
 
 @dataclass(frozen=True)
@@ -77,24 +84,59 @@ def train_dictionary(
     states = states.float()
     others = states[:0] if others is None else others.float()
     _check(states, others, head)
+    # of the states where the reward is read; the others only help to find directions
     mean = states.double().mean(dim=0)
     centred = states.double() - mean
     scale = float(centred.square().mean().sqrt())
-    made = AttachedAutoencoder(mean.float(), scale, config.autoencoder.latents, config.autoencoder.k)
+    made = _empty(mean.float(), scale, config)
     weight = torch.from_numpy(head.weight).float()
+    # of length 1, so that `lambda` means the same for a head of any size
     direction = weight / weight.norm()
     term = DirectionTerm(direction.to(device), config.reward_weight, config.ramp)
     trained = train_topk(
         [made.normalised(states), made.normalised(others)],
         config.autoencoder,
         term=term if config.reward_weight else None,
+        sparsity=config.sparsity,
         device=device,
         progress=progress,
     )
     found = {key: value.detach().cpu() for key, value in trained.autoencoder.state_dict().items()}
     # it was trained on normalised states, and knows neither mean nor scale
-    made.load_state_dict({**found, "mean": made.mean, "scale": made.scale})
+    made.load_state_dict({**made.encoding_state(), **found, "mean": made.mean, "scale": made.scale})
+    # before its threshold and every figure, which are of the numbers that are kept
+    made.narrow_encoder(rounding=True)
+    if isinstance(made, ReadyMadeAutoencoder):
+        made.threshold.fill_(mean_threshold(made, states, config.autoencoder.k))
     return TrainedDictionary(made.requires_grad_(False).eval(), trained.curve)
+
+
+def _empty(mean: Tensor, scale: float, config: DictionaryConfig) -> AttachedAutoencoder:
+    latents, k = config.autoencoder.latents, config.autoencoder.k
+    if config.sparsity == "topk":
+        return AttachedAutoencoder(mean, scale, latents, k)
+    return ReadyMadeAutoencoder(mean, scale, latents, 0, activation="jumprelu")
+
+
+@torch.no_grad()
+def mean_threshold(autoencoder: AttachedAutoencoder, states: Tensor, k: int) -> float:
+    """The pre-activation above which k latents of a state lie on average, at least 0.
+
+    Args:
+        autoencoder: of the states.
+        states: [N, D].
+        k: wanted.
+    """
+    # strictly above the next one are as many as are wanted, but for equal numbers
+    wanted = len(states) * k + 1
+    largest, least = torch.empty(0), 0.0
+    for part in states.split(_CHUNK):
+        found = autoencoder.pre_activations(part).flatten()
+        largest = torch.cat([largest, found[found > least]])
+        if len(largest) >= wanted:
+            largest = largest.topk(wanted, sorted=False).values
+            least = float(largest.min())
+    return least
 
 
 def _check(states: Tensor, others: Tensor, head: StateHead) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         AutoencoderConfig,
         DirectionTerm,
         LossPoint,
+        Sparsity,
         TrainedAutoencoder,
         train_topk,
     )
@@ -41,6 +42,7 @@ _HOME_OF = {
     "Material": "states.material",
     "PreferenceRow": "head.comparisons",
     "Sizes": "sizes",
+    "Sparsity": "autoencoder",
     "Tools": "pipeline",
     "TrainedAutoencoder": "autoencoder",
     "TrunkSource": "states.source",
@@ -83,6 +85,7 @@ __all__ = [
     "Material",
     "PreferenceRow",
     "Sizes",
+    "Sparsity",
     "Tools",
     "TrainedAutoencoder",
     "TrunkSource",

@@ -1,8 +1,12 @@
-"""A TopK autoencoder in SARM's normalisation, trained with SAELens's trainer.
+"""A sparse autoencoder in SARM's normalisation, trained with SAELens's trainer.
 
 SAELens gets the normalised states x. Its model differs from a SARM's in two ways. It applies a ReLU after
 TopK: that is removed before training. Its decoder rows have free norms, which scale the pre-activations
 (`rescale_acts_by_decoder_norm`): they are folded into the encoder, exactly, after training.
+
+A SARM keeps k latents of every state. Dictionaries may also be trained with k on the average of a batch
+(BatchTopK, arXiv 2412.06410), and with nested groups, the first latents alone having to explain the state
+too (Matryoshka, arXiv 2503.17547): see `Sparsity`.
 
 Shapes: `N` states, `B` states of a step, `D` hidden size, `L` latents, `K` kept latents.
 """
@@ -10,7 +14,7 @@ Shapes: `N` states, `B` states of a step, `D` hidden size, `L` latents, `K` kept
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,11 @@ from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.extras import import_extra
 from sarm_control.reward_model import Autoencoder, normalise, rounded_factors
 from sarm_control.seeds import derive_seed, torch_generator
+
+Sparsity: TypeAlias = Literal["topk", "batch-topk", "matryoshka"]
+"""k latents of every state; k on average, of a batch together; the latter with nested groups of latents."""
+_GROUPS = (16, 4, 1)
+"""The nested groups are the first sixteenth of the latents, the first quarter, and all."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ def train_topk(
     config: AutoencoderConfig,
     *,
     term: DirectionTerm | None = None,
+    sparsity: Sparsity = "topk",
     device: torch.device | str = "cpu",
     progress: ProgressFactory = no_progress,
 ) -> TrainedAutoencoder:
@@ -150,6 +160,8 @@ def train_topk(
         pools: [N, D] normalised states at the ends of turns, N >= 1, and [S, D] others, S may be 0.
         config: sizes and schedule.
         term: a term of the loss beside the mean squared error.
+        sparsity: which latents are kept. What comes back keeps k of every state in any case: where k was an
+            average, take the latents above a threshold of your own.
         device: where to train.
         progress: counts steps.
 
@@ -157,7 +169,7 @@ def train_topk(
         MissingExtraError: SAELens is not installed.
         TrainingError: the loss is not finite.
     """
-    trainer = _trainer(pools[0], _batches(pools, config, device), config, device, term)
+    trainer = _trainer(pools[0], _batches(pools, config, device), config, device, term, sparsity)
     curve = _fit(trainer, config, progress)
     trainer.sae.fold_W_dec_norm()
     return TrainedAutoencoder(from_sae_lens(trainer.sae), curve)
@@ -176,6 +188,7 @@ def from_sae_lens(sae: Any) -> Autoencoder:
     # otherwise the pre-activations are scaled by norms that a SARM does not have
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
         raise ConfigError("the SAELens decoder rows are not of unit norm", hint="call sae.fold_W_dec_norm()")
+    # a SARM always subtracts it, so latents of an autoencoder that does not would be shifted by W_enc b_dec
     if not sae.cfg.apply_b_dec_to_input:
         raise ConfigError("the SAELens autoencoder does not subtract b_dec from its input")
     latents, hidden = sae.W_dec.shape
@@ -193,18 +206,20 @@ def _trainer(
     batches: Iterator[Tensor],
     config: AutoencoderConfig,
     device: Any,
-    term: DirectionTerm | None = None,
+    term: DirectionTerm | None,
+    sparsity: Sparsity,
 ) -> Any:
     sae_lens = import_extra("sae_lens", "build", needed="training an autoencoder needs sae_lens")
-    kind = sae_lens.TopKTrainingSAE if term is None else _with_term(sae_lens, term, config.steps)
+    kind, settings_of, more = _kind(sae_lens, sparsity, config.latents)
+    if term is not None:
+        kind = _with_term(kind, term, config.steps)
+    sizes = {"d_in": first.shape[1], "d_sae": config.latents, "k": config.k}
+    # SAELens draws from torch's global generator: forked, so that nobody else's numbers depend on a training
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "autoencoder weights"))
-        sae = kind(
-            sae_lens.TopKTrainingSAEConfig(
-                d_in=first.shape[1], d_sae=config.latents, k=config.k, device=str(device), dtype="float32"
-            )
-        )
-    sae.activation_fn = SignedTopK(config.k)
+        sae = kind(settings_of(**sizes, device=str(device), dtype="float32", **more))
+    if sparsity == "topk":
+        sae.activation_fn = SignedTopK(config.k)
     # starting at the mean, the latents need not learn it
     sae.b_dec.data.copy_(first.mean(dim=0))
     settings = sae_lens.config.SAETrainerConfig(
@@ -220,13 +235,26 @@ def _trainer(
     return sae_lens.SAETrainer(cfg=settings, sae=sae, data_provider=batches)
 
 
-def _with_term(sae_lens: Any, term: DirectionTerm, steps: int) -> Any:
-    """SAELens's TopK autoencoder with one loss more, through the two hooks that it has for such losses."""
+def _kind(sae_lens: Any, sparsity: Sparsity, latents: int) -> tuple[Any, Any, dict[str, Any]]:
+    """SAELens's class, its settings' class, and the settings that the others do not have."""
+    if sparsity == "topk":
+        return sae_lens.TopKTrainingSAE, sae_lens.TopKTrainingSAEConfig, {}
+    # one latent has no group inside
+    if sparsity == "batch-topk" or latents == 1:
+        return sae_lens.BatchTopKTrainingSAE, sae_lens.BatchTopKTrainingSAEConfig, {}
+    widths = sorted({max(1, latents // part) for part in _GROUPS})
+    return (
+        sae_lens.MatryoshkaBatchTopKTrainingSAE,
+        sae_lens.MatryoshkaBatchTopKTrainingSAEConfig,
+        {"matryoshka_widths": widths},
+    )
+
+
+def _with_term(kind: Any, term: DirectionTerm, steps: int) -> Any:
+    """An autoencoder of SAELens with one loss more, through the two hooks that it has for such losses."""
     from sae_lens.saes.sae import TrainCoefficientConfig
 
-    base: Any = sae_lens.TopKTrainingSAE
-
-    class WithTerm(base):  # type: ignore[misc]  # SAELens is loaded only here
+    class WithTerm(kind):  # type: ignore[misc]  # SAELens is loaded only here
         def get_coefficients(self) -> dict[str, Any]:
             # SAELens sums squares over dimensions, where the term stands beside their mean
             weight = term.weight * len(term.direction)
@@ -252,6 +280,7 @@ def _fit(trainer: Any, config: AutoencoderConfig, progress: ProgressFactory) -> 
         for step in range(1, config.steps + 1):
             output = trainer.step(next(trainer.data_provider))
             trainer.n_training_steps += 1
+            # some 20 times only: reading a loss waits for the device to finish what is queued
             if step % every == 0 or step in (1, config.steps):
                 # SAELens sums squares over dimensions
                 error = output.losses["mse_loss"].item() / trainer.sae.cfg.d_in
@@ -266,6 +295,7 @@ def _batches(pools: Sequence[Tensor], config: AutoencoderConfig, device: Any) ->
     """Batches that mix both pools in a fixed proportion; each pool is used up in shuffled rounds."""
     # how many states of a batch are end-of-turn states
     first = config.batch if not len(pools[1]) else round(config.batch * config.end_of_turn_share)
+    # a fixed proportion: drawn by chance, the few end-of-turn states would be lost among sentence ends
     counts = (first, config.batch - first)
     streams = [
         _rounds(len(pool), count, torch_generator(config.seed, "autoencoder order", number))

@@ -49,7 +49,7 @@ class BuildConfig:
         annotator: field of the preference rows that names who labelled them: the trunk is then tuned under
             one head for each annotator. None for a single head.
         batch_tokens: rows times longest row of a forward batch; None is the default.
-        seed: of everything random.
+        seed: of everything random, but for the folds, which are the same for every seed.
     """
 
     autoencoder: AutoencoderConfig | None
@@ -226,7 +226,7 @@ def build_sarm(
     figures.setdefault("autoencoder", {}).update(quality)
     heads: FittedHeads | None = None
     if material.rows:
-        split = HeadSplit(material.held_out, config.folds, config.seed)
+        split = HeadSplit(material.held_out, config.folds)
         validation = _validation(parts, inputs, material, config, tools)
         heads = fit_heads(model, states.end_of_turn, material.rows, split, validation)
         figures["head"] = head_json(heads)
@@ -383,6 +383,7 @@ def _tune_last(
     )
     tools.say(_tuned_line("trunk and head", tuned))
     model = model.with_head(weight)
+    # states of the tuned trunk: its fingerprint is in the cache's key, so none of before is taken
     scores = model.score_states(
         _states(TrunkSource.of(model), material.corpus, config, tools, sentences=False).end_of_turn
     ).dot(weight)
@@ -425,6 +426,7 @@ def _evaluate(
         sparse = head_figures(model.score_states(states).dot(model.head.weight), fresh)
         found[name] = {"shared_prompts_left_out": len(shared), "sparse": sparse.as_json()}
         tools.say(f"{name}, sparse head: {sparse.line()}")
+        # the dense head was fitted on states of the trunk before it was tuned: on these it would mean nothing
         if heads is not None and not config.tune_after:
             dense = head_figures(heads.dense_scores(states), fresh)
             found[name]["dense"] = dense.as_json()

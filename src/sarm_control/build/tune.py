@@ -110,6 +110,8 @@ def tune_before(
         TrainingError: no rows, or the loss is not finite.
     """
     count = 1 + max((row.annotator for row in rows), default=0)
+    # From 0, so that the first update moves the heads alone: the trunk's gradient is proportional to them,
+    # and random heads would push the states along random directions.
     heads = nn.Parameter(torch.zeros(count, trunk.hidden_size, device=trunk.device))
 
     def reward(states: Tensor, annotators: Tensor) -> Tensor:
@@ -135,10 +137,12 @@ def tune_after(
         MissingExtraError: LoRA without peft.
         TrainingError: no rows, or the loss is not finite.
     """
+    # a copy: the optimiser would write into the weights of the model that was handed in
     head = nn.Parameter(torch.from_numpy(weight.copy()).to(trunk.device))
 
     def reward(states: Tensor, annotators: Tensor) -> Tensor:
         del annotators  # a SARM has one head
+        # gradients flow through the values that are kept; which ones are kept is a choice without a gradient
         kept = autoencoder.encode(states)
         return (head[kept.indices] * kept.values).sum(dim=-1)
 
@@ -162,6 +166,7 @@ def _tune(
     # bfloat16 weights lose updates that are smaller than 1/256 of the weight
     trunk.float()
     finish = _open(trunk, config)
+    # the trunk stays in evaluation mode: under dropout other states would be tuned than are scored later
     parameters = [p for p in trunk.parameters() if p.requires_grad]
     groups = [
         {"params": parameters, "lr": config.trunk_rate},

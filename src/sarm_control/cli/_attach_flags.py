@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -108,7 +108,8 @@ class DictionaryFlags:
         Parameter(
             group=COMPUTE,
             negative="",
-            help="Also train on the plain squared error, to see what the term for the reward does.",
+            help="Also train on the plain squared error and with each other --sparsity, for the table: four "
+            "trainings instead of one.",
         ),
     ] = False
     seeds: Annotated[
@@ -150,6 +151,13 @@ class DictionaryFlags:
             help="Share of the steps over which that weight rises from 0.",
         ),
     ] = 0.5
+    sparsity: Annotated[
+        Literal["topk", "batch-topk", "matryoshka"],
+        Parameter(
+            group=RARE_COMPUTE,
+            help="k latents of every state, k on average, or the latter with nested groups of latents.",
+        ),
+    ] = "topk"
     other_states: Annotated[
         bool,
         Parameter(
@@ -200,6 +208,7 @@ class DictionaryFlags:
             pooled_share=self.pooled_share,
             reward_weight=self.reward_weight,
             ramp=self.ramp,
+            sparsity=self.sparsity,
             others=self.other_states,
             holdout=self.holdout,
             compare=self.compare,

@@ -125,6 +125,7 @@ class Controls:
         edits = {edit.latent: edit for edit in self.edits}
         warnings = []
         for penalty in self.penalties:
+            # only an indicator takes a fixed amount, which can be held against what the latent pays
             if penalty.own_reward is None or penalty.alpha is None or penalty.form != "indicator":
                 continue
             if penalty.latent == RESIDUAL:
@@ -182,6 +183,7 @@ class Controls:
         self.check(scored.latents.size, scored.fingerprint, scored.kind)
         # float64 from here on: the columns must sum to the total to 1e-6
         reward_model = scored.rewards.astype(np.float64)
+        # the change is added, not the sum taken anew: an answer that no edit touches keeps its reward's bits
         edited = reward_model + edit_delta(scored, self.edits)
         alphas = self.alphas(state)
         # from the unedited z: otherwise a cap below tau would switch off the penalty on its latent

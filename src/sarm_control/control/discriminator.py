@@ -183,6 +183,7 @@ class Discriminator:
         human.check_latents(config.latents)
         self.config = config
         self.human = human
+        # the same rows for the whole run: one that was fitted on once would never be unseen again
         order = numpy_generator(seed, "human_kl held-out rows").permutation(len(human))
         held_out = max(1, min(_HELD_OUT_MOST, int(_HELD_OUT_SHARE * len(human))))
         features = human.features(human.values)
@@ -228,6 +229,7 @@ class Discriminator:
         policy = self.human.features(np.concatenate([batch.z for batch in self._window]))
         counts = np.concatenate(self._counts(self._window))
         start = None if self._learnt is None else self._learnt.ratio
+        # before the new fit: ratios of fits that had not seen their rows are compared
         slope = self._slope(policy, counts)
         ratio = self._estimator.fit(policy, self._fitted_on, counts=counts, start=start)
         variance = mean_variance(ratio, policy, self._fitted_on, l2=self.config.l2, counts=counts)

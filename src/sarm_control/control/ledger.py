@@ -83,6 +83,7 @@ def latent_ledger(
     base_rate = _mean(_prompt_means(base, base_prompts, prompts, _fires))
     trained_rate = _mean(_prompt_means(trained, trained_prompts, prompts, _fires))
     weights = np.asarray(head, dtype=np.float64)
+    # a stored 0 adds nothing to either mean, and would fill the ledger with empty rows
     used = np.union1d(base.indices[base.values != 0], trained.indices[trained.values != 0])
     delta = weights[used] * (_mean(after) - _mean(before))[used]
     order = used[np.lexsort((used, -np.abs(delta)))]

@@ -35,6 +35,7 @@ Watched: TypeAlias = int | Literal["residual"]
 """What a penalty reads: a latent's number, or the residual of a reward model with a head of its own."""
 _KEYS = ("tau", "alpha", "target_rate", "form", "temperature")
 _EXAMPLE = "48659:tau=3,alpha=0.1"
+# pydantic's own rule of whole numbers: "5" is one, 5.5 is not
 _NUMBER = TypeAdapter(int)
 
 
@@ -83,6 +84,7 @@ class Penalty:
         if self.latent != RESIDUAL:
             check_latent(self.latent, "penalty")
         what = f"penalty on {self.watched}"
+        # read for its own checks: a tau that is no quantile is refused when it is written, not in a run
         _ = self.quantile
         if self.alpha is None or self.target_rate is not None:
             self._check_target(what)

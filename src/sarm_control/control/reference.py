@@ -48,6 +48,7 @@ class ReferenceStatistics:
             raise DataError("the reference policy's rewards are all equal or not finite: they have no SD")
         chosen = in_order(latents)
         columns = np.sort(watched_columns(scored, chosen), axis=0).T
+        # all values and not the wanted quantiles alone: monitors measure the spread of those that are active
         values = {latent: tuple(column.tolist()) for latent, column in zip(chosen, columns, strict=True)}
         return cls(len(rewards), float(rewards.mean()), sd, scored.fingerprint, values)
 

@@ -156,6 +156,7 @@ class RewardRule:
             ModelError: the answers were scored with another head.
         """
         shaped = self.controls.shape(scored, learner)
+        # outside the controls: an answer that hit the limit was scored with an end that it does not have
         missing = np.where(np.asarray(scored.ended), 0.0, -self.missing_end)
         total = shaped.total + missing
         columns = {**shaped.columns(), MISSING_END: missing}

@@ -211,6 +211,7 @@ def discover(
     settings = settings or DiscoverySettings()
     check_column([*pairs.rows, *(confirm.rows if confirm else [])], settings.by)
     parts = _parts(pairs, confirm, settings)
+    # before anything is tested: data that could show nothing must not end in a table that says "no latent"
     check_enough(parts, alpha=settings.alpha, min_prompts=settings.min_prompts, halved=confirm is None)
     # the table is computed once; lists, groups and competitors read it, so they agree on what was selected
     table = replicated_effects(

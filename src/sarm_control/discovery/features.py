@@ -182,6 +182,7 @@ def _features_json(path: Path) -> dict[str, Any]:
 
 def _feature(item: Mapping[str, Any]) -> Feature:
     known = {field.name for field in dataclasses.fields(Feature)}
+    # fields that a later version adds are left out, so that its files can be read
     fields = {name: value for name, value in item.items() if name in known}
     controls = tuple(_control(control) for control in item.get("controls", ()))
     levels = tuple(map(str, item.get("levels", ())))

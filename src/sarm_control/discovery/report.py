@@ -238,6 +238,8 @@ def _counts_line(found: Discovery) -> str:
     counts, rate = found.counts, found.settings.alpha
     tails = tails_of(found.parts.selection.latents, found.parts.confirmation.latents)
     prompts = max(found.selection.prompts, found.confirmation.prompts)
+    # Where redraws were too slow to make enough of them, one latent alone cannot reach alpha whatever it
+    # does. Unsaid, that would read as "no such latent".
     alone = tails * counts["tested"] / (enough_draws(counts["tested"], rate, prompts, tails=tails) + 1)
     coarse = f"; a single latent of moderate effect reaches q = {alone:.2g} at best" if alone > rate else ""
     return (
@@ -343,6 +345,7 @@ def _yaml_items(found: Discovery, harms: Sequence[Feature], *, edits: bool) -> I
 
 
 def _flow(fields: dict[str, object]) -> str:
+    # what JSON writes is YAML as well, so any text is quoted right
     return "{" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in fields.items()) + "}"
 
 

@@ -21,6 +21,8 @@ def check_disjoint(
     Raises:
         DataError: names the two places of the first shared prompt, and the number of shared prompts.
     """
+    # the demonstrations' prompts are held, the other files stream past: an evaluation set of any size is
+    # checked in the memory that the demonstrations take
     places: dict[str, str] = {}
     for row in rows_of(rows, want={"prompt"}):
         places.setdefault(row.prompt_key, row.where)
@@ -28,6 +30,7 @@ def check_disjoint(
         shared: dict[str, str] = {}
         for row in _rows(path, options):
             if row.prompt_key in places:
+                # by key: a prompt that a file of pairs has in many rows is one shared prompt
                 shared.setdefault(row.prompt_key, row.where)
         if shared:
             key, there = next(iter(shared.items()))

@@ -156,6 +156,7 @@ def plan(
         chosen: latents to keep; None keeps all.
         states: whether the trunk's states are kept too.
     """
+    # ascending and once each: --resume compares plans, in which the order of typing is no difference
     kept = None if chosen is None else tuple(sorted(set(chosen)))
     config = {
         "model": model.shown,
@@ -176,6 +177,7 @@ def plan(
         **_own_head(described.head),
     }
     record = manifest("latents", inputs=data.files, config=config)
+    # `format` stays first: `is_latents` looks at the beginning of the file alone
     about = {"format": FORMAT, **record, "rows": data.rows, "answers": data.answers}
     return Job(data, model, kept, about, _names(data.files), states)
 
@@ -183,6 +185,7 @@ def plan(
 @contextmanager
 def in_this_process(job: Job, numbers: Sequence[int]) -> Iterator[Iterator[Shard]]:
     """The engine that needs no other process."""
+    # a folder that is whole already needs no model, and loading one may take minutes
     if not numbers:
         yield iter(())
         return
@@ -207,6 +210,7 @@ def extract(
         engine: runs the model.
         progress: counts answers.
     """
+    # only what is still to be made: a resumed extraction's time left is that of its own shards
     total = sum(job.data.spans[number].answers for number in numbers)
     with progress("Extracting latents", total) as advance, engine(job, numbers) as shards:
         for shard in shards:
@@ -220,6 +224,8 @@ def _own_head(head: "LinearHead") -> dict[str, Any]:
         return {}
     from sarm_control.reward_model import LinearHead
 
+    # The folder holds the latents' weights alone, and its reader can check nothing but them. The head's own
+    # fingerprint, by which controls are bound, is of the reward model's head as well.
     weights = LinearHead(head.weight).fingerprint
     return {"kind": "attached", "constant": head.constant, "weights": weights}
 

@@ -76,6 +76,8 @@ class LatentsFolder:
             scored = self._decoded(
                 answers_file(shard), lambda data: decode_answers(data, self.head, states=states)
             )
+            # Rows are parsed anew by the reader of today, and answers are matched to them by order alone: one
+            # answer more or less would shift the labels of all that follow.
             if len(scored) != sum(len(row.answers) for row in rows):
                 raise self._damaged(answers_file(shard), "its answers are not those of the rows")
             yield ScoredRows(rows, scored)
@@ -155,6 +157,8 @@ def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> by
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except ValueError as error:  # a name with a NUL byte is none that any system has
         raise DataError(f"the manifest names no file but {path.name[:100]!r}", hint=hint) from error
+    # The hash alone decides. What follows only tells which of three mistakes it was. A cut Parquet file has
+    # lost its footer and the mark with it, so a file without a mark is not taken for one of another run.
     if FileRecord.of(data).sha256 == record.sha256:
         return data
     if metadata_of(data).get(RUN_MARK, mark[RUN_MARK]) != mark[RUN_MARK]:
@@ -166,6 +170,7 @@ def read_verified(path: Path, record: FileRecord, mark: Mapping[str, str]) -> by
 
 def _names_the_format(manifest: Path) -> bool:
     try:
+        # not parsed: a damaged manifest would pass for "not a folder of latents", and nobody would be told
         return '"format": "sarm-latents-' in manifest.read_text(encoding="utf-8")[:200]
     except (OSError, ValueError):
         return False

@@ -69,6 +69,8 @@ def check_same_model(
     Raises:
         ModelError: naming both.
     """
+    # the same latent numbers mean other things under another head or autoencoder: the KL would look like any
+    # other number, and be wrong
     if fingerprint != head:
         raise ModelError(
             f"the human buffer was made with head {head}, this reward model has {fingerprint}",
@@ -221,6 +223,7 @@ class HumanBuffer:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes that identify the buffer's contents."""
+        # latents and head as well: equal values of other latents are another buffer
         header = json.dumps([self.fingerprint, list(self.latents)]).encode()
         return hashlib.sha256(header + np.ascontiguousarray(self.values).tobytes()).digest()
 
@@ -264,6 +267,7 @@ class HumanBuffer:
             found = cls(latents, values, metadata["fingerprint"], metadata.get("model_fingerprint"))
         except SarmError as error:
             raise DataError(f"{path}: {error}", hint=_AGAIN) from error
+        # buffers that were saved before there was a digest have none, and are taken as they are
         if metadata.get("digest", found.digest.hex()) != found.digest.hex():
             raise DataError(f"{path} was altered: its digest is not the one it was saved with", hint=_AGAIN)
         return found
@@ -291,8 +295,10 @@ def choose_latents(
     rate = np.bincount(indices[values > 0], minlength=size) / n
     mean = np.bincount(indices, weights=values, minlength=size) / n
     variance = np.bincount(indices, weights=values**2, minlength=size) / n - mean**2
+    # float64 above: a variance is a difference of two sums, in float32 mostly noise where z hardly varies
     moved = np.where((rate >= low) & (rate <= high), scored.head.astype(np.float64) ** 2 * variance, 0.0)
     best = np.argsort(-moved, kind="stable")[:limit]
+    # a weight or a variance of 0 moves no reward, and a difference of sums may come out below 0
     chosen = tuple(sorted(int(latent) for latent in best if moved[latent] > 0))
     if not chosen:
         raise DataError(

@@ -41,6 +41,7 @@ class FileRecord(NamedTuple):
         """
         found = cls(**values)
         for number in (found.size, 0 if found.rows is None else found.rows):
+            # JSON's true is an int to Python, and would pass as a size of 1
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise TypeError(f"{shown(number)} is not a size")
         if not isinstance(found.sha256, str):
@@ -151,6 +152,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = read_json(path, hint=_AGAIN)
     except DataError as error:
+        # only a manifest that is not there means an unfinished extraction: it is the last file to be written
         if isinstance(error.__cause__, FileNotFoundError):
             raise _unfinished(folder) from None
         raise
@@ -159,6 +161,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         files = {name: FileRecord.read(record) for name, record in content.pop("files").items()}
         found = Manifest(content, files)
+        # each value is read once here: a damaged one is told with the file's name, not where it is first used
         _ = (found.model, found.fingerprint, found.model_fingerprint, found.chosen)
         _ = (found.kind, found.constant)
         problem = _misfit(found)
@@ -171,6 +174,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _misfit(found: Manifest) -> str | None:
     """How the named files differ from the numbers of rows and answers in the manifest; None if they agree."""
+    # a manifest that names no shard lacks the first one, and is not an empty folder
     shards = range(max(found.shards, 1))
     rows, answers = ([name(shard) for shard in shards] for name in (rows_file, answers_file))
     lacking = sorted({HEAD, *rows, *answers} - set(found.files))

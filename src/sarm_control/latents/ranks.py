@@ -42,8 +42,11 @@ class Ranks:
                 work()
             except SarmError as error:
                 problem = error
+        # The exchange is the barrier, too: nobody goes on before the last process has come. Errors of other
+        # kinds are not caught: that process dies by its traceback, and its connection breaks for the others.
         reports = self._report(None if problem is None else str(problem))
         if problem is not None:
+            # its own error first, so that the process that failed shows the full message and hint
             raise problem
         for rank, text in enumerate(reports):
             if text is not None:
@@ -57,6 +60,7 @@ class Ranks:
         reports: list[str | None] = [None] * self.count
         try:
             distributed.all_gather_object(reports, text)
+        # gloo raises it when the connection to a process that is gone breaks
         except RuntimeError as error:
             raise TrainingError(
                 "another of the launched processes ended", hint="see its message; continue with --resume"

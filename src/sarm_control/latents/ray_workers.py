@@ -62,6 +62,7 @@ class ShardActor:
         """From `number` [1] to `made` [1]: a pickled `Shard`, or a pickled `SarmError`."""
         try:
             made: Shard | SarmError = self.extractor.shard(int(batch["number"][0]))
+        # given back as a value: what an actor raises comes wrapped by Ray, with a traceback of the worker
         except SarmError as error:
             made = error
         return {"made": [pickle.dumps(made)]}
@@ -103,5 +104,6 @@ def _connected(ray: Any, actors: int) -> Iterator[None]:
             )
         yield
     finally:
+        # a connection that the caller made is the caller's to close
         if ours:
             ray.shutdown()

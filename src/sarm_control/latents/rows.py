@@ -72,6 +72,7 @@ def score_rows(
     """
     rows = rows_of(rows, want=WITH_ANSWERS)
     ended = [row.ended for row in rows for _ in row.answers]
+    # one flat list for all rows: batches are made across them, by length
     prompts = [row.prompt for row in rows for _ in row.answers]
     answers = [answer for row in rows for answer in row.answers]
     try:
@@ -85,6 +86,7 @@ def score_rows(
         )
     except NonFiniteError as error:
         raise _in_file(error, rows) from error
+    # the model's error names no row; rows are encoded one by one only now, to find the one that is to blame
     except ModelError as error:
         _blame_row(rm, rows)
         raise error

@@ -82,6 +82,7 @@ def decode_rows(data: bytes) -> list[Row]:
     """The rows of a file of `encode_shard`, checked again by the reader of data files."""
     table = _table(data)
     columns = [table[name].to_pylist() for name in ("json", "file", "line", "kind")]
+    # written only where a row needs them, so that plain folders keep the bytes they always had
     for name in ("read_as", "unit"):
         known = name in table.column_names
         columns.append(table[name].to_pylist() if known else [None] * table.num_rows)
@@ -293,6 +294,7 @@ def _table(data: bytes) -> "pyarrow.Table":
 
 
 def _numpy(column: "pyarrow.ChunkedArray", dtype: Any) -> NDArray[Any]:
+    # a copy: what Arrow gives may be a read-only view that keeps the whole file in memory
     return np.array(column.to_numpy(), dtype=dtype)
 
 
@@ -306,6 +308,8 @@ def _states(table: "pyarrow.Table") -> FloatArray:
 def _sparse(indices: "pyarrow.ListArray", values: "pyarrow.ListArray", size: int) -> SparseLatents:
     lengths, others = (np.asarray(lists.value_lengths()) for lists in (indices, values))
     ids = np.asarray(indices.flatten().to_numpy(zero_copy_only=False))
+    # the hash says that the bytes are those that were written, not that they make sense: indices are checked
+    # before they are used as places in the head
     if not np.array_equal(lengths, others) or (len(ids) and int(ids.max()) >= size):
         raise DataError(f"holds no (index, value) pairs of {size} latents")
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

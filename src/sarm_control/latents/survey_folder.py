@@ -95,6 +95,7 @@ class Data:
         """
         rows: list[Row] = []
         for number in range(span.file, len(self.files)):
+            # a shard may run over the end of a file: it then goes on at the beginning of the next
             start = span.start if number == span.file else START
             for _, row in self._stream(number, start, check):
                 rows.append(row)
@@ -106,6 +107,7 @@ class Data:
         )
 
     def _stream(self, number: int, start: Place, check: RowCheck | None) -> Iterator[PlacedRow]:
+        # another process than the survey's does not know the copies of standard input and hub data sets yet
         know_copies(self.copies)
         return stream_rows(
             self.files[number],
@@ -146,6 +148,7 @@ def survey(
     spans: list[Span] = []
     for number, file in enumerate(files):
         for place, row in _checked(file, want, aside, options, limit, check):
+            # only places and counts are kept: a span is a few numbers, however long its rows are
             if not spans or spans[-1].rows == shard_rows:
                 spans.append(Span(len(spans), len(spans) * shard_rows, 0, 0, number, place))
             last = spans[-1]
@@ -174,6 +177,7 @@ def _checked(
     """The usable rows of one file; the others are written aside after the last row."""
     target = None if aside is None else aside(file)
     if target is not None:
+        # before the pass over the data: a target that cannot be written is told now, not after hours
         check_aside(file, target)
     bad: list[BadRow] = []
     usable = 0

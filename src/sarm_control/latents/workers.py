@@ -43,6 +43,8 @@ class _Worker:
     """A process, and the pipe to it."""
 
     def __init__(self, job: Job, place: int, count: int) -> None:
+        # not fork: CUDA does not work in a fork of a process that has used it, and locks held by torch's
+        # threads would stay held
         context: SpawnContext = get_context("spawn")
         self.place = place
         self.pipe, far = context.Pipe()
@@ -115,14 +117,17 @@ def _serve(pipe: "Connection", job: Job, place: int, count: int) -> None:
         return
     except SarmError as error:
         pipe.send(error)
+    # the class of such an error may not survive pickling; as text its traceback reaches the parent
     except Exception:
         pipe.send(RuntimeError(f"in worker {place}:\n{traceback.format_exc()}"))
 
 
 def _end_with_the_parent() -> None:
+    # a parent that exits in order ends its daemons, one that is killed cannot: they would keep the GPUs
     parent = parent_process()
     if parent is not None:
         parent.join()
+        # sys.exit in a thread would end the thread alone
         os._exit(1)
 
 
@@ -133,6 +138,7 @@ def _placed(job: Job, place: int, count: int) -> Job:
     if torch.cuda.is_available() and device in (None, "cuda"):
         device = f"cuda:{place % torch.cuda.device_count()}"
         return replace(job, model=replace(job.model, device=device))
+    # each process would start as many threads as there are cores; a number that the user set is left alone
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     return job

@@ -114,6 +114,7 @@ class LatentsWriter:
             self._reopen(read_manifest(self.path))
         self._put(HEAD, encode_head(head))
         found = {shard: self._problem(shard) for shard in range(self.shards)}
+        # every recorded shard is read and hashed, also of a finished folder: what --resume leaves is whole
         damaged = {shard: problem for shard, problem in found.items() if problem is not None}
         if damaged:
             # first the manifest, so that nobody reads the folder as finished while shards are made again
@@ -137,6 +138,8 @@ class LatentsWriter:
         """Writes the manifest once every shard is done, and removes `.progress`."""
         head = FileRecord.of((self.path / HEAD).read_bytes())
         files = {HEAD: head, **dict(self._files())}
+        # The manifest before `.progress` goes: a kill in between leaves a finished folder with some files too
+        # many. The other order would leave one that is neither finished nor to be resumed.
         write_json(self.path / MANIFEST, Manifest(self.about, files).as_json())
         shutil.rmtree(self._progress)
         fsync(self.path)
@@ -212,6 +215,7 @@ class LatentsWriter:
             with temporary.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
+                # before the rename: after a power failure the name could stand for an empty file otherwise
                 os.fsync(stream.fileno())
             os.replace(temporary, target)
 
@@ -257,4 +261,5 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(item, Mapping):
             yield from _flat(item, f"{name}: ")
         else:
+            # the plan at hand has tuples where the one read from JSON has lists
             yield name, list(item) if isinstance(item, Sequence) and not isinstance(item, str) else item

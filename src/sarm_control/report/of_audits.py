@@ -35,12 +35,6 @@ from sarm_control.statistics import counted, decimals, fixed
 
 Names = Mapping[int, str]
 _SHOWN = 12
-_MORE = {
-    "answer": "an answer that has it",
-    "item": "a doubling of 1 + their number",
-    "doubling": "a doubling",
-}
-"""What one more is, by the unit of an attribute."""
 
 
 def audit_page(found: Mapping[str, Any], *, command: str = "") -> Page:
@@ -114,11 +108,6 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
             sentences.append(
                 f"With {one['words']} the reward is higher in {100 * price['rises']:.0f} % of prompts "
                 f"({price['edit']}): {_with_ends(price, 'sd')} SD, n = {price['n']}."
-            )
-        elif price is not None:
-            sentences.append(
-                f"More reward comes with {one['words']}: {_with_ends(price, 'sd')} SD for "
-                f"{_MORE[one['unit']]} (n = {price['n']} prompts)."
             )
     mend = found.get("mend")
     if mend:
@@ -221,6 +210,15 @@ def _prices(found: Mapping[str, Any], names: Names) -> Section:
     )
     if disagree:
         finding += f" Causal and partial disagree on {', '.join(disagree)}."
+    # earlier files have neither
+    worded = [str(one["words"]) for one in ordered if one.get("contradicted")]
+    if worded:
+        finding += f" It depends on the wording for {', '.join(worded)}: one is paid for, another charged."
+    along = [str(one["words"]) for one in ordered if one["name"] in found.get("associated", ())]
+    if along:
+        finding += (
+            f" More reward comes with {', '.join(along)}; no edit of the text says whether it is paid for."
+        )
     caption = "Prices in SDs of the reward, with 95 % intervals over prompts, dearest first."
     return Section("prices", "Price list", finding, [Table(caption, head, rows), Prose([note], quiet=True)])
 

@@ -34,6 +34,9 @@ FORMAT = "sarm-attached-1"
 WEIGHTS = "dictionary.safetensors"
 COPIED = "reward_model"
 """The folder inside an attached dictionary's where the reward model itself lies, if it was copied."""
+NARROWED_FROM = 1 << 22
+"""Weights of an encoder (16 MiB in float32) from which half precision saves memory worth saving."""
+NARROW = (torch.float16, torch.bfloat16)
 EDITED = "latent_weights"
 """The tensor [L] of edited weights of latents; absent where they are the reward model's own."""
 
@@ -66,6 +69,7 @@ class AttachedAutoencoder(Autoencoder):
         if not 0 < scale < float("inf"):
             raise ModelError(f"the states have the scale {scale}: they do not vary, so nothing can be learnt")
         super().__init__(len(mean), latents, k, use_topk=use_topk)
+        # buffers: they are saved and moved with the weights, and never trained
         self.register_buffer("mean", mean.float())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
@@ -93,6 +97,7 @@ class AttachedAutoencoder(Autoencoder):
                 f"{len(head.weight)}",
                 hint="attach a dictionary that was made for this reward model",
             )
+        # in float64 and rounded once: a weight is a sum of D products of both signs
         weight = head.weight.astype(np.float64)
         scale = float(self.scale)
         offset = self.mean.cpu().double().numpy() + scale * self.pre_bias.detach().cpu().double().numpy()
@@ -109,12 +114,35 @@ class AttachedAutoencoder(Autoencoder):
         # fsum is exact in any order: the constant is part of the fingerprint too
         return LatentWeights(weights, math.fsum(weight * offset) + head.bias)
 
+    def narrow_encoder(self, *, rounding: bool) -> None:
+        """Holds a large encoder in half precision: beside a small classifier it is what costs memory.
+
+        Sums stay exact in any case, as what a dictionary misses is the residual. float16 has three bits more
+        of each number than bfloat16, and is taken where the numbers fit.
+
+        Args:
+            rounding: whether its numbers may be rounded, before anything is measured; otherwise it is
+                narrowed only where none of them changes.
+        """
+        weight = self.encoder.weight.detach()
+        if weight.dtype != torch.float32 or weight.numel() < NARROWED_FROM:
+            return
+        for kind in NARROW:
+            narrow = weight.to(kind)
+            if bool(torch.isfinite(narrow).all()) if rounding else torch.equal(narrow.float(), weight):
+                self.hold_encoder(kind)
+                return
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of what decides its latents."""
+        # the decoder is left out: it decides weights, which are in the head's fingerprint, and no latent
         digest = hashlib.sha256(json.dumps([self.k, self.use_topk]).encode())
         for _, value in sorted(self.encoding_state().items()):
-            digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+            # NumPy has no bfloat16, whose bits are as good
+            bits = value.detach().cpu().contiguous()
+            bits = bits.view(torch.int16) if bits.dtype == torch.bfloat16 else bits
+            digest.update(np.ascontiguousarray(bits.numpy()).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -174,12 +202,17 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         latents, size = tensors["encoder.weight"].shape
         scale = float(tensors["scale"])
         made = _empty(said, size, scale, latents)
+        # before the tensors are loaded: these lack the decoder, and a strict load would miss it
         made.leave_decoder(decoder)
+        if (kind := tensors["encoder.weight"].dtype) in NARROW:
+            made.hold_encoder(kind)
         made.load_state_dict(tensors)
+        # a clone: the tensor is a view of the mapped file, which may be written over while the model is used
         weight = None if edited is None else edited.reshape(latents).float().clone().numpy()
         found = AttachedFolder(made, source, str(said["head"]), said["model_fingerprint"], weight)
     except SarmError as error:
         raise ModelError(f"{name}: {error}", hint=error.hint) from error
+    # whatever a damaged or foreign file makes the code above raise, in one sentence
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{name} is no whole folder of an attached dictionary: {reason}") from error
@@ -187,6 +220,7 @@ def read_attached(folder: Path, name: str) -> AttachedFolder:
         raise ModelError(f"{name}: {ATTACHED} names no reward model")
     source["model"] = pointed_at(folder, source["model"])
     stored = [*made.encoding_state().values(), *([] if edited is None else [edited])]
+    # NaN weights would make every comparison of rewards false, without a word
     if not decoder.finite or not all(bool(torch.isfinite(value).all()) for value in stored):
         raise ModelError(f"{name}: {WEIGHTS} holds numbers that are NaN or infinite")
     return found
@@ -198,6 +232,7 @@ def _read_tensors(file: Path, name: str) -> tuple[dict[str, Tensor], StoredDecod
 
     with safe_open(file, framework="pt") as stream:
         said = stream.get_slice(DECODER)
+        # resolved now: the decoder is read later, when the working folder may be another one
         entry = TensorEntry(file.resolve(), tuple(said.get_shape()), str(said.get_dtype()))
         names = [key for key in stream.keys() if key != DECODER]  # noqa: SIM118 - no mapping
         tensors = {key: stream.get_tensor(key) for key in names}

@@ -17,6 +17,8 @@ from sarm_control.reward_model.files.stored_decoder import COLUMNS, Columns, Sto
 
 NORMALISATION_EPSILON = 1e-6
 DECODER = "decoder.weight"
+BLOCK = 1 << 21
+"""Weights of a half-precision encoder that are widened at once: 8 MiB of float32, on a GPU 32 times that."""
 _Own = TypeVar("_Own", bound="Autoencoder")
 
 
@@ -34,7 +36,10 @@ def normalise(states: Tensor) -> Tensor:
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder in float32, whatever the trunk's dtype.
+    """Encoder and decoder, whose products are of float32 whatever the trunk's dtype.
+
+    A large encoder may be held in half precision, see `hold_encoder`. It is widened part by part while it is
+    multiplied: products and sums are of float32 then too.
 
     Scoring needs no decoder. Of a model that was loaded it stays in the file until `decoder` is asked for,
     which reads it and keeps it; `state_dict` has it too, and does not keep it. `parameters` lacks it until
@@ -78,6 +83,8 @@ class Autoencoder(nn.Module):
         stored = self.__dict__.get("_left") if name == "decoder" else None
         if stored is None:
             return super().__getattr__(name)
+        # Not in inference mode, whose tensors can never be trained outside it. On meta, since nn.Linear would
+        # fill a gigabyte with random numbers (D = 4096, L = 65536) that the next line throws away.
         with torch.inference_mode(False), torch.device("meta"):
             made = nn.Linear(self.encoder.out_features, self.encoder.in_features, bias=False)
         made.weight = nn.Parameter(stored.whole().to(self.pre_bias), requires_grad=False)
@@ -143,9 +150,25 @@ class Autoencoder(nn.Module):
 
     def pre_activations(self, states: Tensor) -> Tensor:
         """[B, D] trunk states to [B, L] pre-activations `a`."""
+        # float32 whatever the trunk's type: in bfloat16 neighbours in rank would tie, and which of them TopK
+        # keeps would depend on the kernel
         centred = self.normalised(states.float()) - self.pre_bias
-        activations: Tensor = self.encoder(centred) + self.latent_bias
+        weight = self.encoder.weight
+        if weight.dtype == torch.float32:
+            activations: Tensor = self.encoder(centred) + self.latent_bias
+            return activations
+        activations = centred.new_empty(*centred.shape[:-1], len(weight))
+        rows = max(1, (BLOCK if weight.device.type == "cpu" else 32 * BLOCK) // weight.shape[1])
+        for start in range(0, len(weight), rows):
+            part = slice(start, start + rows)
+            bias = self.latent_bias[part]
+            activations[..., part] = nn.functional.linear(centred, weight[part].float(), bias)
         return activations
+
+    def hold_encoder(self, kind: torch.dtype) -> None:
+        """Holds the encoder's weights in another type from now on, rounded to it."""
+        narrow = self.encoder.weight.detach().to(kind)
+        self.encoder.weight = nn.Parameter(narrow, requires_grad=False)
 
     def encode(self, states: Tensor) -> TopK:
         """[B, D] trunk states to the kept latents; all L of them without TopK."""

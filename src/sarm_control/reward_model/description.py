@@ -193,6 +193,7 @@ def _sarm_template(
     from sarm_control.reward_model.trunk.trunk import context_of, trunk_config
 
     config = read_config(folder, name)
+    # as `RewardModel` makes it: a prompt that fits here must fit there
     return ChatTemplate(
         load_tokenizer(str(folder), local_files_only=True),
         max_length=max_length or context_of(trunk_config(config.trunk, config.source_layer, name)),
@@ -235,6 +236,7 @@ def _read_attached(folder: Path, name: str) -> _Files:
     found = read_attached(folder, name)
     source, autoencoder = found.source, found.autoencoder
     base = _read(source["model"], source["pooling"], source["output"])
+    # a dictionary's folder holds a pointer and no trunk, and what it points to may have been trained on since
     found.check(base.head.fingerprint, base.model_fingerprint, name)
     if base.head.own is None or not isinstance(base.config, ClassifierConfig):
         raise ModelError(f"{name}: {source['model']} has no head of its own that a dictionary can explain")
@@ -258,4 +260,5 @@ def head_of(index: Mapping[str, TensorEntry], name: str) -> LinearHead:
     if len(shape) != 2 or shape[0] != 1:
         raise ModelError(f"{name} is not a SARM: its {HEAD_NAME} is {list(shape)}, not [1, latents]")
     check_types({HEAD_NAME: index[HEAD_NAME]}, name)
+    # a clone, not a view of the mapped file: writing over the file would change rewards without a word
     return LinearHead(load_tensors(index, [HEAD_NAME])[HEAD_NAME][0].float().clone().numpy())

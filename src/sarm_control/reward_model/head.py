@@ -71,6 +71,7 @@ class LinearHead:
         """Other weights [L] of the latents; the reward model's own head stays what it was."""
         if self.own is None:
             return LinearHead(weight)
+        # edits of an edited head, too, are held against the reward model's own weights
         return replace(self, weight=weight, unedited=self.own_weight)
 
     @property

@@ -1,4 +1,6 @@
-"""Dictionaries that somebody else trained, often on the residual stream before the final norm.
+"""Dictionaries with other activations than TopK, such as somebody else trained, often before the final norm.
+
+Ours are such where k is an average: a latent is then active above a threshold.
 
 With `h` the state before an RMS norm with factors `g`, the state that the head reads is `x = g h / rho`,
 where `rho = sqrt(mean(h^2) + eps)` is the row's own. So a dictionary of `h` gives an exact sum too:
@@ -101,12 +103,15 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
         else:
             limit = self.threshold[: own.shape[1]]
             active = torch.where(own > limit, own, torch.zeros_like(own)).clamp(min=0)
+            # as many columns as the fullest row has active latents; the others are filled up with zeros,
+            # which `varying_latents` drops again
             kept = active.topk(max(1, int((active > 0).sum(dim=-1).max())), dim=-1)
         # ascending, as sparse rows are kept
         order = kept.indices.argsort(dim=-1)
         indices, values = kept.indices.gather(-1, order), kept.values.gather(-1, order)
         if self.before_norm:
             inverse = self._inverse_rms(states)
+            # the last index, so rows stay ascending; its value is 1 / rho, by which mean and bias are scaled
             offset = torch.full_like(indices[:, :1], found.shape[1] - 1)
             indices, values = torch.cat([indices, offset], -1), torch.cat([values * inverse, inverse], -1)
         return TopK(indices, values)
@@ -132,6 +137,7 @@ class ReadyMadeAutoencoder(AttachedAutoencoder):
         """
         self.decoder.weight.mul_(factors[:, None])
         self.decoder.weight[:, -1] = factors * (self.mean / self.scale + self.pre_bias)
+        # never read, but part of the fingerprint: zeros, whatever stood there
         self.encoder.weight[-1] = 0.0
         self.latent_bias[-1] = 0.0
 

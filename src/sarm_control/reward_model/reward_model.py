@@ -343,7 +343,7 @@ class RewardModel:
         """The same trunk and head behind another dictionary in memory; nothing is copied."""
         other = copy.copy(self)
         other.dictionary = autoencoder.requires_grad_(False).eval()
-        other.model_fingerprint = None
+        other.model_fingerprint = None  # another dictionary, another model
         return other
 
     @contextlib.contextmanager
@@ -465,14 +465,12 @@ class RewardModel:
             return SparseLatents.of_equal_rows(none.astype(np.int32), none.astype(np.float32), 0)
         if isinstance(self.dictionary, ReadyMadeAutoencoder):
             return varying_latents(self.dictionary, states, chunk)
-        indices, values = [], []
+        parts = []
         for part in states.split(chunk):
             kept = self.autoencoder.encode(part.to(self.autoencoder.pre_bias.device))
-            indices.append(kept.indices.int().cpu().numpy())
-            values.append(kept.values.float().cpu().numpy())
-        return SparseLatents.of_equal_rows(
-            np.concatenate(indices), np.concatenate(values), self.config.latents
-        )
+            indices, values = kept.indices.int().cpu().numpy(), kept.values.float().cpu().numpy()
+            parts.append(SparseLatents.of_equal_rows(indices, values, self.config.latents))
+        return SparseLatents.concatenate(parts)
 
     def bench(
         self,
@@ -580,11 +578,12 @@ class RewardModel:
                 if behind_prompt and bool((places >= prompt).all()):
                     states = states_behind(self.trunk, batch, prompt, places)
                 else:
-                    mask = None if side == "right" else batch.attention_mask
+                    mask = None if side == "right" else batch.attention_mask  # no token looks to its right
                     states = self.trunk.states_at(batch.input_ids, mask, places)
                 pooled[rows] = states.float().cpu()
                 advance(len(rows))
 
+            # first rows behind a shared prompt, then all others; each writes to its own place in `pooled`
             share = prefix_reuse and side == "right" and can_share(self.trunk)
             together = rows_of_one_prompt(encoded, budget) if share else []
             compute_halving(together, padded, partial(compute, behind_prompt=True))

@@ -37,6 +37,7 @@ def expected_tensors(config: SarmConfig, cut: "PretrainedConfig", name: str) -> 
     with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
         skeleton = AutoModel.from_config(cut)
     prefix = f"{skeleton.base_model_prefix}."
+    # through `Trunk`, which takes the final norm away: a SARM's files need not hold it
     shapes = {prefix + key: tuple(value.shape) for key, value in Trunk(skeleton).model.state_dict().items()}
     size, latents = int(cut.hidden_size), config.latents
     shapes.update(

@@ -82,6 +82,7 @@ class Scored:
         """
         indices, values = self.latents.row(j)
         weights = self.head[indices]
+        # products of float32 numbers are exact in float64: only their sum is rounded to make the reward
         contributions = values.astype(np.float64) * weights.astype(np.float64)
         order = np.argsort(-np.abs(contributions), kind="stable")[:top]
         found = [

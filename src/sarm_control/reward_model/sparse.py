@@ -60,6 +60,8 @@ class SparseLatents:
 
     def sums(self, weight: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """[N] float64 `sum_i weight_i z_i` as `dot` adds it up, before it is rounded."""
+        # Not a sparse matrix product: `bincount` adds a row's pairs one by one in the order they are stored,
+        # so that a reward depends on no other row of the batch, not even in its last bit.
         products = self.values.astype(np.float64) * weight[self.indices].astype(np.float64)
         return np.asarray(
             np.bincount(self.row_ids(), weights=products, minlength=len(self)), dtype=np.float64

@@ -86,6 +86,7 @@ def _pooled(folds: Sequence[Placed]) -> _Pooled:
     sizes = [len(fold.influence) for fold in folds]
     count = sum(sizes)
     value = sum(fold.auroc * size for fold, size in zip(folds, sizes, strict=True)) / count
+    # folds share no prompt, so their variances add up
     variance = sum(
         # n / (n - 1), as in an unbiased variance; influences have the mean 0
         (size / count) ** 2 * float(fold.influence @ fold.influence) * size / max(size - 1, 1)

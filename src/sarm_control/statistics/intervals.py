@@ -242,12 +242,14 @@ def column_moments(columns: Any) -> Moments:
     if not issparse(columns):
         return _dense_moments(np.asarray(columns, dtype=np.float64))
     given: Any = columns
+    # by columns: moments are taken of columns, and slices of them are cheap in this form
     matrix: Any = csc_array(given, dtype=np.float64)
     # with more than half zeros the median is 0; in the other columns the few zeros save nothing
     thin = 2 * np.diff(matrix.indptr) < matrix.shape[0]
     moments = _filled(matrix.shape[1], 0.0)
     _place(moments, np.flatnonzero(thin), _sparse_moments(matrix[:, thin]))
     full = np.flatnonzero(~thin)
+    # a block at a time: all of these columns at once would be [P, L] dense
     for start in range(0, len(full), _BLOCK):
         block = full[start : start + _BLOCK]
         _place(moments, block, _dense_moments(matrix[:, block].toarray()))

@@ -55,6 +55,7 @@ def fit_logistic(
     mean, sd = features.mean(axis=0), features.std(axis=0)
     # a constant feature has an SD of rounding errors, which would blow them up
     scale = np.where(sd > 1e-12, 1 / np.where(sd > 1e-12, sd, 1.0), 0.0)
+    # scikit-learn's C multiplies the loss summed over answers: it is one over the ridge
     fitted = LogisticRegression(C=1 / l2, tol=_TOLERANCE, max_iter=_STEPS)
     with warnings.catch_warnings():
         # a probe that stops at the last step ranks answers as well

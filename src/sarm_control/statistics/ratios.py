@@ -60,6 +60,7 @@ def size_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Interval:
         one of the means has no interval.
     """
     values = [np.asarray(side, dtype=np.float64) for side in (numerator, denominator)]
+    # sizes are compared, so each side is turned to be positive
     above, below = (mean_interval(side if side.mean() >= 0 else -side) for side in values)
     ratio = above.mean / below.mean if below.mean else math.inf
     if not (above.given and below.given):

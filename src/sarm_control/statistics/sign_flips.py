@@ -59,6 +59,7 @@ def sign_flip_test(columns: Any, *, draws: int = 20_000, seed: int = 0) -> Float
     for count in range(1, EXACT_UP_TO + 1):
         chosen = np.flatnonzero(nonzero == count)
         if len(chosen):
+            # rows with equally many nonzero prompts and no stored zeros make a dense table
             values = rows[chosen].data.reshape(len(chosen), count)
             result[chosen] = _exact_p(values)
     # zeros are the same under both signs, so only nonzero prompts count

@@ -82,6 +82,7 @@ class PromptScores:
 def all_comparisons(rows: Sequence[PreferenceRow]) -> Comparisons:
     """Every chosen x rejected pair of every row."""
     triples = [(c, r, row.prompt) for row in rows for c in row.chosen for r in row.rejected]
+    # no triple at all is an array of one dimension, which has no columns
     columns = np.array(triples, dtype=np.int64).reshape(-1, 3)
     return Comparisons(columns[:, 0], columns[:, 1], columns[:, 2])
 
@@ -91,6 +92,7 @@ def score_prompts(scores: NDArray[np.floating[Any]], rows: Sequence[PreferenceRo
     chosen = [scores[list(row.chosen)].tolist() for row in rows]
     rejected = [scores[list(row.rejected)].tolist() for row in rows]
     prompts = np.array([row.prompt for row in rows], dtype=np.int64)
+    # of a head that orders at random: any of the answers is as likely to come first
     chance = np.array([len(row.chosen) / (len(row.chosen) + len(row.rejected)) for row in rows])
     return PromptScores(
         _mean_by_prompt(pair_accuracy(chosen, rejected), prompts),

@@ -42,13 +42,11 @@ class HeadSplit:
 
     Args:
         held_out: [prompts] true where a prompt must not be fitted.
-        folds: parts of the cross-validation on the others.
-        seed: of the folds.
+        folds: parts of the cross-validation on the others; the same ones whatever the build's seed.
     """
 
     held_out: NDArray[np.bool_]
     folds: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -143,6 +141,7 @@ def _fit(
         others = features_of(validation.states), all_comparisons(validation.rows)
         regularisation = choose_l2_on(features, fitting, *others)
     fitted = fit_head(features, fitting, regularisation.l2)
+    # started from the head fitted before, which is near; the minimum is unique, so this saves time alone
     kept = fit_head(features, everything, regularisation.l2, fitted)
     judged = [row for row in rows if split.held_out[row.prompt]]
     return FittedHead(

@@ -127,6 +127,7 @@ def _forward(
 
 
 def _wanted_positions(template: ChatTemplate, row: Encoded, sentence_states: bool) -> list[int]:
+    # the last token is the end of turn: this template writes nothing behind it
     inside = sentence_positions(template, row) if sentence_states else []
     return [*inside, len(row.input_ids) - 1]
 

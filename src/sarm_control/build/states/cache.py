@@ -48,6 +48,7 @@ def trunk_fingerprint(trunk: Trunk) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, parameter in sorted(trunk.state_dict().items()):
         digest.update(name.encode())
+        # as bytes, since numpy has no bfloat16
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -117,6 +117,7 @@ def _hold_out(count: int, rows: Sequence[PreferenceRow], holdout: float, seed: i
 
 
 def _held_out_of(count: int, holdout: float) -> int:
+    # two stay at least: a build chooses its regularisation by fitting some prompts and judging others
     return min(max(1, round(holdout * count)), count - 2)
 
 

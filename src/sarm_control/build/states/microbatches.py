@@ -38,6 +38,7 @@ class MicroBatch(NamedTuple):
 
     def losses(self, rewards: Tensor) -> Tensor:
         """[R] mean of `log(1 + exp(r_rejected - r_chosen))` over each row's pairs, from rewards [B]."""
+        # softplus(-margin) is -log sigmoid(margin) without overflow; the share makes a mean of a row's pairs
         each = nn.functional.softplus(rewards[self.rejected] - rewards[self.chosen]) * self.share
         return each.new_zeros(len(self.rows)).index_add(0, self.row, each)
 

@@ -34,6 +34,7 @@ class ConversationCorpus:
 
     def add(self, row: Row) -> PreferenceRow:
         """Adds a row's answers; chosen and rejected are empty for rows without preferences."""
+        # by key: the same prompt in another case must not stand on both sides of the held-out split
         prompt = self._prompts.setdefault(row.prompt_key, len(self._prompts))
         numbers = {text: self._number(row, prompt, text) for text in row.answers}
         chosen = tuple(numbers[text] for text in row.chosen)
@@ -44,6 +45,7 @@ class ConversationCorpus:
         return {row.prompt_key for row in rows} & set(self._prompts)
 
     def _number(self, row: Row, prompt: int, text: str) -> int:
+        # one text to two prompts is two answers, whose states differ
         number = self._seen.setdefault((prompt, text), len(self.answers))
         if number == len(self.answers):
             self.answers.append(Conversation(row.prompt, text, prompt))
@@ -63,6 +65,7 @@ def read_texts(
     Raises:
         DataError: a bad row (`file:line: reason`), or no row with an answer.
     """
+    # prompts without an answer are read and dropped, so that files of mixed rows can be given
     want: tuple[Kind, ...] = ("prompt", *_WITH_ANSWERS)
     rows = [row for path in paths for row in read_rows(path, want=want, options=options, limit=limit)]
     answered = [row for row in rows if row.answers]

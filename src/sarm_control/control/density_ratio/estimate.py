@@ -151,6 +151,7 @@ def estimate_kl(
     if not 0 < level < 1:
         raise ConfigError(f"the level of the interval is {level:g}, it must be between 0 and 1")
     chosen, policy_z, human_z = _matched(policy, human, latents)
+    # a buffer for its checks and its standardisation; no head is asked about, so the fingerprint is empty
     buffer = HumanBuffer(chosen, human_z, "")
     policy_rows, human_rows = (SampleRows(buffer.features(z), z) for z in (policy_z, human_z))
     chosen_estimator = _estimator(estimator)

@@ -62,6 +62,7 @@ class _Problem(NamedTuple):
         margin, wrong, scaled, hessian = self.curvature(theta)
         loss = float((self.counts * np.logaddexp(0.0, -margin)).sum() + 0.5 * (self.ridge * theta**2).sum())
         pull = self.counts * self.sign * wrong
+        # the inverse itself and not one solve: the leverages of all rows need it as well as the step
         inverse = np.linalg.inv(hessian)
         if self.jeffreys:
             # half the log determinant is the sum of the logarithms of the Cholesky factor's diagonal; its

@@ -139,7 +139,9 @@ def _parsed(content: Any) -> EditFile:
         return EditFile(_edits(content))
     if isinstance(content, dict) and "format" in content:
         return _saved(content)
+    # a steering file's keys are numbers, so any of these words makes it one of controls
     if isinstance(content, dict) and (set(content) & {"reward", *_CONTROLS_KEYS}):
+        # a whole run file, or its section alone
         return _controls(content.get("reward", content))
     if isinstance(content, dict):
         return EditFile([_sarm_edit(str(latent), operation) for latent, operation in content.items()])

@@ -140,6 +140,7 @@ def _copy_with_head(source: Path, target: Path, index: Mapping[str, TensorEntry]
 
     for file in sorted({entry.file for entry in index.values()}):
         copied = target / file.relative_to(source)
+        # an index may name shards in folders below
         copied.parent.mkdir(parents=True, exist_ok=True)
         if file != index[_HEAD].file:
             shutil.copyfile(file, copied)

@@ -68,6 +68,7 @@ class Edit:
 
     def apply(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """`f(z)` in float64, elementwise, same shape."""
+        # a copy, since the operations below change it in place
         value = np.array(z, dtype=np.float64)
         if self.set is not None:
             return np.full_like(value, self.set)
@@ -100,6 +101,7 @@ class Edit:
 
     def __str__(self) -> str:
         """The command-line spelling, which `parse_edit` reads back."""
+        # repr has all digits, so that what is read back is the same edit
         given = [f"{name}={getattr(self, name)!r}" for name in _OPERATIONS if getattr(self, name) is not None]
         return f"{self.latent}:{','.join(given)}"
 
@@ -113,6 +115,7 @@ def parse_edit(text: str) -> Edit:
     Raises:
         ConfigError: the text is not an edit.
     """
+    # the first of `:` and `=` ends the latent: `12:max=2` has both
     parts = re.fullmatch(r"([^:=]*)([:=])(.*)", text.strip())
     if parts is None:
         raise ConfigError(f"{text!r} is not an edit", hint=f"write it like {_EXAMPLES}")

@@ -50,6 +50,7 @@ def config_error(error: ValidationError, kind: str, names: Iterable[str]) -> Con
     # a misspelled key also makes its right name missing; the misspelling is the cause, so it is reported
     first = min(error.errors(), key=lambda mistake: mistake["type"] not in _UNKNOWN)
     cause = first.get("ctx", {}).get("error")
+    # pydantic calls an argument that was given by position by its number
     path = [known[part] if i == 0 and isinstance(part, int) else part for i, part in enumerate(first["loc"])]
     if isinstance(cause, ConfigError):
         return ConfigError(f"{_dotted(path)}: {cause}" if path else str(cause), hint=cause.hint)

@@ -145,5 +145,6 @@ def _among(
     value = float(towards[chosen].sum())
     try:
         return among_matched_sets(value, towards, chosen, rate, size, sets=sets, seed=seed)
+    # too few other latents to draw sets from: the table then has no such column, and the rest of it stands
     except DataError:
         return None

@@ -54,6 +54,7 @@ class EffectTable:
         import pyarrow as pa
 
         arrays = {
+            # null and not NaN: a reader of Parquet would sort and average NaN as a number
             name: pa.array(column, mask=np.isnan(column) if column.dtype.kind == "f" else None)
             for name, column in self.columns.items()
         }

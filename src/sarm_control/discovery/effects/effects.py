@@ -152,6 +152,8 @@ def replicated_effects(
     # only the selected latents are tested again: the correction then counts these tests alone
     p_confirm[selected] = _tested(confirmation, latents[selected], draws, derive_seed(seed, "confirm")).p
     q_confirm[selected] = benjamini_hochberg(p_confirm[selected])
+    # Effects come from the confirmation prompts alone. On the prompts that selected them the largest effects
+    # are also the luckiest, and would be quoted too large.
     described = _described(confirmation, latents)
     kinds = name_replicated(
         selection.head[latents], first.effect, described["effect"], selected, q_confirm <= alpha

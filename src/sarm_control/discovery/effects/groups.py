@@ -64,6 +64,7 @@ def group_effects(
     columns = margin_contributions(pairs.latents)[:, latents]
     effects = []
     for value, members in group_members(pairs, column).items():
+        # one prompt has no interval, and its sign alone says nothing
         if len(members) < 2 or not len(latents):
             continue
         for feature, effect in zip(features, mean_intervals(columns[np.asarray(members)]), strict=True):

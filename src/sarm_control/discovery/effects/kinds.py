@@ -65,6 +65,7 @@ def name_replicated(
         significant: [M] significant on the selection prompts.
         confirmed: [M] significant on the confirmation prompts too.
     """
+    # significant on both parts but of opposite signs is a failed replication, not two findings
     replicated = confirmed & (np.sign(selection_effect) == np.sign(effect))
     kinds = name_kinds(weight, effect, significant)
     return np.asarray(np.where(significant & ~replicated, NOT_REPLICATED, kinds))

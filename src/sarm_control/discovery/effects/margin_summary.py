@@ -220,6 +220,7 @@ def cumulative_margin(selection: PairLatents, confirmation: PairLatents) -> Cumu
     last = 1 + int(np.flatnonzero(effects[order])[-1])
     share = np.cumsum(effects[order]) / total
     points = [n for n in _POINTS if n < last]
+    # the last cumulated sum may lie a rounding below 1
     reached = {level: np.flatnonzero(share >= level - 1e-12) for level in SHARES}
     needed = {level: int(where[0]) + 1 if len(where) else None for level, where in reached.items()}
     curve = tuple((n, float(share[n - 1])) for n in points)

@@ -55,6 +55,7 @@ def residual_effect(
     """
     if confirmation.chosen_residual is None or confirmation.rejected_residual is None:
         return None
+    # the same tests as of latents, so that its direction means the same as theirs
     parts = residual_alone(selection), residual_alone(confirmation)
     rows = list(replicated_effects(*parts, alpha=alpha, min_prompts=1, seed=seed).rows())
     margins, sd = residual_margins(confirmation), reward_sd(confirmation)

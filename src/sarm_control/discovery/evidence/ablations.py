@@ -62,6 +62,7 @@ class LevelEffect(NamedTuple):
 
 def levels_of(effects: Sequence[LevelEffect]) -> dict[int, tuple[Level, ...]]:
     """By latent, the levels of which all effects agree with the effect for which it was called."""
+    # level 4 may have been measured in several ways: one that disagrees is enough to lose the level
     agreeing: dict[int, dict[Level, bool]] = {}
     for effect in effects:
         levels = agreeing.setdefault(effect.latent, {})
@@ -159,6 +160,7 @@ def next_contributions(autoencoder: Autoencoder, states: Tensor, head: Tensor) -
         states: [N, D] trunk states.
         head: [L] head weights.
     """
+    # without TopK every latent is active already, so none can enter
     if not autoencoder.use_topk or autoencoder.k >= len(head):
         return np.zeros(len(states))
     entering = []
@@ -200,6 +202,7 @@ def without_in_state(
     entries = values.tocoo()
     weight = head.to(device).double()
     contributions = np.empty(entries.nnz)
+    # computed here in float64 and not taken from the scores, which were rounded to float32
     reward = np.concatenate(
         [_rewards(autoencoder.encode(part.to(device)), weight) for part in states.split(_CHUNK)]
     )

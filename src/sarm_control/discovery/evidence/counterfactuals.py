@@ -149,6 +149,7 @@ def _texts(pairs: PromptPairs) -> tuple[str, ...]:
 def _without_last_sentence(text: str) -> str | None:
     """The text up to its last sentence; None when it has only one."""
     sentences = _SENTENCE_END.split(text.strip())
+    # cut off the text itself: sentences joined again would have other white space, which is another text
     return text[: text.rindex(sentences[-1])].rstrip() if len(sentences) > 1 else None
 
 
@@ -166,6 +167,7 @@ def _test(
     # an answer of one sentence has no last one to remove, so it is left out of that test
     changed = np.array([j for j, text in enumerate(texts) if text is not None], dtype=np.int64)
     after = score([asked[j] for j in changed], [text for text in texts if text is not None])
+    # the answers' own scores serve as the state before the change; only the changed texts are scored
     before = pairs.scored.take(numbers[changed])
     latents = [one.latent for one in features]
     weight = pairs.latents.head[latents]

@@ -145,6 +145,7 @@ class _Material:
         # label-blind, as everywhere: latents that fire in enough answers to be used
         self.latents = np.flatnonzero(np.diff(both.indptr) >= min_prompts)
         self.z: Any = both[:, self.latents]
+        # rows of states are in the order of `both`: the chosen and then the rejected answers of each part
         self.states = _states(parts)
 
 
@@ -163,6 +164,7 @@ def see(
         None for fewer than 4 prompts per fold, or when no latent is a candidate.
     """
     material = _Material(parts, min_prompts)
+    # with fewer prompts a fold's AUROC is of a handful of answers
     if len(material.keys) < 4 * folds or not len(material.latents):
         return None
     fold_of = _folds(material.keys, folds, seed)

@@ -116,6 +116,7 @@ def examine(
         ModelError: the model, or the model of the counterfactuals, is not the one that scored the pairs.
     """
     depth = depth or Depth()
+    # before any model is loaded: scores carry the fingerprint of their head
     _check_counterfactuals(depth, found.head)
     if depth.level >= 2:
         _check_model(model(), found.head)
@@ -133,6 +134,7 @@ def examine(
         closing = closing_tests(pairs, called, model().score, closing=depth.closing, seed=seed)
     levels = levels_of(effects)
     lists = {name: _labelled(items, levels) for name, items in found.lists.items()}
+    # the third of `parts` is the number of shared prompts
     visible = see(*found.parts[:2], min_prompts=found.settings.min_prompts, seed=seed)
     return ExaminedDiscovery(replace(found, lists=lists), visible, tuple(effects), closing)
 

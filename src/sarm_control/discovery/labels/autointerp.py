@@ -30,6 +30,7 @@ def name_latent(found: LabelExamples, words: Sequence[Word], ask: Ask, *, seed: 
         ask: returns the model's reply to a question.
         seed: of the halves.
     """
+    # the name is made of one half and judged on the other: on the answers it was made of, any name fits
     shown, judged = _halves(found.active, seed)
     contrast, others = _halves(found.matched, seed)
     if len(shown) < 2 or len(judged) < 2 or len(others) < 2:

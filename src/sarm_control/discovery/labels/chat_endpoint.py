@@ -92,6 +92,7 @@ class ChatEndpoint:
             asked = state.outcome.exception().retry_after
             if asked.replace(".", "", 1).isdecimal():
                 return min(float(asked), _LONGEST_WAIT)
+            # not a derived seed: waits change no result, and runs that start together should not ask together
             return float(doubled(state)) * (1 + random.random() / 4)
 
         attempts = tenacity.Retrying(
@@ -127,6 +128,7 @@ class ChatEndpoint:
             raise _Busy(f"status {reply.status_code}", reply.headers.get("retry-after", ""))
         unwanted = {name for name in _OPTIONAL if name in body and name in reply.text}
         if reply.status_code == 400 and unwanted:
+            # each parameter is left out once, so this asks again at most as often as there are optional ones
             self.left_out |= unwanted
             return self._post(body)
         if reply.status_code != 200:

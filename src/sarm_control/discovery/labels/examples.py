@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sarm_control.data import prompt_key
 from sarm_control.latents import ScoredRows
+from sarm_control.reward_model import SparseLatents
 from sarm_control.seeds import numpy_generator
 
 Index = NDArray[np.int64]
@@ -56,12 +57,37 @@ class AnswerCorpus:
         answers = [text for row in data.rows for text in row.answers]
         first: dict[tuple[str, str], int] = {}
         for number, key in enumerate(zip(prompts, answers, strict=True)):
+            # an answer that many pairs share is one answer: copies would make its words distinctive
             first.setdefault(key, number)
         numbers = np.array(sorted(first.values()), dtype=np.int64)
-        self.prompts = [prompts[n] for n in numbers]
-        self.answers = [answers[n] for n in numbers]
-        self.lengths = data.scored.lengths[numbers]
-        self.latents = data.scored.latents.take(numbers)
+        self._set(
+            [prompts[n] for n in numbers],
+            [answers[n] for n in numbers],
+            data.scored.lengths[numbers],
+            data.scored.latents.take(numbers),
+        )
+
+    @classmethod
+    def of_distinct(
+        cls, prompts: Sequence[str], answers: Sequence[str], lengths: Index, latents: SparseLatents
+    ) -> "AnswerCorpus":
+        """Of N answers that are distinct already.
+
+        Args:
+            prompts: one text for each, equal for equal prompts, see `prompt_key`.
+            answers: their texts.
+            lengths: [N] tokens of each.
+            latents: of each.
+        """
+        made = cls.__new__(cls)
+        made._set(prompts, answers, lengths, latents)
+        return made
+
+    def _set(
+        self, prompts: Sequence[str], answers: Sequence[str], lengths: Index, latents: SparseLatents
+    ) -> None:
+        self.prompts, self.answers = list(prompts), list(answers)
+        self.lengths, self.latents = lengths, latents
 
     def __len__(self) -> int:
         return len(self.answers)

@@ -89,6 +89,7 @@ def label_from(
 ) -> Label:
     """The label of `offline_label`, from examples that were already drawn."""
     texts = [[one.answer for one in side] for side in (found.active, found.matched)]
+    # The highest values show a latent where it is clearest. What else sets it off is seen in the others.
     rest = found.active[shown:]
     drawn = numpy_generator(seed, "shown examples", latent).permutation(len(rest))[:shown]
     return Label(

@@ -37,6 +37,7 @@ class Replies:
 
     def __call__(self, question: str) -> str:
         """The reply, from the file or from the endpoint; its tokens are counted in both cases."""
+        # a character that no name has, so that no other model and question make the same text
         asked = hashlib.sha256(f"{self.endpoint.model}\x1f{question}".encode()).hexdigest()
         if asked not in self._known:
             self._known[asked] = self._ask(asked, question)

@@ -214,6 +214,7 @@ def _csr(latents: Any, name: str) -> Any:
     from scipy.sparse import csr_array, issparse
 
     if isinstance(latents, SparseLatents):
+        # its stored zeros stay: a latent that TopK kept at 0 is active
         return latents.to_scipy().astype(np.float64)
     is_sparse = issparse(latents)
     if is_sparse:
@@ -234,6 +235,7 @@ def margin_contributions(pairs: PairLatents) -> Any:
 
     chosen = averager(pairs.chosen_prompt, pairs.prompts) @ pairs.chosen
     rejected = averager(pairs.rejected_prompt, pairs.prompts) @ pairs.rejected
+    # means first and the weight once: scaling every answer's latents would cost a pass over all of them
     return csr_array((chosen - rejected) @ diagonal(pairs.head))
 
 
@@ -288,6 +290,7 @@ def pair_accuracy(pairs: PairLatents) -> Vector:
 
 
 def _grouped(values: Vector, prompt: Index, prompts: int) -> list[Vector]:
+    # answers of a prompt need not be adjacent: sorted by prompt, they are cut where the counts end
     order = np.argsort(prompt, kind="stable")
     ends = np.cumsum(np.bincount(prompt, minlength=prompts))
     return np.split(values[order], ends[:-1])
@@ -338,6 +341,7 @@ def _auroc(chosen: _Stored, rejected: _Stored) -> float:
     # scikit-learn's roc_auc_score takes no sparse columns, and a millisecond or more for each of thousands
     levels = np.unique(np.concatenate([chosen.values, rejected.values, [0.0]]))
     good, bad = _histogram(chosen, levels), _histogram(rejected, levels)
+    # for each level the share of rejected answers below it; those at it tie and count half
     below = np.concatenate([[0.0], np.cumsum(bad)[:-1]])
     return float(good @ (below + bad / 2))
 

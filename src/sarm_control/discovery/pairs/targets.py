@@ -196,6 +196,7 @@ def _by_prompt(rows: Sequence[Row], values: NDArray[np.float64]) -> dict[str, li
 
 def _within(prompts: Mapping[str, list[_Valued]]) -> Iterator[tuple[str, _Unit]]:
     for key, answers in prompts.items():
+        # the middle of the range and not the median: with two values it separates them, whatever their counts
         middle = (min(one.value for one in answers) + max(one.value for one in answers)) / 2
         more = [one for one in answers if one.value > middle]
         less = [one for one in answers if one.value < middle]

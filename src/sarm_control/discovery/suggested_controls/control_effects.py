@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Edit, Penalty, in_sd
+from sarm_control.discovery.effects.effects import reward_sd
 from sarm_control.discovery.pairs.margins import (
     PairLatents,
     Values,
@@ -102,6 +103,22 @@ def control_effects(pairs: PairLatents, joint: JointControls) -> ControlEffects:
     )
 
 
+def good_correlation(pairs: PairLatents, controls: Sequence[Control]) -> float | None:
+    """How the reward of chosen answers under these controls correlates with the unedited one.
+
+    Penalties in SDs are taken in SDs of the reward over these pairs; those that hold a rate count as nothing.
+
+    Args:
+        pairs: scored pairs.
+        controls: edits and penalties.
+
+    Returns:
+        Pearson's correlation over the [Nc] chosen answers; None where one of the rewards does not vary.
+    """
+    unedited = rewards(pairs).chosen
+    return _correlation(unedited, unedited + _change(pairs, controls, reward_sd(pairs)).chosen)
+
+
 def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
     change = _change(pairs, one.controls, unit)
     if one.kind == PAID_FOR_BAD:
@@ -110,6 +127,7 @@ def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
     else:
         (latent,) = one.latents
         before, moved = latent_values(pairs, latent).chosen * pairs.head[latent], change.chosen
+        # on which it takes something away: elsewhere there is no charge to remove
         meant = before < 0
     return _effect(pairs, one.controls, unit, before[meant], (before + moved)[meant])
 
@@ -145,6 +163,7 @@ def _change(pairs: PairLatents, controls: Sequence[Control], unit: float) -> Val
 def _change_by(control: Control, z: Floats, pairs: PairLatents, unit: float) -> Floats:
     if isinstance(control, Edit):
         return np.asarray(float(pairs.head[control.latent]) * (control.apply(z) - z))
+    # suggested penalties are indicators: the whole alpha where they fire
     return np.where(control.fires(z), -_alpha(control, unit), 0.0)
 
 

@@ -37,6 +37,7 @@ class Fires(NamedTuple):
 
 def cap(pairs: PairLatents, latent: int) -> Edit:
     """The cap at `m`, the latent's value in a typical chosen answer, never below 0."""
+    # a negative cap would take from every answer on which the latent is not active
     return Edit(latent, max=rounded(max(0.0, float(np.median(latent_values(pairs, latent).chosen)))))
 
 

@@ -91,6 +91,7 @@ def least_penalties(problem: PenaltyProblem) -> Floats:
     seen = sizes > 1e-10 * sizes[-1]
     if not seen.any():
         return np.zeros(len(slope))
+    # a C a - 2 a b is |root basis' a - basis' b / root|^2 up to a constant: rows for nnls, few as they are
     root, basis = np.sqrt(sizes[seen]), directions[:, seen]
     return np.asarray(nnls(root[:, None] * basis.T, (basis.T @ slope) / root)[0])
 

@@ -40,6 +40,7 @@ def group_similar(fires: NDArray[np.bool_]) -> LatentGroups:
     """
     count = fires.shape[1]
     if count < 2:
+        # scipy's linkage wants at least two
         return LatentGroups(((0,),) * count, (0,) * count)
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform

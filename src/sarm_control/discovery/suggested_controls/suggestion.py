@@ -116,4 +116,5 @@ def suggested(harms: Sequence[Feature], *, fingerprint: str | None = None) -> Co
 
 
 def _reaches(size: float | None, least: float) -> bool:
+    # a size that is not known, such as a share of a margin of 0, leaves no latent out
     return size is None or abs(size) >= least

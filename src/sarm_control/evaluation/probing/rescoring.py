@@ -36,16 +36,13 @@ class EditedAutoencoder(Autoencoder):
         self.load_state_dict(
             {key: value for key, value in inner.state_dict().items() if key in own}, assign=True
         )
-        self._normalised = inner.normalised
+        # which latents are active is the inner one's to say: there are more ways than TopK
+        self._encode = inner.encode
         self.edits = tuple(edits)
-
-    def normalised(self, states: Tensor) -> Tensor:
-        """As the autoencoder that is edited does it."""
-        return self._normalised(states)
 
     def encode(self, states: Tensor) -> TopK:
         """The kept latents of [B, D] trunk states after the edits: K + E of them, or all L."""
-        kept = super().encode(states)
+        kept = self._encode(states)
         latents = self.encoder.out_features
         z = torch.zeros(len(states), latents, device=kept.values.device).scatter_(
             1, kept.indices, kept.values

@@ -92,6 +92,8 @@ class _Beside(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """[B, T, D] to [B, T, 2]."""
         rewards = states.float() @ self.weight.to(states.device) + self.bias
+        # the position rides along as a second output, so the class's own pooling code tells where it reads; a
+        # float32 holds whole numbers up to 2^24
         places = torch.arange(states.shape[1], device=states.device).expand(rewards.shape)
         return torch.stack([rewards, places.float()], dim=-1)
 
@@ -144,6 +146,7 @@ def check_read_out(
         ModelError: the class reads another token and nobody said which to read, its rewards are others, or
             ours depend on padding.
     """
+    # ours first, alone and padded: a trunk that does not heed the mask makes every comparison meaningless
     encoded = [template.encode(prompt, answer) for prompt, answer in CONVERSATIONS]
     places = [_place(pooling, one) for one in encoded]
     # each in a batch of its own, where nothing is padded
@@ -162,6 +165,8 @@ def check_read_out(
     theirs = _of_transformers(trunk, head, _whole(template)) if published else None
     apart, difference = None, None
     if theirs is not None:
+        # Positions, although the two texts may end differently: both begin with the same tokens, and places
+        # count from the first. Where they differ rewards are not compared, being of other tokens.
         if theirs.places != places:
             row = next(j for j in range(len(places)) if theirs.places[j] != places[j])
             apart = _token(template, theirs.tokens[row])
@@ -203,11 +208,13 @@ def _of_transformers(trunk: Trunk, head: StateHead, encoded: Sequence[Encoded]) 
     """What transformers' own class reads, and its rewards; None where it has no class for such a trunk."""
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
+    # a copy: two labels would stay in the trunk's configuration, and be saved with it
     config = copy.deepcopy(trunk.model.config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return None
     # two outputs, for the reward and the position of `_Beside`
     config.num_labels = 2
+    # on meta: only the class's forward is wanted, and it gets the trunk that is in memory
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForSequenceClassification.from_config(config)
     prefix = model.base_model_prefix
@@ -242,6 +249,7 @@ def _normed(trunk: Trunk) -> Iterator[None]:
 def _tolerance(states: FloatArray, head: StateHead, kind: torch.dtype) -> NDArray[np.float64]:
     """[B] by how much rounding may move a reward: the terms of `w . x`, each off by some steps."""
     steps = 256 if kind == torch.float32 else 16
+    # roundings of the terms are independent of each other, so it is their squares that add up
     terms = np.sqrt(np.square(states.astype(np.float64) * head.weight).sum(axis=1))
     return np.asarray(steps * torch.finfo(kind).eps * terms + 1e-6)
 

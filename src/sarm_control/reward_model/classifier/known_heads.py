@@ -105,6 +105,7 @@ def known_head(index: Mapping[str, TensorEntry], raw: Mapping[str, Any], name: s
     if kind in _CODE_OF_ITS_OWN:
         raise _refused(name, _CODE_OF_ITS_OWN[kind])
     for pattern, why in _NOT_LINEAR:
+        # from the beginning of a name: layers of a trunk may have such words inside theirs
         if any(pattern.match(tensor) for tensor in index):
             raise _refused(name, why)
     if raw.get("do_normalize"):

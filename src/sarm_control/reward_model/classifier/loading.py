@@ -97,6 +97,7 @@ def load_classifier(
         ConfigError: an output or a pooling rule that does not exist.
     """
     known = head_in(index, config.trunk, name)
+    # running statistics of rewards that some checkpoints carry; `head_in` has refused those that use them
     index = {key: entry for key, entry in index.items() if not key.startswith("normalizer.")}
     cut = _trunk_config(config, index, name)
     weights = _expected(cut, name)
@@ -116,6 +117,7 @@ def load_classifier(
         index=of_trunk,
         final_norm=True,
     )
+    # what was asked for, else what was kept with the model, else what the head's authors do
     chosen = asked.pooling or config.pooling
     pooling = parse_pooling(chosen or known.pooling)
     template = _template(folder, known, pooling, config, asked, context_of(cut))
@@ -218,6 +220,7 @@ def _trunk_config(
         )
     raw = dict(config.trunk)
     embedding = next((key for key in index if key.endswith(_EMBEDDINGS)), None)
+    # the stored embedding decides, not config.json, where tokens added in training are not always counted
     if embedding is not None and "text_config" not in raw:
         raw["vocab_size"] = index[embedding].shape[0]
     return trunk_config(raw, config.source_layer, name)
@@ -228,6 +231,7 @@ def _expected(cut: "PretrainedConfig", name: str) -> dict[str, tuple[int, ...]]:
 
     with torch.device("meta"), quiet_transformers(), from_checkpoint(name):
         skeleton = AutoModel.from_config(cut)
+        # on a second skeleton: `Trunk` takes the final norm away, whose tensors are expected in the files
         Trunk(AutoModel.from_config(cut))  # refuses what is no decoder
     prefix = f"{skeleton.base_model_prefix}."
     return {prefix + key: tuple(value.shape) for key, value in skeleton.state_dict().items()}

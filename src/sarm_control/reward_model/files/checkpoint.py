@@ -26,6 +26,7 @@ UNUSED_BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_
 """How names of tensors end that older checkpoints hold and transformers computes itself."""
 FLOAT_TYPES = ("F32", "BF16", "F16", "F64")
 """The types of weights that are read, as safetensors files name them."""
+# pickles and a model's code are not even fetched
 _DOWNLOADS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 _CONFIGURATION = [pattern for pattern in _DOWNLOADS if pattern != "*.safetensors"]
 # The same weights a second time, as Mistral's own code reads them.
@@ -113,6 +114,7 @@ def read_index(folder: Path, name: str) -> dict[str, TensorEntry]:
     found = weight_files(folder, name)
     if not found.files:
         raise _no_weights(folder, name)
+    # headers alone, a few kilobytes a shard: what does not fit is refused before gigabytes are read
     headers = {file: _read_header(file) for file in found.files}
     say_strays(name, found.strays)
     if found.listed is None:
@@ -257,6 +259,7 @@ def _download(
                 ignore_patterns=_NOT_DOWNLOADED,
             )
         )
+    # before OSError, which it is as well: a network that is down has another remedy than a name that is wrong
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"{hub_id} is neither a local folder nor in the local cache, and the model hub cannot be reached",

@@ -138,6 +138,7 @@ def _without_index(there: Iterable[str], name: str) -> list[str]:
     found = list(there)
     if SINGLE in found:
         return [SINGLE]
+    # one of several would be half a model, or the leftover of an older save
     if len(found) > 1:
         raise ModelError(
             f"{name} holds {len(found)} safetensors files ({found[0]}, {found[1]}, ...) and no {INDEX} "
@@ -152,6 +153,7 @@ def _is_beside(file: Path) -> bool:
 
 
 def _is_there(file: Path) -> bool:
+    # a link that leads nowhere is a shard that is there, and `check_regular` says what is wrong with it
     return file.exists() or file.is_symlink()
 
 
@@ -159,5 +161,6 @@ def _is_inside(file: str) -> bool:
     """Whether a name stays in its folder. The name counts: the hub's cache links files to elsewhere."""
     path, windows = PurePosixPath(file), PureWindowsPath(file)
     plain = not (path.is_absolute() or windows.drive or windows.root or "\\" in file or "\0" in file)
+    # longer names no file system takes: asking for them raises where "not there" is meant
     short = len(file.encode()) <= 1_024 and all(len(part.encode()) <= 255 for part in path.parts)
     return plain and short and ".." not in path.parts and path.name != ""

@@ -57,6 +57,7 @@ def read_classifier_config(folder: Path, name: str) -> ClassifierConfig:
         ModelError: no config, values that no decoder can have, or attention in both directions.
     """
     raw = read_raw_config(folder, name)
+    # taken out: it is no part of the trunk's configuration, of which the fingerprint is
     kept = raw.pop(STORED, None) or {}
     check_trunk_values(raw, name)
     refuse_quantised(raw, name)

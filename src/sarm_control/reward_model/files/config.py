@@ -108,6 +108,7 @@ def is_sarm(folder: Path, name: str) -> bool:
     """
     if "sarm_param" in read_raw_config(folder, name) or fields_from_name(name):
         return True
+    # one that lost its block in config.json is to be refused as a damaged SARM, not scored as a classifier
     return any(key.startswith("sae.") for key in read_index(folder, name))
 
 
@@ -147,6 +148,7 @@ def _fields_from_param(param: Mapping[str, Any], name: str) -> dict[str, Any]:
             flag = field == "use_topk"
             if not (isinstance(value, bool) if flag else is_count(value)):
                 raise refused(f"sarm_param.{key}", value, name, "true or false" if flag else COUNT)
+        # where they disagree, nobody can tell which the weights were made with
         if len(set(given.values())) > 1:
             said = " and ".join(f"{key} = {value}" for key, value in given.items())
             raise ModelError(f"{name}: sarm_param in config.json says both {said}")

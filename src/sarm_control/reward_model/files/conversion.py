@@ -158,5 +158,6 @@ def _file_name(number: int, count: int) -> str:
 
 def _copy_others(source: Path, target: Path) -> None:
     for file in sorted(source.iterdir()):
+        # an index of pickles would name files that are not there
         if file.is_file() and file.suffix in _COPIED and not file.name.endswith(".bin.index.json"):
             shutil.copyfile(file, target / file.name)

@@ -109,6 +109,7 @@ def _first_not_finite(tensor: "Tensor") -> tuple[int, ...] | None:
 
     if str(tensor.dtype).removeprefix("torch.") not in _TYPES or tensor.device.type == "meta":
         return None
+    # NaN comes through a minimum and a maximum, so these two numbers tell of both kinds
     if tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor.detach())):
         return None
     found = (~torch.isfinite(tensor.detach())).nonzero()

@@ -64,6 +64,7 @@ def _trunk(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _fingerprint(about: Any, index: Mapping[str, TensorEntry], names: Iterable[str]) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     wanted = sorted(names)
+    # file by file, so that each is opened once
     for file in sorted({index[name].file for name in wanted}):
         _add_file(digest, file, [name for name in wanted if index[name].file == file])
     return digest.hexdigest()[:16]

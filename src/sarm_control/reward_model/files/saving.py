@@ -87,6 +87,7 @@ def save_classifier(
     tensors |= {f"{prefix}{trunk.norm_name}.{key}": _in(value, kind) for key, value in norm.items()}
     tensors[f"{head_name}.weight"] = _in(torch.from_numpy(head.weight)[None], kind)
     if head.bias:
+        # float64, as it is kept: rounded, it would move every reward of the model that is loaded again
         tensors[f"{head_name}.bias"] = torch.tensor([head.bias], dtype=torch.float64)
     settled = _settled(trunk, config.trunk)
     settled["architectures"] = config.trunk.get("architectures")
@@ -122,6 +123,7 @@ def _settled(trunk: Trunk, raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Vocabulary and number of layers are those of the tensors written.
     """
+    # use_diff=False writes defaults as well, which may be others in another version of transformers
     settled = json.loads(trunk.model.config.to_json_string(use_diff=False))
     # `_name_or_path` and its like say where the trunk lay on one machine.
     settled = {key: value for key, value in settled.items() if not key.startswith("_")}

@@ -89,6 +89,8 @@ def _narrow(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     cache = "past_key_values" if "past_key_values" in kwargs else "cache"
     keys = {cache: _Keys(), "use_cache": False}
     try:
+        # A first call, for the keys and values of all positions: `_Keys` stops it before attention. By
+        # `forward`, since calling the layer would run this hook again.
         layer.forward(*args, **{**kwargs, **keys})
     except _KeysAreThere:
         again = _again(args[0], positions, _times(args[0], positions))

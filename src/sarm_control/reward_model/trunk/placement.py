@@ -33,6 +33,7 @@ def check_placement(device: str | None, dtype: str | None) -> None:
     if device in (None, "auto"):
         return
     try:
+        # torch has no function that asks: an empty tensor is made there
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no such device"

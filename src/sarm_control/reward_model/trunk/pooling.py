@@ -54,6 +54,7 @@ class Pooling:
         elif self.rule in ("end_of_turn", "token"):
             wanted = wanted & (batch.input_ids == self.token)
         places = torch.arange(wanted.shape[1], device=wanted.device)
+        # the largest place that qualifies, whichever side the padding is on; -1 where none does
         last = torch.where(wanted, places, -1).amax(dim=1)
         if bool((last < 0).any()):
             raise self._not_found(int((last < 0).nonzero()[0]))

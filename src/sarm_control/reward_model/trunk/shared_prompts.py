@@ -57,6 +57,7 @@ def states_behind(trunk: Trunk, batch: Padded, prompt: int, positions: Tensor) -
 
     cache = DynamicCache(config=trunk.model.config)
     with torch.no_grad():
+        # no mask in either pass: rows begin together and padding is on the right, where no token looks
         trunk.model(input_ids=batch.input_ids[:1, :prompt], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(batch.input_ids))
         output = trunk.model(input_ids=batch.input_ids[:, prompt:], past_key_values=cache, use_cache=True)

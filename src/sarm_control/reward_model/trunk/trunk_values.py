@@ -167,6 +167,7 @@ def _check_rope(rope: Any, key: str, name: str) -> None:
         _check(rope, inner, name, is_count, COUNT, within=f"{key}.")
     for inner in _ROPE_POSITIVE:
         _check(rope, inner, name, _is_positive, "a number above 0", within=f"{key}.")
+    # Llama 3's scaling divides by their difference
     low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
     if low is not None and high is not None and low >= high:
         raise refused(f"{key}.high_freq_factor", high, name, f"above low_freq_factor, {low}")
@@ -174,6 +175,7 @@ def _check_rope(rope: Any, key: str, name: str) -> None:
 
 def _check_heads(raw: Mapping[str, Any], name: str) -> None:
     heads, shared = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
+    # each key-value head serves equally many query heads
     if heads is not None and shared is not None and heads % shared:
         raise refused("num_key_value_heads", shared, name, f"a divisor of num_attention_heads, {heads}")
 

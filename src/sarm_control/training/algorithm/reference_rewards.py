@@ -61,6 +61,7 @@ class ReferenceRewards:
         # a prompt often has several answers in a batch; its reference answers are sampled once
         new = {key: row for key, row in zip(keys, prompts, strict=True) if key not in self._known}
         if new:
+            # row p M + i is answer i to prompt p
             rewards = score(self._sample(new)).reshape(len(new), self.answers)
             self._known.update(zip(new, rewards, strict=True))
         return np.stack([self._known[key] for key in keys])

@@ -108,6 +108,7 @@ class PolicyReward:
         # of every penalty, not only of those whose tau is a quantile: the monitors compare with them
         latents = {penalty.latent for penalty in self.controls.penalties}
         self._freeze(ReferenceStatistics.from_scored(scored, latents))
+        # after `_freeze`, which starts the controls anew
         self.learner.learn(scored)
 
     def score(self, rollout: Rollout) -> RewardBreakdown:

@@ -109,6 +109,8 @@ class Trainer:
             TrainingError: a reward or gradient is NaN or infinite; the policy was not updated by it.
         """
         settings, step, clock = self.settings, self.done + 1, _Clock()
+        # sharded layers are gathered once for what follows: hundreds of passes without gradients, over
+        # weights that do not change before the update
         with self.policy.whole():
             with clock("rollout"):
                 numbers = prompts_of_step(len(self.prompts), settings.prompts_per_step, step, settings.seed)
@@ -128,6 +130,7 @@ class Trainer:
             update = self.updater.update(experience, plan, step)
         with clock("controls"):
             self.reward.learn(rewards)
+        # last: a step that raised is not counted
         self.done = step
         metrics = {**_answer_metrics(experience, critic=settings.has_critic), **update, **rewards.means()}
         metrics["objective/kl_coef"] = self.kl_coef

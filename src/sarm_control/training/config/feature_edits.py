@@ -60,6 +60,7 @@ def with_listed_edits(document: Document) -> Document:
         where, first = document.origin((*_EDITS, number)), len(spelled)
         if _is_listed(item):
             listed = _listed_edits(item, where, head)
+            # the first list binds the others: latents of two heads cannot be edited together
             head = listed.head
             spelled += [str(edit) for edit in listed.edits]
         else:

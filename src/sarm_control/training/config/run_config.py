@@ -43,6 +43,7 @@ _SD_AMOUNT = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?sd")
 
 
 def _no_boolean(value: Any) -> Any:
+    # pydantic takes true for 1, and `steps: true` would train one step
     if isinstance(value, bool):
         raise ValueError(f"{str(value).lower()} is not a number")
     return value
@@ -109,6 +110,7 @@ def _penalties_agree(penalties: tuple[Penalty, ...]) -> tuple[Penalty, ...]:
 
 def _patterns(value: dict[str, float | str]) -> dict[str, float | str]:
     try:
+        # made for their checks alone: the section keeps the mapping as it was written
         _ = [PatternPenalty(*item) for item in value.items()]
     except ConfigError as error:
         raise ValueError(str(error)) from None
@@ -173,6 +175,7 @@ class PolicyConfig(_Section):
     @model_validator(mode="after")
     def _continues_an_adapter(self) -> "PolicyConfig":
         if self.adapter == "continue" and self.lora is None:
+            # a type of its own: `validation` shows its text as it is, where the named key was written
             raise PydanticCustomError(
                 "disagreement",
                 "policy.adapter: continue trains an adapter on, but policy.lora is null: leave it out, or "
@@ -228,6 +231,7 @@ class RewardConfig(_Section):
     """Reference answers to each prompt that `par` compares with, sampled when a prompt is first drawn; 0
     compares with the mean over all prompts instead."""
 
+    # only what is set: config.yaml would list every operation that an edit does not have as null
     @field_serializer("edits", "penalties", "human_kl")
     def _without_unset(self, value: Any) -> Any:
         return _plain(value)

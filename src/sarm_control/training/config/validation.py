@@ -60,9 +60,11 @@ def validate(document: Document) -> RunConfig:
 
 
 def _config_error(error: ValidationError, document: Document) -> ConfigError:
+    # keys and bounds are read off the schema, so that messages always say those that are checked
     schema = RunConfig.model_json_schema()
     grouped: dict[Path_, list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
+        # one union gives an error for each of its branches: they are told as one mistake
         path = _real_path(schema, item["loc"], keep_last=item["type"] in _UNKNOWN)
         grouped.setdefault(path, []).append(item)
     # errors are reported in the order in which the settings were written
@@ -93,6 +95,7 @@ def _describe(
 
 def _unknown(schema: Any, document: Document, path: Path_) -> tuple[str, str]:
     keys = _keys(schema, path[:-1])
+    # the name may be right and its section wrong, which is a better guess than a similar name in this section
     elsewhere = [dotted(other) for other in every_key() if other[-1] == path[-1]]
     guess = elsewhere or difflib.get_close_matches(str(path[-1]), keys, n=1, cutoff=0.5)
     suggestion = f"; did you mean '{guess[0]}'?" if guess else ""

@@ -25,6 +25,7 @@ _NULL, _TRUE, _FALSE = (
     {"false", "False", "FALSE"},
 )
 _INTEGER = re.compile(r"[-+]?[0-9]{1,19}")
+# the largest seed; what is longer is read as a float
 _LARGEST_INTEGER = 2**63 - 1
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -210,6 +211,7 @@ class _Builder(NamedTuple):
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
+        # what stands in quotes is text, whatever it looks like
         if node.style is not None:
             return text
         if "${" in text:

@@ -52,6 +52,7 @@ def evaluation_rows(
 
     def drawn(rows: Sequence[Row], purpose: str) -> list[Row]:
         order = numpy_generator(seed, purpose).permutation(len(rows))
+        # which ones is random, their order is that of the file: a reader finds them again
         return [rows[i] for i in np.sort(order[: evaluation.answers])]
 
     def read(path: Path) -> list[Row]:

@@ -28,6 +28,7 @@ def training_rows(data: DataConfig, *, say_form: bool = False) -> TrainingRows:
         data.prompts, want={"prompt"}, options=data.row_options, say_form=say_form, limit=data.rows
     )
     excluded = [read_rows(path, want={"prompt"}, say_form=say_form) for path in data.exclude]
+    # by key and not by text: a prompt in another case or with other white space is the same prompt
     held_out = {row.prompt_key for rows_of_one in excluded for row in rows_of_one}
     kept = [row for row in rows if row.prompt_key not in held_out]
     if not kept:

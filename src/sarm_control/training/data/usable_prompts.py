@@ -120,6 +120,7 @@ def fills_reward_context(template: ChatTemplate, row: Row, overlong: Overlong = 
     limit = template.max_length
     try:
         template.check(row.prompt)
+        # counting takes a pass of the tokenizer, which is only worth it where there is a limit
         tokens = 0 if limit is None else len(template.encode_prompt(row.prompt))
     except ModelError as error:
         raise DataError(f"{row.where}: for the reward model, {error}", hint=error.hint) from error

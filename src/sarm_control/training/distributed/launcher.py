@@ -43,6 +43,7 @@ def sharding_of(environment: Mapping[str, str]) -> ShardingKind:
     Raises:
         ConfigError: the configuration asks for something unsupported, such as offloading or FSDP 1.
     """
+    # what is not done is refused, not ignored: whoever set it would believe that it was done
     if _wants(environment, "ACCELERATE_USE_MEGATRON_LM"):
         raise _refusal("Megatron-LM")
     if environment.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
@@ -85,6 +86,7 @@ def _of_fsdp(environment: Mapping[str, str]) -> ShardingKind:
             raise _refusal(what)
     if environment.get("FSDP_VERSION", "2") != "2":
         raise ConfigError("sarm train does not support FSDP 1", hint=f"set fsdp_version: 2; {_EXAMPLES}")
+    # layers that stay whole from forward to backward pass are what ZeRO calls stage 2
     return "gradients" if environment.get("FSDP_RESHARD_AFTER_FORWARD") == "false" else "layers"
 
 

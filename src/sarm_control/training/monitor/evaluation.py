@@ -110,6 +110,8 @@ class PromptEvaluation:
         if self._reference is None:
             self._reference = self._side(reference=True)
         before, after = self._reference, self._side()
+        # The reference's answers are rewarded anew, by the controls as they are now. With the rewards of the
+        # run's start a moving control would look like a change of the policy.
         reward_before, reward_after = (
             self.reward.breakdown(side.scored, side.rollout) for side in (before, after)
         )

@@ -61,6 +61,7 @@ def ledger_entries(before: RewardBreakdown, after: RewardBreakdown) -> list[Entr
     """
     latents = _latent_entries(before, after)
     outside = _outside(before, after)
+    # without the model's reward, which the latents and the residual split up, and without the total
     names = [name for name in {**before.columns, **after.columns} if name not in (MODEL, TOTAL)]
     first = _mean(before, MODEL) - sum(entry.before for entry in (*latents, *outside))
     last = _mean(after, MODEL) - sum(entry.after for entry in (*latents, *outside))

@@ -71,6 +71,8 @@ class Observer:
 
     def after(self, step: int, metrics: Mapping[str, float]) -> Observed:
         """Judges a step by its metrics and by the policy as it is; changes neither policy nor controls."""
+        # judged apart from the evaluation's findings, which come more rarely: a monitor that was not looked
+        # at keeps its state
         seen = self.watch.judge(self.watch.step(metrics))
         begun, lines, seconds = list(seen.begun), [], None
         numbers: dict[str, float] = {}

@@ -155,6 +155,7 @@ def _of_similar_latents(families: Families, before: Scored, after: Scored, sd: f
 
 def _gained(before: Scored, after: Scored, latents: tuple[int, ...]) -> Floats:
     """[N] by how much the latents' contributions to the reward grew, answer by answer."""
+    # answer by answer, since both policies answered the same prompts: pairs vary less than two means
     change = after.latents.columns(latents).astype(np.float64) - before.latents.columns(latents)
     return np.asarray(change @ after.head[list(latents)].astype(np.float64))
 

@@ -49,6 +49,7 @@ def token_batch(
     """Token ids of rows as one right-padded batch; every answer has at least one token."""
     ids = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
     width = max(map(len, ids))
+    # any token will do: no other token looks at padding on the right, and its own states are not read
     padded = [row + [0] * (width - len(row)) for row in ids]
     rows = [row for row, answer in enumerate(answers) for _ in answer]
     positions = [

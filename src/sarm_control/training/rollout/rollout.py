@@ -192,6 +192,7 @@ def sample_answers(
     )
     samples = sampler.sample(policy, request)
     check_samples(samples, request, type(sampler).__name__)
+    # by the last token and not by the length: an answer may end by itself at the limit
     ended = tuple(answer[-1] in request.ends for answer in samples.answers)
     # the text has no end-of-turn
     bodies = (answer[:-1] if end else answer for answer, end in zip(samples.answers, ended, strict=True))

@@ -242,6 +242,7 @@ def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tens
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    # each token's place in its own prompt; negative in the padding
     columns = torch.arange(width)[None, :] - (width - lengths[:, None])
     inputs = {
         "input_ids": ids,

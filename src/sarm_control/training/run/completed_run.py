@@ -50,6 +50,7 @@ def finished_run(path: Path, config: RunConfig) -> FinishedRun | None:
     if step is None:
         return None
     check_same_config(path, config)
+    # `training.steps` may grow on resume: the run has then steps left
     if step < config.training.steps:
         return None
     missing = _newest_missing(path, step)

@@ -66,6 +66,7 @@ def _references(reward: RewardConfig, training: TrainingConfig, prompts: int) ->
     each = reward.par_answers
     if reward.shaping == "none" or not each:
         return []
+    # of each prompt a checkpoint holds its hash and its rewards, 8 bytes a number
     drawn = min(prompts, training.steps * training.prompts_per_step)
     return [
         f"PAR: {each} reference answers to each of up to {drawn} prompts, sampled and scored when a prompt "

@@ -58,6 +58,7 @@ class RunSteps:
                 head = self.trainer.reward.model.head.weight
                 for line in self.trainer.reward.rule.controls.shortfalls(head):
                     self.report(f"warning: {line}")
+            # a checkpoint before the first step: a run that is killed early goes on with the same reference
             self.save()
         else:
             saved = load_checkpoint(start.checkpoint)

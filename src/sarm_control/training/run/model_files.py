@@ -66,6 +66,7 @@ def _check_adapters(config: PolicyConfig, source: PolicySource, skeleton: Any) -
     if continued is not None:
         continue_adapter(skeleton, continued)
     elif config.lora is not None:
+        # any seed: on a skeleton only names and shapes are looked at
         add_adapters(skeleton, config.lora, seed=0)
 
 

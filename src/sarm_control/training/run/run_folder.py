@@ -370,6 +370,7 @@ def _make(path: Path, config: RunConfig, inputs: Sequence[Path], role: Role, *, 
             _write_config(temporary, config)
             write_json(temporary / _MANIFEST, _new_manifest(config, inputs, role))
             (temporary / checkpoint.FOLDER).mkdir()
+    # on Ctrl-C as well: the run that was put aside has to come back
     except BaseException:
         put_back(path)
         raise

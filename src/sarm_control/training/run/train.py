@@ -66,6 +66,7 @@ def run_training(
     folder = start.folder
     if not processes.is_main:
         return _train(config, start, processes, progress=progress, report=report, gold=gold)
+    # the lock first: a second process must not open the run's trackers
     with locked(folder.path), tracked(config, start, report):
         return _train(config, start, processes, progress=progress, report=report, gold=gold)
 
@@ -85,6 +86,7 @@ def _train(
     for line in prompts.lines:
         report(line)
     assert isinstance(trainer.reward, PolicyReward)
+    # in every process: of sharded layers all have to take part
     digests = _digests(trainer.policy, trainer.reward.model)
     if processes.is_main:
         folder.same_models(digests)
@@ -137,6 +139,7 @@ def _whole_policy(policy: Policy, weights: Mapping[str, Tensor], config: RunConf
     """The policy, or a copy of it on the CPU where its layers are sharded."""
     if policy.sharding is None:
         return policy
+    # layers are sharded because a GPU may not hold them whole
     copy = _load_policy(config, "cpu")
     with torch.no_grad():
         for name, weight in copy.trainable().items():
@@ -150,6 +153,7 @@ def _save_policy(policy: Policy, step: int, folder: RunFolder) -> list[str]:
         saved = [POLICY]
         if policy.save_adapter(folder.path / ADAPTER, overwrite=True):
             saved.append(ADAPTER)
+        # last: a run that is marked as finished has its policy
         folder.finish({"step": step})
     return saved
 

@@ -78,6 +78,7 @@ class _Tracker:
         self._kind, self._report, self._folder = kind, report, start.folder
         known = _read(start.folder).get(kind.name)
         self._seen: int = 0 if known is None else known["step"]
+        # not derived from the seed: runs of equal seeds must not share an id in a tracker
         self._id: str = secrets.token_hex(4) if known is None else known["id"]
         try:
             opened = kind.open(start.folder.path, self._id, None if known is None else start.step)

@@ -57,7 +57,9 @@ def _chosen(features: Array, columns: Array, own: NDArray[np.bool_]) -> NDArray[
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     weighted = design * weight[:, None]
     gram = weighted.T @ design
+    # features that depend on others would leave it singular
     gram.flat[:: len(gram) + 1] += _JITTER * (1.0 + np.trace(gram) / len(gram))
+    # weighted least squares: what the features explain of each column is taken off, as the fit would
     free = columns - design @ np.linalg.solve(gram, weighted.T @ columns)
     spread = np.sqrt((free**2 * weight[:, None]).sum(axis=0))
     size = (columns**2 * weight[:, None]).sum(axis=0)

@@ -53,8 +53,9 @@ def with_closing(answer: str, closing: str) -> str:
 
 def without_last_sentence(answer: str) -> str:
     """The answer without its last sentence; an answer of one sentence stays as it is."""
-    parts = sentences(answer)
-    return " ".join(parts[:-1]) if len(parts) > 1 else answer
+    parts, text = sentences(answer), answer.strip()
+    # cut off the text itself: joined sentences would lose their paragraphs, which have a reward of their own
+    return text[: -len(parts[-1])].rstrip() if len(parts) > 1 else answer
 
 
 def check_closing_sentence(

@@ -56,6 +56,7 @@ def crowding_out(latent: int, tau: float, before: BeforeTopK, after: BeforeTopK)
             "before": was,
             "pre_before": float(before.pre.mean()),
             "pre": float(after.pre.mean()),
+            # medians: a rank can be in the tens of thousands, and a few such would make the mean
             "rank_before": float(np.median(before.rank)),
             "rank": float(np.median(after.rank)),
         },

@@ -40,6 +40,7 @@ def proxy_gap(kl: float, gains: Gains | None = None) -> Finding:
         check="proxy-gap",
         value=rewarded - worth,
         further={"kl": kl, "gold": worth},
+        # a gold reward that follows more slowly is no exploit: half of the gain has to be without worth
         fires=surely_above(gap, LEAST_GAP) and worth <= 0.5 * rewarded,
         text=f"the reward rose by {rewarded:.2f} SD and the gold reward by {worth:+.2f}: the policy exploits "
         "the reward model; see in the ledger which latents raised it, and cap or penalise those",

@@ -57,6 +57,7 @@ class Watch:
     def judge(self, findings: Sequence[Finding]) -> Seen:
         """Records which findings fire; a monitor that stops firing may warn again later."""
         begun = tuple(finding for finding in findings if finding.fires and finding.name not in self._active)
+        # of these findings alone: monitors of evaluations are not looked at in every step
         self._active -= {finding.name for finding in findings}
         self._active |= {finding.name for finding in findings if finding.fires}
         return Seen({name: value for finding in findings for name, value in finding.metrics().items()}, begun)
