@@ -229,3 +229,15 @@ def test_the_reward_model_is_read_without_its_weights() -> None:
         model.config.k,
     )
     assert found.dtype == next(model.trunk.parameters()).dtype
+
+
+def test_oracle_an_encoder_in_half_precision_takes_half_the_bytes(tmp_path: Path) -> None:
+    model = RewardModel.from_pretrained("lab:attached")
+    wide = reward_shape(model.save_pretrained(tmp_path / "wide"))
+    model.autoencoder.hold_encoder(torch.float16)
+    narrow = reward_shape(model.save_pretrained(tmp_path / "narrow"))
+    assert (wide.encoder, narrow.encoder) == (torch.float32, torch.float16)
+    assert replace(narrow, name=wide.name, encoder=wide.encoder) == wide
+    held = [latent_counts(one, 8) for one in (wide, narrow)]
+    assert held[0]["weights"] - held[1]["weights"] == 2 * model.autoencoder.encoder.weight.numel()
+    assert held[1]["parameters"] == held[0]["parameters"]
