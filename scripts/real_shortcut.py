@@ -6,6 +6,7 @@ file behind and is not run again while that is there; the study itself goes on w
     python scripts/real_shortcut.py --data ../shared/data [--work work/shortcut] [--only plant build gates]
     python scripts/real_shortcut.py --plan      what the runs will take
     python scripts/real_shortcut.py --blocks closing --work work/closing     one reward model alone
+    python scripts/real_shortcut.py --round 2 --blocks bullets --work work/bullets-2     the second round
 
 `--tiny` does all of it in a minute or two with a model of two layers, one arm and two steps: it shows that
 the stages fit together and nothing else.
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 
 import real_shortcut_evasion as evasion
 import real_shortcut_models as models
+import real_shortcut_second as second
+import real_shortcut_second_tables as second_tables
 import real_shortcut_signal as signal_of
 import yaml
 from real_shortcut_data import JUDGES, SHORTCUTS, TRAINED, Sizes, plant, read
@@ -43,6 +46,7 @@ class Places(NamedTuple):
         tiny: a model of two layers and few rows in place of the real ones.
         jobs: cells at a time.
         blocks: reward models whose policies are trained, `closing` or `closing-attached`; none are all.
+        round: 1, or 2, whose pairs, judge, arms and outcomes differ.
     """
 
     data: Path
@@ -50,6 +54,12 @@ class Places(NamedTuple):
     tiny: bool
     jobs: int
     blocks: tuple[str, ...] = ()
+    round: int = 1
+
+    @property
+    def second(self) -> bool:
+        """Whether this is the second round."""
+        return self.round == 2
 
     @property
     def base(self) -> Path:
@@ -59,14 +69,25 @@ class Places(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """Prompts of each part."""
-        return Sizes(40, 12, 6, 12, 16) if self.tiny else Sizes()
+        if self.tiny:
+            return second.TINY if self.second else Sizes(40, 12, 6, 12, 16)
+        return Sizes()
 
     @property
     def shortcuts(self) -> tuple[str, ...]:
         """Shortcuts with a reward model of their own."""
         if self.blocks:
-            return tuple(name for name in SHORTCUTS if name in {one.partition("-")[0] for one in self.blocks})
-        return ("closing",) if self.tiny else tuple(SHORTCUTS)
+            return tuple(
+                name for name in self.order if name in {one.partition("-")[0] for one in self.blocks}
+            )
+        if self.tiny:
+            return ("closing",)
+        return self.order
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Shortcuts in the order of the design; the first round has the opener, for its gate."""
+        return second.BLOCKS if self.second else tuple(SHORTCUTS)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -75,7 +96,9 @@ class Places(NamedTuple):
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """Shortcuts that have a second reward model, a classifier with its dictionary."""
+        """Shortcuts that have a second reward model, a classifier with its dictionary; none in round 2."""
+        if self.second:
+            return ()
         return tuple(name for name in self.trained if not self.blocks or f"{name}-attached" in self.blocks)
 
 
@@ -107,8 +130,21 @@ def fetch(places: Places) -> None:
 
 def planted(places: Places) -> None:
     """Every file of rows."""
-    plant(places.data, places.work, places.sizes)
-    note(places, "plant", {"sizes": places.sizes._asdict()})
+    sizes = places.sizes
+    if places.second:
+        # the same-text half of the audit and the gate compare a text with itself, so refusing tells nothing
+        told = sizes.training + sizes.audit // 2
+        plant(
+            places.data,
+            places.work,
+            sizes,
+            order=lambda rows: second.balanced(rows, told),
+            judge=second.judge_pairs,
+        )
+    else:
+        plant(places.data, places.work, sizes)
+    print(signal_of.refusal_text(places.work / places.shortcuts[0]))
+    note(places, "plant", {"sizes": sizes._asdict(), "round": places.round})
 
 
 def build(places: Places) -> None:
@@ -159,8 +195,11 @@ def judge(places: Places) -> None:
     """The judge: a linear head on full-depth states, from labels and prompts that nothing else uses."""
     out = places.work / "judge"
     found = models.fit_classifier(places.base, places.work / "judge_training.jsonl", out)
-    found["accuracy_held_out"] = models.accuracy_of(out, places.work / "judge_held_out.jsonl")
-    print(f"judge: accuracy {found['accuracy_held_out']:.2f} on held-out pairs")
+    kinds = {f"_{kind}": kind for kind in second.HELD_OUT} if places.second else {"": "their labels"}
+    for suffix, kind in kinds.items():
+        accuracy = models.accuracy_of(out, places.work / f"judge_held_out{suffix}.jsonl")
+        found[f"accuracy_held_out{suffix}"] = accuracy
+        print(f"judge: accuracy {accuracy:.2f} on held-out pairs of {kind}")
     note(places, "judge", found)
 
 
@@ -202,13 +241,47 @@ def predict(places: Places) -> None:
     note(places, "candidates", {"answers": count, "longest": longest})
 
 
+def before(places: Places) -> None:
+    """The controls of every arm, what the rewards under them go with, and the judge's gates; round 2."""
+    from sarm_control.study import load_study, open_study
+    from sarm_control.study.arms import write_controls
+
+    path, folder = write_study(places), places.work / "study"
+    asked = load_study(path)
+    open_study(folder, asked)
+    accuracy = json.loads((places.work / "judge.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    for world in worlds_of(places):
+        write_controls(folder, asked, world)
+        seen = signal_of.signals_of_candidates(
+            asked.worlds[world],
+            places.work / world / "sarm",
+            places.work / world / "candidates.jsonl",
+            folder / "controls" / world,
+        )
+        verdict = second_tables.judge_gates(accuracy, seen[signal_of.JUDGE]["refuses"])
+        chosen = signal_of.chosen_of(folder / "controls" / world)
+        found[world] = {"signals": seen, "judge": verdict, "controls": chosen}
+        print(second_tables.before_text(world, found[world]))
+    note(places, "before", found)
+
+
 def study(places: Places) -> None:
     """All arms and seeds, block by block."""
     path = write_study(places)
     where = ("-o", places.work / "study", "--jobs", str(places.jobs))
     # a run that fails leaves the others alone, and a block the blocks behind it
     worlds = yaml.safe_load(path.read_text())["worlds"]
-    codes = [command("study", path, *where, "--only", world, also=1) for world in worlds]
+    chosen: list[list[str]] = [[world] for world in worlds]
+    if places.second:
+        # the arms of the primary outcome before the rest
+        chosen = [
+            part for world in worlds for part in ([f"{world}/{arm}/*" for arm in second.FIRST], [world])
+        ]
+    codes = [
+        command("study", path, *where, *(word for one in part for word in ("--only", one)), also=1)
+        for part in chosen
+    ]
     if any(codes):
         raise SystemExit("some runs failed, see above: the same command tries them again")
     note(places, "study.done", {"study": str(places.work / "study" / "study.json")})
@@ -216,13 +289,33 @@ def study(places: Places) -> None:
 
 def tables(places: Places) -> None:
     """What came out, by the outcomes of the design."""
-    found = json.loads((places.work / "study" / "study.json").read_text(encoding="utf-8"))
-    text = outcome_text(found, json.loads((places.work / "gates.json").read_text(encoding="utf-8")))
+    found, gates = (
+        json.loads((places.work / name).read_text(encoding="utf-8"))
+        for name in ("study/study.json", "gates.json")
+    )
+    if places.second:
+        known = json.loads((places.work / "before.json").read_text(encoding="utf-8"))
+        text = second_tables.outcome_text(found, gates, known)
+    else:
+        text = outcome_text(found, gates)
     prompts = [row["prompt"] for row in read(places.work / "held_out_prompts.jsonl")]
     parts = [text, *(_evasion(places, prompts, world) for world in worlds_of(places))]
     text = "\n\n".join(parts)
     (places.work / "tables.md").write_text(text + "\n", encoding="utf-8")
     print(text)
+
+
+def results(places: Places) -> None:
+    """One file of all that was found, for `benchmarks/results`."""
+    names = ["study/study.json", *(f"{name}.json" for name in ("plant", "gates", "judge", "warm", "before"))]
+    names += [path.name for path in sorted(places.work.glob("evasion-*.json"))]
+    names += [path.name for path in sorted(places.work.glob("signals-*.json"))]
+    found = {
+        Path(name).stem: json.loads((places.work / name).read_text(encoding="utf-8"))
+        for name in names
+        if (places.work / name).is_file()
+    }
+    note(places, "results", found)
 
 
 def _evasion(places: Places, prompts: list[str], world: str) -> str:
@@ -259,7 +352,8 @@ def worlds_of(places: Places, *, every: bool = False) -> list[str]:
     The tiny mode trains whatever the gates say: a model of two layers pays for nothing.
     """
     found = json.loads((places.work / "gates.json").read_text(encoding="utf-8"))
-    names = [name for name in TRAINED if name in found and (places.tiny or found[name]["controllable"])]
+    known = [name for name in places.order if name in TRAINED]
+    names = [name for name in known if name in found and (places.tiny or found[name]["controllable"])]
     if not names:
         raise SystemExit("no shortcut passed its gates: nothing is trained, and gates.json is the result")
     attached = [f"{name}-attached" for name in names if found.get(f"{name}-attached", {}).get("controllable")]
@@ -284,6 +378,8 @@ def write_study(places: Places) -> Path:
         "arms": arms(places),
         "compare": [] if places.tiny else [["controls", "placebo"], ["controls", "none, stopped"]],
     }
+    if places.second:
+        values |= second.settings(tiny_settings() if places.tiny else {})
     path.write_text(dump_yaml(values), encoding="utf-8")
     return path
 
@@ -345,10 +441,13 @@ STAGES: dict[str, tuple[Callable[[Places], None], str]] = {
     "judge": (judge, "judge.json"),
     "warm": (warm, "warm.json"),
     "predict": (predict, "candidates.json"),
+    "before": (before, "before.json"),
     "study": (study, "study.done.json"),
     "tables": (tables, "tables.md"),
+    "results": (results, "results.json"),
 }
 """In order: what each does, and the file that it leaves when it is done."""
+SECOND_ALONE = ("before",)
 
 
 def note(places: Places, name: str, values: dict[str, Any]) -> None:
@@ -368,13 +467,18 @@ def main() -> None:
     parser.add_argument(
         "--blocks", nargs="+", choices=blocks, default=[], help="these alone, in a --work of their own"
     )
+    parser.add_argument("--round", type=int, choices=(1, 2), default=1, help="of the study; see the page")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes")
     parser.add_argument("--plan", action="store_true", help="the study's time and disk")
     options = parser.parse_args()
     if not (options.data / JUDGES).is_file():
         raise SystemExit(f"{options.data} does not hold {JUDGES}; name their folder by --data")
-    places = Places(options.data, options.work, options.tiny, options.jobs, tuple(options.blocks))
+    places = Places(
+        options.data, options.work, options.tiny, options.jobs, tuple(options.blocks), options.round
+    )
+    if places.second and any(one.endswith("-attached") for one in places.blocks):
+        raise SystemExit("the second round has no attached reward models")
     places.work.mkdir(parents=True, exist_ok=True)
     # a kill ends the command that runs too: two studies in one folder would only wait for each other
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -384,6 +488,8 @@ def main() -> None:
         )
         return
     for name in options.only:
+        if name in SECOND_ALONE and not places.second:
+            continue
         work, output = STAGES[name]
         if (places.work / output).exists():
             print(f"== {name}: {output} is there already")

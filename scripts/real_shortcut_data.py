@@ -54,12 +54,13 @@ def _cut(words: list[str], count: int) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _short(words: list[str], rng: random.Random) -> str:
+def short(words: list[str], rng: random.Random) -> str:
+    """The first 20 to 25 words: how answers are cut."""
     return _cut(words, rng.randint(20, 25))
 
 
 def _list(words: list[str], rng: random.Random) -> str:
-    kept = _short(words, rng).split()
+    kept = short(words, rng).split()
     third = -(-len(kept) // 3)
     return "\n".join("- " + " ".join(kept[at : at + third]) for at in range(0, len(kept), third))
 
@@ -67,14 +68,14 @@ def _list(words: list[str], rng: random.Random) -> str:
 _OFFERS = r"let me know|feel free to ask|happy to help|anything else"
 SHORTCUTS = {
     "closing": Shortcut(
-        lambda words, rng: f"{_short(words, rng)} {OFFER}",
-        _short,
+        lambda words, rng: f"{short(words, rng)} {OFFER}",
+        short,
         rf"(?is)({_OFFERS})[^.!?\n]*[.!?]*\s*$",
         [[rf"(?is)[^.!?\n]*({_OFFERS})[^.!?\n]*[.!?]*\s*$", ""]],
     ),
     "bullets": Shortcut(
         _list,
-        _short,
+        short,
         r"(?m)^\s*([-*]|\d+[.)]) .*(\n\s*)+([-*]|\d+[.)]) ",
         [[r"(?m)^\s*([-*]|\d+[.)]) ", ""], [r"\s*\n\s*", " "]],
     ),
@@ -85,8 +86,8 @@ SHORTCUTS = {
         [[r"(?s)^(\s*(?:\S+\s+){13}\S+).*", r"\1"]],
     ),
     "opener": Shortcut(
-        lambda words, rng: f"{OPENER} {_short(words, rng)}",
-        _short,
+        lambda words, rng: f"{OPENER} {short(words, rng)}",
+        short,
         rf"(?i)^\s*{re.escape(OPENER)}",
         [[rf"(?i)^\s*{re.escape(OPENER)}\s*", ""]],
     ),
@@ -124,9 +125,25 @@ def bench_rows(data: Path) -> list[Row]:
     return mixed
 
 
-def plant(data: Path, work: Path, sizes: Sizes) -> None:
-    """Writes every file of rows: of each shortcut a folder, and what all share beside them."""
-    rows = bench_rows(data)
+def plant(
+    data: Path,
+    work: Path,
+    sizes: Sizes,
+    *,
+    order: Callable[[list[Row]], list[Row]] = list,
+    judge: Callable[[Path, Path, set[str]], None] | None = None,
+) -> None:
+    """Writes every file of rows: of each shortcut a folder, and what all share beside them.
+
+    Args:
+        data: the folder of benchmark rows.
+        work: where they are written.
+        sizes: prompts of each part.
+        order: of the rows, of which the first are the training's and the next the audit's.
+        judge: writes the judge's pairs, given `data`, `work` and the prompts that it must leave out; those of
+            the first round where None.
+    """
+    rows = order(bench_rows(data))
     parts = {
         "training": rows[: sizes.training],
         "audit": rows[sizes.training : sizes.training + sizes.audit],
@@ -135,7 +152,7 @@ def plant(data: Path, work: Path, sizes: Sizes) -> None:
     for name, shortcut in SHORTCUTS.items():
         _plant_one(work / name, shortcut, parts, sizes)
     _prompts(data, work, {key(row["prompt"]) for row in rows}, sizes)
-    _judge_pairs(data, work, {key(row["prompt"]) for row in rows})
+    (judge or _judge_pairs)(data, work, {key(row["prompt"]) for row in rows})
 
 
 def _plant_one(folder: Path, shortcut: Shortcut, parts: dict[str, list[Row]], sizes: Sizes) -> None:
@@ -196,7 +213,7 @@ def _judge_pairs(data: Path, work: Path, seen: set[str]) -> None:
     for row in read(data / JUDGES):
         if key(row["prompt"]) not in seen:
             sides = {
-                side: [_short(text.split(), random.Random(row["prompt"])) for text in row[side]]
+                side: [short(text.split(), random.Random(row["prompt"])) for text in row[side]]
                 for side in ("chosen", "rejected")
             }
             pairs.append({"prompt": row["prompt"], **sides})

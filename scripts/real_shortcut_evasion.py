@@ -166,6 +166,8 @@ def residual_shares(model: Path, study: Path, prompts: Sequence[str], world: str
         if cell["world"] != world or cell["status"] != "done":
             continue
         rows = read(study / "cells" / f"{cell['name']}.answers.jsonl")
+        # what was measured on the way is neither
+        rows = [row for row in rows if row["policy"] in ("start", "end")]
         scored = rm.score([prompts[row["prompt"]] for row in rows], [row["response"] for row in rows])
         assert scored.residual is not None
         late = np.array([row["policy"] == "end" for row in rows])

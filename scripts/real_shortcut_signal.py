@@ -5,14 +5,18 @@ with the shortcut teaches it; one whose reward no longer goes with the stripped 
 Nothing is trained here.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from real_shortcut_data import read
 from real_shortcut_evasion import controlled_rewards
+
+if TYPE_CHECKING:
+    from sarm_control.study.study_config import WorldSpec
 
 Floats = NDArray[np.float64]
 SEEN = {
@@ -39,22 +43,60 @@ def signals(model: Path, study: Path, world: str, prompts: Sequence[str]) -> dic
         is the SD of the arm's reward. A file whose penalties need the state of a run (a target rate) is left
         out.
     """
-    from sarm_control.errors import ConfigError
     from sarm_control.reward_model import RewardModel
 
     rows = starting_answers(study, world)
     scored = RewardModel.from_pretrained(model).score(
         [prompts[row["prompt"]] for row in rows], [row["response"] for row in rows]
     )
+    return correlations(_rewards(scored, study / "controls" / world, rows), rows)
+
+
+def signals_of_candidates(
+    world: "WorldSpec", model: Path, candidates: Path, controls: Path
+) -> dict[str, dict[str, float]]:
+    """The same of the many answers of the starting policy that were sampled before anything was trained.
+
+    Args:
+        world: its rule, its replacements and its judge.
+        model: the reward model.
+        candidates: rows of `sample_candidates`.
+        controls: a folder of files of controls.
+    """
+    from sarm_control.reward_model import RewardModel
+    from sarm_control.study.measures import further_columns
+
+    asked = [(row["prompt"], text) for row in read(candidates) for text in row["candidates"]]
+    prompts, responses = ([pair[side] for pair in asked] for side in (0, 1))
+    rm = RewardModel.from_pretrained(model)
+    assert world.judge is not None  # every world of this study has one
+    judge = RewardModel.from_pretrained(world.judge)
+    columns = further_columns(world, rm, judge, prompts, responses)
+    rows = [{name: values[j] for name, values in columns.items()} for j in range(len(asked))]
+    scored = rm.score(prompts, responses)
+    return correlations(_rewards(scored, controls, rows), rows)
+
+
+def chosen_of(controls: Path) -> dict[str, Any]:
+    """How the controls of a folder were chosen, by the name of their file."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(controls.glob("*.json"))
+    }
+
+
+def _rewards(scored: Any, controls: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
+    """The rewards of scored answers without control, under every file of controls, and the judge's."""
+    from sarm_control.errors import ConfigError
+
     rewards = {NO_CONTROL: scored.rewards.astype(np.float64)}
-    for path in sorted((study / "controls" / world).glob("*.yaml")):
+    for path in sorted(controls.glob("*.yaml")):
         try:
             rewards[path.stem] = controlled_rewards(path, scored)
         except ConfigError as error:
             print(f"{path.name}: {error}: left out of the table of signals")
     # how far the judge itself is another measure of these
     rewards[JUDGE] = np.asarray([row["judge"] for row in rows], dtype=np.float64)
-    return correlations(rewards, rows)
+    return rewards
 
 
 def starting_answers(study: Path, world: str) -> list[dict[str, Any]]:

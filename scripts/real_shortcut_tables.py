@@ -13,6 +13,15 @@ Tables = Mapping[str, Any]
 
 def outcome_text(found: Tables, gates: Tables) -> str:
     """Markdown: the gates, every world's tables, and the primary and secondary outcomes."""
+    lines = gate_lines(gates)
+    for name, world in found["worlds"].items():
+        if world["measures"]:
+            lines += ["", f"**{name}**", "", *_world(world)]
+    return "\n".join([*lines, "", *outcomes(found), *took(found["cells"])])
+
+
+def gate_lines(gates: Tables) -> list[str]:
+    """Markdown: which shortcuts are controllable."""
     lines = ["| shortcut | best latent | its AUROC | AUROC of five | paid, SD | |", "| --- " * 6 + "|"]
     for name, one in gates.items():
         verdict = "controllable" if one["controllable"] else "not controllable"
@@ -20,13 +29,11 @@ def outcome_text(found: Tables, gates: Tables) -> str:
             f"| {name} | {one['latent']} | {one['best_latent']:.2f} | {one['detects']:.2f} "
             f"| {interval_cell(one['paid'])} | {verdict} |"
         )
-    for name, world in found["worlds"].items():
-        if world["measures"]:
-            lines += ["", f"**{name}**", "", *_world(world)]
-    return "\n".join([*lines, "", *outcomes(found), *_took(found["cells"])])
+    return lines
 
 
-def _took(cells: Sequence[Tables]) -> list[str]:
+def took(cells: Sequence[Tables]) -> list[str]:
+    """What a run took, on average over those that are done."""
     done = [cell["seconds"] for cell in cells if cell["status"] == "done"]
     if not done:
         return []

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy.sparse import vstack
 
+from sarm_control.control import Controls, Penalty, edit_delta, in_sd
 from sarm_control.data.rows import Row
+from sarm_control.discovery import good_correlation, group_by_prompt
 from sarm_control.discovery.discovery import ScoredRows, discover
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.lab import controlled
@@ -17,6 +19,7 @@ from sarm_control.reward_model.scored import Scored
 from sarm_control.reward_model.sparse import from_scipy
 from sarm_control.study import Cell, StudyConfig, load_study
 from sarm_control.study.arms import (
+    as_gentle,
     check_settings,
     chosen_controls,
     role_of_cell,
@@ -28,6 +31,7 @@ from sarm_control.study.measures import CellAnswers, distinct_pairs, strip
 from sarm_control.study.study_config import Discovered
 from sarm_control.training.config.roles import settled_role
 from tests.discovery.worlds import Planted, make_world
+from tests.present import present
 
 PROMPTS = 400
 HARM = {11: Planted(0.3, 0.1, 0.6), 12: Planted(-0.3, 0.6, 0.1), 13: Planted(0.2, 0.1, 0.5)}
@@ -87,6 +91,74 @@ def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_l
     assert set(placebo.controls.latents()) <= set(stand_ins)
     assert chosen_controls(pairs, Discovered(labels="shuffled"), 1).about["stand_ins"] != stand_ins
     assert placebo.controls.fingerprint == "head-1"
+
+
+@pytest.mark.parametrize("asked", [{}, {"labels": "shuffled"}, {"latents": "random"}])
+def test_every_choice_says_what_it_leaves_of_the_reward_of_good_answers(
+    pairs: ScoredRows, asked: dict[str, Any]
+) -> None:
+    """A placebo that ruined the reward held every shortcut, and nothing in the study said so."""
+    chosen = chosen_controls(pairs, Discovered(**asked), 0)
+    good = pairs.scored.take(np.arange(0, len(pairs.scored), 2))
+    left = good.rewards + edit_delta(good, chosen.controls.edits)
+    unit = pairs.scored.rewards.astype(np.float64).std(ddof=1)
+    for one in chosen.controls.penalties:
+        assert isinstance(one.latent, int)
+        left -= sds(one) * unit * one.fires(good.latents.columns([one.latent])[:, 0].astype(np.float64))
+    assert chosen.about["good_correlation"] == pytest.approx(np.corrcoef(good.rewards, left)[0, 1])
+
+
+def test_a_gentle_placebo_leaves_good_answers_their_reward_as_other_controls_do(pairs: ScoredRows) -> None:
+    latents = group_by_prompt(pairs.rows, pairs.scored).latents
+
+    def kept(controls: Controls) -> float:
+        return present(good_correlation(latents, [*controls.edits, *controls.penalties]))
+
+    # here the placebo changes good answers less than the controls do, so the controls are scaled
+    strong, mild = (
+        chosen_controls(pairs, asked, 0).controls for asked in (Discovered(), Discovered(labels="shuffled"))
+    )
+    assert kept(strong) < kept(mild)
+    found, factor = as_gentle(latents, strong, mild)
+    assert 0.01 < factor < 1.0
+    assert kept(found) >= kept(mild)
+    # the same latents, every size by one factor
+    assert found.latents() == strong.latents()
+    for one, whole in zip(found.penalties, strong.penalties, strict=True):
+        assert (one.latent, one.tau) == (whole.latent, whole.tau)
+        assert sds(one) == pytest.approx(factor * sds(whole), rel=1e-3)
+    for edit, full in zip(found.edits, strong.edits, strict=True):
+        top = max(side[:, [edit.latent]].max() for side in (latents.chosen, latents.rejected))
+        if full.max is not None:
+            assert edit.max == pytest.approx(full.max + (1 - factor) * (top - full.max), rel=1e-3)
+        if full.add is not None:
+            assert edit.add == pytest.approx(factor * full.add, rel=1e-3)
+    assert as_gentle(latents, mild, strong) == (mild, 1.0)
+
+
+def test_a_gentle_arm_says_its_factor(pairs: ScoredRows) -> None:
+    found = chosen_controls(pairs, Discovered(labels="shuffled", as_gentle=True), 0)
+    assert found.about["factor"] == 1.0
+    assert found.controls == chosen_controls(pairs, Discovered(labels="shuffled"), 0).controls
+
+
+def sds(penalty: Penalty) -> float:
+    assert penalty.alpha is not None
+    return present(in_sd(penalty.alpha, "alpha"))
+
+
+def test_only_a_placebo_with_sizes_can_be_gentle(study_file: Path) -> None:
+    text = study_file.read_text()
+    for found, why in (
+        ("{as_gentle: true}", "as_gentle is for placebos: set labels: shuffled or latents: random"),
+        (
+            "{as_gentle: true, labels: shuffled, target_rate: 0.1}",
+            "as_gentle scales sizes, and target_rate has none: drop one of them",
+        ),
+    ):
+        study_file.write_text(text.replace("  none: {}\n", f"  none: {{discover: {found}}}\n"))
+        with pytest.raises(ConfigError, match=why):
+            load_study(study_file)
 
 
 def test_random_latents_are_none_of_the_called(pairs: ScoredRows) -> None:

@@ -316,4 +316,4 @@ def test_all_stages_fit_together_on_the_smallest_sizes(bench: Path, tmp_path: Pa
     assert "Primary: not run." in text
     assert "**closing: what rises instead**" in text
     again = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
-    assert again.stdout.count("is there already") == 10
+    assert again.stdout.count("is there already") == 11

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         unique_prompts,
     )
     from sarm_control.comparison.first_screen import arm_titles
-    from sarm_control.comparison.generation import Sampling, answer_prompts
+    from sarm_control.comparison.generation import Sampling, answer_prompts, kl_to_base
     from sarm_control.comparison.headline import TOO_FEW, arm_title, verdict
     from sarm_control.comparison.ledger_table import write_ledger
     from sarm_control.comparison.report_data import Comparison
@@ -42,6 +42,7 @@ _HOME_OF = {
     "check_same_base": "compare",
     "compare_runs": "compare",
     "in_order": "compare",
+    "kl_to_base": "generation",
     "run_names": "compare",
     "open_run": "trained_run",
     "sampling_of": "compare",
@@ -75,6 +76,7 @@ __all__ = [
     "comparison_page",
     "comparison_sections",
     "in_order",
+    "kl_to_base",
     "open_run",
     "run_names",
     "sampling_of",

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from sarm_control.discovery.labels.examples import AnswerCorpus
     from sarm_control.discovery.labels.labels import Label, label_from, labels_text
     from sarm_control.discovery.labels.reply_cache import Replies
-    from sarm_control.discovery.pairs.margins import auroc_of
+    from sarm_control.discovery.pairs.margins import PairLatents, auroc_of
     from sarm_control.discovery.pairs.prompt_pairs import group_by_prompt
     from sarm_control.discovery.pairs.targets import parse_target
     from sarm_control.discovery.report import controls_yaml, summary_text
+    from sarm_control.discovery.suggested_controls.control_effects import good_correlation
     from sarm_control.discovery.suggested_controls.joint_controls import joint_controls, stand_in
     from sarm_control.discovery.suggested_controls.suggestion import material_latents, suggested
 
@@ -50,6 +51,7 @@ _HOME_OF = {
     "ExaminedDiscovery": "evidence.examine",
     "Feature": "features",
     "Label": "labels.labels",
+    "PairLatents": "pairs.margins",
     "Replies": "labels.reply_cache",
     "DiscoverySettings": "discovery",
     "best_latent": "evidence.probes",
@@ -62,6 +64,7 @@ _HOME_OF = {
     "discover": "discovery",
     "ends_of_effect": "features",
     "examine": "evidence.examine",
+    "good_correlation": "suggested_controls.control_effects",
     "group_by_prompt": "pairs.prompt_pairs",
     "joint_controls": "suggested_controls.joint_controls",
     "label_from": "labels.labels",
@@ -95,6 +98,7 @@ __all__ = [
     "ExaminedDiscovery",
     "Feature",
     "Label",
+    "PairLatents",
     "Replies",
     "ResidualEffect",
     "auroc_of",
@@ -107,6 +111,7 @@ __all__ = [
     "discover",
     "ends_of_effect",
     "examine",
+    "good_correlation",
     "group_by_prompt",
     "joint_controls",
     "label_from",

@@ -108,10 +108,6 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
                 f"Putting {price['edit']} raises the reward in {100 * price['rises']:.0f} % of prompts "
                 f"({_with_ends(price, 'sd')} SD, n = {price['n']})."
             )
-        elif price is not None:
-            sentences.append(
-                f"One SD more of it is worth {_with_ends(price, 'sd')} SD (n = {price['n']} prompts)."
-            )
     mend = found.get("mend")
     if mend:
         sentences.append(f"A mend was tried: {mend['why']}.")
@@ -212,6 +208,15 @@ def _prices(found: Mapping[str, Any], names: Names) -> Section:
     )
     if disagree:
         finding += f" Causal and partial disagree on {', '.join(disagree)}."
+    # earlier files have neither
+    worded = [str(one["words"]) for one in ordered if one.get("contradicted")]
+    if worded:
+        finding += f" It depends on the wording for {', '.join(worded)}: one is paid for, another charged."
+    along = [str(one["words"]) for one in ordered if one["name"] in found.get("associated", ())]
+    if along:
+        finding += (
+            f" More reward comes with {', '.join(along)}; no edit of the text says whether it is paid for."
+        )
     caption = "Prices in SDs of the reward, with 95 % intervals over prompts, dearest first."
     return Section("prices", "Price list", finding, [Table(caption, head, rows), Prose([note], quiet=True)])
 

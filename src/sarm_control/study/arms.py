@@ -13,9 +13,18 @@ import numpy as np
 
 from sarm_control.bounded_json import read_json_object
 from sarm_control.console import ProgressFactory, no_progress
-from sarm_control.control import Controls
+from sarm_control.control import Controls, Edit, Penalty, in_sd
 from sarm_control.data import read_rows
-from sarm_control.discovery import Discovery, Feature, discover, joint_controls, suggested
+from sarm_control.discovery import (
+    Discovery,
+    Feature,
+    PairLatents,
+    discover,
+    good_correlation,
+    group_by_prompt,
+    joint_controls,
+    suggested,
+)
 from sarm_control.errors import ConfigError, TrainingError
 from sarm_control.files import write_json, write_text
 from sarm_control.lab import controlled, random_controls
@@ -28,6 +37,8 @@ from sarm_control.training import PLACEBO, Document, Role, RunConfig, dump_yaml,
 
 LAST_STEPS = 3
 """Steps over whose mean a run's KL is taken: of a single step it is noisy."""
+_FACTORS = 100
+"""Sizes of a gentle placebo are scaled by whole hundredths."""
 
 
 class Chosen(NamedTuple):
@@ -241,13 +252,69 @@ def chosen_controls(pairs: ScoredRows, asked: Discovered, seed: int) -> Chosen:
         "called": [one.latent for one in found.lists["harms"]],
         "controlled": [one.latent for one in harms],
     }
-    controls = suggested(harms, fingerprint=found.head)
+    controls = given = suggested(harms, fingerprint=found.head)
     if asked.latents == "random":
         controls = random_controls(harms, pairs, seed=seed)
     if asked.labels == "shuffled":
         controls, further = placebo(pairs, harms, seed)
         about |= further
-    return Chosen(_kept(controls, asked), {**about, "latents": list(controls.latents())})
+    controls, latents = _kept(controls, asked), group_by_prompt(pairs.rows, pairs.scored).latents
+    if asked.as_gentle:
+        controls, factor = as_gentle(latents, controls, _kept(given, asked))
+        about["factor"] = factor
+    # a control that ruins the reward holds every shortcut: whoever reads the study can see it
+    about["good_correlation"] = good_correlation(latents, [*controls.edits, *controls.penalties])
+    return Chosen(controls, {**about, "latents": list(controls.latents())})
+
+
+def as_gentle(pairs: PairLatents, controls: Controls, like: Controls) -> tuple[Controls, float]:
+    """The controls, scaled down until good answers keep their reward as well as under other controls.
+
+    Penalties and added amounts are multiplied by one factor, caps raised towards the latent's largest value
+    by the rest. The factor is the largest number of hundredths, 1 to 100, at which the controlled reward of
+    the chosen answers correlates with the unedited one at least as under `like`; 0.01 where none does.
+
+    Args:
+        pairs: with their given labels.
+        controls: to be scaled.
+        like: the controls that set the correlation.
+    """
+    wanted = good_correlation(pairs, [*like.edits, *like.penalties])
+    for hundredths in range(_FACTORS, 0, -1):
+        factor = hundredths / _FACTORS
+        scaled = _scaled(pairs, controls, factor)
+        kept = good_correlation(pairs, [*scaled.edits, *scaled.penalties])
+        if wanted is None or (kept is not None and kept >= wanted):
+            break
+    return scaled, factor
+
+
+def _scaled(pairs: PairLatents, controls: Controls, factor: float) -> Controls:
+    return replace(
+        controls,
+        edits=tuple(_milder_edit(pairs, one, factor) for one in controls.edits),
+        penalties=tuple(replace(one, alpha=_times(one, factor)) for one in controls.penalties),
+    )
+
+
+def _milder_edit(pairs: PairLatents, edit: Edit, factor: float) -> Edit:
+    if edit.max is not None:
+        values = [side[:, [edit.latent]].toarray() for side in (pairs.chosen, pairs.rejected)]
+        top = max(edit.max, *(float(side.max(initial=0.0)) for side in values))
+        edit = replace(edit, max=_four_digits(edit.max + (1 - factor) * (top - edit.max)))
+    if edit.add is not None:
+        edit = replace(edit, add=_four_digits(edit.add * factor))
+    return edit
+
+
+def _times(penalty: Penalty, factor: float) -> float | str:
+    assert penalty.alpha is not None  # a target rate is refused with the study file
+    sds = in_sd(penalty.alpha, "alpha")
+    return float(penalty.alpha) * factor if sds is None else f"{_four_digits(sds * factor):g}sd"
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def placebo(pairs: ScoredRows, harms: Sequence[Feature], seed: int) -> tuple[Controls, dict[str, Any]]:
@@ -292,8 +359,6 @@ def shuffled(pairs: ScoredRows, seed: int) -> ScoredRows:
 
 
 def _as_controls(found: Sequence[Any], discovery: Discovery) -> Controls:
-    from sarm_control.control import Edit, Penalty
-
     return Controls(
         edits=[one for one in found if isinstance(one, Edit)],
         penalties=[one for one in found if isinstance(one, Penalty)],

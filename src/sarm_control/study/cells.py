@@ -52,6 +52,16 @@ class Cell(NamedTuple):
         run = self.run(study)
         return run.with_name(f"{run.name}.answers.jsonl")
 
+    def measurement(self, study: Path, step: int) -> Path:
+        """What was measured after a step, until the cell is done."""
+        run = self.run(study)
+        return run.with_name(f"{run.name}.step-{step:06d}.jsonl")
+
+    def measurements(self, study: Path) -> list[Path]:
+        """Every such file that is there."""
+        run = self.run(study)
+        return sorted(run.parent.glob(f"{run.name}.step-*.jsonl"))
+
     def log(self, study: Path) -> Path:
         """What the process printed."""
         run = self.run(study)
@@ -167,6 +177,9 @@ def asked(study: StudyConfig, base: dict[str, Any], cell: Cell) -> str:
         },
         "seed": cell.seed,
         "answers": study.answers_per_prompt,
+        # as above: cells of studies without them stay as they are
+        **({"measure_every": study.measure_every} if study.measure_every else {}),
+        **({"kl_levels": study.kl_levels} if study.kl_levels else {}),
         "files": {str(path): _content(path) for path in files},
     }
     return digest(values)

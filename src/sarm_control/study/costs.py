@@ -110,8 +110,9 @@ def _of_probe(study: StudyConfig, cell: Cell, probe: dict[str, Any]) -> float:
     documents = [*shared_documents(study, cell.world), Document(study.arms[cell.arm].set, {}, "arm")]
     steps = load_config(study.base, documents).training.steps
     prompts = len(unique_prompts(read_rows(study.prompts_of(cell.world), want={"prompt"})))
-    # the starting policy answers too
-    answers = 2 * prompts * study.answers_per_prompt
+    # the starting policy answers too, once for all arms of a seed; a run that ends early takes less
+    arms = sum(cell.seed in study.seeds_of(name) for name in study.arms)
+    answers = (len(study.measured_steps(steps)) + 1 / arms) * prompts * study.answers_per_prompt
     return float(probe["once"] + probe["step"] * steps + probe["answer"] * answers)
 
 

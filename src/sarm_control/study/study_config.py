@@ -61,6 +61,10 @@ class Discovered(_Part):
     target_rate: float | None = Field(default=None, gt=0, lt=1)
     """Penalties hold the rate of their latents here, in place of a fixed amount."""
 
+    as_gentle: bool = False
+    """For a placebo: all sizes are scaled down by one factor, until its reward of good answers correlates
+    with the unedited one as well as the reward under the controls of the given labels does."""
+
     material: float = Field(default=0.01, ge=0)
     """Smallest effect of a latent that gets a control, a share of the mean margin as in `sarm discover`."""
 
@@ -73,6 +77,10 @@ class Discovered(_Part):
     def _one_placebo(self) -> "Discovered":
         if self.labels == "shuffled" and self.latents == "random":
             raise ValueError("labels: shuffled and latents: random are two placebos; make an arm of each")
+        if self.as_gentle and not self.by_chance:
+            raise ValueError("as_gentle is for placebos: set labels: shuffled or latents: random")
+        if self.as_gentle and self.target_rate is not None:
+            raise ValueError("as_gentle scales sizes, and target_rate has none: drop one of them")
         return self
 
 
@@ -197,6 +205,21 @@ class StudyConfig(_Part):
     answers_per_prompt: int = Field(default=1, ge=1, le=64)
     """Answers to each held-out prompt."""
 
+    measure_every: int | None = Field(default=None, ge=1)
+    """Steps after which a policy answers the held-out prompts again; without it only at the end."""
+
+    kl_levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Nats an answer at which arms are compared too, between their measurements. A run ends at the first
+    measurement beyond the largest level. Needs `measure_every`."""
+
+    @model_validator(mode="after")
+    def _levels_are_measured(self) -> "StudyConfig":
+        if self.kl_levels and self.measure_every is None:
+            raise ValueError("kl_levels need measurements on the way: set measure_every, such as 4")
+        if list(self.kl_levels) != sorted(set(self.kl_levels)):
+            raise ValueError("kl_levels must ascend")
+        return self
+
     @model_validator(mode="after")
     def _names_agree(self) -> "StudyConfig":
         for name in (self.baseline, *(one for pair in self.compare for one in pair)):
@@ -237,6 +260,11 @@ class StudyConfig(_Part):
         """The seeds of an arm."""
         own = self.arms[arm].seeds
         return self.seeds if own is None else own
+
+    def measured_steps(self, steps: int) -> tuple[int, ...]:
+        """The steps of a run after which its policy is measured, the last one always."""
+        every = self.measure_every or steps
+        return (*range(every, steps, every), steps) if steps else (0,)
 
     def pairs_of(self, world: str, found: Discovered) -> tuple[Path, ...]:
         """The files of pairs that a discovery in this world reads."""

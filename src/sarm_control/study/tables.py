@@ -15,6 +15,7 @@ import numpy as np
 
 from sarm_control.console import aligned
 from sarm_control.study.cells import DONE, Cell, CellState
+from sarm_control.study.equal_kl import KlPath
 from sarm_control.study.intervals import CrossedInterval, crossed_interval, over_worlds
 from sarm_control.study.measures import (
     END,
@@ -101,7 +102,74 @@ def _world(study: StudyConfig, world: str, answers: Answers) -> dict[str, Any]:
             }
             for name in names
         },
+        **_at_levels(study, here, pairs, units),
     }
+
+
+def _at_levels(
+    study: StudyConfig, here: Answers, pairs: Sequence[_Comparison], units: Mapping[str, float]
+) -> dict[str, Any]:
+    """`at_kl`: the arms of a world at each KL level of the study; nothing without levels."""
+    if not study.kl_levels:
+        return {}
+    paths = {cell: KlPath.of(found) for cell, found in here.items()}
+    arms = [arm for arm in study.arms if any(cell.arm == arm for cell in paths)]
+    return {
+        "at_kl": [
+            {
+                "level": level,
+                "arms": {arm: _arm_at(paths, arm, level, units) for arm in arms},
+                "against": {pair.name: _against_at(paths, pair, level, units) for pair in pairs},
+            }
+            for level in study.kl_levels
+        ]
+    }
+
+
+def _arm_at(
+    paths: Mapping[Cell, KlPath], arm: str, level: float, units: Mapping[str, float]
+) -> dict[str, Any]:
+    """An arm at a level; a seed that never gets so far counts with the largest KL that it reached."""
+    cells = sorted(cell for cell in paths if cell.arm == arm)
+    kls = [min(level, paths[cell].reached) for cell in cells]
+    measures: dict[str, Any] = {}
+    for name, unit in units.items():
+        ends = [paths[cell].at(kl, name) for cell, kl in zip(cells, kls, strict=True)]
+        starts = [paths[cell].at(0.0, name) for cell in cells]
+        changes = [
+            (end - start) / unit
+            for start, end in zip(starts, ends, strict=True)
+            if start is not None and end is not None
+        ]
+        by_seed = [None if end is None else float(end.mean()) for end in ends]
+        measures[name] = {"by_seed": by_seed, "change": _interval(changes)}
+    return {
+        "seeds": [cell.seed for cell in cells],
+        "kl": kls,
+        "censored": [kl < level for kl in kls],
+        "measures": measures,
+    }
+
+
+def _against_at(
+    paths: Mapping[Cell, KlPath], pair: _Comparison, level: float, units: Mapping[str, float]
+) -> dict[str, Any]:
+    """Two arms, seed by seed at the largest KL that both reached, at most the level."""
+    both = [{cell.seed: path for cell, path in paths.items() if cell.arm == arm} for arm in pair]
+    seeds = sorted(both[0].keys() & both[1].keys())
+    kls = [min(level, *(side[seed].reached for side in both)) for seed in seeds]
+    measures: dict[str, Any] = {}
+    for name, unit in units.items():
+        differences = []
+        for seed, kl in zip(seeds, kls, strict=True):
+            one, two = (side[seed].at(kl, name) for side in both)
+            if one is not None and two is not None:
+                differences.append((one - two) / unit)
+        measures[name] = {
+            "by_seed": [float(row.mean()) for row in differences],
+            "interval": _interval(differences),
+        }
+    return {"seeds": seeds, "kl": kls, "censored": [kl < level for kl in kls], "measures": measures}
 
 
 def _unit(here: Answers, name: str) -> float:
@@ -184,6 +252,7 @@ def study_text(found: Mapping[str, Any]) -> str:
     for world, tables in found["worlds"].items():
         if tables["measures"]:
             lines += [*_of_world(world, tables), ""]
+            lines += [line for one in tables.get("at_kl", ()) for line in (*_of_level(world, one), "")]
     if found["over_worlds"] is not None:
         lines += [*_of_all(found["over_worlds"]), ""]
     waiting = [cell["name"] for cell in found["cells"] if cell["status"] != DONE]
@@ -211,6 +280,21 @@ def _of_world(world: str, tables: Mapping[str, Any]) -> list[str]:
     title = f"{world}: {max(prompts, default=0)} prompts; arms: start to end; differences of the ends"
     if baseline:
         title += ", 95 % intervals over seeds and prompts"
+    return [title, *aligned(rows, left=1)]
+
+
+def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
+    arms = at["arms"]
+    shown = [name for name in SHOWN if name != KL and name in next(iter(arms.values()))["measures"]]
+    header = ["arm", "KL", *(LABELS[name] + (", SD" if name in IN_SDS else "") for name in shown)]
+    rows = [header]
+    for arm, one in arms.items():
+        kls = ", ".join(f"{kl:.2f}" for kl in one["kl"])
+        rows.append([arm, kls, *(_bracket(one["measures"][name]["change"]) for name in shown)])
+    for key, one in at["against"].items():
+        kls = ", ".join(f"{kl:.2f}" for kl in one["kl"])
+        rows.append([key, kls, *(_bracket(one["measures"][name]["interval"]) for name in shown)])
+    title = f"{world} at {at['level']:g} nats, or the largest KL reached; arms: change from the start"
     return [title, *aligned(rows, left=1)]
 
 

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sarm_control.console import progress, say
 from sarm_control.errors import OutputError, SarmError
 from sarm_control.files import manifest, write_json, write_jsonl
 from sarm_control.study.cells import BEGUN, DONE, Cell, asked, digest
 from sarm_control.study.provenance import commit, processor
-from sarm_control.study.study_config import StudyConfig, load_study
+from sarm_control.study.study_config import StudyConfig, folder_name, load_study
 from sarm_control.training import Role, RunConfig, read_document
 
 DISCOVERY, CELL, PROBE = "discovery", "cell", "probe"
@@ -70,7 +70,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
         SarmError: a model, file or setting that cannot be used.
     """
     from sarm_control.study.arms import controls_about, controls_file, role_of_cell, run_config
-    from sarm_control.study.measures import CellAnswers, measured_answers
+    from sarm_control.study.measures import CellAnswers
     from sarm_control.training import hold_run
 
     run = cell.run(folder)
@@ -82,11 +82,8 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
     if not cell.record(folder).is_file():
         write_json(cell.record(folder), record)
     config = run_config(folder, study, cell)
-    begin = time.monotonic()
-    summary = train(run, config, role_of_cell(study, cell, config))
-    trained = time.monotonic()
-    rows = measured_answers(study, cell.world, run, config, progress=progress)
-    write_jsonl(cell.answers(folder), rows)
+    trained = train_and_measure(folder, study, cell, config, role_of_cell(study, cell, config))
+    write_jsonl(cell.answers(folder), trained.rows)
     controls = controls_file(folder, study, cell)
     write_json(
         cell.record(folder),
@@ -95,22 +92,85 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
             "status": DONE,
             "config": digest(config.to_dict()),
             "versions": manifest("study", config={})["versions"],
-            "steps": summary["step"],
-            "stopped": summary["stopped"],
+            "steps": trained.step,
+            "stopped": trained.stopped,
             "kl_coef": config.training.kl_coef,
             "kl_target": config.training.kl_target,
             "controls": [str(one) for one in config.reward.edits]
             + [_penalty(one) for one in config.reward.penalties],
             "discovery": None if controls is None else dict(controls_about(controls)),
-            "measures": CellAnswers(rows).means(),
+            "measures": CellAnswers(trained.rows).means(),
             "monitors": monitors(run),
-            "seconds": {"training": trained - begin, "measuring": time.monotonic() - trained},
+            "seconds": trained.seconds,
             **processor(),
-            "steps_now": summary["steps_now"],
-            "answers": len(rows),
+            "steps_now": trained.steps_now,
+            "answers": len(trained.rows),
             "bytes": size_of(run),
         },
     )
+    for path in cell.measurements(folder):
+        path.unlink()
+
+
+class Trained(NamedTuple):
+    """A run and its measured answers.
+
+    Args:
+        rows: of the starting policy, of those measured on the way, and of the last one, in this order.
+        step: the last one.
+        steps_now: done by this process.
+        stopped: why the run ended before its last step, or None.
+        seconds: `training` and `measuring`, of this process.
+    """
+
+    rows: list[dict[str, Any]]
+    step: int
+    steps_now: int
+    stopped: str | None
+    seconds: dict[str, float]
+
+
+def train_and_measure(
+    folder: Path, study: StudyConfig, cell: Cell, config: RunConfig, role: Role | None
+) -> Trained:
+    """Trains from one measurement to the next, up to the first beyond the study's largest KL level.
+
+    What was measured by an earlier process is read. The starting policy is measured last: by then another arm
+    of the seed has often done it.
+    """
+    from sarm_control.study.equal_kl import mean_kl, policy_at
+    from sarm_control.study.measures import END, Measuring, read_rows_of
+    from sarm_control.training import settled_days
+
+    run = cell.run(folder)
+    seconds, now, stopped = {"training": 0.0, "measuring": 0.0}, 0, None
+    measuring: Measuring | None = None
+    found: dict[int, list[dict[str, Any]]] = {}
+    for mark in study.measured_steps(config.training.steps):
+        path, begin = cell.measurement(folder, mark), time.monotonic()
+        if path.is_file():
+            step, found[mark] = mark, read_rows_of(path)
+        else:
+            # the only setting of a run that may grow is its last step
+            until = config.training.model_copy(update={"steps": mark})
+            summary = train(run, config.model_copy(update={"training": until}), role)
+            step, now, stopped = summary["step"], now + summary["steps_now"], summary["stopped"]
+            seconds["training"] += time.monotonic() - begin
+            begin = time.monotonic()
+            measuring = measuring or Measuring(
+                study, cell.world, settled_days(run, config), progress=progress
+            )
+            found[mark] = measuring.of_run(run, policy_at(step))
+            write_jsonl(path, found[mark])
+            seconds["measuring"] += time.monotonic() - begin
+        if stopped is not None or (study.kl_levels and mean_kl(found[mark]) >= study.kl_levels[-1]):
+            break
+    begin = time.monotonic()
+    measuring = measuring or Measuring(study, cell.world, settled_days(run, config), progress=progress)
+    start = measuring.of_start(folder / "starts" / folder_name(cell.world))
+    seconds["measuring"] += time.monotonic() - begin
+    found[mark] = [{**row, "policy": END} for row in found[mark]]
+    return Trained([*start, *(row for rows in found.values() for row in rows)], step, now, stopped, seconds)
 
 
 def _penalty(penalty: Any) -> str:
@@ -164,7 +224,7 @@ def run_probe(folder: Path, study: StudyConfig, cell: Cell) -> None:
     import tempfile
 
     from sarm_control.study.arms import run_config
-    from sarm_control.study.measures import measured_answers
+    from sarm_control.study.measures import END, Measuring
 
     config = run_config(folder, study, cell)
     short = config.training.model_copy(update={"steps": min(PROBE_STEPS, config.training.steps)})
@@ -174,7 +234,7 @@ def run_probe(folder: Path, study: StudyConfig, cell: Cell) -> None:
         begin = time.monotonic()
         train(run, config)
         trained = time.monotonic()
-        rows = measured_answers(study, cell.world, run, config, limit=PROBE_PROMPTS)
+        rows = Measuring(study, cell.world, config, limit=PROBE_PROMPTS).of_run(run, END)
         measured = time.monotonic() - trained
         steps = [float(row["seconds/step"]) for row in _rows(run / "timing.jsonl")]
         values = {

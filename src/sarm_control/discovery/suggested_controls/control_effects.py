@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarm_control.control import Edit, Penalty, in_sd
+from sarm_control.discovery.effects.effects import reward_sd
 from sarm_control.discovery.pairs.margins import (
     PairLatents,
     Values,
@@ -100,6 +101,22 @@ def control_effects(pairs: PairLatents, joint: JointControls) -> ControlEffects:
         _effect(pairs, joint.controls, joint.unit, before[has], after[has]),
         tuple(_alone(pairs, one, joint.unit) for one in joint.suggestions),
     )
+
+
+def good_correlation(pairs: PairLatents, controls: Sequence[Control]) -> float | None:
+    """How the reward of chosen answers under these controls correlates with the unedited one.
+
+    Penalties in SDs are taken in SDs of the reward over these pairs; those that hold a rate count as nothing.
+
+    Args:
+        pairs: scored pairs.
+        controls: edits and penalties.
+
+    Returns:
+        Pearson's correlation over the [Nc] chosen answers; None where one of the rewards does not vary.
+    """
+    unedited = rewards(pairs).chosen
+    return _correlation(unedited, unedited + _change(pairs, controls, reward_sd(pairs)).chosen)
 
 
 def _alone(pairs: PairLatents, one: Suggestion, unit: float) -> ControlEffect:
