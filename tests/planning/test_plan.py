@@ -15,6 +15,7 @@ from sarm_control.errors import ConfigError
 from sarm_control.planning import MACHINES, MemoryTooSmall, ScoringRequest, machine, plan_scoring
 from sarm_control.planning.linear import at_depth
 from sarm_control.planning.live_memory import bytes_of, counted, onto_device
+from sarm_control.planning.machines import peak_bytes
 from sarm_control.planning.models import reward_shape
 from sarm_control.planning.plan import PARTS
 from sarm_control.planning.training_memory import (
@@ -223,6 +224,12 @@ def test_machines_by_name_and_no_other() -> None:
     assert "h100" in str(error.value.hint)
 
 
+def test_oracle_the_peak_of_a_process_is_in_bytes() -> None:
+    """Linux counts it in KiB, macOS in bytes (getrusage(2) of both)."""
+    assert peak_bytes(200_000, "linux") == 200_000 * 1024
+    assert peak_bytes(200_000_000, "darwin") == 200_000_000
+
+
 def test_the_command_prints_the_plan_and_writes_it(tmp_path: Any, capsys: Any) -> None:
     file = tmp_path / "plan.json"
     assert main(["plan", "train", "--for", "h100", "--json", str(file)]) == 0
@@ -268,3 +275,15 @@ def test_the_reward_model_is_read_without_its_weights() -> None:
         model.config.k,
     )
     assert found.dtype == next(model.trunk.parameters()).dtype
+
+
+def test_oracle_an_encoder_in_half_precision_takes_half_the_bytes(tmp_path: Path) -> None:
+    model = RewardModel.from_pretrained("lab:attached")
+    wide = reward_shape(model.save_pretrained(tmp_path / "wide"))
+    model.autoencoder.hold_encoder(torch.float16)
+    narrow = reward_shape(model.save_pretrained(tmp_path / "narrow"))
+    assert (wide.encoder, narrow.encoder) == (torch.float32, torch.float16)
+    assert replace(narrow, name=wide.name, encoder=wide.encoder) == wide
+    held = [latent_counts(one, 8) for one in (wide, narrow)]
+    assert held[0]["weights"] - held[1]["weights"] == 2 * model.autoencoder.encoder.weight.numel()
+    assert held[1]["parameters"] == held[0]["parameters"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import RESERVED, Attribute
 from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
 from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
 from sarm_control.auditing.best_of_n import Pressure, pressure
@@ -294,7 +294,7 @@ def audit(
         progress: see `RewardModel.score`.
 
     Raises:
-        ConfigError: two attributes of one name.
+        ConfigError: two attributes of one name, or one that is called as a column of answers.
         DataError: no answers, answers that all have one reward, or an attribute that failed.
         MissingExtraError: the extra `audit` is not installed.
     """
@@ -443,6 +443,12 @@ def _check_names(attributes: Sequence[Attribute]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two attributes are called {twice}", hint="give one of them another name")
+    taken = next((name for name in names if name in RESERVED), None)
+    if taken is not None:
+        raise ConfigError(
+            f"an attribute cannot be called {taken}: tables of answers have a column of that name",
+            hint="give it another name",
+        )
 
 
 def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:

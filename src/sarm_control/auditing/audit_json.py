@@ -48,6 +48,7 @@ def _token_json(one: TokenReward) -> dict[str, Any]:
 
 def finite(value: float) -> float | None:
     """The number, or None where it is none."""
+    # JSON has no NaN, and pages read this file
     return float(value) if math.isfinite(value) else None
 
 

@@ -7,6 +7,7 @@ this kind usually reach. They were not measured here.
 import contextlib
 import os
 import resource
+import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -123,7 +124,17 @@ def resident() -> int:
     status = Path("/proc/self/statm")
     if status.is_file():
         return int(status.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sys.platform)
+
+
+def peak_bytes(reported: int, platform: str) -> int:
+    """Bytes of `ru_maxrss`, which macOS counts in bytes and Linux in KiB.
+
+    Args:
+        reported: what `getrusage` says.
+        platform: as `sys.platform` names it.
+    """
+    return reported if platform == "darwin" else reported * 1024
 
 
 def _total() -> int | None:
