@@ -16,8 +16,6 @@ decoder lies there too.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import Watch, machine
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.conversation import ChatTemplate, Encoded
@@ -151,27 +150,22 @@ def main() -> None:
         if arguments.only == "attached":
             print(peak_while_scoring(attached, rows))
             return
-        load = os.getloadavg()[0]
+        watch = Watch()
         seconds = compare(bare, attached, rows, arguments.rounds)
+        others = watch.others()
     encoder = attached.autoencoder.encoder.weight
-    print_and_write(arguments, seconds, load, encoder.dtype)
+    print_and_write(arguments, seconds, others, encoder.dtype)
 
 
 def print_and_write(
-    arguments: argparse.Namespace, seconds: list[list[float]], load: float, held: torch.dtype
+    arguments: argparse.Namespace, seconds: list[list[float]], others: float, held: torch.dtype
 ) -> None:
-    """What was measured, and the memory of either in a process of its own; `load` was before the rounds."""
+    """What was measured, and the memory of either in a process of its own; `others` ran beside the rounds."""
     ratio = statistics.median(two / one for one, two in zip(*seconds, strict=True))
     memory = {which: peak_of(arguments, which) for which in ("bare", "attached")}
     dictionary = (held.itemsize + 4 * arguments.in_memory) * arguments.latents * arguments.width
     found = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "load_average": load,
-            "busy": load > 1,
-        },
-        "torch": torch.__version__,
+        "machine": machine(others),
         "shape": {
             key: getattr(arguments, key) for key in ("rows", "tokens", "layers", "width", "latents", "k")
         },

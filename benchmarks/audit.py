@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import Watch, machine
 
 from sarm_control.auditing import Audit, audit, certificate
 from sarm_control.auditing.best_of_n import expected_attributes
@@ -39,7 +40,6 @@ from sarm_control.files import write_json
 from sarm_control.lab import World, lab_attributes
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import RewardModel, Scored
-from sarm_control.study.provenance import processor
 from sarm_control.training import Policy, PolicyConfig, encode_prompts
 
 PLANTED = {"flattery": 1, "closing": 1}
@@ -231,11 +231,12 @@ def main() -> None:
     there = given.out is not None and given.out.exists()
     found: dict[str, Any] = json.loads(given.out.read_text()) if there else {}
     for name in given.only:
+        watch = Watch()
         found[name] = PARTS[name](rm, given.draws)
         print(f"{name}: {json.dumps(found[name])}", flush=True)
         if given.out is not None:
-            found[name]["load_average"] = os.getloadavg()[1]
-            write_json(given.out, {**processor(), **found})
+            found[name]["machine"] = machine(watch.others())
+            write_json(given.out, found)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ side by side in the same file.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -267,20 +266,19 @@ def peak_bytes() -> int:
 
 def speed(prompts: int, latents: int, rejected: int) -> dict[str, object]:
     """The discovery in a fresh process, on latents it reads from disk."""
+    from machine import Watch, machine
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.npz"
         stored_latents(path, prompts, latents, rejected)
         command = [sys.executable, __file__, "--stored", str(path)]
         alone = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
+        watch = Watch()
         ran = subprocess.run(command, check=True, capture_output=True, text=True, env=alone)
+        others = watch.others()
         result = json.loads(ran.stdout)
     return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": 1,
-            "load": os.getloadavg()[0],
-        },
+        "machine": {**machine(others), "threads": 1},
         "prompts": prompts,
         "latents": latents,
         "rejected": rejected,

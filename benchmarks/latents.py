@@ -14,7 +14,6 @@ run holds is read as well, each time another sixteenth of its shards is done.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,8 @@ import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
+
+from machine import Watch, machine
 
 LATENTS, KEPT = 65_536, 192
 TIMES = (1, 4, 16)
@@ -156,10 +157,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="equal runs of each size")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         result = run(arguments.rows, arguments.shard_size, arguments.repeats, Path(folder))
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    result = {"machine": machine, "python": platform.python_version(), **result}
+    result = {"machine": machine(watch.others()), **result}
     show(result)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

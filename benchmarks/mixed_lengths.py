@@ -10,7 +10,6 @@ Both ways score the same rows in turn in one process; times are compared by the 
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
-from machine import machine
+from machine import Watch, machine
 
 from sarm_control.conversation import Encoded
 from sarm_control.data import read_rows
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    model, load = bare_model(arguments.layers, arguments.width), os.getloadavg()[0]
+    model, watch = bare_model(arguments.layers, arguments.width), Watch()
     rows = rows_of(arguments.data, arguments.rows)
 
     def in_file_order() -> np.ndarray:
@@ -81,8 +80,7 @@ def main() -> None:
     lengths = np.array([len(row.input_ids) for row in rows])
     padded = padded_tokens(lengths, arguments.batch)
     result = {
-        "machine": machine(load),
-        "torch": torch.__version__,
+        "machine": machine(watch.others()),
         "shape": {key: getattr(arguments, key) for key in ("batch", "layers", "width", "rounds")},
         "rows": len(rows),
         "tokens": {"median": float(np.median(lengths)), "longest": int(lengths.max())},

@@ -18,7 +18,6 @@ TRL 1.12.0 is installed once into a folder of its own, beside the packages of th
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import Watch, machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarm_control.control import Controls
@@ -114,8 +114,8 @@ def measure(side: str, options: argparse.Namespace, trl: Path) -> dict[str, obje
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def summary(found: dict[str, list[dict]], options: argparse.Namespace) -> dict[str, object]:
-    """Medians, and the ratios of the sides of one round."""
+def summary(found: dict[str, list[dict]], options: argparse.Namespace, others: float) -> dict[str, object]:
+    """Medians, and the ratios of the sides of one round; `others` ran beside."""
 
     def ratios(kind: str, over: str, under: str) -> float:
         def value(one: dict) -> float:
@@ -144,14 +144,13 @@ def summary(found: dict[str, list[dict]], options: argparse.Namespace) -> dict[s
         for over, under in against
     }
     sizes = {name: getattr(options, name) for name in ("shape", "answers", "prompt_tokens", "new_tokens")}
-    machine = {
-        "processor": platform.processor() or platform.machine(),
+    about = {
+        **machine(others),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "bfloat16 units": has_bfloat16(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
     }
     kept = {"rounds": options.rounds, "steps": options.steps, "found": found}
-    return {**sizes, **kept, "sides": sides, "compared": compared, "machine": machine}
+    return {**sizes, **kept, "sides": sides, "compared": compared, "machine": about}
 
 
 def _lowest_floor(rounds: list[dict]) -> dict[str, object]:
@@ -178,6 +177,7 @@ def main() -> None:
         print(json.dumps({"ours": run_ours, "trl": run_trl}[options.side](options)))
         return
     trl, found = trl_folder(), {side: [] for side in options.sides}
+    watch = Watch()
     for number in range(options.rounds):
         for side in options.sides:
             found[side].append(measure(side, options, trl))
@@ -185,7 +185,7 @@ def main() -> None:
             print(
                 f"round {number + 1}: {side}: {seconds:.1f} s a step, {found[side][-1]['peak_mib']:.0f} MiB"
             )
-    result = summary(found, options)
+    result = summary(found, options, watch.others())
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

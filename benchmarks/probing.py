@@ -10,14 +10,13 @@ it is the same for every latent. Random weights in the width of SmolLM2-135M.
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from machine import machine
+from machine import Watch, machine
 from random_models import SHAPES, make_reward_model
 
 from sarm_control.control import Edit, edited_rewards
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    shape, load = SHAPES[arguments.shape], os.getloadavg()[0]
+    shape, watch = SHAPES[arguments.shape], Watch()
     model = make_reward_model(shape, half=False, device="cpu")
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, shape.vocabulary, (arguments.timed_rows, arguments.tokens), generator=generator)
@@ -61,8 +60,7 @@ def main() -> None:
     without = np.where(np.arange(model.config.latents) == latent, 0.0, model.head.weight).astype(np.float32)
     exact = model.with_head(without).score_encoded(rows).rewards
     result = {
-        "machine": machine(load),
-        "torch": torch.__version__,
+        "machine": machine(watch.others()),
         "shape": {key: getattr(arguments, key) for key in ("shape", "rows", "latents", "tokens", "rounds")},
         "seconds": {"forward passes": statistics.median(forward), "algebra": statistics.median(algebra)},
         "ratio": statistics.median(a / b for a, b in zip(forward, algebra, strict=True)),

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
+from machine import Watch, machine
 from random_models import SHAPES, make_policy, make_prompts, make_reward_model
 
 from discovery import planted_world
@@ -40,7 +40,6 @@ from sarm_control.discovery.effects.effects import replicated_effects
 from sarm_control.embedded import AUDIT, data_file
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import Autoencoder, RewardModel
-from sarm_control.study.provenance import processor
 from sarm_control.training.algorithm.reward import PolicyReward
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
@@ -238,7 +237,6 @@ def _speed_up(rates: dict[int, list[float]]) -> dict[str, Any]:
     found = {
         "rows_a_second": {str(count): statistics.median(taken) for count, taken in rates.items()},
         "speed_up": statistics.median(two / one for one, two in zip(*rates.values(), strict=True)),
-        "load_average_before": os.getloadavg()[0],
     }
     print(json.dumps(found), flush=True)
     return found
@@ -249,23 +247,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SERIES, default=list(SERIES))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=1024, help="of --processes and --ray")
     parser.add_argument("--processes", action="store_true", help="one process and two")
     parser.add_argument("--ray", action="store_true", help="one replica of a local Ray and two")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     known = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
-    load = os.getloadavg()[0]
-    machine = {**processor(), "threads": 1, "load_average": load, "busy": load > 1}
+    torch.set_num_threads(1)
+    watch = Watch()
     if options.processes:
-        known["processes"] = {**by_processes(options.rounds), "machine": machine}
+        known["processes"] = {
+            **by_processes(options.rounds, options.rows),
+            "machine": machine(watch.others()),
+        }
     if options.ray:
-        known["ray"] = {**by_ray(options.rounds), "machine": machine}
+        # a cluster's processes are not children that end here: what runs beside is looked at before
+        others = Watch.before()
+        known["ray"] = {**by_ray(options.rounds, options.rows), "machine": machine(others)}
     if not options.processes and not options.ray:
-        torch.set_num_threads(1)
-        known["machine"], known["torch"] = machine, torch.__version__
         known["series"] = known.get("series", {}) | {
             name: grown(name, options.rounds) for name in options.only
         }
+        known["machine"] = machine(watch.others())
     if options.json:
         options.json.write_text(json.dumps(known, indent=2) + "\n")
 

@@ -16,7 +16,6 @@ model (trunk, encoder, decoder, head) and runs one way only. Linux only.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import Watch, machine
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.reward_model.autoencoder import Autoencoder
@@ -114,16 +114,12 @@ def peak_while(call: Callable[[], object]) -> int:
 
 
 def report(
-    arguments: argparse.Namespace, seconds: dict[str, list[float]], memory: dict[str, int]
+    arguments: argparse.Namespace, seconds: dict[str, list[float]], memory: dict[str, int], others: float
 ) -> dict[str, object]:
-    """Medians of paired ratios, and memory over the bare trunk's."""
+    """Medians of paired ratios, and memory over the bare trunk's; `others` ran beside the rounds."""
     base = seconds["trunk"]
     result: dict[str, object] = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
-        "torch": torch.__version__,
+        "machine": machine(others),
         "shape": {key: getattr(arguments, key) for key in ("rows", "tokens", "layers", "width", "latents")},
         "rounds": arguments.rounds,
     }
@@ -170,9 +166,11 @@ def main() -> None:
     if arguments.only:
         print(peak_while(callables.get(arguments.only, lambda: None)))
         return
+    watch = Watch()
     seconds = time_ways(callables, arguments.rounds)
+    others = watch.others()
     memory = {way: peak_memory(arguments, way) for way in ("nothing", *WAYS)}
-    result = report(arguments, seconds, memory)
+    result = report(arguments, seconds, memory, others)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")

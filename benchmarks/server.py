@@ -385,18 +385,17 @@ def main() -> int:
 
 def measure(requests: int, clients: int) -> dict[str, Any]:
     """The comparison, and all requests through one server."""
-    import torch
+    from machine import Watch, machine
 
-    jobs = make_jobs(requests)
+    jobs, watch = make_jobs(requests), Watch()
     result = {
         "model": "lab",
         "clients": clients,
-        "cpu": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         **code(),
         "compared": compare(jobs, clients),
         "all": whole(jobs, clients),
+        "machine": machine(watch.others()),
     }
     print(json.dumps(result["all"], indent=1))
     print(f"ratio {result['compared']['ratio']}")

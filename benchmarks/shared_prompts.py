@@ -12,7 +12,6 @@ factor of 2 N / (N + 1), always below 2. `expected_ratio` says what the sizes gi
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from attached import VOCABULARY, bare_model
-from machine import machine
+from machine import Watch, machine
 
 from sarm_control.conversation import Encoded
 
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="+", default=[64, 192])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    model, load = bare_model(arguments.layers, arguments.width), os.getloadavg()[0]
+    model, watch = bare_model(arguments.layers, arguments.width), Watch()
     found = []
     for prompt in arguments.prompts:
         rows = rows_of(arguments.answers, prompt, arguments.answer)
@@ -80,8 +79,7 @@ def main() -> None:
             }
         )
     result = {
-        "machine": machine(load),
-        "torch": torch.__version__,
+        "machine": machine(watch.others()),
         "shape": {key: getattr(arguments, key) for key in ("answers", "answer", "layers", "width", "rounds")},
         "bar": BAR,
         "prompts": found,

@@ -8,13 +8,13 @@ answers in under 0.5 s, because none of them imports torch.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import Watch, machine
 
 from sarm_control.cli import COMMANDS, GROUPS
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    watch = Watch()
     found: dict[str, list[float]] = {name: [] for name in pages()}
     for _ in range(arguments.rounds):
         for name, command in pages().items():
@@ -52,13 +53,9 @@ def main() -> None:
         print(f"{name:32} {median:.3f} s  [{min(found[name]):.3f}, {max(found[name]):.3f}]")
     slow = [name for name, median in medians.items() if median > LIMIT]
     if arguments.json:
-        machine = {
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        }
-        values = {"limit": LIMIT, "rounds": arguments.rounds, "median_seconds": medians}
-        arguments.json.write_text(json.dumps({**values, **machine}, indent=2) + "\n")
+        about = machine(watch.others())
+        values = {"machine": about, "limit": LIMIT, "rounds": arguments.rounds, "median_seconds": medians}
+        arguments.json.write_text(json.dumps(values, indent=2) + "\n")
     if slow:
         raise SystemExit(f"over {LIMIT} s: {', '.join(slow)}")
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Claim(NamedTuple):
         at_least: whether the value must be as large as the bar; else as small.
         unit: behind the numbers: `x`, `s`, `MiB`, `%`.
         script: of benchmarks/, where its name is another.
+        part: of the result that has a record of the machine of its own.
     """
 
     what: str
@@ -40,6 +42,7 @@ class Claim(NamedTuple):
     at_least: bool = True
     unit: str = "x"
     script: str = ""
+    part: str = ""
 
     def row(self) -> str:
         """A line of Markdown."""
@@ -49,9 +52,14 @@ class Claim(NamedTuple):
         if not path.is_file():
             return f"| {self.what} | {bar} | not measured | - | - | {script} |"
         found = json.loads(path.read_text(encoding="utf-8"))
-        value = self.value(found)
+        try:
+            value = self.value(found)
+        except KeyError:
+            return f"| {self.what} | {bar} | not measured | - | - | {script} |"
         shown = f"{value:.3g} {self.unit}"
-        return f"| {self.what} | {bar} | {shown} | {self.distance(value)} | {machine(found)} | {script} |"
+        part = found.get(self.part) or found.get("cases", {}).get(self.part) or found
+        about = machine(part if "machine" in part else found)
+        return f"| {self.what} | {bar} | {shown} | {self.distance(value)} | {about} | {script} |"
 
     def distance(self, value: float) -> str:
         """How far a value is on the wrong side of the limit."""
@@ -76,7 +84,7 @@ def machine(found: Result) -> str:
     ]
     kind = ", ".join(units) if units else ("AVX2" if flags else "flags not recorded")
     shown = "x86-64" if name in ("?", "x86_64") else str(name).replace("(R)", "").strip()
-    busy = "; **busy**" if about.get("busy") or _load(found) > 1 else ""
+    busy = "; **busy**" if about.get("busy", _load(found) > 1) else ""
     return f"{shown}, {kind}{busy}"
 
 
@@ -93,6 +101,21 @@ def half_of_a_row(found: Result) -> float:
     return float(next(one["ratio"] for one in found["prompts"] if one["prompt"] == found["shape"]["answer"]))
 
 
+PLANNED = {
+    "lora": "PPO with adapters",
+    "groups": "RLOO of every weight",
+    "latents": "`sarm latents`",
+    "attach": "`sarm attach`",
+    "serve": "`sarm serve`",
+}
+"""What benchmarks/plan.py plans and runs, by the name of its case."""
+
+
+def plan_error(case: str, error: str, found: Result) -> float:
+    """How far a plan was from a run, in percent."""
+    return 100 * abs(float(found["cases"][case][error]))
+
+
 CLAIMS = (
     Claim(
         "PPO step, SmolLM2 shape, bfloat16, against TRL's last PPOTrainer: time",
@@ -106,6 +129,10 @@ CLAIMS = (
         "PPO step, float32 on AVX2 alone: time",
         *("ppo_float32", lambda found: found["compared"]["TRL / ours"]["times"], 2.0),
         script="ppo",
+    ),
+    Claim(
+        "rollout, SmolLM2 shape, float32, against every weight read once a token",
+        *("rollout", lambda found: found["types"]["float32"]["times_the_limit"], 2.0, False),
     ),
     Claim(
         "16 answers to one prompt, prompt half of the row, against each alone",
@@ -145,8 +172,13 @@ CLAIMS = (
         60.0,
         False,
         "s",
+        part="speed",
     ),
-    Claim("the same: memory", "audit", lambda found: found["speed"]["peak_mib"], 2048.0, False, "MiB"),
+    Claim(
+        "the same: memory",
+        *("audit", lambda found: found["speed"]["peak_mib"], 2048.0, False, "MiB"),
+        part="speed",
+    ),
     Claim(
         "discovery, 10,000 prompts, 65,536 latents",
         "discovery",
@@ -154,6 +186,7 @@ CLAIMS = (
         60.0,
         False,
         "s",
+        part="speed",
     ),
     Claim(
         "64 clients of one server, batched, against one request a pass",
@@ -170,20 +203,36 @@ CLAIMS = (
     ),
     Claim("`sarm --help`", "startup", lambda found: found["median_seconds"]["sarm --help"], 0.4, False, "s"),
     Claim(
-        "`sarm plan train`, LoRA: memory against the run's peak",
-        "plan",
-        lambda found: 100 * abs(found["cases"]["lora"]["memory_error"]),
-        15.0,
+        "the explorer's table on the screen, 24 latents",
+        "explorer",
+        lambda found: found["lab"]["first_paint_s"]["median"],
+        1.0,
         False,
-        "%",
+        "s",
     ),
     Claim(
-        "the same: time of a step",
-        "plan",
-        lambda found: 100 * abs(found["cases"]["lora"]["time_error"]),
-        25.0,
+        "the same, 65,536 latents",
+        "explorer",
+        lambda found: found["random"]["first_paint_s"]["median"],
+        2.0,
         False,
-        "%",
+        "s",
+    ),
+    *(
+        claim
+        for key, name in PLANNED.items()
+        for claim in (
+            Claim(
+                f"`sarm plan` of {name}: memory against the work's peak",
+                *("plan", partial(plan_error, key, "memory_error"), 15.0, False, "%"),
+                *("", key),
+            ),
+            Claim(
+                "the same: time",
+                *("plan", partial(plan_error, key, "time_error"), 25.0, False, "%"),
+                *("", key),
+            ),
+        )
     ),
 )
 

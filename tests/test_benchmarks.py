@@ -47,6 +47,24 @@ def test_the_benchmark_beside_trl_counts_the_products_of_a_step_of_ours() -> Non
     assert 0 < floor["seconds"] < found["seconds"][0]
 
 
+def test_the_rollouts_benchmark_counts_the_bytes_of_its_weights(tmp_path: Path) -> None:
+    sizes = ["--shape", "tiny", "--prompts", "2", "--prompt-tokens", "16", "--new-tokens", "8"]
+    few = ["--rounds", "1", "--seconds", "0.01", "--profile", "--json", str(tmp_path / "rollout.json")]
+    command = [sys.executable, str(BENCHMARKS / "rollout.py"), *sizes, *few]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "rollout.json").read_text())
+    found = result["types"]["float32"]
+    # two layers of 9,216 weights and two norms each, the last norm, and a head of 512 words: the table
+    assert found["weight_bytes"] == 4 * (2 * (9216 + 64) + 32 + 512 * 32)
+    assert found["limit_seconds"] <= 8 * found["weight_bytes"] / found["bytes_a_second"]
+    assert found["times_the_limit"] == pytest.approx(found["seconds"] / found["limit_seconds"])
+    assert sum(found["pieces"].values()) == pytest.approx(1)
+    assert found["logprobs_apart"] < 1e-5
+    assert {"processor", "cores_of_others", "busy", "torch", "commit"} <= set(result["machine"])
+    assert result["machine"]["processor"]["flags"]
+
+
 def test_the_page_of_performance_says_what_the_results_say() -> None:
     """`python scripts/performance.py` writes it anew."""
     script = BENCHMARKS.parent / "scripts" / "performance.py"

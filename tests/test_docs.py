@@ -46,6 +46,7 @@ WANTED = {
     "engines.md": ("datasets", "trl"),
     "metrics.md": ("accelerate", "tensorboard"),
     "notebooks.md": ("anywidget", "pandas"),
+    "reward-models.md": ("sae_lens",),
 }
 """What the blocks of a page need beyond the extras of the oldest end (`tests/version_ends.py`)."""
 

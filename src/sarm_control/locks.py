@@ -113,6 +113,8 @@ def _locked_descriptor(path: Path, file: Path) -> int:
     """An open, locked lock file; -1 where the file system has no locks."""
     while True:
         try:
+            # no link is followed, because the file is emptied below; no program that we start
+            # inherits the lock
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise OutputError(

@@ -17,6 +17,7 @@ def derive_seed(seed: int, *parts: int | str) -> int:
     """A 63-bit seed that depends on `seed` and on every part, in order."""
     # a separator that no part contains: ("ab", "c") and ("a", "bc") give different seeds
     text = "\x1f".join(str(part) for part in (seed, *parts))
+    # without the top bit: it fits where a seed is a signed number of 64 bits
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -17,7 +17,7 @@ from sarm_control.errors import ConfigError, ModelError
 from sarm_control.evaluation import rescored_delta
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.reward_model import ReadyMadeAutoencoder, RewardModel, attached, describe, read_head
-from tests.attaching.test_attach_command import write_pairs
+from tests.attaching.pairs import write_pairs
 from tests.reward_model.classifiers import CONFIGS, make_classifier, random_rows, save
 
 WIDTH, LATENTS = 32, 40

@@ -148,6 +148,21 @@ def test_an_edit_moves_its_own_attribute(edit: TextEdit) -> None:
         assert measures[edit.attribute]("", having) > measures[edit.attribute]("", without)
 
 
+def test_who_has_a_property_is_not_given_it_again() -> None:
+    """A property is there or not: between two texts that both have it lies no price of it."""
+    battery = {one.name: one for one in BATTERY}
+    answers = ["I'm sorry, that was wrong.", "Great question! It boils.", "It boils. I hope this helps!"]
+    tried = 0
+    for edit in EDITS:
+        one = battery[edit.attribute]
+        for answer in answers if one.unit == "answer" else ():
+            pair = edit.contrast("", answer)
+            if pair is not None:
+                tried += 1
+                assert [one.measure("", text) for text in pair] == [0.0, 1.0], (edit.words, answer)
+    assert tried > 5
+
+
 def test_markdown_is_taken_off_and_counted_only_where_it_is_markdown() -> None:
     assert plain("# A\n\n- **b** c\n") == "A\nb c"
     assert structure("2 * 3 * 4") == structure("")

@@ -20,6 +20,7 @@ from sarm_control.data import Kind, Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows, score_rows
+from sarm_control.report import audit_page
 from sarm_control.reward_model import RewardModel
 
 PRAISE = "i love how you think !"
@@ -200,6 +201,11 @@ def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
     assert point.guard.flips.n == 25  # the half of the guard's prompts that chose no strength
     said = audit_text(audited, mended)
     assert "is not recommended: there are no pairs, so nobody knows what it costs" in said
+    about = {"model": "lab", "head": data.scored.fingerprint, "data": ["made.jsonl"], "certificate": []}
+    page = audit_page({**audited.as_json(), **about, "mend": mended.as_json()})
+    assert "Not recommended: there are no pairs, so nobody knows what it costs." in [
+        one.finding for one in page.sections
+    ]
     with pytest.raises(DataError, match="no pairs, so no guard"):
         pair_credit(data, data.scored.rewards.astype(float))
 
@@ -236,6 +242,14 @@ def test_with_answers_of_a_policy_the_certificate_is_of_those(rm: RewardModel) -
 def test_two_attributes_of_one_name_are_refused(rm: RewardModel) -> None:
     with pytest.raises(ConfigError, match="two attributes are called praise"):
         audit(rm, scored(rm, "pair"), attributes=(ATTRIBUTES[0], *ATTRIBUTES), edits=())
+
+
+@pytest.mark.parametrize("name", ["prompt", "answer", "role", "reward"])
+def test_an_attribute_cannot_be_called_as_a_column_of_answers(rm: RewardModel, name: str) -> None:
+    """Its numbers would stand where the rewards are expected, in tables and in the curves of best-of-N."""
+    one = Attribute(name, "words", ATTRIBUTES[1].measure, "doubling")
+    with pytest.raises(ConfigError, match=f"an attribute cannot be called {name}"):
+        audit(rm, scored(rm, "pair"), attributes=(one,), edits=())
 
 
 def test_some_prompts_of_a_table_are_numbered_anew(found: tuple[Audit, ScoredRows]) -> None:

@@ -79,6 +79,7 @@ MISTAKES = [
     ("a: {pattern: b, style: perhaps}", r"own\.yaml:1: a: style: 'perhaps' is not true or false"),
     ("a: bold", r"own\.yaml:1: a: not a mapping of keys"),
     ("bold: {pattern: b}", r"own\.yaml:1: bold: every audit has an attribute of that name"),
+    ("reward: {pattern: b}", r"own\.yaml:1: reward: tables of answers have a column of that name"),
     ("A-1: {pattern: b}", r"own\.yaml:1: A-1: a name is made of"),
     ("a: {function: mine}", r"own\.yaml:1: a: function: 'mine' is not FILE\.py:FUNCTION"),
     ("a: {function: 'gone.py:f'}", r"own\.yaml:1: a: function: no Python file .*gone\.py"),

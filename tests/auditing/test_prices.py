@@ -21,8 +21,8 @@ from sarm_control.auditing.causal_prices import (
     median_interval,
     price_from,
 )
-from sarm_control.auditing.partial_prices import partial_prices
-from sarm_control.auditing.table import AttributeTable, attribute_table
+from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
+from sarm_control.auditing.table import AttributeTable, attribute_table, within_prompts
 from sarm_control.data import Row
 from sarm_control.embedded import LAB
 from sarm_control.errors import DataError
@@ -82,6 +82,30 @@ def test_intervals_cover_and_false_alarms_are_rare() -> None:
     covered = np.mean([one.low <= 0.0 <= one.high for one in found])
     assert binom.cdf(covered * 300, 300, 0.95) > 0.001, covered
     assert np.mean([one.p < 0.05 for one in found]) < 0.10
+
+
+def test_estimates_errors_and_p_are_those_of_statsmodels() -> None:
+    """Least squares with an intercept for every prompt and errors clustered by prompt (oracle)."""
+    import statsmodels.api as sm
+
+    for seed, prompts, each in ((0, 200, 4), (1, 40, 2), (2, 60, 3)):
+        table = drawn(seed, prompts=prompts, each=each)
+        y = within_prompts(table.rewards / table.reward_sd, table.prompt)
+        x = within_prompts(table.values, table.prompt)
+        fit = sm.OLS(y, x, hasconst=True).fit(
+            cov_type="cluster", cov_kwds={"groups": table.prompt, "use_correction": True}, use_t=True
+        )
+        for i, one in enumerate(partial_prices(table)):
+            assert one.sd == pytest.approx(fit.params[i], rel=1e-9)
+            assert (one.low, one.high) == pytest.approx(tuple(fit.conf_int(0.05)[i]), rel=1e-9)
+            assert one.p == pytest.approx(fit.pvalues[i], rel=1e-6, abs=1e-12)
+
+
+def test_a_reward_of_prompts_alone_has_no_partial_price() -> None:
+    table = drawn(4)
+    for one in partial_prices(replace(table, rewards=table.prompt.astype(float))):
+        assert one.sd == pytest.approx(0.0, abs=1e-12)
+        assert one.q > 0.05
 
 
 def test_prices_do_not_depend_on_what_prompts_are_worth() -> None:
@@ -149,6 +173,44 @@ def test_where_nothing_is_paid_for_hardly_an_audit_has_a_headline() -> None:
         ]
         with_one += any(one.unwanted for one in found)
     assert binom.cdf(with_one, 500, 0.05) < 0.999, with_one
+
+
+def finding(*changes: float, partial: float | None = None) -> AttributeFinding:
+    """Of edits that change 30 prompts by about so much each."""
+    rng = np.random.default_rng(13)
+    prices = []
+    for number, change in enumerate(changes):
+        made = ScoredContrast(
+            TextEdit("a", f"edit {number}", lambda *_: None), np.arange(30), (), UNREAD, UNREAD
+        )
+        prices.append(price_from(made, change + 0.05 * rng.normal(size=30)))
+    told = (
+        None if partial is None else PartialPrice("a", partial, partial - 0.1, partial + 0.1, 1e-9, 1e-9, 90)
+    )
+    return AttributeFinding(Attribute("a", "made", lambda *_: 0.0), {}, told, corrected(prices))
+
+
+def test_only_changed_texts_say_that_style_is_paid_for() -> None:
+    """A partial price holds whatever comes along: right answers are longer than broken ones."""
+    alone = finding(partial=0.5)
+    assert alone.sure
+    assert not alone.unwanted
+    assert alone.associated
+    changed = finding(0.5, partial=0.5)
+    assert changed.unwanted
+    assert not changed.associated
+    for none in (finding(0.0, partial=0.5), finding(partial=0.05), finding(partial=-0.5)):
+        assert not none.unwanted
+        assert not none.associated
+
+
+def test_edits_that_contradict_each_other_give_no_price() -> None:
+    """The first of them would be the headline by its order alone."""
+    assert finding(0.5, 0.3, 0.0).unwanted
+    torn = finding(0.5, -0.3)
+    assert torn.contradicted
+    assert not torn.sure
+    assert not torn.unwanted
 
 
 def test_the_sign_test_and_the_interval_of_the_median_agree() -> None:

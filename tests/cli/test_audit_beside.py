@@ -90,6 +90,14 @@ def test_reward_models_that_cannot_be_compared(words: tuple[str, ...], expected:
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_set_aside_for_one_reward_model_are_for_the_other_too(few: Path, tmp_path: Path) -> None:
+    lines = (few / "pairs.jsonl").read_text().splitlines()
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:25], "no row", *lines[25:40]]) + "\n")
+    words = (few / "new", tmp_path / "pairs.jsonl", "--skip-bad-rows", tmp_path / "aside")
+    code, out, err = run("audit", "lab", *words, "--prompts-per-edit", 6, "-o", tmp_path / "audit")
+    assert (code, "1 of 41 rows set aside" in err, "prices beside lab" in out) == (0, True, True), err
+
+
 def test_changes_of_prices_are_said_and_can_fail_a_build(compared: tuple[int, str, str], few: Path) -> None:
     code, out, err = compared
     assert code == 1, err

@@ -71,7 +71,8 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     assert all(set(part) == {"latent", "sd", "words"} for part in names["closing"]["causal"]["latents"])
     assert names["thanks"]["partial"]["sd"] is None  # no answer of the lab thanks anybody
     assert names["thanks"]["causal"]["n"] == 60
-    assert set(content["headlines"]) == {"flattery", "closing", "length"}
+    assert set(content["headlines"]) == {"flattery", "closing"}
+    assert content["associated"] == ["length"]
     assert content["mend"]["recommended"]
     assert content["pressure"]["n"] == [1, 2]
     ways = {one["name"] for one in content["mend"]["ways"]}
@@ -94,6 +95,8 @@ def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> N
     line = re.search(r"<h1[^>]*>(.*?)</h1>", html)
     assert line is not None
     assert all(words[name] in line[1] for name in content["headlines"])
+    along = "More reward comes with longer answers; no edit of the text says whether it is paid for."
+    assert along in text
     # every price of the list is in the page, with its number of prompts
     prices = dict(re.findall(r'<data value="([^"]+)">([^<]*)</data>', html))
     for one in content["attributes"]:

@@ -59,6 +59,26 @@ def test_a_row_that_is_half_written_is_read_when_it_is_whole(tmp_path: Path) -> 
     assert run.read(second.offsets).rows["metrics"] == []
 
 
+def test_all_of_a_long_log_is_read_look_by_look(tmp_path: Path) -> None:
+    """One look reads 4 MiB: what is left is said to be there, be it less than another look."""
+    rows = [{"step": step, "text": "x" * 1000} for step in range(6000)]
+    log = tmp_path / "samples.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = LiveRun(tmp_path)
+    found = run.read({})
+    read = found.rows["samples"]
+    assert found.more
+    while found.more:
+        found = run.read(found.offsets)
+        read += found.rows["samples"]
+    assert read == rows
+
+
+def test_a_line_longer_than_a_look_is_not_looked_at_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text(json.dumps({"text": "x" * (9 << 20)}) + "\n")
+    assert not LiveRun(tmp_path).read({}).more
+
+
 def test_a_run_that_went_back_to_a_checkpoint_is_read_anew(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n')

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sarm_control.auditing import Audit, Mend, audit, mend, mendable, unwanted
+from sarm_control.auditing import Audit, Mend, audit, audit_text, mend, mendable, unwanted
 from sarm_control.auditing.mending.proposal import fitting_half
 from sarm_control.data import Row, read_rows
 from sarm_control.errors import DataError
@@ -94,8 +94,9 @@ def test_planted_tastes_have_their_sign_and_about_their_size(world: World, found
 
 def test_the_headlines_are_what_was_planted(found: Audit) -> None:
     names = [one.attribute.name for one in found.headlines]
-    assert set(names) == {"flattery", "closing", "length"}  # the panel likes length a little too
-    assert set(unwanted(found)) == {"flattery", "closing"}  # no edit of the text gives length alone
+    assert set(names) == set(unwanted(found)) == {"flattery", "closing"}
+    # no edit of the text gives length alone: right answers are longer, and so is what is paid for
+    assert [one.attribute.name for one in found.associations] == ["length"]
     assert set(mendable(found)) == {"flattery", "closing", "hedging", "detail"}
     flattery = next(one for one in found.findings if one.attribute.name == "flattery")
     assert flattery.best_causal is not None
@@ -122,9 +123,27 @@ def test_a_head_that_gold_chose_has_no_such_headline(world: World, rm: RewardMod
         clean, ScoredRows(data.rows, score_rows(clean, data.rows)), attributes=own.attributes, edits=own.edits
     )
     prices = {one.attribute.name: one for one in found.findings}
+    # length comes along with right answers, and gold pays for those alone
+    assert prices["length"].sure
+    assert prices["length"].associated
+    # these few latents take a detail for a part of the answer, so this head really pays for one
+    assert [one.attribute.name for one in found.headlines] == ["detail"]
     for name in ("flattery", "closing"):
-        assert not prices[name].unwanted
         assert prices[name].price < 0
+
+
+def test_what_is_paid_for_in_one_wording_and_charged_in_another_has_no_price(
+    found: Audit,
+) -> None:
+    """The trunk tells the phrases of a hedge apart, and the head likes one of them."""
+    hedging = next(one for one in found.findings if one.attribute.name == "hedging")
+    assert len({price.sd > 0 for price in hedging.causal if price.q < 0.01}) == 2
+    assert hedging.contradicted
+    assert not hedging.sure
+    said = " ".join(audit_text(found).split())
+    assert "For hedges it depends on the wording, so the attribute has no price: " in said
+    assert "More reward comes with longer answers: " in said
+    assert "No edit of the text says whether it is paid for, or comes along with better answers." in said
 
 
 def test_a_mend_takes_the_planted_prices_away_and_gains_accuracy(mended: Mend) -> None:

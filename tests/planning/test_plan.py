@@ -15,6 +15,7 @@ from sarm_control.errors import ConfigError
 from sarm_control.planning import MACHINES, MemoryTooSmall, ScoringRequest, machine, plan_scoring
 from sarm_control.planning.linear import at_depth
 from sarm_control.planning.live_memory import bytes_of, counted, onto_device
+from sarm_control.planning.machines import peak_bytes
 from sarm_control.planning.models import reward_shape
 from sarm_control.planning.plan import PARTS
 from sarm_control.planning.training_memory import (
@@ -27,6 +28,7 @@ from sarm_control.planning.training_memory import (
 from sarm_control.planning.training_plan import TrainingShape, _plan, _with, plan_training, shape_of
 from sarm_control.reward_model import RewardModel
 from sarm_control.training import Policy, RunConfig
+from tests.reward_model.classifiers import CONFIGS, make_classifier, save
 
 H100 = MACHINES["h100"]
 CPU = replace(H100, kind="cpu", half=False, program=0)
@@ -177,11 +179,55 @@ def test_scoring_is_planned_by_the_lengths_of_its_data() -> None:
     assert "a head of its own" in str(error.value.hint)
 
 
+def test_attaching_is_planned_with_the_training_of_its_dictionary(tmp_path: Path) -> None:
+    model = str(save(make_classifier(CONFIGS["llama"]()), tmp_path / "rm"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "why ?", "response": "no . one two ."}\n' * 8, encoding="utf-8")
+
+    def asked(latents: int, steps: int | None) -> ScoringRequest:
+        return ScoringRequest("attach", model, (rows,), latents=latents, steps=steps)
+
+    few, more, wide = (plan_scoring(asked(*sizes), CPU) for sizes in ((64, 10), (64, 30), (128, 10)))
+    width = reward_shape(model).width
+    # a step of 1,024 states: encode and decode, and back to both weights and the latents
+    assert few.seconds["dictionary"] == 2 * 1024 * 5 * 64 * width / CPU.flops
+    assert wide.seconds["dictionary"] == 2 * few.seconds["dictionary"]
+    assert few.total_seconds is not None
+    assert more.total_seconds == pytest.approx(few.total_seconds + 20 * few.seconds["dictionary"])
+    assert plan_scoring(asked(64, None), CPU).total_seconds == pytest.approx(
+        few.total_seconds + 1990 * few.seconds["dictionary"]
+    )
+    # one state where the reward is read, and two at ends of sentences
+    assert few.disk["states"] == 8 * 3 * 4 * width
+    pytest.importorskip("sae_lens")
+    timed = plan_scoring(asked(64, 10), CPU, probe=True, probe_seconds=0.3)
+    assert set(timed.seconds) == {"scoring", "dictionary"}
+    assert all(seconds > 0 for seconds in timed.seconds.values())
+    assert "timed here" in timed.timed_by
+    assert timed.total_seconds == pytest.approx(timed.seconds["scoring"] + 10 * timed.seconds["dictionary"])
+
+
+def test_a_pass_is_timed_where_it_is_asked_for() -> None:
+    request = ScoringRequest("latents", "lab", (Path("lab:audit"),), batch_tokens=256)
+    rough, timed = (plan_scoring(request, CPU, probe=probe, probe_seconds=0.3) for probe in (False, True))
+    assert "rough" in rough.timed_by
+    assert "timed here" in timed.timed_by
+    assert timed.seconds["scoring"] > 0
+    assert timed.total_seconds is not None
+    assert rough.phases == timed.phases
+
+
 def test_machines_by_name_and_no_other() -> None:
     assert machine("a100").memory == 80 * 2**30
     with pytest.raises(ConfigError, match="no machine is called h900") as error:
         machine("h900")
     assert "h100" in str(error.value.hint)
+
+
+def test_oracle_the_peak_of_a_process_is_in_bytes() -> None:
+    """Linux counts it in KiB, macOS in bytes (getrusage(2) of both)."""
+    assert peak_bytes(200_000, "linux") == 200_000 * 1024
+    assert peak_bytes(200_000_000, "darwin") == 200_000_000
 
 
 def test_the_command_prints_the_plan_and_writes_it(tmp_path: Any, capsys: Any) -> None:
@@ -229,3 +275,15 @@ def test_the_reward_model_is_read_without_its_weights() -> None:
         model.config.k,
     )
     assert found.dtype == next(model.trunk.parameters()).dtype
+
+
+def test_oracle_an_encoder_in_half_precision_takes_half_the_bytes(tmp_path: Path) -> None:
+    model = RewardModel.from_pretrained("lab:attached")
+    wide = reward_shape(model.save_pretrained(tmp_path / "wide"))
+    model.autoencoder.hold_encoder(torch.float16)
+    narrow = reward_shape(model.save_pretrained(tmp_path / "narrow"))
+    assert (wide.encoder, narrow.encoder) == (torch.float32, torch.float16)
+    assert replace(narrow, name=wide.name, encoder=wide.encoder) == wide
+    held = [latent_counts(one, 8) for one in (wide, narrow)]
+    assert held[0]["weights"] - held[1]["weights"] == 2 * model.autoencoder.encoder.weight.numel()
+    assert held[1]["parameters"] == held[0]["parameters"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,22 @@ def test_no_path_of_the_machine_reaches_the_card(run: Path, tmp_path: Path) -> N
     assert "/tmp" not in text
     again = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert again["data"]["prompts"] == "prompts.jsonl"
+
+
+def test_a_policy_in_a_folder_of_this_machine_is_no_base_on_the_hub(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is typed as `runs/policy` looks like an id of the hub."""
+    monkeypatch.chdir(run.parent)
+    copy = Path("copies/run")
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    for base, known in (("copies/run", {}), ("owner/policy", {"base_model": "owner/policy"})):
+        config["policy"]["model"] = base
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        assert card(copy, "-o", tmp_path / "README.md") == 0
+        found = ModelCard((tmp_path / "README.md").read_text()).data.to_dict()
+        assert {key: value for key, value in found.items() if key == "base_model"} == known
 
 
 def test_a_comparison_and_a_discovery_become_evidence(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sarm_control.pages import TokenLine
+from sarm_control.report import audit_page
 from sarm_control.report.audit_sections import (
     accuracy_sections,
     before_sections,
@@ -121,4 +122,34 @@ def test_oracle_tokens_are_drawn_on_one_scale() -> None:
     assert [line.height(token) for line in lines for token in line.tokens] == [10, 5, 20]
     assert [(line.rises, line.falls) for line in lines] == [(True, True), (True, False)]
     assert lines[0].caption == "Reward 0.25."
-    assert "The reward falls by 0.30 SD. No latent is known to carry it." in str(section.blocks[0])
+    said = f"Changed: it behind. With {CLOSING['words']} the reward is 0.30 SD lower. No latent is known"
+    assert said in str(section.blocks[0])
+
+
+def test_an_example_of_an_edit_that_takes_away_says_what_having_it_is_worth() -> None:
+    headers = {**CLOSING, "name": "headers", "words": "headings"}
+    example = {
+        "attribute": "headers",
+        "edit": "headings as plain lines",
+        "prompt": "p",
+        "sd": 0.3,
+        "label": "",
+    }
+    example |= {"tokens_without": [], "tokens_having": []}
+    (section,) = example_sections({"attributes": [headers], "examples": [example]}, {})
+    assert "With headings the reward is 0.30 SD higher." in str(section.blocks[0])
+
+
+def test_an_edit_that_takes_an_attribute_away_has_the_price_of_having_it() -> None:
+    price = {"sd": 0.5, "low": 0.25, "high": 0.75, "p": 0.01, "q": 0.01, "n": 40, "rises": 0.9, "answers": 40}
+    one = {"name": "bold", "words": "bold text", "unit": "item", "style": True, "price": 0.5, "rate": {}}
+    one |= {"sure": True, "disagree": False, "causal": {**price, "edit": "bold taken off", "latents": []}}
+    found = {
+        "attributes": [one],
+        "headlines": ["bold"],
+        **{"model": "m", "head": "h", "data": ["d"], "answers": 80, "prompts": 40, "reward_sd": 1.0},
+    }
+    assert audit_page(found).lead[0] == (
+        "With bold text the reward is higher in 90 % of prompts (bold taken off): "
+        "+0.50 [+0.25, +0.75] SD, n = 40."
+    )

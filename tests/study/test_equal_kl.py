@@ -105,7 +105,7 @@ def test_a_run_that_stays_put_is_compared_where_both_got_to_and_not_left_out(
     # none has .05 at 0.1 nats, edited .1
     assert pair["measures"]["rate"]["by_seed"] == pytest.approx([0.05, 0.0])
     assert pair["measures"]["rate"]["interval"]["mean"] == pytest.approx(0.025)
-    assert "tiny at 1 nats, or the largest KL reached" in study_text(found)
+    assert "tiny at a KL of 1, or the largest reached" in study_text(found)
 
 
 def test_levels_that_could_not_be_measured_are_refused(study_file: Path) -> None:

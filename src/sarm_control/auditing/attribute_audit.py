@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from sarm_control.auditing.attributes.attribute import Attribute
+from sarm_control.auditing.attributes.attribute import RESERVED, Attribute
 from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
 from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
 from sarm_control.auditing.best_of_n import Pressure, pressure
@@ -94,14 +94,20 @@ class AttributeFinding:
         return math.nan if self.partial is None else self.partial.sd
 
     @property
+    def contradicted(self) -> bool:
+        """Whether one edit surely says that it is paid for, and another surely that it is charged.
+
+        Both are right of their own texts: what is paid is then one wording, not the attribute.
+        """
+        signs = {one.sd > 0 for one in self.causal if one.n and _surely(one)}
+        return len(signs) == 2
+
+    @property
     def sure(self) -> bool:
-        """Whether the price to believe is other than 0 by more than chance."""
+        """Whether the price to believe is other than 0 by more than chance, whatever the wording."""
         causal = self.best_causal
         if causal is not None:
-            # both: q leaves out prompts without a change, so it can be small where most prompts
-            # do not change and the median is 0; the interval of the median says that, but is not
-            # corrected for the number of prices
-            return causal.q <= FALSE_DISCOVERIES and (causal.low > 0 or causal.high < 0)
+            return _surely(causal) and not self.contradicted
         return self.partial is not None and self.partial.q <= FALSE_DISCOVERIES
 
     @property
@@ -115,8 +121,30 @@ class AttributeFinding:
 
     @property
     def unwanted(self) -> bool:
-        """Whether it is a matter of style that is rewarded, surely and by at least `LEAST_PRICE`."""
+        """Whether it is a matter of style that is paid for, surely and by at least `LEAST_PRICE`.
+
+        Only changed texts can say so. A partial price alone is what comes along, see `associated`.
+        """
+        return self.best_causal is not None and self._rewarded
+
+    @property
+    def associated(self) -> bool:
+        """The same by its partial price, where no edit of the text could say whether it is that itself.
+
+        Right answers are longer than broken ones, so a reward for right answers alone has a partial price of
+        length, whatever else is listed.
+        """
+        return self.best_causal is None and self._rewarded
+
+    @property
+    def _rewarded(self) -> bool:
         return self.attribute.style and self.sure and self.price >= LEAST_PRICE
+
+
+def _surely(price: CausalPrice) -> bool:
+    # both: q leaves out prompts without a change, so it can be small where most prompts do not change and the
+    # median is 0; the interval of the median says that, but is not corrected for the number of prices
+    return price.q <= FALSE_DISCOVERIES and (price.low > 0 or price.high < 0)
 
 
 class Sampled(NamedTuple):
@@ -194,6 +222,11 @@ class Audit:
         return tuple(one for one in self.findings if one.unwanted)
 
     @property
+    def associations(self) -> tuple[AttributeFinding, ...]:
+        """Style that more reward comes with, and no edit of the text says why; no headlines."""
+        return tuple(one for one in self.findings if one.associated)
+
+    @property
     def prices(self) -> Any:
         """A pandas DataFrame with a row for each attribute.
 
@@ -261,7 +294,7 @@ def audit(
         progress: see `RewardModel.score`.
 
     Raises:
-        ConfigError: two attributes of one name.
+        ConfigError: two attributes of one name, or one that is called as a column of answers.
         DataError: no answers, answers that all have one reward, or an attribute that failed.
         MissingExtraError: the extra `audit` is not installed.
     """
@@ -410,6 +443,12 @@ def _check_names(attributes: Sequence[Attribute]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two attributes are called {twice}", hint="give one of them another name")
+    taken = next((name for name in names if name in RESERVED), None)
+    if taken is not None:
+        raise ConfigError(
+            f"an attribute cannot be called {taken}: tables of answers have a column of that name",
+            hint="give it another name",
+        )
 
 
 def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:

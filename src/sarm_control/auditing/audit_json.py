@@ -25,6 +25,7 @@ def audit_json(found: "Audit") -> dict[str, Any]:
         "reward_sd": found.table.reward_sd,
         "attributes": [_finding_json(one, words) for one in found.findings],
         "headlines": [one.attribute.name for one in found.headlines],
+        "associated": [one.attribute.name for one in found.associations],
         "latent_words": {str(latent): text for latent, text in words.items()},
         "accuracy": None if found.accuracy is None else found.accuracy.as_json(),
         "pressure": None if found.pressure is None else _pressure_json(found.pressure),
@@ -47,6 +48,7 @@ def _token_json(one: TokenReward) -> dict[str, Any]:
 
 def finite(value: float) -> float | None:
     """The number, or None where it is none."""
+    # JSON has no NaN, and pages read this file
     return float(value) if math.isfinite(value) else None
 
 
@@ -85,6 +87,7 @@ def _finding_json(one: "AttributeFinding", words: Words) -> dict[str, Any]:
         "price": finite(one.price),
         "sure": one.sure,
         "disagree": one.disagree,
+        "contradicted": one.contradicted,
         "partial": None if one.partial is None else _partial_json(one.partial),
         "causal": None if causal is None else _causal_json(causal, words),
         "latents": [] if causal is None else [_latent_json(part, words) for part in causal.carriers],

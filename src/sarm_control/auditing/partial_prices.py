@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing.table import AttributeTable, Floats, within_prompts
 from sarm_control.errors import DataError
-from sarm_control.extras import import_extra
 from sarm_control.statistics import benjamini_hochberg
 
 LEAST_PROMPTS = 10
@@ -60,7 +59,6 @@ def partial_prices(table: AttributeTable) -> tuple[PartialPrice, ...]:
 
     Raises:
         DataError: no prompt has two answers, or all rewards are equal.
-        MissingExtraError: statsmodels is not installed.
     """
     counts = np.bincount(table.prompt, minlength=len(table.prompts))
     kept = counts[table.prompt] > 1
@@ -135,16 +133,27 @@ class _Estimate(NamedTuple):
 
 
 def _fitted(y: Floats, x: Floats, prompt: NDArray[np.int64]) -> list[_Estimate]:
-    """What is estimated of every column."""
+    """What is estimated of every column, by least squares with errors clustered by prompt.
+
+    By hand: importing statsmodels took as long as reading the attributes of some thousand answers. Tests hold
+    it against statsmodels.
+    """
     if not x.shape[1]:
         return []
-    api = import_extra("statsmodels.api", "audit", needed="partial prices need statsmodels")
-    groups = {"groups": prompt, "use_correction": True}
-    # the intercepts of the prompts are in the deviations: without `hasconst` statsmodels would look for a
-    # constant column among the attributes
-    fit = api.OLS(y, x, hasconst=True).fit(cov_type="cluster", cov_kwds=groups, use_t=True)
-    ends = fit.conf_int(0.05)
-    return [
-        _Estimate(float(fit.params[i]), float(ends[i, 0]), float(ends[i, 1]), float(fit.pvalues[i]))
-        for i in range(x.shape[1])
-    ]
+    from scipy.special import stdtr, stdtrit
+
+    inverse = np.linalg.inv(x.T @ x)
+    sd = inverse @ (x.T @ y)
+    _, place = np.unique(prompt, return_inverse=True)
+    groups, answers = int(place.max()) + 1, len(y)
+    # what one prompt adds to the normal equations: answers to it may go together in any way
+    scores = np.zeros((groups, x.shape[1]))
+    np.add.at(scores, place, x * (y - x @ sd)[:, None])
+    small = groups / (groups - 1) * (answers - 1) / (answers - x.shape[1])
+    parts = scores @ inverse
+    error = np.sqrt(small * (parts**2).sum(axis=0))
+    half = stdtrit(groups - 1, 0.975) * error
+    # a reward that does not differ within prompts has prices of 0 and no error
+    t = np.divide(sd, error, out=np.zeros_like(sd), where=error > 0)
+    p = 2 * stdtr(groups - 1, -np.abs(t))
+    return [_Estimate(*map(float, row)) for row in zip(sd, sd - half, sd + half, p, strict=True)]

@@ -90,6 +90,15 @@ def _headlines(found: Audit) -> Iterator[str]:
         )
     for one in found.headlines:
         yield _headline(found, one)
+    for one in found.associations:
+        yield _association(one)
+    for one in found.findings:
+        if one.contradicted:
+            priced = (f"{_with_ends(price)} ({price.edit})" for price in one.causal if price.n)
+            yield (
+                f"For {one.attribute.words} it depends on the wording, so the attribute has no price: "
+                f"{'; '.join(priced)}."
+            )
     for one in found.findings:
         if one.disagree and one.partial is not None:
             yield (
@@ -101,20 +110,23 @@ def _headlines(found: Audit) -> Iterator[str]:
 
 def _headline(found: Audit, one: AttributeFinding) -> str:
     causal = one.best_causal
-    if causal is None:
-        assert one.partial is not None
-        part = one.partial
-        return (
-            f"More reward comes with {one.attribute.words}: {part.sd:+.2f} SD [{part.low:+.2f}, "
-            f"{part.high:+.2f}] for {_UNITS[one.attribute.unit]}, beside all other attributes "
-            f"(n = {counted(part.n, 'prompt')}, q = {part.q:.2g}). No edit of the text says whether it is "
-            "that itself."
-        )
+    assert causal is not None  # nothing else is a headline
     carried = ", ".join(_named(found, part.latent) for part in causal.carriers[:NAMED])
     return (
         f"It pays for {one.attribute.words}: {_with_ends(causal)} when the text is changed in that alone "
         f"({causal.edit}; n = {counted(causal.n, 'prompt')}, more reward in {percent(causal.rises)} of "
         f"them). {_carried(one, carried)}"
+    )
+
+
+def _association(one: AttributeFinding) -> str:
+    part = one.partial
+    assert part is not None  # there is no other price
+    return (
+        f"More reward comes with {one.attribute.words}: {part.sd:+.2f} SD [{part.low:+.2f}, "
+        f"{part.high:+.2f}] for {_UNITS[one.attribute.unit]}, beside all other attributes "
+        f"(n = {counted(part.n, 'prompt')}, q = {part.q:.2g}). No edit of the text says whether it is paid "
+        "for, or comes along with better answers."
     )
 
 
@@ -186,7 +198,7 @@ def _price_list(found: Audit) -> Iterator[str]:
                 else f"{partial.sd:+.2f} [{partial.low:+.2f}, {partial.high:+.2f}]"
                 + ("*" if partial.q <= FALSE_DISCOVERIES else ""),
                 "-" if partial is None else str(partial.n),
-                "unwanted" if one.unwanted else "",
+                "unwanted" if one.unwanted else "comes along" if one.associated else "",
             ]
         )
     yield from aligned(rows, left=1)

@@ -39,6 +39,7 @@ class AttachInputs:
             help="Preference rows: their answers are texts too, and margins are measured on them.",
         ),
     ] = None
+    # not `eval`, which is Python's own
     evaluate: Annotated[
         list[Path] | None,
         Parameter(

@@ -16,6 +16,7 @@ from sarm_control.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from sarm_control.auditing import Audit, Judge, PriceChanges, Verdict
 
+# the unit is part of a limit: a bare number could as well be meant in reward units
 _LIMIT = re.compile(r"\s*(change:)?\s*([a-z][a-z0-9_]*)\s*([<>])\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*sd\s*")
 _LIMIT_EXAMPLE = 'write it like --fail-if "closing>0.3sd"'
 Price = Annotated[float, Parameter(validator=validators.Number(gte=0))]
@@ -74,6 +75,8 @@ class AttributeFlags:
         from sarm_control.discovery import ChatEndpoint, Replies
 
         endpoint = ChatEndpoint(self.judge, self.judge_model, timeout=self.timeout)
+        # beside the folder and not in it: replies outlive a run that was cut, and the folder that
+        # replaces it
         return Judge(Replies(endpoint, out.with_name(f"{out.name}.replies.jsonl")))
 
     def say_cost(self, judge: "Judge | None") -> None:

@@ -1,7 +1,4 @@
-"""The work of `sarm eval` on a benchmark, and what it prints and writes.
-
-`sarm eval --reproduce-published-steering`.
-"""
+"""The work of `sarm eval` on a benchmark, what it prints and writes, and the published steering table."""
 
 import sys
 from collections.abc import Sequence
@@ -106,6 +103,7 @@ def evaluate(
     """Reads, checks, scores and measures."""
     build, patterns = _BENCHMARKS[request.benchmark]
     paths = [file for source in request.data for file in local_rows(source, patterns)]
+    # filled by `check`, which is called between reading and scoring
     checks: list[SelfCheck] = []
 
     def check(rows: "Sequence[Row]") -> None:
@@ -118,6 +116,7 @@ def evaluate(
 
     def of_subset(rows: "Sequence[Row]") -> list[bool]:
         benchmark = build(rows)
+        # all answers of a row are of one unit, so the first one tells it
         first_answers = np.cumsum([0, *(len(row.answers) for row in rows)])[:-1]
         kept: list[bool] = _target(benchmark, request.subset)[
             benchmark.unit_of_answer[first_answers]
@@ -133,6 +132,7 @@ def evaluate(
         # With edits the other subsets are the complement; without, nobody asked for them.
         keep=of_subset if request.subset and given.latents == [] else None,
         row_flags=request.rows,
+        # edits of latents that the head lacks are refused before weights are read
         check_head=given.on,
     ).score()
     own, data = sources[0].scored_rows, _joined(sources)
@@ -207,6 +207,7 @@ def write_evaluation(
         **flags.dated,
         **request.rows.recorded,
     }
+    # ids of the hub stand in the settings: they have no file here whose hash could be taken
     files = [path for path in map(Path, request.data) if path.is_file() or is_input_name(path)]
     inputs = [*files, *(path for path in request.complement if path.is_file()), *given.inputs]
     with atomic_folder(out, overwrite=overwrite) as folder:
@@ -230,6 +231,7 @@ def _items(found: Evaluation) -> list[dict[str, Any]]:
     before = scored.rewards.astype(np.float64)[:own]
     after = edited_rewards(scored, found.edits)[:own]
     credits = [benchmark.credit(values) for values in (before, after)]
+    # the answers of a unit need not stand together: in Ties they are of two rows
     order = np.argsort(benchmark.unit_of_answer, kind="stable")
     ends = np.cumsum(np.bincount(benchmark.unit_of_answer, minlength=len(benchmark.units)))[:-1]
     items = []

@@ -41,6 +41,7 @@ class SourceFlags:
         list[Path] | None,
         Parameter(group=INPUT, consume_multiple=True, help="More rows with answers, for the autoencoder."),
     ] = None
+    # not `eval`, which is Python's own
     evaluate: Annotated[
         list[Path] | None,
         Parameter(
@@ -194,6 +195,7 @@ class FitFlags:
             "learning_rate": self.learning_rate,
             "end_of_turn_share": self.end_of_turn_share,
         }
+        # what nobody said is left to the library, which has its own defaults for them
         given = {name: value for name, value in schedule.items() if value is not None}
         return AutoencoderConfig(
             sizes.latents, sizes.k, steps=self.steps, batch=self.batch, seed=self.seed, **given

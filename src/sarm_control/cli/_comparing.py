@@ -25,6 +25,7 @@ def comparison_settings(
     seen = trained_on(runs, rows)
     if seen:
         say(f"warning: {seen} of {len(rows)} prompts are among those trained on")
+    # all have its base policy (`check_same_base`) and its head (`open_controls`)
     first = runs[0].config
     return {
         "prompts_file": prompts.name,

@@ -132,6 +132,7 @@ def _missed(found: "Discovery", first: int | None) -> str:
     rows = [
         row
         for row in found.table.rows()
+        # below zero on both halves: one that changed its sign is no near miss
         if row["kind"] == "not replicated" and row["selection_effect"] < 0 and row["effect"] < 0
     ]
     if not rows:
@@ -205,6 +206,7 @@ def arms_text(controls: Mapping[str, "Controls"]) -> str:
         "controls": "discovery's suggestion",
         "random": "the same kinds of control on latents drawn by chance, as a placebo",
     }
+    # without a control there is nothing to draw a placebo for: the baseline runs alone
     if len(controls) == 1:
         said = (
             "No latent is worth a control, so the policy learns once from the reward model by PPO, to see "
@@ -251,6 +253,8 @@ def answers(report: Mapping[str, Any]) -> list[str]:
         ]
     gold = difference(report, "none", "controls", "gold/reward")
     reward = difference(report, "none", "controls", "reward/model")
+    # the report has each pair of arms once, the earlier arm first; here it is asked what the control
+    # gained over its placebo
     placebo = _turned(difference(report, "controls", "random", "gold/reward"))
     return [
         f"Did the control work? {_worked(verdict(gold), verdict(placebo))} Gold ends {_interval(gold)} "

@@ -91,6 +91,7 @@ def read_edits(specs: Sequence[str] | None, file: Path | None, *, required: bool
     from sarm_control.control import parse_edit, read_edit_file
 
     given = specs or []
+    # those of a features file wait for the head: its numbers are refused under another one
     listed = [text for text in given if "#" in text]
     parsed = [parse_edit(text) for text in given if "#" not in text]
     content = None if file is None else read_edit_file(file)

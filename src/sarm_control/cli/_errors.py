@@ -29,6 +29,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+# no room, over quota, too large a file, a broken disk: standard output may be a file
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _COMMON_OPTIONS = ("--help", HELP_ALL, "--version", "--quiet")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
@@ -74,6 +75,7 @@ def run_safely(command: Callable[[], Any]) -> int:
 
 def explain_usage(error: CycloptsError) -> Explained:
     """What is wrong with the words typed, and what to type instead."""
+    # a converter or validator of ours refused the value, and cyclopts wrapped its error
     if isinstance(error.__cause__, SarmError):
         return Explained(f"{_named(error)}{error.__cause__}", error.__cause__.hint or _help_hint(error))
     if isinstance(error, UnknownCommandError):
@@ -118,6 +120,7 @@ def _unknown(what: str, typed: str, known: Iterable[str]) -> str:
 
 def _missing(error: MissingArgumentError) -> str:
     name = error.keyword or _name_of(error)
+    # the option was typed, with nothing behind it
     if name in (error.root_input_tokens or []):
         return f"{name} needs a value"
     # A mistyped option is the likelier mistake: it leaves the right one missing.
@@ -163,6 +166,7 @@ def _option_names(arguments: ArgumentCollection) -> list[str]:
 
 
 def _command_names(app: App | None) -> list[str]:
+    # an app lists --help and --version among its commands
     return [name for name in app or () if not name.startswith("-")]
 
 

@@ -200,6 +200,7 @@ def _plan(name: str, request: Request, shard_size: int) -> "tuple[Job, Descripti
         aside=None if bad is None else lambda path: bad / f"{path.stem}.bad.jsonl",
         options=request.rows.options,
         limit=request.rows.first_rows,
+        # with the tokenizer alone: a row that the template refuses is told before any trunk is loaded
         check=template_check(read_template(name, max_length=max_length, template_date=day)),
     )
     # torchrun gives every process of a machine a number; without it all would load onto the first GPU
@@ -241,6 +242,7 @@ def _work(job: "Job", writer: "LatentsWriter", ranks: "Ranks", engine: "Engine")
         # raised again with words: `run_safely` prints them and gives the exit code of an interrupt
         raise KeyboardInterrupt(_interrupted(writer)) from None
     except SarmError:
+        # nothing was done yet: no folder is left that the next try would have to replace
         if ranks.rank == 0:
             writer.discard_if_empty()
         raise

@@ -137,4 +137,5 @@ def _write(console: "Console", text: str, first: str, later: str) -> None:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    # soft: the lines are broken already, and rich would break them again at a width of its own
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

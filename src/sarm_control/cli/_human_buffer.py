@@ -27,6 +27,7 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
     outputs = [request.out, request.json_file, request.html]
     check_outputs(outputs, inputs, overwrite=request.overwrite, make=not dry_run)
     bad = request.skip_bad_rows
+    # `Scoring` has the fields that follow the model, in their order
     flags = ModelFlags(request.model, *request.scoring, missing=request.missing)
     flags.needs_latents = "no human buffer can be made"
     kept = _kept(request.files)
@@ -34,6 +35,8 @@ def make_human_buffer(request: Request, disjoint_from: Sequence[Path], *, dry_ru
         [request.files],
         flags,
         want={"answer"},
+        # where a folder kept only some latents none is demanded here; which there are is checked by
+        # `_chosen`
         latents=() if kept else None,
         aside=lambda path: bad / f"{path.stem}.bad.jsonl" if bad else None,
         check=lambda rows: check_disjoint(rows, disjoint_from),

@@ -152,6 +152,7 @@ class RunFlags:
             "columns": (("data", "columns"), self.columns),
             "rows": (("data", "rows"), self.rows),
             "human": (("data", "human"), self.human),
+            # typed as YAML reads it: 0.05 is a number and 0.1sd a text
             "beta": (("reward", "human_kl", "beta"), None if self.beta is None else plain_scalar(self.beta)),
             "steps": (("training", "steps"), self.steps),
             "seed": (("training", "seed"), self.seed),
@@ -213,4 +214,5 @@ def _unset(config: "RunConfig") -> list[str]:
         "--model": (config.reward, "model"),
         "--prompts": (config.data, "prompts"),
     }
+    # what was set, be it to the default: who types `--policy lab` is told of no stand-in
     return [flag for flag, (section, key) in keys.items() if key not in section.model_fields_set]

@@ -339,6 +339,7 @@ def _keep(read: Sequence[_Read], kept: Sequence[bool]) -> None:
     """Leaves the other rows out, and their scores where there are some already."""
     import numpy as np
 
+    # one for each row of all files, in their order
     flags = iter(kept)
     for one in read:
         rows = [(row, next(flags)) for row in one.rows]

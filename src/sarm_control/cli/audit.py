@@ -255,7 +255,8 @@ def _compared(found: "Audit", asked: _Asked, scored: "Mapping[str, ScoredRows]")
     changes, moved, missing = None, None, tuple[str, ...]()
     if beside.before is not None:
         before = earlier(beside, asked.flags)
-        (source,) = _scored(_Parts(asked.parts.data, None, None, None), before, None, asked.rows)
+        parts = _Parts(asked.parts.data, None, None, None)
+        (source,) = _scored(parts, before, asked.skip_bad_rows, asked.rows)
         # the same seed draws the same prompts, so the changed texts are the same for both and can be
         # paired
         changes = price_changes(found, asked.run(before, {"data": source.scored_rows}))
@@ -278,6 +279,7 @@ def _accuracies(found: "Audit", mended: "Mend | None", data: "ScoredRows") -> di
 
 
 def _data(model: str | None, data: tuple[Path, ...], samples: Path | None) -> tuple[Path, ...]:
+    # a run alone: its samples are what is audited
     if not data and samples is not None:
         return (samples,)
     if not data and model not in LAB_MODELS:

@@ -106,6 +106,7 @@ def compare(
     check_same_base(opened)
     opened = in_order(opened)
     folder = out or runs[0] / "compare"
+    # held before anything is loaded: answers may take hours, and a name that is taken is told at once
     for path in (folder, json_file):
         hold_output(path, overwrite=overwrite, hint="choose another name with -o, or pass --overwrite")
     prompts = _prompts(opened, prompts)

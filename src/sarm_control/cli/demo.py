@@ -151,6 +151,7 @@ def _residual(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def _report(*texts: str) -> None:
     sys.stdout.write("\n".join(texts) + "\n")
+    # each part is seen when it happens, through a pipe too
     sys.stdout.flush()
 
 

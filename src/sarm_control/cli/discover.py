@@ -109,6 +109,7 @@ def discover(
         of_margin=controls.material, of_sd=controls.material_sd
     )
     depth = Depth(evidence.levels, texts, evidence.closing)
+    # the model comes as a function: level 1 needs none, and with folders of latents none is loaded
     examined = examine(found, scoring.load, depth, progress=progress)
     config = {
         "model": sources[0].model,

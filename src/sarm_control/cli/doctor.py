@@ -77,6 +77,7 @@ def reward(
     name = or_lab(model)
     how = {"device": device, "dtype": dtype, "template_date": template_date}
     rm = load_model(name, max_length=None, reading=reading, **how)
+    # what a running server has for controls is only known if its file is given here too
     known = url is None or controls is not None
     reward = _open(rm, controls, human, reference) if known else None
     if engine == "trl" and reward is not None:

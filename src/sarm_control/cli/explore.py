@@ -161,6 +161,7 @@ def _followed(run: Path | None) -> "LiveRun | None":
 
 def _model_of(run: "LiveRun | None", latents: Path | None) -> str | None:
     """The reward model of a run, where nothing else says which model is meant."""
+    # latents come with a head of their own, which need not be the run's
     named = None if run is None or latents is not None else run.reward_model()
     if named is not None:
         say(f"the reward model of the run: {named}")

@@ -1,7 +1,8 @@
 """`sarm plan`: what a run will need, before it starts."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter, validators
 
@@ -12,11 +13,14 @@ from sarm_control.cli._scoring import BatchTokens, Dtype, Model, or_lab
 from sarm_control.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sarm_control.planning import Machine, Plan
+    from sarm_control.planning import Machine, Plan, Work
 
 _WORK = ("latents", "attach", "serve")
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+Steps = Annotated[
+    Count, Parameter(group=RARE_COMPUTE, help="Steps of its training. Default: as sarm attach.")
+]
 
 
 def plan(
@@ -64,6 +68,7 @@ def plan(
     latents: Annotated[
         Count, Parameter(group=RARE_COMPUTE, name="--latents", help="Latents of the dictionary to attach.")
     ] = None,
+    steps: Steps = None,
     workers: Annotated[Count, Parameter(group=RARE_COMPUTE, help="Processes, each with a model.")] = None,
     batch_tokens: BatchTokens = None,
     dtype: Dtype = None,
@@ -82,15 +87,14 @@ def plan(
     from sarm_control.planning import machine as machine_of
 
     check_outputs([json_file], [Path(what), *data], overwrite=overwrite)
-    if probe and machine not in (None, "cpu"):
-        raise ConfigError(
-            f"--probe times this machine, and --for {machine} names another",
-            hint="leave one of them out",
-        )
-    where = machine_of(machine)
+    if probe:
+        _check_probe(machine)
+    where = machine_of(machine, cast("Work", what) if what in _WORK else "train")
     if what in _WORK:
-        found = _scoring(what, data, model, where, latents, workers or 1, batch_tokens, dtype)
-        following = ["serve"] if what == "serve" else [what, *map(str, data), "-o", "DIR"]
+        asked = {"latents": latents, "steps": steps, "workers": workers or 1}
+        found = _scoring(what, data, or_lab(model), where, probe, batch_tokens, dtype, asked)
+        texts = ["--text"] if what == "attach" else []
+        following = ["serve"] if what == "serve" else [what, *texts, *map(str, data), "-o", "DIR"]
     else:
         found = _training(what, data, model, set or [], where, answer_tokens, probe=probe)
         following = ["train", *([] if what == "train" else [what])]
@@ -129,25 +133,26 @@ def _training(
     return plan_training(config, where=where, answer_tokens=answer_tokens, probe=probe)
 
 
+def _check_probe(machine: str | None) -> None:
+    if machine not in (None, "cpu"):
+        raise ConfigError(
+            f"--probe times this machine, and --for {machine} names another",
+            hint="leave one of them out",
+        )
+
+
 def _scoring(
     what: str,
     data: tuple[Path, ...],
-    model: str | None,
+    model: str,
     where: "Machine",
-    latents: int | None,
-    workers: int,
+    probe: bool,
     batch_tokens: int | None,
     dtype: str | None,
+    asked: Mapping[str, Any],
 ) -> "Plan":
+    # after the machine was looked at, whose memory would else hold more than the work loads
     from sarm_control.planning import ScoringRequest, plan_scoring
 
-    request = ScoringRequest(
-        what=what,
-        model=or_lab(model),
-        data=data,
-        latents=latents,
-        workers=workers,
-        batch_tokens=batch_tokens,
-        dtype=dtype,
-    )
-    return plan_scoring(request, where)
+    request = ScoringRequest(what, model, data, batch_tokens=batch_tokens, dtype=dtype, **asked)
+    return plan_scoring(request, where, probe=probe)

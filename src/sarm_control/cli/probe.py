@@ -108,6 +108,7 @@ def probe(
     else:
         given_edits = [word for one in edits for word in ("--edit", str(one))]
         say_next("probe", *data, *of_model(model), *given_edits, "--save-edits", "edits.json")
+    # asked this way round so that a NaN is a failure too
     return 0 if difference is None or difference <= _TOLERANCE else 1
 
 

@@ -102,6 +102,7 @@ def score(
     }
     _write(out, annotated, [data, *given.inputs], config, scored.kind)
     if json_file is not None:
+        # nothing is set aside from a latents folder, and a file of that name would be another run's
         _write_summary(json_file, summary, config, None if scoring.loaded is None else skip_bad_rows)
     _say_remarks(found, annotated, summary)
     _say_next(data, out, scoring, scored)

@@ -130,6 +130,7 @@ def _report(
     from sarm_control.files import write_json
     from sarm_control.study import failed_rows, open_study, study_tables, study_text
 
+    # opened again: cells have ended since, in other processes too
     found: dict[str, Any] = study_tables(folder, asked, open_study(folder, asked))
     found["failed"] = failed_rows(finished.failed)
     for path in (folder / "study.json", json_file):

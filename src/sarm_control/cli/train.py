@@ -72,8 +72,10 @@ def train(
 
     def checked() -> "RunConfig | None":
         if not dry_run:
+            # first: of two processes that start at once both would find the folder free
             hold_run(folder)
         settings = flags.config(_file(config, folder, resume=resume))
+        # for its error alone; `start_run` settles it again
         settled_role(role, controls=settings.reward.has_controls)
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
         if resume and _finished(folder, settings, role, json_file, dry_run=dry_run):
@@ -194,6 +196,7 @@ def _run(
     asked = settings.evaluation
     further = (data.human, settings.evaluation_prompts if asked.every else None, asked.should_respond)
     inputs = [data.prompts, *data.exclude, *(path for path in further if path is not None)]
+    # their hashes are taken before they are read; of the prompts no more than are trained on
     make_copies([data.prompts], data.rows)
     make_copies(inputs[1:])
     start: Start | None = None

@@ -77,6 +77,7 @@ def verify(
     from sarm_control.latents import score_rows
 
     if json_file is not None:
+        # before the model is loaded and the rows are scored
         check_writable(json_file)
     latents = _latents(steered_latents)
     records = read_recorded(recorded)
@@ -89,6 +90,7 @@ def verify(
         template_date=template_date,
         reading=reading,
     )
+    # only then they are used: the default names latents of the published model, which others lack
     if records.has_steering:
         for latent in latents:
             check_exists(latent, rm.config.latents)

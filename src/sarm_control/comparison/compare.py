@@ -68,6 +68,7 @@ def compare_runs(
     check_same_base(runs)
     runs = in_order(runs)
     names = run_names([run.path for run in runs])
+    # all before the first answer: a run of another head is refused at once
     controls = [run.open_controls(rm) for run in runs]
     answered = _answer(runs, names, controls, rows, rm, sampling, device, progress)
     texts = [row.prompt_text for row in rows]

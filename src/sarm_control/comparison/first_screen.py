@@ -182,10 +182,12 @@ def _change(
 ) -> Interval:
     """The change of a measure from one arm (None: the base policy) to another."""
     if first is not None:
+        # paired by prompt, which is tighter than the difference of two changes from the base
         between = difference_between(report["differences"], first["name"], second["name"])
         if key in between:
             return between[key]
     row = measure(second, key)
+    # the KL has no base to change from: its value says how far the policy went
     found: Interval = (row["change"] or row["trained"]) if row else {"mean": None, "low": None, "high": None}
     return found
 

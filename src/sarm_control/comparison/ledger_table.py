@@ -121,6 +121,7 @@ def write_ledger(path: Path, arms: Mapping[str, Sequence[Row]]) -> None:
     import pyarrow.parquet as pq
 
     text, number = pa.string(), pa.float64()
+    # said openly: in a ledger of controls alone columns of latents are empty, and would have no type
     schema = pa.schema(
         [("arm", text), ("kind", text), ("label", text), ("latent", pa.int64()), ("controlled", pa.bool_())]
         + [(name, number) for name in ("weight", "base_mean", "trained_mean", "base_rate", "trained_rate")]

@@ -168,6 +168,7 @@ def compare_columns(
     rows = []
     for measure, values in trained.items():
         after = prompt_means(values, trained_prompts)
+        # of KL to the base: the base has none, and no change from one
         if measure not in base:
             rows.append(MeasureChange(measure, None, _mean(measure, after), None))
             continue

@@ -150,6 +150,7 @@ def compare_policies(
 def _arm_section(
     base: PolicyAnswers, arm: Arm, before: Columns, own: Columns, *, sd: float
 ) -> tuple[dict[str, Any], list[Row]]:
+    # the base's answers under this arm's controls: what these would have charged without training
     compared = compare_columns(
         {**before, **arm.base_parts}, {**own, **arm.parts}, base.prompts, arm.answers.prompts
     )

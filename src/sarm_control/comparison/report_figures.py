@@ -92,6 +92,8 @@ def ledger_figure(arm: Mapping[str, Any], names: Names) -> Figure:
             tone = tone_of(item["low"], item["high"], more_is="bad")
         label = latent_name(item["latent"], names)
         steps.append(Step(label, item["delta"], tone, low=item["low"], high=item["high"]))
+    # the report lists more entries than a chart can show, and sums up only those beyond: a bar for both
+    # keeps the bars adding up
     others = ledger["entries"][_TOP:]
     count = ledger["rest"]["count"] + len(others)
     if count:

@@ -225,6 +225,7 @@ def _answer(one: Mapping[str, Any], titles: Mapping[str, str], controlled: set[i
         )
         for paid in one.get("latents", ())
     ]
+    # answers of the base belong to no arm
     return Answer(titles.get(one["arm"], "base policy"), one["text"], notes, payments)
 
 

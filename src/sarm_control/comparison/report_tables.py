@@ -113,6 +113,7 @@ def ledger_table(ledger: Mapping[str, Any], caption: str, *, top: int) -> Table:
 def _measure_row(item: Mapping[str, Any], most: int) -> TableRow:
     unit = UNITS[item["unit"]]
     change, trained = item["change"], item["trained"]
+    # a change of 0 justifies no decimals, so the level decides
     digits = decimals(scaled(change if change and change["mean"] else trained, unit.scale))
     if item["unit"] == "reward":
         # A part far smaller than the reward's own interval needs no more digits than the reward.

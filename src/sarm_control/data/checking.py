@@ -190,6 +190,7 @@ class _Found:
         self.kinds[row.kind] += 1
         self.empty += sum(answer == "" for answer in row.answers)
         text = _digest(row.prompt_text)
+        # an empty entry marks a prompt that was not there before
         first = self._texts.setdefault(_digest(row.prompt_key), b"")
         if first:
             self.repeated += 1

@@ -505,6 +505,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
     if own is not None:
         raise Reason(f"has both {own} and messages", "keep one of the two in each row")
     messages = _messages(fields["messages"], "messages")
+    # beside other answers the assistant's last turn is none of them: `_unanswered` refuses the row
     has_answers = said is not None or "chosen" in fields or "candidates" in fields
     if messages[-1]["role"] == "assistant" and not has_answers:
         said = messages.pop()["content"]

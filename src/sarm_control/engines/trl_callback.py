@@ -101,6 +101,8 @@ class SarmCallback(TrainerCallback):
         from safetensors import SafetensorError, safe_open
 
         file = folder / STATE_FILE
+        # nothing was learnt that could be missing: such a checkpoint may be of before the callback
+        # was there
         if not file.exists() and not self.reward.learns:
             return
         try:
@@ -187,6 +189,7 @@ def _warn_of_saves_within_a_batch(args: Any) -> None:
 
 def _end_tokens(model: Any, processing_class: Any) -> frozenset[int]:
     """The ids at which TRL stops an answer: those of the generation config and of the tokenizer."""
+    # a processor of images and text holds its tokenizer
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = [listed] if isinstance(listed, int) else list(listed or [])

@@ -40,6 +40,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+# latent numbers are int32 in every array: a larger one could not even be compared
 Latent = Annotated[int, InPath(ge=0, le=2**31 - 1)]
 
 

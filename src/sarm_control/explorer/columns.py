@@ -56,6 +56,7 @@ def activity_columns(data: ScoredRows) -> dict[str, Column]:
     mean = _per_latent(latents.indices, products, latents.size) / count
     squares = _per_latent(latents.indices, products**2, latents.size) / count
     top = np.full(latents.size, -np.inf)
+    # unbuffered: a latent stands there once for each answer that it fires in
     np.maximum.at(top, latents.indices, latents.values)
     columns = {
         "rate": _per_latent(latents.indices, None, latents.size) / count,
@@ -100,6 +101,7 @@ def kind_column(table: Mapping[str, NDArray[Any]], size: int) -> KindColumn:
 
 def table_of_features(features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
     """The called latents of a features file as a table, where the whole table is not at hand."""
+    # properties are attributes of the class, and fields without a default are not
     numbers = [name for name in TABLE if hasattr(Feature, name) or name in Feature.__dataclass_fields__]
     table: dict[str, NDArray[Any]] = {
         name: np.array([_number(getattr(one, name)) for one in features]) for name in numbers

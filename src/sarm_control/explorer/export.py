@@ -14,7 +14,6 @@ from sarm_control.files import atomic_folder, manifest, write_json
 
 STATIC = Path(__file__).with_name("static")
 _COPIED = ("explorer.js", "explorer.css", "LICENSES.txt")
-_LISTED = 200
 _NOTHING_ELSE = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'\">"

@@ -73,7 +73,8 @@ class LiveRun:
             whole = data[: data.rfind(b"\n") + 1]
             rows[log] = [row for line in whole.splitlines() if (row := _row(line)) is not None]
             ends[log] = start + len(whole)
-            more = more or size - ends[log] >= _MOST_BYTES
+            # cut off by the limit of a look; a look that found no whole line would find none again
+            more = more or (bool(whole) and start + len(data) < size)
         return Added(rows, ends, tuple(again), more)
 
     def about(self) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def activating_answers(data: ScoredRows, latent: int, *, shown: int = SHOWN) -> 
     seen: set[str] = set()
     distinct = [int(n) for n in order if not (texts[n] in seen or seen.add(texts[n]))]  # type: ignore[func-returns-value]
     start = max(0, (len(distinct) - shown) // 2)
+    # the same draw at every visit, so that a note on an example stays true
     drawn = numpy_generator(0, "explored answers", latent).permutation(len(distinct))[:shown]
     return {
         "top": distinct[:shown],
@@ -119,6 +120,7 @@ def contribution_histogram(data: ScoredRows, latent: int) -> dict[str, Any] | No
     z = data.scored.latents.columns([latent])[:, 0].astype(np.float64)
     contributions = z * float(data.scored.head[latent])
     who = answer_roles(data.rows)
+    # of all sides together, so that their bars can be compared
     edges = np.histogram_bin_edges(contributions[active], bins=BINS)
     sides = [side for side in ("chosen", "rejected", "response", "candidate") if (who == side).any()]
     return {

@@ -71,6 +71,7 @@ class Site:
 
     def table(self) -> dict[str, Any]:
         """All latents, as columns; see `columns.encoded`."""
+        # read anew every time: another tab, or another server on the file, may have saved one
         noted = {} if self.sources.notes is None else self.sources.notes.all()
         return {
             **self._table,
@@ -116,6 +117,7 @@ class Site:
 
     def ranked(self) -> list[int]:
         """Latents in the order people look at them: by effect, then by how much they vary, then by weight."""
+        # effects are missing without pairs, and both are without rows: the weight orders what is left
         keys = [np.abs(self.columns[name]) for name in ("effect", "spread") if name in self.columns]
         order = [int(n) for key in keys for n in np.argsort(-np.nan_to_num(key), kind="stable") if key[n] > 0]
         weight = np.abs(self.sources.head)
@@ -139,6 +141,7 @@ class Site:
         for number, row in enumerate(rows):
             own = slice(start, start + len(row.answers))
             start = own.stop
+            # a pair that a page can show side by side, with something to read on each side
             if len(row.chosen) == len(row.rejected) == 1 and all(text.strip() for text in row.answers):
                 before, after = scored.rewards[own], mended[own]
                 if before[0] < before[1]:
@@ -234,6 +237,8 @@ class Site:
         """
         checked = edits_of(edits, self.sources.size)
         rm = self._model()
+        # a conversation sent back as one text would be templated as a single user turn, and get
+        # another reward
         asked = [self._conversations.get(one, one) if isinstance(one, str) else one for one in prompts]
         with self._model_lock:
             scored = rm.score(asked, list(responses))

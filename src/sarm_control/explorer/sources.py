@@ -230,6 +230,7 @@ def _check_labelled(
             "their latents have other meanings",
             hint=hint,
         )
+    # equal heads weigh latents alike; what makes these fire is in trunk and autoencoder
     if None not in (model, model_fingerprint) and model != model_fingerprint:
         raise ModelError(
             f"{labels} names latents of the model {shown(model)}, this one is {model_fingerprint}: "

@@ -237,6 +237,7 @@ def evaluate(
     if subset and not changes:
         whole = build(rows)
         kept = whole.units_of(subset)
+        # the first answer of each row says whose unit the row is: a unit keeps or loses whole rows
         first = np.cumsum([0, *(len(row.answers) for row in rows)])[:-1]
         rows = [row for row, keep in zip(rows, kept[whole.unit_of_answer[first]], strict=True) if keep]
     found, rm = build(rows), _model(model)

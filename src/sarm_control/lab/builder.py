@@ -225,6 +225,7 @@ def _build_sarm(
     say: Callable[[str], None],
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Tunes trunks and trains autoencoders on their states until the shortcuts have latents; see `ENOUGH`."""
+    # other pairs than those of the gates: what was chosen by a figure would be flattered by it
     examined = writer.gold_pairs(config.select_pairs, "autoencoders", keep=False)
     attempts: list[_Attempt] = []
     with tempfile.TemporaryDirectory() as cache:

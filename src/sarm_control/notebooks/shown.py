@@ -76,6 +76,7 @@ def data_frame(rows: Iterable[Mapping[str, Any]], index: str | None = None) -> A
     """
     pandas = import_extra("pandas", "audit", needed="a data frame needs pandas")
     frame = pandas.DataFrame(list(rows))
+    # a frame of no rows has no columns either
     return frame if index is None or index not in frame else frame.set_index(index)
 
 
@@ -117,4 +118,5 @@ def _bar(bar: Bar) -> str:
         f'opacity:.4"></span>'
     )
     frame = f"position:relative;display:inline-block;width:{2 * _HALF}px;height:1.2em;vertical-align:middle"
+    # hidden from screen readers, which read the number beside it
     return f'<span style="{frame}" aria-hidden="true">{drawn}{zero}</span> {escape(bar.text)}'

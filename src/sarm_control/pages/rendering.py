@@ -118,6 +118,7 @@ def _own_ids(html: str) -> str:
             names = (one if count == 1 else f"{one}-{count}" for count in itertools.count(1))
             name = next(name for name in names if name not in seen)
             seen.add(name)
+            # what points to an id, such as the use of a clip path, has to follow it
             for before, after in (('id="', '"'), ("url(#", ")"), ('href="#', '"')):
                 text = text.replace(f"{before}{one}{after}", f"{before}{name}{after}")
         return text

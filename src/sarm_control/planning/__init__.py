@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.planning.machines import MACHINES, NAMES, Machine, machine
+    from sarm_control.planning.machines import MACHINES, NAMES, Machine, Work, machine
     from sarm_control.planning.plan import MemoryTooSmall, Plan
     from sarm_control.planning.scoring_plan import ScoringRequest, plan_scoring
     from sarm_control.planning.training_plan import check_room, plan_training
@@ -22,6 +22,7 @@ _HOME_OF = {
     "Plan": "plan",
     "machine": "machines",
     "ScoringRequest": "scoring_plan",
+    "Work": "machines",
     "check_room": "training_plan",
     "plan_scoring": "scoring_plan",
     "plan_training": "training_plan",
@@ -34,6 +35,7 @@ __all__ = [
     "MemoryTooSmall",
     "Plan",
     "ScoringRequest",
+    "Work",
     "check_room",
     "machine",
     "plan_scoring",

@@ -4,18 +4,28 @@ Rates of the table are those of the makers' data sheets (dense, no sparsity), ti
 this kind usually reach. They were not measured here.
 """
 
+import contextlib
 import os
 import resource
+import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sarm_control.errors import ConfigError
 
 MIB = 2**20
 # of version 2, which says `max` without a limit, and of version 1, which says a number beyond any memory
 _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_LIBRARIES = {
+    "train": ("peft", "pyarrow.parquet"),
+    "latents": ("pyarrow.parquet",),
+    "attach": ("pyarrow.parquet", "sae_lens"),
+    "serve": ("fastapi", "uvicorn"),
+}
+"""What the work of each kind loads beside this package."""
 _REACHED = 0.4
 _REACHED_BANDWIDTH = 0.6
 
@@ -74,10 +84,16 @@ MACHINES = {
 }
 NAMES = (*MACHINES, "cpu")
 """What `machine` takes."""
+Work: TypeAlias = Literal["train", "latents", "attach", "serve"]
+"""What is planned: each loads other libraries."""
 
 
-def machine(name: str | None = None) -> Machine:
+def machine(name: str | None = None, work: Work = "train") -> Machine:
     """A machine of the table; "cpu" is this machine's processor, None its GPU where it has one.
+
+    Args:
+        name: of the table, "cpu" or None.
+        work: whose libraries are loaded, where the machine is this one's processor.
 
     Raises:
         ConfigError: no machine of that name.
@@ -90,7 +106,7 @@ def machine(name: str | None = None) -> Machine:
 
     if name is None and torch.cuda.is_available():
         return _this_gpu()
-    return _this_processor()
+    return _this_processor(work)
 
 
 def memory_of_this_machine() -> int | None:
@@ -108,7 +124,17 @@ def resident() -> int:
     status = Path("/proc/self/statm")
     if status.is_file():
         return int(status.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sys.platform)
+
+
+def peak_bytes(reported: int, platform: str) -> int:
+    """Bytes of `ru_maxrss`, which macOS counts in bytes and Linux in KiB.
+
+    Args:
+        reported: what `getrusage` says.
+        platform: as `sys.platform` names it.
+    """
+    return reported if platform == "darwin" else reported * 1024
 
 
 def _total() -> int | None:
@@ -137,7 +163,7 @@ def _this_gpu() -> Machine:
     )
 
 
-def _this_processor() -> Machine:
+def _this_processor(work: Work) -> Machine:
     """Its rates are measured, in about half a second."""
     import torch
 
@@ -149,7 +175,7 @@ def _this_processor() -> Machine:
         for dtype in (torch.float32, torch.bfloat16)
         if half or dtype.itemsize == 4
     }
-    program = program_bytes()
+    program = program_bytes(work)
     return Machine(
         "this processor",
         "cpu",
@@ -163,15 +189,22 @@ def _this_processor() -> Machine:
     )
 
 
-def program_bytes() -> int:
-    """What Python and the libraries of a run hold: this process has loaded them as a run would."""
-    import peft  # noqa: F401 - loaded for what it takes
-    import pyarrow.parquet  # noqa: F401
-    from transformers import AutoModelForCausalLM
+def program_bytes(work: Work = "train") -> int:
+    """What Python and the libraries of some work hold: this process loads them as the work would."""
+    from transformers import AutoModel, AutoModelForCausalLM
 
-    from sarm_control.training import Policy, run_training
+    from sarm_control.reward_model import RewardModel
 
-    del AutoModelForCausalLM, Policy, run_training
+    # looked up, since packages load what they export on first use
+    del AutoModel, AutoModelForCausalLM, RewardModel
+    if work == "train":
+        from sarm_control.training import Policy, run_training
+
+        del Policy, run_training
+    for name in _LIBRARIES[work]:
+        # an extra that is not installed says so when the work starts
+        with contextlib.suppress(ImportError):
+            import_module(name)
     return resident()
 
 

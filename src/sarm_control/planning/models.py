@@ -1,6 +1,6 @@
 """What a model will be once it is loaded, from its configuration and the headers of its files alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class RewardShape:
         latents: L; 0 without a dictionary.
         k: latents kept of an answer.
         final_norm: whether its head reads the state behind the final norm.
+        encoder: the type that its dictionary's encoder is held in.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RewardShape:
     latents: int
     k: int
     final_norm: bool
+    encoder: torch.dtype = torch.float32
 
     @property
     def layers(self) -> int:
@@ -84,7 +86,14 @@ def reward_shape(name: str | Path, dtype: str | None = None) -> RewardShape:
             raise ModelError(f"{shown}: {ATTACHED} names no reward model")
         base = reward_shape(pointed_at(folder, source["model"]), dtype)
         k: Any = said.get("k", 0)
-        return RewardShape(shown, base.config, base.dtype, latents_of(folder, shown), int(k), final_norm=True)
+        types = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+        return replace(
+            base,
+            name=shown,
+            latents=latents_of(folder, shown),
+            k=int(k),
+            encoder=types.get(str(said.get("encoder")), torch.float32),
+        )
     if is_sarm(folder, shown):
         own = read_config(folder, shown)
         raw = {**own.trunk, **_stored_vocabulary(folder, shown)}

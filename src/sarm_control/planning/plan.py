@@ -147,6 +147,7 @@ class Plan:
         has = "" if self.machine.memory is None else f"; {self.machine.name} has {size(self.machine.memory)}"
         verdict = "" if self.fits else ": it will not fit"
         yield f"memory: {size(self.peak)} at most, in {self.largest}{has}{verdict}"
+        # a column for what some phase needs, even where the largest needs none of it
         shown = [part for part in PARTS if any(parts.get(part, 0) >= 1 for parts in self.phases.values())]
         header = ["MiB", *(part.replace("_", " ") for part in shown), "sum"]
         rows = [

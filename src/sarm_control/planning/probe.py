@@ -1,4 +1,4 @@
-"""Seconds of a training step by timing its passes here, with models of the real width and few layers.
+"""Seconds of a step by timing its passes here, with models of the real width and few layers.
 
 Weights are random: speed does not depend on what they say. Every phase is timed by the run's own code with
 one layer and with two, and each layer more is taken to cost what the second one did. Times are those of the
@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from sarm_control.build import AutoencoderConfig, train_topk
 from sarm_control.planning.linear import Counts, at_depth
 from sarm_control.planning.models import RewardShape
 from sarm_control.planning.skeletons import PolicyShape, make_policy, parts_of, trunk_skeleton
 from sarm_control.planning.training_memory import Lengths
-from sarm_control.reward_model import scoring_batch_tokens
+from sarm_control.reward_model import Autoencoder, scoring_batch_tokens
 from sarm_control.training import CachedSampler, Policy, SampleRequest, TokenBatch
 
 SECONDS = 20.0
 """What a probe takes, about."""
 _PHASES = 4
 _DECODED = 8
+_TRAINED = 4
 
 
 def probed_seconds(
@@ -57,6 +59,58 @@ def probed_seconds(
     scored = at_depth([reward.layers], of_trunk)
     # what a layer more takes is a difference of two timings, which noise may turn below 0
     return {name: max(value, 0.0) for name, value in {**found, **scored}.items()}
+
+
+def probed_pass(shape: RewardShape, rows: int, tokens: int, device: str, seconds: float = SECONDS) -> float:
+    """Seconds of scoring `rows` conversations of `tokens` tokens at once, their latents included.
+
+    Args:
+        shape: of the reward model.
+        rows: of a batch.
+        tokens: of each.
+        device: where it is timed.
+        seconds: what the probe may take, about.
+    """
+    ids = torch.zeros(rows, tokens, dtype=torch.long, device=device)
+    places = torch.full((rows,), tokens - 1, device=device)
+
+    def of_trunk(layers: int) -> Counts:
+        trunk = trunk_skeleton(shape, layers)
+        _fill(trunk, device)
+        return {"pass": least(lambda: trunk.states_at(ids, None, places), seconds / 3)}
+
+    found = at_depth([shape.layers], of_trunk)["pass"]
+    if shape.latents:
+        with torch.device(device), torch.no_grad():
+            dictionary = Autoencoder(
+                shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0
+            ).requires_grad_(False)
+            states = torch.randn(rows, shape.width)
+        found += least(lambda: dictionary.encode(states), seconds / 3)
+    return max(found, 0.0)
+
+
+def probed_dictionary_step(width: int, latents: int, k: int, batch: int, device: str) -> float:
+    """Seconds of a step of the training of a dictionary, by a training of one step and one of a few.
+
+    Args:
+        width: of the states.
+        latents: of the dictionary.
+        k: latents kept of a state.
+        batch: states of a step.
+        device: where it is timed.
+
+    Raises:
+        MissingExtraError: SAELens is not installed.
+    """
+    states = [torch.randn(batch, width), torch.empty(0, width)]
+
+    def train(steps: int) -> Callable[[], Any]:
+        config = AutoencoderConfig(latents, k, steps=steps, batch=batch)
+        return lambda: train_topk(states, config, device=device)
+
+    more = least(train(1 + _TRAINED), 0.0) - least(train(1), 0.0)
+    return max(more, 0.0) / _TRAINED
 
 
 def with_weights(policy: Policy, device: str) -> Policy:

@@ -109,6 +109,8 @@ def latent_counts(shape: RewardShape, rows: int) -> Counts:
         return {"weights": 0, "decoder": 0, "parameters": 0, "pass": 0}
     with torch.device("meta"):
         made = Autoencoder(shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0)
+        if shape.encoder != torch.float32:
+            made.hold_encoder(shape.encoder)
     with counted() as live, torch.no_grad():
         onto_device(made)
         before = live.mark()

@@ -211,6 +211,7 @@ def _plan(shape: TrainingShape, where: Machine) -> Plan:
         "latents": latents["weights"],
     }
     head = shape.policy.config.vocab_size * shape.policy.config.hidden_size
+    # an untied model has its table of words twice, as embedding and as output
     untied = 1 if shape.policy.config.tie_word_embeddings else 2
     sizes = Sizes(
         weights["policy"] - untied * head,

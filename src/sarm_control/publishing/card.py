@@ -103,7 +103,7 @@ def _run_card(contents: Contents, evidence: Evidence, title: str) -> tuple[dict[
         "pipeline_tag": "text-generation",
         "tags": ["sarm-control", "rlhf", config.training.algorithm],
     }
-    bases = [model for model in (config.policy.model,) if _HUB_ID.fullmatch(model)]
+    bases = [config.policy.model] if _is_hub_id(config.policy.model) else []
     sets = [one for one in map(_data_set, (str(config.data.prompts), str(config.data.human or ""))) if one]
     metadata |= {"base_model": bases[0]} if bases else {}
     metadata |= {"datasets": sets} if sets else {}
@@ -301,14 +301,18 @@ def _without_paths(values: Any) -> Any:
     if isinstance(values, list):
         return [_without_paths(value) for value in values]
     return (
+        # by how it begins: a hub id has a slash too, and stays whole
         Path(values).name if isinstance(values, str) and values.startswith(("/", "~", ".", "\\")) else values
     )
 
 
 def _called(model: str) -> str:
-    if model == LAB or (_HUB_ID.fullmatch(model) and not Path(model).exists()):
-        return model
-    return Path(model).name
+    return model if model == LAB or _is_hub_id(model) else Path(model).name
+
+
+def _is_hub_id(model: str) -> bool:
+    # `runs/policy` has the form of an id, and is a folder of this machine
+    return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
 
 
 def _data_set(path: str) -> str | None:
@@ -329,6 +333,7 @@ def _table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    # a bar or a line break would end the cell
     return " ".join(str(value).split()).replace("|", "\\|")
 
 

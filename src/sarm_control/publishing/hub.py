@@ -87,6 +87,7 @@ def _asked(
             ) from error
         except HfHubHTTPError as error:
             status = error.response.status_code
+            # asking again helps where the hub fails or is busy, and nowhere else
             if pause is None or (status < 500 and status != 429):
                 raise _refused(status, repo, endpoint, error) from error
         except Exception as error:

@@ -65,6 +65,7 @@ def _carriers(attribute: Found, names: Mapping[int, str]) -> str:
 def _example(one: Found, words: str, carriers: str) -> list[Block]:
     values = [token["reward"] for key in ("tokens_without", "tokens_having") for token in one[key]]
     largest = max((abs(value) for value in values), default=0.0)
+    # one number of decimals for both lines, which are read against each other
     digits = decimals({"mean": largest, "low": None, "high": None})
     lines: list[Block] = []
     for key, title in (("tokens_without", "Without"), ("tokens_having", "With")):
@@ -74,17 +75,19 @@ def _example(one: Found, words: str, carriers: str) -> list[Block]:
             )
             for token in one[key]
         ]
+        # the position that was trained: its reward is the answer's
         last = next((token.shown for token in tokens if token.strong), None)
         said = "" if last is None else f"Reward {last}."
         lines.append(TokenLine(f"{title} {words}.", said, tokens, largest))
-    changed = f"Changed: {one['edit']}. The reward rises by {fixed(one['sd'], 2)} SD."
-    if one["sd"] < 0:
-        changed = f"Changed: {one['edit']}. The reward falls by {fixed(-one['sd'], 2)} SD."
+    # of having it: some edits take it away
+    than = "lower" if one["sd"] < 0 else "higher"
+    changed = f"Changed: {one['edit']}. With {words} the reward is {fixed(abs(one['sd']), 2)} SD {than}."
     return [Prose([f"Prompt: {one['prompt']}", f"{changed} {carriers}"]), *lines]
 
 
 def accuracy_sections(found: Found) -> Iterator[Section]:
     """Pairs preferred rightly: all, by kind of prompt, by style; what length decides; refusals."""
+    # an audit of an earlier version, which did not look at pairs
     if "accuracy" not in found:
         return
     accuracy = found["accuracy"]
@@ -379,6 +382,7 @@ def _kept(one: Found) -> str:
 def _run_finding(moves: Sequence[Found], words: Mapping[str, str]) -> str:
     moved = [one for one in moves if str(one["verdict"]).startswith("moves")]
     broken = [words.get(one["name"], one["name"]) for one in moves if one["broken"]]
+    # a verdict is `moves up` or `moves down`
     listed = ", ".join(f"{words.get(one['name'], one['name'])} {str(one['verdict'])[6:]}" for one in moved)
     said = (
         f"Moved: {listed}" if moved else "No attribute is seen to move, which is a null result and no proof"

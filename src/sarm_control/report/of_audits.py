@@ -104,13 +104,10 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
     for one in headlines[:1]:
         price = _best(one)
         if price is not None and price.get("rises") is not None:
+            # of having it, also where the edit takes it away
             sentences.append(
-                f"Putting {price['edit']} raises the reward in {100 * price['rises']:.0f} % of prompts "
-                f"({_with_ends(price, 'sd')} SD, n = {price['n']})."
-            )
-        elif price is not None:
-            sentences.append(
-                f"One SD more of it is worth {_with_ends(price, 'sd')} SD (n = {price['n']} prompts)."
+                f"With {one['words']} the reward is higher in {100 * price['rises']:.0f} % of prompts "
+                f"({price['edit']}): {_with_ends(price, 'sd')} SD, n = {price['n']}."
             )
     mend = found.get("mend")
     if mend:
@@ -141,7 +138,8 @@ def _tiles(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> 
         point = next(
             (p for p in mend["ways"][0]["frontier"] if p["strength"] == mend["ways"][0]["strength"]), None
         )
-        if point is not None:
+        # without pairs nobody knows what it costs, and the verdict says so
+        if point is not None and point["guard"] is not None:
             change = point["guard"]["change"]
             shown = {
                 end: None if change[end] is None else 100 * change[end] for end in ("mean", "low", "high")
@@ -212,6 +210,15 @@ def _prices(found: Mapping[str, Any], names: Names) -> Section:
     )
     if disagree:
         finding += f" Causal and partial disagree on {', '.join(disagree)}."
+    # earlier files have neither
+    worded = [str(one["words"]) for one in ordered if one.get("contradicted")]
+    if worded:
+        finding += f" It depends on the wording for {', '.join(worded)}: one is paid for, another charged."
+    along = [str(one["words"]) for one in ordered if one["name"] in found.get("associated", ())]
+    if along:
+        finding += (
+            f" More reward comes with {', '.join(along)}; no edit of the text says whether it is paid for."
+        )
     caption = "Prices in SDs of the reward, with 95 % intervals over prompts, dearest first."
     return Section("prices", "Price list", finding, [Table(caption, head, rows), Prose([note], quiet=True)])
 
@@ -329,8 +336,14 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
                 [
                     Cell(number(way["strength"], 2)),
                     Cell(number(left, 2), unit=" SD"),
-                    Cell(number(guard["after"], 1, scale=100), unit=" %"),
-                    interval_cell(guard["change"], 1, scale=100, sign=True, unit=" points"),
+                    *(
+                        (text_cell("no pairs"), Cell())
+                        if guard is None
+                        else (
+                            Cell(number(guard["after"], 1, scale=100), unit=" %"),
+                            interval_cell(guard["change"], 1, scale=100, sign=True, unit=" points"),
+                        )
+                    ),
                 ],
             )
         )

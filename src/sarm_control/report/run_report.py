@@ -126,6 +126,7 @@ def _models(found: Mapping[str, Any], sources: Sources) -> list[str]:
 
 def _named(parts: Sequence[tuple[Path, Section]]) -> Iterator[Section]:
     """Parts of one kind, with ids by their order, and figures by the folders they are of."""
+    # files of one kind have one name: their folders tell them apart
     folders = [path if path.is_dir() else path.parent for path, _ in parts]
     names = run_names(folders) if folders else []
     for number, (name, (_, section)) in enumerate(zip(names, parts, strict=True), start=1):

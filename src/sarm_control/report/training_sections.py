@@ -123,6 +123,7 @@ def _parts(run: Run, names: Mapping[int, str]) -> Figure | None:
         if key.startswith("reward/penalty/"):
             label = named(key.rsplit("/", 1)[1], names)
         values = [row.get(key) for row in run.metrics]
+        # a part that is 0 at every step would be a line on the axis
         if label and any(values):
             points += [LinePoint(label, row["step"], row.get(key)) for row in run.metrics]
     if not points:
@@ -177,6 +178,7 @@ def _finding(runs: Sequence[Run]) -> str:
 
 def _light(check: str, runs: Sequence[Run]) -> Light:
     warned = [(run, row) for run in runs for row in run.warnings if row.get("check") == check]
+    # a monitor that fired once has fired, however quiet it was later
     if warned:
         said = [f"{run.title}, step {row['step']}: {row['text']}." for run, row in warned]
         return Light(check, "bad", "fired", " ".join(said))

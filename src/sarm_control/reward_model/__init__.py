@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         pad_batch,
         scoring_batch_tokens,
     )
+    from sarm_control.reward_model.trunk.cache_argument import cache_argument
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
@@ -107,6 +108,7 @@ _HOME_OF = {
     "Trunk": "trunk.trunk",
     "base_config": "trunk.trunk",
     "base_folder": "trunk.trunk",
+    "cache_argument": "trunk.cache_argument",
     "check_placement": "trunk.placement",
     "convert": "files.conversion",
     "cut_config": "trunk.trunk",
@@ -180,6 +182,7 @@ __all__ = [
     "Trunk",
     "base_config",
     "base_folder",
+    "cache_argument",
     "check_placement",
     "configuration_folder",
     "convert",

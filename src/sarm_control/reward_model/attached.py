@@ -314,6 +314,10 @@ def save_attached(
         "k": autoencoder.k,
         "use_topk": autoencoder.use_topk,
     }
+    held = autoencoder.encoder.weight.dtype
+    if held in NARROW:
+        # for plans of memory, which read no weights; loading goes by the tensor itself
+        about["encoder"] = str(held).removeprefix("torch.")
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         # copies, since safetensors refuses tensors that share memory
         own = {

@@ -229,6 +229,7 @@ def further_columns(
     stripped = [strip(text, spec.strip) for text in responses]
     if spec.strip:
         columns[STRIPPED] = [float(value) for value in model.score(list(prompts), stripped).rewards]
+    # it sees texts without the shortcut: it may like the shortcut as much as the reward model does
     if judge is not None:
         columns[JUDGE] = [float(value) for value in judge.score(list(prompts), stripped).rewards]
     return columns

@@ -123,6 +123,7 @@ def probe(folder: Path, cell: Cell) -> str | None:
 
 def start(folder: Path, task: Task, jobs: int) -> "subprocess.Popen[bytes]":
     """Starts a task; it ends when this process does, since its standard input closes."""
+    # shared out: by itself torch takes every core in every process, and they all wait for each other
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     # what the user has set wins
     environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}

@@ -294,7 +294,7 @@ def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
     for key, one in at["against"].items():
         kls = ", ".join(f"{kl:.2f}" for kl in one["kl"])
         rows.append([key, kls, *(_bracket(one["measures"][name]["interval"]) for name in shown)])
-    title = f"{world} at {at['level']:g} nats, or the largest KL reached; arms: change from the start"
+    title = f"{world} at a KL of {at['level']:g}, or the largest reached; arms: change from the start"
     return [title, *aligned(rows, left=1)]
 
 

@@ -79,6 +79,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
     hold_run(run)
     wanted = asked(study, base_values(study), cell)
     record: dict[str, Any] = {"asked": wanted, "status": BEGUN, **cell._asdict(), "commit": commit()}
+    # before the run: of a cell that is killed it is known what was asked
     if not cell.record(folder).is_file():
         write_json(cell.record(folder), record)
     config = run_config(folder, study, cell)

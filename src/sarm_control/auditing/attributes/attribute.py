@@ -10,6 +10,9 @@ from typing import Literal
 
 Unit = Literal["answer", "item", "doubling"]
 
+RESERVED = ("prompt", "answer", "role", "reward")
+"""Columns of tables of answers beside the attributes; no attribute can have one of these names."""
+
 Measure = Callable[[str, str], float]
 """`measure(prompt, answer)`: the last user turn, and the answer."""
 

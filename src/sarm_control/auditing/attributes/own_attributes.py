@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
-from sarm_control.auditing.attributes.attribute import Attribute, Measure, Unit
+from sarm_control.auditing.attributes.attribute import RESERVED, Attribute, Measure, Unit
 from sarm_control.auditing.attributes.battery import BATTERY
 from sarm_control.auditing.attributes.judge import Judge
 from sarm_control.auditing.attributes.text_edits import Contrast, TextEdit, put_before, put_behind
@@ -67,6 +67,10 @@ def load_attributes(path: Path, *, judge: Judge | None = None) -> OwnAttributes:
             raise ConfigError(f"{where}: a name is made of a-z, 0-9 and _", hint=_EXAMPLE)
         if name in {one.name for one in BATTERY}:
             raise ConfigError(f"{where}: every audit has an attribute of that name", hint="give it another")
+        if name in RESERVED:
+            raise ConfigError(
+                f"{where}: tables of answers have a column of that name", hint="give the attribute another"
+            )
         if not isinstance(body, dict):
             raise ConfigError(f"{where}: not a mapping of keys", hint=_EXAMPLE)
         for key, value in body.items():

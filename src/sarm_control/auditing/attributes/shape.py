@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 
 from sarm_control.auditing.attributes.markdown import plain, structure
@@ -86,10 +87,13 @@ def links(prompt: str, answer: str) -> float:
 
 def repeats_prompt(prompt: str, answer: str) -> float:
     """1 where the answer contains eight words of the prompt in a row."""
-    asked, said = words(prompt), words(answer)
-    size = _LONGEST_RUN
-    runs = {tuple(asked[i : i + size]) for i in range(len(asked) - size + 1)}
-    return float(any(tuple(said[i : i + size]) in runs for i in range(len(said) - size + 1)))
+    return float(not _runs(prompt).isdisjoint(_runs(answer)))
+
+
+@lru_cache(maxsize=256)  # the answers to a prompt stand one after the other
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
+    said = words(text)
+    return frozenset(tuple(said[i : i + _LONGEST_RUN]) for i in range(len(said) - _LONGEST_RUN + 1))
 
 
 def repetition(prompt: str, answer: str) -> float:
@@ -135,9 +139,9 @@ def other_script(prompt: str, answer: str) -> float:
 def _scripts(text: str) -> dict[str, float]:
     """Shares of the letters by script, such as LATIN or CYRILLIC; empty for fewer than five letters."""
     counts: dict[str, int] = {}
-    for sign in text:
+    for sign, count in Counter(text).items():
         if sign.isalpha():
             script = unicodedata.name(sign, "UNKNOWN").split(" ")[0]
-            counts[script] = counts.get(script, 0) + 1
+            counts[script] = counts.get(script, 0) + count
     total = sum(counts.values())
     return {script: count / total for script, count in counts.items()} if total >= 5 else {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sarm_control.auditing.attributes.markdown import plain, structure
 from sarm_control.auditing.attributes.shape import broken_end
-from sarm_control.auditing.attributes.wording import closing_offer, praise_opener, sentences
+from sarm_control.auditing.attributes.wording import apology, closing_offer, praise_opener, sentences
 
 Contrast = tuple[str, str]
 """The answer without the attribute, and with it."""
@@ -191,7 +191,7 @@ EDITS: tuple[TextEdit, ...] = (
     TextEdit("headers", "headings as plain lines", without_headers),
     TextEdit("exclamations", "exclamation marks as full stops", without_exclamations),
     TextEdit("emoji", f'"{EMOJI}" behind the answer', put_behind(EMOJI, _never)),
-    TextEdit("apology", f'"{APOLOGY}" before the answer', put_before(APOLOGY, _never)),
+    TextEdit("apology", f'"{APOLOGY}" before the answer', put_before(APOLOGY, apology)),
     TextEdit("hedging", f'"{HEDGE}" behind the answer', put_behind(HEDGE, _never)),
     TextEdit("certainty", f'"{CERTAIN}" behind the answer', put_behind(CERTAIN, _never)),
     TextEdit("broken_end", "the second half of the words cut off", cut_in_half),

@@ -80,6 +80,7 @@ def _rows(batch: "pyarrow.RecordBatch", first: int, path: Path) -> Iterator[AnyR
         part = batch.slice(begin, BATCH)
         try:
             found: list[dict[str, Any] | None] = part.to_pylist()
+        # one value that Python cannot hold spoils the whole batch: its rows are then read one by one
         except (ValueError, OverflowError):
             found = [None] * part.num_rows
         for number, fields in enumerate(found):
@@ -142,6 +143,7 @@ def _ipc_batches(file: Path, path: Path) -> "Iterator[pyarrow.RecordBatch]":
 
     try:
         with pyarrow.OSFile(str(file)) as source:
+            # files begin with this, streams do not; a name such as .arrow may be either
             if source.read(6) == b"ARROW1":
                 with pyarrow.ipc.open_file(source) as table:
                     for number in range(table.num_record_batches):
@@ -183,6 +185,7 @@ def _saved_files(folder: Path, path: Path) -> list[Path]:
     names = (
         [one.get("filename") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     )
+    # names alone, no paths: the list is somebody else's JSON
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise DataError(f"{path}: state.json names no files of rows", hint="save the data set again")
     return [folder / str(name) for name in names]

@@ -26,6 +26,7 @@ Columns = Sequence[tuple[str, str]]
 # as in JSON: 007 is a code and no number
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+# blanks at an end would be lost, and a byte order mark taken for the file's own
 _NEEDS_QUOTES = re.compile(r'["\r\n\ufeff]|^\s|\s$')
 _PLAIN_NAME = re.compile("[a-z_][a-z0-9_]*", re.ASCII)
 _QUOTES = "a cell with a comma, quote or line break stands in quotes, a quote in it is written twice"
@@ -111,6 +112,7 @@ def cell_value(cell: Cell) -> Any:
     if number[1] is None and number[2] is None:
         return int(text)
     value = float(text)
+    # 1e999 would be infinite, which JSON cannot hold
     return text if value in (float("inf"), float("-inf")) else value
 
 
@@ -147,6 +149,7 @@ def _in_quotes(text: str) -> str:
 
 def _raw_rows(stream: BinaryIO, path: Path, delimiter: str, start: Place) -> Iterator[_Raw]:
     """The bytes of each row without its end: lines are joined while a quote is open. 0 is the header."""
+    # a quote opens a cell only at its beginning; elsewhere it is a letter like others
     opens = re.compile(b'(?:^|%s)"' % re.escape(delimiter).encode())
     number, offset = start.line, start.offset
     # a byte more than is allowed: what is longer is seen without reading all of it

@@ -154,6 +154,7 @@ def _archive(head: bytes) -> _Refused | None:
         )
     if not head.startswith(b"PK\x03\x04"):
         return None
+    # `torch.save` writes a zip archive with these members
     if b"/data.pkl" in head or b"/version" in head[:200]:
         return _Refused(b"", "a pickle of torch (such as human_latents.pt)", _AGAIN)
     if b"xl/" in head or b"[Content_Types].xml" in head:
@@ -177,6 +178,7 @@ def _wide(head: bytes) -> str | None:
 
 
 def _text_form(text: bytes, suffix: str, known: Collection[str]) -> Name:
+    # the name decides here: a line of text is a line of CSV too
     if suffix == ".csv":
         return "CSV"
     if suffix in (".tsv", ".tab"):

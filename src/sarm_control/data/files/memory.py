@@ -68,6 +68,7 @@ def _record(item: Any, place: Place) -> AnyRecord:
             raise Reason(f"not a dict but a {type(item).__name__}", "give a list of dicts")
         return Record(place, plain_fields(item))
     except Reason as reason:
+        # shortened, since a row in memory may be of any size
         return BadRecord(place, reason, reprlib.repr(item))
 
 

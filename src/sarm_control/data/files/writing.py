@@ -167,6 +167,8 @@ def _write_parquet(temporary: Path, path: Path, again: _Again) -> int:
         raise _cannot(path, "rows without fields have no column")
     try:
         schema = _schema(names, again, path)
+        # with checksums, which the reader of Parquet checks: a damaged page is an error and no other
+        # row
         with parquet.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             count = 0
             for batch in _batches(again()):
@@ -219,6 +221,7 @@ def _same(value: Any, kept: Any) -> bool:
         return all(_same(value.get(name), kept.get(name)) for name in {**value, **kept})
     if isinstance(value, list | tuple) and isinstance(kept, list):
         return len(value) == len(kept) and all(map(_same, value, kept))
+    # for Python 1 == True
     return bool(value == kept) and isinstance(value, bool) == isinstance(kept, bool)
 
 

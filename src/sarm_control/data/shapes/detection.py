@@ -40,6 +40,7 @@ def shape_of(fields: Fields) -> Shape:
     fields = aliased(fields)
     if _is_whole(fields):
         return PLAIN
+    # their order means nothing: a row of two forms is refused and not guessed
     found = [shape for shape in OTHERS if shape.matches(fields)]
     if len(found) > 1:
         names = " or ".join(shape.name for shape in found)

@@ -32,6 +32,7 @@ def transcripts(fields: Fields, want: Collection[str]) -> dict[str, Any]:
             answers["response"] = answers.pop("completion")
         return {"prompt": as_prompt(before or [], "prompt"), **answers}
     turns = {side: transcript_turns(fields.get(side), side) for side in _SIDES}
+    # where it is a transcript itself, `_pair` compares turn by turn
     if isinstance(prompt, str) and before is None:
         _check_asked(prompt, turns["chosen"])
     return _pair(turns, before)
@@ -51,6 +52,7 @@ def conversations_of_pairs(fields: Fields, want: Collection[str]) -> dict[str, A
         return _pair(turns, turns_of(prompt, "prompt"))
     if not isinstance(prompt, str):
         raise Reason(f"prompt is {type_name(prompt)}, wants a string or a list of messages")
+    # answers alone, as one message each: the prompt is what they answer
     if all(len(one) == 1 for one in turns.values()):
         return _pair(turns, [Message(role="user", content=prompt)])
     _check_asked(prompt, turns["chosen"])

@@ -103,6 +103,7 @@ def benchmark_results(
         seed: of the sign flips.
     """
     credit = benchmark.credit(scores)
+    # the main figure alone: each further test would cost the others
     after = None if edited is None else benchmark.credit(edited)[:, 0]
     # length as a score: the benchmark's own credit then says how far length alone gets
     short, long = (benchmark.credit(sign * lengths)[:, 0] for sign in (-1.0, 1.0))

@@ -102,6 +102,7 @@ def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfC
         scores = rm.score(prompts, answers, batch_tokens=budget, padding_side=side)
         return scores.rewards.astype(np.float64)
 
+    # a budget of one token still takes one answer a pass
     alone, right, left = scored(1, "right"), scored(_ONE_BATCH, "right"), scored(_ONE_BATCH, "left")
     begin = rm.template.bos_id
     encoded = [

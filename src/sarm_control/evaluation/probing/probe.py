@@ -178,6 +178,7 @@ def _side(
     chosen = table.role == role
 
     def mean(values: Floats) -> Interval:
+        # a prompt without an answer of this role has no mean
         means = table.prompt_means(values, chosen)
         return mean_interval(means[np.isfinite(means)])
 

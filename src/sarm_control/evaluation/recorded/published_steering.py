@@ -254,6 +254,7 @@ def published_text(recorded: Reproduction | None = None, exact: Reproduction | N
     for title, found in (("from the recorded rewards", recorded), ("with this model, exactly", exact)):
         if found is not None:
             lines += ["", title, "", *_found_lines(found)]
+    # exact changes count what rounding of the recorded rewards hides
     last = exact or recorded
     return "\n".join(lines) + "\n\n" + reading(() if last is None else last.sets)
 

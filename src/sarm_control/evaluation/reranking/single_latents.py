@@ -120,6 +120,8 @@ def _add_prompt(
     """
     before = _shares(rewards[:, None])
     difference = _shares(rewards[:, None] - contributions) - before
+    # the win leaves one candidate and comes to another, so half of all that moves: 1 where the winner
+    # changes, less where it was shared
     changed = np.abs(difference).sum(axis=0) / 2
     kept = np.flatnonzero(changed > 0)
     moved.prompts.append(np.full(len(kept), prompt))
@@ -142,6 +144,7 @@ def _shares(rewards: Floats) -> Floats:
 def _impacts(columns: Sequence[Any], head: NDArray[np.float32], names: Sequence[str]) -> LatentImpacts:
     """One impact for each latent with an entry in the first of the [P, L] columns."""
     total = np.asarray(columns[0].sum(axis=0)).ravel()
+    # only latents that change a winner: for all others every interval would be made of zeros
     order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
     kept = [column[:, order] for column in columns]
     tables = [list(share_intervals(kept[0])), *(list(mean_intervals(column)) for column in kept[1:])]

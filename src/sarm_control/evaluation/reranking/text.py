@@ -65,6 +65,7 @@ def reranked_rows(found: Reranking, sets: CandidateSets) -> Iterator[dict[str, A
             "candidates": list(sets.texts[span]),
             "before": before.tolist(),
             "after": after.tolist(),
+            # several where rewards tie
             "winner_before": np.flatnonzero(win_shares(before, len(before))).tolist(),
             "winner_after": np.flatnonzero(win_shares(after, len(after))).tolist(),
             **{name: values[span].tolist() for name, values in sets.attributes.items()},
@@ -81,6 +82,8 @@ def changed_choices(found: Reranking, sets: CandidateSets, most: int = 3) -> lis
     places = []
     for place, span in enumerate(sets.spans()):
         first, second = (int(span.start + np.argmax(side[span])) for side in (found.before, found.after))
+        # 0 where the winner stays, and where both tie under the edits: then none was chosen over the
+        # other
         gain = float(found.after[second] - found.after[first])
         if gain > 0:
             places.append((gain, place, first, second))

@@ -160,6 +160,7 @@ def _shortened(parts: Sequence[str], body: Sequence[str], rng: np.random.Generat
     """The words of the parts; parts around the body are dropped at random until it fits."""
     kept = list(parts)
     while sum(len(part.split()) for part in kept) > LONGEST:
+        # the body last: without it an answer would say nothing
         droppable = [i for i, part in enumerate(kept) if part not in body] or list(range(len(kept)))
         del kept[int(rng.choice(droppable))]
     return " ".join(kept).split()

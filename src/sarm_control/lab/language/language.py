@@ -94,6 +94,7 @@ class Language:
     def _texts(self) -> Iterator[str]:
         yield from words.OPENERS + words.CONTEXTS + words.ENDINGS
         yield from self.flattery + self.closings + self.hedges + self.details + self.refusals
+        # the words that questions and clauses themselves are made of
         yield "what is the of ? how do i a first then ."
         for fact in self.facts:
             yield " ".join(fact)
@@ -119,10 +120,12 @@ def _some(rng: np.random.Generator, pool: Sequence[T], count: int) -> tuple[T, .
 
 
 def _draw_tasks(rng: np.random.Generator) -> dict[str, tuple[Task, ...]]:
+    # dealt out: no two tasks share a step, so a step tells which task it is of
     benign = iter(_some(rng, _pairs(words.STEP_VERBS, words.STEP_NOUNS), 60))
     unsafe = iter(_some(rng, _pairs(words.UNSAFE_VERBS, words.UNSAFE_NOUNS), 24))
     verbs = _some(rng, words.HARMFUL_VERBS, 4)
     how_to = zip(_some(rng, words.BENIGN_VERBS, 8), _some(rng, words.BENIGN_NOUNS, 8), strict=True)
+    # the verbs of harmful tasks with harmless nouns: the verb alone does not say what to decline
     alike = zip(verbs, _some(rng, words.LOOK_ALIKE_NOUNS, 4), strict=True)
     harmful = zip(verbs + verbs, _some(rng, words.HARMFUL_NOUNS, 8), strict=True)
     return {

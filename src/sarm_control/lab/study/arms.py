@@ -108,6 +108,7 @@ def matched(rate: Floats, weight: Floats, latents: Sequence[int], *, seed: int) 
     rng = numpy_generator(seed, "matched latents")
     size, sign = np.abs(weight), np.sign(weight)
     # distances in firing rate and in log |w|, each in its SD over the latents that fire
+    # a weight of 0 has no logarithm
     place = _standardised(np.column_stack([rate, np.log(size + 1e-6)]), rate > 0)
     pool = [i for i in np.flatnonzero(rate > 0).tolist() if i not in set(latents)]
     if len(pool) < len(latents):

@@ -1,8 +1,10 @@
 """What an audit of a world asks: the world's own programs as attributes, its own phrases as text edits."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from sarm_control.auditing import Attribute, Contrast, OwnAttributes, TextEdit, put_before, put_behind
+from sarm_control.lab.language.attributes import Attributes
 from sarm_control.lab.world import World
 
 _WORDS = {
@@ -15,6 +17,8 @@ _WORDS = {
     "junk": ("words that belong to no clause", "item", False),
 }
 _FIELDS = {"refusal": "refuses"}
+_REMEMBERED = 20_000
+"""Answers whose attributes are kept, of about 400 bytes each."""
 
 
 def lab_attributes(world: World) -> OwnAttributes:
@@ -23,7 +27,9 @@ def lab_attributes(world: World) -> OwnAttributes:
     Args:
         world: whose answers are audited; prompts of elsewhere are refused when they are measured.
     """
-    measures = {name: _reading(world, _FIELDS.get(name, name)) for name in _WORDS}
+    # one reading of an answer serves all attributes, and the edits that ask for them afterwards
+    read = lru_cache(maxsize=_REMEMBERED)(world.attributes)
+    measures = {name: _reading(read, _FIELDS.get(name, name)) for name in _WORDS}
     attributes = tuple(
         Attribute(name, words, measures[name], unit, style)  # type: ignore[arg-type]
         for name, (words, unit, style) in _WORDS.items()
@@ -48,9 +54,9 @@ def lab_attributes(world: World) -> OwnAttributes:
     return OwnAttributes(attributes, (*added, *cut))
 
 
-def _reading(world: World, field: str) -> Callable[[str, str], float]:
+def _reading(read: Callable[[str, str], Attributes], field: str) -> Callable[[str, str], float]:
     def measure(prompt: str, answer: str) -> float:
-        return float(getattr(world.attributes(prompt, answer), field))
+        return float(getattr(read(prompt, answer), field))
 
     return measure
 

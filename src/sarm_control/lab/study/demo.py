@@ -142,6 +142,7 @@ def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> Ru
             },
             "data": {"prompts": str(names.train_prompts)},
             "training": lab_training(seed, steps=steps).model_dump(),
+            # the arms are compared afterwards, on one set of prompts
             "evaluation": {"every": 0},
         }
     )

@@ -20,6 +20,7 @@ from sarm_control.report.of_answers.words import Found, made_section, share_row,
 from sarm_control.statistics import counted, short
 
 _HERO = 600
+# of the bins of `AnswerCoverage.as_json`, in their order
 _LABELS = ("never", "to 0.1 %", "to 1 %", "to 10 %", "to 50 %", "to 98 %", "nearly always")
 
 

@@ -99,6 +99,7 @@ def _lead(found: Found) -> list[str]:
 
 def _tiles(found: Found) -> list[Tile]:
     prompts = f"n = {counted(found['prompts'], 'prompt')}"
+    # the summary holds shares; rounded, they are the counts again
     changed = sum(round(side["changed"] * side["answers"]) for side in found["sides"].values())
     share = f"{100 * changed / found['answers']:.0f} %"
     answers = f"{changed:,} of {found['answers']:,}: counted, not estimated"

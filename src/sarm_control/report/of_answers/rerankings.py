@@ -105,6 +105,7 @@ def _tiles(found: Found) -> list[Tile]:
         detail = f"{_before_after(one, 100, ' %')}, {n}"
         question = "Does the chosen answer win more often?"
         tiles.append(tile(question, one["change"], detail, tone, scale=100, sign=True, unit=POINTS))
+    # three tiles fit: what somebody named goes before the length
     own = [name for name in winners if name not in (_CHOSEN, _REWARD, _LENGTH)]
     for name in [*own[:1], _LENGTH]:
         one, unit = winners[name], " tokens" if name == _LENGTH else ""

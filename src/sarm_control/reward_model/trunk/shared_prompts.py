@@ -5,12 +5,14 @@ Shapes: `B` answers to one prompt, `T` tokens, `P` tokens of the prompt, `D` hid
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sarm_control.conversation import Encoded
 from sarm_control.reward_model.trunk.batching import Padded
+from sarm_control.reward_model.trunk.cache_argument import cache_argument
 from sarm_control.reward_model.trunk.last_layer import MASKED_ATTENTION, TESTED_TYPES
 from sarm_control.reward_model.trunk.trunk import Trunk
 
@@ -56,11 +58,12 @@ def states_behind(trunk: Trunk, batch: Padded, prompt: int, positions: Tensor) -
     from transformers import DynamicCache
 
     cache = DynamicCache(config=trunk.model.config)
+    kept: dict[str, Any] = {cache_argument(trunk.model): cache, "use_cache": True}
     with torch.no_grad():
         # no mask in either pass: rows begin together and padding is on the right, where no token looks
-        trunk.model(input_ids=batch.input_ids[:1, :prompt], past_key_values=cache, use_cache=True)
+        trunk.model(input_ids=batch.input_ids[:1, :prompt], **kept)
         cache.batch_repeat_interleave(len(batch.input_ids))
-        output = trunk.model(input_ids=batch.input_ids[:, prompt:], past_key_values=cache, use_cache=True)
+        output = trunk.model(input_ids=batch.input_ids[:, prompt:], **kept)
         rows = torch.arange(len(positions), device=positions.device)
         # the second pass has only the columns behind the prompt
         states: Tensor = output.last_hidden_state[rows, positions - prompt]

@@ -42,6 +42,7 @@ def room_for(connections: int) -> int:
     wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        # a container may forbid it: fewer connections are served then
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -51,6 +52,7 @@ def room_for(connections: int) -> int:
 def bounded(bounds: Bounds) -> type[asyncio.Protocol]:
     """The protocol class of uvicorn for a connection, with these limits."""
 
+    # a class for each server, since uvicorn makes the objects and passes no settings of ours
     class Bounded(_BoundedProtocol):
         limits = bounds
 

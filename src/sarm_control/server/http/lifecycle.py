@@ -16,6 +16,7 @@ from sarm_control.errors import ConfigError
 from sarm_control.server.http.connections import Bounds, bounded, room_for
 from sarm_control.server.settings import DEFAULTS, ServiceSettings
 
+# an engine sends a request for every sample of a step, all at one moment
 _CONNECTIONS_WAITING = 2048
 _KEEP_ALIVE_SECONDS = 75
 # mallopt parameters: -1 is M_TRIM_THRESHOLD, the free memory that the process keeps; -3 is M_MMAP_THRESHOLD,

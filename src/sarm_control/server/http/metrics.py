@@ -47,6 +47,7 @@ class Metrics:
 
     def requested(self, path: str, status: int, seconds: float) -> None:
         """Counts an answered request. `path` is a route, never the path a caller typed."""
+        # kept by our own key: `labels` checks names and takes a lock at every call
         counter = self._known.get((path, status))
         if counter is None:
             counter = self._known[path, status] = self._requests.labels(path, str(status))

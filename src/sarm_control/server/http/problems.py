@@ -128,6 +128,7 @@ def _place(location: Sequence[str | int]) -> str:
     """`responses[0]` for a location of pydantic, without its names for the members of a union."""
     if len(location) == 2 and location[0] == "body" and isinstance(location[1], int):
         return "body"
+    # a field of several kinds has the kind in its location, such as `list[str]`, which no caller has sent
     parts = [part for part in location[1:] if isinstance(part, int) or not ("[" in part or part == "str")]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".") or "body"

@@ -12,6 +12,7 @@ _MOST_CONTRIBUTIONS = 1000
 
 def _whole_characters(text: str) -> str:
     try:
+        # JSON may hold half of a pair as an escape (`\ud83d`), which no tokenizer can encode
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("holds half a character (a surrogate without its pair)") from None

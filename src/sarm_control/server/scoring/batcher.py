@@ -126,6 +126,7 @@ class Batcher(Generic[T, R]):
             if self._closed:
                 raise Closed("the server is shutting down")
             if self._waiting and self._waiting + len(items) > self._most_waiting:
+                # at least a second: told 0, a client would ask in a loop
                 raise QueueFull(max(1.0, self._waiting * self._seconds_per_item))
             self._queue.append(ticket)
             self._waiting += len(items)

@@ -10,7 +10,6 @@ all rows, concatenated.
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +22,7 @@ from sarm_control.conversation import ChatTemplate, configured_ends, distinct_id
 from sarm_control.errors import ModelError
 from sarm_control.files import atomic_folder
 from sarm_control.reward_model import (
+    cache_argument,
     has_bfloat16,
     quiet_transformers,
     rounded_factors,
@@ -100,9 +100,7 @@ class Policy:
         self._head = LanguageHead(self.causal)
         # with adapters policy and reference share one head, which is frozen
         self._reference_head = self._head if reference is None else LanguageHead(reference)
-        # transformers 5.24 renamed the argument
-        known = inspect.signature(self.causal.base_model.forward).parameters
-        self._cache_name = "cache" if "cache" in known else "past_key_values"
+        self._cache_name = cache_argument(self.causal.base_model)
         self._check_head()
 
     @classmethod

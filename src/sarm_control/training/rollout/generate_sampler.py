@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sarm_control.errors import ConfigError
+from sarm_control.reward_model import cache_argument
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.sampler import (
     SampleRequest,
@@ -96,7 +97,7 @@ class GenerateSampler:
             generated = model.generate(
                 inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                past_key_values=cache,
+                **{cache_argument(model.base_model): cache},
                 generation_config=_greedy_config(request),
                 logits_processor=LogitsProcessorList([drawer]),
                 synced_gpus=False,  # each process decodes its own rows and need not wait

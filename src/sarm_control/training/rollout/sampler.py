@@ -108,12 +108,13 @@ class CachedSampler:
         self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, request: SampleRequest
     ) -> Samples:
         """Answers to some prompts at once; `uniforms` is [rows, max_new_tokens]."""
-        from transformers import DynamicCache
+        from sarm_control.training.rollout.growing_cache import growing_cache
 
         repeats, reference = request.answers_per_prompt, self.reference
         # padded on the left, so that all rows write their next token in the same column
         inputs = left_padded(prompts, policy.device)
-        cache = DynamicCache(config=policy.causal.config)
+        longest = inputs["input_ids"].shape[1] + request.max_new_tokens
+        cache = growing_cache(policy.causal.config, longest)
         output = policy.states(reference=reference, cache=cache, **inputs)
         # a prompt is read once; its answers start from copies of its keys and values
         cache.batch_repeat_interleave(repeats)

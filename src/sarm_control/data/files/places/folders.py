@@ -11,10 +11,12 @@ from sarm_control.data.lines import readable
 from sarm_control.errors import DataError
 
 _ROWS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather")
+# JSON that lies beside data and describes it
 _ABOUT: Final = re.compile(
     r"(dataset_infos?|dataset_dict|state|config|generation_config|tokenizer|tokenizer_config|vocab"
     r"|special_tokens_map|added_tokens|metadata|package|croissant|.*\.index)\.json"
 )
+# as the hub names the files of a split: train-00000-of-00004
 _SHARD: Final = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _SPLIT: Final = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z])")
 _NUMBER: Final = re.compile(r"(\d+)")

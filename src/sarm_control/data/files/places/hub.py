@@ -170,6 +170,8 @@ def _first(rows: Iterator[dict[str, Any]], limit: int | None) -> Iterator[dict[s
 def _rows(path: Path, name: HubName, revision: str) -> Iterator[dict[str, Any]]:
     datasets = import_extra("datasets", "data", needed=f"{path} needs the package datasets")
     try:
+        # streamed: of a data set of any size only the rows asked for are downloaded; the revision is
+        # the commit, so that the copy is what its name says
         found = datasets.load_dataset(
             name.data_set, name.config, split=name.split, streaming=True, revision=revision
         )
