@@ -74,7 +74,14 @@ ENDS = {
     "newest": End(
         ("audit", "explore", "rl", "gguf", "ratio", "label", "report", "serve", "track", *DEMANDING),
         "none",
-        (*TOOLS, "playwright", "polars", "schemathesis>=4.0", "transformers[serving]"),
+        (
+            *TOOLS,
+            "axe-playwright-python",
+            "playwright",
+            "polars",
+            "schemathesis>=4.0",
+            "transformers[serving]",
+        ),
     ),
     "oldest": End(("audit", "explore", "rl", "gguf", "ratio", "label", "report", "serve", "track"), "all"),
     "oldest-extras": End(

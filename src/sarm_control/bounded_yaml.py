@@ -50,6 +50,19 @@ class _Bounded(yaml.SafeLoader):
         finally:
             self._depth -= 1
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """A scalar whose text is whole characters, keys too."""
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)  # type: ignore[no-untyped-call]
+        if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            # JSON writes a character beyond 16 bits as two escapes, which PyYAML leaves apart: such a string
+            # can be neither written nor compared. Two halves are joined; one alone is no text.
+            try:
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                problem = "half a character, which is no text"
+                raise yaml.MarkedYAMLError(None, None, problem, node.start_mark) from None
+        return node
+
     def construct_number(self, node: yaml.ScalarNode) -> int:
         """A whole number of bounded length."""
         if len(node.value) > LONGEST_NUMBER:
