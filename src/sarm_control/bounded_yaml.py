@@ -52,7 +52,7 @@ class _Bounded(yaml.SafeLoader):
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """A scalar whose text is whole characters, keys too."""
-        node: yaml.ScalarNode = super().compose_scalar_node(anchor)  # type: ignore[no-untyped-call]
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
         if any("\ud800" <= letter <= "\udfff" for letter in node.value):
             # JSON writes a character beyond 16 bits as two escapes, which PyYAML leaves apart: such a string
             # can be neither written nor compared. Two halves are joined; one alone is no text.
