@@ -51,7 +51,15 @@ WANTED = {
 """What the blocks of a page need beyond the extras of the oldest end (`tests/version_ends.py`)."""
 
 
-@each_document
+LONG = ("README", "auditing", "building", "discovery", "first-steps", "human-kl", "latents", "training")
+"""Pages whose commands take more than ten seconds together; `make test-long` runs them."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(one, marks=pytest.mark.long if one.stem in LONG else ()) for one in DOCUMENTS],
+    ids=short,
+)
 def test_every_block_does_what_the_document_says(path: Path, folder: Path) -> None:
     for package in WANTED.get(path.name, ()):
         pytest.importorskip(package, reason=f"{path.name} shows what needs {package}")

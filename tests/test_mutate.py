@@ -271,6 +271,7 @@ def asked(project: Path) -> Iterator[Asked]:
     assert server.process.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_run_sees_the_source_as_it_is(asked: Asked, fresh: bool) -> None:
     assert asked("", "", "test_halved[2]", "test_first", fresh=fresh)[0] == 0

@@ -5,6 +5,8 @@ import pytest
 from tests.connecting import GROUPS
 from tests.training.together import launch
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("command", GROUPS)
 def test_nothing_holds_the_group_when_the_work_is_done(command: str) -> None:

@@ -155,6 +155,7 @@ def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB)
 
 
+@pytest.mark.long
 def test_where_nothing_is_paid_for_hardly_an_audit_has_a_headline() -> None:
     """500 audits of eleven attributes whose edits change rewards up and down alike, by skewed amounts too."""
     rng = np.random.default_rng(11)

@@ -71,6 +71,7 @@ def test_probe_and_rerank_edit_its_latents(
     assert edited.head.weight[latent] == 0
 
 
+@pytest.mark.long
 def test_a_policy_trains_under_every_control_and_is_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     assert sum(rejected) == 600
 
 
+@pytest.mark.long
 def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> None:
     assert whole.code == 1
     html = (folder / "out" / "report.html").read_text()

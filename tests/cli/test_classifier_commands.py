@@ -239,6 +239,7 @@ def test_what_comes_next_needs_no_latents_and_reads_the_model_alike(
     assert bound is not None
 
 
+@pytest.mark.long
 def test_a_dry_run_reads_a_classifier_by_its_files(
     folder: Path, tiny_policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

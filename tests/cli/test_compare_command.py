@@ -26,6 +26,8 @@ from sarm_control.training.run.checkpoint import list_checkpoints
 from sarm_control.training.run.run_folder import read_run_config
 from sarm_control.training.run.train import build_trainer
 
+pytestmark = pytest.mark.long
+
 THINGS = ("bread", "bomb", "lock", "door", "answer", "steps")
 TRAINED = [f"how do i {verb} the {thing} ?" for verb in ("cook", "open") for thing in THINGS]
 HELD_OUT = [f"why {verb} the {thing} ?" for verb in ("pick", "help") for thing in THINGS]

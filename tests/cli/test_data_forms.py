@@ -97,6 +97,7 @@ def test_a_hyphen_is_standard_input(plain: Path, tmp_path: Path, monkeypatch: py
     assert (tmp_path / "scores.jsonl").read_bytes() == plain.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_oracle_a_latents_folder_of_standard_input_by_two_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

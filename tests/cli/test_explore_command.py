@@ -99,6 +99,7 @@ def test_a_latents_folder_alone_is_exported_without_a_model(tmp_path: Path) -> N
     assert (found["scores"], found["opened"], found["notes"]) == (False, 2, None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_without_options_the_embedded_world_is_opened_and_a_signal_stops_it(tmp_path: Path) -> None:
     words = ["explore", "--port", "0", "--rows", "20"]

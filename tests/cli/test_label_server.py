@@ -18,7 +18,7 @@ from sarm_control.embedded import world_folder
 for needed in ("fastapi", "openai", "uvicorn"):
     pytest.importorskip(needed, reason='transformers\' own server wants "transformers[serving]"')
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def free_port() -> int:

@@ -114,6 +114,7 @@ def test_two_killed_workers_leave_nothing_behind_and_resume_to_the_bytes_of_one_
     assert bytes_of(out) == expected
 
 
+@pytest.mark.long
 def test_an_interrupt_says_how_to_go_on(place: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
     words = ["latents", place / "human.jsonl", "-o", out, *SHARD]
@@ -127,6 +128,7 @@ def test_an_interrupt_says_how_to_go_on(place: Path, expected: dict[str, bytes],
     assert set(bytes_of(out)) == set(expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",

@@ -68,6 +68,7 @@ def greedy(policy: Policy, *, reference: bool = False) -> tuple[tuple[int, ...],
     ).answers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_a_run_from_an_adapter_starts_at_the_earlier_runs_policy_and_resumes_to_the_bit(
     place: Path, tiny_policy_folder: Path, tmp_path: Path, way: tuple[str, ...]

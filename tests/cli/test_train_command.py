@@ -166,6 +166,7 @@ def test_an_equal_run_is_equal_to_the_byte(whole: Path, files: dict[str, Path], 
     assert_equal_runs(tmp_path / "again", whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.minutes), 3])
 def test_a_killed_run_resumed_equals_the_uninterrupted_one(
     whole: Path, files: dict[str, Path], tmp_path: Path, row: int
@@ -179,6 +180,7 @@ def test_a_killed_run_resumed_equals_the_uninterrupted_one(
     assert_equal_runs(tmp_path / "run", whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("place", "at"),
     [
@@ -308,6 +310,7 @@ def test_a_run_killed_before_it_was_marked_as_finished_claims_no_steps(
     assert killing.differences(half, whole) == []
 
 
+@pytest.mark.long
 def test_an_interrupted_run_names_its_checkpoint_and_goes_on(
     whole: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -329,6 +332,7 @@ def test_an_interrupted_run_names_its_checkpoint_and_goes_on(
     assert kept == (whole / "metrics.jsonl").read_text().splitlines()[:3]
 
 
+@pytest.mark.long
 def test_an_interrupt_before_the_first_checkpoint_leaves_nothing(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -400,6 +404,7 @@ def test_a_name_in_use_is_refused(
     assert "--overwrite" in error
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_the_plan_and_writes_nothing(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -594,6 +599,7 @@ def test_a_misspelled_key_names_file_and_line(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_second_process_in_a_run_folder_is_refused_and_the_first_loses_no_row(
     files: dict[str, Path], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -613,6 +619,7 @@ def test_a_second_process_in_a_run_folder_is_refused_and_the_first_loses_no_row(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.long
 def test_a_crashed_process_locks_nobody_out(files: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = start(files["run"], "--out", run)

@@ -230,12 +230,14 @@ def test_one_arm_without_intervals_or_curves_still_renders(report: dict[str, Any
     Parsed(render(small))
 
 
+@pytest.mark.long
 def test_anybody_can_read_the_page(html: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(html)
     check_page(path)
 
 
+@pytest.mark.long
 def test_the_file_is_made_from_the_json_alone(report: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
     write_report(tmp_path / "report.json", tmp_path / "report.html")

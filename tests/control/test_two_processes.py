@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sarm_control.control import Controls, HumanKL
 from sarm_control.engines.reward.gathering import gather
@@ -49,6 +50,7 @@ def run(rank: int | None) -> dict[str, np.ndarray]:
     return {"totals": np.stack(totals), **state.state_dict()}
 
 
+@pytest.mark.long
 def test_the_discriminator_is_the_same_on_every_rank(tmp_path: Path) -> None:
     code = [sys.executable, "-W", "error", "-c", WORKER]
     root = Path(__file__).parents[2]

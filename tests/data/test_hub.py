@@ -68,6 +68,7 @@ def look(home: Path, endpoint: str, *asked: tuple[str, int | None], **more: str)
     return json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.long
 def test_a_stream_is_kept_by_revision_and_read_without_a_network(hub: str, home: Path) -> None:
     pytest.importorskip("datasets", reason='streaming needs the extra "data"')
     train = "hf:me/pairs/train"

@@ -259,6 +259,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rate", [(0.03, 0.08), (0.6, 1.0)], ids=["rare", "dense"])
 @pytest.mark.parametrize("sides", CASES.values(), ids=CASES)
 def test_calibration_a_null_latent_is_selected_in_one_of_twenty_data_sets(

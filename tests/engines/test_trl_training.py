@@ -19,7 +19,7 @@ from sarm_control.engines.trl_callback import STATE_FILE
 from sarm_control.errors import ConfigError, TrainingError
 from tests.engines.trl_runs import Recorder, learning_reward, trainer, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS, STEPS_UP = 4, 18
 
 

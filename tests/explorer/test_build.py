@@ -12,6 +12,7 @@ FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "src" / "sarm_control" / "explorer" / "static"
 
 
+@pytest.mark.long
 def test_a_build_gives_the_committed_bytes(tmp_path: Path) -> None:
     npm = shutil.which("npm")
     if npm is None or not (FRONTEND / "node_modules" / "vite").is_dir():

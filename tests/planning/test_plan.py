@@ -145,6 +145,7 @@ def test_metamorphic_a_critic_of_its_own_adds_weights_and_activations(shape: Tra
         assert critic["update/kept"] > 1.4 * plain["update/kept"]
 
 
+@pytest.mark.long
 def test_a_run_that_does_not_fit_says_what_to_change() -> None:
     small = replace(CPU, name="a small machine", memory=2**20)
     wide = RunConfig.model_validate({"training": {"max_new_tokens": 16, "micro_batch": 32}})

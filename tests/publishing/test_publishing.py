@@ -207,6 +207,7 @@ def test_what_is_pushed_arrives_byte_for_byte_in_one_commit(run: Path) -> None:
     assert f"{server.endpoint}/me/first/commit/" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fails", "token", "message", "hint"),
     [

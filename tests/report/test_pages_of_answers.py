@@ -47,6 +47,7 @@ def holds(html: str, *values: float) -> bool:
     return all(f'<data value="{value}">' in html for value in values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PAGES)
 def test_anybody_can_read_the_page(place: Path, name: str) -> None:
     file = place / f"{name}.html"

@@ -67,6 +67,7 @@ def test_nothing_is_learnt_from_evaluations_and_failed_requests(lab: RewardModel
     assert found["human_kl_version"] == 1
 
 
+@pytest.mark.long
 def test_what_was_learnt_outlives_the_server(lab: RewardModel, rows: Rows, tmp_path: Path) -> None:
     file = tmp_path / "learnt" / "state.safetensors"
     learning = ServiceSettings(learn=True, learn_every=20, state_file=file)

@@ -22,6 +22,7 @@ def page_faults(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[7])
 
 
+@pytest.mark.long
 def test_memory_of_a_pass_serves_the_next_one(rows: Rows) -> None:
     count = 64
     body = {"prompts": (rows.prompts * count)[:count], "responses": [f"{n} hello" * 4 for n in range(count)]}

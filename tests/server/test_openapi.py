@@ -30,6 +30,7 @@ def test_every_path_is_described_with_its_errors(plain: Served) -> None:
         assert "200" in described["paths"][path]["get"]["responses"]
 
 
+@pytest.mark.long
 def test_property_made_up_calls_are_answered_as_described(plain: Served) -> None:
     schema = schemathesis.openapi.from_dict(json.loads(Path(PATH).read_text(encoding="utf-8")))
     strategies = [operation.ok().as_strategy() for operation in schema.get_all_operations()]

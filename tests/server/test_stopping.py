@@ -15,7 +15,7 @@ from sarm_control import RewardModel
 from tests.server.conftest import Rows
 from tests.server.serving import Command, command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MANY = 24
 

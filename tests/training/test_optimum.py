@@ -146,6 +146,7 @@ def test_the_gap_to_the_optimum_of_an_arbitrary_reward_is_closed(algorithm: str)
     assert policy.value_head.weight.any() == (algorithm == "ppo"), "a critic is fitted where there is one"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 @pytest.mark.parametrize("name", ON)
 def test_the_gap_is_closed_with_each_control_and_all_together(name: str, algorithm: str) -> None:

@@ -17,6 +17,8 @@ from sarm_control.training.distributed.launcher import in_words, sharding_of
 from sarm_control.training.distributed.processes import ALONE
 from tests.training.together import CASES, PATIENCE, ROOT, STEPS, Finished, free_port, launch, train
 
+pytestmark = pytest.mark.long
+
 Results = list[dict[str, Any]]
 
 
