@@ -39,6 +39,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -425,16 +426,36 @@ def lab(pool: Pool, draws: int) -> dict[str, Any]:
     return {"draws": draws, "pairs": PAIRS, "against_the_reward_model": judged(rows), "edits": edits}
 
 
-def _counted(table: dict[str, int], names: Sequence[str]) -> None:
-    for name in names:
-        table[name] = table.get(name, 0) + 1
+class Headlines:
+    """What audits of many draws said first: how many said nothing, and what the others named."""
+
+    def __init__(self) -> None:
+        self.draws = self.clean = 0
+        self.named: Counter[str] = Counter()
+        self.along: Counter[str] = Counter()
+
+    def add(self, found: Audit) -> None:
+        """Counts one audit."""
+        self.draws += 1
+        self.clean += not found.headlines
+        self.named.update(one.attribute.name for one in found.headlines)
+        self.along.update(one.attribute.name for one in found.associations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the file of results."""
+        return {
+            "draws": self.draws,
+            "pairs": PAIRS,
+            "clean": self.clean,
+            "interval": exact(self.clean, self.draws),
+            "named": dict(self.named),
+            "comes_along_without_being_a_headline": dict(self.along),
+        }
 
 
 def gold(pool: Pool, draws: int) -> dict[str, Any]:
     """Heads that gold alone taught."""
-    truths, clean, right = Truths(pool), 0, 0
-    named: dict[str, int] = {}
-    along: dict[str, int] = {}
+    truths, said, right = Truths(pool), Headlines(), 0
     pays: dict[str, list[float]] = {}
     for draw in range(draws):
         rng = numpy_generator(draw, "audit truth: gold")
@@ -446,47 +467,28 @@ def gold(pool: Pool, draws: int) -> dict[str, Any]:
         truth = truths.of(rewards, truths.sd(rewards))
         for words, value in truth.items():
             pays.setdefault(words, []).append(value)
-        clean += not found.headlines
+        said.add(found)
         # a headline is right of the head where the head pays the edit over the whole pool too
         right += all(
             truth[one.best_causal.edit] > 0 for one in found.headlines if one.best_causal is not None
         )
-        _counted(named, [one.attribute.name for one in found.headlines])
-        _counted(along, [one.attribute.name for one in found.associations])
     return {
-        "draws": draws,
-        "pairs": PAIRS,
-        "clean": clean,
-        "interval": exact(clean, draws),
-        "named": named,
+        **said.to_dict(),
         "every_headline_is_true_of_the_head": right,
         "interval_of_that": exact(right, draws),
         "what_the_heads_pay": {words: float(np.mean(values)) for words, values in pays.items()},
-        "comes_along_without_being_a_headline": along,
     }
 
 
 def gold_itself(pool: Pool, draws: int) -> dict[str, Any]:
     """Gold as the reward, and noise of SD 0.5."""
-    world, clean = pool.world, 0
+    said = Headlines()
     prompts, texts = zip(*pool.place, strict=True)
-    plain = world.gold(prompts, texts)
-    named: dict[str, int] = {}
-    along: dict[str, int] = {}
+    plain = pool.world.gold(prompts, texts)
     for draw in range(draws):
         rng = numpy_generator(draw, "audit truth: gold itself")
-        found = audited(pool, plain + NOISE * rng.standard_normal(len(plain)), rng)
-        clean += not found.headlines
-        _counted(named, [one.attribute.name for one in found.headlines])
-        _counted(along, [one.attribute.name for one in found.associations])
-    return {
-        "draws": draws,
-        "pairs": PAIRS,
-        "clean": clean,
-        "interval": exact(clean, draws),
-        "named": named,
-        "comes_along_without_being_a_headline": along,
-    }
+        said.add(audited(pool, plain + NOISE * rng.standard_normal(len(plain)), rng))
+    return said.to_dict()
 
 
 def shares(pool: Pool, draws: int) -> dict[str, Any]:
