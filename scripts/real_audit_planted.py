@@ -105,7 +105,7 @@ class Material:
 
 
 def material(rows: Sequence[Row], plant: Plant, training: int) -> Material:
-    """The texts of every prompt; an answer is cut at a place drawn from its prompt, with the plant or without."""
+    """The texts of every prompt; where an answer is cut depends on its prompt alone."""
 
     def made(put: Callable[[list[str], random.Random], str]) -> list[tuple[Key, Key]]:
         return [
