@@ -16,10 +16,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import real_audit_mend as mend
 import real_audit_planted as planted
 from real_audit_states import States
 
-PARTS = ("planted",)
+PARTS = ("planted", "mend")
 LAYERS = 6
 """Decoder layers of the trunk of part a."""
 
@@ -51,15 +52,16 @@ def cut_classifier(work: Path, layers: int) -> Path:
     return folder
 
 
+def classifier(work: Path, layers: int) -> Any:
+    """The same, loaded."""
+    from sarm_control.reward_model import RewardModel
+
+    return RewardModel.from_pretrained(cut_classifier(work, layers), device="cpu")
+
+
 def states_of_classifier(work: Path, layers: int) -> States:
     """The states that its head reads, behind the final norm."""
-
-    def load() -> Any:
-        from sarm_control.reward_model import RewardModel
-
-        return RewardModel.from_pretrained(cut_classifier(work, layers), device="cpu")
-
-    return States(work / f"states-classifier-{layers}", load)
+    return States(work / f"states-classifier-{layers}", lambda: classifier(work, layers))
 
 
 def main() -> None:
@@ -96,10 +98,14 @@ def _base(work: Path, data: Path, *, tiny: bool) -> None:
 
 
 def _run(name: str, data: Path, work: Path, tiny: bool) -> dict[str, Any]:
-    del name
-    sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
     layers = 2 if tiny else LAYERS
-    return {"layers": layers, **planted.run(data, work, states_of_classifier(work, layers), sizes)}
+    if name == "planted":
+        sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
+        return {"layers": layers, **planted.run(data, work, states_of_classifier(work, layers), sizes)}
+    places = mend.Places(data, work / "mend")
+    places.work.mkdir(exist_ok=True)
+    few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
+    return mend.run(places, few, lambda depth: classifier(work, depth))
 
 
 def _keep(path: Path, name: str, found: dict[str, Any], seconds: float) -> None:
