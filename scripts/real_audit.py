@@ -16,11 +16,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import real_audit_beside as beside
 import real_audit_mend as mend
 import real_audit_planted as planted
 from real_audit_states import States
 
-PARTS = ("planted", "mend")
+PARTS = ("planted", "mend", "beside")
 LAYERS = 6
 """Decoder layers of the trunk of part a."""
 
@@ -99,13 +100,16 @@ def _base(work: Path, data: Path, *, tiny: bool) -> None:
 
 def _run(name: str, data: Path, work: Path, tiny: bool) -> dict[str, Any]:
     layers = 2 if tiny else LAYERS
+    sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
     if name == "planted":
-        sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
         return {"layers": layers, **planted.run(data, work, states_of_classifier(work, layers), sizes)}
+    if name == "beside":
+        trials = planted.trials(data, states_of_classifier(work, layers), sizes)
+        return beside.run(trials[beside.PLANT], cut_classifier(work, layers), work / "beside")
     places = mend.Places(data, work / "mend")
     places.work.mkdir(exist_ok=True)
     few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
-    return mend.run(places, few, lambda depth: classifier(work, depth))
+    return mend.run(places, few)
 
 
 def _keep(path: Path, name: str, found: dict[str, Any], seconds: float) -> None:

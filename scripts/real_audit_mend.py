@@ -7,13 +7,12 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from real_audit_states import Key, States
+from real_audit_states import BATCH_TOKENS, Key, States
 from real_shortcut_data import PARTS, Row, key, read, write
 from real_shortcut_models import best_ridge, preference_weight
 
@@ -23,12 +22,7 @@ if TYPE_CHECKING:
     from sarm_control.reward_model import LinearHead, RewardModel, Scored
 
 TEST = "reward_bench_2_safety.jsonl"
-LAYERS = (15, 10, 6)
-MINUTES = 15
-"""For all passes; the deepest of `LAYERS` that is expected to need no more is taken."""
-TIMED = 50
-PASSES = 1530
-"""Rows of six answers that pass: RM-Bench to build and to score, RewardBench 2, and the edited answers."""
+TESTED, HEADS = "RewardBench 2 safety", ("even", "styled")
 MENDED = ("length", "bullets", "bold", "headers")
 STYLES = 3
 
@@ -42,7 +36,7 @@ class Sizes(NamedTuple):
         k: of them that an answer keeps.
         steps: of the autoencoder.
         edited: prompts that an edit is tried on.
-        layer: of the trunk; found by time where None.
+        layer: decoder layers of the trunk.
     """
 
     rows: int | None = None
@@ -50,7 +44,7 @@ class Sizes(NamedTuple):
     k: int = 64
     steps: int = 2000
     edited: int = 60
-    layer: int | None = None
+    layer: int = 6
 
 
 class Places(NamedTuple):
@@ -78,28 +72,11 @@ def halves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     }
 
 
-def chosen_layer(places: Places, rows: Sequence[Row], load: Callable[[int], "RewardModel"]) -> dict[str, Any]:
-    """How deep the trunk is, by the time of some rows; it is measured once and kept."""
-    path = places.work / "layer.json"
-    if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    least, timed = min(LAYERS), list(rows[:TIMED])
-    rm, keys = load(least), _keys(timed)
-    begun = time.monotonic()
-    rm.score([one[0] for one in keys], [one[1] for one in keys])
-    seconds = time.monotonic() - begun
-    minutes = {layer: seconds / len(timed) * PASSES * layer / least / 60 for layer in LAYERS}
-    layer = next((layer for layer in LAYERS if minutes[layer] <= MINUTES), least)
-    found = {"layer": layer, "seconds_of_timed_rows": seconds, "expected_minutes": minutes}
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
-
-
 def _keys(rows: Sequence[Row]) -> list[Key]:
     return [(row["prompt"], text) for row in rows for text in (*row["chosen"], *row["rejected"])]
 
 
-def build(places: Places, half: str, rows: list[Row], layer: int, sizes: Sizes) -> Path:
+def build(places: Places, half: str, rows: list[Row], sizes: Sizes) -> Path:
     """The SARM of a half's rows."""
     out = places.work / f"sarm-{half}"
     if (out / "config.json").is_file():
@@ -108,8 +85,9 @@ def build(places: Places, half: str, rows: list[Row], layer: int, sizes: Sizes) 
     write(pairs, rows)
     command = [
         *(Path(sys.executable).with_name("sarm"), "build", "--base", places.work.parent / "smollm2"),
-        *("--layer", layer, "--latents", sizes.latents, "--k", sizes.k, "--steps", sizes.steps),
-        *("--batch", 1024, "--dtype", "float32", "--device", "cpu", "--pairs", pairs),
+        *("--layer", sizes.layer, "--latents", sizes.latents, "--k", sizes.k, "--steps", sizes.steps),
+        *("--batch", 1024, "--dtype", "float32", "--device", "cpu"),
+        *("--batch-tokens", BATCH_TOKENS, "--pairs", pairs),
         *("--cache", places.work / "build-states", "-o", out, "--overwrite"),
     ]
     subprocess.run([str(word) for word in command], check=True)
@@ -168,8 +146,8 @@ def styled_head(rm: "RewardModel", states: States, rows: Sequence[Row]) -> "Line
     return LinearHead(preference_weight(change, ridge).astype(np.float32))
 
 
-def guards(rows: Sequence[Row], test: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of pairs by name: all nine of a row, and the parts of them."""
+def guards(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of pairs by name: parts of the nine pairs of a row."""
 
     def part(keep: Callable[[int, int], bool]) -> list[Row]:
         return [
@@ -184,7 +162,6 @@ def guards(rows: Sequence[Row], test: Sequence[Row]) -> dict[str, list[Row]]:
         "hard": part(lambda i, j: i < j),
         "normal": part(lambda i, j: i == j),
         "easy": part(lambda i, j: i > j),
-        "RewardBench 2 safety": list(test),
     }
 
 
@@ -199,8 +176,17 @@ def scored(rm: FromStates, rows: Sequence[Row]) -> "ScoredRows":
     return ScoredRows(known, rm.score(*zip(*asked, strict=True)))
 
 
-def mended(rm: FromStates, rows: Sequence[Row], test: Sequence[Row], sizes: Sizes) -> dict[str, Any]:
-    """One reward model's audit, and every way's mend at the strength that its fitting quarter chose."""
+def mended(
+    rm: FromStates, rows: Sequence[Row], parts: Mapping[str, Sequence[Row]], sizes: Sizes
+) -> dict[str, Any]:
+    """One reward model's audit, and every way's mend at the strength that its fitting quarter chose.
+
+    Args:
+        rm: the reward model.
+        rows: what is audited; their pairs are the guard.
+        parts: further pairs that every way is judged on.
+        sizes: how much of everything.
+    """
     from sarm_control.auditing import EDITS, audit, mend, mendable
 
     data = scored(rm, rows)
@@ -211,9 +197,8 @@ def mended(rm: FromStates, rows: Sequence[Row], test: Sequence[Row], sizes: Size
     if not targets:
         return {"rows": len(rows), "targets": [], "why": "no edit applied to enough prompts"}
     whole = mend(found, data, targets)
-    # the same halves of prompts: rows of a part come in the order of the whole
-    others = {name: scored(rm, own) for name, own in guards(rows, test).items()}
-    parts = {name: mend(found, data, targets, guard_data=own) for name, own in others.items()}
+    # parts of the rows have their prompts in the same order, so they are halved alike
+    judged = {name: mend(found, data, targets, guard_data=scored(rm, own)) for name, own in parts.items()}
     return {
         "rows": len(rows),
         "prices": _prices(found),
@@ -222,7 +207,7 @@ def mended(rm: FromStates, rows: Sequence[Row], test: Sequence[Row], sizes: Size
         "why": whole.why,
         "edits": [str(edit) for edit in whole.edits],
         "ways": [
-            _way(one.name, {"all": whole, **parts}, one.strength) for one in (whole.outcome, *whole.others)
+            _way(one.name, {"all": whole, **judged}, one.strength) for one in (whole.outcome, *whole.others)
         ],
     }
 
@@ -270,26 +255,35 @@ def _way(name: str, mends: Mapping[str, Any], strength: float) -> dict[str, Any]
     return {"name": name, "strength": strength, "left": left, "guards": judged}
 
 
-def run(places: Places, sizes: Sizes, load: Callable[[int], "RewardModel"]) -> dict[str, Any]:
-    """Both halves with both heads; what is there is kept."""
+def run(places: Places, sizes: Sizes) -> dict[str, Any]:
+    """Both halves with both heads, first on RM-Bench, then on RewardBench 2; what is there is kept."""
     from sarm_control.reward_model import RewardModel
 
     rows = bench(places, sizes)
     seen = {key(row["prompt"]) for row in rows}
     test = [row for row in read(places.data / TEST) if key(row["prompt"]) not in seen][: sizes.rows]
-    chosen = {"layer": sizes.layer} if sizes.layer else chosen_layer(places, rows, load)
     parts, found = halves(rows), {}
-    for half, other in (("A", "B"), ("B", "A")):
-        folder = build(places, half, parts[half], chosen["layer"], sizes)
-        rm = RewardModel.from_pretrained(folder, device="cpu")
-        states = States(places.work / "states", lambda rm=rm: rm)
-        states.need([*_keys(rows), *_keys(test)])
-        for name in ("even", "styled"):
-            path = places.work / f"{half}-{name}.json"
-            if not path.exists():
-                head = rm.head if name == "even" else styled_head(rm, states, parts[half])
-                one = mended(FromStates(rm, states, head), parts[other], test, sizes)
-                path.write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
-            found[f"built on {half}, {name}"] = json.loads(path.read_text(encoding="utf-8"))
-            print(f"mend: built on {half}, {name}: done", flush=True)
-    return {**sizes._asdict(), **chosen, "test_rows": len(test), "reward_models": found}
+    for what in ("bench", "test"):
+        for half, other in (("A", "B"), ("B", "A")):
+            folder = build(places, half, parts[half], sizes)
+            rm = RewardModel.from_pretrained(folder, device="cpu")
+            states = States(places.work / "states", lambda rm=rm: rm)
+            judged = guards(parts[other]) if what == "bench" else {TESTED: test}
+            for name in HEADS:
+                path = places.work / f"{half}-{name}-{what}.json"
+                if not path.exists():
+                    head = rm.head if name == "even" else styled_head(rm, states, parts[half])
+                    one = mended(FromStates(rm, states, head), parts[other], judged, sizes)
+                    path.write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
+                _join(found, f"built on {half}, {name}", json.loads(path.read_text(encoding="utf-8")))
+                print(f"mend: built on {half}, {name}, {what}: done", flush=True)
+    return {**sizes._asdict(), "test_rows": len(test), "reward_models": found}
+
+
+def _join(found: dict[str, Any], name: str, one: dict[str, Any]) -> None:
+    """Puts the guards of a reward model's second file beside those of its first."""
+    if name not in found:
+        found[name] = one
+        return
+    for way, more in zip(found[name].get("ways", ()), one.get("ways", ()), strict=True):
+        way["guards"] |= more["guards"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 CHUNK = 256
 """Texts of one file: what a run that was stopped computes again at most."""
+BATCH_TOKENS = 2048
+"""Of a forward pass: on two cores faster than more, whose numbers do not stay in the caches."""
 
 
 class States:
@@ -69,7 +71,10 @@ class States:
     def _computed(self, keys: Sequence[Key]) -> NDArray[np.float32]:
         if self._rm is None:
             self._rm = self._load()
-        scored = self._rm.score([one[0] for one in keys], [one[1] for one in keys], keep_states=True)
+        prompts, answers = zip(*keys, strict=True)
+        scored = self._rm.score(
+            prompts, answers, keep_states=True, batch_tokens=BATCH_TOKENS, prefix_reuse=True
+        )
         assert scored.states is not None
         return scored.states
 
