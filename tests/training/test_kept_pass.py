@@ -1,4 +1,4 @@
-"""The update takes over the forward pass that its log-probabilities were read from: same bits, one pass less."""
+"""The update takes over the pass that its log-probabilities were read from: same bits, one pass less."""
 
 from typing import Any
 

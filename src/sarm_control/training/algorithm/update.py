@@ -103,7 +103,7 @@ class Updater:
         return _Sums.together(self.processes.gather(sums)).metrics(critic=settings.has_critic)
 
     def kept_rows(self, plan: Sequence[Sequence[MicroBatch]], step: int) -> MicroBatch | None:
-        """The micro-batch that the update begins with: its forward pass can be kept from the log-probabilities.
+        """The micro-batch that the update begins with; its pass can be kept from the log-probabilities.
 
         One alone, since `training.micro_batch` is what fits into memory at once. None under sharding, where
         passes without gradients read whole layers that the backward pass would not find.
