@@ -298,3 +298,23 @@ def test_scores_with_a_residual_are_written_as_tables(
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_an_audit_reads_the_earlier_classifier_as_it_reads_the_new_one(folder: Path, tmp_path: Path) -> None:
+    """Metamorphic: against itself no price changes, whichever output was asked for."""
+    same = str(folder / "two")
+    asked = ["audit", same, same, str(folder / "pairs.jsonl"), "--prompts-per-edit", "12", "--output", "1"]
+    assert main([*asked, "-o", str(tmp_path / "audit")]) == 0
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))
+    changes = found["before"]["changes"]
+    assert changes
+    assert all(one["old"] == one["new"] and one["change"] == 0 for one in changes)
+
+
+def test_an_audit_asks_an_earlier_model_with_a_dictionary_for_its_own_output(
+    folder: Path, tmp_path: Path
+) -> None:
+    """What has a dictionary is of one output and token, and refuses to be told them; the new one is told."""
+    old, new = str(folder / "attached"), str(folder / "two")
+    asked = ["audit", old, new, str(folder / "pairs.jsonl"), "--prompts-per-edit", "12", "--output", "1"]
+    assert main([*asked, "-o", str(tmp_path / "audit")]) == 0

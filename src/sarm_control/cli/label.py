@@ -116,6 +116,7 @@ def label(
         want={"answer", "pair", "candidates"},
         skip_bad_rows=skip_bad_rows,
         row_flags=rows,
+        # read here for its errors, before an answer is scored: latents of another head have other meanings
         check_head=lambda _, fingerprint: _called(features, fingerprint),
     )
     called = _called(features, source.scored_rows.scored.fingerprint)
@@ -168,6 +169,7 @@ def _label(
     from sarm_control.discovery import label_from, name_latent
 
     found = corpus.examples(one.latent, seed=seed)
+    # made in any case: a name is one reader's guess, and stands beside the words that were counted
     offline = label_from(found, one.latent, one.kind, words=words, shown=shown, seed=seed)
     if replies is None:
         return offline

@@ -78,6 +78,7 @@ def train(
         # for its error alone; `start_run` settles it again
         settled_role(role, controls=settings.reward.has_controls)
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
+        # before models and rows are looked at: a run that is done needs neither
         if resume and _finished(folder, settings, role, json_file, dry_run=dry_run):
             return None
         _check_inputs(settings, whole=dry_run, ignore_memory=ignore_memory)
@@ -102,6 +103,7 @@ def train(
                 say_next("train", "-o", folder, "--resume")
             else:
                 _say_next(folder, settings)
+        # a code of its own: a script can tell a run that a monitor stopped from one that failed
         return EXIT_STOPPED if summary["stopped"] else 0
 
 
@@ -130,6 +132,7 @@ def _check_inputs(settings: "RunConfig", *, whole: bool, ignore_memory: bool) ->
         training_rows,
     )
 
+    # from quick to slow: trackers are an import, models a few files, rows may be millions
     check_trackers(settings.logging.trackers)
     check_models(settings.policy, settings.reward)
     check_human(
@@ -144,6 +147,7 @@ def _check_inputs(settings: "RunConfig", *, whole: bool, ignore_memory: bool) ->
     )
     for line in (*plan_lines(settings, rows), *evaluation_lines(evaluation, evaluated)):
         say(line)
+    # a dry run plans in full; the run itself only where memory may be short, see `check_room`
     if whole:
         for line in check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond]):
             say(line)
