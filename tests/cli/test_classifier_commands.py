@@ -15,6 +15,10 @@ import pytest
 import yaml
 
 from sarm_control.cli import build_app, main
+from sarm_control.cli._audit_beside import earlier
+from sarm_control.cli._audit_flags import BesideFlags
+from sarm_control.cli._scoring import Reading
+from sarm_control.cli._sources import ModelFlags
 from sarm_control.latents import read_latents
 from sarm_control.reward_model import RewardModel
 from tests.reward_model.classifiers import CONFIGS, END, make_classifier, make_tokenizer, save
@@ -300,21 +304,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_an_audit_reads_the_earlier_classifier_as_it_reads_the_new_one(folder: Path, tmp_path: Path) -> None:
-    """Metamorphic: against itself no price changes, whichever output was asked for."""
-    same = str(folder / "two")
-    asked = ["audit", same, same, str(folder / "pairs.jsonl"), "--prompts-per-edit", "12", "--output", "1"]
-    assert main([*asked, "-o", str(tmp_path / "audit")]) == 0
-    found = json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))
-    changes = found["before"]["changes"]
-    assert changes
-    assert all(one["old"] == one["new"] and one["change"] == 0 for one in changes)
-
-
-def test_an_audit_asks_an_earlier_model_with_a_dictionary_for_its_own_output(
-    folder: Path, tmp_path: Path
-) -> None:
-    """What has a dictionary is of one output and token, and refuses to be told them; the new one is told."""
-    old, new = str(folder / "attached"), str(folder / "two")
-    asked = ["audit", old, new, str(folder / "pairs.jsonl"), "--prompts-per-edit", "12", "--output", "1"]
-    assert main([*asked, "-o", str(tmp_path / "audit")]) == 0
+def test_the_earlier_model_of_an_audit_is_read_as_the_new_one(folder: Path) -> None:
+    """Of two outputs the same one is the reward; what has a dictionary refuses to be told an output."""
+    asked = ModelFlags(str(folder / "two"), reading=Reading(output="1"))
+    two, attached = (
+        earlier(BesideFlags(before=str(folder / name)), asked).load() for name in ("two", "attached")
+    )
+    assert two.fingerprint == asked.load().fingerprint
+    assert two.fingerprint != RewardModel.from_pretrained(folder / "two", output=0).fingerprint
+    assert attached.fingerprint == RewardModel.from_pretrained(folder / "attached").fingerprint
