@@ -116,7 +116,6 @@ def compare(
     how: dict[str, Any] = {
         "device": device,
         "dtype": dtype,
-        # the day that the run was told, or its reward would be that of another prompt
         "template_date": opened[0].config.data.template_date,
     }
     rm = load_model(opened[0].config.reward.model, max_length=None, **how)

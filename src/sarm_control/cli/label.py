@@ -116,7 +116,6 @@ def label(
         want={"answer", "pair", "candidates"},
         skip_bad_rows=skip_bad_rows,
         row_flags=rows,
-        # read here for its errors, before an answer is scored: latents of another head have other meanings
         check_head=lambda _, fingerprint: _called(features, fingerprint),
     )
     called = _called(features, source.scored_rows.scored.fingerprint)
@@ -146,6 +145,7 @@ def _say_next(file: Path, called: "Sequence[Feature]", data: Sequence[Path], mod
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
     from sarm_control.discovery import load_features, select
 
+    # read before an answer is scored too, for its errors: latents of another head have other meanings
     if "#" in features:
         return select(features, fingerprint)
     lists = load_features(features.removeprefix("@"), fingerprint).lists

@@ -126,7 +126,6 @@ def rerank(
     }
     _write(found, sets, impacts, config, out, json_file, html, inputs=[*data, *given.inputs], seed=seed)
     _print(found, sets, edits, impacts, top)
-    # without edits the latent that decides most: what is found by setting it to 0 is next tried on rewards
     tried = [str(edit) for edit in edits] or [f"{one.latent}=0" for one in (impacts or ())[:1]]
     words = [word for edit in tried for word in ("--edit", edit)]
     say_next("probe", *data, *of_model(model), *words, "--save-edits", "edits.json")

@@ -16,6 +16,7 @@ from sarm_control.console import progress, say, set_quiet
 from sarm_control.embedded import LAB
 from sarm_control.errors import SarmError
 
+# a code of its own: a script can tell a run that a monitor stopped from one that failed
 EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def train(
         # for its error alone; `start_run` settles it again
         settled_role(role, controls=settings.reward.has_controls)
         _check_outputs(folder, json_file, resume=resume, overwrite=overwrite, make=not dry_run)
-        # before models and rows are looked at: a run that is done needs neither
         if resume and _finished(folder, settings, role, json_file, dry_run=dry_run):
             return None
         _check_inputs(settings, whole=dry_run, ignore_memory=ignore_memory)
@@ -103,7 +103,6 @@ def train(
                 say_next("train", "-o", folder, "--resume")
             else:
                 _say_next(folder, settings)
-        # a code of its own: a script can tell a run that a monitor stopped from one that failed
         return EXIT_STOPPED if summary["stopped"] else 0
 
 
@@ -170,6 +169,7 @@ def _finished(
 ) -> bool:
     from sarm_control.training import finished_run, record_role
 
+    # before models and rows are looked at: a run that is done needs neither
     run = finished_run(folder, settings)
     if run is None:
         return False
