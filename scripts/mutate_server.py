@@ -35,6 +35,7 @@ from types import CodeType, FunctionType
 from typing import IO, Any, NamedTuple
 
 import pytest
+from mutate_reach import MARKS
 
 LOADED = (
     *("numpy", "torch", "torch.distributed", "scipy.stats", "scipy.special", "scipy.sparse"),
@@ -151,7 +152,17 @@ def words(files: Sequence[str]) -> list[str]:
     unused = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
     # pytest warns that a plugin is loaded before it could rewrite the plugin's own assertions
     loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return ["-x", "-q", *unused, *loaded, "--hypothesis-seed=0", "--hypothesis-profile=mutate", *files]
+    return [
+        "-x",
+        "-q",
+        *unused,
+        *loaded,
+        "--hypothesis-seed=0",
+        "--hypothesis-profile=mutate",
+        "-m",
+        MARKS,
+        *files,
+    ]
 
 
 def fresh(tests: Sequence[str], _: int = 1) -> int:

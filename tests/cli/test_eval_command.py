@@ -65,6 +65,7 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
 
 
+@pytest.mark.long
 def test_the_results_as_a_page(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
