@@ -169,6 +169,7 @@ def _plain_lines(label: str, total: int, clock: Callable[[], float], before: int
 
 
 def _line(label: str, done: int, total: int, a_step: float, note: str | None) -> str:
+    # rounded down, so that a line never says 100 % of work that goes on
     parts = [f"{label}: {done}/{total} ({100 * done // max(1, total)} %)"]
     if a_step:
         parts.append(f"{duration(a_step * (total - done))} left")
@@ -215,6 +216,7 @@ def _new_bar() -> "RichProgress":
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
+        # stdout is for results, which another program may read
         console=Console(stderr=True),
     )
 

@@ -15,6 +15,10 @@ import pytest
 import yaml
 
 from sarm_control.cli import build_app, main
+from sarm_control.cli._audit_beside import earlier
+from sarm_control.cli._audit_flags import BesideFlags
+from sarm_control.cli._scoring import Reading
+from sarm_control.cli._sources import ModelFlags
 from sarm_control.latents import read_latents
 from sarm_control.reward_model import RewardModel
 from tests.reward_model.classifiers import CONFIGS, END, make_classifier, make_tokenizer, save
@@ -299,3 +303,14 @@ def test_scores_with_a_residual_are_written_as_tables(
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_earlier_model_of_an_audit_is_read_as_the_new_one(folder: Path) -> None:
+    """Of two outputs the same one is the reward; what has a dictionary refuses to be told an output."""
+    asked = ModelFlags(str(folder / "two"), reading=Reading(output="1"))
+    two, attached = (
+        earlier(BesideFlags(before=str(folder / name)), asked).load() for name in ("two", "attached")
+    )
+    assert two.fingerprint == asked.load().fingerprint
+    assert two.fingerprint != RewardModel.from_pretrained(folder / "two", output=0).fingerprint
+    assert attached.fingerprint == RewardModel.from_pretrained(folder / "attached").fingerprint

@@ -79,6 +79,7 @@ class AttachInputs:
             raise ConfigError(
                 "attach needs rows with answers: --text, or --pairs", hint="add --text texts.jsonl"
             )
+        # here already: it is read after the reward model is loaded, which may take minutes
         if self.autoencoder is not None and not self.autoencoder.exists():
             raise ConfigError(
                 f"{self.autoencoder} does not exist", hint="give a folder or a file on this disk"

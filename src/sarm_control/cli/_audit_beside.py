@@ -63,6 +63,7 @@ def named_models(words: Sequence[Path], model: str | None, before: str | None) -
         )
     if not models:
         return Named(data, model, before)
+    # the last is audited, as one reads from old to new
     return Named(data, models[-1], models[0] if len(models) == 2 else None)
 
 
@@ -220,6 +221,18 @@ def run_moved(
 
 def earlier(beside: BesideFlags, flags: ModelFlags) -> ModelFlags:
     """How the earlier reward model is loaded: as the new one is."""
+    from sarm_control.reward_model import find_folder, latents_of
+
+    name = str(beside.before)
+    # what has a dictionary is of one output, read at one token, and refuses to be told either; a classifier
+    # read at another output than the new one would show changes that no training made
+    own = latents_of(find_folder(name), name) > 0
     return ModelFlags(
-        beside.before, flags.device, flags.dtype, flags.max_length, flags.batch_tokens, flags.template_date
+        beside.before,
+        flags.device,
+        flags.dtype,
+        flags.max_length,
+        flags.batch_tokens,
+        flags.template_date,
+        reading=None if own else flags.reading,
     )

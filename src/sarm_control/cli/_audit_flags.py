@@ -65,6 +65,7 @@ class AttributeFlags:
         Raises:
             ConfigError: an endpoint without a model, a model without an endpoint, or nothing to ask.
         """
+        # no default for the model: answers go to another machine, and what is asked there costs
         if (self.judge is None) != (self.judge_model is None):
             raise ConfigError("--judge and --judge-model go together", hint="give both, or neither")
         if self.judge is None or self.judge_model is None:
@@ -205,6 +206,7 @@ class BesideFlags:
             raise ConfigError("--policy and --candidates both give candidates", hint="leave one of them out")
         if self.certified is not None and self.run is None:
             raise ConfigError("--certified has no run to be held against", hint="name it: --run runs/NAME")
+        # read for its error alone, before anything is scored
         self.verdicts()
 
     @property
@@ -273,6 +275,7 @@ class Limit(NamedTuple):
                     f"--fail-if: {self.name} has no price by both reward models on these data",
                     hint="no edit of the text changes it, or it hardly differs between answers to a prompt",
                 )
+            # the change itself and not its interval: a limit says what is allowed, and not what is sure
             return moved.change > self.sd if self.above else moved.change < self.sd
         one = next(one for one in found.findings if one.attribute.name == self.name)
         # NaN: compared with a limit it would pass, and the check would never fail

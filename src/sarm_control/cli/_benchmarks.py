@@ -112,6 +112,7 @@ def evaluate(
         to_score = [row for row in rows if row.path in paths]
         if to_score:
             build(to_score).units_of(request.subset)
+            # before the scoring, which may take an hour: eight answers tell whether it would be for nothing
             checks.append(self_check(flags.load(), to_score))
 
     def of_subset(rows: "Sequence[Row]") -> list[bool]:

@@ -83,6 +83,7 @@ class SourceFlags:
         Raises:
             ConfigError: neither or both of --base and --model, sizes of an existing SARM, or no rows.
         """
+        # both would name two trunks, and neither none
         if (self.base is None) == (self.model is None):
             raise ConfigError(
                 "give either --base (build everything) or --model (fit a new head)",
@@ -91,6 +92,7 @@ class SourceFlags:
         if self.model is not None:
             needed = {"--layer": sizes.layer, "--latents": sizes.latents, "--k": sizes.k, "--text": self.text}
             given = [name for name, value in needed.items() if value is not None]
+            # refused rather than ignored: who types a size expects it
             if given:
                 raise ConfigError(f"{', '.join(given)}: an existing SARM keeps its trunk and autoencoder")
             if not self.pairs:

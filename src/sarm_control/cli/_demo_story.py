@@ -157,6 +157,8 @@ def _missed(found: "Discovery", first: int | None) -> str:
 
 def _by_truth(judged: "Called", truth: "Truth") -> str:
     """How many called latents are right, what counts as harming, and which latent harms most."""
+    # said beside the count: harm by d_z and harm by the effect alone need not name the same
+    # latent, and a reader may mean either
     least = truth.least_effect
     worst = (
         f" By the effect alone latent {least.latent} harms most ({least.effect:+.3f}, d_z {least.d_z:+.2f})"

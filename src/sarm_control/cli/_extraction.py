@@ -85,6 +85,7 @@ def extract_latents(request: Request, how: Running) -> None:
             set_quiet(True)
         # one process checks and locks the outputs; the others wait, and end with its error
         ranks.together(lambda: _check(request, how), only_first=True)
+        # workers of workers would load a model each, as many as the product of both numbers
         if ranks.count > 1 and (how.workers > 1 or how.engine != "processes"):
             raise ConfigError(
                 f"{ranks.count} processes were launched, each is one worker",
@@ -122,6 +123,7 @@ def chosen_latents(spec: str, size: int, fingerprint: str) -> tuple[int, ...]:
 
     if _IDS.fullmatch(spec):
         found = [int(number) for number in spec.split(",")]
+        # typed twice it is a slip; the lists of a file may share a latent, which is kept once
         repeated = next((one for one in found if found.count(one) > 1), None)
         if repeated is not None:
             raise ConfigError(f"--latents names latent {repeated} twice")
@@ -274,6 +276,7 @@ def _engine(name: str, workers: int) -> "Engine":
 
 def summary_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
     """What a folder holds, in numbers."""
+    # of latents alone: states are as large in both forms, and would hide what is saved
     tables = [record.size for name, record in manifest.files.items() if name.startswith("answers-")]
     config = manifest.about["config"]
     return {
@@ -319,6 +322,7 @@ def summarise(
     from sarm_control.files import write_json
     from sarm_control.report import coverage_page
 
+    # the summary reads every shard twice, and is made only where somebody asked for it
     if request.json_file is None and request.html is None:
         return
     summary = {**found, "seen": answer_coverage(parts, chosen=chosen).as_json()}

@@ -199,6 +199,7 @@ class RunFlags:
         from sarm_control.training import load_config
 
         config = load_config(file, list(self.documents()))
+        # refused, for the run would be one without the term that somebody meant to have
         if self.human is not None and config.reward.human_kl is None:
             raise ConfigError(
                 f"--human {self.human}: nothing uses the demonstrations", hint="add --beta 0.1sd"

@@ -66,6 +66,7 @@ class ModelFlags:
                 template_date=self.template_date,
                 reading=self.reading,
             )
+            # asked again of what was loaded: `prepare` asks the files, and not every caller comes by it
             if self.needs_latents is not None and self._loaded.dictionary is None:
                 raise no_latents(self.needs_latents)
         return self._loaded
@@ -144,6 +145,8 @@ class Prepared:
     def score(self) -> list[Source]:
         """Scores what is not scored yet, in one pass; a source for each set of paths, `beside` the last."""
         sets = [*self.read, *([self.beside] if self.beside else [])]
+        # in one pass over all files, so that answers of like length share a
+        # batch whichever file they are from
         _score([one for paths in sets for one in paths], self.flags)
         return [_joined(paths, self.flags) for paths in sets]
 
@@ -223,6 +226,7 @@ def prepare(
         [_read(path, flags, want, latents, aside, row_flags, states=flags.keep_states) for path in paths]
         for paths in parts
     ]
+    # before everything is checked: what is left out need not be of the benchmark's form
     if keep is not None:
         _keep(read[0], keep([row for one in read[0] for row in one.rows]))
     rows = [row for paths in read for one in paths for row in one.rows]
@@ -232,6 +236,7 @@ def prepare(
         [] if beside is None else [_read(beside, flags, {"pair"}, latents, aside, of_all_rows, states=False)]
     )
     everything = [*(one for paths in read for one in paths), *other]
+    # heads before rows: whoever named the wrong model should not first mend rows
     check_head(*_check_heads(everything, flags, named=named))
     check(rows)
     for one in everything:
@@ -316,6 +321,7 @@ def _read(
 
     folder = LatentsFolder(path)
     found = folder.read(latents=latents, states=states)
+    # a folder is scored already and has no other side to be read as, unlike a row of a file
     other = next((row for row in found.rows if row.kind not in want), None)
     if other is not None:
         raise DataError(
@@ -394,6 +400,7 @@ def _check_heads(read: Sequence[_Read], flags: ModelFlags, *, named: bool) -> tu
     hint = "make latents folders with the model of this command"
     if named and flags.model is None:
         hint = "without a name the model is the lab's SARM: name it with --model"
+    # the named model first: in the message it is what the others are held against
     (first, head), *others = found.items()
     for path, other in others:
         if other.fingerprint != head.fingerprint:

@@ -125,6 +125,7 @@ def audit(
     away, and judged on other prompts. sarm audit OLD NEW PAIRS compares two reward models on the same
     rows; with --run the samples of a training run are audited. The exit code is 1 when --fail-if says so.
     """
+    # words before files, and files before models: a typing error is told in a second
     limits = read_limits(fail_if or ())
     pairs, model, before = named_models(pairs, model, beside.before)
     beside = replace(beside, before=before)
@@ -145,6 +146,7 @@ def audit(
     data = _data(model, pairs, beside.samples)
     own = _attributes(data, attributes.against, judge, beside.run)
     known = [one.name for one in own.attributes]
+    # by the attributes that there will be: a limit on a misspelt one could never be broken
     check_names([one.name for one in limits], known, "--fail-if")
     check_names(mend.names, known, "--mend")
     parts = _Parts(data, candidates, mend.guard_pairs, beside.samples)
@@ -154,6 +156,7 @@ def audit(
     found = _find(asked)
     _write(found, asked, inputs, out, json_file, overwrite=overwrite)
     attributes.say_cost(judge)
+    # after everything is written: who fails a check wants to read the page that says why
     broken = _print(found, beside, limits)
     _say_next(found.audit, found.mended, pairs, beside.run, flags, out)
     return broken
@@ -230,6 +233,7 @@ class _Parts(NamedTuple):
             found["candidates"] = (self.candidates,)
         if self.guard is not None:
             found["guard"] = (self.guard,)
+        # apart, or the samples of a run that is audited alone would be scored twice
         if self.samples is not None and self.samples not in self.data:
             found["samples"] = (self.samples,)
         return found
@@ -274,6 +278,7 @@ def _accuracies(found: "Audit", mended: "Mend | None", data: "ScoredRows") -> di
         from sarm_control.auditing import accuracy
         from sarm_control.control import edited_rewards
 
+        # nothing is scored again: edits act behind the latents that are known
         after = accuracy(data, found.table, edited_rewards(data.scored, mended.edits)).as_json()
     return {**found.accuracy.as_json(), "after_mend": after}
 

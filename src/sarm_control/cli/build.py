@@ -67,6 +67,7 @@ def build(
     )
     inputs = _read(source, rows)
     tools = Tools(cache=fit.cache or states_cache(), progress=progress, say=say)
+    # rows first: what is wrong with them is told before a model of many files is looked at
     material = check_build(inputs, config, tools)
     how: dict[str, Any] = {
         "device": device,
@@ -133,6 +134,8 @@ def _read(source: SourceFlags, row_flags: RowFlags) -> "Inputs":
     preferences = read_pairs(source.pairs or (), annotator=source.annotator, options=options, limit=limit)
     texts = read_texts(source.text or (), options, limit=limit)
     validation = read_pairs(source.validate or (), options=options, limit=limit)
+    # over all files at once: a prompt of one that another has in other case may stand
+    # on both sides of a held-out half
     say_respelled([*texts, *preferences, *validation, *(row for rows in evaluation.values() for row in rows)])
     return Inputs(texts, preferences, evaluation, validation)
 

@@ -74,6 +74,7 @@ def demo(
     started = time.monotonic()
     folder = out or Path("runs") / "demo"
     _check(folder, json_file)
+    # two demos in one folder would each set the other's runs aside
     hold(folder)
     with _one_thread():
         stage = set_stage(lab, attached=attached)
@@ -243,6 +244,8 @@ def _train(stage: "Stage", controls: "Mapping[str, Controls]", folder: Path, see
     _report(story.heading(3, "Train against it"), story.arms_text(controls), "")
     for number, (name, one) in enumerate(controls.items(), start=1):
         say(f"   run {number} of {len(controls)}: {name}")
+        # said, since its controls look like any other's: only who drew the
+        # latents knows that they are a placebo
         role = PLACEBO if name == "random" else None
         config = run_config(stage.names, one, seed=seed, steps=steps)
         train_arm(config, folder / name, role=role, progress=progress)

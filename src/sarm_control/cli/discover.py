@@ -152,6 +152,7 @@ def _prepare(
     """Everything read, and checked as far as rows and head decide."""
     from sarm_control.discovery import check_counterfactuals, check_rows, check_states
 
+    # an attribute of single answers needs no preference: any row with answers to compare will do
     want: set[Kind] = {"pair"} if settings.target is None else {"pair", "candidates", "answer"}
     scoring.needs_latents = "effects of latents cannot be found"
     prepared = prepare(
@@ -161,6 +162,7 @@ def _prepare(
         aside=lambda path: skip_bad_rows / f"{path.stem}.bad.jsonl" if skip_bad_rows else None,
         beside=evidence.counterfactuals,
         row_flags=row_flags,
+        # from level 2 on texts are scored again; below that folders of latents say everything
         named=evidence.levels >= 2,
     )
     rows = prepared.rows
@@ -233,6 +235,7 @@ def _write_extras(
         lists = {name: [one.as_json() for one in items] for name, items in found.lists.items()}
         write_json(json_file, {**config, **least, "head": found.head, **examined.as_json(), "lists": lists})
     if controls.write_controls is not None:
+        # only with controls: the lists themselves do not depend on the margin's size
         _warn_of_margin(found, controls.material)
         write_text(controls.write_controls, controls_yaml(found, model=config["model"], **least))
 

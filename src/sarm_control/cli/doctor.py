@@ -108,6 +108,7 @@ def _open(
     from sarm_control.engines import ControlFiles, ControlledReward, open_reward
 
     if controls is None:
+        # a penalty that nobody would train with, so that a cut answer is seen in the number alone
         return ControlledReward(rm, missing_end=1.0)
     return open_reward(rm, ControlFiles(controls, human, reference))
 

@@ -103,7 +103,7 @@ def eval(
     """
     given = read_edits(edit, edits_file)
     flags = ModelFlags(model, device, dtype, max_length, batch_tokens, template_date, reading=reading)
-    inputs = [Path(one) for one in data or [] if Path(one).exists()]
+    inputs = [Path(one) for one in data or [] if Path(one).exists()]  # ids of the hub are no files
     check_outputs((out, json_file, html), (*inputs, *(complement or ()), *given.inputs), overwrite=overwrite)
     if reproduce_published_steering:
         from sarm_control.cli._benchmarks import reproduce

@@ -271,6 +271,7 @@ def _serve(
             promote, harm = site.verdicts()
             if promote or harm:
                 say(f"of {opened.size} latents {promote} promote what was preferred, {harm} harm it")
+            # behind a #, which browsers keep to themselves: the token is in no request line and no log
             say(f"open {where}/{'' if token is None else f'#token={token}'} in a browser; Ctrl-C stops")
             say_next(*again("--export", "site"))
 

@@ -145,6 +145,7 @@ def _say_next(file: Path, called: "Sequence[Feature]", data: Sequence[Path], mod
 def _called(features: str, fingerprint: str) -> "Sequence[Feature]":
     from sarm_control.discovery import load_features, select
 
+    # read before an answer is scored too, for its errors: latents of another head have other meanings
     if "#" in features:
         return select(features, fingerprint)
     lists = load_features(features.removeprefix("@"), fingerprint).lists
@@ -168,6 +169,7 @@ def _label(
     from sarm_control.discovery import label_from, name_latent
 
     found = corpus.examples(one.latent, seed=seed)
+    # made in any case: a name is one reader's guess, and stands beside the words that were counted
     offline = label_from(found, one.latent, one.kind, words=words, shown=shown, seed=seed)
     if replies is None:
         return offline

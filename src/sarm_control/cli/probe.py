@@ -164,6 +164,7 @@ def _verified(flags: ModelFlags, source: Source, edits: "Sequence[Edit]", found:
 
     from sarm_control.evaluation import rescored_delta
 
+    # by code that shares nothing with the algebra: a fault in both would have to be made twice
     again = rescored_delta(
         flags.load(), source.scored_rows, edits, batch_tokens=flags.batch_tokens, progress=progress
     )

@@ -81,6 +81,8 @@ def score(
         [[data]],
         scoring,
         want={"answer", "pair", "candidates"},
+        # without contributions only the edited latents are read, of a folder
+        # that may hold all of a large model
         latents=None if top else given.latents,
         aside=lambda _: skip_bad_rows,
         row_flags=rows,

@@ -99,6 +99,7 @@ def _plan(
     from sarm_control.files import write_json
     from sarm_control.study import first_to_probe, needs_probe, plan_study, plan_text, probe
 
+    # only where nothing is known: a probe loads every model of its cell
     if needs_probe(folder, states):
         cell = first_to_probe(asked, chosen)
         if cell is not None:

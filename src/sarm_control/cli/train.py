@@ -16,6 +16,7 @@ from sarm_control.console import progress, say, set_quiet
 from sarm_control.embedded import LAB
 from sarm_control.errors import SarmError
 
+# a code of its own: a script can tell a run that a monitor stopped from one that failed
 EXIT_STOPPED = 3
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _check_inputs(settings: "RunConfig", *, whole: bool, ignore_memory: bool) ->
         training_rows,
     )
 
+    # from quick to slow: trackers are an import, models a few files, rows may be millions
     check_trackers(settings.logging.trackers)
     check_models(settings.policy, settings.reward)
     check_human(
@@ -144,6 +146,7 @@ def _check_inputs(settings: "RunConfig", *, whole: bool, ignore_memory: bool) ->
     )
     for line in (*plan_lines(settings, rows), *evaluation_lines(evaluation, evaluated)):
         say(line)
+    # a dry run plans in full; the run itself only where memory may be short, see `check_room`
     if whole:
         for line in check_files(settings, rows.kept, [*evaluated.rows, *evaluated.should_respond]):
             say(line)
@@ -166,6 +169,7 @@ def _finished(
 ) -> bool:
     from sarm_control.training import finished_run, record_role
 
+    # before models and rows are looked at: a run that is done needs neither
     run = finished_run(folder, settings)
     if run is None:
         return False

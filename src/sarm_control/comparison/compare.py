@@ -150,6 +150,8 @@ def check_same_base(runs: Sequence[TrainedRun]) -> None:
     for position, run in enumerate(runs[1:], start=1):
         if run.path.resolve() in {other.path.resolve() for other in runs[:position]}:
             raise ConfigError(f"{run.path} is given twice", hint="give each run once")
+        # changes are paired with one base by prompt: with two bases they would
+        # be changes from different things
         if _place(run.config.policy.model) != _place(first.config.policy.model):
             raise ConfigError(
                 f"{run.path} trained {run.config.policy.model}, "

@@ -92,6 +92,8 @@ def _of_control(report: Mapping[str, Any], arms: _Arms) -> Verdict:
         own = _change(report, None, free, GOLD)
         word = {"rose": "rises", "fell": "falls"}.get(verdict(own), "shows no clear change")
         lead.append(f"Without control the gold reward {word} from the base policy: {_ends(own)}.")
+    # the placebo is the harder test: any change of the reward may help a little, and it changes as
+    # much without knowing what harms
     second = chance if chance is not None else _change(report, None, arm, GOLD)
     other = "the placebo" if chance is not None else "the base policy"
     return Verdict(

@@ -210,6 +210,7 @@ def goodhart_gap(base: PolicyAnswers, trained: PolicyAnswers) -> MeasureChange |
         if not spread:
             return None
         gained = prompt_means(_float(after), trained.prompts) - prompt_means(_float(before), base.prompts)
+        # each in the spread of the base's own answers: the two rewards have no unit in common
         gains.append(gained / spread)
     measure = Measure(GAP, "Goodhart gap: reward gain minus gold gain", "SD")
     return MeasureChange(measure, None, mean_interval(gains[0] - gains[1]), None)

@@ -128,6 +128,8 @@ def compare_policies(
         thresholds: latent -> tau of its penalty; the share of answers above tau is measured.
         seed: of the samples.
     """
+    # of every arm, in every arm: how often a latent fires without its control
+    # is what the control is judged by
     watched = sorted({latent for arm in arms for latent in arm.controlled})
     before = answer_columns(base, watched, thresholds)
     after = [answer_columns(arm.answers, watched, thresholds) for arm in arms]
@@ -160,6 +162,7 @@ def _arm_section(
     )
     latents = latent_rows(ledger, controlled=arm.controlled)
     controls = control_rows(compared, kl_price=arm.kl_price)
+    # the latents of a dictionary are not the whole reward: without this row the ledger would not add up
     outside = None if scored.kind == "sarm" else residual_row(_residual_change(base, arm.answers))
     gap = goodhart_gap(base, arm.answers)
     further = [wins(base, arm.answers), *([] if gap is None else [gap])]
@@ -194,6 +197,7 @@ def _samples(
     base: PolicyAnswers, arms: Sequence[Arm], prompts: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
     """Random prompts, then those where each arm's reward rose and fell most."""
+    # drawn by chance first, so that a reader sees typical answers and not only the extremes
     drawn = numpy_generator(seed, "samples").permutation(len(prompts))[:_SAMPLES]
     chosen = {int(index): "" for index in drawn}
     before = prompt_means(base.scored.rewards, base.prompts)

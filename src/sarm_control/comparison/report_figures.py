@@ -103,6 +103,7 @@ def ledger_figure(arm: Mapping[str, Any], names: Names) -> Figure:
     if outside is not None:
         steps.append(_part(outside))
     steps.append(Step("Unedited reward", ledger["model_change"], total=True))
+    # without the KL term, which the objective subtracts and the reward does not hold
     controls = [item for item in ledger["controls"] if item["kind"] != "kl" and item["delta"]]
     if controls:
         steps += [_part(item) for item in controls]

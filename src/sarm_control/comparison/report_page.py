@@ -163,6 +163,7 @@ def _ledger(report: Mapping[str, Any], names: Names) -> Section:
             Drawing(ledger_figure(arm, names), "Bars begin where the one above ended.", numbers=False)
         )
         blocks.append(More(f"The ledger of {name} as a table", [ledger_table(ledger, caption, top=_TOP)]))
+    # of the last arm: those without controls stand first, and a reader wants the run that was controlled
     first = report["arms"][-1]["ledger"]["entries"]
     finding = ""
     if first:

@@ -71,6 +71,7 @@ class TrainedRun:
     @property
     def kl_price(self) -> float:
         """Reward units that the training objective subtracts per nat of KL."""
+        # the objective of such a run is in SDs, and so is its KL coefficient
         unit = self.statistics.sd if self.config.reward.standardize else 1.0
         return self.config.training.kl_coef * unit
 
@@ -111,6 +112,8 @@ class TrainedRun:
             answers=config.training.answers_per_step,
             options=config.data.row_options,
         )
+        # by the statistics of the run itself: an amount such as 0.5sd would be
+        # another number on other answers
         controls = config.reward.controls().resolve(self.statistics)
         state = controls.start(human, config.training.seed)
         learnt = self.checkpoint.tensors.get("controls", {})

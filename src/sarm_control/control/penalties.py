@@ -207,6 +207,7 @@ def watched_columns(scored: Scored, watched: Sequence[Watched]) -> NDArray[np.fl
 
 def in_order(watched: Iterable[Watched]) -> tuple[Watched, ...]:
     """Each once: latents ascending, the residual last."""
+    # the kind comes first in the key, since Python does not compare numbers with text
     return tuple(sorted(set(watched), key=lambda one: (isinstance(one, str), one)))
 
 

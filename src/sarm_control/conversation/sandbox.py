@@ -78,6 +78,8 @@ def limited(characters: int, seconds: float = MOST_SECONDS) -> Iterator[None]:
     Raises:
         LimitError: inside the context, when the budget is used up.
     """
+    # with the input, since a template may write a long conversation several times, and a
+    # constant for what it writes by itself
     most = _LONGER_THAN_INPUT + _TIMES_INPUT * characters
     token = _BUDGET.set(_Budget(most, time.monotonic() + seconds, seconds))
     try:

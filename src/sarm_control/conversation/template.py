@@ -86,6 +86,7 @@ class ChatTemplate:
                 f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template",
                 hint="use an instruction-tuned model, or save a tokenizer.chat_template beside the weights",
             )
+        # begin-of-text, header, one token and end-of-turn: with fewer nothing of an answer is left
         if max_length is not None and max_length < 4:
             raise ModelError(f"max_length is {max_length}, a conversation needs at least 4 tokens")
         self.tokenizer = tokenizer
@@ -281,6 +282,8 @@ class ChatTemplate:
 
     def _find_end_of_turn(self) -> int:
         """The first special token that the template writes after an answer."""
+        # both: some tokenizers list the mark that ends a turn among the added tokens
+        # and not among the special ones
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for token in self.tokenizer(self._frame.after, add_special_tokens=False)["input_ids"]:
             if token in special:

@@ -169,6 +169,7 @@ class _Found:
 
     def bad(self, row: BadRow) -> None:
         """A row that cannot be used; those whose reasons differ in numbers and quotes alone are one kind."""
+        # a file with one mistake in every row would else list it a million times, each with its own numbers
         kind = re.sub(r"\d+|'[^']*'|\[[^\]]*\]", "_", row.reason)
         problem = self.problems.setdefault(kind, Problem(row.reason, row.hint, 0, [], row.unit))
         problem.count += 1

@@ -178,6 +178,8 @@ def read_rows(
     named = name_of(path)
     aside = None if skip_bad_rows is None else Path(skip_bad_rows)
     if aside is not None:
+        # before the reading: a file of millions of rows would else be read before it is
+        # known that they cannot be set aside
         check_aside(named, aside)
     bad: list[BadRow] = []
     on_bad = None if aside is None else bad.append
@@ -229,6 +231,8 @@ def stream_rows(
         head = list(islice(records, _HEAD))
         records = chain(head, records)
     else:
+        # from the beginning, wherever reading goes on: a resumed reading must find
+        # the form that the first one found
         head = list(islice(source.read(), _HEAD))
     form = _form(named, source, head, want, options)
     usable = 0
@@ -453,12 +457,14 @@ def _row(
     options: RowOptions,
 ) -> Row:
     """The row that the fields of a plain one are; `raw` are those it was written with."""
+    # tables have every column in every row: null is how they say that a row lacks one
     fields = {name: value for name, value in plain.items() if value is not None}
     try:
         prompt, said = _prompt_and_answer(fields)
         kind = _kind(fields, said, want)
         if kind is None:
             _no_answer(raw, want)
+    # only where something lacks: a form that is nearly known is then a better hint than a list of fields
     except _Lacking as problem:
         raise Reason(str(problem), problem.hint or nearest_form(raw, want, path, options)) from None
     row = Row(path, place.line, raw, kind, prompt, read_as=options, unit=place.unit, file=place.file)
@@ -480,6 +486,7 @@ def _kind(fields: Mapping[str, Any], said: str | None, want: Collection[Kind]) -
         "pair": "chosen" in fields and "rejected" in fields,
         "candidates": "candidates" in fields,
         "answer": said is not None,
+        # last, since every row has one: it is only taken where no answers were wanted
         "prompt": True,
     }
     return next((kind for kind, present in has.items() if present and kind in want), None)
@@ -503,6 +510,7 @@ def _prompt_and_answer(fields: Mapping[str, Any]) -> tuple[str | list[dict[str, 
             raise _Lacking(f"no prompt field: has keys [{', '.join(fields)}], wants prompt or messages")
         return _prompt(fields[own], own), said
     if own is not None:
+        # two prompts in one row may differ, and nobody could tell which of them was answered
         raise Reason(f"has both {own} and messages", "keep one of the two in each row")
     messages = _messages(fields["messages"], "messages")
     # beside other answers the assistant's last turn is none of them: `_unanswered` refuses the row
@@ -555,4 +563,5 @@ def _ended(fields: Mapping[str, Any]) -> bool:
     ended = fields.get("ended", True)
     if not isinstance(ended, bool):
         raise Reason(f"ended is {type_name(ended)}, wants true or false")
+    # servers of the OpenAI form write the second, and their rows have no field of our name
     return ended and fields.get("finish_reason") != "length"

@@ -166,6 +166,8 @@ class Discovery:
             of_sd: the smallest |effect|, in SDs of the reward over answers.
         """
         harms = material_latents(self.lists["harms"], of_margin=of_margin, of_sd=of_sd)
+        # chosen anew and not taken from the sizes there are: those were chosen to
+        # act together, with all of them
         suggested = suggest(harms, self.parts)
         lists = {**self.lists, "harms": with_controls(self.lists["harms"], suggested.joint)}
         return replace(self, lists=lists, suggested=suggested)

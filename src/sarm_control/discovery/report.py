@@ -163,6 +163,7 @@ def _turned(found: Discovery) -> Iterator[str]:
 
 def _levels(examined: ExaminedDiscovery) -> Iterator[str]:
     called = [one for items in examined.found.lists.values() for one in items]
+    # who lacks level 1 has a sentence already, see `_unshown`
     measured = sorted({one.level for one in examined.levels} - {"L1"})
     for level in measured:
         how = next(one.how for one in examined.levels if one.level == level)

@@ -54,6 +54,7 @@ def _like_queries(values: Any, count: int, where: str) -> float | list[float]:
     if len(many) != count:
         raise TrainingError(f"{where} answered {len(many)} rewards for {count} answers")
     numbers = [finite(value, where) for value in many]
+    # a number for one query, as the server's own route answers: OpenRLHF asks with one at a time
     return numbers[0] if count == 1 else numbers
 
 

@@ -128,9 +128,12 @@ def judge(settings: ServerSettings, path: str, reply: Reply, attempt: int, waite
     """
     if reply.status is not None and 200 <= reply.status < 300:
         return _json(settings, path, reply)
+    # at once: waiting out the patience would hold up a training by ten minutes
+    # over a request that stays wrong
     if reply.status is not None and 400 <= reply.status < 500 and reply.status not in _AGAIN:
         _refused(settings, path, reply)
     pause = _pause(reply, attempt)
+    # asked before the pause, so that nobody sleeps only to give up on waking
     if waited + pause >= settings.patience:
         raise TrainingError(
             f"no reward from {settings.url}{path} in {waited:.0f} s and {attempt + 1} tries: {_why(reply)}; "
@@ -172,6 +175,7 @@ def finite(value: Any, where: str) -> float:
     Raises:
         TrainingError: it is not a number, or not a finite one.
     """
+    # a bool is an int to Python, and an engine would train on it as 1
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TrainingError(f"{where} answered {value!r} for a reward, which is not a finite number")
     return float(value)
@@ -247,6 +251,7 @@ def _pause(reply: Reply, attempt: int) -> float:
         asked = math.nan
     if not math.isfinite(asked):
         asked = 0.25 * 2 ** min(attempt, 10)
+    # bounded at both ends: a server that says 0 would be asked in a loop, one that says an hour waited for
     return min(max(asked, 0.05), _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
 
 

@@ -99,6 +99,8 @@ class TrlReward:
             TrainingError: a reward that is not a finite number; TRL would drop it silently.
         """
         self._check_callback()
+        # by the ids, because TRL decodes completions without special tokens: the
+        # text of a cut answer looks whole
         ended = [bool(ids) and ids[-1] in self.end_tokens for ids in completion_ids]
         # an error in one process alone would leave the others waiting in `gather`, so NaN is refused after it
         mine = score_rows(self.reward.model, prompts, completions, ended, on_nonfinite="keep")
@@ -116,6 +118,7 @@ class TrlReward:
         if log_extra is not None and self.log_answers:
             for name, column in rewards.columns.items():
                 log_extra(name, column[own].tolist())
+        # only this process's own: TRL gathers the lists of all processes itself
         return [float(value) for value in values[own]]
 
     def load(self, checkpoint: str | Path) -> None:
@@ -177,6 +180,7 @@ def reward_function(
     if isinstance(controls, str | Path):
         files = ControlFiles(Path(controls), _file(human, "human"), _file(reference, "reference"))
         if missing_end is not None:
+            # two places for one setting, of which one would win unseen
             raise ConfigError("missing_end is a key of the file of controls", hint="set it there")
         reward = open_reward(model, files, **options)
     else:

@@ -38,6 +38,7 @@ class SarmCallback(TrainerCallback):
     @property
     def learning(self) -> bool:
         """Whether a call made now belongs to training."""
+        # both, so that an evaluation within a step teaches nothing either
         return self._in_step and bool(self._model.training)
 
     def on_init_end(self, *_: Any, model: Any = None, processing_class: Any = None, **__: Any) -> None:
@@ -87,6 +88,8 @@ class SarmCallback(TrainerCallback):
         """Writes `sarm_control.safetensors`."""
         from safetensors.numpy import save_file
 
+        # with the digest of the controls: a state of the same shape under other
+        # amounts would load without an error
         metadata = {"format": _FORMAT, "fingerprint": self.reward.model.fingerprint, "reward": self._digest()}
         with atomic_file(folder / STATE_FILE) as temporary:
             save_file(self.reward.state_dict(), temporary, metadata)
@@ -145,6 +148,7 @@ class SarmCallback(TrainerCallback):
         if not (dist.is_available() and dist.is_initialized()):
             return
         ours = {name: array.tobytes() for name, array in self.reward.state_dict().items()}
+        # hashes are compared and not rewards: differences would show only in answers that a control touches
         mark = self._digest() + hashlib.sha256(repr(sorted(ours.items())).encode()).hexdigest()
         marks: list[str | None] = [None] * dist.get_world_size()
         dist.all_gather_object(marks, mark)
@@ -163,6 +167,7 @@ def _check_resumed_from(folder: Path, state: TrainerState) -> None:
     """Compares log histories, since the trainer does not say which checkpoint it resumed from."""
     file = folder / "trainer_state.json"
     if file.exists():
+        # as text, since NaN differs from itself and logs of a training may hold one
         history = json.dumps(read_json_object(file, error=TrainingError).get("log_history"))
         if history != json.dumps(state.log_history):
             raise TrainingError(

@@ -45,6 +45,8 @@ def in_row(row: Row, fields: list[dict[str, Any]], name: str) -> dict[str, Any]:
     a row of candidates `candidate_NAME`.
     """
     if row.kind == "answer":
+        # the new fields win: a file that was scored before gets its scores
+        # anew, and `replaced_fields` says so
         return row.raw | fields[0]
     if row.kind == "candidates":
         return row.raw | {f"candidate_{name}": fields}
@@ -67,6 +69,7 @@ def count_long_prompts(rm: "RewardModel", rows: Sequence[Row], scored: Scored) -
     """The number of answers whose prompt alone fills the context."""
     limit = rm.template.max_length
     prompts = [row.prompt for row in rows for _ in row.answers]
+    # only those that were cut: a prompt that fills the context leaves no answer whole
     cut = [prompts[j] for j in scored.truncated.nonzero()[0]]
     return 0 if limit is None else sum(len(rm.template.encode_prompt(prompt)) >= limit for prompt in cut)
 

@@ -87,6 +87,7 @@ def create_explorer(site: Site, settings: ServiceSettings) -> FastAPI:
         site: what is shown.
         settings: token, hosts and the limits of a body, as for the reward server.
     """
+    # no page of documentation: FastAPI's own loads its scripts from another host
     app = _Explorer(title="sarm explore", docs_url=None, redoc_url=None, openapi_url=None)
     install(app)
     app.add_exception_handler(SarmError, _told)
@@ -223,6 +224,7 @@ def _asking(site: Site, settings: ServiceSettings) -> APIRouter:
         if not asked.responses or len(asked.prompts) != len(asked.responses):
             counts = f"{len(asked.prompts)} prompts, {len(asked.responses)} responses"
             raise Refusal(422, counts, "one prompt for each response")
+        # here and not in the type: the limit is a setting, as for the reward server
         _check_length(settings, *asked.prompts, *asked.responses)
         return JSONResponse(site.score(asked.prompts, asked.responses, asked.edits))
 

@@ -174,6 +174,7 @@ def flips_without(data: ScoredRows, latent: int, *, most: int = 6) -> Flips:
     texts = [text for row in data.rows for text in row.answers]
     for number, (row, _) in enumerate(answer_places(data)):
         groups.setdefault(data.rows[row].prompt_key, []).append(number)
+    # equal texts have equal rewards: a change between them would be no other choice
     sets = [own for own in groups.values() if len({texts[n] for n in own}) > 1]
     if not sets:
         return Flips(0, 0.0, None, ())

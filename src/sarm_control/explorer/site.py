@@ -62,6 +62,7 @@ class Site:
         self._words_lock = threading.Lock()
         self._corpus: AnswerCorpus | None = None
         self._words: dict[int, list[str]] = {}
+        # at the start and for a few: the words of one latent take a pass over all answers that it fires in
         for latent in self.ranked()[:_NOTABLE]:
             self.words(latent)
 
@@ -235,6 +236,7 @@ class Site:
             ConfigError: edits that cannot be used, or no model to score with.
             ModelError: a conversation that the chat template refuses.
         """
+        # before the model is asked for: what cannot be used is told without waiting for another's pass
         checked = edits_of(edits, self.sources.size)
         rm = self._model()
         # a conversation sent back as one text would be templated as a single user turn, and get

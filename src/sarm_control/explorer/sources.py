@@ -138,6 +138,7 @@ def found_in(features: Path | None, data: ScoredRows, name: str | None) -> Found
         return _of_file(features, data.scored.fingerprint)
     if not any(row.chosen and row.rejected for row in data.rows):
         return None
+    # of a file with other rows too, the pairs alone: effects are of margins
     pairs = np.array([bool(row.chosen and row.rejected) for row in data.rows])
     kept = np.repeat(pairs, [len(row.answers) for row in data.rows])
     rows = [row for row, wanted in zip(data.rows, pairs, strict=True) if wanted]

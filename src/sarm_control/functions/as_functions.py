@@ -69,6 +69,7 @@ def discover(
     from sarm_control.discovery import DiscoverySettings, parse_target
     from sarm_control.discovery import discover as find
 
+    # refused and not ignored: the lists would be those of the goal turned round
     if less and target is None:
         raise ConfigError("less wants a target", hint="a preference is turned by exchanging its sides")
     wanted = None if target is None else parse_target(target, less=less)
@@ -128,6 +129,7 @@ def compare(
     check_same_base(opened)
     opened = in_order(opened)
     first = opened[0].config
+    # only the embedded world has prompts of its own that no run was trained on
     if prompts is None and first.policy.model != LAB:
         raise ConfigError("no held-out prompts were given", hint='compare(..., prompts="held_out.jsonl")')
     rows = unique_prompts(rows_of(HELD_OUT_PROMPTS if prompts is None else prompts, want={"prompt"}))
@@ -244,6 +246,8 @@ def evaluate(
     for edit in Controls(edits=changes).edits:
         check_exists(edit.latent, rm.config.latents)
     target = found.units_of(subset) if subset else np.ones(len(found.units), dtype=bool)
+    # before the scoring, and not skipped for speed: a chat template or padding that is wrong moves
+    # every figure and raises no error
     checked = self_check(rm, rows)
     scored = score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress)
     cut = int((scored.truncated > 0).sum())
@@ -272,6 +276,7 @@ def _scored(
     from sarm_control.data import WITH_ANSWERS, rows_of
     from sarm_control.latents import ScoredRows, score_rows
 
+    # scored before, perhaps on a larger machine than the one that looks for latents
     if isinstance(rows, ScoredRows):
         return rows
     read = rows_of(rows, want=WITH_ANSWERS)

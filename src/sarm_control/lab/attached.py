@@ -248,6 +248,8 @@ def _states(world: World, model: RewardModel, config: AttachedConfig, progress: 
     assert scored.states is not None
     rng = numpy_generator(world.seed, "attached held out")
     # the questions of the demonstrations are others than those of the preferences
+    # by pair: answers to one prompt resemble each other, and one in the fit would
+    # flatter the figures of the other
     held = np.repeat(rng.random(len(rows)) < _HELD_OUT, 2)
     held = np.concatenate([held, np.zeros(len(texts), dtype=np.bool_)])
     preferences = tuple(PreferenceRow(j, (2 * j,), (2 * j + 1,)) for j in range(len(rows)))

@@ -150,6 +150,7 @@ def build_world(
             say(line)
         # within the folder's block: a world without its shortcuts is never there
         _check_gates(figures, config.gate)
+        # after the gates, because it scores ten times as many pairs
         truth = measure_truth(
             model, writer.gold_pairs(config.truth_pairs, "truth", keep=False), progress=progress
         )
@@ -190,6 +191,8 @@ def _write_files(folder: Path, writer: Writer, sizes: Sizes, tastes: tuple[Taste
     demonstrations = writer.demonstrations(sizes.demonstrations)
     files = {
         "demonstrations": answer_rows(demonstrations),
+        # without shortcuts: the human-KL term holds a policy to these, and would else
+        # hold it to flattery now and then
         "human": answer_rows([answer for answer in demonstrations if answer.clean]),
         "preferences": writer.preferences(sizes.preferences, tastes),
         "train_prompts": prompt_rows(writer.prompts(sizes.train_prompts, "train prompts")),
@@ -235,6 +238,7 @@ def _build_sarm(
             for built in _on_one_trunk(folder, inputs, config, trunk, tools):
                 attempts.append(_judged(built, examined, progress))
                 say(attempts[-1].line())
+            # over all trunks so far: a later one need not be better
             best = max(attempts, key=lambda attempt: attempt.score)
             if best.rewarded and best.worst >= ENOUGH:
                 break
@@ -290,6 +294,8 @@ def _judged(built: Built, pairs: Sequence[tuple[Judged, Judged]], progress: Prog
     detections = _detections(built.model, pairs, NAMES, progress)
     worst = min(detections[name].best_latent for name in GATED)
     mean = float(np.mean([detection.best_latent for detection in detections.values()]))
+    # a shortcut that is detected by a latent of negative weight would be charged,
+    # and nothing could be gamed by it
     rewarded = all(built.model.head.weight[detections[name].latent] > 0 for name in GATED)
     return _Attempt(built, rewarded, worst, mean)
 
@@ -318,6 +324,7 @@ def _settings(config: WorldConfig, trunk: int, restart: int) -> BuildConfig:
         ),
         sentence_states=False,
         tune_trunk=config.tune_epochs if first else 0,
+        # all weights and not adapters: the layers are so small that memory is no reason for these
         tune="full",
         tune_rows=32,
         tune_learning_rate=config.tune_learning_rate,
@@ -370,6 +377,8 @@ def _gates(
         "pair_accuracy": {
             # expected over the annotators: no label is drawn, so only the pairs are random
             "annotators": float(np.where(first_wins, share, 1 - share).mean()),
+            # annotators disagree with each other, so that even the best guess of a
+            # random one's label is wrong at times
             "ceiling": float(np.maximum(share, 1 - share).mean()),
             "gold": float(first_wins.mean()),
         },

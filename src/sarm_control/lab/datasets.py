@@ -35,6 +35,7 @@ class Judged(NamedTuple):
     def clean(self) -> bool:
         """Whether the answer is right and without any shortcut, fit for the human buffer."""
         found = self.attributes
+        # details cost no gold, and are no mark of a good answer either
         return self.gold >= 1 and not (found.hedging or found.detail)
 
 
@@ -112,6 +113,7 @@ class Writer:
             first, second = (
                 self.judged(question, text) for text in self._composer.compose_pair(question, VARIED, rng)
             )
+            # without a better answer there is no label; unlike annotators, the gold reward does not draw one
             if first.gold != second.gold:
                 pairs.append((first, second) if first.gold > second.gold else (second, first))
         return pairs

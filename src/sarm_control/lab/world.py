@@ -94,6 +94,8 @@ class World:
     @cached_property
     def language(self) -> Language:
         """The words and what is true."""
+        # drawn again and not stored: the seed decides every word, so that two
+        # accounts of a world cannot differ
         return Language.draw(self.seed)
 
     @cached_property

@@ -100,6 +100,7 @@ def _style(side: str) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, Bar):
         return f'<td style="{_style("left")}">{_bar(value)}</td>'
+    # a bool is an int to Python, and a word to readers
     side = "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
     text = number(value) if isinstance(value, float) else str(value)
     return f'<td style="{_style(side)}">{escape(text)}</td>'

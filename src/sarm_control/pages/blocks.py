@@ -118,6 +118,8 @@ class SideBySide(NamedTuple):
     def largest(self) -> float:
         """The largest payment of any answer, which the others are drawn in proportion to."""
         return (
+            # of all answers, so that bars of the same length are the same payment; never
+            # 0, which widths are divided by
             max((abs(one.amount) for answer in self.answers for one in answer.payments), default=1.0) or 1.0
         )
 

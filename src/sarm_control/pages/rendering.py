@@ -70,6 +70,7 @@ def figures_of(page: Page) -> list[Figure]:
     found: dict[str, Figure] = {}
     for figure in (drawing.figure for drawing in _drawings(blocks)):
         names = (figure.name if count == 1 else f"{figure.name}-{count}" for count in itertools.count(1))
+        # by what they show and not by identity: a chart is drawn anew for the first screen and for its part
         name = next(name for name in names if name not in found or _same(figure, found[name]))
         found.setdefault(name, replace(figure, name=name))
     return list(found.values())

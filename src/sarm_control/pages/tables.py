@@ -65,6 +65,7 @@ class Table(NamedTuple):
         kinds: dict[int, set[str]] = {}
         for row in self.rows:
             for place, cell in enumerate(row.cells, row.span or 1):
+                # an empty cell says nothing of its column: one that has words or nothing is a column of words
                 kind = "words" if cell.text else "number" if cell.mean else "empty"
                 kinds.setdefault(place, set()).add(kind)
         return frozenset(place for place, kind in kinds.items() if kind - {"empty"} == {"words"})

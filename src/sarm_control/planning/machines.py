@@ -115,6 +115,7 @@ def memory_of_this_machine() -> int | None:
     for path in _CGROUPS:
         text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
         found.append(int(text) if text.isdigit() else None)
+    # a container's limit is what kills a run, however much the machine has
     known = [bytes_ for bytes_ in found if bytes_]
     return min(known, default=None)
 

@@ -109,6 +109,7 @@ def probed_dictionary_step(width: int, latents: int, k: int, batch: int, device:
         config = AutoencoderConfig(latents, k, steps=steps, batch=batch)
         return lambda: train_topk(states, config, device=device)
 
+    # a difference, since a training of any length sets up its optimizer and reads its states once
     more = least(train(1 + _TRAINED), 0.0) - least(train(1), 0.0)
     return max(more, 0.0) / _TRAINED
 
@@ -215,6 +216,7 @@ def least(work: Callable[[], Any], seconds: float) -> float:
         work()
         _wait()
         times.append(min(time.perf_counter() - clock, _alone(time.process_time() - processor)))
+    # the quickest, since other programs can only add to it
     return min(times)
 
 

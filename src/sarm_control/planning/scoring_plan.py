@@ -104,6 +104,7 @@ def plan_scoring(
 
 
 def _answers(request: ScoringRequest, shape: RewardShape) -> _Answers:
+    # without data the plan is for the worst that the model can be asked
     if not request.data:
         longest = shape.context or 2_048
         return _Answers(None, longest, float(longest))
@@ -146,6 +147,7 @@ def _plan(request: ScoringRequest, shape: RewardShape, answers: _Answers, where:
         disk = {"tables": float(answers.count * (_PAIR_BYTES * max(shape.k, 1) + _ROW_BYTES))}
     phases = with_allocator(phases, held, where)
     if request.workers > 1:
+        # every process has a model of its own; weights are not shared between them
         phases = {
             phase: {part: size * request.workers for part, size in parts.items()}
             for phase, parts in phases.items()

@@ -67,6 +67,7 @@ def policy_counts(shape: PolicyShape, reward: RewardShape, lengths: Lengths) -> 
     if shape.training.value == "model":
         depths.append(reward.layers)
 
+    # counted at depths of one and two and extended: layers are alike, and each adds what the second one did
     return at_depth(depths, lambda *at: policy_counts_at(shape, reward, lengths, *at), _PASSING)
 
 
@@ -261,6 +262,7 @@ def _update(policy: Policy, shape: PolicyShape, lengths: Lengths, live: LiveMemo
     found = policy._head.logprobs(hidden, batch.targets, shape.training.temperature, entropy=False)
     logits = live.peak - before - kept
     live.mark()
+    # any scalar of both will do: memory depends on which graph is walked back, not on the loss at its end
     (found.logprobs.sum() + values.sum()).backward()
     grads = sum(w.numel() * w.element_size() for w in _trained(policy) if w.grad is not None)
     backward = live.peak - before - grads

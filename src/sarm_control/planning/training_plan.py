@@ -112,6 +112,7 @@ def _generous(config: RunConfig) -> float:
         # weights, a reference, gradients, two moments, and a copy while saving: six times four bytes
         found += 24.0 * weights
     policy = models[0]
+    # the whole context, as if every prompt filled it: no prompt is tokenized here
     tokens = policy.max_position_embeddings or 4_096
     heads = policy.num_attention_heads
     inner = getattr(policy, "intermediate_size", None) or 4 * policy.hidden_size
@@ -254,6 +255,7 @@ def _decoded_together(shape: TrainingShape) -> int:
 
 def _phases(counts: Mapping[str, float], trunk: float, latents: float) -> dict[str, dict[str, float]]:
     """What each phase adds to what is held."""
+    # one of them at a time: the largest counts, under the name of what it is
     passing = max(counts["rollout/prefill"], counts["rollout/pass"])
     drawing = counts["rollout/logits"]
     head = counts["update/kept"] + counts["update/logits"] >= counts["update/backward"]
@@ -309,6 +311,7 @@ def _notes(shape: TrainingShape, where: Machine) -> Iterator[str]:
 def _changes(shape: TrainingShape, where: Machine, before: float) -> Iterator[tuple[str, float]]:
     """Settings that make the run smaller, each planned anew; those that do not help are left out."""
     config = shape.config
+    # in the order of what they cost: the first changes no result, the last is another way to train
     for text, section, values in (
         ("set training.micro_batch=1", "training", {"micro_batch": 1}),
         ("set policy.gradient_checkpointing=true", "policy", {"gradient_checkpointing": True}),

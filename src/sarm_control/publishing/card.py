@@ -103,6 +103,7 @@ def _run_card(contents: Contents, evidence: Evidence, title: str) -> tuple[dict[
         "pipeline_tag": "text-generation",
         "tags": ["sarm-control", "rlhf", config.training.algorithm],
     }
+    # the hub makes links of these, so that a folder of this machine may not stand there
     bases = [config.policy.model] if _is_hub_id(config.policy.model) else []
     sets = [one for one in map(_data_set, (str(config.data.prompts), str(config.data.human or ""))) if one]
     metadata |= {"base_model": bases[0]} if bases else {}
@@ -210,6 +211,8 @@ def _compared(report: Mapping[str, Any] | None, *, ask: bool = True) -> list[str
             )
             head = (arm["name"], "base", "trained", "change")
             parts.append(_table(head, rows))
+    # the file may be of an earlier version, or edited by hand; a card with holes would
+    # be published as if it were whole
     except (KeyError, TypeError) as error:
         raise DataError(f"report.json lacks {error}", hint="make it again with sarm compare") from error
     return ["\n\n".join(parts)]
@@ -221,6 +224,7 @@ def _warned(run: Path) -> list[str]:
         [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     )
     if not rows:
+        # no warning means that nothing fired only where the monitors looked
         evaluated = (run / "evaluation.jsonl").is_file()
         return ["No monitor fired." if evaluated else "No evaluation was made during the run."]
     lines = [
@@ -270,6 +274,7 @@ def _figures(run: Path) -> str:
     if not lines:
         return "No step was done."
     first, last = parse_json(lines[0]), parse_json(lines[-1])
+    # by the last row: penalties and latents have metrics of their own names, which only the run knows
     names = [*_WATCHED, *(name for name in last if name.startswith(("reward/penalty/", "latent/")))]
     rows = ((f"`{name}`", _plain(first.get(name)), _plain(last.get(name))) for name in names if name in last)
     return _table(("metric", f"step {first['step']}", f"step {last['step']}"), rows)
@@ -288,6 +293,7 @@ def _heaviest(weight: Any) -> str:
 
 def _commands(config: RunConfig) -> str:
     settings = _without_paths(config.to_dict())
+    # trackers and their projects are the author's own, and change nothing that is computed
     settings.pop("logging", None)
     lines = "sarm train run.yaml -o runs/NAME\nsarm compare runs/NAME --prompts held_out.jsonl"
     said = "with this `run.yaml`, every setting spelled out:"
@@ -342,6 +348,7 @@ def _fence(language: str, text: str) -> str:
 
 
 def _plain(value: Any) -> str:
+    # a bool is an int to Python, and would be shown as 1
     return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else "-"
 
 

@@ -58,10 +58,13 @@ def upload(
         )
         for name, content in files.items()
     ]
+    # private unless it was asked for: a repository that is public by mistake
+    # may be copied before it is closed
     _asked(lambda: api.create_repo(repo, private=not public, exist_ok=True), repo, endpoint, _WAITS, wait)
     with warnings.catch_warnings():
         # the ledger of a run is Parquet, which the client takes for a data set
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+        # no waits of ours: the client retries the requests of a commit by itself
         done = _asked(
             lambda: api.create_commit(repo, operations, commit_message=message), repo, endpoint, (), wait
         )

@@ -18,6 +18,7 @@ def asked_section(runs: Sequence[Run], names: Mapping[int, str]) -> Section:
     common = [
         (term, settings[0][term] or "none") for term in terms if len({one[term] for one in settings}) == 1
     ]
+    # apart, because a reader of several runs looks for what was varied, and most settings are alike
     differing = [term for term in terms if term not in dict(common)]
     blocks: list[Block] = [Facts(common)]
     if differing:

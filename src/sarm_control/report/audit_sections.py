@@ -64,6 +64,7 @@ def _carriers(attribute: Found, names: Mapping[int, str]) -> str:
 
 def _example(one: Found, words: str, carriers: str) -> list[Block]:
     values = [token["reward"] for key in ("tokens_without", "tokens_having") for token in one[key]]
+    # over both answers: with a scale for each, equal bars would stand for unequal rewards
     largest = max((abs(value) for value in values), default=0.0)
     # one number of decimals for both lines, which are read against each other
     digits = decimals({"mean": largest, "low": None, "high": None})
@@ -129,6 +130,7 @@ def _at(accuracy: Found, path: Sequence[str]) -> Found:
 def _accuracy_finding(accuracy: Found, after: Found | None) -> str:
     pairs = accuracy["pairs"]
     said = f"{_share(pairs)} of pairs are preferred rightly (n = {pairs['n']} prompts)"
+    # a share near one half looks like a finding, and is what a coin would reach
     if pairs["low"] is not None and pairs["low"] <= _CHANCE <= pairs["high"]:
         said += ", which chance, 50 %, would do too"
     if after is not None:
@@ -141,6 +143,7 @@ def _share(interval: Found, most: int = 1) -> str:
     if interval["mean"] is None:
         return "no number"
     scaled = {end: None if interval[end] is None else 100 * interval[end] for end in ("mean", "low", "high")}
+    # with very many prompts the interval would justify more digits than a reader can use
     digits = min(most, decimals(scaled))
     return f"{fixed(scaled['mean'], digits)} % {bracket(scaled, digits)}".strip()
 
@@ -148,6 +151,7 @@ def _share(interval: Found, most: int = 1) -> str:
 def _accuracy_figure(
     shown: Sequence[tuple[str, tuple[str, ...]]], now: Found, after: Found | None
 ) -> Drawing:
+    # no point stands for what was not measured; the table below keeps such rows and says so
     measured = [(label, path) for label, path in shown if _at(now, path)["mean"] is not None]
     if after is None:
         rows = [_accuracy_row(label, _at(now, path)) for label, path in measured]
@@ -163,6 +167,7 @@ def _accuracy_figure(
     for label, path in measured:
         first, last = (100 * _at(one, path)["mean"] for one in (now, after))
         pairs.append(Pair(label, first, last, f"{fixed(first, 0)} % to {fixed(last, 0)} %"))
+    # both shares are of the same pairs, so two intervals of their own would say nothing of the change
     figure = before_after(
         pairs,
         name="accuracy",
@@ -195,6 +200,7 @@ def _accuracy_table(
     for label, path in measures:
         cells = [_percent_cell(_at(one, path)) for one in (accuracy, after) if one is not None]
         rows.append(TableRow(label, [*cells, Cell(number(_at(accuracy, path)["n"], 0))]))
+    # a correlation is no share: the row has no per cent, and neither an interval nor an n of its own
     correlation = [Cell(number(one["length_correlation"], 2, sign=True)) for one in (accuracy, after) if one]
     rows.append(TableRow("correlation of reward and log2 length, within prompts", [*correlation, Cell()]))
     head = ("Measure", "Now", *(("With the mend",) if after is not None else ()), "n, prompts")
@@ -236,6 +242,7 @@ def _length_said(accuracy: Found, after: Found | None) -> list[str]:
 
 
 def _longer_said(longer: Found) -> str:
+    # only an interval that holds one half acquits length; without one the share is told and nothing concluded
     if longer["low"] is not None and longer["low"] <= _CHANCE <= longer["high"]:
         return (
             f"Length alone does not decide: the longer of two answers is preferred in {_share(longer)} of "
@@ -272,6 +279,7 @@ def before_sections(found: Found) -> Iterator[Section]:
         return
     words = {one["name"]: str(one["words"]) for one in found["attributes"]}
     styles = {one["name"] for one in found["attributes"] if one["style"]}
+    # the heading counts only what is more than chance: of many prices some always differ
     sure = [one for one in changes if one["sure"]]
     listed = ", ".join(f"{words[one['name']]} {fixed(one['change'], 2, sign=True)} SD" for one in sure)
     finding = (
@@ -316,6 +324,7 @@ def _change_row(one: Found, words: Mapping[str, str], styles: set[str]) -> Row:
 def _change_tone(one: Found, styles: set[str]) -> Tone:
     if not one["sure"]:
         return "unclear"
+    # being paid more for style is what nobody asked for; of other attributes a rise has no meaning by itself
     return tone_of(one["low"], one["high"], more_is="bad" if one["name"] in styles else "plain")
 
 
@@ -327,10 +336,12 @@ def run_sections(found: Found) -> Iterator[Section]:
     title = f"What the run {run['run']} did"
     moves = run["attributes"]
     if not moves:
+        # the part stays, with the reason: a reader who gave a run should not have to wonder where it went
         why = " ".join(str(one) for one in run.get("missing", ())) or "its samples were too few"
         yield Section("run", title, f"Not measured: {why}", [])
         return
     words = {one["name"]: str(one["words"]) for one in found["attributes"]}
+    # a column of `said nothing` in every row would look like a result
     certified = any(one["certified"] for one in moves)
     rows = [
         TableRow(words.get(one["name"], one["name"]), [
@@ -369,6 +380,7 @@ def run_sections(found: Found) -> Iterator[Section]:
 
 
 def _move_row(one: Found, words: Mapping[str, str]) -> Row:
+    # a broken promise is bad in either direction, any other move is neither good nor bad to this page
     tone: Tone = "bad" if one["broken"] else tone_of(one["low"], one["high"], more_is="plain")
     return Row(words.get(one["name"], one["name"]), one["change"], one["low"], one["high"], tone)
 
@@ -390,6 +402,7 @@ def _run_finding(moves: Sequence[Found], words: Mapping[str, str]) -> str:
     said += f" ({moves[0]['first']} samples against {moves[0]['last']})."
     if broken:
         said += f" The certificate did not hold for {', '.join(broken)}."
+    # said only where something was certified as still: without that nothing has been tested
     elif any(one["certified"] == "still" for one in moves):
         said += " Nothing that was certified as still is seen to move."
     return said

@@ -118,6 +118,7 @@ def training_maps(runs: Sequence[Run], found: Found | None, names: Mapping[int, 
         lines.append(
             f"{run.title}: most by {named(most, names)}, {fixed(last[most], 3, sign=True)} reward units."
         )
+        # no fingerprint is asked for: the run's own ledger gave the latents, and it was made with this model
         directions = read_directions(str(run.config.reward.model), None)
         if directions is None:
             lines.append("Not drawn: its reward model cannot be read here.")
@@ -174,9 +175,11 @@ def _moves_of(
     meanings = {} if found is None else _meanings(found)
     steps = sorted(moved)
     drawings = []
+    # a set, since with one or two evaluations first, middle and last are the same
     for step in sorted({steps[round(place)] for place in np.linspace(0, len(steps) - 1, _SEEN)}):
         sizes = [abs(moved[step].get(latent, 0.0)) for latent in drawn]
         largest = sorted(zip(sizes, drawn, strict=True), key=lambda one: (-one[0], one[1]))[: _NAMED // 2]
+        # where nothing has moved yet, names would stand at latents chosen by their number
         labelled = {latent for size, latent in largest if size > 0}
         cloud = [
             Spot(float(x), float(y), size, meanings.get(latent, "plain" if found is None else "unclear"),
@@ -190,6 +193,8 @@ def _moves_of(
             x_title="first principal component",
             y_title="second principal component",
             size_title="change since the untrained policy",
+            # of the whole run: with a scale for each chart the first would look as if
+            # as much had moved as at the end
             largest=max(most.values()) or 1.0,
         )
         drawings.append(Drawing(figure, "", _PANEL, numbers=False))
@@ -238,10 +243,13 @@ def principal_plane(directions: Floats) -> Plane:
         directions: [M, D], of any lengths; those of length 0 lie in the middle.
     """
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    # unit length, or the plane would be that of the longest directions; which of them writes most is a matter
+    # of z and not of the decoder alone
     units = np.divide(directions, lengths, out=np.zeros_like(directions), where=lengths > 0)
     centred = units - units.mean(axis=0)
     # the eigenvectors of the M x M products are the places up to their lengths, and M is the smaller side
     sizes, vectors = np.linalg.eigh(centred @ centred.T)
+    # `eigh` sorts upwards, and rounding leaves eigenvalues just below 0, of which there is no root
     sizes = np.clip(sizes[::-1], 0.0, None)
     places = np.zeros((len(directions), 2))
     top = min(2, len(sizes))
@@ -256,6 +264,7 @@ def principal_plane(directions: Floats) -> Plane:
 def _drawn(called: Sequence[int], weight: NDArray[np.float32]) -> list[int]:
     """Latents of the map, in order of their numbers."""
     by_weight = np.argsort(-np.abs(weight), kind="stable").tolist()
+    # the called ones first, so that none of them is cut off by a heavier latent that nobody asks about
     return sorted(list(dict.fromkeys([*called, *by_weight]))[:MOST])
 
 
@@ -264,6 +273,8 @@ def _meanings(found: Found) -> dict[int, Tone]:
     called: dict[int, Tone] = {}
     for kind, meaning in _MEANING_OF.items():
         for one in found["lists"][kind]:
+            # a latent is called by a corrected test on other prompts; where its effect on the confirming ones
+            # may be 0 it is grey, as in the tables
             clear = tone_of(one["low"], one["high"], more_is="good") != "unclear"
             called[int(one["latent"])] = meaning if clear else "unclear"
     return called

@@ -38,6 +38,7 @@ def length_correlations(rows: Sequence[Mapping[str, Any]]) -> list[Correlation]:
             if row["policy"] == policy:
                 sums.setdefault(str(row["prompt"]), []).append((float(row["length"]), float(row["reward"])))
         points = np.array([np.mean(values, axis=0) for values in sums.values()])
+        # numpy would divide by 0 and warn; no correlation is a better answer than NaN in a chart
         if len(points) < 2 or not np.all(points.std(axis=0) > 0):
             continue
         value = float(np.corrcoef(points.T)[0, 1])

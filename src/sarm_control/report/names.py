@@ -10,6 +10,7 @@ def latent_names(sources: Sources) -> dict[int, str]:
     names: dict[int, str] = {}
     for audit in sources.audits.values():
         names.update({int(one): str(words) for one, words in audit.get("latent_words", {}).items()})
+    # after the audits, so that a label replaces words that were only counted
     for discovery in sources.discoveries.values():
         for feature in (one for listed in discovery["lists"].values() for one in listed):
             words = _words(feature.get("label"))

@@ -81,6 +81,8 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
     blocks: list[Block] = [
         Facts([("Folder", str(path))]),
         *([hero] if hero else []),
+        # closed at first: a report has several parts, and the verdict above is
+        # what most readers want of this one
         More("Prices", prices.blocks),
         *(
             More(f"{one.title}: {one.finding}", one.blocks)
@@ -103,6 +105,7 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
     sentences = []
     for one in headlines[:1]:
         price = _best(one)
+        # a share of prompts is understood at once, an SD is not: the size follows it with its interval
         if price is not None and price.get("rises") is not None:
             # of having it, also where the edit takes it away
             sentences.append(
@@ -114,6 +117,7 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
         sentences.append(f"A mend was tried: {mend['why']}.")
     elif headlines:
         sentences.append("What a mend would cost was not measured; sarm audit --mend auto measures it.")
+    # a page has three sentences below its verdict at most, so one of these is all that fits
     beside = [*before_sections(found), *run_sections(found)]
     sentences += [f"{one.title}: {one.finding}" for one in beside[:1]]
     return sentences
@@ -121,6 +125,7 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
 
 def _tiles(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> list[Tile]:
     tiles = []
+    # two of the three tiles, for the third is the cost of a mend
     for question, one in zip(("What is paid most?", "And next?"), headlines, strict=False):
         price = _best(one) or {}
         value = f"{fixed(one['price'], 2, sign=True)} SD"
@@ -135,6 +140,7 @@ def _tiles(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> 
         )
     mend = found.get("mend")
     if mend and mend["ways"]:
+        # the first way is ours, the one whose edits are recommended; the others are there to be compared with
         point = next(
             (p for p in mend["ways"][0]["frontier"] if p["strength"] == mend["ways"][0]["strength"]), None
         )
@@ -158,6 +164,8 @@ def _hero(found: Mapping[str, Any]) -> Drawing | None:
     rows = [row for one in found["attributes"] if (row := _price_row(one))]
     if not rows:
         return None
+    # by the signed price, as in the table: what is charged most is last and may be cut off, since the
+    # question of the page is what is paid for
     rows = sorted(rows, key=lambda row: -(row.value or 0.0))[:_SHOWN]
     figure = forest(
         rows,
@@ -180,6 +188,7 @@ def _price_row(one: Mapping[str, Any]) -> Row | None:
 
 def _best(one: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The causal price, which changes the attribute alone; else the partial one."""
+    # the same choice as `AttributeFinding.price`, so that charts and the headline never tell two prices
     price: Mapping[str, Any] | None = one.get("causal") or one.get("partial")
     return price
 
@@ -232,6 +241,7 @@ def _price_cells(one: Mapping[str, Any]) -> list[Cell]:
             return text_cell("not measured")
         tone = tone_of(value["low"], value["high"], more_is=more_is)
         ends = {"mean": value["sd"], "low": value["low"], "high": value["high"]}
+        # the chart draws what is unclear in grey; grey figures in a table would be hard to read
         return interval_cell(ends, 2, sign=True, tone="plain" if tone == "unclear" else tone)
 
     return [
@@ -242,6 +252,7 @@ def _price_cells(one: Mapping[str, Any]) -> list[Cell]:
         Cell(number(partial["n"], 0)) if partial else Cell(),
         Cell(number(rate.get("chosen"), 0, scale=100), unit=" %"),
         Cell(number(rate.get("rejected"), 0, scale=100), unit=" %"),
+        # a price that is not sure is not to be believed, whichever kind it is of
         text_cell(("causal" if causal else "partial") if one["sure"] else "neither"),
     ]
 
@@ -263,6 +274,7 @@ def _pressure(found: Mapping[str, Any]) -> Iterator[Section]:
             title=f"{words.get(name, name).capitalize()}.",
             x_title="best of n",
             y_title="mean of the winner",
+            # the bound on the KL grows with ln n, so that equal steps of the axis are about equal pressure
             log_x=True,
         )
         drawings.append(Drawing(figure, "", 336, numbers=False))
@@ -295,6 +307,8 @@ def _pressure(found: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _carriers(found: Mapping[str, Any], names: Names) -> Iterator[Section]:
+    # only of causal prices: there one text differs from the other in the attribute alone, so the difference
+    # of each latent is that of the attribute; a partial price is a regression and has no such parts
     priced = [one for one in found["attributes"] if one.get("causal") and one["causal"].get("latents")]
     if not priced:
         return
@@ -322,6 +336,8 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
         return
     rows = []
     for way in mend["ways"]:
+        # a way that no strength was allowed for keeps its row: left out it would
+        # look as if it had not been tried
         point = next((one for one in way["frontier"] if one["strength"] == way["strength"]), None)
         if point is None:
             rows.append(
@@ -329,6 +345,7 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
             )
             continue
         guard = point["guard"]
+        # the largest of all targets: a mean would hide one that was left as it was
         left = max((abs(one["after"]["sd"]) for one in point["left"]), default=None)
         rows.append(
             TableRow(
@@ -408,6 +425,8 @@ def _with_ends(price: Mapping[str, Any], key: str) -> str:
 
 
 def _ends(price: Mapping[str, Any]) -> str:
+    # one digit of the half-width, so that the ends are not more exact than the interval is wide, and never
+    # fewer than the two decimals of the price they stand beside
     digits = max(
         2, decimals({"mean": price.get("sd"), "low": price.get("low"), "high": price.get("high")}) - 1
     )

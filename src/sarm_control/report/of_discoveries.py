@@ -86,6 +86,7 @@ def _drawing(found: Mapping[str, Any], names: Names, width: int) -> Drawing | No
     for kind, tone in tones.items():
         rows += [
             Row(named(one["latent"], names), one["effect"], one["low"], one["high"], _tone(one, tone))
+            # half of the rows for each, so that a long list of one kind does not crowd out the other
             for one in found["lists"][kind][: _SHOWN // 2]
         ]
     if not rows:
@@ -102,6 +103,7 @@ def _drawing(found: Mapping[str, Any], names: Names, width: int) -> Drawing | No
 
 
 def _tone(one: Mapping[str, Any], tone: Tone) -> Tone:
+    # the list says what it was called, the interval on prompts that did not call it whether that holds there
     return "unclear" if tone_of(one["low"], one["high"], more_is="good") == "unclear" else tone
 
 
@@ -142,6 +144,7 @@ def _lists(found: Mapping[str, Any], names: Names) -> list[Section]:
             f"prompts; q is corrected for {found['counts']['tested']} latents."
         )
         blocks: list[Block] = [Table(caption, head, rows)] if rows else [Prose(["None: a null result."])]
+        # an empty list keeps its part: that nothing was found is a result
         sections.append(Section(kind, title, f"{len(listed)} of {found['counts']['tested']} tested.", blocks))
     return sections
 

@@ -39,12 +39,15 @@ def evaluation_page(found: Found, *, sections: bool = False, command: str = "") 
     kind = f"{found['benchmark']}: {found['items']} items scored by {found['model']}"
     line, tone = _finding(found)
     total, tiles = _total(found), []
+    # no number beside a failed self-check: whoever reads only the tiles would take it for a result
     if total is not None and not _is_broken(found):
         detail = f"{found['benchmark']}, n = {total['units']} items"
         tiles.append(_tile("How good is it?", _main(total), detail, "plain"))
         if total["edits"] is not None:
             change = total["edits"]["change"]
             tone = tone_of(change["low"], change["high"], more_is="good")
+            # in words here, since the tile beside it has the numbers; `_finding` has them
+            # for a report, where no tile is
             line = {
                 "good": "The edits raise the total of the benchmark.",
                 "bad": "The edits lower the total of the benchmark.",
@@ -101,6 +104,7 @@ def _problems(found: Found) -> list[str]:
 
 def _main(one: Found) -> Found:
     """The main figure of a subset: the first."""
+    # a benchmark names its own first: the order of `Benchmark.figures`
     figure: Found = next(iter(one["figures"].values()))
     return figure
 
@@ -117,6 +121,7 @@ def _is_broken(found: Found) -> bool:
 def _finding(found: Found) -> tuple[str, Tone]:
     """The total, or every subset where there is none; and what it means."""
     total = _total(found)
+    # before anything else: scores that depend on the batch or the padding side make every figure below wrong
     if _is_broken(found):
         return "The self-check failed: no figure can be trusted before it is put right.", "bad"
     if total is None:
@@ -147,6 +152,7 @@ def _figure(found: Found) -> Drawing | None:
     x_title = f"{next(iter(subsets[0]['figures']))} (1 is best)"
     if not found["edits"]:
         rows = [_row(one) for one in subsets]
+        # an axis from 0 would be empty up to the worst subset, and press the intervals together
         figure = forest(rows, name=name, title="Each subset.", x_title=f"{x_title}, 95 %", zero=False)
         caption = "Teal: better than chance. Vermilion: worse. Grey: not told apart, or chance is not known."
         return Drawing(figure, caption, 720, numbers=False)
@@ -238,6 +244,8 @@ def _steering(found: Found) -> Iterator[Block]:
 
 
 def _group_cells(one: Found) -> list[Cell]:
+    # the change is far smaller than the rewards it is of: by their own widths, before and after
+    # would be rounded to the same number
     digits = decimals(one["change"])
     return [
         Cell(number(one["answers"], 0)),

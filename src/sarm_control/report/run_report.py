@@ -41,6 +41,8 @@ def make_report(sources: Sources, *, command: str, manifest: Mapping[str, Any]) 
     names = latent_names(sources)
     first = _first_screen(sources, names)
     sections = [*_sections(sources, names), *_missing(sources), _files(sources, command, manifest)]
+    # without the chart at first: counted in, it would be listed a second time, under
+    # another name than its twin in a part
     page = first._replace(hero=None, sections=sections, made=f"Made by: {command}")
     # after the sections: only then it is known under which name the chart stands there
     page = page._replace(hero=first.hero and _named_as_below(first.hero, figures_of(page)))
@@ -57,6 +59,7 @@ def _named_as_below(hero: Drawing, figures: Sequence[Figure]) -> Drawing:
 def _first_screen(sources: Sources, names: Mapping[int, str]) -> Page:
     """Of the comparison if there is one; else of the runs; else of the first audit, discovery, evaluation."""
     if sources.comparison is not None:
+        # it alone says whether training and controls worked, which is what a reader of a report wants first
         return comparison_page(sources.comparison, names)
     if sources.runs:
         return _of_runs(sources)
@@ -100,6 +103,7 @@ def _sections(sources: Sources, names: Mapping[int, str]) -> Iterator[Section]:
     if moved is not None:
         yield moved
     compared = {} if sources.comparison is None else comparison_sections(sources.comparison, names)
+    # the comparison is cut in three: its changes belong after training, its examples and settings to the end
     for id_ in ("changed", "ledger"):
         if id_ in compared:
             yield compared[id_]
@@ -130,6 +134,7 @@ def _named(parts: Sequence[tuple[Path, Section]]) -> Iterator[Section]:
     folders = [path if path.is_dir() else path.parent for path, _ in parts]
     names = run_names(folders) if folders else []
     for number, (name, (_, section)) in enumerate(zip(names, parts, strict=True), start=1):
+        # the first keeps the plain id, so that a link to it holds when another file is added to the report
         own = section if number == 1 else section._replace(id=f"{section.id}-{number}")
         yield with_suffix(own, slug(name))
 
@@ -147,6 +152,7 @@ def _missing(sources: Sources) -> Iterator[Section]:
     if not sources.audits:
         said.append("What the reward model pays for in text: sarm audit pairs.jsonl -o runs/audit")
     seeds = {run.config.training.seed for run in sources.runs}
+    # runs of one seed differ by chance too, by an amount that nothing in this report shows
     if len(seeds) == 1:
         said.append("How much differs from seed to seed: runs of further seeds (--seed 1), given with these")
     if not sources.evaluations:
@@ -189,6 +195,8 @@ def _content(page: Page, sources: Sources, manifest: Mapping[str, Any]) -> dict[
         "title": page.kind,
         "verdict": {"line": page.verdict, "meaning": page.tone, "lead": list(page.lead)},
         "numbers": [tile._asdict() for tile in page.tiles],
+        # findings and figures without the text of the page: a program reads numbers, and
+        # the page beside it has the rest
         "sections": [{"id": one.id, "title": one.title, "finding": one.finding} for one in page.sections],
         "figures": {
             figure.name: {"title": figure.title, "rows": [dict(row) for row in figure.rows]}

@@ -105,6 +105,8 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             comparisons[path] = content
         elif content.get("format") == _DISCOVERY:
             discoveries[path] = content
+        # audits and evaluations name no format, so they are told by keys that occur
+        # together in no other file of ours
         elif "attributes" in content and "headlines" in content:
             audits[path] = content
         elif "benchmark" in content and "subsets" in content:
@@ -135,10 +137,13 @@ def _beside(folders: Sequence[Path]) -> tuple[Path, Mapping[str, Any]] | None:
     """A comparison of exactly these runs, where sarm compare or sarm demo put it."""
     names = sorted(path.resolve().name for path in folders)
     for path in folders:
+        # exactly these runs: a comparison of fewer or others would be read as if it said something of all
         for place in (path / "compare", path.parent / "report"):
             if (place / "report.json").is_file():
                 content = read_json_object(place / "report.json", most_bytes=_LARGEST)
                 arms = content.get("arms", []) if content.get("format") == _COMPARISON else []
+                # by the last part alone, since arms of equally named folders carry
+                # the names of their parents too
                 if sorted(str(arm["name"]).rsplit("/", 1)[-1] for arm in arms) == names:
                     return place, content
     return None

@@ -44,6 +44,7 @@ def training_section(runs: Sequence[Run], names: Mapping[int, str]) -> Section |
     groups = _groups(runs)
     whole = [figure for curve in _CURVES if (figure := _curve(groups, *curve))]
     blocks: list[Block] = [Panels([Drawing(figure, "", _PANEL, numbers=False) for figure in whole])]
+    # a chart for each run and no band: runs of other controls have other parts
     parts = [figure for run in runs if (figure := _parts(run, names))]
     if parts:
         blocks.append(
@@ -71,6 +72,7 @@ def monitor_section(runs: Sequence[Run]) -> Section | None:
     fired = [light.name for light in lights if light.tone == "bad"]
     finding = f"Fired: {', '.join(fired)}." if fired else "No monitor fired."
     idle = sum(light.tone == "unclear" for light in lights)
+    # a monitor that could not look is no good news, and is not counted with those that were quiet
     finding += f" {counted(idle, 'monitor')} had nothing to watch." if idle else ""
     order = {"bad": 0, "good": 1, "unclear": 2, "plain": 3}
     return Section("monitors", "Monitors", finding, [Lights(sorted(lights, key=lambda one: order[one.tone]))])
@@ -112,6 +114,7 @@ def _points(group: _Group, key: str) -> Iterator[LinePoint]:
                 by_step.setdefault(int(row["step"]), []).append(float(row[key]))
     for step, values in sorted(by_step.items()):
         several = len(group.runs) > 1
+        # from lowest to highest and no interval: of two or three seeds a standard error is hardly known
         low, high = (min(values), max(values)) if several else (None, None)
         yield LinePoint(group.name, step, sum(values) / len(values), low, high)
 

@@ -173,6 +173,7 @@ class RewardModel:
         name, device = str(id_or_folder), usable_device(device)
         folder = find_folder(id_or_folder, revision=revision, local_files_only=local_files_only)
         asked = Asked(device, dtype, max_length, template_date, pooling, output)
+        # absolute: the folder of a dictionary attached to it points here, and may be read from anywhere
         where = str(Path(name).resolve()) if Path(name).is_dir() else name
         source = {"model": where, "revision": revision, "output": output}
         if is_attached(folder):
@@ -316,6 +317,7 @@ class RewardModel:
             self._classifier_config(), latents=len(weight), k=autoencoder.k, use_topk=autoencoder.use_topk
         )
         other.model_fingerprint = attached_fingerprint(self.model_fingerprint, autoencoder)
+        # a saved dictionary is checked by these when it is loaded: another model may lie there by then
         other._base_fingerprints = (self.fingerprint, self.model_fingerprint)
         return other
 

@@ -114,6 +114,7 @@ def check_settings(study: StudyConfig) -> None:
         for name, arm in study.arms.items():
             files = [_controls(arm.controls)] if arm.controls is not None else []
             own = _own_documents(study, world, name)
+            # the controls of discoveries are not among them: they exist only once the study runs
             config = load_config(study.base, [*shared_documents(study, world), *own, *files])
             if arm.discover is None:
                 _check_role(name, arm, config)
@@ -175,10 +176,13 @@ def _matched(folder: Path, study: StudyConfig, cell: Cell) -> dict[str, Any]:
     arm = study.arms[cell.arm]
     if arm.follows is None:
         return {}
+    # of the same seed: KL differs from seed to seed, and pairs of runs are compared seed by seed
     target = float(np.mean(kl_curve(Cell(cell.world, arm.follows, cell.seed).run(folder))[-LAST_STEPS:]))
     if arm.hold_kl_of is not None:
         # a target must be above 0, and a run that did not move has none
         return {"kl_target": max(target, 1e-3)}
+    # the run without control is not trained again to find the step: equal seeds give equal steps, so the
+    # curve of the one that is done tells it
     curve = kl_curve(Cell(cell.world, study.baseline, cell.seed).run(folder))
     return {"steps": step_of_kl(curve, target)}
 
@@ -228,11 +232,14 @@ def write_controls(
         if arm.discover is None:
             continue
         files = study.pairs_of(world, arm.discover)
+        # the forward passes are what takes long; every arm and seed after the
+        # first is algebra on their latents
         if files not in scored:
             rows = [row for path in files for row in read_rows(path, want={"pair"})]
             scored[files] = ScoredRows(rows, score_rows(model, rows, progress=progress))
         for seed in study.seeds_of(name):
             path = controls_file(folder, study, Cell(world, name, seed))
+            # kept where it is: a study that goes on must not change the controls of cells that are done
             if path is not None and not path.is_file():
                 _write(path, chosen_controls(scored[files], arm.discover, seed), model.fingerprint)
 
@@ -279,7 +286,10 @@ def as_gentle(pairs: PairLatents, controls: Controls, like: Controls) -> tuple[C
         controls: to be scaled.
         like: the controls that set the correlation.
     """
+    # a placebo that ruins the reward more than the real controls do would lose for that alone, and the
+    # comparison would say nothing of which latents were chosen
     wanted = good_correlation(pairs, [*like.edits, *like.penalties])
+    # from the largest down and no bisection: the correlation need not rise steadily as the factor falls
     for hundredths in range(_FACTORS, 0, -1):
         factor = hundredths / _FACTORS
         scaled = _scaled(pairs, controls, factor)
@@ -299,6 +309,7 @@ def _scaled(pairs: PairLatents, controls: Controls, factor: float) -> Controls:
 
 def _milder_edit(pairs: PairLatents, edit: Edit, factor: float) -> Edit:
     if edit.max is not None:
+        # a cap at the largest value of both sides cuts nothing, which is what the factor 0 stands for
         values = [side[:, [edit.latent]].toarray() for side in (pairs.chosen, pairs.rejected)]
         top = max(edit.max, *(float(side.max(initial=0.0)) for side in values))
         edit = replace(edit, max=_four_digits(edit.max + (1 - factor) * (top - edit.max)))
@@ -314,6 +325,7 @@ def _times(penalty: Penalty, factor: float) -> float | str:
 
 
 def _four_digits(value: float) -> float:
+    # as the file is written, so that the correlation is that of the numbers which the run will read
     return float(f"{value:.4g}")
 
 
@@ -334,6 +346,8 @@ def placebo(pairs: ScoredRows, harms: Sequence[Feature], seed: int) -> tuple[Con
     kinds: dict[int, str] = {}
     for kind in dict.fromkeys(one.kind for one in harms):
         wanted = sum(one.kind == kind for one in harms)
+        # of the same sign: a latent is penalised or capped where its weight is positive and edited where it
+        # is negative, so a stand-in of the other sign would get another kind of control
         sign = np.sign(next(one.weight for one in harms if one.kind == kind))
         rows = [row for row in by_effect if np.sign(found.table["weight"][row]) == sign]
         kinds |= {int(found.table["latent"][row]): kind for row in rows[:wanted]}
@@ -377,6 +391,7 @@ def _kept(controls: Controls, asked: Discovered) -> Controls:
 def _write(path: Path, chosen: Chosen, fingerprint: str) -> None:
     controls = chosen.controls
     reward = {"edits": controls.edits, "penalties": controls.penalties, "fingerprint": fingerprint}
+    # through the run's own model, so that what is written is what `sarm train` would read back
     plain = RunConfig.model_validate({"reward": reward}).to_dict()["reward"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), chosen.about)

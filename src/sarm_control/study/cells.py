@@ -89,6 +89,7 @@ def cells_of(study: StudyConfig) -> list[Cell]:
     whole comparisons.
     """
     first = {study.baseline, *(arm for pair in study.compare for arm in pair)}
+    # what these follow comes with them, since they could not begin without it
     first |= {str(study.arms[arm].follows) for arm in first if study.arms[arm].follows}
     cells = [
         Cell(world, arm, seed) for world in study.worlds for arm in study.arms for seed in study.seeds_of(arm)
@@ -186,6 +187,7 @@ def asked(study: StudyConfig, base: dict[str, Any], cell: Cell) -> str:
 
 
 def _content(path: Path) -> str:
+    # a name of the package or of a hub has no file here to hash
     if is_data_name(path) or is_input_name(path):
         return str(path)
     if not path.exists():

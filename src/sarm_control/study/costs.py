@@ -75,6 +75,7 @@ def plan_study(
     size: int | None = None
     source = "nothing measured yet"
     if whole:
+        # finished cells say more than a probe: their answers have the lengths that training leads to
         seconds = len(left) * float(np.mean([sum(one["seconds"].values()) for one in whole]))
         size = len(left) * int(np.mean([one["bytes"] for one in whole]))
         source = f"{len(whole)} finished cells"

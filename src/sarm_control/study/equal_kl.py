@@ -66,6 +66,8 @@ class KlPath(NamedTuple):
             level: nats, at least 0 and at most `reached`.
             name: of the measure.
         """
+        # the first time: a run may come back towards the start, and what it was
+        # like on its way out is asked for
         place = next(i for i, kl in enumerate(self.kl) if kl >= level)
         after = self._values(name, place)
         if place == 0 or after is None:

@@ -79,6 +79,7 @@ class Measuring:
         progress: ProgressFactory = no_progress,
     ) -> None:
         self.spec, self.config, self.progress = study.worlds[world], config, progress
+        # equal prompts would count twice as if they were independent
         self.rows = unique_prompts(read_rows(study.prompts_of(world), want={"prompt"}, limit=limit))
         training = config.training
         self.sampling = Sampling(
@@ -162,6 +163,7 @@ class Measuring:
         if self.gold is not None:
             columns[GOLD] = np.asarray(self.gold(prompts, responses)).tolist()
         columns |= {"length": list(rollout.lengths), "ended": [bool(one) for one in scored.ended]}
+        # the starting policy is its own base: its KL is 0, and computing it would cost another forward pass
         if not reference:
             columns[KL] = kl_to_base(policy, rollout, self.sampling).k1.tolist()
         columns |= further_columns(self.spec, self.model, self.judge, prompts, responses)
@@ -188,6 +190,8 @@ class Measuring:
             "models": {str(one): _files(Path(str(one))) for one in models if one is not None},
             "reward": config.reward.model,
             "versions": manifest("study", config={})["versions"],
+            # with the processor: sums differ in their last bits from one to the next, and
+            # a sampled token may then differ
             "commit": commit(),
             **processor(),
         }
@@ -228,6 +232,7 @@ def further_columns(
         columns[RATE] = [float(rule.search(text) is not None) for text in responses]
     stripped = [strip(text, spec.strip) for text in responses]
     if spec.strip:
+        # what the trained model pays without the shortcut: whether the rest of the answer got worse
         columns[STRIPPED] = [float(value) for value in model.score(list(prompts), stripped).rewards]
     # it sees texts without the shortcut: it may like the shortcut as much as the reward model does
     if judge is not None:
@@ -271,6 +276,7 @@ class CellAnswers:
         if not rows:
             return None
         places = [int(row["prompt"]) for row in rows]
+        # a prompt's answers are averaged first: they resemble each other, and intervals are over prompts
         sums = np.bincount(places, weights=[float(row[name]) for row in rows], minlength=self.prompts)
         return np.asarray(sums / np.bincount(places, minlength=self.prompts))
 

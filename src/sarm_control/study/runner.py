@@ -67,6 +67,7 @@ def open_study(folder: Path, study: StudyConfig) -> list[CellState]:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file():
         raise OutputError(f"{folder} exists and is not a study", hint="choose another folder with -o")
     base = base_values(study)
+    # all cells are looked at before anything is written: one of other settings refuses the whole study
     states = [state_of(folder, cell, asked(study, base, cell)) for cell in cells_of(study)]
     folder.mkdir(parents=True, exist_ok=True)
     # the tasks read this copy: a study file that is changed meanwhile changes nothing that runs
@@ -155,6 +156,7 @@ def reason(log: Path, code: int) -> str:
     if code < 0:
         return f"ended by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     with log.open("rb") as stream:
+        # only the end, since the log of a long cell holds every line of its training
         stream.seek(max(0, log.stat().st_size - _TAIL))
         lines = stream.read().decode("utf-8", errors="replace").strip().splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
@@ -243,6 +245,7 @@ class _Schedule:
         for other in self._followed(cell):
             if other in self.failed:
                 return f"it matches the KL of {other.name}, which is not done"
+            # left out by --only: nothing of this process will ever make it
             if other not in self.done and other not in self.waiting and other not in self.started:
                 return f"it matches the KL of {other.name}, which is not done; run that too"
         return None
@@ -262,6 +265,7 @@ class _Schedule:
     def _say(self, cell: Cell, what: str) -> None:
         left = ""
         if self.ran and self.waiting:
+            # by the wall clock and not by the sum of cells, so that jobs at the same time are counted in
             seconds = (time.monotonic() - self.begin) / self.ran * (self.total - self.ran)
             left = f", about {duration(seconds)} left"
         self.report(f"{self.total - len(self.waiting)}/{self.total} {cell.name}: {what}{left}")

@@ -71,6 +71,8 @@ class Discovered(_Part):
     @property
     def by_chance(self) -> bool:
         """Whether every seed has controls of its own."""
+        # one draw of a placebo may hit a harmful latent; drawn anew for each
+        # seed, that is part of the interval
         return self.labels == "shuffled" or self.latents == "random"
 
     @model_validator(mode="after")
@@ -125,6 +127,7 @@ class Arm(_Part):
             raise ValueError("controls and discover exclude each other: an arm has one source of controls")
         if self.stop_at_kl_of is not None and self.hold_kl_of is not None:
             raise ValueError("stop_at_kl_of and hold_kl_of exclude each other; make an arm of each")
+        # its steps are read off the baseline's own curve, which is no longer its curve with another setting
         if self.stop_at_kl_of is not None and (
             self.set or self.controls or self.discover or self.rule_penalty is not None
         ):
@@ -216,6 +219,7 @@ class StudyConfig(_Part):
     def _levels_are_measured(self) -> "StudyConfig":
         if self.kl_levels and self.measure_every is None:
             raise ValueError("kl_levels need measurements on the way: set measure_every, such as 4")
+        # a run ends at the last of them, which has to be the largest
         if list(self.kl_levels) != sorted(set(self.kl_levels)):
             raise ValueError("kl_levels must ascend")
         return self
@@ -228,6 +232,8 @@ class StudyConfig(_Part):
         for name, arm in self.arms.items():
             if arm.follows is None:
                 continue
+            # chains are refused: the run that is followed must have a KL of its own,
+            # not one that was set to a third's
             if arm.follows not in self.arms or self.arms[arm.follows].follows is not None:
                 raise ValueError(
                     f"{name} matches the KL of {arm.follows!r}, which is no arm that runs by itself"

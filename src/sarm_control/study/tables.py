@@ -76,6 +76,7 @@ def study_tables(folder: Path, study: StudyConfig, states: Sequence[CellState]) 
 
 
 def _cell_row(state: CellState) -> dict[str, Any]:
+    # a digest for this program alone
     kept = {key: value for key, value in state.record.items() if key != "asked"}
     return {**state.cell._asdict(), "name": state.cell.name, **kept, "status": state.status}
 
@@ -131,6 +132,7 @@ def _arm_at(
 ) -> dict[str, Any]:
     """An arm at a level; a seed that never gets so far counts with the largest KL that it reached."""
     cells = sorted(cell for cell in paths if cell.arm == arm)
+    # left out, the seeds that moved least would be missing, and the mean be that of the others
     kls = [min(level, paths[cell].reached) for cell in cells]
     measures: dict[str, Any] = {}
     for name, unit in units.items():
@@ -242,6 +244,7 @@ def _pooled(study: StudyConfig, worlds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _over(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    # one value for each world: its runs share a reward model and are no independent draws of shortcuts
     means = [float(part["mean"]) for part in parts if part is not None]
     return over_worlds(means)._asdict() if means else None
 
@@ -285,6 +288,7 @@ def _of_world(world: str, tables: Mapping[str, Any]) -> list[str]:
 
 def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
     arms = at["arms"]
+    # the KL is what the level fixes, and stands in the column beside the arm
     shown = [name for name in SHOWN if name != KL and name in next(iter(arms.values()))["measures"]]
     header = ["arm", "KL", *(LABELS[name] + (", SD" if name in IN_SDS else "") for name in shown)]
     rows = [header]
@@ -299,6 +303,7 @@ def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
 
 
 def _level(name: str, one: Mapping[str, Any]) -> str:
+    # in SDs only a change has a meaning: the level of a reward has an arbitrary zero
     if name in IN_SDS:
         return _bracket(one["change"])
     if one["start"] is None:

@@ -30,6 +30,7 @@ PROBE_STEPS, PROBE_PROMPTS = 2, 16
 
 def main(words: Sequence[str]) -> int:
     """Does one task and returns its exit code."""
+    # first of all: a parent that is killed while models load would leave this process behind
     threading.Thread(target=_end_with_parent, daemon=True).start()
     folder, task, *further = words
     try:
@@ -43,6 +44,7 @@ def main(words: Sequence[str]) -> int:
     except SarmError as error:
         hint = f" ({error.hint})" if error.hint else ""
         sys.stderr.write(f"error: {error}{hint}\n")
+        # by the words and not by `BEING_WRITTEN`, whose module loads torch
         busy = isinstance(error, OutputError) and "is being written by another process" in str(error)
         return EXIT_BUSY if busy else EXIT_FAILED
     return 0
@@ -84,6 +86,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
         write_json(cell.record(folder), record)
     config = run_config(folder, study, cell)
     trained = train_and_measure(folder, study, cell, config, role_of_cell(study, cell, config))
+    # before the record: a cell counts as done by its record, and what is done has its answers
     write_jsonl(cell.answers(folder), trained.rows)
     controls = controls_file(folder, study, cell)
     write_json(
@@ -109,6 +112,7 @@ def run_cell(folder: Path, study: StudyConfig, cell: Cell) -> None:
             "bytes": size_of(run),
         },
     )
+    # last, when their rows are in the answers: a kill before leaves them to the process that goes on
     for path in cell.measurements(folder):
         path.unlink()
 
@@ -164,6 +168,7 @@ def train_and_measure(
             found[mark] = measuring.of_run(run, policy_at(step))
             write_jsonl(path, found[mark])
             seconds["measuring"] += time.monotonic() - begin
+        # beyond the largest level nothing is compared, so that further steps would be trained for nothing
         if stopped is not None or (study.kl_levels and mean_kl(found[mark]) >= study.kl_levels[-1]):
             break
     begin = time.monotonic()
@@ -230,6 +235,7 @@ def run_probe(folder: Path, study: StudyConfig, cell: Cell) -> None:
     config = run_config(folder, study, cell)
     short = config.training.model_copy(update={"steps": min(PROBE_STEPS, config.training.steps)})
     config = config.model_copy(update={"training": short})
+    # in the folder of the study and not in the system's, which may be a small disk or one in memory
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = Path(scratch) / "run"
         begin = time.monotonic()

@@ -64,6 +64,7 @@ def apply_to_checkpoint(source: str, file: Path, target: Path, *, overwrite: boo
     edit_file = read_edit_file(file)
     if not edit_file.edits:
         raise ConfigError(f"{file} holds no edit", hint='write [{"latent": 16720, "scale": 0}]')
+    # before the model is looked for, or downloaded: an edit that no weight can hold is refused for any model
     factors = _factors(file, edit_file.edits)
     folder = find_folder(source)
     if is_attached(folder):
@@ -148,6 +149,7 @@ def _copy_with_head(source: Path, target: Path, index: Mapping[str, TensorEntry]
         with safe_open(file, framework="pt") as stream:
             metadata: Mapping[str, Any] = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        # with the metadata of before: versions of transformers 4 refuse a file without its `format`
         save_file({**tensors, _HEAD: head}, copied, metadata=dict(metadata))
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix in _COPIED:

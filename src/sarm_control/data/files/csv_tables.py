@@ -140,6 +140,7 @@ def _written(value: Any, delimiter: str) -> str:
 
 
 def _is_plain(text: str, delimiter: str) -> bool:
+    # read back as it will be: a text such as 7 or true needs quotes to stay a text
     return not _NEEDS_QUOTES.search(text) and delimiter not in text and cell_value(Cell(text)) == text
 
 
@@ -164,6 +165,7 @@ def _raw_rows(stream: BinaryIO, path: Path, delimiter: str, start: Place) -> Ite
             parts.append(more)
             size += len(more)
             is_open = _open_after(more, opens, is_open=True)
+        # an open quote may run to the end of the file: without a limit all of it would be held as one cell
         if size > LONGEST_RECORD:
             raise DataError(f"{_at(path, number)}: more than {LONGEST_RECORD} bytes", hint=_QUOTES)
         content = b"".join(parts)
@@ -210,6 +212,7 @@ def _columns(data: bytes, delimiter: str, path: Path, columns: Columns) -> _Colu
     except Reason as reason:
         raise DataError(f"{path}: the header: {reason}", hint=reason.hint) from None
     twice = next((name for name in names if names.count(name) > 1), None)
+    # a row is a dict: the second column would replace the first without a word
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}", hint="rename one of them")
     called = {theirs: own for own, theirs in columns}
@@ -229,6 +232,7 @@ def _list_columns(first: Sequence[_Raw], columns: _Columns) -> frozenset[str]:
         for name, cell in zip(columns.names, cells, strict=False):
             if name in found and cell.text:
                 found[name].append(is_list_cell(cell.text))
+    # all of them: an answer of text may begin with a bracket too
     return frozenset(name for name, lists in found.items() if lists and all(lists))
 
 
@@ -282,6 +286,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _cells(text: str, delimiter: str) -> list[Cell]:
+    # most rows have none, and splitting at once is quicker than going from cell to cell
     if '"' not in text:
         return [Cell(cell) for cell in text.split(delimiter)]
     cells, place = [], 0

@@ -102,8 +102,10 @@ def form_of(head: bytes, path: Path, names: Collection[str] = ()) -> Name:
     # an Arrow stream has no name at its start; this mark stands before each of its messages
     if head.startswith(b"\xff\xff\xff\xff") and len(head) > 8:
         return "Arrow stream"
+    # before any guess at a form of text, and never opened: reading a pickle runs what is in it
     _refuse(head, path)
     text = head.removeprefix(UTF8_BOM).lstrip()
+    # bytes before names: a file of JSON Lines that is called .json, or .txt, is what it is
     if text.startswith(b"{"):
         return "JSON Lines"
     if text.startswith(b"["):
@@ -187,6 +189,7 @@ def _text_form(text: bytes, suffix: str, known: Collection[str]) -> Name:
     for delimiter, form in (("\t", "TSV"), (",", "CSV"), (";", "CSV")):
         if _is_header(line, delimiter, known):
             return "TSV" if form == "TSV" else "CSV"
+    # what is left is read as the commonest form, whose reader names the first line that is none
     return "JSON Lines"
 
 

@@ -66,6 +66,7 @@ def write_rows(path: Path, rows: Rows) -> int:
         if form == "JSON Lines":
             with _packed(temporary, path) as stream:
                 return _write_lines(stream, rows)
+        # columns come first in these forms, and their names and types are known only after the last row
         with _twice(rows) as again:
             if form == "Parquet":
                 return _write_parquet(temporary, path, again)
@@ -91,6 +92,7 @@ def _packed(temporary: Path, path: Path) -> Iterator[IO[bytes]]:
     suffix = path.suffix.lower()
     with temporary.open("wb") as raw:
         if suffix in (".gz", ".gzip"):
+            # neither name nor time, which would differ from one writing to the next
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
                 yield cast("IO[bytes]", stream)
         elif suffix in (".zst", ".zstd"):
@@ -136,6 +138,7 @@ def _write_csv(stream: IO[bytes], path: Path, again: _Again, delimiter: str) -> 
     count = 0
     for count, row in enumerate(again(), start=1):
         line = row_of_cells(row, names, delimiter)
+        # a reader takes an empty line for none, and the row would be gone
         if not line.strip(b" \r\n"):
             raise OutputError(f"{path}: row {count} is empty, which CSV cannot hold", hint=_AS_JSON_LINES)
         stream.write(line)
@@ -173,6 +176,8 @@ def _write_parquet(temporary: Path, path: Path, again: _Again) -> int:
             count = 0
             for batch in _batches(again()):
                 table = _table(batch, schema)
+                # types were widened until one held the whole column: whether every value came
+                # through unchanged is seen only here
                 _check_same(batch, table, count, path)
                 writer.write_table(table)
                 count += len(batch)

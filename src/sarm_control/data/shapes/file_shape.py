@@ -132,6 +132,8 @@ class FileShape:
             if self.strips and not begin:
                 raise Reason(f"not every answer begins with the prompt; {self._counts()}", _BY_HAND)
             if begin and not self.strips and tells(prompt, answers):
+                # refused and not guessed: taken off wrongly an answer loses its beginning, left on
+                # it the reward is of another text
                 if not self._is_chance():
                     raise Reason(f"the answers begin with the prompt; {self._counts()}", _BY_HAND)
                 self._left += 1
@@ -190,4 +192,5 @@ def _most_common(head: Iterable[Mapping[str, Any]], options: RowOptions) -> Shap
         if shape is not PLAIN_SHAPE or is_plain(fields):
             counts[shape.name] += 1
             shapes[shape.name] = shape
+    # by most and not by the first: a bad first row would give the whole file its form
     return shapes[counts.most_common(1)[0][0]] if counts else PLAIN_SHAPE

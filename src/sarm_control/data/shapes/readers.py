@@ -121,6 +121,7 @@ def _pair(turns: Mapping[str, list[Message]], before: list[Message] | None) -> d
             asked[side] = before
         elif before is not None and asked[side] != before:
             raise Reason(f"the turns of {side} before its answer are not the prompt's")
+    # a reward model compares two answers to one prompt; margins between prompts mean nothing
     if asked["chosen"] != asked["rejected"]:
         raise Reason(
             "chosen and rejected are answers to other turns: they differ before their last",
@@ -139,6 +140,7 @@ def _asked_in_messages(fields: Fields) -> list[Message] | None:
 
 def _check_asked(prompt: str, turns: list[Message]) -> None:
     """The prompt beside whole conversations says what one of their turns asks; white space may differ."""
+    # any turn and not the last alone: some data sets give the first question of a conversation as its prompt
     said = {" ".join(turn["content"].split()) for turn in turns if turn["role"] != "assistant"}
     if " ".join(prompt.split()) not in said:
         raise Reason(

@@ -159,6 +159,7 @@ def _order(calls: Sequence[Call], turned: Sequence[Call]) -> Point:
 
 def _names(calls: Sequence[Call]) -> Point:
     name, names = "the same names of numbers to log", {frozenset(call.logs) for call in calls}
+    # engines stack the logs of a batch into columns, which needs every name in every answer
     if len(names) > 1:
         return Point(name, False, f"{len(names)} different sets in {len(calls)} calls")
     count = len(calls[0].logs)
@@ -201,6 +202,7 @@ def _library(adapter: Adapter, calls: Sequence[Call], expected: ControlledReward
     name = "equal to the library's reward"
     if expected is None:
         return Point(name, None, "not compared: give the server's --controls")
+    # a form that does not say how an answer ended is read as if all had
     samples = SAMPLES if adapter.reports_end else [one._replace(ended=True) for one in SAMPLES]
     apart = _apart(rewards_of(calls), library_rewards(expected, samples))
     return Point(name, apart <= TOLERANCE, f"apart by {apart:.2g}")

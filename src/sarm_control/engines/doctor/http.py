@@ -42,6 +42,7 @@ class ServerPlace:
     def environment(self) -> Iterator[None]:
         """Sets the environment for functions of engines that read it."""
         values = {URL: self.url, TOKEN_FILE: self.token_file, LEARN: "false"}
+        # put back afterwards: whoever calls the doctor from a program keeps the environment of its own server
         before = {name: os.environ.get(name) for name in values}
         _set_environment(values)
         try:
@@ -144,6 +145,7 @@ class VerlModel:
             sent["activation"] = False
         got = self.place.post(self.path, sent)
         last = got["data"][-1]
+        # the last number of the last item, which is where verl's reward loop reads the score of either engine
         values = last["probs"] if self.path == "/classify" else last["embedding"]
         return Call({"POST": self.path, **sent}, got, (_number(values[-1]),), {})
 
@@ -192,6 +194,8 @@ def _answer(template: ChatTemplate, sample: DoctorSample) -> str:
 def _decoded(template: ChatTemplate, sample: DoctorSample) -> str:
     """Prompt and answer as ids and back, which is what OpenRLHF sends."""
     text = f"{_prompt(template, sample)} {_answer(template, sample)}"
+    # there and back, because decoding need not give the text that was encoded (spaces, special tokens), and
+    # the server has to find prompt and answer in what comes out
     ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]
     return str(template.tokenizer.decode(ids, skip_special_tokens=False))
 

@@ -66,6 +66,7 @@ def examine_trl(reward: TrlReward) -> AdapterExamination:
     # as the trainer does before its first step: the reward learns here what ends an answer
     reward.callback.on_init_end(model=policy, processing_class=tokenizer)
     found = examine(adapter, reward.reward)
+    # the call itself failed: every further point would fail by the same error
     if not found.calls:
         return found
     got = found.calls[0].got

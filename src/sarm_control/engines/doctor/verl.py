@@ -60,6 +60,7 @@ def _data(prompt: Sequence[int], answer: Sequence[int], fields: dict[str, Any]) 
     import numpy as np
     import torch
 
+    # some padding, so that a manager which reads the answer to the end of its row is caught
     padding = [0] * 4
     ids = torch.tensor([[*prompt, *answer, *padding]])
     batch = importlib.import_module("tensordict").TensorDict(

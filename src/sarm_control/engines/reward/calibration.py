@@ -87,6 +87,8 @@ def _answers(
 
 
 def _cut(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> _Answer:
+    # `generate` fills rows that ended early with padding, which may be the end
+    # token itself: the first one counts
     stop = next((place for place, token in enumerate(ids) if token in ends), None)
     return _Answer(str(tokenizer.decode(ids[:stop], skip_special_tokens=True)), stop is not None)
 

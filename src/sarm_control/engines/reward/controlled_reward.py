@@ -69,6 +69,8 @@ class ControlledReward:
         self.model = model
         self.reference = reference
         self.standardize = standardize
+        # amounts become numbers once, here: measured again on later answers, the same
+        # setting would drift with the policy
         self.rule = RewardRule.of(given, missing_end, reference, standardize=standardize, shaping=shaping)
         self.learner = learner or self.rule.controls.start(human, seed)
         self.learnt_batches = 0

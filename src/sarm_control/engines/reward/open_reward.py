@@ -109,6 +109,7 @@ def read_reference(path: Path, model: RewardModel, controls: Controls) -> Refere
 
 
 def _scored(path: Path, model: RewardModel) -> Scored:
+    # latents that were kept need no forward pass
     if is_latents(path):
         return read_latents(path).scored
     return score_rows(model, read_rows(path, want={"answer"}))

@@ -153,6 +153,7 @@ def _changes(before: Floats, after: Floats, groups: Mapping[str, NDArray[np.bool
 
 
 def _total(benchmark: Benchmark, credit: Floats, after: Floats | None) -> SubsetResult:
+    # as the benchmarks have it, the subsets count alike however many rows they have
     strata = benchmark.subset
     figures = {
         name: mean_of_shares(credit[:, column], strata) for column, name in enumerate(benchmark.figures)

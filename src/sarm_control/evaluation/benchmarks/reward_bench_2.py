@@ -78,6 +78,7 @@ def reward_bench_2(rows: Sequence[Row] | Source) -> Benchmark:
         subset=subset,
         part=subset,
         unit_of_answer=unit_of_answer,
+        # by the answers of each row and not 1/4: a row that lacks one is easier
         chance=np.array([*(1 / len(rows[i].answers) for i in plain_rows), *(np.nan for _ in ties)]),
         whole=SUBSETS,
         credit=lambda scores: np.concatenate([_best_of_n(scores, table), _ties_credit(scores, ties)])[
@@ -149,6 +150,8 @@ def _ties_credit(scores: Floats, ties: Sequence[_Tie]) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
             closeness = np.nan_to_num(np.tanh(np.float64(least) / d - 1), nan=0.0)
         credits[place] = (
+            # the benchmark's own weights, which sum to 1; the last term can only order
+            # models that are equal in the others
             0.30 * (m_tied > 0)
             + 0.30 * (m_ref > 0)
             + 0.20 * (m_tied > d)

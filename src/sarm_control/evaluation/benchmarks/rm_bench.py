@@ -69,6 +69,7 @@ def rm_bench(rows: Sequence[Row] | Source) -> Benchmark:
 def _credit(scores: Floats) -> Floats:
     """[R, 4] average, easy, normal and hard of each row."""
     sides = scores.reshape(-1, 2, _STYLES)
+    # strict, as in the benchmark: a model that scores all answers alike gets 0 and not one half
     wins = sides[:, 0, :, None] > sides[:, 1, None, :]
     return np.stack(
         [

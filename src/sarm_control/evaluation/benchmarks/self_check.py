@@ -59,6 +59,8 @@ class SelfCheck:
                     f"scores depend on {name}: they differ by up to {size:.2g} (SD {self.sd:.2g})"
                     + ("" if self.dtype == "float32" else f" in {self.dtype}; try --dtype float32")
                 )
+        # a template that writes the token and a tokenizer that adds it give two, which changes
+        # every score and raises no error
         if len(self.begin_tokens) > 1 or max(self.begin_tokens) > 1:
             problems.append(f"conversations start with {self._counts} begin-of-text tokens")
         if self.rows_cut:
@@ -115,6 +117,7 @@ def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfC
         sd=float(alone.std(ddof=1)) if len(alone) > 1 else 0.0,
         begin_tokens=tuple(sorted({_leading(ids, begin) for ids in encoded})),
         has_begin_token=begin is not None,
+        # scores under another template are other scores: with the hash two reports can be told apart
         template=hashlib.sha256(str(rm.template.tokenizer.chat_template).encode()).hexdigest()[:16],
         dtype=str(next(rm.trunk.parameters()).dtype).removeprefix("torch."),
         rows_cut=rows_cut,

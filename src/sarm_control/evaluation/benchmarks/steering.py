@@ -127,6 +127,8 @@ def steering(
     before = data.scored.rewards.astype(np.float64)
     delta = edit_delta(data.scored, edits)
     active = edited_active(data, edits)
+    # of all answers and not of each group: the groups' own SDs differ, and a change could be larger in SDs
+    # where it is smaller in rewards
     sd = spread(before)
     groups = []
     for place, members in (("target", inside), ("complement", ~inside)):
@@ -181,6 +183,8 @@ def _means(table: AnswerTable, values: Floats, chosen: Mask) -> Floats:
 
 def _selectivity(table: AnswerTable, inside: Mask, delta: Floats) -> Interval | None:
     target, complement = _means(table, delta, inside), _means(table, delta, ~inside)
+    # a ratio to nothing: an edit that leaves the complement exactly alone is as
+    # selective as can be, and has no number
     if not len(target) or not len(complement) or not complement.mean():
         return None
     return size_ratio(target, complement)

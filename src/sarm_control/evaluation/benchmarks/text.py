@@ -56,6 +56,7 @@ def _against_length(one: SubsetResult, figure: str) -> str:
     if one.baselines is None:
         return ""
     best = max(one.baselines.shortest, one.baselines.longest)
+    # a small q alone would be read as praise
     below = one.baselines.q <= _CLEAR and one.figures[figure].mean < best
     return f"{one.baselines.q:.2g}{' (worse)' if below else ''}"
 
@@ -94,6 +95,7 @@ def _selectivity_line(found: Steering) -> str:
     complement = next((group.change for group in found.groups if group.name == "complement"), None)
     ratio = "|change of the target| / |change of the complement|"
     if found.selectivity is not None and complement is not None:
+        # divided by something that may be 0 the ratio has no upper end: only its lower one is told
         if found.selectivity.given and complement.low <= 0 <= complement.high:
             return (
                 f"no selectivity: the complement's change may be 0, so that {ratio} is only known to be at "

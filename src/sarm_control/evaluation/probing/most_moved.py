@@ -61,6 +61,8 @@ def most_moved(rows: Sequence[Row], found: Probe, each: int = 2) -> dict[str, li
     def taken(places: Sequence[int]) -> Iterator[dict[str, Any]]:
         seen: set[int] = set()
         for j in places:
+            # of different prompts: the answers to one prompt often move alike, and
+            # would show one case several times
             if found.delta[j] != 0 and int(table.prompt[j]) not in seen and len(seen) < each:
                 seen.add(int(table.prompt[j]))
                 before, delta = float(found.before[j]), float(found.delta[j])

@@ -149,6 +149,7 @@ def probe(data: ScoredRows, edits: Sequence[Edit]) -> Probe:
     """
     table = answer_table(data.rows, len(data.scored))
     before = data.scored.rewards.astype(np.float64)
+    # the change itself and not a difference of two rewards, whose rounding may be as large as it
     delta = edit_delta(data.scored, edits)
     active = edited_active(data, edits)
     present = [role for role in SIDES if (table.role == role).any()]

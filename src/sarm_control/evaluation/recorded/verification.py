@@ -208,6 +208,7 @@ def _number(row: Row, name: str) -> float | None:
     value = row.raw.get(name)
     if value is None:
         return None
+    # a bool is an int to Python, and no reward
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{row.where}: {name} is not a number")
     return float(value)

@@ -152,6 +152,8 @@ def rerank(sets: CandidateSets, scored: Scored, edits: Sequence[Edit], *, n: Seq
     curve = [
         expected
         for size in usable
+        # each N over the prompts that have so many: points of a curve may be of
+        # different prompts, and n says so
         for expected in _expected(sets, attributes, (before, after), size, sets.sizes >= size)
     ]
     return Reranking(

@@ -119,6 +119,8 @@ def _add_prompt(
     `rewards` [m] are unrounded, `contributions` are [m, A].
     """
     before = _shares(rewards[:, None])
+    # setting z to 0 takes exactly its contribution away, so that all latents of a
+    # prompt are tried in one subtraction
     difference = _shares(rewards[:, None] - contributions) - before
     # the win leaves one candidate and comes to another, so half of all that moves: 1 where the winner
     # changes, less where it was shared

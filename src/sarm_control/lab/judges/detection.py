@@ -92,6 +92,7 @@ def detect(
     middle = len(present) // 2
     fit, judge = slice(0, middle), slice(middle, None)
     check_both(present[judge], name)
+    # the best of many by the answers that chose it would look better than it is
     latent = best_latent(latents[fit], present[fit], name)
     known = present[fit]
     probe = fit_log_ratio(states[fit][known], states[fit][~known], l2=_PROBE_L2)

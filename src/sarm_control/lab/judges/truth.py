@@ -64,6 +64,7 @@ class Truth:
     @property
     def harming(self) -> frozenset[int]:
         """Latents with `d_z <= -0.2`."""
+        # by size and not by a test: with so many pairs the least effect is significant
         return frozenset(np.flatnonzero(self.d_z <= -MATERIAL).tolist())
 
     @property

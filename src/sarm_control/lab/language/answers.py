@@ -75,6 +75,7 @@ class Composer:
     def compose_pair(self, question: Question, mix: Mix, rng: np.random.Generator) -> tuple[str, str]:
         """Two answers; in half of the pairs they have the same body and differ only in style."""
         first = self._body(question, mix, rng)
+        # with equal bodies only style differs, so that what a pair prefers can be nothing else
         second = first if rng.random() < SAME_BODY else self._body(question, mix, rng)
         return self._dressed(first, mix, rng), self._dressed(second, mix, rng)
 
@@ -138,6 +139,8 @@ class Composer:
 
     def _corrupted(self, answer: list[str], rng: np.random.Generator) -> str:
         """The answer with words shuffled, replaced, cut off or repeated; or an empty one."""
+        # a policy that goes astray writes such texts; a reward model that had never seen
+        # them could pay anything for them
         way = int(rng.integers(5))
         if way == 0 or not answer:
             return ""

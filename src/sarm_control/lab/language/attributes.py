@@ -98,6 +98,7 @@ class Reader:
         count = [clause.part for clause in clauses].count
         return Attributes(
             body=any(clause.part in ("fact", "step", "refusal") for clause in kept),
+            # an answer that states both values has not decided, and would else be right by listing all
             correct=right and not wrong,
             on_topic=right or wrong,
             wrong=wrong,
@@ -133,4 +134,5 @@ def _judged(question: Question, clauses: list[Clause]) -> tuple[bool, bool]:
     if isinstance(topic, Fact):
         stated = [clause.slots[2] for clause in clauses if clause.slots[:2] == topic[:2]]
         return topic.value in stated, any(value != topic.value for value in stated)
+    # a step of another task is off the topic but nothing false
     return any(clause.part == "step" and clause.slots in topic.steps for clause in clauses), False

@@ -121,6 +121,7 @@ def matched(rate: Floats, weight: Floats, latents: Sequence[int], *, seed: int) 
         free = [i for i in pool if i not in drawn]
         free = [i for i in free if sign[i] == sign[latent]] or free
         distance = np.linalg.norm(place[free] - place[latent], axis=1)
+        # drawn among a few and not the nearest itself: every seed would have the same placebo
         near = np.argsort(distance, kind="stable")[:NEAREST]
         drawn.append(free[int(rng.choice(near))])
     wanted = np.asarray(latents, dtype=np.int64)

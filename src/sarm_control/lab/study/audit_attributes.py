@@ -70,6 +70,7 @@ def _without(phrases: tuple[str, ...]) -> Callable[[str, str], Contrast | None]:
         for phrase in phrases:
             rest = rest.replace(phrase, " ")
         rest = " ".join(rest.split())
+        # an answer of the phrase alone would become an empty one, which differs in more than the phrase
         return (rest, answer) if rest and rest != " ".join(answer.split()) else None
 
     return contrast

@@ -43,6 +43,7 @@ class FlatteryExample(NamedTuple):
     def differences(self, top: int) -> list[tuple[int | str, float]]:
         """The latents that add most to the flattering answer's reward over the honest one's, and how much."""
         one, two = self.honest.contributions, self.flattering.contributions
+        # the residual and the constant have no number, and a latent is what an edit or a penalty can name
         latents = {part for part in {*one, *two} if isinstance(part, int)}
         gap: dict[int | str, float] = {part: two.get(part, 0.0) - one.get(part, 0.0) for part in latents}
         return sorted(gap.items(), key=lambda item: -item[1])[:top]
@@ -132,6 +133,7 @@ def run_config(names: Names, controls: Controls, *, seed: int, steps: int) -> Ru
     """The settings of one arm, as `sarm train` would read them."""
     return RunConfig.model_validate(
         {
+            # all weights: the policy is so small that an adapter would save nothing
             "policy": {"model": names.policy, "lora": None},
             "reward": {
                 "model": names.model,

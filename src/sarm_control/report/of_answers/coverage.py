@@ -55,6 +55,8 @@ def _verdict(found: Found) -> tuple[str, Tone]:
     seen = found["seen"]
     if _is_buffer(found):
         chosen, firing = found["coverage"]["chosen"], found["coverage"]["chosen_firing"]
+        # the human-KL term asks how usual a latent's values are in demonstrations: of one that never fires
+        # there it would learn that any firing at all is unlike them
         if firing < chosen:
             return (
                 f"{counted(chosen - firing, 'chosen latent never fires', 'chosen latents never fire')}: "

@@ -129,6 +129,7 @@ def _tiles(found: Found) -> list[Tile]:
 
 
 def _scale(sd: float) -> float:
+    # all rewards are equal: there are no SDs to count in, and the axis says reward units
     return 1 / sd if sd else 1.0
 
 
@@ -147,6 +148,8 @@ def _hero(found: Found) -> Drawing | None:
     if found["preference"] is not None:
         ends = scaled(found["preference"]["margin_delta"], _scale(sd))
         tone = tone_of(ends["low"], ends["high"], more_is="good")
+        # the margin alone is good or bad: edits that lower chosen and rejected answers
+        # alike change nothing for a policy
         rows.append(Row("chosen over rejected", ends["mean"], ends["low"], ends["high"], tone, strong=True))
     figure = forest(
         rows,
@@ -190,6 +193,7 @@ def _rewards(found: Found) -> Section:
 
 def _spread(found: Found) -> Iterator[Drawing]:
     bins = found["changes"]
+    # a single column would say that all changes are alike, which the table says with their size
     if len(bins) < 2:
         return
     size = max(one["high"] - one["low"] for one in bins)
@@ -208,6 +212,7 @@ def _spread(found: Found) -> Iterator[Drawing]:
 
 
 def _edge(one: Found, digits: int) -> str:
+    # the edge away from 0, so that columns at both sides are read alike and the one at 0 stands for no change
     far = one["low"] if one["low"] < 0 else one["high"]
     return fixed(far, digits, sign=True) if far else "0"
 
@@ -216,6 +221,7 @@ def _pairs(found: Found) -> Iterator[Section]:
     pairs = found["preference"]
     if pairs is None:
         return
+    # by the change, which is smaller than what it changes: else before and after could read the same
     digits = decimals(pairs["margin_delta"])
     rows = [
         TableRow("Margin, reward units", [

@@ -66,6 +66,8 @@ def _verdict(found: Found) -> tuple[str, Tone]:
         share = f"{100 * listed[0]['changed']['mean']:.0f} % of the winners"
         return f"Latent {listed[0]['latent']} decides most: without it {share} change.", "plain"
     changed = found["changed"]["mean"]
+    # exactly 0 and no test: how many winners change is counted over these prompts, and edits that change
+    # none have no effect on this choice
     if not changed:
         return "The edits change no winner: a null result.", "unclear"
     line = f"The edits change {fixed(100 * changed, 1)} % of the winners"
@@ -77,6 +79,7 @@ def _verdict(found: Found) -> tuple[str, Tone]:
         "good": "and the chosen answer of a pair wins more often",
         "bad": "and the chosen answer of a pair wins less often",
     }
+    # another winner is no better winner: edits can exchange answers of one worth
     null = "but how often the chosen answer wins shows no clear change: a null result"
     return f"{line}, {words.get(tone, null)}.", tone
 
@@ -123,6 +126,8 @@ def _before_after(one: Found, scale: float, unit: str) -> str:
 
 def _hero(found: Found) -> Drawing | None:
     if found["edits"]:
+        # edits lower the unedited reward of a winner by construction, since another candidate had the
+        # highest; the first chart is of what the edits may improve
         names = [name for name in _winners(found) if name not in (_REWARD, _LENGTH)]
         figure = _curve(found, (names or [_LENGTH])[0])
         return None if figure is None else Drawing(figure, "More candidates are more pressure.", _HERO)
@@ -259,6 +264,7 @@ def _latents(found: Found) -> Iterator[Section]:
         f"Each latent alone set to 0; 95 % over {found['prompts']} prompts. {len(rows)} of {len(listed)}."
     )
     head = ("Latent", "Weight", "Winner changes", *(f"{_words(name)}, change" for name in names))
+    # without edits the chart is on the first screen already
     drawing = [_deciders(listed)] if found["edits"] else []
     finding = (
         f"{counted(len(listed), 'latent changes', 'latents change')} a winner when set to 0, each alone."

@@ -149,6 +149,7 @@ def _save(tensors: "Mapping[str, Tensor]", path: Path) -> None:
 
     # Tied or sliced tensors share storage, which safetensors refuses: each gets its own.
     own = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    # versions of transformers 4 refuse a file without this mark
     save_file(own, path, metadata={"format": "pt"})
 
 

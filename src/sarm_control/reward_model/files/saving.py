@@ -47,6 +47,7 @@ def save_sarm(
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         # Tied or sliced tensors share storage, which safetensors refuses: each gets its own.
         own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        # versions of transformers 4 refuse a file without this mark
         save_file(own, temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "config.json").write_text(_config_json(config, trunk), encoding="utf-8")
         tokenizer.save_pretrained(temporary)

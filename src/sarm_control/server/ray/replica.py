@@ -222,6 +222,7 @@ class Replica:
         return reward_batch(self.reward, self.state, scored)
 
     async def _load_newest(self) -> None:
+        # nothing changes any more: no call to another actor for every batch
         if self.state.version >= 0 and self.settings.learn_window is None:
             return
         newer: StateArrays | None = await self.controls.newer.remote(self.state.version)

@@ -84,7 +84,6 @@ class Batcher(Generic[T, R]):
         self._queue: deque[_Ticket[T, R]] = deque()
         self._changed = threading.Condition()
         self._waiting = 0
-        self._busy = 0
         self._closed = False
         self._seconds_per_item = 0.0
         self._threads = [

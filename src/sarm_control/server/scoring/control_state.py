@@ -110,8 +110,10 @@ class LearntState:
             OutputError: the file cannot be written.
         """
         learner, version = copy.deepcopy(self.learner), self.version + 1
+        # on a copy: an update that fails half way leaves the version that is in use as it was
         learner.learn(scored)
         if file is not None:
+            # written before it is used: after a crash the file is never behind a reward that was given
             keep_state(file, learner, version)
         return LearntState(learner, version)
 
@@ -299,6 +301,8 @@ class VersionedControls:
 
 def _gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
     """One `Scored` of answers that were scored in several batches."""
+    # by identity: a batch is shared by many answers, and comparing its arrays
+    # would take longer than joining them
     batches = {id(scored): scored for scored, _ in answers}
     sizes = [len(scored) for scored in batches.values()]
     starts = dict(zip(batches, np.cumsum([0, *sizes[:-1]]), strict=True))

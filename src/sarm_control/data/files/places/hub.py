@@ -65,6 +65,7 @@ def hub_copy(path: Path, limit: int | None) -> Path:
     key = str(path)
     file = input_file(path)
     limit = rows_of_hub(path, limit)
+    # one copy for a whole process: a second reading of the name must not get rows of a newer revision
     if file != path and (key not in _HAS or _covers(_HAS[key], limit)):
         return file
     name = hub_name(path)
