@@ -237,7 +237,8 @@ class Loaded:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: Any) -> bool:
         """Answers until the requests end."""
-        functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        # not by isinstance, which asks every object for its class: some of torch's warn then
+        functions = [one for one in gc.get_objects() if type(one) is FunctionType]
         gc.freeze()
         items = {item.nodeid: item for item in session.items}
         for line in self.requests:
@@ -291,7 +292,10 @@ def main() -> None:
         request = json.loads(line)
         if not request["fresh"]:
             print(line.strip(), file=asks, flush=True)
-            answer = Answer(**json.loads(told.readline()))
+            said = told.readline()
+            if not said:
+                raise SystemExit("the process with the loaded tests ended: pytest -x says why")
+            answer = Answer(**json.loads(said))
             if answer.status != NOT_BY_EXCHANGE:
                 _said(answers, answer)
                 continue

@@ -61,6 +61,15 @@ import pytest
 from held import numbers
 
 
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("asked for its class, as some of torch's objects warn")
+
+
+PROXY = Proxy()
+
+
 @pytest.fixture(scope="module")
 def made():
     return numbers.doubled(2)
