@@ -201,16 +201,38 @@ def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType])
         return False
     changed = [(one, other) for one, other in zip(old, new, strict=True) if one != other]
     for one, other in changed:
-        own = [
-            function
-            for function in loaded
-            if function.__code__ == one and _path(function.__code__.co_filename) == path
-        ]
-        if not own or one.co_freevars != other.co_freevars:
+        if not _given(one, other, path, loaded):
             return False
-        for function in own:
-            function.__code__ = other
+        # a decorator has made its functions when the module was loaded, and will not make them again
+        inner, others = list(_inside(one)), list(_inside(other))
+        if [own.co_qualname for own in inner] != [own.co_qualname for own in others]:
+            return False
+        for own, its in zip(inner, others, strict=True):
+            if own != its and _given(own, its, path, loaded) is None:
+                return False
     return bool(changed)
+
+
+def _given(one: CodeType, other: CodeType, path: str, loaded: Sequence[FunctionType]) -> bool | None:
+    """Gives `other` to the functions with code `one`: whether there are any; None where it does not fit."""
+    own = [
+        function
+        for function in loaded
+        if function.__code__ == one and _path(function.__code__.co_filename) == path
+    ]
+    if own and one.co_freevars != other.co_freevars:
+        return None
+    for function in own:
+        function.__code__ = other
+    return bool(own)
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    """All code inside a function, at any depth."""
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield one
+            yield from _inside(one)
 
 
 def _path(file: str | None) -> str:
