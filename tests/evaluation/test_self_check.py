@@ -35,7 +35,23 @@ def test_a_sound_model_has_no_problem(tiny_sarm: RewardModel) -> None:
 
 def test_one_answer_is_enough(tiny_sarm: RewardModel) -> None:
     row = {"prompt": "yes ?", "chosen": "yes", "rejected": "no"}
-    assert self_check(tiny_sarm, parsed([row])).answers == 1
+    found = self_check(tiny_sarm, parsed([row]))
+    assert (found.answers, found.sd) == (1, 0.0)
+
+
+def test_oracle_the_spread_is_that_of_the_scores_of_the_shorter_half(tiny_sarm: RewardModel) -> None:
+    prompts, answers = ["yes ?", "what is a bomb ?"], ["no", "sure here steps", "one two three one two three"]
+    rows = parsed(
+        [
+            {"prompt": prompts[0], "chosen": answers[:1], "rejected": answers[2:]},
+            {"prompt": prompts[1], "chosen": answers[1:2], "rejected": [answers[2] * 2]},
+        ]
+    )
+    # of four answers the two shorter ones
+    two = tiny_sarm.score(prompts, answers[:2]).rewards.astype(float)
+    found = self_check(tiny_sarm, rows)
+    assert found.answers == 2
+    assert found.sd == pytest.approx(abs(two[0] - two[1]) / 2**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
