@@ -81,6 +81,17 @@ def test_answers_that_are_cut_are_counted_and_no_reason_to_distrust_the_figures(
     assert f"warning: {remark}" in capsys.readouterr().err
     assert "no figure can be trusted" not in page.read_text()
     assert f"{remark}." in page.read_text()
+    # as earlier versions wrote it
+    earlier = json.loads(results.read_text())
+    check = earlier["self_check"]
+    check["problems"] = [f"{answers[0]} answers were cut from the left to fit the context"]
+    del check["remarks"], check["rows_scored"]
+    results.write_text(json.dumps(earlier))
+    assert main(["--quiet", "report", str(results), "-o", str(tmp_path / "report")]) == 0
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"]["line"].startswith("Total ")
+    assert content["verdict"]["lead"] == [f"{check['problems'][0]}."]
+    assert len(content["numbers"]) == 1
 
 
 def test_the_results_as_a_page(

@@ -176,26 +176,6 @@ def test_a_failed_self_check_stops_every_reassuring_sentence(evaluated: Path, tm
     assert verdict["meaning"] == "bad"
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_a_cut_answer_is_a_remark_beside_figures_that_stand(
-    evaluated: Path, tmp_path: Path, earlier: bool
-) -> None:
-    results = read(evaluated / "plain" / "results.json")
-    check = results["self_check"]
-    told = "1 of 92 answers was cut from the left to fit the context"
-    if earlier:  # as results.json said it before
-        told = "1 answers were cut from the left to fit the context"
-        del check["remarks"]
-    check["problems" if earlier else "remarks"] = [told]
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    assert main(["--quiet", "report", str(tmp_path / "results.json"), "-o", str(tmp_path / "r")]) == 0
-    content = read(tmp_path / "r" / "report.json")
-    assert content["verdict"]["line"].startswith("Total ")
-    assert content["verdict"]["meaning"] != "bad"
-    assert content["verdict"]["lead"] == [f"{told}."]
-    assert len(content["numbers"]) == 1
-
-
 def test_figures_of_several_sources_have_names_of_their_own(evaluated: Path, tmp_path: Path) -> None:
     """Two discoveries in folders of one name, two evaluations; the names are the same in another order."""
     other = tmp_path / "other"
