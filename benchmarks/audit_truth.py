@@ -46,11 +46,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from known_rewards import Floats, Key, Known, exact, pair_row
+from known_rewards import lab as lab_model
 from numpy.typing import NDArray
 
 from sarm_control.auditing import Audit, audit
 from sarm_control.auditing.attributes.text_edits import TextEdit
-from sarm_control.data import Row, read_rows
+from sarm_control.data import read_rows
 from sarm_control.embedded import LAB
 from sarm_control.files import write_json
 from sarm_control.lab import World, lab_attributes
@@ -59,12 +61,9 @@ from sarm_control.lab.judges.annotators import MEAN, Taste, utility
 from sarm_control.lab.judges.gold import gold_reward
 from sarm_control.lab.language.answers import VARIED, Composer
 from sarm_control.latents import ScoredRows
-from sarm_control.reward_model import RewardModel, Scored, SparseLatents
 from sarm_control.seeds import numpy_generator
 from sarm_control.study.provenance import processor
 
-Floats = NDArray[np.float64]
-Key = tuple[str, str]
 AUDITED, TRAINING, NEUTRAL = 600, 1500, 1200
 """Pairs of the pool: to audit, to fit heads on, and to plant closings in."""
 PAIRS, FITTED, NOISE = 200, 750, 0.5
@@ -100,47 +99,6 @@ class Pool:
         return np.array([self.place[one.question.text, one.text] for one in answers], dtype=np.int64)
 
 
-class Known:
-    """A reward model that is a number for every text of the pool."""
-
-    def __init__(self, pool: Pool, rewards: Floats) -> None:
-        self._place, self._rewards = pool.place, rewards
-
-    def score(self, prompts: Sequence[Any], responses: Sequence[str], **_: Any) -> Scored:
-        """The numbers of these texts; no latents."""
-        rows = [self._place[str(prompt), text] for prompt, text in zip(prompts, responses, strict=True)]
-        rewards, zeros = self._rewards[rows], np.zeros(len(rows), dtype=np.int64)
-        none = SparseLatents(np.zeros(len(rows) + 1, dtype=np.int64), *_nothing(), 0)
-        return Scored(
-            rewards.astype(np.float32),
-            none,
-            np.zeros(0, dtype=np.float32),
-            zeros,
-            np.ones(len(rows), dtype=np.bool_),
-            zeros,
-            "known",
-            residual=rewards,
-            kind="classifier",
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        # the reward after every token of an example needs a trunk: the lab's, whose numbers nobody reads here
-        return getattr(_lab(), name)
-
-
-def _nothing() -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-
-
-_LOADED: list[RewardModel] = []
-
-
-def _lab() -> RewardModel:
-    if not _LOADED:
-        _LOADED.append(RewardModel.from_pretrained(LAB, device="cpu"))
-    return _LOADED[0]
-
-
 def pool_of(path: Path | None) -> Pool:
     """The pool; its states are read from a file, or computed and kept there."""
     world = World.open(LAB)
@@ -169,7 +127,7 @@ def _scored(keys: list[Key], path: Path | None) -> tuple[Floats, Floats]:
         known = {(str(prompt), str(text)): n for n, (prompt, text) in enumerate(kept["keys"])}
     new = [key for key in keys if key not in known]
     if new:
-        scored = _lab().score([key[0] for key in new], [key[1] for key in new], keep_states=True)
+        scored = lab_model().score([key[0] for key in new], [key[1] for key in new], keep_states=True)
         assert scored.states is not None
         wide = scored.states.astype(np.float64)
         states = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True))
@@ -221,19 +179,12 @@ def neutral_pairs(world: World, writer: Writer) -> list[tuple[Judged, Judged, Ju
 
 def audited(pool: Pool, rewards: Floats, rng: np.random.Generator) -> Audit:
     """An audit of pairs drawn from the pool."""
-    own, rm = lab_attributes(pool.world), Known(pool, rewards)
+    own, rm = lab_attributes(pool.world), Known(pool.place, rewards)
     drawn = rng.choice(len(pool.audited), PAIRS, replace=False)
+    pairs = (pool.audited[i] for i in drawn)
     rows = [
-        Row(
-            Path("pool.jsonl"),
-            n + 1,
-            {},
-            "pair",
-            pool.audited[i][0].question.text,
-            chosen=(pool.audited[i][0].text,),
-            rejected=(pool.audited[i][1].text,),
-        )
-        for n, i in enumerate(drawn)
+        pair_row(n, better.question.text, better.text, worse.text)
+        for n, (better, worse) in enumerate(pairs, 1)
     ]
     prompts = [row.prompt for row in rows for _ in row.answers]
     scored = rm.score(prompts, [text for row in rows for text in row.answers])
@@ -316,14 +267,6 @@ def _compared(found: Audit, truth: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def exact(count: int, of: int) -> list[float]:
-    """Clopper and Pearson's 95 % interval."""
-    from scipy.stats import binomtest
-
-    ends = binomtest(count, of).proportion_ci(0.95)
-    return [float(ends.low), float(ends.high)]
-
-
 def judged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How prices stand to their truths, for each attribute and over all."""
     found: dict[str, Any] = {}
@@ -367,7 +310,7 @@ def annotators(pool: Pool, draws: int) -> dict[str, Any]:
     place = {key: n for n, key in enumerate(dict.fromkeys([*keys, *made]))}
     read = ((pool.world.question(prompt), pool.world.attributes(prompt, text)) for prompt, text in place)
     likes = np.array([utility(MEAN, *one) for one in read])
-    rm = Known(replace(pool, place=place), likes)
+    rm = Known(place, likes)
     scored = ScoredRows(rows, rm.score(*zip(*keys, strict=True)))
     found = audit(rm, scored, attributes=own.attributes, edits=own.edits)  # type: ignore[arg-type]
     prices = []

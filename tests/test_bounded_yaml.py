@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from sarm_control.bounded_yaml import BadYaml, parse_yaml
 
+TEXTS = st.characters(exclude_categories=["Cs"])
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_property_strings_as_json_writes_them_are_read(text: str) -> None:
+
+# YAML allows a key of 1,024 characters, and JSON writes some characters as twelve
+@given(st.text(TEXTS, max_size=80), st.text(TEXTS))
+def test_property_strings_as_json_writes_them_are_read(key: str, value: str) -> None:
     """JSON writes an emoji as two escapes; a file of settings may be JSON."""
-    assert parse_yaml(json.dumps({"key": text, text: 1})) == {"key": text, text: 1}
+    assert parse_yaml(json.dumps({"key": value, key: 1})) == {"key": value, key: 1}
 
 
 @pytest.mark.parametrize("half", [r"\ud800", r"\udc00", r"x\udfffy"])

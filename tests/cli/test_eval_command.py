@@ -94,6 +94,7 @@ def test_answers_that_are_cut_are_counted_and_no_reason_to_distrust_the_figures(
     assert len(content["numbers"]) == 1
 
 
+@pytest.mark.long
 def test_the_results_as_a_page(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,8 +25,31 @@ from sarm_control.training.algorithm.minibatches import MicroBatch
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.distributed.processes import ALONE, Processes
 from sarm_control.training.policy.policy import Policy
-from sarm_control.training.policy.token_batch import TokenBatch
+from sarm_control.training.policy.token_batch import TokenBatch, TokenStats
 from sarm_control.training.rollout.rollout import Rollout
+
+
+class KeptPass:
+    """The forward pass of a micro-batch with what its backward pass needs, so that the update has it already.
+
+    No weight changes between the log-probabilities of a step and its first update, so that both would
+    compute the same.
+
+    Args:
+        rows: the micro-batch.
+        stats: what the policy computed for its answer tokens, with gradients.
+    """
+
+    def __init__(self, rows: MicroBatch, stats: TokenStats) -> None:
+        self.rows = rows
+        self._stats: TokenStats | None = stats
+
+    def take(self, rows: MicroBatch) -> TokenStats | None:
+        """The pass if it is of these rows, and once: its backward pass frees it, and then weights change."""
+        if rows is not self.rows:
+            return None
+        stats, self._stats = self._stats, None
+        return stats
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,7 @@ class Experience:
             the importance weights, where a sampler of its own drew the tokens.
         returns: what the value head is fitted to; not used without a critic.
         sampling: how far the sampler's log-probabilities are from ours, where the sampler reports them.
+        kept: the forward pass of the first update, where `collect` was asked to keep it.
     """
 
     rollout: Rollout
@@ -55,6 +79,7 @@ class Experience:
     advantages: Tensor
     returns: Tensor
     sampling: Mapping[str, float] = field(default_factory=dict)
+    kept: KeptPass | None = None
 
     def token_batch(self, policy: Policy, rows: MicroBatch) -> TokenBatch:
         """The rows as input of the policy."""
@@ -82,6 +107,7 @@ def collect(
     processes: Processes = ALONE,
     *,
     kl_coef: float,
+    keep: MicroBatch | None = None,
 ) -> Experience:
     """Log-probabilities, values and advantages of a rollout.
 
@@ -93,21 +119,27 @@ def collect(
         settings: algorithm, temperature, gamma and lambda.
         processes: the others have the other micro-batches; the result is whole in every process.
         kl_coef: weight of the KL as it is now: `training.kl_target` moves it from `settings.kl_coef`.
+        keep: one of the micro-batches, whose forward pass is kept for the update (`Updater.kept_rows`).
     """
     mask = length_mask(rollout.lengths, max(rollout.lengths))
     logprobs, reference, entropy, values = (torch.zeros(mask.shape) for _ in range(4))
+    kept: KeptPass | None = None
     tables = (logprobs, reference, entropy, values)
-    # the same micro-batches as in the update: equal batches round equally, so the first ratio is exactly 1
-    for rows in micro_batches:
+    # the same micro-batches as in the update: equal batches round equally, so the first ratio is exactly 1;
+    # the kept one last, since what it keeps takes memory
+    for rows in sorted(micro_batches, key=lambda rows: rows is keep):
         batch = policy.batch(*_ids(rollout, rows))
         with policy.rounded_weights():
-            ours = policy.answer_stats(batch, settings.temperature, entropy=True)
             theirs = policy.answer_stats(batch, settings.temperature, reference=True)
+        with torch.enable_grad() if rows is keep else policy.rounded_weights():
+            ours = policy.answer_stats(batch, settings.temperature, entropy=True)
+        if rows is keep:
+            kept = KeptPass(rows, ours)
         columns = (ours.logprobs, theirs.logprobs, ours.entropy, ours.values)
         for table, tokens in zip(tables, columns, strict=True):
             assert tokens is not None
             # [M] back to [rows, T]: a mask is filled row by row, which is the order of a `TokenBatch`
-            table[rows] = table[rows].masked_scatter(mask[rows], tokens.cpu())
+            table[rows] = table[rows].masked_scatter(mask[rows], tokens.detach().cpu())
     # a row is filled in one process and 0 in all others, so the sum is exact
     processes.all_reduce(tables)
     # k1 and not k3: with k1 in the reward the policy gradient is that of the KL, with k3 it is biased
@@ -120,7 +152,9 @@ def collect(
         )
         # after whitening, whose mean and SD would otherwise depend on the sampler's precision
         advantages = advantages * weights
-    return Experience(rollout, mask, logprobs, reference, entropy, values, advantages, returns, sampling)
+    return Experience(
+        rollout, mask, logprobs, reference, entropy, values, advantages, returns, sampling, kept
+    )
 
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, settings: TrainingConfig) -> Advantages:

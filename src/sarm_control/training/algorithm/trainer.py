@@ -124,7 +124,14 @@ class Trainer:
                 # the slice of every minibatch that this process also has in the update
                 own = list(chain.from_iterable(map(self.processes.rank_slice, plan)))
                 experience = collect(
-                    self.policy, rollout, scores, own, settings, self.processes, kl_coef=self.kl_coef
+                    self.policy,
+                    rollout,
+                    scores,
+                    own,
+                    settings,
+                    self.processes,
+                    kl_coef=self.kl_coef,
+                    keep=self.updater.kept_rows(plan, step),
                 )
         with clock("update"), self.policy.precision():
             update = self.updater.update(experience, plan, step)

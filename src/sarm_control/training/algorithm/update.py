@@ -102,6 +102,17 @@ class Updater:
                 self._minibatch(experience, plan[i], sums, step)
         return _Sums.together(self.processes.gather(sums)).metrics(critic=settings.has_critic)
 
+    def kept_rows(self, plan: Sequence[Sequence[MicroBatch]], step: int) -> MicroBatch | None:
+        """The micro-batch that the update begins with; its pass can be kept from the log-probabilities.
+
+        One alone, since `training.micro_batch` is what fits into memory at once. None under sharding, where
+        passes without gradients read whole layers that the backward pass would not find.
+        """
+        settings = self.settings
+        first = epoch_order(len(plan), seed=settings.seed, step=step, epoch=0)[0]
+        own = self.processes.rank_slice(plan[first])
+        return own[0] if own and self.policy.sharding is None else None
+
     def state_tensors(self) -> dict[str, Tensor]:
         """AdamW's moments, named after the weights."""
         state = self.optimizer.state
@@ -148,7 +159,8 @@ class Updater:
 
     def _loss(self, experience: Experience, rows: MicroBatch, sums: _Sums) -> Tensor:
         policy, settings = self.policy, self.settings
-        stats = policy.answer_stats(experience.token_batch(policy, rows), settings.temperature)
+        kept = experience.kept.take(rows) if experience.kept else None
+        stats = kept or policy.answer_stats(experience.token_batch(policy, rows), settings.temperature)
         assert stats.values is not None
         old, advantages, values, returns = (
             experience.tokens(rows, table, policy)
@@ -156,7 +168,8 @@ class Updater:
         )
         ours = policy_loss(stats.logprobs, old, advantages, settings.clip)
         # a check of the arithmetic: before any update the policy is the one that sampled
-        if sums.updates == 0 and sums.ratio_first is None:
+        # (a kept pass is compared with itself, which tells nothing)
+        if sums.updates == 0 and sums.ratio_first is None and not kept:
             sums.ratio_first = float((stats.logprobs.detach() - old).exp().sub(1).abs().max())
         sums.policy += float(ours.loss.detach())
         sums.clipped += float(ours.clipped)

@@ -1,0 +1,126 @@
+"""Audits on real text: docs/results/audit.md says what is asked, and what came out.
+
+    python scripts/real_audit.py --data ../shared/data --work work/audit [--only planted mend beside]
+
+Each part goes on where it was stopped. On two cores `planted` takes about a quarter of an hour, `mend` half
+an hour, `beside` ten minutes.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import real_audit_beside as beside
+import real_audit_mend as mend
+import real_audit_planted as planted
+from real_audit_states import States
+
+PARTS = ("planted", "mend", "beside")
+LAYERS = 6
+"""Decoder layers of the trunk of part a."""
+
+
+def cut_classifier(work: Path, layers: int) -> Path:
+    """The folder of a classifier of SmolLM2's first layers, made where there is none; the head is chance."""
+    from real_shortcut_models import PAD
+
+    folder = work / f"classifier-{layers}"
+    if (folder / "config.json").is_file():
+        return folder
+    import torch
+    from transformers import AutoTokenizer, LlamaForSequenceClassification
+
+    from sarm_control.files import atomic_folder
+
+    base = work / "smollm2"
+    model = LlamaForSequenceClassification.from_pretrained(
+        base, num_labels=1, num_hidden_layers=layers, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    # transformers reads the last token that is not padding: with the end of turn as padding, one before it
+    tokenizer.pad_token = PAD
+    model.config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    with atomic_folder(folder, overwrite=True) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return folder
+
+
+def classifier(work: Path, layers: int) -> Any:
+    """The same, loaded."""
+    from sarm_control.reward_model import RewardModel
+
+    return RewardModel.from_pretrained(cut_classifier(work, layers), device="cpu")
+
+
+def states_of_classifier(work: Path, layers: int) -> States:
+    """The states that its head reads, behind the final norm."""
+    return States(work / f"states-classifier-{layers}", lambda: classifier(work, layers))
+
+
+def main() -> None:
+    """Runs the parts that are asked for, and writes each one's figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("work/audit"))
+    parser.add_argument("--only", choices=PARTS, nargs="*", default=PARTS)
+    parser.add_argument("--out", type=Path, help="file of figures; those of other parts in it stay")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a model of two layers and a few prompts, to try it"
+    )
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    _base(given.work, given.data, tiny=given.tiny)
+    for name in given.only:
+        begun = time.process_time()
+        found = _run(name, given.data, given.work, given.tiny)
+        _keep(given.out or given.work / "results.json", name, found, time.process_time() - begun)
+
+
+def _base(work: Path, data: Path, *, tiny: bool) -> None:
+    """The language model, where it is not there."""
+    if (work / "smollm2" / "config.json").is_file():
+        return
+    if tiny:
+        from real_shortcut_models import tiny_base
+
+        tiny_base(work / "smollm2", data)
+        return
+    from fetch_smollm2 import from_registry
+
+    from_registry(work / "smollm2")
+
+
+def _run(name: str, data: Path, work: Path, tiny: bool) -> dict[str, Any]:
+    layers = 2 if tiny else LAYERS
+    sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
+    if name == "planted":
+        return {"layers": layers, **planted.run(data, work, states_of_classifier(work, layers), sizes)}
+    if name == "beside":
+        trials = planted.trials(data, states_of_classifier(work, layers), sizes)
+        return beside.run(trials[beside.PLANT], cut_classifier(work, layers), work / "beside")
+    places = mend.Places(data, work / "mend")
+    places.work.mkdir(exist_ok=True)
+    few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
+    return mend.run(places, few)
+
+
+def _keep(path: Path, name: str, found: dict[str, Any], seconds: float) -> None:
+    from sarm_control.files import write_json
+    from sarm_control.study.provenance import processor
+
+    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    there[name] = found | processor() | {"processor_seconds": seconds, "load_average": os.getloadavg()[1]}
+    write_json(path, there)
+    print(f"{name}: {json.dumps(there[name])}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
