@@ -249,8 +249,9 @@ def test_a_reward_that_is_no_number_is_an_error_and_none(replicas: Any) -> None:
 def breaking(model: RewardModel, word: str) -> None:
     """Makes every answer with this word one whose reward is no number."""
     (token,) = {*model.template.tokenizer(word, add_special_tokens=False).input_ids}
+    trunk: Any = model.trunk.model
     with torch.no_grad():
-        model.trunk.model.get_input_embeddings().weight[token] = torch.nan
+        trunk.get_input_embeddings().weight[token] = torch.nan
 
 
 def served_by_http(model: RewardModel, asked: Sequence[AnswerToScore]) -> list[Any]:
@@ -261,7 +262,7 @@ def served_by_http(model: RewardModel, asked: Sequence[AnswerToScore]) -> list[A
     async def requests() -> list[Any]:
         waiting = [batcher.submit([PromptAndResponse(**one)]) for one in asked]
         batcher.start()  # after the last, so that one pass has them all
-        return await asyncio.gather(*waiting, return_exceptions=True)
+        return list(await asyncio.gather(*waiting, return_exceptions=True))
 
     try:
         given = asyncio.run(requests())

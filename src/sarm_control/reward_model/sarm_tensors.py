@@ -34,13 +34,13 @@ class SarmFiles(NamedTuple):
 
     Args:
         config: as they say.
-        index: all tensors.
+        tensors: all of them.
         cut: the configuration of the trunk.
         of_trunk: the tensors of the trunk alone.
     """
 
     config: SarmConfig
-    index: dict[str, TensorEntry]
+    tensors: dict[str, TensorEntry]
     cut: "PretrainedConfig"
     of_trunk: dict[str, TensorEntry]
 

@@ -88,14 +88,14 @@ class ClassifierFiles(NamedTuple):
         cut: the configuration of the trunk.
         of_trunk: the tensors of the trunk alone.
         head: those of the head, and their shapes.
-        index: all of them.
+        tensors: all of them.
     """
 
     known: KnownHead
     cut: "PretrainedConfig"
     of_trunk: dict[str, TensorEntry]
     head: dict[str, tuple[int, ...]]
-    index: dict[str, TensorEntry]
+    tensors: dict[str, TensorEntry]
 
 
 def checked_classifier(

@@ -104,8 +104,9 @@ class SharedControls:
         if self.state is None:
             learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
             file = self.settings.state_file
-            kept = file is not None and file.exists()
-            self.state = LearntState(learner, load_state_file(file, learner) if kept else max(version, 0))
+            if file is not None and file.exists():
+                version = load_state_file(file, learner)
+            self.state = LearntState(learner, max(version, 0))
         return self._arrays()
 
     async def learn(self, scored: Scored) -> None:
