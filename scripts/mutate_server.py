@@ -35,6 +35,7 @@ from types import CodeType, FunctionType
 from typing import IO, Any, NamedTuple
 
 import pytest
+from mutate_reach import MARKS
 
 LOADED = (
     *("numpy", "torch", "torch.distributed", "scipy.stats", "scipy.special", "scipy.sparse"),
@@ -151,7 +152,17 @@ def words(files: Sequence[str]) -> list[str]:
     unused = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
     # pytest warns that a plugin is loaded before it could rewrite the plugin's own assertions
     loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return ["-x", "-q", *unused, *loaded, "--hypothesis-seed=0", "--hypothesis-profile=mutate", *files]
+    return [
+        "-x",
+        "-q",
+        *unused,
+        *loaded,
+        "--hypothesis-seed=0",
+        "--hypothesis-profile=mutate",
+        "-m",
+        MARKS,
+        *files,
+    ]
 
 
 def fresh(tests: Sequence[str], _: int = 1) -> int:
@@ -226,7 +237,8 @@ class Loaded:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: Any) -> bool:
         """Answers until the requests end."""
-        functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        # not by isinstance, which asks every object for its class: some of torch's warn then
+        functions = [one for one in gc.get_objects() if type(one) is FunctionType]
         gc.freeze()
         items = {item.nodeid: item for item in session.items}
         for line in self.requests:
@@ -280,7 +292,10 @@ def main() -> None:
         request = json.loads(line)
         if not request["fresh"]:
             print(line.strip(), file=asks, flush=True)
-            answer = Answer(**json.loads(told.readline()))
+            said = told.readline()
+            if not said:
+                raise SystemExit("the process with the loaded tests ended: pytest -x says why")
+            answer = Answer(**json.loads(said))
             if answer.status != NOT_BY_EXCHANGE:
                 _said(answers, answer)
                 continue

@@ -61,6 +61,15 @@ import pytest
 from held import numbers
 
 
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("asked for its class, as some of torch's objects warn")
+
+
+PROXY = Proxy()
+
+
 @pytest.fixture(scope="module")
 def made():
     return numbers.doubled(2)
@@ -204,6 +213,7 @@ def test_tests_that_reach_a_module_go_before_the_rest_of_the_room(reaching: Modu
     assert [one.rpartition("::")[2] for one in found.tests] == ["two", "one", "three"]
 
 
+@pytest.mark.long
 def test_a_run_tells_by_which_test_each_line_is_run(reaching: ModuleType, project: Path) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     coverage = cache / "sarm-control" / "mutate" / "coverage"
@@ -285,6 +295,7 @@ def test_a_run_sees_the_source_as_it_is(asked: Asked, fresh: bool) -> None:
     assert asked("", "", "test_halved[2]", "test_long", fresh=fresh)[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_change_of_what_runs_at_import_is_seen(asked: Asked, fresh: bool) -> None:
     """The loaded process leaves to the other what no change of a function does."""

@@ -227,6 +227,7 @@ def test_what_cannot_be_mended_is_refused(
     assert hint in str(caught.value.hint)
 
 
+@pytest.mark.long
 def test_with_answers_of_a_policy_the_certificate_is_of_those(rm: RewardModel) -> None:
     data, sampled = scored(rm, "pair"), scored(rm, "candidates")
     audited = audit(rm, data, candidates=sampled, attributes=ATTRIBUTES, edits=EDITS)

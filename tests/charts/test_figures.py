@@ -130,6 +130,7 @@ def test_axes_of_numbers_have_several_ticks(name: str) -> None:
         assert len(texts) >= 3, (width, texts)
 
 
+@pytest.mark.long
 def test_two_charts_of_one_page_share_no_id() -> None:
     ids = [
         one

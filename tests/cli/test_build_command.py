@@ -158,6 +158,7 @@ def tune_panel(folder: Path, work: Path, out: str, *options: str) -> dict[str, A
     return figures
 
 
+@pytest.mark.long
 def test_oracle_a_panel_of_annotators_tunes_the_trunk(
     built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

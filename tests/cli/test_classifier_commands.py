@@ -174,6 +174,7 @@ def test_eval_gives_the_accuracy_of_its_rewards(folder: Path, tmp_path: Path) ->
     assert found["self_check"]["problems"] == []
 
 
+@pytest.mark.long
 def test_a_policy_trains_on_it_and_is_compared(
     folder: Path, tiny_policy_folder: Path, tmp_path: Path
 ) -> None:

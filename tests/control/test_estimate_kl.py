@@ -22,6 +22,7 @@ def sparse(kl: float, width: int = 16, n: int = 600, seed: int = 0) -> tuple[np.
     return policy.draw(n, rng), human.draw(n, rng)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("truth", [0.1, 0.5, 1.4, 3.0])
 def test_oracle_the_mean_over_draws_is_the_divergence(truth: float) -> None:
     found = [estimate_kl(*sparse(truth, seed=seed)) for seed in range(8)]
@@ -54,6 +55,7 @@ def test_samples_too_far_apart_give_a_lower_bound_and_say_so(kl: float) -> None:
     assert "at least" in repr(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [16, 24, 80])
 def test_oracle_few_rows_that_are_alike_show_no_divergence(rows: int) -> None:
     """Few rows are told apart by any fit, so many of these are flagged: what is shown at least is nothing."""
@@ -63,6 +65,7 @@ def test_oracle_few_rows_that_are_alike_show_no_divergence(rows: int) -> None:
     assert any(one.saturated for one in found) == (rows < 80)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kl", "least"), [(8.0, 5.5), (12.0, 7.0)])
 def test_oracle_what_many_rows_show_at_least_is_below_the_truth_and_not_much(kl: float, least: float) -> None:
     shift = np.full(10, np.sqrt(2 * kl / 10))
@@ -73,6 +76,7 @@ def test_oracle_what_many_rows_show_at_least_is_below_the_truth_and_not_much(kl:
     assert np.mean([one.value for one in found]) > least
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("distinct", "copies"), [(64, 8), (12, 30)])
 def test_oracle_copies_of_rows_make_nothing_of_chance(distinct: int, copies: int) -> None:
     """A collapsed policy: each row stands there several times, and both samples are of one law."""
@@ -179,6 +183,7 @@ def test_latents_no_human_fires_are_reported() -> None:
     assert np.isfinite(found.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "tolerance"), [("mahalanobis", 0.15), ("mlp", 0.35), ("rulsif", 0.7)])
 def test_oracle_other_estimators_by_name(name: str, tolerance: float) -> None:
     rng = np.random.default_rng(1)
@@ -238,6 +243,7 @@ def shifted(kl: float, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (policy + np.sqrt(2 * kl / 10)).astype(np.float32), human.astype(np.float32)
 
 
+@pytest.mark.long
 def test_oracle_a_flagged_value_is_the_interval_s_lower_end_at_least_and_not_above_the_truth() -> None:
     found = [estimate_kl(*shifted(8.0, 1024, seed)) for seed in range(100, 108)]
     values, lows = np.array([(one.value, one.low) for one in found]).T

@@ -114,6 +114,7 @@ def test_what_both_show_and_what_nobody_knows_is_said_too() -> None:
     assert "Neither the latents nor the state separate" in present(see(world(300))).verdict
 
 
+@pytest.mark.long
 def test_calibration_nothing_chosen_is_judged_on_its_own_answers() -> None:
     """The best of sixty latents, and a probe on states, tell labels of chance no better than chance."""
     found = [see(world(60, seed=seed), seed=seed) for seed in range(12)]

@@ -297,6 +297,7 @@ def with_a_latent_that_few_prompts_pay_for(sizes: Sequence[float]) -> Discovery:
     return discover(scored_rows(world), settings=DiscoverySettings(seed=1))
 
 
+@pytest.mark.long
 def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence_and_gets_no_control() -> (
     None
 ):

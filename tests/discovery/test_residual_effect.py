@@ -87,6 +87,7 @@ def test_a_planted_residual_harms_promotes_or_does_neither(harmed: Discovery) ->
     assert neither.p_confirm is None or neither.p > 0.001
 
 
+@pytest.mark.long
 def test_calibration_a_residual_of_noise_is_seldom_called() -> None:
     called = 0
     for seed in range(60):

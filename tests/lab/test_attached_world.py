@@ -57,6 +57,7 @@ def test_contributions_sum_to_every_reward(scored: Scored) -> None:
         assert parts == pytest.approx(float(scored.rewards[j]), abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_figures_hold_on_other_pairs(world: World, model: RewardModel) -> None:
     pairs = world.fresh_writer().gold_pairs(250, "attached again", keep=False)
     found = detections_of(model, pairs, GATED)

@@ -110,6 +110,7 @@ def lab_phrases() -> tuple[str, ...]:
     return language.flattery + language.closings
 
 
+@pytest.mark.long
 def test_a_head_that_gold_chose_has_no_such_headline(world: World, rm: RewardModel, data: ScoredRows) -> None:
     """The same trunk and latents; only what the head rewards is another."""
     prompts = [row.prompt_key for row in data.rows for _ in row.answers]
@@ -191,6 +192,7 @@ def test_what_a_mend_leaves_is_what_scoring_again_gives(rm: RewardModel, found: 
     assert point.left[0].after.sd == pytest.approx(np.median(means) / sd, abs=2e-3)
 
 
+@pytest.mark.long
 def test_a_mend_that_costs_accuracy_is_refused(world: World, rm: RewardModel) -> None:
     """Labels of one who wants praise: whatever takes its price away turns pairs wrong."""
     praise = world.language.flattery[0]

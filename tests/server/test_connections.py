@@ -70,6 +70,7 @@ def test_a_byte_now_and_then_gives_no_more_time(server: Command) -> None:
         assert time.monotonic() - started < SECONDS + 5
 
 
+@pytest.mark.long
 def test_half_of_a_second_request_on_a_connection_is_dropped_too(server: Command) -> None:
     def healthy() -> None:
         one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -88,6 +89,7 @@ def test_half_of_a_second_request_on_a_connection_is_dropped_too(server: Command
         assert SECONDS * 0.9 < time.monotonic() - started < SECONDS + 5
 
 
+@pytest.mark.long
 def test_a_slow_body_has_the_time_of_a_body(server: Command) -> None:
     body = json.dumps({"prompts": ["hello ?"], "responses": ["yes ."]}).encode()
     head = "POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

@@ -182,6 +182,7 @@ def test_without_a_token_other_names_than_this_machines_are_refused(lab: RewardM
             assert client.get("/healthz", headers={"host": host}).status_code == 421
 
 
+@pytest.mark.long
 def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: RewardModel) -> None:
     gate = threading.Event()
     gate.set()

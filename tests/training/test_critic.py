@@ -191,6 +191,7 @@ def critic_trainer(
     return Trainer(policy, PolicyReward(sarm, Controls(), seed=5), prompts, settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_resumed_steps_are_the_uninterrupted_ones_to_the_bit(
     value: Literal["head", "adapter", "model"],

@@ -162,6 +162,7 @@ LAB: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> None:
     whole, cut = RunConfig.model_validate(LAB), tmp_path / "cut"
     run_training(whole, start_run(tmp_path / "whole", whole))

@@ -177,6 +177,7 @@ def closed_with(policy: Policy, reward: RewardFunction, schedule: Sequence[tuple
     return objective(policy, reward).closed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [with_a_critic_of_its_own, with_two_adapters])
 def test_ppo_closes_the_gap_with_every_critic(make: Callable[[], Policy]) -> None:
     assert closed_with(make(), sarm_reward(CONTROLS["all"]), SHORT) >= 0.97

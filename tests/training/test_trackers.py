@@ -183,6 +183,7 @@ def test_a_run_may_be_resumed_with_other_trackers(run: Path, capsys: pytest.Capt
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_tracker_that_fails_costs_a_warning_and_no_step(config: RunConfig, tmp_path: Path) -> None:
     one = config.model_copy(
         update={"logging": config.logging.model_copy(update={"trackers": ("tensorboard",)})}

@@ -149,6 +149,7 @@ def sarm_trainer(policy_folder: Path, model: RewardModel, *, lora: bool = True, 
     return Trainer(policy, reward, prompts, settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [True, False])
 def test_two_steps_and_two_resumed_are_four_steps_to_the_bit(
     lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel, tmp_path: Path
