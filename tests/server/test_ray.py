@@ -119,6 +119,7 @@ def assert_learnt_as_by_the_library(
     assert int(load_file(state)["learnt_batches"]) == UPDATES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["lab", "lab:attached"])
 def test_the_controls_learn_and_every_answer_says_from_how_many_updates(
     model: str, controls: Path, tmp_path: Path, replicas: Any
