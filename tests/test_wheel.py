@@ -67,6 +67,7 @@ def test_a_wheel_holds_every_file_of_the_world(world: dict[str, int], tmp_path: 
     assert needed <= set(sizes)
 
 
+@pytest.mark.long
 def test_a_source_archive_holds_every_file_of_the_world(world: dict[str, int], tmp_path: Path) -> None:
     program = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
     subprocess.run(

@@ -119,6 +119,7 @@ def test_k_on_average_is_attached_saved_and_edited_like_any_other(
     np.testing.assert_allclose(again, edit_delta(after, edits), atol=1e-5)
 
 
+@pytest.mark.long
 def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +215,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str], message: str) 
     assert message in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_bad_input_is_named_and_nothing_is_written(
     work: Path,
     tmp_path: Path,
@@ -260,6 +262,7 @@ def test_a_head_with_nan_is_refused(work: Path, tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_reward_that_is_not_explained_is_refused_unless_forced(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

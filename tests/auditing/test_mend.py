@@ -188,6 +188,7 @@ def test_controls_are_read_back_as_the_edits(found: tuple[Audit, ScoredRows], tm
     assert not np.allclose(rewards, data.scored.rewards)
 
 
+@pytest.mark.long
 def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
     data = scored(rm, "candidates")
     audited = audit(rm, data, attributes=ATTRIBUTES, edits=EDITS)

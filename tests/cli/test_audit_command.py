@@ -169,6 +169,7 @@ def test_candidates_say_what_best_of_n_selects(folder: Path) -> None:
     assert {one["name"] for one in content["attributes"]} > {"bullets", "closing", "opener", "emoji"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -85,6 +85,7 @@ def test_score_writes_own_rewards_with_residual_and_constant(
             assert sum(part[3] for part in found["contributions"]) == pytest.approx(found["reward"], abs=1e-5)
 
 
+@pytest.mark.long
 def test_an_attached_dictionary_moves_no_reward(
     folder: Path, rewards: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_an_attribute_of_single_answers_is_a_target(
     assert numbers["more"]["harms"] == numbers["less"]["promotes"]
 
 
+@pytest.mark.long
 def test_a_latents_folder_is_searched_without_a_model_but_has_states_only_when_asked_to(
     run: Path, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

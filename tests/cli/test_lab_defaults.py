@@ -21,7 +21,7 @@ from sarm_control.files import sha256_file
 ROOT = Path(__file__).parents[2]
 CHECKOUT = str(world_folder().parents[3])
 STAND_IN = "no {} given: the embedded lab, a tiny world for trying things out\n"
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_network")]
 
 
 class Outcome(NamedTuple):
@@ -102,7 +102,6 @@ def test_discover_takes_the_model_and_the_pairs_of_the_lab(session: Session) -> 
     assert "harms" in session.discover.out
 
 
-@pytest.mark.long
 def test_discover_warns_that_a_share_of_a_margin_that_may_be_zero_is_no_size(tmp_path: Path) -> None:
     """The lab pays its audit pairs' better and worse answers about alike: 100 pairs show no difference."""
     (tmp_path / "audit.jsonl").write_text("".join(rows("lab:audit")[:100]))
@@ -153,7 +152,6 @@ def test_nothing_written_or_printed_says_where_the_package_lies(session: Session
     assert [path.name for path in files if CHECKOUT.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.long
 def test_train_without_anything_plans_a_run_in_the_lab() -> None:
     outcome = done("train", "--dry-run")
     assert outcome.err.startswith(STAND_IN.format("--policy, --model or --prompts"))
@@ -161,7 +159,6 @@ def test_train_without_anything_plans_a_run_in_the_lab() -> None:
     assert done("--quiet", "train", "--dry-run").err == ""
 
 
-@pytest.mark.long
 def test_what_is_named_gets_no_remark(session: Session) -> None:
     flags = ["--policy", "lab", "--model", "lab", "--prompts", "lab:train_prompts"]
     assert done("train", *flags, "--dry-run").err.startswith("policy lab")

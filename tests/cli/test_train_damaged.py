@@ -186,6 +186,7 @@ def test_a_ledger_that_cannot_be_written_is_named_and_the_run_goes_on_with_room(
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_a_ledger_that_cannot_be_read_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(list_checkpoints(run)[-1])
     changed_manifest(run, finished=False)

@@ -182,6 +182,7 @@ def test_a_run_stops_on_a_warning_and_goes_on_to_the_same_end(
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_an_evaluation_changes_nothing_the_policy_learns_from(
     whole: Path, run_file: Path, tmp_path: Path
 ) -> None:

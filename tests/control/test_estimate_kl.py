@@ -37,6 +37,7 @@ def test_oracle_alike_samples_have_an_interval_around_zero() -> None:
     assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.long
 def test_the_interval_shrinks_with_the_rows_and_grows_with_the_level() -> None:
     few, many = (estimate_kl(*sparse(0.5, n=n)) for n in (200, 3200))
     assert many.high - many.low < 0.5 * (few.high - few.low)
@@ -88,6 +89,7 @@ def test_oracle_copies_of_rows_make_nothing_of_chance(distinct: int, copies: int
     assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.long
 def test_rows_that_are_equal_by_chance_are_no_copies() -> None:
     """Most rows of one rare latent are 0: they are answers of their own."""
     rng = np.random.default_rng(100)
@@ -254,6 +256,7 @@ def test_oracle_a_flagged_value_is_the_interval_s_lower_end_at_least_and_not_abo
     assert (values == lows).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [5, 40])
 def test_oracle_an_interval_of_what_the_regularisation_made_is_no_bound(seed: int) -> None:
     """Twelve nats apart hardly a row is in doubt: fits without one of the groups agree, on too much."""

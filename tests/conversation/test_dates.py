@@ -258,6 +258,7 @@ def test_a_tokenizer_of_tests_is_told_a_day_too() -> None:
     assert "24 Dec 2031" in ChatTemplate(tokenizer, date=DAY).words(TURNS)
 
 
+@pytest.mark.long
 def test_the_option_of_the_commands_and_what_manifests_say(tmp_path: Path) -> None:
     folder, rows = dated_copy("sarm", tmp_path / "sarm"), tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "how do i bake a cake ?", "response": "first mix the flour ."}\n')

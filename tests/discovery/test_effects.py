@@ -112,6 +112,7 @@ def test_calibration_permuted_labels_give_few_discoveries() -> None:
     assert np.mean([found.mean() for found in runs]) <= 0.05
 
 
+@pytest.mark.long
 def test_calibration_permuted_labels_are_not_confirmed_either() -> None:
     world = make_world(prompts=120, latents=60, planted=PLANTED)
     named = 0

@@ -145,6 +145,7 @@ def test_where_the_residual_makes_the_margin_no_number_of_latents_does() -> None
     assert "of the margin; the rest is residual." in " ".join(said.split())
 
 
+@pytest.mark.long
 def test_metamorphic_an_attached_models_probe_is_that_of_states_under_any_constants() -> None:
     """The dictionary encodes (x - m) / s: other m and s give the same probe, as no z-score of a row would."""
     pairs = attached(0.0)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
@@ -21,6 +22,7 @@ GOOD = SelfCheck(
     template="0123456789abcdef",
     dtype="float32",
     rows_cut=0,
+    rows_scored=48,
 )
 
 
@@ -63,13 +65,27 @@ def test_oracle_the_spread_is_that_of_the_scores_of_the_shorter_half(tiny_sarm: 
         ({"padding": 0.01, "dtype": "bfloat16"}, "in bfloat16; try --dtype float32"),
         ({"begin_tokens": (2,)}, "conversations start with 2 begin-of-text tokens"),
         ({"begin_tokens": (0, 1)}, "conversations start with 0 or 1 begin-of-text tokens"),
-        ({"rows_cut": 3}, "3 answers were cut"),
     ],
 )
 def test_every_problem_is_named(change: dict[str, Any], problem: str) -> None:
     assert GOOD.problems == []
     (found,) = replace(GOOD, **change).problems
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("cut", "remark"),
+    [
+        (0, []),
+        (1, ["1 of 48 answers was cut from the left to fit the context"]),
+        (48, ["48 of 48 answers were cut from the left to fit the context"]),
+    ],
+)
+def test_answers_that_were_cut_are_a_remark_and_no_problem(cut: int, remark: list[str]) -> None:
+    found = GOOD.after_scoring(np.array([7] * cut + [0] * (48 - cut)))
+    assert (found.problems, found.remarks) == ([], remark)
+    assert found.line().endswith(f"{cut} of 48 answers cut")
+    assert found.as_json()["remarks"] == remark
 
 
 def test_a_tokenizer_without_begin_of_text_is_no_problem() -> None:

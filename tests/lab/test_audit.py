@@ -172,6 +172,7 @@ def test_a_mend_takes_the_planted_prices_away_and_gains_accuracy(mended: Mend) -
     assert {one.name for one in mended.certificate} == {"length", "hedging", "detail", "refusal", "junk"}
 
 
+@pytest.mark.long
 def test_what_a_mend_leaves_is_what_scoring_again_gives(rm: RewardModel, found: Audit, mended: Mend) -> None:
     """The mended model scores texts of the judging half; no algebra of latents (oracle)."""
     assert all(edit.max is None for edit in mended.edits)

@@ -65,6 +65,7 @@ def test_the_planted_truth_is_found_again_on_other_pairs(world: World, model: Re
     assert moved.max() < 5
 
 
+@pytest.mark.long
 def test_discovery_on_the_shipped_audit_set_finds_the_harming_latents(
     world: World, model: RewardModel
 ) -> None:

@@ -136,6 +136,7 @@ def test_every_figure_of_a_page_is_found() -> None:
     assert names == ["plane", "forest", "lines", "bars", "waterfall", "pairs", "bins", "spots"]
 
 
+@pytest.mark.long
 def test_charts_of_one_name_are_told_apart_and_one_shown_twice_is_one() -> None:
     one, other = (figure for figure in figures_of(page()) if figure.name in ("bins", "forest"))
     # of the two the histogram has ids of its own

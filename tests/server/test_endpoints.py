@@ -94,6 +94,7 @@ def test_oracle_engines_get_the_same_number(plain: Served, rows: Rows, lab: Rewa
         assert post(plain.client, "/rm", body) == pytest.approx(expected[0], **CLOSE)
 
 
+@pytest.mark.long
 def test_metamorphic_no_request_changes_another(under_controls: Served, rows: Rows) -> None:
     """Single requests from many clients at once, against the library's pass over all of them."""
     expected = library(under_controls.reward, rows)

@@ -229,6 +229,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(lab: RewardModel, kind: s
         assert post(client, "/v1/score", ONE)["results"]
 
 
+@pytest.mark.long
 def test_a_server_that_stops_does_not_wait_for_a_pass_without_end(
     lab: RewardModel, caplog: pytest.LogCaptureFixture
 ) -> None:

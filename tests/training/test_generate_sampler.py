@@ -134,6 +134,7 @@ def test_nothing_follows_the_end_of_turn() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_with_it_learns_what_a_run_with_ours_learns() -> None:
     runs = []
     for sampler in (CachedSampler(), GENERATE):

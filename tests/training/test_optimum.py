@@ -138,6 +138,7 @@ CONTROLS = {
 ON = [name for name in CONTROLS if name != "none"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_the_gap_to_the_optimum_of_an_arbitrary_reward_is_closed(algorithm: str) -> None:
     reward = TableReward(random_table(TOKENS))

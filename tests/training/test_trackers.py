@@ -108,6 +108,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     return [dict(tracked_numbers(rows[step])) for step in sorted(rows)]
 
 
+@pytest.mark.long
 def test_tensorboard_shows_every_number_of_every_step_once(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

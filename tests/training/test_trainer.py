@@ -90,6 +90,7 @@ def test_equal_runs_are_equal_and_another_seed_is_another_run() -> None:
     assert rows[0] != rows[2]
 
 
+@pytest.mark.long
 def test_training_raises_the_reward() -> None:
     trainer = table_trainer(answers_per_prompt=64, kl_coef=0.0, micro_batch=128, seed=1)
     rewards = [trainer.step().metrics["reward/total"] for _ in range(12)]
