@@ -1,5 +1,7 @@
 """What the linearity check is made of, oracle: its columns, statistics and p-value one by one."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,10 +13,10 @@ from sarm_control.seeds import numpy_generator
 Floats = NDArray[np.float64]
 
 
-def standard(*columns: Floats) -> Floats:
+def standard(*columns: NDArray[Any]) -> Floats:
     """Columns [N, J] with mean 0 and SD 1."""
-    rows = np.stack(columns, axis=1).astype(np.float64)
-    return (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    rows: Floats = np.stack(columns, axis=1).astype(np.float64)
+    return np.asarray((rows - rows.mean(axis=0)) / rows.std(axis=0))
 
 
 def indicator(ones: int, rows: int = 100) -> Floats:
