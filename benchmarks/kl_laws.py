@@ -7,6 +7,7 @@ closed form or a one-dimensional integral. `five()` are those that the check of 
 Used by `benchmarks/density_ratio.py` and by the tests.
 """
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,10 @@ class Law(Protocol):
 
     name: str
     width: int
-    kl: float
+
+    @property
+    def kl(self) -> float:
+        """The divergence in nats."""
 
     def draw(self, n: int, policy: bool, rng: np.random.Generator) -> np.ndarray:
         """[n, width] rows of the policy's law or of the humans'."""
@@ -94,7 +98,11 @@ class TwoModes:
         self.same_variance = same_variance
         direction = np.random.default_rng(0).normal(size=self.width)
         self.direction = direction / np.linalg.norm(direction)
-        self.middle = brentq(lambda middle: self._divergence(middle) - self.kl, 0.01, 0.995)
+
+    @cached_property
+    def middle(self) -> float:
+        """The share at which the divergence is `kl`; seconds of integrals, so only once somebody draws."""
+        return float(brentq(lambda middle: self._divergence(middle) - self.kl, 0.01, 0.995))
 
     def _mode(self, share: float) -> tuple[float, float]:
         """Place and SD of a mode; without equal variance places up to 4."""
@@ -130,11 +138,14 @@ class HeavyTails:
     name, width, freedom = "heavy tails", 10, 4
     scale = np.sqrt(0.5)
 
-    def __init__(self) -> None:
+    @cached_property
+    def kl(self) -> float:
+        """Nats, by an integral."""
+
         def density(x: float) -> float:
             return float(t.pdf(x, self.freedom, scale=self.scale) * self._log_ratio(np.array(x)))
 
-        self.kl = self.width * 2 * quad(density, 0, np.inf, limit=400)[0]
+        return float(self.width * 2 * quad(density, 0, np.inf, limit=400)[0])
 
     def _log_ratio(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(t.logpdf(x, self.freedom, scale=self.scale) - norm.logpdf(x))

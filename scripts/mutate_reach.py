@@ -20,6 +20,8 @@ import pytest
 
 FIXTURE = "fixture "
 TEST_NAME = "SARM_MUTATE_TEST"
+MARKS = "not minutes and not engines"
+"""The tests that take part: those of `make test` and of `make test-long`, as in continuous integration."""
 STARTED = "import coverage\n\ncoverage.process_startup()\n"
 """What `sitecustomize.py` says: a process that a test starts measures itself."""
 
@@ -211,7 +213,7 @@ def measure(out: Path, source: str, tests: Sequence[str]) -> int:
     measured.start()
     os.environ["COVERAGE_PROCESS_START"] = str(settings)
     plugin = Contexts(measured)
-    words = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", *tests]
+    words = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", MARKS, *tests]
     status = int(pytest.main(words, plugins=[plugin]))
     measured.stop()
     if status:

@@ -35,6 +35,7 @@ from types import CodeType, FunctionType
 from typing import IO, Any, NamedTuple
 
 import pytest
+from mutate_reach import MARKS
 
 LOADED = (
     *("numpy", "torch", "torch.distributed", "scipy.stats", "scipy.special", "scipy.sparse"),
@@ -151,7 +152,17 @@ def words(files: Sequence[str]) -> list[str]:
     unused = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
     # pytest warns that a plugin is loaded before it could rewrite the plugin's own assertions
     loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return ["-x", "-q", *unused, *loaded, "--hypothesis-seed=0", "--hypothesis-profile=mutate", *files]
+    return [
+        "-x",
+        "-q",
+        *unused,
+        *loaded,
+        "--hypothesis-seed=0",
+        "--hypothesis-profile=mutate",
+        "-m",
+        MARKS,
+        *files,
+    ]
 
 
 def fresh(tests: Sequence[str], _: int = 1) -> int:
@@ -190,16 +201,38 @@ def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType])
         return False
     changed = [(one, other) for one, other in zip(old, new, strict=True) if one != other]
     for one, other in changed:
-        own = [
-            function
-            for function in loaded
-            if function.__code__ == one and _path(function.__code__.co_filename) == path
-        ]
-        if not own or one.co_freevars != other.co_freevars:
+        if not _given(one, other, path, loaded):
             return False
-        for function in own:
-            function.__code__ = other
+        # a decorator has made its functions when the module was loaded, and will not make them again
+        inner, others = list(_inside(one)), list(_inside(other))
+        if [own.co_qualname for own in inner] != [own.co_qualname for own in others]:
+            return False
+        for own, its in zip(inner, others, strict=True):
+            if own != its and _given(own, its, path, loaded) is None:
+                return False
     return bool(changed)
+
+
+def _given(one: CodeType, other: CodeType, path: str, loaded: Sequence[FunctionType]) -> bool | None:
+    """Gives `other` to the functions with code `one`: whether there are any; None where it does not fit."""
+    own = [
+        function
+        for function in loaded
+        if function.__code__ == one and _path(function.__code__.co_filename) == path
+    ]
+    if own and one.co_freevars != other.co_freevars:
+        return None
+    for function in own:
+        function.__code__ = other
+    return bool(own)
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    """All code inside a function, at any depth."""
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield one
+            yield from _inside(one)
 
 
 def _path(file: str | None) -> str:
@@ -226,7 +259,8 @@ class Loaded:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: Any) -> bool:
         """Answers until the requests end."""
-        functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        # not by isinstance, which asks every object for its class: some of torch's warn then
+        functions = [one for one in gc.get_objects() if type(one) is FunctionType]
         gc.freeze()
         items = {item.nodeid: item for item in session.items}
         for line in self.requests:
@@ -280,7 +314,10 @@ def main() -> None:
         request = json.loads(line)
         if not request["fresh"]:
             print(line.strip(), file=asks, flush=True)
-            answer = Answer(**json.loads(told.readline()))
+            said = told.readline()
+            if not said:
+                raise SystemExit("the process with the loaded tests ended: pytest -x says why")
+            answer = Answer(**json.loads(said))
             if answer.status != NOT_BY_EXCHANGE:
                 _said(answers, answer)
                 continue

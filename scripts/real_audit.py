@@ -8,9 +8,7 @@ an hour, `beside` ten minutes.
 
 import argparse
 import json
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +77,8 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     _base(given.work, given.data, tiny=given.tiny)
     for name in given.only:
-        begun = time.process_time()
         found = _run(name, given.data, given.work, given.tiny)
-        _keep(given.out or given.work / "results.json", name, found, time.process_time() - begun)
+        _keep(given.out or given.work / "results.json", name, found)
 
 
 def _base(work: Path, data: Path, *, tiny: bool) -> None:
@@ -112,12 +109,12 @@ def _run(name: str, data: Path, work: Path, tiny: bool) -> dict[str, Any]:
     return mend.run(places, few)
 
 
-def _keep(path: Path, name: str, found: dict[str, Any], seconds: float) -> None:
+def _keep(path: Path, name: str, found: dict[str, Any]) -> None:
     from sarm_control.files import write_json
     from sarm_control.study.provenance import processor
 
     there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    there[name] = found | processor() | {"processor_seconds": seconds, "load_average": os.getloadavg()[1]}
+    there[name] = found | processor()
     write_json(path, there)
     print(f"{name}: {json.dumps(there[name])}", flush=True)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from real_audit_planted import Trial, audit_pairs, heads
+from real_audit_states import BATCH_TOKENS
 from real_shortcut_data import write
 
 LENS = "reward-lens[white-box]==3.1.0"
 TORCH = "torch==2.13.0"
 PLANT, DRAW = "closing", 0
 SHARES = {"planted": 0.5, "clean": 0.0}
-EDITED = "50"
-"""Prompts that each edit of ours is tried on."""
+EDITED, CONTRASTED = 30, 60
+"""Prompts that each edit of ours is tried on, and pairs with and without the closing for the other tool."""
 
 
 def lens_python() -> Path:
@@ -55,7 +56,8 @@ def ours(model: Path, pairs: Path, out: Path) -> dict[str, Any]:
     if not (out / "audit.json").is_file():
         command = [
             *(Path(sys.executable).with_name("sarm"), "audit", "--model", model, pairs, "-o", out),
-            *("--prompts-per-edit", EDITED, "--device", "cpu", "--overwrite"),
+            *("--prompts-per-edit", EDITED, "--device", "cpu", "--batch-tokens", BATCH_TOKENS),
+            "--overwrite",
         ]
         done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
         (out / "said.txt").write_text(done.stdout, encoding="utf-8")
@@ -107,7 +109,7 @@ def run(trial: Trial, cut: Path, work: Path) -> dict[str, Any]:
     models = classifiers(trial, cut, work)
     pairs, contrast = work / "pairs.jsonl", work / "contrast.jsonl"
     write(pairs, audit_pairs(trial))
-    both = zip(audit_pairs(trial, True), audit_pairs(trial, False), strict=True)
+    both = list(zip(audit_pairs(trial, True), audit_pairs(trial, False), strict=True))[:CONTRASTED]
     write(contrast, [{**having, "rejected": without["chosen"]} for having, without in both])
     python = lens_python()
     found: dict[str, Any] = {"reward_lens": LENS, "draw": DRAW, "pairs": len(audit_pairs(trial))}

@@ -23,7 +23,7 @@ def planted_text(found: Mapping[str, Any]) -> str:
         for one in plant["shares"]:
             cells = [
                 name,
-                f"{one['share']:.0%}",
+                f"{100 * one['share']:.0f} %",
                 _with_range(one, "price"),
                 _with_range(one, "pays"),
                 _count(one["headline"], plant["draws"]),
@@ -89,7 +89,7 @@ def _count(one: Mapping[str, Any], of: int) -> str:
 
 
 def _interval(low: float, high: float) -> str:
-    return f"[{low:.0%}, {high:.0%}]"
+    return f"[{100 * low:.0f} %, {100 * high:.0f} %]"
 
 
 def _number(value: float | None) -> str:

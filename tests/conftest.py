@@ -34,9 +34,11 @@ from sarm_control.reward_model import (
 # Ctrl-C have to work wherever the suite is started from.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes says how busy the machine is. `make test` is the quick look; continuous
+# integration and pytest by itself take all examples.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("all", deadline=None)
+settings.load_profile("all")
 
 SHARED = Path(os.environ.get("SARM_SHARED", Path(__file__).parents[2] / "shared"))
 

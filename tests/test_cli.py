@@ -69,6 +69,7 @@ HELP += [[name, "--help"] for name in COMMANDS]
 HELP += [[group, name, "--help"] for group, (_, names) in GROUPS.items() for name in names]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_answers_without_anything_heavy(words: list[str]) -> None:
     program = (

@@ -55,6 +55,7 @@ LONG = ("README", "auditing", "building", "discovery", "first-steps", "human-kl"
 """Pages whose commands take more than ten seconds together; `make test-long` runs them."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path",
     [pytest.param(one, marks=pytest.mark.long if one.stem in LONG else ()) for one in DOCUMENTS],

@@ -114,6 +114,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, 1, {"policy": {"a": torch.zeros(100)}}, {})
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_full_standard_output_is_named() -> None:
     with open("/dev/full", "w") as full:

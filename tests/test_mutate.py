@@ -61,6 +61,15 @@ import pytest
 from held import numbers
 
 
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("asked for its class, as some of torch's objects warn")
+
+
+PROXY = Proxy()
+
+
 @pytest.fixture(scope="module")
 def made():
     return numbers.doubled(2)
@@ -204,6 +213,7 @@ def test_tests_that_reach_a_module_go_before_the_rest_of_the_room(reaching: Modu
     assert [one.rpartition("::")[2] for one in found.tests] == ["two", "one", "three"]
 
 
+@pytest.mark.long
 def test_a_run_tells_by_which_test_each_line_is_run(reaching: ModuleType, project: Path) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     coverage = cache / "sarm-control" / "mutate" / "coverage"
@@ -285,6 +295,7 @@ def test_a_run_sees_the_source_as_it_is(asked: Asked, fresh: bool) -> None:
     assert asked("", "", "test_halved[2]", "test_long", fresh=fresh)[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_change_of_what_runs_at_import_is_seen(asked: Asked, fresh: bool) -> None:
     """The loaded process leaves to the other what no change of a function does."""
@@ -293,6 +304,51 @@ def test_a_change_of_what_runs_at_import_is_seen(asked: Asked, fresh: bool) -> N
     assert asked("(2, 4)", "('', 4)", "test_halved[2]", fresh=fresh)[0] == 1
     assert asked("def doubled(a):", "def doubled(a, b):", "test_first", fresh=fresh)[0] == 1
     assert asked("def doubled(a):", "def other(a):", "test_first", fresh=fresh)[0] == 1
+
+
+DECORATED = """\
+def kept(one):
+    def inside(a):
+        def deeper(b):
+            return b * 2
+        return deeper(a) + 1
+    return inside
+
+
+@kept
+def doubled(a):
+    return a
+
+
+class Held:
+    @kept
+    def halved(self):
+        return self
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("+ 1", "+ 2", 8), ("b * 2", "b * 3", 10), ("return b * 2\n", "return (lambda: b * 2)()\n", None)],
+)
+def test_functions_that_a_decorator_has_made_get_their_changed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, value: int | None
+) -> None:
+    file = tmp_path / "decorated.py"
+    file.write_text(DECORATED, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("decorated", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "decorated", module)
+    functions = [module.kept, module.doubled, module.Held.halved]
+    assert module.doubled(3) == module.Held.halved(3) == 7
+    done = load("mutate_server").exchange(str(file), DECORATED, DECORATED.replace(old, new), functions)
+    # None: other functions than before, so that the module has to be imported anew
+    assert done == (value is not None)
+    if value is not None:
+        assert module.doubled(3) == module.Held.halved(3) == module.kept(None)(3) == value
 
 
 HEAD = {

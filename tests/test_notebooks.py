@@ -117,6 +117,7 @@ def test_a_table_of_effects_as_a_frame_is_the_table(found: Discovery) -> None:
     assert list(frame.columns) == list(found.table.names[1:])
 
 
+@pytest.mark.long
 def test_discover_finds_what_the_command_finds(
     found: Discovery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

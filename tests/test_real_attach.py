@@ -48,6 +48,7 @@ def begun(script: ModuleType, work: Path) -> Any:
     return places
 
 
+@pytest.mark.long
 def test_a_training_that_was_stopped_goes_on_to_the_bit(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

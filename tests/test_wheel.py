@@ -50,6 +50,7 @@ def test_the_world_holds_no_code_and_no_pickle(world: dict[str, int]) -> None:
     assert {Path(name).suffix for name in world} <= {".json", ".jsonl", ".jinja", ".safetensors"}
 
 
+@pytest.mark.long
 def test_a_wheel_holds_every_file_of_the_world(world: dict[str, int], tmp_path: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
@@ -66,6 +67,7 @@ def test_a_wheel_holds_every_file_of_the_world(world: dict[str, int], tmp_path: 
     assert needed <= set(sizes)
 
 
+@pytest.mark.long
 def test_a_source_archive_holds_every_file_of_the_world(world: dict[str, int], tmp_path: Path) -> None:
     program = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
     subprocess.run(

@@ -93,6 +93,7 @@ def test_oracle_top_latents_are_named_by_the_words_of_sarm_label(work: Path) -> 
         assert one["words"] == [word.text for word in label.words]
 
 
+@pytest.mark.long
 def test_k_on_average_is_attached_saved_and_edited_like_any_other(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_k_on_average_is_attached_saved_and_edited_like_any_other(
     np.testing.assert_allclose(again, edit_delta(after, edits), atol=1e-5)
 
 
+@pytest.mark.long
 def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +171,7 @@ def test_oracle_pooled_states_are_those_that_scoring_reads(work: Path) -> None:
     assert np.all(np.diff(found.others_answer) >= 0)
 
 
+@pytest.mark.long
 def test_a_copy_needs_nothing_else_and_can_be_moved(work: Path, tmp_path: Path) -> None:
     assert main(command(work, "whole", "--copy")) == 0
     moved = Path(shutil.copytree(work / "whole", tmp_path / "moved"))
@@ -183,6 +186,7 @@ def test_a_copy_needs_nothing_else_and_can_be_moved(work: Path, tmp_path: Path) 
     assert RewardModel.from_pretrained(again).score(*rows).residual.tobytes() == two.residual.tobytes()
 
 
+@pytest.mark.long
 def test_python_gives_what_the_command_gives(work: Path) -> None:
     config = AttachConfig(latents=48, k=8, steps=150, batch=64)
     made = attach(str(work / "rm"), pairs=[work / "pairs.jsonl"], config=config, quiet=True)
@@ -211,6 +215,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str], message: str) 
     assert message in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_bad_input_is_named_and_nothing_is_written(
     work: Path,
     tmp_path: Path,
@@ -257,6 +262,7 @@ def test_a_head_with_nan_is_refused(work: Path, tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_reward_that_is_not_explained_is_refused_unless_forced(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ def test_oracle_the_top_latents_are_those_of_most_variance(fitted: Fitted, fit_d
     assert found.most_aligned == pytest.approx(np.abs(cosines[fires]).max())
 
 
+@pytest.mark.long
 def test_golden_training_is_seeded_and_held_out_states_do_not_matter(
     fitted: Fitted, fit_data: FitData
 ) -> None:

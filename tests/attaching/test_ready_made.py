@@ -298,6 +298,7 @@ def test_a_final_norm_of_another_kind_is_refused(tmp_path: Path) -> None:
         read_dictionary(gemma_scope(tmp_path / "gemma"), neox)
 
 
+@pytest.mark.long
 def test_the_command_refuses_what_explains_little_unless_forced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

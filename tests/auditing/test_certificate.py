@@ -47,6 +47,7 @@ def test_what_takes_the_place_of_a_shortcut_is_not_certified_as_still() -> None:
     assert found["free", 4].verdict == "still"
 
 
+@pytest.mark.long
 def test_bounds_hold_together_in_95_of_100_samples() -> None:
     """The truth is the same certificate's mean on very many prompts; no bound is computed for it."""
     big, mended = sampled(10_000, 20_000, price=1.0, each=8)

@@ -26,6 +26,7 @@ def audited(model: RewardModel) -> Audit:
     return audit(model, data, attributes=own.attributes, edits=own.edits, most=60)
 
 
+@pytest.mark.long
 def test_oracle_a_reward_of_another_scale_has_no_changes(rm: RewardModel) -> None:
     old = audited(rm)
     new = audited(rm.with_head(rm.head.weight * 3))
@@ -35,6 +36,7 @@ def test_oracle_a_reward_of_another_scale_has_no_changes(rm: RewardModel) -> Non
     assert not [one.name for one in found.changes if one.sure and abs(one.change) > 1e-5]
 
 
+@pytest.mark.long
 def test_oracle_a_head_without_the_latent_that_carries_a_price_pays_less(rm: RewardModel) -> None:
     old = audited(rm)
     closing = next(one for one in old.findings if one.attribute.name == "closing")

@@ -87,6 +87,7 @@ def test_the_residual_share_is_what_no_latent_carries(rm: RewardModel, data: Sco
     assert residual_share(replace(found, having=moved)) == pytest.approx(0.25)
 
 
+@pytest.mark.long
 def test_an_audit_says_both_and_gives_examples(rm: RewardModel, data: ScoredRows) -> None:
     own = lab_attributes(World.open(LAB))
     found = audit(rm, data, attributes=own.attributes, edits=own.edits, most=40, mend=["closing"])

@@ -188,6 +188,7 @@ def test_controls_are_read_back_as_the_edits(found: tuple[Audit, ScoredRows], tm
     assert not np.allclose(rewards, data.scored.rewards)
 
 
+@pytest.mark.long
 def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
     data = scored(rm, "candidates")
     audited = audit(rm, data, attributes=ATTRIBUTES, edits=EDITS)
@@ -227,6 +228,7 @@ def test_what_cannot_be_mended_is_refused(
     assert hint in str(caught.value.hint)
 
 
+@pytest.mark.long
 def test_with_answers_of_a_policy_the_certificate_is_of_those(rm: RewardModel) -> None:
     data, sampled = scored(rm, "pair"), scored(rm, "candidates")
     audited = audit(rm, data, candidates=sampled, attributes=ATTRIBUTES, edits=EDITS)

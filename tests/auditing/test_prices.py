@@ -84,6 +84,7 @@ def test_intervals_cover_and_false_alarms_are_rare() -> None:
     assert np.mean([one.p < 0.05 for one in found]) < 0.10
 
 
+@pytest.mark.long
 def test_estimates_errors_and_p_are_those_of_statsmodels() -> None:
     """Least squares with an intercept for every prompt and errors clustered by prompt (oracle)."""
     import statsmodels.api as sm

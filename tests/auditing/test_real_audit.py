@@ -86,7 +86,7 @@ def test_oracle_an_audit_finds_what_is_planted_and_its_price_rises_with_the_shar
     counts = planted.summary(said)["closing"]
     assert (counts["draws"], counts["monotone"]["count"]) == (1, 1)
     text = script("tables").planted_text({"plants": {"closing": counts}})
-    assert "| closing | 50% |" in text
+    assert "| closing | 50 % |" in text
 
 
 def test_guards_of_styles_are_the_nine_pairs_of_a_row_once_each(script: Any) -> None:

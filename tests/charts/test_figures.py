@@ -69,6 +69,7 @@ def test_the_parts_of_a_waterfall_begin_where_the_one_before_ended() -> None:
     assert figure.rows[-1]["end"] == pytest.approx(0.15)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [360, 560])
 def test_many_lines_all_look_different_and_their_names_leave_the_chart_its_size(width: int) -> None:
     names = [f"answers that did not end {place}" for place in range(9)]
@@ -130,6 +131,7 @@ def test_axes_of_numbers_have_several_ticks(name: str) -> None:
         assert len(texts) >= 3, (width, texts)
 
 
+@pytest.mark.long
 def test_two_charts_of_one_page_share_no_id() -> None:
     ids = [
         one

@@ -33,6 +33,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return found.out + found.err
 
 
+@pytest.mark.long
 def test_discovery_from_a_folder_says_what_lies_outside(
     latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_discovery_from_a_folder_says_what_lies_outside(
     assert json.loads((tmp_path / "labels.json").read_text())
 
 
+@pytest.mark.long
 def test_probe_and_rerank_edit_its_latents(
     latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

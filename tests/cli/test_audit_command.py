@@ -124,6 +124,7 @@ def test_its_page_says_first_what_is_paid_for(whole: Outcome, folder: Path) -> N
     check_page(folder / "out" / "report.html")
 
 
+@pytest.mark.long
 def test_its_controls_train(whole: Outcome, folder: Path) -> None:
     assert whole.code == 1
     controls = folder / "out" / "controls.yaml"
@@ -137,6 +138,7 @@ def test_its_controls_train(whole: Outcome, folder: Path) -> None:
     assert [edit.latent for edit in settings.reward.edits] == [edit["latent"] for edit in edits]
 
 
+@pytest.mark.long
 def test_candidates_say_what_best_of_n_selects(folder: Path) -> None:
     rows = []
     for thing in ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle"):
@@ -167,6 +169,7 @@ def test_candidates_say_what_best_of_n_selects(folder: Path) -> None:
     assert {one["name"] for one in content["attributes"]} > {"bullets", "closing", "opener", "emoji"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -187,6 +190,7 @@ def test_bad_input_is_one_line_and_a_hint(words: list[str], message: str, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_limit_of_what_has_no_price_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("thanks: {pattern: 'thank'}\n")
     words = ("--against", tmp_path / "own.yaml", "--fail-if", "thanks>1sd", "--prompts-per-edit", 6)
@@ -195,6 +199,7 @@ def test_a_limit_of_what_has_no_price_is_an_error(tmp_path: Path) -> None:
     assert "--fail-if: thanks has no price on these data" in found.err
 
 
+@pytest.mark.long
 def test_the_guard_can_have_pairs_of_its_own(tmp_path: Path) -> None:
     """Pairs of one who wants what is mended away: the mend is refused, though gold would have it."""
     flattery = World.open("lab").language.flattery
@@ -215,6 +220,7 @@ def test_the_guard_can_have_pairs_of_its_own(tmp_path: Path) -> None:
     assert "A mend of flattery" in found.out
 
 
+@pytest.mark.long
 def test_a_judge_is_asked_and_its_tokens_are_said(tmp_path: Path) -> None:
     things = ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle")
     rows = [
@@ -240,6 +246,7 @@ def test_a_judge_is_asked_and_its_tokens_are_said(tmp_path: Path) -> None:
     assert len((tmp_path / "out.replies.jsonl").read_text().splitlines()) == 20
 
 
+@pytest.mark.long
 def test_a_latents_folder_serves_with_the_model_that_made_it(tiny_sarm_folder: Path, tmp_path: Path) -> None:
     rows = [
         {"prompt": f"{word} ?", "chosen": "yes please", "rejected": "no , sorry"}

@@ -124,6 +124,7 @@ def test_metamorphic_without_pairs_every_reward_is_zero(built: Path, tiny_policy
     assert not model.head.weight.any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_oracle_a_tuned_sarm_is_saved_as_it_was_judged(
     built: Path, tiny_policy_folder: Path, mode: str
@@ -158,6 +159,7 @@ def tune_panel(folder: Path, work: Path, out: str, *options: str) -> dict[str, A
     return figures
 
 
+@pytest.mark.long
 def test_oracle_a_panel_of_annotators_tunes_the_trunk(
     built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_score_writes_own_rewards_with_residual_and_constant(
             assert sum(part[3] for part in found["contributions"]) == pytest.approx(found["reward"], abs=1e-5)
 
 
+@pytest.mark.long
 def test_an_attached_dictionary_moves_no_reward(
     folder: Path, rewards: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_eval_gives_the_accuracy_of_its_rewards(folder: Path, tmp_path: Path) ->
     assert found["self_check"]["problems"] == []
 
 
+@pytest.mark.long
 def test_a_policy_trains_on_it_and_is_compared(
     folder: Path, tiny_policy_folder: Path, tmp_path: Path
 ) -> None:

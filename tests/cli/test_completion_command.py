@@ -25,6 +25,7 @@ def script(shell: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_understands_its_script(
     shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -39,6 +40,7 @@ def test_a_shell_understands_its_script(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("words", "found"),

@@ -117,6 +117,7 @@ def test_oracle_columns_serve_other_commands_that_read_rows(
     assert "have the prompt of another row in other case or white space; they count as one" in found.err
 
 
+@pytest.mark.long
 def test_oracle_a_discovery_on_another_form_is_that_on_the_plain_file(tmp_path: Path) -> None:
     audit = [row.raw for row in read_rows("lab:audit", want={"pair"})][:120]
     found = []
@@ -127,6 +128,7 @@ def test_oracle_a_discovery_on_another_form_is_that_on_the_plain_file(tmp_path: 
     assert found[0]["lists"] == found[1]["lists"]
 
 
+@pytest.mark.long
 def test_columns_of_a_run_are_a_setting_of_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "scores.jsonl"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMS)
 def test_oracle_sarm_score_gives_the_bytes_of_json_lines(name: str, plain: Path, tmp_path: Path) -> None:
     FORMS[name](tmp_path / name, ROWS)
@@ -129,6 +130,7 @@ def ultrafeedback(row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt": row["prompt"], **sides, "n": row["n"]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMS)
 def test_oracle_data_convert_gives_the_same_plain_rows_of_every_form(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -145,6 +147,7 @@ def test_oracle_data_convert_gives_the_same_plain_rows_of_every_form(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("out", ["out.parquet", "out.csv", "out.tsv.gz", "out.jsonl.zst"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.name}: {shape.how[:20]}")
 def test_plain_rows_are_written_by_the_suffix(shape: Form, out: str, tmp_path: Path) -> None:

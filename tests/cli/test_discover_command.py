@@ -65,6 +65,7 @@ def test_the_folder_holds_the_effects_the_features_and_a_manifest(
     assert str(pairs.parent) not in (run / "found" / "manifest.json").read_text()
 
 
+@pytest.mark.long
 def test_a_margin_clearly_off_zero_is_not_warned_of(
     run: Path, tiny_sarm_folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_json_summary_agrees_with_the_table(run: Path) -> None:
     assert summary["confirmation"]["mean_margin"]["n"] == 60
 
 
+@pytest.mark.long
 def test_turning_the_preference_round_exchanges_the_lists(
     run: Path, tiny_sarm: RewardModel, tiny_sarm_folder: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ def test_turning_the_preference_round_exchanges_the_lists(
     assert {one.latent for one in after["promotes"]} == {one.latent for one in before["harms"]}
 
 
+@pytest.mark.long
 def test_another_file_confirms_and_the_same_command_gives_the_same_bytes(
     tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +142,7 @@ def test_another_file_confirms_and_the_same_command_gives_the_same_bytes(
     assert "20 prompts in both files were dropped from the confirmation" in text
 
 
+@pytest.mark.long
 def test_deeper_levels_are_told_and_kept(
     tiny_sarm: RewardModel,
     tiny_sarm_folder: Path,
@@ -172,6 +176,7 @@ def test_deeper_levels_are_told_and_kept(
     assert manifest["inputs"].keys() == {"pairs.jsonl", "texts.jsonl"}
 
 
+@pytest.mark.long
 def test_an_attribute_of_single_answers_is_a_target(
     tiny_sarm_folder: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -198,6 +203,7 @@ def test_an_attribute_of_single_answers_is_a_target(
     assert numbers["more"]["harms"] == numbers["less"]["promotes"]
 
 
+@pytest.mark.long
 def test_a_latents_folder_is_searched_without_a_model_but_has_states_only_when_asked_to(
     run: Path, tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +221,7 @@ def test_a_latents_folder_is_searched_without_a_model_but_has_states_only_when_a
     assert "sarm latents --states" in said
 
 
+@pytest.mark.long
 def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
     tiny_sarm_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +241,7 @@ def test_oracle_deeper_levels_of_a_folder_with_states_are_those_of_the_data(
     assert "name it with --model" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_counterfactuals_of_another_head_or_a_missing_file_are_refused_before_anything_is_scored(
     tiny_sarm: RewardModel,
     tiny_sarm_folder: Path,

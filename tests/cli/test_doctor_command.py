@@ -116,6 +116,7 @@ def test_an_end_that_is_not_looked_at_is_found(model: RewardModel) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_server_that_learns_learns_nothing_from_the_doctor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

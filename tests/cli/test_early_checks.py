@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -11,22 +11,41 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sarm_control.cli import main
+from sarm_control.conversation import load_tokenizer
 from tests.cli.test_build_command import write_rows
 
 HEAD = "score.weight"
+NO_THREE = "{% if 'three' in messages[0].content %}{{ raise_exception('not of three') }}{% endif %}"
 
 
-def broken(folder: Path, place: Path) -> Path:
-    """A copy whose weights are all NaN but the head's: a command that loads it ends there."""
+def changed(folder: Path, place: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+    """A copy with other weights."""
     copy = Path(shutil.copytree(folder, place))
     with safe_open(copy / "model.safetensors", "pt") as stored:
         metadata = stored.metadata()
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    damaged = {
-        name: tensor if name == HEAD else torch.full_like(tensor, float("nan"))
-        for name, tensor in tensors.items()
-    }
-    save_file(damaged, copy / "model.safetensors", metadata)
+    other = {name: change(name, tensor).contiguous() for name, tensor in tensors.items()}
+    save_file(other, copy / "model.safetensors", metadata)
+    return copy
+
+
+def broken(folder: Path, place: Path) -> Path:
+    """A copy whose weights are all NaN but the head's: a command that loads it ends there."""
+    return changed(
+        folder,
+        place,
+        lambda name, tensor: tensor if name == HEAD else torch.full_like(tensor, float("nan")),
+    )
+
+
+def with_another_tokenizer(folder: Path, place: Path, word: str = "", template: str = "") -> Path:
+    """A copy whose tokenizer has one more word, and a template with this before it."""
+    copy = Path(shutil.copytree(folder, place))
+    tokenizer = load_tokenizer(str(copy), local_files_only=True)
+    if word:
+        tokenizer.add_tokens([word])
+    tokenizer.chat_template = template + str(tokenizer.chat_template)
+    tokenizer.save_pretrained(copy)
     return copy
 
 
@@ -35,6 +54,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path, tiny
     folder = tmp_path_factory.mktemp("early")
     broken(tiny_sarm_folder, folder / "sarm")
     broken(tiny_policy_folder, folder / "base")
+    changed(
+        folder / "sarm",
+        folder / "narrow",
+        lambda name, tensor: tensor[:, 1:] if name == "sae.encoder.weight" else tensor,
+    )
+    with_another_tokenizer(folder / "sarm", folder / "worded", word="how do")
+    with_another_tokenizer(folder / "sarm", folder / "strict", template=NO_THREE)
     write_rows(folder / "pairs.jsonl", 24)
     write_rows(folder / "few.jsonl", 3)
     write_rows(folder / "others.jsonl", 10, start=60)
@@ -84,6 +110,11 @@ EARLY = {
     "discover pairs.jsonl --confirm few.jsonl --model sarm -o out": "nothing could be confirmed",
     "discover single.jsonl --target regex:nothing --model sarm -o out": "no two answers differ in the target",
     "label features.json --data single.jsonl --model sarm -o out": "features.json",
+    "audit pairs.jsonl --model sarm --before nowhere -o out": "model folder nowhere does not exist",
+    "audit pairs.jsonl --model sarm --before base -o out": "base is no reward model: it has no linear head",
+    "audit pairs.jsonl --model sarm --before narrow -o out": "narrow does not fit its config.json: sae.",
+    "audit pairs.jsonl --model sarm --before worded -o out": "row 0 has token",
+    "audit pairs.jsonl --model sarm --before strict -o out": "not of three",
     "latents single.jsonl --as-human --latents 4000000 --model sarm -o out.safetensors": "latent 4000000",
 }
 
@@ -93,6 +124,15 @@ def test_bad_input_is_told_before_a_model_is_loaded(
     words: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert EARLY[words] in refusal(words.split(), place, capsys, monkeypatch)
+
+
+def test_rows_that_an_earlier_reward_model_refuses_are_told_before_the_audit(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["audit", "pairs.jsonl", "--model", "sarm", "--before", "strict", "-o", "out"]
+    said = refusal([*words, "--skip-bad-rows", str(tmp_path / "aside")], place, capsys, monkeypatch)
+    assert "rows can be scored by one of the two reward models alone" in said
+    assert "or of strict refuses them" in said
 
 
 @pytest.mark.parametrize("words", [words for words in EARLY if words.startswith(("build", "discover"))])
@@ -126,7 +166,14 @@ def test_a_dry_run_loads_and_writes_nothing_and_names_the_command(
     assert sorted(place.iterdir()) == before
 
 
-@pytest.mark.parametrize("words", [BUILD, "score single.jsonl --model sarm -o out"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        BUILD,
+        "score single.jsonl --model sarm -o out",
+        "audit pairs.jsonl --model sarm --before sarm -o out",
+    ],
+)
 def test_the_models_of_these_tests_cannot_be_loaded(
     words: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

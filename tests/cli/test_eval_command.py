@@ -65,6 +65,36 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
 
 
+def test_answers_that_are_cut_are_counted_and_no_reason_to_distrust_the_figures(
+    tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = reward_bench_rows()
+    rows[0]["prompt"] = "yes " * 60
+    words = ("--model", tiny_sarm_folder, "--benchmark", "reward-bench-2", "--max-length", 48)
+    page, results = tmp_path / "page.html", tmp_path / "results.json"
+    data = write(tmp_path / "rows.jsonl", rows)
+    assert run(*words, "--data", data, "--html", page, "--json", results) == 0
+    check = json.loads(results.read_text())["self_check"]
+    answers = [len(row.answers) for row in parsed(rows)]
+    remark = f"{answers[0]} of {sum(answers)} answers were cut from the left to fit the context"
+    assert (check["problems"], check["remarks"]) == ([], [remark])
+    assert f"warning: {remark}" in capsys.readouterr().err
+    assert "no figure can be trusted" not in page.read_text()
+    assert f"{remark}." in page.read_text()
+    # as earlier versions wrote it
+    earlier = json.loads(results.read_text())
+    check = earlier["self_check"]
+    check["problems"] = [f"{answers[0]} answers were cut from the left to fit the context"]
+    del check["remarks"], check["rows_scored"]
+    results.write_text(json.dumps(earlier))
+    assert main(["--quiet", "report", str(results), "-o", str(tmp_path / "report")]) == 0
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"]["line"].startswith("Total ")
+    assert content["verdict"]["lead"] == [f"{check['problems'][0]}."]
+    assert len(content["numbers"]) == 1
+
+
+@pytest.mark.long
 def test_the_results_as_a_page(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def of_command(pages: list[Page], flag: str) -> Iterator[tuple[Page, list[Argume
             yield page, [one for one in arguments(page.words) if one.show]
 
 
+@pytest.mark.long
 def test_no_line_is_longer_than_the_terminal(pages: list[Page]) -> None:
     assert not [
         (page, line)

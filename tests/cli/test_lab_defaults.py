@@ -21,7 +21,7 @@ from sarm_control.files import sha256_file
 ROOT = Path(__file__).parents[2]
 CHECKOUT = str(world_folder().parents[3])
 STAND_IN = "no {} given: the embedded lab, a tiny world for trying things out\n"
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_network")]
 
 
 class Outcome(NamedTuple):

@@ -18,6 +18,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "features.json"
 
 
+@pytest.mark.long
 def test_the_words_of_a_refusal_latent_refuse(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

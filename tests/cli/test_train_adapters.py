@@ -98,6 +98,7 @@ def test_a_run_from_an_adapter_starts_at_the_earlier_runs_policy_and_resumes_to_
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_a_comparison_takes_the_adapter_as_the_base_policy(place: Path, tmp_path: Path) -> None:
     words = (place / "run.yaml", "--policy", place / "first" / "adapter", "--set", "policy.adapter=continue")
     assert train(*words, "--steps", 0, "--out", tmp_path / "same") == 0
@@ -107,6 +108,7 @@ def test_a_comparison_takes_the_adapter_as_the_base_policy(place: Path, tmp_path
     assert {row["kl"] for row in rows if row["policy"] != "base"} == {0.0}
 
 
+@pytest.mark.long
 def test_a_run_on_the_labs_policy_has_an_adapter_that_finds_it(tmp_path: Path) -> None:
     small = ["--steps", 1, "--set", "training.prompts_per_step=2", "--set", "training.max_new_tokens=4"]
     small += ["--set", "training.reference_answers=4", "--set", "evaluation.every=0"]
@@ -120,6 +122,7 @@ def test_a_run_on_the_labs_policy_has_an_adapter_that_finds_it(tmp_path: Path) -
     assert trained[0] == trained[1]
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_what_becomes_of_the_adapter(
     place: Path, tiny_policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,7 @@ def test_reward_columns_sum_to_the_total(whole: Path) -> None:
         assert sum(parts) == pytest.approx(row["reward/total"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_an_equal_run_is_equal_to_the_byte(whole: Path, files: dict[str, Path], tmp_path: Path) -> None:
     assert train(files["run"], "--out", tmp_path / "again") == 0
     assert_equal_runs(tmp_path / "again", whole)
@@ -209,6 +210,7 @@ def mounted(place: Path, size: str) -> bool:
     return shutil.which("mount") is not None and not subprocess.run(command, check=False).returncode
 
 
+@pytest.mark.long
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     whole: Path, files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +284,7 @@ def test_demonstrations_that_changed_or_went_away_are_told(
         demos.write_text(text)
 
 
+@pytest.mark.long
 def test_a_buffer_of_the_run_that_went_away_is_made_again_and_an_altered_one_refused(
     half: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +388,7 @@ def test_a_role_that_there_is_not_names_those_that_there_are(capsys: pytest.Capt
     assert all(role in said for role in ("no control", "controlled", "placebo"))
 
 
+@pytest.mark.long
 def test_more_steps_go_on_from_a_finished_run(
     whole: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -429,6 +433,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_reads_no_weights_of_the_policy(
     files: dict[str, Path], tiny_policy_folder: Path, tmp_path: Path
 ) -> None:
@@ -453,6 +458,7 @@ def in_dry_run(
     return capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_bad_input_a_dry_run_finds_what_the_run_would_find(
     files: dict[str, Path],
     tiny_policy_folder: Path,
@@ -630,6 +636,7 @@ def test_a_crashed_process_locks_nobody_out(files: dict[str, Path], tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.long
 def test_a_comparison_being_written_in_a_run_folder_survives_the_run(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

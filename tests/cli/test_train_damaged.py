@@ -129,6 +129,7 @@ def test_a_finished_run_tells_of_a_damaged_checkpoint_and_writes_its_summary(
     }
 
 
+@pytest.mark.long
 def test_a_dry_run_makes_no_folder(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_ledger_that_cannot_be_written_is_named_and_the_run_goes_on_with_room(
     run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_ledger_that_cannot_be_written_is_named_and_the_run_goes_on_with_room(
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_a_ledger_that_cannot_be_read_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(list_checkpoints(run)[-1])
     changed_manifest(run, finished=False)

@@ -165,6 +165,7 @@ def test_an_engine_pays_by_the_shaping_of_the_run(whole: Path, tiny_sarm: Reward
     assert ((inside > 0) & (inside < 1)).all()
 
 
+@pytest.mark.long
 def test_a_run_stops_on_a_warning_and_goes_on_to_the_same_end(
     whole: Path, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_run_stops_on_a_warning_and_goes_on_to_the_same_end(
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_an_evaluation_changes_nothing_the_policy_learns_from(
     whole: Path, run_file: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_check_that_does_not_exist_is_refused(run_file: Path, capsys: pytest.C
     assert "'sturated' is not 'dead-penalty', 'threshold-hugging'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_plan_says_what_evaluations_ask(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(run_file), "--dry-run", "-o", "never"]) == 0
     told = capsys.readouterr().err

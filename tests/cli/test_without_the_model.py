@@ -42,6 +42,7 @@ COMMANDS = {
 OF_THE_INPUT = {"selection", "data", "inputs", "model", "max_length", "dtype", "self_check", "goal"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_says_what_the_data_says(
     name: str, rows: Path, model: Path, folder: Path, tmp_path: Path

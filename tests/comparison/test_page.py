@@ -74,6 +74,7 @@ def test_nothing_is_loaded_or_run_and_hostile_text_is_shown(report: dict[str, An
             assert answer["text"] in text
 
 
+@pytest.mark.long
 def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
     hostile = json.loads(json.dumps(report).replace('"controls"', '"<b onclick=x>\\"&"'))
     hostile["arms"] = [{**arm, "controls": arm['<b onclick=x>"&']} for arm in hostile["arms"]]
@@ -206,6 +207,7 @@ def test_the_headline_is_in_the_page(report: dict[str, Any], html: str) -> None:
         assert sentence in text
 
 
+@pytest.mark.long
 def test_the_page_is_small(report: dict[str, Any], html: str) -> None:
     assert len(html.encode()) < 1_000_000
     long = copy.deepcopy(report)
@@ -215,6 +217,7 @@ def test_the_page_is_small(report: dict[str, Any], html: str) -> None:
     assert len(render(long).encode()) < 5_000_000
 
 
+@pytest.mark.long
 def test_one_arm_without_intervals_or_curves_still_renders(report: dict[str, Any]) -> None:
     small = copy.deepcopy(report)
     small["arms"], small["differences"], small["samples"] = small["arms"][:1], [], []

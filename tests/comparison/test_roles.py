@@ -92,6 +92,7 @@ def test_a_comparison_of_an_earlier_version_has_the_same_verdict(report: dict[st
     assert headline(old) == headline(known)
 
 
+@pytest.mark.long
 def test_a_terminal_has_one_kind_of_minus_sign(
     report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

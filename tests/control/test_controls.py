@@ -52,6 +52,7 @@ def test_property_the_columns_sum_to_the_total(seed: int) -> None:
     np.testing.assert_allclose(sum(columns.values()), total, atol=1e-9)
 
 
+@pytest.mark.long
 @given(st.integers(0, 10), st.permutations(range(12)))
 def test_metamorphic_the_order_of_rows_permutes_the_result(seed: int, order: list[int]) -> None:
     scored, state = random_scored(seed), started()

@@ -84,6 +84,7 @@ def test_property_scaling_by_one_is_the_identity(seed: int, latent: int) -> None
     np.testing.assert_array_equal(edited.indices, latents.indices)
 
 
+@pytest.mark.long
 @given(st.integers(0, 5), st.integers(0, 9), NUMBERS)
 def test_metamorphic_scaling_a_head_weight_equals_scaling_the_latent(
     seed: int, latent: int, c: float

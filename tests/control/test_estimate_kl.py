@@ -22,6 +22,7 @@ def sparse(kl: float, width: int = 16, n: int = 600, seed: int = 0) -> tuple[np.
     return policy.draw(n, rng), human.draw(n, rng)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("truth", [0.1, 0.5, 1.4, 3.0])
 def test_oracle_the_mean_over_draws_is_the_divergence(truth: float) -> None:
     found = [estimate_kl(*sparse(truth, seed=seed)) for seed in range(8)]
@@ -36,6 +37,7 @@ def test_oracle_alike_samples_have_an_interval_around_zero() -> None:
     assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.long
 def test_the_interval_shrinks_with_the_rows_and_grows_with_the_level() -> None:
     few, many = (estimate_kl(*sparse(0.5, n=n)) for n in (200, 3200))
     assert many.high - many.low < 0.5 * (few.high - few.low)
@@ -54,6 +56,7 @@ def test_samples_too_far_apart_give_a_lower_bound_and_say_so(kl: float) -> None:
     assert "at least" in repr(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [16, 24, 80])
 def test_oracle_few_rows_that_are_alike_show_no_divergence(rows: int) -> None:
     """Few rows are told apart by any fit, so many of these are flagged: what is shown at least is nothing."""
@@ -63,6 +66,7 @@ def test_oracle_few_rows_that_are_alike_show_no_divergence(rows: int) -> None:
     assert any(one.saturated for one in found) == (rows < 80)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kl", "least"), [(8.0, 5.5), (12.0, 7.0)])
 def test_oracle_what_many_rows_show_at_least_is_below_the_truth_and_not_much(kl: float, least: float) -> None:
     shift = np.full(10, np.sqrt(2 * kl / 10))
@@ -73,6 +77,7 @@ def test_oracle_what_many_rows_show_at_least_is_below_the_truth_and_not_much(kl:
     assert np.mean([one.value for one in found]) > least
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("distinct", "copies"), [(64, 8), (12, 30)])
 def test_oracle_copies_of_rows_make_nothing_of_chance(distinct: int, copies: int) -> None:
     """A collapsed policy: each row stands there several times, and both samples are of one law."""
@@ -84,6 +89,7 @@ def test_oracle_copies_of_rows_make_nothing_of_chance(distinct: int, copies: int
     assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.long
 def test_rows_that_are_equal_by_chance_are_no_copies() -> None:
     """Most rows of one rare latent are 0: they are answers of their own."""
     rng = np.random.default_rng(100)
@@ -179,6 +185,7 @@ def test_latents_no_human_fires_are_reported() -> None:
     assert np.isfinite(found.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "tolerance"), [("mahalanobis", 0.15), ("mlp", 0.35), ("rulsif", 0.7)])
 def test_oracle_other_estimators_by_name(name: str, tolerance: float) -> None:
     rng = np.random.default_rng(1)
@@ -238,6 +245,7 @@ def shifted(kl: float, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (policy + np.sqrt(2 * kl / 10)).astype(np.float32), human.astype(np.float32)
 
 
+@pytest.mark.long
 def test_oracle_a_flagged_value_is_the_interval_s_lower_end_at_least_and_not_above_the_truth() -> None:
     found = [estimate_kl(*shifted(8.0, 1024, seed)) for seed in range(100, 108)]
     values, lows = np.array([(one.value, one.low) for one in found]).T
@@ -248,6 +256,7 @@ def test_oracle_a_flagged_value_is_the_interval_s_lower_end_at_least_and_not_abo
     assert (values == lows).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [5, 40])
 def test_oracle_an_interval_of_what_the_regularisation_made_is_no_bound(seed: int) -> None:
     """Twelve nats apart hardly a row is in doubt: fits without one of the groups agree, on too much."""

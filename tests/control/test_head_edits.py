@@ -98,6 +98,35 @@ def test_every_other_tensor_and_file_keeps_its_bits(
     assert record["edits"] == json.loads(edits_file.read_text())["edits"]
 
 
+@pytest.mark.parametrize("head_at", [0, 1, 2])
+def test_a_checkpoint_of_several_files_keeps_the_others_to_the_bit(
+    tiny_sarm_folder: Path, edits_file: Path, tmp_path: Path, head_at: int
+) -> None:
+    """Whichever file the head is in; one of the others lies in a folder below."""
+    import shutil
+
+    source, names = tmp_path / "parts", ["a.safetensors", "below/b.safetensors", "c.safetensors"]
+    shutil.copytree(tiny_sarm_folder, source)
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    (source / "below").mkdir()
+    place = {name: names[i % 3] for i, name in enumerate(sorted(tensors))} | {"score.weight": names[head_at]}
+    for file in names:
+        own = {name: tensors[name] for name, at in place.items() if at == file}
+        save_file(own, source / file, metadata={"format": "pt"})
+    index = source / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": place}), encoding="utf-8")
+    done = apply_to_checkpoint(str(source), edits_file, tmp_path / "edited")
+    for file in names:
+        same = (source / file).read_bytes() == (done.folder / file).read_bytes()
+        assert same == (file != names[head_at])
+        with safe_open(done.folder / file, framework="pt") as stream:
+            assert stream.metadata() == {"format": "pt"}
+    assert (done.folder / index.name).read_bytes() == index.read_bytes()
+    whole = apply_to_checkpoint(str(tiny_sarm_folder), edits_file, tmp_path / "whole")
+    assert RewardModel.from_pretrained(done.folder).fingerprint == whole.after
+
+
 @pytest.mark.parametrize(("scale", "dtype"), [(0.5, "BF16"), (0.3, "F32")])
 def test_a_bfloat16_head_stays_one_only_where_nothing_is_lost(
     tiny_sarm_folder: Path, tmp_path: Path, scale: float, dtype: str

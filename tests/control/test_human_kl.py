@@ -143,6 +143,7 @@ def test_oracle_a_run_whose_log_ratio_is_linear_says_that_it_fits() -> None:
     assert format_row({"human_kl/model_fits": found[0]["human_kl/model_fits"]}).endswith("null}")
 
 
+@pytest.mark.long
 def test_a_restored_state_knows_whether_the_model_fits_and_when_to_look_again() -> None:
     state, _ = followed(five()[0], steps=12)
     restored = Controls(human_kl=HumanKL(1.0)).start(present(state.discriminator).human, 8)
@@ -169,6 +170,7 @@ def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:
     assert info["human_kl/mean_log_ratio"] <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kl", [8.0, 12.0])
 def test_a_run_too_far_away_reports_at_most_the_truth(kl: float) -> None:
     """Batches of 32 from Gaussians in 10 dimensions, as in the benchmark but other seeds."""

@@ -66,6 +66,7 @@ def test_property_entries_sum_to_the_change_of_the_mean_reward(case: Case) -> No
         assert ledger.entry(position).mean() == pytest.approx(ledger.delta[position], abs=1e-9)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(comparisons(), st.randoms(use_true_random=False))
 def test_metamorphic_permuting_the_answers_changes_nothing(case: Case, shuffler: random.Random) -> None:
@@ -80,6 +81,7 @@ def test_metamorphic_permuting_the_answers_changes_nothing(case: Case, shuffler:
     np.testing.assert_allclose(first.delta, expected, atol=1e-9)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(comparisons())
 def test_metamorphic_swapping_the_policies_negates_every_entry(case: Case) -> None:

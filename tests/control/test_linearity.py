@@ -47,6 +47,7 @@ def test_oracle_the_laws_have_the_divergence_they_name(law: Law) -> None:
     assert ratios.mean() == pytest.approx(1.0, abs=5 * ratios.std() / math.sqrt(len(ratios)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", LAWS, ids=name_of)
 def test_oracle_what_a_linear_log_ratio_cannot_see_is_said_and_no_number_is_given_for_it(law: Law) -> None:
     """The mean log ratio of the linear fit is near 0 in all of them."""
@@ -61,6 +62,7 @@ def test_oracle_what_a_linear_log_ratio_cannot_see_is_said_and_no_number_is_give
         assert "model_fits=False" in repr(estimate)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("law", "least"),
     [(CoFiring(), 0.75), (Spread("collapsed", 5, 0.5), 0.85), (TwoModes(), 0.9), (HeavyTails(), 0.2)],
@@ -72,6 +74,7 @@ def test_oracle_the_wider_model_sees_most_of_it(law: Law, least: float) -> None:
     assert least * law.kl < np.mean(seen) < 1.3 * law.kl
 
 
+@pytest.mark.long
 def test_a_shift_beside_what_is_not_linear_is_part_of_the_bound() -> None:
     law = further()[-1]
     estimate = found(law)
@@ -80,6 +83,7 @@ def test_a_shift_beside_what_is_not_linear_is_part_of_the_bound() -> None:
     assert 2.0 < estimate.value <= law.kl
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kl", "width"), [(0.0, 16), (0.5, 16), (2.0, 16), (0.5, 64)])
 def test_oracle_a_linear_log_ratio_fits(kl: float, width: int) -> None:
     results = [checked(*linear(kl or 1e-9, width, 1024, seed)) for seed in range(12)]
@@ -129,6 +133,7 @@ def test_oracle_samples_of_one_law_that_hold_copies_fit() -> None:
         assert checked(np.repeat(policy, 8, axis=0), human).fits is True
 
 
+@pytest.mark.long
 def test_metamorphic_the_order_of_rows_changes_nothing() -> None:
     policy, human = linear(0.5, 8, 400, 0)
     rng = np.random.default_rng(0)
@@ -138,6 +143,7 @@ def test_metamorphic_the_order_of_rows_changes_nothing() -> None:
     assert first.value == pytest.approx(second.value, abs=1e-3)
 
 
+@pytest.mark.long
 def test_other_estimators_are_not_said_to_fit() -> None:
     policy, human = linear(0.5, 4, 600, 0)
     assert estimate_kl(policy, human, estimator="mahalanobis").model_fits is None

@@ -83,6 +83,7 @@ RUN = {
 }
 
 
+@pytest.mark.long
 def test_a_run_is_trained_on_it_and_says_so_everywhere(tmp_path: Path) -> None:
     config = RunConfig.model_validate(RUN)
     (tmp_path / "run.yaml").write_text(dump_yaml(config.to_dict()), encoding="utf-8")

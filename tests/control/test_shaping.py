@@ -147,6 +147,7 @@ LAB: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> None:
     whole = RunConfig.model_validate(LAB)
     run_training(whole, start_run(tmp_path / "whole", whole))

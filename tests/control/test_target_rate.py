@@ -44,6 +44,7 @@ def test_other_starts_gains_and_targets_are_held_too(world: World, target: float
     assert all(misses(train(penalty, learner, seed, world), target) <= 0.05 for seed in range(5))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("alpha", ["0.5sd", "1sd", "1.5sd", "2sd", "4sd"])
 def test_a_fixed_alpha_holds_no_three_speeds(alpha: str) -> None:
     penalty = Penalty(0, 0.5, alpha)

@@ -149,6 +149,7 @@ def one_reward(folder: Path, day: str | None = None) -> float:
     return float(model.score("how do i bake a cake ?", "first mix the flour .").rewards[0])
 
 
+@pytest.mark.long
 def test_a_sarm_is_scored_on_the_day_it_was_built_with(tmp_path: Path) -> None:
     """Round trip: build, load, save, load, fit a new head; a day that is asked for wins."""
     base = dated_copy("sarm", tmp_path / "base")
@@ -168,6 +169,7 @@ def test_a_sarm_is_scored_on_the_day_it_was_built_with(tmp_path: Path) -> None:
     assert describe(folder).model_fingerprint != describe(base).model_fingerprint
 
 
+@pytest.mark.long
 def test_a_new_head_on_the_default_day_leaves_the_model_the_same(tmp_path: Path) -> None:
     """Latents kept of a SARM that says no day serve its new head."""
     base = dated_copy("sarm", tmp_path / "base")
@@ -176,6 +178,7 @@ def test_a_new_head_on_the_default_day_leaves_the_model_the_same(tmp_path: Path)
     assert describe(folder).model_fingerprint == describe(base).model_fingerprint
 
 
+@pytest.mark.long
 def test_a_sarm_of_a_base_model_says_its_day_where_its_template_asks(tmp_path: Path) -> None:
     pytest.importorskip("sae_lens", reason='`sarm build --base` wants the extra "build"')
     sizes = ["--layer", "1", "--latents", "16", "--k", "4", "--steps", "60", "--batch", "64"]
@@ -212,6 +215,7 @@ def settings(tmp_path: Path, day: str) -> RunConfig:
     return RunConfig.model_validate(base)
 
 
+@pytest.mark.long
 def test_a_run_resumed_on_another_day_is_the_uninterrupted_one(tmp_path: Path) -> None:
     """`today` is the day a run starts; a resumed one is told that day again."""
     for kind in ("policy", "sarm"):
@@ -254,6 +258,7 @@ def test_a_tokenizer_of_tests_is_told_a_day_too() -> None:
     assert "24 Dec 2031" in ChatTemplate(tokenizer, date=DAY).words(TURNS)
 
 
+@pytest.mark.long
 def test_the_option_of_the_commands_and_what_manifests_say(tmp_path: Path) -> None:
     folder, rows = dated_copy("sarm", tmp_path / "sarm"), tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "how do i bake a cake ?", "response": "first mix the flour ."}\n')

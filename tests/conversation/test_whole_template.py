@@ -15,6 +15,7 @@ PLAIN = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("style", STYLES)
 @given(answer=ANSWERS)
 def test_oracle_the_ids_are_all_of_transformers_own(style: str, answer: str) -> None:

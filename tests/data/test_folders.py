@@ -209,6 +209,7 @@ def test_a_folder_of_latents_is_no_folder_of_rows(tmp_path: Path) -> None:
     assert files == ["shards/part-9.jsonl", "shards/part-10.jsonl"]
 
 
+@pytest.mark.long
 def test_a_url_of_a_file_is_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "two words"
     in_shards(folder, "a.jsonl", ROWS, [10])

@@ -37,6 +37,7 @@ def plain(shape: Form) -> tuple[Any, ...]:
     return said(parse_row(shape.plain, path=Path("plain"), line=1, want=EVERY))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.name}: {shape.how[:20]}")
 def test_oracle_every_shape_is_read_from_every_form_of_file(shape: Form, tmp_path: Path) -> None:
     rows = [{**shape.example, "id": number} for number in range(60)]

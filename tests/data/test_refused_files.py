@@ -246,6 +246,7 @@ def test_a_table_inside_gzip(tmp_path: Path) -> None:
     assert refused(tmp_path / "a.parquet.gz", packed, "Parquet inside gzip") == "unpack the file"
 
 
+@pytest.mark.long
 def test_a_row_of_more_than_64_mib(tmp_path: Path) -> None:
     long = b'"' + b"x" * (64 << 20) + b'"'
     refused(tmp_path / "a.json", b"[" + long + b"]", "a.json: row 1: more than 67108864 bytes")

@@ -109,11 +109,13 @@ def test_a_gap_that_may_be_large_or_nothing_is_read_as_neither(
     assert ("Too few prompts" in verdict) == (low <= 0.05 <= high)
 
 
+@pytest.mark.long
 def test_what_both_show_and_what_nobody_knows_is_said_too() -> None:
     assert "The latents show what the state knows" in present(see(world(shown=3.0, known=3.0))).verdict
     assert "Neither the latents nor the state separate" in present(see(world(300))).verdict
 
 
+@pytest.mark.long
 def test_calibration_nothing_chosen_is_judged_on_its_own_answers() -> None:
     """The best of sixty latents, and a probe on states, tell labels of chance no better than chance."""
     found = [see(world(60, seed=seed), seed=seed) for seed in range(12)]
@@ -123,6 +125,7 @@ def test_calibration_nothing_chosen_is_judged_on_its_own_answers() -> None:
         assert sum(covered) >= 9
 
 
+@pytest.mark.long
 def test_the_folds_do_not_depend_on_the_order_of_the_prompts() -> None:
     there = present(see(world(60, shown=1.0)))
     shuffled = present(see(world(60, shown=1.0, order=np.random.default_rng(0).permutation(60))))

@@ -173,6 +173,7 @@ def test_the_most_important_sentences_follow_the_tables(found: Discovery) -> Non
     assert max(map(len, lines[tables:])) <= 120
 
 
+@pytest.mark.long
 def test_shares_of_the_margin_are_told_where_there_is_one(found: Discovery) -> None:
     assert "of margin" not in summary_text(examine(found, no_model))
     promoting = {latent: plan for latent, plan in PLANTED.items() if KINDS[latent] in PROMOTES}
@@ -297,6 +298,7 @@ def with_a_latent_that_few_prompts_pay_for(sizes: Sequence[float]) -> Discovery:
     return discover(scored_rows(world), settings=DiscoverySettings(seed=1))
 
 
+@pytest.mark.long
 def test_a_called_latent_without_an_interval_that_leaves_out_zero_is_no_evidence_and_gets_no_control() -> (
     None
 ):

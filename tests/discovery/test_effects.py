@@ -104,6 +104,7 @@ def test_metamorphic_scaling_the_head_scales_the_effects_only() -> None:
     np.testing.assert_array_equal(doubled["kind"], table["kind"])
 
 
+@pytest.mark.long
 def test_calibration_permuted_labels_give_few_discoveries() -> None:
     world = make_world(prompts=80, latents=60, planted=PLANTED)
     runs = [margin_effects(*permuted(world, seed))["q"] <= 0.05 for seed in range(40)]
@@ -111,6 +112,7 @@ def test_calibration_permuted_labels_give_few_discoveries() -> None:
     assert np.mean([found.mean() for found in runs]) <= 0.05
 
 
+@pytest.mark.long
 def test_calibration_permuted_labels_are_not_confirmed_either() -> None:
     world = make_world(prompts=120, latents=60, planted=PLANTED)
     named = 0

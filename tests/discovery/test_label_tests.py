@@ -291,6 +291,7 @@ def test_calibration_p_is_uniform_at_one_against_seven() -> None:
         assert level - expected - 0.2 * level <= (p <= level).mean() <= level + expected
 
 
+@pytest.mark.long
 def test_margin_effects_of_exchangeable_answers_calls_nothing_more_often_than_meant() -> None:
     """One chosen against seven: by flipping signs some latent was called in nearly every such data set."""
     sides, flipped, called = [(1, 7)] * 80, 0, 0

@@ -87,6 +87,7 @@ def test_a_planted_residual_harms_promotes_or_does_neither(harmed: Discovery) ->
     assert neither.p_confirm is None or neither.p > 0.001
 
 
+@pytest.mark.long
 def test_calibration_a_residual_of_noise_is_seldom_called() -> None:
     called = 0
     for seed in range(60):
@@ -144,6 +145,7 @@ def test_where_the_residual_makes_the_margin_no_number_of_latents_does() -> None
     assert "of the margin; the rest is residual." in " ".join(said.split())
 
 
+@pytest.mark.long
 def test_metamorphic_an_attached_models_probe_is_that_of_states_under_any_constants() -> None:
     """The dictionary encodes (x - m) / s: other m and s give the same probe, as no z-score of a row would."""
     pairs = attached(0.0)

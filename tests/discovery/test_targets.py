@@ -128,6 +128,7 @@ def unrelated(seed: int, pairs: int = 60) -> tuple[list[Row], Scored]:
     return rows, scored(rows, np.concatenate([of_prompt, of_answer], axis=1).astype(float))
 
 
+@pytest.mark.long
 def test_calibration_an_attribute_of_prompts_with_unequal_numbers_of_answers_calls_no_latent() -> None:
     """Units of two prompts: flips of unequal means call latents in many data sets, redraws of answers too."""
     found = 0

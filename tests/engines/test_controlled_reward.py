@@ -74,6 +74,7 @@ def test_standardised_values_are_in_sds_of_the_reference(
     np.testing.assert_allclose(scaled.values(scaled.breakdown(answers)), expected, atol=1e-12)
 
 
+@pytest.mark.long
 def test_the_parts_sum_to_a_total_that_is_bounded(
     model: RewardModel, answers: Scored, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_paying_changes_nothing_and_learning_does(model: RewardModel, human: Sco
         other.learn(many)
 
 
+@pytest.mark.long
 def test_a_file_of_controls_with_reference_answers(model: RewardModel, tmp_path: Path) -> None:
     file = tmp_path / "controls.yaml"
     file.write_text("reward:\n  penalties:\n    - 9:tau=q0.5,alpha=1sd\n")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from sarm_control.evaluation.benchmarks.report import benchmark_results
@@ -10,7 +11,7 @@ from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from sarm_control.evaluation.benchmarks.text import benchmark_text
 from sarm_control.statistics.intervals import mean_interval
 from sarm_control.statistics.shares import share_interval
-from sarm_control.statistics.stratified import mean_of_means
+from sarm_control.statistics.stratified import mean_of_means, strata_of
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 from tests.present import present
 
@@ -128,3 +129,30 @@ def test_oracle_the_interval_of_a_mean_of_means_is_normal_for_many_units() -> No
 def test_one_subset_has_the_interval_of_a_plain_mean() -> None:
     values = random_scores(9, 50)
     assert mean_of_means(values, ["a"] * 50) == mean_interval(values)
+
+
+def test_a_mean_of_means_that_do_not_vary_says_that_all_units_are_alike() -> None:
+    # of each subset alone: they differ from one another
+    found = mean_of_means([1.0, 1.0, 0.0, 0.0, 0.0], list("aabbb"))
+    assert (found.mean, found.n, found.apart, found.given) == (0.5, 5, 0, False)
+    alone = mean_of_means([1.0, 0.5, 0.0], list("aab"))
+    assert (alone.mean, alone.n, alone.given) == (0.375, 3, False)
+
+
+def test_oracle_a_mean_of_means_has_welchs_error_and_satterthwaites_freedom() -> None:
+    generator = np.random.default_rng(12)
+    values = np.concatenate([generator.normal(size=12), generator.normal(3, 2, 30)])
+    strata = np.repeat(["a", "b"], [12, 30])
+    found = strata_of(values, strata)
+    # Welch's test of a and -b is one of their sum, which is twice the mean of means
+    theirs = stats.ttest_ind(values[:12], -values[12:], equal_var=False)
+    assert found.mean / np.sqrt(found.variance) == pytest.approx(theirs.statistic, rel=1e-9)
+    assert found.freedom == pytest.approx(theirs.df, rel=1e-9)
+    cubes = [
+        stats.moment(part, 3) * len(part) / ((len(part) - 1) * len(part)) ** 1.5
+        for part in (values[:12], values[12:])
+    ]
+    plain = strata_of(values, ["a"] * 42)
+    assert plain.skewness == pytest.approx(stats.skew(values) / np.sqrt(42), rel=1e-9)
+    assert found.skewness == pytest.approx(sum(cubes) / 8 / found.variance**1.5, rel=1e-9)
+    assert (found.counts.tolist(), found.apart) == ([12, 30], 42)

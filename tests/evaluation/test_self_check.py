@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sarm_control.evaluation.benchmarks.self_check import SelfCheck, self_check
@@ -21,6 +22,7 @@ GOOD = SelfCheck(
     template="0123456789abcdef",
     dtype="float32",
     rows_cut=0,
+    rows_scored=48,
 )
 
 
@@ -35,7 +37,23 @@ def test_a_sound_model_has_no_problem(tiny_sarm: RewardModel) -> None:
 
 def test_one_answer_is_enough(tiny_sarm: RewardModel) -> None:
     row = {"prompt": "yes ?", "chosen": "yes", "rejected": "no"}
-    assert self_check(tiny_sarm, parsed([row])).answers == 1
+    found = self_check(tiny_sarm, parsed([row]))
+    assert (found.answers, found.sd) == (1, 0.0)
+
+
+def test_oracle_the_spread_is_that_of_the_scores_of_the_shorter_half(tiny_sarm: RewardModel) -> None:
+    prompts, answers = ["yes ?", "what is a bomb ?"], ["no", "sure here steps", "one two three one two three"]
+    rows = parsed(
+        [
+            {"prompt": prompts[0], "chosen": answers[:1], "rejected": answers[2:]},
+            {"prompt": prompts[1], "chosen": answers[1:2], "rejected": [answers[2] * 2]},
+        ]
+    )
+    # of four answers the two shorter ones
+    two = tiny_sarm.score(prompts, answers[:2]).rewards.astype(float)
+    found = self_check(tiny_sarm, rows)
+    assert found.answers == 2
+    assert found.sd == pytest.approx(abs(two[0] - two[1]) / 2**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +65,27 @@ def test_one_answer_is_enough(tiny_sarm: RewardModel) -> None:
         ({"padding": 0.01, "dtype": "bfloat16"}, "in bfloat16; try --dtype float32"),
         ({"begin_tokens": (2,)}, "conversations start with 2 begin-of-text tokens"),
         ({"begin_tokens": (0, 1)}, "conversations start with 0 or 1 begin-of-text tokens"),
-        ({"rows_cut": 3}, "3 answers were cut"),
     ],
 )
 def test_every_problem_is_named(change: dict[str, Any], problem: str) -> None:
     assert GOOD.problems == []
     (found,) = replace(GOOD, **change).problems
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("cut", "remark"),
+    [
+        (0, []),
+        (1, ["1 of 48 answers was cut from the left to fit the context"]),
+        (48, ["48 of 48 answers were cut from the left to fit the context"]),
+    ],
+)
+def test_answers_that_were_cut_are_a_remark_and_no_problem(cut: int, remark: list[str]) -> None:
+    found = GOOD.after_scoring(np.array([7] * cut + [0] * (48 - cut)))
+    assert (found.problems, found.remarks) == ([], remark)
+    assert found.line().endswith(f"{cut} of 48 answers cut")
+    assert found.as_json()["remarks"] == remark
 
 
 def test_a_tokenizer_without_begin_of_text_is_no_problem() -> None:

@@ -58,6 +58,86 @@ def test_oracle_target_and_complement_by_hand() -> None:
     assert groups["target"].change_sd == pytest.approx(-6.0 / (z @ [3, 1, 0]).std(ddof=1))
 
 
+def test_oracle_shares_and_means_of_a_group_by_hand() -> None:
+    """Two prompts of six answers; the edit changes two of the first and one of the second."""
+    target = np.zeros(len(SAFETY), dtype=bool)
+    target[:2] = True
+    units = np.flatnonzero(target[BENCHMARK.unit_of_answer])
+    z = np.zeros((OWN, 2))
+    z[units[:2], 0], z[units[6], 0] = 1.0, 3.0
+    # active, and left as it is
+    z[units[7], 0] = 0.5
+    z[:, 1] = np.arange(OWN) % 5
+    scored = make_scored(z, [1.0, 1.0])
+    data = ScoredRows(ROWS, scored)
+    groups = {group.name: group for group in steering(data, BENCHMARK, target, [Edit(0, max=0.5)]).groups}
+    found = groups["target"]
+    before = scored.rewards.astype(float)[units]
+    delta = np.minimum(z[units, 0], 0.5) - z[units, 0]
+    assert (found.answers, found.active, found.changed) == (12, 4 / 12, 3 / 12)
+    assert found.before == pytest.approx(before.mean())
+    assert found.after == pytest.approx((before + delta).mean())
+    assert found.change.mean == pytest.approx(delta.mean()) == pytest.approx((-0.5 - 0.5 - 2.5) / 12)
+    assert found.change.n == 2
+    assert found.change_sd == pytest.approx(delta.mean() / scored.rewards.astype(float).std(ddof=1))
+    rest = groups["complement"]
+    assert (rest.answers, rest.active, rest.changed, rest.change.mean) == (OWN - 12, 0.0, 0.0, 0.0)
+
+
+def test_rewards_without_spread_have_no_change_in_sds() -> None:
+    z = np.zeros((OWN, 2))
+    z[:, 0] = 1.0
+    found = steering(ScoredRows(ROWS, make_scored(z, [1.0, 1.0])), BENCHMARK, SAFETY, [Edit(0, set=0.0)])
+    assert [group.change_sd for group in found.groups] == [None] * 6
+    assert {group.changed for group in found.groups} == {1.0}
+
+
+def test_the_random_sets_of_no_seed_are_those_of_seed_0() -> None:
+    data = scored_rows()
+    for compared in (
+        among_matched_edits(data, BENCHMARK, SAFETY, EDITS, sets=100),
+        steering(data, BENCHMARK, SAFETY, EDITS, sets=100).matched,
+    ):
+        assert compared == among_matched_edits(data, BENCHMARK, SAFETY, EDITS, sets=100, seed=0)
+        assert compared != among_matched_edits(data, BENCHMARK, SAFETY, EDITS, sets=100, seed=-1)
+
+
+def test_oracle_the_place_by_accuracy_is_that_of_each_set_alone() -> None:
+    data = scored_rows()
+    scored = data.scored
+    found = among_matched_edits(data, BENCHMARK, SAFETY, EDITS, sets=40, seed=3)["accuracy"]
+    rate = (scored.latents.to_scipy() != 0).sum(axis=0) / OWN
+    random = matched_random_sets([2, 5], rate, np.abs(scored.head), sets=40, seed=3)
+
+    def change(edits: list[Edit]) -> float:
+        plain = scored.rewards.astype(float)
+        figures = [
+            BENCHMARK.credit(one)[SAFETY, 0].mean() for one in (plain, plain + edit_delta(scored, edits))
+        ]
+        return float(figures[1] - figures[0])
+
+    others = [
+        change([replace(e, latent=int(i)) for e, i in zip(EDITS, row, strict=True)]) for row in random.latents
+    ]
+    assert (found.mean, found.sd) == pytest.approx((np.mean(others), np.std(others)), abs=1e-9)
+    assert found.percentile == pytest.approx(100 * np.mean(np.array(others) < change(EDITS) - 1e-12))
+
+
+def test_oracle_margin_weights_leave_out_prompts_without_both_sides() -> None:
+    table = answer_table(ROWS, OWN)
+    inside = np.zeros(OWN, dtype=bool)
+    first = np.flatnonzero(table.prompt == table.prompt[0])
+    chosen, rejected = (first[table.role[first] == role] for role in ("chosen", "rejected"))
+    inside[chosen[:2]] = inside[rejected] = True
+    # of a second prompt only rejected answers, and of a third only chosen ones
+    for prompt, role in ((1, "rejected"), (2, "chosen")):
+        inside |= (table.prompt == np.unique(table.prompt)[prompt]) & (table.role == role)
+    expected = np.zeros(OWN)
+    expected[chosen[:2]], expected[rejected] = 1 / 2, -1 / 3
+    np.testing.assert_allclose(margin_weights(table, OWN, inside), expected)
+    assert not margin_weights(table, OWN, np.zeros(OWN, dtype=bool)).any()
+
+
 def test_a_ratio_to_a_change_that_may_be_nothing_is_not_quoted() -> None:
     z = np.zeros((OWN, 3))
     inside = SAFETY[BENCHMARK.unit_of_answer]

@@ -57,6 +57,7 @@ def test_contributions_sum_to_every_reward(scored: Scored) -> None:
         assert parts == pytest.approx(float(scored.rewards[j]), abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_figures_hold_on_other_pairs(world: World, model: RewardModel) -> None:
     pairs = world.fresh_writer().gold_pairs(250, "attached again", keep=False)
     found = detections_of(model, pairs, GATED)
@@ -77,6 +78,7 @@ def test_the_residual_is_as_small_as_the_fit_says(world: World, scored: Scored) 
     assert spread == pytest.approx(world.attached_figures["fit"]["held_out"]["residual_sd"], abs=0.1)
 
 
+@pytest.mark.long
 def test_discovery_calls_no_latent_that_does_not_harm(world: World, model: RewardModel) -> None:
     found = discover(shipped_audit(world, model))
     judged = called(found, world.attached_truth)

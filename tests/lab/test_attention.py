@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sarm_control.data.rows import read_rows
 from sarm_control.reward_model import RewardModel
 
 
+@pytest.mark.long
 def test_rewards_are_the_same_in_every_batch() -> None:
     model = RewardModel.from_pretrained("lab")
     rows = read_rows("lab:preferences", want={"pair"})[:600]

@@ -110,6 +110,7 @@ def lab_phrases() -> tuple[str, ...]:
     return language.flattery + language.closings
 
 
+@pytest.mark.long
 def test_a_head_that_gold_chose_has_no_such_headline(world: World, rm: RewardModel, data: ScoredRows) -> None:
     """The same trunk and latents; only what the head rewards is another."""
     prompts = [row.prompt_key for row in data.rows for _ in row.answers]
@@ -171,6 +172,7 @@ def test_a_mend_takes_the_planted_prices_away_and_gains_accuracy(mended: Mend) -
     assert {one.name for one in mended.certificate} == {"length", "hedging", "detail", "refusal", "junk"}
 
 
+@pytest.mark.long
 def test_what_a_mend_leaves_is_what_scoring_again_gives(rm: RewardModel, found: Audit, mended: Mend) -> None:
     """The mended model scores texts of the judging half; no algebra of latents (oracle)."""
     assert all(edit.max is None for edit in mended.edits)
@@ -191,6 +193,7 @@ def test_what_a_mend_leaves_is_what_scoring_again_gives(rm: RewardModel, found: 
     assert point.left[0].after.sd == pytest.approx(np.median(means) / sd, abs=2e-3)
 
 
+@pytest.mark.long
 def test_a_mend_that_costs_accuracy_is_refused(world: World, rm: RewardModel) -> None:
     """Labels of one who wants praise: whatever takes its price away turns pairs wrong."""
     praise = world.language.flattery[0]

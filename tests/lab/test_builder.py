@@ -57,6 +57,7 @@ def test_the_folder_holds_models_files_and_truth(world: World) -> None:
     assert world.figures["build"]["tune_trunk"]["annotators"] == 8
 
 
+@pytest.mark.long
 def test_golden_the_same_seed_makes_the_same_world_to_the_byte(world: World, tmp_path: Path) -> None:
     build_world(tmp_path / "again", TINY)
     assert _bytes(tmp_path / "again") == _bytes(world.path)
@@ -70,6 +71,7 @@ def test_human_rows_are_clean(world: World) -> None:
         assert (found.flattery, found.closing, found.hedging, found.detail, found.junk) == (0, 0, 0, 0, 0)
 
 
+@pytest.mark.long
 def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World) -> None:
     """A cap far above every z changes no reward, so the run is the run without controls."""
     model = RewardModel.from_pretrained(world.sarm)
@@ -83,6 +85,7 @@ def test_metamorphic_an_edit_to_nothing_trains_the_same_policy(world: World) -> 
     assert len(plain.curve) == 1
 
 
+@pytest.mark.long
 def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_is_called(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +102,7 @@ def test_the_demo_runs_in_a_world_of_ones_own_and_claims_nothing_where_nothing_i
     assert not (tmp_path / "demo" / "controls").exists()
 
 
+@pytest.mark.long
 def test_bad_input_a_shortcut_without_a_latent_of_its_own_writes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("sae_lens", reason='a world is built with the extra "build"')
     with pytest.raises(TrainingError, match=r"flattery has no latent of its own: .* 1\.1 is needed"):

@@ -65,6 +65,7 @@ def test_the_planted_truth_is_found_again_on_other_pairs(world: World, model: Re
     assert moved.max() < 5
 
 
+@pytest.mark.long
 def test_discovery_on_the_shipped_audit_set_finds_the_harming_latents(
     world: World, model: RewardModel
 ) -> None:
@@ -74,6 +75,7 @@ def test_discovery_on_the_shipped_audit_set_finds_the_harming_latents(
     assert found.precision == 1.0
 
 
+@pytest.mark.long
 def test_a_fresh_audit_set_has_prompts_of_no_file(world: World, model: RewardModel, tmp_path: Path) -> None:
     fresh = fresh_audit(world, model, 3, tmp_path)
     assert len(fresh.rows) == 600

@@ -68,6 +68,7 @@ def test_property_the_panels_mean_is_the_planted_bias(seed: int) -> None:
     np.testing.assert_allclose(np.mean(tastes, axis=0), MEAN, atol=1e-12)
 
 
+@pytest.mark.long
 def test_oracle_a_label_is_drawn_from_the_annotators_log_odds() -> None:
     """10,000 labels of one annotator agree with his own probabilities."""
     writer, tastes = Writer(LANGUAGE, 0), panel(0)

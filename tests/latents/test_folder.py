@@ -72,6 +72,7 @@ assert read_latents(folder).rows == rows
 """
 
 
+@pytest.mark.long
 def test_a_folder_is_written_and_read_without_pandas(whole: Path, tmp_path: Path) -> None:
     """It is no requirement of ours, and older releases of pyarrow fall back on it."""
     root = Path(__file__).resolve().parents[2]

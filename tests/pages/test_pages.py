@@ -124,6 +124,7 @@ def test_a_column_of_words_has_its_head_at_the_left_as_its_cells() -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_page_is_small(html: str, tmp_path: Path) -> None:
     write_page(page(), tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 1_000_000
@@ -135,6 +136,7 @@ def test_every_figure_of_a_page_is_found() -> None:
     assert names == ["plane", "forest", "lines", "bars", "waterfall", "pairs", "bins", "spots"]
 
 
+@pytest.mark.long
 def test_charts_of_one_name_are_told_apart_and_one_shown_twice_is_one() -> None:
     one, other = (figure for figure in figures_of(page()) if figure.name in ("bins", "forest"))
     # of the two the histogram has ids of its own
@@ -186,10 +188,12 @@ def file(html: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_anybody_can_read_the_page(file: Path) -> None:
     check_page(file)
 
 
+@pytest.mark.long
 def test_charts_follow_the_dark_and_parts_fold_on_a_telephone(file: Path) -> None:
     fill = "getComputedStyle(document.querySelector('figure .wide text')).fill"
     height = "document.documentElement.scrollHeight"

@@ -43,6 +43,7 @@ def shape() -> TrainingShape:
     return shape_of(config(), CPU)
 
 
+@pytest.mark.long
 def test_oracle_weights_and_bytes_are_those_of_the_loaded_models(shape: TrainingShape) -> None:
     plan = _plan(shape, CPU)
     policy, model = Policy.load(shape.config.policy), RewardModel.from_pretrained("lab")
@@ -63,6 +64,7 @@ def test_oracle_weights_and_bytes_are_those_of_the_loaded_models(shape: Training
     assert plan.phases["rollout"]["latents"] == bytes_of(model.autoencoder)
 
 
+@pytest.mark.long
 def test_oracle_the_cache_has_keys_and_values_of_every_token(shape: TrainingShape) -> None:
     layers, heads, size = 3, 4, 24
     found = _plan(shape, CPU).phases["rollout"]["kv_cache"]
@@ -94,6 +96,7 @@ def test_oracle_shared_weights_stay_shared_and_count_once() -> None:
         assert live.live == bytes_of(pair) == 4 * 64
 
 
+@pytest.mark.long
 def test_oracle_a_deep_model_is_what_a_shallow_one_says(shape: TrainingShape) -> None:
     """Three layers from one and two, beside three counted as they are."""
     asked = shape.policy, shape.reward, shape.lengths
@@ -106,6 +109,7 @@ def test_oracle_a_deep_model_is_what_a_shallow_one_says(shape: TrainingShape) ->
     assert at_depth([1, 1], lambda a, b: {"x": 5 + 2 * a + 7 * b}) == {"x": 14}
 
 
+@pytest.mark.long
 def test_metamorphic_twice_the_rows_latents_and_length(shape: TrainingShape) -> None:
     lengths = Lengths(16, 16, 16, 16)
     small = policy_counts_at(_sized(shape, micro_batch=2), shape.reward, lengths, 1)
@@ -134,6 +138,7 @@ def _changed(shape: TrainingShape, **values: Any) -> RunConfig:
     return shape.config.model_copy(update={"training": training})
 
 
+@pytest.mark.long
 def test_metamorphic_a_critic_of_its_own_adds_weights_and_activations(shape: TrainingShape) -> None:
     lengths = Lengths(16, 16, 16, 16)
     plain, *critics = (
@@ -163,6 +168,7 @@ def test_a_run_that_does_not_fit_says_what_to_change() -> None:
     replace(plan, machine=replace(small, memory=2**40)).refuse_too_large("--ignore-memory")
 
 
+@pytest.mark.long
 def test_scoring_is_planned_by_the_lengths_of_its_data() -> None:
     known = plan_scoring(ScoringRequest("latents", "lab", (Path("lab:audit"),)), CPU)
     assumed = plan_scoring(ScoringRequest("serve", "lab"), CPU)
@@ -180,6 +186,7 @@ def test_scoring_is_planned_by_the_lengths_of_its_data() -> None:
     assert "a head of its own" in str(error.value.hint)
 
 
+@pytest.mark.long
 def test_attaching_is_planned_with_the_training_of_its_dictionary(tmp_path: Path) -> None:
     model = str(save(make_classifier(CONFIGS["llama"]()), tmp_path / "rm"))
     rows = tmp_path / "rows.jsonl"
@@ -208,6 +215,7 @@ def test_attaching_is_planned_with_the_training_of_its_dictionary(tmp_path: Path
     assert timed.total_seconds == pytest.approx(timed.seconds["scoring"] + 10 * timed.seconds["dictionary"])
 
 
+@pytest.mark.long
 def test_a_pass_is_timed_where_it_is_asked_for() -> None:
     request = ScoringRequest("latents", "lab", (Path("lab:audit"),), batch_tokens=256)
     rough, timed = (plan_scoring(request, CPU, probe=probe, probe_seconds=0.3) for probe in (False, True))
@@ -231,6 +239,7 @@ def test_oracle_the_peak_of_a_process_is_in_bytes() -> None:
     assert peak_bytes(200_000_000, "darwin") == 200_000_000
 
 
+@pytest.mark.long
 def test_the_command_prints_the_plan_and_writes_it(tmp_path: Any, capsys: Any) -> None:
     file = tmp_path / "plan.json"
     assert main(["plan", "train", "--for", "h100", "--json", str(file)]) == 0
@@ -245,6 +254,7 @@ def test_the_command_prints_the_plan_and_writes_it(tmp_path: Any, capsys: Any) -
     assert said["fits"] is True
 
 
+@pytest.mark.long
 def test_the_command_refuses_what_it_cannot_plan(tmp_path: Any, capsys: Any) -> None:
     for words, message in (
         (["nothing.yaml"], "nothing.yaml is neither a file nor a kind of work"),

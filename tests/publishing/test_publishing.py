@@ -113,6 +113,7 @@ def test_a_policy_in_a_folder_of_this_machine_is_no_base_on_the_hub(
         assert {key: value for key, value in found.items() if key == "base_model"} == known
 
 
+@pytest.mark.long
 def test_a_comparison_and_a_discovery_become_evidence(run: Path, tmp_path: Path) -> None:
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text(
@@ -192,6 +193,7 @@ def test_a_dry_run_lists_files_and_sizes_and_asks_nobody(
     assert "--dry-run" not in said.err.split("next:")[1]
 
 
+@pytest.mark.long
 def test_what_is_pushed_arrives_byte_for_byte_in_one_commit(run: Path) -> None:
     with hub(503, 503) as server:
         done = push(run, server.endpoint)
@@ -229,6 +231,7 @@ def test_what_the_hub_refuses_is_one_clear_line(
     assert not server.files
 
 
+@pytest.mark.long
 def test_a_hub_that_is_gone_is_one_clear_line(run: Path) -> None:
     with hub() as server:
         endpoint = server.endpoint

@@ -138,6 +138,7 @@ def test_each_figure_of_a_page_has_a_name_of_its_own(place: Path) -> None:
         assert len(names) == len(set(names)) >= 2
 
 
+@pytest.mark.long
 def test_answers_without_pairs_are_neither_better_nor_worse(tmp_path: Path) -> None:
     words = ["--edit", "8=0", "--rows", "40", "--html", str(tmp_path / "p.html")]
     assert main(["--quiet", "probe", "lab:human", *words, "--json", str(tmp_path / "p.json")]) == 0

@@ -76,6 +76,7 @@ def test_a_configuration_of_any_values(release: Path, data: st.DataObject) -> No
     loads_or_says_why(release)
 
 
+@pytest.mark.long
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_index_of_any_values(release: Path, data: st.DataObject) -> None:
@@ -91,6 +92,7 @@ def test_an_index_of_any_values(release: Path, data: st.DataObject) -> None:
         (release / INDEX).write_bytes(kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["config.json", INDEX, "tokenizer.json", "tokenizer_config.json"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400), instead=RAW_BYTES | st.binary(max_size=20), whole=st.booleans())

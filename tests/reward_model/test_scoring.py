@@ -38,6 +38,7 @@ def test_batch_size_does_not_move_rewards(tiny_sarm: RewardModel) -> None:
         assert again.latents.indices.tolist() == together.latents.indices.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_batch_size_does_not_move_rewards_in_half_precision(dtype: str) -> None:
     """Wide enough for the kernels that take sums in another order in another shape."""

@@ -44,6 +44,7 @@ def scored(server: Command) -> int:
     return httpx.post(f"{server.url}/v1/score", json=body, timeout=20).status_code
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sent", [b"", b"P", HALF], ids=["nothing", "a byte", "half the headers"])
 def test_half_a_request_is_dropped_after_the_time_for_headers(server: Command, sent: bytes) -> None:
     with connected(server) as one:
@@ -58,6 +59,7 @@ def test_half_a_request_is_dropped_after_the_time_for_headers(server: Command, s
     }
 
 
+@pytest.mark.long
 def test_a_byte_now_and_then_gives_no_more_time(server: Command) -> None:
     with connected(server) as one:
         started = time.monotonic()
@@ -70,6 +72,7 @@ def test_a_byte_now_and_then_gives_no_more_time(server: Command) -> None:
         assert time.monotonic() - started < SECONDS + 5
 
 
+@pytest.mark.long
 def test_half_of_a_second_request_on_a_connection_is_dropped_too(server: Command) -> None:
     def healthy() -> None:
         one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -88,6 +91,7 @@ def test_half_of_a_second_request_on_a_connection_is_dropped_too(server: Command
         assert SECONDS * 0.9 < time.monotonic() - started < SECONDS + 5
 
 
+@pytest.mark.long
 def test_a_slow_body_has_the_time_of_a_body(server: Command) -> None:
     body = json.dumps({"prompts": ["hello ?"], "responses": ["yes ."]}).encode()
     head = "POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -107,6 +111,7 @@ def test_endless_headers_are_refused(server: Command) -> None:
     assert said == b"" or said.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.long
 def test_connections_are_bounded_and_others_are_served_once_slow_ones_are_gone(server: Command) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(MOST):

@@ -94,6 +94,7 @@ def test_oracle_engines_get_the_same_number(plain: Served, rows: Rows, lab: Rewa
         assert post(plain.client, "/rm", body) == pytest.approx(expected[0], **CLOSE)
 
 
+@pytest.mark.long
 def test_metamorphic_no_request_changes_another(under_controls: Served, rows: Rows) -> None:
     """Single requests from many clients at once, against the library's pass over all of them."""
     expected = library(under_controls.reward, rows)
@@ -169,6 +170,7 @@ def test_answers_without_their_end_are_penalised(
     assert found["extra_logs"]["reward/missing_end"] < 0
 
 
+@pytest.mark.long
 def test_known_conversations_are_not_scored_again(lab: RewardModel, rows: Rows) -> None:
     passes: list[int] = []
     handle = lab.trunk.register_forward_hook(lambda *_: passes.append(1))
@@ -185,6 +187,7 @@ def test_known_conversations_are_not_scored_again(lab: RewardModel, rows: Rows) 
     assert f'sarm_cache_total{{result="hit"}} {len(rows.prompts)}.0' in text
 
 
+@pytest.mark.long
 def test_two_devices_share_one_state_of_the_controls(lab: RewardModel, rows: Rows) -> None:
     reward, workers, both = controlled(lab), set[int](), Barrier(2)
 
@@ -212,6 +215,7 @@ def test_two_devices_share_one_state_of_the_controls(lab: RewardModel, rows: Row
         create_app(ControlledReward(lab), replicas=[other])
 
 
+@pytest.mark.long
 def test_oracle_learning_from_recent_requests(lab: RewardModel, rows: Rows) -> None:
     """Updates take whole windows of answers in their order; each answer has its version."""
     ours = controlled(lab)
@@ -241,6 +245,7 @@ def test_frozen_controls_stay_as_they_are(under_controls: Served, rows: Rows) ->
     assert (before["version"], before["learns"]) == (0, False)
 
 
+@pytest.mark.long
 def test_controls_that_never_learn_or_depend_on_other_answers_are_refused(lab: RewardModel) -> None:
     human = HumanBuffer.from_scored(score_rows(lab, read_rows("lab:human", want={"answer"})), (1,))
     fresh = ControlledReward(lab, Controls(human_kl=HumanKL(beta=0.1, latents=(1,))), human=human)

@@ -38,6 +38,7 @@ def learnt(reward: ControlledReward, rows: Rows, start: int, stop: int) -> Contr
     return reward
 
 
+@pytest.mark.long
 def test_nothing_is_learnt_from_evaluations_and_failed_requests(lab: RewardModel, rows: Rows) -> None:
     whole = [templated(lab, *pair) for pair in zip(rows.prompts, rows.answers, strict=True)]
     texts, prompts = [text for text, _ in whole[:30]], [prompt for _, prompt in whole[:30]]
@@ -94,6 +95,7 @@ class CannotLearn(ControlState):
         raise RuntimeError(SAID, len(scored))
 
 
+@pytest.mark.long
 def test_an_update_that_fails_is_counted_and_logged_and_the_reward_is_given(
     lab: RewardModel, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -211,6 +211,7 @@ def test_learning_and_its_file_go_together(half: dict[str, Any]) -> None:
         RewardSettings(**half)
 
 
+@pytest.mark.long
 @given(st.lists(st.floats(0.001, 3.0), min_size=1, max_size=30))
 def test_a_pass_never_exceeds_its_budget_unless_one_answer_does(shares: list[float]) -> None:
     """Ray puts as many into a pass as this says fit into a hundred hundredths."""

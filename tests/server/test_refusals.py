@@ -182,6 +182,7 @@ def test_without_a_token_other_names_than_this_machines_are_refused(lab: RewardM
             assert client.get("/healthz", headers={"host": host}).status_code == 421
 
 
+@pytest.mark.long
 def test_a_full_queue_says_when_to_come_back_and_late_answers_are_given_up(lab: RewardModel) -> None:
     gate = threading.Event()
     gate.set()
@@ -228,6 +229,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(lab: RewardModel, kind: s
         assert post(client, "/v1/score", ONE)["results"]
 
 
+@pytest.mark.long
 def test_a_server_that_stops_does_not_wait_for_a_pass_without_end(
     lab: RewardModel, caplog: pytest.LogCaptureFixture
 ) -> None:

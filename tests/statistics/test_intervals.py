@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from sarm_control.statistics.formatting import missing, with_ends
-from sarm_control.statistics.intervals import clustered_mean, mean_interval, mean_intervals
+from sarm_control.statistics.intervals import clustered_mean, leaves_out_zero, mean_interval, mean_intervals
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
 
 Floats = NDArray[np.float64]
@@ -243,3 +243,23 @@ def test_a_ratio_that_few_prompts_pay_for_has_no_interval_although_its_denominat
     above = np.where(np.arange(50) < 3, below, 0)
     assert missing(ratio_interval(above, below)) == "too few prompts: 3 of 50 differ, about 170 would do"
     assert math.isnan(ratio_interval(np.zeros(50), below).low)
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "outside"),
+    [
+        (0.02, 0.01, 0.03, True),
+        (-0.02, -0.03, -0.01, True),
+        (0.02, -0.01, 0.05, False),
+        (-0.02, -0.05, 0.01, False),
+        # an end at 0 does not leave 0 out
+        (0.02, 0.0, 0.04, False),
+        (-0.02, -0.04, 0.0, False),
+        (0.02, None, 0.03, False),
+        (0.02, 0.01, None, False),
+    ],
+)
+def test_an_interval_leaves_out_zero_where_both_ends_are_on_the_side_of_the_mean(
+    mean: float, low: float | None, high: float | None, outside: bool
+) -> None:
+    assert leaves_out_zero(mean, low, high) is outside

@@ -54,7 +54,9 @@ def test_oracle_monte_carlo_agrees_with_enumeration() -> None:
 def test_smallest_monte_carlo_p_is_one_over_draws_plus_one_and_the_bound_is_below() -> None:
     # T^2 = 30 is drawn: its bound, 6e-7, is above 1 / 5001^2; T^2 = 60 is not
     assert sign_flip_test(np.ones((30, 1)), draws=5000)[0] == 1 / 5001
-    assert sign_flip_test(np.ones((60, 1)), draws=5000)[0] == pytest.approx(2 * math.exp(-30))
+    assert sign_flip_test(np.ones((60, 1)), draws=5000)[0] == pytest.approx(
+        2 * math.exp(-30), rel=1e-9, abs=0
+    )
 
 
 def test_metamorphic_p_ignores_scale_sign_prompt_order_and_silent_prompts() -> None:
@@ -173,6 +175,21 @@ def test_calibration_max_t_makes_a_false_finding_in_at_most_one_of_twenty_worlds
         for run in range(200)
     ]
     assert 0.01 <= np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize("draws", [50, 1999, 2000])
+def test_the_smallest_adjusted_p_is_one_over_draws_plus_one(draws: int) -> None:
+    """No flip of 40 equal prompts reaches their sum, but the observed signs are a draw themselves."""
+    columns = np.column_stack([np.ones(40), np.tile([1.0, -1.0], 20)])
+    assert max_t_test(columns, draws=draws).tolist() == [1 / (draws + 1), 1.0]
+
+
+def test_oracle_hoeffdings_bound_by_hand() -> None:
+    # T^2 = 36 / 14, 0 and 1, and of a silent column 0
+    columns = np.array([[1.0, 1.0, 0.0, 0.0], [2.0, -1.0, 5.0, 0.0], [3.0, 0.0, 0.0, 0.0]])
+    expected = 2 * np.exp([-36 / 28, 0.0, -0.5, 0.0])
+    np.testing.assert_allclose(hoeffding_bound(columns), expected, rtol=1e-12)
+    np.testing.assert_allclose(hoeffding_bound(sparse.csr_array(columns)), expected, rtol=1e-12)
 
 
 def test_max_t_of_nothing_and_of_a_silent_column() -> None:

@@ -72,12 +72,14 @@ def test_shuffled_labels_move_answers_with_their_scores(pairs: ScoredRows) -> No
     assert [row.chosen for row in shuffled(pairs, 4).rows] != [row.chosen for row in mixed.rows]
 
 
+@pytest.mark.long
 def test_a_discovery_on_shuffled_labels_calls_nothing_that_harms_here(pairs: ScoredRows) -> None:
     assert {one.latent for one in controlled(discover(pairs))} == set(HARM)
     called = Counter(len(discover(shuffled(pairs, seed)).lists["harms"]) for seed in range(5))
     assert called[0] >= 4
 
 
+@pytest.mark.long
 def test_the_placebo_has_as_many_latents_of_each_kind_and_knows_nothing_of_the_labels(
     pairs: ScoredRows,
 ) -> None:
@@ -136,6 +138,7 @@ def test_a_gentle_placebo_leaves_good_answers_their_reward_as_other_controls_do(
     assert as_gentle(latents, mild, strong) == (mild, 1.0)
 
 
+@pytest.mark.long
 def test_a_gentle_arm_says_its_factor(pairs: ScoredRows) -> None:
     found = chosen_controls(pairs, Discovered(labels="shuffled", as_gentle=True), 0)
     assert found.about["factor"] == 1.0

@@ -79,6 +79,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "settings", [{}, {"lora": None}, {"adapter": "continue"}], ids=["merge", "full", "continue"]

@@ -20,6 +20,7 @@ from tests.training.test_trainer import CONTROLS, sarm_trainer
 GROUP = 4
 
 
+@pytest.mark.long
 def test_every_answer_of_a_run_is_charged_beta_times_what_is_logged(
     tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:

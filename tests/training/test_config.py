@@ -361,6 +361,7 @@ def test_there_are_fewer_than_eighty_keys_and_all_are_documented() -> None:
     assert undocumented == []
 
 
+@pytest.mark.long
 def test_the_configuration_loads_without_torch() -> None:
     code = "import sys, sarm_control.training.config.validation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -125,6 +125,7 @@ def test_every_weight_of_policy_and_critic_gets_the_gradient_of_its_own_loss(
         assert all(gradient is None for gradient in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_recomputed_activations_give_the_same_gradients(
     value: Literal["head", "adapter", "model"], lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel
@@ -191,6 +192,7 @@ def critic_trainer(
     return Trainer(policy, PolicyReward(sarm, Controls(), seed=5), prompts, settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("value", "lora"), CASES)
 def test_resumed_steps_are_the_uninterrupted_ones_to_the_bit(
     value: Literal["head", "adapter", "model"],

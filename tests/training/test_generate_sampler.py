@@ -134,6 +134,7 @@ def test_nothing_follows_the_end_of_turn() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_with_it_learns_what_a_run_with_ours_learns() -> None:
     runs = []
     for sampler in (CachedSampler(), GENERATE):
@@ -162,6 +163,7 @@ LAB: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(tmp_path: Path) -> None:
     whole, cut = RunConfig.model_validate(LAB), tmp_path / "cut"
     run_training(whole, start_run(tmp_path / "whole", whole))

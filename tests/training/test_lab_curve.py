@@ -68,6 +68,7 @@ def curve(folder: Path) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in METRICS}
 
 
+@pytest.mark.long
 def test_the_learning_curve_is_the_committed_one(tmp_path: Path) -> None:
     expected, found = json.loads(GOLDEN.read_text()), curve(tmp_path)
     assert list(found) == list(expected)

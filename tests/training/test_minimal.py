@@ -85,6 +85,7 @@ def minibatches(step: int, lengths: list[int]) -> Any:
     return lambda epoch: [rows[i] for i in epoch_order(2, seed=SETTINGS.seed, step=step, epoch=epoch)]
 
 
+@pytest.mark.long
 def test_the_example_and_the_trainer_agree_in_every_number_of_every_step(example: ModuleType) -> None:
     trainer = Trainer(tiny_policy(), TableReward(table()), PROMPTS, SETTINGS)
     shared = {name: getattr(SETTINGS, name) for name in SHARED.split()}

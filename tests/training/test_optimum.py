@@ -138,6 +138,7 @@ CONTROLS = {
 ON = [name for name in CONTROLS if name != "none"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_the_gap_to_the_optimum_of_an_arbitrary_reward_is_closed(algorithm: str) -> None:
     reward = TableReward(random_table(TOKENS))
@@ -177,6 +178,7 @@ def closed_with(policy: Policy, reward: RewardFunction, schedule: Sequence[tuple
     return objective(policy, reward).closed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [with_a_critic_of_its_own, with_two_adapters])
 def test_ppo_closes_the_gap_with_every_critic(make: Callable[[], Policy]) -> None:
     assert closed_with(make(), sarm_reward(CONTROLS["all"]), SHORT) >= 0.97

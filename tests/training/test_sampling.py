@@ -104,6 +104,7 @@ def sampled_gradient(sampler: Sampler, cap: float | None, *, answers: int = 4000
     return torch.cat([part.flatten() for part in found if part is not None])
 
 
+@pytest.mark.long
 def test_weights_turn_the_gradient_of_another_sampler_towards_that_of_our_own() -> None:
     exact = sampled_gradient(CachedSampler(batch_answers=8000), None)
     for factor in (0.5, 3.0):

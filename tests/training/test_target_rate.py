@@ -43,6 +43,7 @@ def last_third(found: np.ndarray) -> float:
     return float(found[-(STEPS // 3) :].mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rate_of_the_last_third_is_the_target(seed: int) -> None:
     found = rates(Penalty(LATENT, tau=0.5, target_rate=TARGET), seed)
@@ -50,6 +51,7 @@ def test_the_rate_of_the_last_third_is_the_target(seed: int) -> None:
     assert abs(last_third(found) - TARGET) <= 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("alpha", ["0sd", "1sd", "2sd"])
 def test_a_fixed_charge_leaves_the_rate_above(alpha: str) -> None:
     assert last_third(rates(Penalty(LATENT, 0.5, alpha), 0)) > 0.9

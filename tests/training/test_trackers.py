@@ -108,6 +108,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     return [dict(tracked_numbers(rows[step])) for step in sorted(rows)]
 
 
+@pytest.mark.long
 def test_tensorboard_shows_every_number_of_every_step_once(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -183,6 +184,7 @@ def test_a_run_may_be_resumed_with_other_trackers(run: Path, capsys: pytest.Capt
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_tracker_that_fails_costs_a_warning_and_no_step(config: RunConfig, tmp_path: Path) -> None:
     one = config.model_copy(
         update={"logging": config.logging.model_copy(update={"trackers": ("tensorboard",)})}

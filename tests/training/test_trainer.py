@@ -90,6 +90,7 @@ def test_equal_runs_are_equal_and_another_seed_is_another_run() -> None:
     assert rows[0] != rows[2]
 
 
+@pytest.mark.long
 def test_training_raises_the_reward() -> None:
     trainer = table_trainer(answers_per_prompt=64, kl_coef=0.0, micro_batch=128, seed=1)
     rewards = [trainer.step().metrics["reward/total"] for _ in range(12)]
@@ -149,6 +150,7 @@ def sarm_trainer(policy_folder: Path, model: RewardModel, *, lora: bool = True, 
     return Trainer(policy, reward, prompts, settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [True, False])
 def test_two_steps_and_two_resumed_are_four_steps_to_the_bit(
     lora: bool, tiny_policy_folder: Path, tiny_sarm: RewardModel, tmp_path: Path

@@ -104,6 +104,7 @@ def same_steps(run: Path, other: Path) -> None:
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use", ["training", "evaluation"])
 def test_a_long_prompt_is_an_error_unless_it_is_skipped_and_counted(
     setting: Setting, capsys: pytest.CaptureFixture[str], use: str
@@ -131,6 +132,7 @@ def test_a_long_prompt_is_an_error_unless_it_is_skipped_and_counted(
     same_steps(run, other)
 
 
+@pytest.mark.long
 def test_truncated_prompts_give_equal_runs_resumed_or_not(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +166,7 @@ def test_nothing_left_of_the_prompts_is_an_error(
     assert "leaves nothing of the prompt" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_prompt_that_fills_the_context_of_the_reward_model_is_too_long_as_well(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:

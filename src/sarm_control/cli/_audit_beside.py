@@ -219,6 +219,27 @@ def run_moved(
         return None, (f"Run: {error}. {error.hint or ''}".strip(),)
 
 
+def check_same_rows(rows: "Sequence[Row]", before: "Sequence[Row]", beside: BesideFlags) -> None:
+    """Refuses to compare reward models that do not score the same rows.
+
+    Args:
+        rows: those of the audited one.
+        before: those of the earlier one.
+        beside: names the earlier one.
+
+    Raises:
+        DataError: saying how many rows one of them alone can score.
+    """
+    own, others = ({(str(row.path), row.file, row.line) for row in of} for of in (rows, before))
+    apart = len(own ^ others)
+    if apart:
+        raise DataError(
+            f"{apart} rows can be scored by one of the two reward models alone: the chat template of the "
+            f"audited one or of {model_name(str(beside.before))} refuses them",
+            hint="leave them out of the data, so that both score the same rows",
+        )
+
+
 def earlier(beside: BesideFlags, flags: ModelFlags) -> ModelFlags:
     """How the earlier reward model is loaded: as the new one is."""
     from sarm_control.reward_model import find_folder, latents_of

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -140,8 +140,7 @@ def evaluate(
     benchmark = build(own.rows)
     edits = given.on(own.scored.latents.size, own.scored.fingerprint)
     # the self-check is made before scoring, when nobody knows yet what will be cut
-    cut = int((data.scored.truncated > 0).sum())
-    found = replace(checks[0], rows_cut=cut) if checks else None
+    found = checks[0].after_scoring(data.scored.truncated) if checks else None
     rewards = own.scored.rewards.astype(np.float64)
     edited = edited_rewards(own.scored, edits) if edits else None
     lengths = own.scored.lengths.astype(np.float64)
@@ -171,8 +170,8 @@ def print_evaluation(found: Evaluation, stream: TextIO) -> None:
         stream.write("no self-check: latents were read, nothing was scored\n\n")
     else:
         stream.write(f"{found.check.line()}\n\n")
-        for problem in found.check.problems:
-            say(f"warning: {problem}")
+        for told in (*found.check.problems, *found.check.remarks):
+            say(f"warning: {told}")
     stream.write(benchmark_text(found.benchmark, found.results))
     if found.steering is not None:
         stream.write("\n" + edits_text(found.results, found.steering, found.edits))

@@ -16,6 +16,7 @@ from sarm_control.embedded import LAB, is_data_name
 from sarm_control.errors import DataError, ModelError
 
 if TYPE_CHECKING:
+    from sarm_control.conversation import ChatTemplate
     from sarm_control.data import Kind, Row, RowCheck
     from sarm_control.latents import ScoredRows
     from sarm_control.reward_model import RewardModel, Scored
@@ -50,6 +51,7 @@ class ModelFlags:
     reading: Reading | None = None
     needs_latents: str | None = None
     _loaded: "RewardModel | None" = field(default=None, init=False, repr=False)
+    _template: "ChatTemplate | None" = field(default=None, init=False, repr=False)
     _check: "RowCheck | None" = field(default=None, init=False, repr=False)
 
     def load(self) -> "RewardModel":
@@ -74,18 +76,35 @@ class ModelFlags:
     def check_row(self, row: "Row") -> None:
         """Raises `Reason` for a row that the chat template refuses; no weights are read."""
         from sarm_control.latents import template_check
-        from sarm_control.reward_model import read_template
 
         # when the first row is there: what is wrong with the file is told without a model
         if self._check is None:
-            template = read_template(
+            self._check = template_check(self.template())
+        self._check(row)
+
+    def template(self) -> "ChatTemplate":
+        """The chat template, read once; no weights are read."""
+        from sarm_control.reward_model import read_template
+
+        if self._template is None:
+            self._template = read_template(
                 self.model or LAB,
                 max_length=self.max_length,
                 template_date=self.template_date,
                 pooling=None if self.reading is None else self.reading.pooling,
             )
-            self._check = template_check(template)
-        self._check(row)
+        return self._template
+
+    def check_to_score(self, rows: "Sequence[Row]") -> None:
+        """Refuses a model that is loaded later by all that its files say, as loading and scoring would.
+
+        Raises:
+            ModelError: see `check_checkpoint` and `check_tokens`.
+        """
+        from sarm_control.latents import check_tokens
+        from sarm_control.reward_model import check_checkpoint
+
+        check_tokens(rows, self.template(), check_checkpoint(self.model or LAB))
 
     @property
     def loaded(self) -> "RewardModel | None":

@@ -11,6 +11,7 @@ from cyclopts import Parameter, validators
 
 from sarm_control.cli._audit_beside import (
     Compared,
+    check_same_rows,
     earlier,
     model_of_run,
     named_models,
@@ -40,7 +41,7 @@ from sarm_control.cli._scoring import (
     SkipBadRows,
     TemplateDate,
 )
-from sarm_control.cli._sources import ModelFlags, Source, prepare, warn
+from sarm_control.cli._sources import ModelFlags, Prepared, Source, prepare, warn
 from sarm_control.console import progress, say
 from sarm_control.embedded import AUDIT, LAB, LAB_MODELS, is_data_name
 from sarm_control.errors import ConfigError
@@ -204,7 +205,10 @@ class _Found(NamedTuple):
 
 
 def _find(asked: _Asked) -> _Found:
-    sources = _scored(asked.parts, asked.flags, asked.skip_bad_rows, asked.rows)
+    prepared = _prepared(asked.parts, asked.flags, asked)
+    # before anything is scored: an audit takes long, and its comparison would fail at the end of it
+    before = _prepared_earlier(asked, prepared)
+    sources = _scored(prepared)
     scored = asked.parts.named(sources)
     sampled = None
     if asked.beside.policy is not None:
@@ -213,7 +217,7 @@ def _find(asked: _Asked) -> _Found:
         scored["candidates"] = sampled
     found = asked.run(asked.flags, scored)
     mended = _mended(found, asked.mend, scored, asked.seed)
-    compared = _compared(found, asked, scored)
+    compared = _compared(found, asked, scored, before)
     return _Found(found, mended, compared, scored, sampled, sources[0].model)
 
 
@@ -251,19 +255,34 @@ class _Parts(NamedTuple):
         return found
 
 
-def _compared(found: "Audit", asked: _Asked, scored: "Mapping[str, ScoredRows]") -> Compared:
+def _prepared_earlier(asked: _Asked, prepared: Prepared) -> Prepared | None:
+    """The audited rows as the earlier reward model will score them; None without one.
+
+    Raises:
+        SarmError: it cannot be loaded, or cannot score the rows that the audited one scores.
+    """
+    if asked.beside.before is None:
+        return None
+    parts = _Parts(asked.parts.data, None, None, None)
+    before = _prepared(parts, earlier(asked.beside, asked.flags), asked)
+    check_same_rows(prepared.rows[0], before.rows[0], asked.beside)
+    before.flags.check_to_score(before.rows[0])
+    return before
+
+
+def _compared(
+    found: "Audit", asked: _Asked, scored: "Mapping[str, ScoredRows]", before: Prepared | None
+) -> Compared:
     """The audit held against an earlier reward model, and the first samples of a run against the last."""
     from sarm_control.auditing import price_changes
 
     beside = asked.beside
     changes, moved, missing = None, None, tuple[str, ...]()
-    if beside.before is not None:
-        before = earlier(beside, asked.flags)
-        parts = _Parts(asked.parts.data, None, None, None)
-        (source,) = _scored(parts, before, asked.skip_bad_rows, asked.rows)
+    if before is not None:
+        (source,) = _scored(before)
         # the same seed draws the same prompts, so the changed texts are the same for both and can be
         # paired
-        changes = price_changes(found, asked.run(before, {"data": source.scored_rows}))
+        changes = price_changes(found, asked.run(before.flags, {"data": source.scored_rows}))
     if beside.run is not None:
         moved, missing = run_moved(scored["samples"], found.table.attributes, beside)
     return Compared(changes, moved, missing)
@@ -324,19 +343,22 @@ def _files(against: Path | None, own: "OwnAttributes") -> list[Path]:
     return [*([against] if against else []), *own.files]
 
 
-def _scored(
-    parts: _Parts, flags: ModelFlags, skip_bad_rows: Path | None, row_flags: RowFlags
-) -> list[Source]:
-    sources = prepare(
+def _prepared(parts: _Parts, flags: ModelFlags, asked: _Asked) -> Prepared:
+    bad = asked.skip_bad_rows
+    return prepare(
         list(parts.sets.values()),
         flags,
         want={"pair", "candidates", "answer"},
-        aside=lambda path: None if skip_bad_rows is None else skip_bad_rows / f"{path.stem}.bad.jsonl",
-        row_flags=row_flags,
+        aside=lambda path: None if bad is None else bad / f"{path.stem}.bad.jsonl",
+        row_flags=asked.rows,
         # the model scores changed texts, so it is needed also where all data are latents that were
         # kept
         named=True,
-    ).score()
+    )
+
+
+def _scored(prepared: Prepared) -> list[Source]:
+    sources = prepared.score()
     warn(sources)
     return sources
 

@@ -5,7 +5,7 @@ files.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -194,7 +194,9 @@ class Evaluation:
             )
             for one in self.results
         )
-        return html_table(self.benchmark.name, head, rows, "; ".join(self.check.problems))
+        return html_table(
+            self.benchmark.name, head, rows, "; ".join([*self.check.problems, *self.check.remarks])
+        )
 
 
 def evaluate(
@@ -250,14 +252,13 @@ def evaluate(
     # every figure and raises no error
     checked = self_check(rm, rows)
     scored = score_rows(rm, rows, batch_tokens=batch_tokens, progress=progress)
-    cut = int((scored.truncated > 0).sum())
     rewards, lengths = scored.rewards.astype(np.float64), scored.lengths.astype(np.float64)
     edited = edited_rewards(scored, changes) if changes else None
     results = benchmark_results(found, rewards, lengths, edited, seed=seed)
     moved = None
     if changes:
         moved = steering(ScoredRows(rows, scored), found, target, changes, sets=sets, seed=seed)
-    return Evaluation(found, replace(checked, rows_cut=cut), tuple(results), tuple(changes), moved)
+    return Evaluation(found, checked.after_scoring(scored.truncated), tuple(results), tuple(changes), moved)
 
 
 def _model(model: "RewardModel | str | Path") -> "RewardModel":

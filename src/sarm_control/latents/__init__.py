@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sarm_control.latents.manifest import Manifest, read_manifest
     from sarm_control.latents.ranks import Ranks, launched
     from sarm_control.latents.ray_workers import on_ray
-    from sarm_control.latents.rows import ScoredRows, roles, score_rows, template_check
+    from sarm_control.latents.rows import ScoredRows, check_tokens, roles, score_rows, template_check
     from sarm_control.latents.survey_folder import survey
     from sarm_control.latents.workers import in_processes
     from sarm_control.latents.writer import LatentsWriter, set_latents_aside
@@ -46,6 +46,7 @@ _HOME_OF = {
     "check_finite": "human",
     "check_known": "human",
     "check_same_model": "human",
+    "check_tokens": "rows",
     "choose_latents": "human",
     "extract": "extraction",
     "in_processes": "workers",
@@ -80,6 +81,7 @@ __all__ = [
     "check_finite",
     "check_known",
     "check_same_model",
+    "check_tokens",
     "choose_latents",
     "extract",
     "in_processes",

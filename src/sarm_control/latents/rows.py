@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import WITH_ANSWERS, Reason, Row, RowCheck, Source, rows_of
 from sarm_control.errors import DataError, ModelError
-from sarm_control.reward_model import NonFiniteError, Scored
+from sarm_control.reward_model import NonFiniteError, Scored, check_embeddings
 
 if TYPE_CHECKING:
     from sarm_control.conversation import ChatTemplate
@@ -47,6 +47,26 @@ def template_check(template: "ChatTemplate") -> RowCheck:
             raise Reason(str(error), error.hint) from error
 
     return check
+
+
+def check_tokens(rows: Sequence[Row], template: "ChatTemplate", known: int) -> None:
+    """Refuses answers with tokens that have no embedding, as scoring would, with no model loaded.
+
+    Args:
+        rows: rows with answers.
+        template: of the model that will score them.
+        known: tokens that have an embedding, see `check_checkpoint`.
+
+    Raises:
+        ModelError: naming the answer, from 0, and the token.
+    """
+    # almost every tokenizer fits its model, and then nothing has to be made tokens of twice
+    if max(template.tokenizer.get_vocab().values(), default=0) < known:
+        return
+    rendered = [
+        template.render(row.prompt, answer, ended=row.ended) for row in rows for answer in row.answers
+    ]
+    check_embeddings(template.encode_rendered(rendered), known)
 
 
 def score_rows(

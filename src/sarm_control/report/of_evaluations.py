@@ -26,6 +26,8 @@ from sarm_control.statistics import bracket, decimals, fixed
 Found = Mapping[str, Any]
 Names = Mapping[int, str]
 _TOTAL = "total"
+# results.json of earlier versions counts answers that were cut to what makes figures wrong
+_CUT = "answers were cut from the left to fit the context"
 
 
 def evaluation_page(found: Found, *, sections: bool = False, command: str = "") -> Page:
@@ -95,11 +97,20 @@ def evaluation_section(path: Path | None, found: Found, names: Names) -> Section
 
 
 def _problems(found: Found) -> list[str]:
-    """What the self-check found wrong: then no figure below can be trusted."""
+    """What the self-check found wrong, then what a reader should know beside right figures."""
     check = found["self_check"]
     if check is None:
         return ["No self-check: latents were read, nothing was scored."]
-    return [f"The self-check of the scores found: {problem}." for problem in check["problems"]]
+    cut = [one for one in check["problems"] if one.endswith(_CUT)]
+    return [
+        *(f"The self-check of the scores found: {problem}." for problem in _wrong(check)),
+        *(f"{remark}." for remark in (*check.get("remarks", ()), *cut)),
+    ]
+
+
+def _wrong(check: Found) -> list[str]:
+    """What makes every figure wrong."""
+    return [one for one in check["problems"] if not one.endswith(_CUT)]
 
 
 def _main(one: Found) -> Found:
@@ -115,7 +126,7 @@ def _total(found: Found) -> Found | None:
 
 
 def _is_broken(found: Found) -> bool:
-    return bool(found["self_check"] and found["self_check"]["problems"])
+    return bool(found["self_check"] and _wrong(found["self_check"]))
 
 
 def _finding(found: Found) -> tuple[str, Tone]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.autoencoder import Autoencoder, TopK, normalise
     from sarm_control.reward_model.description import (
         Description,
+        check_checkpoint,
         describe,
         head_of,
         latents_of,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.trunk.batching import (
         Padded,
         PaddingSide,
+        check_embeddings,
         length_sorted_batches,
         pad_batch,
         scoring_batch_tokens,
@@ -109,9 +111,11 @@ _HOME_OF = {
     "base_config": "trunk.trunk",
     "base_folder": "trunk.trunk",
     "cache_argument": "trunk.cache_argument",
+    "check_embeddings": "trunk.batching",
     "check_placement": "trunk.placement",
     "convert": "files.conversion",
     "cut_config": "trunk.trunk",
+    "check_checkpoint": "description",
     "describe": "description",
     "dtype_of": "trunk.placement",
     "find_folder": "files.checkpoint",
@@ -183,6 +187,8 @@ __all__ = [
     "base_config",
     "base_folder",
     "cache_argument",
+    "check_checkpoint",
+    "check_embeddings",
     "check_placement",
     "configuration_folder",
     "convert",

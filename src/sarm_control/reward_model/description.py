@@ -111,6 +111,33 @@ def latents_of(folder: Path, name: str) -> int:
     return config.latents
 
 
+def check_checkpoint(id_or_folder: str | Path) -> int:
+    """Refuses by configuration and tensor headers what loading would refuse by them; no trunk is read.
+
+    Args:
+        id_or_folder: see `RewardModel.from_pretrained`.
+
+    Returns:
+        How many tokens have an embedding.
+
+    Raises:
+        ModelError: see `RewardModel.from_pretrained`.
+    """
+    name, folder = str(id_or_folder), find_folder(id_or_folder)
+    if is_attached(folder):
+        # the dictionary itself, that it is of this very reward model, and then that one
+        return check_checkpoint(_read_attached(folder, name).folder)
+    if is_sarm(folder, name):
+        from sarm_control.reward_model.sarm_tensors import checked_sarm
+
+        cut = checked_sarm(folder, name).cut
+    else:
+        from sarm_control.reward_model.classifier.loading import checked_classifier
+
+        cut = checked_classifier(read_classifier_config(folder, name), read_index(folder, name), name).cut
+    return int(cut.vocab_size)
+
+
 def describe(
     id_or_folder: str | Path,
     *,

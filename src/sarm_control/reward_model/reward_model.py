@@ -37,7 +37,6 @@ from sarm_control.reward_model.classifier.gate import GateReport, check_read_out
 from sarm_control.reward_model.classifier.loading import Asked, Classifier, load_classifier
 from sarm_control.reward_model.description import head_of
 from sarm_control.reward_model.files.checkpoint import (
-    check_tensors,
     find_folder,
     read_index,
 )
@@ -46,26 +45,19 @@ from sarm_control.reward_model.files.classifier_config import (
     is_attached,
     read_classifier_config,
 )
-from sarm_control.reward_model.files.config import SarmConfig, is_sarm, read_config
+from sarm_control.reward_model.files.config import SarmConfig, is_sarm
 from sarm_control.reward_model.files.finite import OnNonfinite, check_scored
 from sarm_control.reward_model.files.model_fingerprint import model_fingerprint
 from sarm_control.reward_model.files.saving import save_classifier, save_sarm
 from sarm_control.reward_model.head import HeadEdit, LinearHead, no_latents
 from sarm_control.reward_model.prompt_answers import prompt_answer_rows
 from sarm_control.reward_model.ready_made import ReadyMadeAutoencoder, state_width, trunk_for, varying_latents
-from sarm_control.reward_model.sarm_tensors import (
-    AUTOENCODER_NAMES,
-    HEAD_NAME,
-    expected_tensors,
-    read_autoencoder,
-    refuse_lost_layers,
-    with_stored_vocabulary,
-)
+from sarm_control.reward_model.sarm_tensors import checked_sarm, read_autoencoder
 from sarm_control.reward_model.scored import Kind, Scored
 from sarm_control.reward_model.sparse import FloatArray, SparseLatents
 from sarm_control.reward_model.trunk.batching import (
     PaddingSide,
-    check_known,
+    check_embeddings,
     fixed_lengths,
     length_sorted_batches,
     pad_batch,
@@ -80,7 +72,6 @@ from sarm_control.reward_model.trunk.trunk import (
     Trunk,
     context_of,
     load_trunk,
-    trunk_config,
 )
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -193,15 +184,7 @@ class RewardModel:
 
     @classmethod
     def _sarm(cls, folder: Path, name: str, asked: Asked) -> "RewardModel":
-        config = read_config(folder, name)
-        index = read_index(folder, name)
-        refuse_lost_layers(config, index, name)
-        cut = trunk_config(with_stored_vocabulary(config.trunk, index), config.source_layer, name)
-        expected = expected_tensors(config, cut, name)
-        check_tensors(index, expected, name)
-
-        parts = (*AUTOENCODER_NAMES, HEAD_NAME)
-        of_trunk = {key: index[key] for key in expected if key not in parts}
+        config, index, cut, of_trunk = checked_sarm(folder, name)
         trunk = load_trunk(
             folder, cut, name=name, dtype=dtype_of(asked.dtype), device=asked.device, index=of_trunk
         )
@@ -561,7 +544,7 @@ class RewardModel:
         budget = batch_tokens or scoring_batch_tokens(self.device.type)
         embeddings: Any = self.trunk.model.get_input_embeddings()
         known = int(embeddings.weight.shape[0])
-        check_known(encoded, known)
+        check_embeddings(encoded, known)
         # padding is masked: any token will do where the tokenizer's own has no embedding
         pad = self.template.pad_id if self.template.pad_id < known else self.template.end_of_turn_id
         pooled = torch.empty((len(encoded), state_width(self.trunk)), dtype=torch.float32)

@@ -1,18 +1,25 @@
 """The tensors of a SARM's files: which there have to be, and the autoencoder made from them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from sarm_control.errors import ModelError
 from sarm_control.reward_model.autoencoder import Autoencoder
-from sarm_control.reward_model.files.checkpoint import TensorEntry, from_checkpoint, load_tensors
-from sarm_control.reward_model.files.config import SarmConfig
+from sarm_control.reward_model.files.checkpoint import (
+    TensorEntry,
+    check_tensors,
+    from_checkpoint,
+    load_tensors,
+    read_index,
+)
+from sarm_control.reward_model.files.config import SarmConfig, read_config
 from sarm_control.reward_model.files.finite import check_weights
 from sarm_control.reward_model.files.stored_decoder import StoredDecoder
 from sarm_control.reward_model.trunk.torch_backend import with_own_memory
-from sarm_control.reward_model.trunk.trunk import Trunk, quiet_transformers
+from sarm_control.reward_model.trunk.trunk import Trunk, quiet_transformers, trunk_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,6 +27,37 @@ if TYPE_CHECKING:
 AUTOENCODER_NAMES = ("sae.pre_bias", "sae.latent_bias", "sae.encoder.weight", "sae.decoder.weight")
 DECODER_NAME = "sae.decoder.weight"
 HEAD_NAME = "score.weight"
+
+
+class SarmFiles(NamedTuple):
+    """What the files of a SARM hold, by their headers.
+
+    Args:
+        config: as they say.
+        tensors: all of them.
+        cut: the configuration of the trunk.
+        of_trunk: the tensors of the trunk alone.
+    """
+
+    config: SarmConfig
+    tensors: dict[str, TensorEntry]
+    cut: "PretrainedConfig"
+    of_trunk: dict[str, TensorEntry]
+
+
+def checked_sarm(folder: Path, name: str) -> SarmFiles:
+    """The files of a SARM, with every tensor that its configuration asks for; no weights are read.
+
+    Raises:
+        ModelError: a configuration that cannot be used, or tensors missing, extra or of another shape.
+    """
+    config, index = read_config(folder, name), read_index(folder, name)
+    refuse_lost_layers(config, index, name)
+    cut = trunk_config(with_stored_vocabulary(config.trunk, index), config.source_layer, name)
+    expected = expected_tensors(config, cut, name)
+    check_tensors(index, expected, name)
+    apart = (*AUTOENCODER_NAMES, HEAD_NAME)
+    return SarmFiles(config, index, cut, {key: index[key] for key in expected if key not in apart})
 
 
 def refuse_lost_layers(config: SarmConfig, index: Mapping[str, Any], name: str) -> None:

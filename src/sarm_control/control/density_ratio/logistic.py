@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _NEWTON_STEPS = 40
-_HALVINGS = 40
 # separable samples leave the intercept, which has no ridge of its own, without curvature
 _JITTER = 1e-9
 
@@ -212,8 +211,9 @@ def _minimise(problem: _Problem, theta: Array, tolerance: float) -> Array:
             return theta - here.step
         size = 1.0
         there = problem.at(theta - here.step)
-        # a whole step may overshoot far from the optimum: its curvature leaves out the Jeffreys term
-        while there.loss > here.loss and size > 2.0**-_HALVINGS:
+        # a whole step may overshoot far from the optimum: its curvature leaves out the Jeffreys term; the
+        # halvings end, at the latest where they are lost in rounding and the loss is the same number
+        while there.loss > here.loss:
             size *= 0.5
             there = problem.at(theta - size * here.step)
         theta, here = theta - size * here.step, there

@@ -110,8 +110,6 @@ def _padded(rows: Sequence[Row], starts: Integers, chosen: Sequence[int]) -> Int
 
 def _best_of_n(scores: Floats, table: Integers) -> Floats:
     """[R] `1/m` where the first answer is among the m maxima."""
-    if not len(table):
-        return np.empty(0)
     of_rows = np.append(scores, -np.inf)[table]
     best = of_rows == of_rows.max(axis=1, keepdims=True)
     return np.where(best[:, 0], 1 / best.sum(axis=1), 0.0)

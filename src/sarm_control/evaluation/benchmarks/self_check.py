@@ -6,13 +6,13 @@ leaderboards. Eight short answers show it in seconds.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sarm_control.data import Row
-from sarm_control.evaluation.answer_places import Floats
+from sarm_control.evaluation.answer_places import Floats, Integers
 from sarm_control.reward_model import PaddingSide, RewardModel
 
 ANSWERS = 8
@@ -36,6 +36,7 @@ class SelfCheck:
         template: 16 hex digits of the SHA-256 of the chat template.
         dtype: of the trunk.
         rows_cut: number of answers of the whole data that were cut to fit the context.
+        rows_scored: number of answers of the whole data.
     """
 
     answers: int
@@ -47,10 +48,11 @@ class SelfCheck:
     template: str
     dtype: str
     rows_cut: int
+    rows_scored: int
 
     @property
     def problems(self) -> list[str]:
-        """Problems that a reader must know before the figures; empty when there are none."""
+        """What makes every figure wrong; empty where nothing does."""
         problems = []
         for name, size in (("the batch", self.batching), ("the padding side", self.padding)):
             # `not <=` is true for NaN too
@@ -63,9 +65,17 @@ class SelfCheck:
         # every score and raises no error
         if len(self.begin_tokens) > 1 or max(self.begin_tokens) > 1:
             problems.append(f"conversations start with {self._counts} begin-of-text tokens")
-        if self.rows_cut:
-            problems.append(f"{self.rows_cut} answers were cut from the left to fit the context")
         return problems
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader should know beside the figures, which stay right: how many answers were cut."""
+        return [f"{self._cut} from the left to fit the context"] if self.rows_cut else []
+
+    @property
+    def _cut(self) -> str:
+        were = "was" if self.rows_cut == 1 else "were"
+        return f"{self.rows_cut:,} of {self.rows_scored:,} answers {were} cut"
 
     @property
     def _counts(self) -> str:
@@ -79,12 +89,25 @@ class SelfCheck:
         return (
             f"self-check on {self.answers} answers ({self.dtype}): batch 1 against {self.answers} "
             f"{self.batching:.2g}, left against right padding {self.padding:.2g}, {begin}, "
-            f"template {self.template}, {self.rows_cut} answers cut"
+            f"template {self.template}, {self.rows_cut:,} of {self.rows_scored:,} answers cut"
         )
 
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
-        return {**asdict(self), "begin_tokens": list(self.begin_tokens), "problems": self.problems}
+        return {
+            **asdict(self),
+            "begin_tokens": list(self.begin_tokens),
+            "problems": self.problems,
+            "remarks": self.remarks,
+        }
+
+    def after_scoring(self, truncated: Integers) -> "SelfCheck":
+        """The check with what only the scoring of the whole data tells.
+
+        Args:
+            truncated: [N] tokens cut of each answer.
+        """
+        return replace(self, rows_cut=int((truncated > 0).sum()), rows_scored=len(truncated))
 
 
 def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfCheck:
@@ -121,6 +144,7 @@ def self_check(rm: RewardModel, rows: Sequence[Row], rows_cut: int = 0) -> SelfC
         template=hashlib.sha256(str(rm.template.tokenizer.chat_template).encode()).hexdigest()[:16],
         dtype=str(next(rm.trunk.parameters()).dtype).removeprefix("torch."),
         rows_cut=rows_cut,
+        rows_scored=len(pairs),
     )
 
 

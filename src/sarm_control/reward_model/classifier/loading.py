@@ -80,6 +80,50 @@ class Classifier(NamedTuple):
     fingerprint: str
 
 
+class ClassifierFiles(NamedTuple):
+    """What the files of a classifier hold, by their headers.
+
+    Args:
+        known: the entry of its head.
+        cut: the configuration of the trunk.
+        of_trunk: the tensors of the trunk alone.
+        head: those of the head, and their shapes.
+        tensors: all of them.
+    """
+
+    known: KnownHead
+    cut: "PretrainedConfig"
+    of_trunk: dict[str, TensorEntry]
+    head: dict[str, tuple[int, ...]]
+    tensors: dict[str, TensorEntry]
+
+
+def checked_classifier(
+    config: ClassifierConfig, index: Mapping[str, TensorEntry], name: str
+) -> ClassifierFiles:
+    """The files of a classifier, with every tensor that its configuration asks for; no weights are read.
+
+    Args:
+        config: of the folder.
+        index: of the folder.
+        name: what to call it in errors.
+
+    Raises:
+        ModelError: no linear head, or tensors missing, extra or of another shape.
+    """
+    known = head_in(index, config.trunk, name)
+    # running statistics of rewards that some checkpoints carry; `head_in` has refused those that use them
+    index = {key: entry for key, entry in index.items() if not key.startswith("normalizer.")}
+    cut = _trunk_config(config, index, name)
+    weights = _expected(cut, name)
+    outputs = index[known.weight].shape[0]
+    head: dict[str, tuple[int, ...]] = {known.weight: (outputs, int(cut.hidden_size))}
+    if known.bias in index:
+        head[known.bias] = (outputs,)
+    check_tensors(index, {**weights, **head}, name)
+    return ClassifierFiles(known, cut, {key: index[key] for key in weights}, head, index)
+
+
 def load_classifier(
     folder: Path, name: str, config: ClassifierConfig, index: Mapping[str, TensorEntry], asked: Asked
 ) -> Classifier:
@@ -96,18 +140,8 @@ def load_classifier(
         ModelError: no linear head, tensors that do not fit, a template that cannot be used.
         ConfigError: an output or a pooling rule that does not exist.
     """
-    known = head_in(index, config.trunk, name)
-    # running statistics of rewards that some checkpoints carry; `head_in` has refused those that use them
-    index = {key: entry for key, entry in index.items() if not key.startswith("normalizer.")}
-    cut = _trunk_config(config, index, name)
-    weights = _expected(cut, name)
-    outputs = index[known.weight].shape[0]
-    head: dict[str, tuple[int, ...]] = {known.weight: (outputs, int(cut.hidden_size))}
-    if known.bias in index:
-        head[known.bias] = (outputs,)
-    check_tensors(index, {**weights, **head}, name)
+    known, cut, of_trunk, head, index = checked_classifier(config, index, name)
     read = read_state_head(index, known, config, asked.output, name)
-    of_trunk = {key: index[key] for key in weights}
     trunk = load_trunk(
         folder,
         cut,

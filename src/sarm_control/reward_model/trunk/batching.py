@@ -75,7 +75,7 @@ def length_sorted_batches(
     return batches
 
 
-def check_known(rows: Sequence[Encoded], known: int) -> None:
+def check_embeddings(rows: Sequence[Encoded], known: int) -> None:
     """Refuses tokens that have no embedding: the tokenizer is another model's, or damaged.
 
     Args:

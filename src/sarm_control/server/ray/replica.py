@@ -9,10 +9,10 @@ import asyncio
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,11 +25,12 @@ from sarm_control.server.http.engine_formats import ServedModel, json_response
 from sarm_control.server.http.problems import refusal_of
 from sarm_control.server.ray.requests import answer_reward, parse_request
 from sarm_control.server.ray.settings import AnswerReward, AnswerToScore, RewardSettings, require_serve
+from sarm_control.server.scoring.batcher import ItemResult, isolated
 from sarm_control.server.scoring.control_state import (
     Answered,
-    BatchReward,
     LearningWindow,
     LearntState,
+    gathered,
     reward_batch,
 )
 
@@ -42,12 +43,11 @@ _ONGOING = 1024
 class Waiting(NamedTuple):
     """A conversation in the queue of a replica.
 
-    `share` is its part of the token budget of a forward pass; `learn` whether the controls may learn from it.
+    `share` is its part of the token budget of a forward pass.
     """
 
     encoded: Encoded
     share: float
-    learn: bool = True
 
 
 def share_of_budget(waiting: Sequence[Waiting]) -> int:
@@ -94,13 +94,19 @@ class SharedControls:
         """What was learnt, None where that is `version`; version -1 before any controls are known."""
         return None if self.state is not None and version == self.state.version else self._arrays()
 
-    async def adopt(self, offered: ControlState) -> StateArrays:
-        """Takes the controls of a replica where none are known yet, and returns what was learnt."""
+    async def adopt(self, offered: ControlState, version: int) -> StateArrays:
+        """Takes the controls of a replica where none are known yet, and returns what was learnt.
+
+        Args:
+            offered: where there is no state file, they are what was learnt.
+            version: the updates they have learnt from; -1 before the replica loaded any.
+        """
         if self.state is None:
             learner = copy.deepcopy(offered)  # what Ray hands over cannot be written to
             file = self.settings.state_file
-            version = 0 if file is None or not file.exists() else load_state_file(file, learner)
-            self.state = LearntState(learner, version)
+            if file is not None and file.exists():
+                version = load_state_file(file, learner)
+            self.state = LearntState(learner, max(version, 0))
         return self._arrays()
 
     async def learn(self, scored: Scored) -> None:
@@ -158,7 +164,7 @@ class Replica:
             ModelError: a conversation the template refuses.
             ArithmeticError: a reward that is not a finite number.
         """
-        return [answer_reward(answer) for answer in await self._queued(self.waiting(answers))]
+        return [answer_reward(answer) for answer in await self.answered(self.waiting(answers))]
 
     def waiting(self, answers: Sequence[AnswerToScore]) -> list[Waiting]:
         """Answers as they wait for a forward pass.
@@ -176,37 +182,52 @@ class Replica:
         try:
             asked = parse_request(request.url.path, request.headers, await request.body())
             rendered = [conversation.render(self.reader) for conversation in asked.conversations]
-            answers = await self._queued(self._encoded(rendered, learn=asked.learn))
+            answers = await self.answered(self._encoded(rendered), learn=asked.learn)
             return json_response(asked.form.response(answers, asked.body, self.served), answers)
         except Exception as error:
             return refusal_of(error).response()
 
-    def _encoded(self, rendered: Sequence[Rendered], *, learn: bool = True) -> list[Waiting]:
+    def _encoded(self, rendered: Sequence[Rendered]) -> list[Waiting]:
         budget = self.settings.batch_tokens
         encoded = self.reader.template.encode_rendered(rendered)
-        return [Waiting(one, len(one.input_ids) / budget, learn) for one in encoded]
+        return [Waiting(one, len(one.input_ids) / budget) for one in encoded]
 
-    async def _queued(self, waiting: Sequence[Waiting]) -> list[Answered]:
-        return list(await asyncio.gather(*map(self._pass, waiting)))
+    async def answered(self, waiting: Sequence[Waiting], *, learn: bool = True) -> list[Answered]:
+        """The rewards of one request.
 
-    @_batched
-    async def _pass(self, waiting: list[Waiting]) -> list[Answered]:
-        return await self.reward_waiting(waiting)
-
-    async def reward_waiting(self, waiting: Sequence[Waiting]) -> list[Answered]:
-        """The rewards of answers that share a forward pass, by what the controls have learnt up to now.
+        Args:
+            waiting: its answers.
+            learn: whether the controls may learn from them; they never do from a request that fails, which
+                its client may send again.
 
         Raises:
             ArithmeticError: a reward that is not a finite number.
+            ModelError: a conversation that cannot be scored.
+        """
+        answers = []
+        for one in await self._queued(waiting):
+            if isinstance(one, Exception):
+                raise one
+            answers.append(one)
+        if learn and answers and self.settings.learn_window is not None:
+            self._learn(gathered([(one.reward.scored, one.row) for one in answers]))
+        return answers
+
+    async def _queued(self, waiting: Sequence[Waiting]) -> "list[Answered | Exception]":
+        return list(await asyncio.gather(*map(self._pass, waiting)))
+
+    @_batched
+    async def _pass(self, waiting: list[Waiting]) -> "list[Answered | Exception]":
+        return await self.reward_waiting(waiting)
+
+    async def reward_waiting(self, waiting: Sequence[Waiting]) -> "list[Answered | Exception]":
+        """The rewards of answers that share a forward pass, by what the controls have learnt up to now.
+
+        An answer without a reward has its error in its place and fails no other: they may be of other
+        requests.
         """
         await self._load_newest()
-        batch = await asyncio.to_thread(self._reward, [one.encoded for one in waiting])
-        rows = [row for row, one in enumerate(waiting) if one.learn]
-        if self.settings.learn_window is not None and rows:
-            self._learn(batch.scored.take(np.array(rows)))
-        return [
-            Answered(batch, row, len(one.encoded.input_ids), cached=False) for row, one in enumerate(waiting)
-        ]
+        return await asyncio.to_thread(self._reward_isolated, self.state, [one.encoded for one in waiting])
 
     def _learn(self, scored: Scored) -> None:
         """Sends answers to the shared controls, without keeping those waiting who asked."""
@@ -215,20 +236,34 @@ class Replica:
         self.updates.add(update)
         update.add_done_callback(self.updates.discard)
 
-    def _reward(self, encoded: Sequence[Encoded]) -> BatchReward:
+    def _reward_isolated(
+        self, state: LearntState, encoded: Sequence[Encoded]
+    ) -> "list[Answered | Exception]":
+        # each for itself: a pass does not know which answers are of one request
+        results = isolated(partial(self._reward, state), encoded, range(len(encoded)))
+        by_place = {one.place: one.result for part in results for one in part}
+        return [by_place[place] for place in range(len(encoded))]
+
+    def _reward(
+        self, state: LearntState, encoded: Sequence[Encoded]
+    ) -> Iterator[Sequence[ItemResult[Answered]]]:
         scored = self.reward.model.score_encoded(
             encoded, batch_tokens=self.settings.batch_tokens, on_nonfinite="keep"
         )
-        return reward_batch(self.reward, self.state, scored)
+        batch = reward_batch(self.reward, state, scored)
+        answers = batch.answers([len(one.input_ids) for one in encoded], cached=False)
+        yield [ItemResult(place, one) for place, one in enumerate(answers)]
 
     async def _load_newest(self) -> None:
+        """Loads what was learnt since the version held, never an older one."""
         # nothing changes any more: no call to another actor for every batch
         if self.state.version >= 0 and self.settings.learn_window is None:
             return
         newer: StateArrays | None = await self.controls.newer.remote(self.state.version)
         if newer is not None and newer.version < 0:
-            newer = await self.controls.adopt.remote(self.state.learner)
-        if newer is not None:
+            newer = await self.controls.adopt.remote(self.state.learner, self.state.version)
+        # asked again: replies come in any order, and another pass may have loaded a newer version meanwhile
+        if newer is not None and newer.version > self.state.version:
             self.state = self.state.replaced(newer.arrays, newer.version)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -25,6 +25,36 @@ class ItemResult(NamedTuple, Generic[R]):
 
 Work: TypeAlias = Callable[[Sequence[T]], Iterator[Sequence[ItemResult[R]]]]
 """A function that gives one result for each item, in parts of any size and order."""
+
+
+def isolated(
+    work: Work[T, R], items: Sequence[T], owners: Sequence[Hashable]
+) -> Iterator[Sequence[ItemResult[R]]]:
+    """The results of `work`, where no owner's items can fail those of another.
+
+    Where the work raises, what has no result yet is tried again, owner by owner. The error of an owner alone
+    is the result of its items.
+
+    Args:
+        work: is given all items first.
+        items: [N].
+        owners: [N] whose they are, such as the request of each.
+    """
+    missing = set(range(len(items)))
+    try:
+        for results in work(items):
+            missing -= {one.place for one in results}
+            yield results
+    except Exception as error:
+        if len(set(owners)) == 1:
+            yield [ItemResult(place, error) for place in sorted(missing)]
+            return
+        left: dict[Hashable, list[int]] = {}
+        for place in sorted(missing):
+            left.setdefault(owners[place], []).append(place)
+        for owner, places in left.items():
+            for results in isolated(work, [items[place] for place in places], [owner] * len(places)):
+                yield [ItemResult(places[one.place], one.result) for one in results]
 
 
 class QueueFull(Exception):
@@ -200,27 +230,11 @@ class Batcher(Generic[T, R]):
                 self._changed.wait()
 
     def _answer(self, work: Work[T, R], places: "Sequence[tuple[_Ticket[T, R], int]]") -> None:
-        """Does the work for these items of requests.
-
-        After an error, only items that have no result yet are tried again.
-        """
-        open_places = dict(enumerate(places))
-        try:
-            for results in work([ticket.items[place] for ticket, place in places]):
-                given = [(open_places.pop(one.place), one.result) for one in results]
-                _hand_over([ticket for (ticket, place), result in given if ticket.put(place, result)])
-        except Exception as error:
-            left: dict[_Ticket[T, R], list[tuple[_Ticket[T, R], int]]] = {}
-            for ticket, place in open_places.values():
-                left.setdefault(ticket, []).append((ticket, place))
-            if len({ticket for ticket, _ in places}) > 1:
-                # one request may have caused the error: each is tried alone, so that it fails no other
-                for of_one in left.values():
-                    self._answer(work, of_one)
-            else:
-                for ticket in left:
-                    ticket.error = error
-                _hand_over(list(left))
+        """Does the work for these items of requests; a request that cannot be answered fails no other."""
+        items = [ticket.items[place] for ticket, place in places]
+        for results in isolated(work, items, [ticket for ticket, _ in places]):
+            given = [(*places[one.place], one.result) for one in results]
+            _hand_over([ticket for ticket, place, result in given if ticket.put(place, result)])
 
 
 def _hand_over(done: "Sequence[_Ticket[T, R]]") -> None:

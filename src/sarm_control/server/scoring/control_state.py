@@ -10,6 +10,7 @@ Shapes: `N` answers.
 
 import copy
 import hashlib
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class BatchReward:
     """The rewards of answers that were scored together.
 
     Args:
-        values: [N] what engines are given: totals, or standardised totals.
+        values: [N] what engines are given: totals, or standardised totals; see `answers` for those that are
+            no finite numbers.
         columns: name -> [N] parts in reward units, see `ControlledReward.terms`.
         scored: the answers.
         version: updates that the controls had learnt from before; 0 where they had learnt nothing.
@@ -42,6 +44,20 @@ class BatchReward:
     columns: Mapping[str, Sequence[float]]
     scored: Scored
     version: int
+
+    def answers(self, tokens: Sequence[int], *, cached: bool) -> "list[Answered | ArithmeticError]":
+        """Each answer's reward; an error where it is NaN or infinite, which fails no other answer.
+
+        Args:
+            tokens: [N] of the whole conversations.
+            cached: whether their latents were known already.
+        """
+        return [
+            Answered(self, row, count, cached)
+            if math.isfinite(value)
+            else ArithmeticError("a reward is not a finite number")
+            for row, (value, count) in enumerate(zip(self.values, tokens, strict=True))
+        ]
 
 
 class Answered(NamedTuple):
@@ -129,17 +145,10 @@ class LearntState:
 
 
 def reward_batch(reward: ControlledReward, state: LearntState, scored: Scored) -> BatchReward:
-    """The rewards of N answers by one version of the controls, each as if the answer were alone.
-
-    Raises:
-        ArithmeticError: a reward is NaN or infinite.
-    """
+    """The rewards of N answers by one version of the controls, each as if the answer were alone."""
     rewards = reward.rule.breakdown(scored, state.learner)
-    values = reward.values(rewards)
-    if not np.isfinite(values).all():
-        raise ArithmeticError("a reward is not a finite number")
     columns = {name: rewards.columns[name].tolist() for name in reward.terms}
-    return BatchReward(values.tolist(), columns, scored, state.version)
+    return BatchReward(reward.values(rewards).tolist(), columns, scored, state.version)
 
 
 class LearningWindow:
@@ -165,7 +174,7 @@ class LearningWindow:
         if len(self._waiting) < self.every:
             return None
         window, self._waiting = self._waiting[: self.every], self._waiting[self.every :]
-        return _gathered(window)
+        return gathered(window)
 
 
 class VersionedControls:
@@ -233,7 +242,8 @@ class VersionedControls:
         """The rewards of N answers, see `reward_batch`."""
         # read once: an update that ends meanwhile replaces the state as a whole and changes none in use
         batch = reward_batch(self.reward, self._state, scored)
-        self._count(scored)
+        right = np.flatnonzero(np.isfinite(batch.values))
+        self._count(scored if len(right) == len(scored) else scored.take(right))
         return batch
 
     def fired(self, latent: int) -> tuple[int, int]:
@@ -299,7 +309,7 @@ class VersionedControls:
             self._answers += len(scored)
 
 
-def _gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
+def gathered(answers: Sequence[tuple[Scored, int]]) -> Scored:
     """One `Scored` of answers that were scored in several batches."""
     # by identity: a batch is shared by many answers, and comparing its arrays
     # would take longer than joining them

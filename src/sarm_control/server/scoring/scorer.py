@@ -85,7 +85,7 @@ class Scorer:
             scored = self.model.score_encoded(
                 [encoded[same[key][0]] for key in batch],
                 batch_tokens=self.batch_tokens,
-                on_nonfinite="keep",  # `reward_batch` refuses rewards that are not finite
+                on_nonfinite="keep",  # `BatchReward.answers` refuses those that are not finite, one by one
             )
             self.metrics.passed(answers=len(batch), tokens=sum(lengths[row] for row in rows))
             own = self.model.head.own_rewards(scored.latents, scored.residual)
@@ -98,20 +98,20 @@ class Scorer:
             reward = self._reward(
                 of_found, self._scored(of_found, found) if repeated else scored, cached=False
             )
-            # after the rewards: latents of a pass that gave NaN must not get into the cache
+            refused = {one.place for one in reward if isinstance(one.result, Exception)}
+            # after the rewards: latents that gave NaN must not get into the cache
             for key, latents in rows_of.items():
-                self.cache.put(key, latents)
+                if same[key][0] not in refused:
+                    self.cache.put(key, latents)
             yield reward
 
     def _reward(
         self, encoded: dict[int, Encoded], scored: Scored, *, cached: bool
     ) -> Sequence[ItemResult[Answered]]:
         """Rewards `scored`, whose rows are those of `encoded`."""
-        reward = self.controls.reward_answers(scored)
-        return [
-            ItemResult(place, Answered(reward, row, len(one.input_ids), cached))
-            for row, (place, one) in enumerate(encoded.items())
-        ]
+        lengths = [len(one.input_ids) for one in encoded.values()]
+        answers = self.controls.reward_answers(scored).answers(lengths, cached=cached)
+        return [ItemResult(place, one) for place, one in zip(encoded, answers, strict=True)]
 
     def _scored(self, encoded: dict[int, Encoded], latents: dict[int, Latents]) -> Scored:
         """The same `Scored`, to the bit, as `RewardModel.score` makes from these latents."""

@@ -56,7 +56,7 @@ def _shapes(z: NDArray[np.float32], values: Array) -> Columns:
     rows = counts.sum(axis=0)
     above = []
     for level in _LEVELS:
-        place = np.minimum((level * rows).astype(int), len(z) - 1)
+        place = (level * rows).astype(int)
         end = np.take_along_axis(ordered, place[None], axis=0)
         above.append((z > end).astype(np.float64))
     return _kept(np.hstack([values**2, np.log1p(np.abs(values)), *above]))
