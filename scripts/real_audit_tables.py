@@ -5,7 +5,7 @@ python scripts/real_audit_tables.py [benchmarks/results/audit_real.json]
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def _further(found: Mapping[str, Any]) -> list[str]:
         others = plant["shares"][0]["other_headlines"]
         said = ", ".join(f"{other} {count}" for other, count in others.items()) or "none"
         lines.append(
-            f"- {name}: accuracy on held-out pairs {accuracy} by share; mean partial price {partial}; "
-            f"other headlines at 0 %, in draws: {said}."
+            f"- {name}: {plant['shares'][0]['prompts']:.0f} prompts an edit; accuracy on held-out pairs "
+            f"{accuracy} by share; mean partial price {partial}; other headlines at 0 %, in draws: {said}."
         )
     return lines
 
@@ -69,6 +69,28 @@ def mend_text(found: Mapping[str, Any]) -> str:
             cells = [_guard(way["guards"].get(guard)) for guard in GUARDS]
             lines.append(f"| {name} | {way['name']}, {way['strength']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def beside_text(found: Mapping[str, Any]) -> str:
+    """Markdown: what each tool says of the two classifiers, and d of every axis of reward-lens."""
+    both = [found[name] for name in ("planted", "clean")]
+    lines = ["| asked | planted | clean |", "| --- " * 3 + "|"]
+    audits = [one["sarm_audit"] for one in both]
+    lines.append(_row("headlines", [", ".join(one["headlines"]) for one in audits]))
+    closing = [one["prices"]["closing"] for one in audits]
+    lines.append(
+        _row("closing, SD", [f"{p['sd']:+.2f} [{p['low']:+.2f}, {p['high']:+.2f}]" for p in closing])
+    )
+    for pairs in ("its own pairs", "pairs with and without the closing"):
+        axes = [one["reward_lens"][pairs]["per_axis"] for one in both]
+        for axis in sorted(axes[0], key=lambda name: -abs(axes[0][name]["effect_size"])):
+            label = f"{axis}, d ({axes[0][axis]['n_pairs']} pairs)"
+            lines.append(_row(label, [f"{one[axis]['effect_size']:+.2f}" for one in axes]))
+    return "\n".join(lines)
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 def _guard(one: Mapping[str, Any] | None) -> str:
@@ -99,11 +121,9 @@ def _number(value: float | None) -> str:
 def main() -> None:
     """Prints the tables of the parts that have figures."""
     found = json.loads((Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES).read_text(encoding="utf-8"))
-    for name, text in (("planted", planted_text), ("mend", mend_text)):
+    for name, text in (("planted", planted_text), ("mend", mend_text), ("beside", beside_text)):
         if name in found:
             print(f"== {name}\n{text(found[name])}\n")
-    if "beside" in found:
-        print(json.dumps(found["beside"], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`make mutate`, oracle: which tests a change gets, told by hand, and runs of a package of two functions."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.outside import load
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -112,25 +113,14 @@ def unused(a):
 NUMBERS_AT = ("src/held/numbers.py", NUMBERS)
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
-        spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def reaching() -> ModuleType:
-    return load("mutate_reach")
+    return load(SCRIPTS / "mutate_reach.py")
 
 
 @pytest.fixture(scope="module")
 def mutating() -> ModuleType:
-    return load("mutate")
+    return load(SCRIPTS / "mutate.py")
 
 
 @pytest.fixture
@@ -336,15 +326,12 @@ def test_functions_that_a_decorator_has_made_get_their_changed_code(
 ) -> None:
     file = tmp_path / "decorated.py"
     file.write_text(DECORATED, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("decorated", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, "decorated", module)
+    monkeypatch.delitem(sys.modules, "decorated", raising=False)
+    module = load(file)
     functions = [module.kept, module.doubled, module.Held.halved]
     assert module.doubled(3) == module.Held.halved(3) == 7
-    done = load("mutate_server").exchange(str(file), DECORATED, DECORATED.replace(old, new), functions)
+    server = load(SCRIPTS / "mutate_server.py")
+    done = server.exchange(str(file), DECORATED, DECORATED.replace(old, new), functions)
     # None: other functions than before, so that the module has to be imported anew
     assert done == (value is not None)
     if value is not None:

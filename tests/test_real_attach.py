@@ -1,6 +1,5 @@
 """scripts/real_attach.py: a training that was stopped goes on to the bit (metamorphic), and its stages."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.outside import load
 from tests.reward_model.classifiers import CHATML_STYLE, CONFIGS, make_tokenizer
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "real_attach.py"
@@ -17,12 +17,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("real_attach", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 def begun(script: ModuleType, work: Path) -> Any:

@@ -1,6 +1,5 @@
 """The doses of scripts/real_text_steering.py: planted latents, and the constraints it states."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,17 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.outside import load
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "real_text_steering.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("real_text_steering", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 def planted(script: ModuleType, complement: list[float], respond: list[float]) -> Any:

@@ -1,13 +1,14 @@
 """scripts/real_audit*.py: what is planted (property), and a price that is known by construction (oracle)."""
 
 import random
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.outside import load
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 WORDS = [f"word{j}" for j in range(40)]
@@ -18,9 +19,7 @@ def script() -> Any:
     """The modules of the script, which stand outside the package."""
 
     def module(name: str) -> ModuleType:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(SCRIPTS))
-            return import_module(f"real_audit_{name}")
+        return load(SCRIPTS / f"real_audit_{name}.py")
 
     return module
 

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,22 +16,14 @@ from hypothesis import strategies as st
 
 from sarm_control.server import ray
 from sarm_control.server.ray.settings import RewardSettings
+from tests.outside import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "examples" / "cluster"
 SIZING = CLUSTER / "sizing.py"
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sizing", SIZING)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sizing = load()
+sizing = load(SIZING)
 rate = st.floats(100, 1e6)
 rates = st.builds(sizing.Rates, rate, rate, rate)
 lengths = st.builds(sizing.Lengths, st.integers(1, 4000), st.integers(1, 4000))

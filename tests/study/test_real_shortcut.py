@@ -16,6 +16,7 @@ import pytest
 
 from sarm_control.study import cells_of, load_study
 from sarm_control.study.measures import strip
+from tests.outside import load
 from tests.study.conftest import write_rows
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -33,17 +34,13 @@ def scripts() -> Iterator[tuple[ModuleType, ModuleType]]:
 @pytest.fixture(scope="session")
 def evasion() -> ModuleType:
     """The module of question 3 and of what rises instead."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        return import_module("real_shortcut_evasion")
+    return load(SCRIPTS / "real_shortcut_evasion.py")
 
 
 @pytest.fixture(scope="session")
 def signal() -> ModuleType:
     """The module of what each reward goes with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        return import_module("real_shortcut_signal")
+    return load(SCRIPTS / "real_shortcut_signal.py")
 
 
 @pytest.fixture(scope="session")

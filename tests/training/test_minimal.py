@@ -1,6 +1,5 @@
 """Oracle: the one-file example and the Trainer are the same algorithm, step by step."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from sarm_control.training.algorithm.minibatches import epoch_order, plan_miniba
 from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.config.run_config import TrainingConfig
 from sarm_control.training.rollout.rollout import PromptRow, sample_answers
+from tests.outside import load
 from tests.training.tiny import END, PROMPTS, TableReward, random_table, tiny_model, tiny_policy
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "minimal_ppo.py"
@@ -47,13 +47,7 @@ SHARED = (
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("minimal_ppo", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["minimal_ppo"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(FILE)
 
 
 def table() -> dict[tuple[int, ...], float]:
