@@ -25,7 +25,7 @@ def test_oracle_values_are_kept_ascending_and_two_answers_are_enough() -> None:
     reference = ReferenceStatistics.from_scored(scored_from(z), [1, 0])
     assert dict(reference.latents) == {0: (0.0, 1.0, 4.0), 1: (-2.0, 0.0, 3.0)}
     two = ReferenceStatistics.from_scored(scored_from(np.array([[0.0], [0.25]]), np.array([1.0])))
-    assert (two.n, two.sd) == (2, pytest.approx(0.25 / 2**0.5))
+    assert (two.n, two.sd) == pytest.approx((2, 0.25 / 2**0.5))
 
 
 def test_statistics_of_another_head_are_refused() -> None:

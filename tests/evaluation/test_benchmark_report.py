@@ -1,5 +1,7 @@
 """Figures, baselines and tests of a benchmark: oracle by hand and against statsmodels, metamorphic."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -163,7 +165,7 @@ def test_the_signs_that_no_seed_draws_are_those_of_seed_0() -> None:
     scores = random_scores(16, count) + np.tile([0.3, 0.3, 0.3, 0, 0, 0], count // 6)
     lengths = np.random.default_rng(17).integers(1, 9, count).astype(float)
 
-    def p(**seed: int) -> list[float]:
+    def p(**seed: Any) -> list[float]:
         return [present(one.baselines).p for one in benchmark_results(benchmark, scores, lengths, **seed)]
 
     assert p() == p(seed=0)
@@ -171,7 +173,7 @@ def test_the_signs_that_no_seed_draws_are_those_of_seed_0() -> None:
 
 
 def test_results_as_json_hold_what_there_is() -> None:
-    scores, lengths = random_scores(14), np.arange(COUNT) % 7.0
+    scores, lengths = random_scores(14), (np.arange(COUNT) % 7).astype(np.float64)
     plain, edited = (benchmark_results(WHOLE, scores, lengths, after) for after in (None, random_scores(15)))
     safety, total = plain[SUBSETS.index("Safety")], plain[-1]
     baselines = present(safety.baselines)

@@ -104,9 +104,9 @@ def test_oracle_chosen_and_rejected_answers_stand_apart_and_a_rise_is_a_change_t
     found = steering(data, BENCHMARK, SAFETY, [Edit(0, set=0.0), Edit(1, set=0.0)])
     told = {group.name: (group.answers, group.change.mean) for group in found.groups}
     for place in ("target", "complement"):
-        assert told[place] == (36, pytest.approx(0.5))
-        assert told[f"{place}, chosen"] == (18, pytest.approx(-2.0))
-        assert told[f"{place}, rejected"] == (18, pytest.approx(3.0))
+        assert told[place] == pytest.approx((36, 0.5))
+        assert told[f"{place}, chosen"] == pytest.approx((18, -2.0))
+        assert told[f"{place}, rejected"] == pytest.approx((18, 3.0))
     assert {(group.active, group.changed) for group in found.groups} == {(1.0, 1.0)}
     assert present(found.selectivity).mean == pytest.approx(1.0)
     # all but one of the latents are edited: two others would be needed
