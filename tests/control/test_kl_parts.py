@@ -311,3 +311,23 @@ def test_golden_the_estimators_by_name_have_the_settings_of_the_benchmark() -> N
         "rulsif": LeastSquares(alpha=0.5, kernels=100, seed=0),
         "mahalanobis": Mahalanobis(),
     }
+
+
+@pytest.mark.parametrize(
+    ("policy", "coverage"),
+    [([[1, 0, 0], [0, 0, 0]], 1.0), ([[1, 0, 1], [1, 0, 0]], 0.5), ([[0, 0, 1], [0, 0, 1]], 0.0)],
+)
+def test_oracle_coverage_of_an_estimate_is_the_share_of_fired_latents_that_humans_fire(
+    policy: list[list[float]], coverage: float
+) -> None:
+    """Humans fire latents 0 and 1 in half of their rows, latent 2 never; the policy never fires latent 1."""
+    human = np.tile(np.array([[1, 0, 0], [0, 1, 0]], np.float32), (40, 1))
+    found = estimate_kl(np.tile(np.array(policy, np.float32), (40, 1)), human)
+    assert found.coverage == coverage
+
+
+def test_oracle_a_sure_bound_of_three_rows_takes_students_t_of_two_degrees() -> None:
+    """Log ratios that lie close together and far above the humans', by the formula of the docstring."""
+    policy, human = np.array([1.0, 1.001, 1.002]), np.array([-30.0, -30.0, -30.0])
+    below = stats.t.ppf(0.995, 2) * policy.std(ddof=1) / math.sqrt(3)
+    assert sure_bound(policy, human) == pytest.approx(policy.mean() - below, rel=0.01)
