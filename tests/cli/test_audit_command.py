@@ -50,6 +50,7 @@ def whole(folder: Path) -> Outcome:
     return audit("-o", folder / "out", "--json", folder / "again.json", *words, *limits)
 
 
+@pytest.mark.long
 def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> None:
     assert whole.code == 1
     assert "failed: closing>0.3sd" in whole.err
