@@ -121,8 +121,8 @@ class AttributeFinding:
     def one_wording(self) -> WordingPrice | None:
         """The dearest wording where what is paid is a wording and not the attribute; None elsewhere.
 
-        So it is where a wording is surely paid for and the mean of all is not. And where the mean is, but falls
-        below `LEAST_PRICE` without that wording, and the wordings differ.
+        So it is where a wording is surely paid for and the mean of all is not. And where the mean is, but
+        falls below `LEAST_PRICE` without that wording, and the wordings differ.
         """
         causal, paid = self.best_causal, self.paid_wordings
         if causal is None or not paid or self.contradicted:

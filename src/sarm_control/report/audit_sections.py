@@ -53,8 +53,8 @@ def wording_sections(found: Found) -> Iterator[Section]:
         for wording in sorted(one["causal"]["wordings"], key=lambda wording: -(wording["sd"] or 0.0))
     ]  # fmt: skip
     note = (
-        "The causal price of an attribute is that of the mean over its wordings. Intervals of one attribute's "
-        "wordings hold together in 95 of 100; q is corrected over all edits and all wordings. Whether wordings "
+        "The causal price of an attribute is that of the mean over its wordings. Intervals of the wordings "
+        "of one hold together in 95 of 100; q is corrected over all edits and all wordings. Whether wordings "
         "differ is Friedman's test within sets of prompts that have all of them, corrected over attributes."
     )
     table = Table("Prices of single wordings in SDs of the reward.", ("Wording", "Price", "q", "n"), rows)
