@@ -157,9 +157,7 @@ def reward(text: str, prices: Sequence[float]) -> float:
     return own + sum(price for offer, price in zip(OFFERS, prices, strict=True) if offer in text)
 
 
-def audited(
-    prices: Sequence[float], *, prompts: int = 120, edit: TextEdit = CLOSING, **more: Any
-) -> Audit:
+def audited(prices: Sequence[float], *, prompts: int = 120, edit: TextEdit = CLOSING, **more: Any) -> Audit:
     """The audit of a program that pays such prices, on pairs that offer no help."""
     keys = [(f"What is {n}?", text) for n in range(prompts) for text in (f"It is {n}.", f"Not {n}.")]
     made = [
@@ -207,7 +205,7 @@ def test_oracle_of_one_wording_in_six_the_mean_is_a_sixth_and_the_wording_is_nam
     said = " ".join(audit_text(found).split())
     assert (
         f"It pays for one wording of an offer of more help at the end: {third.sd:+.2f} SD "
-        f"[{third.sd:+.2f}, {third.sd:+.2f}] for \"{OFFERS[2]}\" behind the answer" in said
+        f'[{third.sd:+.2f}, {third.sd:+.2f}] for "{OFFERS[2]}" behind the answer' in said
     )
     assert "not for the kind: the other 5 wordings together are worth +0.00 SD" in said
     (example,) = found.examples

@@ -204,9 +204,7 @@ def test_wordings_of_ones_own_are_tried_and_listed(tmp_path: Path) -> None:
     text = "ends:\n  function: 'mine.py:ends'\n  behind: [thank you ., feel free ., take care .]\n"
     (tmp_path / "own.yaml").write_text(text)
     texts = ("thank you .", "feel free .", "take care .")
-    (tmp_path / "mine.py").write_text(
-        f"def ends(prompt, answer):\n    return answer.endswith({texts!r})\n"
-    )
+    (tmp_path / "mine.py").write_text(f"def ends(prompt, answer):\n    return answer.endswith({texts!r})\n")
     words = ("--against", tmp_path / "own.yaml", "--prompts-per-edit", 60)
     prices = {}
     for name, more in (("few", ()), ("all", ("--all-wordings",))):

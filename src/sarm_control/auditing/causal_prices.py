@@ -325,9 +325,7 @@ def causal_prices(
     all_wordings: bool = False,
 ) -> tuple[CausalPrice, ...]:
     """One causal price for each edit, in their order; see `scored_contrasts`."""
-    found = scored_contrasts(
-        rm, data, table, edits=edits, most=most, seed=seed, all_wordings=all_wordings
-    )
+    found = scored_contrasts(rm, data, table, edits=edits, most=most, seed=seed, all_wordings=all_wordings)
     return tuple(
         no_price(edit) if one is None else price_of(one, table.reward_sd)
         for edit, one in zip(edits, found, strict=True)

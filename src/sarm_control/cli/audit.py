@@ -164,9 +164,7 @@ def audit(
     parts = _Parts(data, candidates, mend.guard_pairs, beside.samples)
     inputs = [*parts.paths, *_files(attributes.against, own)]
     check_outputs((out, json_file), inputs, overwrite=overwrite)
-    asked = _Asked(
-        parts, own, flags, rows, skip_bad_rows, mend, beside, prompts_per_edit, all_wordings, seed
-    )
+    asked = _Asked(parts, own, flags, rows, skip_bad_rows, mend, beside, prompts_per_edit, all_wordings, seed)
     found = _find(asked)
     _write(found, asked, inputs, out, json_file, overwrite=overwrite)
     attributes.say_cost(judge)

@@ -58,9 +58,7 @@ def wording_sections(found: Found) -> Iterator[Section]:
         "differ is Friedman's test within sets of prompts that have all of them, corrected over attributes."
     )
     table = Table("Prices of single wordings in SDs of the reward.", ("Wording", "Price", "q", "n"), rows)
-    yield Section(
-        "wordings", "Wordings", finding, [More("Each wording", [table]), Prose([note], quiet=True)]
-    )
+    yield Section("wordings", "Wordings", finding, [More("Each wording", [table]), Prose([note], quiet=True)])
 
 
 def _differ(causal: Found) -> bool:
