@@ -170,6 +170,8 @@ def test_an_edit_of_several_wordings_is_mended_on_halves_of_its_sets(rm: RewardM
     assert contrast.wording is not None
     assert len(np.unique(contrast.wording)) == 3
     mended = mend(audited, data, ["added"], guard_points=100)
+    assert mended.certificate == ()
+    assert any("every attribute of the audit is mended" in one for one in mended.missing)
     for point in mended.outcome.frontier:
         (left,) = point.left
         assert left.edit == "one of 3 texts behind the answer"
