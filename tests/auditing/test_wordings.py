@@ -13,6 +13,7 @@ from scipy.stats import binom, friedmanchisquare
 from sarm_control.auditing import (
     EDITS,
     Attribute,
+    AttributeFinding,
     Audit,
     TextEdit,
     added_behind,
@@ -30,6 +31,7 @@ from sarm_control.auditing.causal_prices import (
     corrected,
     median_interval,
     price_from,
+    worded_price,
 )
 from sarm_control.auditing.wordings import differ_p, drawn_wordings, means_of_sets, sets_of, wordings_each
 from sarm_control.data import Row
@@ -226,7 +228,7 @@ def test_metamorphic_equal_payment_for_all_is_no_difference_and_a_headline_of_th
     said = " ".join(audit_text(found).split())
     assert "It pays for an offer of more help at the end: " in said
     assert "of them; 40 sets of all wordings)" in said
-    assert "no more apart than chance" in said
+    assert "apart by no more than chance" in said
 
 
 def test_metamorphic_every_wording_on_every_answer_has_the_same_prices() -> None:
@@ -323,6 +325,26 @@ def test_property_intervals_of_the_mean_cover_and_equal_wordings_are_rarely_call
         called += differ_p(made.by_wording(own)) <= 0.05
     assert binom.cdf(covered, 300, 0.95) > 0.001, covered
     assert binom.sf(called - 1, 300, 0.05) > 0.001, called
+
+
+@pytest.mark.long
+def test_where_no_wording_is_paid_for_hardly_an_audit_has_a_headline() -> None:
+    """150 audits of seven attributes with six wordings each, whose prompts like or dislike any of them."""
+    one = Attribute("a", "a", lambda *_: 0.0)
+    with_one, called = 0, 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        prices = []
+        for number in range(7):
+            prompts = (200, 100, 30)[number % 3]
+            made = contrast_of(prompts, 2, rng)
+            own = rng.normal(size=prompts)[made.prompt] + rng.standard_t(3, size=len(made.prompt))
+            prices.append(worded_price(made, own))
+        found = [AttributeFinding(one, {}, None, (price,)) for price in corrected(prices)]
+        with_one += any(each.unwanted for each in found)
+        called += any(each.wordings_differ for each in found)
+    assert binom.sf(with_one - 1, 150, 0.05) > 0.001, with_one
+    assert binom.sf(called - 1, 150, 0.05) > 0.001, called
 
 
 def test_a_part_of_the_prompts_has_sets_of_its_own() -> None:

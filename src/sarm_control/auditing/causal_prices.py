@@ -305,8 +305,13 @@ def price_of(contrast: ScoredContrast, reward_sd: float) -> CausalPrice:
         contrast: what was scored.
         reward_sd: one SD of the reward.
     """
-    change = contrast.change / reward_sd
-    price = price_from(contrast, change)._replace(carriers=_carriers(contrast, reward_sd))
+    price = worded_price(contrast, contrast.change / reward_sd)
+    return price._replace(carriers=_carriers(contrast, reward_sd))
+
+
+def worded_price(contrast: ScoredContrast, change: Floats) -> CausalPrice:
+    """The same as `price_from`, with a price for each wording and the test whether they differ."""
+    price = price_from(contrast, change)
     if contrast.wording is None:
         return price
     wordings = _wording_prices(contrast, change)

@@ -152,7 +152,7 @@ def _wordings(causal: CausalPrice, *, differ: bool) -> str:
     """From which price to which the wordings go, and whether that is more than chance."""
     ordered = sorted(causal.wordings, key=lambda one: one.sd)
     least, most = ordered[0], ordered[-1]
-    chance = "apart by more than chance" if differ else "no more apart than chance"
+    chance = "apart by more than chance" if differ else "apart by no more than chance"
     return (
         f"Its {len(ordered)} wordings are worth {least.sd:+.2f} SD ({least.edit}) to {most.sd:+.2f} SD "
         f"({most.edit}), {chance} (q = {causal.differ_q:.2g})."
