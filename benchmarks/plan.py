@@ -15,7 +15,11 @@ after the first step. `latents` and `attach` are run with few answers and with m
 compared with that of the plans, so that starting and loading do not count. With OMP_NUM_THREADS=1 seconds are
 processor time, which other programs do not lengthen much; else they are the clock's.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan.py [--cases lora ...] [--json benchmarks/results/plan.json]
+    OMP_NUM_THREADS=1 python benchmarks/plan.py [--cases lora ...] [--repeats 3]
+        [--json benchmarks/results/plan.json]
+
+Each case is planned and run several times, in turn: a processor's pace changes between a plan and its run.
+The medians of both errors count, and the largest stand beside them.
 
 Started again with the same file, it goes on with the cases that the file does not hold; `--again` measures
 all that are named. The bars: memory within 15 % of the peak, time within 25 %. Linux only.
@@ -291,6 +295,24 @@ def compared(plan: dict[str, Any], ran: Ran, planned_seconds: float, seconds: fl
     }
 
 
+def medians(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Medians of every number over the repeats, and the error of each kind that is furthest from 0."""
+    names = [name for name, value in repeats[0].items() if isinstance(value, float)]
+    found = {**repeats[0], **{name: statistics.median(one[name] for one in repeats) for name in names}}
+    for error in ("memory_error", "time_error"):
+        found[f"largest_{error}"] = max((one[error] for one in repeats), key=abs)
+    return found
+
+
+def in_words(one: Mapping[str, Any]) -> str:
+    """What was planned beside what it was, in a line."""
+    return (
+        f"memory {one['planned_peak_mib']:.0f} planned, {one['peak_mib']:.0f} MiB "
+        f"({100 * one['memory_error']:+.0f} %); time {one['planned_seconds']:.2f} planned, "
+        f"{one['seconds']:.2f} s ({100 * one['time_error']:+.0f} %)"
+    )
+
+
 KINDS = {"train": training, "latents": scoring, "attach": scoring, "serve": serving}
 
 
@@ -300,6 +322,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(FIVE))
     parser.add_argument("--table", action="store_true", help="time by rates alone, without a probe")
     parser.add_argument("--again", action="store_true", help="also what the file holds already")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     known = options.json is not None and options.json.is_file()
@@ -308,16 +331,13 @@ def main() -> None:
     for name in options.cases:
         if name in found and not options.again:
             continue
-        watch = Watch()
-        with tempfile.TemporaryDirectory() as folder:
-            one = KINDS[CASES[name].kind](CASES[name], Path(folder), not options.table)
-        found[name] = {**one, "machine": machine(watch.others())}
-        print(
-            f"{name}: memory {one['planned_peak_mib']:.0f} planned, {one['peak_mib']:.0f} MiB "
-            f"({100 * one['memory_error']:+.0f} %); time {one['planned_seconds']:.2f} planned, "
-            f"{one['seconds']:.2f} s ({100 * one['time_error']:+.0f} %)",
-            flush=True,
-        )
+        watch, repeats = Watch(), []
+        for _ in range(options.repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                repeats.append(KINDS[CASES[name].kind](CASES[name], Path(folder), not options.table))
+            print(f"{name}: {in_words(repeats[-1])}", flush=True)
+        one = found[name] = {**medians(repeats), "repeats": repeats, "machine": machine(watch.others())}
+        print(f"{name}, medians of {len(repeats)}: {in_words(one)}", flush=True)
         result = {
             "bars": {"memory": MEMORY_BAR, "time": TIME_BAR},
             "cases": found,

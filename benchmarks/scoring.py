@@ -28,7 +28,8 @@ from machine import Watch, machine
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.reward_model.autoencoder import Autoencoder
-from sarm_control.reward_model.trunk.batching import Padded, pad_batch, pool_states
+from sarm_control.reward_model.trunk.batching import Padded, pad_batch
+from sarm_control.reward_model.trunk.pooling import pool_states
 from sarm_control.reward_model.trunk.trunk import Trunk
 
 END = 2

@@ -1,7 +1,8 @@
-"""How long `sarm --help` and `sarm COMMAND --help` take, beside an empty Python.
+"""How long `sarm --help`, `sarm COMMAND --help` and `import sarm_control` take, beside an empty Python.
 
-Wall time of fresh processes, in turn, several rounds; medians. The claim under test: every help page
-answers in under 0.5 s, because none of them imports torch.
+Wall time of fresh processes, in turn, several rounds; medians. The claims under test: every help page
+answers in under 0.5 s and `sarm --help` in under 0.4 s, because none of them imports torch or numpy, and
+`import sarm_control` takes under 0.1 s, Python's own start included.
 
     python benchmarks/startup.py [--rounds 9] [--json benchmarks/results/startup.json]
 """
@@ -19,6 +20,8 @@ from machine import Watch, machine
 from sarm_control.cli import COMMANDS, GROUPS
 
 LIMIT = 0.5
+LIMITS = {"sarm --help": 0.4, "import sarm_control": 0.1}
+"""Of what has one of its own."""
 
 
 def pages() -> dict[str, list[str]]:
@@ -26,7 +29,11 @@ def pages() -> dict[str, list[str]]:
     sarm = str(Path(sys.executable).with_name("sarm"))
     commands = [[name] for name in COMMANDS]
     commands += [[group, name] for group, (_, names) in GROUPS.items() for name in names]
-    timed = {"empty Python": [sys.executable, "-c", ""], "sarm --help": [sarm, "--help"]}
+    timed = {
+        "empty Python": [sys.executable, "-c", ""],
+        "import sarm_control": [sys.executable, "-c", "import sarm_control"],
+        "sarm --help": [sarm, "--help"],
+    }
     return {**timed, **{f"sarm {' '.join(words)} --help": [sarm, *words, "--help"] for words in commands}}
 
 
@@ -51,13 +58,20 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in found.items()}
     for name, median in medians.items():
         print(f"{name:32} {median:.3f} s  [{min(found[name]):.3f}, {max(found[name]):.3f}]")
-    slow = [name for name, median in medians.items() if median > LIMIT]
+    slow = [name for name, median in medians.items() if median > LIMITS.get(name, LIMIT)]
     if arguments.json:
         about = machine(watch.others())
-        values = {"machine": about, "limit": LIMIT, "rounds": arguments.rounds, "median_seconds": medians}
+        values = {
+            "machine": about,
+            "limit": LIMIT,
+            "limits": LIMITS,
+            "rounds": arguments.rounds,
+            "median_seconds": medians,
+            "least_seconds": {name: min(times) for name, times in found.items()},
+        }
         arguments.json.write_text(json.dumps(values, indent=2) + "\n")
     if slow:
-        raise SystemExit(f"over {LIMIT} s: {', '.join(slow)}")
+        raise SystemExit(f"over the limit: {', '.join(slow)}")
 
 
 if __name__ == "__main__":

@@ -203,6 +203,10 @@ CLAIMS = (
     ),
     Claim("`sarm --help`", "startup", lambda found: found["median_seconds"]["sarm --help"], 0.4, False, "s"),
     Claim(
+        "`import sarm_control`",
+        *("startup", lambda found: found["median_seconds"]["import sarm_control"], 0.1, False, "s"),
+    ),
+    Claim(
         "the explorer's table on the screen, 24 latents",
         "explorer",
         lambda found: found["lab"]["first_paint_s"]["median"],

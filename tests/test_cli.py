@@ -15,7 +15,10 @@ from sarm_control.cli import COMMANDS, GROUPS, build_app, help_of, main
 from sarm_control.cli._errors import run_safely
 from sarm_control.errors import ConfigError, OutputError, SarmError
 
-HEAVY = ("torch", "transformers", "scipy", "sklearn", "pyarrow", "pandas", "sae_lens", "peft")
+HEAVY = (
+    *("torch", "transformers", "scipy", "sklearn", "pyarrow", "pandas", "sae_lens", "peft"),
+    *("numpy", "jaxtyping", "pydantic", "jinja2"),
+)
 ROOT = Path(__file__).resolve().parents[1]
 
 

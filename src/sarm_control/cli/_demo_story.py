@@ -4,10 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sarm_control.comparison import TOO_FEW, verdict
 from sarm_control.console import aligned
-from sarm_control.discovery import ends_of_effect
-from sarm_control.statistics import for_terminal
 
 if TYPE_CHECKING:
     from sarm_control.control import Controls
@@ -105,6 +102,8 @@ def found_latents(found: "Discovery", judged: "Called", truth: "Truth", first: i
 
 
 def _called_table(harms: Sequence["Feature"]) -> Iterable[str]:
+    from sarm_control.discovery import ends_of_effect
+
     if not harms:
         return []
     return aligned(
@@ -248,6 +247,8 @@ def results(report: Mapping[str, Any], arms: Mapping[str, Mapping[str, float]]) 
 
 def answers(report: Mapping[str, Any]) -> list[str]:
     """Did the control work, and what did it cost? From intervals over prompts, a null said as one."""
+    from sarm_control.comparison import verdict
+
     if len(report["arms"]) == 1:
         return [
             "Did the control work? None was tried: discovery called no latent that is worth one. "
@@ -280,11 +281,15 @@ def through_residual(report: Mapping[str, Any]) -> str:
 
 def closing(report: Mapping[str, Any]) -> str:
     """The verdict: the report's own sentences."""
+    from sarm_control.statistics import for_terminal
+
     return "\n".join([heading(5, "The verdict"), *map(paragraph, map(for_terminal, report["headline"]))])
 
 
 def _worked(gold: str, placebo: str) -> str:
     """Against no control, and against the placebo: a control that any latents would be shows no knowledge."""
+    from sarm_control.comparison import TOO_FEW
+
     if gold == "rose":
         return "Yes." if placebo == "rose" else "It helped, but no more than the placebo."
     if gold == TOO_FEW:

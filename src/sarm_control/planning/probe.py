@@ -9,7 +9,7 @@ Shapes: `N` answers decoded together, `B` rows of a micro-batch, `T` tokens of p
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from sarm_control.build import AutoencoderConfig, train_topk
 from sarm_control.planning.linear import Counts, at_depth
+from sarm_control.planning.machines import growth
 from sarm_control.planning.models import RewardShape
 from sarm_control.planning.skeletons import PolicyShape, make_policy, parts_of, trunk_skeleton
 from sarm_control.planning.training_memory import Lengths
@@ -26,6 +27,8 @@ from sarm_control.training import CachedSampler, Policy, SampleRequest, TokenBat
 SECONDS = 20.0
 """What a probe takes, about."""
 _PHASES = 4
+_TIMES = 2
+"""That one layer and two are timed, in turn."""
 _DECODED = 8
 _TRAINED = 4
 
@@ -42,7 +45,7 @@ def probed_seconds(
         device: where it is timed.
         seconds: what the probe may take, about; a single pass may take longer.
     """
-    each = seconds / (2 * 2 * _PHASES)
+    each = seconds / (2 * 2 * _PHASES * _TIMES)
     depths = [shape.layers, *([reward.layers] if shape.training.value == "model" else [])]
 
     def of_policy(layers: int, critic_layers: int = 1) -> Counts:
@@ -55,8 +58,8 @@ def probed_seconds(
         _fill(trunk, device)
         return {"reward": _trunk_seconds(trunk, shape, lengths, device, each)}
 
-    found = at_depth(depths, of_policy)
-    scored = at_depth([reward.layers], of_trunk)
+    found = at_depth(depths, of_policy, times=_TIMES)
+    scored = at_depth([reward.layers], of_trunk, times=_TIMES)
     # what a layer more takes is a difference of two timings, which noise may turn below 0
     return {name: max(value, 0.0) for name, value in {**found, **scored}.items()}
 
@@ -77,9 +80,9 @@ def probed_pass(shape: RewardShape, rows: int, tokens: int, device: str, seconds
     def of_trunk(layers: int) -> Counts:
         trunk = trunk_skeleton(shape, layers)
         _fill(trunk, device)
-        return {"pass": least(lambda: trunk.states_at(ids, None, places), seconds / 3)}
+        return {"pass": least(lambda: trunk.states_at(ids, None, places), seconds / 3 / _TIMES)}
 
-    found = at_depth([shape.layers], of_trunk)["pass"]
+    found = at_depth([shape.layers], of_trunk, times=_TIMES)["pass"]
     if shape.latents:
         with torch.device(device), torch.no_grad():
             dictionary = Autoencoder(
@@ -88,6 +91,44 @@ def probed_pass(shape: RewardShape, rows: int, tokens: int, device: str, seconds
             states = torch.randn(rows, shape.width)
         found += least(lambda: dictionary.encode(states), seconds / 3)
     return max(found, 0.0)
+
+
+def probed_pass_memory(
+    shape: RewardShape, passes: Sequence[tuple[int, int]], device: str
+) -> tuple[int | None, int | None]:
+    """Bytes that passes of the trunk take at their peak beside its weights, and then those of encoding.
+
+    A processor's kernels pack and copy, and the heap of its C library keeps what was freed in pieces that do
+    not fit the next block: neither can be counted without memory. None where the system does not tell.
+
+    Args:
+        shape: of the reward model.
+        passes: rows and tokens of each, in the order in which they run.
+        device: where they run; a GPU's memory is not this process's.
+    """
+    if device != "cpu":
+        return None, None
+    # activations of a pass are those of one layer at a time; the second finds what the first left in the heap
+    trunk = trunk_skeleton(shape, min(2, shape.layers))
+    _fill(trunk, device)
+    inputs = [(torch.zeros(rows, tokens, dtype=torch.long), rows, tokens) for rows, tokens in passes]
+    dictionary = None
+    if shape.latents:
+        with torch.no_grad():
+            dictionary = Autoencoder(
+                shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0
+            ).requires_grad_(False)
+
+    def score() -> None:
+        for ids, rows, tokens in inputs:
+            trunk.states_at(ids, None, torch.full((rows,), tokens - 1))
+
+    def encode() -> None:
+        assert dictionary is not None
+        for _, rows, _ in inputs:
+            dictionary.encode(torch.randn(rows, shape.width))
+
+    return growth(score), growth(encode) if dictionary is not None else 0
 
 
 def probed_dictionary_step(width: int, latents: int, k: int, batch: int, device: str) -> float:

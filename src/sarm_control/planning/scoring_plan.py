@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sarm_control.attaching import AttachConfig, choose_dictionary_sizes
 from sarm_control.build import sentence_positions
@@ -20,6 +20,8 @@ _MEASURED_ROWS = 512
 _PAIR_BYTES = 8
 _ROW_BYTES = 64
 _SHARD_ROWS = 1_000
+_PASSES = 6
+"""Batches of different lengths whose memory is measured: blocks of one size leave no gaps in the heap."""
 _PRODUCTS = 5
 """Of states and dictionary in a step of its training: encoding and decoding, and back through both."""
 
@@ -67,6 +69,10 @@ class _Answers:
     others: float = 0.0
 
 
+_Taken: TypeAlias = tuple[int | None, int | None]
+"""Bytes that a pass and encoding were measured to take; None where they were not."""
+
+
 def plan_scoring(
     request: ScoringRequest, where: Machine, *, probe: bool = False, probe_seconds: float = 20.0
 ) -> Plan:
@@ -91,7 +97,11 @@ def plan_scoring(
         if request.latents is None:
             raise ConfigError("how large the dictionary is to be was not said", hint="give --latents 65536")
     answers = _answers(request, shape)
-    plan = _plan(request, shape, answers, where)
+    taken: _Taken = (None, None)
+    if probe:
+        # before anything else leaves free memory behind, in which it would disappear
+        taken = _probed_memory(request, shape, answers, where)
+    plan = _plan(request, shape, answers, where, taken)
     if probe:
         seconds = _probed(request, shape, answers, where, probe_seconds)
         plan = replace(
@@ -129,16 +139,38 @@ def _budget(request: ScoringRequest, where: Machine) -> int:
     return request.batch_tokens or scoring_batch_tokens(where.kind)
 
 
-def _plan(request: ScoringRequest, shape: RewardShape, answers: _Answers, where: Machine) -> Plan:
+def _probed_memory(request: ScoringRequest, shape: RewardShape, answers: _Answers, where: Machine) -> _Taken:
+    """What passes take beside weights, of batches of all lengths, the longest first as in scoring."""
+    from sarm_control.planning.probe import probed_pass_memory
+
+    shortest = max(1.0, 2 * answers.mean - answers.longest)
+    step = (answers.longest - shortest) / (_PASSES - 1)
+    lengths = [*(round(answers.longest - step * i) for i in range(_PASSES)), answers.longest]
+    passes = [(_rows(request, answers, where, tokens), tokens) for tokens in lengths]
+    return probed_pass_memory(shape, passes, where.kind)
+
+
+def _plan(
+    request: ScoringRequest,
+    shape: RewardShape,
+    answers: _Answers,
+    where: Machine,
+    taken: _Taken = (None, None),
+) -> Plan:
     rows = _rows(request, answers, where, answers.longest)
     trunk = trunk_counts(shape, rows, answers.longest)
     encoded = latent_counts(shape, _SHARD_ROWS if request.what == "latents" else rows)
     # the decoder stays in its file
     encoder = encoded["weights"] - encoded["decoder"]
     held = {"program": float(where.program), "weights": trunk["weights"], "latents": encoder}
+    # what was measured has all that is counted in it, and what kernels and the heap take besides
+    passing, encoding = (
+        max(counted, found or 0)
+        for counted, found in zip((trunk["pass"], encoded["pass"]), taken, strict=True)
+    )
     phases: dict[str, dict[str, float]] = {
-        "scoring": {**held, "activations": trunk["pass"]},
-        "encoding": {**held, "latents": encoder + encoded["pass"]},
+        "scoring": {**held, "activations": passing},
+        "encoding": {**held, "latents": encoder + encoding},
     }
     disk: dict[str, float] = {}
     if request.what == "attach":
