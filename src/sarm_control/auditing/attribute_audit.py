@@ -466,7 +466,7 @@ def _examples(rm: "RewardModel", found: Audit, data: ScoredRows) -> tuple[Exampl
         changes, shown = contrast.change / found.table.reward_sd, one.one_wording or price
         rows = np.arange(len(changes))
         if one.one_wording is not None:
-            rows = np.array([n for n in rows if contrast.done(n) == shown.edit])
+            rows = np.array([n for n in range(len(changes)) if contrast.done(n) == shown.edit])
         nearest = int(rows[np.argmin(np.abs(changes[rows] - shown.sd))])
         prompt = int(contrast.prompt[nearest])
         without, having = contrast.texts[nearest]

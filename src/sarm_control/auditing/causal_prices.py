@@ -441,7 +441,8 @@ def corrected(prices: Sequence[CausalPrice]) -> tuple[CausalPrice, ...]:
     # an edit that applied to no answer tested nothing, and would raise the q of all others
     tested = [one for one in prices if one.n]
     # one family: a headline may come from the mean over wordings or from one of them
-    q = iter(benjamini_hochberg(np.array([each.p for one in tested for each in (one, *one.wordings)])))
+    family = [p for one in tested for p in (one.p, *(each.p for each in one.wordings))]
+    q = iter(benjamini_hochberg(np.array(family)))
     compared = [one.differ_p for one in tested if math.isfinite(one.differ_p)]
     differ = iter(benjamini_hochberg(np.array(compared)))
     return tuple(_with_q(one, q, differ) if one.n else one for one in prices)
