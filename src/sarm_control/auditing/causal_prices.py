@@ -177,7 +177,7 @@ class ScoredContrast:
         """What was done to one of the texts, in words."""
         if self.wording is None:
             return self.edit.words
-        return self.edit.wordings[self.wording[place]].words
+        return self.edit.wordings[int(self.wording[place])].words
 
     def of(self, kept: NDArray[np.bool_]) -> "ScoredContrast":
         """The chosen answers [n] of it."""
